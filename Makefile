@@ -1,0 +1,28 @@
+# streamext: streams and continuous views inside PostgreSQL. `make test`, `make demo`: see README.md.
+PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+
+MODULE_big = streamext
+# In the order of the data path; src/README.md is the tour.
+OBJS = $(addprefix src/, \
+	module.o shmem.o chunk.o clock.o options.o registry.o launcher.o worker.o \
+	connector.o connector_kafka.o connector_mqtt.o connector_local.o journal.o \
+	decoder.o decoder_json.o batch.o buffer.o stream_fdw.o dead_letter.o \
+	window.o aggregate.o aggregate_native.o state.o view_compile.o view_key.o fold.o \
+	view_ddl.o view_plan.o view_scan.o catalog.o)
+
+EXTENSION = streamext
+DATA = streamext--1.0.sql
+REGRESS = streams views
+
+PG_CPPFLAGS = -I$(srcdir)/src
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+PG_CXXFLAGS = -std=c++17 -fno-rtti -Wextra -Wno-unused-parameter
+SHLIB_LINK = -lrdkafka -lpaho-mqtt3as -lsimdjson -lstdc++
+
+include Makefile.dev
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS knows no header dependencies.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)

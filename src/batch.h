@@ -1,0 +1,50 @@
+/*
+ * batch.h
+ *		The unit of everything: up to STREAMEXT_BATCH_ROWS records decoded into column vectors, with the positions that hold
+ *		after it. Folded whole, counted whole.
+ */
+#ifndef STREAMEXT_BATCH_H
+#define STREAMEXT_BATCH_H
+
+#include "streamext.h"
+#include "connector.h"
+
+/* A record that does not count: for the whole stream (view = 0) or for one view. */
+typedef struct RejectedRecord
+{
+	Oid			view;
+	int			record;			/* into Batch.records */
+	int			sqlstate;
+	char	   *reason;			/* in the batch's context */
+} RejectedRecord;
+
+typedef struct Batch
+{
+	MemoryContext cxt;			/* values, reasons; reset for each batch */
+	StreamConfig *config;
+	Connector  *connector;
+
+	int			nrecords;		/* as polled */
+	StreamRecord *records;
+
+	/* rows: the records that were decoded and accepted, in order; every declared column is decoded */
+	int			nrows;
+	int		   *record;			/* row -> index into records */
+	Datum	  **values;			/* [natts][row]; varlena values are plain, unTOASTed; row capacity STREAMEXT_BATCH_ROWS */
+	bool	  **nulls;			/* [natts][row] */
+	TimestampTz *event_time;	/* [row], finite */
+
+	List	   *rejected;		/* of RejectedRecord *, in cxt */
+
+	/* set by the worker */
+	int			npartitions;
+	int64	   *positions;		/* after this batch, [npartitions] */
+	TimestampTz watermark;		/* of the stream before this batch; DT_NOBEGIN: none yet */
+} Batch;
+
+extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt);
+/* Empties it: nrecords = nrows = 0, memory reset. */
+extern void streamext_batch_reset(Batch *batch);
+extern void streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason);
+
+#endif							/* STREAMEXT_BATCH_H */

@@ -1,0 +1,99 @@
+/*
+ * connector.h
+ *		What a source of records looks like to a worker: one const ops struct for each client library.
+ *
+ * Call order: open, then any of partitions/seek, then poll and release in turn, flush_target at any time, close.
+ * All calls come from the worker's main thread. A client library's own threads make no PostgreSQL call and are created with
+ * all signals masked. Each call is bounded to about 1 s. open, poll and seek report trouble in Connector.error (and state),
+ * they raise only for what an operator must mend (bad option, out of memory); a source that is away is not an error but
+ * `stalled`, and the connector goes on trying by itself.
+ */
+#ifndef STREAMEXT_CONNECTOR_H
+#define STREAMEXT_CONNECTOR_H
+
+#include "streamext.h"
+#include "options.h"
+
+/* One message as the source delivered it. Pointers are good until release. */
+typedef struct StreamRecord
+{
+	const char *payload;		/* NULL: a tombstone */
+	uint32		payload_size;
+	uint32		key_size;
+	const char *key;			/* or NULL */
+	const char *topic;			/* NUL-terminated */
+	int32		partition;		/* number in the source (for metadata, dead letters) */
+	int32		partition_index;	/* into Connector.partitions and all position vectors */
+	int64		position;		/* Kafka offset; journal position */
+	int64		next_position;	/* the position vector's entry once this record is counted */
+	TimestampTz timestamp;		/* broker's or arrival time */
+	uint8		qos;
+	bool		retained;
+	uint64		row_type_hash;	/* FORMAT_ROW, else 0 */
+	void	   *message;		/* the connector's own (headers) */
+} StreamRecord;
+
+typedef struct ConnectorPartition
+{
+	char		topic[256];
+	int32		partition;
+	int64		position;		/* next to be delivered */
+	int64		high_watermark; /* the source's end as last heard, -1 unknown */
+} ConnectorPartition;
+
+typedef struct Connector
+{
+	const struct ConnectorOps *ops;
+	StreamConfig *config;
+	int			shard,
+				shards;
+	int			wait_fd;		/* readable when poll may have something; -1: none, poll each tick */
+	int			npartitions;	/* may grow; existing indexes never change */
+	ConnectorPartition *partitions;
+	bool		stalled;		/* source unreachable */
+	bool		failed;			/* will not come back without an operator */
+	char		error[STREAMEXT_MAX_MESSAGE];	/* last error, no secrets; "" none */
+	uint64		errors;			/* counts them, so that the worker sees a new one */
+} Connector;
+
+typedef struct ConnectorOps
+{
+	const char *name;
+	bool		replayable;		/* a new view can read from `start` */
+
+	/* Connects in the background; positions are at the stream's `start` unless seek follows. Palloc'd in cxt. */
+	Connector  *(*open) (StreamConfig *config, int shard, int shards, MemoryContext cxt);
+
+	/* Next record of partition `index` shall be `position`. Kafka may get -1: the stream's start. */
+	void		(*seek) (Connector *c, int index, int64 position);
+
+	/* Up to max records without waiting; 0: none now. Positions advance. */
+	int			(*poll) (Connector *c, StreamRecord *records, int max);
+	/* Ends the life of the last poll's records. */
+	void		(*release) (Connector *c);
+
+	/*
+	 * The position each partition must reach so that everything the source held at the call is counted: fills
+	 * targets[npartitions]; false: not known yet, call again. `ticket` numbers the flush (mqtt: its marker's name).
+	 */
+	bool		(*flush_target) (Connector *c, uint64 ticket, int64 *targets);
+
+	/* Everything below these positions is durable elsewhere: commit to the broker's group, trim the journal. May be NULL. */
+	void		(*commit) (Connector *c, const int64 *positions, int n);
+
+	/* jsonb text of a record's headers, palloc'd, or NULL. May be NULL. */
+	char	   *(*headers) (Connector *c, const StreamRecord *record);
+
+	/* Stop or go on taking from the source (memory full, pause); poll returns 0 meanwhile. */
+	void		(*pause) (Connector *c, bool paused);
+
+	void		(*close) (Connector *c);
+} ConnectorOps;
+
+extern const ConnectorOps streamext_kafka_ops;
+extern const ConnectorOps streamext_mqtt_ops;
+extern const ConnectorOps streamext_local_ops;
+
+extern const ConnectorOps *streamext_connector_ops(ConnectorKind kind);
+
+#endif							/* STREAMEXT_CONNECTOR_H */

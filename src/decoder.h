@@ -1,0 +1,34 @@
+/*
+ * decoder.h
+ *		From records to rows: payloads of a format and metadata into a batch's column vectors.
+ *
+ * Untrusted bytes never raise out of here: a record that cannot be decoded is rejected with SQLSTATE and reason and the
+ * others go on. Values that need a type's input function are converted column by column inside one subtransaction, row by
+ * row after a failure. Time zone of the decode is UTC, DateStyle ISO, MDY: the caller sets them (streamext_decoder_session).
+ */
+#ifndef STREAMEXT_DECODER_H
+#define STREAMEXT_DECODER_H
+
+#include "streamext.h"
+#include "batch.h"
+
+typedef struct Decoder Decoder;
+
+/* Types' input functions are looked up here: needs a transaction. */
+extern Decoder *streamext_decoder_create(StreamConfig *config, MemoryContext cxt);
+
+/*
+ * Decodes batch->records[0 .. nrecords) into rows; needs a transaction. `now` is the clock for max_ahead. Rejects are in
+ * batch->rejected. The connector (for headers) may be NULL.
+ */
+extern void streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now);
+
+/* A record's bytes as a person should see them in dead_letters: the payload, a FORMAT_ROW one as JSON text. Palloc'd. */
+extern bytea *streamext_decoder_payload(Decoder *decoder, const StreamRecord *record);
+
+extern void streamext_decoder_free(Decoder *decoder);
+
+/* Sets TimeZone, DateStyle, IntervalStyle for decoding; returns the GUC nest level to pass to AtEOXact_GUC(true, level). */
+extern int	streamext_decoder_session(void);
+
+#endif							/* STREAMEXT_DECODER_H */

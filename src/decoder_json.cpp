@@ -1,0 +1,536 @@
+/*
+ * decoder_json.cpp
+ *		JSON payloads by simdjson's on-demand parser: the one C++ file.
+ *
+ * The wanted paths form a tree of names and array indexes. A payload is walked once along that tree; fields come in the same
+ * order in most streams, so each node first tries the child after the one it matched last. On-demand parsing checks only what
+ * it is asked for, so values nobody wants are walked too (json_validate): malformed is malformed for every reader.
+ */
+#define SIMDJSON_EXCEPTIONS 0
+#include <simdjson.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "decoder_json.h"
+
+using namespace simdjson;
+
+namespace
+{
+
+struct Node
+{
+	char	   *name = nullptr; /* NULL: an array element */
+	size_t		name_size = 0;
+	long		index = 0;
+	int		   *wanted = nullptr;	/* numbers of the values that are found here */
+	JsonWant   *wants = nullptr;
+	int			nwanted = 0;
+	Node	  **children = nullptr;
+	int			nchildren = 0;
+	int			guess = 0;
+};
+
+/* Grows a malloc'd array by one; false: out of memory. */
+template <typename T>
+bool
+json_append(T *&array, int n, T value)
+{
+	T		   *grown = static_cast<T *>(realloc(array, sizeof(T) * (n + 1)));
+
+	if (grown == nullptr)
+		return false;
+	grown[n] = value;
+	array = grown;
+	return true;
+}
+
+void
+json_free_node(Node *node)
+{
+	for (int i = 0; i < node->nchildren; i++)
+	{
+		json_free_node(node->children[i]);
+		delete node->children[i];
+	}
+	free(node->children);
+	free(node->wanted);
+	free(node->wants);
+	free(node->name);
+}
+
+/* The child with this name (or index, if name is NULL), made if need be; NULL: out of memory. */
+Node *
+json_child(Node *node, const char *name, size_t name_size, long index)
+{
+	for (int i = 0; i < node->nchildren; i++)
+	{
+		Node	   *child = node->children[i];
+
+		if (name == nullptr ? child->name == nullptr && child->index == index
+			: child->name != nullptr && child->name_size == name_size && memcmp(child->name, name, name_size) == 0)
+			return child;
+	}
+
+	Node	   *child = new (std::nothrow) Node;
+
+	if (child == nullptr)
+		return nullptr;
+	child->index = index;
+	if (name != nullptr)
+	{
+		child->name = static_cast<char *>(malloc(name_size + 1));
+		if (child->name == nullptr)
+		{
+			delete child;
+			return nullptr;
+		}
+		memcpy(child->name, name, name_size);
+		child->name_size = name_size;
+	}
+	if (!json_append(node->children, node->nchildren, child))
+	{
+		json_free_node(child);
+		delete child;
+		return nullptr;
+	}
+	node->nchildren++;
+	return child;
+}
+
+/* The JSON grammar of a number, which raw tokens have not been checked against. */
+bool
+json_is_number(const char *p, size_t size)
+{
+	const char *end = p + size;
+	auto		digits = [&]() {
+		const char *start = p;
+
+		while (p < end && *p >= '0' && *p <= '9')
+			p++;
+		return p > start;
+	};
+
+	if (p < end && *p == '-')
+		p++;
+	if (p < end && *p == '0')
+		p++;
+	else if (!digits())
+		return false;
+	if (p < end && *p == '.')
+	{
+		p++;
+		if (!digits())
+			return false;
+	}
+	if (p < end && (*p == 'e' || *p == 'E'))
+	{
+		p++;
+		if (p < end && (*p == '+' || *p == '-'))
+			p++;
+		if (!digits())
+			return false;
+	}
+	return p == end;
+}
+
+/* True if a number's text is not zero though its double is: underflow, which PostgreSQL's input functions refuse. */
+bool
+json_underflows(const char *p, size_t size)
+{
+	for (; size > 0 && *p != 'e' && *p != 'E'; p++, size--)
+		if (*p >= '1' && *p <= '9')
+			return true;
+	return false;
+}
+
+}								/* namespace */
+
+struct JsonParser
+{
+	ondemand::parser parser;
+	Node		root;
+	int			nwanted = 0;
+	int			max_depth = 0;
+	char	   *buffer = nullptr;	/* the payload with the padding that simdjson reads beyond */
+	size_t		capacity = 0;
+	const char *end = nullptr;	/* of the padded buffer */
+
+	error_code	walk_value(Node *node, ondemand::value value, int depth, JsonValue *values);
+	error_code	walk_object(Node *node, ondemand::object object, int depth, JsonValue *values);
+	error_code	walk_array(Node *node, ondemand::array array, int depth, JsonValue *values);
+	error_code	extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out);
+	Node	   *find_field(Node *node, ondemand::field &field, error_code &error);
+};
+
+namespace
+{
+
+std::string_view
+json_token(ondemand::value &value)
+{
+	std::string_view token = value.raw_json_token();
+
+	while (!token.empty() && strchr(" \t\r\n", token.back()) != nullptr)
+		token.remove_suffix(1);
+	return token;
+}
+
+void
+json_set_text(JsonValue *out, JsonValueKind kind, std::string_view text)
+{
+	out->kind = kind;
+	out->u.s = text.data();
+	out->size = static_cast<uint32_t>(text.size());
+}
+
+}								/* namespace */
+
+/* A scalar into one wanted value. */
+error_code
+JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out)
+{
+	std::string_view token = json_token(value);
+
+	switch (type)
+	{
+		case ondemand::json_type::string:
+			{
+				std::string_view text;
+				error_code	error = value.get_string().get(text);
+
+				if (error)
+					return error;
+				if (want == JSON_WANT_RAW)
+					json_set_text(out, JSON_TEXT, token);
+				else
+					json_set_text(out, JSON_STRING, text);
+				return SUCCESS;
+			}
+
+		case ondemand::json_type::number:
+			if (want == JSON_WANT_DOUBLE)
+			{
+				double		d;
+
+				if (value.get_double().get(d) == SUCCESS && (d != 0.0 || !json_underflows(token.data(), token.size())))
+				{
+					out->kind = JSON_DOUBLE;
+					out->u.d = d;
+					return SUCCESS;
+				}
+			}
+			else if (want == JSON_WANT_INT)
+			{
+				int64_t		i;
+
+				if (value.get_int64().get(i) == SUCCESS)
+				{
+					out->kind = JSON_INT;
+					out->u.i = i;
+					return SUCCESS;
+				}
+			}
+			if (!json_is_number(token.data(), token.size()))
+				return NUMBER_ERROR;
+			json_set_text(out, JSON_TEXT, token);
+			return SUCCESS;
+
+		case ondemand::json_type::boolean:
+			{
+				bool		b;
+				error_code	error = value.get_bool().get(b);
+
+				if (error)
+					return error;
+				if (want == JSON_WANT_BOOL)
+				{
+					out->kind = JSON_BOOL;
+					out->u.b = b;
+				}
+				else
+					json_set_text(out, JSON_TEXT, token);
+				return SUCCESS;
+			}
+
+		default:				/* null */
+			out->kind = JSON_MISSING;
+			return token == "null" ? SUCCESS : N_ATOM_ERROR;
+	}
+}
+
+/* A value at a node of the tree, or one that nobody wants (node NULL), which is only validated. */
+error_code
+JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *values)
+{
+	ondemand::json_type type;
+	error_code	error = value.type().get(type);
+
+	if (error)
+		return error;
+	if (type == ondemand::json_type::object || type == ondemand::json_type::array)
+	{
+		std::string_view raw;
+		bool		wanted = node != nullptr && node->nwanted > 0;
+
+		if (depth >= max_depth)
+			return DEPTH_ERROR;
+		if (type == ondemand::json_type::object)
+		{
+			ondemand::object object;
+
+			if ((error = value.get_object().get(object)) || (error = walk_object(node, object, depth + 1, values)))
+				return error;
+			if (wanted && ((error = object.reset().error()) || (error = object.raw_json().get(raw))))
+				return error;
+		}
+		else
+		{
+			ondemand::array array;
+
+			if ((error = value.get_array().get(array)) || (error = walk_array(node, array, depth + 1, values)))
+				return error;
+			if (wanted && ((error = array.reset().error()) || (error = array.raw_json().get(raw))))
+				return error;
+		}
+		for (int i = 0; wanted && i < node->nwanted; i++)
+			json_set_text(&values[node->wanted[i]], JSON_TEXT, raw);
+		return SUCCESS;
+	}
+
+	if (node == nullptr || node->nwanted == 0)
+	{
+		JsonValue	ignored;
+
+		return extract(value, type, JSON_WANT_TEXT, &ignored);
+	}
+	if ((error = extract(value, type, node->wants[0], &values[node->wanted[0]])) || node->nwanted == 1)
+		return error;
+
+	/* Several columns on one path: the others get the text, which every type can be made from. */
+	for (int i = 1; i < node->nwanted; i++)
+		if (node->wants[i] == node->wants[0])
+			values[node->wanted[i]] = values[node->wanted[0]];
+		else if (values[node->wanted[0]].kind == JSON_MISSING)
+			values[node->wanted[i]].kind = JSON_MISSING;
+		else if (type == ondemand::json_type::string && node->wants[i] != JSON_WANT_RAW)
+		{
+			JsonValue  *first = &values[node->wanted[0]];
+
+			if (first->kind != JSON_STRING)
+				return UNEXPECTED_ERROR;	/* cannot happen: streamext_json_want puts RAW wishes last */
+			values[node->wanted[i]] = *first;
+		}
+		else
+			json_set_text(&values[node->wanted[i]], JSON_TEXT, json_token(value));
+	return SUCCESS;
+}
+
+/* The child that a field's key names, or NULL. Keys are compared as they stand; only one with an escape is unescaped. */
+Node *
+JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
+{
+	const char *raw = field.key().raw();
+	size_t		left = end - raw;
+
+	error = SUCCESS;
+	for (int tried = 0, i = node->guess; tried < node->nchildren; tried++, i++)
+	{
+		if (i >= node->nchildren)
+			i = 0;
+
+		Node	   *child = node->children[i];
+
+		if (child->name != nullptr && child->name_size < left && raw[child->name_size] == '"' &&
+			memcmp(raw, child->name, child->name_size) == 0)
+		{
+			node->guess = i + 1;
+			return child;
+		}
+	}
+
+	for (const char *p = raw; p < end && *p != '"'; p++)
+		if (*p == '\\')
+		{
+			std::string_view key;
+
+			if ((error = field.unescaped_key().get(key)))
+				return nullptr;
+			for (int i = 0; i < node->nchildren; i++)
+				if (node->children[i]->name != nullptr &&
+					key == std::string_view(node->children[i]->name, node->children[i]->name_size))
+					return node->children[i];
+			return nullptr;
+		}
+	return nullptr;
+}
+
+error_code
+JsonParser::walk_object(Node *node, ondemand::object object, int depth, JsonValue *values)
+{
+	static Node nobody;
+
+	for (auto &&result : object)
+	{
+		ondemand::field field;
+		error_code	error = std::move(result).get(field);
+
+		if (error)
+			return error;
+
+		Node	   *child = find_field(node != nullptr ? node : &nobody, field, error);
+
+		if (error || (error = walk_value(child, field.value(), depth, values)))
+			return error;
+	}
+	return SUCCESS;
+}
+
+error_code
+JsonParser::walk_array(Node *node, ondemand::array array, int depth, JsonValue *values)
+{
+	long		index = 0;
+
+	for (auto &&result : array)
+	{
+		ondemand::value value;
+		error_code	error = std::move(result).get(value);
+		Node	   *child = nullptr;
+
+		if (error)
+			return error;
+		for (int i = 0; node != nullptr && i < node->nchildren; i++)
+			if (node->children[i]->name == nullptr && node->children[i]->index == index)
+				child = node->children[i];
+		if ((error = walk_value(child, value, depth, values)))
+			return error;
+		index++;
+	}
+	return SUCCESS;
+}
+
+extern "C" JsonParser *
+streamext_json_create(int max_depth)
+{
+	JsonParser *parser = new (std::nothrow) JsonParser;
+
+	if (parser != nullptr)
+		parser->max_depth = max_depth;
+	return parser;
+}
+
+extern "C" void
+streamext_json_destroy(JsonParser *parser)
+{
+	if (parser == nullptr)
+		return;
+	json_free_node(&parser->root);
+	free(parser->buffer);
+	delete parser;
+}
+
+extern "C" int
+streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want)
+{
+	Node	   *node = &parser->root;
+
+	if (path == nullptr)
+		node = json_child(node, name, strlen(name), 0);
+	else
+	{
+		const char *p = path;
+
+		if (*p == '\0')
+			return -1;
+		if (*p == '$')
+		{
+			p++;
+			if (*p != '\0' && *p != '.' && *p != '[')
+				return -1;
+			if (*p == '.' && *++p == '\0')
+				return -1;
+		}
+		while (*p != '\0' && node != nullptr)
+		{
+			if (*p == '[')
+			{
+				char	   *after;
+				long		index = strtol(p + 1, &after, 10);
+
+				if (after == p + 1 || *after != ']' || index < 0)
+					return -1;
+				node = json_child(node, nullptr, 0, index);
+				p = after + 1;
+			}
+			else
+			{
+				size_t		size = strcspn(p, ".[");
+
+				if (size == 0)
+					return -1;
+				node = json_child(node, p, size, 0);
+				p += size;
+			}
+			if (*p == '.' && (*++p == '\0' || *p == '.' || *p == '['))
+				return -1;
+		}
+	}
+	if (node == nullptr || !json_append(node->wanted, node->nwanted, parser->nwanted) ||
+		!json_append(node->wants, node->nwanted, want))
+		return -2;
+	node->nwanted++;
+
+	/* A string is unescaped only once: a wish for its raw text goes last. */
+	for (int i = node->nwanted - 1; i > 0 && node->wants[i - 1] == JSON_WANT_RAW && node->wants[i] != JSON_WANT_RAW; i--)
+	{
+		std::swap(node->wants[i - 1], node->wants[i]);
+		std::swap(node->wanted[i - 1], node->wanted[i]);
+	}
+	return parser->nwanted++;
+}
+
+extern "C" const char *
+streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonValue *values)
+{
+	ondemand::document doc;
+	ondemand::object object;
+	error_code	error;
+
+	for (int i = 0; i < parser->nwanted; i++)
+		values[i].kind = JSON_MISSING;
+
+	if (size + SIMDJSON_PADDING > parser->capacity)
+	{
+		size_t		capacity = (size + SIMDJSON_PADDING) * 2;
+		char	   *grown = static_cast<char *>(realloc(parser->buffer, capacity));
+
+		if (grown == nullptr)
+			return "out of memory for the payload";
+		parser->buffer = grown;
+		parser->capacity = capacity;
+	}
+	memcpy(parser->buffer, payload, size);
+	memset(parser->buffer + size, ' ', SIMDJSON_PADDING);
+	parser->end = parser->buffer + size;
+
+	error = parser->parser.iterate(parser->buffer, size, size + SIMDJSON_PADDING).get(doc);
+	if (!error)
+	{
+		error = doc.get_object().get(object);
+		if (error == INCORRECT_TYPE)
+			return "the payload is not a JSON object";
+	}
+	if (!error)
+		error = parser->walk_object(&parser->root, object, 1, values);
+	if (!error && doc.current_location().error() != OUT_OF_BOUNDS)
+		error = TRAILING_CONTENT;
+	if (error)
+		return error_message(error);
+
+	for (int i = 0; i < parser->root.nwanted; i++)
+		json_set_text(&values[parser->root.wanted[i]], JSON_TEXT, std::string_view(parser->buffer, size));
+	return nullptr;
+}

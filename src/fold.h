@@ -1,0 +1,35 @@
+/*
+ * fold.h
+ *		One batch into one view: lateness, WHERE, keys, panes, groups, aggregates.
+ *
+ * prepare does everything that can fail, unlocked; publish runs under the stream's exclusive lock and cannot fail.
+ * Rows on which the view's own expressions raise are rejected for this view only. Needs a transaction with an active snapshot.
+ */
+#ifndef STREAMEXT_FOLD_H
+#define STREAMEXT_FOLD_H
+
+#include "streamext.h"
+#include "batch.h"
+#include "shmem.h"
+#include "view_compile.h"
+
+typedef struct ViewFold ViewFold;
+
+typedef enum FoldResult
+{
+	FOLD_OK,
+	FOLD_FULL					/* nothing was changed that readers see; the batch must be offered again */
+} FoldResult;
+
+/* cxt outlives transactions; the view was compiled in it. Needs a transaction. */
+extern ViewFold *streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt);
+extern FoldResult streamext_fold_prepare(ViewFold *fold, Batch *batch);
+extern void streamext_fold_publish(ViewFold *fold, Batch *batch);
+/* After prepare said OK but another view of the stream did not. */
+extern void streamext_fold_abandon(ViewFold *fold);
+/* Drops panes beyond retention (takes the lock); now = the clock. */
+extern void streamext_fold_expire(ViewFold *fold, TimestampTz watermark);
+extern void streamext_fold_end(ViewFold *fold);
+extern CompiledView *streamext_fold_view(ViewFold *fold);
+
+#endif							/* STREAMEXT_FOLD_H */

@@ -1,0 +1,68 @@
+/*
+ * journal.h
+ *		The append-only, checksummed file of a stream that makes a source replayable which is not: local streams and MQTT.
+ *
+ * Segment files under DataDir/streamext/<database oid>/<stream oid>.<shard>/<first position, 16 hex>. A position is a byte
+ * offset over all segments; a record never straddles two segments. Each record carries a CRC-32C; a torn tail is cut when
+ * a writer opens the journal. Appends of several processes (local streams) are serialised by the caller with the stream
+ * slot's journal_lock; several threads of one process by the handle's own mutex.
+ *
+ * A record written inside a transaction carries its full transaction id and counts only if that committed; readers
+ * stop before a record whose transaction is still in progress.
+ */
+#ifndef STREAMEXT_JOURNAL_H
+#define STREAMEXT_JOURNAL_H
+
+#include "streamext.h"
+#include "options.h"
+#include "port/atomics.h"
+
+typedef struct JournalRecord
+{
+	uint64		fxid;			/* FullTransactionId, 0: none */
+	TimestampTz timestamp;		/* arrival */
+	uint64		row_type_hash;	/* FORMAT_ROW, else 0 */
+	uint8		qos;
+	bool		retained;
+	const char *topic;			/* read: NUL-terminated */
+	uint32		topic_size;
+	const char *payload;
+	uint32		payload_size;
+	int64		position,		/* read only */
+				next_position;	/* read only */
+} JournalRecord;
+
+typedef struct Journal Journal;
+
+/*
+ * Opens (and if `writer`, creates and repairs) the journal. `end` is where its end position is shared (in the stream slot, or
+ * private memory): -1 there means not known since server start, the first writer sets it. With `writer` the caller
+ * holds journal_lock for local streams. malloc'd; usable from client threads. NULL and errno on failure.
+ */
+extern Journal *streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, pg_atomic_uint64 *end);
+
+/* Appends n records and syncs if the mode says so. No PostgreSQL call inside: for client threads. False and errno on failure. */
+extern bool streamext_journal_append(Journal *journal, const JournalRecord *records, int n);
+
+/* First position still there, and the end. */
+extern int64 streamext_journal_base(Journal *journal);
+extern int64 streamext_journal_end(Journal *journal);
+
+/*
+ * Up to max records from position on; they are good until the next read on this handle. Resolves transactions (main thread
+ * only): skips aborted ones, stops at one in progress. *position moves behind what was read or skipped.
+ * A record whose checksum is wrong ends the read with *corrupt set.
+ */
+extern int streamext_journal_read(Journal *journal, int64 *position, JournalRecord *records, int max, bool *corrupt);
+
+/* Deletes whole segments below position. */
+extern void streamext_journal_trim(Journal *journal, int64 position);
+/* Bytes on disk. */
+extern int64 streamext_journal_bytes(Journal *journal);
+extern void streamext_journal_close(Journal *journal);
+
+/* Removes the files of a dropped stream (all shards) or database; missing ones are fine. */
+extern void streamext_journal_remove(Oid dboid, Oid relid);
+extern void streamext_journal_remove_database(Oid dboid);
+
+#endif							/* STREAMEXT_JOURNAL_H */

@@ -1,0 +1,176 @@
+/*
+ * shmem.h
+ *		The registry in shared memory: a slot for each stream and shard, a slot for each continuous view and shard.
+ *
+ * Lock order: registry_lock, then a StreamSlot's journal_lock, lock, buffer_lock, then the chunk allocator's lock.
+ * A slot's identity (in_use .. shard) changes only under registry_lock exclusive; who keeps a pointer to a slot
+ * beyond holding that lock re-checks the identity. Fields say who writes them.
+ */
+#ifndef STREAMEXT_SHMEM_H
+#define STREAMEXT_SHMEM_H
+
+#include "streamext.h"
+#include "buffer.h"
+#include "options.h"
+#include "port/atomics.h"
+#include "state.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+
+typedef enum StreamState
+{
+	STREAM_STARTING,			/* no worker yet (shown as waiting) */
+	STREAM_RUNNING,
+	STREAM_CATCHING_UP,
+	STREAM_PAUSED,
+	STREAM_STALLED,				/* source unreachable */
+	STREAM_DIVERGED,			/* not the source read before */
+	STREAM_FULL,				/* memory limit */
+	STREAM_WAITING,				/* no worker slot */
+	STREAM_FAILED
+} StreamState;
+
+typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock exclusive */
+{
+	char		topic[256];
+	int32		partition;
+	int64		position;		/* next to be read */
+	int64		high_watermark; /* -1 unknown */
+	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
+	TimestampTz last_arrival;	/* by the clock */
+	uint64		rows;
+} PartitionSlot;
+
+typedef struct StreamSlot
+{
+	/* identity; registry_lock */
+	bool		in_use;
+	Oid			dboid;
+	Oid			relid;
+	int			shard;
+
+	/* bumped at commit by DDL on the stream or its views; the worker re-reads the catalogue until seen equals it */
+	pg_atomic_uint32 generation;
+	pg_atomic_uint32 generation_seen;
+
+	/* launcher and worker */
+	pid_t		worker_pid;		/* 0: none; spinlock-free: written by the worker itself at start and exit */
+	Latch	   *worker_latch;	/* valid while worker_pid != 0 */
+	TimestampTz launched_at;	/* launcher */
+	TimestampTz started_at;
+	uint64		restarts;
+
+	LWLock	   *lock;			/* guards partitions, all ViewSlots of this slot and their states, for whole batches */
+	LWLock	   *buffer_lock;
+	LWLock	   *journal_lock;	/* local streams: appends */
+	pg_atomic_uint32 readers_waiting;	/* see streamext_stream_lock_shared */
+	ConditionVariable progress; /* broadcast when flush_done, state, generation_seen change */
+
+	/* requests; set by any backend, then SetLatch */
+	pg_atomic_uint32 pause_requested;
+	pg_atomic_uint64 flush_requested;	/* tickets */
+	pg_atomic_uint64 flush_done;
+	pg_atomic_uint64 journal_end;	/* see journal.h; (uint64) -1: unknown */
+
+	/* worker, under lock exclusive (readers: shared) */
+	StreamState state;
+	char		last_error[STREAMEXT_MAX_MESSAGE];
+	TimestampTz last_error_at;
+	PartitionSlot *partitions;	/* chunk memory */
+	int			npartitions;
+	int			partitions_capacity;
+	StreamBuffer *buffer;		/* or NULL */
+	TimestampTz watermark;		/* DT_NOBEGIN: none yet */
+	uint64		batches;
+	uint64		rows_in;		/* records delivered */
+	uint64		bytes_in;
+	uint64		rejected;
+	double		rate;			/* records a second over about the last 10 s */
+	TimestampTz last_record_at;
+} StreamSlot;
+
+typedef enum ViewStatus
+{
+	VIEW_STARTING,				/* not yet picked up by a worker */
+	VIEW_RUNNING,
+	VIEW_CATCHING_UP,
+	VIEW_FULL,
+	VIEW_FAILED
+} ViewStatus;
+
+typedef struct ViewSlot
+{
+	/* identity; registry_lock */
+	bool		in_use;
+	Oid			dboid;
+	Oid			viewoid;
+	int			stream;			/* index into streams[] */
+	int			shard;
+
+	/* the rest by the worker under the stream slot's lock exclusive */
+	uint64		definition;		/* hash of the compiled view; 0: no state yet */
+	ViewStatus	status;
+	char		last_error[STREAMEXT_MAX_MESSAGE];
+	ViewState	state;
+	int64	   *positions;		/* next to be counted, by partition index; chunk memory; -1: from the start */
+	int			npositions;
+	uint64		accepted;
+	uint64		late;
+	uint64		rejected;
+	int64		start_position; /* non-replayable: the journal's end when the view was created */
+} ViewSlot;
+
+typedef struct SharedState
+{
+	LWLock	   *registry_lock;
+	pid_t		launcher_pid;
+	Latch	   *launcher_latch;
+	pg_atomic_uint64 test_clock;	/* TimestampTz as set by streamext.set_clock; 0: none */
+
+	/* databases to be probed by the launcher, and those that must be left alone for a while; registry_lock */
+#define STREAMEXT_MAX_DATABASES 64
+	struct DatabaseSlot
+	{
+		Oid			dboid;		/* 0: free */
+		bool		probe;		/* look what streams there are */
+		bool		leave;		/* a DDL on the database wants it empty of workers */
+	}			databases[STREAMEXT_MAX_DATABASES];
+
+	int			nstreams;		/* = streamext_max_streams */
+	int			nviews;
+	StreamSlot *streams;
+	ViewSlot   *views;
+} SharedState;
+
+extern SharedState *streamext_shared;	/* NULL: not preloaded */
+
+extern void streamext_shmem_install_hooks(void);	/* from _PG_init */
+
+/* A private copy of a slot's index; -1 if there is none. Takes registry_lock shared. */
+extern int	streamext_find_stream(Oid dboid, Oid relid, int shard);
+extern int	streamext_find_view(Oid dboid, Oid viewoid, int shard);
+
+/* Makes the slots if they are not there (registry_lock exclusive); -1 when streamext.max_streams / max_views is reached. */
+extern int	streamext_add_stream(Oid dboid, Oid relid, int shard);
+extern int	streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+/* Frees a view slot and its state; a stream slot, its views, buffer and partitions. No worker may run on it any more. */
+extern void streamext_remove_view(int view);
+extern void streamext_remove_stream(int stream);
+
+/*
+ * Shared lock on a stream for a reader, with the gate that keeps the writer from starving it; release with LWLockRelease.
+ * The writer calls lock_exclusive, which first yields (bounded) while readers wait.
+ */
+extern void streamext_stream_lock_shared(StreamSlot *slot);
+extern void streamext_stream_lock_exclusive(StreamSlot *slot);
+
+/* Sets state and error text (worker; takes the lock exclusively) and broadcasts. message NULL keeps the last error. */
+extern void streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *message);
+extern const char *streamext_stream_state_name(StreamState state);
+extern const char *streamext_view_status_name(ViewStatus status);
+
+/* Wakes a slot's worker, or the launcher. */
+extern void streamext_wake_worker(StreamSlot *slot);
+extern void streamext_wake_launcher(void);
+
+#endif							/* STREAMEXT_SHMEM_H */

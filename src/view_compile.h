@@ -1,0 +1,91 @@
+/*
+ * view_compile.h
+ *		From the Query of a continuous view's rule to what workers fold and readers read.
+ *
+ * The same function is run at CREATE VIEW (to refuse what is not supported), in the worker (to fold) and in the planner
+ * hook (to read), so they cannot disagree.
+ */
+#ifndef STREAMEXT_VIEW_COMPILE_H
+#define STREAMEXT_VIEW_COMPILE_H
+
+#include "streamext.h"
+#include "aggregate.h"
+#include "window.h"
+
+/* streamext.* options of a view, from pg_class.reloptions. */
+typedef struct ViewOptions
+{
+	bool		continuous;
+	int64		retention;		/* 0: for ever */
+	int64		lateness;
+	int64		step;			/* 0: default */
+	int64		max_groups;		/* 0: no limit */
+	char	   *timezone;		/* of CREATE VIEW */
+	char	   *datestyle;
+	char	   *intervalstyle;
+} ViewOptions;
+
+typedef struct KeySpec
+{
+	Expr	   *expr;			/* over the stream's columns (varno = stream_varno) */
+	bool		is_window;		/* the window's start; not part of the stored key */
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	bool		bytewise;		/* equal exactly if the serialised bytes are */
+	Oid			eqop;			/* the group clause's equality operator */
+	Oid			eqfunc;
+	Oid			hashfunc;
+	char	   *name;			/* output column's name or ?column? */
+} KeySpec;
+
+typedef struct CompiledView
+{
+	Oid			relid;
+	Oid			owner;
+	Oid			stream_relid;
+	Index		stream_varno;	/* in query */
+	Query	   *query;			/* a copy of the user's own */
+	ViewOptions options;
+	Window		window;			/* finished; prepare it in the process that uses it */
+	List	   *quals;			/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
+	int			nkeys;			/* with the window key */
+	KeySpec    *keys;
+	int			window_key;		/* index into keys, -1: none */
+	int			naggs;
+	AggSpec    *aggs;			/* distinct ones */
+	uint32		state_size;		/* of all aggregates */
+	bool		has_group_by;	/* false: exactly one row */
+	uint64		definition;		/* hash of all that the kept state depends on; never 0 */
+} CompiledView;
+
+/* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
+extern ViewOptions streamext_view_options(Oid relid);
+
+/* Compiles in the current memory context; needs a transaction. Raises 0A000 (etc.) naming the construct. */
+extern CompiledView *streamext_view_compile(Oid relid);
+/* The same from a query and options at hand (CREATE VIEW before the options are stored). */
+extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const ViewOptions *options);
+
+/* The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. */
+extern Oid	streamext_view_stream(Oid relid);
+
+/* ---- keys: serialised into a group's key bytes; window key left out ---- */
+
+/* Bytes written to buf (capacity grows by repalloc, *buf may move). values/nulls by key number, detoasted. */
+extern uint32 streamext_key_serialize(const CompiledView *view, const Datum *values, const bool *nulls, char **buf, uint32 *capacity);
+/* The values point into key or are palloc'd. */
+extern void streamext_key_deserialize(const CompiledView *view, const char *key, Datum *values, bool *nulls);
+
+/* Hashing and equality for one view in one process (FmgrInfos). May raise for types whose functions do. */
+typedef struct KeyMatcher KeyMatcher;
+extern KeyMatcher *streamext_key_matcher(const CompiledView *view, MemoryContext cxt);
+extern uint32 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size);
+/* A GroupEqual (state.h) with the matcher as arg; NULL may be passed instead when all keys are bytewise. */
+extern bool streamext_key_equal(void *matcher, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size);
+extern bool streamext_keys_bytewise(const CompiledView *view);
+
+#endif							/* STREAMEXT_VIEW_COMPILE_H */

@@ -1,0 +1,337 @@
+/*
+ * view_key.c
+ *		Group keys: values to bytes and back, hashing and equality.
+ *
+ * A stored key is what a group is known by in every pane, shard and process: bitmap of NULLs (a bit for each stored key,
+ * lowest first), then each non-NULL key in order without padding:
+ *		by value				8 bytes of the Datum
+ *		fixed length by reference	typlen bytes
+ *		varlena					uint32 length, the data without header
+ *		cstring					uint32 length, the bytes without the terminator
+ * The window key is no part of it: panes stand for it. Nothing in it is aligned.
+ *
+ * When all keys are bytewise, two keys are equal exactly if their bytes are, and the hash is taken over the bytes.
+ * Otherwise hash and equality are those of the types. Either way the hash is the same in all processes.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "utils/memutils.h"
+
+#include "view_compile.h"
+
+struct KeyMatcher
+{
+	const CompiledView *view;
+	bool		bytewise;
+	int			nstored;		/* keys that are stored */
+	int			stored[STREAMEXT_MAX_KEYS]; /* their numbers */
+	FmgrInfo	hash[STREAMEXT_MAX_KEYS];	/* by key number */
+	FmgrInfo	equal[STREAMEXT_MAX_KEYS];
+	MemoryContext scratch;		/* reset after each comparison */
+};
+
+/* Where key_next stands in a stored key. */
+typedef struct KeyCursor
+{
+	const char *nulls;
+	const char *at;
+	int			ordinal;		/* of the next stored key */
+} KeyCursor;
+
+static int
+key_count_stored(const CompiledView *view)
+{
+	return view->nkeys - (view->window_key >= 0 ? 1 : 0);
+}
+
+bool
+streamext_keys_bytewise(const CompiledView *view)
+{
+	for (int k = 0; k < view->nkeys; k++)
+		if (!view->keys[k].is_window && !view->keys[k].bytewise)
+			return false;
+	return true;
+}
+
+/* ---- bytes ---- */
+
+static inline char *
+key_reserve(char **buf, uint32 *capacity, uint32 used, Size more)
+{
+	Size		need = (Size) used + more;
+
+	if (need > MaxAllocSize)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("group key is too large")));
+	if (need > *capacity)
+	{
+		Size		grown = Min(Max(need, (Size) *capacity * 2), MaxAllocSize);
+
+		grown = Max(grown, 64);
+		*buf = *buf == NULL ? palloc(grown) : repalloc(*buf, grown);
+		*capacity = (uint32) grown;
+	}
+	return *buf + used;
+}
+
+uint32
+streamext_key_serialize(const CompiledView *view, const Datum *values, const bool *nulls, char **buf, uint32 *capacity)
+{
+	uint32		bitmap = (key_count_stored(view) + 7) / 8;
+	uint32		used = bitmap;
+	int			ordinal = 0;
+
+	memset(key_reserve(buf, capacity, 0, bitmap), 0, bitmap);
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		const KeySpec *key = &view->keys[k];
+
+		if (key->is_window)
+			continue;
+		if (nulls[k])
+			(*buf)[ordinal / 8] |= 1 << (ordinal % 8);
+		else if (key->typbyval)
+		{
+			uint64		value = (uint64) values[k];
+
+			memcpy(key_reserve(buf, capacity, used, sizeof(value)), &value, sizeof(value));
+			used += sizeof(value);
+		}
+		else if (key->typlen > 0)
+		{
+			memcpy(key_reserve(buf, capacity, used, key->typlen), DatumGetPointer(values[k]), key->typlen);
+			used += key->typlen;
+		}
+		else
+		{
+			const char *data;
+			uint32		size;
+			char	   *at;
+
+			if (key->typlen == -1)
+			{
+				struct varlena *v = pg_detoast_datum_packed((struct varlena *) DatumGetPointer(values[k]));
+
+				data = VARDATA_ANY(v);
+				size = VARSIZE_ANY_EXHDR(v);
+			}
+			else
+			{
+				data = DatumGetCString(values[k]);
+				size = strlen(data);
+			}
+			at = key_reserve(buf, capacity, used, sizeof(size) + (Size) size);
+			memcpy(at, &size, sizeof(size));
+			memcpy(at + sizeof(size), data, size);
+			used += sizeof(size) + size;
+		}
+		ordinal++;
+	}
+	return used;
+}
+
+/* The next stored key's value; the key must be view->keys[...] in order. */
+static inline Datum
+key_next(KeyCursor *cursor, const KeySpec *key, bool *isnull)
+{
+	int			ordinal = cursor->ordinal++;
+	uint32		size;
+	char	   *copy;
+
+	*isnull = (cursor->nulls[ordinal / 8] & (1 << (ordinal % 8))) != 0;
+	if (*isnull)
+		return (Datum) 0;
+	if (key->typbyval)
+	{
+		uint64		value;
+
+		memcpy(&value, cursor->at, sizeof(value));
+		cursor->at += sizeof(value);
+		return (Datum) value;
+	}
+	if (key->typlen > 0)
+	{
+		const char *data = cursor->at;
+
+		cursor->at += key->typlen;
+		if (key->typalign == TYPALIGN_CHAR)
+			return PointerGetDatum(data);
+		copy = palloc(key->typlen);
+		memcpy(copy, data, key->typlen);
+		return PointerGetDatum(copy);
+	}
+	memcpy(&size, cursor->at, sizeof(size));
+	cursor->at += sizeof(size);
+	if (key->typlen == -1)
+	{
+		copy = palloc(VARHDRSZ + size);
+		SET_VARSIZE(copy, VARHDRSZ + size);
+		memcpy(VARDATA(copy), cursor->at, size);
+	}
+	else
+	{
+		copy = palloc(size + 1);
+		memcpy(copy, cursor->at, size);
+		copy[size] = '\0';
+	}
+	cursor->at += size;
+	return PointerGetDatum(copy);
+}
+
+void
+streamext_key_deserialize(const CompiledView *view, const char *key, Datum *values, bool *nulls)
+{
+	KeyCursor	cursor = {key, key + (key_count_stored(view) + 7) / 8, 0};
+
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		if (view->keys[k].is_window)
+			continue;
+		values[k] = key_next(&cursor, &view->keys[k], &nulls[k]);
+	}
+}
+
+/* ---- hashing and equality ---- */
+
+KeyMatcher *
+streamext_key_matcher(const CompiledView *view, MemoryContext cxt)
+{
+	KeyMatcher *matcher = MemoryContextAllocZero(cxt, sizeof(KeyMatcher));
+
+	matcher->view = view;
+	matcher->bytewise = streamext_keys_bytewise(view);
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		if (view->keys[k].is_window)
+			continue;
+		matcher->stored[matcher->nstored++] = k;
+		if (matcher->bytewise)
+			continue;
+		fmgr_info_cxt(view->keys[k].hashfunc, &matcher->hash[k], cxt);
+		fmgr_info_cxt(view->keys[k].eqfunc, &matcher->equal[k], cxt);
+	}
+	if (!matcher->bytewise)
+		matcher->scratch = AllocSetContextCreate(cxt, "streamext key comparison", ALLOCSET_SMALL_SIZES);
+	return matcher;
+}
+
+#ifdef PG_INT128_TYPE
+
+/* The folded product of two 64-bit numbers: every bit of the input reaches every bit of the result. */
+static inline uint64
+key_mix(uint64 a, uint64 b)
+{
+	unsigned PG_INT128_TYPE product = (unsigned PG_INT128_TYPE) a * b;
+
+	return (uint64) product ^ (uint64) (product >> 64);
+}
+
+static inline uint64
+key_read(const char *at, uint32 size)
+{
+	uint64		word = 0;
+
+	memcpy(&word, at, size);
+	return word;
+}
+
+static inline uint32
+key_hash_bytes(const char *key, uint32 size)
+{
+	const uint64 k0 = UINT64CONST(0xa0761d6478bd642f);
+	const uint64 k1 = UINT64CONST(0xe7037ed1a0b428db);
+	uint64		h = k0 ^ size;
+
+	while (size > 16)
+	{
+		h = key_mix(key_read(key, 8) ^ k1, key_read(key + 8, 8) ^ h);
+		key += 16;
+		size -= 16;
+	}
+	if (size > 8)
+		h = key_mix(key_read(key, 8) ^ k1, key_read(key + 8, size - 8) ^ h);
+	else
+		h = key_mix(key_read(key, size) ^ k1, h);
+	h = key_mix(h, k0);
+	return (uint32) (h ^ (h >> 32));
+}
+
+#else
+
+static inline uint32
+key_hash_bytes(const char *key, uint32 size)
+{
+	return hash_bytes((const unsigned char *) key, size);
+}
+
+#endif
+
+uint32
+streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size)
+{
+	uint32		h = 0;
+	MemoryContext old;
+
+	if (matcher->bytewise)
+		return key_hash_bytes(key, key_size);
+	old = MemoryContextSwitchTo(matcher->scratch);
+	for (int i = 0; i < matcher->nstored; i++)
+	{
+		int			k = matcher->stored[i];
+		uint32		one = 0;
+
+		if (!nulls[k])
+			one = DatumGetUInt32(FunctionCall1Coll(&matcher->hash[k], matcher->view->keys[k].collation, values[k]));
+		h = hash_combine(h, one);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(matcher->scratch);
+	return h;
+}
+
+static bool
+key_equal_values(KeyMatcher *matcher, const char *stored, const char *probe)
+{
+	uint32		bitmap = (matcher->nstored + 7) / 8;
+	KeyCursor	a = {stored, stored + bitmap, 0};
+	KeyCursor	b = {probe, probe + bitmap, 0};
+
+	if (memcmp(stored, probe, bitmap) != 0)
+		return false;
+	for (int i = 0; i < matcher->nstored; i++)
+	{
+		int			k = matcher->stored[i];
+		const KeySpec *key = &matcher->view->keys[k];
+		bool		anull,
+					bnull;
+		Datum		avalue = key_next(&a, key, &anull);
+		Datum		bvalue = key_next(&b, key, &bnull);
+
+		if (!anull && !DatumGetBool(FunctionCall2Coll(&matcher->equal[k], key->collation, avalue, bvalue)))
+			return false;
+	}
+	return true;
+}
+
+bool
+streamext_key_equal(void *arg, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size)
+{
+	KeyMatcher *matcher = arg;
+	MemoryContext old;
+	bool		equal;
+
+	/* Equal bytes are equal values for every type that hashes. */
+	if (stored_size == probe_size && memcmp(stored, probe, stored_size) == 0)
+		return true;
+	if (matcher == NULL || matcher->bytewise)
+		return false;
+	old = MemoryContextSwitchTo(matcher->scratch);
+	equal = key_equal_values(matcher, stored, probe);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(matcher->scratch);
+	return equal;
+}

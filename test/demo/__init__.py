@@ -1,0 +1,1 @@
+"""The demo: simulated plant sensors through real brokers into continuous views, live in the terminal."""

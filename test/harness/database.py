@@ -1,0 +1,78 @@
+"""A database of a test server, and the comparison of a view with PostgreSQL's own answer."""
+
+import math
+from typing import Any
+
+import psycopg
+
+from harness.postgres import Postgres
+
+Row = tuple[Any, ...]
+_FLOAT_TYPES = {700, 701}
+
+
+class Database:
+    """`connection` is an autocommit connection of the superuser; connect() opens further ones."""
+
+    def __init__(self, server: Postgres, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.connection = server.connect(name)
+
+    def connect(self, user: str = "postgres", **options: Any) -> psycopg.Connection:
+        return self.server.connect(self.name, user, **options)
+
+    def execute(self, sql: str, *parameters: Any) -> None:
+        self.connection.execute(sql, parameters or None)
+
+    def rows(self, sql: str, *parameters: Any) -> list[Row]:
+        return self.connection.execute(sql, parameters or None).fetchall()
+
+    def value(self, sql: str, *parameters: Any) -> Any:
+        (row,) = self.rows(sql, *parameters)
+        return row[0]
+
+    def flush(self, *streams: str) -> None:
+        """Returns when all that the streams' sources hold now is in every view."""
+        for stream in streams:
+            self.execute("SELECT streamext.flush(%s)", stream)
+
+    def assert_same(self, actual: str, expected: str, tolerance: float = 1e-9) -> None:
+        """Two queries return the same rows, any order: EXCEPT ALL both ways; what differs only by `tolerance`
+        (relative, and absolute near zero) in float columns is the same. The oracle for a view v over a stream whose
+        rows are also in table t: assert_same("TABLE v", "SELECT … FROM t …")."""
+        extra, floats = self._except_all(actual, expected)
+        missing, _ = self._except_all(expected, actual)
+        different = len(extra) != len(missing) or not all(
+            _alike(a, b, floats, tolerance)
+            for a, b in zip(_by_exact_columns(extra, floats), _by_exact_columns(missing, floats))
+        )
+        assert not different, (
+            f"{actual}\ndiffers from\n{expected}\n"
+            f"{len(extra)} rows too many, such as {extra[:5]}\n{len(missing)} rows missing, such as {missing[:5]}"
+        )
+
+    def _except_all(self, left: str, right: str) -> tuple[list[Row], set[int]]:
+        """The rows, and which of their columns are floats."""
+        cursor = self.connection.execute(f"({left}) EXCEPT ALL ({right})")
+        floats = {i for i, column in enumerate(cursor.description or []) if column.type_code in _FLOAT_TYPES}
+        return cursor.fetchall(), floats
+
+
+def _by_exact_columns(rows: list[Row], floats: set[int]) -> list[Row]:
+    """In an order that depends on float columns last, and there only down to a millionth."""
+
+    def key(row: Row) -> tuple[list[str], list[str]]:
+        exact = [repr(value) for i, value in enumerate(row) if i not in floats]
+        return exact, [repr(None if row[i] is None else float(f"{row[i]:.6g}")) for i in sorted(floats)]
+
+    return sorted(rows, key=key)
+
+
+def _alike(a: Row, b: Row, floats: set[int], tolerance: float) -> bool:
+    def same(i: int) -> bool:
+        if i in floats and a[i] is not None and b[i] is not None:
+            return math.isclose(a[i], b[i], rel_tol=tolerance, abs_tol=tolerance) or a[i] == b[i]
+        return a[i] == b[i]
+
+    return all(same(i) for i in range(len(a)))

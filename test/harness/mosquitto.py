@@ -1,0 +1,95 @@
+"""A throwaway mosquitto broker."""
+
+import getpass
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from harness.server import Server
+from harness.wait import wait_for
+
+# Debian keeps daemons where an ordinary user's PATH does not look.
+MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+
+
+class Mosquitto(Server):
+    """`uri` is its address. With `users` (name to password) others are turned away; `acl` is the text of an ACL
+    file. Persistent: sessions and retained messages outlive stop() and, but for the last second, kill9()."""
+
+    name = "mosquitto"
+
+    def __init__(self, users: Mapping[str, str] | None = None, acl: str | None = None) -> None:
+        super().__init__()
+        self.uri = f"tcp://127.0.0.1:{self.port}"
+        self.users = dict(users or {})
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            f"allow_anonymous {'false' if users else 'true'}",
+            f"user {getpass.getuser()}",  # else it gives up root and cannot write here
+            "persistence true",
+            f"persistence_location {self.dir}/",
+            "autosave_interval 1",
+            "max_queued_messages 0",
+            "log_type all",
+            "log_timestamp_format %Y-%m-%d %H:%M:%S",
+        ]
+        if users:
+            passwords = self.dir / "passwords"
+            passwords.write_text("".join(f"{name}:{password}\n" for name, password in users.items()))
+            subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)
+            lines.append(f"password_file {passwords}")
+        if acl is not None:
+            (self.dir / "acl").write_text(acl)
+            lines.append(f"acl_file {self.dir}/acl")
+        self.config_file = self.dir / "mosquitto.conf"
+        self.config_file.write_text("\n".join(lines) + "\n")
+
+    def command(self) -> list[str | Path]:
+        return [MOSQUITTO, "-c", self.config_file]
+
+    def is_ready(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        except OSError:
+            return False
+
+    def client(
+        self,
+        client_id: str = "",
+        user: str | None = None,
+        keep_session: bool = False,
+        on_message: mqtt.CallbackOnMessage | None = None,
+        timeout: float = 30,
+    ) -> mqtt.Client:
+        """A connected client of MQTT 5 whose network loop runs in a thread. `keep_session` finds the session of the
+        client id again, and leaves it at the broker."""
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+        client.max_inflight_messages_set(1000)
+        client.on_message = on_message
+        if user:
+            client.username_pw_set(user, self.users[user])
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 3600 if keep_session else 0
+        client.connect("127.0.0.1", self.port, clean_start=not keep_session, properties=properties)
+        client.loop_start()
+        wait_for(client.is_connected, timeout, "connection to mosquitto")
+        return client
+
+    def publish(
+        self, messages: Iterable[tuple[str, bytes | str]], qos: int = 1, retain: bool = False, user: str | None = None
+    ) -> None:
+        """Publishes (topic, payload) pairs; returns when the broker has acknowledged all (QoS 0: when all are sent)."""
+        client = self.client(user=user)
+        sent = [client.publish(topic, payload, qos, retain) for topic, payload in messages]
+        for message in sent:
+            message.wait_for_publish()
+        client.disconnect()
+        client.loop_stop()

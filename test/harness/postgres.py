@@ -1,0 +1,112 @@
+"""A throwaway PostgreSQL server."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from harness.server import Server
+from harness.wait import wait_for
+
+PG_CONFIG = os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")
+
+FAST = signal.SIGINT
+IMMEDIATE = signal.SIGQUIT
+
+
+def pg_config(item: str) -> Path:
+    return Path(subprocess.check_output([PG_CONFIG, f"--{item}"], text=True).strip())
+
+
+class Postgres(Server):
+    """Superuser postgres, no passwords, a unix socket in `dir` and TCP on 127.0.0.1:`port`. `preload` is
+    shared_preload_libraries; `fsync` is for tests of what survives a crash of the machine."""
+
+    name = "postgres"
+    stop_signal = FAST
+    kill_signal = IMMEDIATE  # takes the server's processes along
+
+    def __init__(
+        self, preload: str = "streamext", fsync: bool = False, settings: Mapping[str, object] | None = None
+    ) -> None:
+        # PostgreSQL does not run as root; the Debian package brings the user postgres.
+        super().__init__(user="postgres" if os.geteuid() == 0 else None)
+        self.bindir = pg_config("bindir")
+        self.data = self.dir / "data"
+        self._run_as_owner(
+            "initdb", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8",
+            "--username=postgres", "--auth=trust", f"--pgdata={self.data}",
+        )  # fmt: skip
+        defaults = {
+            "shared_preload_libraries": preload,
+            "fsync": fsync,
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": self.dir,
+            "max_worker_processes": 32,
+            "max_connections": 100,
+            "log_line_prefix": "%m [%p] %b %d ",
+        }
+        self.configure(defaults | dict(settings or {}))
+
+    def configure(self, settings: Mapping[str, object]) -> None:
+        """Adds to postgresql.conf; restart() or reload() brings it in."""
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+    def reload(self) -> None:
+        self.send(signal.SIGHUP)
+
+    def _run_as_owner(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.bindir / program, *arguments],
+            cwd=self.dir, capture_output=True, text=True, **self.identity,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+    def command(self) -> list[str | Path]:
+        return [self.bindir / "postgres", "-D", self.data]
+
+    def is_ready(self) -> bool:
+        try:
+            self.connect().close()
+            return True
+        except psycopg.OperationalError:
+            return False
+
+    def connect(self, dbname: str = "postgres", user: str = "postgres", **options: Any) -> psycopg.Connection:
+        """An autocommit connection."""
+        options = {"autocommit": True} | options
+        return psycopg.connect(host=str(self.dir), port=self.port, dbname=dbname, user=user, **options)
+
+    def run(self, program: str, *arguments: str | Path, input: str | None = None) -> str:
+        """Runs one of PostgreSQL's client programs against the server; returns what it prints."""
+        done = subprocess.run(
+            [self.bindir / program, *arguments],
+            env=os.environ | self.environment(), input=input, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def psql(self, sql: str, dbname: str = "postgres", user: str = "postgres") -> str:
+        """What psql prints for a script, unaligned and without headings; stops at the first error."""
+        return self.run(
+            "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", dbname, "-U", user, "-f", "-", input=sql
+        ).rstrip("\n")
+
+    def environment(self) -> dict[str, str]:
+        """What libpq programs need to find the server."""
+        return {"PGHOST": str(self.dir), "PGPORT": str(self.port), "PGUSER": "postgres"}
+
+    def kill_backend(self, pid: int) -> None:
+        """kill -9 of one process; returns when the server has recovered and accepts connections again."""
+        before = self.log_file.stat().st_size
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: "all server processes terminated" in self.log(before), 30, "crash restart")
+        wait_for(self.is_ready, 60, "recovery")

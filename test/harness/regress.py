@@ -1,0 +1,42 @@
+"""python -m harness.regress TEST...: pg_regress with sql/ and expected/ of the repository on a throwaway server.
+Leaves results/ and regression.diffs at the top of the repository."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.postgres import Postgres, pg_config
+
+TOP = Path(__file__).parents[2]
+# PostgreSQL 15 prints "test name ... ok", from 16 on "ok 1 - name".
+_RESULT = re.compile(r"(?:test |\s+)\S+\s+\.\.\. (ok|FAILED)\b|(ok|not ok) \d+ ")
+
+
+def run(tests: list[str]) -> tuple[int, int]:
+    """Returns how many tests passed and failed."""
+    if not tests:
+        return 0, 0
+    with Postgres() as server:
+        command: list[str | Path] = [
+            pg_config("pgxs").parents[1] / "test" / "regress" / "pg_regress",
+            f"--inputdir={TOP}", f"--outputdir={TOP}", f"--bindir={server.bindir}",
+            f"--host={server.dir}", f"--port={server.port}", "--user=postgres", "--dbname=regression", *tests,
+        ]  # fmt: skip
+        passed = failed = 0
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            if result := _RESULT.match(line):
+                passed, failed = (passed + 1, failed) if "ok" in result.groups() else (passed, failed + 1)
+        if process.wait():
+            failed = max(failed, 1)
+            diffs = TOP / "regression.diffs"
+            print(diffs.read_text() if diffs.exists() else server.log()[-4000:])
+            if not server.is_running():
+                print(server.log()[-4000:])
+    return passed, failed
+
+
+if __name__ == "__main__":
+    sys.exit(1 if run(sys.argv[1:])[1] else 0)

@@ -1,0 +1,36 @@
+"""python -m harness.suite TEST...: the given pg_regress tests, then pytest. The last line printed is
+"N passed, N failed" over both; the exit status is 0 only if something passed and nothing failed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import regress
+
+
+class Tally:
+    """Counts what pytest runs; an error in a fixture or while collecting is a failure."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.passed += report.passed and report.when == "call"
+        self.failed += report.failed
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.failed += report.failed
+
+
+def main(regress_tests: list[str]) -> int:
+    passed, failed = regress.run(regress_tests)
+    tally = Tally()
+    code = pytest.main([str(Path(__file__).parents[1])], plugins=[tally])
+    passed, failed = passed + tally.passed, failed + tally.failed
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 0 if passed and not failed and code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

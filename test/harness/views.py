@@ -1,0 +1,145 @@
+"""Random continuous views and random rows for the oracle: every definition is run both ways, over the stream and over
+an ordinary table with the same rows."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+COLUMNS = {
+    "k text": ["'alpha'", "'beta'", "'Beta'", "''", "'gamma''s'", "NULL"],
+    "site int": ["1", "2", "3", "-7", "NULL"],
+    "grade numeric": ["1.0", "1.00", "2.5", "NULL", "'NaN'"],
+    "ratio float8": ["0.0", "'-0.0'", "1.5", "'NaN'", "'Infinity'", "NULL"],
+    "day date": ["'2024-02-29'", "'1999-12-31'", "NULL"],
+    "ok bool": ["true", "false", "NULL"],
+    "i2 int2": ["1", "-5", "100", "32767", "NULL"],
+    "i4 int4": ["0", "1", "-12345", "2147483647", "7", "NULL"],
+    "i8 int8": ["9223372036854775807", "-9223372036854775808", "12", "NULL"],
+    "f4 float4": ["0.125", "-3.5", "100.75", "NULL"],
+    "f8 float8": ["0.125", "-3.5", "1000.875", "42", "NULL"],
+    "n numeric": ["0.1", "-99999999999999999999.125", "3", "1.50", "NULL"],
+    "t text": ["'x'", "'yy'", "'Zebra'", "'äöü'", "NULL"],
+    "local timestamp": ["'2024-01-01 10:00'", "'2023-07-01 00:00:01'", "NULL"],
+    "span interval": ["'1 day'", "'24:00:00'", "'-3 hours'", "'1 mon'", "NULL"],
+}
+COLUMN_LIST = ", ".join([*COLUMNS, "ts timestamptz"])
+
+KEYS = [
+    "k", "site", "grade", "ratio", "day", "ok", "i8", "local", "span", "lower(k)", "site % 2", "k || 'x'",
+    "coalesce(k, 'none')", "date_part('year', local)", "i4 > 0", "n",
+]  # fmt: skip
+
+_NUMBERS = ["i2", "i4", "i8", "f4", "f8", "n"]
+_ORDERED = [*_NUMBERS, "day", "t", "local", "span", "ts", "grade"]
+_SPREADS = ["var_pop", "var_samp", "variance", "stddev_pop", "stddev_samp", "stddev"]
+
+WHERES = ["", "", "i4 > 0", "k IS NOT NULL AND f8 < 500", "t LIKE '%%y%%' OR ok", "n BETWEEN -10 AND 10", "span > '1 hour'"]
+FILTERS = ["", "", "", "i4 > 0", "ok", "k = 'beta'", "f8 IS NULL"]
+HAVINGS = ["", "", "count(*) > 2", "min(i4) < 5", "max(ts) IS NOT NULL AND sum(f8) > 0"]
+
+
+@dataclass
+class Definition:
+    """`view` over the stream and `query` over the table, with {source} for either; `step` a sliding window's."""
+
+    text: str
+    options: str = ""
+
+    def view(self, stream: str) -> str:
+        return self.text.format(source=stream, now="now()")
+
+    def query(self, table: str, now: datetime) -> str:
+        return self.text.format(source=table, now=f"timestamptz '{now.isoformat()}'")
+
+
+def _aggregate(rng: random.Random, extra: Sequence[str]) -> str:
+    number, ordered = rng.choice(_NUMBERS), rng.choice(_ORDERED)
+    call = rng.choice(
+        [
+            "count(*)",
+            f"count({rng.choice([*_ORDERED, 'k', 'ok'])})",
+            f"sum({number})",
+            f"avg({number})",
+            f"min({ordered})",
+            f"max({ordered})",
+            f"{rng.choice(_SPREADS)}({number})",
+            f"bool_{rng.choice(['and', 'or'])}(ok)",
+            "every(i4 > 0)",
+            f"bit_{rng.choice(['and', 'or', 'xor'])}({rng.choice(['i2', 'i4', 'i8'])})",
+            f"{rng.choice(['sum', 'avg'])}(span)",
+            f"sum(i4 * {rng.randint(2, 5)}::bigint + 1)",
+            f"max(length(t) + {rng.randint(0, 3)})",
+            *extra,
+        ]
+    )
+    condition = rng.choice(FILTERS)
+    return f"{call} FILTER (WHERE {condition})" if condition and " OVER " not in call else call
+
+
+# What is kept by values or by the aggregate's own transition function.
+GENERAL = [
+    "count(DISTINCT k)", "sum(DISTINCT i4)", "string_agg(t, ',' ORDER BY t, k)", "array_agg(i4 ORDER BY i4)",
+    "regr_slope(f8, i4)", "corr(f8, f4)", "covar_pop(f8, f4)", "regr_count(f8, i2)",
+]  # fmt: skip
+
+
+def _window(rng: random.Random) -> tuple[str, str]:
+    """A window's expression ('' none) and its predicate ('' none)."""
+    kind = rng.choice(["none", "tumble", "bin", "trunc", "hop", "hop", "sliding", "sliding tumble", "sliding hop"])
+    windows = {
+        "tumble": lambda: f"streamext.tumble('{rng.choice([7, 10, 60])} s', ts)",
+        "bin": lambda: f"date_bin('{rng.choice(['90 s', '15 s'])}', ts, timestamptz '2020-01-01 00:00:07+00')",
+        "trunc": lambda: f"date_trunc('{rng.choice(['minute', 'hour', 'day', 'week', 'month'])}', ts)",
+        "hop": lambda: "streamext.hop('{} s', '{} s', ts)".format(*rng.choice([(60, 10), (25, 10), (5, 20), (30, 30)])),
+    }
+    predicate = ""
+    if "sliding" in kind:
+        predicate = f"ts {rng.choice(['>', '>='])} {{now}} - interval '{rng.choice([60, 300])} s'"
+        if rng.random() < 0.5:
+            predicate += f" AND ts {rng.choice(['<', '<='])} {{now}}"
+    name = kind.split()[-1]
+    return (windows[name]() if name in windows else ""), predicate
+
+
+def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
+    window, predicate = _window(rng)
+    keys = rng.sample(KEYS, rng.choice([0, 1, 1, 1, 2, 3]))
+    outputs = [f"{key} AS k{i}" for i, key in enumerate(keys)]
+    groups = [f"k{i}" for i in range(len(keys))]
+    if window:
+        outputs.append(f"{window} AS w")
+        groups.append("w")
+    for i in range(rng.randint(1, 5)):
+        call = _aggregate(rng, extra)
+        if rng.random() < 0.2:
+            call = f"coalesce(({call})::text, 'nothing')" if not _is_float(call) else call
+        outputs.append(f"{call} AS a{i}")
+    wheres = [where for where in (rng.choice(WHERES).replace("%%", "%"), predicate) if where]
+    text = f"SELECT {', '.join(outputs)} FROM {{source}}"
+    if wheres:
+        text += " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in wheres)
+    if groups:
+        text += f" GROUP BY {', '.join(groups)}"
+    if having := rng.choice(HAVINGS):
+        text += f" HAVING {having}"
+    return Definition(text, ", streamext.step = '1 s'" if predicate else "")
+
+
+def _is_float(call: str) -> bool:
+    return any(word in call for word in ("f4", "f8", "var", "std", "avg", "regr", "corr"))
+
+
+def rows(rng: random.Random, count: int, end: datetime, span: timedelta = timedelta(minutes=12)) -> list[str]:
+    """VALUES lists. Times are within `span` before `end`, often at whole seconds, where the edges of windows are."""
+    result = []
+    for _ in range(count):
+        at = end - timedelta(seconds=rng.randrange(int(span.total_seconds())))
+        if rng.random() < 0.5:
+            at += timedelta(microseconds=rng.randrange(1_000_000))
+        values = [rng.choice(choices) for choices in COLUMNS.values()]
+        result.append(f"({', '.join(values)}, '{at.isoformat()}')")
+    return result
+
+
+NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
