@@ -169,6 +169,7 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 	int			first = n,
 				kept = 0;
 	Size		bytes = 0;
+	bool		replace = false;	/* what is there is older than what is left out now */
 
 	if (buffer == NULL || n <= 0)
 		return;
@@ -181,10 +182,13 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 		if (accepted == NULL || accepted[first - 1])
 		{
 			size = buffer_entry_size(&records[first - 1]);
-			if (bytes + size > buffer->capacity && size <= buffer->capacity)
-				break;
 			if (size <= buffer->capacity)
 			{
+				if (bytes + size > buffer->capacity)
+				{
+					replace = true;
+					break;
+				}
 				bytes += size;
 				kept++;
 			}
@@ -193,6 +197,8 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 	}
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (replace)
+		buffer->nrecords = 0;
 	for (int i = first; i < n; i++)
 	{
 		Size		size;

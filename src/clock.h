@@ -8,6 +8,8 @@
 #include "streamext.h"
 
 extern TimestampTz streamext_clock_now(void);
+/* True while streamext.set_clock holds the clock: then it moves only when it is set, which wakes all workers. */
+extern bool streamext_clock_is_set(void);
 /* For a reader's sliding windows: statement start, or the test clock. */
 extern TimestampTz streamext_clock_statement(void);
 

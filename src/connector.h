@@ -52,8 +52,10 @@ typedef struct Connector
 	ConnectorPartition *partitions;
 	bool		stalled;		/* source unreachable */
 	bool		failed;			/* will not come back without an operator */
+	bool		diverged;		/* failed, because this is not the source that was read before */
 	char		error[STREAMEXT_MAX_MESSAGE];	/* last error, no secrets; "" none */
 	uint64		errors;			/* counts them, so that the worker sees a new one */
+	TimestampTz reported_at;	/* of `error` */
 } Connector;
 
 typedef struct ConnectorOps
@@ -67,14 +69,18 @@ typedef struct ConnectorOps
 	/* Next record of partition `index` shall be `position`. Kafka may get -1: the stream's start. */
 	void		(*seek) (Connector *c, int index, int64 position);
 
-	/* Up to max records without waiting; 0: none now. Positions advance. */
+	/*
+	 * Up to max records without waiting; 0: none now. Positions advance. Partitions are added only by open and by a poll that
+	 * returns 0, so that the worker can seek them before they deliver; partitions may move then, indexes do not change.
+	 */
 	int			(*poll) (Connector *c, StreamRecord *records, int max);
 	/* Ends the life of the last poll's records. */
 	void		(*release) (Connector *c);
 
 	/*
 	 * The position each partition must reach so that everything the source held at the call is counted: fills
-	 * targets[npartitions]; false: not known yet, call again. `ticket` numbers the flush (mqtt: its marker's name).
+	 * targets[npartitions]; false: not known yet, call again after the next poll. `ticket` numbers the flush (mqtt: its
+	 * marker's name). Adds no partitions.
 	 */
 	bool		(*flush_target) (Connector *c, uint64 ticket, int64 *targets);
 
@@ -87,6 +93,7 @@ typedef struct ConnectorOps
 	/* Stop or go on taking from the source (memory full, pause); poll returns 0 meanwhile. */
 	void		(*pause) (Connector *c, bool paused);
 
+	/* Ends the client; may be called again. The Connector itself goes with its context. */
 	void		(*close) (Connector *c);
 } ConnectorOps;
 
@@ -95,5 +102,19 @@ extern const ConnectorOps streamext_mqtt_ops;
 extern const ConnectorOps streamext_local_ops;
 
 extern const ConnectorOps *streamext_connector_ops(ConnectorKind kind);
+
+/* ---- for the connectors ---- */
+
+/* Closes it when the context is reset or the process exits, whatever comes first; shared memory is still there then. */
+extern void streamext_connector_guard(Connector *c, MemoryContext cxt);
+
+/* Sets c->error (clipped, made valid in the database's encoding) and counts it; the same text again counts every 10 s. */
+extern void streamext_connector_report(Connector *c, const char *format,...) pg_attribute_printf(2, 3);
+
+/*
+ * A secret of the user mapping: option `name`, or the trimmed contents of the file that option `file_name` names (below the data
+ * directory); palloc'd. NULL if there is none; *problem then says what went wrong, or is NULL.
+ */
+extern char *streamext_connector_secret(const StreamConfig *config, const char *name, const char *file_name, char **problem);
 
 #endif							/* STREAMEXT_CONNECTOR_H */

@@ -34,7 +34,8 @@ typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock excl
 {
 	char		topic[256];
 	int32		partition;
-	int64		position;		/* next to be read */
+	int64		position;		/* next to be read; -1: nothing known yet, at the stream's start */
+	int64		start_position; /* where reading began, -1 unknown: what `start` meant when the stream was new */
 	int64		high_watermark; /* -1 unknown */
 	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
 	TimestampTz last_arrival;	/* by the clock */
@@ -49,7 +50,10 @@ typedef struct StreamSlot
 	Oid			relid;
 	int			shard;
 
-	/* bumped at commit by DDL on the stream or its views; the worker re-reads the catalogue until seen equals it */
+	/*
+	 * Bumped at commit by DDL on the stream or its views; the worker re-reads the catalogue until seen equals it. 0: only
+	 * reserved by a transaction that has not committed; no worker is started for it.
+	 */
 	pg_atomic_uint32 generation;
 	pg_atomic_uint32 generation_seen;
 
@@ -76,10 +80,12 @@ typedef struct StreamSlot
 	StreamState state;
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	TimestampTz last_error_at;
+	uint64		source;			/* hash of what positions mean (connector, topics, start, shards); 0: none yet */
 	PartitionSlot *partitions;	/* chunk memory */
 	int			npartitions;
 	int			partitions_capacity;
 	StreamBuffer *buffer;		/* or NULL */
+	int			buffer_size;	/* that it was made for */
 	TimestampTz watermark;		/* DT_NOBEGIN: none yet */
 	uint64		batches;
 	uint64		rows_in;		/* records delivered */
@@ -125,7 +131,7 @@ typedef struct SharedState
 	LWLock	   *registry_lock;
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	pg_atomic_uint64 test_clock;	/* TimestampTz as set by streamext.set_clock; 0: none */
+	pg_atomic_uint64 test_clock;	/* set by streamext.set_clock, as clock.c encodes it; 0: none */
 
 	/* databases to be probed by the launcher, and those that must be left alone for a while; registry_lock */
 #define STREAMEXT_MAX_DATABASES 64
@@ -133,8 +139,9 @@ typedef struct SharedState
 	{
 		Oid			dboid;		/* 0: free */
 		bool		probe;		/* look what streams there are */
-		bool		leave;		/* a DDL on the database wants it empty of workers */
+		int			leave;		/* so many DDL commands on the database want it empty of workers */
 	}			databases[STREAMEXT_MAX_DATABASES];
+	bool		probe_all;		/* too many to note them one by one; registry_lock */
 
 	int			nstreams;		/* = streamext_max_streams */
 	int			nviews;
@@ -153,9 +160,16 @@ extern int	streamext_find_view(Oid dboid, Oid viewoid, int shard);
 /* Makes the slots if they are not there (registry_lock exclusive); -1 when streamext.max_streams / max_views is reached. */
 extern int	streamext_add_stream(Oid dboid, Oid relid, int shard);
 extern int	streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+/*
+ * Makes the stream's slot if `make` and it is not there, bumps its generation if it is, and wakes its worker. Returns its index,
+ * -1: not there, or no room. Does not raise.
+ */
+extern int	streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make);
 /* Frees a view slot and its state; a stream slot, its views, buffer and partitions. No worker may run on it any more. */
 extern void streamext_remove_view(int view);
 extern void streamext_remove_stream(int stream);
+/* The same only if the generation is still this one; true if it was. The worker's own way out: its worker_pid may be its own. */
+extern bool streamext_remove_stream_at(int stream, uint32 generation);
 
 /*
  * Shared lock on a stream for a reader, with the gate that keeps the writer from starving it; release with LWLockRelease.
@@ -172,5 +186,6 @@ extern const char *streamext_view_status_name(ViewStatus status);
 /* Wakes a slot's worker, or the launcher. */
 extern void streamext_wake_worker(StreamSlot *slot);
 extern void streamext_wake_launcher(void);
+extern void streamext_wake_all_workers(void);
 
 #endif							/* STREAMEXT_SHMEM_H */

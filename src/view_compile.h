@@ -11,9 +11,13 @@
 #include "streamext.h"
 #include "aggregate.h"
 #include "window.h"
+#include "utils/rel.h"
+
+/* PostgreSQL's rel.h has a ViewOptions of its own, which nothing here uses. */
+#define ViewOptions ContinuousViewOptions
 
 /* streamext.* options of a view, from pg_class.reloptions. */
-typedef struct ViewOptions
+typedef struct ContinuousViewOptions
 {
 	bool		continuous;
 	int64		retention;		/* 0: for ever */
@@ -23,7 +27,7 @@ typedef struct ViewOptions
 	char	   *timezone;		/* of CREATE VIEW */
 	char	   *datestyle;
 	char	   *intervalstyle;
-} ViewOptions;
+} ContinuousViewOptions;
 
 typedef struct KeySpec
 {
@@ -51,6 +55,7 @@ typedef struct CompiledView
 	Query	   *query;			/* a copy of the user's own */
 	ViewOptions options;
 	Window		window;			/* finished; prepare it in the process that uses it */
+	int32		sliding_days;	/* of window.length: calendar days of the view's TimeZone (as PostgreSQL's now() - '1 day') */
 	List	   *quals;			/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
 	int			nkeys;			/* with the window key */
 	KeySpec    *keys;
@@ -67,8 +72,14 @@ extern ViewOptions streamext_view_options(Oid relid);
 
 /* Compiles in the current memory context; needs a transaction. Raises 0A000 (etc.) naming the construct. */
 extern CompiledView *streamext_view_compile(Oid relid);
-/* The same from a query and options at hand (CREATE VIEW before the options are stored). */
+/*
+ * The same from a query and options at hand (CREATE VIEW before the options are stored). Raises WARNINGs about what was
+ * hardly meant; options NULL: the stored ones, and no WARNINGs.
+ */
 extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const ViewOptions *options);
+
+/* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
+extern void streamext_view_flatten_groups(Query *query);
 
 /* The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. */
 extern Oid	streamext_view_stream(Oid relid);

@@ -23,6 +23,11 @@ extern void streamext_registry_install_callbacks(void);
 
 /* Asks the database's workers to leave and waits up to 5 s until they have; until `streamext_database_return`. */
 extern void streamext_database_leave(Oid dboid);
+/* Within a transaction it takes effect at its end, which returns the database in any case. */
 extern void streamext_database_return(Oid dboid);
+/* True while some command wants the database empty. Needs registry_lock. */
+extern bool streamext_database_leaving(Oid dboid);
+/* Notes that the launcher shall probe the database, or that it need not any more. Needs registry_lock exclusive. */
+extern void streamext_database_set_probe(Oid dboid, bool probe);
 
 #endif							/* STREAMEXT_WORKER_H */

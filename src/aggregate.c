@@ -1,0 +1,341 @@
+/*
+ * aggregate.c
+ *		Which way an aggregate is kept, and the dispatch to the three ways (aggregate.h).
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "parser/parse_agg.h"
+#include "utils/acl.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "aggregate_modes.h"
+#include "aggregate_native.h"
+
+/* ---- compile ---- */
+
+/* Raises 42501 as ExecInitAgg does. */
+static void
+aggregate_check_execute(Oid function, Oid user, ObjectType kind)
+{
+	AclResult	result;
+
+#if PG_VERSION_NUM >= 160000
+	result = object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE);
+#else
+	result = pg_proc_aclcheck(function, user, ACL_EXECUTE);
+#endif
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, kind, get_func_name(function));
+	InvokeFunctionExecuteHook(function);
+}
+
+/* The aggregate's owner must be allowed to call its parts. */
+static void
+aggregate_check_parts(const AggSpec *spec)
+{
+	Oid			parts[] = {spec->transfn, spec->finalfn, spec->combinefn, spec->serialfn, spec->deserialfn};
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(spec->aggref->aggfnoid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", spec->aggref->aggfnoid);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+
+	for (int i = 0; i < lengthof(parts); i++)
+	{
+		if (OidIsValid(parts[i]))
+			aggregate_check_execute(parts[i], owner, OBJECT_FUNCTION);
+	}
+}
+
+/* Those whose state holds every input: publishing it anew for each batch would cost the square of it. */
+static bool
+aggregate_grows(Oid aggfnoid)
+{
+	return aggfnoid == F_ARRAY_AGG_ANYNONARRAY || aggfnoid == F_ARRAY_AGG_ANYARRAY ||
+		aggfnoid == F_STRING_AGG_TEXT_TEXT || aggfnoid == F_STRING_AGG_BYTEA_BYTEA;
+}
+
+/* Repeated inputs do not change the result; so neither does DISTINCT. */
+static bool
+aggregate_idempotent(Oid aggfnoid, Oid aggsortop)
+{
+	switch (aggfnoid)
+	{
+		case F_BOOL_AND:
+		case F_BOOL_OR:
+		case F_EVERY:
+		case F_BIT_AND_INT2:
+		case F_BIT_AND_INT4:
+		case F_BIT_AND_INT8:
+		case F_BIT_OR_INT2:
+		case F_BIT_OR_INT4:
+		case F_BIT_OR_INT8:
+			return true;
+		default:
+			/* min, max, and what is declared to be like them */
+			return OidIsValid(aggsortop);
+	}
+}
+
+/* The arguments proper, without those that are there for ORDER BY only. */
+static List *
+aggregate_plain_args(const Aggref *aggref)
+{
+	List	   *args = NIL;
+	ListCell   *lc;
+
+	foreach(lc, aggref->args)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk)
+			args = lappend(args, tle->expr);
+	}
+	return args;
+}
+
+void
+streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
+{
+	Oid			types[FUNC_MAX_ARGS];
+	int			ntypes = get_aggregate_argtypes(aggref, types);
+	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	Form_pg_aggregate form;
+	bool		order_free;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
+	form = (Form_pg_aggregate) GETSTRUCT(tuple);
+
+	memset(spec, 0, sizeof(AggSpec));
+	spec->aggref = aggref;
+	spec->filter = aggref->aggfilter;
+	aggregate_check_execute(aggref->aggfnoid, GetUserId(), OBJECT_AGGREGATE);
+
+	/* A native aggregate depends on no order; of the others min and max are known not to. */
+	spec->native = streamext_native_aggregate(aggref->aggfnoid);
+	order_free = aggref->aggdistinct == NIL
+		? aggref->aggorder == NIL || spec->native != NULL || OidIsValid(form->aggsortop)
+		: aggregate_idempotent(aggref->aggfnoid, form->aggsortop);
+
+	if (spec->native != NULL && order_free)
+	{
+		spec->mode = AGG_NATIVE;
+		spec->state_size = spec->native->state_size;
+		spec->args = aggregate_plain_args(aggref);
+		ReleaseSysCache(tuple);
+		return;
+	}
+	spec->native = NULL;
+
+	spec->transfn = form->aggtransfn;
+	spec->finalfn = form->aggfinalfn;
+	spec->finalextra = form->aggfinalextra;
+	spec->combinefn = form->aggcombinefn;
+	spec->transtype = resolve_aggregate_transtype(aggref->aggfnoid, form->aggtranstype, types, ntypes);
+	get_typlenbyval(spec->transtype, &spec->translen, &spec->transbyval);
+	if (spec->transtype == INTERNALOID)
+	{
+		spec->serialfn = form->aggserialfn;
+		spec->deserialfn = form->aggdeserialfn;
+	}
+	aggregate_check_parts(spec);
+
+	if (aggref->aggkind == AGGKIND_NORMAL && order_free && OidIsValid(spec->combinefn) &&
+		!aggregate_grows(aggref->aggfnoid) &&
+		spec->transtype != RECORDOID && spec->transtype != RECORDARRAYOID &&
+		(spec->transtype != INTERNALOID ||
+		 (OidIsValid(spec->serialfn) && OidIsValid(spec->deserialfn) && !func_strict(spec->combinefn))))
+	{
+		spec->args = aggregate_plain_args(aggref);
+		streamext_trans_compile(spec, types, tuple);
+	}
+	else
+		streamext_values_compile(spec);
+	ReleaseSysCache(tuple);
+}
+
+/* ---- the worker's interface ---- */
+
+AggRuntime *
+streamext_aggregate_start(const AggSpec *spec, ViewState *state, MemoryContext cxt)
+{
+	MemoryContext own = AllocSetContextCreate(cxt, "streamext aggregate", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(own);
+	AggRuntime *agg = palloc0(sizeof(AggRuntime));
+
+	agg->spec = spec;
+	agg->state = state;
+	agg->cxt = own;
+	agg->nargs = list_length(spec->args);
+	if (spec->mode != AGG_NATIVE)
+		agg->temp = AllocSetContextCreate(own, "streamext aggregate row", ALLOCSET_DEFAULT_SIZES);
+	if (spec->mode == AGG_TRANS)
+		streamext_trans_start(agg);
+	else if (spec->mode == AGG_VALUES)
+		streamext_values_start(agg);
+	MemoryContextSwitchTo(old);
+	return agg;
+}
+
+bool
+streamext_aggregate_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
+{
+	switch (agg->spec->mode)
+	{
+		case AGG_TRANS:
+			return streamext_trans_prepare(agg, in, row);
+		case AGG_VALUES:
+			return streamext_values_prepare(agg, in, row);
+		case AGG_NATIVE:
+			break;
+	}
+	return true;
+}
+
+void
+streamext_aggregate_publish(AggRuntime *agg, const AggInput *in)
+{
+	switch (agg->spec->mode)
+	{
+		case AGG_NATIVE:
+			agg->spec->native->fold(agg->spec->offset, in);
+			break;
+		case AGG_TRANS:
+			streamext_trans_publish(agg);
+			break;
+		case AGG_VALUES:
+			streamext_values_publish(agg);
+			break;
+	}
+}
+
+void
+streamext_aggregate_forget(AggRuntime *agg)
+{
+	if (agg->spec->mode == AGG_NATIVE)
+		return;
+	if (agg->spec->mode == AGG_TRANS)
+		streamext_trans_forget(agg);
+	else
+		streamext_values_forget(agg);
+	/* The call may have been left in the middle of a row. */
+	MemoryContextReset(agg->temp);
+}
+
+void
+streamext_aggregate_forget_pane(AggRuntime *agg, Pane *pane)
+{
+	if (agg->spec->mode == AGG_TRANS)
+		streamext_trans_forget_pane(agg, pane);
+}
+
+/* ---- the reader's interface ---- */
+
+AggReader *
+streamext_aggregate_reader(const AggSpec *spec, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	AggReader  *reader = palloc0(sizeof(AggReader));
+
+	reader->spec = spec;
+	reader->cxt = cxt;
+	get_typlenbyval(spec->aggref->aggtype, &reader->resultlen, &reader->resultbyval);
+	aggregate_check_execute(spec->aggref->aggfnoid, GetUserId(), OBJECT_AGGREGATE);
+	if (spec->mode == AGG_TRANS)
+		streamext_trans_reader(reader);
+	else if (spec->mode == AGG_VALUES)
+		streamext_values_reader(reader);
+	MemoryContextSwitchTo(old);
+	return reader;
+}
+
+AggPartial *
+streamext_partial_empty(AggReader *reader)
+{
+	const AggSpec *spec = reader->spec;
+	Size		native = spec->mode == AGG_NATIVE ? spec->native->state_size : 0;
+	AggPartial *partial = palloc0(MAXALIGN(sizeof(AggPartial)) + native);
+
+	partial->cxt = CurrentMemoryContext;
+	partial->native = (char *) partial + MAXALIGN(sizeof(AggPartial));
+	if (spec->mode == AGG_TRANS)
+		streamext_trans_empty(reader, partial);
+	return partial;
+}
+
+AggPartial *
+streamext_partial_load(AggReader *reader, const GroupEntry *entry, const StateCopy *copy)
+{
+	AggPartial *partial = palloc0(sizeof(AggPartial));
+	const char *state = entry->data + reader->spec->offset;
+
+	partial->cxt = CurrentMemoryContext;
+	switch (reader->spec->mode)
+	{
+		case AGG_NATIVE:
+			partial->native = unconstify(char *, state);
+			break;
+		case AGG_TRANS:
+			streamext_trans_load(reader, partial, state, copy);
+			break;
+		case AGG_VALUES:
+			streamext_values_load(partial, state, copy);
+			break;
+	}
+	return partial;
+}
+
+AggPartial *
+streamext_partial_copy(AggReader *reader, const AggPartial *partial)
+{
+	AggPartial *copy = streamext_partial_empty(reader);
+
+	if (reader->spec->mode == AGG_TRANS)
+		streamext_trans_copy(reader, copy, partial);
+	else
+		streamext_partial_combine(reader, copy, partial);
+	return copy;
+}
+
+void
+streamext_partial_combine(AggReader *reader, AggPartial *into, const AggPartial *from)
+{
+	switch (reader->spec->mode)
+	{
+		case AGG_NATIVE:
+			reader->spec->native->combine(into->native, from->native);
+			break;
+		case AGG_TRANS:
+			streamext_trans_combine(reader, into, from);
+			break;
+		case AGG_VALUES:
+			streamext_values_combine(into, from);
+			break;
+	}
+}
+
+Datum
+streamext_partial_final(AggReader *reader, AggPartial *partial, bool *isnull)
+{
+	switch (reader->spec->mode)
+	{
+		case AGG_TRANS:
+			return streamext_trans_final(reader, partial, isnull);
+		case AGG_VALUES:
+			return streamext_values_final(reader, partial, isnull);
+		case AGG_NATIVE:
+			break;
+	}
+	return reader->spec->native->final(partial->native, isnull);
+}

@@ -1,0 +1,58 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *		The memory of a batch: vectors of fixed capacity, and a context for what a batch's values point to.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "batch.h"
+
+Batch *
+streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	int			natts = config->desc->natts;
+	Batch	   *batch = palloc0(sizeof(Batch));
+
+	batch->cxt = AllocSetContextCreate(cxt, "streamext batch", ALLOCSET_DEFAULT_SIZES);
+	batch->config = config;
+	batch->connector = connector;
+	batch->records = palloc0(sizeof(StreamRecord) * STREAMEXT_BATCH_ROWS);
+	batch->record = palloc(sizeof(int) * STREAMEXT_BATCH_ROWS);
+	batch->values = palloc(sizeof(Datum *) * Max(natts, 1));
+	batch->nulls = palloc(sizeof(bool *) * Max(natts, 1));
+	for (int i = 0; i < natts; i++)
+	{
+		batch->values[i] = palloc0(sizeof(Datum) * STREAMEXT_BATCH_ROWS);
+		batch->nulls[i] = palloc0(sizeof(bool) * STREAMEXT_BATCH_ROWS);
+	}
+	batch->event_time = palloc0(sizeof(TimestampTz) * STREAMEXT_BATCH_ROWS);
+	batch->positions = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
+	batch->watermark = DT_NOBEGIN;
+	MemoryContextSwitchTo(old);
+	return batch;
+}
+
+void
+streamext_batch_reset(Batch *batch)
+{
+	batch->nrecords = batch->nrows = 0;
+	batch->rejected = NIL;
+	MemoryContextReset(batch->cxt);
+}
+
+void
+streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
+	RejectedRecord *rejected = palloc(sizeof(RejectedRecord));
+
+	rejected->view = view;
+	rejected->record = record;
+	rejected->sqlstate = sqlstate;
+	rejected->reason = pstrdup(reason);
+	batch->rejected = lappend(batch->rejected, rejected);
+	MemoryContextSwitchTo(old);
+}

@@ -1,0 +1,167 @@
+/*
+ * connector.c
+ *		What the connectors have in common: the look-up by kind, error texts, secrets, and that no client outlives its context.
+ *
+ * A client library's threads must be gone before the process detaches from shared memory (the MQTT client's write the
+ * journal's end there) and before exit() runs the libraries' exit handlers under them. So each connector with threads is
+ * guarded: closed by the worker, else by the reset of its memory context, else by before_shmem_exit.
+ */
+#include "streamext.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "port.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "utils/timestamp.h"
+
+#include "connector.h"
+
+#define CONNECTOR_SECRET_MAX	8192	/* bytes of a secret's file */
+#define CONNECTOR_REPEAT		INT64CONST(10000000)	/* the same error counts again after this many microseconds */
+
+typedef struct ConnectorGuard
+{
+	dlist_node	node;
+	Connector  *connector;
+	MemoryContextCallback callback;
+} ConnectorGuard;
+
+static dlist_head connector_guards = DLIST_STATIC_INIT(connector_guards);
+static bool connector_exit_hooked = false;
+
+const ConnectorOps *
+streamext_connector_ops(ConnectorKind kind)
+{
+	switch (kind)
+	{
+		case CONNECTOR_KAFKA:
+			return &streamext_kafka_ops;
+		case CONNECTOR_MQTT:
+			return &streamext_mqtt_ops;
+		case CONNECTOR_LOCAL:
+			return &streamext_local_ops;
+		case CONNECTOR_NONE:
+			break;
+	}
+	elog(ERROR, "no connector of kind %d", (int) kind);
+	return NULL;				/* not reached */
+}
+
+/* ---- the guard ---- */
+
+static void
+connector_on_reset(void *arg)
+{
+	ConnectorGuard *guard = arg;
+
+	dlist_delete(&guard->node);
+	guard->connector->ops->close(guard->connector);
+}
+
+static void
+connector_on_exit(int code, Datum arg)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &connector_guards)
+	{
+		Connector  *c = dlist_container(ConnectorGuard, node, iter.cur)->connector;
+
+		c->ops->close(c);
+	}
+}
+
+void
+streamext_connector_guard(Connector *c, MemoryContext cxt)
+{
+	ConnectorGuard *guard = MemoryContextAllocZero(cxt, sizeof(ConnectorGuard));
+
+	if (!connector_exit_hooked)
+	{
+		before_shmem_exit(connector_on_exit, (Datum) 0);
+		connector_exit_hooked = true;
+	}
+	guard->connector = c;
+	guard->callback.func = connector_on_reset;
+	guard->callback.arg = guard;
+	dlist_push_tail(&connector_guards, &guard->node);
+	MemoryContextRegisterResetCallback(cxt, &guard->callback);
+}
+
+/* ---- errors ---- */
+
+void
+streamext_connector_report(Connector *c, const char *format,...)
+{
+	char		text[STREAMEXT_MAX_MESSAGE * 2];
+	TimestampTz now = GetCurrentTimestamp();
+	va_list		args;
+	int			length;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+
+	/* Brokers and libraries write what they like. */
+	length = strlen(text);
+	if (length >= STREAMEXT_MAX_MESSAGE)
+		length = pg_mbcliplen(text, length, STREAMEXT_MAX_MESSAGE - 1);
+	text[length] = '\0';
+	if (!pg_verifymbstr(text, length, true))
+		for (char *p = text; *p != '\0'; p++)
+			if (IS_HIGHBIT_SET(*p))
+				*p = '?';
+
+	if (strcmp(text, c->error) == 0 && now - c->reported_at < CONNECTOR_REPEAT)
+		return;
+	strlcpy(c->error, text, sizeof(c->error));
+	c->reported_at = now;
+	c->errors++;
+}
+
+/* ---- secrets ---- */
+
+char *
+streamext_connector_secret(const StreamConfig *config, const char *name, const char *file_name, char **problem)
+{
+	const char *value = streamext_option(config->user_options, name);
+	const char *path = streamext_option(config->user_options, file_name);
+	char	   *contents;
+	ssize_t		size;
+	int			fd;
+
+	*problem = NULL;
+	if (value != NULL)
+		return pstrdup(value);
+	if (path == NULL)
+		return NULL;
+	if (!path_is_relative_and_below_cwd(path))
+	{
+		*problem = psprintf("option %s does not name a file below the data directory", file_name);
+		return NULL;
+	}
+
+	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		*problem = psprintf("could not open the file of option %s: %m", file_name);
+		return NULL;
+	}
+	contents = palloc(CONNECTOR_SECRET_MAX + 1);
+	size = read(fd, contents, CONNECTOR_SECRET_MAX);
+	if (size < 0)
+		*problem = psprintf("could not read the file of option %s: %m", file_name);
+	CloseTransientFile(fd);
+	if (size < 0)
+		return NULL;
+
+	while (size > 0 && strchr(" \t\r\n", contents[size - 1]) != NULL)
+		size--;
+	contents[size] = '\0';
+	return contents + strspn(contents, " \t\r\n");
+}

@@ -1,0 +1,306 @@
+/*-------------------------------------------------------------------------
+ *
+ * control.c
+ *		The functions that control streams: flush, pause, resume.
+ *
+ * They set a request in the slots of a stream, wake the workers and wait on the slot's condition variable; no lock is held
+ * while they wait. A slot may be given up or taken by another stream meanwhile, so its identity is looked at in each round.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "options.h"
+#include "shmem.h"
+
+PG_FUNCTION_INFO_V1(streamext_flush);
+PG_FUNCTION_INFO_V1(streamext_pause);
+PG_FUNCTION_INFO_V1(streamext_resume);
+
+#define CONTROL_TICK_MS		100
+#define FLUSH_GRACE_MS		2000	/* a worker takes a moment to start, to fail for good, to find memory */
+#define FLUSH_START_MS		15000	/* the launcher may have all databases to look at first */
+#define PAUSE_WAIT_MS		5000
+
+/* The name of a stream on which the user has the right; raises. */
+static char *
+control_stream(Oid relid, bool owner)
+{
+	char	   *name;
+
+	streamext_require_preload();
+	name = get_rel_name(relid);
+	if (name == NULL || streamext_stream_kind(relid) == CONNECTOR_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a stream", name != NULL ? name : psprintf("%u", relid))));
+	if (!owner)
+	{
+		AclResult	allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+
+		if (allowed != ACLCHECK_OK)
+			aclcheck_error(allowed, OBJECT_FOREIGN_TABLE, name);
+	}
+#if PG_VERSION_NUM >= 160000
+	else if (!object_ownercheck(RelationRelationId, relid, GetUserId()))
+#else
+	else if (!pg_class_ownercheck(relid, GetUserId()))
+#endif
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE, name);
+	return name;
+}
+
+/* The stream's slots; how many. Raises if there are none that a worker would take. */
+static int
+control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
+{
+	int			n = 0;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams && n < STREAMEXT_MAX_SHARDS; i++)
+	{
+		StreamSlot *slot = &streamext_shared->streams[i];
+
+		if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && pg_atomic_read_u32(&slot->generation) != 0)
+			slots[n++] = slot;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream \"%s\" has no worker", name),
+				 errhint("Commit the transaction that creates the stream first; otherwise see streamext.max_streams and the server's log.")));
+	return n;
+}
+
+typedef struct FlushTarget
+{
+	Oid			relid;
+	const char *name;
+	int			shard;
+	StreamSlot *slot;
+	uint32		generation;		/* the worker must have seen this one, */
+	uint64		ticket;			/* then served this one; 0: not drawn yet */
+	StreamState state;			/* as last seen, since when */
+	TimestampTz since;
+} FlushTarget;
+
+/* The slot may have been given up, or even to another stream. */
+static bool
+flush_slot_lost(const FlushTarget *target)
+{
+	const StreamSlot *slot = target->slot;
+
+	return !slot->in_use || slot->dboid != MyDatabaseId || slot->relid != target->relid || slot->shard != target->shard;
+}
+
+static bool
+flush_reached(const FlushTarget *target)
+{
+	if (target->ticket == 0)
+		return (int32) (pg_atomic_read_u32(&target->slot->generation_seen) - target->generation) >= 0;
+	return pg_atomic_read_u64(&target->slot->flush_done) >= target->ticket;
+}
+
+static void pg_attribute_noreturn()
+flush_fail(const FlushTarget *target, StreamState state, const char *error)
+{
+	if (state == STREAM_WAITING || state == STREAM_STARTING)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("stream \"%s\" is waiting for a worker", target->name),
+				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+				 errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
+	if (state == STREAM_FULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("stream \"%s\" has stopped at the memory limit", target->name),
+				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+				 errhint("Raise streamext.memory_limit and restart the server, or give views a retention.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(state == STREAM_DIVERGED ? "the source of stream \"%s\" is not the one read before" :
+					"stream \"%s\" has failed", target->name),
+			 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
+}
+
+/*
+ * Raises in states that will not pass by themselves, once they have lasted for their grace. A failure from before the worker
+ * has seen the newest DDL may be mended by that.
+ */
+static void
+flush_check_state(FlushTarget *target)
+{
+	StreamSlot *slot = target->slot;
+	char		error[STREAMEXT_MAX_MESSAGE];
+	StreamState state;
+	int			grace;
+
+	streamext_stream_lock_shared(slot);
+	state = slot->state;
+	strlcpy(error, slot->last_error, sizeof(error));
+	LWLockRelease(slot->lock);
+
+	/* on_error 'stop' leaves both: that is a failure */
+	if (pg_atomic_read_u32(&slot->pause_requested) != 0 && state != STREAM_FAILED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream \"%s\" is paused", target->name),
+				 errhint("Call streamext.resume first.")));
+	switch (state)
+	{
+		case STREAM_FAILED:
+		case STREAM_DIVERGED:
+			grace = target->ticket != 0 ? 0 : FLUSH_GRACE_MS;
+			break;
+		case STREAM_WAITING:
+		case STREAM_FULL:
+			grace = FLUSH_GRACE_MS;
+			break;
+		case STREAM_STARTING:
+			grace = FLUSH_START_MS;
+			break;
+		default:
+			grace = -1;
+			break;
+	}
+	if (state != target->state || target->since == 0)
+	{
+		target->state = state;
+		target->since = GetCurrentTimestamp();
+	}
+	if (grace >= 0 && (grace == 0 || TimestampDifferenceExceeds(target->since, GetCurrentTimestamp(), grace)))
+		flush_fail(target, state, error);
+}
+
+/* Waits until the worker has seen the generation, or served the ticket. A shard that is not there any more has nothing to wait for. */
+static void
+flush_wait(FlushTarget *target)
+{
+	ConditionVariablePrepareToSleep(&target->slot->progress);
+	while (!flush_slot_lost(target) && !flush_reached(target))
+	{
+		flush_check_state(target);
+		(void) ConditionVariableTimedSleep(&target->slot->progress, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/* All that the source held is counted, but not by a view that has failed. */
+static void
+flush_check_views(const FlushTarget *target)
+{
+	char		error[STREAMEXT_MAX_MESSAGE];
+	Oid			viewoid = InvalidOid;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	streamext_stream_lock_shared(target->slot);
+	for (int i = 0; i < streamext_shared->nviews && !OidIsValid(viewoid); i++)
+	{
+		const ViewSlot *view = &streamext_shared->views[i];
+
+		if (view->in_use && &streamext_shared->streams[view->stream] == target->slot && view->status == VIEW_FAILED)
+		{
+			viewoid = view->viewoid;
+			strlcpy(error, view->last_error, sizeof(error));
+		}
+	}
+	LWLockRelease(target->slot->lock);
+	LWLockRelease(streamext_shared->registry_lock);
+	if (OidIsValid(viewoid) && get_rel_name(viewoid) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("continuous view \"%s\" has failed", get_rel_name(viewoid)),
+				 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
+}
+
+/*
+ * Returns when everything that the source holds now is in every view. A ticket is drawn only after the worker knows all
+ * views, else one made just before could be left out.
+ */
+Datum
+streamext_flush(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	char	   *name = control_stream(relid, false);
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	FlushTarget targets[STREAMEXT_MAX_SHARDS] = {0};
+	int			n = control_slots(relid, name, slots);
+
+	for (int i = 0; i < n; i++)
+	{
+		targets[i].relid = relid;
+		targets[i].name = name;
+		targets[i].slot = slots[i];
+		targets[i].shard = slots[i]->shard;
+		targets[i].generation = pg_atomic_read_u32(&slots[i]->generation);
+		streamext_wake_worker(slots[i]);
+	}
+	for (int i = 0; i < n; i++)
+		flush_wait(&targets[i]);
+	for (int i = 0; i < n; i++)
+	{
+		targets[i].ticket = pg_atomic_add_fetch_u64(&targets[i].slot->flush_requested, 1);
+		streamext_wake_worker(targets[i].slot);
+	}
+	for (int i = 0; i < n; i++)
+		flush_wait(&targets[i]);
+	for (int i = 0; i < n; i++)
+		if (!flush_slot_lost(&targets[i]))
+			flush_check_views(&targets[i]);
+	PG_RETURN_VOID();
+}
+
+/* Until the shard has stopped, or will not hear; at most PAUSE_WAIT_MS. */
+static void
+pause_wait(StreamSlot *slot)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	ConditionVariablePrepareToSleep(&slot->progress);
+	while (slot->in_use && slot->worker_pid != 0 && slot->state != STREAM_PAUSED && slot->state != STREAM_FAILED &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
+		(void) ConditionVariableTimedSleep(&slot->progress, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
+Datum
+streamext_pause(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	int			n = control_slots(relid, control_stream(relid, true), slots);
+
+	for (int i = 0; i < n; i++)
+	{
+		pg_atomic_write_u32(&slots[i]->pause_requested, 1);
+		streamext_wake_worker(slots[i]);
+	}
+	for (int i = 0; i < n; i++)
+		pause_wait(slots[i]);
+	PG_RETURN_VOID();
+}
+
+Datum
+streamext_resume(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	int			n = control_slots(relid, control_stream(relid, true), slots);
+
+	for (int i = 0; i < n; i++)
+	{
+		pg_atomic_write_u32(&slots[i]->pause_requested, 0);
+		streamext_wake_worker(slots[i]);
+	}
+	PG_RETURN_VOID();
+}

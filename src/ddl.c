@@ -1,0 +1,411 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.c
+ *		The hooks through which DDL on streams, continuous views, their servers and databases is seen.
+ *
+ * Which relations a statement has touched is told by the object access hook (names may be resolved differently later, and
+ * CASCADE or ATTACH PARTITION touch what the statement does not name). It notes them in the innermost frame, and
+ * they are checked when the statement is done; it also tells the registry (worker.h) by itself, because DROP SCHEMA,
+ * REASSIGN OWNED and the like come along here without a frame.
+ *
+ * Commands that need a database without other sessions make its workers leave before.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_foreign_table.h"
+#include "catalog/pg_inherits.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "ddl.h"
+#include "hooks.h"
+#include "options.h"
+#include "shmem.h"
+#include "view_compile.h"
+#include "worker.h"
+
+/* The relations that the statement being run has created or altered. */
+typedef struct DdlFrame
+{
+	struct DdlFrame *outer;
+	MemoryContext cxt;			/* of relids */
+	List	   *relids;
+} DdlFrame;
+
+static ProcessUtility_hook_type ddl_next_utility = NULL;
+static object_access_hook_type ddl_next_access = NULL;
+static DdlFrame *ddl_frame = NULL;
+
+/* ---- calling PostgreSQL ---- */
+
+void
+streamext_ddl_standard(const DdlCall *call)
+{
+	if (ddl_next_utility)
+		ddl_next_utility(call->pstmt, call->query_string, call->read_only_tree, call->context, call->params,
+						 call->query_env, call->dest, call->completion);
+	else
+		standard_ProcessUtility(call->pstmt, call->query_string, call->read_only_tree, call->context, call->params,
+								call->query_env, call->dest, call->completion);
+}
+
+List *
+streamext_ddl_run(const DdlCall *call)
+{
+	DdlFrame	frame = {ddl_frame, CurrentMemoryContext, NIL};
+
+	ddl_frame = &frame;
+	PG_TRY();
+	{
+		streamext_ddl_standard(call);
+	}
+	PG_FINALLY();
+	{
+		ddl_frame = frame.outer;
+	}
+	PG_END_TRY();
+	CommandCounterIncrement();
+	return frame.relids;
+}
+
+Node *
+streamext_ddl_copy_statement(DdlCall *call)
+{
+	call->pstmt = copyObject(call->pstmt);
+	call->read_only_tree = false;
+	return call->pstmt->utilityStmt;
+}
+
+/* ---- what exists ---- */
+
+bool
+streamext_ddl_is_continuous(Oid relid)
+{
+	return OidIsValid(relid) && streamext_view_options(relid).continuous;
+}
+
+bool
+streamext_ddl_is_stream(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE && streamext_stream_kind(relid) != CONNECTOR_NONE;
+}
+
+/* ---- telling the registry ---- */
+
+void
+streamext_ddl_touch_relation(Oid relid)
+{
+	switch (get_rel_relkind(relid))
+	{
+		case RELKIND_FOREIGN_TABLE:
+			if (streamext_stream_kind(relid) != CONNECTOR_NONE)
+				streamext_touch_stream(relid);
+			break;
+		case RELKIND_VIEW:
+			if (streamext_ddl_is_continuous(relid))
+				streamext_touch_view(relid, InvalidOid);
+			break;
+		default:
+			break;
+	}
+}
+
+/* Streams and views are noted for the statement's end and, if they are in the catalogue already, for the transaction's. */
+static void
+ddl_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
+{
+	if (ddl_next_access)
+		ddl_next_access(access, classid, objectid, subid, arg);
+
+	if (access != OAT_POST_CREATE && access != OAT_POST_ALTER && access != OAT_DROP)
+		return;
+	/* of these the object is the relation, too */
+	if (classid != RelationRelationId && classid != InheritsRelationId && classid != ForeignTableRelationId)
+		return;
+	if (ddl_frame != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(ddl_frame->cxt);
+
+		ddl_frame->relids = list_append_unique_oid(ddl_frame->relids, objectid);
+		MemoryContextSwitchTo(old);
+	}
+	streamext_ddl_touch_relation(objectid);
+}
+
+/* ---- databases ---- */
+
+static bool
+ddl_has_streams(Oid dboid)
+{
+	bool		found = false;
+
+	if (!OidIsValid(dboid) || streamext_shared == NULL)
+		return false;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams && !found; i++)
+		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
+	LWLockRelease(streamext_shared->registry_lock);
+	return found;
+}
+
+static bool
+ddl_owns_database(Oid dboid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, dboid, GetUserId());
+#else
+	return pg_database_ownercheck(dboid, GetUserId());
+#endif
+}
+
+/*
+ * Runs a command that needs the database without other sessions; its workers leave for as long. `allowed` is whether PostgreSQL
+ * will let the user do it: who may not must not be able to stop workers.
+ */
+static void
+ddl_run_without_workers(DdlCall *call, Oid dboid, bool allowed)
+{
+	if (!allowed || !ddl_has_streams(dboid) || IsTransactionBlock())
+	{
+		streamext_ddl_standard(call);
+		return;
+	}
+	PG_TRY();
+	{
+		streamext_database_leave(dboid);
+		streamext_ddl_standard(call);
+	}
+	PG_FINALLY();
+	{
+		streamext_database_return(dboid);
+	}
+	PG_END_TRY();
+}
+
+static bool
+ddl_may_copy_database(Oid dboid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	bool		is_template;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return have_createdb_privilege() && (is_template || ddl_owns_database(dboid));
+}
+
+static void
+ddl_create_database(DdlCall *call)
+{
+	CreatedbStmt *stmt = (CreatedbStmt *) call->pstmt->utilityStmt;
+	const char *template = "template1";
+	Oid			source;
+	Oid			created;
+	ListCell   *cell;
+
+	foreach(cell, stmt->options)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+
+		if (strcmp(def->defname, "template") == 0 && def->arg != NULL)
+			template = defGetString(def);
+	}
+	source = get_database_oid(template, true);
+	ddl_run_without_workers(call, source, ddl_may_copy_database(source));
+	CommandCounterIncrement();
+	created = get_database_oid(stmt->dbname, true);
+	if (OidIsValid(created) && ddl_has_streams(source))
+		streamext_touch_database(created);
+}
+
+static void
+ddl_change_database(DdlCall *call, const char *dbname)
+{
+	Oid			dboid = get_database_oid(dbname, true);
+
+	ddl_run_without_workers(call, dboid, OidIsValid(dboid) && ddl_owns_database(dboid));
+}
+
+static bool
+ddl_moves_database(const AlterDatabaseStmt *stmt)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->options)
+		if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
+			return true;
+	return false;
+}
+
+/* ---- the hook ---- */
+
+static void
+ddl_refuse_on_view(RangeVar *relation, const char *what)
+{
+	if (streamext_ddl_is_continuous(RangeVarGetRelid(relation, NoLock, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("continuous views do not support %s", what)));
+}
+
+/* Rights of owners may have changed. */
+static void
+ddl_grant(DdlCall *call)
+{
+	GrantStmt  *stmt = (GrantStmt *) call->pstmt->utilityStmt;
+	ListCell   *cell;
+
+	streamext_ddl_standard(call);
+	if (stmt->targtype != ACL_TARGET_OBJECT || stmt->objtype != OBJECT_TABLE)
+		return;
+	foreach(cell, stmt->objects)
+	{
+		Oid			relid = RangeVarGetRelid(lfirst_node(RangeVar, cell), NoLock, true);
+
+		if (OidIsValid(relid))
+			streamext_ddl_touch_relation(relid);
+	}
+}
+
+/* Statements about databases are for all databases, the others for those that have the extension. */
+static bool
+ddl_dispatch_database(DdlCall *call)
+{
+	Node	   *stmt = call->pstmt->utilityStmt;
+
+	switch (nodeTag(stmt))
+	{
+		case T_CreatedbStmt:
+			ddl_create_database(call);
+			return true;
+		case T_DropdbStmt:
+			ddl_change_database(call, ((DropdbStmt *) stmt)->dbname);
+			return true;
+		case T_AlterDatabaseStmt:
+			if (!ddl_moves_database((AlterDatabaseStmt *) stmt))
+				return false;
+			ddl_change_database(call, ((AlterDatabaseStmt *) stmt)->dbname);
+			return true;
+		case T_RenameStmt:
+			if (((RenameStmt *) stmt)->renameType != OBJECT_DATABASE)
+				return false;
+			ddl_change_database(call, ((RenameStmt *) stmt)->subname);
+			return true;
+		default:
+			return false;
+	}
+}
+
+static bool
+ddl_is_of_interest(const Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_ViewStmt:
+		case T_AlterTableStmt:
+		case T_RenameStmt:
+		case T_CreateForeignTableStmt:
+		case T_AlterForeignServerStmt:
+		case T_CreateUserMappingStmt:
+		case T_AlterUserMappingStmt:
+		case T_DropUserMappingStmt:
+		case T_RuleStmt:
+		case T_CreateTrigStmt:
+		case T_GrantStmt:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+ddl_dispatch(DdlCall *call)
+{
+	Node	   *stmt = call->pstmt->utilityStmt;
+
+	switch (nodeTag(stmt))
+	{
+		case T_ViewStmt:
+			streamext_ddl_create_view(call);
+			break;
+		case T_AlterTableStmt:
+			if (!streamext_ddl_alter_view_options(call))
+				streamext_ddl_alter_stream(call);
+			break;
+		case T_CreateForeignTableStmt:
+			streamext_ddl_check_streams(streamext_ddl_run(call));
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN)
+				streamext_ddl_rename_column(call);
+			else
+				streamext_ddl_check_streams(streamext_ddl_run(call));
+			break;
+		case T_AlterForeignServerStmt:
+			streamext_ddl_standard(call);
+			streamext_ddl_touch_server(((AlterForeignServerStmt *) stmt)->servername);
+			break;
+		case T_CreateUserMappingStmt:
+			streamext_ddl_standard(call);
+			streamext_ddl_touch_server(((CreateUserMappingStmt *) stmt)->servername);
+			break;
+		case T_AlterUserMappingStmt:
+			streamext_ddl_standard(call);
+			streamext_ddl_touch_server(((AlterUserMappingStmt *) stmt)->servername);
+			break;
+		case T_DropUserMappingStmt:
+			streamext_ddl_standard(call);
+			streamext_ddl_touch_server(((DropUserMappingStmt *) stmt)->servername);
+			break;
+		case T_RuleStmt:
+			ddl_refuse_on_view(((RuleStmt *) stmt)->relation, "rules");
+			streamext_ddl_standard(call);
+			break;
+		case T_CreateTrigStmt:
+			ddl_refuse_on_view(((CreateTrigStmt *) stmt)->relation, "triggers");
+			streamext_ddl_standard(call);
+			break;
+		case T_GrantStmt:
+			ddl_grant(call);
+			break;
+		default:
+			streamext_ddl_standard(call);
+			break;
+	}
+}
+
+static void
+ddl_process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree, ProcessUtilityContext context,
+					ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest, QueryCompletion *completion)
+{
+	DdlCall		call = {pstmt, query_string, read_only_tree, context, params, query_env, dest, completion};
+
+	if (ddl_dispatch_database(&call))
+		return;
+	if (ddl_is_of_interest(pstmt->utilityStmt) && OidIsValid(get_extension_oid("streamext", true)))
+		ddl_dispatch(&call);
+	else
+		streamext_ddl_standard(&call);
+}
+
+void
+streamext_ddl_install_hooks(void)
+{
+	ddl_next_utility = ProcessUtility_hook;
+	ProcessUtility_hook = ddl_process_utility;
+	ddl_next_access = object_access_hook;
+	object_access_hook = ddl_object_access;
+}

@@ -1,0 +1,48 @@
+/*
+ * ddl.h
+ *		What the files of DDL share: ddl.c (the hooks, databases), view_ddl.c (continuous views), stream_ddl.c (streams, servers).
+ */
+#ifndef STREAMEXT_DDL_H
+#define STREAMEXT_DDL_H
+
+#include "streamext.h"
+#include "tcop/utility.h"
+
+/* A call of ProcessUtility. */
+typedef struct DdlCall
+{
+	PlannedStmt *pstmt;
+	const char *query_string;
+	bool		read_only_tree;
+	ProcessUtilityContext context;
+	ParamListInfo params;
+	QueryEnvironment *query_env;
+	DestReceiver *dest;
+	QueryCompletion *completion;
+} DdlCall;
+
+/* PostgreSQL's own part. */
+extern void streamext_ddl_standard(const DdlCall *call);
+/* The same; returns the relations that it created or altered, and makes its work visible. Some may not exist any more. */
+extern List *streamext_ddl_run(const DdlCall *call);
+/* The call's statement, replaced by a copy that may be changed. */
+extern Node *streamext_ddl_copy_statement(DdlCall *call);
+
+extern bool streamext_ddl_is_continuous(Oid relid);
+extern bool streamext_ddl_is_stream(Oid relid);
+/* Tells the registry about a stream or continuous view; of anything else it does nothing. */
+extern void streamext_ddl_touch_relation(Oid relid);
+
+/* view_ddl.c */
+extern void streamext_ddl_create_view(DdlCall *call);
+/* ALTER VIEW or TABLE ... SET or RESET that concerns a continuous view: does it all and returns true. */
+extern bool streamext_ddl_alter_view_options(DdlCall *call);
+
+/* stream_ddl.c */
+extern void streamext_ddl_alter_stream(DdlCall *call);
+extern void streamext_ddl_rename_column(DdlCall *call);
+/* A statement has touched these: what is a stream must be a valid one. */
+extern void streamext_ddl_check_streams(List *relids);
+extern void streamext_ddl_touch_server(const char *servername);
+
+#endif							/* STREAMEXT_DDL_H */

@@ -1,0 +1,121 @@
+/*-------------------------------------------------------------------------
+ *
+ * probe.c
+ *		The process that finds out what streams a database has: it connects, announces them, and exits.
+ *
+ * Their workers find the views. Taking back the database's probe mark tells the launcher that it went well.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_foreign_table.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/fd.h"
+#include "tcop/tcopprot.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "journal.h"
+#include "options.h"
+#include "shmem.h"
+#include "worker.h"
+#include "worker_private.h"
+
+/* Announces each foreign table of our wrappers; its worker finds the views. */
+static void
+probe_announce_streams(Oid dboid)
+{
+	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	List	   *relids = NIL;
+	HeapTuple	tuple;
+	ListCell   *lc;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+		relids = lappend_oid(relids, ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	foreach(lc, relids)
+	{
+		StreamConfig *config;
+
+		if (streamext_stream_kind(lfirst_oid(lc)) == CONNECTOR_NONE)
+			continue;
+		config = streamext_stream_config(lfirst_oid(lc));
+		for (int shard = 0; config != NULL && shard < config->workers; shard++)
+			if (streamext_announce_stream(dboid, config->relid, shard, true) < 0)
+				ereport(WARNING,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
+						 errhint("Raise streamext.max_streams (now %d) and restart the server.", streamext_max_streams)));
+	}
+}
+
+/*
+ * Journals of streams that were dropped, or whose creation was rolled back, while nobody could see to them. A transaction
+ * that creates a stream reserves its slot before it writes a journal, so one without slot and relation is nobody's.
+ */
+static void
+probe_remove_orphans(Oid dboid)
+{
+	char		path[MAXPGPATH];
+	DIR		   *dir;
+	List	   *found = NIL;
+	struct dirent *entry;
+	ListCell   *lc;
+
+	snprintf(path, sizeof(path), "streamext/%u", dboid);
+	dir = AllocateDir(path);
+	if (dir == NULL)
+		return;
+	while ((entry = ReadDirExtended(dir, path, LOG)) != NULL)
+	{
+		char	   *end;
+		Oid			relid = (Oid) strtoul(entry->d_name, &end, 10);
+
+		if (*end == '.' && OidIsValid(relid))
+			found = list_append_unique_oid(found, relid);
+	}
+	FreeDir(dir);
+	foreach(lc, found)
+	{
+		bool		registered = false;
+
+		for (int shard = 0; shard < STREAMEXT_MAX_SHARDS; shard++)
+			registered = registered || streamext_find_stream(dboid, lfirst_oid(lc), shard) >= 0;
+		if (!registered && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(lc))))
+			streamext_journal_remove(dboid, lfirst_oid(lc));
+	}
+}
+
+void
+streamext_probe_main(Datum arg)
+{
+	Oid			dboid = DatumGetObjectId(arg);
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	streamext_worker_session();
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (OidIsValid(get_extension_oid("streamext", true)))
+		probe_announce_streams(dboid);
+	probe_remove_orphans(dboid);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	streamext_database_set_probe(dboid, false);
+	LWLockRelease(streamext_shared->registry_lock);
+	streamext_wake_launcher();
+}

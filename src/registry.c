@@ -1,0 +1,498 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.c
+ *		What a transaction does to streams and views reaches the registry when it commits, and what a command does to a database before.
+ *
+ * DDL hooks only note names (streamext_touch_*), without regard to subtransactions: one too many is harmless, because workers
+ * look into the catalogue themselves.
+ *	PRE_COMMIT	what may fail: reads the catalogue and reserves slots (generation 0: no worker is started for them);
+ *	COMMIT		bumps generations, wakes workers and launcher. Nothing here raises;
+ *	ABORT		gives reserved slots back; a stream that has a worker is told to look again.
+ * A worker may be faster than the invalidation messages of the transaction that wakes it, so it drops its caches before it looks.
+ *
+ * A database that must be empty of workers is marked until the end of the transaction that asked for it, or of the process.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "connector.h"
+#include "journal.h"
+#include "options.h"
+#include "shmem.h"
+#include "view_compile.h"
+#include "worker.h"
+
+#define LEAVE_TIMEOUT_MS	5000
+#define LEAVE_POLL_MS		10
+
+typedef struct RegistryView
+{
+	Oid			viewoid;
+	Oid			stream_relid;
+	int			shards;			/* reserved at PRE_COMMIT; 0: it is gone */
+	int64		start_positions[STREAMEXT_MAX_SHARDS];
+} RegistryView;
+
+typedef struct RegistryStream
+{
+	Oid			relid;
+	int			shards;			/* 0: gone, or not looked at yet */
+} RegistryStream;
+
+/* Of this transaction, in TopTransactionContext. */
+static List *registry_streams = NIL;
+static List *registry_views = NIL;
+static List *registry_databases = NIL;
+
+/* Databases that this process has asked workers to leave. */
+#define REGISTRY_MAX_LEFT	8
+static Oid	registry_left[REGISTRY_MAX_LEFT];
+static int	registry_nleft = 0;
+static bool registry_exit_registered = false;
+
+/* ---------------------------------------------------------------- notes */
+
+static RegistryStream *
+registry_note_stream(Oid relid)
+{
+	RegistryStream *stream;
+	ListCell   *lc;
+
+	foreach(lc, registry_streams)
+		if (((RegistryStream *) lfirst(lc))->relid == relid)
+			return lfirst(lc);
+	stream = palloc0(sizeof(RegistryStream));
+	stream->relid = relid;
+	registry_streams = lappend(registry_streams, stream);
+	return stream;
+}
+
+void
+streamext_touch_stream(Oid relid)
+{
+	MemoryContext old;
+
+	if (streamext_shared == NULL || !OidIsValid(relid))
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	registry_note_stream(relid);
+	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_touch_view(Oid viewoid, Oid stream_relid)
+{
+	MemoryContext old;
+	RegistryView *view = NULL;
+	ListCell   *lc;
+
+	if (streamext_shared == NULL)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	if (OidIsValid(stream_relid))
+		registry_note_stream(stream_relid);
+	foreach(lc, registry_views)
+		if (((RegistryView *) lfirst(lc))->viewoid == viewoid)
+			view = lfirst(lc);
+	if (view == NULL)
+	{
+		view = palloc0(sizeof(RegistryView));
+		view->viewoid = viewoid;
+		registry_views = lappend(registry_views, view);
+	}
+	if (OidIsValid(stream_relid))
+		view->stream_relid = stream_relid;
+	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_touch_database(Oid dboid)
+{
+	MemoryContext old;
+
+	if (streamext_shared == NULL)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	registry_databases = list_append_unique_oid(registry_databases, dboid);
+	MemoryContextSwitchTo(old);
+}
+
+/* ---------------------------------------------------------------- before commit */
+
+static void
+registry_reserve_stream(RegistryStream *stream)
+{
+	StreamConfig *config = streamext_stream_config(stream->relid);
+	int			shards = config == NULL ? 0 : config->workers;
+
+	for (int shard = 0; shard < shards; shard++)
+	{
+		if (streamext_add_stream(MyDatabaseId, stream->relid, shard) < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("too many streams"),
+					 errdetail("The limit is %d for all databases together; a stream with several workers counts once for each.",
+							   streamext_max_streams),
+					 errhint("Raise streamext.max_streams and restart the server.")));
+		stream->shards = shard + 1;
+	}
+}
+
+/* Where a new view on a source that cannot be replayed begins: the journal's end. -1: there is no journal yet. */
+static int64
+registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
+{
+	uint64		end;
+
+	if (config->journal == JOURNAL_NONE)
+		return -1;
+	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
+	end = pg_atomic_read_u64(&slot->journal_end);
+	if (end == (uint64) -1)
+	{
+		/* only of a local stream may somebody else than the worker be the writer */
+		bool		writer = config->connector == CONNECTOR_LOCAL;
+		Journal    *journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer,
+													 &slot->journal_end);
+
+		if (journal != NULL)
+		{
+			end = (uint64) streamext_journal_end(journal);
+			streamext_journal_close(journal);
+		}
+	}
+	LWLockRelease(slot->journal_lock);
+	return (int64) end;
+}
+
+static void
+registry_reserve_view(RegistryView *view)
+{
+	StreamConfig *config;
+
+	if (!streamext_view_options(view->viewoid).continuous)
+		return;
+	view->stream_relid = streamext_view_stream(view->viewoid);
+	config = OidIsValid(view->stream_relid) ? streamext_stream_config(view->stream_relid) : NULL;
+	if (config == NULL)
+		return;
+	for (int shard = 0; shard < config->workers; shard++)
+	{
+		int			stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
+		int64		start = -1;
+
+		if (stream >= 0 && !streamext_connector_ops(config->connector)->replayable)
+			start = registry_journal_end(&streamext_shared->streams[stream], config, shard);
+		if (stream < 0 || streamext_add_view(MyDatabaseId, view->viewoid, stream, start) < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("too many continuous views"),
+					 errdetail("The limit is %d for all databases together; a view on a stream with several workers counts once for each.",
+							   streamext_max_views),
+					 errhint("Raise streamext.max_views and restart the server.")));
+		view->start_positions[shard] = start;
+		view->shards = shard + 1;
+	}
+}
+
+/* A view may have read another stream before: that one's worker must let it go. */
+static void
+registry_note_former_streams(void)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot   *slot = &streamext_shared->views[i];
+		ListCell   *lc;
+
+		if (!slot->in_use || slot->dboid != MyDatabaseId)
+			continue;
+		foreach(lc, registry_views)
+			if (((RegistryView *) lfirst(lc))->viewoid == slot->viewoid)
+				registry_note_stream(streamext_shared->streams[slot->stream].relid);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+static void
+registry_pre_commit(void)
+{
+	MemoryContext old;
+	ListCell   *lc;
+
+	if (registry_streams == NIL && registry_views == NIL)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	registry_note_former_streams();
+	foreach(lc, registry_views)
+	{
+		RegistryView *view = lfirst(lc);
+
+		registry_reserve_view(view);
+		if (view->shards > 0)
+			registry_note_stream(view->stream_relid);
+	}
+	foreach(lc, registry_streams)
+		registry_reserve_stream(lfirst(lc));
+	MemoryContextSwitchTo(old);
+}
+
+/* ---------------------------------------------------------------- commit and abort: nothing raises */
+
+static void
+registry_commit(void)
+{
+	ListCell   *lc;
+
+	/* A worker that looked in between may have taken a reserved view for a dropped one. */
+	foreach(lc, registry_views)
+	{
+		RegistryView *view = lfirst(lc);
+
+		for (int shard = 0; shard < view->shards; shard++)
+		{
+			int			stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
+
+			if (stream >= 0)
+				streamext_add_view(MyDatabaseId, view->viewoid, stream, view->start_positions[shard]);
+		}
+	}
+	foreach(lc, registry_streams)
+	{
+		RegistryStream *stream = lfirst(lc);
+
+		for (int shard = 0; shard < STREAMEXT_MAX_SHARDS; shard++)
+			streamext_announce_stream(MyDatabaseId, stream->relid, shard, shard < stream->shards);
+	}
+	if (registry_databases != NIL)
+	{
+		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+		foreach(lc, registry_databases)
+			streamext_database_set_probe(lfirst_oid(lc), true);
+		LWLockRelease(streamext_shared->registry_lock);
+	}
+	if (registry_streams != NIL || registry_databases != NIL)
+		streamext_wake_launcher();
+}
+
+static void
+registry_abort(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, registry_streams)
+	{
+		RegistryStream *stream = lfirst(lc);
+
+		for (int shard = 0; shard < STREAMEXT_MAX_SHARDS; shard++)
+		{
+			int			index = streamext_find_stream(MyDatabaseId, stream->relid, shard);
+
+			if (index >= 0 && !streamext_remove_stream_at(index, 0))
+				streamext_announce_stream(MyDatabaseId, stream->relid, shard, false);
+		}
+	}
+}
+
+/* ---------------------------------------------------------------- databases */
+
+/* Needs registry_lock exclusive. NULL: no room. */
+static struct DatabaseSlot *
+registry_database(Oid dboid, bool make)
+{
+	struct DatabaseSlot *free_slot = NULL;
+
+	for (int i = 0; i < STREAMEXT_MAX_DATABASES; i++)
+	{
+		struct DatabaseSlot *slot = &streamext_shared->databases[i];
+
+		if (slot->dboid == dboid)
+			return slot;
+		if (slot->dboid == InvalidOid && free_slot == NULL)
+			free_slot = slot;
+	}
+	if (!make || free_slot == NULL)
+		return NULL;
+	free_slot->dboid = dboid;
+	free_slot->probe = false;
+	free_slot->leave = 0;
+	return free_slot;
+}
+
+static void
+registry_release_database(struct DatabaseSlot *slot)
+{
+	if (!slot->probe && slot->leave == 0)
+		slot->dboid = InvalidOid;
+}
+
+void
+streamext_database_set_probe(Oid dboid, bool probe)
+{
+	struct DatabaseSlot *slot = registry_database(dboid, probe);
+
+	if (slot == NULL)
+	{
+		if (probe)
+			streamext_shared->probe_all = true;
+		return;
+	}
+	slot->probe = probe;
+	registry_release_database(slot);
+}
+
+bool
+streamext_database_leaving(Oid dboid)
+{
+	struct DatabaseSlot *slot = registry_database(dboid, false);
+
+	return slot != NULL && slot->leave > 0;
+}
+
+/* Everything that this process has kept empty. */
+static void
+registry_return_databases(void)
+{
+	if (registry_nleft == 0)
+		return;
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	while (registry_nleft > 0)
+	{
+		struct DatabaseSlot *slot = registry_database(registry_left[--registry_nleft], false);
+
+		if (slot != NULL && slot->leave > 0)
+		{
+			slot->leave--;
+			registry_release_database(slot);
+		}
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	streamext_wake_launcher();
+}
+
+static void
+registry_at_exit(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	registry_return_databases();
+}
+
+/* Tells the workers to go; true when there are none. */
+static bool
+registry_dismiss_workers(Oid dboid)
+{
+	bool		empty = true;
+
+	/* who holds registry_lock knows that a worker_pid there is alive */
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *slot = &streamext_shared->streams[i];
+
+		if (!slot->in_use || slot->dboid != dboid || slot->worker_pid == 0)
+			continue;
+		empty = false;
+		kill(slot->worker_pid, SIGTERM);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return empty;
+}
+
+void
+streamext_database_leave(Oid dboid)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	struct DatabaseSlot *slot;
+
+	if (streamext_shared == NULL || !OidIsValid(dboid))
+		return;
+	if (!registry_exit_registered)
+		before_shmem_exit(registry_at_exit, 0);
+	registry_exit_registered = true;
+	if (registry_nleft == REGISTRY_MAX_LEFT)
+		elog(ERROR, "too many databases to be left by streams");
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	slot = registry_database(dboid, true);
+	if (slot != NULL)
+	{
+		slot->leave++;
+		registry_left[registry_nleft++] = dboid;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	if (slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases are being changed at the same time"),
+				 errhint("Try again.")));
+
+	while (!registry_dismiss_workers(dboid) &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LEAVE_TIMEOUT_MS))
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LEAVE_POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+/* Before the end of the transaction others would still see a dropped database, and a worker would run into it. */
+void
+streamext_database_return(Oid dboid)
+{
+	if (streamext_shared != NULL && !IsTransactionState())
+		registry_return_databases();
+}
+
+/* ---------------------------------------------------------------- callbacks */
+
+static void
+registry_forget(void)
+{
+	registry_streams = registry_views = registry_databases = NIL;
+}
+
+static void
+registry_xact_callback(XactEvent event, void *arg)
+{
+	if (streamext_shared == NULL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			registry_pre_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			registry_commit();
+			registry_forget();
+			registry_return_databases();
+			break;
+		case XACT_EVENT_ABORT:
+			registry_abort();
+			registry_forget();
+			registry_return_databases();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (registry_streams != NIL || registry_views != NIL)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
+			break;
+		default:
+			break;
+	}
+}
+
+void
+streamext_registry_install_callbacks(void)
+{
+	RegisterXactCallback(registry_xact_callback, NULL);
+}

@@ -1,0 +1,289 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_ddl.c
+ *		DDL on streams and their servers, beside PostgreSQL's own part: what a stream must be after each statement, what may not
+ *		change under continuous views, and what a renamed column means.
+ *
+ * Locks: what PostgreSQL's own command takes, taken before it where something is read that the command changes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_foreign_table.h"
+#include "catalog/pg_rewrite.h"
+#include "commands/defrem.h"
+#include "commands/tablecmds.h"
+#include "foreign/foreign.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "ddl.h"
+#include "options.h"
+#include "view_compile.h"
+#include "worker.h"
+
+/* Options of a stream that say what its positions and rows are. */
+static const char *const stream_ddl_fixed_options[] = {"topic", "topics", "event_time", "start"};
+
+/* ---- views of a stream ---- */
+
+static Oid
+stream_ddl_rule_relation(Oid ruleoid)
+{
+	Relation	rewrite = table_open(RewriteRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			result = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(ruleoid));
+	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		result = ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
+	systable_endscan(scan);
+	table_close(rewrite, AccessShareLock);
+	return result;
+}
+
+/* Names of the continuous views that read the stream, as for a message; NULL if there are none. */
+static char *
+stream_ddl_views_of_stream(Oid stream)
+{
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	List	   *views = NIL;
+	StringInfoData names;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	ListCell   *cell;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(stream));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend entry = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (entry->classid == RewriteRelationId)
+			views = list_append_unique_oid(views, stream_ddl_rule_relation(entry->objid));
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+
+	initStringInfo(&names);
+	foreach(cell, views)
+		if (streamext_ddl_is_continuous(lfirst_oid(cell)) && streamext_view_stream(lfirst_oid(cell)) == stream)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", get_rel_name(lfirst_oid(cell)));
+	return names.len > 0 ? names.data : NULL;
+}
+
+/* ---- streams ---- */
+
+void
+streamext_ddl_check_streams(List *relids)
+{
+	ListCell   *cell;
+
+	foreach(cell, relids)
+	{
+		streamext_ddl_touch_relation(lfirst_oid(cell));
+		if (streamext_ddl_is_stream(lfirst_oid(cell)))
+			streamext_stream_check(lfirst_oid(cell));
+	}
+}
+
+static bool
+stream_ddl_same_option(List *before, List *after, const char *name)
+{
+	const char *old = streamext_option(before, name);
+	const char *new = streamext_option(after, name);
+
+	return old == NULL || new == NULL ? old == new : strcmp(old, new) == 0;
+}
+
+static void
+stream_ddl_check_fixed_options(Oid relid, List *before)
+{
+	List	   *after = GetForeignTable(relid)->options;
+
+	for (int i = 0; i < lengthof(stream_ddl_fixed_options); i++)
+	{
+		char	   *views;
+
+		if (stream_ddl_same_option(before, after, stream_ddl_fixed_options[i]))
+			continue;
+		views = stream_ddl_views_of_stream(relid);
+		if (views == NULL)
+			return;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot change option \"%s\" of stream \"%s\" because continuous views read it",
+						stream_ddl_fixed_options[i], get_rel_name(relid)),
+				 errdetail("Continuous views: %s.", views),
+				 errhint("Drop them first, or make another stream.")));
+	}
+}
+
+static bool
+stream_ddl_sets_stream_options(const AlterTableStmt *stmt)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->cmds)
+		if (lfirst_node(AlterTableCmd, cell)->subtype == AT_GenericOptions)
+			return true;
+	return false;
+}
+
+void
+streamext_ddl_alter_stream(DdlCall *call)
+{
+	AlterTableStmt *stmt = (AlterTableStmt *) call->pstmt->utilityStmt;
+	List	   *before = NIL;
+	Oid			relid = InvalidOid;
+	bool		options = false;
+
+	if (stream_ddl_sets_stream_options(stmt))
+		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+	if (OidIsValid(relid) && streamext_ddl_is_stream(relid))
+	{
+		options = true;
+		/* what PostgreSQL takes for this command, so that nobody else changes the options in between */
+		relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0, RangeVarCallbackOwnsRelation, NULL);
+		before = GetForeignTable(relid)->options;
+	}
+	streamext_ddl_check_streams(streamext_ddl_run(call));
+	if (options)
+		stream_ddl_check_fixed_options(relid, before);
+}
+
+/* Adds the option to the text[] `options` of the catalogue, or replaces it there. */
+static Datum
+stream_ddl_put_option(Oid catalog, Datum options, const char *name, const char *value, bool replace)
+{
+	DefElem    *def = makeDefElemExtended(NULL, pstrdup(name), (Node *) makeString(pstrdup(value)),
+										  replace ? DEFELEM_SET : DEFELEM_ADD, -1);
+
+	return transformGenericOptions(catalog, options, list_make1(def), InvalidOid);
+}
+
+/* The renamed column goes on taking its value from where it did: its old name in the payload. */
+static void
+stream_ddl_keep_path(Oid relid, AttrNumber attnum, const char *old_name)
+{
+	Relation	pg_attribute = table_open(AttributeRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
+	Datum		values[Natts_pg_attribute] = {0};
+	bool		nulls[Natts_pg_attribute] = {0};
+	bool		replaces[Natts_pg_attribute] = {0};
+	int			i = Anum_pg_attribute_attfdwoptions - 1;
+	bool		isnull;
+	Datum		datum;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, relid);
+	if (old_name[0] == '$' || strpbrk(old_name, ".[") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot rename column \"%s\" of a stream", old_name),
+				 errdetail("The column takes the payload's field of that name, which cannot be written as a path.")));
+	datum = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attfdwoptions, &isnull);
+	values[i] = stream_ddl_put_option(AttributeRelationId, isnull ? (Datum) 0 : datum, "path", old_name, false);
+	replaces[i] = true;
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(pg_attribute), values, nulls, replaces);
+	CatalogTupleUpdate(pg_attribute, &tuple->t_self, tuple);
+	table_close(pg_attribute, RowExclusiveLock);
+	CacheInvalidateRelcacheByRelid(relid);
+	CommandCounterIncrement();
+}
+
+/* The option event_time follows the column that it names. */
+static void
+stream_ddl_rename_event_time(Oid relid, const char *new_name)
+{
+	Relation	tables = table_open(ForeignTableRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
+	Datum		values[Natts_pg_foreign_table] = {0};
+	bool		nulls[Natts_pg_foreign_table] = {0};
+	bool		replaces[Natts_pg_foreign_table] = {0};
+	int			i = Anum_pg_foreign_table_ftoptions - 1;
+	bool		isnull;
+	Datum		datum;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for foreign table %u", relid);
+	datum = SysCacheGetAttr(FOREIGNTABLEREL, tuple, Anum_pg_foreign_table_ftoptions, &isnull);
+	values[i] = stream_ddl_put_option(ForeignTableRelationId, datum, "event_time", new_name, true);
+	replaces[i] = true;
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(tables), values, nulls, replaces);
+	CatalogTupleUpdate(tables, &tuple->t_self, tuple);
+	table_close(tables, RowExclusiveLock);
+	CacheInvalidateRelcacheByRelid(relid);
+	CommandCounterIncrement();
+}
+
+void
+streamext_ddl_rename_column(DdlCall *call)
+{
+	RenameStmt *stmt = (RenameStmt *) call->pstmt->utilityStmt;
+	List	   *relids = streamext_ddl_run(call);
+	ListCell   *cell;
+
+	foreach(cell, relids)
+	{
+		Oid			relid = lfirst_oid(cell);
+		AttrNumber	attnum = streamext_ddl_is_stream(relid) ? get_attnum(relid, stmt->newname) : InvalidAttrNumber;
+		const char *event_time;
+		StreamConfig *config;
+
+		if (attnum <= 0)
+			continue;
+		event_time = streamext_option(GetForeignTable(relid)->options, "event_time");
+		if (event_time != NULL && strcmp(event_time, stmt->subname) == 0)
+			stream_ddl_rename_event_time(relid, stmt->newname);
+		config = streamext_stream_config(relid);
+		if (config->format == FORMAT_JSON && config->columns[attnum - 1].metadata == METADATA_NONE &&
+			config->columns[attnum - 1].path == NULL)
+			stream_ddl_keep_path(relid, attnum, stmt->subname);
+	}
+	streamext_ddl_check_streams(relids);
+}
+
+/* ---- servers ---- */
+
+void
+streamext_ddl_touch_server(const char *servername)
+{
+	Oid			serverid = get_foreign_server_oid(servername, true);
+	Relation	tables;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(serverid))
+		return;
+	tables = table_open(ForeignTableRelationId, AccessShareLock);
+	scan = systable_beginscan(tables, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_table table = (Form_pg_foreign_table) GETSTRUCT(tuple);
+
+		if (table->ftserver == serverid)
+			streamext_ddl_touch_relation(table->ftrelid);
+	}
+	systable_endscan(scan);
+	table_close(tables, AccessShareLock);
+}

@@ -1,0 +1,274 @@
+/*
+ * view_check.c
+ *		What a continuous view's query may not contain: refused with 0A000, naming the construct.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "options.h"
+#include "view_check.h"
+
+/* 0A000: continuous views do not support <construct>. */
+void
+streamext_view_refuse(const char *construct, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("continuous views do not support %s", construct),
+			 hint != NULL ? errhint("%s", hint) : 0));
+}
+
+/* ---- functions ---- */
+
+/* Which of this extension's own window functions it is: by name, in schema streamext, written in C. */
+static WindowFunction
+check_own_function(Oid funcid)
+{
+	WindowFunction result = FUNCTION_OTHER;
+	HeapTuple	tuple;
+
+	if (funcid < FirstNormalObjectId)
+		return FUNCTION_OTHER;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	if (!HeapTupleIsValid(tuple))
+		return FUNCTION_OTHER;
+	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
+	{
+		Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
+		char	   *schema = get_namespace_name(proc->pronamespace);
+
+		if (schema != NULL && strcmp(schema, "streamext") == 0)
+		{
+			if (strcmp(NameStr(proc->proname), "tumble") == 0)
+				result = FUNCTION_TUMBLE;
+			else if (strcmp(NameStr(proc->proname), "hop") == 0)
+				result = FUNCTION_HOP;
+			else if (strcmp(NameStr(proc->proname), "session") == 0)
+				result = FUNCTION_SESSION;
+		}
+	}
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+WindowFunction
+streamext_view_window_function(const Node *node)
+{
+	Oid			funcid;
+
+	if (!IsA(node, FuncExpr))
+		return FUNCTION_OTHER;
+	funcid = ((const FuncExpr *) node)->funcid;
+	if (funcid == F_DATE_BIN_INTERVAL_TIMESTAMPTZ_TIMESTAMPTZ)
+		return FUNCTION_DATE_BIN;
+	if (funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ || funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT)
+		return FUNCTION_DATE_TRUNC;
+	return check_own_function(funcid);
+}
+
+static bool
+check_starts(const char *name, const char *prefix)
+{
+	return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+/*
+ * PostgreSQL's own functions that are STABLE, so that contain_volatile_functions lets them pass, but whose value depends on
+ * the moment, the session, the role or the contents of tables.
+ */
+static bool
+check_function_depends(const char *name, int nargs)
+{
+	static const char *const prefixes[] = {
+		"current_", "session_user", "getpgusername", "has_", "txid_", "inet_client_", "inet_server_", "to_reg",
+		"query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "row_security_active",
+		"obj_description", "col_description", "shobj_description", "now", "transaction_timestamp",
+		"statement_timestamp", "get_current_ts_config", "mxid_age"
+	};
+	static const char *const one_argument[] = {
+		"age", "to_tsvector", "to_tsquery", "plainto_tsquery", "phraseto_tsquery", "websearch_to_tsquery"
+	};
+	static const char *const harmless[] = {"pg_typeof", "pg_collation_for", "pg_client_encoding"};
+
+	for (int i = 0; i < lengthof(prefixes); i++)
+		if (check_starts(name, prefixes[i]))
+			return true;
+	if (nargs == 1)
+		for (int i = 0; i < lengthof(one_argument); i++)
+			if (strcmp(name, one_argument[i]) == 0)
+				return true;
+	if (!check_starts(name, "pg_"))
+		return false;
+	for (int i = 0; i < lengthof(harmless); i++)
+		if (strcmp(name, harmless[i]) == 0)
+			return false;
+	return true;
+}
+
+/* A check_function_callback: raises for a function that may not stand below the aggregation. */
+static bool
+check_check_function(Oid funcid, void *arg)
+{
+	const char *place = arg;
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	Form_pg_proc proc;
+	const char *what = NULL;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", funcid);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	if (proc->provolatile == PROVOLATILE_VOLATILE)
+		what = "volatile function";
+	else if (proc->pronamespace == PG_CATALOG_NAMESPACE && proc->provolatile == PROVOLATILE_STABLE &&
+			 check_function_depends(NameStr(proc->proname), proc->pronargs))
+		what = "function";
+	if (what != NULL)
+		streamext_view_refuse(psprintf("%s %s() in %s", what, NameStr(proc->proname), place),
+					   "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+	ReleaseSysCache(tuple);
+	if (check_own_function(funcid) != FUNCTION_OTHER)
+		streamext_view_refuse(psprintf("a window function in %s", place),
+					   "streamext.tumble, streamext.hop and streamext.session can only be a GROUP BY expression of their own, over the stream's event time.");
+	return false;
+}
+
+static const char *
+check_value_function_name(SQLValueFunctionOp op)
+{
+	switch (op)
+	{
+		case SVFOP_CURRENT_DATE:
+			return "CURRENT_DATE";
+		case SVFOP_CURRENT_TIME:
+		case SVFOP_CURRENT_TIME_N:
+			return "CURRENT_TIME";
+		case SVFOP_CURRENT_TIMESTAMP:
+		case SVFOP_CURRENT_TIMESTAMP_N:
+			return "CURRENT_TIMESTAMP";
+		case SVFOP_LOCALTIME:
+		case SVFOP_LOCALTIME_N:
+			return "LOCALTIME";
+		case SVFOP_LOCALTIMESTAMP:
+		case SVFOP_LOCALTIMESTAMP_N:
+			return "LOCALTIMESTAMP";
+		case SVFOP_CURRENT_ROLE:
+			return "CURRENT_ROLE";
+		case SVFOP_CURRENT_USER:
+			return "CURRENT_USER";
+		case SVFOP_USER:
+			return "USER";
+		case SVFOP_SESSION_USER:
+			return "SESSION_USER";
+		case SVFOP_CURRENT_CATALOG:
+			return "CURRENT_CATALOG";
+		case SVFOP_CURRENT_SCHEMA:
+			return "CURRENT_SCHEMA";
+	}
+	return "an SQL value function";
+}
+
+void
+streamext_view_check_var(const Var *var, const char *place)
+{
+	if (var->varattno == 0)
+		streamext_view_refuse(psprintf("whole-row references in %s", place), "Name the columns.");
+	if (var->varattno < 0)
+		streamext_view_refuse(psprintf("system columns in %s", place),
+					   "Declare a column with option metadata for what the source says about a record.");
+}
+
+/* Raises for whatever may not be evaluated row by row in the worker. */
+static bool
+check_below_walker(Node *node, void *context)
+{
+	char	   *place = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink))
+		streamext_view_refuse(psprintf("subqueries in %s", place),
+					   "Join or filter with other tables in a query over the continuous view.");
+	if (IsA(node, Param))
+		streamext_view_refuse(psprintf("parameters in %s", place), NULL);
+	if (IsA(node, SQLValueFunction))
+		streamext_view_refuse(psprintf("%s in %s", check_value_function_name(((SQLValueFunction *) node)->op), place),
+					   "now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+	if (IsA(node, NextValueExpr))
+		streamext_view_refuse(psprintf("sequences in %s", place), NULL);
+	if (IsA(node, Var))
+		streamext_view_check_var((Var *) node, place);
+	/* Below streamext.hop, which is a key of its own and never comes here, a row is one row. */
+	if ((IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset && check_own_function(((FuncExpr *) node)->funcid) == FUNCTION_OTHER) ||
+		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
+		streamext_view_refuse(psprintf("set-returning functions in %s", place), NULL);
+	check_functions_in_node(node, check_check_function, context);
+	return expression_tree_walker(node, check_below_walker, context);
+}
+
+void
+streamext_view_check_below(Node *node, const char *place)
+{
+	check_below_walker(node, unconstify(char *, place));
+}
+
+/* ---- the query's shape ---- */
+
+void
+streamext_view_check_shape(const Query *query)
+{
+	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
+		streamext_view_refuse("anything but SELECT", NULL);
+	if (query->setOperations != NULL)
+		streamext_view_refuse("UNION, INTERSECT and EXCEPT", "Make a view of each part and an ordinary view over them.");
+	if (query->cteList != NIL)
+		streamext_view_refuse("WITH", NULL);
+	if (query->groupingSets != NIL)
+		streamext_view_refuse("GROUPING SETS, ROLLUP and CUBE", NULL);
+	if (query->rowMarks != NIL)
+		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
+	if (query->groupClause == NIL && !query->hasAggs && query->havingQual == NULL)
+		streamext_view_refuse("queries without GROUP BY or an aggregate", "Stateless views are not supported yet.");
+	if (list_length(query->groupClause) > STREAMEXT_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));
+}
+
+void
+streamext_view_check_from(const RangeTblEntry *rte)
+{
+	switch (rte->rtekind)
+	{
+		case RTE_RELATION:
+			break;
+		case RTE_SUBQUERY:
+			streamext_view_refuse("subqueries in FROM", NULL);
+			break;
+		case RTE_FUNCTION:
+		case RTE_TABLEFUNC:
+			streamext_view_refuse("functions in FROM", NULL);
+			break;
+		case RTE_VALUES:
+			streamext_view_refuse("VALUES in FROM", NULL);
+			break;
+		default:
+			streamext_view_refuse("joins", "Join with other tables in a query over the continuous view.");
+	}
+	if (rte->tablesample != NULL)
+		streamext_view_refuse("TABLESAMPLE", NULL);
+	if (streamext_stream_kind(rte->relid) == CONNECTOR_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a stream", get_rel_name(rte->relid)),
+				 errdetail("A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local.")));
+	if (rte->securityQuals != NIL)
+		streamext_view_refuse("row security", NULL);
+}

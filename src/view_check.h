@@ -1,0 +1,38 @@
+/*
+ * view_check.h
+ *		What a continuous view's query may not contain. Everything here raises 0A000 naming the construct, or returns.
+ */
+#ifndef STREAMEXT_VIEW_CHECK_H
+#define STREAMEXT_VIEW_CHECK_H
+
+#include "streamext.h"
+
+typedef enum WindowFunction
+{
+	FUNCTION_OTHER,
+	FUNCTION_DATE_BIN,
+	FUNCTION_DATE_TRUNC,		/* two or three arguments */
+	FUNCTION_TUMBLE,
+	FUNCTION_HOP,
+	FUNCTION_SESSION
+} WindowFunction;
+
+/* Continuous views do not support <construct>; hint may be NULL. */
+extern void streamext_view_refuse(const char *construct, const char *hint) pg_attribute_noreturn();
+
+/* Anything but one SELECT with GROUP BY or aggregates; the FROM item: anything but a stream (42809 for other tables). */
+extern void streamext_view_check_shape(const Query *query);
+extern void streamext_view_check_from(const RangeTblEntry *rte);
+
+/*
+ * For what the worker evaluates once for each row (WHERE, keys, aggregates' arguments, FILTER; `place` names it): whatever
+ * depends on when, by whom or against which tables it is evaluated.
+ */
+extern void streamext_view_check_below(Node *node, const char *place);
+/* Whole-row and system column references. */
+extern void streamext_view_check_var(const Var *var, const char *place);
+
+/* Which window function an expression calls, by itself saying nothing of the arguments. */
+extern WindowFunction streamext_view_window_function(const Node *node);
+
+#endif							/* STREAMEXT_VIEW_CHECK_H */

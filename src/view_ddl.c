@@ -1,0 +1,422 @@
+/*-------------------------------------------------------------------------
+ *
+ * view_ddl.c
+ *		CREATE and ALTER VIEW for continuous views.
+ *
+ * A continuous view is an ordinary view with streamext.* in pg_class.reloptions. PostgreSQL would refuse these names, so they
+ * are taken out of a copy of the statement, PostgreSQL does its work, and they are written into pg_class after it:
+ * behind all others, values as given, with the settings that expressions will run under. ALTER VIEW SET of an
+ * ordinary option validates all that is stored, so then ours are taken out of pg_class for the duration.
+ *
+ * Values are checked where they are read, by streamext_view_options, once they are stored.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/defrem.h"
+#include "commands/tablecmds.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "ddl.h"
+#include "view_compile.h"
+#include "worker.h"
+
+#define VIEW_DDL_PREFIX	"streamext."
+
+/* Settings that a view's expressions run under, in the order of pg_class. */
+static const char *const view_ddl_kept_settings[] = {"timezone", "datestyle", "intervalstyle"};
+
+/* ---- options ---- */
+
+static bool
+view_ddl_is_own_option(const DefElem *def)
+{
+	if (def->defnamespace != NULL)
+		return strcmp(def->defnamespace, "streamext") == 0;
+	return strncmp(def->defname, VIEW_DDL_PREFIX, strlen(VIEW_DDL_PREFIX)) == 0;
+}
+
+static DefElem *
+view_ddl_find_option(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+		if (strcmp(lfirst_node(DefElem, cell)->defname, name) == 0)
+			return lfirst(cell);
+	return NULL;
+}
+
+/* Raises for a name that is none of ours. */
+static void
+view_ddl_check_name(const char *name)
+{
+	static const char *const names[] = {"continuous", "retention", "lateness", "step", "max_groups", "timezone", "datestyle",
+	"intervalstyle"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (strcmp(name + strlen(VIEW_DDL_PREFIX), names[i]) == 0)
+			return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized view option \"%s\"", name),
+			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.step and streamext.max_groups.")));
+}
+
+/*
+ * Takes ours out of *options and returns them with their full names; with_values: as they are stored (RESET has none). Values
+ * are checked by streamext_view_options, once they are in the catalogue.
+ */
+static List *
+view_ddl_take_own_options(List **options, bool with_values)
+{
+	List	   *own = NIL;
+	ListCell   *cell;
+
+	foreach(cell, *options)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+		char	   *name;
+		char	   *value;
+
+		if (!view_ddl_is_own_option(def))
+			continue;
+		*options = foreach_delete_current(*options, cell);
+		name = def->defnamespace != NULL ? psprintf(VIEW_DDL_PREFIX "%s", def->defname) : pstrdup(def->defname);
+		view_ddl_check_name(name);
+		if (view_ddl_find_option(own, name) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("view option \"%s\" is given more than once", name)));
+		if (!with_values)
+			value = pstrdup("");
+		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0)
+			value = pstrdup(defGetBoolean(def) ? "true" : "false");
+		else
+			value = pstrdup(defGetString(def));
+		own = lappend(own, makeDefElem(name, (Node *) makeString(value), -1));
+	}
+	return own;
+}
+
+/* What pg_class has of ours. */
+static List *
+view_ddl_stored_options(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	List	   *stored = NIL;
+	bool		isnull;
+	Datum		datum;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	if (!isnull)
+		stored = untransformRelOptions(datum);
+	ReleaseSysCache(tuple);
+	return view_ddl_take_own_options(&stored, true);
+}
+
+/* Replaces ours in pg_class. The caller holds the relation's AccessExclusiveLock. */
+static void
+view_ddl_store_options(Oid relid, List *own)
+{
+	Relation	pg_class = table_open(RelationRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
+	Datum		values[Natts_pg_class] = {0};
+	bool		nulls[Natts_pg_class] = {0};
+	bool		replaces[Natts_pg_class] = {0};
+	int			i = Anum_pg_class_reloptions - 1;
+	List	   *options = NIL;
+	bool		isnull;
+	Datum		datum;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	if (!isnull)
+		options = untransformRelOptions(datum);
+	(void) view_ddl_take_own_options(&options, true);
+	values[i] = transformRelOptions((Datum) 0, list_concat(options, own), NULL, NULL, false, false);
+	nulls[i] = values[i] == (Datum) 0;
+	replaces[i] = true;
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(pg_class), values, nulls, replaces);
+	CatalogTupleUpdate(pg_class, &tuple->t_self, tuple);
+	table_close(pg_class, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/* Adds the session's settings where none are given; raises 22023 for those that are not valid. */
+static List *
+view_ddl_keep_settings(List *own)
+{
+	for (int i = 0; i < lengthof(view_ddl_kept_settings); i++)
+	{
+		const char *setting = view_ddl_kept_settings[i];
+		char	   *name = psprintf(VIEW_DDL_PREFIX "%s", setting);
+		DefElem    *def = view_ddl_find_option(own, name);
+
+		if (def == NULL)
+			own = lappend(own, makeDefElem(name, (Node *) makeString(pstrdup(GetConfigOption(setting, false, false))), -1));
+		else
+			(void) set_config_option(setting, defGetString(def), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, false, ERROR,
+									 false);
+	}
+	return own;
+}
+
+/* ---- CREATE ---- */
+
+/*
+ * Compiles a continuous view as its workers will, so that what they could not do is refused now. Constants of the query may be
+ * evaluated: as the owner, with nothing to gain.
+ */
+static CompiledView *
+view_ddl_compile(Relation rel, Query *query, const ViewOptions *options)
+{
+	CompiledView *compiled;
+	Oid			userid;
+	int			context;
+	int			level;
+
+	GetUserIdAndSecContext(&userid, &context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
+	level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	compiled = streamext_view_compile_query(RelationGetRelid(rel), query, options);
+	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(userid, context);
+	return compiled;
+}
+
+/* The options are stored: checks them and the query, and tells the registry. */
+static void
+view_ddl_check_view(Oid relid)
+{
+	Relation	rel = table_open(relid, NoLock);
+	ViewOptions options = streamext_view_options(relid);
+	Query	   *query = copyObject(get_view_query(rel));
+	CompiledView *compiled;
+
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous view cannot be temporary"),
+				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
+	compiled = view_ddl_compile(rel, query, &options);
+#if PG_VERSION_NUM >= 160000
+	(void) ExecCheckPermissions(query->rtable, query->rteperminfos, true);
+#else
+	(void) ExecCheckRTPerms(query->rtable, true);
+#endif
+	streamext_touch_view(relid, compiled->stream_relid);
+	table_close(rel, NoLock);
+}
+
+/* The view that CREATE OR REPLACE would replace, if it is there. */
+static Oid
+view_ddl_replaced_view(const ViewStmt *stmt)
+{
+	RangeVar   *name;
+
+	if (!stmt->replace)
+		return InvalidOid;
+	name = copyObject(stmt->view);
+	return get_relname_relid(name->relname, RangeVarGetCreationNamespace(name));
+}
+
+/* What the options of CREATE VIEW ask for; raises where they contradict each other or what is there. */
+static bool
+view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
+{
+	DefElem    *option = view_ddl_find_option(own, VIEW_DDL_PREFIX "continuous");
+	bool		continuous = option != NULL && defGetBoolean(option);
+
+	if (option == NULL && streamext_ddl_is_continuous(replaced))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a continuous view", stmt->view->relname),
+				 errhint("Repeat WITH (streamext.continuous) to keep it one, or say WITH (streamext.continuous = false) to make it an ordinary view.")));
+	if (!continuous && list_length(own) > (option != NULL ? 1 : 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("view option \"%s\" is for continuous views",
+						((DefElem *) (linitial(own) == option ? lsecond(own) : linitial(own)))->defname),
+				 errhint("Add streamext.continuous.")));
+	return continuous;
+}
+
+void
+streamext_ddl_create_view(DdlCall *call)
+{
+	ViewStmt   *stmt = (ViewStmt *) streamext_ddl_copy_statement(call);
+	List	   *own = view_ddl_take_own_options(&stmt->options, true);
+	Oid			replaced = view_ddl_replaced_view(stmt);
+	bool		was_continuous = streamext_ddl_is_continuous(replaced);
+	bool		continuous = view_ddl_wants_continuous(stmt, own, replaced);
+	List	   *relids;
+	Oid			relid = InvalidOid;
+	ListCell   *cell;
+
+	if (was_continuous)
+		streamext_touch_view(replaced, streamext_view_stream(replaced));
+	relids = streamext_ddl_run(call);
+	if (!continuous)
+		return;
+	foreach(cell, relids)
+		if (!OidIsValid(relid) && get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
+			relid = lfirst_oid(cell);
+	if (!OidIsValid(relid))
+		elog(ERROR, "the new view \"%s\" was not found", stmt->view->relname);
+	view_ddl_store_options(relid, view_ddl_keep_settings(own));
+	view_ddl_check_view(relid);
+}
+
+/* ---- ALTER ---- */
+
+static bool
+view_ddl_sets_options(const AlterTableStmt *stmt)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
+
+		if (cmd->subtype == AT_SetRelOptions || cmd->subtype == AT_ResetRelOptions)
+			return true;
+	}
+	return false;
+}
+
+static bool
+view_ddl_names_own_option(const AlterTableStmt *stmt)
+{
+	ListCell   *cell;
+	ListCell   *option;
+
+	foreach(cell, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
+
+		if (cmd->subtype == AT_SetRelOptions || cmd->subtype == AT_ResetRelOptions)
+			foreach(option, (List *) cmd->def)
+				if (view_ddl_is_own_option(lfirst(option)))
+					return true;
+	}
+	return false;
+}
+
+/* What ALTER may not do, because the kept state would not be that of the view. */
+static void
+view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
+{
+	static const char *const free_options[] = {"retention", "lateness", "max_groups"};
+
+	for (int i = 0; i < lengthof(free_options); i++)
+		if (strcmp(name + strlen(VIEW_DDL_PREFIX), free_options[i]) == 0)
+			return;
+	if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0)
+	{
+		if (new != NULL && defGetBoolean((DefElem *) new))
+			return;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous view cannot be made an ordinary view by ALTER"),
+				 errhint("Use CREATE OR REPLACE VIEW with streamext.continuous = false.")));
+	}
+	if (old != NULL && new != NULL && strcmp(defGetString((DefElem *) old), defGetString((DefElem *) new)) == 0)
+		return;
+	if (old == NULL && new == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("view option \"%s\" cannot be changed by ALTER", name),
+			 errhint("Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness and streamext.max_groups.")));
+}
+
+/* The stored options after one SET or RESET. */
+static List *
+view_ddl_change_options(List *stored, List *changes, bool reset)
+{
+	ListCell   *cell;
+
+	foreach(cell, changes)
+	{
+		DefElem    *change = lfirst_node(DefElem, cell);
+		DefElem    *old = view_ddl_find_option(stored, change->defname);
+
+		view_ddl_check_change(old, reset ? NULL : change, change->defname);
+		if (old != NULL && reset)
+			stored = list_delete_ptr(stored, old);
+		else if (old != NULL)
+			old->arg = change->arg;
+		else if (!reset)
+			stored = lappend(stored, change);
+	}
+	return stored;
+}
+
+/* ALTER VIEW SET or RESET on a continuous view, which the caller has locked. */
+static void
+view_ddl_alter_continuous(DdlCall *call, Oid relid)
+{
+	AlterTableStmt *stmt = (AlterTableStmt *) streamext_ddl_copy_statement(call);
+	List	   *options = view_ddl_stored_options(relid);
+	ListCell   *cell;
+
+	foreach(cell, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
+		bool		reset = cmd->subtype == AT_ResetRelOptions;
+		List	   *others;
+
+		if (cmd->subtype != AT_SetRelOptions && !reset)
+			continue;
+		others = (List *) cmd->def;
+		options = view_ddl_change_options(options, view_ddl_take_own_options(&others, !reset), reset);
+		cmd->def = (Node *) others;
+	}
+	view_ddl_store_options(relid, NIL);
+	(void) streamext_ddl_run(call);
+	view_ddl_store_options(relid, options);
+	view_ddl_check_view(relid);
+}
+
+bool
+streamext_ddl_alter_view_options(DdlCall *call)
+{
+	AlterTableStmt *stmt = (AlterTableStmt *) call->pstmt->utilityStmt;
+	Oid			relid;
+
+	if (!view_ddl_sets_options(stmt))
+		return false;
+	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+	if (get_rel_relkind(relid) != RELKIND_VIEW ||
+		(!streamext_ddl_is_continuous(relid) && !view_ddl_names_own_option(stmt)))
+		return false;
+	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0, RangeVarCallbackOwnsRelation, NULL);
+	if (!streamext_ddl_is_continuous(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a continuous view", stmt->relation->relname),
+				 errhint("Use CREATE OR REPLACE VIEW with streamext.continuous.")));
+	view_ddl_alter_continuous(call, relid);
+	return true;
+}

@@ -1,0 +1,105 @@
+/*
+ * view_options.c
+ *		The streamext.* options of a view, kept as text in pg_class.reloptions.
+ *
+ * view_ddl.c puts them there past PostgreSQL's own validation; here is the one place that knows their names and types.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "catalog/pg_class.h"
+#include "commands/defrem.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "view_compile.h"
+
+static int64
+view_option_interval(const DefElem *def, bool zero)
+{
+	char	   *text = defGetString((DefElem *) def);
+	Interval   *interval;
+	int64		result;
+
+	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
+													 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	result = streamext_interval_usecs(interval, psprintf("view option \"%s\"", def->defname));
+	if (result < 0 || (result == 0 && !zero))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for view option \"%s\": %s", def->defname, text),
+				 errdetail(zero ? "The interval must not be negative." : "The interval must be positive.")));
+	return result;
+}
+
+static int64
+view_option_integer(const DefElem *def)
+{
+	char	   *text = defGetString((DefElem *) def);
+	char	   *end;
+	int64		result;
+
+	errno = 0;
+	result = strtoll(text, &end, 10);
+	if (errno != 0 || end == text || *end != '\0' || result < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for view option \"%s\": %s", def->defname, text),
+				 errdetail("The value must be an integer that is not negative.")));
+	return result;
+}
+
+static void
+view_option(ViewOptions *options, const DefElem *def)
+{
+	const char *prefix = "streamext.";
+	const char *name = def->defname + strlen(prefix);
+
+	if (strncmp(def->defname, prefix, strlen(prefix)) != 0)
+		return;
+	if (strcmp(name, "continuous") == 0)
+		options->continuous = defGetBoolean((DefElem *) def);
+	else if (strcmp(name, "retention") == 0)
+		options->retention = view_option_interval(def, false);
+	else if (strcmp(name, "lateness") == 0)
+		options->lateness = view_option_interval(def, true);
+	else if (strcmp(name, "step") == 0)
+		options->step = view_option_interval(def, false);
+	else if (strcmp(name, "max_groups") == 0)
+		options->max_groups = view_option_integer(def);
+	else if (strcmp(name, "timezone") == 0)
+		options->timezone = defGetString((DefElem *) def);
+	else if (strcmp(name, "datestyle") == 0)
+		options->datestyle = defGetString((DefElem *) def);
+	else if (strcmp(name, "intervalstyle") == 0)
+		options->intervalstyle = defGetString((DefElem *) def);
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized view option \"%s\"", def->defname),
+				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.step and streamext.max_groups.")));
+}
+
+ViewOptions
+streamext_view_options(Oid relid)
+{
+	ViewOptions options = {0};
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+
+	if (!HeapTupleIsValid(tuple))
+		return options;
+	if (((Form_pg_class) GETSTRUCT(tuple))->relkind == RELKIND_VIEW)
+	{
+		bool		isnull;
+		Datum		reloptions = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+		ListCell   *lc;
+
+		if (!isnull)
+			foreach(lc, untransformRelOptions(reloptions))
+				view_option(&options, lfirst_node(DefElem, lc));
+	}
+	ReleaseSysCache(tuple);
+	return options;
+}

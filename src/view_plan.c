@@ -1,0 +1,450 @@
+/*
+ * view_plan.c
+ *		The planner hook: continuous views' expanded rules become scans of their state.
+ *
+ * When the planner is called the rewriter has put each view's rule into the query as a subquery. The hook walks the whole
+ * tree and, where that subquery is a continuous view's, keeps its output, HAVING (as WHERE), DISTINCT, ORDER BY, LIMIT and
+ * window functions and puts a scan of streamext.view_rows in the place of FROM, WHERE and GROUP BY. All range table entries
+ * stay, the stream's and the view's own: the executor checks their permissions as if nothing had happened.
+ *
+ * SQL functions in FROM would bring their views to light only within the planner, so those that the planner would inline
+ * are inlined here; what their plans depend on is added to the result. As a safety net, planning a scan of a stream below a
+ * continuous view that was not replaced is an error.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/pathnodes.h"
+#include "nodes/plannodes.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/planner.h"
+#include "parser/analyze.h"
+#include "parser/parse_func.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "hooks.h"
+#include "view_compile.h"
+#include "view_scan.h"
+
+typedef struct PlanContext
+{
+	PlannerGlobal *glob;		/* collects what inlined functions depend on; made when needed */
+	ParamListInfo params;
+	List	   *substituted;	/* RangeTblEntry's made here, not to be looked at */
+} PlanContext;
+
+/* Replaces what stands below the aggregation by columns of view_rows. */
+typedef struct PlanMutator
+{
+	const CompiledView *view;
+	Index		varno;			/* of view_rows */
+	int			sublevels;
+} PlanMutator;
+
+static planner_hook_type plan_next_hook = NULL;
+
+/* ---- recognising things ---- */
+
+bool
+streamext_is_view_rows(Oid funcid)
+{
+	HeapTuple	tuple;
+	bool		result = false;
+
+	if (funcid < FirstNormalObjectId)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+		strcmp(NameStr(((Form_pg_proc) GETSTRUCT(tuple))->proname), "view_rows") == 0)
+	{
+		char	   *schema = get_namespace_name(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
+
+		result = schema != NULL && strcmp(schema, "streamext") == 0;
+	}
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+static bool
+plan_is_continuous(Oid relid)
+{
+	return streamext_view_options(relid).continuous;
+}
+
+/* The continuous view whose rule this query is, if the query itself says so (before PostgreSQL 16: by its OLD entry). */
+static Oid
+plan_rule_of(const Query *query)
+{
+#if PG_VERSION_NUM < 160000
+	RangeTblEntry *rte = query->rtable == NIL ? NULL : linitial_node(RangeTblEntry, query->rtable);
+
+	if (rte != NULL && rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW &&
+		rte->eref != NULL && strcmp(rte->eref->aliasname, "old") == 0 && plan_is_continuous(rte->relid))
+		return rte->relid;
+#endif
+	return InvalidOid;
+}
+
+/* The continuous view that this subquery was expanded from, or InvalidOid. */
+static Oid
+plan_view_of(const RangeTblEntry *rte)
+{
+	if (rte->rtekind != RTE_SUBQUERY || rte->subquery == NULL)
+		return InvalidOid;
+#if PG_VERSION_NUM >= 160000
+	if (OidIsValid(rte->relid) && rte->relkind == RELKIND_VIEW && plan_is_continuous(rte->relid))
+		return rte->relid;
+	return InvalidOid;
+#else
+	return plan_rule_of(rte->subquery);
+#endif
+}
+
+/* ---- functions in FROM ---- */
+
+static void
+plan_refuse_view_rows(const RangeTblEntry *rte)
+{
+	ListCell   *lc;
+
+	foreach(lc, rte->functions)
+	{
+		Node	   *expr = lfirst_node(RangeTblFunction, lc)->funcexpr;
+
+		if (expr != NULL && IsA(expr, FuncExpr) && streamext_is_view_rows(((FuncExpr *) expr)->funcid))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("streamext.view_rows cannot be called"),
+					 errhint("Select from the continuous view.")));
+	}
+}
+
+/* True if it is worth asking PostgreSQL whether it would inline the function. */
+static bool
+plan_may_inline(const RangeTblEntry *rte)
+{
+	Node	   *expr;
+	HeapTuple	tuple;
+	bool		result;
+
+	if (list_length(rte->functions) != 1 || rte->funcordinality)
+		return false;
+	expr = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
+	if (expr == NULL || !IsA(expr, FuncExpr) || !((FuncExpr *) expr)->funcretset)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(((FuncExpr *) expr)->funcid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == SQLlanguageId;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* As the planner's preprocessing of function entries does, only earlier. */
+static void
+plan_inline_function(PlanContext *context, Query *query, RangeTblEntry *rte)
+{
+	PlannerInfo *root;
+	Query	   *inlined;
+
+	if (context->glob == NULL)
+	{
+		context->glob = makeNode(PlannerGlobal);
+		context->glob->boundParams = context->params;
+	}
+	root = makeNode(PlannerInfo);
+	root->parse = query;
+	root->glob = context->glob;
+	root->query_level = 1;
+	root->planner_cxt = CurrentMemoryContext;
+	root->wt_param_id = -1;
+
+	rte->functions = (List *) eval_const_expressions(root, (Node *) rte->functions);
+	inlined = inline_set_returning_function(root, rte);
+	if (inlined == NULL)
+		return;
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = inlined;
+	rte->security_barrier = false;
+	rte->functions = NIL;
+	rte->funcordinality = false;
+}
+
+/* ---- substitution ---- */
+
+static Var *
+plan_key_var(const PlanMutator *mutator, int k)
+{
+	const KeySpec *key = &mutator->view->keys[k];
+
+	return makeVar(mutator->varno, k + 1, key->type, key->typmod, key->collation, mutator->sublevels);
+}
+
+/* The group key that the expression is, or -1. Below the top level PostgreSQL accepts only plain columns as such. */
+static int
+plan_find_key(const PlanMutator *mutator, Node *node)
+{
+	const CompiledView *view = mutator->view;
+
+	if (mutator->sublevels == 0)
+	{
+		for (int k = 0; k < view->nkeys; k++)
+			if (equal(node, view->keys[k].expr))
+				return k;
+	}
+	else if (IsA(node, Var) && ((Var *) node)->varlevelsup == mutator->sublevels)
+	{
+		for (int k = 0; k < view->nkeys; k++)
+		{
+			Var		   *key = (Var *) view->keys[k].expr;
+
+			if (IsA(key, Var) && key->varno == ((Var *) node)->varno && key->varattno == ((Var *) node)->varattno)
+				return k;
+		}
+	}
+	return -1;
+}
+
+static Node *
+plan_aggregate_var(const PlanMutator *mutator, Aggref *aggref)
+{
+	const CompiledView *view = mutator->view;
+	Aggref	   *wanted = aggref;
+
+	if (mutator->sublevels > 0)
+	{
+		wanted = copyObject(aggref);
+		IncrementVarSublevelsUp((Node *) wanted, -mutator->sublevels, mutator->sublevels);
+	}
+	for (int a = 0; a < view->naggs; a++)
+		if (equal(wanted, view->aggs[a].aggref))
+			return (Node *) makeVar(mutator->varno, view->nkeys + a + 1, aggref->aggtype, -1,
+									aggref->aggcollid, mutator->sublevels);
+	elog(ERROR, "aggregate not found in the compiled view");
+	return NULL;				/* keep the compiler quiet */
+}
+
+static Node *
+plan_mutate(Node *node, PlanMutator *mutator)
+{
+	int			k;
+
+	if (node == NULL)
+		return NULL;
+	k = plan_find_key(mutator, node);
+	if (k >= 0)
+		return (Node *) plan_key_var(mutator, k);
+	if (IsA(node, Aggref) && ((Aggref *) node)->agglevelsup == mutator->sublevels)
+		return plan_aggregate_var(mutator, (Aggref *) node);
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == mutator->sublevels)
+		elog(ERROR, "a column of the stream is left above the aggregation");
+	if (IsA(node, Query))
+	{
+		Node	   *result;
+
+		mutator->sublevels++;
+		result = (Node *) query_tree_mutator((Query *) node, plan_mutate, mutator, 0);
+		mutator->sublevels--;
+		return result;
+	}
+	return expression_tree_mutator(node, plan_mutate, mutator);
+}
+
+static Oid
+plan_view_rows_function(void)
+{
+	Oid			argtypes[] = {OIDOID};
+
+	return LookupFuncName(list_make2(makeString("streamext"), makeString("view_rows")), 1, argtypes, false);
+}
+
+static void
+plan_add_column(RangeTblEntry *rte, RangeTblFunction *function, const char *name, Oid type, int32 typmod, Oid collation)
+{
+	function->funccolcount++;
+	function->funccolnames = lappend(function->funccolnames, makeString(pstrdup(name)));
+	function->funccoltypes = lappend_oid(function->funccoltypes, type);
+	function->funccoltypmods = lappend_int(function->funccoltypmods, typmod);
+	function->funccolcollations = lappend_oid(function->funccolcollations, collation);
+	rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(name)));
+}
+
+static RangeTblEntry *
+plan_make_entry(const CompiledView *view)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	RangeTblFunction *function = makeNode(RangeTblFunction);
+	Const	   *arg = makeConst(OIDOID, -1, InvalidOid, sizeof(Oid), ObjectIdGetDatum(view->relid), false, true);
+	FuncExpr   *call = makeFuncExpr(plan_view_rows_function(), RECORDOID, list_make1(arg), InvalidOid, InvalidOid,
+									COERCE_EXPLICIT_CALL);
+	char	   *name = get_rel_name(view->relid);
+
+	call->funcretset = true;
+	function->funcexpr = (Node *) call;
+	rte->rtekind = RTE_FUNCTION;
+	rte->functions = list_make1(function);
+	rte->eref = makeAlias(name != NULL ? name : "view", NIL);
+	rte->inFromCl = true;
+	for (int k = 0; k < view->nkeys; k++)
+		plan_add_column(rte, function, view->keys[k].name, view->keys[k].type, view->keys[k].typmod,
+						view->keys[k].collation);
+	for (int a = 0; a < view->naggs; a++)
+	{
+		Aggref	   *aggref = view->aggs[a].aggref;
+		char	   *function_name = get_func_name(aggref->aggfnoid);
+
+		plan_add_column(rte, function, function_name != NULL ? function_name : "agg", aggref->aggtype, -1, aggref->aggcollid);
+	}
+	return rte;
+}
+
+/* Makes the rule's query, in place, read the view's state. */
+static void
+plan_substitute(PlanContext *context, Query *query, Oid viewoid)
+{
+	PlanMutator mutator = {0};
+	RangeTblEntry *rte;
+	RangeTblRef *ref;
+
+	streamext_require_preload();
+	if (query->rowMarks != NIL)
+		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
+
+	mutator.view = streamext_view_compile_query(viewoid, query, NULL);
+	streamext_view_flatten_groups(query);
+	rte = plan_make_entry(mutator.view);
+	context->substituted = lappend(context->substituted, rte);
+	query->rtable = lappend(query->rtable, rte);
+	mutator.varno = list_length(query->rtable);
+
+	query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
+	query->havingQual = plan_mutate(query->havingQual, &mutator);
+
+	ref = makeNode(RangeTblRef);
+	ref->rtindex = mutator.varno;
+	query->jointree = makeFromExpr(list_make1(ref), query->havingQual);
+	query->havingQual = NULL;
+	query->groupClause = NIL;
+	query->groupDistinct = false;
+	query->hasAggs = false;
+	query->hasTargetSRFs = expression_returns_set((Node *) query->targetList);
+}
+
+/* ---- the hook ---- */
+
+static void
+plan_look_at_entry(PlanContext *context, Query *query, RangeTblEntry *rte)
+{
+	Oid			view;
+
+	if (rte->rtekind == RTE_FUNCTION)
+	{
+		if (list_member_ptr(context->substituted, rte))
+			return;
+		plan_refuse_view_rows(rte);
+		if (plan_may_inline(rte))
+			plan_inline_function(context, query, rte);
+	}
+	view = plan_view_of(rte);
+	if (OidIsValid(view))
+		plan_substitute(context, rte->subquery, view);
+}
+
+static bool
+plan_walker(Node *node, PlanContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+		ListCell   *lc;
+
+		foreach(lc, query->rtable)
+			plan_look_at_entry(context, query, lfirst_node(RangeTblEntry, lc));
+		return query_tree_walker(query, plan_walker, context, 0);
+	}
+	return expression_tree_walker(node, plan_walker, context);
+}
+
+static PlannedStmt *
+plan_hook(Query *parse, const char *query_string, int cursorOptions, ParamListInfo boundParams)
+{
+	PlanContext context = {.params = boundParams};
+	PlannedStmt *result;
+
+	if (parse->commandType != CMD_UTILITY)
+		plan_walker((Node *) parse, &context);
+	if (plan_next_hook != NULL)
+		result = plan_next_hook(parse, query_string, cursorOptions, boundParams);
+	else
+		result = standard_planner(parse, query_string, cursorOptions, boundParams);
+	if (context.glob != NULL)
+	{
+		result->invalItems = list_concat(result->invalItems, context.glob->invalItems);
+		result->dependsOnRole |= context.glob->dependsOnRole;
+	}
+	return result;
+}
+
+void
+streamext_plan_install_hook(void)
+{
+	plan_next_hook = planner_hook;
+	planner_hook = plan_hook;
+}
+
+/* ---- safety net ---- */
+
+static bool
+plan_aggregates(const Query *query)
+{
+	return query->hasAggs || query->groupClause != NIL || query->havingQual != NULL;
+}
+
+/* The continuous view that the planner is about to run as a plain query over its stream, or InvalidOid. */
+static Oid
+plan_unsubstituted_view(PlannerInfo *root, Oid stream_relid)
+{
+	if (!plan_aggregates(root->parse))
+		return InvalidOid;
+#if PG_VERSION_NUM >= 160000
+	if (root->parent_root != NULL)
+	{
+		ListCell   *lc;
+
+		foreach(lc, root->parent_root->parse->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+			Oid			view = plan_view_of(rte);
+
+			if (OidIsValid(view) && plan_aggregates(rte->subquery) && streamext_view_stream(view) == stream_relid)
+				return view;
+		}
+	}
+#endif
+	return plan_rule_of(root->parse);
+}
+
+void
+streamext_scan_check_stream(PlannerInfo *root, Oid stream_relid)
+{
+	Oid			view = plan_unsubstituted_view(root, stream_relid);
+
+	if (OidIsValid(view))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("continuous view \"%s\" would be read from the buffer of its stream", get_rel_name(view)),
+				 errdetail("The planner was reached past the planner hook of streamext.")));
+}

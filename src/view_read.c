@@ -1,0 +1,542 @@
+/*
+ * view_read.c
+ *		What a statement reads of continuous views: private copies of their panes, all of one moment.
+ *
+ * The first scan that begins walks the whole plan and copies what every scan in it wants with all their streams' locks
+ * held (registry_lock shared, then the streams' locks in the order of their slots; registry_lock keeps the slots' identity
+ * while the locks are gathered). What is copied hangs on the statement's EState and goes with its memory. A look-up whose
+ * values are known by then copies only the groups with its hash; all other scans of a view share one copy.
+ *
+ * A slot whose definition is not the one that was compiled here counts as empty: no worker has picked the view up yet.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "pgtime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "clock.h"
+#include "shmem.h"
+#include "view_scan.h"
+
+/* Streams of one statement whose locks are held together; PostgreSQL allows 200 at once. */
+#define READ_MAX_STREAMS	128
+
+typedef struct StatementRead
+{
+	struct StatementRead *next;
+	EState	   *estate;
+	MemoryContext cxt;			/* goes with the estate's */
+	MemoryContextCallback gone;
+	TimestampTz now;
+	List	   *views;			/* ViewRead */
+	List	   *scans;			/* ScanRead */
+} StatementRead;
+
+/* Statements of this process that read continuous views now. */
+static StatementRead *read_statements = NULL;
+
+/* ---- what the plan carries ---- */
+
+void
+streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *scan)
+{
+	scan->custom_private = list_make4(list_make1_oid(from->view), from->keys, from->types, from->strategies);
+	scan->custom_exprs = list_concat_copy(from->values, from->bounds);
+}
+
+ViewScanPlan
+streamext_scan_plan_load(const CustomScan *scan)
+{
+	ViewScanPlan plan;
+	int			nvalues;
+
+	plan.view = linitial_oid((List *) linitial(scan->custom_private));
+	plan.keys = lsecond(scan->custom_private);
+	plan.types = lthird(scan->custom_private);
+	plan.strategies = lfourth(scan->custom_private);
+	nvalues = list_length(plan.keys);
+	plan.values = list_truncate(list_copy(scan->custom_exprs), nvalues);
+	plan.bounds = list_copy_tail(scan->custom_exprs, nvalues);
+	return plan;
+}
+
+/* ---- look-up values and bounds ---- */
+
+static bool
+read_is_builtin(Oid function)
+{
+	return function < FirstNormalObjectId;
+}
+
+static bool
+read_unknown_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_Const:
+		case T_RelabelType:
+		case T_List:
+			break;
+		case T_Param:
+			if (((Param *) node)->paramkind != PARAM_EXTERN)
+				return true;
+			break;
+		case T_SQLValueFunction:
+			break;
+		case T_FuncExpr:
+			if (!read_is_builtin(((FuncExpr *) node)->funcid))
+				return true;
+			break;
+		case T_OpExpr:
+			if (!read_is_builtin(get_opcode(((OpExpr *) node)->opno)))
+				return true;
+			break;
+		default:
+			return true;
+	}
+	return expression_tree_walker(node, read_unknown_walker, context);
+}
+
+bool
+streamext_read_is_known(Node *expr)
+{
+	return !read_unknown_walker(expr, NULL);
+}
+
+static Datum
+read_evaluate_known(EState *estate, ExprContext *econtext, Expr *expr, bool *isnull)
+{
+	ExprState  *state = ExecInitExprWithParams(expr, estate->es_param_list_info);
+
+	return ExecEvalExprSwitchContext(state, econtext, isnull);
+}
+
+/* An integer value as one of the key's type; false if it is out of range. Other types are what the key's are. */
+static bool
+read_convert_value(const KeySpec *key, Oid type, Datum *value)
+{
+	int64		n;
+
+	if (type == key->type)
+		return true;
+	switch (type)
+	{
+		case INT2OID:
+			n = DatumGetInt16(*value);
+			break;
+		case INT4OID:
+			n = DatumGetInt32(*value);
+			break;
+		case INT8OID:
+			n = DatumGetInt64(*value);
+			break;
+		default:
+			return true;
+	}
+	switch (key->type)
+	{
+		case INT2OID:
+			*value = Int16GetDatum((int16) n);
+			return n >= PG_INT16_MIN && n <= PG_INT16_MAX;
+		case INT4OID:
+			*value = Int32GetDatum((int32) n);
+			return n >= PG_INT32_MIN && n <= PG_INT32_MAX;
+		case INT8OID:
+			*value = Int64GetDatum(n);
+			return true;
+		default:
+			return true;
+	}
+}
+
+ScanProbe
+streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *nulls)
+{
+	const ViewRead *read = scan->read;
+	ScanProbe	probe = {0};
+	Datum		key_values[STREAMEXT_MAX_KEYS];
+	bool		key_nulls[STREAMEXT_MAX_KEYS];
+	uint32		capacity = 0;
+
+	for (int i = 0; i < list_length(scan->prune.keys); i++)
+	{
+		int			k = list_nth_int(scan->prune.keys, i);
+
+		key_values[k] = values[i];
+		key_nulls[k] = nulls[i];
+		if (nulls[i] || !read_convert_value(&read->view->keys[k], list_nth_oid(scan->prune.types, i), &key_values[k]))
+			probe.none = true;
+	}
+	if (probe.none)
+		return probe;
+	probe.key_size = streamext_key_serialize(read->view, key_values, key_nulls, &probe.key, &capacity);
+	probe.hash = streamext_key_hash(read->matcher, key_values, key_nulls, probe.key, probe.key_size);
+	return probe;
+}
+
+void
+streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound, int64 *min, int64 *max)
+{
+	const Window *window = &view->window;
+	bool		lower = strategy == BTGreaterStrategyNumber || strategy == BTGreaterEqualStrategyNumber ||
+		strategy == BTEqualStrategyNumber;
+	bool		upper = strategy == BTLessStrategyNumber || strategy == BTLessEqualStrategyNumber ||
+		strategy == BTEqualStrategyNumber;
+
+	if (strategy == BTLessStrategyNumber && bound > MIN_TIMESTAMP && !TIMESTAMP_NOT_FINITE(bound))
+		bound--;
+	if (TIMESTAMP_NOT_FINITE(bound) || !IS_VALID_TIMESTAMP(bound))
+		return;
+	if (window->kind == WINDOW_TRUNC)
+	{
+		/* A pane that is a bucket is known by its start; where a sliding predicate cuts buckets, leave it at that. */
+		if (window->sliding)
+			return;
+		if (lower)
+			*min = Max(*min, bound);
+		if (upper)
+			*max = Min(*max, bound);
+		return;
+	}
+	/* A window's rows are no earlier than its start; the first of all windows is said to start later than it does. */
+	if (lower && bound > MIN_TIMESTAMP)
+		*min = Max(*min, streamext_window_pane(window, bound));
+	if (upper)
+	{
+		/* The last window that starts by then is the last that holds this pane, if any does. */
+		int64		last = streamext_window_pane(window, bound);
+		int64		unused;
+		TimestampTz from,
+					to;
+
+		streamext_window_starts(window, last, &from, &to);
+		if (from <= to)
+			streamext_window_pane_range(window, to, &unused, &last);
+		*max = Min(*max, last);
+	}
+}
+
+/* The panes that the sliding predicate lets through at `clock`; a day of it is one of the view's time zone. */
+static void
+read_sliding_range(const CompiledView *view, TimestampTz clock, int64 *first, int64 *last)
+{
+	Window		window = view->window;
+	pg_tz	   *zone;
+	pg_tz	   *session_zone = session_timezone;
+	Interval	interval = {0};
+	TimestampTz volatile lower = 0;
+	TimestampTz volatile now = clock;
+	int64		rest;
+
+	zone = view->sliding_days != 0 ? pg_tzset(view->options.timezone) : NULL;
+	if (zone == NULL)
+	{
+		streamext_window_sliding_range(&window, clock, first, last);
+		return;
+	}
+	rest = clock % window.step;
+	now -= rest < 0 ? rest + window.step : rest;
+	interval.day = view->sliding_days;
+	interval.time = window.length - view->sliding_days * USECS_PER_DAY;
+	PG_TRY();
+	{
+		session_timezone = zone;
+		lower = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(now),
+														IntervalPGetDatum(&interval)));
+	}
+	PG_FINALLY();
+	{
+		session_timezone = session_zone;
+	}
+	PG_END_TRY();
+	window.length = now - lower;
+	if (lower % window.pane != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the sliding window of continuous view \"%s\" begins between two steps", get_rel_name(view->relid)),
+				 errhint("Write its interval in hours, or choose a smaller streamext.step.")));
+	streamext_window_sliding_range(&window, now, first, last);
+}
+
+/* ---- the statement's moment ---- */
+
+static void
+statement_gone(void *arg)
+{
+	StatementRead **link = &read_statements;
+
+	while (*link != NULL && *link != arg)
+		link = &(*link)->next;
+	if (*link != NULL)
+		*link = (*link)->next;
+}
+
+static ViewRead *
+statement_view(StatementRead *statement, Oid viewoid)
+{
+	ViewRead   *read;
+	ListCell   *lc;
+
+	foreach(lc, statement->views)
+	{
+		read = lfirst(lc);
+		if (read->view->relid == viewoid)
+			return read;
+	}
+	read = palloc0(sizeof(ViewRead));
+	read->view = streamext_view_compile(viewoid);
+	streamext_window_prepare(&read->view->window, statement->cxt);
+	read->matcher = streamext_key_matcher(read->view, statement->cxt);
+	read_sliding_range(read->view, statement->now, &read->first, &read->last);
+	if (!read->view->window.sliding)
+	{
+		read->first = PG_INT64_MIN;
+		read->last = PG_INT64_MAX;
+	}
+	read->min = PG_INT64_MAX;
+	read->max = PG_INT64_MIN;
+	statement->views = lappend(statement->views, read);
+	return read;
+}
+
+/* What is known of a scan's look-up and bounds before anything runs. */
+static void
+statement_evaluate(StatementRead *statement, ScanRead *scan)
+{
+	ExprContext *econtext = CreateExprContext(statement->estate);
+	Datum		values[STREAMEXT_MAX_KEYS];
+	bool		nulls[STREAMEXT_MAX_KEYS];
+	int			n = 0;
+	ListCell   *lc,
+			   *lc2;
+
+	scan->by_hash = scan->prune.keys != NIL;
+	foreach(lc, scan->prune.values)
+		scan->by_hash = scan->by_hash && streamext_read_is_known(lfirst(lc));
+	if (scan->by_hash)
+	{
+		foreach(lc, scan->prune.values)
+		{
+			values[n] = read_evaluate_known(statement->estate, econtext, lfirst(lc), &nulls[n]);
+			n++;
+		}
+		scan->probe = streamext_read_probe(scan, values, nulls);
+	}
+	forboth(lc, scan->prune.strategies, lc2, scan->prune.bounds)
+	{
+		bool		isnull;
+		Datum		value;
+
+		if (!streamext_read_is_known(lfirst(lc2)))
+			continue;
+		value = read_evaluate_known(statement->estate, econtext, lfirst(lc2), &isnull);
+		if (!isnull)
+			streamext_read_narrow(scan->read->view, lfirst_int(lc), DatumGetTimestampTz(value), &scan->min, &scan->max);
+	}
+	FreeExprContext(econtext, true);
+}
+
+static void
+statement_add_scan(StatementRead *statement, const CustomScan *plan)
+{
+	ScanRead   *scan = palloc0(sizeof(ScanRead));
+
+	scan->plan = plan;
+	scan->prune = streamext_scan_plan_load(plan);
+	scan->read = statement_view(statement, scan->prune.view);
+	scan->min = scan->read->first;
+	scan->max = scan->read->last;
+	statement_evaluate(statement, scan);
+	if (!scan->by_hash)
+	{
+		scan->read->whole = true;
+		scan->read->min = Min(scan->read->min, scan->min);
+		scan->read->max = Max(scan->read->max, scan->max);
+	}
+	statement->scans = lappend(statement->scans, scan);
+}
+
+static void statement_walk_plans(StatementRead *statement, const List *plans);
+
+static void
+statement_walk(StatementRead *statement, const Plan *plan)
+{
+	if (plan == NULL)
+		return;
+	check_stack_depth();
+	switch (nodeTag(plan))
+	{
+		case T_CustomScan:
+			if (((const CustomScan *) plan)->methods == &streamext_scan_methods)
+				statement_add_scan(statement, (const CustomScan *) plan);
+			statement_walk_plans(statement, ((const CustomScan *) plan)->custom_plans);
+			break;
+		case T_SubqueryScan:
+			statement_walk(statement, ((const SubqueryScan *) plan)->subplan);
+			break;
+		case T_Append:
+			statement_walk_plans(statement, ((const Append *) plan)->appendplans);
+			break;
+		case T_MergeAppend:
+			statement_walk_plans(statement, ((const MergeAppend *) plan)->mergeplans);
+			break;
+		default:
+			break;
+	}
+	statement_walk(statement, plan->lefttree);
+	statement_walk(statement, plan->righttree);
+}
+
+static void
+statement_walk_plans(StatementRead *statement, const List *plans)
+{
+	ListCell   *lc;
+
+	foreach(lc, plans)
+		statement_walk(statement, lfirst(lc));
+}
+
+/* Notes the streams whose views are wanted; registry_lock is held. */
+static int
+statement_find_streams(StatementRead *statement, bool *wanted)
+{
+	int			n = 0;
+
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *slot = &streamext_shared->views[i];
+		ListCell   *lc;
+
+		if (!slot->in_use || slot->dboid != MyDatabaseId)
+			continue;
+		foreach(lc, statement->views)
+		{
+			if (((ViewRead *) lfirst(lc))->view->relid != slot->viewoid || wanted[slot->stream])
+				continue;
+			wanted[slot->stream] = true;
+			n++;
+		}
+	}
+	return n;
+}
+
+/* Copies what the scans want of one slot; its stream's lock is held. */
+static void
+statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
+{
+	ListCell   *lc;
+
+	foreach(lc, statement->views)
+	{
+		ViewRead   *read = lfirst(lc);
+
+		if (read->view->relid == slot->viewoid && read->whole && slot->definition == read->view->definition &&
+			read->min <= read->max && read->ncopies < STREAMEXT_MAX_SHARDS)
+			read->copies[read->ncopies++] = streamext_state_copy(&slot->state, read->min, read->max, statement->cxt);
+	}
+	foreach(lc, statement->scans)
+	{
+		ScanRead   *scan = lfirst(lc);
+
+		if (scan->read->view->relid == slot->viewoid && scan->by_hash && !scan->probe.none &&
+			slot->definition == scan->read->view->definition && scan->min <= scan->max &&
+			scan->ncopies < STREAMEXT_MAX_SHARDS)
+			scan->own[scan->ncopies++] = streamext_state_copy_hash(&slot->state, scan->min, scan->max,
+																   scan->probe.hash, statement->cxt);
+	}
+}
+
+/* All copies of the statement, at one moment. */
+static void
+statement_copy(StatementRead *statement)
+{
+	bool	   *wanted = palloc0(sizeof(bool) * streamext_shared->nstreams);
+	int			n;
+	ListCell   *lc;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	n = statement_find_streams(statement, wanted);
+	if (n > READ_MAX_STREAMS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a statement can read the continuous views of at most %d streams", READ_MAX_STREAMS)));
+	for (int s = 0; s < streamext_shared->nstreams; s++)
+		if (wanted[s])
+			streamext_stream_lock_shared(&streamext_shared->streams[s]);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *slot = &streamext_shared->views[i];
+
+		if (slot->in_use && slot->dboid == MyDatabaseId && wanted[slot->stream])
+			statement_copy_slot(statement, slot);
+	}
+	for (int s = streamext_shared->nstreams - 1; s >= 0; s--)
+		if (wanted[s])
+			LWLockRelease(streamext_shared->streams[s].lock);
+	LWLockRelease(streamext_shared->registry_lock);
+
+	foreach(lc, statement->scans)
+	{
+		ScanRead   *scan = lfirst(lc);
+
+		scan->copies = scan->by_hash ? scan->own : scan->read->copies;
+		if (!scan->by_hash)
+			scan->ncopies = scan->read->ncopies;
+	}
+	pfree(wanted);
+}
+
+/* The statement that runs in this EState; its copies are made when the first scan of it begins. */
+static StatementRead *
+statement_of(EState *estate)
+{
+	StatementRead *statement;
+	MemoryContext cxt,
+				old;
+
+	for (statement = read_statements; statement != NULL; statement = statement->next)
+		if (statement->estate == estate)
+			return statement;
+
+	cxt = AllocSetContextCreate(estate->es_query_cxt, "streamext continuous views", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	statement = palloc0(sizeof(StatementRead));
+	statement->estate = estate;
+	statement->cxt = cxt;
+	statement->now = streamext_clock_statement();
+	statement_walk(statement, estate->es_plannedstmt->planTree);
+	statement_walk_plans(statement, estate->es_plannedstmt->subplans);
+	statement_copy(statement);
+
+	statement->gone.func = statement_gone;
+	statement->gone.arg = statement;
+	MemoryContextRegisterResetCallback(cxt, &statement->gone);
+	statement->next = read_statements;
+	read_statements = statement;
+	MemoryContextSwitchTo(old);
+	return statement;
+}
+
+ScanRead *
+streamext_read_begin(EState *estate, const CustomScan *plan)
+{
+	StatementRead *statement = statement_of(estate);
+	ListCell   *lc;
+
+	foreach(lc, statement->scans)
+		if (((ScanRead *) lfirst(lc))->plan == plan)
+			return lfirst(lc);
+	elog(ERROR, "scan of a continuous view is not part of its statement");
+	return NULL;				/* keep the compiler quiet */
+}

@@ -1,0 +1,615 @@
+/*
+ * view_rows.c
+ *		From copied panes to groups and windows.
+ *
+ * Rows are made in one of two ways. If each group of a pane is a row of its own, straight from the copy. Otherwise groups
+ * are gathered over panes and shards into slices, ascending by pane, and each group's slices are combined into windows;
+ * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it. What
+ * was gathered stays over rescans.
+ *
+ * Panes that are left out make windows incomplete, but only such as the quals drop: they all stay as filters.
+ */
+#include "postgres.h"
+
+#include "common/int.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "view_scan.h"
+
+/* What one group's row in one pane and shard holds. */
+typedef struct Slice
+{
+	int64		pane;
+	const GroupEntry *entry;
+	const StateCopy *copy;
+} Slice;
+
+typedef struct ScanGroup
+{
+	uint32		hash;
+	int			nslices;
+	Slice	   *slices;			/* ascending by pane */
+	const GroupEntry *entry;	/* one that holds the key */
+} ScanGroup;
+
+/* Slices of the hopping window at hand: [head, middle) with what follows combined, [middle, tail) combined as it came. */
+typedef struct ScanQueue
+{
+	int			head,
+				middle,
+				tail;
+	AggPartial ***suffixes;		/* by slice from 0: of each aggregate, slice to middle - 1 combined */
+	AggPartial **back;			/* of each aggregate, [middle, tail) combined */
+} ScanQueue;
+
+typedef enum RowSource
+{
+	ROW_EMPTY,					/* nothing was ever counted: empty partials */
+	ROW_SLICES,
+	ROW_QUEUE
+} RowSource;
+
+struct RowReader
+{
+	ScanRead   *scan;
+	const CompiledView *view;
+	AggReader **readers;		/* by aggregate; NULL: not wanted */
+
+	/* since the last start */
+	bool		done;
+	bool		any;			/* a row was made */
+	int64		min,
+				max;
+	const ScanProbe *probe;		/* or NULL: all groups */
+
+	/* straight from the copy */
+	bool		direct;
+	int			copy,
+				pane,
+				group;			/* of the pane; of all that were gathered */
+
+	/* by groups */
+	MemoryContext table_cxt;
+	bool		gathered;
+	int			ngroups;
+	ScanGroup  *groups;
+	int		   *index;			/* group + 1 by hash; 0: free */
+	uint32		index_mask;
+	MemoryContext group_cxt;	/* reset for each group */
+	bool		in_group;
+	ScanGroup  *current;
+	int			next_slice;
+	TimestampTz next_start;
+	bool		starts_ended;
+	ScanQueue	queue;
+
+	/* the row at hand */
+	RowSource	source;
+	const GroupEntry *key_entry;
+	TimestampTz start;
+	Slice		single;
+	const Slice *slices;
+	int			nslices;
+};
+
+RowReader *
+streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt)
+{
+	RowReader  *rows = MemoryContextAllocZero(cxt, sizeof(RowReader));
+
+	rows->scan = scan;
+	rows->view = scan->read->view;
+	rows->readers = readers;
+	rows->table_cxt = AllocSetContextCreate(cxt, "streamext groups", ALLOCSET_DEFAULT_SIZES);
+	rows->group_cxt = AllocSetContextCreate(cxt, "streamext group", ALLOCSET_DEFAULT_SIZES);
+	return rows;
+}
+
+void
+streamext_rows_end(RowReader *rows)
+{
+	MemoryContextDelete(rows->table_cxt);
+	MemoryContextDelete(rows->group_cxt);
+	rows->table_cxt = rows->group_cxt = NULL;
+}
+
+/* ---- gathering groups ---- */
+
+typedef struct GatherPane
+{
+	const PaneCopy *pane;
+	const StateCopy *copy;
+	int			shard;
+} GatherPane;
+
+static int
+gather_compare(const void *a, const void *b)
+{
+	const GatherPane *x = a;
+	const GatherPane *y = b;
+
+	if (x->pane->id != y->pane->id)
+		return x->pane->id < y->pane->id ? -1 : 1;
+	return x->shard < y->shard ? -1 : x->shard > y->shard;
+}
+
+/* All panes of all shards, ascending. */
+static GatherPane *
+gather_panes(const ScanRead *read, int *npanes, Size *nentries)
+{
+	GatherPane *panes;
+	int			n = 0;
+
+	*npanes = 0;
+	*nentries = 0;
+	for (int c = 0; c < read->ncopies; c++)
+		*npanes += read->copies[c]->npanes;
+	panes = palloc(sizeof(GatherPane) * Max(*npanes, 1));
+	for (int c = 0; c < read->ncopies; c++)
+		for (int p = 0; p < read->copies[c]->npanes; p++)
+		{
+			panes[n].pane = &read->copies[c]->panes[p];
+			panes[n].copy = read->copies[c];
+			panes[n++].shard = c;
+			*nentries += read->copies[c]->panes[p].ngroups;
+		}
+	qsort(panes, n, sizeof(GatherPane), gather_compare);
+	return panes;
+}
+
+static const char *
+gather_key(const RowReader *rows, const GroupEntry *entry)
+{
+	return STREAMEXT_ENTRY_KEY(entry, rows->view->state_size);
+}
+
+static void
+gather_index(RowReader *rows, uint32 size)
+{
+	if (rows->index != NULL)
+		pfree(rows->index);
+	rows->index = MemoryContextAllocExtended(rows->table_cxt, sizeof(int) * (Size) size,
+											  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	rows->index_mask = size - 1;
+	for (int g = 0; g < rows->ngroups; g++)
+	{
+		uint32		at = rows->groups[g].hash & rows->index_mask;
+
+		while (rows->index[at] != 0)
+			at = (at + 1) & rows->index_mask;
+		rows->index[at] = g + 1;
+	}
+}
+
+/* The number of the group with this key, or -1; *at is where it stands or would stand in the index. */
+static int
+gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size, uint32 *at)
+{
+	for (*at = hash & rows->index_mask; rows->index[*at] != 0; *at = (*at + 1) & rows->index_mask)
+	{
+		const ScanGroup *group = &rows->groups[rows->index[*at] - 1];
+
+		if (group->hash == hash &&
+			streamext_key_equal(rows->scan->read->matcher, gather_key(rows, group->entry), group->entry->key_size,
+								key, key_size))
+			return rows->index[*at] - 1;
+	}
+	return -1;
+}
+
+static int
+gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
+{
+	uint32		at;
+	int			g = gather_find(rows, entry->hash, gather_key(rows, entry), entry->key_size, &at);
+	ScanGroup  *group;
+
+	if (g >= 0)
+	{
+		rows->groups[g].nslices++;
+		return g;
+	}
+	if ((Size) rows->ngroups == *capacity)
+	{
+		*capacity *= 2;
+		rows->groups = repalloc_huge(rows->groups, sizeof(ScanGroup) * *capacity);
+	}
+	g = rows->ngroups++;
+	group = &rows->groups[g];
+	group->hash = entry->hash;
+	group->entry = entry;
+	group->nslices = 1;
+	group->slices = NULL;
+	if ((uint64) rows->ngroups * 4 > ((uint64) rows->index_mask + 1) * 3)
+		gather_index(rows, (rows->index_mask + 1) * 2);
+	else
+		rows->index[at] = g + 1;
+	return g;
+}
+
+/* Builds groups, each with its slices in order, of all that was copied. */
+static void
+gather_groups(RowReader *rows)
+{
+	MemoryContext old = MemoryContextSwitchTo(rows->table_cxt);
+	int			npanes;
+	Size		nentries;
+	GatherPane *panes = gather_panes(rows->scan, &npanes, &nentries);
+	Size		capacity = 64;
+	int		   *group_of;
+	Slice	   *slices;
+	Size		n = 0;
+
+	if (nentries > (Size) INT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("continuous view \"%s\" has too many groups to be read at once", get_rel_name(rows->view->relid))));
+	group_of = MemoryContextAllocHuge(rows->table_cxt, sizeof(int) * Max(nentries, 1));
+	slices = MemoryContextAllocHuge(rows->table_cxt, sizeof(Slice) * Max(nentries, 1));
+	rows->groups = palloc(sizeof(ScanGroup) * capacity);
+	gather_index(rows, 128);
+
+	for (int p = 0; p < npanes; p++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < panes[p].pane->ngroups; i++)
+			group_of[n++] = gather_group(rows, panes[p].pane->groups[i], &capacity);
+	}
+	n = 0;
+	for (int g = 0; g < rows->ngroups; g++)
+	{
+		rows->groups[g].slices = slices + n;
+		n += rows->groups[g].nslices;
+		rows->groups[g].nslices = 0;
+	}
+	n = 0;
+	for (int p = 0; p < npanes; p++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < panes[p].pane->ngroups; i++)
+		{
+			ScanGroup  *group = &rows->groups[group_of[n++]];
+			Slice	   *slice = &group->slices[group->nslices++];
+
+			slice->pane = panes[p].pane->id;
+			slice->entry = panes[p].pane->groups[i];
+			slice->copy = panes[p].copy;
+		}
+	}
+	pfree(group_of);
+	pfree(panes);
+	rows->gathered = true;
+	MemoryContextSwitchTo(old);
+}
+
+/* ---- hopping windows: two stacks ---- */
+
+static AggPartial *
+slice_load(const RowReader *rows, int a, const Slice *slice)
+{
+	return streamext_partial_load(rows->readers[a], slice->entry, slice->copy);
+}
+
+static void
+queue_clear(ScanQueue *queue, int at)
+{
+	queue->head = queue->middle = queue->tail = at;
+}
+
+/* Appends slice number queue->tail; in group_cxt. */
+static void
+queue_push(RowReader *rows, ScanQueue *queue)
+{
+	const Slice *slice = &rows->current->slices[queue->tail];
+
+	for (int a = 0; a < rows->view->naggs; a++)
+	{
+		if (rows->readers[a] == NULL)
+			continue;
+		if (queue->tail == queue->middle)
+			queue->back[a] = streamext_partial_copy(rows->readers[a], slice_load(rows, a, slice));
+		else
+			streamext_partial_combine(rows->readers[a], queue->back[a], slice_load(rows, a, slice));
+	}
+	queue->tail++;
+}
+
+/* Makes the front of what is in the back: each slice combined with all after it. */
+static void
+queue_flip(RowReader *rows, ScanQueue *queue)
+{
+	int			naggs = rows->view->naggs;
+
+	for (int i = queue->tail - 1; i >= queue->head; i--)
+	{
+		queue->suffixes[i] = palloc(sizeof(AggPartial *) * Max(naggs, 1));
+		for (int a = 0; a < naggs; a++)
+		{
+			AggPartial *partial;
+
+			if (rows->readers[a] == NULL)
+				continue;
+			partial = streamext_partial_copy(rows->readers[a], slice_load(rows, a, &rows->current->slices[i]));
+			if (i < queue->tail - 1)
+				streamext_partial_combine(rows->readers[a], partial, queue->suffixes[i + 1][a]);
+			queue->suffixes[i][a] = partial;
+		}
+	}
+	queue->middle = queue->tail;
+}
+
+static void
+queue_evict(RowReader *rows, ScanQueue *queue)
+{
+	if (queue->head == queue->middle)
+	{
+		if (queue->tail - queue->head == 1)
+		{
+			queue_clear(queue, queue->tail);
+			return;
+		}
+		queue_flip(rows, queue);
+	}
+	queue->head++;
+}
+
+/* A partial of the whole window that may be changed; in the current memory context. */
+static AggPartial *
+queue_partial(const RowReader *rows, int a)
+{
+	const ScanQueue *queue = &rows->queue;
+	AggReader  *reader = rows->readers[a];
+	AggPartial *partial;
+
+	if (queue->head == queue->middle)
+		return streamext_partial_copy(reader, queue->back[a]);
+	partial = streamext_partial_copy(reader, queue->suffixes[queue->head][a]);
+	if (queue->tail > queue->middle)
+		streamext_partial_combine(reader, partial, queue->back[a]);
+	return partial;
+}
+
+/*
+ * The next window of the group that holds a slice: its slices are in the queue and its start in rows->start. next_start
+ * is the earliest start that may come; starts_ended stands for one beyond the range of int64.
+ */
+static bool
+hop_next_window(RowReader *rows)
+{
+	const Window *window = &rows->view->window;
+	const ScanGroup *group = rows->current;
+	ScanQueue  *queue = &rows->queue;
+
+	while (!rows->starts_ended)
+	{
+		int64		first,
+					last;
+
+		if (queue->head == queue->tail)
+		{
+			TimestampTz from = 1,
+						to = 0;
+
+			for (; queue->tail < group->nslices; queue_clear(queue, queue->tail + 1))
+			{
+				streamext_window_starts(window, group->slices[queue->tail].pane, &from, &to);
+				if (from <= to && to >= rows->next_start)
+					break;
+			}
+			if (queue->tail == group->nslices)
+				return false;
+			rows->next_start = Max(rows->next_start, from);
+		}
+		rows->start = rows->next_start;
+		streamext_window_pane_range(window, rows->start, &first, &last);
+		while (queue->head < queue->tail && group->slices[queue->head].pane < first)
+			queue_evict(rows, queue);
+		while (queue->tail < group->nslices && group->slices[queue->tail].pane <= last)
+		{
+			if (group->slices[queue->tail].pane < first)
+				queue_clear(queue, queue->tail + 1);
+			else
+				queue_push(rows, queue);
+		}
+		if (queue->head == queue->tail)
+			continue;
+		rows->starts_ended = pg_add_s64_overflow(rows->start, window->slide, &rows->next_start);
+		return true;
+	}
+	return false;
+}
+
+/* ---- rows ---- */
+
+/* The next window of the group at hand; false: the group is done. */
+static bool
+group_next_window(RowReader *rows)
+{
+	const Window *window = &rows->view->window;
+	const ScanGroup *group = rows->current;
+	int			from = rows->next_slice;
+	int			to = group->nslices;
+	TimestampTz last;
+
+	rows->key_entry = group->entry;
+	if (window->kind == WINDOW_HOP)
+	{
+		MemoryContext old = MemoryContextSwitchTo(rows->group_cxt);
+		bool		found = hop_next_window(rows);
+
+		MemoryContextSwitchTo(old);
+		rows->source = ROW_QUEUE;
+		return found;
+	}
+	if (from >= to)
+		return false;
+	if (window->kind != WINDOW_NONE)
+	{
+		int64		pane_last = group->slices[from].pane;
+		int64		pane_first;
+
+		streamext_window_starts(window, group->slices[from].pane, &rows->start, &last);
+		streamext_window_pane_range(window, rows->start, &pane_first, &pane_last);
+		for (to = from + 1; to < group->nslices && group->slices[to].pane <= pane_last; to++)
+			;
+	}
+	rows->source = ROW_SLICES;
+	rows->slices = group->slices + from;
+	rows->nslices = to - from;
+	rows->next_slice = to;
+	return true;
+}
+
+static void
+group_start(RowReader *rows, ScanGroup *group)
+{
+	MemoryContextReset(rows->group_cxt);
+	rows->current = group;
+	rows->next_slice = 0;
+	rows->next_start = PG_INT64_MIN;
+	rows->starts_ended = false;
+	rows->in_group = true;
+	queue_clear(&rows->queue, 0);
+	if (rows->view->window.kind == WINDOW_HOP)
+	{
+		rows->queue.suffixes = MemoryContextAllocHuge(rows->group_cxt, sizeof(AggPartial **) * group->nslices);
+		rows->queue.back = MemoryContextAlloc(rows->group_cxt, sizeof(AggPartial *) * Max(rows->view->naggs, 1));
+	}
+}
+
+static bool
+gathered_next_row(RowReader *rows)
+{
+	uint32		at;
+	int			g;
+
+	if (!rows->gathered)
+		gather_groups(rows);
+	for (;;)
+	{
+		if (rows->in_group && group_next_window(rows))
+			return true;
+		CHECK_FOR_INTERRUPTS();
+		rows->in_group = false;
+		if (rows->probe != NULL)
+		{
+			if (rows->group++ > 0)
+				return false;
+			g = gather_find(rows, rows->probe->hash, rows->probe->key, rows->probe->key_size, &at);
+			if (g < 0)
+				return false;
+		}
+		else
+		{
+			if (rows->group >= rows->ngroups)
+				return false;
+			g = rows->group++;
+		}
+		group_start(rows, &rows->groups[g]);
+	}
+}
+
+/* Each group of a pane is a row. */
+static bool
+direct_next_row(RowReader *rows)
+{
+	const ScanRead *read = rows->scan;
+	TimestampTz last;
+
+	for (; rows->copy < read->ncopies; rows->copy++, rows->pane = 0)
+	{
+		const StateCopy *copy = read->copies[rows->copy];
+
+		for (; rows->pane < copy->npanes; rows->pane++, rows->group = 0)
+		{
+			const PaneCopy *pane = &copy->panes[rows->pane];
+
+			if (pane->id < rows->min || pane->id > rows->max || rows->group >= pane->ngroups)
+				continue;
+			if (rows->group == 0)
+				CHECK_FOR_INTERRUPTS();
+			rows->single.pane = pane->id;
+			rows->single.entry = pane->groups[rows->group++];
+			rows->single.copy = copy;
+			rows->key_entry = rows->single.entry;
+			rows->source = ROW_SLICES;
+			rows->slices = &rows->single;
+			rows->nslices = 1;
+			if (rows->view->window.kind != WINDOW_NONE)
+				streamext_window_starts(&rows->view->window, pane->id, &rows->start, &last);
+			return true;
+		}
+	}
+	return false;
+}
+
+void
+streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *probe)
+{
+	const Window *window = &rows->view->window;
+
+	rows->any = rows->done = rows->in_group = false;
+	rows->copy = rows->pane = rows->group = 0;
+	rows->min = min;
+	rows->max = max;
+	rows->probe = probe;
+	rows->done = (probe != NULL && probe->none) || (rows->scan->by_hash && rows->scan->probe.none);
+	rows->direct = probe == NULL && rows->scan->ncopies <= 1 && !window->sliding && window->kind != WINDOW_HOP;
+}
+
+bool
+streamext_rows_next(RowReader *rows)
+{
+	if (rows->done)
+		return false;
+	if (rows->direct ? direct_next_row(rows) : gathered_next_row(rows))
+	{
+		rows->any = true;
+		return true;
+	}
+	rows->done = true;
+	if (rows->view->has_group_by || rows->any)
+		return false;
+	rows->source = ROW_EMPTY;
+	rows->any = true;
+	return true;
+}
+
+AggPartial *
+streamext_rows_partial(const RowReader *rows, int a)
+{
+	AggReader  *reader = rows->readers[a];
+	AggPartial *partial;
+
+	switch (rows->source)
+	{
+		case ROW_EMPTY:
+			return streamext_partial_empty(reader);
+		case ROW_QUEUE:
+			return queue_partial(rows, a);
+		case ROW_SLICES:
+			break;
+	}
+	partial = slice_load(rows, a, &rows->slices[0]);
+	/* A native one is not changed by its final function; others may be, and a rescan will want them as they are. */
+	if (rows->nslices == 1 && rows->view->aggs[a].mode == AGG_NATIVE)
+		return partial;
+	partial = streamext_partial_copy(reader, partial);
+	for (int i = 1; i < rows->nslices; i++)
+		streamext_partial_combine(reader, partial, slice_load(rows, a, &rows->slices[i]));
+	return partial;
+}
+
+const GroupEntry *
+streamext_rows_entry(const RowReader *rows)
+{
+	return rows->source == ROW_EMPTY ? NULL : rows->key_entry;
+}
+
+TimestampTz
+streamext_rows_window(const RowReader *rows)
+{
+	return rows->start;
+}

@@ -1,0 +1,492 @@
+/*
+ * view_scan.c
+ *		The executor node of a continuous view's scan: values from partial aggregates, filters, EXPLAIN.
+ *
+ * Only columns that the plan refers to are computed, and quals that need no aggregate are tried before aggregates are.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "access/sysattr.h"
+#include "catalog/pg_proc.h"
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/ruleutils.h"
+#include "utils/timestamp.h"
+
+#include "hooks.h"
+#include "view_scan.h"
+
+typedef struct ViewScanState
+{
+	CustomScanState css;
+	ViewScanPlan prune;
+	CompiledView *view;
+	ScanRead   *read;			/* NULL in plain EXPLAIN */
+	RowReader  *rows;
+
+	List	   *values;			/* ExprStates, if the look-up's values are known only while the statement runs */
+	List	   *bounds;			/* the same, NULL in the place of bounds known before */
+	bool		started;		/* since the last rescan */
+	MemoryContext probe_cxt;
+	ScanProbe	probe;
+
+	bool	   *needed;			/* by column */
+	AggReader **readers;		/* by aggregate; NULL: not needed */
+	bool		need_keys;		/* any but the window key */
+	ExprState  *key_qual;		/* quals that need no aggregate, or NULL */
+	Datum	   *key_values;
+	bool	   *key_nulls;
+} ViewScanState;
+
+static Node *scan_create_state(CustomScan *scan);
+static void scan_begin(CustomScanState *node, EState *estate, int eflags);
+static TupleTableSlot *scan_exec(CustomScanState *node);
+static void scan_end(CustomScanState *node);
+static void scan_rescan(CustomScanState *node);
+static void scan_explain(CustomScanState *node, List *ancestors, ExplainState *es);
+
+const CustomScanMethods streamext_scan_methods = {
+	.CustomName = "ContinuousView",
+	.CreateCustomScanState = scan_create_state
+};
+
+static const CustomExecMethods scan_exec_methods = {
+	.CustomName = "ContinuousView",
+	.BeginCustomScan = scan_begin,
+	.ExecCustomScan = scan_exec,
+	.EndCustomScan = scan_end,
+	.ReScanCustomScan = scan_rescan,
+	.ExplainCustomScan = scan_explain
+};
+
+PG_FUNCTION_INFO_V1(streamext_view_rows);
+
+/* ---- begin, rescan, end ---- */
+
+static Node *
+scan_create_state(CustomScan *scan)
+{
+	ViewScanState *state = palloc0(sizeof(ViewScanState));
+
+	NodeSetTag(state, T_CustomScanState);
+	state->css.methods = &scan_exec_methods;
+	return (Node *) state;
+}
+
+/* As the executor does for aggregates that it runs itself. */
+static void
+scan_check_aggregates(const CompiledView *view)
+{
+	for (int a = 0; a < view->naggs; a++)
+	{
+		Oid			function = view->aggs[a].aggref->aggfnoid;
+		AclResult	result;
+
+#if PG_VERSION_NUM >= 160000
+		result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
+#else
+		result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+#endif
+		if (result != ACLCHECK_OK)
+			aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(function));
+	}
+}
+
+static Bitmapset *
+scan_columns_of(Node *node)
+{
+	Bitmapset  *columns = NULL;
+
+	pull_varattnos(node, INDEX_VAR, &columns);
+	return columns;
+}
+
+/*
+ * Which columns are wanted, and which quals can be tried before aggregates are computed. Quals come ordered by security
+ * level and cost: after one that waits only such are tried that tell nothing of what they see.
+ */
+static void
+scan_find_columns(ViewScanState *state, const Plan *plan)
+{
+	const CompiledView *view = state->view;
+	Bitmapset  *columns = bms_union(scan_columns_of((Node *) plan->targetlist), scan_columns_of((Node *) plan->qual));
+	List	   *early = NIL;
+	bool		waiting = false;
+	ListCell   *lc;
+
+	state->needed = palloc0(sizeof(bool) * Max(view->nkeys + view->naggs, 1));
+	for (int c = 0; c < view->nkeys + view->naggs; c++)
+	{
+		state->needed[c] = bms_is_member(c + 1 - FirstLowInvalidHeapAttributeNumber, columns);
+		if (state->needed[c] && c < view->nkeys && !view->keys[c].is_window)
+			state->need_keys = true;
+	}
+
+	foreach(lc, plan->qual)
+	{
+		Node	   *qual = lfirst(lc);
+		Bitmapset  *used = scan_columns_of(qual);
+		int			highest = bms_is_empty(used) ? 0 : bms_prev_member(used, -1) + FirstLowInvalidHeapAttributeNumber;
+
+		if (highest < 1 || highest > view->nkeys || contain_subplans(qual) || contain_volatile_functions(qual) ||
+			(waiting && contain_leaked_vars(qual)))
+			waiting = true;
+		else
+			early = lappend(early, qual);
+	}
+	/* Without aggregates to be spared they would only be tried twice. */
+	if (early != NIL && view->naggs > 0)
+		state->key_qual = ExecInitQual(early, &state->css.ss.ps);
+}
+
+/* Expressions that are known only while the statement runs; NULL in the place of the others. */
+static List *
+scan_init_unknown(ViewScanState *state, List *exprs, bool all)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, exprs)
+		result = lappend(result, !all && streamext_read_is_known(lfirst(lc)) ? NULL :
+						 ExecInitExpr(lfirst(lc), &state->css.ss.ps));
+	return result;
+}
+
+static void
+scan_begin(CustomScanState *node, EState *estate, int eflags)
+{
+	ViewScanState *state = (ViewScanState *) node;
+	const CustomScan *plan = (const CustomScan *) node->ss.ps.plan;
+	CompiledView *view;
+
+	streamext_require_preload();
+	state->prune = streamext_scan_plan_load(plan);
+	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
+	{
+		state->view = streamext_view_compile(state->prune.view);
+		return;
+	}
+	state->read = streamext_read_begin(estate, plan);
+	view = state->view = state->read->read->view;
+	if (list_length(plan->custom_scan_tlist) != view->nkeys + view->naggs)
+		elog(ERROR, "plan of continuous view %u is out of date", view->relid);
+	scan_check_aggregates(view);
+	scan_find_columns(state, &plan->scan.plan);
+	if (!state->read->by_hash)
+		state->values = scan_init_unknown(state, state->prune.values, true);
+	state->bounds = scan_init_unknown(state, state->prune.bounds, false);
+	state->key_values = palloc0(sizeof(Datum) * Max(view->nkeys, 1));
+	state->key_nulls = palloc0(sizeof(bool) * Max(view->nkeys, 1));
+	state->probe_cxt = AllocSetContextCreate(estate->es_query_cxt, "streamext look-up", ALLOCSET_SMALL_SIZES);
+	state->readers = palloc0(sizeof(AggReader *) * Max(view->naggs, 1));
+	for (int a = 0; a < view->naggs; a++)
+		if (state->needed[view->nkeys + a])
+			state->readers[a] = streamext_aggregate_reader(&view->aggs[a], estate->es_query_cxt);
+	state->rows = streamext_rows_create(state->read, state->readers, estate->es_query_cxt);
+}
+
+static void
+scan_rescan(CustomScanState *node)
+{
+	ViewScanState *state = (ViewScanState *) node;
+
+	state->started = false;
+	ExecScanReScan(&node->ss);
+}
+
+static void
+scan_end(CustomScanState *node)
+{
+	ViewScanState *state = (ViewScanState *) node;
+
+	if (state->rows != NULL)
+		streamext_rows_end(state->rows);
+	state->rows = NULL;
+}
+
+/* Starts the rows, with what is known only now of look-up and bounds. */
+static void
+scan_start(ViewScanState *state)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	int64		min = state->read->min;
+	int64		max = state->read->max;
+	ListCell   *lc,
+			   *lc2;
+
+	state->started = true;
+	if (state->values != NIL)
+	{
+		Datum		values[STREAMEXT_MAX_KEYS];
+		bool		nulls[STREAMEXT_MAX_KEYS];
+		MemoryContext old;
+		int			n = 0;
+
+		foreach(lc, state->values)
+		{
+			values[n] = ExecEvalExprSwitchContext(lfirst(lc), econtext, &nulls[n]);
+			n++;
+		}
+		MemoryContextReset(state->probe_cxt);
+		old = MemoryContextSwitchTo(state->probe_cxt);
+		state->probe = streamext_read_probe(state->read, values, nulls);
+		MemoryContextSwitchTo(old);
+	}
+	forboth(lc, state->prune.strategies, lc2, state->bounds)
+	{
+		bool		isnull;
+		Datum		value;
+
+		if (lfirst(lc2) == NULL)
+			continue;
+		value = ExecEvalExprSwitchContext(lfirst(lc2), econtext, &isnull);
+		if (!isnull)
+			streamext_read_narrow(state->view, lfirst_int(lc), DatumGetTimestampTz(value), &min, &max);
+	}
+	streamext_rows_start(state->rows, min, max, state->values != NIL ? &state->probe : NULL);
+}
+
+/* ---- values ---- */
+
+static void
+row_keys(ViewScanState *state, TupleTableSlot *slot)
+{
+	const CompiledView *view = state->view;
+
+	if (state->need_keys)
+		streamext_key_deserialize(view, STREAMEXT_ENTRY_KEY(streamext_rows_entry(state->rows), view->state_size),
+								  state->key_values, state->key_nulls);
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		slot->tts_isnull[k] = true;
+		slot->tts_values[k] = (Datum) 0;
+		if (!state->needed[k])
+			continue;
+		slot->tts_isnull[k] = !view->keys[k].is_window && state->key_nulls[k];
+		slot->tts_values[k] = view->keys[k].is_window ? TimestampTzGetDatum(streamext_rows_window(state->rows)) : state->key_values[k];
+	}
+}
+
+static void
+row_aggregates(ViewScanState *state, TupleTableSlot *slot)
+{
+	const CompiledView *view = state->view;
+
+	for (int a = 0; a < view->naggs; a++)
+	{
+		int			c = view->nkeys + a;
+
+		slot->tts_isnull[c] = true;
+		slot->tts_values[c] = (Datum) 0;
+		if (state->readers[a] != NULL)
+			slot->tts_values[c] = streamext_partial_final(state->readers[a], streamext_rows_partial(state->rows, a),
+														  &slot->tts_isnull[c]);
+	}
+}
+
+/* True if the row's keys pass the quals on keys; the slot's aggregates are not there yet. */
+static bool
+row_passes(ViewScanState *state, TupleTableSlot *slot)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	int			nkeys = state->view->nkeys;
+
+	memset(slot->tts_isnull + nkeys, true, state->view->naggs);
+	ExecStoreVirtualTuple(slot);
+	econtext->ecxt_scantuple = slot;
+	return ExecQual(state->key_qual, econtext);
+}
+
+static TupleTableSlot *
+scan_fetch(ScanState *node)
+{
+	ViewScanState *state = (ViewScanState *) node;
+	TupleTableSlot *slot = node->ss_ScanTupleSlot;
+	MemoryContext row_cxt = node->ps.ps_ExprContext->ecxt_per_tuple_memory;
+	MemoryContext old = MemoryContextSwitchTo(row_cxt);
+
+	ExecClearTuple(slot);
+	if (!state->started)
+		scan_start(state);
+	while (streamext_rows_next(state->rows))
+	{
+		row_keys(state, slot);
+		if (state->key_qual != NULL && !row_passes(state, slot))
+		{
+			InstrCountFiltered1(node, 1);
+			ExecClearTuple(slot);
+			MemoryContextReset(row_cxt);
+			continue;
+		}
+		ExecClearTuple(slot);
+		row_aggregates(state, slot);
+		ExecStoreVirtualTuple(slot);
+		break;
+	}
+	MemoryContextSwitchTo(old);
+	return slot;
+}
+
+static bool
+scan_recheck(ScanState *node, TupleTableSlot *slot)
+{
+	return true;
+}
+
+static TupleTableSlot *
+scan_exec(CustomScanState *node)
+{
+	return ExecScan(&node->ss, (ExecScanAccessMtd) scan_fetch, (ExecScanRecheckMtd) scan_recheck);
+}
+
+/* ---- EXPLAIN ---- */
+
+static char *
+explain_interval(int64 usecs)
+{
+	Interval	interval = {.time = usecs};
+
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
+}
+
+static char *
+explain_window(const Window *window)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	switch (window->kind)
+	{
+		case WINDOW_NONE:
+			if (!window->sliding)
+				appendStringInfoString(&buf, "none");
+			break;
+		case WINDOW_TUMBLE:
+			appendStringInfo(&buf, "tumbling, size %s", explain_interval(window->size));
+			break;
+		case WINDOW_HOP:
+			appendStringInfo(&buf, "hopping, size %s", explain_interval(window->size));
+			appendStringInfo(&buf, ", slide %s", explain_interval(window->slide));
+			break;
+		case WINDOW_TRUNC:
+			appendStringInfo(&buf, "tumbling, by calendar %s in %s", window->trunc_unit, window->trunc_zone);
+			break;
+		case WINDOW_SESSION:
+			appendStringInfo(&buf, "session, gap %s", explain_interval(window->size));
+			break;
+	}
+	if (window->sliding)
+	{
+		appendStringInfo(&buf, "%ssliding, length %s", buf.len > 0 ? ", " : "", explain_interval(window->length));
+		appendStringInfo(&buf, ", step %s", explain_interval(window->step));
+	}
+	return buf.data;
+}
+
+static char *
+explain_keys(const ViewScanState *state)
+{
+	const CompiledView *view = state->view;
+	StringInfoData buf;
+	const char *separator = "";
+
+	if (state->prune.keys == NIL)
+		return pstrdup("all groups");
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "hash look-up on (");
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		if (view->keys[k].is_window ? !list_member_int(state->prune.strategies, BTEqualStrategyNumber) :
+			!list_member_int(state->prune.keys, k))
+			continue;
+		appendStringInfo(&buf, "%s%s", separator, quote_identifier(view->keys[k].name));
+		separator = ", ";
+	}
+	appendStringInfoChar(&buf, ')');
+	return buf.data;
+}
+
+static char *
+explain_panes(const ViewScanState *state, List *ancestors, ExplainState *es)
+{
+	static const char *const operators[] = {"?", "<", "<=", "=", ">=", ">"};
+	const CompiledView *view = state->view;
+	List	   *context = set_deparse_context_plan(es->deparse_cxt, state->css.ss.ps.plan, ancestors);
+	StringInfoData buf;
+	ListCell   *lc,
+			   *lc2;
+
+	initStringInfo(&buf);
+	forboth(lc, state->prune.strategies, lc2, state->prune.bounds)
+		appendStringInfo(&buf, "%s%s %s %s", buf.len > 0 ? " AND " : "", quote_identifier(view->keys[view->window_key].name),
+						 operators[lfirst_int(lc)], deparse_expression(lfirst(lc2), context, false, false));
+	if (view->window.sliding)
+		appendStringInfo(&buf, "%swithin %s of now", buf.len > 0 ? " AND " : "", explain_interval(view->window.length));
+	if (buf.len == 0)
+		appendStringInfoString(&buf, "all");
+	return buf.data;
+}
+
+static void
+scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	ViewScanState *state = (ViewScanState *) node;
+	const CompiledView *view = state->view;
+	char	   *name = es->verbose ?
+		quote_qualified_identifier(get_namespace_name(get_rel_namespace(view->relid)), get_rel_name(view->relid)) :
+		pstrdup(quote_identifier(get_rel_name(view->relid)));
+
+	ExplainPropertyText("Continuous View", name, es);
+	ExplainPropertyText("Window", explain_window(&view->window), es);
+	ExplainPropertyText("Keys", explain_keys(state), es);
+	ExplainPropertyText("Panes", explain_panes(state, ancestors, es), es);
+	if (es->analyze && state->read != NULL)
+	{
+		int64		panes = 0;
+		int64		groups = 0;
+
+		for (int c = 0; c < state->read->ncopies; c++)
+		{
+			panes += state->read->copies[c]->npanes;
+			for (int p = 0; p < state->read->copies[c]->npanes; p++)
+				groups += state->read->copies[c]->panes[p].ngroups;
+		}
+		ExplainPropertyInteger("Panes Copied", NULL, panes, es);
+		ExplainPropertyInteger("Groups Copied", NULL, groups, es);
+	}
+}
+
+/* ---- the rest ---- */
+
+/* streamext.view_rows(oid): a place in plans that only the custom scan fills. */
+Datum
+streamext_view_rows(PG_FUNCTION_ARGS)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("streamext.view_rows cannot be called"),
+			 errhint("Select from the continuous view.")));
+	PG_RETURN_NULL();
+}
+
+void
+streamext_scan_install_hooks(void)
+{
+	RegisterCustomScanMethods(&streamext_scan_methods);
+	streamext_plan_install_hook();
+	streamext_path_install_hook();
+}

@@ -1,0 +1,125 @@
+/*
+ * view_scan.h
+ *		What the files that read continuous views know of each other: view_plan.c (queries), view_path.c (paths), view_read.c
+ *		(the statement's copies), view_rows.c (groups and windows) and view_scan.c (the executor node).
+ *
+ * A continuous view's rule becomes a scan of the function streamext.view_rows(view), which nobody ever runs: its columns
+ * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, and its only path is the
+ * custom scan.
+ */
+#ifndef STREAMEXT_VIEW_SCAN_H
+#define STREAMEXT_VIEW_SCAN_H
+
+#include "streamext.h"
+#include "executor/executor.h"
+#include "nodes/extensible.h"
+#include "nodes/pathnodes.h"
+
+#include "view_compile.h"
+
+/* ---- plans ---- */
+
+/*
+ * What a CustomScan carries. custom_exprs: the values of the look-up, then the bounds of the window key. Both only save
+ * work: all quals stay as filters.
+ */
+typedef struct ViewScanPlan
+{
+	Oid			view;
+	List	   *keys;			/* int: numbers of the keys looked up, all stored ones or NIL */
+	List	   *types;			/* Oid: of the values */
+	List	   *values;			/* Expr */
+	List	   *strategies;		/* int: btree strategies of window key <op> bound */
+	List	   *bounds;			/* Expr of type timestamptz */
+} ViewScanPlan;
+
+extern void streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *scan);
+extern ViewScanPlan streamext_scan_plan_load(const CustomScan *scan);
+
+extern const CustomScanMethods streamext_scan_methods;
+
+extern void streamext_plan_install_hook(void);
+extern void streamext_path_install_hook(void);
+
+/* True for streamext.view_rows(oid). */
+extern bool streamext_is_view_rows(Oid funcid);
+
+/* ---- copies ---- */
+
+/* A group's key as looked for. */
+typedef struct ScanProbe
+{
+	bool		none;			/* no group can be equal: a NULL, or an integer out of the key's range */
+	uint32		hash;
+	char	   *key;
+	uint32		key_size;
+} ScanProbe;
+
+/* One continuous view in one statement. */
+typedef struct ViewRead
+{
+	CompiledView *view;
+	KeyMatcher *matcher;
+	int64		first,			/* panes that the sliding predicate lets through */
+				last;
+	bool		whole;			/* some scan wants all groups */
+	int64		min,			/* panes that those scans want */
+				max;
+	int			ncopies;
+	StateCopy  *copies[STREAMEXT_MAX_SHARDS];
+} ViewRead;
+
+/* One CustomScan of it. */
+typedef struct ScanRead
+{
+	const CustomScan *plan;
+	ViewScanPlan prune;
+	ViewRead   *read;
+	bool		by_hash;		/* the look-up's values are known at the start: copies of its own */
+	ScanProbe	probe;
+	int64		min,
+				max;
+	int			ncopies;
+	StateCopy **copies;			/* its own, or the view's */
+	StateCopy  *own[STREAMEXT_MAX_SHARDS];
+} ScanRead;
+
+/*
+ * The scan's part of what its statement reads; the first call in a statement makes all copies. Lives as long as the
+ * EState.
+ */
+extern ScanRead *streamext_read_begin(EState *estate, const CustomScan *scan);
+
+/* True if the expression can be evaluated before the statement runs: constants, parameters and PostgreSQL's own functions. */
+extern bool streamext_read_is_known(Node *expr);
+
+/* The probe for the look-up's values, in the order of prune.keys; its key is in the current memory context. */
+extern ScanProbe streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *nulls);
+
+/*
+ * Narrows [*min, *max], pane ids, to what windows with `start strategy bound` are made of; may leave panes that are not.
+ * Bounds at the ends of time narrow nothing.
+ */
+extern void streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound, int64 *min, int64 *max);
+
+/* ---- rows ---- */
+
+typedef struct RowReader RowReader;
+
+/* Readers of the aggregates that are wanted, by number; NULL: not wanted. */
+extern RowReader *streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt);
+extern void streamext_rows_end(RowReader *rows);
+
+/* From the start again: panes from min to max; only the group of probe unless that is NULL (it must outlive the rows). */
+extern void streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *probe);
+
+/* The next group and window; false at the end. */
+extern bool streamext_rows_next(RowReader *rows);
+
+/* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
+extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
+extern TimestampTz streamext_rows_window(const RowReader *rows);
+/* An aggregate's partial, for its final function only; in the current memory context. */
+extern AggPartial *streamext_rows_partial(const RowReader *rows, int a);
+
+#endif							/* STREAMEXT_VIEW_SCAN_H */

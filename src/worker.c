@@ -1,0 +1,572 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The process of one stream and shard: it does the whole way from the connector to published views.
+ *
+ * The loop: look into the catalogue if somebody has changed it, take a batch and fold it, do what is due (watermark of idle
+ * partitions, expiry, flushes, state), and go on at once if there was a batch. Otherwise sleep on latch and connector, with
+ * a timeout only when something will be due by itself. No transaction is open while it sleeps.
+ *
+ * An error ends the process with the stream's state `failed` and its message; the launcher starts another one, which goes on from what is
+ * published in shared memory. SIGTERM in the midst of a user's expression ends that expression.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/sinval.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "clock.h"
+#include "worker.h"
+#include "worker_private.h"
+
+#define WORKER_FULL_RETRY_MS	500
+#define WORKER_TICK_MS			100 /* for connectors without a descriptor to wait on */
+#define WORKER_STALLED_TICK_MS	1000
+#define WORKER_FLUSH_TICK_MS	10
+#define WORKER_EXPIRE_MS		1000
+#define WORKER_SLIDING_MS		10000	/* panes of sliding views go even if nothing arrives */
+#define WORKER_COMMIT_MS		5000
+#define WORKER_LAG_RECORDS		10000	/* more than that behind the source is catching_up */
+#define WORKER_LAG_BYTES		(4 * 1024 * 1024)	/* the same for journals */
+
+static Worker worker_self;
+static WaitEventSet *worker_wait_set = NULL;	/* latch and connector; NULL: none yet */
+static int	worker_wait_fd = -1;
+
+/* ---------------------------------------------------------------- settings */
+
+/* What a database's or role's settings must not change. Also for probes. */
+void
+streamext_worker_session(void)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+#if PG_VERSION_NUM >= 170000
+		{"transaction_timeout", "0"},
+#endif
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"session_replication_role", "origin"},
+		{"synchronous_commit", "off"},	/* only dead letters are written, and they can be read again */
+		{"application_name", "streamext worker"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* ---------------------------------------------------------------- start and end */
+
+static void
+worker_sigterm(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	ShutdownRequestPending = true;	/* for the loop: a quiet end */
+	die(postgres_signal_arg);	/* for whatever else is running */
+	errno = save_errno;
+}
+
+/* Makes the slot this process's. False if it is not to be had: gone, taken, or its database is to be left. */
+static bool
+worker_claim(Worker *w, int index)
+{
+	StreamSlot *slot = &streamext_shared->streams[index];
+	bool		mine;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	mine = slot->in_use && slot->worker_pid == 0 && slot->dboid == w->identity.dboid &&
+		slot->relid == w->identity.relid && slot->shard == w->identity.shard &&
+		!streamext_database_leaving(slot->dboid);
+	if (mine)
+	{
+		slot->worker_latch = MyLatch;
+		pg_write_barrier();
+		slot->worker_pid = MyProcPid;
+		if (slot->started_at != 0)
+			slot->restarts++;
+		slot->started_at = GetCurrentTimestamp();
+		w->index = index;
+		w->slot = slot;
+		/* on_error 'stop' outlives the worker */
+		w->stopped = slot->state == STREAM_FAILED && pg_atomic_read_u32(&slot->pause_requested) != 0;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return mine;
+}
+
+static void
+worker_at_exit(int code, Datum arg)
+{
+	Worker	   *w = &worker_self;
+	StreamSlot *slot = w->slot;
+	Connector  *connector = w->connector;
+
+	LWLockReleaseAll();
+	w->connector = NULL;
+	if (connector != NULL)
+		w->ops->close(connector);	/* its threads end before another worker may begin */
+	if (slot != NULL)
+	{
+		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+		if (slot->worker_pid == MyProcPid)
+		{
+			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+			/* the launcher waits before it tries a failed one again */
+			if (code != 0 && !ShutdownRequestPending && slot->state != STREAM_FAILED)
+			{
+				slot->state = STREAM_FAILED;
+				strlcpy(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
+				slot->last_error_at = GetCurrentTimestamp();
+			}
+			else if (slot->state != STREAM_FAILED && slot->state != STREAM_PAUSED)
+				slot->state = STREAM_STARTING;
+			LWLockRelease(slot->lock);
+			slot->worker_pid = 0;
+			slot->worker_latch = NULL;
+		}
+		LWLockRelease(streamext_shared->registry_lock);
+		ConditionVariableBroadcast(&slot->progress);
+	}
+	streamext_wake_launcher();
+}
+
+/* From the catch block: reports, makes shared memory whole, and leaves. */
+static void
+worker_fail(Worker *w)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	LWLockReleaseAll();
+	MemoryContextSwitchTo(w->cxt);
+	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	if (w->slot != NULL)
+		streamext_stream_set_state(w->slot, STREAM_FAILED, error->message);
+	proc_exit(1);
+}
+
+/* ---------------------------------------------------------------- stop, pause, rate */
+
+/* Until resume() clears pause_requested. The reason is the stream's error. */
+void
+streamext_worker_stop(Worker *w, const char *reason)
+{
+	w->stopped = true;
+	pg_atomic_write_u32(&w->slot->pause_requested, 1);
+	streamext_stream_set_state(w->slot, STREAM_FAILED, reason);
+}
+
+/* True if nothing shall be read. */
+static bool
+worker_check_pause(Worker *w)
+{
+	bool		paused = pg_atomic_read_u32(&w->slot->pause_requested) != 0;
+
+	if (w->connector != NULL && w->connector->failed && !w->stopped)
+	{
+		streamext_worker_stop(w, w->connector->error[0] != '\0' ? w->connector->error : "the connector has failed");
+		return true;
+	}
+	if (w->stopped && !paused)
+	{
+		w->stopped = false;
+		if (w->connector != NULL && w->connector->failed)
+		{
+			w->refresh_at = GetCurrentTimestamp();	/* opens it anew */
+			paused = true;
+		}
+	}
+	return paused;
+}
+
+static void
+worker_pause_connector(Worker *w, bool pause)
+{
+	if (w->connector == NULL || w->connector_paused == pause)
+		return;
+	w->ops->pause(w->connector, pause);
+	w->connector_paused = pause;
+}
+
+/* With the exclusive lock. n records have arrived now. */
+void
+streamext_worker_count_rate(Worker *w, uint64 n)
+{
+	int64		second = GetCurrentTimestamp() / USECS_PER_SEC;
+	uint64		sum = 0;
+
+	if (second - w->rate_second >= WORKER_RATE_SECONDS || second < w->rate_second)
+		memset(w->rate_counts, 0, sizeof(w->rate_counts));
+	else
+		for (int64 s = w->rate_second + 1; s <= second; s++)
+			w->rate_counts[s % WORKER_RATE_SECONDS] = 0;
+	w->rate_second = second;
+	w->rate_counts[second % WORKER_RATE_SECONDS] += n;
+	for (int i = 0; i < WORKER_RATE_SECONDS; i++)
+		sum += w->rate_counts[i];
+	w->slot->rate = (double) sum / WORKER_RATE_SECONDS;
+}
+
+/* ---------------------------------------------------------------- what is due */
+
+static bool
+worker_has_sliding_panes(Worker *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL && streamext_fold_view(v->fold)->window.sliding && v->slot->state.npanes > 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+worker_expire(Worker *w, TimestampTz now)
+{
+	ListCell   *lc;
+
+	if (!TimestampDifferenceExceeds(w->expired_at, now, w->expire_due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
+		!(w->expire_due || worker_has_sliding_panes(w)))
+		return;
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL)
+			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->slot->watermark);
+	}
+	w->expired_at = now;
+	w->expire_due = false;
+}
+
+/* For the usual lag tools of sources that keep the records themselves; nothing here depends on it. */
+static void
+worker_commit(Worker *w, TimestampTz now)
+{
+	int64		positions[STREAMEXT_MAX_PARTITIONS];
+
+	if (!w->commit_due || !w->ops->replayable || w->ops->commit == NULL ||
+		!TimestampDifferenceExceeds(w->committed_at, now, WORKER_COMMIT_MS))
+		return;
+	for (int i = 0; i < w->npartitions; i++)
+		positions[i] = w->slot->partitions[i].position;
+	w->ops->commit(w->connector, positions, w->npartitions);
+	w->committed_at = now;
+	w->commit_due = false;
+}
+
+static void
+worker_serve_flush(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	uint64		requested = pg_atomic_read_u64(&slot->flush_requested);
+
+	if (w->flush_ticket == 0)
+	{
+		if (requested <= pg_atomic_read_u64(&slot->flush_done))
+			return;
+		/* who asked may have made a view before */
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&slot->generation) != pg_atomic_read_u32(&slot->generation_seen))
+			return;
+		w->flush_ticket = requested;
+		w->flush_known = false;
+	}
+	if (!w->attached)
+		return;
+	if (!w->flush_known)
+	{
+		w->flush_known = w->ops->flush_target(w->connector, w->flush_ticket, w->flush_targets);
+		w->flush_partitions = w->connector->npartitions;
+	}
+	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending ||
+		!streamext_worker_reached(w, w->flush_targets, w->flush_partitions))
+		return;
+	pg_atomic_write_u64(&slot->flush_done, w->flush_ticket);
+	w->flush_ticket = 0;
+	ConditionVariableBroadcast(&slot->progress);
+}
+
+static void
+worker_update_state(Worker *w, bool paused)
+{
+	Connector  *c = w->connector;
+	StreamState state;
+	const char *message = NULL;
+	bool		behind = false;
+	ListCell   *lc;
+
+	if (w->stopped || c == NULL)
+		return;
+	foreach(lc, w->views)
+		behind = behind || ((WorkerView *) lfirst(lc))->behind;
+	if (c->errors != w->connector_errors)
+	{
+		w->connector_errors = c->errors;
+		if (c->error[0] != '\0')
+			message = c->error;
+	}
+	if (paused)
+		state = STREAM_PAUSED;
+	else if (w->full)
+		state = STREAM_FULL;
+	else if (c->stalled)
+		state = STREAM_STALLED;
+	else if (behind || streamext_worker_lag(w) > (w->ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
+		state = STREAM_CATCHING_UP;
+	else
+		state = STREAM_RUNNING;
+	if (state == STREAM_FULL && w->slot->state != STREAM_FULL)
+		message = "streamext.memory_limit is reached, or a view's streamext.max_groups";
+	streamext_stream_set_state(w->slot, state, message);
+}
+
+static void
+worker_housekeeping(Worker *w, bool paused)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (w->attached)
+	{
+		streamext_worker_advance_watermark(w, streamext_clock_now());
+		worker_expire(w, now);
+		worker_commit(w, now);
+	}
+	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
+	{
+		streamext_stream_lock_exclusive(w->slot);
+		streamext_worker_count_rate(w, 0);
+		LWLockRelease(w->slot->lock);
+	}
+	worker_update_state(w, paused);
+	if (!paused)
+		worker_serve_flush(w);
+}
+
+/* ---------------------------------------------------------------- sleep */
+
+/* The connector's descriptor is closed or another one. */
+void
+streamext_worker_unwatch(void)
+{
+	if (worker_wait_set != NULL)
+		FreeWaitEventSet(worker_wait_set);
+	worker_wait_set = NULL;
+	worker_wait_fd = -1;
+}
+
+static void
+worker_watch(int fd)
+{
+	if (worker_wait_set != NULL && worker_wait_fd == fd)
+		return;
+	streamext_worker_unwatch();
+#if PG_VERSION_NUM >= 170000
+	worker_wait_set = CreateWaitEventSet(NULL, 3);
+#else
+	worker_wait_set = CreateWaitEventSet(TopMemoryContext, 3);
+#endif
+	AddWaitEventToSet(worker_wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(worker_wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(worker_wait_set, WL_SOCKET_READABLE, fd, NULL, NULL);
+	worker_wait_fd = fd;
+}
+
+/* When something will be due by itself; DT_NOEND: never. */
+static TimestampTz
+worker_deadline(Worker *w, TimestampTz now, bool reading)
+{
+	TimestampTz next = DT_NOEND;
+
+	if (w->full)
+		next = Min(next, w->retry_at);
+	if (w->refresh_at != 0)
+		next = Min(next, w->refresh_at);
+	if (w->slot->rate > 0)
+		next = Min(next, now + USECS_PER_SEC);
+	if (w->attached && w->expire_due)
+		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_EXPIRE_MS + 1));
+	else if (w->attached && !streamext_clock_is_set() && worker_has_sliding_panes(w))
+		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_SLIDING_MS + 1));
+	if (w->attached && w->commit_due && w->ops->replayable && w->ops->commit != NULL)
+		next = Min(next, TimestampTzPlusMilliseconds(w->committed_at, WORKER_COMMIT_MS + 1));
+	if (!reading)
+		return next;
+
+	if (!w->attached)
+		return now;
+	if (w->flush_ticket != 0)
+		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_FLUSH_TICK_MS));
+	/* local streams set the latch */
+	if (w->connector->wait_fd < 0 && w->config->connector != CONNECTOR_LOCAL)
+		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
+	if (w->connector->stalled)
+		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_STALLED_TICK_MS));
+	return Min(next, streamext_worker_idle_deadline(w, now));
+}
+
+/* A connector that is not being read is not waited for: its descriptor would stay readable. */
+static void
+worker_sleep(Worker *w, bool reading)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz deadline = worker_deadline(w, now, reading);
+	long		timeout = -1;
+	WaitEvent	event;
+
+	pgstat_report_stat(true);
+	if (deadline != DT_NOEND)
+		timeout = deadline <= now ? 0 : Min((deadline - now + 999) / 1000, INT_MAX);
+	if (timeout == 0)
+		return;
+	if (reading && w->connector->wait_fd >= 0)
+	{
+		worker_watch(w->connector->wait_fd);
+		(void) WaitEventSetWait(worker_wait_set, timeout, &event, 1, PG_WAIT_EXTENSION);
+	}
+	else
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout > 0 ? WL_TIMEOUT : 0), timeout,
+						 PG_WAIT_EXTENSION);
+}
+
+/* ---------------------------------------------------------------- the loop */
+
+static void
+worker_interrupts(void)
+{
+	if (ShutdownRequestPending)
+		proc_exit(0);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+}
+
+static void
+worker_note_full(Worker *w, bool full)
+{
+	w->full = full;
+	if (full)
+		w->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_FULL_RETRY_MS);
+}
+
+/* Reads and folds at most one batch. True: there may be more at once. */
+static bool
+worker_advance(Worker *w)
+{
+	if (!w->attached)
+	{
+		worker_note_full(w, !streamext_worker_attach(w));
+		if (w->full)
+			return false;
+	}
+	if (!w->pending)
+	{
+		worker_pause_connector(w, false);
+		if (!streamext_worker_poll(w))
+			return !w->attached;
+	}
+	worker_note_full(w, !streamext_worker_fold(w));
+	if (w->full)
+		worker_pause_connector(w, true);
+	return !w->full;
+}
+
+/* Until the stream is gone. */
+static void
+worker_run(Worker *w)
+{
+	for (;;)
+	{
+		bool		paused;
+		bool		more = false;
+
+		/* what a connector allocates in passing lives as long as its records */
+		MemoryContextSwitchTo(w->round_cxt);
+		if (!w->pending)
+			MemoryContextReset(w->round_cxt);
+		ResetLatch(MyLatch);
+		worker_interrupts();
+		paused = worker_check_pause(w);
+		if (w->connector == NULL || (w->refresh_at != 0 && w->refresh_at <= GetCurrentTimestamp()) ||
+			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
+		{
+			/* a locked view is tried again in its time, not in each round */
+			if (w->refresh_at == 0 || w->refresh_at <= GetCurrentTimestamp() || w->connector == NULL)
+			{
+				if (!streamext_worker_refresh(w))
+					return;
+				continue;
+			}
+		}
+		if (paused)
+			worker_pause_connector(w, true);
+		else
+			more = worker_advance(w) && !w->stopped;
+		paused = paused || w->stopped;
+		worker_housekeeping(w, paused);
+		if (!more)
+			worker_sleep(w, !paused && !w->full);
+	}
+}
+
+void
+streamext_worker_main(Datum arg)
+{
+	Worker	   *w = &worker_self;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, worker_sigterm);
+	BackgroundWorkerUnblockSignals();
+
+	memcpy(&w->identity, MyBgworkerEntry->bgw_extra, sizeof(WorkerIdentity));
+	if (!worker_claim(w, DatumGetInt32(arg)))
+		proc_exit(0);
+	before_shmem_exit(worker_at_exit, 0);
+
+	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	streamext_worker_session();
+	w->cxt = AllocSetContextCreate(TopMemoryContext, "streamext worker", ALLOCSET_DEFAULT_SIZES);
+	w->views_cxt = AllocSetContextCreate(w->cxt, "streamext views", ALLOCSET_DEFAULT_SIZES);
+	w->round_cxt = AllocSetContextCreate(w->cxt, "streamext worker round", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(w->cxt);
+	w->flush_targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
+
+	PG_TRY();
+	{
+		worker_run(w);
+	}
+	PG_CATCH();
+	{
+		worker_fail(w);
+	}
+	PG_END_TRY();
+	proc_exit(0);
+}

@@ -1,0 +1,407 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_batch.c
+ *		One batch: poll, decode, fold into each view, dead letters, publish, buffer.
+ *
+ * All in one transaction. What may fail comes first and changes nothing that others see: decoding, the views' prepare,
+ * dead letters. Then, under the stream's exclusive lock, everything at once: views, positions, counters, watermark. An
+ * error before that leaves the positions where they were, and the next worker reads the batch again.
+ *
+ * A batch that does not fit into memory stays at hand, decoded, and is offered again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "clock.h"
+#include "dead_letter.h"
+#include "worker_private.h"
+
+/* Records of the batch at hand: not read before by the stream; of these, not rejected for the whole stream. */
+static bool batch_new[STREAMEXT_BATCH_ROWS];
+static bool batch_accepted[STREAMEXT_BATCH_ROWS];
+
+/* ---------------------------------------------------------------- poll */
+
+/* The batch is given up; it will be read again. */
+void
+streamext_worker_drop_batch(Worker *w)
+{
+	if (!w->pending)
+		return;
+	w->ops->release(w->connector);
+	w->pending = w->full = false;
+	w->dropped = true;
+	w->attached = false;
+}
+
+/* The position of the first record of a partition, else where the connector stands. */
+static int64
+batch_first_position(Worker *w, int index)
+{
+	for (int i = 0; i < w->batch->nrecords; i++)
+		if (w->batch->records[i].partition_index == index)
+			return w->batch->records[i].position;
+	return w->connector->partitions[index].position;
+}
+
+/* Partitions came up with this poll. False: the batch cannot be used, because one should be read from elsewhere. */
+static bool
+batch_adopt_partitions(Worker *w)
+{
+	int			known = w->npartitions;
+	bool		usable = streamext_worker_adopt(w);
+
+	for (int i = known; i < w->npartitions && usable; i++)
+	{
+		int64		target = streamext_worker_target(w, i);
+
+		usable = target < 0 || target == batch_first_position(w, i);
+	}
+	if (usable)
+		return true;
+	w->ops->release(w->connector);
+	w->dropped = w->batch->nrecords > 0;
+	w->attached = false;
+	return false;
+}
+
+static void
+batch_fill_positions(Worker *w)
+{
+	Batch	   *batch = w->batch;
+
+	batch->npartitions = w->npartitions;
+	for (int i = 0; i < w->npartitions; i++)
+		batch->positions[i] = Max(w->connector->partitions[i].position, -1);
+	for (int i = 0; i < batch->nrecords; i++)
+	{
+		StreamRecord *record = &batch->records[i];
+
+		batch->positions[record->partition_index] = Max(batch->positions[record->partition_index], record->next_position);
+	}
+}
+
+/* With the exclusive lock. Where reading began is kept with the first position that becomes known. */
+static void
+batch_publish_positions(Worker *w)
+{
+	Batch	   *batch = w->batch;
+	PartitionSlot *partitions = w->slot->partitions;
+
+	for (int i = 0; i < batch->npartitions; i++)
+	{
+		if (partitions[i].start_position < 0 && batch->positions[i] >= 0)
+			partitions[i].start_position = batch_first_position(w, i);
+		partitions[i].position = Max(partitions[i].position, batch->positions[i]);
+		partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
+	}
+}
+
+/* With the exclusive lock, after the positions. */
+static void
+batch_update_views(Worker *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold == NULL)
+			continue;
+		for (int i = 0; i < w->batch->npartitions; i++)
+			v->slot->positions[i] = Max(v->slot->positions[i], w->batch->positions[i]);
+		if (v->behind)
+			streamext_worker_check_behind(w, v);
+		v->slot->status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+	}
+}
+
+/* Positions may move without records: aborted transactions, control records, a start that became known. */
+static void
+batch_publish_empty(Worker *w)
+{
+	bool		moved = false;
+	ListCell   *lc;
+
+	for (int i = 0; i < w->npartitions && !moved; i++)
+		moved = w->batch->positions[i] > w->slot->partitions[i].position ||
+			w->connector->partitions[i].high_watermark != w->slot->partitions[i].high_watermark;
+	foreach(lc, w->views)
+		moved = moved || ((WorkerView *) lfirst(lc))->behind;
+	if (!moved)
+		return;
+	streamext_stream_lock_exclusive(w->slot);
+	batch_publish_positions(w);
+	batch_update_views(w);
+	LWLockRelease(w->slot->lock);
+}
+
+/* Takes what the connector has; true if there is a batch to fold now. */
+bool
+streamext_worker_poll(Worker *w)
+{
+	Batch	   *batch = w->batch;
+
+	streamext_batch_reset(batch);
+	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
+		return false;
+	batch_fill_positions(w);
+	if (batch->nrecords == 0)
+	{
+		w->ops->release(w->connector);
+		batch_publish_empty(w);
+		return false;
+	}
+	w->pending = true;
+	w->decoded = false;
+	return true;
+}
+
+/* ---------------------------------------------------------------- decode and prepare */
+
+static void
+batch_decode(Worker *w, TimestampTz now)
+{
+	Batch	   *batch = w->batch;
+	int			level = streamext_decoder_session();
+	ListCell   *lc;
+
+	streamext_decoder_run(w->decoder, batch, now);
+	AtEOXact_GUC(true, level);
+
+	for (int i = 0; i < batch->nrecords; i++)
+		batch_new[i] = batch_accepted[i] =
+			batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
+	foreach(lc, batch->rejected)
+		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
+	w->decoded = true;
+}
+
+/* True for errors that are nobody's fault in particular; the worker gives way to them as a whole. */
+static bool
+batch_is_general_error(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_INSUFFICIENT_RESOURCES;
+}
+
+/* An error that the fold does not lay to a row's charge ends the view, not the stream. False: memory is full. */
+static bool
+batch_prepare_view(Worker *w, WorkerView *v)
+{
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile FoldResult result = FOLD_OK;
+
+	if (v->behind)
+		streamext_worker_view_watermark(w, v);
+	w->batch->watermark = v->behind ? v->watermark : w->slot->watermark;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(old);
+	PG_TRY();
+	{
+		result = streamext_fold_prepare(v->fold, w->batch);
+		v->prepared = result == FOLD_OK;
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(w->batch->cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (batch_is_general_error(error))
+			ReThrowError(error);
+		ereport(LOG,
+				(errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
+		streamext_worker_fail_view(v, w->slot, error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+	return result == FOLD_OK;
+}
+
+/* False: memory is full, and nothing is prepared. */
+static bool
+batch_prepare_views(Worker *w)
+{
+	WorkerView *full = NULL;
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+		((WorkerView *) lfirst(lc))->prepared = false;
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL && !batch_prepare_view(w, v))
+		{
+			full = v;
+			break;
+		}
+	}
+	if (full == NULL)
+		return true;
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->prepared)
+			streamext_fold_abandon(v->fold);
+		v->prepared = false;
+	}
+	if (full->slot->status != VIEW_FULL)
+	{
+		streamext_stream_lock_exclusive(w->slot);
+		full->slot->status = VIEW_FULL;
+		LWLockRelease(w->slot->lock);
+	}
+	return false;
+}
+
+/* ---------------------------------------------------------------- dead letters and on_error */
+
+/* What was rejected for the whole stream when it was read first is not written again when a view reads it again. */
+static void
+batch_write_dead_letters(Worker *w)
+{
+	Batch	   *batch = w->batch;
+	ListCell   *lc;
+
+	foreach(lc, batch->rejected)
+	{
+		RejectedRecord *rejected = lfirst(lc);
+
+		if (rejected->view == InvalidOid && !batch_new[rejected->record])
+			batch->rejected = foreach_delete_current(batch->rejected, lc);
+	}
+	streamext_dead_letters_write(batch, w->decoder);
+}
+
+/* on_error 'stop': the batch counts, and nothing after it until resume(). */
+static void
+batch_check_stop(Worker *w)
+{
+	Batch	   *batch = w->batch;
+	char		message[STREAMEXT_MAX_MESSAGE];
+	RejectedRecord *rejected;
+	StreamRecord *record;
+
+	if (w->config->on_error != ON_ERROR_STOP || batch->rejected == NIL)
+		return;
+	rejected = linitial(batch->rejected);
+	record = &batch->records[rejected->record];
+	snprintf(message, sizeof(message), "stopped at a rejected record (partition %d, position " INT64_FORMAT "): %s",
+			 record->partition, record->position, rejected->reason);
+	streamext_worker_stop(w, message);
+}
+
+/* ---------------------------------------------------------------- publish */
+
+/* With the exclusive lock, before positions move. */
+static uint64
+batch_publish_counters(Worker *w)
+{
+	Batch	   *batch = w->batch;
+	StreamSlot *slot = w->slot;
+	uint64		n = 0;
+
+	for (int i = 0; i < batch->nrecords; i++)
+	{
+		if (!batch_new[i])
+			continue;
+		n++;
+		slot->bytes_in += batch->records[i].payload_size;
+		slot->partitions[batch->records[i].partition_index].rows++;
+		if (!batch_accepted[i])
+			slot->rejected++;
+	}
+	slot->rows_in += n;
+	slot->batches++;
+	if (n > 0)
+		slot->last_record_at = GetCurrentTimestamp();
+	streamext_worker_count_rate(w, n);
+	return n;
+}
+
+static void
+batch_publish(Worker *w, TimestampTz now)
+{
+	StreamSlot *slot = w->slot;
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->prepared && v->behind)
+			streamext_worker_view_events(w, v);
+	}
+
+	streamext_stream_lock_exclusive(slot);
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (!v->prepared)
+			continue;
+		w->batch->watermark = v->behind ? v->watermark : slot->watermark;
+		streamext_fold_publish(v->fold, w->batch);
+		v->prepared = false;
+	}
+	streamext_worker_stream_events(w, now);
+	batch_publish_counters(w);
+	batch_publish_positions(w);
+	batch_update_views(w);
+	streamext_worker_advance_watermark(w, now);
+	LWLockRelease(slot->lock);
+	w->commit_due = true;
+}
+
+/* The batch at hand, once. False: memory is full, it stays at hand. */
+bool
+streamext_worker_fold(Worker *w)
+{
+	TimestampTz now = streamext_clock_now();
+	bool		letters;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (!w->decoded)
+		batch_decode(w, now);
+	if (!batch_prepare_views(w))
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		return false;
+	}
+	batch_write_dead_letters(w);
+	letters = w->batch->rejected != NIL;
+	batch_publish(w, now);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(letters);
+
+	if (w->slot->buffer != NULL)
+		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted, w->batch->nrecords);
+	batch_check_stop(w);
+	w->ops->release(w->connector);
+	w->pending = w->full = false;
+	return true;
+}

@@ -1,0 +1,325 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_position.c
+ *		Partitions and position vectors: where the stream and each view stand, and where the connector shall read from.
+ *
+ * Vectors are indexed as Connector.partitions. A connector that was opened anew may know its partitions in another order and
+ * one after the other, so each that comes up is looked for among the slot's, and the slot's entries (and those of all views'
+ * vectors) are exchanged so that the indexes agree; entries of partitions that have not come up yet stand behind.
+ *
+ * The connector reads from the least position of the stream and of all views that are not failed. Views skip what they have counted,
+ * and the stream's own counters, buffer and watermark what it has read.
+ *
+ * ViewSlot.positions, once there, has room for StreamSlot.partitions_capacity entries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "chunk.h"
+#include "clock.h"
+#include "worker_private.h"
+
+#define POSITION_CAPACITY	16
+
+/* ---------------------------------------------------------------- where views stand */
+
+/* The position of a view in a partition, -1: at the stream's start, which is not known as a number. */
+int64
+streamext_worker_view_position(Worker *w, WorkerView *v, int index)
+{
+	ViewSlot   *slot = v->slot;
+
+	if (index < slot->npositions && slot->positions[index] >= 0)
+		return slot->positions[index];
+	if (!w->ops->replayable && slot->start_position >= 0)
+		return slot->start_position;
+	/* `latest` means what it meant when the stream was new */
+	if (!w->ops->replayable || w->config->start == START_LATEST)
+		return w->slot->partitions[index].start_position;
+	return -1;
+}
+
+/* Sees whether the view still has to read what the stream has read. */
+bool
+streamext_worker_check_behind(Worker *w, WorkerView *v)
+{
+	v->behind = false;
+	for (int i = 0; i < w->npartitions && !v->behind; i++)
+		v->behind = streamext_worker_view_position(w, v, i) < w->slot->partitions[i].position;
+	if (v->behind && v->max_event_time == NULL)
+	{
+		v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
+		for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
+			v->max_event_time[i] = DT_NOBEGIN;
+		v->watermark = DT_NOBEGIN;
+	}
+	return v->behind;
+}
+
+/* What the source is known to hold beyond the stream's positions. */
+int64
+streamext_worker_lag(Worker *w)
+{
+	int64		lag = 0;
+
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		ConnectorPartition *partition = &w->connector->partitions[i];
+
+		if (partition->high_watermark >= 0)
+			lag += Max(0, partition->high_watermark - Max(partition->position, 0));
+	}
+	return lag;
+}
+
+/* True when the stream and all views that are not failed stand at the targets or beyond. */
+bool
+streamext_worker_reached(Worker *w, const int64 *targets, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		ListCell   *lc;
+
+		if (targets[i] <= 0)
+			continue;			/* nothing there */
+		if (w->slot->partitions[i].position < targets[i])
+			return false;
+		foreach(lc, w->views)
+		{
+			WorkerView *v = lfirst(lc);
+
+			if (v->fold != NULL && streamext_worker_view_position(w, v, i) < targets[i])
+				return false;
+		}
+	}
+	return true;
+}
+
+/* ---------------------------------------------------------------- room */
+
+/* Replaces the slot's partitions by a larger array, and with it each view's vector. False: memory is full, nothing has changed. */
+static bool
+position_grow(Worker *w, int capacity)
+{
+	StreamSlot *slot = w->slot;
+	int			nviews = list_length(w->views);
+	int64	  **vectors = palloc0(sizeof(int64 *) * Max(nviews, 1));
+	PartitionSlot *partitions = streamext_chunk_alloc(sizeof(PartitionSlot) * capacity, NULL);
+	PartitionSlot *old = slot->partitions;
+	bool		full = partitions == NULL;
+
+	for (int i = 0; i < nviews && !full; i++)
+	{
+		vectors[i] = streamext_chunk_alloc(sizeof(int64) * capacity, NULL);
+		full = vectors[i] == NULL;
+	}
+	if (full)
+	{
+		for (int i = 0; i < nviews; i++)
+			if (vectors[i] != NULL)
+				streamext_chunk_free(vectors[i]);
+		if (partitions != NULL)
+			streamext_chunk_free(partitions);
+		pfree(vectors);
+		return false;
+	}
+
+	streamext_stream_lock_exclusive(slot);
+	memset(partitions, 0, sizeof(PartitionSlot) * capacity);
+	if (old != NULL)
+		memcpy(partitions, old, sizeof(PartitionSlot) * slot->npartitions);
+	slot->partitions = partitions;
+	slot->partitions_capacity = capacity;
+	for (int i = 0; i < nviews; i++)
+	{
+		ViewSlot   *view = ((WorkerView *) list_nth(w->views, i))->slot;
+		int64	   *former = view->positions;
+
+		if (former != NULL)
+			memcpy(vectors[i], former, sizeof(int64) * view->npositions);
+		view->positions = vectors[i];
+		vectors[i] = former;
+	}
+	LWLockRelease(slot->lock);
+
+	for (int i = 0; i < nviews; i++)
+		if (vectors[i] != NULL)
+			streamext_chunk_free(vectors[i]);
+	if (old != NULL)
+		streamext_chunk_free(old);
+	pfree(vectors);
+	return true;
+}
+
+/* Gives each view a vector with an entry for each partition of the slot. False: memory is full. */
+static bool
+position_fit_views(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+		ViewSlot   *view = v->slot;
+		int64	   *vector = view->positions;
+
+		if (vector == NULL && slot->partitions_capacity > 0)
+			vector = streamext_chunk_alloc(sizeof(int64) * slot->partitions_capacity, NULL);
+		if (vector == NULL && slot->npartitions > 0)
+			return false;
+		if (view->npositions == slot->npartitions && view->positions == vector)
+			continue;
+		streamext_stream_lock_exclusive(slot);
+		view->positions = vector;
+		for (int i = view->npositions; i < slot->npartitions; i++)
+			vector[i] = -1;
+		view->npositions = slot->npartitions;
+		LWLockRelease(slot->lock);
+	}
+	return true;
+}
+
+/* ---------------------------------------------------------------- partitions that come up */
+
+static void
+position_exchange(Worker *w, int a, int b)
+{
+	PartitionSlot partition = w->slot->partitions[a];
+	ListCell   *lc;
+
+	w->slot->partitions[a] = w->slot->partitions[b];
+	w->slot->partitions[b] = partition;
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+		int64		position = v->slot->positions[a];
+
+		v->slot->positions[a] = v->slot->positions[b];
+		v->slot->positions[b] = position;
+		if (v->max_event_time != NULL)
+		{
+			TimestampTz event_time = v->max_event_time[a];
+
+			v->max_event_time[a] = v->max_event_time[b];
+			v->max_event_time[b] = event_time;
+		}
+	}
+}
+
+/* Makes the slot's entry w->npartitions that of the connector's. False: memory is full. */
+static bool
+position_adopt(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	int			index = w->npartitions;
+	ConnectorPartition *theirs = &w->connector->partitions[index];
+	int			found;
+
+	for (found = index; found < slot->npartitions; found++)
+		if (slot->partitions[found].partition == theirs->partition &&
+			strcmp(slot->partitions[found].topic, theirs->topic) == 0)
+			break;
+	if (found == slot->npartitions)
+	{
+		if (found == STREAMEXT_MAX_PARTITIONS)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("stream \"%s.%s\" has more than %d partitions", w->config->schema, w->config->name,
+							STREAMEXT_MAX_PARTITIONS),
+					 errhint("Raise the stream's option workers, so that each worker has fewer.")));
+		if (found == slot->partitions_capacity &&
+			!position_grow(w, found == 0 ? POSITION_CAPACITY : Min(found * 2, STREAMEXT_MAX_PARTITIONS)))
+			return false;
+		streamext_stream_lock_exclusive(slot);
+		memset(&slot->partitions[found], 0, sizeof(PartitionSlot));
+		strlcpy(slot->partitions[found].topic, theirs->topic, sizeof(theirs->topic));
+		slot->partitions[found].partition = theirs->partition;
+		slot->partitions[found].position = slot->partitions[found].start_position = -1;
+		slot->partitions[found].high_watermark = -1;
+		slot->partitions[found].max_event_time = DT_NOBEGIN;
+		slot->partitions[found].last_arrival = streamext_clock_now();
+		slot->npartitions++;
+		LWLockRelease(slot->lock);
+	}
+	if (!position_fit_views(w))
+		return false;
+	if (found != index)
+	{
+		streamext_stream_lock_exclusive(slot);
+		position_exchange(w, index, found);
+		LWLockRelease(slot->lock);
+	}
+	w->npartitions++;
+	return true;
+}
+
+bool
+streamext_worker_adopt(Worker *w)
+{
+	while (w->npartitions < w->connector->npartitions)
+		if (!position_adopt(w))
+			return false;
+	return position_fit_views(w);
+}
+
+/* ---------------------------------------------------------------- where to read */
+
+/* -1: the stream's start. */
+int64
+streamext_worker_target(Worker *w, int index)
+{
+	int64		target = w->slot->partitions[index].position;
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL)
+			target = Min(target, streamext_worker_view_position(w, v, index));
+	}
+	return target;
+}
+
+/* A view that knows where it starts says so, for the fold skips by what stands in the vector. */
+static void
+position_settle_view(Worker *w, WorkerView *v)
+{
+	streamext_stream_lock_exclusive(w->slot);
+	for (int i = 0; i < w->npartitions; i++)
+		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
+	streamext_worker_check_behind(w, v);
+	v->slot->status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+	v->slot->last_error[0] = '\0';
+	LWLockRelease(w->slot->lock);
+}
+
+/* After a refresh, new partitions, or a dropped batch: positions settled, the connector at the right place. False: memory is full. */
+bool
+streamext_worker_attach(Worker *w)
+{
+	int			known = w->npartitions;
+	ListCell   *lc;
+
+	if (!streamext_worker_adopt(w))
+		return false;
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		int64		target = streamext_worker_target(w, i);
+		int64		position = w->connector->partitions[i].position;
+
+		if (target >= 0 ? position == target : position < 0)
+			continue;
+		if (target < 0 && i >= known && !w->dropped)
+			continue;			/* just opened: it is there */
+		w->ops->seek(w->connector, i, target);
+	}
+	foreach(lc, w->views)
+		if (((WorkerView *) lfirst(lc))->fold != NULL)
+			position_settle_view(w, lfirst(lc));
+	w->dropped = false;
+	w->attached = true;
+	return true;
+}

@@ -1,0 +1,522 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_refresh.c
+ *		From the catalogue to what the worker works with: configuration, connector, decoder, and a fold for each view.
+ *
+ * Done at start and whenever the slot's generation has moved. The commit that moved it may not have sent its invalidation messages yet,
+ * so all caches are dropped first. Everything about views is made anew each time (their kept state is in shared
+ * memory and stays as long as its definition is the same); connector and decoder only when their definition has changed.
+ *
+ * A stream that is gone takes its slot and its journal with it, unless the generation has moved again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_rewrite.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "nodes/nodes.h"
+#include "pgstat.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "chunk.h"
+#include "journal.h"
+#include "view_compile.h"
+#include "worker.h"
+#include "worker_private.h"
+
+#define REFRESH_LOCK_TIMEOUT	"1000"	/* ms, for views that a transaction holds */
+#define REFRESH_RETRY_MS		200
+
+/* ---------------------------------------------------------------- fingerprints */
+
+/* All of a configuration on which connector and decoder depend. Holds secrets: stays in this process. */
+static char *
+refresh_fingerprint(const StreamConfig *config)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "%u %d %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ",
+					 config->serverid, config->connector, config->format, config->event_time, config->journal,
+					 config->workers, config->buffer_size,
+					 config->watermark_delay, config->idle_timeout, config->max_ahead);
+	appendStringInfo(&s, "%d %u ", config->on_error, config->row_type_hash);
+	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
+	appendStringInfoString(&s, nodeToString(config->server_options));
+	appendStringInfoString(&s, nodeToString(config->table_options));
+	appendStringInfoString(&s, nodeToString(config->user_options));
+	for (int i = 0; i < config->desc->natts; i++)
+	{
+		const StreamColumn *column = &config->columns[i];
+
+		appendStringInfo(&s, " (%d %d %u %d %d %d %d %s %s)", column->attnum, column->dropped, column->type, column->typmod,
+						 column->notnull, column->metadata, column->topic_level, column->name ? column->name : "",
+						 column->path ? column->path : "");
+	}
+	return s.data;
+}
+
+/* Of what makes positions mean something: with another one everything kept is void. */
+static uint64
+refresh_source(const StreamConfig *config)
+{
+	StringInfoData s;
+	uint64		hash;
+	ListCell   *lc;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector, config->workers, config->start,
+					 config->start == START_TIMESTAMP ? config->start_time : 0);
+	foreach(lc, config->topics)
+		appendStringInfo(&s, " %s", (char *) lfirst(lc));
+	hash = hash_bytes_extended((unsigned char *) s.data, s.len, 0);
+	pfree(s.data);
+	return hash == 0 ? 1 : hash;
+}
+
+/* ---------------------------------------------------------------- configuration */
+
+void
+streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message)
+{
+	streamext_stream_lock_exclusive(slot);
+	v->slot->status = VIEW_FAILED;
+	strlcpy(v->slot->last_error, message, STREAMEXT_MAX_MESSAGE);
+	LWLockRelease(slot->lock);
+	v->prepared = v->behind = false;
+	if (v->fold != NULL)
+		streamext_fold_end(v->fold);
+	v->fold = NULL;
+}
+
+/* May be called outside a transaction. */
+static void
+refresh_end_views(Worker *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL)
+			streamext_fold_end(v->fold);
+	}
+	w->views = NIL;
+	MemoryContextReset(w->views_cxt);
+}
+
+/* Closes connector and decoder and forgets the configuration; views have ended. */
+void
+streamext_worker_close(Worker *w)
+{
+	Connector  *connector = w->connector;
+
+	streamext_worker_unwatch();
+	w->connector = NULL;
+	if (connector != NULL)
+		w->ops->close(connector);
+	if (w->decoder != NULL)
+		streamext_decoder_free(w->decoder);
+	w->decoder = NULL;
+	w->batch = NULL;
+	w->config = NULL;
+	w->fingerprint = NULL;
+	w->npartitions = 0;
+	w->attached = w->dropped = w->connector_paused = w->pending = w->full = w->flush_known = false;
+	w->connector_errors = 0;
+	if (w->config_cxt != NULL)
+		MemoryContextDelete(w->config_cxt);
+	w->config_cxt = NULL;
+}
+
+/* Positions of another source are void, and with them all that was counted. Views are found empty by their folds. */
+static void
+refresh_reset_stream(Worker *w, uint64 source)
+{
+	StreamSlot *slot = w->slot;
+	PartitionSlot *partitions;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	streamext_stream_lock_exclusive(slot);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot   *view = &streamext_shared->views[i];
+
+		if (!view->in_use || view->stream != w->index)
+			continue;
+		if (view->definition != 0)
+			streamext_state_reset(&view->state);
+		if (view->positions != NULL)
+			streamext_chunk_free(view->positions);
+		view->positions = NULL;
+		view->npositions = 0;
+		view->definition = 0;
+		view->accepted = view->late = view->rejected = 0;
+	}
+	partitions = slot->partitions;
+	slot->partitions = NULL;
+	slot->npartitions = slot->partitions_capacity = 0;
+	slot->watermark = DT_NOBEGIN;
+	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
+	slot->source = source;
+	LWLockRelease(slot->lock);
+	LWLockRelease(streamext_shared->registry_lock);
+	if (partitions != NULL)
+		streamext_chunk_free(partitions);
+}
+
+static void
+refresh_make_buffer(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	StreamBuffer *old = slot->buffer;
+	StreamBuffer *buffer;
+
+	if (old != NULL && slot->buffer_size == w->config->buffer_size)
+		return;
+	buffer = w->config->buffer_size == 0 ? NULL : streamext_buffer_create(w->config->buffer_size);
+	streamext_stream_lock_exclusive(slot);
+	LWLockAcquire(slot->buffer_lock, LW_EXCLUSIVE);
+	slot->buffer = buffer;
+	slot->buffer_size = w->config->buffer_size;
+	if (old != NULL)
+		streamext_buffer_destroy(old);
+	LWLockRelease(slot->buffer_lock);
+	LWLockRelease(slot->lock);
+}
+
+/* Takes over a configuration that was read into its own context. In a transaction. */
+static void
+refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *fingerprint)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	uint64		source = refresh_source(config);
+
+	w->config_cxt = cxt;
+	w->config = config;
+	w->fingerprint = fingerprint;
+	w->ops = streamext_connector_ops(config->connector);
+	if (w->slot->source != source)
+		refresh_reset_stream(w, source);
+	refresh_make_buffer(w);
+	w->decoder = streamext_decoder_create(config, cxt);
+	MemoryContextSwitchTo(old);
+}
+
+/* Outside transactions: it may take a second. */
+static void
+refresh_open(Worker *w)
+{
+	char		activity[2 * NAMEDATALEN + 32];
+
+	snprintf(activity, sizeof(activity), "stream %s.%s shard %d", w->config->schema, w->config->name, w->identity.shard);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	w->connector = w->ops->open(w->config, w->identity.shard, w->config->workers, w->config_cxt);
+	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
+	MemoryContextSwitchTo(w->cxt);
+}
+
+/* ---------------------------------------------------------------- which views there are */
+
+static Oid
+refresh_rule_relation(Relation rewrite, Oid rule)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			relid = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
+	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		relid = ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
+	systable_endscan(scan);
+	return relid;
+}
+
+/* Continuous views over the stream, by what their rules depend on. */
+static List *
+refresh_list_views(Oid relid)
+{
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	Relation	rewrite = table_open(RewriteRelationId, AccessShareLock);
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *relations = NIL;
+	List	   *views = NIL;
+	ListCell   *lc;
+
+	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+		Oid			relation;
+
+		if (form->classid != RewriteRelationId)
+			continue;
+		relation = refresh_rule_relation(rewrite, form->objid);
+		if (OidIsValid(relation) && relation != relid)
+			relations = list_append_unique_oid(relations, relation);
+	}
+	systable_endscan(scan);
+	table_close(rewrite, AccessShareLock);
+	table_close(depend, AccessShareLock);
+
+	foreach(lc, relations)
+		if (streamext_view_options(lfirst_oid(lc)).continuous && streamext_view_stream(lfirst_oid(lc)) == relid)
+			views = lappend_oid(views, lfirst_oid(lc));
+	return views;
+}
+
+/* The stream that a view now reads is told to look. */
+static void
+refresh_hand_over(Oid viewoid)
+{
+	Oid			stream = streamext_view_options(viewoid).continuous ? streamext_view_stream(viewoid) : InvalidOid;
+
+	for (int shard = 0; OidIsValid(stream) && shard < STREAMEXT_MAX_SHARDS; shard++)
+		streamext_announce_stream(MyDatabaseId, stream, shard, false);
+}
+
+/* Frees the slots of views that are not on the stream (any more). */
+static void
+refresh_drop_views(Worker *w, List *views)
+{
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot   *view = &streamext_shared->views[i];
+		Oid			viewoid = InvalidOid;
+
+		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+		if (view->in_use && view->stream == w->index)
+			viewoid = view->viewoid;
+		LWLockRelease(streamext_shared->registry_lock);
+		if (!OidIsValid(viewoid) || list_member_oid(views, viewoid))
+			continue;
+		streamext_remove_view(i);
+		refresh_hand_over(viewoid);
+	}
+}
+
+/* The view's slot on this stream; -1: there is none to be had (*reason), or another stream's worker has not let it go yet (NULL). */
+static int
+refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
+{
+	int			index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
+	ViewSlot   *slot;
+	bool		abandoned;
+
+	*reason = NULL;
+	if (index < 0)
+	{
+		*reason = "too many continuous views; raise streamext.max_views";
+		return -1;
+	}
+	slot = &streamext_shared->views[index];
+	if (slot->stream == w->index)
+		return index;
+
+	/* without a worker there the state is nobody's */
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	abandoned = slot->in_use && streamext_shared->streams[slot->stream].worker_pid == 0;
+	LWLockRelease(streamext_shared->registry_lock);
+	if (!abandoned)
+		return -1;
+	streamext_remove_view(index);
+	index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
+	return index >= 0 && streamext_shared->views[index].stream == w->index ? index : -1;
+}
+
+/* ---------------------------------------------------------------- folds */
+
+/* Compiles the view and starts its fold; an error makes this view fail only. False: it is locked, try again. */
+static bool
+refresh_start_view(Worker *w, WorkerView *v)
+{
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool available = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(v->cxt);
+	PG_TRY();
+	{
+		CompiledView *compiled = streamext_view_compile(v->viewoid);
+
+		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(v->cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		v->fold = NULL;
+		available = error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			ReThrowError(error);
+		if (available)
+		{
+			ereport(LOG,
+					(errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
+			streamext_worker_fail_view(v, w->slot, error->message);
+		}
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+	return available;
+}
+
+/* A fold for each view there is. False: one was locked. In a transaction; the former folds have ended. */
+static bool
+refresh_start_views(Worker *w)
+{
+	List	   *oids = refresh_list_views(w->identity.relid);
+	bool		complete = true;
+	ListCell   *lc;
+
+	refresh_drop_views(w, oids);
+	foreach(lc, oids)
+	{
+		const char *reason;
+		int			index = refresh_view_slot(w, lfirst_oid(lc), &reason);
+		MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
+		WorkerView *v = palloc0(sizeof(WorkerView));
+
+		if (index < 0)
+		{
+			if (reason != NULL)
+				streamext_stream_set_state(w->slot, w->slot->state, reason);
+			MemoryContextSwitchTo(old);
+			continue;
+		}
+		v->viewoid = lfirst_oid(lc);
+		v->slot = &streamext_shared->views[index];
+		v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
+		w->views = lappend(w->views, v);
+		MemoryContextSwitchTo(old);
+		complete = refresh_start_view(w, v) && complete;
+	}
+	return complete;
+}
+
+/* ---------------------------------------------------------------- all of it */
+
+/* The stream (or this shard of it) is no more. False if the slot went with it. */
+static bool
+refresh_leave(Worker *w, uint32 generation, bool dropped)
+{
+	streamext_worker_close(w);
+	if (!streamext_remove_stream_at(w->index, generation))
+		return true;			/* something happened since: look again */
+	w->slot = NULL;
+	if (dropped)
+		streamext_journal_remove(w->identity.dboid, w->identity.relid);
+	return false;
+}
+
+/* Reads the catalogue; in a transaction of its own. Returns NULL and commits if the stream or shard is gone. */
+static StreamConfig *
+refresh_read(Worker *w, MemoryContext cxt, bool *dropped)
+{
+	MemoryContext old;
+	StreamConfig *config;
+
+	StartTransactionCommand();
+	InvalidateSystemCaches();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	old = MemoryContextSwitchTo(cxt);
+	config = streamext_stream_config(w->identity.relid);
+	MemoryContextSwitchTo(old);
+	*dropped = config == NULL;
+	if (config != NULL && w->identity.shard < config->workers)
+		return config;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return NULL;
+}
+
+/* A connector that failed is worth another try after any DDL on the stream, a stop by on_error is not over by itself. */
+static void
+refresh_revive(Worker *w)
+{
+	if (w->connector == NULL || !w->connector->failed)
+		return;
+	if (w->stopped)
+		pg_atomic_write_u32(&w->slot->pause_requested, 0);
+	w->stopped = false;
+	streamext_worker_close(w);
+}
+
+bool
+streamext_worker_refresh(Worker *w)
+{
+	uint32		generation = pg_atomic_read_u32(&w->slot->generation);
+	MemoryContext cxt = AllocSetContextCreate(w->cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+	StreamConfig *config;
+	char	   *fingerprint;
+	bool		dropped;
+	bool		complete;
+	int			guc_level;
+
+	streamext_worker_drop_batch(w);
+	refresh_end_views(w);
+	refresh_revive(w);
+	config = refresh_read(w, cxt, &dropped);
+	if (config == NULL)
+	{
+		MemoryContextDelete(cxt);
+		return refresh_leave(w, generation, dropped);
+	}
+
+	guc_level = NewGUCNestLevel();
+	(void) set_config_option("lock_timeout", REFRESH_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	old = MemoryContextSwitchTo(cxt);
+	fingerprint = refresh_fingerprint(config);
+	MemoryContextSwitchTo(old);
+	if (w->fingerprint != NULL && strcmp(w->fingerprint, fingerprint) == 0)
+		MemoryContextDelete(cxt);
+	else
+	{
+		streamext_worker_close(w);
+		refresh_install(w, cxt, config, fingerprint);
+	}
+	complete = refresh_start_views(w);
+	AtEOXact_GUC(true, guc_level);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(w->cxt);
+
+	if (w->connector == NULL)
+		refresh_open(w);
+	w->attached = false;
+	w->refresh_at = complete ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REFRESH_RETRY_MS);
+	if (complete)
+		pg_atomic_write_u32(&w->slot->generation_seen, generation);
+	ConditionVariableBroadcast(&w->slot->progress);
+	return true;
+}

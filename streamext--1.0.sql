@@ -1,0 +1,226 @@
+/* streamext--1.0.sql: what CREATE EXTENSION streamext makes. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION streamext" to load this file. \quit
+
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
+-- Raises unless the server has loaded the library at start: nothing below would work.
+CREATE FUNCTION streamext.require_preload() RETURNS void
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'streamext_require_preload_sql';
+
+SELECT streamext.require_preload();
+
+REVOKE ALL ON FUNCTION streamext.require_preload() FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA streamext TO PUBLIC;
+
+/* ---- connectors ---- */
+
+CREATE FUNCTION streamext.fdw_handler() RETURNS fdw_handler
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_fdw_handler';
+
+CREATE FUNCTION streamext.kafka_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_kafka_validator';
+
+CREATE FUNCTION streamext.mqtt_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_mqtt_validator';
+
+CREATE FUNCTION streamext.local_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_local_validator';
+
+-- Who may make servers of a wrapper is decided by GRANT USAGE ON FOREIGN DATA WRAPPER; at first only superusers may.
+CREATE FOREIGN DATA WRAPPER kafka HANDLER streamext.fdw_handler VALIDATOR streamext.kafka_validator;
+CREATE FOREIGN DATA WRAPPER mqtt HANDLER streamext.fdw_handler VALIDATOR streamext.mqtt_validator;
+CREATE FOREIGN DATA WRAPPER local HANDLER streamext.fdw_handler VALIDATOR streamext.local_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER kafka IS 'streams of Kafka topics';
+COMMENT ON FOREIGN DATA WRAPPER mqtt IS 'streams of MQTT messages';
+COMMENT ON FOREIGN DATA WRAPPER local IS 'streams fed by INSERT and COPY';
+
+/* ---- windows ---- */
+
+CREATE FUNCTION streamext.tumble(size interval, ts timestamptz) RETURNS timestamptz
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_tumble';
+
+CREATE FUNCTION streamext.hop(size interval, slide interval, ts timestamptz) RETURNS SETOF timestamptz
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 6
+AS 'MODULE_PATHNAME', 'streamext_hop';
+
+CREATE FUNCTION streamext.session(gap interval, ts timestamptz) RETURNS timestamptz
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_session';
+
+COMMENT ON FUNCTION streamext.tumble(interval, timestamptz) IS
+'start of the window of the given size that holds ts; windows are aligned to 2000-01-01 00:00 UTC, a day is 24 hours';
+COMMENT ON FUNCTION streamext.hop(interval, interval, timestamptz) IS
+'starts of all windows of the given size, one begun each slide, that hold ts; aligned to 2000-01-01 00:00 UTC, a day is 24 hours';
+COMMENT ON FUNCTION streamext.session(interval, timestamptz) IS
+'in a continuous view: start of the session that holds ts; a row opens a new session when it is more than gap after the one before';
+
+-- What the planner puts in the place of a continuous view's query. It is never run as a function and raises if it is.
+CREATE FUNCTION streamext.view_rows(view oid) RETURNS SETOF record
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_view_rows';
+
+COMMENT ON FUNCTION streamext.view_rows(oid) IS 'internal: the scan of a continuous view in query plans';
+
+/* ---- rejected records ---- */
+
+-- Not dumped (no pg_extension_config_dump): the records are of this server's streams, known by OID, and the sources still have them.
+CREATE TABLE streamext.dead_letter (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	stream oid NOT NULL,
+	view oid NOT NULL DEFAULT 0,
+	topic text NOT NULL,
+	partition integer NOT NULL,
+	position bigint NOT NULL,
+	received_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	sqlstate text NOT NULL,
+	reason text NOT NULL,
+	payload bytea
+);
+
+-- One rejection of a record for each view (0: for the whole stream), however often it is read again.
+CREATE UNIQUE INDEX dead_letter_record ON streamext.dead_letter (stream, view, topic, partition, position);
+-- The newest of a stream are kept.
+CREATE INDEX dead_letter_stream ON streamext.dead_letter (stream, id);
+
+COMMENT ON TABLE streamext.dead_letter IS 'rejected records; read them in streamext.dead_letters';
+
+-- Payloads are the stream's data: they are for who may SELECT from the stream, not for monitoring roles.
+CREATE VIEW streamext.dead_letters WITH (security_barrier) AS
+SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN d.view END)::pg_catalog.regclass AS view,
+       d.topic, d.partition, d.position, d.received_at, d.sqlstate, d.reason, d.payload
+FROM streamext.dead_letter AS d
+WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
+
+COMMENT ON VIEW streamext.dead_letters IS 'rejected records of the streams that the user may read';
+COMMENT ON COLUMN streamext.dead_letters.view IS 'the continuous view that could not count the record; NULL: no view has it';
+COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in the journal for other connectors';
+COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected';
+COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it';
+
+/* ---- what there is, and how it does ---- */
+
+-- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
+
+CREATE FUNCTION streamext.get_streams(
+	OUT stream regclass, OUT connector text, OUT format text, OUT state text, OUT workers integer, OUT rows_in bigint, OUT bytes_in bigint,
+	OUT rate double precision, OUT watermark timestamptz, OUT lag_rows bigint, OUT lag_seconds double precision, OUT rejected bigint,
+	OUT last_error text, OUT last_error_at timestamptz) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_streams';
+
+CREATE FUNCTION streamext.get_stream_partitions(
+	OUT stream regclass, OUT topic text, OUT partition integer, OUT shard integer, OUT "position" bigint, OUT high_watermark bigint,
+	OUT lag_rows bigint, OUT rows_in bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_stream_partitions';
+
+CREATE FUNCTION streamext.get_continuous_views(
+	OUT view regclass, OUT stream regclass, OUT window_kind text, OUT window_size text, OUT window_slide text, OUT sliding text,
+	OUT state text, OUT groups bigint, OUT open_windows bigint, OUT state_bytes bigint, OUT accepted bigint, OUT late bigint,
+	OUT rejected bigint, OUT timezone text, OUT datestyle text, OUT intervalstyle text, OUT options text[], OUT last_error text,
+	OUT last_checkpoint timestamptz) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_get_continuous_views';
+
+CREATE FUNCTION streamext.get_workers(
+	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint)
+RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_workers';
+
+CREATE VIEW streamext.streams AS
+SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_in, s.rate, s.watermark, s.lag_rows, s.lag_seconds,
+       s.rejected, s.last_error, s.last_error_at
+FROM streamext.get_streams() AS s;
+
+CREATE VIEW streamext.stream_partitions AS
+SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.max_event_time, p.last_arrival
+FROM streamext.get_stream_partitions() AS p;
+
+CREATE VIEW streamext.continuous_views AS
+SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
+       v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
+       v.intervalstyle, v.options, v.last_error, v.last_checkpoint
+FROM streamext.get_continuous_views() AS v;
+
+CREATE VIEW streamext.workers AS
+SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts FROM streamext.get_workers() AS w;
+
+COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since the server''s start';
+COMMENT ON COLUMN streamext.streams.state IS
+'running, catching_up, paused, stalled (source unreachable), diverged (not the source read before), full (memory limit), waiting (no worker), failed';
+COMMENT ON COLUMN streamext.streams.workers IS 'shards that have a slot';
+COMMENT ON COLUMN streamext.streams.rows_in IS 'records delivered by the source';
+COMMENT ON COLUMN streamext.streams.bytes_in IS 'bytes of their payloads';
+COMMENT ON COLUMN streamext.streams.rate IS 'records a second, over about the last 10 s';
+COMMENT ON COLUMN streamext.streams.watermark IS 'no record before this event time is expected any more; the lowest of all shards';
+COMMENT ON COLUMN streamext.streams.lag_rows IS 'records that the source holds beyond what was read; NULL: not known';
+COMMENT ON COLUMN streamext.streams.lag_seconds IS 'seconds from the newest event time (or else arrival) to now; grows while the source is silent';
+COMMENT ON COLUMN streamext.streams.rejected IS 'records rejected for all views: malformed, without event time, NULL in a NOT NULL column';
+
+COMMENT ON VIEW streamext.stream_partitions IS 'a row for each partition of a stream';
+COMMENT ON COLUMN streamext.stream_partitions.shard IS 'number of the worker that reads it';
+COMMENT ON COLUMN streamext.stream_partitions.position IS 'next to be read: Kafka offset, or byte position in the journal';
+COMMENT ON COLUMN streamext.stream_partitions.high_watermark IS 'end of the partition as last heard from the source';
+COMMENT ON COLUMN streamext.stream_partitions.lag_rows IS 'records between position and high_watermark; NULL: not known';
+COMMENT ON COLUMN streamext.stream_partitions.last_arrival IS 'when the last record came in';
+
+COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
+COMMENT ON COLUMN streamext.continuous_views.window_kind IS 'tumble (also date_bin), hop, trunc (date_trunc), session, none';
+COMMENT ON COLUMN streamext.continuous_views.window_size IS 'size, or gap of a session, as an interval; unit of date_trunc';
+COMMENT ON COLUMN streamext.continuous_views.sliding IS 'length of the window that slides over now, as an interval';
+COMMENT ON COLUMN streamext.continuous_views.state IS 'as in streams; failed and full may be of the view alone';
+COMMENT ON COLUMN streamext.continuous_views.groups IS 'groups kept, counted once in each pane';
+COMMENT ON COLUMN streamext.continuous_views.open_windows IS 'panes kept in memory: the windows of a tumbling view, slices of windows else';
+COMMENT ON COLUMN streamext.continuous_views.state_bytes IS 'shared memory taken';
+COMMENT ON COLUMN streamext.continuous_views.accepted IS 'records counted; accepted + late + rejected = delivered';
+COMMENT ON COLUMN streamext.continuous_views.late IS 'records left out because their window had been sealed';
+COMMENT ON COLUMN streamext.continuous_views.rejected IS 'records left out because an expression of the view raised an error, or rejected for the stream';
+COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which the view''s expressions run';
+
+COMMENT ON VIEW streamext.workers IS 'a row for each stream and shard; pid is NULL while no process runs';
+COMMENT ON COLUMN streamext.workers.restarts IS 'starts after the first';
+
+GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters TO PUBLIC;
+
+/* ---- control ---- */
+
+CREATE FUNCTION streamext.flush(stream regclass) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_flush';
+
+CREATE FUNCTION streamext.pause(stream regclass) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_pause';
+
+CREATE FUNCTION streamext.resume(stream regclass) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_resume';
+
+CREATE FUNCTION streamext.view_positions(view regclass, OUT partition integer, OUT next_offset bigint, OUT topic text) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_view_positions';
+
+CREATE FUNCTION streamext.set_clock(now timestamptz) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_set_clock';
+
+REVOKE ALL ON FUNCTION streamext.set_clock(timestamptz) FROM PUBLIC;
+
+COMMENT ON FUNCTION streamext.flush(regclass) IS
+'waits until everything that the source holds now is in every view of the stream; raises if the stream is paused or has failed';
+COMMENT ON FUNCTION streamext.pause(regclass) IS 'stops reading the stream until streamext.resume or a restart of the server; for its owner';
+COMMENT ON FUNCTION streamext.resume(regclass) IS 'goes on reading a paused stream; for its owner';
+COMMENT ON FUNCTION streamext.view_positions(regclass) IS 'next offset of each partition: everything before it is counted in the view';
+COMMENT ON FUNCTION streamext.set_clock(timestamptz) IS
+'for tests: replaces the clock of windows in the whole server; NULL gives the system''s back; superusers only';

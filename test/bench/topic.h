@@ -1,0 +1,132 @@
+/*
+ * topic.h
+ *		A topic read from its beginning by librdkafka, as the benchmark's hand-written consumers read it.
+ *
+ * The settings are streamext's own (src/connector_kafka.c): checksums are verified, the queue is bounded by bytes. Any failure
+ * ends the program: a benchmark has nothing to recover.
+ */
+#ifndef BENCH_TOPIC_H
+#define BENCH_TOPIC_H
+
+#include <librdkafka/rdkafka.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+[[noreturn]] inline void
+die(const char *what, const char *why = "")
+{
+	fprintf(stderr, "bench: %s%s%s\n", what, *why ? ": " : "", why);
+	exit(1);
+}
+
+/* An open client; `settings` are pairs. */
+inline rd_kafka_t *
+open_client(rd_kafka_type_t type, std::vector<std::pair<const char *, const char *>> settings,
+			void (*delivered)(rd_kafka_t *, const rd_kafka_message_t *, void *) = nullptr)
+{
+	char			 error[512];
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+
+	for (auto &[name, value] : settings)
+		if (rd_kafka_conf_set(conf, name, value, error, sizeof error) != RD_KAFKA_CONF_OK)
+			die(name, error);
+	if (delivered)
+		rd_kafka_conf_set_dr_msg_cb(conf, delivered);
+
+	rd_kafka_t *client = rd_kafka_new(type, conf, error, sizeof error);
+
+	if (client == nullptr)
+		die("cannot make a client", error);
+	return client;
+}
+
+class Topic
+{
+public:
+	/* Looks the partitions up; nothing is fetched before read(). */
+	Topic(const char *brokers, const char *name)
+	{
+		client = open_client(RD_KAFKA_CONSUMER, {{"bootstrap.servers", brokers},
+												 {"group.id", "bench"},
+												 {"enable.auto.commit", "false"},
+												 {"check.crcs", "true"},
+												 {"queued.min.messages", "1000000"},
+												 {"queued.max.messages.kbytes", "262144"}});
+		rd_kafka_poll_set_consumer(client);
+
+		const rd_kafka_metadata_t *metadata;
+		rd_kafka_topic_t		  *topic = rd_kafka_topic_new(client, name, nullptr);
+
+		if (rd_kafka_metadata(client, 0, topic, &metadata, 10000) || metadata->topic_cnt != 1)
+			die("no metadata of", name);
+		partitions = rd_kafka_topic_partition_list_new(metadata->topics[0].partition_cnt);
+		for (int i = 0; i < metadata->topics[0].partition_cnt; i++)
+			rd_kafka_topic_partition_list_add(partitions, name, i)->offset = RD_KAFKA_OFFSET_BEGINNING;
+		rd_kafka_metadata_destroy(metadata);
+		rd_kafka_topic_destroy(topic);
+	}
+
+	~Topic()
+	{
+		rd_kafka_consumer_close(client);
+		rd_kafka_topic_partition_list_destroy(partitions);
+		rd_kafka_destroy(client);
+	}
+
+	/* Calls each(payload, length) for `wanted` records; the payload is valid during the call. */
+	template <typename Each>
+	void
+	read(long wanted, Each each)
+	{
+		std::vector<rd_kafka_message_t *> messages(4096);
+		long							  done = 0;
+
+		rd_kafka_assign(client, partitions);
+
+		rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(client);
+
+		while (done < wanted)
+		{
+			ssize_t n = rd_kafka_consume_batch_queue(queue, 1000, messages.data(), messages.size());
+
+			if (n < 0)
+				die("consume");
+			for (ssize_t i = 0; i < n; i++)
+			{
+				rd_kafka_message_t *message = messages[i];
+
+				if (message->err && message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+					die("consume", rd_kafka_message_errstr(message));
+				if (!message->err)
+				{
+					done++;
+					each(static_cast<const char *>(message->payload), message->len);
+				}
+				rd_kafka_message_destroy(message);
+			}
+		}
+		rd_kafka_queue_destroy(queue);
+	}
+
+private:
+	rd_kafka_t						*client;
+	rd_kafka_topic_partition_list_t *partitions;
+};
+
+class Stopwatch
+{
+	std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+
+public:
+	double
+	seconds() const
+	{
+		return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+	}
+};
+
+#endif

@@ -1,0 +1,384 @@
+"""What DDL refuses, with SQLSTATE and a hint, and what it may change while streams run."""
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka
+from harness.streams import continuous, error_of, local_stream, state, worker_pid
+from harness.wait import wait_for
+
+SERVERS = """
+    CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:9');
+    CREATE SERVER m FOREIGN DATA WRAPPER mqtt OPTIONS (uri 'tcp://127.0.0.1:9');
+    CREATE SERVER l FOREIGN DATA WRAPPER local;
+"""
+
+
+@pytest.fixture(scope="module")
+def ddl(pg: object) -> Database:
+    """One server of each kind, a local stream s, an ordinary table and a continuous view v; tests leave it as it is."""
+    pg.psql("CREATE DATABASE ddl")
+    pg.psql("CREATE EXTENSION streamext", "ddl")
+    db = Database(pg, "ddl")
+    db.execute(SERVERS)
+    db.execute("""CREATE FOREIGN TABLE s (k text, i int, f float8, ts timestamptz, other timestamptz, list int[], p point, j json)
+        SERVER l OPTIONS (event_time 'ts')""")
+    db.execute("CREATE TABLE t (k text, ts timestamptz)")
+    db.execute("CREATE FUNCTION reads(text) RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM t WHERE k = $1'")
+    db.execute("CREATE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) AS n FROM s GROUP BY k")
+    yield db
+    db.connection.close()
+    pg.psql("DROP DATABASE ddl WITH (FORCE)")
+
+
+def kafka_table(options: str = "", columns: str = "a int, ts timestamptz") -> str:
+    return f"CREATE FOREIGN TABLE x ({columns}) SERVER k OPTIONS (topic 't', format 'json'{options})"
+
+
+def mqtt_table(options: str = "topic 't'", columns: str = "a int") -> str:
+    return f"CREATE FOREIGN TABLE x ({columns}) SERVER m OPTIONS ({options})"
+
+
+def local_table(options: str = "", columns: str = "a int, ts timestamptz") -> str:
+    return f"CREATE FOREIGN TABLE x ({columns}) SERVER l" + (f" OPTIONS ({options})" if options else "")
+
+
+NAME, VALUE, NEEDED = "HV00D", "HV024", "HV002"
+
+# Statement, SQLSTATE, what the error names, what its hint says.
+OPTIONS = [
+    ("CREATE SERVER x FOREIGN DATA WRAPPER kafka", NEEDED, "brokers", ""),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER kafka OPTIONS (broker 'x')", NAME, "broker", "brokers"),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER kafka OPTIONS (brokers '')", VALUE, "brokers", "empty"),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER kafka OPTIONS (brokers 'x', \"sasl.kerberos.kinit.cmd\" 'touch /tmp/x')", NAME, "kinit", "brokers"),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER kafka OPTIONS (brokers 'x', security_protocol 'tls')", VALUE, "security_protocol", "ssl"),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER mqtt", NEEDED, "uri", ""),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER mqtt OPTIONS (uri 'http://x')", VALUE, "uri", "tcp://"),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER mqtt OPTIONS (uri 'tcp://user:pw@x')", VALUE, "uri", "user mapping"),
+    ("CREATE SERVER x FOREIGN DATA WRAPPER local OPTIONS (brokers 'x')", NAME, "brokers", "no valid options"),
+    ("CREATE USER MAPPING FOR postgres SERVER k OPTIONS (username 'x')", NAME, "username", "sasl_username"),
+    ("CREATE USER MAPPING FOR postgres SERVER k OPTIONS (sasl_password_file '/etc/passwd')", VALUE, "sasl_password_file", "data directory"),
+    ("CREATE USER MAPPING FOR postgres SERVER m OPTIONS (password_file '../x')", VALUE, "password_file", "data directory"),
+    ("CREATE FOREIGN TABLE x (a int) SERVER k OPTIONS (format 'json')", NEEDED, "topic", "topics"),
+    (kafka_table(", topics 'a,b'"), NAME, "topics", ""),
+    ("CREATE FOREIGN TABLE x (a int) SERVER k OPTIONS (topic 'a b')", VALUE, "topic", "letters"),
+    ("CREATE FOREIGN TABLE x (a int) SERVER k OPTIONS (topics 'a,,b')", VALUE, "topics", ""),
+    ("CREATE FOREIGN TABLE x (a int) SERVER k OPTIONS (topic 't', format 'xml')", VALUE, "format", "json"),
+    (kafka_table(", topik 'x'"), NAME, "topik", "watermark_delay"),
+    (kafka_table(", qos '1'"), NAME, "qos", "topic"),
+    (kafka_table(", event_time 'nothing'"), "42703", "nothing", ""),
+    (kafka_table(", event_time 'a'"), "42804", "event_time", "timestamp with time zone"),
+    (kafka_table(", watermark_delay 'soon'"), "22007", "soon", ""),
+    (kafka_table(", watermark_delay '-1 s'"), VALUE, "watermark_delay", "interval"),
+    (kafka_table(", watermark_delay '1 month'"), VALUE, "watermark_delay", "days"),
+    (kafka_table(", idle_timeout '0'"), VALUE, "idle_timeout", "interval"),
+    (kafka_table(", start 'sometimes'"), VALUE, "start", "earliest"),
+    (kafka_table(", buffer_size '-1'"), VALUE, "buffer_size", "whole number"),
+    (kafka_table(", buffer_size '10x'"), VALUE, "buffer_size", "whole number"),
+    (kafka_table(", buffer_size '99999999999999999999'"), VALUE, "buffer_size", "whole number"),
+    (kafka_table(", on_error 'panic'"), VALUE, "on_error", "dead_letter"),
+    (kafka_table(", workers '0'"), VALUE, "workers", "whole number"),
+    (kafka_table(", journal 'os'"), NAME, "journal", "topic"),
+    (kafka_table("", "a int OPTIONS (metadata 'colour')"), VALUE, "metadata", "partition"),
+    (kafka_table("", "a int OPTIONS (metadata 'topic_level 1')"), VALUE, "metadata", "partition"),
+    (kafka_table("", "a text OPTIONS (metadata 'partition')"), "42804", "partition", "integer"),
+    (kafka_table("", "a int OPTIONS (path 'a..b')"), VALUE, "path", "a.b[0].c"),
+    (kafka_table("", "a int OPTIONS (path 'a', metadata 'key')"), NAME, "path", ""),
+    (kafka_table("", "a int OPTIONS (colour 'red')"), NAME, "colour", "path"),
+    (kafka_table("", "a int, b int GENERATED ALWAYS AS (a + 1) STORED"), "0A000", "generated", "view"),
+    ("CREATE FOREIGN TABLE x (a int, b int) SERVER k OPTIONS (topic 't', format 'text')", "42P16", "text", ""),
+    ("CREATE FOREIGN TABLE x (a int) SERVER k OPTIONS (topic 't', format 'raw')", "42P16", "bytea", ""),
+    (mqtt_table("qos '1'"), NEEDED, "topic", ""),
+    (mqtt_table("topic 'a/#/b'"), VALUE, "topic", "#"),
+    (mqtt_table("topic 'a+/b'"), VALUE, "topic", "+"),
+    (mqtt_table("topic 't', qos '3'"), VALUE, "qos", "0 to 2"),
+    (mqtt_table("topic 't', protocol '4'"), VALUE, "protocol", "3.1.1"),
+    (mqtt_table("topic 't', start 'latest'"), NAME, "start", "topic"),
+    (mqtt_table(columns="a text OPTIONS (metadata 'topic_level 0')"), VALUE, "metadata", "topic_level"),
+    (local_table("topic 't'"), NAME, "topic", "event_time"),
+    (local_table("journal 'none'"), VALUE, "journal", "os"),
+    ("ALTER SERVER k OPTIONS (DROP brokers)", NEEDED, "brokers", ""),
+    ("ALTER FOREIGN TABLE s OPTIONS (ADD topic 'x')", NAME, "topic", "event_time"),
+    ("ALTER FOREIGN TABLE s OPTIONS (ADD buffer_size 'x')", VALUE, "buffer_size", "whole number"),
+    ("ALTER FOREIGN TABLE s ADD COLUMN g int GENERATED ALWAYS AS (1) STORED", "0A000", "generated", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("statement, sqlstate, names, hint", OPTIONS)
+def test_options_refused(ddl: Database, statement: str, sqlstate: str, names: str, hint: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        ddl.execute(statement)
+    found, message, given_hint = error_of(error)
+    assert (found, names in message, hint in given_hint) == (sqlstate, True, True), (found, message, given_hint)
+
+
+def test_secrets_are_in_no_message(ddl: Database) -> None:
+    for options in ("sasl_password E'geheim\\n'", "sasl_password 'geheim', sasl_password_file 'x'"):
+        with pytest.raises(psycopg.Error) as error:
+            ddl.execute(f"CREATE USER MAPPING FOR postgres SERVER k OPTIONS ({options})")
+        assert "geheim" not in str(error_of(error)) + str(error.value)
+
+
+def test_files_of_the_server_are_for_who_may_read_them(ddl: Database) -> None:
+    ddl.execute("CREATE ROLE plain; GRANT USAGE ON FOREIGN DATA WRAPPER kafka TO plain; GRANT USAGE ON FOREIGN SERVER k TO plain")
+    ddl.execute("GRANT CREATE ON DATABASE ddl TO plain; SET ROLE plain")
+    try:
+        for statement in (
+            "CREATE SERVER x FOREIGN DATA WRAPPER kafka OPTIONS (brokers 'x', ssl_ca_location '/etc/passwd')",
+            "CREATE USER MAPPING FOR plain SERVER k OPTIONS (sasl_password_file 'postgresql.conf')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                ddl.execute(statement)
+    finally:
+        ddl.execute("RESET ROLE; DROP OWNED BY plain; DROP ROLE plain")
+
+
+# ---- what a continuous view may not be ----
+
+# The query, and what the error names.
+REFUSED = [
+    ("SELECT k, i FROM s", "GROUP BY"),
+    ("SELECT DISTINCT k FROM s", "GROUP BY"),
+    ("SELECT count(*) FROM s UNION ALL SELECT 1", "UNION"),
+    ("WITH x AS (SELECT 1) SELECT count(*) FROM s", "WITH"),
+    ("SELECT count(*) FROM (SELECT k FROM s) AS x", "subqueries"),
+    ("SELECT count(*) FROM s, t", "joins"),
+    ("SELECT count(*) FROM s JOIN t USING (k)", "joins"),
+    ("SELECT count(*) FROM s AS x, s AS y", "joins"),
+    ("SELECT count(*) FROM s, LATERAL (SELECT s.k) AS x", ""),
+    ("SELECT count(*) FROM s, generate_series(1, 2)", ""),
+    ("SELECT k, i, count(*) FROM s GROUP BY ROLLUP (k, i)", "ROLLUP"),
+    ("SELECT k, count(*) FROM s GROUP BY GROUPING SETS ((k), ())", "GROUPING SETS"),
+    ("SELECT count(*) FROM s TABLESAMPLE system (10)", ""),
+    ("SELECT k, count(*) FROM s WHERE i IN (SELECT 1) GROUP BY k", "subqueries"),
+    ("SELECT sum((SELECT 1)) FROM s", "subqueries"),
+    ("SELECT k, count(*) FROM s WHERE random() < 0.5 GROUP BY k", "random"),
+    ("SELECT sum(i * random()) FROM s", "random"),
+    ("SELECT count(*) FILTER (WHERE random() < 0.5) FROM s", "random"),
+    ("SELECT current_user AS who, count(*) FROM s GROUP BY who", "current_user"),
+    ("SELECT count(*) FROM s WHERE k = current_user", "current_user"),
+    ("SELECT count(*) FROM s WHERE k = current_setting('application_name')", "current_setting"),
+    ("SELECT count(*) FROM s WHERE ts::date = current_date", "current_date"),
+    ("SELECT max(now() - ts) FROM s", "now"),
+    ("SELECT count(*) FROM s WHERE clock_timestamp() > ts", "clock_timestamp"),
+    ("SELECT sum(reads(k)) FROM s", "reads"),
+    ("SELECT unnest(list) AS x, count(*) FROM s GROUP BY x", "set-returning"),
+    ("SELECT unnest(array_agg(k)) AS x FROM s", "set-returning"),
+    ("SELECT streamext.hop('1 min', '10 s', ts) AS a, streamext.tumble('1 min', ts) AS b, count(*) FROM s GROUP BY a, b", "windows"),
+    ("SELECT streamext.tumble('1 min', other) AS w, count(*) FROM s GROUP BY w", "event time"),
+    ("SELECT streamext.hop('1 min', '10 s', other) AS w, count(*) FROM s GROUP BY w", "event time"),
+    ("SELECT streamext.tumble('1 min', ts + interval '1 s') AS w, count(*) FROM s GROUP BY w", "event time"),
+    ("SELECT streamext.tumble(i * interval '1 s', ts) AS w, count(*) FROM s GROUP BY w", "constant"),
+    ("SELECT streamext.session('1 min', ts) AS w, count(*) FROM s GROUP BY w", "session"),
+    ("SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts > now() - interval '2 min'", "sliding"),
+    ("SELECT p, count(*) FROM s GROUP BY p", ""),
+    ("SELECT rank(1) WITHIN GROUP (ORDER BY i) FROM s", "rank"),
+    ("SELECT s.tableoid, count(*) FROM s GROUP BY s.tableoid", "system column"),
+    ("SELECT count(s) FROM s", "whole-row"),
+    ("SELECT streamext.tumble('1 month', ts) AS w, count(*) FROM s GROUP BY w", "month"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query, names", REFUSED)
+def test_constructs_refused(ddl: Database, query: str, names: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        ddl.execute(f"CREATE VIEW x WITH (streamext.continuous) AS {query}")
+    found, message, _ = error_of(error)
+    assert found == "0A000", (found, message)
+    assert names.lower() in message.lower()
+    assert ddl.value("SELECT to_regclass('x') IS NULL")
+
+
+# Statement, SQLSTATE, what the error names.
+VIEW_DDL = [
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT k, count(*) FROM t GROUP BY k", "42809", "t"),
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT k, sum(n) FROM v GROUP BY k", "42809", "v"),
+    ("CREATE VIEW x WITH (streamext.continuous, streamext.retentoin = '1 h') AS SELECT count(*) FROM s", "22023", "retentoin"),
+    ("CREATE VIEW x WITH (streamext.continuous, streamext.retention = 'x') AS SELECT count(*) FROM s", "22007", "x"),
+    ("CREATE VIEW x WITH (streamext.continuous, streamext.lateness = '-1 s') AS SELECT count(*) FROM s", "22023", "lateness"),
+    ("CREATE VIEW x WITH (streamext.continuous, streamext.max_groups = '-1') AS SELECT count(*) FROM s", "22023", "max_groups"),
+    ("CREATE VIEW x WITH (streamext.continuous = maybe) AS SELECT count(*) FROM s", "22023", "continuous"),
+    ("CREATE VIEW x WITH (streamext.continuous, streamext.step = '7 s') AS SELECT count(*) FROM s WHERE ts > now() - interval '1 min'", "22023", "step"),
+    ("CREATE VIEW x WITH (other.continuous) AS SELECT count(*) FROM s", "22023", "other"),
+    ("CREATE TEMP VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM s", "0A000", "emporary"),
+    ("CREATE MATERIALIZED VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM s", "22023", "streamext"),
+    ("CREATE TABLE x (a int) WITH (streamext.continuous)", "22023", "streamext"),
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.hop('1 day', '1 ms', ts) AS w, count(*) FROM s GROUP BY w", None, "10000"),
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.tumble('0', ts) AS w, count(*) FROM s GROUP BY w", "22023", "positive"),
+    ("CREATE OR REPLACE VIEW v AS SELECT k, count(*) AS n FROM s GROUP BY k", None, "continuous"),
+    ("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k FROM s", "0A000", ""),
+    ("ALTER VIEW v SET (streamext.step = '1 s')", "0A000", "step"),
+    ("ALTER VIEW v SET (streamext.nothing = '1 s')", "22023", "nothing"),
+    ("CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", "0A000", "rule"),
+    ("DROP FOREIGN TABLE s", "2BP01", "s"),
+    ("ALTER FOREIGN TABLE s DROP COLUMN k", "2BP01", "k"),
+    ("ALTER FOREIGN TABLE s ALTER COLUMN k TYPE varchar(10)", "0A000", ""),
+    ("ALTER FOREIGN TABLE s OPTIONS (SET event_time 'other')", None, "event_time"),
+    ("ALTER FOREIGN TABLE s OPTIONS (DROP event_time)", None, "event_time"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("statement, sqlstate, names", VIEW_DDL)
+def test_view_ddl_refused(ddl: Database, statement: str, sqlstate: str | None, names: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        ddl.execute(statement)
+    found, message, hint = error_of(error)
+    assert sqlstate in (None, found), (found, message)
+    assert not found.startswith("XX"), message
+    assert names in message + hint
+    assert ddl.value("SELECT to_regclass('x') IS NULL")
+
+
+def test_the_hint_lists_view_options(ddl: Database) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        ddl.execute("CREATE VIEW x WITH (streamext.continuous, streamext.x = 1) AS SELECT count(*) FROM s")
+    assert all(name in error_of(error)[2] for name in ("continuous", "retention", "lateness", "step", "max_groups"))
+
+
+def test_grouping_by_the_raw_time_by_accident(db: Database) -> None:
+    local_stream(db, "event_time 'ts'")
+    notices: list[psycopg.errors.Diagnostic] = []
+    db.connection.add_notice_handler(notices.append)
+    continuous(db, "fine", "SELECT date_trunc('minute', ts) AS minute, count(*) FROM s GROUP BY minute")
+    assert notices == []
+    continuous(db, "accident", "SELECT date_trunc('minute', ts) AS ts, count(*) FROM s GROUP BY ts")
+    assert [notice.severity_nonlocalized for notice in notices] == ["WARNING"]
+
+
+# ---- what may change ----
+
+
+@pytest.fixture
+def counted(db: Database) -> Database:
+    """A local stream s (k, i, ts) with three rows and the view v (k, n)."""
+    local_stream(db, "event_time 'ts'", "k text, i int, ts timestamptz DEFAULT now()")
+    continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    db.execute("INSERT INTO s VALUES ('a', 1), ('a', 2), ('b', 3)")
+    db.flush("s")
+    return db
+
+
+def after(db: Database) -> list[tuple[object, ...]]:
+    """v after one more row of 'a'."""
+    db.execute("INSERT INTO s (k, i) VALUES ('a', 9)")
+    db.flush("s")
+    return sorted(db.rows("TABLE v"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER VIEW v SET (streamext.retention = '1 day')",
+        "ALTER VIEW v SET (streamext.lateness = '1 min', security_barrier = true)",
+        "ALTER VIEW v RESET (streamext.retention)",
+        "ALTER VIEW v OWNER TO CURRENT_USER",
+        "COMMENT ON VIEW v IS 'x'",
+        "CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) AS n FROM s GROUP BY k",
+        "ALTER FOREIGN TABLE s OPTIONS (ADD buffer_size '5')",
+        "ALTER FOREIGN TABLE s ADD COLUMN more int",
+        "CREATE SCHEMA elsewhere; ALTER FOREIGN TABLE s SET SCHEMA elsewhere; SET search_path = elsewhere, public",
+    ],
+)
+def test_changes_that_keep_the_state(counted: Database, statement: str) -> None:
+    counted.execute(statement)
+    assert after(counted) == [("a", 3), ("b", 1)]
+
+
+def test_renames(counted: Database) -> None:
+    db = counted
+    db.execute("ALTER FOREIGN TABLE s RENAME TO s2")
+    db.execute("ALTER FOREIGN TABLE s2 RENAME COLUMN k TO key")
+    db.execute("ALTER FOREIGN TABLE s2 RENAME COLUMN ts TO at")
+    db.execute("ALTER VIEW v RENAME TO v2")
+    db.execute("ALTER VIEW v2 RENAME COLUMN n TO number")
+    db.execute("INSERT INTO s2 (key, i) VALUES ('a', 9)")
+    db.flush("s2")
+    assert sorted(db.rows("SELECT k, number FROM v2")) == [("a", 3), ("b", 1)]
+    assert db.rows("SELECT view::text FROM streamext.continuous_views") == [("v2",)]
+
+
+def test_a_renamed_column_keeps_its_name_in_the_payload(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")
+    db.execute(f"CREATE FOREIGN TABLE s (a int, b int OPTIONS (path 'x.y')) SERVER k OPTIONS (topic '{topic}', format 'json')")
+    continuous(db, "v", "SELECT sum(a) AS a, sum(b) AS b FROM s")
+    kafka.produce(topic, ['{"a":1,"x":{"y":10}}'])
+    db.flush("s")
+    db.execute("ALTER FOREIGN TABLE s RENAME COLUMN a TO z; ALTER FOREIGN TABLE s RENAME COLUMN b TO a")
+    kafka.produce(topic, ['{"a":2,"x":{"y":20}}'])
+    db.flush("s")
+    assert db.rows("TABLE v") == [(3, 30)]
+    assert db.rows("SELECT z, a FROM s ORDER BY z") == [(1, 10), (2, 20)]
+
+
+def test_replacing_the_query_starts_anew(counted: Database) -> None:
+    """For a local stream: with what comes from now on."""
+    db = counted
+    db.execute("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) FILTER (WHERE i > 5) AS n FROM s GROUP BY k")
+    assert after(db) == [("a", 1)]
+
+
+def test_ordinary_to_continuous_and_back(counted: Database) -> None:
+    db = counted
+    query = "SELECT k, count(*) AS n FROM s GROUP BY k"
+    db.execute(f"CREATE OR REPLACE VIEW v WITH (streamext.continuous = false) AS {query}")
+    assert db.rows("TABLE streamext.continuous_views") == []
+    assert after(db) == [("a", 3), ("b", 1)]  # the buffer still holds all
+    db.execute(f"CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS {query}")
+    assert after(db) == [("a", 1)]
+
+
+def test_an_ordinary_view_reads_the_buffer(counted: Database) -> None:
+    db = counted
+    db.execute("CREATE VIEW plain AS SELECT k, max(i) AS i FROM s GROUP BY k")
+    assert sorted(db.rows("TABLE plain")) == [("a", 2), ("b", 3)]
+    assert db.rows("SELECT s.k, n FROM s JOIN v USING (k) WHERE i = 3") == [("b", 1)]
+
+
+def test_event_time_may_change_without_views(counted: Database) -> None:
+    db = counted
+    db.execute("DROP VIEW v")
+    db.execute("ALTER FOREIGN TABLE s OPTIONS (DROP event_time)")
+    db.execute("INSERT INTO s VALUES ('x', 1, NULL)")
+    db.flush("s")
+    assert db.value("SELECT count(*) FROM s WHERE ts IS NULL") == 1
+
+
+def test_the_time_zone_of_create_view_stays(db: Database) -> None:
+    db.execute("SET timezone = 'Asia/Kolkata'")
+    local_stream(db, "event_time 'ts'", "ts timestamptz, t text")
+    continuous(db, "v", "SELECT date_trunc('day', ts) AS day, t::timestamptz AS at, to_char(ts, 'HH24:MI') AS hour, count(*) AS n FROM s GROUP BY 1, 2, 3")
+    db.execute("SET timezone = 'America/New_York'")
+    db.execute("INSERT INTO s VALUES ('2024-05-01 20:00+00', '2024-05-02 01:00')")
+    db.flush("s")
+    db.execute("SET timezone = 'UTC'")
+    assert db.rows("SELECT day::text, at::text, hour, n FROM v") == [("2024-05-01 18:30:00+00", "2024-05-01 19:30:00+00", "01:30", 1)]
+
+
+def test_max_groups_is_a_limit(db: Database) -> None:
+    """The stream stops and says so; raising the limit lets it go on, and nothing is lost."""
+    local_stream(db, columns="a int")
+    continuous(db, "v", "SELECT a, count(*) AS n FROM s GROUP BY a", ", streamext.max_groups = 10")
+    db.execute("INSERT INTO s SELECT generate_series(1, 20)")
+    wait_for(lambda: state(db) == "full", what="state full")
+    db.execute("ALTER VIEW v SET (streamext.max_groups = 100)")
+    wait_for(lambda: state(db) == "running", what="state running")
+    db.flush("s")
+    assert db.value("SELECT count(*) FROM v") == 20
+
+
+def test_clock_is_given_back(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", "ts timestamptz")
+    continuous(db, "v", "SELECT count(*) AS n FROM s WHERE ts > now() - interval '1 minute'", ", streamext.step = '1 s'")
+    try:
+        db.execute("SELECT streamext.set_clock('2024-05-01 12:00+00')")
+        db.execute("INSERT INTO s SELECT timestamptz '2024-05-01 12:00+00' - i * interval '10 s' FROM generate_series(0, 9) AS i")
+        db.flush("s")
+        assert db.rows("TABLE v") == [(6,)]
+        db.execute("SELECT streamext.set_clock('2024-05-01 12:00:25+00')")
+        assert db.rows("TABLE v") == [(4,)]
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
+    assert db.rows("TABLE v") == [(0,)]
+    assert worker_pid(db)

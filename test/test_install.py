@@ -1,0 +1,81 @@
+"""The install script and what it leaves in a database."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.regress import TOP
+
+
+def test_pgspot_reports_nothing() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "pgspot", TOP / "streamext--1.0.sql"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Errors: 0 Warnings: 0 Unknown: 0" in done.stdout, done.stdout
+
+
+def test_everything_is_in_one_schema(db: Database) -> None:
+    objects = db.rows("""SELECT type, identity, schema FROM pg_depend, pg_identify_object(classid, objid, 0)
+        WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+        AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'streamext')""")
+    assert {name for type, name, _ in objects if type == "foreign-data wrapper"} == {"kafka", "local", "mqtt"}
+    assert {schema for type, _, schema in objects if type not in ("foreign-data wrapper", "schema")} == {"streamext"}
+    assert db.value("SELECT NOT extrelocatable FROM pg_extension WHERE extname = 'streamext'")
+
+
+def test_nothing_is_open_to_everybody(db: Database) -> None:
+    """No wrapper may be used without a grant, no table is writable, no search_path decides what a function does."""
+    db.execute("CREATE ROLE nobody_special")
+    try:
+        for wrapper in ("kafka", "mqtt", "local"):
+            assert not db.value("SELECT has_foreign_data_wrapper_privilege('nobody_special', %s, 'USAGE')", wrapper)
+        writable = """SELECT relname FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind IN ('r', 'v')
+            AND has_table_privilege('nobody_special', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')"""
+        assert db.rows(writable) == []
+        definers = """SELECT proname FROM pg_proc WHERE pronamespace = 'streamext'::regnamespace AND prosecdef
+            AND NOT coalesce(proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)"""
+        assert db.rows(definers) == []
+    finally:
+        db.execute("DROP ROLE nobody_special")
+
+
+def test_only_superusers_install(db: Database) -> None:
+    db.execute("DROP EXTENSION streamext CASCADE")
+    db.execute("CREATE ROLE installer; CREATE SCHEMA AUTHORIZATION installer")
+    try:
+        db.execute("SET ROLE installer")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            db.execute("CREATE EXTENSION streamext")
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY installer; DROP ROLE installer")
+
+
+def test_create_in_another_schema_is_refused(db: Database) -> None:
+    db.execute("DROP EXTENSION streamext CASCADE")
+    db.execute("CREATE SCHEMA elsewhere")
+    with pytest.raises(psycopg.Error):
+        db.execute("CREATE EXTENSION streamext SCHEMA elsewhere")
+    db.execute("CREATE EXTENSION streamext")
+
+
+def test_a_database_without_utf8(db: Database) -> None:
+    """Streams are refused there, not garbled."""
+    db.server.psql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        db.server.psql("CREATE EXTENSION streamext; CREATE SERVER l FOREIGN DATA WRAPPER local", "latin")
+        with pytest.raises(RuntimeError, match="UTF8"):
+            db.server.psql("CREATE FOREIGN TABLE s (a int) SERVER l", "latin")
+    finally:
+        db.server.psql("DROP DATABASE latin WITH (FORCE)")
+
+
+def test_settings(db: Database) -> None:
+    settings = {name for (name,) in db.rows("SELECT name FROM pg_settings WHERE name LIKE 'streamext.%'")}
+    assert settings >= {"streamext.memory_limit", "streamext.max_streams", "streamext.max_views", "streamext.dead_letter_limit"}
+    with pytest.raises(psycopg.Error):
+        db.execute("SET streamext.nothing = 1")

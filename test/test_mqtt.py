@@ -1,0 +1,226 @@
+"""MQTT end to end: each message that the broker promised to deliver is in the views."""
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.mosquitto import Mosquitto
+from harness.postgres import Postgres
+from harness.sensors import Plant
+from harness.streams import (
+    BY_TS, assert_views, continuous, counts, create_views, mqtt_stream, state, table_of, worker_pid,
+)  # fmt: skip
+from harness.wait import wait_for
+
+
+def numbers(topic: str, start: int, end: int) -> list[tuple[str, str]]:
+    return [(f"{topic}/x", f'{{"a":{i}}}') for i in range(start, end)]
+
+
+def count_stream(db: Database, mosquitto: Mosquitto, topic: str, options: str = "") -> None:
+    """A stream of {"a": number} below `topic` and the view v (n, total); subscribed when this returns."""
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#'" + options, "a bigint")
+    continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+    db.flush("s")
+
+
+def assert_counted(db: Database, start: int, end: int) -> None:
+    """Each of the numbers is counted, once."""
+    db.flush("s")
+    assert db.rows("TABLE v") == [(end - start, sum(range(start, end)))]
+
+
+VERSIONS = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+
+
+def test_views_hold_postgresqls_own_answer(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    columns = "device text, site text OPTIONS (metadata 'topic_level 3'), ts timestamptz, temperature float8, humidity float8"
+    mqtt_stream(db, mosquitto, f"topic '{topic}/plant/+/+', {BY_TS}", columns)
+    create_views(db)
+    db.flush("s")
+    readings = list(Plant(devices=40, sites=5).readings(3000))
+    mosquitto.publish([(f"{topic}/{r.mqtt_topic()}", r.json().replace(r.site, "elsewhere")) for r in readings])
+    db.flush("s")
+    table_of(db, readings)
+    views = {name: query for name, query in _without_sliding().items()}
+    assert_views(db, "o", views=views)
+    assert {counts(db, name) for name in views} == {(3000, 0, 0)}
+
+
+def _without_sliding() -> dict[str, str]:
+    from harness.streams import VIEWS
+
+    return {name: query for name, query in VIEWS.items() if name != "sliding"}
+
+
+@VERSIONS
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_quality_of_service(db: Database, mosquitto: Mosquitto, topic: str, qos: int, protocol: str) -> None:
+    count_stream(db, mosquitto, topic, f", qos '{qos}', protocol '{protocol}'")
+    mosquitto.publish(numbers(topic, 0, 2000), qos=qos)
+    assert_counted(db, 0, 2000)
+    assert state(db) == "running"
+
+
+def test_metadata_columns(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', qos '1'", """a int, t text OPTIONS (metadata 'topic'),
+        two text OPTIONS (metadata 'topic_level 2'), four text OPTIONS (metadata 'topic_level 4'),
+        qos int OPTIONS (metadata 'qos'), kept bool OPTIONS (metadata 'retained'), at timestamptz OPTIONS (metadata 'timestamp')""")
+    continuous(db, "v", "SELECT a, t, two, four, qos, kept, count(*) AS n, max(at) AS at FROM s GROUP BY a, t, two, four, qos, kept")
+    db.flush("s")
+    mosquitto.publish([(f"{topic}/x", '{"a":1}'), (f"{topic}/x//ü", '{"a":2}')], qos=1)
+    mosquitto.publish([(topic, '{"a":3}')], qos=0)
+    db.flush("s")
+    assert db.rows("SELECT a, t, two, four, qos, kept, n FROM v ORDER BY a") == [
+        (1, f"{topic}/x", "x", None, 1, False, 1),
+        (2, f"{topic}/x//ü", "x", "ü", 1, False, 1),
+        (3, topic, None, None, 0, False, 1),
+    ]
+    assert db.value("SELECT bool_and(at BETWEEN now() - interval '1 minute' AND now()) FROM v")
+    assert db.rows("SELECT a, t, two, four, qos, kept FROM s ORDER BY a") == db.rows(
+        "SELECT a, t, two, four, qos, kept FROM v ORDER BY a"
+    )
+
+
+def test_only_the_filters_topics(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """A stream takes the topics of its own filter; two streams may take the same message."""
+    for name, filter in {"one": f"{topic}/+/temperature", "all": f"{topic}/#"}.items():
+        mqtt_stream(db, mosquitto, f"topic '{filter}'", "a int", f'"{name}"')
+        continuous(db, f"v_{name}", f'SELECT count(*) AS n, sum(a) AS total FROM "{name}"')
+        db.flush(f'"{name}"')
+    paths = ["d1/temperature", "d2/temperature", "d1/humidity", "d1/x/temperature", "temperature"]
+    mosquitto.publish([(f"{topic}/{path}", json.dumps({"a": 10**i})) for i, path in enumerate(paths)])
+    db.flush("one", '"all"')
+    assert db.rows("TABLE v_one") == [(2, 11)]
+    assert db.rows("TABLE v_all") == [(5, 11111)]
+
+
+def test_everything_by_one_filter(db: Database) -> None:
+    """flush's own traffic is no message of the stream."""
+    with Mosquitto() as broker:
+        mqtt_stream(db, broker, "topic '#'", "a int")
+        continuous(db, "v", "SELECT count(*) AS n FROM s")
+        for i in range(3):
+            db.flush("s")
+            broker.publish([(f"t{i}", '{"a":1}')])
+        db.flush("s")
+        assert db.rows("TABLE v") == [(3,)]
+        assert db.rows("SELECT rows_in, rejected FROM streamext.streams") == [(3, 0)]
+
+
+@VERSIONS
+def test_retained_messages(db: Database, mosquitto: Mosquitto, topic: str, protocol: str) -> None:
+    mosquitto.publish([(f"{topic}/a", '{"a":1}'), (f"{topic}/b", '{"a":2}')], retain=True)
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', protocol '{protocol}'", "a int, kept bool OPTIONS (metadata 'retained')")
+    continuous(db, "v", "SELECT kept, count(*) AS n, sum(a) AS total FROM s GROUP BY kept")
+    db.flush("s")
+    mosquitto.publish([(f"{topic}/a", '{"a":4}')])
+    db.flush("s")
+    assert sorted(db.rows("TABLE v")) == [(False, 1, 4), (True, 2, 3)]
+
+
+@VERSIONS
+@pytest.mark.parametrize("how", ["stop", "kill9"])
+def test_broker_restart(db: Database, topic: str, how: str, protocol: str) -> None:
+    """Reconnects and is subscribed again by itself; what is published after the restart arrives, once."""
+    with Mosquitto() as broker:
+        count_stream(db, broker, topic, f", protocol '{protocol}'")
+        broker.publish(numbers(topic, 0, 500))
+        assert_counted(db, 0, 500)
+        getattr(broker, how)()
+        wait_for(lambda: state(db) == "stalled", what="state stalled")
+        broker.start()
+        wait_for(lambda: state(db) == "running", what="state running")
+        broker.publish(numbers(topic, 500, 1000))
+        assert_counted(db, 0, 1000)
+
+
+def test_a_broker_that_forgot_the_session(db: Database, topic: str) -> None:
+    """The subscription is made anew."""
+    with Mosquitto() as broker:
+        count_stream(db, broker, topic)
+        broker.stop()
+        for file in Path(broker.dir).glob("*.db"):
+            file.unlink()
+        broker.start()
+        wait_for(lambda: state(db) == "running", what="state running")
+        db.flush("s")
+        broker.publish(numbers(topic, 0, 10))
+        assert_counted(db, 0, 10)
+
+
+@VERSIONS
+@pytest.mark.parametrize("qos", [1, 2])
+def test_published_while_the_worker_is_away(
+    db: Database, mosquitto: Mosquitto, topic: str, qos: int, protocol: str
+) -> None:
+    count_stream(db, mosquitto, topic, f", qos '{qos}', protocol '{protocol}'")
+    mosquitto.publish(numbers(topic, 0, 100), qos=qos)
+    db.flush("s")
+    pid = worker_pid(db)
+    db.execute("SELECT pg_terminate_backend(%s, 5000)", pid)
+    mosquitto.publish(numbers(topic, 100, 300), qos=qos)
+    worker_pid(db, besides=pid)
+    assert_counted(db, 0, 300)
+
+
+def test_published_while_the_server_is_down(mosquitto: Mosquitto, topic: str) -> None:
+    with Postgres() as server:
+        server.psql("CREATE EXTENSION streamext")
+        db = Database(server, "postgres")
+        count_stream(db, mosquitto, topic)
+        mosquitto.publish(numbers(topic, 0, 100))
+        db.flush("s")
+        server.stop()
+        mosquitto.publish(numbers(topic, 100, 200))
+        server.start()
+        assert_counted(Database(server, "postgres"), 0, 200)
+
+
+def test_a_view_counts_from_its_creation(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    count_stream(db, mosquitto, topic)
+    mosquitto.publish(numbers(topic, 0, 10))
+    db.flush("s")
+    continuous(db, "later", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+    mosquitto.publish(numbers(topic, 10, 15))
+    assert_counted(db, 0, 15)
+    assert db.rows("TABLE later") == [(5, sum(range(10, 15)))]
+
+
+def test_text_and_a_large_payload(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    mqtt_stream(db, mosquitto, f"topic '{topic}'", "a text", format="text")
+    continuous(db, "v", "SELECT count(*) AS n, max(length(a)) AS longest FROM s")
+    db.flush("s")
+    mosquitto.publish([(topic, "x" * 2_000_000), (topic, ""), (topic, "äöü")])
+    db.flush("s")
+    assert db.rows("TABLE v") == [(3, 2_000_000)]
+
+
+def test_users_and_passwords(db: Database, topic: str) -> None:
+    """The owner's user mapping is used; a wrong password shows in the catalogue, without the password."""
+    with Mosquitto(users={"app": "right-one"}) as broker:
+        db.execute(f"CREATE SERVER mqtt_server FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
+        secret = db.server.data / "mqtt.secret"
+        secret.write_text("wrong-one")
+        secret.chmod(0o644)
+        db.execute("CREATE USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (username 'app', password_file 'mqtt.secret')")
+        mqtt_stream(db, broker, f"topic '{topic}/#'", "a bigint")
+        continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+        wait_for(lambda: state(db) in ("stalled", "failed"), what="state stalled or failed")
+        error = wait_for(lambda: db.value("SELECT last_error FROM streamext.streams"), what="an error text")
+        assert "wrong-one" not in error
+        secret.write_text("right-one")
+        db.execute("ALTER USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (SET username 'app')")
+        wait_for(lambda: state(db) == "running", what="state running")
+        db.flush("s")
+        broker.publish(numbers(topic, 0, 3), user="app")
+        assert_counted(db, 0, 3)
+
+
+def test_insert_is_refused(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    mqtt_stream(db, mosquitto, f"topic '{topic}'", "a int")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        db.execute("INSERT INTO s VALUES (1)")
