@@ -14,7 +14,7 @@ OBJS = $(addprefix src/, \
 
 EXTENSION = streamext
 DATA = streamext--1.0.sql
-REGRESS = streams views
+REGRESS =
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers

@@ -1,10 +1,11 @@
 """Where the benchmarks run: a broker with the records in a topic, and a PostgreSQL with the same rows in the table o."""
 
-import time
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from harness.database import Database
 from harness.kafka import Kafka
@@ -69,7 +70,7 @@ class Plant:
         db = self.db
         db.execute(f"CREATE UNLOGGED TABLE {name} ({COLUMNS})")
         command = [self.programs["generate"], "rows", str(self.load.records), str(devices or self.load.devices)]
-        with Popen(command) as rows, db.connection.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN") as copy:
+        with _output(command) as rows, db.connection.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN") as copy:
             while data := rows.read(1 << 18):
                 copy.write(data)
         db.execute(f"VACUUM ANALYZE {name}")
@@ -129,24 +130,22 @@ def _assert_near(db: Database, actual: str, expected: str, errors: dict[str, flo
 
 
 @contextmanager
-def Popen(command: list[object]) -> Iterator[object]:
-    """The output of a program that must succeed."""
-    import subprocess
-
-    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE) as process:
+def _output(command: Sequence[str | Path]) -> Iterator[IO[bytes]]:
+    """What a program prints, that must succeed."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         yield process.stdout
     if process.returncode:
         raise RuntimeError(f"{command[0]} failed")
 
 
 @contextmanager
-def plant(programs: dict[str, Path], load: Load, memory_limit: str, extension: bool, say: object = print) -> Iterator[Plant]:
-    settings = SETTINGS | ({"streamext.memory_limit": memory_limit} if extension else {})
-    with Kafka(heap="1g") as kafka, Postgres(preload="streamext" if extension else "", settings=settings) as pg:
+def plant(programs: dict[str, Path], load: Load, memory_limit: str) -> Iterator[Plant]:
+    settings = SETTINGS | {"streamext.memory_limit": memory_limit}
+    with Kafka(heap="1g") as kafka, Postgres(settings=settings) as pg:
         pg.psql(f"CREATE DATABASE {DATABASE}")
-        if extension:
-            pg.psql(
-                f"CREATE EXTENSION streamext; CREATE SERVER plant FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')",
-                DATABASE,
-            )
+        pg.psql(
+            f"CREATE EXTENSION streamext; CREATE SERVER plant FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')",
+            DATABASE,
+        )
         yield Plant(programs, kafka, pg, load)

@@ -1,6 +1,7 @@
 """A database of a test server, and the comparison of a view with PostgreSQL's own answer."""
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -63,16 +64,23 @@ def _by_exact_columns(rows: list[Row], floats: set[int]) -> list[Row]:
     """In an order that depends on float columns last, and there only down to a millionth."""
 
     def key(row: Row) -> tuple[list[str], list[str]]:
-        exact = [repr(value) for i, value in enumerate(row) if i not in floats]
-        return exact, [repr(None if row[i] is None else float(f"{row[i]:.6g}")) for i in sorted(floats)]
+        exact = [repr(_canonical(value)) for i, value in enumerate(row) if i not in floats]
+        return exact, [repr(None if row[i] is None else float(f"{row[i]:.6g}") + 0.0) for i in sorted(floats)]
 
     return sorted(rows, key=key)
+
+
+def _canonical(value: Any) -> Any:
+    """Equal numerics look the same: which of 1.0 and 1.00 stands for their group is open."""
+    return value.normalize() if isinstance(value, Decimal) and not value.is_nan() else value
 
 
 def _alike(a: Row, b: Row, floats: set[int], tolerance: float) -> bool:
     def same(i: int) -> bool:
         if i in floats and a[i] is not None and b[i] is not None:
-            return math.isclose(a[i], b[i], rel_tol=tolerance, abs_tol=tolerance) or a[i] == b[i]
-        return a[i] == b[i]
+            if math.isnan(a[i]) or math.isnan(b[i]):
+                return math.isnan(a[i]) and math.isnan(b[i])
+            return math.isclose(a[i], b[i], rel_tol=tolerance, abs_tol=tolerance)
+        return repr(_canonical(a[i])) == repr(_canonical(b[i]))
 
     return all(same(i) for i in range(len(a)))

@@ -1,0 +1,146 @@
+"""Tables, JSON and a chart of what was measured."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from throughput import BYHAND, LIMITS, Result
+
+
+def machine() -> str:
+    """The machine and what runs on it."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        platform.machine(),
+    )
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return f"{os.cpu_count()} cores ({cpu}), {pages / 2**30:.0f} GB, Linux {platform.release()}; streamext {commit.stdout.strip() or 'unknown'}"
+
+
+@dataclass
+class Figure:
+    """Median, least and most of the runs."""
+
+    median: float
+    least: float
+    most: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Figure":
+        return Figure(statistics.median(values), min(values), max(values))
+
+    def text(self, pattern: str = "{:,.2f}") -> str:
+        text = pattern.format(self.median)
+        return text if self.least == self.most else f"{text} ({pattern.format(self.least)}–{pattern.format(self.most)})"
+
+
+@dataclass
+class Row:
+    name: str
+    title: str
+    rate: Figure  # records a second
+    cpu: Figure  # CPU-seconds a million records
+    peak: Figure  # MB
+    ratio: Figure  # of the rate to that of the limit's aggregate in the same run
+    cpu_ratio: Figure
+    others: Figure
+    note: str
+
+
+def rows(results: Sequence[Result]) -> list[Row]:
+    """One for each thing measured, in the order of measuring."""
+    limits = {}
+    for run in {result.run for result in results}:
+        both = [result for result in results if result.run == run and result.name == "aggregate"]
+        limits[run] = (
+            sum(r.records for r in both) / sum(r.seconds for r in both), sum(r.cpu for r in both) / sum(r.records for r in both) * 1e6,
+        )  # fmt: skip
+    found = []
+    for name in dict.fromkeys(result.name for result in results):
+        of = [result for result in results if result.name == name and result.seconds]
+        if of:
+            found.append(
+                Row(
+                    name,
+                    of[0].title,
+                    Figure.of([r.rate for r in of]),
+                    Figure.of([r.cpu_per_million for r in of]),
+                    Figure.of([r.peak / 1e6 for r in of]),
+                    Figure.of([r.rate / limits[r.run][0] for r in of]),
+                    Figure.of([r.cpu_per_million / limits[r.run][1] for r in of]),
+                    Figure.of([r.others * 100 for r in of]),
+                    of[0].note,
+                )
+            )
+    return found
+
+
+def table(results: Sequence[Result]) -> str:
+    """In Markdown."""
+    lines = [
+        "| | what | records/s | CPU-s per million | peak MB | rate / limit | CPU / limit | others % | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows(results):
+        lines.append(
+            f"| {row.name} | {row.title} | {row.rate.text('{:,.0f}')} | {row.cpu.text()} | {row.peak.text('{:,.0f}')} |"
+            f" {row.ratio.text()} | {row.cpu_ratio.text()} | {row.others.text('{:.0f}')} | {row.note} |"
+        )
+    lines += [f"| {r.name} | {r.title} | | | | | | | {r.note} |" for r in results if not r.seconds]
+    return "\n".join(lines)
+
+
+def write_json(path: Path, parameters: dict[str, object], results: Sequence[Result], further: dict[str, object]) -> None:
+    document = {
+        "machine": machine(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters,
+        "summary": [asdict(row) for row in rows(results)] if results else [],
+        "results": [asdict(result) for result in results],
+    } | further
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def write_chart(path: Path, document: dict[str, object]) -> None:
+    """Two panels of bars, records a second and CPU-seconds a million, as SVG; from what write_json() wrote."""
+    summary = document["summary"]
+    height, label, width, gap, value = 22, 300, 300, 30, 70
+    total_width = label + 2 * (width + value) + gap
+    total_height = height * len(summary) + 76
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" height="{total_height}" viewBox="0 0 {total_width} {total_height}"'
+        ' font-family="sans-serif" font-size="12">',
+        f'<rect width="{total_width}" height="{total_height}" fill="#fff"/>',
+    ]
+
+    def text(x: float, y: float, content: str, extra: str = "") -> None:
+        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" fill="#222" {extra}>{escape(content)}</text>')
+
+    panels = [("rate", "records a second, millions", 1e-6), ("cpu", "CPU-seconds per million records", 1.0)]
+    for panel, (key, heading, scale) in enumerate(panels):
+        left = label + panel * (width + value + gap)
+        most = max(row[key]["most"] for row in summary) * scale
+        text(left, 20, heading, 'font-weight="bold"')
+        for i, row in enumerate(summary):
+            y = 32 + i * height
+            colour = "#9aa5b1" if row["name"] in LIMITS else "#c98a4b" if row["name"] in BYHAND else "#2f6db5"
+            median, least, top = (row[key][part] * scale for part in ("median", "least", "most"))
+            if panel == 0:
+                title = row["title"] if row["name"] in LIMITS or row["name"] in BYHAND else f"streamext: {row['title']}"
+                text(label - 8, y + 13, title, 'text-anchor="end"')
+            parts.append(f'<rect x="{left}" y="{y + 2}" width="{median / most * width:.1f}" height="{height - 7}" fill="{colour}"/>')
+            parts.append(
+                f'<path d="M{left + least / most * width:.1f} {y + height / 2 - 1.5}H{left + top / most * width:.1f}" stroke="#222" stroke-width="1.5"/>'
+            )
+            text(left + max(median, top) / most * width + 5, y + 13, f"{median:.2f}")
+    text(8, total_height - 24, f"{document['parameters']['records']:,} records; bars: median, lines: range of the runs", 'font-size="11"')
+    text(8, total_height - 8, str(document["machine"]), 'font-size="11"')
+    path.write_text("\n".join([*parts, "</svg>", ""]))
