@@ -13,8 +13,8 @@ Batch *
 streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt)
 {
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	int			natts = config->desc->natts;
-	Batch	   *batch = palloc0(sizeof(Batch));
+	int			  natts = config->desc->natts;
+	Batch		 *batch = palloc0(sizeof(Batch));
 
 	batch->cxt = AllocSetContextCreate(cxt, "streamext batch", ALLOCSET_DEFAULT_SIZES);
 	batch->config = config;
@@ -46,7 +46,7 @@ streamext_batch_reset(Batch *batch)
 void
 streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason)
 {
-	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
+	MemoryContext	old = MemoryContextSwitchTo(batch->cxt);
 	RejectedRecord *rejected = palloc(sizeof(RejectedRecord));
 
 	rejected->view = view;

@@ -16,14 +16,14 @@
 #include "clock.h"
 #include "shmem.h"
 
-#define CLOCK_SIGN_BIT	(UINT64CONST(1) << 63)
+#define CLOCK_SIGN_BIT (UINT64CONST(1) << 63)
 
 PG_FUNCTION_INFO_V1(streamext_set_clock);
 
 static bool
 clock_read(TimestampTz *now)
 {
-	uint64		value = streamext_shared == NULL ? 0 : pg_atomic_read_u64(&streamext_shared->test_clock);
+	uint64 value = streamext_shared == NULL ? 0 : pg_atomic_read_u64(&streamext_shared->test_clock);
 
 	*now = (TimestampTz) (value ^ CLOCK_SIGN_BIT);
 	return value != 0;
@@ -57,21 +57,19 @@ streamext_clock_statement(void)
 Datum
 streamext_set_clock(PG_FUNCTION_ARGS)
 {
-	uint64		value = 0;
+	uint64 value = 0;
 
 	streamext_require_preload();
 	if (!superuser())
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be superuser to set the clock of streams")));
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("must be superuser to set the clock of streams")));
 	if (!PG_ARGISNULL(0))
 	{
 		TimestampTz now = PG_GETARG_TIMESTAMPTZ(0);
 
 		if (TIMESTAMP_NOT_FINITE(now))
 			ereport(ERROR,
-					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("the clock of streams cannot be infinite"),
+					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("the clock of streams cannot be infinite"),
 					 errhint("Use NULL to go back to the system's clock.")));
 		value = (uint64) now ^ CLOCK_SIGN_BIT;
 	}

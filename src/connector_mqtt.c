@@ -46,7 +46,8 @@
 #define MQTT_STUCK_MS			30000	/* an answer that takes longer than this is not coming */
 #define MQTT_RETRY_MIN_MS		250
 #define MQTT_RETRY_MAX_MS		5000
-#define MQTT_MARKER_MS			2000	/* publish the marker again when it is not back by then */
+#define MQTT_MARKER_MS			2000	/* publish the marker again when it is not back by then, */
+#define MQTT_MARKER_REFUSED_MS	30000	/* or by then if the broker seems to refuse it */
 #define MQTT_DISCONNECT_MS		200
 #define MQTT_CLOSE_MS			2500	/* paho's receive thread looks up once a second when it is to end */
 #define MQTT_NONE_TRIM			(16 * 1024 * 1024)	/* journal 'none': bytes delivered between trims */
@@ -120,8 +121,10 @@ typedef struct MqttClient
 	uint64		flush_wanted,	/* tickets; 0: none */
 				flush_published,
 				flush_done;
-	int64		flush_published_at; /* ms */
+	int64		flush_published_at, /* ms */
+				flush_due;		/* ms: publish the marker no sooner */
 	int64		flush_position;
+	uint64		markers_back;	/* how many came back, ever */
 } MqttClient;
 
 typedef struct MqttConnector
@@ -186,6 +189,14 @@ mqtt_set_error(MqttClient *m, const char *what, const char *why)
 	m->errors++;
 }
 
+/* A flush cannot work, which must not keep the stream from its records. */
+static void
+mqtt_marker_refused(MqttClient *m)
+{
+	mqtt_set_error(m, "the broker must allow this client to publish flush markers and to read them", m->marker_topic);
+	m->flush_due = mqtt_ms() + MQTT_MARKER_REFUSED_MS;
+}
+
 /* The connection is gone or did not come about. */
 static void
 mqtt_lost(MqttClient *m, const char *what, const char *why)
@@ -194,6 +205,11 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 	if (m->link != MQTT_IDLE)
 	{
 		mqtt_set_error(m, what, why);
+
+		/* mosquitto 2.0.11 answers a forbidden message by ending the connection. */
+		if (m->link == MQTT_READY && m->flush_published != m->flush_done && m->markers_back == 0 &&
+			mqtt_ms() - m->flush_published_at < MQTT_RETRY_MIN_MS)
+			mqtt_marker_refused(m);
 		mqtt_set_link(m, MQTT_IDLE, m->retry_ms);
 		m->retry_ms = Min(m->retry_ms * 2, MQTT_RETRY_MAX_MS);
 	}
@@ -341,6 +357,7 @@ mqtt_marker(MqttClient *m, const MQTTAsync_message *message)
 	{
 		m->flush_done = ticket;
 		m->flush_position = streamext_journal_end(m->journal);
+		m->markers_back++;
 	}
 	pthread_mutex_unlock(&m->mutex);
 	mqtt_signal(m);
@@ -438,11 +455,11 @@ mqtt_subscribed(MqttClient *m, int filter, int marker)
 		else
 		{
 			if (marker >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-				mqtt_set_error(m, "the broker refused the subscription to flush markers", mqtt_reason(m, marker));
+				mqtt_marker_refused(m);
 			else if (filter < m->qos)
 				mqtt_set_error(m, "the broker granted a lower QoS than asked for", NULL);
 			m->retry_ms = MQTT_RETRY_MIN_MS;
-			m->flush_published = 0;
+			m->flush_published = m->flush_done; /* again, in this connection */
 			mqtt_set_link(m, MQTT_READY, 0);
 		}
 	}
@@ -494,7 +511,7 @@ mqtt_on_marker_failure5(void *context, MQTTAsync_failureData5 *data)
 
 	pthread_mutex_lock(&m->mutex);
 	if (data->reasonCode >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-		mqtt_set_error(m, "the broker refused a flush marker", mqtt_reason(m, data->reasonCode));
+		mqtt_marker_refused(m);
 	pthread_mutex_unlock(&m->mutex);
 	mqtt_signal(m);
 }
@@ -677,7 +694,7 @@ mqtt_step(MqttClient *m)
 
 		case MQTT_READY:
 			ticket = m->flush_wanted;
-			if (ticket == m->flush_done ||
+			if (ticket == m->flush_done || now < m->flush_due ||
 				(ticket == m->flush_published && now - m->flush_published_at < MQTT_MARKER_MS))
 				return false;
 			m->flush_published = ticket;

@@ -22,9 +22,9 @@
 
 #include "dead_letter.h"
 
-#define DEAD_LETTER_ROWS	512
-#define DEAD_LETTER_BYTES	(8 * 1024 * 1024)
-#define DEAD_LETTER_PAYLOAD	(1024 * 1024)
+#define DEAD_LETTER_ROWS 512
+#define DEAD_LETTER_BYTES (8 * 1024 * 1024)
+#define DEAD_LETTER_PAYLOAD (1024 * 1024)
 
 enum
 {
@@ -38,7 +38,7 @@ enum
 	LETTER_COLUMNS
 };
 
-static const Oid letter_types[LETTER_COLUMNS] = {OIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BYTEAOID};
+static const Oid letter_types[LETTER_COLUMNS] = { OIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BYTEAOID };
 
 static const char letter_insert_sql[] =
 	"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, sqlstate, reason, payload) "
@@ -53,12 +53,12 @@ static const char letter_prune_sql[] =
 
 static SPIPlanPtr letter_insert_plan = NULL;
 static SPIPlanPtr letter_prune_plan = NULL;
-static int64 letter_unpruned = PG_INT64_MAX;	/* inserted since the last pruning; at first nothing is known */
+static int64	  letter_unpruned = PG_INT64_MAX; /* inserted since the last pruning; at first nothing is known */
 
 static SPIPlanPtr
 letter_prepare(const char *sql, int nargs, Oid *types)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+	SPIPlanPtr plan = SPI_prepare(sql, nargs, types);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a statement on streamext.dead_letter: %s", SPI_result_code_string(SPI_result));
@@ -69,8 +69,8 @@ letter_prepare(const char *sql, int nargs, Oid *types)
 static void
 letter_prepare_plans(void)
 {
-	Oid			types[1 + LETTER_COLUMNS] = {OIDOID};
-	Oid			prune_types[2] = {OIDOID, INT8OID};
+	Oid types[1 + LETTER_COLUMNS] = { OIDOID };
+	Oid prune_types[2] = { OIDOID, INT8OID };
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		types[i + 1] = get_array_type(letter_types[i]);
@@ -84,7 +84,7 @@ letter_prepare_plans(void)
 static Datum
 letter_text(const char *s)
 {
-	char	   *copy = pstrdup(s == NULL ? "" : s);
+	char *copy = pstrdup(s == NULL ? "" : s);
 
 	if (!pg_verify_mbstr(GetDatabaseEncoding(), copy, strlen(copy), true))
 		for (char *c = copy; *c; c++)
@@ -96,7 +96,7 @@ letter_text(const char *s)
 static bytea *
 letter_raw_payload(const StreamRecord *record, Size size)
 {
-	bytea	   *payload = palloc(VARHDRSZ + size);
+	bytea *payload = palloc(VARHDRSZ + size);
 
 	SET_VARSIZE(payload, VARHDRSZ + size);
 	memcpy(VARDATA(payload), record->payload, size);
@@ -109,7 +109,7 @@ letter_row_payload(Decoder *decoder, const StreamRecord *record)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	bytea	   *volatile payload = NULL;
+	bytea *volatile payload = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
@@ -128,15 +128,16 @@ letter_row_payload(Decoder *decoder, const StreamRecord *record)
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
-	CHECK_FOR_INTERRUPTS();		/* it may have been a cancel */
+	CHECK_FOR_INTERRUPTS(); /* it may have been a cancel */
 	return payload;
 }
 
 static Datum
 letter_payload(Batch *batch, Decoder *decoder, const StreamRecord *record, Size *size)
 {
-	bytea	   *payload = batch->config->format == FORMAT_ROW ? letter_row_payload(decoder, record) :
-		letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
+	bytea *payload = batch->config->format == FORMAT_ROW
+						 ? letter_row_payload(decoder, record)
+						 : letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
 
 	if (VARSIZE_ANY_EXHDR(payload) > DEAD_LETTER_PAYLOAD)
 		SET_VARSIZE(payload, VARHDRSZ + DEAD_LETTER_PAYLOAD);
@@ -147,11 +148,11 @@ letter_payload(Batch *batch, Decoder *decoder, const StreamRecord *record, Size 
 static Datum
 letter_array(Datum *values, bool *nulls, int n, Oid type)
 {
-	int			dims[1] = {n};
-	int			lbs[1] = {1};
-	int16		len;
-	bool		byval;
-	char		align;
+	int	  dims[1] = { n };
+	int	  lbs[1] = { 1 };
+	int16 len;
+	bool  byval;
+	char  align;
 
 	get_typlenbyvalalign(type, &len, &byval, &align);
 	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
@@ -161,19 +162,19 @@ letter_array(Datum *values, bool *nulls, int n, Oid type)
 static int
 letter_insert_some(Batch *batch, Decoder *decoder, int from)
 {
-	Datum	   *values[LETTER_COLUMNS];
-	bool	   *nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
-	bool	   *payload_nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
-	Datum		args[1 + LETTER_COLUMNS];
-	Size		bytes = 0;
-	int			n = 0;
-	int			rc;
+	Datum *values[LETTER_COLUMNS];
+	bool  *nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
+	bool  *payload_nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
+	Datum  args[1 + LETTER_COLUMNS];
+	Size   bytes = 0;
+	int	   n = 0;
+	int	   rc;
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		values[i] = palloc(sizeof(Datum) * DEAD_LETTER_ROWS);
 	for (; from < list_length(batch->rejected) && n < DEAD_LETTER_ROWS && bytes < DEAD_LETTER_BYTES; from++, n++)
 	{
-		RejectedRecord *rejected = list_nth(batch->rejected, from);
+		RejectedRecord	   *rejected = list_nth(batch->rejected, from);
 		const StreamRecord *record = &batch->records[rejected->record];
 
 		values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
@@ -200,8 +201,8 @@ letter_insert_some(Batch *batch, Decoder *decoder, int from)
 static void
 letter_prune(Oid stream)
 {
-	Datum		args[2];
-	int			rc;
+	Datum args[2];
+	int	  rc;
 
 	if (letter_unpruned <= streamext_dead_letter_limit / 10)
 		return;
@@ -218,7 +219,7 @@ streamext_dead_letters_write(Batch *batch, Decoder *decoder)
 {
 	MemoryContext cxt;
 	MemoryContext old;
-	int			next;
+	int			  next;
 
 	if (batch->rejected == NIL || batch->config->on_error == ON_ERROR_SKIP || streamext_dead_letter_limit == 0)
 		return;

@@ -41,28 +41,28 @@
 #include "worker.h"
 #include "worker_private.h"
 
-#define LAUNCHER_RESTART_MS		100 /* after a worker was told to go */
-#define LAUNCHER_RETRY_MS		1000	/* after one has failed, and while none can be had */
-#define LAUNCHER_RETRY_MAX_MS	10000	/* the wait doubles up to this for one that goes again and again */
-#define LAUNCHER_STEADY_MS		30000	/* one that ran so long did not go again and again */
-#define LAUNCHER_PROBES			5		/* tries for a database */
+#define LAUNCHER_RESTART_MS 100		/* after a worker was told to go */
+#define LAUNCHER_RETRY_MS 1000		/* after one has failed, and while none can be had */
+#define LAUNCHER_RETRY_MAX_MS 10000 /* the wait doubles up to this for one that goes again and again */
+#define LAUNCHER_STEADY_MS 30000	/* one that ran so long did not go again and again */
+#define LAUNCHER_PROBES 5			/* tries for a database */
 
 /* What the launcher knows of a slot's process. */
 typedef struct LauncherSlot
 {
-	WorkerIdentity identity;
+	WorkerIdentity			identity;
 	BackgroundWorkerHandle *handle; /* NULL: none started, or it is gone */
-	TimestampTz launched_at;
-	TimestampTz next_try;
-	int			delay;			/* ms */
-	uint32		generation;		/* at the last try */
+	TimestampTz				launched_at;
+	TimestampTz				next_try;
+	int						delay;		/* ms */
+	uint32					generation; /* at the last try */
 } LauncherSlot;
 
 typedef struct LauncherDatabase
 {
-	Oid			dboid;
-	bool		connectable;
-	bool		istemplate;
+	Oid	 dboid;
+	bool connectable;
+	bool istemplate;
 } LauncherDatabase;
 
 typedef struct LauncherProbe
@@ -72,11 +72,11 @@ typedef struct LauncherProbe
 	TimestampTz next_try;
 } LauncherProbe;
 
-static LauncherSlot *launcher_slots;	/* [nstreams] */
-static List *launcher_probes = NIL; /* of LauncherProbe, waiting */
-static LauncherProbe *launcher_probe = NULL;	/* running */
+static LauncherSlot			  *launcher_slots;		  /* [nstreams] */
+static List					  *launcher_probes = NIL; /* of LauncherProbe, waiting */
+static LauncherProbe		  *launcher_probe = NULL; /* running */
 static BackgroundWorkerHandle *launcher_probe_handle = NULL;
-static MemoryContext launcher_round;	/* reset each round */
+static MemoryContext		   launcher_round; /* reset each round */
 
 /* ---------------------------------------------------------------- databases */
 
@@ -84,10 +84,10 @@ static MemoryContext launcher_round;	/* reset each round */
 static List *
 launcher_read_databases(void)
 {
-	List	   *databases = NIL;
-	Relation	rel;
+	List		 *databases = NIL;
+	Relation	  rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple	  tuple;
 
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -95,8 +95,8 @@ launcher_read_databases(void)
 	scan = table_beginscan_catalog(rel, 0, NULL);
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		MemoryContext old = MemoryContextSwitchTo(launcher_round);
+		Form_pg_database  form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext	  old = MemoryContextSwitchTo(launcher_round);
 		LauncherDatabase *database = palloc(sizeof(LauncherDatabase));
 
 		database->dboid = form->oid;
@@ -116,9 +116,9 @@ launcher_read_databases(void)
 static LauncherDatabase *
 launcher_find_database(List *databases, Oid dboid)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, databases)
+	foreach (lc, databases)
 		if (((LauncherDatabase *) lfirst(lc))->dboid == dboid)
 			return lfirst(lc);
 	return NULL;
@@ -129,11 +129,11 @@ launcher_find_database(List *databases, Oid dboid)
 static void
 launcher_queue_probe(Oid dboid)
 {
-	MemoryContext old;
+	MemoryContext  old;
 	LauncherProbe *probe;
-	ListCell   *lc;
+	ListCell	  *lc;
 
-	foreach(lc, launcher_probes)
+	foreach (lc, launcher_probes)
 		if (((LauncherProbe *) lfirst(lc))->dboid == dboid)
 			return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
@@ -146,9 +146,9 @@ launcher_queue_probe(Oid dboid)
 static void
 launcher_queue_all_probes(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, launcher_read_databases())
+	foreach (lc, launcher_read_databases())
 	{
 		LauncherDatabase *database = lfirst(lc);
 
@@ -161,9 +161,9 @@ launcher_queue_all_probes(void)
 static void
 launcher_collect_probes(void)
 {
-	Oid			asked[STREAMEXT_MAX_DATABASES];
-	int			n = 0;
-	bool		all;
+	Oid	 asked[STREAMEXT_MAX_DATABASES];
+	int	 n = 0;
+	bool all;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	all = streamext_shared->probe_all;
@@ -172,7 +172,8 @@ launcher_collect_probes(void)
 	{
 		struct DatabaseSlot *slot = &streamext_shared->databases[i];
 
-		if (!OidIsValid(slot->dboid) || !slot->probe || (launcher_probe != NULL && launcher_probe->dboid == slot->dboid))
+		if (!OidIsValid(slot->dboid) || !slot->probe ||
+			(launcher_probe != NULL && launcher_probe->dboid == slot->dboid))
 			continue;
 		asked[n++] = slot->dboid;
 	}
@@ -191,8 +192,8 @@ launcher_register_worker(const char *name, const char *function, Datum arg, cons
 						 BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
-	MemoryContext old;
-	bool		registered;
+	MemoryContext	 old;
+	bool			 registered;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -224,7 +225,7 @@ launcher_set_probe_mark(Oid dboid, bool mark)
 static bool
 launcher_probe_marked(Oid dboid)
 {
-	bool		marked = false;
+	bool marked = false;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < STREAMEXT_MAX_DATABASES; i++)
@@ -239,7 +240,7 @@ static void
 launcher_finish_probe(TimestampTz now)
 {
 	LauncherProbe *probe = launcher_probe;
-	pid_t		pid;
+	pid_t		   pid;
 
 	if (probe == NULL || GetBackgroundWorkerPid(launcher_probe_handle, &pid) != BGWH_STOPPED)
 		return;
@@ -261,8 +262,7 @@ launcher_finish_probe(TimestampTz now)
 		MemoryContextSwitchTo(old);
 		return;
 	}
-	ereport(LOG,
-			(errmsg("could not look for streams in the database with OID %u", probe->dboid)));
+	ereport(LOG, (errmsg("could not look for streams in the database with OID %u", probe->dboid)));
 	pfree(probe);
 }
 
@@ -277,16 +277,16 @@ launcher_start_probe(TimestampTz now)
 	if (launcher_probe != NULL || launcher_probes == NIL)
 		return DT_NOEND;
 	databases = launcher_read_databases();
-	foreach(lc, launcher_probes)
+	foreach (lc, launcher_probes)
 	{
-		LauncherProbe *probe = lfirst(lc);
+		LauncherProbe	 *probe = lfirst(lc);
 		LauncherDatabase *database = launcher_find_database(databases, probe->dboid);
-		char		name[BGW_MAXLEN];
-		bool		leaving;
+		char			  name[BGW_MAXLEN];
+		bool			  leaving;
 
 		if (database == NULL || !database->connectable)
 		{
-			launcher_probes = foreach_delete_current(launcher_probes, lc);
+			launcher_probes = foreach_delete_current (launcher_probes, lc);
 			pfree(probe);
 			continue;
 		}
@@ -294,7 +294,7 @@ launcher_start_probe(TimestampTz now)
 		leaving = streamext_database_leaving(probe->dboid);
 		LWLockRelease(streamext_shared->registry_lock);
 		if (leaving)
-			continue;			/* its return wakes the launcher */
+			continue; /* its return wakes the launcher */
 		if (probe->next_try > now)
 		{
 			next = Min(next, probe->next_try);
@@ -312,7 +312,7 @@ launcher_start_probe(TimestampTz now)
 			return probe->next_try;
 		}
 		launcher_probe = probe;
-		launcher_probes = foreach_delete_current(launcher_probes, lc);
+		launcher_probes = foreach_delete_current (launcher_probes, lc);
 		return DT_NOEND;
 	}
 	return next;
@@ -323,9 +323,9 @@ launcher_start_probe(TimestampTz now)
 /* A slot that wants a worker and has none, as it was under the lock. */
 typedef struct LauncherIdle
 {
-	int			index;
+	int			   index;
 	WorkerIdentity identity;
-	uint32		generation;
+	uint32		   generation;
 } LauncherIdle;
 
 /* All of them, in launcher_round. */
@@ -333,8 +333,8 @@ static List *
 launcher_idle_slots(void)
 {
 	LauncherIdle *found = palloc(sizeof(LauncherIdle) * streamext_shared->nstreams);
-	List	   *idle = NIL;
-	int			n = 0;
+	List		 *idle = NIL;
+	int			  n = 0;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams; i++)
@@ -361,12 +361,12 @@ static bool
 launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 {
 	LauncherSlot *mine = &launcher_slots[idle->index];
-	pid_t		pid;
+	pid_t		  pid;
 
 	if (mine->handle != NULL)
 	{
 		if (GetBackgroundWorkerPid(mine->handle, &pid) != BGWH_STOPPED)
-			return false;		/* its end will be notified */
+			return false; /* its end will be notified */
 		pfree(mine->handle);
 		mine->handle = NULL;
 		if (TimestampDifferenceExceeds(mine->launched_at, now, LAUNCHER_STEADY_MS))
@@ -374,7 +374,8 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 		if (streamext_shared->streams[idle->index].state != STREAM_FAILED)
 			mine->delay = LAUNCHER_RESTART_MS;
 		else
-			mine->delay = mine->delay < LAUNCHER_RETRY_MS ? LAUNCHER_RETRY_MS : Min(mine->delay * 2, LAUNCHER_RETRY_MAX_MS);
+			mine->delay =
+				mine->delay < LAUNCHER_RETRY_MS ? LAUNCHER_RETRY_MS : Min(mine->delay * 2, LAUNCHER_RETRY_MAX_MS);
 		mine->next_try = TimestampTzPlusMilliseconds(now, mine->delay);
 	}
 	if (memcmp(&idle->identity, &mine->identity, sizeof(WorkerIdentity)) != 0)
@@ -400,8 +401,8 @@ static void
 launcher_start_worker(int index, TimestampTz now)
 {
 	LauncherSlot *mine = &launcher_slots[index];
-	StreamSlot *slot = &streamext_shared->streams[index];
-	char		name[BGW_MAXLEN];
+	StreamSlot	 *slot = &streamext_shared->streams[index];
+	char		  name[BGW_MAXLEN];
 
 	snprintf(name, BGW_MAXLEN, "streamext worker of stream %u shard %d", mine->identity.relid, mine->identity.shard);
 	mine->launched_at = slot->launched_at = now;
@@ -413,9 +414,8 @@ launcher_start_worker(int index, TimestampTz now)
 	if (slot->state != STREAM_WAITING)
 	{
 		streamext_stream_set_state(slot, STREAM_WAITING, "no free background worker slot; raise max_worker_processes");
-		ereport(LOG,
-				(errmsg("no background worker slot is free for the stream with OID %u", mine->identity.relid),
-				 errhint("Raise max_worker_processes and restart the server.")));
+		ereport(LOG, (errmsg("no background worker slot is free for the stream with OID %u", mine->identity.relid),
+					  errhint("Raise max_worker_processes and restart the server.")));
 	}
 }
 
@@ -441,10 +441,10 @@ launcher_start_workers(TimestampTz now)
 	List	   *databases = NIL;
 	ListCell   *lc;
 
-	foreach(lc, launcher_idle_slots())
+	foreach (lc, launcher_idle_slots())
 	{
-		LauncherIdle *idle = lfirst(lc);
-		int			index = idle->index;
+		LauncherIdle	 *idle = lfirst(lc);
+		int				  index = idle->index;
 		LauncherDatabase *database;
 
 		if (!launcher_slot_due(idle, now, &next))
@@ -475,18 +475,18 @@ launcher_start_workers(TimestampTz now)
 static void
 launcher_remove_orphans(void)
 {
-	DIR		   *dir = AllocateDir("streamext");
-	List	   *found = NIL;
-	List	   *databases;
+	DIR			  *dir = AllocateDir("streamext");
+	List		  *found = NIL;
+	List		  *databases;
 	struct dirent *entry;
-	ListCell   *lc;
+	ListCell	  *lc;
 
 	if (dir == NULL)
-		return;					/* no stream has ever had one */
+		return; /* no stream has ever had one */
 	while ((entry = ReadDirExtended(dir, "streamext", LOG)) != NULL)
 	{
-		char	   *end;
-		Oid			dboid = (Oid) strtoul(entry->d_name, &end, 10);
+		char *end;
+		Oid	  dboid = (Oid) strtoul(entry->d_name, &end, 10);
 
 		if (*end == '\0' && OidIsValid(dboid))
 			found = lappend_oid(found, dboid);
@@ -494,7 +494,7 @@ launcher_remove_orphans(void)
 	FreeDir(dir);
 	/* read after the directory: what is there by then and not here is gone */
 	databases = launcher_read_databases();
-	foreach(lc, found)
+	foreach (lc, found)
 		if (launcher_find_database(databases, lfirst_oid(lc)) == NULL)
 			streamext_journal_remove_database(lfirst_oid(lc));
 }
@@ -564,7 +564,7 @@ streamext_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		long		timeout;
+		long timeout;
 
 		ResetLatch(MyLatch);
 		launcher_interrupts();

@@ -21,37 +21,33 @@ PG_MODULE_MAGIC;
 PG_FUNCTION_INFO_V1(streamext_require_preload_sql);
 
 /* References into the area are 32-bit numbers of 8-byte units (chunk.h). */
-#define MEMORY_LIMIT_MAX_MB	32767
-#define MEMORY_LIMIT_MIN_MB	16
+#define MEMORY_LIMIT_MAX_MB 32767
+#define MEMORY_LIMIT_MIN_MB 16
 
-int			streamext_memory_limit_mb = 256;
-int			streamext_max_streams = 64;
-int			streamext_max_views = 256;
-int			streamext_dead_letter_limit = 10000;
-bool		streamext_preloaded = false;
+int	 streamext_memory_limit_mb = 256;
+int	 streamext_max_streams = 64;
+int	 streamext_max_views = 256;
+int	 streamext_dead_letter_limit = 10000;
+bool streamext_preloaded = false;
 
-void		_PG_init(void);
+void _PG_init(void);
 
 static void
 module_define_settings(void)
 {
 	DefineCustomIntVariable("streamext.memory_limit",
 							"Memory for the state of continuous views and the buffers of streams.",
-							"Reserved in shared memory at server start.",
-							&streamext_memory_limit_mb, 256, MEMORY_LIMIT_MIN_MB, MEMORY_LIMIT_MAX_MB,
-							PGC_POSTMASTER, GUC_UNIT_MB, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.max_streams",
-							"Maximum number of streams in all databases.",
-							"A stream with several workers counts once for each.",
-							&streamext_max_streams, 64, 1, 4096, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.max_views",
-							"Maximum number of continuous views in all databases.",
-							"A view on a stream with several workers counts once for each.",
-							&streamext_max_views, 256, 1, 65536, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.dead_letter_limit",
-							"Rejected records kept for each stream.",
-							"Zero counts rejected records and keeps none.",
-							&streamext_dead_letter_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							"Reserved in shared memory at server start.", &streamext_memory_limit_mb, 256,
+							MEMORY_LIMIT_MIN_MB, MEMORY_LIMIT_MAX_MB, PGC_POSTMASTER, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.max_streams", "Maximum number of streams in all databases.",
+							"A stream with several workers counts once for each.", &streamext_max_streams, 64, 1, 4096,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.max_views", "Maximum number of continuous views in all databases.",
+							"A view on a stream with several workers counts once for each.", &streamext_max_views, 256,
+							1, 65536, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.dead_letter_limit", "Rejected records kept for each stream.",
+							"Zero counts rejected records and keeps none.", &streamext_dead_letter_limit, 10000, 0,
+							INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("streamext");
 }
 
@@ -76,10 +72,9 @@ streamext_require_preload(void)
 {
 	if (streamext_preloaded)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("streamext must be loaded with shared_preload_libraries"),
-			 errhint("Add streamext to shared_preload_libraries in postgresql.conf and restart the server.")));
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("streamext must be loaded with shared_preload_libraries"),
+					errhint("Add streamext to shared_preload_libraries in postgresql.conf and restart the server.")));
 }
 
 /* For the install script. */

@@ -844,12 +844,19 @@ stream_check_relation(const StreamConfig *config)
 				payloads++;
 				typed = config->format != FORMAT_RAW || config->columns[i].type == BYTEAOID;
 			}
-		if (payloads != 1 || !typed)
+		if (payloads == 0 || (payloads == 1 && !typed))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-					 errmsg("a stream with format %s must have exactly one %scolumn without the option metadata",
+					 errmsg("a stream with format %s must have one %scolumn without the option metadata",
 							streamext_format_name(config->format), config->format == FORMAT_RAW ? "bytea " : ""),
 					 errdetail("That column takes the payload.")));
+
+		/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
+		if (payloads > 1)
+			ereport(NOTICE,
+					(errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
+							streamext_format_name(config->format)),
+					 errhint("All columns but one should have the option metadata.")));
 	}
 }
 

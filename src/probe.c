@@ -43,7 +43,7 @@ probe_announce_streams(Oid dboid)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 
-	foreach(lc, relids)
+	foreach (lc, relids)
 	{
 		StreamConfig *config;
 
@@ -52,10 +52,10 @@ probe_announce_streams(Oid dboid)
 		config = streamext_stream_config(lfirst_oid(lc));
 		for (int shard = 0; config != NULL && shard < config->workers; shard++)
 			if (streamext_announce_stream(dboid, config->relid, shard, true) < 0)
-				ereport(WARNING,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
-						 errhint("Raise streamext.max_streams (now %d) and restart the server.", streamext_max_streams)));
+				ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+								  errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
+								  errhint("Raise streamext.max_streams (now %d) and restart the server.",
+										  streamext_max_streams)));
 	}
 }
 
@@ -66,11 +66,11 @@ probe_announce_streams(Oid dboid)
 static void
 probe_remove_orphans(Oid dboid)
 {
-	char		path[MAXPGPATH];
-	DIR		   *dir;
-	List	   *found = NIL;
+	char		   path[MAXPGPATH];
+	DIR			  *dir;
+	List		  *found = NIL;
 	struct dirent *entry;
-	ListCell   *lc;
+	ListCell	  *lc;
 
 	snprintf(path, sizeof(path), "streamext/%u", dboid);
 	dir = AllocateDir(path);
@@ -78,16 +78,16 @@ probe_remove_orphans(Oid dboid)
 		return;
 	while ((entry = ReadDirExtended(dir, path, LOG)) != NULL)
 	{
-		char	   *end;
-		Oid			relid = (Oid) strtoul(entry->d_name, &end, 10);
+		char *end;
+		Oid	  relid = (Oid) strtoul(entry->d_name, &end, 10);
 
 		if (*end == '.' && OidIsValid(relid))
 			found = list_append_unique_oid(found, relid);
 	}
 	FreeDir(dir);
-	foreach(lc, found)
+	foreach (lc, found)
 	{
-		bool		registered = false;
+		bool registered = false;
 
 		for (int shard = 0; shard < STREAMEXT_MAX_SHARDS; shard++)
 			registered = registered || streamext_find_stream(dboid, lfirst_oid(lc), shard) >= 0;
@@ -99,7 +99,7 @@ probe_remove_orphans(Oid dboid)
 void
 streamext_probe_main(Datum arg)
 {
-	Oid			dboid = DatumGetObjectId(arg);
+	Oid dboid = DatumGetObjectId(arg);
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();

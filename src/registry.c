@@ -31,21 +31,21 @@
 #include "view_compile.h"
 #include "worker.h"
 
-#define LEAVE_TIMEOUT_MS	5000
-#define LEAVE_POLL_MS		10
+#define LEAVE_TIMEOUT_MS 5000
+#define LEAVE_POLL_MS 10
 
 typedef struct RegistryView
 {
-	Oid			viewoid;
-	Oid			stream_relid;
-	int			shards;			/* reserved at PRE_COMMIT; 0: it is gone */
-	int64		start_positions[STREAMEXT_MAX_SHARDS];
+	Oid	  viewoid;
+	Oid	  stream_relid;
+	int	  shards; /* reserved at PRE_COMMIT; 0: it is gone */
+	int64 start_positions[STREAMEXT_MAX_SHARDS];
 } RegistryView;
 
 typedef struct RegistryStream
 {
-	Oid			relid;
-	int			shards;			/* 0: gone, or not looked at yet */
+	Oid relid;
+	int shards; /* 0: gone, or not looked at yet */
 } RegistryStream;
 
 /* Of this transaction, in TopTransactionContext. */
@@ -54,7 +54,7 @@ static List *registry_views = NIL;
 static List *registry_databases = NIL;
 
 /* Databases that this process has asked workers to leave. */
-#define REGISTRY_MAX_LEFT	8
+#define REGISTRY_MAX_LEFT 8
 static Oid	registry_left[REGISTRY_MAX_LEFT];
 static int	registry_nleft = 0;
 static bool registry_exit_registered = false;
@@ -65,9 +65,9 @@ static RegistryStream *
 registry_note_stream(Oid relid)
 {
 	RegistryStream *stream;
-	ListCell   *lc;
+	ListCell	   *lc;
 
-	foreach(lc, registry_streams)
+	foreach (lc, registry_streams)
 		if (((RegistryStream *) lfirst(lc))->relid == relid)
 			return lfirst(lc);
 	stream = palloc0(sizeof(RegistryStream));
@@ -93,14 +93,14 @@ streamext_touch_view(Oid viewoid, Oid stream_relid)
 {
 	MemoryContext old;
 	RegistryView *view = NULL;
-	ListCell   *lc;
+	ListCell	 *lc;
 
 	if (streamext_shared == NULL)
 		return;
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	if (OidIsValid(stream_relid))
 		registry_note_stream(stream_relid);
-	foreach(lc, registry_views)
+	foreach (lc, registry_views)
 		if (((RegistryView *) lfirst(lc))->viewoid == viewoid)
 			view = lfirst(lc);
 	if (view == NULL)
@@ -132,17 +132,18 @@ static void
 registry_reserve_stream(RegistryStream *stream)
 {
 	StreamConfig *config = streamext_stream_config(stream->relid);
-	int			shards = config == NULL ? 0 : config->workers;
+	int			  shards = config == NULL ? 0 : config->workers;
 
 	for (int shard = 0; shard < shards; shard++)
 	{
 		if (streamext_add_stream(MyDatabaseId, stream->relid, shard) < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("too many streams"),
-					 errdetail("The limit is %d for all databases together; a stream with several workers counts once for each.",
-							   streamext_max_streams),
-					 errhint("Raise streamext.max_streams and restart the server.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many streams"),
+				 errdetail(
+					 "The limit is %d for all databases together; a stream with several workers counts once for each.",
+					 streamext_max_streams),
+				 errhint("Raise streamext.max_streams and restart the server.")));
 		stream->shards = shard + 1;
 	}
 }
@@ -151,7 +152,7 @@ registry_reserve_stream(RegistryStream *stream)
 static int64
 registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 {
-	uint64		end;
+	uint64 end;
 
 	if (config->journal == JOURNAL_NONE)
 		return -1;
@@ -160,9 +161,9 @@ registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 	if (end == (uint64) -1)
 	{
 		/* only of a local stream may somebody else than the worker be the writer */
-		bool		writer = config->connector == CONNECTOR_LOCAL;
-		Journal    *journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer,
-													 &slot->journal_end);
+		bool	 writer = config->connector == CONNECTOR_LOCAL;
+		Journal *journal =
+			streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer, &slot->journal_end);
 
 		if (journal != NULL)
 		{
@@ -187,18 +188,19 @@ registry_reserve_view(RegistryView *view)
 		return;
 	for (int shard = 0; shard < config->workers; shard++)
 	{
-		int			stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
-		int64		start = -1;
+		int	  stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
+		int64 start = -1;
 
 		if (stream >= 0 && !streamext_connector_ops(config->connector)->replayable)
 			start = registry_journal_end(&streamext_shared->streams[stream], config, shard);
 		if (stream < 0 || streamext_add_view(MyDatabaseId, view->viewoid, stream, start) < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("too many continuous views"),
-					 errdetail("The limit is %d for all databases together; a view on a stream with several workers counts once for each.",
-							   streamext_max_views),
-					 errhint("Raise streamext.max_views and restart the server.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many continuous views"),
+				 errdetail(
+					 "The limit is %d for all databases together; a view on a stream with several workers counts once for each.",
+					 streamext_max_views),
+				 errhint("Raise streamext.max_views and restart the server.")));
 		view->start_positions[shard] = start;
 		view->shards = shard + 1;
 	}
@@ -211,12 +213,12 @@ registry_note_former_streams(void)
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *slot = &streamext_shared->views[i];
-		ListCell   *lc;
+		ViewSlot *slot = &streamext_shared->views[i];
+		ListCell *lc;
 
 		if (!slot->in_use || slot->dboid != MyDatabaseId)
 			continue;
-		foreach(lc, registry_views)
+		foreach (lc, registry_views)
 			if (((RegistryView *) lfirst(lc))->viewoid == slot->viewoid)
 				registry_note_stream(streamext_shared->streams[slot->stream].relid);
 	}
@@ -227,13 +229,13 @@ static void
 registry_pre_commit(void)
 {
 	MemoryContext old;
-	ListCell   *lc;
+	ListCell	 *lc;
 
 	if (registry_streams == NIL && registry_views == NIL)
 		return;
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	registry_note_former_streams();
-	foreach(lc, registry_views)
+	foreach (lc, registry_views)
 	{
 		RegistryView *view = lfirst(lc);
 
@@ -241,7 +243,7 @@ registry_pre_commit(void)
 		if (view->shards > 0)
 			registry_note_stream(view->stream_relid);
 	}
-	foreach(lc, registry_streams)
+	foreach (lc, registry_streams)
 		registry_reserve_stream(lfirst(lc));
 	MemoryContextSwitchTo(old);
 }
@@ -251,22 +253,22 @@ registry_pre_commit(void)
 static void
 registry_commit(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	/* A worker that looked in between may have taken a reserved view for a dropped one. */
-	foreach(lc, registry_views)
+	foreach (lc, registry_views)
 	{
 		RegistryView *view = lfirst(lc);
 
 		for (int shard = 0; shard < view->shards; shard++)
 		{
-			int			stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
+			int stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
 
 			if (stream >= 0)
 				streamext_add_view(MyDatabaseId, view->viewoid, stream, view->start_positions[shard]);
 		}
 	}
-	foreach(lc, registry_streams)
+	foreach (lc, registry_streams)
 	{
 		RegistryStream *stream = lfirst(lc);
 
@@ -276,7 +278,7 @@ registry_commit(void)
 	if (registry_databases != NIL)
 	{
 		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-		foreach(lc, registry_databases)
+		foreach (lc, registry_databases)
 			streamext_database_set_probe(lfirst_oid(lc), true);
 		LWLockRelease(streamext_shared->registry_lock);
 	}
@@ -287,15 +289,15 @@ registry_commit(void)
 static void
 registry_abort(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, registry_streams)
+	foreach (lc, registry_streams)
 	{
 		RegistryStream *stream = lfirst(lc);
 
 		for (int shard = 0; shard < STREAMEXT_MAX_SHARDS; shard++)
 		{
-			int			index = streamext_find_stream(MyDatabaseId, stream->relid, shard);
+			int index = streamext_find_stream(MyDatabaseId, stream->relid, shard);
 
 			if (index >= 0 && !streamext_remove_stream_at(index, 0))
 				streamext_announce_stream(MyDatabaseId, stream->relid, shard, false);
@@ -390,7 +392,7 @@ registry_at_exit(int code, Datum arg)
 static bool
 registry_dismiss_workers(Oid dboid)
 {
-	bool		empty = true;
+	bool empty = true;
 
 	/* who holds registry_lock knows that a worker_pid there is alive */
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
@@ -410,7 +412,7 @@ registry_dismiss_workers(Oid dboid)
 void
 streamext_database_leave(Oid dboid)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz			 start = GetCurrentTimestamp();
 	struct DatabaseSlot *slot;
 
 	if (streamext_shared == NULL || !OidIsValid(dboid))
@@ -430,10 +432,8 @@ streamext_database_leave(Oid dboid)
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	if (slot == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases are being changed at the same time"),
-				 errhint("Try again.")));
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("too many databases are being changed at the same time"), errhint("Try again.")));
 
 	while (!registry_dismiss_workers(dboid) &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LEAVE_TIMEOUT_MS))
@@ -482,9 +482,11 @@ registry_xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (registry_streams != NIL || registry_views != NIL)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg(
+						 "cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
 			break;
 		default:
 			break;

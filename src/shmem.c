@@ -21,13 +21,13 @@
 #include "chunk.h"
 #include "shmem.h"
 
-#define SHMEM_TRANCHE		"streamext"
-#define SHMEM_FIXED_LOCKS	2
-#define SHMEM_SLOT_LOCKS	3
+#define SHMEM_TRANCHE "streamext"
+#define SHMEM_FIXED_LOCKS 2
+#define SHMEM_SLOT_LOCKS 3
 
 /* How long the writer lets waiting readers go first at most, and how long it sleeps between looks. */
-#define GATE_BOUND_US		5000
-#define GATE_SLEEP_US		50
+#define GATE_BOUND_US 5000
+#define GATE_SLEEP_US 50
 
 SharedState *streamext_shared = NULL;
 
@@ -39,7 +39,7 @@ static shmem_startup_hook_type shmem_previous_startup_hook = NULL;
 static Size
 shmem_registry_size(void)
 {
-	Size		size = MAXALIGN(sizeof(SharedState));
+	Size size = MAXALIGN(sizeof(SharedState));
 
 	size = add_size(size, MAXALIGN(mul_size(sizeof(StreamSlot), streamext_max_streams)));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(ViewSlot), streamext_max_views)));
@@ -74,7 +74,7 @@ shmem_init_stream(StreamSlot *slot, LWLockPadded *locks)
 static void
 shmem_init(SharedState *shared, LWLockPadded *locks)
 {
-	char	   *at = (char *) shared;
+	char *at = (char *) shared;
 
 	memset(shared, 0, shmem_registry_size());
 	shared->registry_lock = &locks[0].lock;
@@ -93,7 +93,7 @@ static void
 shmem_startup(void)
 {
 	LWLockPadded *locks;
-	bool		found;
+	bool		  found;
 
 	if (shmem_previous_startup_hook)
 		shmem_previous_startup_hook();
@@ -135,7 +135,7 @@ shmem_lookup_stream(Oid dboid, Oid relid, int shard)
 int
 streamext_find_stream(Oid dboid, Oid relid, int shard)
 {
-	int			index;
+	int index;
 
 	if (streamext_shared == NULL)
 		return -1;
@@ -177,7 +177,7 @@ shmem_clear_stream(StreamSlot *slot)
 static int
 shmem_make_stream(Oid dboid, Oid relid, int shard)
 {
-	int			index = shmem_lookup_stream(dboid, relid, shard);
+	int index = shmem_lookup_stream(dboid, relid, shard);
 
 	for (int i = 0; index < 0 && i < streamext_shared->nstreams; i++)
 	{
@@ -198,7 +198,7 @@ shmem_make_stream(Oid dboid, Oid relid, int shard)
 int
 streamext_add_stream(Oid dboid, Oid relid, int shard)
 {
-	int			index;
+	int index;
 
 	streamext_require_preload();
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
@@ -210,7 +210,7 @@ streamext_add_stream(Oid dboid, Oid relid, int shard)
 int
 streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make)
 {
-	int			index;
+	int index;
 
 	LWLockAcquire(streamext_shared->registry_lock, make ? LW_EXCLUSIVE : LW_SHARED);
 	index = make ? shmem_make_stream(dboid, relid, shard) : shmem_lookup_stream(dboid, relid, shard);
@@ -234,7 +234,7 @@ shmem_lookup_view(Oid dboid, Oid viewoid, int shard)
 {
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *view = &streamext_shared->views[i];
+		ViewSlot *view = &streamext_shared->views[i];
 
 		if (view->in_use && view->viewoid == viewoid && view->dboid == dboid && view->shard == shard)
 			return i;
@@ -245,7 +245,7 @@ shmem_lookup_view(Oid dboid, Oid viewoid, int shard)
 int
 streamext_find_view(Oid dboid, Oid viewoid, int shard)
 {
-	int			index;
+	int index;
 
 	if (streamext_shared == NULL)
 		return -1;
@@ -265,7 +265,7 @@ streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
 	index = shmem_lookup_view(dboid, viewoid, slot->shard);
 	for (int i = 0; index < 0 && i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *view = &streamext_shared->views[i];
+		ViewSlot *view = &streamext_shared->views[i];
 
 		if (view->in_use)
 			continue;
@@ -297,7 +297,7 @@ shmem_free_view(ViewSlot *view)
 void
 streamext_remove_view(int index)
 {
-	ViewSlot   *view = &streamext_shared->views[index];
+	ViewSlot *view = &streamext_shared->views[index];
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	if (view->in_use)
@@ -315,13 +315,13 @@ streamext_remove_view(int index)
 static void
 shmem_free_stream(int index)
 {
-	StreamSlot *slot = &streamext_shared->streams[index];
+	StreamSlot	 *slot = &streamext_shared->streams[index];
 	StreamBuffer *buffer;
 
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *view = &streamext_shared->views[i];
+		ViewSlot *view = &streamext_shared->views[i];
 
 		if (view->in_use && view->stream == index)
 			shmem_free_view(view);
@@ -381,7 +381,8 @@ streamext_stream_lock_shared(StreamSlot *slot)
 void
 streamext_stream_lock_exclusive(StreamSlot *slot)
 {
-	for (int waited = 0; waited < GATE_BOUND_US && pg_atomic_read_u32(&slot->readers_waiting) > 0; waited += GATE_SLEEP_US)
+	for (int waited = 0; waited < GATE_BOUND_US && pg_atomic_read_u32(&slot->readers_waiting) > 0;
+		 waited += GATE_SLEEP_US)
 		pg_usleep(GATE_SLEEP_US);
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 }
@@ -453,7 +454,7 @@ streamext_view_status_name(ViewStatus status)
 void
 streamext_wake_worker(StreamSlot *slot)
 {
-	Latch	   *latch = slot->worker_latch;
+	Latch *latch = slot->worker_latch;
 
 	pg_memory_barrier();
 	if (slot->worker_pid != 0 && latch != NULL)
@@ -463,7 +464,7 @@ streamext_wake_worker(StreamSlot *slot)
 void
 streamext_wake_launcher(void)
 {
-	Latch	   *latch = streamext_shared->launcher_latch;
+	Latch *latch = streamext_shared->launcher_latch;
 
 	pg_memory_barrier();
 	if (streamext_shared->launcher_pid != 0 && latch != NULL)

@@ -31,19 +31,19 @@
 #include "worker.h"
 #include "worker_private.h"
 
-#define WORKER_FULL_RETRY_MS	500
-#define WORKER_TICK_MS			100 /* for connectors without a descriptor to wait on */
-#define WORKER_STALLED_TICK_MS	1000
-#define WORKER_FLUSH_TICK_MS	10
-#define WORKER_EXPIRE_MS		1000
-#define WORKER_SLIDING_MS		10000	/* panes of sliding views go even if nothing arrives */
-#define WORKER_COMMIT_MS		5000
-#define WORKER_LAG_RECORDS		10000	/* more than that behind the source is catching_up */
-#define WORKER_LAG_BYTES		(4 * 1024 * 1024)	/* the same for journals */
+#define WORKER_FULL_RETRY_MS 500
+#define WORKER_TICK_MS 100 /* for connectors without a descriptor to wait on */
+#define WORKER_STALLED_TICK_MS 1000
+#define WORKER_FLUSH_TICK_MS 10
+#define WORKER_EXPIRE_MS 1000
+#define WORKER_SLIDING_MS 10000 /* panes of sliding views go even if nothing arrives */
+#define WORKER_COMMIT_MS 5000
+#define WORKER_LAG_RECORDS 10000		   /* more than that behind the source is catching_up */
+#define WORKER_LAG_BYTES (4 * 1024 * 1024) /* the same for journals */
 
-static Worker worker_self;
-static WaitEventSet *worker_wait_set = NULL;	/* latch and connector; NULL: none yet */
-static int	worker_wait_fd = -1;
+static Worker		 worker_self;
+static WaitEventSet *worker_wait_set = NULL; /* latch and connector; NULL: none yet */
+static int			 worker_wait_fd = -1;
 
 /* ---------------------------------------------------------------- settings */
 
@@ -52,18 +52,18 @@ void
 streamext_worker_session(void)
 {
 	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
+		{ "search_path", "pg_catalog, pg_temp" },
+		{ "statement_timeout", "0" },
+		{ "lock_timeout", "0" },
+		{ "idle_in_transaction_session_timeout", "0" },
 #if PG_VERSION_NUM >= 170000
-		{"transaction_timeout", "0"},
+		{ "transaction_timeout", "0" },
 #endif
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"session_replication_role", "origin"},
-		{"synchronous_commit", "off"},	/* only dead letters are written, and they can be read again */
-		{"application_name", "streamext worker"},
+		{ "default_transaction_isolation", "read committed" },
+		{ "default_transaction_read_only", "off" },
+		{ "session_replication_role", "origin" },
+		{ "synchronous_commit", "off" }, /* only dead letters are written, and they can be read again */
+		{ "application_name", "streamext worker" },
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
@@ -75,10 +75,10 @@ streamext_worker_session(void)
 static void
 worker_sigterm(SIGNAL_ARGS)
 {
-	int			save_errno = errno;
+	int save_errno = errno;
 
-	ShutdownRequestPending = true;	/* for the loop: a quiet end */
-	die(postgres_signal_arg);	/* for whatever else is running */
+	ShutdownRequestPending = true; /* for the loop: a quiet end */
+	die(postgres_signal_arg);	   /* for whatever else is running */
 	errno = save_errno;
 }
 
@@ -91,8 +91,8 @@ worker_claim(Worker *w, int index)
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	mine = slot->in_use && slot->worker_pid == 0 && slot->dboid == w->identity.dboid &&
-		slot->relid == w->identity.relid && slot->shard == w->identity.shard &&
-		!streamext_database_leaving(slot->dboid);
+		   slot->relid == w->identity.relid && slot->shard == w->identity.shard &&
+		   !streamext_database_leaving(slot->dboid);
 	if (mine)
 	{
 		slot->worker_latch = MyLatch;
@@ -120,7 +120,7 @@ worker_at_exit(int code, Datum arg)
 	LWLockReleaseAll();
 	w->connector = NULL;
 	if (connector != NULL)
-		w->ops->close(connector);	/* its threads end before another worker may begin */
+		w->ops->close(connector); /* its threads end before another worker may begin */
 	if (slot != NULL)
 	{
 		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
@@ -150,7 +150,7 @@ worker_at_exit(int code, Datum arg)
 static void
 worker_fail(Worker *w)
 {
-	ErrorData  *error;
+	ErrorData *error;
 
 	HOLD_INTERRUPTS();
 	LWLockReleaseAll();
@@ -179,7 +179,7 @@ streamext_worker_stop(Worker *w, const char *reason)
 static bool
 worker_check_pause(Worker *w)
 {
-	bool		paused = pg_atomic_read_u32(&w->slot->pause_requested) != 0;
+	bool paused = pg_atomic_read_u32(&w->slot->pause_requested) != 0;
 
 	if (w->connector != NULL && w->connector->failed && !w->stopped)
 	{
@@ -191,7 +191,7 @@ worker_check_pause(Worker *w)
 		w->stopped = false;
 		if (w->connector != NULL && w->connector->failed)
 		{
-			w->refresh_at = GetCurrentTimestamp();	/* opens it anew */
+			w->refresh_at = GetCurrentTimestamp(); /* opens it anew */
 			paused = true;
 		}
 	}
@@ -211,8 +211,8 @@ worker_pause_connector(Worker *w, bool pause)
 void
 streamext_worker_count_rate(Worker *w, uint64 n)
 {
-	int64		second = GetCurrentTimestamp() / USECS_PER_SEC;
-	uint64		sum = 0;
+	int64  second = GetCurrentTimestamp() / USECS_PER_SEC;
+	uint64 sum = 0;
 
 	if (second - w->rate_second >= WORKER_RATE_SECONDS || second < w->rate_second)
 		memset(w->rate_counts, 0, sizeof(w->rate_counts));
@@ -231,9 +231,9 @@ streamext_worker_count_rate(Worker *w, uint64 n)
 static bool
 worker_has_sliding_panes(Worker *w)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -246,12 +246,12 @@ worker_has_sliding_panes(Worker *w)
 static void
 worker_expire(Worker *w, TimestampTz now)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (!TimestampDifferenceExceeds(w->expired_at, now, w->expire_due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
 		!(w->expire_due || worker_has_sliding_panes(w)))
 		return;
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -266,7 +266,7 @@ worker_expire(Worker *w, TimestampTz now)
 static void
 worker_commit(Worker *w, TimestampTz now)
 {
-	int64		positions[STREAMEXT_MAX_PARTITIONS];
+	int64 positions[STREAMEXT_MAX_PARTITIONS];
 
 	if (!w->commit_due || !w->ops->replayable || w->ops->commit == NULL ||
 		!TimestampDifferenceExceeds(w->committed_at, now, WORKER_COMMIT_MS))
@@ -321,7 +321,7 @@ worker_update_state(Worker *w, bool paused)
 
 	if (w->stopped || c == NULL)
 		return;
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 		behind = behind || ((WorkerView *) lfirst(lc))->behind;
 	if (c->errors != w->connector_errors)
 	{
@@ -505,8 +505,8 @@ worker_run(Worker *w)
 {
 	for (;;)
 	{
-		bool		paused;
-		bool		more = false;
+		bool paused;
+		bool more = false;
 
 		/* what a connector allocates in passing lives as long as its records */
 		MemoryContextSwitchTo(w->round_cxt);
@@ -540,7 +540,7 @@ worker_run(Worker *w)
 void
 streamext_worker_main(Datum arg)
 {
-	Worker	   *w = &worker_self;
+	Worker *w = &worker_self;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, worker_sigterm);

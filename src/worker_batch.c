@@ -57,12 +57,12 @@ batch_first_position(Worker *w, int index)
 static bool
 batch_adopt_partitions(Worker *w)
 {
-	int			known = w->npartitions;
-	bool		usable = streamext_worker_adopt(w);
+	int	 known = w->npartitions;
+	bool usable = streamext_worker_adopt(w);
 
 	for (int i = known; i < w->npartitions && usable; i++)
 	{
-		int64		target = streamext_worker_target(w, i);
+		int64 target = streamext_worker_target(w, i);
 
 		usable = target < 0 || target == batch_first_position(w, i);
 	}
@@ -77,7 +77,7 @@ batch_adopt_partitions(Worker *w)
 static void
 batch_fill_positions(Worker *w)
 {
-	Batch	   *batch = w->batch;
+	Batch *batch = w->batch;
 
 	batch->npartitions = w->npartitions;
 	for (int i = 0; i < w->npartitions; i++)
@@ -86,7 +86,8 @@ batch_fill_positions(Worker *w)
 	{
 		StreamRecord *record = &batch->records[i];
 
-		batch->positions[record->partition_index] = Max(batch->positions[record->partition_index], record->next_position);
+		batch->positions[record->partition_index] =
+			Max(batch->positions[record->partition_index], record->next_position);
 	}
 }
 
@@ -94,7 +95,7 @@ batch_fill_positions(Worker *w)
 static void
 batch_publish_positions(Worker *w)
 {
-	Batch	   *batch = w->batch;
+	Batch		  *batch = w->batch;
 	PartitionSlot *partitions = w->slot->partitions;
 
 	for (int i = 0; i < batch->npartitions; i++)
@@ -110,9 +111,9 @@ batch_publish_positions(Worker *w)
 static void
 batch_update_views(Worker *w)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -130,13 +131,13 @@ batch_update_views(Worker *w)
 static void
 batch_publish_empty(Worker *w)
 {
-	bool		moved = false;
-	ListCell   *lc;
+	bool	  moved = false;
+	ListCell *lc;
 
 	for (int i = 0; i < w->npartitions && !moved; i++)
 		moved = w->batch->positions[i] > w->slot->partitions[i].position ||
-			w->connector->partitions[i].high_watermark != w->slot->partitions[i].high_watermark;
-	foreach(lc, w->views)
+				w->connector->partitions[i].high_watermark != w->slot->partitions[i].high_watermark;
+	foreach (lc, w->views)
 		moved = moved || ((WorkerView *) lfirst(lc))->behind;
 	if (!moved)
 		return;
@@ -150,7 +151,7 @@ batch_publish_empty(Worker *w)
 bool
 streamext_worker_poll(Worker *w)
 {
-	Batch	   *batch = w->batch;
+	Batch *batch = w->batch;
 
 	streamext_batch_reset(batch);
 	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
@@ -173,9 +174,9 @@ streamext_worker_poll(Worker *w)
 static void
 batch_decode(Worker *w, TimestampTz now)
 {
-	Batch	   *batch = w->batch;
-	int			level = streamext_decoder_session();
-	ListCell   *lc;
+	Batch	 *batch = w->batch;
+	int		  level = streamext_decoder_session();
+	ListCell *lc;
 
 	streamext_decoder_run(w->decoder, batch, now);
 	AtEOXact_GUC(true, level);
@@ -183,7 +184,7 @@ batch_decode(Worker *w, TimestampTz now)
 	for (int i = 0; i < batch->nrecords; i++)
 		batch_new[i] = batch_accepted[i] =
 			batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
-	foreach(lc, batch->rejected)
+	foreach (lc, batch->rejected)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
 	w->decoded = true;
 }
@@ -192,7 +193,7 @@ batch_decode(Worker *w, TimestampTz now)
 static bool
 batch_is_general_error(const ErrorData *error)
 {
-	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
 	return category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_INSUFFICIENT_RESOURCES;
 }
@@ -201,8 +202,8 @@ batch_is_general_error(const ErrorData *error)
 static bool
 batch_prepare_view(Worker *w, WorkerView *v)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext		old = CurrentMemoryContext;
+	ResourceOwner		owner = CurrentResourceOwner;
 	volatile FoldResult result = FOLD_OK;
 
 	if (v->behind)
@@ -219,7 +220,7 @@ batch_prepare_view(Worker *w, WorkerView *v)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(w->batch->cxt);
 		error = CopyErrorData();
@@ -227,8 +228,7 @@ batch_prepare_view(Worker *w, WorkerView *v)
 		RollbackAndReleaseCurrentSubTransaction();
 		if (batch_is_general_error(error))
 			ReThrowError(error);
-		ereport(LOG,
-				(errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
+		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
 		streamext_worker_fail_view(v, w->slot, error->message);
 	}
 	PG_END_TRY();
@@ -244,9 +244,9 @@ batch_prepare_views(Worker *w)
 	WorkerView *full = NULL;
 	ListCell   *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 		((WorkerView *) lfirst(lc))->prepared = false;
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -258,7 +258,7 @@ batch_prepare_views(Worker *w)
 	}
 	if (full == NULL)
 		return true;
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -281,15 +281,15 @@ batch_prepare_views(Worker *w)
 static void
 batch_write_dead_letters(Worker *w)
 {
-	Batch	   *batch = w->batch;
-	ListCell   *lc;
+	Batch	 *batch = w->batch;
+	ListCell *lc;
 
-	foreach(lc, batch->rejected)
+	foreach (lc, batch->rejected)
 	{
 		RejectedRecord *rejected = lfirst(lc);
 
 		if (rejected->view == InvalidOid && !batch_new[rejected->record])
-			batch->rejected = foreach_delete_current(batch->rejected, lc);
+			batch->rejected = foreach_delete_current (batch->rejected, lc);
 	}
 	streamext_dead_letters_write(batch, w->decoder);
 }
@@ -298,10 +298,10 @@ batch_write_dead_letters(Worker *w)
 static void
 batch_check_stop(Worker *w)
 {
-	Batch	   *batch = w->batch;
-	char		message[STREAMEXT_MAX_MESSAGE];
+	Batch		   *batch = w->batch;
+	char			message[STREAMEXT_MAX_MESSAGE];
 	RejectedRecord *rejected;
-	StreamRecord *record;
+	StreamRecord   *record;
 
 	if (w->config->on_error != ON_ERROR_STOP || batch->rejected == NIL)
 		return;
@@ -346,7 +346,7 @@ batch_publish(Worker *w, TimestampTz now)
 	StreamSlot *slot = w->slot;
 	ListCell   *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -355,7 +355,7 @@ batch_publish(Worker *w, TimestampTz now)
 	}
 
 	streamext_stream_lock_exclusive(slot);
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -399,7 +399,8 @@ streamext_worker_fold(Worker *w)
 	pgstat_report_stat(letters);
 
 	if (w->slot->buffer != NULL)
-		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted, w->batch->nrecords);
+		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted,
+								w->batch->nrecords);
 	batch_check_stop(w);
 	w->ops->release(w->connector);
 	w->pending = w->full = false;

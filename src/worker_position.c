@@ -20,7 +20,7 @@
 #include "clock.h"
 #include "worker_private.h"
 
-#define POSITION_CAPACITY	16
+#define POSITION_CAPACITY 16
 
 /* ---------------------------------------------------------------- where views stand */
 
@@ -28,7 +28,7 @@
 int64
 streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 {
-	ViewSlot   *slot = v->slot;
+	ViewSlot *slot = v->slot;
 
 	if (index < slot->npositions && slot->positions[index] >= 0)
 		return slot->positions[index];
@@ -61,7 +61,7 @@ streamext_worker_check_behind(Worker *w, WorkerView *v)
 int64
 streamext_worker_lag(Worker *w)
 {
-	int64		lag = 0;
+	int64 lag = 0;
 
 	for (int i = 0; i < w->npartitions; i++)
 	{
@@ -79,13 +79,13 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		ListCell   *lc;
+		ListCell *lc;
 
 		if (targets[i] <= 0)
-			continue;			/* nothing there */
+			continue; /* nothing there */
 		if (w->slot->partitions[i].position < targets[i])
 			return false;
-		foreach(lc, w->views)
+		foreach (lc, w->views)
 		{
 			WorkerView *v = lfirst(lc);
 
@@ -102,12 +102,12 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 static bool
 position_grow(Worker *w, int capacity)
 {
-	StreamSlot *slot = w->slot;
-	int			nviews = list_length(w->views);
-	int64	  **vectors = palloc0(sizeof(int64 *) * Max(nviews, 1));
+	StreamSlot	  *slot = w->slot;
+	int			   nviews = list_length(w->views);
+	int64		 **vectors = palloc0(sizeof(int64 *) * Max(nviews, 1));
 	PartitionSlot *partitions = streamext_chunk_alloc(sizeof(PartitionSlot) * capacity, NULL);
 	PartitionSlot *old = slot->partitions;
-	bool		full = partitions == NULL;
+	bool		   full = partitions == NULL;
 
 	for (int i = 0; i < nviews && !full; i++)
 	{
@@ -133,8 +133,8 @@ position_grow(Worker *w, int capacity)
 	slot->partitions_capacity = capacity;
 	for (int i = 0; i < nviews; i++)
 	{
-		ViewSlot   *view = ((WorkerView *) list_nth(w->views, i))->slot;
-		int64	   *former = view->positions;
+		ViewSlot *view = ((WorkerView *) list_nth(w->views, i))->slot;
+		int64	 *former = view->positions;
 
 		if (former != NULL)
 			memcpy(vectors[i], former, sizeof(int64) * view->npositions);
@@ -159,7 +159,7 @@ position_fit_views(Worker *w)
 	StreamSlot *slot = w->slot;
 	ListCell   *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 		ViewSlot   *view = v->slot;
@@ -187,11 +187,11 @@ static void
 position_exchange(Worker *w, int a, int b)
 {
 	PartitionSlot partition = w->slot->partitions[a];
-	ListCell   *lc;
+	ListCell	 *lc;
 
 	w->slot->partitions[a] = w->slot->partitions[b];
 	w->slot->partitions[b] = partition;
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 		int64		position = v->slot->positions[a];
@@ -212,10 +212,10 @@ position_exchange(Worker *w, int a, int b)
 static bool
 position_adopt(Worker *w)
 {
-	StreamSlot *slot = w->slot;
-	int			index = w->npartitions;
+	StreamSlot		   *slot = w->slot;
+	int					index = w->npartitions;
 	ConnectorPartition *theirs = &w->connector->partitions[index];
-	int			found;
+	int					found;
 
 	for (found = index; found < slot->npartitions; found++)
 		if (slot->partitions[found].partition == theirs->partition &&
@@ -224,11 +224,10 @@ position_adopt(Worker *w)
 	if (found == slot->npartitions)
 	{
 		if (found == STREAMEXT_MAX_PARTITIONS)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("stream \"%s.%s\" has more than %d partitions", w->config->schema, w->config->name,
-							STREAMEXT_MAX_PARTITIONS),
-					 errhint("Raise the stream's option workers, so that each worker has fewer.")));
+			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+							errmsg("stream \"%s.%s\" has more than %d partitions", w->config->schema, w->config->name,
+								   STREAMEXT_MAX_PARTITIONS),
+							errhint("Raise the stream's option workers, so that each worker has fewer.")));
 		if (found == slot->partitions_capacity &&
 			!position_grow(w, found == 0 ? POSITION_CAPACITY : Min(found * 2, STREAMEXT_MAX_PARTITIONS)))
 			return false;
@@ -270,10 +269,10 @@ streamext_worker_adopt(Worker *w)
 int64
 streamext_worker_target(Worker *w, int index)
 {
-	int64		target = w->slot->partitions[index].position;
-	ListCell   *lc;
+	int64	  target = w->slot->partitions[index].position;
+	ListCell *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -300,23 +299,23 @@ position_settle_view(Worker *w, WorkerView *v)
 bool
 streamext_worker_attach(Worker *w)
 {
-	int			known = w->npartitions;
-	ListCell   *lc;
+	int		  known = w->npartitions;
+	ListCell *lc;
 
 	if (!streamext_worker_adopt(w))
 		return false;
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		int64		target = streamext_worker_target(w, i);
-		int64		position = w->connector->partitions[i].position;
+		int64 target = streamext_worker_target(w, i);
+		int64 position = w->connector->partitions[i].position;
 
 		if (target >= 0 ? position == target : position < 0)
 			continue;
 		if (target < 0 && i >= known && !w->dropped)
-			continue;			/* just opened: it is there */
+			continue; /* just opened: it is there */
 		w->ops->seek(w->connector, i, target);
 	}
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 		if (((WorkerView *) lfirst(lc))->fold != NULL)
 			position_settle_view(w, lfirst(lc));
 	w->dropped = false;

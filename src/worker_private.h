@@ -21,78 +21,78 @@
 /* Whose worker it is, as the launcher meant it (bgw_extra). */
 typedef struct WorkerIdentity
 {
-	Oid			dboid;
-	Oid			relid;
-	int			shard;
+	Oid dboid;
+	Oid relid;
+	int shard;
 } WorkerIdentity;
 
 typedef struct WorkerView
 {
-	Oid			viewoid;
-	ViewSlot   *slot;
-	MemoryContext cxt;			/* of the compiled view and the fold */
-	ViewFold   *fold;			/* NULL: failed */
-	bool		prepared;		/* of the batch at hand */
+	Oid			  viewoid;
+	ViewSlot	 *slot;
+	MemoryContext cxt;		/* of the compiled view and the fold */
+	ViewFold	 *fold;		/* NULL: failed */
+	bool		  prepared; /* of the batch at hand */
 
 	/* behind: it reads what the stream has read before, by a watermark of its own */
-	bool		behind;
-	TimestampTz *max_event_time;	/* [STREAMEXT_MAX_PARTITIONS]; NULL until needed */
-	TimestampTz watermark;
+	bool		 behind;
+	TimestampTz *max_event_time; /* [STREAMEXT_MAX_PARTITIONS]; NULL until needed */
+	TimestampTz	 watermark;
 } WorkerView;
 
-#define WORKER_RATE_SECONDS	10
+#define WORKER_RATE_SECONDS 10
 
 typedef struct Worker
 {
 	WorkerIdentity identity;
-	int			index;
-	StreamSlot *slot;
-	MemoryContext cxt;			/* as long as the process */
-	MemoryContext round_cxt;	/* as long as a round of the loop, or its batch */
+	int			   index;
+	StreamSlot	  *slot;
+	MemoryContext  cxt;		  /* as long as the process */
+	MemoryContext  round_cxt; /* as long as a round of the loop, or its batch */
 
 	/* one configuration */
-	MemoryContext config_cxt;	/* NULL: none */
-	char	   *fingerprint;	/* of all that needs a new connector or decoder when it changes */
-	StreamConfig *config;
+	MemoryContext		config_cxt;	 /* NULL: none */
+	char			   *fingerprint; /* of all that needs a new connector or decoder when it changes */
+	StreamConfig	   *config;
 	const ConnectorOps *ops;
-	Connector  *connector;		/* NULL: not open */
-	Decoder    *decoder;
-	Batch	   *batch;
-	int			npartitions;	/* of the connector's, known to the slot */
-	bool		attached;		/* all positions are set and the connector reads from the right place */
-	bool		dropped;		/* records were polled and thrown away since */
-	bool		connector_paused;
-	uint64		connector_errors;	/* seen */
+	Connector		   *connector; /* NULL: not open */
+	Decoder			   *decoder;
+	Batch			   *batch;
+	int					npartitions; /* of the connector's, known to the slot */
+	bool				attached;	 /* all positions are set and the connector reads from the right place */
+	bool				dropped;	 /* records were polled and thrown away since */
+	bool				connector_paused;
+	uint64				connector_errors; /* seen */
 
 	MemoryContext views_cxt;
-	List	   *views;			/* of WorkerView */
+	List		 *views; /* of WorkerView */
 
 	/* the batch at hand */
-	bool		pending;		/* polled, not yet published */
+	bool		pending; /* polled, not yet published */
 	bool		decoded;
-	bool		full;			/* memory was full at the last try */
-	TimestampTz retry_at;		/* when full */
+	bool		full;	  /* memory was full at the last try */
+	TimestampTz retry_at; /* when full */
 
-	bool		stopped;		/* until resume(): on_error stop, or the connector failed */
-	TimestampTz refresh_at;		/* look into the catalogue again (a view was locked); 0: no */
+	bool		stopped;	/* until resume(): on_error stop, or the connector failed */
+	TimestampTz refresh_at; /* look into the catalogue again (a view was locked); 0: no */
 
-	uint64		flush_ticket;	/* being served; 0: none */
-	bool		flush_known;	/* targets are */
-	int			flush_partitions;
-	int64	   *flush_targets;
+	uint64 flush_ticket; /* being served; 0: none */
+	bool   flush_known;	 /* targets are */
+	int	   flush_partitions;
+	int64 *flush_targets;
 
 	TimestampTz expired_at;
 	bool		expire_due;
 	TimestampTz committed_at;
 	bool		commit_due;
 
-	uint64		rate_counts[WORKER_RATE_SECONDS];
-	int64		rate_second;	/* that rate_counts ends with */
+	uint64 rate_counts[WORKER_RATE_SECONDS];
+	int64  rate_second; /* that rate_counts ends with */
 } Worker;
 
 /* worker.c */
 extern void streamext_worker_session(void);
-extern void streamext_worker_unwatch(void);	/* the connector is about to be closed */
+extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
 extern void streamext_worker_stop(Worker *w, const char *reason);
 extern void streamext_worker_count_rate(Worker *w, uint64 n);
 
@@ -102,13 +102,13 @@ extern void streamext_worker_close(Worker *w);
 extern void streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message);
 
 /* worker_position.c */
-extern bool streamext_worker_attach(Worker *w);
-extern bool streamext_worker_adopt(Worker *w);
+extern bool	 streamext_worker_attach(Worker *w);
+extern bool	 streamext_worker_adopt(Worker *w);
 extern int64 streamext_worker_target(Worker *w, int index);
 extern int64 streamext_worker_view_position(Worker *w, WorkerView *v, int index);
 extern int64 streamext_worker_lag(Worker *w);
-extern bool streamext_worker_check_behind(Worker *w, WorkerView *v);
-extern bool streamext_worker_reached(Worker *w, const int64 *targets, int n);
+extern bool	 streamext_worker_check_behind(Worker *w, WorkerView *v);
+extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 
 /* worker_batch.c */
 extern bool streamext_worker_poll(Worker *w);
@@ -116,10 +116,10 @@ extern bool streamext_worker_fold(Worker *w);
 extern void streamext_worker_drop_batch(Worker *w);
 
 /* worker_watermark.c */
-extern void streamext_worker_view_watermark(Worker *w, WorkerView *v);
-extern void streamext_worker_view_events(Worker *w, WorkerView *v);
-extern void streamext_worker_stream_events(Worker *w, TimestampTz now);
-extern void streamext_worker_advance_watermark(Worker *w, TimestampTz now);
+extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);
+extern void		   streamext_worker_view_events(Worker *w, WorkerView *v);
+extern void		   streamext_worker_stream_events(Worker *w, TimestampTz now);
+extern void		   streamext_worker_advance_watermark(Worker *w, TimestampTz now);
 extern TimestampTz streamext_worker_idle_deadline(Worker *w, TimestampTz now);
 
-#endif							/* STREAMEXT_WORKER_PRIVATE_H */
+#endif /* STREAMEXT_WORKER_PRIVATE_H */

@@ -38,8 +38,8 @@
 #include "worker.h"
 #include "worker_private.h"
 
-#define REFRESH_LOCK_TIMEOUT	"1000"	/* ms, for views that a transaction holds */
-#define REFRESH_RETRY_MS		200
+#define REFRESH_LOCK_TIMEOUT "100" /* ms, for what a transaction holds */
+#define REFRESH_RETRY_MS 200
 
 /* ---------------------------------------------------------------- fingerprints */
 
@@ -50,10 +50,9 @@ refresh_fingerprint(const StreamConfig *config)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ",
-					 config->serverid, config->connector, config->format, config->event_time, config->journal,
-					 config->workers, config->buffer_size,
-					 config->watermark_delay, config->idle_timeout, config->max_ahead);
+	appendStringInfo(&s, "%u %d %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
+					 config->connector, config->format, config->event_time, config->journal, config->workers,
+					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
 	appendStringInfo(&s, "%d %u ", config->on_error, config->row_type_hash);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
 	appendStringInfoString(&s, nodeToString(config->server_options));
@@ -63,9 +62,9 @@ refresh_fingerprint(const StreamConfig *config)
 	{
 		const StreamColumn *column = &config->columns[i];
 
-		appendStringInfo(&s, " (%d %d %u %d %d %d %d %s %s)", column->attnum, column->dropped, column->type, column->typmod,
-						 column->notnull, column->metadata, column->topic_level, column->name ? column->name : "",
-						 column->path ? column->path : "");
+		appendStringInfo(&s, " (%d %d %u %d %d %d %d %s %s)", column->attnum, column->dropped, column->type,
+						 column->typmod, column->notnull, column->metadata, column->topic_level,
+						 column->name ? column->name : "", column->path ? column->path : "");
 	}
 	return s.data;
 }
@@ -75,13 +74,13 @@ static uint64
 refresh_source(const StreamConfig *config)
 {
 	StringInfoData s;
-	uint64		hash;
-	ListCell   *lc;
+	uint64		   hash;
+	ListCell	  *lc;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector, config->workers, config->start,
-					 config->start == START_TIMESTAMP ? config->start_time : 0);
-	foreach(lc, config->topics)
+	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector, config->workers,
+					 config->start, config->start == START_TIMESTAMP ? config->start_time : 0);
+	foreach (lc, config->topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
 	hash = hash_bytes_extended((unsigned char *) s.data, s.len, 0);
 	pfree(s.data);
@@ -107,9 +106,9 @@ streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message)
 static void
 refresh_end_views(Worker *w)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -124,7 +123,7 @@ refresh_end_views(Worker *w)
 void
 streamext_worker_close(Worker *w)
 {
-	Connector  *connector = w->connector;
+	Connector *connector = w->connector;
 
 	streamext_worker_unwatch();
 	w->connector = NULL;
@@ -148,14 +147,14 @@ streamext_worker_close(Worker *w)
 static void
 refresh_reset_stream(Worker *w, uint64 source)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot	  *slot = w->slot;
 	PartitionSlot *partitions;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_exclusive(slot);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *view = &streamext_shared->views[i];
+		ViewSlot *view = &streamext_shared->views[i];
 
 		if (!view->in_use || view->stream != w->index)
 			continue;
@@ -183,7 +182,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 static void
 refresh_make_buffer(Worker *w)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot	 *slot = w->slot;
 	StreamBuffer *old = slot->buffer;
 	StreamBuffer *buffer;
 
@@ -205,7 +204,7 @@ static void
 refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *fingerprint)
 {
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	uint64		source = refresh_source(config);
+	uint64		  source = refresh_source(config);
 
 	w->config_cxt = cxt;
 	w->config = config;
@@ -222,9 +221,10 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 static void
 refresh_open(Worker *w)
 {
-	char		activity[2 * NAMEDATALEN + 32];
+	char activity[2 * NAMEDATALEN + 32];
 
-	snprintf(activity, sizeof(activity), "stream %s.%s shard %d", w->config->schema, w->config->name, w->identity.shard);
+	snprintf(activity, sizeof(activity), "stream %s.%s shard %d", w->config->schema, w->config->name,
+			 w->identity.shard);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	w->connector = w->ops->open(w->config, w->identity.shard, w->config->workers, w->config_cxt);
 	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
@@ -263,13 +263,14 @@ refresh_list_views(Oid relid)
 	List	   *views = NIL;
 	ListCell   *lc;
 
-	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(RelationRelationId));
 	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
-		Oid			relation;
+		Oid			   relation;
 
 		if (form->classid != RewriteRelationId)
 			continue;
@@ -281,7 +282,7 @@ refresh_list_views(Oid relid)
 	table_close(rewrite, AccessShareLock);
 	table_close(depend, AccessShareLock);
 
-	foreach(lc, relations)
+	foreach (lc, relations)
 		if (streamext_view_options(lfirst_oid(lc)).continuous && streamext_view_stream(lfirst_oid(lc)) == relid)
 			views = lappend_oid(views, lfirst_oid(lc));
 	return views;
@@ -291,7 +292,7 @@ refresh_list_views(Oid relid)
 static void
 refresh_hand_over(Oid viewoid)
 {
-	Oid			stream = streamext_view_options(viewoid).continuous ? streamext_view_stream(viewoid) : InvalidOid;
+	Oid stream = streamext_view_options(viewoid).continuous ? streamext_view_stream(viewoid) : InvalidOid;
 
 	for (int shard = 0; OidIsValid(stream) && shard < STREAMEXT_MAX_SHARDS; shard++)
 		streamext_announce_stream(MyDatabaseId, stream, shard, false);
@@ -303,8 +304,8 @@ refresh_drop_views(Worker *w, List *views)
 {
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *view = &streamext_shared->views[i];
-		Oid			viewoid = InvalidOid;
+		ViewSlot *view = &streamext_shared->views[i];
+		Oid		  viewoid = InvalidOid;
 
 		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 		if (view->in_use && view->stream == w->index)
@@ -321,9 +322,9 @@ refresh_drop_views(Worker *w, List *views)
 static int
 refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 {
-	int			index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
-	ViewSlot   *slot;
-	bool		abandoned;
+	int		  index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
+	ViewSlot *slot;
+	bool	  abandoned;
 
 	*reason = NULL;
 	if (index < 0)
@@ -367,7 +368,7 @@ refresh_start_view(Worker *w, WorkerView *v)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(v->cxt);
 		error = CopyErrorData();
@@ -379,8 +380,7 @@ refresh_start_view(Worker *w, WorkerView *v)
 			ReThrowError(error);
 		if (available)
 		{
-			ereport(LOG,
-					(errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
+			ereport(LOG, (errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
 			streamext_worker_fail_view(v, w->slot, error->message);
 		}
 	}
@@ -394,17 +394,17 @@ refresh_start_view(Worker *w, WorkerView *v)
 static bool
 refresh_start_views(Worker *w)
 {
-	List	   *oids = refresh_list_views(w->identity.relid);
-	bool		complete = true;
-	ListCell   *lc;
+	List	 *oids = refresh_list_views(w->identity.relid);
+	bool	  complete = true;
+	ListCell *lc;
 
 	refresh_drop_views(w, oids);
-	foreach(lc, oids)
+	foreach (lc, oids)
 	{
-		const char *reason;
-		int			index = refresh_view_slot(w, lfirst_oid(lc), &reason);
+		const char	 *reason;
+		int			  index = refresh_view_slot(w, lfirst_oid(lc), &reason);
 		MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
-		WorkerView *v = palloc0(sizeof(WorkerView));
+		WorkerView	 *v = palloc0(sizeof(WorkerView));
 
 		if (index < 0)
 		{
@@ -431,16 +431,16 @@ refresh_leave(Worker *w, uint32 generation, bool dropped)
 {
 	streamext_worker_close(w);
 	if (!streamext_remove_stream_at(w->index, generation))
-		return true;			/* something happened since: look again */
+		return true; /* something happened since: look again */
 	w->slot = NULL;
 	if (dropped)
 		streamext_journal_remove(w->identity.dboid, w->identity.relid);
 	return false;
 }
 
-/* Reads the catalogue; in a transaction of its own. Returns NULL and commits if the stream or shard is gone. */
+/* Begins a transaction in which nothing waits long for a lock, and reads the stream's definition. NULL: it is gone. */
 static StreamConfig *
-refresh_read(Worker *w, MemoryContext cxt, bool *dropped)
+refresh_begin(Worker *w, MemoryContext cxt)
 {
 	MemoryContext old;
 	StreamConfig *config;
@@ -448,15 +448,48 @@ refresh_read(Worker *w, MemoryContext cxt, bool *dropped)
 	StartTransactionCommand();
 	InvalidateSystemCaches();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) set_config_option("lock_timeout", REFRESH_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
+							 0, false);
 	old = MemoryContextSwitchTo(cxt);
 	config = streamext_stream_config(w->identity.relid);
 	MemoryContextSwitchTo(old);
-	*dropped = config == NULL;
-	if (config != NULL && w->identity.shard < config->workers)
-		return config;
+	return config;
+}
+
+/* The same; false: a transaction holds the stream, and ours is over. */
+static bool
+refresh_try_begin(Worker *w, MemoryContext cxt, StreamConfig **config)
+{
+	volatile bool available = true;
+
+	PG_TRY();
+	{
+		*config = refresh_begin(w, cxt);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		available = false;
+	}
+	PG_END_TRY();
+	return available;
+}
+
+static void
+refresh_end(Worker *w)
+{
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	return NULL;
+	MemoryContextSwitchTo(w->cxt);
+}
+
+static void
+refresh_later(Worker *w)
+{
+	w->refresh_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REFRESH_RETRY_MS);
 }
 
 /* A connector that failed is worth another try after any DDL on the stream, a stop by on_error is not over by itself. */
@@ -474,27 +507,29 @@ refresh_revive(Worker *w)
 bool
 streamext_worker_refresh(Worker *w)
 {
-	uint32		generation = pg_atomic_read_u32(&w->slot->generation);
+	uint32		  generation = pg_atomic_read_u32(&w->slot->generation);
 	MemoryContext cxt = AllocSetContextCreate(w->cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
 	StreamConfig *config;
-	char	   *fingerprint;
-	bool		dropped;
-	bool		complete;
-	int			guc_level;
+	char		 *fingerprint;
+	bool		  complete;
 
 	streamext_worker_drop_batch(w);
-	refresh_end_views(w);
-	refresh_revive(w);
-	config = refresh_read(w, cxt, &dropped);
-	if (config == NULL)
+	if (!refresh_try_begin(w, cxt, &config))
 	{
 		MemoryContextDelete(cxt);
-		return refresh_leave(w, generation, dropped);
+		refresh_later(w);
+		return true; /* go on with what there is */
+	}
+	refresh_end_views(w);
+	if (config == NULL || w->identity.shard >= config->workers)
+	{
+		refresh_end(w);
+		MemoryContextDelete(cxt);
+		return refresh_leave(w, generation, config == NULL);
 	}
 
-	guc_level = NewGUCNestLevel();
-	(void) set_config_option("lock_timeout", REFRESH_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	refresh_revive(w);
 	old = MemoryContextSwitchTo(cxt);
 	fingerprint = refresh_fingerprint(config);
 	MemoryContextSwitchTo(old);
@@ -506,17 +541,16 @@ streamext_worker_refresh(Worker *w)
 		refresh_install(w, cxt, config, fingerprint);
 	}
 	complete = refresh_start_views(w);
-	AtEOXact_GUC(true, guc_level);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(w->cxt);
+	refresh_end(w);
 
 	if (w->connector == NULL)
 		refresh_open(w);
 	w->attached = false;
-	w->refresh_at = complete ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REFRESH_RETRY_MS);
+	w->refresh_at = 0;
 	if (complete)
 		pg_atomic_write_u32(&w->slot->generation_seen, generation);
+	else
+		refresh_later(w);
 	ConditionVariableBroadcast(&w->slot->progress);
 	return true;
 }

@@ -29,7 +29,7 @@ watermark_after(TimestampTz event_time, int64 delay)
 void
 streamext_worker_stream_events(Worker *w, TimestampTz now)
 {
-	Batch	   *batch = w->batch;
+	Batch		  *batch = w->batch;
 	PartitionSlot *partitions = w->slot->partitions;
 
 	for (int i = 0; i < batch->nrecords; i++)
@@ -41,7 +41,7 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 	}
 	for (int row = 0; row < batch->nrows; row++)
 	{
-		StreamRecord *record = &batch->records[batch->record[row]];
+		StreamRecord  *record = &batch->records[batch->record[row]];
 		PartitionSlot *partition = &partitions[record->partition_index];
 
 		if (record->position >= partition->position && batch->event_time[row] > partition->max_event_time)
@@ -126,14 +126,15 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 void
 streamext_worker_view_events(Worker *w, WorkerView *v)
 {
-	Batch	   *batch = w->batch;
+	Batch *batch = w->batch;
 
 	for (int row = 0; row < batch->nrows; row++)
 	{
 		StreamRecord *record = &batch->records[batch->record[row]];
-		int			i = record->partition_index;
+		int			  i = record->partition_index;
 
-		if (record->position >= streamext_worker_view_position(w, v, i) && batch->event_time[row] > v->max_event_time[i])
+		if (record->position >= streamext_worker_view_position(w, v, i) &&
+			batch->event_time[row] > v->max_event_time[i])
 			v->max_event_time[i] = batch->event_time[row];
 	}
 }

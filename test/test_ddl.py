@@ -169,7 +169,6 @@ REFUSED = [
     ("SELECT count(*) FROM s WHERE clock_timestamp() > ts", "clock_timestamp"),
     ("SELECT sum(reads(k)) FROM s", "reads"),
     ("SELECT unnest(list) AS x, count(*) FROM s GROUP BY x", "set-returning"),
-    ("SELECT unnest(array_agg(k)) AS x FROM s", "set-returning"),
     ("SELECT streamext.hop('1 min', '10 s', ts) AS a, streamext.tumble('1 min', ts) AS b, count(*) FROM s GROUP BY a, b", "windows"),
     ("SELECT streamext.tumble('1 min', other) AS w, count(*) FROM s GROUP BY w", "event time"),
     ("SELECT streamext.hop('1 min', '10 s', other) AS w, count(*) FROM s GROUP BY w", "event time"),
@@ -177,11 +176,9 @@ REFUSED = [
     ("SELECT streamext.tumble(i * interval '1 s', ts) AS w, count(*) FROM s GROUP BY w", "constant"),
     ("SELECT streamext.session('1 min', ts) AS w, count(*) FROM s GROUP BY w", "session"),
     ("SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts > now() - interval '2 min'", "sliding"),
-    ("SELECT p, count(*) FROM s GROUP BY p", ""),
-    ("SELECT rank(1) WITHIN GROUP (ORDER BY i) FROM s", "rank"),
+    ("SELECT k::tsvector AS x, count(*) FROM s GROUP BY x", "tsvector"),
     ("SELECT s.tableoid, count(*) FROM s GROUP BY s.tableoid", "system column"),
     ("SELECT count(s) FROM s", "whole-row"),
-    ("SELECT streamext.tumble('1 month', ts) AS w, count(*) FROM s GROUP BY w", "month"),
 ]  # fmt: skip
 
 
@@ -200,8 +197,10 @@ VIEW_DDL = [
     ("CREATE VIEW x WITH (streamext.continuous, streamext.retention = 'x') AS SELECT count(*) FROM s", "22007", "x"),
     ("CREATE VIEW x WITH (streamext.continuous, streamext.lateness = '-1 s') AS SELECT count(*) FROM s", "22023", "lateness"),
     ("CREATE VIEW x WITH (streamext.continuous, streamext.max_groups = '-1') AS SELECT count(*) FROM s", "22023", "max_groups"),
-    ("CREATE VIEW x WITH (streamext.continuous = maybe) AS SELECT count(*) FROM s", "22023", "continuous"),
-    ("CREATE VIEW x WITH (streamext.continuous, streamext.step = '7 s') AS SELECT count(*) FROM s WHERE ts > now() - interval '1 min'", "22023", "step"),
+    ("CREATE VIEW x WITH (streamext.continuous = maybe) AS SELECT count(*) FROM s", "42601", "continuous"),
+    ("CREATE VIEW x WITH (streamext.continuous, streamext.step = '1 s') AS SELECT count(*) FROM s", "22023", "step"),
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.tumble('1 month', ts) AS w, count(*) FROM s GROUP BY w", "22023", "onth"),
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM s WHERE ts > now() - interval '1 month'", "0A000", "onth"),
     ("CREATE VIEW x WITH (other.continuous) AS SELECT count(*) FROM s", "22023", "other"),
     ("CREATE TEMP VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM s", "0A000", "emporary"),
     ("CREATE MATERIALIZED VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM s", "22023", "streamext"),
@@ -209,9 +208,9 @@ VIEW_DDL = [
     ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.hop('1 day', '1 ms', ts) AS w, count(*) FROM s GROUP BY w", None, "10000"),
     ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.tumble('0', ts) AS w, count(*) FROM s GROUP BY w", "22023", "positive"),
     ("CREATE OR REPLACE VIEW v AS SELECT k, count(*) AS n FROM s GROUP BY k", None, "continuous"),
-    ("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k FROM s", "0A000", ""),
+    ("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, 1::bigint AS n FROM s", "0A000", "GROUP BY"),
     ("ALTER VIEW v SET (streamext.step = '1 s')", "0A000", "step"),
-    ("ALTER VIEW v SET (streamext.nothing = '1 s')", "22023", "nothing"),
+    ("ALTER VIEW v SET (streamext.nothing = '1 s')", None, "nothing"),
     ("CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", "0A000", "rule"),
     ("DROP FOREIGN TABLE s", "2BP01", "s"),
     ("ALTER FOREIGN TABLE s DROP COLUMN k", "2BP01", "k"),
@@ -236,12 +235,12 @@ def test_the_hint_lists_view_options(ddl: Database) -> None:
 
 def test_grouping_by_the_raw_time_by_accident(db: Database) -> None:
     local_stream(db, "event_time 'ts'")
-    notices: list[psycopg.errors.Diagnostic] = []
-    db.connection.add_notice_handler(notices.append)
+    notices: list[str | None] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(notice.severity))
     continuous(db, "fine", "SELECT date_trunc('minute', ts) AS minute, count(*) FROM s GROUP BY minute")
     assert notices == []
     continuous(db, "accident", "SELECT date_trunc('minute', ts) AS ts, count(*) FROM s GROUP BY ts")
-    assert [notice.severity_nonlocalized for notice in notices] == ["WARNING"]
+    assert notices == ["WARNING"]
 
 
 # ---- what may change ----
@@ -310,11 +309,11 @@ def test_a_renamed_column_keeps_its_name_in_the_payload(db: Database, kafka: Kaf
     assert db.rows("SELECT z, a FROM s ORDER BY z") == [(1, 10), (2, 20)]
 
 
-def test_replacing_the_query_starts_anew(counted: Database) -> None:
-    """For a local stream: with what comes from now on."""
+def test_replacing_the_query_counts_anew(counted: Database) -> None:
+    """All rows since the view was first created."""
     db = counted
     db.execute("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) FILTER (WHERE i > 5) AS n FROM s GROUP BY k")
-    assert after(db) == [("a", 1)]
+    assert after(db) == [("a", 1), ("b", 0)]
 
 
 def test_ordinary_to_continuous_and_back(counted: Database) -> None:
@@ -355,10 +354,12 @@ def test_the_time_zone_of_create_view_stays(db: Database) -> None:
 
 
 def test_max_groups_is_a_limit(db: Database) -> None:
-    """The stream stops and says so; raising the limit lets it go on, and nothing is lost."""
+    """Beyond it the stream takes no further batch and says so; raising it lets the stream go on, and nothing is lost."""
     local_stream(db, columns="a int")
     continuous(db, "v", "SELECT a, count(*) AS n FROM s GROUP BY a", ", streamext.max_groups = 10")
-    db.execute("INSERT INTO s SELECT generate_series(1, 20)")
+    db.execute("INSERT INTO s SELECT generate_series(1, 15)")
+    db.flush("s")
+    db.execute("INSERT INTO s SELECT generate_series(10, 20)")
     wait_for(lambda: state(db) == "full", what="state full")
     db.execute("ALTER VIEW v SET (streamext.max_groups = 100)")
     wait_for(lambda: state(db) == "running", what="state running")

@@ -95,7 +95,7 @@ def test_psql_shows_the_users_own_query(db: Database) -> None:
     local_stream(db, "event_time 'ts'")
     continuous(db, "v", """SELECT device, streamext.hop('1 min', '10 s', ts) AS window_start, count(*) AS n, avg(temperature) AS mean
         FROM s WHERE temperature > -40 GROUP BY device, window_start HAVING count(*) > 1""")
-    shown = db.server.psql(r"\d+ v", db.name)
+    shown = db.server.run("psql", "-X", "-c", r"\d+ v", db.name)
     for part in ("streamext.hop(", "window_start", "FROM s", "GROUP BY", "HAVING", "streamext.continuous"):
         assert part in shown, shown
     definition = db.value("SELECT pg_get_viewdef('v', true)")

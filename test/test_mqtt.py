@@ -203,17 +203,16 @@ def test_users_and_passwords(db: Database, topic: str) -> None:
     """The owner's user mapping is used; a wrong password shows in the catalogue, without the password."""
     with Mosquitto(users={"app": "right-one"}) as broker:
         db.execute(f"CREATE SERVER mqtt_server FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
-        secret = db.server.data / "mqtt.secret"
-        secret.write_text("wrong-one")
-        secret.chmod(0o644)
-        db.execute("CREATE USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (username 'app', password_file 'mqtt.secret')")
+        for name in ("right", "wrong"):
+            (db.server.data / name).write_text(f"{name}-one")
+            (db.server.data / name).chmod(0o644)
+        db.execute("CREATE USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (username 'app', password_file 'wrong')")
         mqtt_stream(db, broker, f"topic '{topic}/#'", "a bigint")
         continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
         wait_for(lambda: state(db) in ("stalled", "failed"), what="state stalled or failed")
         error = wait_for(lambda: db.value("SELECT last_error FROM streamext.streams"), what="an error text")
         assert "wrong-one" not in error
-        secret.write_text("right-one")
-        db.execute("ALTER USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (SET username 'app')")
+        db.execute("ALTER USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (SET password_file 'right')")
         wait_for(lambda: state(db) == "running", what="state running")
         db.flush("s")
         broker.publish(numbers(topic, 0, 3), user="app")

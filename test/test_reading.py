@@ -130,7 +130,7 @@ def test_parameters_of_prepared_statements(shared: Database) -> None:
             shared.execute(f'PREPARE "{name}"({type}) AS {query.format(view)}')
             for value in values:
                 expected = shared.rows(query.format("o" + view).replace("$1", f"{value}::{type}"))
-                assert sorted(shared.rows(f'EXECUTE "{name}"({value})')) == sorted(expected)
+                assert sorted(shared.rows(f'EXECUTE "{name}"({value})'), key=repr) == sorted(expected, key=repr)
             shared.execute(f'DEALLOCATE "{name}"')
     shared.execute("RESET plan_cache_mode")
 

@@ -63,7 +63,7 @@ def mqtt_counter(db: Database, mosquitto: Mosquitto, topic: str, name: str = "s"
 
 
 def insert(db: Database, start: int, end: int, name: str = "s") -> None:
-    db.execute(f"INSERT INTO {name} SELECT generate_series(%s, %s)", start, end - 1)
+    db.execute(f"INSERT INTO {name} SELECT generate_series(%s::int, %s)", start, end - 1)
 
 
 def numbers(start: int, end: int) -> list[str]:
@@ -279,7 +279,7 @@ def test_drop_and_create_a_view_while_rows_come(database: Database) -> None:
     local_counter(db)
     writer = db.connect()
     for i in range(20):
-        writer.execute("INSERT INTO s SELECT generate_series(%s, %s)", (i * 10, i * 10 + 9))
+        writer.execute("INSERT INTO s SELECT generate_series(%s::int, %s)", (i * 10, i * 10 + 9))
         continuous(db, f"w{i}", "SELECT count(*) AS n FROM s")
         if i % 2:
             db.execute(f"DROP VIEW w{i}")

@@ -4,6 +4,7 @@ import getpass
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Mosquitto(Server):
         """A connected client of MQTT 5 whose network loop runs in a thread. `keep_session` finds the session of the
         client id again, and leaves it at the broker."""
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
-        client.max_inflight_messages_set(1000)
+        client.max_inflight_messages_set(20)  # mosquitto takes no more, and paho does not ask
         client.on_message = on_message
         if user:
             client.username_pw_set(user, self.users[user])
@@ -86,10 +87,15 @@ class Mosquitto(Server):
     def publish(
         self, messages: Iterable[tuple[str, bytes | str]], qos: int = 1, retain: bool = False, user: str | None = None
     ) -> None:
-        """Publishes (topic, payload) pairs; returns when the broker has acknowledged all (QoS 0: when all are sent)."""
+        """Publishes (topic, payload) pairs; returns when the broker has them all."""
         client = self.client(user=user)
         sent = [client.publish(topic, payload, qos, retain) for topic, payload in messages]
         for message in sent:
             message.wait_for_publish()
+        if qos == 0:  # is not acknowledged; but this is, after what came before it
+            acknowledged = threading.Event()
+            client.on_subscribe = lambda *_: acknowledged.set()
+            client.subscribe("nothing")
+            acknowledged.wait(30)
         client.disconnect()
         client.loop_stop()
