@@ -34,7 +34,8 @@ CREATE VIEW total WITH (streamext.continuous) AS SELECT count(*) AS n, sum(value
 CREATE VIEW ordinary AS SELECT device, count(*) AS n FROM readings GROUP BY device;
 
 SELECT relname, reloptions FROM pg_class WHERE relname IN ('tumbling', 'hopping', 'ordinary') ORDER BY relname;
-\d+ tumbling
+-- the rule is the user's own query
+SELECT pg_get_viewdef('tumbling') ~ 'streamext.tumble.*count.*GROUP BY.*device' AS same;
 SELECT view, stream, window_kind, window_size, window_slide, sliding, groups, accepted, late, rejected, timezone, options, last_error
 FROM streamext.continuous_views ORDER BY view::text;
 -- nothing yet: one row without GROUP BY, none with it

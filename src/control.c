@@ -260,14 +260,20 @@ streamext_flush(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Until the shard has stopped, or will not hear; at most PAUSE_WAIT_MS. */
+static bool
+slot_is_stopped(const StreamSlot *slot)
+{
+	return slot->state == STREAM_PAUSED || slot->state == STREAM_FAILED;
+}
+
+/* Until the shard has stopped or gone on, or will not hear; at most PAUSE_WAIT_MS. */
 static void
-pause_wait(StreamSlot *slot)
+pause_wait(StreamSlot *slot, bool stopped)
 {
 	TimestampTz start = GetCurrentTimestamp();
 
 	ConditionVariablePrepareToSleep(&slot->progress);
-	while (slot->in_use && slot->worker_pid != 0 && slot->state != STREAM_PAUSED && slot->state != STREAM_FAILED &&
+	while (slot->in_use && slot->worker_pid != 0 && slot_is_stopped(slot) != stopped &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
 		(void) ConditionVariableTimedSleep(&slot->progress, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
@@ -286,7 +292,7 @@ streamext_pause(PG_FUNCTION_ARGS)
 		streamext_wake_worker(slots[i]);
 	}
 	for (int i = 0; i < n; i++)
-		pause_wait(slots[i]);
+		pause_wait(slots[i], true);
 	PG_RETURN_VOID();
 }
 
@@ -302,5 +308,7 @@ streamext_resume(PG_FUNCTION_ARGS)
 		pg_atomic_write_u32(&slots[i]->pause_requested, 0);
 		streamext_wake_worker(slots[i]);
 	}
+	for (int i = 0; i < n; i++)
+		pause_wait(slots[i], false);
 	PG_RETURN_VOID();
 }

@@ -32,6 +32,7 @@
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "decoder.h"
 #include "decoder_json.h"
@@ -740,15 +741,14 @@ streamext_decoder_payload(Decoder *decoder, const StreamRecord *record)
 		size > SizeofMinimalTupleHeader)
 	{
 		MinimalTuple tuple = palloc(size);
-		HeapTuple	row;
+		TupleDesc	desc = lookup_rowtype_tupdesc(get_rel_type_id(decoder->config->relid), -1);
+		Datum		row;
 		text	   *json;
 
 		memcpy(tuple, payload, size);
-		row = heap_tuple_from_minimal_tuple(tuple);
-		HeapTupleHeaderSetDatumLength(row->t_data, row->t_len);
-		HeapTupleHeaderSetTypeId(row->t_data, decoder->config->desc->tdtypeid);
-		HeapTupleHeaderSetTypMod(row->t_data, decoder->config->desc->tdtypmod);
-		json = DatumGetTextPP(DirectFunctionCall1(row_to_json, HeapTupleHeaderGetDatum(row->t_data)));
+		row = heap_copy_tuple_as_datum(heap_tuple_from_minimal_tuple(tuple), desc);
+		ReleaseTupleDesc(desc);
+		json = DatumGetTextPP(DirectFunctionCall1(row_to_json, row));
 		payload = VARDATA_ANY(json);
 		size = VARSIZE_ANY_EXHDR(json);
 	}
