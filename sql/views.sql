@@ -121,6 +121,8 @@ TABLE total;
 CREATE OR REPLACE VIEW total WITH (streamext.continuous = false) AS SELECT count(*) AS n, sum(value) AS total, max(value) AS peak FROM readings;
 SELECT reloptions FROM pg_class WHERE relname = 'total';
 SELECT view FROM streamext.continuous_views ORDER BY view::text;
+-- the worker has let it go: made continuous again it begins at the journal's end
+SELECT streamext.flush('readings');
 CREATE OR REPLACE VIEW total WITH (streamext.continuous) AS SELECT count(*) AS n, sum(value) AS total, max(value) AS peak FROM readings;
 CREATE OR REPLACE VIEW total WITH ("streamext.continuous" = 'true', "streamext.timezone" = 'Asia/Tokyo', security_barrier = true) AS
 SELECT count(*) AS n, sum(value) AS total, max(value) AS peak FROM readings;

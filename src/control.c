@@ -13,6 +13,7 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
+#include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -59,26 +60,48 @@ control_stream(Oid relid, bool owner)
 	return name;
 }
 
-/* The stream's slots; how many. Raises if there are none that a worker would take. */
+/* The stream's slots; how many. *reserved: there is one, but only for this uncommitted transaction. */
 static int
-control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
+control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS], bool *reserved)
 {
 	int			n = 0;
 
+	*reserved = false;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams && n < STREAMEXT_MAX_SHARDS; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && pg_atomic_read_u32(&slot->generation) != 0)
+		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->relid != relid)
+			continue;
+		if (pg_atomic_read_u32(&slot->generation) != 0)
 			slots[n++] = slot;
+		else
+			*reserved = true;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
-	if (n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream \"%s\" has no worker", name),
-				 errhint("Commit the transaction that creates the stream first; otherwise see streamext.max_streams and the server's log.")));
+	return n;
+}
+
+/* The same; raises if there are none that a worker would take. After a start of the server they come when the launcher has looked into the database. */
+static int
+control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
+{
+	TimestampTz start = GetCurrentTimestamp();
+	bool		reserved;
+	int			n;
+
+	while ((n = control_find_slots(relid, slots, &reserved)) == 0)
+	{
+		if (reserved || TimestampDifferenceExceeds(start, GetCurrentTimestamp(), FLUSH_START_MS))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("stream \"%s\" has no worker", name),
+					 errhint("Commit the transaction that creates the stream first; otherwise see streamext.max_streams and the server's log.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 	return n;
 }
 

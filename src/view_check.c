@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
@@ -130,6 +131,9 @@ check_check_function(Oid funcid, void *arg)
 	else if (proc->pronamespace == PG_CATALOG_NAMESPACE && proc->provolatile == PROVOLATILE_STABLE &&
 			 check_function_depends(NameStr(proc->proname), proc->pronargs))
 		what = "function";
+	else if (funcid >= FirstNormalObjectId && proc->provolatile == PROVOLATILE_STABLE &&
+			 proc->prolang != INTERNALlanguageId && proc->prolang != ClanguageId)
+		what = "STABLE function";	/* may read tables */
 	if (what != NULL)
 		streamext_view_refuse(psprintf("%s %s() in %s", what, NameStr(proc->proname), place),
 					   "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");

@@ -247,9 +247,10 @@ static void
 worker_expire(Worker *w, TimestampTz now)
 {
 	ListCell *lc;
+	bool	  due = w->expire_due || w->full;
 
-	if (!TimestampDifferenceExceeds(w->expired_at, now, w->expire_due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
-		!(w->expire_due || worker_has_sliding_panes(w)))
+	if (!TimestampDifferenceExceeds(w->expired_at, now, due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
+		!(due || worker_has_sliding_panes(w)))
 		return;
 	foreach (lc, w->views)
 	{

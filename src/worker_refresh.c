@@ -530,6 +530,7 @@ streamext_worker_refresh(Worker *w)
 	}
 
 	refresh_revive(w);
+	w->expire_due = true; /* the retention may be another */
 	old = MemoryContextSwitchTo(cxt);
 	fingerprint = refresh_fingerprint(config);
 	MemoryContextSwitchTo(old);
