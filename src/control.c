@@ -10,6 +10,7 @@
  */
 #include "streamext.h"
 
+#include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
@@ -17,6 +18,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -60,44 +62,55 @@ control_stream(Oid relid, bool owner)
 	return name;
 }
 
-/* The stream's slots; how many. *reserved: there is one, but only for this uncommitted transaction. */
+/* The stream's slots that a worker would take; how many. */
 static int
-control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS], bool *reserved)
+control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 {
 	int			n = 0;
 
-	*reserved = false;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams && n < STREAMEXT_MAX_SHARDS; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->relid != relid)
-			continue;
-		if (pg_atomic_read_u32(&slot->generation) != 0)
+		if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && pg_atomic_read_u32(&slot->generation) != 0)
 			slots[n++] = slot;
-		else
-			*reserved = true;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return n;
 }
 
-/* The same; raises if there are none that a worker would take. After a start of the server they come when the launcher has looked into the database. */
+/* Such a stream gets its slots when the transaction commits. */
+static bool
+control_is_uncommitted(Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	bool		result = rel->rd_createSubid != InvalidSubTransactionId;
+
+	relation_close(rel, AccessShareLock);
+	return result;
+}
+
+/* The same; raises if there are none. After a start of the server they come when the launcher has looked into the database. */
 static int
 control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 {
 	TimestampTz start = GetCurrentTimestamp();
-	bool		reserved;
 	int			n;
 
-	while ((n = control_find_slots(relid, slots, &reserved)) == 0)
+	if (control_is_uncommitted(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream \"%s\" has no worker", name),
+				 errdetail("This transaction has created it."),
+				 errhint("Commit the transaction first.")));
+	while ((n = control_find_slots(relid, slots)) == 0)
 	{
-		if (reserved || TimestampDifferenceExceeds(start, GetCurrentTimestamp(), FLUSH_START_MS))
+		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), FLUSH_START_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("stream \"%s\" has no worker", name),
-					 errhint("Commit the transaction that creates the stream first; otherwise see streamext.max_streams and the server's log.")));
+					 errhint("See streamext.max_streams and the server's log.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
