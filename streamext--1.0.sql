@@ -224,3 +224,111 @@ COMMENT ON FUNCTION streamext.resume(regclass) IS 'goes on reading a paused stre
 COMMENT ON FUNCTION streamext.view_positions(regclass) IS 'next offset of each partition: everything before it is counted in the view';
 COMMENT ON FUNCTION streamext.set_clock(timestamptz) IS
 'for tests: replaces the clock of windows in the whole server; NULL gives the system''s back; superusers only';
+
+/* ---- approximate aggregates, first and last: ordinary aggregates, in continuous views and over tables ---- */
+
+CREATE TYPE streamext.distinct_sketch;
+
+CREATE FUNCTION streamext.distinct_sketch_in(cstring) RETURNS streamext.distinct_sketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_distinct_in';
+CREATE FUNCTION streamext.distinct_sketch_out(streamext.distinct_sketch) RETURNS cstring
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_sketch_out';
+CREATE FUNCTION streamext.distinct_sketch_recv(internal) RETURNS streamext.distinct_sketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_distinct_recv';
+CREATE FUNCTION streamext.distinct_sketch_send(streamext.distinct_sketch) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_sketch_send';
+
+CREATE TYPE streamext.distinct_sketch (
+	INPUT = streamext.distinct_sketch_in, OUTPUT = streamext.distinct_sketch_out,
+	RECEIVE = streamext.distinct_sketch_recv, SEND = streamext.distinct_sketch_send,
+	INTERNALLENGTH = VARIABLE, ALIGNMENT = double, STORAGE = extended);
+COMMENT ON TYPE streamext.distinct_sketch IS 'the distinct values of a column, as HyperLogLog: standard error 1.6 %, nearly exact up to 256 values';
+
+CREATE FUNCTION streamext.distinct_sketch_add(streamext.distinct_sketch, anyelement) RETURNS streamext.distinct_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_distinct_add';
+CREATE FUNCTION streamext.distinct_sketch_merge(streamext.distinct_sketch, streamext.distinct_sketch) RETURNS streamext.distinct_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_distinct_merge';
+CREATE FUNCTION streamext.cardinality(streamext.distinct_sketch) RETURNS bigint
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_distinct_estimate';
+COMMENT ON FUNCTION streamext.cardinality(streamext.distinct_sketch) IS 'about how many distinct values: standard error 1.6 %; 0 for NULL';
+
+CREATE AGGREGATE streamext.approx_count_distinct(anyelement) (
+	SFUNC = streamext.distinct_sketch_add, STYPE = streamext.distinct_sketch, SSPACE = 512,
+	FINALFUNC = streamext.cardinality, COMBINEFUNC = streamext.distinct_sketch_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.approx_count_distinct(anyelement) IS 'about count(DISTINCT x): standard error 1.6 %, nearly exact up to 256 values';
+CREATE AGGREGATE streamext.sketch_distinct(anyelement) (
+	SFUNC = streamext.distinct_sketch_add, STYPE = streamext.distinct_sketch, SSPACE = 512,
+	COMBINEFUNC = streamext.distinct_sketch_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.sketch_distinct(anyelement) IS 'the distinct values as a sketch, to be merged later and read by streamext.cardinality';
+CREATE AGGREGATE streamext.merge(streamext.distinct_sketch) (
+	SFUNC = streamext.distinct_sketch_merge, STYPE = streamext.distinct_sketch, SSPACE = 512,
+	COMBINEFUNC = streamext.distinct_sketch_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.merge(streamext.distinct_sketch) IS 'the sketch of all values together';
+
+CREATE TYPE streamext.percentile_sketch;
+
+CREATE FUNCTION streamext.percentile_sketch_in(cstring) RETURNS streamext.percentile_sketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_in';
+CREATE FUNCTION streamext.percentile_sketch_out(streamext.percentile_sketch) RETURNS cstring
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_sketch_out';
+CREATE FUNCTION streamext.percentile_sketch_recv(internal) RETURNS streamext.percentile_sketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_recv';
+CREATE FUNCTION streamext.percentile_sketch_send(streamext.percentile_sketch) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_sketch_send';
+
+CREATE TYPE streamext.percentile_sketch (
+	INPUT = streamext.percentile_sketch_in, OUTPUT = streamext.percentile_sketch_out,
+	RECEIVE = streamext.percentile_sketch_recv, SEND = streamext.percentile_sketch_send,
+	INTERNALLENGTH = VARIABLE, ALIGNMENT = double, STORAGE = extended);
+COMMENT ON TYPE streamext.percentile_sketch IS 'the distribution of a column, as DDSketch: percentiles within 1 % of the value';
+
+CREATE FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, float8) RETURNS streamext.percentile_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_add';
+CREATE FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, p float8, x float8) RETURNS streamext.percentile_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_add_p';
+CREATE FUNCTION streamext.percentile_sketch_merge(streamext.percentile_sketch, streamext.percentile_sketch) RETURNS streamext.percentile_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_merge';
+CREATE FUNCTION streamext.percentile_sketch_final(streamext.percentile_sketch) RETURNS float8
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_final';
+CREATE FUNCTION streamext.percentile(sketch streamext.percentile_sketch, p float8) RETURNS float8
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_of';
+COMMENT ON FUNCTION streamext.percentile(streamext.percentile_sketch, float8) IS
+'the value at fraction p (0 to 1) as percentile_disc would return it, within 1 % of its size; NULL over nothing';
+
+CREATE AGGREGATE streamext.approx_percentile(p float8, x float8) (
+	SFUNC = streamext.percentile_sketch_add, STYPE = streamext.percentile_sketch, SSPACE = 1024,
+	FINALFUNC = streamext.percentile_sketch_final, COMBINEFUNC = streamext.percentile_sketch_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.approx_percentile(float8, float8) IS
+'about percentile_disc(p) of x: within 1 % of the value; p is a fraction (0 to 1), one for all rows of a group';
+CREATE AGGREGATE streamext.sketch_percentile(x float8) (
+	SFUNC = streamext.percentile_sketch_add, STYPE = streamext.percentile_sketch, SSPACE = 1024,
+	COMBINEFUNC = streamext.percentile_sketch_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.sketch_percentile(float8) IS 'the distribution of x as a sketch, to be merged later and read by streamext.percentile';
+CREATE AGGREGATE streamext.merge(streamext.percentile_sketch) (
+	SFUNC = streamext.percentile_sketch_merge, STYPE = streamext.percentile_sketch, SSPACE = 1024,
+	COMBINEFUNC = streamext.percentile_sketch_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.merge(streamext.percentile_sketch) IS 'the sketch of all values together';
+
+CREATE FUNCTION streamext.first_add(bytea, anyelement, timestamptz) RETURNS bytea
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_first_add';
+CREATE FUNCTION streamext.last_add(bytea, anyelement, timestamptz) RETURNS bytea
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_last_add';
+CREATE FUNCTION streamext.first_merge(bytea, bytea) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_first_merge';
+CREATE FUNCTION streamext.last_merge(bytea, bytea) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_last_merge';
+CREATE FUNCTION streamext.first_last_final(bytea, anyelement, timestamptz) RETURNS anyelement
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_first_last_final';
+-- Their states are raw memory of the element's type: only the aggregates may call these.
+REVOKE EXECUTE ON FUNCTION streamext.first_add(bytea, anyelement, timestamptz), streamext.last_add(bytea, anyelement, timestamptz),
+	streamext.first_merge(bytea, bytea), streamext.last_merge(bytea, bytea),
+	streamext.first_last_final(bytea, anyelement, timestamptz) FROM PUBLIC;
+
+CREATE AGGREGATE streamext.first(x anyelement, ts timestamptz) (
+	SFUNC = streamext.first_add, STYPE = bytea, FINALFUNC = streamext.first_last_final, FINALFUNC_EXTRA,
+	COMBINEFUNC = streamext.first_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.first(anyelement, timestamptz) IS 'the x of the row with the earliest ts; among equal ones the one that came first';
+CREATE AGGREGATE streamext.last(x anyelement, ts timestamptz) (
+	SFUNC = streamext.last_add, STYPE = bytea, FINALFUNC = streamext.first_last_final, FINALFUNC_EXTRA,
+	COMBINEFUNC = streamext.last_merge, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.last(anyelement, timestamptz) IS 'the x of the row with the latest ts; among equal ones the one that came first';

@@ -21,18 +21,18 @@
 
 #include "connector.h"
 
-#define CONNECTOR_SECRET_MAX	8192	/* bytes of a secret's file */
-#define CONNECTOR_REPEAT		INT64CONST(10000000)	/* the same error counts again after this many microseconds */
+#define CONNECTOR_SECRET_MAX 8192			  /* bytes of a secret's file */
+#define CONNECTOR_REPEAT INT64CONST(10000000) /* the same error counts again after this many microseconds */
 
 typedef struct ConnectorGuard
 {
-	dlist_node	node;
-	Connector  *connector;
+	dlist_node			  node;
+	Connector			 *connector;
 	MemoryContextCallback callback;
 } ConnectorGuard;
 
 static dlist_head connector_guards = DLIST_STATIC_INIT(connector_guards);
-static bool connector_exit_hooked = false;
+static bool		  connector_exit_hooked = false;
 
 const ConnectorOps *
 streamext_connector_ops(ConnectorKind kind)
@@ -49,7 +49,7 @@ streamext_connector_ops(ConnectorKind kind)
 			break;
 	}
 	elog(ERROR, "no connector of kind %d", (int) kind);
-	return NULL;				/* not reached */
+	return NULL; /* not reached */
 }
 
 /* ---- the guard ---- */
@@ -66,11 +66,11 @@ connector_on_reset(void *arg)
 static void
 connector_on_exit(int code, Datum arg)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
-	dlist_foreach(iter, &connector_guards)
+	dlist_foreach (iter, &connector_guards)
 	{
-		Connector  *c = dlist_container(ConnectorGuard, node, iter.cur)->connector;
+		Connector *c = dlist_container(ConnectorGuard, node, iter.cur)->connector;
 
 		c->ops->close(c);
 	}
@@ -96,7 +96,7 @@ streamext_connector_guard(Connector *c, MemoryContext cxt)
 /* ---- errors ---- */
 
 void
-streamext_connector_report(Connector *c, const char *format,...)
+streamext_connector_report(Connector *c, const char *format, ...)
 {
 	char		text[STREAMEXT_MAX_MESSAGE * 2];
 	TimestampTz now = GetCurrentTimestamp();

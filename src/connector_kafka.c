@@ -19,14 +19,6 @@
  */
 #include "streamext.h"
 
-#include <pthread.h>
-#include <signal.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <librdkafka/rdkafka.h>
-
-#include "access/xlog.h"
 #include "lib/stringinfo.h"
 #include "libpq/pqsignal.h"
 #include "mb/pg_wchar.h"
@@ -35,178 +27,13 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
-#include "connector.h"
+#include "kafka_client.h"
 
-#define KAFKA_CALL_MS			1000	/* a call that asks the brokers, at most */
-#define KAFKA_CALL_AWAY_MS		125		/* the same after all were found away; doubles up to the above */
-#define KAFKA_RETRY				USECS_PER_SEC
-#define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC)	/* look for new partitions */
-#define KAFKA_COMMIT_INTERVAL	USECS_PER_SEC
+#define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
+#define KAFKA_COMMIT_INTERVAL USECS_PER_SEC
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)
-#define KAFKA_BEYOND_TRIES		3		/* how often a position must be found beyond the end before that is believed */
-#define KAFKA_EPOCH_SHIFT		((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
-
-typedef struct KafkaTopic
-{
-	char	   *name;
-	rd_kafka_topic_t *handle;	/* of the present consumer; its records carry the same pointer */
-	int		   *index;			/* partition number -> index, -1: another shard's */
-	int			nindex;
-	bool		missing;		/* not there or not allowed, at the last look */
-} KafkaTopic;
-
-typedef struct KafkaPartition
-{
-	KafkaTopic *topic;
-	bool		initial;		/* was there at the first look: `start` applies; later ones are read from the beginning */
-	bool		assigned;
-	bool		broken;
-	int64		start;			/* offset of the stream's `start`, -1: the beginning */
-	bool		start_known;
-	int			beyond;			/* how often found beyond the end */
-} KafkaPartition;
-
-typedef struct KafkaConnector
-{
-	Connector	c;
-	MemoryContext cxt;
-	bool		closed;
-	bool		paused;
-	rd_kafka_t *rk;				/* NULL: none now */
-	rd_kafka_queue_t *queue;
-	int			patience;		/* ms that the next look at the metadata may take */
-
-	int			ntopics;
-	KafkaTopic *topics;
-	KafkaPartition *partitions; /* parallel to c.partitions */
-	int			capacity;
-
-	rd_kafka_message_t **messages;	/* of the last poll */
-	int			nmessages;
-
-	bool		discovered;		/* all topics were looked up once */
-	bool		up;				/* brokers answered last */
-	bool		renew;			/* make a new consumer, */
-	TimestampTz renew_at;		/* not before this */
-	bool		mend;			/* some partition is broken */
-	char		reason[STREAMEXT_MAX_MESSAGE];	/* what librdkafka last said about a connection */
-	TimestampTz next_client,	/* not before: make a client, ask for metadata, for offsets, mend, */
-				next_metadata,
-				next_offsets,
-				next_mend,
-				next_commit,	/* commit, look at the cached watermarks */
-				next_watermarks;
-
-	uint64		flush_ticket;	/* 0: none */
-	bool		flush_fresh;	/* metadata was read since the ticket came */
-
-	int64	   *commit;			/* [STREAMEXT_MAX_PARTITIONS] */
-	int			ncommit;		/* 0: nothing to commit */
-} KafkaConnector;
-
-/* Every client property that is not an option. */
-static const char *const kafka_properties[][2] = {
-	{"enable.auto.commit", "false"},
-	{"enable.auto.offset.store", "false"},
-	{"auto.offset.reset", "error"},
-	{"enable.partition.eof", "true"},
-	{"check.crcs", "true"},
-	{"isolation.level", "read_committed"},
-	{"allow.auto.create.topics", "false"},
-	{"statistics.interval.ms", "0"},
-	{"topic.metadata.refresh.interval.ms", "10000"},
-	{"max.poll.interval.ms", "86400000"},
-
-	/* A consumer slower than the fetcher starves for a second each time this many are queued, so the bytes are the bound. */
-	{"queued.min.messages", "1000000"},
-	{"queued.max.messages.kbytes", "262144"},
-
-	/* A fetch is answered as soon as there is a byte; the longest wait is that of a partition added meanwhile. */
-	{"fetch.min.bytes", "1"},
-	{"fetch.wait.max.ms", "100"},
-	{"fetch.error.backoff.ms", "100"},
-
-	{"reconnect.backoff.ms", "100"},
-	{"reconnect.backoff.max.ms", "1000"},
-	{"socket.keepalive.enable", "true"},
-	{"socket.timeout.ms", "10000"},
-	{"socket.connection.setup.timeout.ms", "10000"},
-
-	/* librdkafka's default is GSSAPI, which runs a shell command. */
-	{"sasl.mechanism", "PLAIN"},
-	{NULL, NULL}
-};
-
-typedef struct KafkaOption
-{
-	const char *option;
-	const char *property;
-	bool		user;			/* of the user mapping, else of the server */
-} KafkaOption;
-
-/* Options that are handed on as they are; sasl_password is not among them (streamext_connector_secret). */
-static const KafkaOption kafka_options[] = {
-	{"brokers", "bootstrap.servers", false},
-	{"security_protocol", "security.protocol", false},
-	{"sasl_mechanism", "sasl.mechanism", false},
-	{"ssl_ca_location", "ssl.ca.location", false},
-	{"ssl_certificate_location", "ssl.certificate.location", false},
-	{"ssl_key_location", "ssl.key.location", false},
-	{"ssl_endpoint_identification_algorithm", "ssl.endpoint.identification.algorithm", false},
-	{"sasl_username", "sasl.username", true},
-	{"ssl_key_password", "ssl.key.password", true},
-	{NULL, NULL, false}
-};
-
-static void kafka_release(Connector *c);
-
-/* ---- state ---- */
-
-static void
-kafka_wake(KafkaConnector *k)
-{
-	uint64		one = 1;
-
-	if (k->c.wait_fd >= 0 && write(k->c.wait_fd, &one, sizeof(one)) < 0)
-		return;					/* full: it is readable */
-}
-
-static void
-kafka_drain(KafkaConnector *k)
-{
-	uint64		count;
-
-	if (read(k->c.wait_fd, &count, sizeof(count)) < 0)
-		return;					/* EAGAIN: nothing there */
-}
-
-static void
-kafka_update_stalled(KafkaConnector *k)
-{
-	bool		stalled = !k->up || k->mend;
-
-	for (int t = 0; t < k->ntopics; t++)
-		stalled |= k->topics[t].missing;
-	k->c.stalled = stalled;
-}
-
-static void
-kafka_down(KafkaConnector *k, const char *what, const char *why)
-{
-	k->up = false;
-	kafka_update_stalled(k);
-	streamext_connector_report(&k->c, "%s: %s", what, k->reason[0] != '\0' ? k->reason : why);
-}
-
-static void
-kafka_up(KafkaConnector *k)
-{
-	if (k->up)
-		return;
-	k->up = true;
-	k->reason[0] = '\0';
-	kafka_update_stalled(k);
-}
+#define KAFKA_BEYOND_TRIES 3 /* how often a position must be found beyond the end before that is believed */
+#define KAFKA_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 static void
 kafka_fail(KafkaConnector *k, bool diverged)
@@ -215,187 +42,24 @@ kafka_fail(KafkaConnector *k, bool diverged)
 	k->c.diverged = diverged;
 }
 
-/* ---- the client ---- */
-
-/* librdkafka reports through kafka_on_error too; its threads must not write to stderr. */
 static void
-kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+kafka_release(Connector *c)
 {
+	KafkaConnector *k = (KafkaConnector *) c;
+
+	for (int i = 0; i < k->nmessages; i++)
+		rd_kafka_message_destroy(k->messages[i]);
+	k->nmessages = 0;
 }
 
-/* Called from within rd_kafka_consume_batch_queue. */
 static void
-kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+kafka_end_consumer(KafkaConnector *k)
 {
-	KafkaConnector *k = opaque;
-
-	switch (err)
-	{
-		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-			kafka_down(k, "brokers are unreachable", reason);
-			k->patience = KAFKA_CALL_AWAY_MS;
-			k->next_metadata = Min(k->next_metadata, GetCurrentTimestamp() + KAFKA_RETRY);
-			break;
-		case RD_KAFKA_RESP_ERR__TRANSPORT:
-		case RD_KAFKA_RESP_ERR__RESOLVE:
-		case RD_KAFKA_RESP_ERR__SSL:
-		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
-			/* One broker; the others may be there. */
-			strlcpy(k->reason, reason, sizeof(k->reason));
-			if (!k->up || err == RD_KAFKA_RESP_ERR__AUTHENTICATION || err == RD_KAFKA_RESP_ERR__SSL)
-				streamext_connector_report(&k->c, "%s", reason);
-			break;
-		case RD_KAFKA_RESP_ERR__FATAL:
-			streamext_connector_report(&k->c, "%s", reason);
-			k->renew = true;
-			k->renew_at = GetCurrentTimestamp() + KAFKA_RETRY;
-			break;
-		default:
-			break;				/* groups and the like */
-	}
-}
-
-static bool
-kafka_set(KafkaConnector *k, rd_kafka_conf_t *conf, const char *property, const char *value)
-{
-	char		error[64];		/* not shown: it may quote the value */
-
-	if (rd_kafka_conf_set(conf, property, value, error, sizeof(error)) == RD_KAFKA_CONF_OK)
-		return true;
-	streamext_connector_report(&k->c, "the Kafka client does not take the value of its property %s", property);
-	return false;
-}
-
-static bool
-kafka_set_options(KafkaConnector *k, rd_kafka_conf_t *conf)
-{
-	StreamConfig *config = k->c.config;
-	const char *group = streamext_option(config->server_options, "group_id");
-	char	   *password,
-			   *problem;
-	char		name[128];
-	bool		ok;
-
-	for (int i = 0; kafka_properties[i][0] != NULL; i++)
-		if (!kafka_set(k, conf, kafka_properties[i][0], kafka_properties[i][1]))
-			return false;
-	for (const KafkaOption *o = kafka_options; o->option != NULL; o++)
-	{
-		const char *value = streamext_option(o->user ? config->user_options : config->server_options, o->option);
-
-		if (value != NULL && !kafka_set(k, conf, o->property, value))
-			return false;
-	}
-
-	password = streamext_connector_secret(config, "sasl_password", "sasl_password_file", &problem);
-	if (problem != NULL)
-	{
-		streamext_connector_report(&k->c, "%s", problem);
-		return false;
-	}
-	if (password != NULL)
-	{
-		ok = kafka_set(k, conf, "sasl.password", password);
-		explicit_bzero(password, strlen(password));
-		if (!ok)
-			return false;
-	}
-
-	snprintf(name, sizeof(name), "streamext_" UINT64_FORMAT "_%u_%u", GetSystemIdentifier(), MyDatabaseId, config->relid);
-	return kafka_set(k, conf, "client.id", name) && kafka_set(k, conf, "group.id", group != NULL ? group : name);
-}
-
-/* Makes a client that connects in the background; false: reported, try again later. */
-static bool
-kafka_create(KafkaConnector *k)
-{
-	uint64		event = 1;
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	char		error[STREAMEXT_MAX_MESSAGE];
-	sigset_t	all,
-				saved;
-
-	k->next_client = GetCurrentTimestamp() + KAFKA_RETRY;
-	rd_kafka_conf_set_log_cb(conf, kafka_on_log);
-	rd_kafka_conf_set_error_cb(conf, kafka_on_error);
-	rd_kafka_conf_set_opaque(conf, k);
-	if (!kafka_set_options(k, conf))
-	{
-		rd_kafka_conf_destroy(conf);
-		kafka_update_stalled(k);
-		return false;
-	}
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	k->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof(error));
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	if (k->rk == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
-		kafka_down(k, "could not make a Kafka client", error);
-		return false;
-	}
-
-	rd_kafka_poll_set_consumer(k->rk);
-	k->queue = rd_kafka_queue_get_consumer(k->rk);
-	rd_kafka_queue_io_event_enable(k->queue, k->c.wait_fd, &event, sizeof(event));
-	for (int t = 0; t < k->ntopics; t++)
-		k->topics[t].handle = rd_kafka_topic_new(k->rk, k->topics[t].name, NULL);
-	k->renew = false;
-	k->next_metadata = 0;		/* without its leaders at hand the client takes half a second longer to fetch */
-	return true;
-}
-
-static void *
-kafka_destroy_thread(void *rk)
-{
-	rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-	return NULL;
-}
-
-/* Ends the client within about a second; one that hangs in a name look-up is left to itself. */
-static void
-kafka_destroy(KafkaConnector *k)
-{
-	struct timespec deadline;
-	pthread_t	thread;
-	sigset_t	all,
-				saved;
-	int			err;
-
 	kafka_release(&k->c);
 	for (int i = 0; i < k->c.npartitions; i++)
 		k->partitions[i].assigned = k->partitions[i].broken = false;
 	k->mend = false;
-	if (k->rk == NULL)
-		return;
-
-	/* First, so that wait_fd is never written again. */
-	rd_kafka_queue_io_event_enable(k->queue, -1, NULL, 0);
-	rd_kafka_queue_destroy(k->queue);
-	for (int t = 0; t < k->ntopics; t++)
-	{
-		if (k->topics[t].handle != NULL)
-			rd_kafka_topic_destroy(k->topics[t].handle);
-		k->topics[t].handle = NULL;
-	}
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	err = pthread_create(&thread, NULL, kafka_destroy_thread, k->rk);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	if (err != 0)
-		kafka_destroy_thread(k->rk);
-	else
-	{
-		clock_gettime(CLOCK_REALTIME, &deadline);
-		deadline.tv_sec += KAFKA_CALL_MS / 1000;
-		if (pthread_timedjoin_np(thread, NULL, &deadline) != 0)
-			pthread_detach(thread);
-	}
-	k->rk = NULL;
-	k->queue = NULL;
+	streamext_kafka_destroy(k);
 }
 
 /* ---- partitions ---- */
@@ -403,7 +67,7 @@ kafka_destroy(KafkaConnector *k)
 static void
 kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 {
-	Connector  *c = &k->c;
+	Connector	   *c = &k->c;
 	KafkaPartition *partition;
 
 	if (c->npartitions == STREAMEXT_MAX_PARTITIONS)
@@ -437,8 +101,7 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 static bool
 kafka_add_partitions(KafkaConnector *k, const int *counts)
 {
-	int			before = k->c.npartitions,
-				most = 0;
+	int before = k->c.npartitions, most = 0;
 
 	for (int t = 0; t < k->ntopics; t++)
 		most = Max(most, counts[t]);
@@ -492,19 +155,18 @@ kafka_refresh(KafkaConnector *k)
 {
 	TimestampTz deadline = GetCurrentTimestamp() + k->patience * 1000;
 	int		   *counts = palloc0(sizeof(int) * k->ntopics);
-	bool		missing = false,
-				grown = false;
+	bool		missing = false, grown = false;
 	int			t;
 
 	for (t = 0; t < k->ntopics; t++)
 	{
 		const struct rd_kafka_metadata *metadata;
-		int			left = Max((int) ((deadline - GetCurrentTimestamp()) / 1000), 10);
-		rd_kafka_resp_err_t err = rd_kafka_metadata(k->rk, 0, k->topics[t].handle, &metadata, left);
+		int								left = Max((int) ((deadline - GetCurrentTimestamp()) / 1000), 10);
+		rd_kafka_resp_err_t				err = rd_kafka_metadata(k->rk, 0, k->topics[t].handle, &metadata, left);
 
 		if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		{
-			kafka_down(k, "brokers do not answer", rd_kafka_err2str(err));
+			streamext_kafka_down(k, "brokers do not answer", rd_kafka_err2str(err));
 			break;
 		}
 		if (metadata->topic_cnt == 1)
@@ -515,7 +177,7 @@ kafka_refresh(KafkaConnector *k)
 
 	if (t == k->ntopics)
 	{
-		kafka_up(k);
+		streamext_kafka_up(k);
 		k->patience = KAFKA_CALL_MS;
 		grown = kafka_add_partitions(k, counts);
 		k->discovered = true;
@@ -527,7 +189,7 @@ kafka_refresh(KafkaConnector *k)
 		k->patience = Min(k->patience * 2, KAFKA_CALL_MS);
 		k->next_metadata = GetCurrentTimestamp() + KAFKA_RETRY;
 	}
-	kafka_update_stalled(k);
+	streamext_kafka_update_stalled(k);
 	pfree(counts);
 	return grown;
 }
@@ -540,7 +202,7 @@ static bool
 kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *offsets)
 {
 	rd_kafka_topic_partition_list_t *list;
-	rd_kafka_resp_err_t err;
+	rd_kafka_resp_err_t				 err;
 
 	if (n == 0)
 		return true;
@@ -574,11 +236,10 @@ static bool
 kafka_resolve_starts(KafkaConnector *k)
 {
 	StreamConfig *config = k->c.config;
-	int			n = 0;
-	int		   *indexes;
-	int64	   *offsets,
-			   *ends;
-	bool		ok;
+	int			  n = 0;
+	int			 *indexes;
+	int64		 *offsets, *ends;
+	bool		  ok;
 
 	for (int i = 0; i < k->c.npartitions; i++)
 		n += !k->partitions[i].start_known && k->c.partitions[i].position < 0;
@@ -600,7 +261,7 @@ kafka_resolve_starts(KafkaConnector *k)
 		ok = kafka_offsets(k, indexes, n, Max((config->start_time + KAFKA_EPOCH_SHIFT + 999) / 1000, 0), offsets);
 	for (int i = 0; i < n && ok; i++)
 	{
-		bool		at_end = config->start == START_LATEST || offsets[i] < 0;
+		bool at_end = config->start == START_LATEST || offsets[i] < 0;
 
 		k->partitions[indexes[i]].start = at_end ? ends[i] : offsets[i];
 		k->partitions[indexes[i]].start_known = true;
@@ -617,7 +278,7 @@ static void
 kafka_assign(KafkaConnector *k)
 {
 	rd_kafka_topic_partition_list_t *list = NULL;
-	rd_kafka_error_t *error;
+	rd_kafka_error_t				*error;
 
 	for (int i = 0; i < k->c.npartitions; i++)
 	{
@@ -656,7 +317,7 @@ kafka_break(KafkaConnector *k, int index)
 	if (!k->mend)
 		k->next_mend = GetCurrentTimestamp() + (k->partitions[index].beyond > 0 ? KAFKA_RETRY : 0);
 	k->mend = true;
-	kafka_update_stalled(k);
+	streamext_kafka_update_stalled(k);
 }
 
 /* A partition whose position the broker does not have: behind the low watermark is a gap, beyond the end another topic. */
@@ -667,15 +328,17 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 
 	if (partition->position >= 0 && partition->position < low)
 	{
-		streamext_connector_report(&k->c, "gap in topic \"%s\" partition %d: offsets " INT64_FORMAT " to " INT64_FORMAT " are gone",
-								   partition->topic, partition->partition, partition->position, low - 1);
+		streamext_connector_report(
+			&k->c, "gap in topic \"%s\" partition %d: offsets " INT64_FORMAT " to " INT64_FORMAT " are gone",
+			partition->topic, partition->partition, partition->position, low - 1);
 		partition->position = low;
 		k->partitions[index].beyond = 0;
 	}
 	else if (partition->position > high)
 	{
 		/* A new leader may not know its end yet. */
-		streamext_connector_report(&k->c, "diverged: topic \"%s\" partition %d ends at offset " INT64_FORMAT
+		streamext_connector_report(&k->c,
+								   "diverged: topic \"%s\" partition %d ends at offset " INT64_FORMAT
 								   ", but it was read up to " INT64_FORMAT " before",
 								   partition->topic, partition->partition, high, partition->position);
 		if (++k->partitions[index].beyond >= KAFKA_BEYOND_TRIES)
@@ -690,10 +353,9 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 static void
 kafka_mend(KafkaConnector *k)
 {
-	int			n = 0;
-	int		   *indexes = palloc(sizeof(int) * k->c.npartitions);
-	int64	   *lows = palloc(sizeof(int64) * k->c.npartitions),
-			   *highs = palloc(sizeof(int64) * k->c.npartitions);
+	int	   n = 0;
+	int	  *indexes = palloc(sizeof(int) * k->c.npartitions);
+	int64 *lows = palloc(sizeof(int64) * k->c.npartitions), *highs = palloc(sizeof(int64) * k->c.npartitions);
 
 	for (int i = 0; i < k->c.npartitions; i++)
 		if (k->partitions[i].broken)
@@ -733,9 +395,9 @@ kafka_index(KafkaConnector *k, const rd_kafka_message_t *message)
 static void
 kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 {
-	int			index = kafka_index(k, message);
+	int					index = kafka_index(k, message);
 	ConnectorPartition *partition = index < 0 ? NULL : &k->c.partitions[index];
-	TimestampTz soon;
+	TimestampTz			soon;
 
 	switch (message->err)
 	{
@@ -746,7 +408,7 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 				partition->position = Max(partition->position, message->offset);
 				partition->high_watermark = Max(partition->high_watermark, message->offset);
 			}
-			kafka_up(k);
+			streamext_kafka_up(k);
 			break;
 
 		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
@@ -757,7 +419,7 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 
 		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
 		case RD_KAFKA_RESP_ERR__TRANSPORT:
-			kafka_down(k, "brokers are unreachable", rd_kafka_message_errstr(message));
+			streamext_kafka_down(k, "brokers are unreachable", rd_kafka_message_errstr(message));
 			break;
 
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
@@ -778,8 +440,9 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 			/* A damaged record set, an unknown compression, ...: librdkafka goes on behind it, the stream must not. */
 			if (partition == NULL)
 				break;
-			streamext_connector_report(&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s", partition->topic,
-									   partition->partition, partition->position, rd_kafka_message_errstr(message));
+			streamext_connector_report(&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s",
+									   partition->topic, partition->partition, partition->position,
+									   rd_kafka_message_errstr(message));
 			kafka_break(k, index);
 			k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
 			break;
@@ -792,10 +455,10 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 static void
 kafka_set_topics(KafkaConnector *k, StreamConfig *config)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	k->topics = MemoryContextAllocZero(k->cxt, sizeof(KafkaTopic) * Max(list_length(config->topics), 1));
-	foreach(lc, config->topics)
+	foreach (lc, config->topics)
 	{
 		const char *name = lfirst(lc);
 		int			t = 0;
@@ -811,7 +474,7 @@ static Connector *
 kafka_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 {
 	KafkaConnector *k = MemoryContextAllocZero(cxt, sizeof(KafkaConnector));
-	Connector  *c = &k->c;
+	Connector	   *c = &k->c;
 
 	c->ops = &streamext_kafka_ops;
 	c->config = config;
@@ -830,16 +493,16 @@ kafka_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 
 	/* OpenSSL writes to sockets that may be gone; bgworkers start with the default, which kills. */
 	pqsignal(SIGPIPE, SIG_IGN);
-	c->wait_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (c->wait_fd < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not create an event descriptor: %m")));
+	if (!streamext_kafka_open_fds(k))
+	{
+		streamext_kafka_close_fds(k);
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not create an event descriptor: %m")));
+	}
 	streamext_connector_guard(c, cxt);
 
-	if (kafka_create(k))
+	if (streamext_kafka_create(k))
 		kafka_refresh(k);
-	kafka_wake(k);				/* for the assignment */
+	streamext_kafka_wake(k); /* for the assignment */
 	return c;
 }
 
@@ -851,9 +514,8 @@ kafka_close(Connector *c)
 	if (k->closed)
 		return;
 	k->closed = true;
-	kafka_destroy(k);
-	close(c->wait_fd);
-	c->wait_fd = -1;
+	kafka_end_consumer(k);
+	streamext_kafka_close_fds(k);
 }
 
 static void
@@ -875,24 +537,14 @@ kafka_seek(Connector *c, int index, int64 position)
 		k->renew = true;
 		k->renew_at = 0;
 	}
-	kafka_wake(k);
-}
-
-static void
-kafka_release(Connector *c)
-{
-	KafkaConnector *k = (KafkaConnector *) c;
-
-	for (int i = 0; i < k->nmessages; i++)
-		rd_kafka_message_destroy(k->messages[i]);
-	k->nmessages = 0;
+	streamext_kafka_wake(k);
 }
 
 static TimestampTz
 kafka_timestamp(const rd_kafka_message_t *message)
 {
 	rd_kafka_timestamp_type_t type;
-	int64		ms = rd_kafka_message_timestamp(message, &type);
+	int64					  ms = rd_kafka_message_timestamp(message, &type);
 
 	if (ms < 0 || type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
 		return GetCurrentTimestamp();
@@ -907,14 +559,14 @@ static int
 kafka_records(KafkaConnector *k, StreamRecord *records)
 {
 	ConnectorPartition *partitions = k->c.partitions;
-	const KafkaTopic *topic = NULL;
-	int			n = 0;
+	const KafkaTopic   *topic = NULL;
+	int					n = 0;
 
 	for (int i = 0; i < k->nmessages; i++)
 	{
 		const rd_kafka_message_t *message = k->messages[i];
-		StreamRecord *record = &records[n];
-		int			index;
+		StreamRecord			 *record = &records[n];
+		int						  index;
 
 		if (unlikely(message->err != RD_KAFKA_RESP_ERR_NO_ERROR))
 		{
@@ -951,7 +603,7 @@ kafka_records(KafkaConnector *k, StreamRecord *records)
 		n++;
 	}
 	if (n > 0)
-		kafka_up(k);
+		streamext_kafka_up(k);
 	return n;
 }
 
@@ -962,12 +614,12 @@ kafka_look_at_watermarks(KafkaConnector *k)
 	for (int i = 0; i < k->c.npartitions; i++)
 	{
 		ConnectorPartition *partition = &k->c.partitions[i];
-		int64_t		low,
-					high;
+		int64_t				low, high;
 
 		if (k->partitions[i].assigned &&
 			rd_kafka_get_watermark_offsets(k->rk, partition->topic, partition->partition, &low, &high) ==
-			RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
+				RD_KAFKA_RESP_ERR_NO_ERROR &&
+			high >= 0)
 			partition->high_watermark = Max(high, partition->position);
 	}
 }
@@ -999,20 +651,21 @@ kafka_housekeep(KafkaConnector *k, TimestampTz now)
 		return false;
 	if (k->renew && k->rk != NULL && now >= k->renew_at)
 	{
-		kafka_destroy(k);
+		kafka_end_consumer(k);
 		k->next_client = 0;
 	}
-	if (k->rk == NULL && (now < k->next_client || !kafka_create(k)))
+	if (k->rk == NULL && (now < k->next_client || !streamext_kafka_create(k)))
 		return false;
 
 	if (now >= k->next_metadata && kafka_refresh(k))
 	{
-		kafka_wake(k);
+		streamext_kafka_wake(k);
 		return false;
 	}
 	if (k->c.failed)
 		return false;
-	if (kafka_resolve_starts(k))
+	k->unresolved = !kafka_resolve_starts(k);
+	if (!k->unresolved)
 		kafka_assign(k);
 
 	if (k->ncommit > 0 && now >= k->next_commit)
@@ -1028,29 +681,57 @@ kafka_housekeep(KafkaConnector *k, TimestampTz now)
 	return true;
 }
 
+/* Nothing is taken, but how far behind the stream is stays known. */
+static void
+kafka_poll_paused(KafkaConnector *k, TimestampTz now)
+{
+	int	  *indexes;
+	int64 *ends;
+	int	   n = 0;
+
+	if (k->rk == NULL || now < k->next_offsets)
+		return;
+	indexes = palloc(sizeof(int) * (k->c.npartitions + 1));
+	ends = palloc(sizeof(int64) * (k->c.npartitions + 1));
+	for (int i = 0; i < k->c.npartitions; i++)
+		if (!k->partitions[i].topic->missing)
+			indexes[n++] = i;
+	if (kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends))
+		for (int i = 0; i < n; i++)
+			k->c.partitions[indexes[i]].high_watermark = ends[i];
+	k->next_offsets = GetCurrentTimestamp() + KAFKA_RETRY;
+	pfree(indexes);
+	pfree(ends);
+}
+
 static int
 kafka_poll(Connector *c, StreamRecord *records, int max)
 {
 	KafkaConnector *k = (KafkaConnector *) c;
-	ssize_t		got;
-	int			n;
+	TimestampTz		now = GetCurrentTimestamp();
+	ssize_t			got;
+	int				n = 0;
 
 	if (k->closed || c->failed)
 		return 0;
 	kafka_release(c);
-	kafka_drain(k);
-	if (k->paused || !kafka_housekeep(k, GetCurrentTimestamp()))
-		return 0;
-
-	max = Min(max, STREAMEXT_BATCH_ROWS);
-	got = rd_kafka_consume_batch_queue(k->queue, 0, k->messages, max);
-	k->nmessages = Max(got, 0);
-	n = kafka_records(k, records);
-	if (k->nmessages == max)
-		kafka_wake(k);			/* there may be more */
+	streamext_kafka_drain(k);
+	if (k->paused)
+		kafka_poll_paused(k, now);
+	else if (kafka_housekeep(k, now))
+	{
+		max = Min(max, STREAMEXT_BATCH_ROWS);
+		got = rd_kafka_consume_batch_queue(k->queue, 0, k->messages, max);
+		k->nmessages = Max(got, 0);
+		n = kafka_records(k, records);
+		if (k->nmessages == max)
+			streamext_kafka_wake(k); /* there may be more */
+		if (n == 0)
+			kafka_release(c);
+		streamext_kafka_update_stalled(k);
+	}
 	if (n == 0)
-		kafka_release(c);
-	kafka_update_stalled(k);
+		streamext_kafka_arm(k, now);
 	return n;
 }
 
@@ -1058,10 +739,10 @@ static bool
 kafka_flush_target(Connector *c, uint64 ticket, int64 *targets)
 {
 	KafkaConnector *k = (KafkaConnector *) c;
-	int		   *indexes;
-	int64	   *offsets;
-	int			n = 0;
-	bool		ok;
+	int			   *indexes;
+	int64		   *offsets;
+	int				n = 0;
+	bool			ok;
 
 	if (k->closed || c->failed || k->paused || k->rk == NULL)
 		return false;
@@ -1071,7 +752,7 @@ kafka_flush_target(Connector *c, uint64 ticket, int64 *targets)
 		k->flush_ticket = ticket;
 		k->flush_fresh = false;
 		k->next_metadata = 0;
-		kafka_wake(k);
+		streamext_kafka_wake(k);
 	}
 	if (!k->flush_fresh || k->renew || GetCurrentTimestamp() < k->next_offsets)
 		return false;
@@ -1102,13 +783,14 @@ kafka_commit(Connector *c, const int64 *positions, int n)
 
 	k->ncommit = Min(n, c->npartitions);
 	memcpy(k->commit, positions, sizeof(int64) * k->ncommit);
+	streamext_kafka_arm(k, GetCurrentTimestamp());
 }
 
 /* A header's value: text if it is that in the database's encoding, else as bytea prints it. */
 static void
 kafka_header_value(StringInfo json, const char *value, size_t size)
 {
-	char	   *text;
+	char *text;
 
 	if (value == NULL)
 	{
@@ -1132,10 +814,10 @@ static char *
 kafka_headers(Connector *c, const StreamRecord *record)
 {
 	rd_kafka_headers_t *headers;
-	StringInfoData json;
-	const char *name;
-	const void *value;
-	size_t		size;
+	StringInfoData		json;
+	const char		   *name;
+	const void		   *value;
+	size_t				size;
 
 	if (rd_kafka_message_headers(record->message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return NULL;
@@ -1159,9 +841,10 @@ kafka_pause(Connector *c, bool paused)
 {
 	KafkaConnector *k = (KafkaConnector *) c;
 
-	if (k->paused && !paused)
-		kafka_wake(k);
+	if (k->paused != paused)
+		streamext_kafka_wake(k);
 	k->paused = paused;
+	k->next_offsets = 0;
 }
 
 const ConnectorOps streamext_kafka_ops = {

@@ -968,7 +968,6 @@ journal_remove_matching(Oid dboid, const char *prefix)
 		journal_remove_directory(path);
 	}
 	closedir(dir);
-	(void) rmdir(base);			/* succeeds when it was the last */
 }
 
 void
@@ -983,5 +982,9 @@ streamext_journal_remove(Oid dboid, Oid relid)
 void
 streamext_journal_remove_database(Oid dboid)
 {
+	char		base[MAXPGPATH];
+
 	journal_remove_matching(dboid, "");
+	snprintf(base, sizeof(base), "%s/streamext/%u", DataDir, dboid);
+	(void) rmdir(base);
 }

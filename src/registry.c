@@ -39,7 +39,6 @@ typedef struct RegistryView
 	Oid	  viewoid;
 	Oid	  stream_relid;
 	int	  shards; /* reserved at PRE_COMMIT; 0: it is gone */
-	int64 start_positions[STREAMEXT_MAX_SHARDS];
 } RegistryView;
 
 typedef struct RegistryStream
@@ -193,7 +192,7 @@ registry_reserve_view(RegistryView *view)
 
 		if (stream >= 0 && !streamext_connector_ops(config->connector)->replayable)
 			start = registry_journal_end(&streamext_shared->streams[stream], config, shard);
-		if (stream < 0 || streamext_add_view(MyDatabaseId, view->viewoid, stream, start) < 0)
+		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many continuous views"),
@@ -201,7 +200,6 @@ registry_reserve_view(RegistryView *view)
 					 "The limit is %d for all databases together; a view on a stream with several workers counts once for each.",
 					 streamext_max_views),
 				 errhint("Raise streamext.max_views and restart the server.")));
-		view->start_positions[shard] = start;
 		view->shards = shard + 1;
 	}
 }
@@ -250,24 +248,27 @@ registry_pre_commit(void)
 
 /* ---------------------------------------------------------------- commit and abort: nothing raises */
 
+/* Reserved views are the workers' from now on, or go. */
 static void
-registry_commit(void)
+registry_settle_views(bool committed)
 {
 	ListCell *lc;
 
-	/* A worker that looked in between may have taken a reserved view for a dropped one. */
 	foreach (lc, registry_views)
 	{
 		RegistryView *view = lfirst(lc);
 
 		for (int shard = 0; shard < view->shards; shard++)
-		{
-			int stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
-
-			if (stream >= 0)
-				streamext_add_view(MyDatabaseId, view->viewoid, stream, view->start_positions[shard]);
-		}
+			streamext_settle_view(MyDatabaseId, view->viewoid, shard, committed);
 	}
+}
+
+static void
+registry_commit(void)
+{
+	ListCell *lc;
+
+	registry_settle_views(true);
 	foreach (lc, registry_streams)
 	{
 		RegistryStream *stream = lfirst(lc);
@@ -291,6 +292,7 @@ registry_abort(void)
 {
 	ListCell *lc;
 
+	registry_settle_views(false);
 	foreach (lc, registry_streams)
 	{
 		RegistryStream *stream = lfirst(lc);

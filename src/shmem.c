@@ -255,8 +255,8 @@ streamext_find_view(Oid dboid, Oid viewoid, int shard)
 	return index;
 }
 
-int
-streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
+static int
+shmem_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position, bool reserved)
 {
 	StreamSlot *slot = &streamext_shared->streams[stream];
 	int			index;
@@ -276,11 +276,24 @@ streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
 		view->shard = slot->shard;
 		view->status = VIEW_STARTING;
 		view->start_position = start_position;
+		view->reserved = reserved;
 		view->in_use = true;
 		index = i;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return index;
+}
+
+int
+streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
+{
+	return shmem_add_view(dboid, viewoid, stream, start_position, false);
+}
+
+int
+streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
+{
+	return shmem_add_view(dboid, viewoid, stream, start_position, true);
 }
 
 /* Needs registry_lock and the stream's lock, both exclusive. */
@@ -292,6 +305,30 @@ shmem_free_view(ViewSlot *view)
 	if (view->positions != NULL)
 		streamext_chunk_free(view->positions);
 	memset(view, 0, sizeof(ViewSlot));
+}
+
+void
+streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed)
+{
+	int index;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	index = shmem_lookup_view(dboid, viewoid, shard);
+	if (index >= 0 && streamext_shared->views[index].reserved)
+	{
+		ViewSlot *view = &streamext_shared->views[index];
+
+		view->reserved = false;
+		if (!committed)
+		{
+			StreamSlot *slot = &streamext_shared->streams[view->stream];
+
+			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+			shmem_free_view(view);
+			LWLockRelease(slot->lock);
+		}
+	}
+	LWLockRelease(streamext_shared->registry_lock);
 }
 
 void

@@ -112,6 +112,7 @@ typedef struct ViewSlot
 	Oid			viewoid;
 	int			stream;			/* index into streams[] */
 	int			shard;
+	bool		reserved;		/* its transaction has not committed: no worker may free it; registry_lock */
 
 	/* the rest by the worker under the stream slot's lock exclusive */
 	uint64		definition;		/* hash of the compiled view; 0: no state yet */
@@ -160,6 +161,9 @@ extern int	streamext_find_view(Oid dboid, Oid viewoid, int shard);
 /* Makes the slots if they are not there (registry_lock exclusive); -1 when streamext.max_streams / max_views is reached. */
 extern int	streamext_add_stream(Oid dboid, Oid relid, int shard);
 extern int	streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+/* The same for a transaction about to commit: no worker frees the slot until the transaction ends and settles it. */
+extern int	streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+extern void streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed);
 /*
  * Makes the stream's slot if `make` and it is not there, bumps its generation if it is, and wakes its worker. Returns its index,
  * -1: not there, or no room. Does not raise.

@@ -308,7 +308,7 @@ refresh_drop_views(Worker *w, List *views)
 		Oid		  viewoid = InvalidOid;
 
 		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-		if (view->in_use && view->stream == w->index)
+		if (view->in_use && !view->reserved && view->stream == w->index)
 			viewoid = view->viewoid;
 		LWLockRelease(streamext_shared->registry_lock);
 		if (!OidIsValid(viewoid) || list_member_oid(views, viewoid))

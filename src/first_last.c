@@ -1,0 +1,141 @@
+/*
+ * first_last.c
+ *		first(x, ts) and last(x, ts): the value at the earliest or latest time; among equal times the one that came first.
+ *
+ * The state is bytea: the time, whether the value is NULL, and the value's bytes as its type lays them out. Rows whose time is NULL
+ * do not count.
+ */
+#include "streamext.h"
+
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+typedef struct FirstLast
+{
+	int32		vl_len_;
+	int32		isnull;
+	TimestampTz at;
+	char		value[FLEXIBLE_ARRAY_MEMBER];	/* by value: the Datum; else its bytes */
+} FirstLast;
+
+typedef struct FirstLastType
+{
+	int16		typlen;
+	bool		typbyval;
+} FirstLastType;
+
+PG_FUNCTION_INFO_V1(streamext_first_add);
+PG_FUNCTION_INFO_V1(streamext_last_add);
+PG_FUNCTION_INFO_V1(streamext_first_merge);
+PG_FUNCTION_INFO_V1(streamext_last_merge);
+PG_FUNCTION_INFO_V1(streamext_first_last_final);
+
+static FirstLastType *
+first_last_type(FunctionCallInfo fcinfo, int arg)
+{
+	FirstLastType *type = fcinfo->flinfo->fn_extra;
+
+	if (type == NULL)
+	{
+		Oid			oid = get_fn_expr_argtype(fcinfo->flinfo, arg);
+
+		if (!OidIsValid(oid))
+			elog(ERROR, "could not determine the type of the argument");
+		type = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(FirstLastType));
+		get_typlenbyval(oid, &type->typlen, &type->typbyval);
+		fcinfo->flinfo->fn_extra = type;
+	}
+	return type;
+}
+
+static FirstLast *
+first_last_make(const FirstLastType *type, Datum value, bool isnull, TimestampTz at)
+{
+	Size		size = 0;
+	FirstLast  *s;
+
+	if (!isnull && type->typlen == -1)
+		value = PointerGetDatum(PG_DETOAST_DATUM(value));
+	if (!isnull)
+		size = type->typbyval ? sizeof(Datum) : datumGetSize(value, false, type->typlen);
+	s = palloc(offsetof(FirstLast, value) + size);
+	SET_VARSIZE(s, offsetof(FirstLast, value) + size);
+	s->isnull = isnull;
+	s->at = at;
+	if (!isnull)
+		memcpy(s->value, type->typbyval ? (void *) &value : DatumGetPointer(value), size);
+	return s;
+}
+
+static Datum
+first_last_add(FunctionCallInfo fcinfo, bool last)
+{
+	FirstLast  *s = PG_ARGISNULL(0) ? NULL : (FirstLast *) PG_GETARG_BYTEA_P(0);
+	TimestampTz at;
+
+	if (!PG_ARGISNULL(2))
+	{
+		at = PG_GETARG_TIMESTAMPTZ(2);
+		if (s == NULL || (last ? at > s->at : at < s->at))
+			PG_RETURN_POINTER(first_last_make(first_last_type(fcinfo, 1), PG_GETARG_DATUM(1), PG_ARGISNULL(1), at));
+	}
+	if (s == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(s);
+}
+
+/* (bytea, anyelement, timestamptz) -> bytea */
+Datum
+streamext_first_add(PG_FUNCTION_ARGS)
+{
+	return first_last_add(fcinfo, false);
+}
+
+Datum
+streamext_last_add(PG_FUNCTION_ARGS)
+{
+	return first_last_add(fcinfo, true);
+}
+
+static Datum
+first_last_merge(FunctionCallInfo fcinfo, bool last)
+{
+	FirstLast  *a = (FirstLast *) PG_GETARG_BYTEA_P(0);
+	FirstLast  *b = (FirstLast *) PG_GETARG_BYTEA_P(1);
+
+	PG_RETURN_POINTER((last ? b->at > a->at : b->at < a->at) ? b : a);
+}
+
+/* (bytea, bytea) -> bytea; strict */
+Datum
+streamext_first_merge(PG_FUNCTION_ARGS)
+{
+	return first_last_merge(fcinfo, false);
+}
+
+Datum
+streamext_last_merge(PG_FUNCTION_ARGS)
+{
+	return first_last_merge(fcinfo, true);
+}
+
+/* (bytea, anyelement, timestamptz) -> anyelement; the last two are only there for their types */
+Datum
+streamext_first_last_final(PG_FUNCTION_ARGS)
+{
+	FirstLastType *type;
+	FirstLast  *s;
+	Datum		value;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	type = first_last_type(fcinfo, 1);
+	s = (FirstLast *) PG_GETARG_BYTEA_P(0);
+	if (s->isnull)
+		PG_RETURN_NULL();
+	if (!type->typbyval)
+		PG_RETURN_DATUM(datumCopy(PointerGetDatum(s->value), false, type->typlen));
+	memcpy(&value, s->value, sizeof(Datum));
+	PG_RETURN_DATUM(value);
+}

@@ -1,0 +1,361 @@
+/*
+ * kafka_client.c
+ *		The Kafka client itself: its properties, its life, what it says about connections, and the descriptors to wait for.
+ *
+ * librdkafka's threads call nothing here except a log callback that does nothing; they are made with all signals masked. Its
+ * error callback runs in the main thread, from within rd_kafka_consume_batch_queue.
+ *
+ * wait_fd is an epoll descriptor over an eventfd, which the consumer's queue writes when it gets something, and a timer for what
+ * is to be done without that: looking for new partitions, trying again, committing.
+ *
+ * Properties come from a closed list. librdkafka's default for sasl.mechanism runs a shell command, so it is always set.
+ */
+#include "streamext.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "kafka_client.h"
+
+/* Every client property that is not an option. */
+static const char *const kafka_properties[][2] = {
+	{ "enable.auto.commit", "false" },
+	{ "enable.auto.offset.store", "false" },
+	{ "auto.offset.reset", "error" },
+	{ "enable.partition.eof", "true" },
+	{ "check.crcs", "true" },
+	{ "isolation.level", "read_committed" },
+	{ "allow.auto.create.topics", "false" },
+	{ "statistics.interval.ms", "0" },
+	{ "topic.metadata.refresh.interval.ms", "10000" },
+	{ "max.poll.interval.ms", "86400000" },
+
+	/* A consumer slower than the fetcher starves for a second each time this many are queued, so the bytes are the bound. */
+	{ "queued.min.messages", "1000000" },
+	{ "queued.max.messages.kbytes", "262144" },
+
+	/* A fetch is answered as soon as there is a byte; the longest wait is that of a partition added meanwhile. */
+	{ "fetch.min.bytes", "1" },
+	{ "fetch.wait.max.ms", "100" },
+	{ "fetch.error.backoff.ms", "100" },
+
+	{ "reconnect.backoff.ms", "100" },
+	{ "reconnect.backoff.max.ms", "1000" },
+	{ "socket.keepalive.enable", "true" },
+	{ "socket.timeout.ms", "10000" },
+	{ "socket.connection.setup.timeout.ms", "10000" },
+
+	/* librdkafka's default is GSSAPI, which runs a shell command. */
+	{ "sasl.mechanism", "PLAIN" },
+	{ NULL, NULL }
+};
+
+typedef struct KafkaOption
+{
+	const char *option;
+	const char *property;
+	bool		user; /* of the user mapping, else of the server */
+} KafkaOption;
+
+/* Options that are handed on as they are; sasl_password is not among them (streamext_connector_secret). */
+static const KafkaOption kafka_options[] = { { "brokers", "bootstrap.servers", false },
+											 { "security_protocol", "security.protocol", false },
+											 { "sasl_mechanism", "sasl.mechanism", false },
+											 { "ssl_ca_location", "ssl.ca.location", false },
+											 { "ssl_certificate_location", "ssl.certificate.location", false },
+											 { "ssl_key_location", "ssl.key.location", false },
+											 { "ssl_endpoint_identification_algorithm",
+											   "ssl.endpoint.identification.algorithm", false },
+											 { "sasl_username", "sasl.username", true },
+											 { "ssl_key_password", "ssl.key.password", true },
+											 { NULL, NULL, false } };
+
+/* ---- state ---- */
+
+void
+streamext_kafka_wake(KafkaConnector *k)
+{
+	uint64 one = 1;
+
+	if (k->event_fd >= 0 && write(k->event_fd, &one, sizeof(one)) < 0)
+		return; /* full: it is readable */
+}
+
+void
+streamext_kafka_drain(KafkaConnector *k)
+{
+	uint64 count;
+
+	/* EAGAIN: nothing there */
+	if (read(k->event_fd, &count, sizeof(count)) < 0)
+		count = 0;
+	if (read(k->timer_fd, &count, sizeof(count)) < 0)
+		count = 0;
+}
+
+/* Makes wait_fd readable when something is due. */
+void
+streamext_kafka_arm(KafkaConnector *k, TimestampTz now)
+{
+	struct itimerspec timer = { 0 };
+	TimestampTz		  next = k->next_metadata;
+
+	if (k->paused)
+		next = k->next_offsets;
+	else if (k->rk == NULL)
+		next = k->next_client;
+	else if (k->renew)
+		next = k->renew_at;
+	if (k->mend)
+		next = Min(next, k->next_mend);
+	if (k->unresolved)
+		next = Min(next, k->next_offsets);
+	if (k->ncommit > 0)
+		next = Min(next, k->next_commit);
+	next = Max(next - now, 1000);
+	timer.it_value.tv_sec = next / USECS_PER_SEC;
+	timer.it_value.tv_nsec = next % USECS_PER_SEC * 1000;
+	(void) timerfd_settime(k->timer_fd, 0, &timer, NULL);
+}
+
+/* False and errno on failure; what was opened is closed by kafka_close_fds. */
+bool
+streamext_kafka_open_fds(KafkaConnector *k)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	k->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	k->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	k->c.wait_fd = epoll_create1(EPOLL_CLOEXEC);
+	return k->event_fd >= 0 && k->timer_fd >= 0 && k->c.wait_fd >= 0 &&
+		   epoll_ctl(k->c.wait_fd, EPOLL_CTL_ADD, k->event_fd, &event) == 0 &&
+		   epoll_ctl(k->c.wait_fd, EPOLL_CTL_ADD, k->timer_fd, &event) == 0;
+}
+
+void
+streamext_kafka_close_fds(KafkaConnector *k)
+{
+	int saved = errno;
+
+	if (k->event_fd >= 0)
+		close(k->event_fd);
+	if (k->timer_fd >= 0)
+		close(k->timer_fd);
+	if (k->c.wait_fd >= 0)
+		close(k->c.wait_fd);
+	k->event_fd = k->timer_fd = k->c.wait_fd = -1;
+	errno = saved;
+}
+
+void
+streamext_kafka_update_stalled(KafkaConnector *k)
+{
+	bool stalled = !k->up || k->mend || k->unresolved;
+
+	for (int t = 0; t < k->ntopics; t++)
+		stalled |= k->topics[t].missing;
+	k->c.stalled = stalled;
+}
+
+void
+streamext_kafka_down(KafkaConnector *k, const char *what, const char *why)
+{
+	k->up = false;
+	streamext_kafka_update_stalled(k);
+	streamext_connector_report(&k->c, "%s: %s", what, k->reason[0] != '\0' ? k->reason : why);
+}
+
+void
+streamext_kafka_up(KafkaConnector *k)
+{
+	if (k->up)
+		return;
+	k->up = true;
+	k->reason[0] = '\0';
+	streamext_kafka_update_stalled(k);
+}
+
+/* ---- the client ---- */
+
+/* librdkafka reports through kafka_on_error too; its threads must not write to stderr. */
+static void
+kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+{
+}
+
+/* Called from within rd_kafka_consume_batch_queue. */
+static void
+kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+	KafkaConnector *k = opaque;
+
+	switch (err)
+	{
+		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+			streamext_kafka_down(k, "brokers are unreachable", reason);
+			k->patience = KAFKA_CALL_AWAY_MS;
+			k->next_metadata = Min(k->next_metadata, GetCurrentTimestamp() + KAFKA_RETRY);
+			break;
+		case RD_KAFKA_RESP_ERR__TRANSPORT:
+		case RD_KAFKA_RESP_ERR__RESOLVE:
+		case RD_KAFKA_RESP_ERR__SSL:
+		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+			/* One broker; the others may be there. */
+			strlcpy(k->reason, reason, sizeof(k->reason));
+			if (!k->up || err == RD_KAFKA_RESP_ERR__AUTHENTICATION || err == RD_KAFKA_RESP_ERR__SSL)
+				streamext_connector_report(&k->c, "%s", reason);
+			break;
+		case RD_KAFKA_RESP_ERR__FATAL:
+			streamext_connector_report(&k->c, "%s", reason);
+			k->renew = true;
+			k->renew_at = GetCurrentTimestamp() + KAFKA_RETRY;
+			break;
+		default:
+			break; /* groups and the like */
+	}
+}
+
+static bool
+kafka_set(KafkaConnector *k, rd_kafka_conf_t *conf, const char *property, const char *value)
+{
+	char error[64]; /* not shown: it may quote the value */
+
+	if (rd_kafka_conf_set(conf, property, value, error, sizeof(error)) == RD_KAFKA_CONF_OK)
+		return true;
+	streamext_connector_report(&k->c, "the Kafka client does not take the value of its property %s", property);
+	return false;
+}
+
+static bool
+kafka_set_options(KafkaConnector *k, rd_kafka_conf_t *conf)
+{
+	StreamConfig *config = k->c.config;
+	const char	 *group = streamext_option(config->server_options, "group_id");
+	char		 *password, *problem;
+	char		  name[128];
+	bool		  ok;
+
+	for (int i = 0; kafka_properties[i][0] != NULL; i++)
+		if (!kafka_set(k, conf, kafka_properties[i][0], kafka_properties[i][1]))
+			return false;
+	for (const KafkaOption *o = kafka_options; o->option != NULL; o++)
+	{
+		const char *value = streamext_option(o->user ? config->user_options : config->server_options, o->option);
+
+		if (value != NULL && !kafka_set(k, conf, o->property, value))
+			return false;
+	}
+
+	password = streamext_connector_secret(config, "sasl_password", "sasl_password_file", &problem);
+	if (problem != NULL)
+	{
+		streamext_connector_report(&k->c, "%s", problem);
+		return false;
+	}
+	if (password != NULL)
+	{
+		ok = kafka_set(k, conf, "sasl.password", password);
+		explicit_bzero(password, strlen(password));
+		if (!ok)
+			return false;
+	}
+
+	snprintf(name, sizeof(name), "streamext_" UINT64_FORMAT "_%u_%u", GetSystemIdentifier(), MyDatabaseId,
+			 config->relid);
+	return kafka_set(k, conf, "client.id", name) && kafka_set(k, conf, "group.id", group != NULL ? group : name);
+}
+
+/* Makes a client that connects in the background; false: reported, try again later. */
+bool
+streamext_kafka_create(KafkaConnector *k)
+{
+	uint64			 event = 1;
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	char			 error[STREAMEXT_MAX_MESSAGE];
+	sigset_t		 all, saved;
+
+	k->next_client = GetCurrentTimestamp() + KAFKA_RETRY;
+	rd_kafka_conf_set_log_cb(conf, kafka_on_log);
+	rd_kafka_conf_set_error_cb(conf, kafka_on_error);
+	rd_kafka_conf_set_opaque(conf, k);
+	if (!kafka_set_options(k, conf))
+	{
+		rd_kafka_conf_destroy(conf);
+		streamext_kafka_update_stalled(k);
+		return false;
+	}
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	k->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof(error));
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (k->rk == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		streamext_kafka_down(k, "could not make a Kafka client", error);
+		return false;
+	}
+
+	rd_kafka_poll_set_consumer(k->rk);
+	k->queue = rd_kafka_queue_get_consumer(k->rk);
+	rd_kafka_queue_io_event_enable(k->queue, k->event_fd, &event, sizeof(event));
+	for (int t = 0; t < k->ntopics; t++)
+		k->topics[t].handle = rd_kafka_topic_new(k->rk, k->topics[t].name, NULL);
+	k->renew = false;
+	k->next_metadata = 0; /* without its leaders at hand the client takes half a second longer to fetch */
+	return true;
+}
+
+static void *
+kafka_destroy_thread(void *rk)
+{
+	rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	return NULL;
+}
+
+/* Ends the client within about a second; one that hangs in a name look-up is left to itself. */
+void
+streamext_kafka_destroy(KafkaConnector *k)
+{
+	struct timespec deadline;
+	pthread_t		thread;
+	sigset_t		all, saved;
+	int				err;
+
+	if (k->rk == NULL)
+		return;
+
+	/* First, so that event_fd is never written again. */
+	rd_kafka_queue_io_event_enable(k->queue, -1, NULL, 0);
+	rd_kafka_queue_destroy(k->queue);
+	for (int t = 0; t < k->ntopics; t++)
+	{
+		if (k->topics[t].handle != NULL)
+			rd_kafka_topic_destroy(k->topics[t].handle);
+		k->topics[t].handle = NULL;
+	}
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	err = pthread_create(&thread, NULL, kafka_destroy_thread, k->rk);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err != 0)
+		kafka_destroy_thread(k->rk);
+	else
+	{
+		clock_gettime(CLOCK_REALTIME, &deadline);
+		deadline.tv_sec += KAFKA_CALL_MS / 1000;
+		if (pthread_timedjoin_np(thread, NULL, &deadline) != 0)
+			pthread_detach(thread);
+	}
+	k->rk = NULL;
+	k->queue = NULL;
+}

@@ -1,0 +1,95 @@
+/*
+ * kafka_client.h
+ *		What one Kafka consumer is made of, shared by connector_kafka.c (records, partitions, faults) and kafka_client.c (the client
+ *		itself: properties, life, errors, descriptors).
+ */
+#ifndef STREAMEXT_KAFKA_CLIENT_H
+#define STREAMEXT_KAFKA_CLIENT_H
+
+#include "streamext.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "connector.h"
+
+#define KAFKA_CALL_MS 1000	   /* a call that asks the brokers, at most */
+#define KAFKA_CALL_AWAY_MS 125 /* the same after all were found away; doubles up to the above */
+#define KAFKA_RETRY USECS_PER_SEC
+
+typedef struct KafkaTopic
+{
+	char			 *name;
+	rd_kafka_topic_t *handle; /* of the present consumer; its records carry the same pointer */
+	int				 *index;  /* partition number -> index, -1: another shard's */
+	int				  nindex;
+	bool			  missing; /* not there or not allowed, at the last look */
+} KafkaTopic;
+
+typedef struct KafkaPartition
+{
+	KafkaTopic *topic;
+	bool		initial; /* was there at the first look: `start` applies; later ones are read from the beginning */
+	bool		assigned;
+	bool		broken;
+	int64		start; /* offset of the stream's `start`, -1: the beginning */
+	bool		start_known;
+	int			beyond; /* how often found beyond the end */
+} KafkaPartition;
+
+typedef struct KafkaConnector
+{
+	Connector		  c;
+	MemoryContext	  cxt;
+	bool			  closed;
+	bool			  paused;
+	int				  event_fd, timer_fd;
+	rd_kafka_t		 *rk; /* NULL: none now */
+	rd_kafka_queue_t *queue;
+	int				  patience; /* ms that the next look at the metadata may take */
+
+	int				ntopics;
+	KafkaTopic	   *topics;
+	KafkaPartition *partitions; /* parallel to c.partitions */
+	int				capacity;
+
+	rd_kafka_message_t **messages; /* of the last poll */
+	int					 nmessages;
+
+	bool		discovered;					   /* all topics were looked up once */
+	bool		up;							   /* brokers answered last */
+	bool		renew;						   /* make a new consumer, */
+	TimestampTz renew_at;					   /* not before this */
+	bool		mend;						   /* some partition is broken */
+	bool		unresolved;					   /* it is not known at which offsets `start` is */
+	char		reason[STREAMEXT_MAX_MESSAGE]; /* what librdkafka last said about a connection */
+	TimestampTz next_client,				   /* not before: make a client, ask for metadata, for offsets, mend, */
+		next_metadata, next_offsets, next_mend, next_commit, /* commit, look at the cached watermarks */
+		next_watermarks;
+
+	uint64 flush_ticket; /* 0: none */
+	bool   flush_fresh;	 /* metadata was read since the ticket came */
+
+	int64 *commit;	/* [STREAMEXT_MAX_PARTITIONS] */
+	int	   ncommit; /* 0: nothing to commit */
+} KafkaConnector;
+
+/* Makes wait_fd readable; makes it unreadable; makes it readable when something is due. */
+extern void streamext_kafka_wake(KafkaConnector *k);
+extern void streamext_kafka_drain(KafkaConnector *k);
+extern void streamext_kafka_arm(KafkaConnector *k, TimestampTz now);
+
+/* False and errno on failure; what was opened is closed by close_fds, which keeps errno. */
+extern bool streamext_kafka_open_fds(KafkaConnector *k);
+extern void streamext_kafka_close_fds(KafkaConnector *k);
+
+/* Brokers answer or do not; c.stalled follows from this and from what is wrong with topics and partitions. */
+extern void streamext_kafka_up(KafkaConnector *k);
+extern void streamext_kafka_down(KafkaConnector *k, const char *what, const char *why);
+extern void streamext_kafka_update_stalled(KafkaConnector *k);
+
+/* Makes a client that connects in the background; false: reported, try again later. */
+extern bool streamext_kafka_create(KafkaConnector *k);
+/* Ends it within about a second. All its messages are destroyed before. */
+extern void streamext_kafka_destroy(KafkaConnector *k);
+
+#endif /* STREAMEXT_KAFKA_CLIENT_H */
