@@ -22,13 +22,14 @@ def test_count_distinct(db: Database, distinct: int) -> None:
     assert text == pytest.approx(distinct, rel=0 if distinct <= 256 else 0.07)
 
 
-@pytest.mark.parametrize("p", [0, 0.01, 0.5, 0.9, 0.999, 1])
-@pytest.mark.parametrize("x", ["i::float8", "-i::float8", "i - 5000.0::float8", "exp(i / 100.0)", "i * 1e-30", "1e300 * i", "sin(i) * i"])
-def test_percentile(db: Database, p: float, x: str) -> None:
-    approx, exact = db.rows(
-        f"SELECT streamext.approx_percentile({p}, ({x})::float8), percentile_disc({p}) WITHIN GROUP (ORDER BY ({x})::float8) FROM generate_series(1, 10000) i"
-    )[0]
-    assert approx == pytest.approx(exact, rel=0.0100001, abs=0)
+@pytest.mark.parametrize("x", ["i::float8", "-i::float8", "i - 5000.0::float8", "exp(i / 200.0)", "i * 1e-30", "1e300 * i", "sin(i) * i"])
+def test_percentile(db: Database, x: str) -> None:
+    for p in (0, 0.01, 0.5, 0.9, 0.999, 1):
+        approx, exact = db.rows(
+            f"SELECT streamext.approx_percentile({p}, x), percentile_disc({p}) WITHIN GROUP (ORDER BY x)"
+            f" FROM (SELECT ({x})::float8 AS x FROM generate_series(1, 10000) i) t"
+        )[0]
+        assert approx == pytest.approx(exact, rel=0.0100001, abs=0), p
 
 
 def test_percentile_of_nothing_and_of_extremes(db: Database) -> None:
