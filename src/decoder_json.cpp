@@ -502,6 +502,9 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	for (int i = 0; i < parser->nwanted; i++)
 		values[i].kind = JSON_MISSING;
 
+	/* simdjson takes a NUL behind a number for its end */
+	if (memchr(payload, 0, size) != nullptr)
+		return "the payload holds a NUL byte";
 	if (size + SIMDJSON_PADDING > parser->capacity)
 	{
 		size_t		capacity = (size + SIMDJSON_PADDING) * 2;

@@ -40,6 +40,7 @@ typedef struct PlanContext
 	PlannerGlobal *glob;		/* collects what inlined functions depend on; made when needed */
 	ParamListInfo params;
 	List	   *substituted;	/* RangeTblEntry's made here, not to be looked at */
+	bool		marked;			/* a query around this place locks or changes rows */
 } PlanContext;
 
 /* Replaces what stands below the aggregation by columns of view_rows. */
@@ -339,6 +340,9 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	query->groupDistinct = false;
 	query->hasAggs = false;
 	query->hasTargetSRFs = expression_returns_set((Node *) query->targetList);
+
+	/* Row marks want whole rows, which a subquery has and view_rows has not: so it shall stay a subquery. */
+	query->hasForUpdate = context->marked;
 }
 
 /* ---- the hook ---- */
@@ -369,11 +373,16 @@ plan_walker(Node *node, PlanContext *context)
 	if (IsA(node, Query))
 	{
 		Query	   *query = (Query *) node;
+		bool		marked = context->marked;
 		ListCell   *lc;
 
+		context->marked = marked || query->rowMarks != NIL ||
+			(query->commandType != CMD_SELECT && query->commandType != CMD_INSERT);
 		foreach(lc, query->rtable)
 			plan_look_at_entry(context, query, lfirst_node(RangeTblEntry, lc));
-		return query_tree_walker(query, plan_walker, context, 0);
+		query_tree_walker(query, plan_walker, context, 0);
+		context->marked = marked;
+		return false;
 	}
 	return expression_tree_walker(node, plan_walker, context);
 }

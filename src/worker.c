@@ -38,6 +38,7 @@
 #define WORKER_EXPIRE_MS 1000
 #define WORKER_SLIDING_MS 10000 /* panes of sliding views go even if nothing arrives */
 #define WORKER_COMMIT_MS 5000
+#define WORKER_LAG_MS 1000 /* how often a paused stream asks how far behind it is */
 #define WORKER_LAG_RECORDS 10000		   /* more than that behind the source is catching_up */
 #define WORKER_LAG_BYTES (4 * 1024 * 1024) /* the same for journals */
 
@@ -415,7 +416,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	if (w->attached && w->commit_due && w->ops->replayable && w->ops->commit != NULL)
 		next = Min(next, TimestampTzPlusMilliseconds(w->committed_at, WORKER_COMMIT_MS + 1));
 	if (!reading)
-		return next;
+		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 
 	if (!w->attached)
 		return now;
@@ -493,6 +494,10 @@ worker_advance(Worker *w)
 		worker_pause_connector(w, false);
 		if (!streamext_worker_poll(w))
 			return !w->attached;
+		/* what was committed after a change is read by the changed definition */
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
+			return true;
 	}
 	worker_note_full(w, !streamext_worker_fold(w));
 	if (w->full)
@@ -528,7 +533,10 @@ worker_run(Worker *w)
 			}
 		}
 		if (paused)
+		{
 			worker_pause_connector(w, true);
+			streamext_worker_watch_lag(w);
+		}
 		else
 			more = worker_advance(w) && !w->stopped;
 		paused = paused || w->stopped;

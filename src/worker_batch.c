@@ -169,6 +169,20 @@ streamext_worker_poll(Worker *w)
 	return true;
 }
 
+/* Asks a paused connector, which delivers nothing, for the source's end. */
+void
+streamext_worker_watch_lag(Worker *w)
+{
+	if (!w->attached || w->pending)
+		return;
+	(void) w->ops->poll(w->connector, w->batch->records, STREAMEXT_BATCH_ROWS);
+	w->ops->release(w->connector);
+	streamext_stream_lock_exclusive(w->slot);
+	for (int i = 0; i < w->npartitions; i++)
+		w->slot->partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
+	LWLockRelease(w->slot->lock);
+}
+
 /* ---------------------------------------------------------------- decode and prepare */
 
 static void

@@ -298,23 +298,38 @@ refresh_hand_over(Oid viewoid)
 		streamext_announce_stream(MyDatabaseId, stream, shard, false);
 }
 
-/* Frees the slots of views that are not on the stream (any more). */
-static void
-refresh_drop_views(Worker *w, List *views)
+/* The views that have a settled slot on this stream. Ask before the catalogue: a view committed later is not yet to be missed. */
+static List *
+refresh_list_slots(Worker *w)
 {
+	List *views = NIL;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
-		Oid		  viewoid = InvalidOid;
 
-		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 		if (view->in_use && !view->reserved && view->stream == w->index)
-			viewoid = view->viewoid;
-		LWLockRelease(streamext_shared->registry_lock);
-		if (!OidIsValid(viewoid) || list_member_oid(views, viewoid))
+			views = lappend_oid(views, view->viewoid);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return views;
+}
+
+/* Frees the slots of views that are not on the stream any more. */
+static void
+refresh_drop_views(Worker *w, List *slots, List *views)
+{
+	ListCell *lc;
+
+	foreach (lc, list_difference_oid(slots, views))
+	{
+		int index = streamext_find_view(w->identity.dboid, lfirst_oid(lc), w->identity.shard);
+
+		if (index < 0 || streamext_shared->views[index].stream != w->index)
 			continue;
-		streamext_remove_view(i);
-		refresh_hand_over(viewoid);
+		streamext_remove_view(index);
+		refresh_hand_over(lfirst_oid(lc));
 	}
 }
 
@@ -394,11 +409,12 @@ refresh_start_view(Worker *w, WorkerView *v)
 static bool
 refresh_start_views(Worker *w)
 {
+	List	 *slots = refresh_list_slots(w);
 	List	 *oids = refresh_list_views(w->identity.relid);
 	bool	  complete = true;
 	ListCell *lc;
 
-	refresh_drop_views(w, oids);
+	refresh_drop_views(w, slots, oids);
 	foreach (lc, oids)
 	{
 		const char	 *reason;

@@ -11,7 +11,7 @@ from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 from harness.sensors import Plant
 from harness.streams import (
-    BY_TS, assert_views, continuous, counts, create_views, mqtt_stream, state, table_of, worker_pid,
+    BY_TS, VIEWS, assert_views, continuous, counts, create_views, mqtt_stream, state, table_of, worker_pid,
 )  # fmt: skip
 from harness.wait import wait_for
 
@@ -45,15 +45,9 @@ def test_views_hold_postgresqls_own_answer(db: Database, mosquitto: Mosquitto, t
     mosquitto.publish([(f"{topic}/{r.mqtt_topic()}", r.json().replace(r.site, "elsewhere")) for r in readings])
     db.flush("s")
     table_of(db, readings)
-    views = {name: query for name, query in _without_sliding().items()}
+    views = {name: query for name, query in VIEWS.items() if name != "sliding"}
     assert_views(db, "o", views=views)
     assert {counts(db, name) for name in views} == {(3000, 0, 0)}
-
-
-def _without_sliding() -> dict[str, str]:
-    from harness.streams import VIEWS
-
-    return {name: query for name, query in VIEWS.items() if name != "sliding"}
 
 
 @VERSIONS

@@ -160,7 +160,7 @@ def test_where_the_rows_go(shared: Database) -> None:
     db.execute("DELETE FROM t1 USING d WHERE d.device = t1.device")
     assert db.value("SELECT count(*) FROM t1 WHERE device IS NOT NULL") == 0
     with db.connection.cursor().copy("COPY (SELECT device, n FROM d WHERE device IS NOT NULL) TO STDOUT") as copy:
-        copied = sorted(line.decode().rstrip("\n") for line in copy)
+        copied = sorted(bytes(line).decode().rstrip("\n") for line in copy)
     assert copied == sorted(f"{device}\t{n}" for device, n in db.rows("SELECT device, n FROM od WHERE device IS NOT NULL"))
 
 

@@ -5,6 +5,7 @@
  * generate load BROKERS TOPIC RECORDS DEVICES PARTITIONS SIZE	into a topic, device i in partition i modulo PARTITIONS
  * generate rows RECORDS DEVICES								as COPY's text format on standard output
  * generate flow BROKERS TOPIC RATE DEVICES PARTITIONS			RATE records a second with the present time, until killed
+ * generate lines RATE DEVICES								the same as lines on standard output
  *
  * Like the harness's Plant: records of random devices evenly over ten minutes, up to two seconds out of order, temperature and
  * humidity multiples of 1/8, so that sums of them are exact in any order. SIZE pads a record to so many bytes (0: as it is, about 117).
@@ -197,7 +198,7 @@ public:
 		do
 			rd_kafka_poll(client, rd_kafka_outq_len(client) > QUEUE - n ? 10 : 0);
 		while (rd_kafka_outq_len(client) > QUEUE - n);
-		if (rd_kafka_produce_batch(topic, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY | RD_KAFKA_MSG_F_PARTITION, messages.data(), n) != n)
+		if (n > 0 && rd_kafka_produce_batch(topic, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY | RD_KAFKA_MSG_F_PARTITION, messages.data(), n) != n)
 			die("produce");
 		messages.clear();
 	}
@@ -256,17 +257,15 @@ rows(char **a)
 	}
 }
 
+/* Calls send(reading) `rate` times a second, a millisecond's worth at a time, and flush() after each. */
+template <typename Send, typename Flush>
 [[noreturn]] static void
-flow(char **a)
+at_rate(double rate, int devices, Send send, Flush flush)
 {
-	double	  rate = atof(a[2]);
-	int		  devices = atoi(a[3]), partitions = atoi(a[4]);
-	Sender	  sender(a[0], a[1], "1");
 	Plant	  plant(devices);
 	Stopwatch watch;
 	long	  sent = 0;
 
-	/* A millisecond's worth at a time. */
 	for (;;)
 	{
 		long	due = static_cast<long>(watch.seconds() * rate);
@@ -277,11 +276,37 @@ flow(char **a)
 			Reading r = plant.reading(now);
 
 			r.ts = now;
-			sender.send(r, r.device % partitions, 0);
+			send(r);
 		}
-		sender.flush();
+		flush();
 		std::this_thread::sleep_for(std::chrono::milliseconds(1));
 	}
+}
+
+[[noreturn]] static void
+flow(char **a)
+{
+	int	   partitions = atoi(a[4]);
+	Sender sender(a[0], a[1], "1");
+
+	at_rate(atof(a[2]), atoi(a[3]), [&](const Reading &r) { sender.send(r, r.device % partitions, 0); }, [&] { sender.flush(); });
+}
+
+[[noreturn]] static void
+lines(char **a)
+{
+	char line[512];
+
+	at_rate(
+		atof(a[0]), atoi(a[1]),
+		[&](const Reading &r) {
+			size_t n = put_json(line, r, 0);
+
+			line[n++] = '\n';
+			if (fwrite(line, 1, n, stdout) != n)
+				die("write");
+		},
+		[] { fflush(stdout); });
 }
 
 int
@@ -295,7 +320,9 @@ main(int argc, char **argv)
 		rows(argv + 2);
 	else if (what == "flow" && argc == 7)
 		flow(argv + 2);
+	else if (what == "lines" && argc == 4)
+		lines(argv + 2);
 	else
-		die("usage: generate load BROKERS TOPIC RECORDS DEVICES PARTITIONS SIZE | rows RECORDS DEVICES | flow BROKERS TOPIC RATE DEVICES PARTITIONS");
+		die("usage: generate load BROKERS TOPIC RECORDS DEVICES PARTITIONS SIZE | rows RECORDS DEVICES | flow BROKERS TOPIC RATE DEVICES PARTITIONS | lines RATE DEVICES");
 	return 0;
 }

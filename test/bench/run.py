@@ -3,16 +3,20 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import freshness
+import groups
 import programs
+import reading
 import report
-from plant import TOPIC, Load, plant
+from plant import TOPIC, Load, Plant, plant
 from queries import QUERIES
-from throughput import BYHAND, LIMITS, Throughput
+from throughput import BYHAND, LIMITS, Result, Throughput
 
 
 def arguments() -> argparse.Namespace:
@@ -24,6 +28,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1, help="median and range of so many")
     parser.add_argument("--only", default="", help=f"of {','.join([*LIMITS, *QUERIES, *BYHAND])}; the limit's aggregate is always there")
     parser.add_argument("--no-baselines", action="store_true", help="without what is done by hand")
+    parser.add_argument("--quiet", type=float, metavar="SHARE", help="measure again, at most 5 times, while others take more than this share of the machine, as 0.1")
+    parser.add_argument("--groups", default="", metavar="N,...", help="instead: views of so many groups, as 1,10000,1000000")
+    parser.add_argument("--reading", action="store_true", help="instead: pgbench on views and on tables")
+    parser.add_argument("--freshness", action="store_true", help="instead: from produce to visible")
+    parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
     parser.add_argument("--memory-limit", default="2GB", help="streamext.memory_limit")
     parser.add_argument("--perf", type=Path, help="directory for profiles of the workers (slows them by some percent)")
     parser.add_argument("--json", type=Path, help="write everything to this file")
@@ -34,6 +43,43 @@ def arguments() -> argparse.Namespace:
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def measure_throughput(place: Plant, args: argparse.Namespace, wanted: Callable[[str], bool]) -> list[Result]:
+    results = []
+    say(f"{place.load.records:,} records in {place.produce(TOPIC):.1f} s into {place.load.partitions} partitions")
+    place.fill_table()
+    throughput = Throughput(place, args.perf)
+    for run in range(1, args.runs + 1):
+        for task in throughput.tasks(run, wanted):
+            result = task() if args.quiet is None else throughput.least_disturbed(task, args.quiet)
+            results.append(result)
+            figures = (
+                f"{result.rate:12,.0f}/s  {result.cpu_per_million:6.2f} CPU-s/M  {result.peak / 1e6:6.0f} MB  others {result.others:4.0%}  "
+                if result.seconds
+                else ""
+            )
+            say(f"  run {run}  {result.name:10} {figures}{result.note}")
+    say("\n" + report.table(results))
+    return results
+
+
+def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]:
+    """What was asked for instead of throughput."""
+    found: dict[str, object] = {}
+    if args.groups:
+        found["groups"] = []
+        for devices in map(int, args.groups.split(",")):
+            found["groups"].append(groups.measure(place, devices))
+            say(f"  {found['groups'][-1]}")
+        say("\n" + groups.table(found["groups"]))
+    if args.reading:
+        found["reading"] = reading.measure(place, args.seconds or 5)
+        say("\n" + reading.table(found["reading"]))
+    if args.freshness:
+        found["freshness"] = freshness.measure(place, args.seconds or 60)
+        say("\n" + freshness.table(found["freshness"]))
+    return found
 
 
 def main() -> None:
@@ -51,27 +97,15 @@ def main() -> None:
     if args.perf:
         args.perf.mkdir(parents=True, exist_ok=True)
     load = Load(args.records, args.devices, args.partitions, args.size)
-    results: list[report.Result] = []
+    results: list[Result] = []
     say(report.machine())
     with plant(programs.build(), load, args.memory_limit) as place:
-        say(f"{load.records:,} records in {place.produce(TOPIC):.1f} s into {load.partitions} partitions")
-        place.fill_table()
-        throughput = Throughput(place, args.perf)
-        for number in range(1, args.runs + 1):
-            for result in throughput.run(number, wanted):
-                results.append(result)
-                if result.seconds:
-                    say(
-                        f"  run {number}  {result.name:10} {result.rate:12,.0f}/s  {result.cpu_per_million:6.2f} CPU-s/M"
-                        f"  {result.peak / 1e6:6.0f} MB  others {result.others:4.0%}  {result.note}"
-                    )
-                else:
-                    say(f"  run {number}  {result.name:10} {result.note}")
-    say("")
-    say(report.table(results))
+        further = measure_further(place, args)
+        if not further:
+            results = measure_throughput(place, args, wanted)
     if args.json:
-        report.write_json(args.json, asdict(load) | {"runs": args.runs}, results, {})
-    if args.chart:
+        report.write_json(args.json, asdict(load) | {"runs": args.runs}, results, further)
+    if args.chart and results:
         document = {"summary": [asdict(row) for row in report.rows(results)], "parameters": asdict(load), "machine": report.machine()}
         report.write_chart(args.chart, document)
 

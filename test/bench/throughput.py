@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.wait import wait_for
@@ -48,18 +49,25 @@ class Throughput:
     plant: Plant
     perf: Path | None = None  # where profiles of the workers go
 
-    def run(self, number: int, wanted: Callable[[str], bool]) -> Iterator[Result]:
-        """One run. The limit is taken at both ends of it, because the machine is not the same all the time."""
+    def tasks(self, run: int, wanted: Callable[[str], bool]) -> Iterator[Callable[[], Result]]:
+        """What one run measures. The limit is taken at both ends of it, because the machine is not the same all the time."""
         for what in LIMITS:
             if what == "aggregate" or wanted(what):
-                yield self.limit(number, what)
+                yield partial(self.limit, run, what)
         for name, query in QUERIES.items():
             if wanted(name):
-                yield self.streamext(number, name, query)
+                yield partial(self.streamext, run, name, query)
         for what in BYHAND:
             if wanted(what):
-                yield self.byhand(number, what)
-        yield self.limit(number, "aggregate")
+                yield partial(self.byhand, run, what)
+        yield partial(self.limit, run, "aggregate")
+
+    def least_disturbed(self, task: Callable[[], Result], most: float, tries: int = 5) -> Result:
+        """Measures again while others take more than that share of the machine; the decision never looks at the result."""
+        found = [task()]
+        while found[-1].others > most and len(found) < tries:
+            found.append(task())
+        return min(found, key=lambda result: result.others)
 
     def _result(self, name: str, title: str, run: int, cost: Cost, seconds: float = 0, note: str = "") -> Result:
         return Result(
@@ -70,13 +78,12 @@ class Throughput:
         """By the program's own clock, that starts with the first fetch."""
         plant = self.plant
         with plant.meter(server=False) as meter:
-            output = meter.run(
-                [plant.programs["limit"], plant.kafka.brokers, TOPIC, str(plant.load.records), what]
-            )  # fmt: skip
+            output = meter.run([plant.programs["limit"], plant.kafka.brokers, TOPIC, str(plant.load.records), what])
         printed = json.loads(output)
         if what == "aggregate":
-            n, total, groups = plant.db.rows("SELECT count(*), sum(temperature), count(DISTINCT (device, date_bin('10 s', ts, 'epoch'))) FROM o")[0]
-            assert (printed["counts"], printed["sums"], printed["groups"]) == (n, total, groups)
+            answer = plant.answer(TUMBLING)
+            expected = plant.db.rows(f"SELECT sum(n), sum(n * mean), count(*) FROM {answer}")[0]
+            assert (printed["counts"], printed["sums"], printed["groups"]) == expected, f"{printed} is not {expected}"
         return self._result(what, f"limit: {LIMITS[what]}", run, meter.cost, printed["seconds"])
 
     def streamext(self, run: int, name: str, query: Query) -> Result:

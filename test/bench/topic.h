@@ -2,8 +2,8 @@
  * topic.h
  *		A topic read from its beginning by librdkafka, as the benchmark's hand-written consumers read it.
  *
- * The settings are streamext's own (src/connector_kafka.c): checksums are verified, the queue is bounded by bytes. Any failure
- * ends the program: a benchmark has nothing to recover.
+ * What decides how fast librdkafka fetches is set as streamext sets it (src/connector_kafka.c): checksums are verified, the queue
+ * is bounded by bytes. Any failure ends the program: a benchmark has nothing to recover.
  */
 #ifndef BENCH_TOPIC_H
 #define BENCH_TOPIC_H
@@ -55,7 +55,9 @@ public:
 												 {"enable.auto.commit", "false"},
 												 {"check.crcs", "true"},
 												 {"queued.min.messages", "1000000"},
-												 {"queued.max.messages.kbytes", "262144"}});
+												 {"queued.max.messages.kbytes", "262144"},
+												 {"fetch.wait.max.ms", "100"},
+												 {"fetch.error.backoff.ms", "100"}});
 		rd_kafka_poll_set_consumer(client);
 
 		const rd_kafka_metadata_t *metadata;
