@@ -556,7 +556,7 @@ catalog_view_options(List *stored)
 }
 
 static void
-catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ViewOptions *options, List *stored)
+catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
 {
 	Datum		values[19] = {0};
 	bool		nulls[19] = {0};
@@ -628,7 +628,7 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 	foreach(cell, views)
 	{
 		Oid			viewoid = lfirst_oid(cell);
-		ViewOptions options = streamext_view_options(viewoid);
+		ContinuousViewOptions options = streamext_view_options(viewoid);
 		bool		isnull;
 		Datum		stored;
 

@@ -731,7 +731,7 @@ static bool
 fold_is_expired(ViewFold *fold, int64 pane, TimestampTz watermark, TimestampTz now)
 {
 	const Window *window = &fold->view->window;
-	const ViewOptions *options = &fold->view->options;
+	const ContinuousViewOptions *options = &fold->view->options;
 	TimestampTz end;
 
 	if (window->sliding && pg_atomic_read_u64(&streamext_shared->test_clock) == 0)

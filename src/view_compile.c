@@ -52,7 +52,7 @@ typedef struct CompileContext
 
 /* What expressions run under; a view made before the option was kept falls back to fixed settings, never to the session's. */
 static void
-compile_default_options(ViewOptions *options)
+compile_default_options(ContinuousViewOptions *options)
 {
 	if (options->timezone == NULL)
 		options->timezone = pstrdup("UTC");
@@ -658,7 +658,7 @@ compile_owner(Oid relid)
 }
 
 CompiledView *
-streamext_view_compile_query(Oid relid, Query *query, const ViewOptions *options)
+streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options)
 {
 	CompiledView *view = palloc0(sizeof(CompiledView));
 	CompileContext context = {.view = view};

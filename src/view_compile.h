@@ -13,9 +13,6 @@
 #include "window.h"
 #include "utils/rel.h"
 
-/* PostgreSQL's rel.h has a ViewOptions of its own, which nothing here uses. */
-#define ViewOptions ContinuousViewOptions
-
 /* streamext.* options of a view, from pg_class.reloptions. */
 typedef struct ContinuousViewOptions
 {
@@ -53,7 +50,7 @@ typedef struct CompiledView
 	Oid			stream_relid;
 	Index		stream_varno;	/* in query */
 	Query	   *query;			/* a copy of the user's own */
-	ViewOptions options;
+	ContinuousViewOptions options;
 	Window		window;			/* finished; prepare it in the process that uses it */
 	int32		sliding_days;	/* of window.length: calendar days of the view's TimeZone (as PostgreSQL's now() - '1 day') */
 	List	   *quals;			/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
@@ -68,7 +65,7 @@ typedef struct CompiledView
 } CompiledView;
 
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
-extern ViewOptions streamext_view_options(Oid relid);
+extern ContinuousViewOptions streamext_view_options(Oid relid);
 
 /* Compiles in the current memory context; needs a transaction. Raises 0A000 (etc.) naming the construct. */
 extern CompiledView *streamext_view_compile(Oid relid);
@@ -76,7 +73,7 @@ extern CompiledView *streamext_view_compile(Oid relid);
  * The same from a query and options at hand (CREATE VIEW before the options are stored). Raises WARNINGs about what was
  * hardly meant; options NULL: the stored ones, and no WARNINGs.
  */
-extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const ViewOptions *options);
+extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options);
 
 /* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
 extern void streamext_view_flatten_groups(Query *query);

@@ -188,7 +188,7 @@ view_ddl_keep_settings(List *own)
  * evaluated: as the owner, with nothing to gain.
  */
 static CompiledView *
-view_ddl_compile(Relation rel, Query *query, const ViewOptions *options)
+view_ddl_compile(Relation rel, Query *query, const ContinuousViewOptions *options)
 {
 	CompiledView *compiled;
 	Oid			userid;
@@ -210,7 +210,7 @@ static void
 view_ddl_check_view(Oid relid)
 {
 	Relation	rel = table_open(relid, NoLock);
-	ViewOptions options = streamext_view_options(relid);
+	ContinuousViewOptions options = streamext_view_options(relid);
 	Query	   *query = copyObject(get_view_query(rel));
 	CompiledView *compiled;
 

@@ -52,7 +52,7 @@ view_option_integer(const DefElem *def)
 }
 
 static void
-view_option(ViewOptions *options, const DefElem *def)
+view_option(ContinuousViewOptions *options, const DefElem *def)
 {
 	const char *prefix = "streamext.";
 	const char *name = def->defname + strlen(prefix);
@@ -82,10 +82,10 @@ view_option(ViewOptions *options, const DefElem *def)
 				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.step and streamext.max_groups.")));
 }
 
-ViewOptions
+ContinuousViewOptions
 streamext_view_options(Oid relid)
 {
-	ViewOptions options = {0};
+	ContinuousViewOptions options = {0};
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 
 	if (!HeapTupleIsValid(tuple))
