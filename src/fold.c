@@ -233,9 +233,9 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->slot = slot;
 	fold->config = config;
 	fold_adopt_state(fold, &streamext_shared->streams[slot->stream]);
-	streamext_window_prepare(&view->window, own);
 
 	scope = fold_enter_owner(fold);
+	streamext_window_prepare(&view->window, own);
 	fold->econtext = CreateStandaloneExprContext();
 	fold->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(config->desc), &TTSOpsVirtual);
 	fold->econtext->ecxt_scantuple = fold->row;

@@ -164,7 +164,7 @@ compile_date_bin(Window *window, FuncExpr *func)
 }
 
 static void
-compile_date_trunc(const CompiledView *view, Window *window, FuncExpr *func)
+compile_date_trunc(Window *window, FuncExpr *func)
 {
 	char	   *unit = TextDatumGetCString(compile_const(linitial(func->args))->constvalue);
 
@@ -172,8 +172,6 @@ compile_date_trunc(const CompiledView *view, Window *window, FuncExpr *func)
 	window->trunc_unit = downcase_identifier(unit, strlen(unit), false, false);
 	if (list_length(func->args) == 3)
 		window->trunc_zone = TextDatumGetCString(compile_const(lthird(func->args))->constvalue);
-	else
-		window->trunc_zone = pstrdup(view->options.timezone);
 }
 
 /* date_bin and date_trunc make a window over the event time with constants; over anything else they are ordinary functions. */
@@ -216,7 +214,7 @@ compile_window(CompileContext *context, Node *node)
 			compile_date_bin(window, func);
 			break;
 		case FUNCTION_DATE_TRUNC:
-			compile_date_trunc(view, window, func);
+			compile_date_trunc(window, func);
 			break;
 		case FUNCTION_TUMBLE:
 			window->kind = WINDOW_TUMBLE;

@@ -364,8 +364,9 @@ explain_interval(int64 usecs)
 }
 
 static char *
-explain_window(const Window *window)
+explain_window(const CompiledView *view)
 {
+	const Window *window = &view->window;
 	StringInfoData buf;
 
 	initStringInfo(&buf);
@@ -383,7 +384,8 @@ explain_window(const Window *window)
 			appendStringInfo(&buf, ", slide %s", explain_interval(window->slide));
 			break;
 		case WINDOW_TRUNC:
-			appendStringInfo(&buf, "tumbling, by calendar %s in %s", window->trunc_unit, window->trunc_zone);
+			appendStringInfo(&buf, "tumbling, by calendar %s in %s", window->trunc_unit,
+							 window->trunc_zone != NULL ? window->trunc_zone : view->options.timezone);
 			break;
 		case WINDOW_SESSION:
 			appendStringInfo(&buf, "session, gap %s", explain_interval(window->size));
@@ -451,7 +453,7 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 		pstrdup(quote_identifier(get_rel_name(view->relid)));
 
 	ExplainPropertyText("Continuous View", name, es);
-	ExplainPropertyText("Window", explain_window(&view->window), es);
+	ExplainPropertyText("Window", explain_window(view), es);
 	ExplainPropertyText("Keys", explain_keys(state), es);
 	ExplainPropertyText("Panes", explain_panes(state, ancestors, es), es);
 	if (es->analyze && state->read != NULL)
