@@ -32,6 +32,7 @@
 #include "chunk.h"
 #include "clock.h"
 #include "fold.h"
+#include "session.h"
 
 /* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
 #define SLIDING_SLACK	(60 * USECS_PER_SEC)
@@ -72,6 +73,8 @@ struct ViewFold
 	GroupEqual	equal;
 	char	   *key;
 	uint32		key_capacity;
+
+	TimestampTz session_end;	/* of a session that keeps the oldest pane; DT_NOBEGIN: none is known */
 
 	/* the batch at hand */
 	Batch	   *batch;
@@ -247,6 +250,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 		fold->aggs[a] = streamext_aggregate_start(&view->aggs[a], &slot->state, own);
 	fold_leave_owner(scope);
 
+	fold->session_end = DT_NOBEGIN;
 	fold->key_capacity = 256;
 	fold->key = palloc(fold->key_capacity);
 	fold->rows = palloc(sizeof(int) * STREAMEXT_BATCH_ROWS);
@@ -395,7 +399,9 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 		if (!fold_is_new(fold, &batch->records[batch->record[row]]))
 			continue;
 		pane = streamext_window_pane(window, batch->event_time[row]);
-		if (!known || pane != known_pane)
+		if (window->kind == WINDOW_SESSION)
+			known_late = streamext_session_is_late(fold->view, &fold->slot->state, batch->event_time[row], batch->watermark);
+		else if (!known || pane != known_pane)
 		{
 			known_late = fold_is_late(fold, pane);
 			known_pane = pane;
@@ -696,6 +702,7 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 {
 	ViewSlot   *slot = fold->slot;
 	CompiledView *view = fold->view;
+	bool		sessions = view->window.kind == WINDOW_SESSION;
 
 	for (int a = 0; a < view->naggs; a++)
 		streamext_aggregate_publish(fold->aggs[a], &fold->inputs[a]);
@@ -703,6 +710,8 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	slot->state.batches++;
 	for (int i = 0; i < fold->nselected; i++)
 	{
+		if (sessions)
+			streamext_session_add(view, fold->groups[i], batch->event_time[fold->rows[i]]);
 		fold->groups[i]->visible = 1;
 		fold->panes[i]->nrows++;
 		fold->panes[i]->changed = slot->state.batches;
@@ -728,7 +737,7 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 
 /* True if no reader can ask for the pane any more. */
 static bool
-fold_is_expired(ViewFold *fold, int64 pane, TimestampTz watermark, TimestampTz now)
+fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, TimestampTz now)
 {
 	const Window *window = &fold->view->window;
 	const ContinuousViewOptions *options = &fold->view->options;
@@ -740,18 +749,21 @@ fold_is_expired(ViewFold *fold, int64 pane, TimestampTz watermark, TimestampTz n
 					last;
 
 		streamext_window_sliding_range(window, now - SLIDING_SLACK, &first, &last);
-		if (pane < first)
+		if (pane->id < first)
 			return true;
 	}
-	if (options->retention == 0 || (window->kind == WINDOW_NONE))
+	if (options->retention == 0 || window->kind == WINDOW_NONE)
 		return false;
-	end = streamext_window_pane_end(window, pane);
+	if (window->kind == WINDOW_SESSION)
+		return fold->slot->state.horizon >= fold->session_end &&
+			streamext_session_is_over(fold->view, fold->slot, pane, &fold->session_end);
+	end = streamext_window_pane_end(window, pane->id);
 	if (window->kind == WINDOW_HOP)
 	{
 		TimestampTz first_start,
 					last_start;
 
-		streamext_window_starts(window, pane, &first_start, &last_start);
+		streamext_window_starts(window, pane->id, &first_start, &last_start);
 		if (first_start <= last_start)
 			end = last_start + window->size;
 	}
@@ -765,7 +777,9 @@ streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 	ViewState  *state = &fold->slot->state;
 	TimestampTz now = streamext_clock_now();
 
-	while (state->npanes > 0 && fold_is_expired(fold, state->panes[0]->id, watermark, now))
+	if (fold->view->window.kind == WINDOW_SESSION)
+		streamext_session_advance(fold->view, fold->slot, watermark);
+	while (state->npanes > 0 && fold_is_expired(fold, state->panes[0], watermark, now))
 	{
 		Pane	   *pane = state->panes[0];
 

@@ -47,6 +47,7 @@ streamext_state_init(ViewState *state, LWLock *lock, uint32 state_size)
 	memset(state, 0, sizeof(ViewState));
 	state->lock = lock;
 	state->state_size = STATE_ALIGN(state_size);
+	state->horizon = DT_NOBEGIN;
 }
 
 /* Where the first pane with an id not below `id` stands, or would. */
@@ -604,6 +605,7 @@ copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash
 
 	copier.copy = copy;
 	copy->state_size = state->state_size;
+	copy->horizon = state->horizon;
 	copy_gather(&copier, state, min_id, max_id, hash);
 	groups = MemoryContextAllocHuge(cxt, Max(copier.max_groups, 1) * sizeof(GroupEntry *));
 	copy_bytes(&copier, &copier.entries);

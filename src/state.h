@@ -15,6 +15,7 @@
 
 #include "streamext.h"
 #include "chunk.h"
+#include "datatype/timestamp.h"
 
 typedef struct GroupEntry
 {
@@ -65,6 +66,7 @@ typedef struct ViewState
 	uint64		batches;		/* published so far */
 	uint64		ngroups;		/* over all panes, visible or not */
 	Size		bytes;			/* chunks owned in all */
+	TimestampTz horizon;		/* session views: readers leave out sessions that end by then (session.h); DT_NOBEGIN: none */
 	Pane	   *recent;			/* what the writer's last look-up gave, or NULL; the writer's alone */
 } ViewState;
 
@@ -191,6 +193,7 @@ typedef struct PaneCopy
 typedef struct StateCopy
 {
 	uint32		state_size;
+	TimestampTz horizon;
 	int			npanes;
 	PaneCopy   *panes;			/* ascending by id, only with nrows > 0 */
 	int			nblocks;		/* blobs */

@@ -36,6 +36,7 @@
 
 #include "chunk.h"
 #include "options.h"
+#include "session.h"
 #include "view_check.h"
 #include "view_compile.h"
 
@@ -226,7 +227,8 @@ compile_window(CompileContext *context, Node *node)
 			window->slide = compile_const_interval(lsecond(func->args), "slide of streamext.hop");
 			break;
 		case FUNCTION_SESSION:
-			streamext_view_refuse("session windows", "They are not supported yet.");
+			window->kind = WINDOW_SESSION;
+			window->size = compile_const_interval(linitial(func->args), "gap of streamext.session");
 			break;
 		case FUNCTION_OTHER:
 			break;
@@ -582,6 +584,11 @@ compile_aggregates(CompileContext *context)
 		spec->offset = (uint32) size;
 		spec->state_size = MAXALIGN(spec->state_size);
 		size += spec->state_size;
+	}
+	if (view->window.kind == WINDOW_SESSION)
+	{
+		view->span_offset = (uint32) size;
+		size += sizeof(SessionSpan);
 	}
 	if (size > STREAMEXT_CHUNK_MAX / 2)
 		ereport(ERROR,

@@ -59,7 +59,8 @@ typedef struct CompiledView
 	int			window_key;		/* index into keys, -1: none */
 	int			naggs;
 	AggSpec    *aggs;			/* distinct ones */
-	uint32		state_size;		/* of all aggregates */
+	uint32		state_size;		/* of all aggregates, and a session's span */
+	uint32		span_offset;	/* WINDOW_SESSION: of the span (session.h) in GroupEntry.data */
 	bool		has_group_by;	/* false: exactly one row */
 	uint64		definition;		/* hash of all that the kept state depends on; never 0 */
 } CompiledView;

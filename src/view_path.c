@@ -105,6 +105,14 @@ path_match(ViewScanPlan *plan, const CompiledView *view, Index rti, Oid opno, Oi
 
 		if (strategy == InvalidStrategy || exprType(value) != TIMESTAMPTZOID)
 			return false;
+		if (view->window.kind == WINDOW_SESSION)
+		{
+			/* A session may go on for ever: its start only tells where panes begin. */
+			if (strategy == BTLessStrategyNumber || strategy == BTLessEqualStrategyNumber)
+				return false;
+			if (strategy == BTEqualStrategyNumber)
+				strategy = BTGreaterEqualStrategyNumber;
+		}
 		plan->strategies = lappend_int(plan->strategies, strategy);
 		plan->bounds = lappend(plan->bounds, value);
 		return true;

@@ -14,6 +14,7 @@
 #include "access/stratnum.h"
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -207,6 +208,13 @@ streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound,
 			*min = Max(*min, bound);
 		if (upper)
 			*max = Min(*max, bound);
+		return;
+	}
+	if (window->kind == WINDOW_SESSION)
+	{
+		/* Rows within the gap before it tell whether a session starts there; where it ends is open. */
+		if (lower && !pg_sub_s64_overflow(bound, window->size, &bound) && bound >= MIN_TIMESTAMP)
+			*min = Max(*min, streamext_window_pane(window, bound));
 		return;
 	}
 	/* A window's rows are no earlier than its start; the first of all windows is said to start later than it does. */

@@ -4,8 +4,8 @@
  *
  * Rows are made in one of two ways. If each group of a pane is a row of its own, straight from the copy. Otherwise groups
  * are gathered over panes and shards into slices, ascending by pane, and each group's slices are combined into windows;
- * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it. What
- * was gathered stays over rescans.
+ * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it; sessions are
+ * chained from slices here (session.h). What was gathered stays over rescans.
  *
  * Panes that are left out make windows incomplete, but only such as the quals drop: they all stay as filters.
  */
@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "session.h"
 #include "view_scan.h"
 
 /* What one group's row in one pane and shard holds. */
@@ -83,6 +84,7 @@ struct RowReader
 	int			next_slice;
 	TimestampTz next_start;
 	bool		starts_ended;
+	TimestampTz horizon;		/* of the copies; sessions only */
 	ScanQueue	queue;
 
 	/* the row at hand */
@@ -421,6 +423,71 @@ hop_next_window(RowReader *rows)
 	return false;
 }
 
+/* ---- sessions ---- */
+
+/* Sessions that end by then are gone, whatever is left of them. */
+static TimestampTz
+session_horizon(const ScanRead *read)
+{
+	TimestampTz horizon = DT_NOEND;
+
+	for (int c = 0; c < read->ncopies; c++)
+		horizon = Min(horizon, read->copies[c]->horizon);
+	return horizon;
+}
+
+/* The group's rows from slice number `from` on that are in one pane, in whatever shards; gives the number behind them. */
+static int
+session_pane(const RowReader *rows, int from, SessionSpan *span)
+{
+	const ScanGroup *group = rows->current;
+	int			to;
+
+	*span = *streamext_session_span(rows->view, group->slices[from].entry);
+	for (to = from + 1; to < group->nslices && group->slices[to].pane == group->slices[from].pane; to++)
+	{
+		const SessionSpan *other = streamext_session_span(rows->view, group->slices[to].entry);
+
+		span->first = Min(span->first, other->first);
+		span->last = Max(span->last, other->last);
+	}
+	return to;
+}
+
+/* The next session of the group that is not gone: its slices are rows->slices and its start is in rows->start. */
+static bool
+session_next_window(RowReader *rows)
+{
+	const ScanGroup *group = rows->current;
+
+	while (rows->next_slice < group->nslices)
+	{
+		int			from = rows->next_slice;
+		SessionSpan session,
+					span;
+		int			to = session_pane(rows, from, &session);
+
+		while (to < group->nslices)
+		{
+			int			next = session_pane(rows, to, &span);
+
+			if (span.first > streamext_session_reach(&rows->view->window, session.last))
+				break;
+			session.last = span.last;
+			to = next;
+		}
+		rows->next_slice = to;
+		if (session.last <= rows->horizon)
+			continue;
+		rows->start = session.first;
+		rows->source = ROW_SLICES;
+		rows->slices = group->slices + from;
+		rows->nslices = to - from;
+		return true;
+	}
+	return false;
+}
+
 /* ---- rows ---- */
 
 /* The next window of the group at hand; false: the group is done. */
@@ -443,6 +510,8 @@ group_next_window(RowReader *rows)
 		rows->source = ROW_QUEUE;
 		return found;
 	}
+	if (window->kind == WINDOW_SESSION)
+		return session_next_window(rows);
 	if (from >= to)
 		return false;
 	if (window->kind != WINDOW_NONE)
@@ -556,7 +625,9 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->max = max;
 	rows->probe = probe;
 	rows->done = (probe != NULL && probe->none) || (rows->scan->by_hash && rows->scan->probe.none);
-	rows->direct = probe == NULL && rows->scan->ncopies <= 1 && !window->sliding && window->kind != WINDOW_HOP;
+	rows->direct = probe == NULL && rows->scan->ncopies <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
+		window->kind != WINDOW_SESSION;
+	rows->horizon = session_horizon(rows->scan);
 }
 
 bool

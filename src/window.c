@@ -376,10 +376,12 @@ window_finish_sliding(Window *window)
 
 		grain = gcd(grain, unit->grain != 0 ? unit->grain : USECS_PER_SEC);
 	}
+	else if (window->kind == WINDOW_SESSION)
+		grain = gcd(grain, window->size);	/* no wider than the gap */
 	window->pane = grain;
 	window->edges = true;
 	window_check_panes(window->length, window->pane,
-					   "A pane is the greatest common divisor of the sliding window's length, its step, and the other window's size, slide and origin.",
+					   "A pane is the greatest common divisor of the sliding window's length, its step, and the other window's size, slide and origin, or gap.",
 					   "Set streamext.step to a larger divisor of the length.");
 }
 
@@ -411,9 +413,9 @@ streamext_window_finish(Window *window)
 			(void) trunc_find_unit(window->trunc_unit);
 			break;
 		case WINDOW_SESSION:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("session windows are not supported yet")));
+			window_check_positive(window->size, "gap of a session");
+			window->origin = 0;
+			window->pane = window->size;
 			break;
 	}
 	if (window->sliding)
@@ -521,7 +523,7 @@ streamext_window_panes(const Window *window, const TimestampTz *t, int64 *panes,
 TimestampTz
 streamext_window_pane_end(const Window *window, int64 pane)
 {
-	if (window->kind == WINDOW_NONE || window->kind == WINDOW_SESSION)
+	if (window->kind == WINDOW_NONE)
 		return PG_INT64_MAX;
 	if (window->pane == 0)
 		return trunc_bucket_end(window_trunc(window), pane);
@@ -632,6 +634,8 @@ streamext_window_is_start(const Window *window, TimestampTz start)
 			return floor_mod_diff(start, window->origin, window->slide) == 0;
 		case WINDOW_TRUNC:
 			return trunc_bucket(window_trunc(window), start) == start;
+		case WINDOW_SESSION:
+			return true;
 		default:
 			return false;
 	}

@@ -7,7 +7,7 @@
  *	WINDOW_TUMBLE, WINDOW_HOP, and sliding views: floor((t - origin) / pane), times two plus one when `edges` splits the
  *					instant at the pane's lower edge (id 2k) from the rest of the pane (id 2k + 1); ids ascend with time
  *	WINDOW_TRUNC	the bucket's start (TimestampTz), calendar units in a time zone (unless sliding)
- *	WINDOW_SESSION	(issue 4)
+ *	WINDOW_SESSION	as TUMBLE, of width gap (sliding: a part of it); which panes are of one session is session.h's business
  */
 #ifndef STREAMEXT_WINDOW_H
 #define STREAMEXT_WINDOW_H
@@ -65,7 +65,7 @@ extern int64 streamext_window_pane(const Window *window, TimestampTz t);
 /* The same for n times. */
 extern void streamext_window_panes(const Window *window, const TimestampTz *t, int64 *panes, int n);
 
-/* The first instant after the pane (for the watermark); PG_INT64_MAX for an unwindowed pane; for a purely sliding view too (no late rows). */
+/* The first instant after the pane (for the watermark); PG_INT64_MAX for an unwindowed pane; for a purely sliding view too (no late rows). Says nothing of sessions. */
 extern TimestampTz streamext_window_pane_end(const Window *window, int64 pane);
 
 /*

@@ -2,6 +2,7 @@
 an ordinary table with the same rows."""
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,16 +42,18 @@ HAVINGS = ["", "", "count(*) > 2", "min(i4) < 5", "max(ts) IS NOT NULL AND sum(f
 
 @dataclass
 class Definition:
-    """`view` over the stream and `query` over the table, with {source} for either; `step` a sliding window's."""
+    """`view` over the stream and `query` over the table, with {source} for either; `oracle` is the query where the view's text
+    does not run over a table: session windows."""
 
     text: str
     options: str = ""
+    oracle: str = ""
 
     def view(self, stream: str) -> str:
         return self.text.format(source=stream, now="now()")
 
     def query(self, table: str, now: datetime) -> str:
-        return self.text.format(source=table, now=f"timestamptz '{now.isoformat()}'")
+        return (self.oracle or self.text).format(source=table, now=f"timestamptz '{now.isoformat()}'")
 
 
 def _aggregate(rng: random.Random, extra: Sequence[str]) -> str:
@@ -86,12 +89,14 @@ GENERAL = [
 
 def _window(rng: random.Random) -> tuple[str, str]:
     """A window's expression ('' none) and its predicate ('' none)."""
-    kind = rng.choice(["none", "tumble", "bin", "trunc", "hop", "hop", "sliding", "sliding tumble", "sliding hop"])
+    kind = rng.choice(["none", "tumble", "bin", "trunc", "hop", "hop", "session", "session",
+                       "sliding", "sliding tumble", "sliding hop", "sliding session"])  # fmt: skip
     windows = {
         "tumble": lambda: f"streamext.tumble('{rng.choice([7, 10, 60])} s', ts)",
         "bin": lambda: f"date_bin('{rng.choice(['90 s', '15 s'])}', ts, timestamptz '2020-01-01 00:00:07+00')",
         "trunc": lambda: f"date_trunc('{rng.choice(['minute', 'hour', 'day', 'week', 'month'])}', ts)",
         "hop": lambda: "streamext.hop('{} s', '{} s', ts)".format(*rng.choice([(60, 10), (25, 10), (5, 20), (30, 30)])),
+        "session": lambda: f"streamext.session('{rng.choice([0.5, 1, 3, 10, 45])} s', ts)",
     }
     predicate = ""
     if "sliding" in kind:
@@ -116,14 +121,28 @@ def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
             call = f"coalesce(({call})::text, 'nothing')" if _has_one_text(call) else call
         outputs.append(f"{call} AS a{i}")
     wheres = [where for where in (rng.choice(WHERES).replace("%%", "%"), predicate) if where]
-    text = f"SELECT {', '.join(outputs)} FROM {{source}}"
+    source, rest, oracle = "{source}", "", ""
     if wheres:
-        text += " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in wheres)
+        source += " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in wheres)
     if groups:
-        text += f" GROUP BY {', '.join(groups)}"
+        rest += f" GROUP BY {', '.join(groups)}"
     if having := rng.choice(HAVINGS):
-        text += f" HAVING {having}"
-    return Definition(text, ", streamext.step = '1 s'" if predicate else "")
+        rest += f" HAVING {having}"
+    if session := re.match(r"streamext\.session\(('.*'), ts\)", window):
+        plain = ", ".join(outputs).replace(window, "session_start")
+        oracle = f"SELECT {plain} FROM {sessions(source, keys, session[1])}{rest}"
+    text = f"SELECT {', '.join(outputs)} FROM {source}{rest}"
+    return Definition(text, ", streamext.step = '1 s'" if predicate else "", oracle)
+
+
+def sessions(source: str, keys: Sequence[str], gap: str) -> str:
+    """Gaps and islands: a FROM item with the rows of `source` (behind FROM) and in session_start the first time of the
+    session that each is of."""
+    by = "".join(f"{key}, " for key in keys)
+    window = f"({f'PARTITION BY {by[:-2]} ' if keys else ''}ORDER BY ts)"
+    opens = f"(SELECT *, (ts - lag(ts) OVER {window} <= interval {gap}) IS NOT TRUE AS opens FROM {source}) AS rows_"
+    numbered = f"(SELECT *, sum(opens::int) OVER {window} AS session_number FROM {opens}) AS numbered"
+    return f"(SELECT *, min(ts) OVER (PARTITION BY {by}session_number) AS session_start FROM {numbered}) AS sessions"
 
 
 def _has_one_text(call: str) -> bool:
