@@ -206,3 +206,15 @@ def test_insert_into_kafka_is_refused(db: Database, kafka: Kafka) -> None:
     with db.connection.cursor() as cursor, pytest.raises(refused, match="insert"):
         with cursor.copy("COPY s FROM STDIN") as copy:
             copy.write("1\n")
+
+
+def test_views_made_one_after_another_begin_where_they_were_made(db: Database) -> None:
+    """Although the worker, told of the first, may look while the second's transaction ends."""
+    local_stream(db, "", "a int")
+    for _ in range(100):
+        for view in ("v", "w"):
+            continuous(db, view, "SELECT count(*) AS n FROM s")
+        db.execute("INSERT INTO s SELECT generate_series(1, 1000)")
+        db.flush("s")
+        assert db.rows("SELECT v.n, w.n FROM v, w") == [(1000, 1000)]
+        db.execute("DROP VIEW v, w")
