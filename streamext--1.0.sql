@@ -107,6 +107,38 @@ COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in 
 COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected';
 COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it';
 
+/* ---- late rows ---- */
+
+-- Not dumped, like the rejected ones.
+CREATE TABLE streamext.late_row (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	stream oid NOT NULL,
+	view oid NOT NULL,
+	topic text NOT NULL,
+	partition integer NOT NULL,
+	position bigint NOT NULL,
+	event_time timestamptz NOT NULL,
+	received_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	payload bytea
+);
+
+CREATE UNIQUE INDEX late_row_record ON streamext.late_row (stream, view, topic, partition, position);
+CREATE INDEX late_row_stream ON streamext.late_row (stream, id);
+
+COMMENT ON TABLE streamext.late_row IS 'rows that came too late for views with streamext.keep_late; read them in streamext.late_rows';
+
+CREATE VIEW streamext.late_rows WITH (security_barrier) AS
+SELECT l.id, l.stream::pg_catalog.regclass AS stream, l.view::pg_catalog.regclass AS view,
+       l.topic, l.partition, l.position, l.event_time, l.received_at, l.payload
+FROM streamext.late_row AS l
+WHERE pg_catalog.has_table_privilege(l.stream, 'SELECT');
+
+COMMENT ON VIEW streamext.late_rows IS 'late rows of the streams that the user may read, for views with streamext.keep_late';
+COMMENT ON COLUMN streamext.late_rows.view IS 'the continuous view that has not counted the row';
+COMMENT ON COLUMN streamext.late_rows.position IS 'Kafka offset; position in the journal for other connectors';
+COMMENT ON COLUMN streamext.late_rows.received_at IS 'when it was found late';
+COMMENT ON COLUMN streamext.late_rows.payload IS 'the record as received; at most 1 MB of it';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -191,7 +223,8 @@ COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which t
 COMMENT ON VIEW streamext.workers IS 'a row for each stream and shard; pid is NULL while no process runs';
 COMMENT ON COLUMN streamext.workers.restarts IS 'starts after the first';
 
-GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters TO PUBLIC;
+GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters,
+	streamext.late_rows TO PUBLIC;
 
 /* ---- control ---- */
 

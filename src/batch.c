@@ -39,7 +39,7 @@ void
 streamext_batch_reset(Batch *batch)
 {
 	batch->nrecords = batch->nrows = 0;
-	batch->rejected = NIL;
+	batch->rejected = batch->late = NIL;
 	MemoryContextReset(batch->cxt);
 }
 
@@ -54,5 +54,18 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 	rejected->sqlstate = sqlstate;
 	rejected->reason = pstrdup(reason);
 	batch->rejected = lappend(batch->rejected, rejected);
+	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_batch_keep_late(Batch *batch, Oid view, int row)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
+	LateRecord	 *late = palloc(sizeof(LateRecord));
+
+	late->view = view;
+	late->record = batch->record[row];
+	late->event_time = batch->event_time[row];
+	batch->late = lappend(batch->late, late);
 	MemoryContextSwitchTo(old);
 }

@@ -18,6 +18,14 @@ typedef struct RejectedRecord
 	char	   *reason;			/* in the batch's context */
 } RejectedRecord;
 
+/* A record that came too late for a view that keeps such (streamext.keep_late). */
+typedef struct LateRecord
+{
+	Oid			view;
+	int			record;			/* into Batch.records */
+	TimestampTz event_time;
+} LateRecord;
+
 typedef struct Batch
 {
 	MemoryContext cxt;			/* values, reasons; reset for each batch */
@@ -35,6 +43,7 @@ typedef struct Batch
 	TimestampTz *event_time;	/* [row], finite */
 
 	List	   *rejected;		/* of RejectedRecord *, in cxt */
+	List	   *late;			/* of LateRecord *, in cxt */
 
 	/* set by the worker */
 	int			npartitions;
@@ -46,5 +55,6 @@ extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector,
 /* Empties it: nrecords = nrows = 0, memory reset. */
 extern void streamext_batch_reset(Batch *batch);
 extern void streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason);
+extern void streamext_batch_keep_late(Batch *batch, Oid view, int row);
 
 #endif							/* STREAMEXT_BATCH_H */

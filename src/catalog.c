@@ -549,6 +549,7 @@ catalog_view_options(List *stored)
 		DefElem    *def = lfirst_node(DefElem, cell);
 
 		if (strcmp(def->defname, "streamext.retention") == 0 || strcmp(def->defname, "streamext.lateness") == 0 ||
+			strcmp(def->defname, "streamext.keep_late") == 0 ||
 			strcmp(def->defname, "streamext.step") == 0 || strcmp(def->defname, "streamext.max_groups") == 0)
 			items[n++] = CStringGetTextDatum(psprintf("%s=%s", def->defname, defGetString(def)));
 	}

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * dead_letter.c
- *		Rejected records into the table streamext.dead_letter.
+ *		Rejected records into the table streamext.dead_letter, late ones into streamext.late_row.
  *
- * One INSERT over unnested arrays for up to DEAD_LETTER_ROWS records or about DEAD_LETTER_BYTES of payload, so that a source that
- * sends nothing but rubbish costs no statement a record. Payloads are cut at DEAD_LETTER_PAYLOAD bytes.
+ * Both tables are written in one way and differ in few columns. One INSERT over unnested arrays for up to
+ * DEAD_LETTER_ROWS records or about DEAD_LETTER_BYTES of payload, so that a source that sends nothing but rubbish costs no
+ * statement a record. Payloads are cut at DEAD_LETTER_PAYLOAD bytes.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "dead_letter.h"
 
@@ -26,58 +28,93 @@
 #define DEAD_LETTER_BYTES (8 * 1024 * 1024)
 #define DEAD_LETTER_PAYLOAD (1024 * 1024)
 
+/* $1 is the stream, the others are arrays by these. */
 enum
 {
 	LETTER_VIEW,
 	LETTER_TOPIC,
 	LETTER_PARTITION,
 	LETTER_POSITION,
-	LETTER_SQLSTATE,
-	LETTER_REASON,
 	LETTER_PAYLOAD,
+	LETTER_COMMON,				/* columns of both tables */
+	LETTER_EVENT_TIME = LETTER_COMMON, /* late_row */
+	LATE_COLUMNS,
+	LETTER_SQLSTATE = LETTER_COMMON, /* dead_letter */
+	LETTER_REASON,
 	LETTER_COLUMNS
 };
 
-static const Oid letter_types[LETTER_COLUMNS] = { OIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BYTEAOID };
+typedef struct LetterTable
+{
+	const char *name;
+	const char *insert_sql;
+	const char *prune_sql;
+	Oid			types[LETTER_COLUMNS];
+	int			ncolumns;
+	const int  *limit;			/* rows kept for each stream */
 
-static const char letter_insert_sql[] =
-	"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, sqlstate, reason, payload) "
-	"SELECT $1, u.v, u.t, u.p, u.o, u.s, u.r, u.b "
-	"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
-	"pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8)) AS u(v, t, p, o, s, r, b) "
-	"ON CONFLICT DO NOTHING";
+	SPIPlanPtr	insert_plan;
+	SPIPlanPtr	prune_plan;
+	int64		unpruned;		/* inserted since the last pruning; at first nothing is known */
+} LetterTable;
 
-static const char letter_prune_sql[] =
-	"DELETE FROM streamext.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) "
-	"(SELECT d.id FROM streamext.dead_letter AS d WHERE d.stream OPERATOR(pg_catalog.=) $1 ORDER BY d.id DESC LIMIT 1 OFFSET $2)";
+#define LETTER_PRUNE_SQL(table) \
+	"DELETE FROM streamext." table " WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) " \
+	"(SELECT d.id FROM streamext." table " AS d WHERE d.stream OPERATOR(pg_catalog.=) $1 ORDER BY d.id DESC LIMIT 1 OFFSET $2)"
 
-static SPIPlanPtr letter_insert_plan = NULL;
-static SPIPlanPtr letter_prune_plan = NULL;
-static int64	  letter_unpruned = PG_INT64_MAX; /* inserted since the last pruning; at first nothing is known */
+static LetterTable letter_dead = {
+	.name = "streamext.dead_letter",
+	.insert_sql =
+		"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, payload, sqlstate, reason) "
+		"SELECT $1, u.v, u.t, u.p, u.o, u.b, u.s, u.r "
+		"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
+		"pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8)) AS u(v, t, p, o, b, s, r) "
+		"ON CONFLICT DO NOTHING",
+	.prune_sql = LETTER_PRUNE_SQL("dead_letter"),
+	.types = { OIDOID, TEXTOID, INT4OID, INT8OID, BYTEAOID, TEXTOID, TEXTOID },
+	.ncolumns = LETTER_COLUMNS,
+	.limit = &streamext_dead_letter_limit,
+	.unpruned = PG_INT64_MAX
+};
+
+static LetterTable letter_late = {
+	.name = "streamext.late_row",
+	.insert_sql =
+		"INSERT INTO streamext.late_row (stream, view, topic, partition, position, payload, event_time) "
+		"SELECT $1, u.v, u.t, u.p, u.o, u.b, u.e "
+		"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
+		"pg_catalog.unnest($6), pg_catalog.unnest($7)) AS u(v, t, p, o, b, e) "
+		"ON CONFLICT DO NOTHING",
+	.prune_sql = LETTER_PRUNE_SQL("late_row"),
+	.types = { OIDOID, TEXTOID, INT4OID, INT8OID, BYTEAOID, TIMESTAMPTZOID },
+	.ncolumns = LATE_COLUMNS,
+	.limit = &streamext_late_row_limit,
+	.unpruned = PG_INT64_MAX
+};
 
 static SPIPlanPtr
-letter_prepare(const char *sql, int nargs, Oid *types)
+letter_prepare(const LetterTable *table, const char *sql, int nargs, Oid *types)
 {
 	SPIPlanPtr plan = SPI_prepare(sql, nargs, types);
 
 	if (plan == NULL)
-		elog(ERROR, "could not prepare a statement on streamext.dead_letter: %s", SPI_result_code_string(SPI_result));
+		elog(ERROR, "could not prepare a statement on %s: %s", table->name, SPI_result_code_string(SPI_result));
 	SPI_keepplan(plan);
 	return plan;
 }
 
 static void
-letter_prepare_plans(void)
+letter_prepare_plans(LetterTable *table)
 {
 	Oid types[1 + LETTER_COLUMNS] = { OIDOID };
 	Oid prune_types[2] = { OIDOID, INT8OID };
 
-	for (int i = 0; i < LETTER_COLUMNS; i++)
-		types[i + 1] = get_array_type(letter_types[i]);
-	if (letter_insert_plan == NULL)
-		letter_insert_plan = letter_prepare(letter_insert_sql, 1 + LETTER_COLUMNS, types);
-	if (letter_prune_plan == NULL)
-		letter_prune_plan = letter_prepare(letter_prune_sql, 2, prune_types);
+	for (int i = 0; i < table->ncolumns; i++)
+		types[i + 1] = get_array_type(table->types[i]);
+	if (table->insert_plan == NULL)
+		table->insert_plan = letter_prepare(table, table->insert_sql, 1 + table->ncolumns, types);
+	if (table->prune_plan == NULL)
+		table->prune_plan = letter_prepare(table, table->prune_sql, 2, prune_types);
 }
 
 /* Text from outside, in whatever encoding: bytes that the database's encoding does not know become question marks. */
@@ -158,9 +195,28 @@ letter_array(Datum *values, bool *nulls, int n, Oid type)
 	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
 }
 
-/* Inserts the rejects from *cell on, as many as one statement shall carry; the next one's number. */
+/* The columns that only one of the tables has, and the view; gives the record. */
+static const StreamRecord *
+letter_fill(const LetterTable *table, const Batch *batch, const void *item, Datum **values, int n)
+{
+	const RejectedRecord *rejected = item;
+	const LateRecord *late = item;
+
+	if (table == &letter_late)
+	{
+		values[LETTER_VIEW][n] = ObjectIdGetDatum(late->view);
+		values[LETTER_EVENT_TIME][n] = TimestampTzGetDatum(late->event_time);
+		return &batch->records[late->record];
+	}
+	values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
+	values[LETTER_SQLSTATE][n] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
+	values[LETTER_REASON][n] = letter_text(rejected->reason);
+	return &batch->records[rejected->record];
+}
+
+/* Inserts items from number `from` on, as many as one statement shall carry; the next one's number. */
 static int
-letter_insert_some(Batch *batch, Decoder *decoder, int from)
+letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *items, int from)
 {
 	Datum *values[LETTER_COLUMNS];
 	bool  *nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
@@ -170,72 +226,81 @@ letter_insert_some(Batch *batch, Decoder *decoder, int from)
 	int	   n = 0;
 	int	   rc;
 
-	for (int i = 0; i < LETTER_COLUMNS; i++)
+	for (int i = 0; i < table->ncolumns; i++)
 		values[i] = palloc(sizeof(Datum) * DEAD_LETTER_ROWS);
-	for (; from < list_length(batch->rejected) && n < DEAD_LETTER_ROWS && bytes < DEAD_LETTER_BYTES; from++, n++)
+	for (; from < list_length(items) && n < DEAD_LETTER_ROWS && bytes < DEAD_LETTER_BYTES; from++, n++)
 	{
-		RejectedRecord	   *rejected = list_nth(batch->rejected, from);
-		const StreamRecord *record = &batch->records[rejected->record];
+		const StreamRecord *record = letter_fill(table, batch, list_nth(items, from), values, n);
 
-		values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
 		values[LETTER_TOPIC][n] = letter_text(record->topic);
 		values[LETTER_PARTITION][n] = Int32GetDatum(record->partition);
 		values[LETTER_POSITION][n] = Int64GetDatum(record->position);
-		values[LETTER_SQLSTATE][n] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
-		values[LETTER_REASON][n] = letter_text(rejected->reason);
 		payload_nulls[n] = record->payload == NULL;
 		values[LETTER_PAYLOAD][n] = payload_nulls[n] ? (Datum) 0 : letter_payload(batch, decoder, record, &bytes);
 	}
 	args[0] = ObjectIdGetDatum(batch->config->relid);
-	for (int i = 0; i < LETTER_COLUMNS; i++)
-		args[i + 1] = letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, letter_types[i]);
-	rc = SPI_execute_plan(letter_insert_plan, args, NULL, false, 0);
+	for (int i = 0; i < table->ncolumns; i++)
+		args[i + 1] = letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, table->types[i]);
+	rc = SPI_execute_plan(table->insert_plan, args, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
-		elog(ERROR, "could not insert into streamext.dead_letter: %s", SPI_result_code_string(rc));
-	if (letter_unpruned < PG_INT64_MAX - n)
-		letter_unpruned += n;
+		elog(ERROR, "could not insert into %s: %s", table->name, SPI_result_code_string(rc));
+	if (table->unpruned < PG_INT64_MAX - n)
+		table->unpruned += n;
 	return from;
 }
 
 /* Not after each batch: a tenth more than the limit may stand there for a while. */
 static void
-letter_prune(Oid stream)
+letter_prune(LetterTable *table, Oid stream)
 {
 	Datum args[2];
 	int	  rc;
 
-	if (letter_unpruned <= streamext_dead_letter_limit / 10)
+	if (table->unpruned <= *table->limit / 10)
 		return;
 	args[0] = ObjectIdGetDatum(stream);
-	args[1] = Int64GetDatum(streamext_dead_letter_limit);
-	rc = SPI_execute_plan(letter_prune_plan, args, NULL, false, 0);
+	args[1] = Int64GetDatum(*table->limit);
+	rc = SPI_execute_plan(table->prune_plan, args, NULL, false, 0);
 	if (rc != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from streamext.dead_letter: %s", SPI_result_code_string(rc));
-	letter_unpruned = 0;
+		elog(ERROR, "could not delete from %s: %s", table->name, SPI_result_code_string(rc));
+	table->unpruned = 0;
 }
 
-void
-streamext_dead_letters_write(Batch *batch, Decoder *decoder)
+static void
+letter_write(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
 {
 	MemoryContext cxt;
 	MemoryContext old;
 	int			  next;
 
-	if (batch->rejected == NIL || batch->config->on_error == ON_ERROR_SKIP || streamext_dead_letter_limit == 0)
+	if (items == NIL || *table->limit == 0)
 		return;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	letter_prepare_plans();
+	letter_prepare_plans(table);
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext dead letters", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);
 	/* those that the pruning would take at once are not written at all */
-	next = Max(0, list_length(batch->rejected) - streamext_dead_letter_limit);
-	while (next < list_length(batch->rejected))
+	next = Max(0, list_length(items) - *table->limit);
+	while (next < list_length(items))
 	{
-		next = letter_insert_some(batch, decoder, next);
+		next = letter_insert_some(table, batch, decoder, items, next);
 		MemoryContextReset(cxt);
 	}
 	MemoryContextSwitchTo(old);
-	letter_prune(batch->config->relid);
+	letter_prune(table, batch->config->relid);
 	SPI_finish();
+}
+
+void
+streamext_dead_letters_write(Batch *batch, Decoder *decoder)
+{
+	if (batch->config->on_error != ON_ERROR_SKIP)
+		letter_write(&letter_dead, batch, decoder, batch->rejected);
+}
+
+void
+streamext_late_rows_write(Batch *batch, Decoder *decoder)
+{
+	letter_write(&letter_late, batch, decoder, batch->late);
 }

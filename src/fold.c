@@ -410,6 +410,8 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 		if (known_late)
 		{
 			fold->late++;
+			if (fold->view->options.keep_late)
+				streamext_batch_keep_late(batch, fold->view->relid, row);
 			continue;
 		}
 		fold->pane_ids[row] = pane;
@@ -622,12 +624,15 @@ fold_aggregate(ViewFold *fold)
 
 /* ---------------------------------------------------------------- prepare and publish */
 
-/* A batch may be offered again; what it rejected for this view the first time is decided anew. */
+/* A batch may be offered again; what it rejected for this view the first time, or kept as late, is decided anew. */
 static void
 fold_withdraw_rejects(ViewFold *fold)
 {
 	ListCell   *lc;
 
+	foreach(lc, fold->batch->late)
+		if (((LateRecord *) lfirst(lc))->view == fold->view->relid)
+			fold->batch->late = foreach_delete_current(fold->batch->late, lc);
 	foreach(lc, fold->batch->rejected)
 	{
 		RejectedRecord *r = lfirst(lc);

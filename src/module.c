@@ -28,6 +28,7 @@ int	 streamext_memory_limit_mb = 256;
 int	 streamext_max_streams = 64;
 int	 streamext_max_views = 256;
 int	 streamext_dead_letter_limit = 10000;
+int	 streamext_late_row_limit = 10000;
 bool streamext_preloaded = false;
 
 void _PG_init(void);
@@ -48,6 +49,9 @@ module_define_settings(void)
 	DefineCustomIntVariable("streamext.dead_letter_limit", "Rejected records kept for each stream.",
 							"Zero counts rejected records and keeps none.", &streamext_dead_letter_limit, 10000, 0,
 							INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
+							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
+							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("streamext");
 }
 

@@ -19,6 +19,7 @@ typedef struct ContinuousViewOptions
 	bool		continuous;
 	int64		retention;		/* 0: for ever */
 	int64		lateness;
+	bool		keep_late;		/* late rows go to streamext.late_rows */
 	int64		step;			/* 0: default */
 	int64		max_groups;		/* 0: no limit */
 	char	   *timezone;		/* of CREATE VIEW */

@@ -67,7 +67,7 @@ view_ddl_find_option(List *options, const char *name)
 static void
 view_ddl_check_name(const char *name)
 {
-	static const char *const names[] = {"continuous", "retention", "lateness", "step", "max_groups", "timezone", "datestyle",
+	static const char *const names[] = {"continuous", "retention", "lateness", "keep_late", "step", "max_groups", "timezone", "datestyle",
 	"intervalstyle"};
 
 	for (int i = 0; i < lengthof(names); i++)
@@ -76,7 +76,7 @@ view_ddl_check_name(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized view option \"%s\"", name),
-			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.step and streamext.max_groups.")));
+			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step and streamext.max_groups.")));
 }
 
 /*
@@ -106,7 +106,7 @@ view_ddl_take_own_options(List **options, bool with_values)
 					 errmsg("view option \"%s\" is given more than once", name)));
 		if (!with_values)
 			value = pstrdup("");
-		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0)
+		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0 || strcmp(name, VIEW_DDL_PREFIX "keep_late") == 0)
 			value = pstrdup(defGetBoolean(def) ? "true" : "false");
 		else
 			value = pstrdup(defGetString(def));
@@ -327,7 +327,7 @@ view_ddl_names_own_option(const AlterTableStmt *stmt)
 static void
 view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 {
-	static const char *const free_options[] = {"retention", "lateness", "max_groups"};
+	static const char *const free_options[] = {"retention", "lateness", "keep_late", "max_groups"};
 
 	for (int i = 0; i < lengthof(free_options); i++)
 		if (strcmp(name + strlen(VIEW_DDL_PREFIX), free_options[i]) == 0)
@@ -348,7 +348,7 @@ view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("view option \"%s\" cannot be changed by ALTER", name),
-			 errhint("Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness and streamext.max_groups.")));
+			 errhint("Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late and streamext.max_groups.")));
 }
 
 /* The stored options after one SET or RESET. */

@@ -65,6 +65,8 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->retention = view_option_interval(def, false);
 	else if (strcmp(name, "lateness") == 0)
 		options->lateness = view_option_interval(def, true);
+	else if (strcmp(name, "keep_late") == 0)
+		options->keep_late = defGetBoolean((DefElem *) def);
 	else if (strcmp(name, "step") == 0)
 		options->step = view_option_interval(def, false);
 	else if (strcmp(name, "max_groups") == 0)
@@ -79,7 +81,7 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized view option \"%s\"", def->defname),
-				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.step and streamext.max_groups.")));
+				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step and streamext.max_groups.")));
 }
 
 ContinuousViewOptions

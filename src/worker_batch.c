@@ -306,6 +306,7 @@ batch_write_dead_letters(Worker *w)
 			batch->rejected = foreach_delete_current (batch->rejected, lc);
 	}
 	streamext_dead_letters_write(batch, w->decoder);
+	streamext_late_rows_write(batch, w->decoder);
 }
 
 /* on_error 'stop': the batch counts, and nothing after it until resume(). */
@@ -406,7 +407,7 @@ streamext_worker_fold(Worker *w)
 		return false;
 	}
 	batch_write_dead_letters(w);
-	letters = w->batch->rejected != NIL;
+	letters = w->batch->rejected != NIL || w->batch->late != NIL;
 	batch_publish(w, now);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -174,7 +174,7 @@ REFUSED = [
     ("SELECT streamext.hop('1 min', '10 s', other) AS w, count(*) FROM s GROUP BY w", "event time"),
     ("SELECT streamext.tumble('1 min', ts + interval '1 s') AS w, count(*) FROM s GROUP BY w", "event time"),
     ("SELECT streamext.tumble(i * interval '1 s', ts) AS w, count(*) FROM s GROUP BY w", "constant"),
-    ("SELECT streamext.session('1 min', ts) AS w, count(*) FROM s GROUP BY w", "session"),
+    ("SELECT streamext.session('1 min', other) AS w, count(*) FROM s GROUP BY w", "event time"),
     ("SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts > now() - interval '2 min'", "sliding"),
     ("SELECT k::tsvector AS x, count(*) FROM s GROUP BY x", "tsvector"),
     ("SELECT s.tableoid, count(*) FROM s GROUP BY s.tableoid", "system column"),
@@ -230,7 +230,7 @@ def test_view_ddl_refused(ddl: Database, statement: str, sqlstate: str | None, n
 
 def test_the_hint_lists_view_options(ddl: Database) -> None:
     _, _, hint = error_from(ddl, "CREATE VIEW x WITH (streamext.continuous, streamext.x = 1) AS SELECT count(*) FROM s")
-    assert all(name in hint for name in ("continuous", "retention", "lateness", "step", "max_groups"))
+    assert all(name in hint for name in ("continuous", "retention", "lateness", "keep_late", "step", "max_groups"))
 
 
 def test_grouping_by_the_raw_time_by_accident(db: Database) -> None:
@@ -351,6 +351,30 @@ def test_the_time_zone_of_create_view_stays(db: Database) -> None:
     db.flush("s")
     db.execute("SET timezone = 'UTC'")
     assert db.rows("SELECT day::text, at::text, hour, n FROM v") == [("2024-05-01 18:30:00+00", "2024-05-01 19:30:00+00", "01:30", 1)]
+
+
+@pytest.mark.parametrize("zone", ["CET", "EET", "MET", "WET"])
+def test_a_time_zone_is_not_the_abbreviation_of_its_name(db: Database, zone: str) -> None:
+    """These zones have daylight saving time, the abbreviations of the same name are fixed offsets."""
+    db.execute(f"SET timezone = '{zone}'")
+    local_stream(db, "event_time 'ts', watermark_delay '1000 days', max_ahead '1000 days'", "ts timestamptz")
+    query = "SELECT date_trunc('{}', ts) AS day, count(*) AS n FROM {} GROUP BY 1"
+    for unit in ("day", "hour"):
+        continuous(db, unit, query.format(unit, "s"))
+    db.execute("""CREATE TABLE o AS SELECT ts FROM generate_series(timestamptz '2024-03-29', '2024-04-02', '7 min') ts
+        UNION ALL SELECT ts FROM generate_series(timestamptz '2024-10-25', '2024-10-29', '7 min') ts""")
+    db.execute("INSERT INTO s SELECT * FROM o")
+    db.flush("s")
+    for unit in ("day", "hour"):
+        db.execute(f"CREATE TABLE o_{unit} AS {query.format(unit, 'o')}")
+    for reader in (zone, "UTC", "America/New_York"):
+        db.execute(f"SET timezone = '{reader}'")
+        for unit in ("day", "hour"):
+            db.assert_same(f"TABLE {unit}", f"TABLE o_{unit}")
+            day = f"(SELECT max(day) - interval '1 day' FROM o_{unit})"
+            db.assert_same(f"SELECT * FROM {unit} WHERE day = {day}", f"SELECT * FROM o_{unit} WHERE day = {day}")
+        (line,) = [line for (line,) in db.rows("EXPLAIN SELECT * FROM day") if "Window" in line]
+        assert line.endswith(f"by calendar day in {zone}")
 
 
 def test_max_groups_is_a_limit(db: Database) -> None:

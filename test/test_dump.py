@@ -38,7 +38,7 @@ def set_up(db: Database, kafka: Kafka, topic: str) -> None:
     local_stream(db, "event_time 'at', buffer_size '10', max_ahead '2 days'", "a int, at timestamptz NOT NULL DEFAULT now()", "l")
     continuous(db, '"odd.Name"', """SELECT a AS "A b", streamext.tumble('1 day', at) AS w, count(*) AS n FROM l
         WHERE at > now() - interval '30 days' GROUP BY a, w ORDER BY 1 LIMIT 10""",
-        ", streamext.lateness = '5 min', streamext.step = '15 min', security_barrier")  # fmt: skip
+        ", streamext.lateness = '5 min', streamext.keep_late, streamext.step = '15 min', security_barrier")  # fmt: skip
     db.execute("ALTER VIEW tumbling SET (streamext.retention = '10 days')")
     db.execute('CREATE VIEW above AS SELECT device, sum(n) AS n FROM tumbling GROUP BY device')
     db.execute("COMMENT ON VIEW total IS 'all of it'")
