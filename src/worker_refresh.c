@@ -410,10 +410,12 @@ static bool
 refresh_start_views(Worker *w)
 {
 	List	 *slots = refresh_list_slots(w);
-	List	 *oids = refresh_list_views(w->identity.relid);
+	List	 *oids;
 	bool	  complete = true;
 	ListCell *lc;
 
+	InvalidateCatalogSnapshot(); /* one from before would not show the newest of these slots' views */
+	oids = refresh_list_views(w->identity.relid);
 	refresh_drop_views(w, slots, oids);
 	foreach (lc, oids)
 	{

@@ -10,6 +10,7 @@
 
 #include <librdkafka/rdkafka.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -93,7 +94,9 @@ public:
 
 		while (done < wanted)
 		{
-			ssize_t n = rd_kafka_consume_batch_queue(queue, 1000, messages.data(), messages.size());
+			/* It waits for the batch to be full: never for more than there is. */
+			size_t	most = std::min(messages.size(), static_cast<size_t>(wanted - done));
+			ssize_t n = rd_kafka_consume_batch_queue(queue, 1000, messages.data(), most);
 
 			if (n < 0)
 				die("consume");
