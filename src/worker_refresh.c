@@ -410,10 +410,13 @@ static bool
 refresh_start_views(Worker *w)
 {
 	List	 *slots = refresh_list_slots(w);
-	List	 *oids = refresh_list_views(w->identity.relid);
+	List	 *oids;
 	bool	  complete = true;
 	ListCell *lc;
 
+	/* Slots are settled before the transaction's invalidations go out: a snapshot from before may not have their views. */
+	InvalidateCatalogSnapshot();
+	oids = refresh_list_views(w->identity.relid);
 	refresh_drop_views(w, slots, oids);
 	foreach (lc, oids)
 	{
