@@ -131,8 +131,8 @@ def test_retention_shows_a_session_whole_or_not_at_all(keyed: Database) -> None:
     continuous(keyed, "everything", SESSIONS, ", streamext.lateness = '1 d'")
     # "long" goes on over many panes and past the end of "short", whose panes it shares
     insert(keyed, *(("long", at) for at in range(0, 100, 9)), ("short", 5), ("short", 12))
-    assert found(keyed) == [("long", 0, 12), ("short", 5, 2)]
-    # 99 + 2 gaps + retention is not reached: short is gone, long stays with all of its panes
+    assert ("long", 0, 12) in found(keyed)
+    # 12 + 2 gaps + retention is reached, 99 + 2 gaps + retention is not: short goes, long stays with all of its panes
     insert(keyed, ("next", 138))
     wait_for(lambda: keyed.value("SELECT NOT EXISTS (SELECT FROM v WHERE k = 'short')"))
     assert found(keyed) == [("long", 0, 12), ("next", 138, 1)]
