@@ -33,6 +33,9 @@ extern void streamext_view_check_from(const RangeTblEntry *rte);
  * depends on when, by whom or against which tables it is evaluated.
  */
 extern void streamext_view_check_below(Node *node, const char *place);
+/* The same for one function; may_read_tables: a function of the user's that is only STABLE passes. */
+extern void streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
+extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);
 /* Whole-row and system column references. */
 extern void streamext_view_check_var(const Var *var, const char *place);
 

@@ -39,6 +39,7 @@
 #include "session.h"
 #include "view_check.h"
 #include "view_compile.h"
+#include "view_join.h"
 
 /* Sliding over whole days: the start moves by daylight saving time, always in steps of this. */
 #define COMPILE_DST_STEP	(30 * INT64CONST(60000000))
@@ -83,20 +84,23 @@ streamext_view_flatten_groups(Query *query)
 #endif
 }
 
-/* The range table number of the only FROM item; raises unless it is a stream. */
-static Index
-compile_from(Query *query)
+/* Finds the stream in FROM: the only item there, or the one stream that is joined with other things. */
+static void
+compile_from(CompiledView *view)
 {
-	List	   *from = query->jointree->fromlist;
-	Index		varno;
+	Query	   *query = view->query;
 
-	if (from == NIL)
+	if (query->jointree->fromlist == NIL)
 		streamext_view_refuse("queries without a stream in FROM", NULL);
-	if (list_length(from) > 1 || !IsA(linitial(from), RangeTblRef))
-		streamext_view_refuse("joins", "Join with other tables in a query over the continuous view.");
-	varno = linitial_node(RangeTblRef, from)->rtindex;
-	streamext_view_check_from(rt_fetch(varno, query->rtable));
-	return varno;
+	view->has_joins = streamext_join_is_join(query);
+	if (view->has_joins)
+		view->stream_varno = streamext_join_check(query);
+	else
+	{
+		view->stream_varno = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+		streamext_view_check_from(rt_fetch(view->stream_varno, query->rtable));
+	}
+	view->stream_relid = rt_fetch(view->stream_varno, query->rtable)->relid;
 }
 
 /* ---- time ---- */
@@ -548,7 +552,7 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 	}
 	if (IsA(node, GroupingFunc) && ((GroupingFunc *) node)->agglevelsup == context->sublevels)
 		streamext_view_refuse("GROUPING()", NULL);
-	if (IsA(node, Var) && ((Var *) node)->varlevelsup == context->sublevels && ((Var *) node)->varno == context->view->stream_varno)
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == context->sublevels)
 		streamext_view_check_var((Var *) node, "the output");
 	if (IsA(node, Query))
 	{
@@ -639,6 +643,12 @@ compile_definition(const CompileContext *context)
 	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n",
 					 w->sliding, w->edges, w->length, w->lower_inclusive, w->has_upper, w->upper_inclusive);
 	compile_append_node(&buf, view->quals);
+	if (view->has_joins)
+	{
+		List	   *from = streamext_join_definition(view->query);
+
+		compile_append_node(&buf, from);
+	}
 	for (int k = 0; k < view->nkeys; k++)
 		compile_append_node(&buf, view->keys[k].expr);
 	compile_append_node(&buf, context->aggrefs);
@@ -676,8 +686,7 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 	streamext_view_flatten_groups(view->query);
 
 	streamext_view_check_shape(view->query);
-	view->stream_varno = compile_from(view->query);
-	view->stream_relid = rt_fetch(view->stream_varno, view->query->rtable)->relid;
+	compile_from(view);
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
@@ -716,18 +725,7 @@ streamext_view_stream(Oid relid)
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-	{
-		Query	   *query = get_view_query(rel);
-		List	   *from = query->jointree != NULL ? query->jointree->fromlist : NIL;
-
-		if (list_length(from) == 1 && IsA(linitial(from), RangeTblRef))
-		{
-			RangeTblEntry *rte = rt_fetch(linitial_node(RangeTblRef, from)->rtindex, query->rtable);
-
-			if (rte->rtekind == RTE_RELATION && streamext_stream_kind(rte->relid) != CONNECTOR_NONE)
-				result = rte->relid;
-		}
-	}
+		result = streamext_join_stream_of(get_view_query(rel));
 	relation_close(rel, NoLock);
 	return result;
 }

@@ -29,7 +29,7 @@ typedef struct ContinuousViewOptions
 
 typedef struct KeySpec
 {
-	Expr	   *expr;			/* over the stream's columns (varno = stream_varno) */
+	Expr	   *expr;			/* over the stream's columns (varno = stream_varno); has_joins: over all of FROM */
 	bool		is_window;		/* the window's start; not part of the stored key */
 	Oid			type;
 	int32		typmod;
@@ -50,6 +50,7 @@ typedef struct CompiledView
 	Oid			owner;
 	Oid			stream_relid;
 	Index		stream_varno;	/* in query */
+	bool		has_joins;		/* more than the stream in FROM: expressions are over the joined row (join.h) */
 	Query	   *query;			/* a copy of the user's own */
 	ContinuousViewOptions options;
 	Window		window;			/* finished; prepare it in the process that uses it */

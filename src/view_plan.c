@@ -33,6 +33,7 @@
 
 #include "hooks.h"
 #include "view_compile.h"
+#include "view_join.h"
 #include "view_scan.h"
 
 typedef struct PlanContext
@@ -310,6 +311,27 @@ plan_make_entry(const CompiledView *view)
 	return rte;
 }
 
+/* Entries that FROM leaves behind: relations stay for their permissions, also those within subqueries; the rest goes. */
+static void
+plan_retire_entries(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		RangeTblEntry *none;
+
+		rte->lateral = false;
+		if (rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY)
+			continue;
+		none = makeNode(RangeTblEntry);
+		none->rtekind = RTE_RESULT;
+		none->eref = makeAlias("*RESULT*", NIL);
+		lfirst(lc) = none;
+	}
+}
+
 /* Makes the rule's query, in place, read the view's state. */
 static void
 plan_substitute(PlanContext *context, Query *query, Oid viewoid)
@@ -322,8 +344,12 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	if (query->rowMarks != NIL)
 		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
 
-	mutator.view = streamext_view_compile_query(viewoid, query, NULL);
+	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
+	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid) :
+		streamext_view_compile_query(viewoid, query, NULL);
 	streamext_view_flatten_groups(query);
+	if (mutator.view->has_joins)
+		plan_retire_entries(query);
 	rte = plan_make_entry(mutator.view);
 	context->substituted = lappend(context->substituted, rte);
 	query->rtable = lappend(query->rtable, rte);
