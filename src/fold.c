@@ -33,6 +33,7 @@
 #include "chunk.h"
 #include "clock.h"
 #include "fold.h"
+#include "into.h"
 #include "join.h"
 #include "session.h"
 
@@ -70,6 +71,7 @@ struct ViewFold
 	bool		guard_select;	/* step 1 runs user code or may raise */
 	bool		guard_group;	/* key types' own functions */
 	bool		guard_aggregate;
+	List	   *stored;			/* stateless: of IntoPosition, as committed when the fold was started */
 	JoinRun    *join;			/* NULL: the stream alone; else row numbers are those of joined rows after step 1 */
 
 	AggRuntime **aggs;
@@ -176,7 +178,7 @@ fold_init_expressions(ViewFold *fold)
 		if (spec->mode != AGG_NATIVE)
 			fold->guard_aggregate = true;
 	}
-	if (view->has_joins)
+	if (view->has_joins || view->stateless)
 		fold_init_join(fold);
 	else
 		foreach(lc, view->quals)
@@ -247,6 +249,34 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 	LWLockRelease(stream->lock);
 }
 
+/* A stateless view stands where its table says, whatever a worker that ended before its commit has left in shared memory. */
+static void
+fold_load_positions(ViewFold *fold, StreamSlot *stream)
+{
+	ViewSlot   *slot = fold->slot;
+
+	fold->stored = streamext_into_load(fold->view->relid, fold->view->stream_relid);
+	streamext_stream_lock_exclusive(stream);
+	for (int i = 0; i < slot->npositions; i++)
+		slot->positions[i] = -1;
+	LWLockRelease(stream->lock);
+}
+
+int64
+streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition)
+{
+	ListCell   *lc;
+
+	foreach(lc, fold->stored)
+	{
+		IntoPosition *stored = lfirst(lc);
+
+		if (stored->partition == partition && strcmp(stored->topic, topic) == 0)
+			return stored->position;
+	}
+	return -1;
+}
+
 ViewFold *
 streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt)
 {
@@ -260,6 +290,8 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->slot = slot;
 	fold->config = config;
 	fold_adopt_state(fold, &streamext_shared->streams[slot->stream]);
+	if (view->stateless)
+		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
 
 	scope = fold_enter_owner(fold);
 	streamext_window_prepare(&view->window, own);
@@ -522,6 +554,15 @@ fold_join_rows(ViewFold *fold, const int *rows, int n, JoinRows *joined)
 	}
 	fold_join_rows(fold, rows, n / 2, joined);
 	fold_join_rows(fold, rows + n / 2, n - n / 2, joined);
+}
+
+/* Selected rows go into the table, and with them where the view then stands. */
+static void
+fold_into(ViewFold *fold)
+{
+	fold_join_rows(fold, fold->rows, fold->nselected, NULL);
+	fold->nselected = 0;
+	streamext_into_save(fold->view->relid, fold->batch);
 }
 
 /* From selected rows of the batch to joined ones. */
@@ -821,7 +862,9 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	if (fits)
 	{
 		fold_select(fold);
-		if (fold->join != NULL)
+		if (view->stateless)
+			fold_into(fold);
+		else if (fold->join != NULL)
 			fold_join(fold);
 		fits = fold_group(fold) && fold_aggregate(fold) && fold_reserve_positions(fold);
 	}

@@ -14,8 +14,8 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
-#include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -32,6 +32,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "into.h"
 #include "join.h"
 
 #define JOIN_RELATION	"streamext_batch"
@@ -53,7 +54,8 @@ struct JoinRun
 {
 	MemoryContext cxt;
 	CompiledView *view;
-	Query	   *query;			/* before rewriting */
+	Query	   *rows;			/* the view's FROM and WHERE over the batch */
+	Query	   *query;			/* before rewriting: rows itself, or an INSERT that has it inside */
 	int			nexprs;
 	int16	   *typlen;			/* [expression] */
 	bool	   *typbyval;
@@ -169,7 +171,7 @@ join_make_entry(const JoinRun *join, const RangeTblEntry *stream)
 	return rte;
 }
 
-/* FROM and WHERE of the view, over the batch; output: the row number, then the expressions. */
+/* FROM and WHERE of the view, over the batch; output: the row number, then the expressions; stateless: the view's own. */
 static Query *
 join_make_query(JoinRun *join, List *exprs)
 {
@@ -190,7 +192,10 @@ join_make_query(JoinRun *join, List *exprs)
 #endif
 	result->jointree = query->jointree;
 	result->jointree->quals = view->quals == NIL ? NULL : (Node *) make_ands_explicit(copyObject(view->quals));
-	result->targetList = list_make1(makeTargetEntry((Expr *) row, number++, pstrdup("streamext_row"), false));
+	if (view->stateless)
+		result->targetList = query->targetList;
+	else
+		result->targetList = list_make1(makeTargetEntry((Expr *) row, number++, pstrdup("streamext_row"), false));
 	foreach(lc, exprs)
 		result->targetList = lappend(result->targetList,
 									 makeTargetEntry(copyObject(lfirst(lc)), number++, pstrdup("expression"), false));
@@ -232,7 +237,7 @@ join_needs_walker(Node *node, JoinNeeds *needs)
 	{
 		Var		   *var = (Var *) node;
 		JoinRun    *join = needs->join;
-		RangeTblEntry *rte = rt_fetch(var->varno, join->query->rtable);
+		RangeTblEntry *rte = rt_fetch(var->varno, join->rows->rtable);
 
 		if (rte->rtekind == RTE_JOIN)
 		{
@@ -282,8 +287,9 @@ streamext_join_start(CompiledView *view, StreamConfig *config, List *exprs, Memo
 		get_typlenbyval(exprType(lfirst(lc)), &join->typlen[join->nexprs], &join->typbyval[join->nexprs]);
 		join->nexprs++;
 	}
-	join->query = join_make_query(join, exprs);
-	(void) query_tree_walker(join->query, join_needs_walker, &needs, QTW_IGNORE_JOINALIASES);
+	join->rows = join_make_query(join, exprs);
+	(void) query_tree_walker(join->rows, join_needs_walker, &needs, QTW_IGNORE_JOINALIASES);
+	join->query = view->stateless ? streamext_into_query(view->into, join->rows->targetList, join->rows) : join->rows;
 	MemoryContextSwitchTo(TopMemoryContext);
 	join_runs = lappend(join_runs, join);
 	join->forget.func = join_forget_run;
@@ -317,10 +323,10 @@ join_plan(JoinRun *join, JoinPlan *plan, int rows)
 	plan->statement = NULL;
 	plan->cxt = cxt;
 	MemoryContextSwitchTo(scratch);
+	rt_fetch(join->view->stream_varno, join->rows->rtable)->enrtuples = rows;
 	query = copyObject(join->query);
-	rt_fetch(join->view->stream_varno, query->rtable)->enrtuples = rows;
 	AcquireRewriteLocks(query, true, false);
-	query = linitial_node(Query, QueryRewrite(query));
+	query = join->view->stateless ? streamext_into_rewrite(query) : linitial_node(Query, QueryRewrite(query));
 	statement = pg_plan_query(query, "", 0, NULL);
 	MemoryContextSwitchTo(cxt);
 	plan->statement = copyObject(statement);
@@ -474,6 +480,18 @@ streamext_join_begin(JoinRun *join, Batch *batch)
 
 /* ---------------------------------------------------------------- run */
 
+/*
+ * Deferred constraints are looked at when the row is put in: at commit nobody could say which row it was, and a
+ * security-restricted operation may not leave anything to be done later.
+ */
+static void
+join_set_constraints(void)
+{
+	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
+
+	AfterTriggerSetState(immediate);
+}
+
 static void
 join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, DestReceiver *receiver)
 {
@@ -489,6 +507,8 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 	batch->reldata = store;
 	register_ENR(environment, batch);
 
+	if (statement->commandType == CMD_INSERT)
+		join_set_constraints();
 	query = CreateQueryDesc(statement, "", GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, environment, 0);
 	ExecutorStart(query, 0);
 	join->started = true;
@@ -500,13 +520,15 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 	ExecutorFinish(query);
 	ExecutorEnd(query);
 	FreeQueryDesc(query);
+	if (statement->commandType == CMD_INSERT)
+		CommandCounterIncrement();
 }
 
 void
 streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to)
 {
 	JoinReceiver receiver = {0};
-	int			before = to->n;
+	int			before = to != NULL ? to->n : 0;
 
 	join->started = false;
 	receiver.pub.receiveSlot = join_receive;
@@ -536,7 +558,8 @@ streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, Join
 	}
 	PG_CATCH();
 	{
-		to->n = before;
+		if (to != NULL)
+			to->n = before;
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

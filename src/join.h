@@ -31,7 +31,7 @@ extern void streamext_join_end(JoinRun *join);
 extern JoinRows *streamext_join_begin(JoinRun *join, Batch *batch);
 
 /*
- * Joins these rows of the batch and appends to `to`. Call as the view's owner, in a subtransaction, with an active
+ * Joins these rows of the batch and appends to `to`; a stateless view's (to = NULL) are put into its table. Call as the view's owner, in a subtransaction, with an active
  * snapshot. After an error `to` holds what it held before, and streamext_join_is_row_error tells whose fault it was.
  */
 extern void streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to);

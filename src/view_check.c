@@ -230,8 +230,28 @@ streamext_view_check_below(Node *node, const char *place)
 
 /* ---- the query's shape ---- */
 
+bool
+streamext_view_is_stateless(const Query *query)
+{
+	return query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL;
+}
+
+/* Each row on its own: nothing that looks at several. */
+static void
+check_stateless(const Query *query)
+{
+	if (query->distinctClause != NIL)
+		streamext_view_refuse("DISTINCT without GROUP BY or an aggregate", NULL);
+	if (query->hasWindowFuncs)
+		streamext_view_refuse("window functions without GROUP BY or an aggregate", NULL);
+	if (query->sortClause != NIL)
+		streamext_view_refuse("ORDER BY without GROUP BY or an aggregate", NULL);
+	if (query->limitCount != NULL || query->limitOffset != NULL)
+		streamext_view_refuse("LIMIT without GROUP BY or an aggregate", NULL);
+}
+
 void
-streamext_view_check_shape(const Query *query)
+streamext_view_check_shape(const Query *query, bool into)
 {
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
 		streamext_view_refuse("anything but SELECT", NULL);
@@ -245,8 +265,15 @@ streamext_view_check_shape(const Query *query)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
 	if (query->constraintDeps != NIL)
 		streamext_view_refuse("output columns that depend on a primary key in GROUP BY", "Name them in GROUP BY.");
-	if (query->groupClause == NIL && !query->hasAggs && query->havingQual == NULL)
-		streamext_view_refuse("queries without GROUP BY or an aggregate", "Stateless views are not supported yet.");
+	if (streamext_view_is_stateless(query))
+	{
+		if (!into)
+			streamext_view_refuse("queries without GROUP BY or an aggregate",
+								  "Name a table for the rows with the view option streamext.into.");
+		check_stateless(query);
+	}
+	else if (into)
+		streamext_view_refuse("streamext.into for queries that aggregate", "Select from the view instead.");
 	if (list_length(query->groupClause) > STREAMEXT_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

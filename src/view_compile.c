@@ -35,6 +35,7 @@
 #include "utils/typcache.h"
 
 #include "chunk.h"
+#include "into.h"
 #include "options.h"
 #include "session.h"
 #include "view_check.h"
@@ -369,7 +370,7 @@ compile_quals(CompileContext *context)
 	{
 		Node	   *qual = lfirst(lc);
 
-		if (compile_sliding(context, qual))
+		if (!view->stateless && compile_sliding(context, qual))
 			continue;
 		streamext_view_check_below(qual, "WHERE");
 		view->quals = lappend(view->quals, qual);
@@ -601,6 +602,21 @@ compile_aggregates(CompileContext *context)
 	view->state_size = (uint32) size;
 }
 
+/* ---- stateless ---- */
+
+/* Output expressions are evaluated for each row; check: the table takes them, and the current user may insert. */
+static void
+compile_stateless(CompileContext *context, bool check)
+{
+	CompiledView *view = context->view;
+	List	   *outputs = view->query->targetList;
+
+	streamext_view_check_below((Node *) outputs, "the output");
+	view->into = streamext_into_target(view->options.into);
+	if (check)
+		streamext_into_check(view->into, outputs);
+}
+
 /* ---- definition ---- */
 
 /* Appends a node's text without what depends only on where in a query text it was written. */
@@ -652,6 +668,11 @@ compile_definition(const CompileContext *context)
 	for (int k = 0; k < view->nkeys; k++)
 		compile_append_node(&buf, view->keys[k].expr);
 	compile_append_node(&buf, context->aggrefs);
+	if (view->stateless)
+	{
+		appendStringInfo(&buf, "%u\n", view->into);
+		compile_append_node(&buf, view->query->targetList);
+	}
 	hash = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
 	pfree(buf.data);
 	return hash == 0 ? 1 : hash;
@@ -685,13 +706,16 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 	view->query = copyObject(query);
 	streamext_view_flatten_groups(view->query);
 
-	streamext_view_check_shape(view->query);
+	streamext_view_check_shape(view->query, view->options.into != NULL);
+	view->stateless = streamext_view_is_stateless(view->query);
 	compile_from(view);
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
 
 	compile_keys(&context);
+	if (view->stateless)
+		compile_stateless(&context, options != NULL);
 	compile_quals(&context);
 	compile_finish_window(view);
 	compile_aggregates(&context);

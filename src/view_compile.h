@@ -22,6 +22,7 @@ typedef struct ContinuousViewOptions
 	bool		keep_late;		/* late rows go to streamext.late_rows */
 	int64		step;			/* 0: default */
 	int64		max_groups;		/* 0: no limit */
+	char	   *into;			/* qualified name of a table, or NULL */
 	char	   *timezone;		/* of CREATE VIEW */
 	char	   *datestyle;
 	char	   *intervalstyle;
@@ -50,6 +51,8 @@ typedef struct CompiledView
 	Oid			owner;
 	Oid			stream_relid;
 	Index		stream_varno;	/* in query */
+	bool		stateless;		/* no aggregation: rows go into a table; no keys, no aggregates, no window */
+	Oid			into;			/* that table */
 	bool		has_joins;		/* more than the stream in FROM: expressions are over the joined row (join.h) */
 	Query	   *query;			/* a copy of the user's own */
 	ContinuousViewOptions options;

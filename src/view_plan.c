@@ -347,6 +347,11 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
 	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid) :
 		streamext_view_compile_query(viewoid, query, NULL);
+	if (mutator.view->stateless)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
+				 errhint("Its rows are in the table %s.", mutator.view->options.into)));
 	streamext_view_flatten_groups(query);
 	if (mutator.view->has_joins)
 		plan_retire_entries(query);

@@ -403,8 +403,9 @@ streamext_worker_fold(Worker *w)
 		batch_decode(w, now);
 	if (!batch_prepare_views(w))
 	{
+		/* views may have written into tables, and will again */
 		PopActiveSnapshot();
-		CommitTransactionCommand();
+		AbortCurrentTransaction();
 		return false;
 	}
 	batch_write_dead_letters(w);
