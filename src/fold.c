@@ -65,7 +65,7 @@ struct ViewFold
 	ExprState  *where;			/* NULL: none */
 	int			nexprs;
 	FoldExpr   *exprs;
-	int		   *key_expr;		/* [nkeys], -1 for the window key */
+	int		   *key_expr;		/* [nkeys], -1 for the window key and the grouping set's number */
 	int		  **arg_expr;		/* [agg][arg] */
 	int		   *filter_expr;	/* [agg], -1: none */
 	bool		guard_select;	/* step 1 runs user code or may raise */
@@ -87,6 +87,7 @@ struct ViewFold
 	int			nselected;
 	int			capacity;		/* of what is [selected] */
 	int		   *rows;			/* [selected] row numbers */
+	uint8	   *sets;			/* [selected] numbers of grouping sets; NULL: the view has none */
 	const int  *sources;		/* [joined row] row of the batch; NULL: rows are the batch's own */
 	int64	   *pane_ids;		/* [row] */
 	Pane	  **panes;			/* [selected] */
@@ -165,7 +166,7 @@ fold_init_expressions(ViewFold *fold)
 	fold->filter_expr = palloc(sizeof(int) * Max(view->naggs, 1));
 
 	for (int k = 0; k < view->nkeys; k++)
-		fold->key_expr[k] = view->keys[k].is_window ? -1 : fold_add_expr(fold, view->keys[k].expr);
+		fold->key_expr[k] = view->keys[k].is_window || k == view->set_key ? -1 : fold_add_expr(fold, view->keys[k].expr);
 	for (int a = 0; a < view->naggs; a++)
 	{
 		AggSpec    *spec = &view->aggs[a];
@@ -556,6 +557,40 @@ fold_join_rows(ViewFold *fold, const int *rows, int n, JoinRows *joined)
 	fold_join_rows(fold, rows + n / 2, n - n / 2, joined);
 }
 
+/* Room for so many selected rows. */
+static void
+fold_reserve_rows(ViewFold *fold, Size n)
+{
+	if (n > INT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a batch makes too many rows")));
+	if (n <= fold->capacity)
+		return;
+	fold->capacity = n;
+	fold->rows = repalloc_huge(fold->rows, sizeof(int) * n);
+	fold->panes = repalloc_huge(fold->panes, sizeof(Pane *) * n);
+	fold->groups = repalloc_huge(fold->groups, sizeof(GroupEntry *) * n);
+}
+
+/* Each selected row once for each grouping set. */
+static void
+fold_expand_sets(ViewFold *fold)
+{
+	int			nsets = fold->view->nsets;
+	Size		n = (Size) fold->nselected * nsets;
+
+	fold_reserve_rows(fold, n);
+	fold->sets = MemoryContextAllocHuge(fold->batch->cxt, Max(n, 1));
+	for (int i = fold->nselected - 1; i >= 0; i--)
+		for (int s = 0; s < nsets; s++)
+		{
+			fold->rows[i * nsets + s] = fold->rows[i];
+			fold->sets[i * nsets + s] = s;
+		}
+	fold->nselected = n;
+}
+
 /* Selected rows go into the table, and with them where the view then stands. */
 static void
 fold_into(ViewFold *fold)
@@ -575,13 +610,7 @@ fold_join(ViewFold *fold)
 
 	memcpy(rows, fold->rows, sizeof(int) * fold->nselected);
 	fold_join_rows(fold, rows, fold->nselected, joined);
-	if (joined->n > fold->capacity)
-	{
-		fold->capacity = joined->capacity;
-		fold->rows = repalloc_huge(fold->rows, sizeof(int) * fold->capacity);
-		fold->panes = repalloc_huge(fold->panes, sizeof(Pane *) * fold->capacity);
-		fold->groups = repalloc_huge(fold->groups, sizeof(GroupEntry *) * fold->capacity);
-	}
+	fold_reserve_rows(fold, joined->n);
 	fold->sources = joined->rows;
 	fold->nselected = joined->n;
 	for (int i = 0; i < joined->n; i++)
@@ -607,6 +636,19 @@ fold_join(ViewFold *fold)
 }
 
 /* ---------------------------------------------------------------- step 2: group */
+
+/* Leaves the set's own keys. */
+static inline void
+fold_key_of_set(const ViewFold *fold, int set, Datum *values, bool *nulls)
+{
+	const CompiledView *view = fold->view;
+
+	for (int k = 0; k < view->set_key; k++)
+		if ((view->sets[set] & ((uint32) 1 << k)) == 0)
+			nulls[k] = true;
+	nulls[view->set_key] = false;
+	values[view->set_key] = Int32GetDatum(set);
+}
 
 /* From selected row *at on; false: full. */
 static bool
@@ -644,6 +686,8 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 				values[k] = fe->values[row];
 				nulls[k] = fe->nulls[row];
 			}
+		if (fold->sets != NULL)
+			fold_key_of_set(fold, fold->sets[i], values, nulls);
 		size = streamext_key_serialize(view, values, nulls, &fold->key, &fold->key_capacity);
 		hash = streamext_key_hash(fold->matcher, values, nulls, fold->key, size);
 		fold->panes[i] = cached[c];
@@ -673,6 +717,8 @@ fold_deselect(ViewFold *fold, int i)
 			continue;
 		}
 		fold->rows[n] = fold->rows[k];
+		if (fold->sets != NULL)
+			fold->sets[n] = fold->sets[k];
 		fold->groups[n] = fold->groups[k];
 		fold->panes[n] = fold->panes[k];
 		n++;
@@ -849,6 +895,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	fold->batch = batch;
 	fold->nselected = 0;
 	fold->sources = NULL;
+	fold->sets = NULL;
 	fold->accepted = fold->late = fold->rejected = 0;
 	for (int i = 0; i < fold->nexprs; i++)
 		if (fold->exprs[i].column >= 0)
@@ -866,6 +913,8 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 			fold_into(fold);
 		else if (fold->join != NULL)
 			fold_join(fold);
+		if (view->nsets > 0)
+			fold_expand_sets(fold);
 		fits = fold_group(fold) && fold_aggregate(fold) && fold_reserve_positions(fold);
 	}
 	if (!fits)

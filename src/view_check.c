@@ -259,8 +259,6 @@ streamext_view_check_shape(const Query *query, bool into)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT", "Make a view of each part and an ordinary view over them.");
 	if (query->cteList != NIL)
 		streamext_view_refuse("WITH", NULL);
-	if (query->groupingSets != NIL)
-		streamext_view_refuse("GROUPING SETS, ROLLUP and CUBE", NULL);
 	if (query->rowMarks != NIL)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
 	if (query->constraintDeps != NIL)
@@ -274,7 +272,7 @@ streamext_view_check_shape(const Query *query, bool into)
 	}
 	else if (into)
 		streamext_view_refuse("streamext.into for queries that aggregate", "Select from the view instead.");
-	if (list_length(query->groupClause) > STREAMEXT_MAX_KEYS)
+	if (list_length(query->groupClause) + (query->groupingSets != NIL ? 1 : 0) > STREAMEXT_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));

@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
@@ -22,6 +23,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_agg.h"
 #include "parser/scansup.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
@@ -472,6 +474,61 @@ compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group,
 	key->bytewise = compile_bytewise(key->type, key->collation);
 }
 
+static uint32
+compile_set_mask(const CompiledView *view, const List *refs)
+{
+	uint32		mask = 0;
+	int			k = 0;
+	ListCell   *lc;
+
+	foreach(lc, view->query->groupClause)
+	{
+		if (list_member_int(refs, lfirst_node(SortGroupClause, lc)->tleSortGroupRef))
+			mask |= (uint32) 1 << k;
+		k++;
+	}
+	return mask;
+}
+
+/* GROUPING SETS, ROLLUP and CUBE: a row belongs to a group of each set. */
+static void
+compile_sets(CompiledView *view)
+{
+	List	   *sets = expand_grouping_sets(view->query->groupingSets, view->query->groupDistinct, -1);
+	KeySpec    *key = &view->keys[view->nkeys];
+	int			from = 0;
+	int			to;
+	ListCell   *lc;
+
+	if (list_length(sets) > STREAMEXT_MAX_SETS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
+	view->nsets = list_length(sets);
+	view->sets = palloc(sizeof(uint32) * view->nsets);
+	to = view->nsets;
+	foreach(lc, sets)
+	{
+		uint32		mask = compile_set_mask(view, lfirst(lc));
+
+		if (view->window_key >= 0 && (mask & ((uint32) 1 << view->window_key)) == 0)
+			streamext_view_refuse("grouping sets without the window",
+								  "Put the window beside them, as in GROUP BY window_start, ROLLUP (site, device).");
+		view->sets[mask == 0 ? from++ : --to] = mask;
+	}
+	view->nempty = from;
+
+	view->set_key = view->nkeys++;
+	key->type = INT4OID;
+	key->typmod = -1;
+	get_typlenbyvalalign(key->type, &key->typlen, &key->typbyval, &key->typalign);
+	key->bytewise = true;
+	key->eqop = Int4EqualOperator;
+	key->eqfunc = F_INT4EQ;
+	key->hashfunc = F_HASHINT4;
+	key->name = pstrdup("grouping_set");
+}
+
 static void
 compile_keys(CompileContext *context)
 {
@@ -479,9 +536,9 @@ compile_keys(CompileContext *context)
 	List	   *groups = view->query->groupClause;
 	ListCell   *lc;
 
-	view->has_group_by = groups != NIL;
+	view->has_group_by = groups != NIL || view->query->groupingSets != NIL;
 	view->window_key = -1;
-	view->keys = palloc0(sizeof(KeySpec) * Max(list_length(groups), 1));
+	view->keys = palloc0(sizeof(KeySpec) * (list_length(groups) + 1));
 	foreach(lc, groups)
 	{
 		SortGroupClause *group = lfirst_node(SortGroupClause, lc);
@@ -492,6 +549,10 @@ compile_keys(CompileContext *context)
 			view->window_key = view->nkeys;
 		view->nkeys++;
 	}
+	view->set_key = -1;
+	view->nempty = groups == NIL ? 1 : 0;
+	if (view->query->groupingSets != NIL)
+		compile_sets(view);
 }
 
 /* date_trunc('minute', ts) AS ts ... GROUP BY ts groups by the column, not by the expression. */
@@ -506,7 +567,7 @@ compile_warn_alias(const CompileContext *context)
 		Var		   *var = (Var *) view->keys[k].expr;
 		char	   *column;
 
-		if (!compile_is_event_time(context, (Node *) var))
+		if (var == NULL || !compile_is_event_time(context, (Node *) var))
 			continue;
 		column = get_attname(view->stream_relid, var->varattno, false);
 		foreach(lc, view->query->targetList)
@@ -552,7 +613,7 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 		return false;
 	}
 	if (IsA(node, GroupingFunc) && ((GroupingFunc *) node)->agglevelsup == context->sublevels)
-		streamext_view_refuse("GROUPING()", NULL);
+		return false;			/* says which keys; nothing is evaluated */
 	if (IsA(node, Var) && ((Var *) node)->varlevelsup == context->sublevels)
 		streamext_view_check_var((Var *) node, "the output");
 	if (IsA(node, Query))
@@ -667,6 +728,8 @@ compile_definition(const CompileContext *context)
 	}
 	for (int k = 0; k < view->nkeys; k++)
 		compile_append_node(&buf, view->keys[k].expr);
+	for (int s = 0; s < view->nsets; s++)
+		appendStringInfo(&buf, "%x ", view->sets[s]);
 	compile_append_node(&buf, context->aggrefs);
 	if (view->stateless)
 	{

@@ -62,6 +62,10 @@ typedef struct CompiledView
 	int			nkeys;			/* with the window key */
 	KeySpec    *keys;
 	int			window_key;		/* index into keys, -1: none */
+	int			set_key;		/* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
+	int			nsets;			/* 0: none */
+	uint32	   *sets;			/* the keys of each, a bit for each key number; empty sets come first */
+	int			nempty;			/* rows that there are without any input: no GROUP BY, or that many empty sets */
 	int			naggs;
 	AggSpec    *aggs;			/* distinct ones */
 	uint32		state_size;		/* of all aggregates, and a session's span */
