@@ -947,7 +947,7 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	for (int i = 0; i < fold->nselected; i++)
 	{
 		if (sessions)
-			streamext_session_add(view, fold->groups[i], batch->event_time[fold->rows[i]]);
+			streamext_session_add(view, fold->groups[i], batch->event_time[fold_source(fold, fold->rows[i])]);
 		fold->groups[i]->visible = 1;
 		fold->panes[i]->nrows++;
 		fold->panes[i]->changed = slot->state.batches;

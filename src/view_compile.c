@@ -504,6 +504,8 @@ compile_sets(CompiledView *view)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
+	if (view->window.kind == WINDOW_SESSION)
+		streamext_view_refuse("grouping sets with session windows", NULL);
 	view->nsets = list_length(sets);
 	view->sets = palloc(sizeof(uint32) * view->nsets);
 	to = view->nsets;

@@ -58,6 +58,7 @@ def test_what_is_refused(db: Database) -> None:
     local_stream(db, "event_time 'ts'", "k int, x int, ts timestamptz")
     for query, state in {
         "SELECT streamext.tumble('1 min', ts) AS w, k, count(*) FROM s GROUP BY ROLLUP (k, w)": "0A000",
+        "SELECT streamext.session('1 min', ts) AS w, k, count(*) FROM s GROUP BY w, ROLLUP (k)": "0A000",
         "SELECT count(*) FROM s GROUP BY CUBE (k, x, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6)": "54000",
     }.items():
         with pytest.raises(psycopg.Error) as error:
