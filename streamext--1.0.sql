@@ -139,6 +139,20 @@ COMMENT ON COLUMN streamext.late_rows.position IS 'Kafka offset; position in the
 COMMENT ON COLUMN streamext.late_rows.received_at IS 'when it was found late';
 COMMENT ON COLUMN streamext.late_rows.payload IS 'the record as received; at most 1 MB of it';
 
+/* ---- views that write into tables ---- */
+
+-- Where each view with streamext.into stands, written with its rows. Not dumped, as dead_letter: OIDs and positions are this server's.
+CREATE TABLE streamext.into_position (
+	view oid NOT NULL,
+	stream oid NOT NULL,
+	topic text NOT NULL,
+	partition integer NOT NULL,
+	position bigint NOT NULL,
+	PRIMARY KEY (view, stream, topic, partition)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE streamext.into_position IS 'next offset of each view with streamext.into: the rows of everything before it are in its table';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).

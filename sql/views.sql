@@ -94,13 +94,13 @@ CREATE TEMP VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings;
 CREATE RECURSIVE VIEW v (n) WITH (streamext.continuous) AS SELECT 1 UNION ALL SELECT n + 1 FROM v;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM oracle;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT device FROM readings;
-CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings JOIN oracle USING (device);
+CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings RIGHT JOIN oracle USING (device);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE random() > 0.5;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE device = current_user;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE value > (SELECT 1);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM tumbling;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT streamext.tumble('1 month', ts) AS w, count(*) FROM readings GROUP BY w;
-CREATE VIEW v WITH (streamext.continuous) AS SELECT device, count(*) FROM readings GROUP BY GROUPING SETS (device, ());
+CREATE VIEW v WITH (streamext.continuous) AS SELECT device, date_trunc('minute', ts), count(*) FROM readings GROUP BY CUBE (1, 2);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings UNION ALL SELECT count(*) FROM readings;
 CREATE TABLE t (a int) WITH (streamext.continuous);
 -- hardly meant

@@ -5,7 +5,8 @@
  *
  * prepare, unlocked, in this order:
  *	1. select: rows the view has not counted yet, less late ones, less those that WHERE drops; key, argument and FILTER
- *	   expressions are evaluated into vectors (plain columns are used as they are);
+ *	   expressions are evaluated into vectors (plain columns are used as they are). In a view that joins, WHERE and
+ *	   expressions are those of a query over the rows that are not late (join.h), and what follows works on its rows;
  *	2. group: the pane and the group of each selected row, made if need be (new groups stay invisible);
  *	3. aggregate: what aggregates without a native form can do ahead.
  * publish, under the stream's exclusive lock: native folds over the vectors, counters, positions. It cannot raise.
@@ -32,6 +33,8 @@
 #include "chunk.h"
 #include "clock.h"
 #include "fold.h"
+#include "into.h"
+#include "join.h"
 #include "session.h"
 
 /* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
@@ -47,6 +50,7 @@ typedef struct FoldExpr
 	bool		varlena;
 	Datum	   *values;			/* [row]; the batch's own for a plain column */
 	bool	   *nulls;
+	int			joined;			/* its number in the join's output, -1: none */
 } FoldExpr;
 
 struct ViewFold
@@ -61,12 +65,14 @@ struct ViewFold
 	ExprState  *where;			/* NULL: none */
 	int			nexprs;
 	FoldExpr   *exprs;
-	int		   *key_expr;		/* [nkeys], -1 for the window key */
+	int		   *key_expr;		/* [nkeys], -1 for the window key and the grouping set's number */
 	int		  **arg_expr;		/* [agg][arg] */
 	int		   *filter_expr;	/* [agg], -1: none */
 	bool		guard_select;	/* step 1 runs user code or may raise */
 	bool		guard_group;	/* key types' own functions */
 	bool		guard_aggregate;
+	List	   *stored;			/* stateless: of IntoPosition, as committed when the fold was started */
+	JoinRun    *join;			/* NULL: the stream alone; else row numbers are those of joined rows after step 1 */
 
 	AggRuntime **aggs;
 	KeyMatcher *matcher;
@@ -79,7 +85,10 @@ struct ViewFold
 	/* the batch at hand */
 	Batch	   *batch;
 	int			nselected;
+	int			capacity;		/* of what is [selected] */
 	int		   *rows;			/* [selected] row numbers */
+	uint8	   *sets;			/* [selected] numbers of grouping sets; NULL: the view has none */
+	const int  *sources;		/* [joined row] row of the batch; NULL: rows are the batch's own */
 	int64	   *pane_ids;		/* [row] */
 	Pane	  **panes;			/* [selected] */
 	GroupEntry **groups;
@@ -110,12 +119,12 @@ fold_add_expr(ViewFold *fold, Expr *expr)
 
 	fe = &fold->exprs[fold->nexprs];
 	fe->expr = expr;
-	fe->column = -1;
+	fe->column = fe->joined = -1;
 	if (IsA(expr, RelabelType) && IsA(((RelabelType *) expr)->arg, Var))
 		expr = ((RelabelType *) expr)->arg;
-	if (IsA(expr, Var) && ((Var *) expr)->varattno > 0)
+	if (IsA(expr, Var) && ((Var *) expr)->varno == fold->view->stream_varno && ((Var *) expr)->varattno > 0)
 		fe->column = ((Var *) expr)->varattno - 1;
-	else
+	else if (!fold->view->has_joins)
 	{
 		fe->state = ExecInitExpr(expression_planner((Expr *) copyObject(fe->expr)), NULL);
 		fe->varlena = get_typlen(exprType((Node *) fe->expr)) == -1;
@@ -124,6 +133,21 @@ fold_add_expr(ViewFold *fold, Expr *expr)
 		fold->guard_select = true;
 	}
 	return fold->nexprs++;
+}
+
+/* What is not a plain column of the stream comes out of the join's query, which also has WHERE. */
+static void
+fold_init_join(ViewFold *fold)
+{
+	List	   *exprs = NIL;
+
+	for (int i = 0; i < fold->nexprs; i++)
+		if (fold->exprs[i].column < 0)
+		{
+			fold->exprs[i].joined = list_length(exprs);
+			exprs = lappend(exprs, fold->exprs[i].expr);
+		}
+	fold->join = streamext_join_start(fold->view, fold->config, exprs, fold->cxt);
 }
 
 static void
@@ -142,7 +166,7 @@ fold_init_expressions(ViewFold *fold)
 	fold->filter_expr = palloc(sizeof(int) * Max(view->naggs, 1));
 
 	for (int k = 0; k < view->nkeys; k++)
-		fold->key_expr[k] = view->keys[k].is_window ? -1 : fold_add_expr(fold, view->keys[k].expr);
+		fold->key_expr[k] = view->keys[k].is_window || k == view->set_key ? -1 : fold_add_expr(fold, view->keys[k].expr);
 	for (int a = 0; a < view->naggs; a++)
 	{
 		AggSpec    *spec = &view->aggs[a];
@@ -155,8 +179,11 @@ fold_init_expressions(ViewFold *fold)
 		if (spec->mode != AGG_NATIVE)
 			fold->guard_aggregate = true;
 	}
-	foreach(lc, view->quals)
-		quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
+	if (view->has_joins || view->stateless)
+		fold_init_join(fold);
+	else
+		foreach(lc, view->quals)
+			quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
 	if (quals != NIL)
 	{
 		fold->where = ExecInitQual(quals, NULL);
@@ -223,6 +250,34 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 	LWLockRelease(stream->lock);
 }
 
+/* A stateless view stands where its table says, whatever a worker that ended before its commit has left in shared memory. */
+static void
+fold_load_positions(ViewFold *fold, StreamSlot *stream)
+{
+	ViewSlot   *slot = fold->slot;
+
+	fold->stored = streamext_into_load(fold->view->relid, fold->view->stream_relid);
+	streamext_stream_lock_exclusive(stream);
+	for (int i = 0; i < slot->npositions; i++)
+		slot->positions[i] = -1;
+	LWLockRelease(stream->lock);
+}
+
+int64
+streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition)
+{
+	ListCell   *lc;
+
+	foreach(lc, fold->stored)
+	{
+		IntoPosition *stored = lfirst(lc);
+
+		if (stored->partition == partition && strcmp(stored->topic, topic) == 0)
+			return stored->position;
+	}
+	return -1;
+}
+
 ViewFold *
 streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt)
 {
@@ -236,6 +291,8 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->slot = slot;
 	fold->config = config;
 	fold_adopt_state(fold, &streamext_shared->streams[slot->stream]);
+	if (view->stateless)
+		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
 
 	scope = fold_enter_owner(fold);
 	streamext_window_prepare(&view->window, own);
@@ -253,6 +310,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->session_end = DT_NOBEGIN;
 	fold->key_capacity = 256;
 	fold->key = palloc(fold->key_capacity);
+	fold->capacity = STREAMEXT_BATCH_ROWS;
 	fold->rows = palloc(sizeof(int) * STREAMEXT_BATCH_ROWS);
 	fold->pane_ids = palloc0(sizeof(int64) * STREAMEXT_BATCH_ROWS);
 	fold->panes = palloc(sizeof(Pane *) * STREAMEXT_BATCH_ROWS);
@@ -273,6 +331,8 @@ void
 streamext_fold_end(ViewFold *fold)
 {
 	streamext_fold_abandon(fold);
+	if (fold->join != NULL)
+		streamext_join_end(fold->join);
 	FreeExprContext(fold->econtext, false);
 	ExecDropSingleTupleTableSlot(fold->row);
 	MemoryContextDelete(fold->cxt);
@@ -280,10 +340,17 @@ streamext_fold_end(ViewFold *fold)
 
 /* ---------------------------------------------------------------- guarded steps */
 
+/* The row of the batch that a row number stands for. */
+static inline int
+fold_source(const ViewFold *fold, int row)
+{
+	return fold->sources != NULL ? fold->sources[row] : row;
+}
+
 static void
 fold_reject(ViewFold *fold, int row, const ErrorData *error)
 {
-	streamext_batch_reject(fold->batch, fold->view->relid, fold->batch->record[row], error->sqlerrcode, error->message);
+	streamext_batch_reject(fold->batch, fold->view->relid, fold->batch->record[fold_source(fold, row)], error->sqlerrcode, error->message);
 	fold->rejected++;
 }
 
@@ -386,7 +453,7 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 {
 	Batch	   *batch = fold->batch;
 	const Window *window = &fold->view->window;
-	bool		evaluate = fold->guard_select;
+	bool		evaluate = fold->guard_select && fold->join == NULL;
 	int64		known_pane = 0;
 	bool		known_late = false,
 				known = false;
@@ -445,7 +512,143 @@ fold_select(ViewFold *fold)
 	}
 }
 
+/* ---------------------------------------------------------------- step 1, continued: join */
+
+typedef struct FoldJoin
+{
+	const int  *rows;			/* of the batch */
+	int			n;
+	JoinRows   *joined;
+} FoldJoin;
+
+static FoldJoin fold_join_part;	/* what the step works on */
+
+/* A FoldStep. */
+static bool
+fold_join_step(ViewFold *fold, volatile int *at)
+{
+	streamext_join_run(fold->join, fold->batch, fold_join_part.rows, fold_join_part.n, fold_join_part.joined);
+	return true;
+}
+
+/* Joins rows; where that raises, it is done again in halves, down to the row that is to blame. */
+static void
+fold_join_rows(ViewFold *fold, const int *rows, int n, JoinRows *joined)
+{
+	volatile int at = 0;
+	volatile bool result;
+	ErrorData  *error;
+
+	if (n == 0)
+		return;
+	fold_join_part = (FoldJoin) {rows, n, joined};
+	error = fold_guarded(fold, fold_join_step, &at, &result);
+	if (error == NULL)
+		return;
+	if (!streamext_join_is_row_error(fold->join, error))
+		ReThrowError(error);
+	if (n == 1)
+	{
+		fold_reject(fold, rows[0], error);
+		fold->accepted--;
+		return;
+	}
+	fold_join_rows(fold, rows, n / 2, joined);
+	fold_join_rows(fold, rows + n / 2, n - n / 2, joined);
+}
+
+/* Room for so many selected rows. */
+static void
+fold_reserve_rows(ViewFold *fold, Size n)
+{
+	if (n > INT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a batch makes too many rows")));
+	if (n <= fold->capacity)
+		return;
+	fold->capacity = n;
+	fold->rows = repalloc_huge(fold->rows, sizeof(int) * n);
+	fold->panes = repalloc_huge(fold->panes, sizeof(Pane *) * n);
+	fold->groups = repalloc_huge(fold->groups, sizeof(GroupEntry *) * n);
+}
+
+/* Each selected row once for each grouping set. */
+static void
+fold_expand_sets(ViewFold *fold)
+{
+	int			nsets = fold->view->nsets;
+	Size		n = (Size) fold->nselected * nsets;
+
+	fold_reserve_rows(fold, n);
+	fold->sets = MemoryContextAllocHuge(fold->batch->cxt, Max(n, 1));
+	for (int i = fold->nselected - 1; i >= 0; i--)
+		for (int s = 0; s < nsets; s++)
+		{
+			fold->rows[i * nsets + s] = fold->rows[i];
+			fold->sets[i * nsets + s] = s;
+		}
+	fold->nselected = n;
+}
+
+/* Selected rows go into the table, and with them where the view then stands. */
+static void
+fold_into(ViewFold *fold)
+{
+	fold_join_rows(fold, fold->rows, fold->nselected, NULL);
+	fold->nselected = 0;
+	streamext_into_save(fold->view->relid, fold->batch);
+}
+
+/* From selected rows of the batch to joined ones. */
+static void
+fold_join(ViewFold *fold)
+{
+	Batch	   *batch = fold->batch;
+	JoinRows   *joined = streamext_join_begin(fold->join, batch);
+	int		   *rows = palloc(sizeof(int) * Max(fold->nselected, 1));
+
+	memcpy(rows, fold->rows, sizeof(int) * fold->nselected);
+	fold_join_rows(fold, rows, fold->nselected, joined);
+	fold_reserve_rows(fold, joined->n);
+	fold->sources = joined->rows;
+	fold->nselected = joined->n;
+	for (int i = 0; i < joined->n; i++)
+		fold->rows[i] = i;
+	for (int e = 0; e < fold->nexprs; e++)
+	{
+		FoldExpr   *fe = &fold->exprs[e];
+
+		if (fe->joined >= 0)
+		{
+			fe->values = joined->values[fe->joined];
+			fe->nulls = joined->nulls[fe->joined];
+			continue;
+		}
+		fe->values = MemoryContextAllocHuge(batch->cxt, sizeof(Datum) * Max(joined->n, 1));
+		fe->nulls = MemoryContextAllocHuge(batch->cxt, sizeof(bool) * Max(joined->n, 1));
+		for (int i = 0; i < joined->n; i++)
+		{
+			fe->values[i] = batch->values[fe->column][joined->rows[i]];
+			fe->nulls[i] = batch->nulls[fe->column][joined->rows[i]];
+		}
+	}
+}
+
 /* ---------------------------------------------------------------- step 2: group */
+
+/* Leaves the set's own keys. */
+static inline void
+fold_key_of_set(const ViewFold *fold, int set, Datum *values, bool *nulls)
+{
+	const CompiledView *view = fold->view;
+
+	for (int k = 0; k < view->set_key; k++)
+		if ((view->sets[set] & ((uint32) 1 << k)) == 0)
+			nulls[k] = true;
+	nulls[view->set_key] = false;
+	values[view->set_key] = Int32GetDatum(set);
+}
 
 /* From selected row *at on; false: full. */
 static bool
@@ -462,7 +665,7 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 	{
 		int			i = *at;
 		int			row = fold->rows[i];
-		int64		pane_id = fold->pane_ids[row];
+		int64		pane_id = fold->pane_ids[fold_source(fold, row)];
 		int			c = (uint64) pane_id % PANE_CACHE;
 		uint32		size;
 		uint32		hash;
@@ -483,6 +686,8 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 				values[k] = fe->values[row];
 				nulls[k] = fe->nulls[row];
 			}
+		if (fold->sets != NULL)
+			fold_key_of_set(fold, fold->sets[i], values, nulls);
 		size = streamext_key_serialize(view, values, nulls, &fold->key, &fold->key_capacity);
 		hash = streamext_key_hash(fold->matcher, values, nulls, fold->key, size);
 		fold->panes[i] = cached[c];
@@ -493,17 +698,34 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 	return true;
 }
 
-/* Takes a selected row out: it was counted as accepted and is rejected now. */
-static void
+/*
+ * Takes a selected row out, with all others that were joined from the same row of the batch: it was counted as accepted and
+ * is rejected now. Returns how many rows before it went too.
+ */
+static int
 fold_deselect(ViewFold *fold, int i)
 {
-	int			after = fold->nselected - i - 1;
+	int			source = fold_source(fold, fold->rows[i]);
+	int			before = 0;
+	int			n = 0;
 
-	memmove(&fold->rows[i], &fold->rows[i + 1], sizeof(int) * after);
-	memmove(&fold->groups[i], &fold->groups[i + 1], sizeof(GroupEntry *) * after);
-	memmove(&fold->panes[i], &fold->panes[i + 1], sizeof(Pane *) * after);
-	fold->nselected--;
+	for (int k = 0; k < fold->nselected; k++)
+	{
+		if (fold_source(fold, fold->rows[k]) == source)
+		{
+			before += k < i;
+			continue;
+		}
+		fold->rows[n] = fold->rows[k];
+		if (fold->sets != NULL)
+			fold->sets[n] = fold->sets[k];
+		fold->groups[n] = fold->groups[k];
+		fold->panes[n] = fold->panes[k];
+		n++;
+	}
+	fold->nselected = n;
 	fold->accepted--;
+	return before;
 }
 
 static bool
@@ -521,7 +743,7 @@ fold_group(ViewFold *fold)
 		if (error != NULL)
 		{
 			fold_reject(fold, fold->rows[at], error);
-			fold_deselect(fold, at);
+			at -= fold_deselect(fold, at);
 		}
 	}
 	return fits;
@@ -553,9 +775,10 @@ fold_make_inputs(ViewFold *fold)
 		if (fold->filter_expr[a] >= 0)
 		{
 			FoldExpr   *filter = &fold->exprs[fold->filter_expr[a]];
-			int		   *rows = palloc(sizeof(int) * Max(fold->nselected, 1));
-			GroupEntry **groups = palloc(sizeof(GroupEntry *) * Max(fold->nselected, 1));
-			Pane	  **panes = palloc(sizeof(Pane *) * Max(fold->nselected, 1));
+			Size		most = Max(fold->nselected, 1);
+			int		   *rows = MemoryContextAllocHuge(fold->batch->cxt, sizeof(int) * most);
+			GroupEntry **groups = MemoryContextAllocHuge(fold->batch->cxt, sizeof(GroupEntry *) * most);
+			Pane	  **panes = MemoryContextAllocHuge(fold->batch->cxt, sizeof(Pane *) * most);
 			int			n = 0;
 
 			for (int i = 0; i < fold->nselected; i++)
@@ -671,6 +894,8 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 
 	fold->batch = batch;
 	fold->nselected = 0;
+	fold->sources = NULL;
+	fold->sets = NULL;
 	fold->accepted = fold->late = fold->rejected = 0;
 	for (int i = 0; i < fold->nexprs; i++)
 		if (fold->exprs[i].column >= 0)
@@ -684,6 +909,12 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	if (fits)
 	{
 		fold_select(fold);
+		if (view->stateless)
+			fold_into(fold);
+		else if (fold->join != NULL)
+			fold_join(fold);
+		if (view->nsets > 0)
+			fold_expand_sets(fold);
 		fits = fold_group(fold) && fold_aggregate(fold) && fold_reserve_positions(fold);
 	}
 	if (!fits)
@@ -716,7 +947,7 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	for (int i = 0; i < fold->nselected; i++)
 	{
 		if (sessions)
-			streamext_session_add(view, fold->groups[i], batch->event_time[fold->rows[i]]);
+			streamext_session_add(view, fold->groups[i], batch->event_time[fold_source(fold, fold->rows[i])]);
 		fold->groups[i]->visible = 1;
 		fold->panes[i]->nrows++;
 		fold->panes[i]->changed = slot->state.batches;

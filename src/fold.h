@@ -29,6 +29,8 @@ extern void streamext_fold_publish(ViewFold *fold, Batch *batch);
 extern void streamext_fold_abandon(ViewFold *fold);
 /* Drops panes beyond retention (takes the lock); now = the clock. */
 extern void streamext_fold_expire(ViewFold *fold, TimestampTz watermark);
+/* Of a view that writes into a table: where its table says it stands; -1: nowhere. */
+extern int64 streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition);
 extern void streamext_fold_end(ViewFold *fold);
 extern CompiledView *streamext_fold_view(ViewFold *fold);
 

@@ -18,6 +18,7 @@
 /* Limits; error messages print these constants. */
 #define STREAMEXT_BATCH_ROWS		4096	/* records a batch at most */
 #define STREAMEXT_MAX_KEYS			32		/* GROUP BY expressions of a view */
+#define STREAMEXT_MAX_SETS			128		/* GROUPING SETS of a view */
 #define STREAMEXT_MAX_AGGREGATES	128		/* distinct aggregates of a view */
 #define STREAMEXT_MAX_PANES			10000	/* panes a window */
 #define STREAMEXT_MAX_PARTITIONS	1024	/* partitions of a stream and shard */

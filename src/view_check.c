@@ -114,11 +114,9 @@ check_function_depends(const char *name, int nargs)
 	return true;
 }
 
-/* A check_function_callback: raises for a function that may not stand below the aggregation. */
-static bool
-check_check_function(Oid funcid, void *arg)
+void
+streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables)
 {
-	const char *place = arg;
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	Form_pg_proc proc;
 	const char *what = NULL;
@@ -131,7 +129,7 @@ check_check_function(Oid funcid, void *arg)
 	else if (proc->pronamespace == PG_CATALOG_NAMESPACE && proc->provolatile == PROVOLATILE_STABLE &&
 			 check_function_depends(NameStr(proc->proname), proc->pronargs))
 		what = "function";
-	else if (funcid >= FirstNormalObjectId && proc->provolatile == PROVOLATILE_STABLE &&
+	else if (!may_read_tables && funcid >= FirstNormalObjectId && proc->provolatile == PROVOLATILE_STABLE &&
 			 proc->prolang != INTERNALlanguageId && proc->prolang != ClanguageId)
 		what = "STABLE function";	/* may read tables */
 	if (what != NULL)
@@ -141,11 +139,18 @@ check_check_function(Oid funcid, void *arg)
 	if (check_own_function(funcid) != FUNCTION_OTHER)
 		streamext_view_refuse(psprintf("a window function in %s", place),
 					   "streamext.tumble, streamext.hop and streamext.session can only be a GROUP BY expression of their own, over the stream's event time.");
+}
+
+/* A check_function_callback: raises for a function that may not stand below the aggregation. */
+static bool
+check_check_function(Oid funcid, void *arg)
+{
+	streamext_view_check_function(funcid, arg, false);
 	return false;
 }
 
-static const char *
-check_value_function_name(SQLValueFunctionOp op)
+const char *
+streamext_view_value_function_name(SQLValueFunctionOp op)
 {
 	switch (op)
 	{
@@ -199,11 +204,11 @@ check_below_walker(Node *node, void *context)
 		return false;
 	if (IsA(node, SubLink))
 		streamext_view_refuse(psprintf("subqueries in %s", place),
-					   "Join or filter with other tables in a query over the continuous view.");
+					   "Put the subquery into FROM, with LATERAL if it refers to the stream.");
 	if (IsA(node, Param))
 		streamext_view_refuse(psprintf("parameters in %s", place), NULL);
 	if (IsA(node, SQLValueFunction))
-		streamext_view_refuse(psprintf("%s in %s", check_value_function_name(((SQLValueFunction *) node)->op), place),
+		streamext_view_refuse(psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), place),
 					   "now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
 	if (IsA(node, NextValueExpr))
 		streamext_view_refuse(psprintf("sequences in %s", place), NULL);
@@ -225,8 +230,28 @@ streamext_view_check_below(Node *node, const char *place)
 
 /* ---- the query's shape ---- */
 
+bool
+streamext_view_is_stateless(const Query *query)
+{
+	return query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL;
+}
+
+/* Each row on its own: nothing that looks at several. */
+static void
+check_stateless(const Query *query)
+{
+	if (query->distinctClause != NIL)
+		streamext_view_refuse("DISTINCT without GROUP BY or an aggregate", NULL);
+	if (query->hasWindowFuncs)
+		streamext_view_refuse("window functions without GROUP BY or an aggregate", NULL);
+	if (query->sortClause != NIL)
+		streamext_view_refuse("ORDER BY without GROUP BY or an aggregate", NULL);
+	if (query->limitCount != NULL || query->limitOffset != NULL)
+		streamext_view_refuse("LIMIT without GROUP BY or an aggregate", NULL);
+}
+
 void
-streamext_view_check_shape(const Query *query)
+streamext_view_check_shape(const Query *query, bool into)
 {
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
 		streamext_view_refuse("anything but SELECT", NULL);
@@ -234,13 +259,20 @@ streamext_view_check_shape(const Query *query)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT", "Make a view of each part and an ordinary view over them.");
 	if (query->cteList != NIL)
 		streamext_view_refuse("WITH", NULL);
-	if (query->groupingSets != NIL)
-		streamext_view_refuse("GROUPING SETS, ROLLUP and CUBE", NULL);
 	if (query->rowMarks != NIL)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
-	if (query->groupClause == NIL && !query->hasAggs && query->havingQual == NULL)
-		streamext_view_refuse("queries without GROUP BY or an aggregate", "Stateless views are not supported yet.");
-	if (list_length(query->groupClause) > STREAMEXT_MAX_KEYS)
+	if (query->constraintDeps != NIL)
+		streamext_view_refuse("output columns that depend on a primary key in GROUP BY", "Name them in GROUP BY.");
+	if (streamext_view_is_stateless(query))
+	{
+		if (!into)
+			streamext_view_refuse("queries without GROUP BY or an aggregate",
+								  "Name a table for the rows with the view option streamext.into.");
+		check_stateless(query);
+	}
+	else if (into)
+		streamext_view_refuse("streamext.into for queries that aggregate", "Select from the view instead.");
+	if (list_length(query->groupClause) + (query->groupingSets != NIL ? 1 : 0) > STREAMEXT_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));

@@ -24,8 +24,8 @@ pg_noreturn extern void streamext_view_refuse(const char *construct, const char 
 extern void streamext_view_refuse(const char *construct, const char *hint) pg_attribute_noreturn();
 #endif
 
-/* Anything but one SELECT with GROUP BY or aggregates; the FROM item: anything but a stream (42809 for other tables). */
-extern void streamext_view_check_shape(const Query *query);
+/* Anything but one SELECT with GROUP BY or aggregates, or without both if rows have somewhere to go (into); the FROM item: anything but a stream (42809 for other tables). */
+extern void streamext_view_check_shape(const Query *query, bool into);
 extern void streamext_view_check_from(const RangeTblEntry *rte);
 
 /*
@@ -33,8 +33,14 @@ extern void streamext_view_check_from(const RangeTblEntry *rte);
  * depends on when, by whom or against which tables it is evaluated.
  */
 extern void streamext_view_check_below(Node *node, const char *place);
+/* The same for one function; may_read_tables: a function of the user's that is only STABLE passes. */
+extern void streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
+extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);
 /* Whole-row and system column references. */
 extern void streamext_view_check_var(const Var *var, const char *place);
+
+/* Neither GROUP BY nor aggregates. */
+extern bool streamext_view_is_stateless(const Query *query);
 
 /* Which window function an expression calls, by itself saying nothing of the arguments. */
 extern WindowFunction streamext_view_window_function(const Node *node);

@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
@@ -22,6 +23,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_agg.h"
 #include "parser/scansup.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
@@ -35,10 +37,12 @@
 #include "utils/typcache.h"
 
 #include "chunk.h"
+#include "into.h"
 #include "options.h"
 #include "session.h"
 #include "view_check.h"
 #include "view_compile.h"
+#include "view_join.h"
 
 /* Sliding over whole days: the start moves by daylight saving time, always in steps of this. */
 #define COMPILE_DST_STEP	(30 * INT64CONST(60000000))
@@ -83,20 +87,23 @@ streamext_view_flatten_groups(Query *query)
 #endif
 }
 
-/* The range table number of the only FROM item; raises unless it is a stream. */
-static Index
-compile_from(Query *query)
+/* Finds the stream in FROM: the only item there, or the one stream that is joined with other things. */
+static void
+compile_from(CompiledView *view)
 {
-	List	   *from = query->jointree->fromlist;
-	Index		varno;
+	Query	   *query = view->query;
 
-	if (from == NIL)
+	if (query->jointree->fromlist == NIL)
 		streamext_view_refuse("queries without a stream in FROM", NULL);
-	if (list_length(from) > 1 || !IsA(linitial(from), RangeTblRef))
-		streamext_view_refuse("joins", "Join with other tables in a query over the continuous view.");
-	varno = linitial_node(RangeTblRef, from)->rtindex;
-	streamext_view_check_from(rt_fetch(varno, query->rtable));
-	return varno;
+	view->has_joins = streamext_join_is_join(query);
+	if (view->has_joins)
+		view->stream_varno = streamext_join_check(query);
+	else
+	{
+		view->stream_varno = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+		streamext_view_check_from(rt_fetch(view->stream_varno, query->rtable));
+	}
+	view->stream_relid = rt_fetch(view->stream_varno, query->rtable)->relid;
 }
 
 /* ---- time ---- */
@@ -365,7 +372,7 @@ compile_quals(CompileContext *context)
 	{
 		Node	   *qual = lfirst(lc);
 
-		if (compile_sliding(context, qual))
+		if (!view->stateless && compile_sliding(context, qual))
 			continue;
 		streamext_view_check_below(qual, "WHERE");
 		view->quals = lappend(view->quals, qual);
@@ -467,6 +474,63 @@ compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group,
 	key->bytewise = compile_bytewise(key->type, key->collation);
 }
 
+static uint32
+compile_set_mask(const CompiledView *view, const List *refs)
+{
+	uint32		mask = 0;
+	int			k = 0;
+	ListCell   *lc;
+
+	foreach(lc, view->query->groupClause)
+	{
+		if (list_member_int(refs, lfirst_node(SortGroupClause, lc)->tleSortGroupRef))
+			mask |= (uint32) 1 << k;
+		k++;
+	}
+	return mask;
+}
+
+/* GROUPING SETS, ROLLUP and CUBE: a row belongs to a group of each set. */
+static void
+compile_sets(CompiledView *view)
+{
+	List	   *sets = expand_grouping_sets(view->query->groupingSets, view->query->groupDistinct, -1);
+	KeySpec    *key = &view->keys[view->nkeys];
+	int			from = 0;
+	int			to;
+	ListCell   *lc;
+
+	if (list_length(sets) > STREAMEXT_MAX_SETS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
+	if (view->window.kind == WINDOW_SESSION)
+		streamext_view_refuse("grouping sets with session windows", NULL);
+	view->nsets = list_length(sets);
+	view->sets = palloc(sizeof(uint32) * view->nsets);
+	to = view->nsets;
+	foreach(lc, sets)
+	{
+		uint32		mask = compile_set_mask(view, lfirst(lc));
+
+		if (view->window_key >= 0 && (mask & ((uint32) 1 << view->window_key)) == 0)
+			streamext_view_refuse("grouping sets without the window",
+								  "Put the window beside them, as in GROUP BY window_start, ROLLUP (site, device).");
+		view->sets[mask == 0 ? from++ : --to] = mask;
+	}
+	view->nempty = from;
+
+	view->set_key = view->nkeys++;
+	key->type = INT4OID;
+	key->typmod = -1;
+	get_typlenbyvalalign(key->type, &key->typlen, &key->typbyval, &key->typalign);
+	key->bytewise = true;
+	key->eqop = Int4EqualOperator;
+	key->eqfunc = F_INT4EQ;
+	key->hashfunc = F_HASHINT4;
+	key->name = pstrdup("grouping_set");
+}
+
 static void
 compile_keys(CompileContext *context)
 {
@@ -474,9 +538,9 @@ compile_keys(CompileContext *context)
 	List	   *groups = view->query->groupClause;
 	ListCell   *lc;
 
-	view->has_group_by = groups != NIL;
+	view->has_group_by = groups != NIL || view->query->groupingSets != NIL;
 	view->window_key = -1;
-	view->keys = palloc0(sizeof(KeySpec) * Max(list_length(groups), 1));
+	view->keys = palloc0(sizeof(KeySpec) * (list_length(groups) + 1));
 	foreach(lc, groups)
 	{
 		SortGroupClause *group = lfirst_node(SortGroupClause, lc);
@@ -487,6 +551,10 @@ compile_keys(CompileContext *context)
 			view->window_key = view->nkeys;
 		view->nkeys++;
 	}
+	view->set_key = -1;
+	view->nempty = groups == NIL ? 1 : 0;
+	if (view->query->groupingSets != NIL)
+		compile_sets(view);
 }
 
 /* date_trunc('minute', ts) AS ts ... GROUP BY ts groups by the column, not by the expression. */
@@ -501,7 +569,7 @@ compile_warn_alias(const CompileContext *context)
 		Var		   *var = (Var *) view->keys[k].expr;
 		char	   *column;
 
-		if (!compile_is_event_time(context, (Node *) var))
+		if (var == NULL || !compile_is_event_time(context, (Node *) var))
 			continue;
 		column = get_attname(view->stream_relid, var->varattno, false);
 		foreach(lc, view->query->targetList)
@@ -547,8 +615,8 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 		return false;
 	}
 	if (IsA(node, GroupingFunc) && ((GroupingFunc *) node)->agglevelsup == context->sublevels)
-		streamext_view_refuse("GROUPING()", NULL);
-	if (IsA(node, Var) && ((Var *) node)->varlevelsup == context->sublevels && ((Var *) node)->varno == context->view->stream_varno)
+		return false;			/* says which keys; nothing is evaluated */
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == context->sublevels)
 		streamext_view_check_var((Var *) node, "the output");
 	if (IsA(node, Query))
 	{
@@ -597,6 +665,21 @@ compile_aggregates(CompileContext *context)
 	view->state_size = (uint32) size;
 }
 
+/* ---- stateless ---- */
+
+/* Output expressions are evaluated for each row; check: the table takes them, and the current user may insert. */
+static void
+compile_stateless(CompileContext *context, bool check)
+{
+	CompiledView *view = context->view;
+	List	   *outputs = view->query->targetList;
+
+	streamext_view_check_below((Node *) outputs, "the output");
+	view->into = streamext_into_target(view->options.into);
+	if (check)
+		streamext_into_check(view->into, outputs);
+}
+
 /* ---- definition ---- */
 
 /* Appends a node's text without what depends only on where in a query text it was written. */
@@ -639,9 +722,22 @@ compile_definition(const CompileContext *context)
 	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n",
 					 w->sliding, w->edges, w->length, w->lower_inclusive, w->has_upper, w->upper_inclusive);
 	compile_append_node(&buf, view->quals);
+	if (view->has_joins)
+	{
+		List	   *from = streamext_join_definition(view->query);
+
+		compile_append_node(&buf, from);
+	}
 	for (int k = 0; k < view->nkeys; k++)
 		compile_append_node(&buf, view->keys[k].expr);
+	for (int s = 0; s < view->nsets; s++)
+		appendStringInfo(&buf, "%x ", view->sets[s]);
 	compile_append_node(&buf, context->aggrefs);
+	if (view->stateless)
+	{
+		appendStringInfo(&buf, "%u\n", view->into);
+		compile_append_node(&buf, view->query->targetList);
+	}
 	hash = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
 	pfree(buf.data);
 	return hash == 0 ? 1 : hash;
@@ -675,14 +771,16 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 	view->query = copyObject(query);
 	streamext_view_flatten_groups(view->query);
 
-	streamext_view_check_shape(view->query);
-	view->stream_varno = compile_from(view->query);
-	view->stream_relid = rt_fetch(view->stream_varno, view->query->rtable)->relid;
+	streamext_view_check_shape(view->query, view->options.into != NULL);
+	view->stateless = streamext_view_is_stateless(view->query);
+	compile_from(view);
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
 
 	compile_keys(&context);
+	if (view->stateless)
+		compile_stateless(&context, options != NULL);
 	compile_quals(&context);
 	compile_finish_window(view);
 	compile_aggregates(&context);
@@ -716,18 +814,7 @@ streamext_view_stream(Oid relid)
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-	{
-		Query	   *query = get_view_query(rel);
-		List	   *from = query->jointree != NULL ? query->jointree->fromlist : NIL;
-
-		if (list_length(from) == 1 && IsA(linitial(from), RangeTblRef))
-		{
-			RangeTblEntry *rte = rt_fetch(linitial_node(RangeTblRef, from)->rtindex, query->rtable);
-
-			if (rte->rtekind == RTE_RELATION && streamext_stream_kind(rte->relid) != CONNECTOR_NONE)
-				result = rte->relid;
-		}
-	}
+		result = streamext_join_stream_of(get_view_query(rel));
 	relation_close(rel, NoLock);
 	return result;
 }

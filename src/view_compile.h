@@ -22,6 +22,7 @@ typedef struct ContinuousViewOptions
 	bool		keep_late;		/* late rows go to streamext.late_rows */
 	int64		step;			/* 0: default */
 	int64		max_groups;		/* 0: no limit */
+	char	   *into;			/* qualified name of a table, or NULL */
 	char	   *timezone;		/* of CREATE VIEW */
 	char	   *datestyle;
 	char	   *intervalstyle;
@@ -29,7 +30,7 @@ typedef struct ContinuousViewOptions
 
 typedef struct KeySpec
 {
-	Expr	   *expr;			/* over the stream's columns (varno = stream_varno) */
+	Expr	   *expr;			/* over the stream's columns (varno = stream_varno); has_joins: over all of FROM */
 	bool		is_window;		/* the window's start; not part of the stored key */
 	Oid			type;
 	int32		typmod;
@@ -50,6 +51,9 @@ typedef struct CompiledView
 	Oid			owner;
 	Oid			stream_relid;
 	Index		stream_varno;	/* in query */
+	bool		stateless;		/* no aggregation: rows go into a table; no keys, no aggregates, no window */
+	Oid			into;			/* that table */
+	bool		has_joins;		/* more than the stream in FROM: expressions are over the joined row (join.h) */
 	Query	   *query;			/* a copy of the user's own */
 	ContinuousViewOptions options;
 	Window		window;			/* finished; prepare it in the process that uses it */
@@ -58,6 +62,10 @@ typedef struct CompiledView
 	int			nkeys;			/* with the window key */
 	KeySpec    *keys;
 	int			window_key;		/* index into keys, -1: none */
+	int			set_key;		/* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
+	int			nsets;			/* 0: none */
+	uint32	   *sets;			/* the keys of each, a bit for each key number; empty sets come first */
+	int			nempty;			/* rows that there are without any input: no GROUP BY, or that many empty sets */
 	int			naggs;
 	AggSpec    *aggs;			/* distinct ones */
 	uint32		state_size;		/* of all aggregates, and a session's span */

@@ -34,6 +34,7 @@
 #include "utils/syscache.h"
 
 #include "ddl.h"
+#include "into.h"
 #include "view_compile.h"
 #include "worker.h"
 
@@ -68,7 +69,7 @@ static void
 view_ddl_check_name(const char *name)
 {
 	static const char *const names[] = {"continuous", "retention", "lateness", "keep_late", "step", "max_groups", "timezone", "datestyle",
-	"intervalstyle"};
+	"intervalstyle", "into"};
 
 	for (int i = 0; i < lengthof(names); i++)
 		if (strcmp(name + strlen(VIEW_DDL_PREFIX), names[i]) == 0)
@@ -76,7 +77,7 @@ view_ddl_check_name(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized view option \"%s\"", name),
-			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step and streamext.max_groups.")));
+			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
 }
 
 /*
@@ -181,6 +182,18 @@ view_ddl_keep_settings(List *own)
 	return own;
 }
 
+/* Keeps the table of streamext.into by its full name, and from being dropped. */
+static List *
+view_ddl_keep_into(Oid relid, List *own)
+{
+	DefElem    *into = view_ddl_find_option(own, VIEW_DDL_PREFIX "into");
+
+	if (into != NULL)
+		into->arg = (Node *) makeString(streamext_into_resolve(defGetString(into)));
+	streamext_into_depend(relid, into != NULL ? streamext_into_target(defGetString(into)) : InvalidOid);
+	return own;
+}
+
 /* ---- CREATE ---- */
 
 /*
@@ -278,13 +291,17 @@ streamext_ddl_create_view(DdlCall *call)
 		streamext_touch_view(replaced, streamext_view_stream(replaced));
 	relids = streamext_ddl_run(call);
 	if (!continuous)
+	{
+		if (was_continuous)
+			streamext_into_depend(replaced, InvalidOid);
 		return;
+	}
 	foreach(cell, relids)
 		if (!OidIsValid(relid) && get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
 			relid = lfirst_oid(cell);
 	if (!OidIsValid(relid))
 		elog(ERROR, "the new view \"%s\" was not found", stmt->view->relname);
-	view_ddl_store_options(relid, view_ddl_keep_settings(own));
+	view_ddl_store_options(relid, view_ddl_keep_into(relid, view_ddl_keep_settings(own)));
 	view_ddl_check_view(relid);
 }
 

@@ -71,6 +71,8 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->step = view_option_interval(def, false);
 	else if (strcmp(name, "max_groups") == 0)
 		options->max_groups = view_option_integer(def);
+	else if (strcmp(name, "into") == 0)
+		options->into = defGetString((DefElem *) def);
 	else if (strcmp(name, "timezone") == 0)
 		options->timezone = defGetString((DefElem *) def);
 	else if (strcmp(name, "datestyle") == 0)
@@ -81,7 +83,7 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized view option \"%s\"", def->defname),
-				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step and streamext.max_groups.")));
+				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
 }
 
 ContinuousViewOptions

@@ -16,6 +16,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_language.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
@@ -33,6 +34,7 @@
 
 #include "hooks.h"
 #include "view_compile.h"
+#include "view_join.h"
 #include "view_scan.h"
 
 typedef struct PlanContext
@@ -210,7 +212,7 @@ plan_find_key(const PlanMutator *mutator, Node *node)
 		{
 			Var		   *key = (Var *) view->keys[k].expr;
 
-			if (IsA(key, Var) && key->varno == ((Var *) node)->varno && key->varattno == ((Var *) node)->varattno)
+			if (key != NULL && IsA(key, Var) && key->varno == ((Var *) node)->varno && key->varattno == ((Var *) node)->varattno)
 				return k;
 		}
 	}
@@ -236,6 +238,47 @@ plan_aggregate_var(const PlanMutator *mutator, Aggref *aggref)
 	return NULL;				/* keep the compiler quiet */
 }
 
+/* GROUPING(): a bit for each argument, set where the row's grouping set has it not. */
+static Node *
+plan_grouping(const PlanMutator *mutator, const GroupingFunc *grouping)
+{
+	const CompiledView *view = mutator->view;
+	CaseExpr   *result = makeNode(CaseExpr);
+
+	if (view->nsets == 0)
+		return (Node *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(0), false, true);
+	result->casetype = INT4OID;
+	result->location = -1;
+	for (int s = 0; s < view->nsets; s++)
+	{
+		CaseWhen   *when = makeNode(CaseWhen);
+		int32		bits = 0;
+		ListCell   *lc;
+
+		foreach(lc, grouping->refs)
+		{
+			int			k = 0;
+			ListCell   *group;
+
+			foreach(group, view->query->groupClause)
+			{
+				if (lfirst_node(SortGroupClause, group)->tleSortGroupRef == lfirst_int(lc))
+					break;
+				k++;
+			}
+			bits = (bits << 1) | ((view->sets[s] & ((uint32) 1 << k)) == 0);
+		}
+		when->expr = make_opclause(Int4EqualOperator, BOOLOID, false, (Expr *) plan_key_var(mutator, view->set_key),
+								   (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(s), false, true),
+								   InvalidOid, InvalidOid);
+		when->result = (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(bits), false, true);
+		when->location = -1;
+		result->args = lappend(result->args, when);
+	}
+	result->defresult = (Expr *) makeNullConst(INT4OID, -1, InvalidOid);
+	return (Node *) result;
+}
+
 static Node *
 plan_mutate(Node *node, PlanMutator *mutator)
 {
@@ -248,6 +291,8 @@ plan_mutate(Node *node, PlanMutator *mutator)
 		return (Node *) plan_key_var(mutator, k);
 	if (IsA(node, Aggref) && ((Aggref *) node)->agglevelsup == mutator->sublevels)
 		return plan_aggregate_var(mutator, (Aggref *) node);
+	if (IsA(node, GroupingFunc) && ((GroupingFunc *) node)->agglevelsup == mutator->sublevels)
+		return plan_grouping(mutator, (GroupingFunc *) node);
 	if (IsA(node, Var) && ((Var *) node)->varlevelsup == mutator->sublevels)
 		elog(ERROR, "a column of the stream is left above the aggregation");
 	if (IsA(node, Query))
@@ -310,6 +355,27 @@ plan_make_entry(const CompiledView *view)
 	return rte;
 }
 
+/* Entries that FROM leaves behind: relations stay for their permissions, also those within subqueries; the rest goes. */
+static void
+plan_retire_entries(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		RangeTblEntry *none;
+
+		rte->lateral = false;
+		if (rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY)
+			continue;
+		none = makeNode(RangeTblEntry);
+		none->rtekind = RTE_RESULT;
+		none->eref = makeAlias("*RESULT*", NIL);
+		lfirst(lc) = none;
+	}
+}
+
 /* Makes the rule's query, in place, read the view's state. */
 static void
 plan_substitute(PlanContext *context, Query *query, Oid viewoid)
@@ -322,8 +388,17 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	if (query->rowMarks != NIL)
 		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
 
-	mutator.view = streamext_view_compile_query(viewoid, query, NULL);
+	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
+	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid) :
+		streamext_view_compile_query(viewoid, query, NULL);
+	if (mutator.view->stateless)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
+				 errhint("Its rows are in the table %s.", mutator.view->options.into)));
 	streamext_view_flatten_groups(query);
+	if (mutator.view->has_joins)
+		plan_retire_entries(query);
 	rte = plan_make_entry(mutator.view);
 	context->substituted = lappend(context->substituted, rte);
 	query->rtable = lappend(query->rtable, rte);
@@ -337,6 +412,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	query->jointree = makeFromExpr(list_make1(ref), query->havingQual);
 	query->havingQual = NULL;
 	query->groupClause = NIL;
+	query->groupingSets = NIL;
 	query->groupDistinct = false;
 	query->hasAggs = false;
 	query->hasTargetSRFs = expression_returns_set((Node *) query->targetList);

@@ -61,6 +61,7 @@ struct RowReader
 	/* since the last start */
 	bool		done;
 	bool		any;			/* a row was made */
+	int			empties;		/* rows made of nothing */
 	int64		min,
 				max;
 	const ScanProbe *probe;		/* or NULL: all groups */
@@ -620,32 +621,50 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	const Window *window = &rows->view->window;
 
 	rows->any = rows->done = rows->in_group = false;
+	rows->empties = 0;
 	rows->copy = rows->pane = rows->group = 0;
 	rows->min = min;
 	rows->max = max;
 	rows->probe = probe;
 	rows->done = (probe != NULL && probe->none) || (rows->scan->by_hash && rows->scan->probe.none);
+	if (rows->done)
+		rows->empties = rows->view->nempty;
 	rows->direct = probe == NULL && rows->scan->ncopies <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
 		window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
+}
+
+/* Without GROUP BY, and of each empty grouping set, there is a row even if nothing was ever counted. */
+static bool
+rows_next_empty(RowReader *rows)
+{
+	if (rows->empties >= rows->view->nempty)
+		return false;
+	rows->source = ROW_EMPTY;
+	rows->empties++;
+	return true;
 }
 
 bool
 streamext_rows_next(RowReader *rows)
 {
 	if (rows->done)
-		return false;
+		return rows_next_empty(rows);
 	if (rows->direct ? direct_next_row(rows) : gathered_next_row(rows))
 	{
 		rows->any = true;
 		return true;
 	}
 	rows->done = true;
-	if (rows->view->has_group_by || rows->any)
-		return false;
-	rows->source = ROW_EMPTY;
-	rows->any = true;
-	return true;
+	if (rows->any)
+		rows->empties = rows->view->nempty;
+	return rows_next_empty(rows);
+}
+
+int
+streamext_rows_empty(const RowReader *rows)
+{
+	return rows->empties - 1;
 }
 
 AggPartial *

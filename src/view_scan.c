@@ -267,7 +267,16 @@ row_keys(ViewScanState *state, TupleTableSlot *slot)
 {
 	const CompiledView *view = state->view;
 
-	if (state->need_keys)
+	if (state->need_keys && streamext_rows_entry(state->rows) == NULL)
+	{
+		memset(state->key_nulls, true, view->nkeys);
+		if (view->set_key >= 0)
+		{
+			state->key_nulls[view->set_key] = false;
+			state->key_values[view->set_key] = Int32GetDatum(streamext_rows_empty(state->rows));
+		}
+	}
+	else if (state->need_keys)
 		streamext_key_deserialize(view, STREAMEXT_ENTRY_KEY(streamext_rows_entry(state->rows), view->state_size),
 								  state->key_values, state->key_nulls);
 	for (int k = 0; k < view->nkeys; k++)

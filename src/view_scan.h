@@ -116,6 +116,8 @@ extern void streamext_rows_start(RowReader *rows, int64 min, int64 max, const Sc
 /* The next group and window; false at the end. */
 extern bool streamext_rows_next(RowReader *rows);
 
+/* The number of the empty grouping set that the row at hand stands for, if it has no group. */
+extern int	streamext_rows_empty(const RowReader *rows);
 /* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
 extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
 extern TimestampTz streamext_rows_window(const RowReader *rows);

@@ -209,7 +209,8 @@ batch_is_general_error(const ErrorData *error)
 {
 	int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
-	return category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_INSUFFICIENT_RESOURCES;
+	return category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		   category == ERRCODE_TRANSACTION_ROLLBACK || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
 /* An error that the fold does not lay to a row's charge ends the view, not the stream. False: memory is full. */
@@ -402,8 +403,9 @@ streamext_worker_fold(Worker *w)
 		batch_decode(w, now);
 	if (!batch_prepare_views(w))
 	{
+		/* views may have written into tables, and will again */
 		PopActiveSnapshot();
-		CommitTransactionCommand();
+		AbortCurrentTransaction();
 		return false;
 	}
 	batch_write_dead_letters(w);

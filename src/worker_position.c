@@ -32,6 +32,17 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 
 	if (index < slot->npositions && slot->positions[index] >= 0)
 		return slot->positions[index];
+	if (v->fold != NULL)
+	{
+		int64 stored = streamext_fold_stored_position(v->fold, w->slot->partitions[index].topic,
+													  w->slot->partitions[index].partition);
+
+		/* beyond a journal's end: the machine has lost the tail */
+		if (stored >= 0 && !w->ops->replayable && w->connector->partitions[index].high_watermark >= 0)
+			stored = Min(stored, w->connector->partitions[index].high_watermark);
+		if (stored >= 0)
+			return stored;
+	}
 	if (!w->ops->replayable && slot->start_position >= 0)
 		return slot->start_position;
 	/* `latest` means what it meant when the stream was new */

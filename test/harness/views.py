@@ -107,6 +107,20 @@ def _window(rng: random.Random) -> tuple[str, str]:
     return (windows[name]() if name in windows else ""), predicate
 
 
+def _grouping_sets(rng: random.Random, groups: list[str], window: bool) -> tuple[str, str]:
+    """GROUP BY with grouping sets that all hold the window, the last of the groups; and an output that tells them apart."""
+    keys = groups[:-1] if window else groups
+    kind = rng.choice(["ROLLUP", "CUBE", "SETS", "mixed"])
+    if kind == "SETS":
+        sets = [rng.sample(keys, rng.randint(0, len(keys))) for _ in range(rng.randint(1, 3))]
+        clause = f"GROUPING SETS ({', '.join('(' + ', '.join(chosen) + ')' for chosen in [keys, *sets])})"
+    elif kind == "mixed" and len(keys) > 1:
+        clause = f"{keys[0]}, ROLLUP ({', '.join(keys[1:])})"
+    else:
+        clause = f"{'CUBE' if kind == 'CUBE' else 'ROLLUP'} ({', '.join(keys)})"
+    return f"{groups[-1]}, {clause}" if window else clause, f"GROUPING({', '.join(keys)})"
+
+
 def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
     window, predicate = _window(rng)
     keys = rng.sample(KEYS, rng.choice([0, 1, 1, 1, 2, 3]))
@@ -124,7 +138,11 @@ def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
     source, rest, oracle = "{source}", "", ""
     if wheres:
         source += " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in wheres)
-    if groups:
+    if keys and "session" not in window and rng.random() < 0.25:
+        clause, told = _grouping_sets(rng, groups, bool(window))
+        outputs.insert(0, _named(told, keys))
+        rest += f" GROUP BY {clause}"
+    elif groups:
         rest += f" GROUP BY {', '.join(groups)}"
     if having := rng.choice(HAVINGS):
         rest += f" HAVING {having}"
@@ -143,6 +161,11 @@ def sessions(source: str, keys: Sequence[str], gap: str) -> str:
     opens = f"(SELECT *, (ts - lag(ts) OVER {window} <= interval {gap}) IS NOT TRUE AS opens FROM {source}) AS rows_"
     numbered = f"(SELECT *, sum(opens::int) OVER {window} AS session_number FROM {opens}) AS numbered"
     return f"(SELECT *, min(ts) OVER (PARTITION BY {by}session_number) AS session_start FROM {numbered}) AS sessions"
+
+
+def _named(grouping: str, keys: list[str]) -> str:
+    """GROUPING() knows no names of output columns."""
+    return re.sub(r"\bk(\d)\b", lambda name: keys[int(name[1])], grouping)
 
 
 def _has_one_text(call: str) -> bool:

@@ -1,0 +1,264 @@
+/*
+ * into.c
+ *		streamext.into: the target table, the INSERT, the positions.
+ *
+ * The option keeps the target's qualified name; a dependency keeps it from being dropped and makes pg_dump put it first.
+ * PostgreSQL's own INSERT does the rest: assignment casts, defaults, generated columns, constraints, triggers, partitions.
+ */
+#include "streamext.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/analyze.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/queryenvironment.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+
+#include "into.h"
+#include "view_check.h"
+
+#define INTO_ROWS	"streamext_rows"
+
+/* ---------------------------------------------------------------- the target */
+
+Oid
+streamext_into_target(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	List	   *names = stringToQualifiedNameList(name, NULL);
+#else
+	List	   *names = stringToQualifiedNameList(name);
+#endif
+	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(names), AccessShareLock, false);
+	char		relkind = get_rel_relkind(relid);
+
+	if ((relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE) ||
+		get_rel_persistence(relid) == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("view option \"streamext.into\" must name an ordinary table"),
+				 errdetail("\"%s\" is none, or a temporary one.", get_rel_name(relid))));
+	return relid;
+}
+
+char *
+streamext_into_resolve(const char *name)
+{
+	Oid			relid = streamext_into_target(name);
+
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+void
+streamext_into_depend(Oid viewoid, Oid target)
+{
+	ObjectAddress view;
+	ObjectAddress table;
+
+	(void) deleteDependencyRecordsForClass(RelationRelationId, viewoid, RelationRelationId, DEPENDENCY_NORMAL);
+	if (!OidIsValid(target))
+		return;
+	ObjectAddressSet(view, RelationRelationId, viewoid);
+	ObjectAddressSet(table, RelationRelationId, target);
+	recordDependencyOn(&view, &table, DEPENDENCY_NORMAL);
+}
+
+/* ---------------------------------------------------------------- the INSERT */
+
+static char *
+into_statement(Oid target, TupleDesc desc)
+{
+	StringInfoData sql;
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	for (int i = 0; i < desc->natts; i++)
+		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ", quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "INSERT INTO %s (%s) SELECT %s FROM " INTO_ROWS,
+					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target)),
+					 columns.data, columns.data);
+	return sql.data;
+}
+
+/* Puts the query in the place of the relation that the statement was analysed with. */
+static void
+into_replace_rows(Query *insert, Query *rows)
+{
+	ListCell   *lc;
+
+	foreach(lc, insert->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		RangeTblEntry *source;
+		RangeTblEntry *subquery;
+
+		if (rte->rtekind != RTE_SUBQUERY)
+			continue;
+		source = linitial_node(RangeTblEntry, rte->subquery->rtable);
+		Assert(source->rtekind == RTE_NAMEDTUPLESTORE);
+		subquery = makeNode(RangeTblEntry);
+		subquery->rtekind = RTE_SUBQUERY;
+		subquery->subquery = rows;
+		subquery->eref = source->eref;
+		subquery->inFromCl = true;
+		linitial(rte->subquery->rtable) = subquery;
+		return;
+	}
+	elog(ERROR, "no subquery in an INSERT");
+}
+
+Query *
+streamext_into_query(Oid target, List *targetList, Query *rows)
+{
+	TupleDesc	desc = ExecCleanTypeFromTL(targetList);
+	char	   *sql = into_statement(target, desc);
+	QueryEnvironment *environment = create_queryEnv();
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+	Query	   *insert;
+
+	relation->md.name = pstrdup(INTO_ROWS);
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	register_ENR(environment, relation);
+	insert = parse_analyze_fixedparams(linitial_node(RawStmt, pg_parse_query(sql)), sql, NULL, 0, environment);
+	if (rows != NULL)
+		into_replace_rows(insert, rows);
+	insert->stmt_location = -1;
+	insert->stmt_len = 0;
+	return insert;
+}
+
+Query *
+streamext_into_rewrite(Query *insert)
+{
+	List	   *queries = QueryRewrite(insert);
+
+	if (list_length(queries) != 1 || linitial_node(Query, queries)->commandType != CMD_INSERT)
+		streamext_view_refuse("streamext.into a table with rules", NULL);
+	return linitial_node(Query, queries);
+}
+
+void
+streamext_into_check(Oid target, List *targetList)
+{
+	Query	   *insert = streamext_into_query(target, targetList, NULL);
+
+#if PG_VERSION_NUM >= 160000
+	(void) ExecCheckPermissions(insert->rtable, insert->rteperminfos, true);
+#else
+	(void) ExecCheckRTPerms(insert->rtable, true);
+#endif
+	AcquireRewriteLocks(insert, true, false);
+	(void) streamext_into_rewrite(insert);
+}
+
+/* ---------------------------------------------------------------- positions */
+
+List *
+streamext_into_load(Oid viewoid, Oid stream)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid			types[] = {OIDOID, OIDOID};
+	Datum		args[] = {ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream)};
+	List	   *result = NIL;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	/* Views that are no more leave their rows to whoever comes next. */
+	if (SPI_execute("DELETE FROM streamext.into_position AS p WHERE NOT EXISTS "
+					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)", false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.into_position");
+	if (SPI_execute_with_args("SELECT topic, partition, \"position\" FROM streamext.into_position "
+							  "WHERE view OPERATOR(pg_catalog.=) $1 AND stream OPERATOR(pg_catalog.=) $2",
+							  2, types, args, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.into_position");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		char	   *topic = SPI_getvalue(tuple, desc, 1);
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		IntoPosition *position = palloc(sizeof(IntoPosition));
+		bool		isnull;
+
+		position->topic = pstrdup(topic);
+		position->partition = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+		position->position = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
+		result = lappend(result, position);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return result;
+}
+
+static SPIPlanPtr into_save_plan = NULL;
+
+static void
+into_prepare_save(void)
+{
+	Oid			types[] = {OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID};
+
+	if (into_save_plan != NULL)
+		return;
+	into_save_plan = SPI_prepare("INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\") "
+								 "SELECT $1, $2, u.topic, u.partition, u.next "
+								 "FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u (topic, partition, next) "
+								 "ON CONFLICT (view, stream, topic, partition) DO UPDATE SET \"position\" = EXCLUDED.\"position\" "
+								 "WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\"", 5, types);
+	if (into_save_plan == NULL)
+		elog(ERROR, "could not prepare a statement on streamext.into_position: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(into_save_plan);
+}
+
+void
+streamext_into_save(Oid viewoid, Batch *batch)
+{
+	Connector  *connector = batch->connector;
+	int			most = Max(batch->npartitions, 1);
+	Datum	   *topics = palloc(sizeof(Datum) * most);
+	Datum	   *partitions = palloc(sizeof(Datum) * most);
+	Datum	   *positions = palloc(sizeof(Datum) * most);
+	Datum		args[5];
+	int			n = 0;
+
+	for (int i = 0; i < batch->npartitions; i++)
+	{
+		if (batch->positions[i] < 0)
+			continue;
+		topics[n] = CStringGetTextDatum(connector->partitions[i].topic);
+		partitions[n] = Int32GetDatum(connector->partitions[i].partition);
+		positions[n] = Int64GetDatum(batch->positions[i]);
+		n++;
+	}
+	if (n == 0)
+		return;
+	/* What a source is told to forget must be in the table for good. */
+	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	args[0] = ObjectIdGetDatum(viewoid);
+	args[1] = ObjectIdGetDatum(batch->config->relid);
+	args[2] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
+	args[3] = PointerGetDatum(construct_array(partitions, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	args[4] = PointerGetDatum(construct_array(positions, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	into_prepare_save();
+	if (SPI_execute_plan(into_save_plan, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write streamext.into_position");
+	SPI_finish();
+}

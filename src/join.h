@@ -1,0 +1,42 @@
+/*
+ * join.h
+ *		The rows of a batch, joined: one query a batch, by PostgreSQL's own planner and executor.
+ *
+ * The view's FROM and WHERE are run with the batch in the place of the stream, as of the active snapshot; its output is
+ * what the fold needs that is not a plain column of the stream. A row of the batch makes any number of joined rows.
+ */
+#ifndef STREAMEXT_JOIN_H
+#define STREAMEXT_JOIN_H
+
+#include "streamext.h"
+#include "batch.h"
+#include "view_compile.h"
+
+typedef struct JoinRun JoinRun;
+
+/* What came of the rows given since streamext_join_begin; in the batch's context. */
+typedef struct JoinRows
+{
+	int			n;
+	int			capacity;
+	int		   *rows;			/* [n] row of the batch */
+	Datum	  **values;			/* [expression][n]; varlena values are unTOASTed */
+	bool	  **nulls;
+} JoinRows;
+
+/* exprs (of Expr) are over the joined row of view->query. cxt outlives transactions. */
+extern JoinRun *streamext_join_start(CompiledView *view, StreamConfig *config, List *exprs, MemoryContext cxt);
+extern void streamext_join_end(JoinRun *join);
+
+extern JoinRows *streamext_join_begin(JoinRun *join, Batch *batch);
+
+/*
+ * Joins these rows of the batch and appends to `to`; a stateless view's (to = NULL) are put into its table. Call as the view's owner, in a subtransaction, with an active
+ * snapshot. After an error `to` holds what it held before, and streamext_join_is_row_error tells whose fault it was.
+ */
+extern void streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to);
+
+/* True if the error was raised for a row of the batch; false: the query could not be run at all, or not now. */
+extern bool streamext_join_is_row_error(const JoinRun *join, const ErrorData *error);
+
+#endif							/* STREAMEXT_JOIN_H */
