@@ -160,12 +160,13 @@ CREATE FUNCTION streamext.get_continuous_views(
 	OUT view regclass, OUT stream regclass, OUT window_kind text, OUT window_size text, OUT window_slide text, OUT sliding text,
 	OUT state text, OUT groups bigint, OUT open_windows bigint, OUT state_bytes bigint, OUT accepted bigint, OUT late bigint,
 	OUT rejected bigint, OUT timezone text, OUT datestyle text, OUT intervalstyle text, OUT options text[], OUT last_error text,
-	OUT last_checkpoint timestamptz) RETURNS SETOF record
+	OUT last_checkpoint timestamptz, OUT catchup_rows bigint, OUT catchup_total bigint, OUT catchup_until timestamptz) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_continuous_views';
 
 CREATE FUNCTION streamext.get_workers(
-	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint)
+	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint,
+	OUT task text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_workers';
@@ -182,11 +183,11 @@ FROM streamext.get_stream_partitions() AS p;
 CREATE VIEW streamext.continuous_views AS
 SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
        v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
-       v.intervalstyle, v.options, v.last_error, v.last_checkpoint
+       v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until
 FROM streamext.get_continuous_views() AS v;
 
 CREATE VIEW streamext.workers AS
-SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts FROM streamext.get_workers() AS w;
+SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts, w.task FROM streamext.get_workers() AS w;
 
 COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since the server''s start';
 COMMENT ON COLUMN streamext.streams.state IS
@@ -220,7 +221,13 @@ COMMENT ON COLUMN streamext.continuous_views.late IS 'records left out because t
 COMMENT ON COLUMN streamext.continuous_views.rejected IS 'records left out because an expression of the view raised an error, or rejected for the stream';
 COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which the view''s expressions run';
 
-COMMENT ON VIEW streamext.workers IS 'a row for each stream and shard; pid is NULL while no process runs';
+COMMENT ON COLUMN streamext.continuous_views.catchup_rows IS 'while catching up: records read since it began; else NULL';
+COMMENT ON COLUMN streamext.continuous_views.catchup_total IS 'while catching up: records to be read in all, as far as known; grows with the stream';
+COMMENT ON COLUMN streamext.continuous_views.catchup_until IS 'when that will be done at the present pace';
+
+COMMENT ON VIEW streamext.workers IS
+'a row for each stream and shard, pid is NULL while no process runs; one more while new views catch up in a process of their own';
+COMMENT ON COLUMN streamext.workers.task IS 'stream, or catch_up';
 COMMENT ON COLUMN streamext.workers.restarts IS 'starts after the first';
 
 GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters,
