@@ -139,6 +139,36 @@ COMMENT ON COLUMN streamext.late_rows.position IS 'Kafka offset; position in the
 COMMENT ON COLUMN streamext.late_rows.received_at IS 'when it was found late';
 COMMENT ON COLUMN streamext.late_rows.payload IS 'the record as received; at most 1 MB of it';
 
+/* ---- what happened to sources ---- */
+
+-- Not dumped, as dead_letter is not.
+CREATE TABLE streamext.stream_event (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	"time" timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	stream oid NOT NULL,
+	kind text NOT NULL,
+	topic text,
+	partition integer,
+	missed bigint NOT NULL,
+	detail text NOT NULL
+);
+
+-- The newest of a stream are kept.
+CREATE INDEX stream_event_stream ON streamext.stream_event (stream, id);
+
+COMMENT ON TABLE streamext.stream_event IS 'what happened to streams'' sources; read it in streamext.stream_events';
+
+CREATE VIEW streamext.stream_events WITH (security_barrier) AS
+SELECT e.id, e."time", e.stream::pg_catalog.regclass AS stream, e.kind, e.topic, e.partition, e.missed, e.detail
+FROM streamext.stream_event AS e
+WHERE pg_catalog.has_table_privilege(e.stream, 'SELECT') OR
+      (pg_catalog.has_table_privilege(e.stream, 'SELECT') IS NOT NULL AND pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'));
+
+COMMENT ON VIEW streamext.stream_events IS 'what happened to the sources of streams; the newest 1000 of each';
+COMMENT ON COLUMN streamext.stream_events.kind IS
+'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered';
+COMMENT ON COLUMN streamext.stream_events.missed IS 'of a gap: how many offsets';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -152,7 +182,7 @@ AS 'MODULE_PATHNAME', 'streamext_get_streams';
 
 CREATE FUNCTION streamext.get_stream_partitions(
 	OUT stream regclass, OUT topic text, OUT partition integer, OUT shard integer, OUT "position" bigint, OUT high_watermark bigint,
-	OUT lag_rows bigint, OUT rows_in bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz) RETURNS SETOF record
+	OUT lag_rows bigint, OUT rows_in bigint, OUT missed bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_stream_partitions';
 
@@ -177,7 +207,7 @@ SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_i
 FROM streamext.get_streams() AS s;
 
 CREATE VIEW streamext.stream_partitions AS
-SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.max_event_time, p.last_arrival
+SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.missed, p.max_event_time, p.last_arrival
 FROM streamext.get_stream_partitions() AS p;
 
 CREATE VIEW streamext.continuous_views AS
@@ -206,6 +236,7 @@ COMMENT ON COLUMN streamext.stream_partitions.shard IS 'number of the worker tha
 COMMENT ON COLUMN streamext.stream_partitions.position IS 'next to be read: Kafka offset, or byte position in the journal';
 COMMENT ON COLUMN streamext.stream_partitions.high_watermark IS 'end of the partition as last heard from the source';
 COMMENT ON COLUMN streamext.stream_partitions.lag_rows IS 'records between position and high_watermark; NULL: not known';
+COMMENT ON COLUMN streamext.stream_partitions.missed IS 'records that the source had lost (retention, deletion) before they were read; see stream_events';
 COMMENT ON COLUMN streamext.stream_partitions.last_arrival IS 'when the last record came in';
 
 COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
@@ -231,7 +262,7 @@ COMMENT ON COLUMN streamext.workers.task IS 'stream, or catch_up';
 COMMENT ON COLUMN streamext.workers.restarts IS 'starts after the first';
 
 GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters,
-	streamext.late_rows TO PUBLIC;
+	streamext.late_rows, streamext.stream_events TO PUBLIC;
 
 /* ---- control ---- */
 

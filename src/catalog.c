@@ -374,8 +374,8 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 		{
 			const PartitionSlot *partition = &shard->partitions[i];
 			int64		lag = catalog_partition_lag(partition, kind);
-			Datum		values[10] = {0};
-			bool		nulls[10] = {0};
+			Datum		values[11] = {0};
+			bool		nulls[11] = {0};
 
 			values[0] = ObjectIdGetDatum(relid);
 			catalog_put_text(values, nulls, 1, partition->topic);
@@ -388,8 +388,9 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 			values[6] = Int64GetDatum(lag);
 			nulls[6] = lag < 0;
 			values[7] = Int64GetDatum(partition->rows);
-			catalog_put_time(values, nulls, 8, partition->max_event_time);
-			catalog_put_time(values, nulls, 9, partition->last_arrival);
+			values[8] = Int64GetDatum(partition->missed);
+			catalog_put_time(values, nulls, 9, partition->max_event_time);
+			catalog_put_time(values, nulls, 10, partition->last_arrival);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 	}

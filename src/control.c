@@ -188,7 +188,7 @@ flush_check_state(FlushTarget *target)
 	LWLockRelease(slot->lock);
 
 	/* on_error 'stop' leaves both: that is a failure */
-	if (pg_atomic_read_u32(&slot->pause_requested) != 0 && state != STREAM_FAILED)
+	if (pg_atomic_read_u32(&slot->pause_requested) != 0 && !STREAMEXT_STATE_FAILED(state))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream \"%s\" is paused", target->name),
@@ -341,7 +341,7 @@ streamext_flush(PG_FUNCTION_ARGS)
 static bool
 slot_is_stopped(const StreamSlot *slot)
 {
-	return slot->state == STREAM_PAUSED || slot->state == STREAM_FAILED;
+	return slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state);
 }
 
 /* Until the shard has stopped or gone on, or will not hear; at most PAUSE_WAIT_MS. */

@@ -396,7 +396,7 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 {
 	LauncherSlot *mine = &launcher_slots[idle->process];
 	StreamSlot	 *slot = &streamext_shared->streams[idle->index];
-	bool		  failed = launcher_is_catchup(idle) ? slot->catchup_failed : slot->state == STREAM_FAILED;
+	bool		  failed = launcher_is_catchup(idle) ? slot->catchup_failed : STREAMEXT_STATE_FAILED(slot->state);
 	pid_t		  pid;
 
 	if (mine->handle != NULL)

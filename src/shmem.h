@@ -11,6 +11,7 @@
 
 #include "streamext.h"
 #include "buffer.h"
+#include "connector.h"
 #include "options.h"
 #include "port/atomics.h"
 #include "state.h"
@@ -30,6 +31,9 @@ typedef enum StreamState
 	STREAM_FAILED
 } StreamState;
 
+/* Stopped until an operator does something. */
+#define STREAMEXT_STATE_FAILED(state) ((state) == STREAM_FAILED || (state) == STREAM_DIVERGED)
+
 typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock exclusive */
 {
 	char		topic[256];
@@ -40,6 +44,8 @@ typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock excl
 	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
 	TimestampTz last_arrival;	/* by the clock */
 	uint64		rows;
+	uint64		missed;			/* records that the source had lost before they were read */
+	RecordMark	last;			/* of the last record read */
 } PartitionSlot;
 
 typedef struct StreamSlot

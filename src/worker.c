@@ -28,6 +28,7 @@
 #include "utils/wait_event.h"
 
 #include "clock.h"
+#include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
 
@@ -123,7 +124,7 @@ worker_claim(Worker *w, int index)
 		w->index = index;
 		w->slot = slot;
 		/* on_error 'stop' outlives the worker */
-		w->stopped = slot->state == STREAM_FAILED && pg_atomic_read_u32(&slot->pause_requested) != 0;
+		w->stopped = STREAMEXT_STATE_FAILED(slot->state) && pg_atomic_read_u32(&slot->pause_requested) != 0;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return mine;
@@ -147,13 +148,13 @@ worker_at_exit(int code, Datum arg)
 		{
 			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 			/* the launcher waits before it tries a failed one again */
-			if (code != 0 && !ShutdownRequestPending && slot->state != STREAM_FAILED)
+			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->state))
 			{
 				slot->state = STREAM_FAILED;
 				strlcpy(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
 				slot->last_error_at = GetCurrentTimestamp();
 			}
-			else if (slot->state != STREAM_FAILED && slot->state != STREAM_PAUSED)
+			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED)
 				slot->state = STREAM_STARTING;
 			LWLockRelease(slot->lock);
 			slot->worker_pid = 0;
@@ -191,7 +192,8 @@ streamext_worker_stop(Worker *w, const char *reason)
 {
 	w->stopped = true;
 	pg_atomic_write_u32(&w->slot->pause_requested, 1);
-	streamext_stream_set_state(w->slot, STREAM_FAILED, reason);
+	streamext_stream_set_state(w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
+							   reason);
 }
 
 /* True if nothing shall be read. */
@@ -202,11 +204,12 @@ worker_check_pause(Worker *w)
 
 	if (w->connector != NULL && w->connector->failed && !w->stopped)
 	{
+		streamext_stream_events_write(w);
 		streamext_worker_stop(w, w->connector->error[0] != '\0' ? w->connector->error : "the connector has failed");
 		return true;
 	}
 	/* the catch-up worker has stopped the stream */
-	if (paused && w->slot->state == STREAM_FAILED)
+	if (paused && STREAMEXT_STATE_FAILED(w->slot->state))
 		w->stopped = true;
 	if (w->stopped && !paused)
 	{
@@ -333,6 +336,18 @@ worker_serve_flush(Worker *w)
 	ConditionVariableBroadcast(&slot->progress);
 }
 
+/* Outages are events: that the source is unreachable, and that it is back. */
+static void
+worker_note_state(Worker *w, StreamState state)
+{
+	StreamState before = w->slot->state;
+
+	if (state == STREAM_STALLED && before != STREAM_STALLED && before != STREAM_STARTING && before != STREAM_WAITING)
+		streamext_connector_event(w->connector, "stalled", -1, 0, "%s", w->connector->error);
+	else if (before == STREAM_STALLED && state != STREAM_STALLED)
+		streamext_connector_event(w->connector, "recovered", -1, 0, "the source is reachable");
+}
+
 static void
 worker_update_state(Worker *w, bool paused)
 {
@@ -364,6 +379,7 @@ worker_update_state(Worker *w, bool paused)
 		state = STREAM_RUNNING;
 	if (state == STREAM_FULL && w->slot->state != STREAM_FULL)
 		message = "streamext.memory_limit is reached, or a view's streamext.max_groups";
+	worker_note_state(w, state);
 	streamext_stream_set_state(w->slot, state, message);
 }
 
@@ -590,6 +606,7 @@ worker_run(Worker *w)
 			more = worker_advance(w) && !w->stopped;
 		paused = paused || w->stopped;
 		worker_housekeeping(w, paused);
+		streamext_stream_events_write(w);
 		if (!more)
 			worker_sleep(w, !paused && !w->full && !worker_is_held(w));
 	}

@@ -23,6 +23,7 @@
 
 #include "clock.h"
 #include "dead_letter.h"
+#include "stream_event.h"
 #include "worker_private.h"
 
 /* Records of the batch at hand: not read before by the stream; of these, not rejected for the whole stream. */
@@ -104,6 +105,8 @@ batch_publish_positions(Worker *w)
 			partitions[i].start_position = batch_first_position(w, i);
 		partitions[i].position = Max(partitions[i].position, batch->positions[i]);
 		partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
+		if (w->connector->partitions[i].last.position > partitions[i].last.position)
+			partitions[i].last = w->connector->partitions[i].last;
 	}
 }
 
@@ -158,6 +161,8 @@ streamext_worker_poll(Worker *w)
 
 	streamext_batch_reset(batch);
 	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	if (unlikely(w->connector->nevents > 0))
+		streamext_stream_events_count(w);
 	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
 		return false;
 	batch_fill_positions(w);

@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
 
@@ -191,6 +192,8 @@ catchup_attach(Worker *w)
 			catchup_settle_view(w, lfirst(lc));
 		for (int i = 0; i < c->npartitions; i++)
 		{
+			if (w->slot->partitions[w->map[i]].last.position > c->partitions[i].last.position)
+				c->partitions[i].last = w->slot->partitions[w->map[i]].last;
 			targets[i] = PG_INT64_MAX;
 			foreach (lc, w->views)
 				targets[i] =
@@ -381,6 +384,8 @@ catchup_check_connector(Worker *w)
 		LWLockRelease(w->slot->lock);
 	}
 	if (c->failed)
+		streamext_stream_events_write(w);
+	if (c->failed)
 		ereport(ERROR, (errcode(ERRCODE_FDW_ERROR), errmsg("%s", c->error[0] != '\0' ? c->error : "the connector has failed")));
 }
 
@@ -436,6 +441,7 @@ catchup_run(Worker *w)
 			MemoryContextReset(w->round_cxt);
 		ResetLatch(MyLatch);
 		streamext_worker_interrupts();
+		streamext_stream_events_write(w);
 		if (catchup_refresh_due(w) && !streamext_worker_refresh_catchup(w))
 			return;
 		paused = w->views == NIL || pg_atomic_read_u32(&w->slot->pause_requested) != 0;

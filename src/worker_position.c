@@ -244,6 +244,7 @@ position_adopt(Worker *w)
 		slot->partitions[found].position = slot->partitions[found].start_position = -1;
 		slot->partitions[found].high_watermark = -1;
 		slot->partitions[found].max_event_time = DT_NOBEGIN;
+		slot->partitions[found].last.position = -1;
 		slot->partitions[found].last_arrival = streamext_clock_now();
 		slot->npartitions++;
 		slot->layout++;
@@ -257,6 +258,8 @@ position_adopt(Worker *w)
 		position_exchange(w, index, found);
 		LWLockRelease(slot->lock);
 	}
+	if (slot->partitions[index].last.position > theirs->last.position)
+		theirs->last = slot->partitions[index].last;
 	w->npartitions++;
 	return true;
 }
