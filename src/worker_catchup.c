@@ -36,6 +36,7 @@
 
 #define CATCHUP_TICK_MS 100
 #define CATCHUP_FULL_RETRY_MS 500
+#define CATCHUP_EXPIRE_MS 400
 #define CATCHUP_NEAR_RECORDS 50000 /* the stream's worker is held for these */
 #define CATCHUP_HOLD_MS 300		   /* at most, */
 #define CATCHUP_HOLD_EVERY_MS 3000 /* and not more often */
@@ -340,6 +341,20 @@ catchup_drop_failed(Worker *w)
 	}
 }
 
+/* Windows beyond retention go while the view passes them: the history may be longer than memory. */
+static void
+catchup_expire(Worker *w)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	if (!TimestampDifferenceExceeds(w->expired_at, now, CATCHUP_EXPIRE_MS))
+		return;
+	foreach (lc, w->views)
+		streamext_fold_expire(((WorkerView *) lfirst(lc))->fold, ((WorkerView *) lfirst(lc))->watermark);
+	w->expired_at = now;
+}
+
 /* Reads and folds at most one batch. True: there may be more at once. */
 static bool
 catchup_advance(Worker *w)
@@ -348,6 +363,10 @@ catchup_advance(Worker *w)
 		return false;
 	if (!w->pending && !catchup_poll(w))
 		return !w->attached;
+	/* what was committed after a change is read by the changed definition */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&w->slot->generation) != w->generation)
+		return w->refresh_at == 0;
 	if (w->full && GetCurrentTimestamp() < w->retry_at)
 		return false;
 	w->full = !streamext_worker_fold(w);
@@ -449,6 +468,7 @@ catchup_run(Worker *w)
 		if (!paused)
 		{
 			more = catchup_advance(w);
+			catchup_expire(w);
 			catchup_check_connector(w);
 			catchup_finish(w);
 		}
