@@ -153,6 +153,36 @@ CREATE TABLE streamext.into_position (
 
 COMMENT ON TABLE streamext.into_position IS 'next offset of each view with streamext.into: the rows of everything before it are in its table';
 
+/* ---- what happened to sources ---- */
+
+-- Not dumped, as dead_letter is not.
+CREATE TABLE streamext.stream_event (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	"time" timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	stream oid NOT NULL,
+	kind text NOT NULL,
+	topic text,
+	partition integer,
+	missed bigint NOT NULL,
+	detail text NOT NULL
+);
+
+-- The newest of a stream are kept.
+CREATE INDEX stream_event_stream ON streamext.stream_event (stream, id);
+
+COMMENT ON TABLE streamext.stream_event IS 'what happened to streams'' sources; read it in streamext.stream_events';
+
+CREATE VIEW streamext.stream_events WITH (security_barrier) AS
+SELECT e.id, e."time", e.stream::pg_catalog.regclass AS stream, e.kind, e.topic, e.partition, e.missed, e.detail
+FROM streamext.stream_event AS e
+WHERE pg_catalog.has_table_privilege(e.stream, 'SELECT') OR
+      (pg_catalog.has_table_privilege(e.stream, 'SELECT') IS NOT NULL AND pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'));
+
+COMMENT ON VIEW streamext.stream_events IS 'what happened to the sources of streams; the newest 1000 of each';
+COMMENT ON COLUMN streamext.stream_events.kind IS
+'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered';
+COMMENT ON COLUMN streamext.stream_events.missed IS 'of a gap: how many offsets';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -166,7 +196,7 @@ AS 'MODULE_PATHNAME', 'streamext_get_streams';
 
 CREATE FUNCTION streamext.get_stream_partitions(
 	OUT stream regclass, OUT topic text, OUT partition integer, OUT shard integer, OUT "position" bigint, OUT high_watermark bigint,
-	OUT lag_rows bigint, OUT rows_in bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz) RETURNS SETOF record
+	OUT lag_rows bigint, OUT rows_in bigint, OUT missed bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_stream_partitions';
 
@@ -174,12 +204,13 @@ CREATE FUNCTION streamext.get_continuous_views(
 	OUT view regclass, OUT stream regclass, OUT window_kind text, OUT window_size text, OUT window_slide text, OUT sliding text,
 	OUT state text, OUT groups bigint, OUT open_windows bigint, OUT state_bytes bigint, OUT accepted bigint, OUT late bigint,
 	OUT rejected bigint, OUT timezone text, OUT datestyle text, OUT intervalstyle text, OUT options text[], OUT last_error text,
-	OUT last_checkpoint timestamptz) RETURNS SETOF record
+	OUT last_checkpoint timestamptz, OUT catchup_rows bigint, OUT catchup_total bigint, OUT catchup_until timestamptz) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_continuous_views';
 
 CREATE FUNCTION streamext.get_workers(
-	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint)
+	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint,
+	OUT task text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_workers';
@@ -190,17 +221,17 @@ SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_i
 FROM streamext.get_streams() AS s;
 
 CREATE VIEW streamext.stream_partitions AS
-SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.max_event_time, p.last_arrival
+SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.missed, p.max_event_time, p.last_arrival
 FROM streamext.get_stream_partitions() AS p;
 
 CREATE VIEW streamext.continuous_views AS
 SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
        v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
-       v.intervalstyle, v.options, v.last_error, v.last_checkpoint
+       v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until
 FROM streamext.get_continuous_views() AS v;
 
 CREATE VIEW streamext.workers AS
-SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts FROM streamext.get_workers() AS w;
+SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts, w.task FROM streamext.get_workers() AS w;
 
 COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since the server''s start';
 COMMENT ON COLUMN streamext.streams.state IS
@@ -219,6 +250,7 @@ COMMENT ON COLUMN streamext.stream_partitions.shard IS 'number of the worker tha
 COMMENT ON COLUMN streamext.stream_partitions.position IS 'next to be read: Kafka offset, or byte position in the journal';
 COMMENT ON COLUMN streamext.stream_partitions.high_watermark IS 'end of the partition as last heard from the source';
 COMMENT ON COLUMN streamext.stream_partitions.lag_rows IS 'records between position and high_watermark; NULL: not known';
+COMMENT ON COLUMN streamext.stream_partitions.missed IS 'records that the source had lost (retention, deletion) before they were read; see stream_events';
 COMMENT ON COLUMN streamext.stream_partitions.last_arrival IS 'when the last record came in';
 
 COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
@@ -234,11 +266,17 @@ COMMENT ON COLUMN streamext.continuous_views.late IS 'records left out because t
 COMMENT ON COLUMN streamext.continuous_views.rejected IS 'records left out because an expression of the view raised an error, or rejected for the stream';
 COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which the view''s expressions run';
 
-COMMENT ON VIEW streamext.workers IS 'a row for each stream and shard; pid is NULL while no process runs';
+COMMENT ON COLUMN streamext.continuous_views.catchup_rows IS 'while catching up: records read since it began; else NULL';
+COMMENT ON COLUMN streamext.continuous_views.catchup_total IS 'while catching up: records to be read in all, as far as known; grows with the stream';
+COMMENT ON COLUMN streamext.continuous_views.catchup_until IS 'when that will be done at the present pace';
+
+COMMENT ON VIEW streamext.workers IS
+'a row for each stream and shard, pid is NULL while no process runs; one more while new views catch up in a process of their own';
+COMMENT ON COLUMN streamext.workers.task IS 'stream, or catch_up';
 COMMENT ON COLUMN streamext.workers.restarts IS 'starts after the first';
 
 GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters,
-	streamext.late_rows TO PUBLIC;
+	streamext.late_rows, streamext.stream_events TO PUBLIC;
 
 /* ---- control ---- */
 

@@ -42,6 +42,7 @@
 #include "shmem.h"
 #include "view_compile.h"
 #include "window.h"
+#include "worker_private.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_streams);
 PG_FUNCTION_INFO_V1(streamext_get_stream_partitions);
@@ -71,6 +72,9 @@ typedef struct ViewCopy
 	int64	   *positions;
 	int			npositions;
 	int			stream;			/* index of the stream's slot */
+	TimestampTz catchup_started;	/* 0: it is not behind */
+	int64		catchup_rows,	/* read since then, */
+				catchup_left;	/* and still to be read */
 } ViewCopy;
 
 /* ---- copies ---- */
@@ -148,6 +152,12 @@ catalog_copy_views(Oid viewoid)
 		copy->late = slot->late;
 		copy->rejected = slot->rejected;
 		copy->stream = slot->stream;
+		copy->catchup_started = slot->catchup_started;
+		copy->catchup_rows = slot->catchup_rows;
+		if (slot->catchup != CATCHUP_NONE || slot->status == VIEW_CATCHING_UP)
+			copy->catchup_left = streamext_handover_backlog(&streamext_shared->streams[slot->stream], slot);
+		else
+			copy->catchup_left = -1;
 		if (slot->positions != NULL && slot->npositions > 0)
 		{
 			copy->npositions = slot->npositions;
@@ -364,8 +374,8 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 		{
 			const PartitionSlot *partition = &shard->partitions[i];
 			int64		lag = catalog_partition_lag(partition, kind);
-			Datum		values[10] = {0};
-			bool		nulls[10] = {0};
+			Datum		values[11] = {0};
+			bool		nulls[11] = {0};
 
 			values[0] = ObjectIdGetDatum(relid);
 			catalog_put_text(values, nulls, 1, partition->topic);
@@ -378,8 +388,9 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 			values[6] = Int64GetDatum(lag);
 			nulls[6] = lag < 0;
 			values[7] = Int64GetDatum(partition->rows);
-			catalog_put_time(values, nulls, 8, partition->max_event_time);
-			catalog_put_time(values, nulls, 9, partition->last_arrival);
+			values[8] = Int64GetDatum(partition->missed);
+			catalog_put_time(values, nulls, 9, partition->max_event_time);
+			catalog_put_time(values, nulls, 10, partition->last_arrival);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 	}
@@ -403,8 +414,8 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 	foreach(cell, catalog_copy_shards(InvalidOid))
 	{
 		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
-		Datum		values[6] = {0};
-		bool		nulls[6] = {0};
+		Datum		values[7] = {0};
+		bool		nulls[7] = {0};
 
 		if (!catalog_may_see(slot->relid))
 			continue;
@@ -415,6 +426,16 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 		values[3] = CStringGetTextDatum(streamext_stream_state_name(catalog_shard_state(slot)));
 		catalog_put_time(values, nulls, 4, slot->worker_pid == 0 ? 0 : slot->started_at);
 		values[5] = Int64GetDatum(slot->restarts);
+		values[6] = CStringGetTextDatum("stream");
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		if (slot->catchup_pid == 0)
+			continue;
+		values[0] = Int32GetDatum(slot->catchup_pid);
+		nulls[0] = false;
+		values[3] = CStringGetTextDatum(streamext_stream_state_name(STREAM_CATCHING_UP));
+		catalog_put_time(values, nulls, 4, slot->catchup_started_at);
+		nulls[5] = true;
+		values[6] = CStringGetTextDatum("catch_up");
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	PG_RETURN_VOID();
@@ -556,11 +577,47 @@ catalog_view_options(List *stored)
 	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/* Columns rows, total and estimated end; of several shards the latest end. */
+static void
+catalog_put_catchup(Datum *values, bool *nulls, List *views)
+{
+	int64		rows = 0,
+				left = 0;
+	TimestampTz now = GetCurrentTimestamp(),
+				end = 0;
+	bool		behind = false,
+				known = true;
+	ListCell   *cell;
+
+	foreach(cell, views)
+	{
+		const ViewCopy *copy = lfirst(cell);
+
+		if (copy->catchup_left < 0)
+			continue;
+		behind = true;
+		rows += copy->catchup_rows;
+		left += copy->catchup_left;
+		if (copy->catchup_rows == 0 || copy->catchup_started == 0)
+			known = false;
+		else
+			end = Max(end, now + (TimestampTz) ((double) (now - copy->catchup_started) / copy->catchup_rows * copy->catchup_left));
+	}
+	nulls[0] = nulls[1] = nulls[2] = true;
+	if (!behind)
+		return;
+	nulls[0] = nulls[1] = false;
+	values[0] = Int64GetDatum(rows);
+	values[1] = Int64GetDatum(rows + left);
+	if (known)
+		catalog_put_time(values, nulls, 2, end);
+}
+
 static void
 catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
 {
-	Datum		values[19] = {0};
-	bool		nulls[19] = {0};
+	Datum		values[22] = {0};
+	bool		nulls[22] = {0};
 	List	   *views = catalog_copy_views(viewoid);
 	Oid			stream = streamext_view_stream(viewoid);
 	ViewCopy	sums = {0};
@@ -600,6 +657,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	values[16] = catalog_view_options(stored);
 	catalog_put_text(values, nulls, 17, error);
 	nulls[18] = true;			/* last checkpoint */
+	catalog_put_catchup(values + 19, nulls + 19, views);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

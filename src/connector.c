@@ -95,20 +95,12 @@ streamext_connector_guard(Connector *c, MemoryContext cxt)
 
 /* ---- errors ---- */
 
-void
-streamext_connector_report(Connector *c, const char *format, ...)
+/* Brokers and libraries write what they like: clipped to STREAMEXT_MAX_MESSAGE, and valid in the database's encoding. */
+static void
+connector_clean(char *text)
 {
-	char		text[STREAMEXT_MAX_MESSAGE * 2];
-	TimestampTz now = GetCurrentTimestamp();
-	va_list		args;
-	int			length;
+	int			length = strlen(text);
 
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	/* Brokers and libraries write what they like. */
-	length = strlen(text);
 	if (length >= STREAMEXT_MAX_MESSAGE)
 		length = pg_mbcliplen(text, length, STREAMEXT_MAX_MESSAGE - 1);
 	text[length] = '\0';
@@ -116,7 +108,41 @@ streamext_connector_report(Connector *c, const char *format, ...)
 		for (char *p = text; *p != '\0'; p++)
 			if (IS_HIGHBIT_SET(*p))
 				*p = '?';
+}
 
+void
+streamext_connector_event(Connector *c, const char *kind, int index, int64 missed, const char *format,...)
+{
+	char		text[STREAMEXT_MAX_MESSAGE * 2];
+	ConnectorEvent *event;
+	va_list		args;
+
+	if (c->nevents == STREAMEXT_CONNECTOR_EVENTS)
+		return;
+	event = &c->events[c->nevents++];
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	connector_clean(text);
+	event->kind = kind;
+	event->index = index;
+	event->missed = missed;
+	event->counted = false;
+	strlcpy(event->detail, text, sizeof(event->detail));
+}
+
+void
+streamext_connector_report(Connector *c, const char *format,...)
+{
+	char		text[STREAMEXT_MAX_MESSAGE * 2];
+	TimestampTz now = GetCurrentTimestamp();
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+
+	connector_clean(text);
 	if (strcmp(text, c->error) == 0 && now - c->reported_at < CONNECTOR_REPEAT)
 		return;
 	strlcpy(c->error, text, sizeof(c->error));

@@ -33,12 +33,38 @@ typedef struct StreamRecord
 	void	   *message;		/* the connector's own (headers) */
 } StreamRecord;
 
+/* What tells one record from another that has come to stand at its position. */
+typedef struct RecordMark
+{
+	int64		position;		/* -1: none */
+	TimestampTz timestamp;
+	uint32		crc;			/* of key and payload */
+} RecordMark;
+
+/* Something that happened to the source, for streamext.stream_events. */
+typedef struct ConnectorEvent
+{
+	const char *kind;			/* constant */
+	int			index;			/* of the partition, -1: none in particular */
+	int64		missed;			/* records that are gone, up to the partition's position; 0 for other kinds */
+	bool		counted;		/* in PartitionSlot.missed */
+	char		detail[STREAMEXT_MAX_MESSAGE];
+} ConnectorEvent;
+
+#define STREAMEXT_CONNECTOR_EVENTS 16
+
 typedef struct ConnectorPartition
 {
 	char		topic[256];
 	int32		partition;
 	int64		position;		/* next to be delivered */
 	int64		high_watermark; /* the source's end as last heard, -1 unknown */
+
+	/*
+	 * Of the last record ever delivered, by connectors that can find another one in its place (then they are diverged). The
+	 * worker keeps it with the position and sets it before the first poll of a new connector.
+	 */
+	RecordMark	last;
 } ConnectorPartition;
 
 typedef struct Connector
@@ -56,6 +82,8 @@ typedef struct Connector
 	char		error[STREAMEXT_MAX_MESSAGE];	/* last error, no secrets; "" none */
 	uint64		errors;			/* counts them, so that the worker sees a new one */
 	TimestampTz reported_at;	/* of `error` */
+	int			nevents;		/* since the worker took the last ones */
+	ConnectorEvent events[STREAMEXT_CONNECTOR_EVENTS];
 } Connector;
 
 typedef struct ConnectorOps
@@ -110,6 +138,9 @@ extern void streamext_connector_guard(Connector *c, MemoryContext cxt);
 
 /* Sets c->error (clipped, made valid in the database's encoding) and counts it; the same text again counts every 10 s. */
 extern void streamext_connector_report(Connector *c, const char *format,...) pg_attribute_printf(2, 3);
+
+/* Notes an event; beyond STREAMEXT_CONNECTOR_EVENTS between two looks they are dropped. */
+extern void streamext_connector_event(Connector *c, const char *kind, int index, int64 missed, const char *format,...) pg_attribute_printf(5, 6);
 
 /*
  * A secret of the user mapping: option `name`, or the trimmed contents of the file that option `file_name` names (below the data

@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "port/pg_crc32c.h"
 #include "utils/timestamp.h"
 
 #include "kafka_client.h"
@@ -87,6 +88,7 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 	c->partitions[c->npartitions].partition = number;
 	c->partitions[c->npartitions].position = -1;
 	c->partitions[c->npartitions].high_watermark = -1;
+	c->partitions[c->npartitions].last.position = -1;
 
 	partition = &k->partitions[c->npartitions];
 	memset(partition, 0, sizeof(*partition));
@@ -131,8 +133,22 @@ kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_
 	switch (found->err)
 	{
 		case RD_KAFKA_RESP_ERR_NO_ERROR:
+			if (topic->missing && topic->nindex > 0)
+			{
+				/* back again, or another one of that name: a new consumer compares */
+				k->renew = true;
+				k->renew_at = 0;
+			}
 			topic->missing = false;
 			*count = found->partition_cnt;
+			if (*count < topic->nindex)
+			{
+				streamext_connector_report(&k->c, "diverged: topic \"%s\" has %d partitions, but had %d before", topic->name,
+										   *count, topic->nindex);
+				streamext_connector_event(&k->c, "diverged", -1, 0, "topic \"%s\" has %d partitions, but had %d before",
+										  topic->name, *count, topic->nindex);
+				kafka_fail(k, true);
+			}
 			break;
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
 			topic->missing = true;
@@ -273,6 +289,17 @@ kafka_resolve_starts(KafkaConnector *k)
 	return ok;
 }
 
+/* Where to begin: with the record before the position, if it is known, to see whether it is still the same. */
+static int64
+kafka_first_offset(const ConnectorPartition *partition)
+{
+	if (partition->position < 0)
+		return RD_KAFKA_OFFSET_BEGINNING;
+	if (partition->last.position >= 0 && partition->last.position < partition->position)
+		return partition->last.position;
+	return partition->position;
+}
+
 /* Begins to fetch the partitions that are not fetched yet. */
 static void
 kafka_assign(KafkaConnector *k)
@@ -289,7 +316,7 @@ kafka_assign(KafkaConnector *k)
 		if (list == NULL)
 			list = rd_kafka_topic_partition_list_new(k->c.npartitions);
 		rd_kafka_topic_partition_list_add(list, partition->topic, partition->partition)->offset =
-			partition->position < 0 ? RD_KAFKA_OFFSET_BEGINNING : partition->position;
+			kafka_first_offset(partition);
 	}
 	if (list == NULL)
 		return;
@@ -326,8 +353,13 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 {
 	ConnectorPartition *partition = &k->c.partitions[index];
 
+	/* the record before the position is gone, as it may: nothing to compare with any more */
+	if (partition->last.position < low)
+		partition->last.position = -1;
 	if (partition->position >= 0 && partition->position < low)
 	{
+		streamext_connector_event(&k->c, "gap", index, low - partition->position,
+								  "offsets " INT64_FORMAT " to " INT64_FORMAT " are gone", partition->position, low - 1);
 		streamext_connector_report(
 			&k->c, "gap in topic \"%s\" partition %d: offsets " INT64_FORMAT " to " INT64_FORMAT " are gone",
 			partition->topic, partition->partition, partition->position, low - 1);
@@ -342,7 +374,11 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 								   ", but it was read up to " INT64_FORMAT " before",
 								   partition->topic, partition->partition, high, partition->position);
 		if (++k->partitions[index].beyond >= KAFKA_BEYOND_TRIES)
+		{
+			streamext_connector_event(&k->c, "diverged", index, 0, "ends at offset " INT64_FORMAT
+									  ", but was read up to " INT64_FORMAT " before", high, partition->position);
 			kafka_fail(k, true);
+		}
 	}
 	else
 		k->partitions[index].beyond = 0;
@@ -429,6 +465,9 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 			streamext_connector_report(&k->c, "%s", rd_kafka_message_errstr(message));
 			soon = GetCurrentTimestamp() + KAFKA_RETRY;
 			k->next_metadata = Min(k->next_metadata, soon);
+			/* it may be made anew before we look, and then nothing of it may be taken for a continuation */
+			if (partition != NULL && message->err != RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+				k->partitions[index].topic->missing = true;
 			if (partition != NULL && message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
 			{
 				kafka_break(k, index);
@@ -554,6 +593,55 @@ kafka_timestamp(const rd_kafka_message_t *message)
 	return ms * 1000 - KAFKA_EPOCH_SHIFT;
 }
 
+static RecordMark
+kafka_mark(const rd_kafka_message_t *message)
+{
+	RecordMark	mark = { .position = message->offset };
+	pg_crc32c	crc;
+
+	/* not what stands in for a missing one */
+	mark.timestamp = rd_kafka_message_timestamp(message, NULL);
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, message->key, message->key_len);
+	COMP_CRC32C(crc, message->payload, message->len);
+	FIN_CRC32C(crc);
+	mark.crc = crc;
+	return mark;
+}
+
+/* The record at the mark's offset, once more. False: it is another one, and so is the topic. */
+static bool
+kafka_check_mark(KafkaConnector *k, int index, const rd_kafka_message_t *message)
+{
+	ConnectorPartition *partition = &k->c.partitions[index];
+	RecordMark			mark = kafka_mark(message);
+
+	if (mark.timestamp == partition->last.timestamp && mark.crc == partition->last.crc)
+		return true;
+	streamext_connector_report(&k->c,
+							   "diverged: topic \"%s\" partition %d has another record at offset " INT64_FORMAT
+							   " than was read before",
+							   partition->topic, partition->partition, message->offset);
+	streamext_connector_event(&k->c, "diverged", index, 0, "another record at offset " INT64_FORMAT " than was read before",
+							  message->offset);
+	kafka_fail(k, true);
+	return false;
+}
+
+/* The last record of each partition in the poll is what is looked for when the topic is met again. */
+static void
+kafka_remember(KafkaConnector *k, const StreamRecord *records, int n)
+{
+	for (int i = n - 1; i >= 0; i--)
+	{
+		RecordMark *last = &k->c.partitions[records[i].partition_index].last;
+
+		/* the first one met from behind is the last: those before are below it */
+		if (records[i].position > last->position)
+			*last = kafka_mark(records[i].message);
+	}
+}
+
 /* Turns the messages into records; returns how many. */
 static int
 kafka_records(KafkaConnector *k, StreamRecord *records)
@@ -582,6 +670,11 @@ kafka_records(KafkaConnector *k, StreamRecord *records)
 		}
 		else if (unlikely(message->partition >= topic->nindex) || (index = topic->index[message->partition]) < 0)
 			continue;
+		if (unlikely(topic->missing))
+			continue; /* it comes again when the topic is back */
+		if (unlikely(message->offset == partitions[index].last.position) && !k->partitions[index].broken &&
+			!kafka_check_mark(k, index, message))
+			return 0;
 		if (unlikely(message->offset < partitions[index].position || k->partitions[index].broken))
 			continue;
 
@@ -602,6 +695,7 @@ kafka_records(KafkaConnector *k, StreamRecord *records)
 		partitions[index].position = message->offset + 1;
 		n++;
 	}
+	kafka_remember(k, records, n);
 	if (n > 0)
 		streamext_kafka_up(k);
 	return n;
@@ -664,6 +758,11 @@ kafka_housekeep(KafkaConnector *k, TimestampTz now)
 	}
 	if (k->c.failed)
 		return false;
+	if (k->renew && k->renew_at <= now)
+	{
+		streamext_kafka_wake(k);
+		return false;
+	}
 	k->unresolved = !kafka_resolve_starts(k);
 	if (!k->unresolved)
 		kafka_assign(k);

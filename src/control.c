@@ -128,6 +128,7 @@ typedef struct FlushTarget
 	uint64		ticket;			/* then served this one; 0: not drawn yet */
 	StreamState state;			/* as last seen, since when */
 	TimestampTz since;
+	TimestampTz blocked_since;	/* a view that catches up does not get on; 0: none */
 } FlushTarget;
 
 /* The slot may have been given up, or even to another stream. */
@@ -187,7 +188,7 @@ flush_check_state(FlushTarget *target)
 	LWLockRelease(slot->lock);
 
 	/* on_error 'stop' leaves both: that is a failure */
-	if (pg_atomic_read_u32(&slot->pause_requested) != 0 && state != STREAM_FAILED)
+	if (pg_atomic_read_u32(&slot->pause_requested) != 0 && !STREAMEXT_STATE_FAILED(state))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream \"%s\" is paused", target->name),
@@ -218,6 +219,45 @@ flush_check_state(FlushTarget *target)
 		flush_fail(target, state, error);
 }
 
+/* A view that catches up in a process of its own may be stuck while the stream runs. Raises once that has lasted for its grace. */
+static void
+flush_check_catchup(FlushTarget *target)
+{
+	ViewStatus	status = VIEW_RUNNING;
+	char		error[STREAMEXT_MAX_MESSAGE];
+	Oid			viewoid = InvalidOid;
+	char	   *name;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	streamext_stream_lock_shared(target->slot);
+	for (int i = 0; i < streamext_shared->nviews && !OidIsValid(viewoid); i++)
+	{
+		const ViewSlot *view = &streamext_shared->views[i];
+
+		if (!view->in_use || &streamext_shared->streams[view->stream] != target->slot || view->catchup == CATCHUP_NONE ||
+			(view->status != VIEW_WAITING && view->status != VIEW_FULL))
+			continue;
+		viewoid = view->viewoid;
+		status = view->status;
+		strlcpy(error, view->last_error, sizeof(error));
+	}
+	LWLockRelease(target->slot->lock);
+	LWLockRelease(streamext_shared->registry_lock);
+	name = OidIsValid(viewoid) ? get_rel_name(viewoid) : NULL;
+	if (name == NULL)
+		target->blocked_since = 0;
+	else if (target->blocked_since == 0)
+		target->blocked_since = GetCurrentTimestamp();
+	else if (TimestampDifferenceExceeds(target->blocked_since, GetCurrentTimestamp(), FLUSH_GRACE_MS))
+		ereport(ERROR,
+				(errcode(status == VIEW_FULL ? ERRCODE_OUT_OF_MEMORY : ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg(status == VIEW_FULL ? "continuous view \"%s\" has stopped at the memory limit" :
+						"continuous view \"%s\" is waiting for a worker", name),
+				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+				 status == VIEW_FULL ? errhint("Raise streamext.memory_limit and restart the server, or give views a retention.") :
+				 errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
+}
+
 /* Waits until the worker has seen the generation, or served the ticket. A shard that is not there any more has nothing to wait for. */
 static void
 flush_wait(FlushTarget *target)
@@ -226,6 +266,8 @@ flush_wait(FlushTarget *target)
 	while (!flush_slot_lost(target) && !flush_reached(target))
 	{
 		flush_check_state(target);
+		if (target->ticket != 0)
+			flush_check_catchup(target);
 		(void) ConditionVariableTimedSleep(&target->slot->progress, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
@@ -299,7 +341,7 @@ streamext_flush(PG_FUNCTION_ARGS)
 static bool
 slot_is_stopped(const StreamSlot *slot)
 {
-	return slot->state == STREAM_PAUSED || slot->state == STREAM_FAILED;
+	return slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state);
 }
 
 /* Until the shard has stopped or gone on, or will not hear; at most PAUSE_WAIT_MS. */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *		The process that keeps one worker running for each stream slot.
+ *		The process that keeps one worker running for each stream slot, and a catch-up worker while views wait for it.
  *
  * The launcher is connected to no database. It sleeps until somebody sets its latch: a commit that announced a stream, a
  * worker that goes (by itself, and through the postmaster's notification), a database to be probed.
@@ -72,7 +72,7 @@ typedef struct LauncherProbe
 	TimestampTz next_try;
 } LauncherProbe;
 
-static LauncherSlot			  *launcher_slots;		  /* [nstreams] */
+static LauncherSlot			  *launcher_slots;		  /* [nstreams] workers, then as many catch-up workers */
 static List					  *launcher_probes = NIL; /* of LauncherProbe, waiting */
 static LauncherProbe		  *launcher_probe = NULL; /* running */
 static BackgroundWorkerHandle *launcher_probe_handle = NULL;
@@ -320,19 +320,54 @@ launcher_start_probe(TimestampTz now)
 
 /* ---------------------------------------------------------------- workers */
 
-/* A slot that wants a worker and has none, as it was under the lock. */
+/* A slot that wants a worker, or a catch-up worker, and has none, as it was under the lock. */
 typedef struct LauncherIdle
 {
-	int			   index;
+	int			   index; /* of the stream's slot */
+	int			   process; /* into launcher_slots */
 	WorkerIdentity identity;
 	uint32		   generation;
 } LauncherIdle;
+
+static bool
+launcher_is_catchup(const LauncherIdle *idle)
+{
+	return idle->process >= streamext_shared->nstreams;
+}
+
+/* By stream: whether views wait for a catch-up worker. In launcher_round. */
+static bool *
+launcher_wanted_catchups(void)
+{
+	bool *wanted = palloc0(sizeof(bool) * streamext_shared->nstreams);
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+		if (streamext_shared->views[i].in_use && streamext_shared->views[i].catchup == CATCHUP_WANTED)
+			wanted[streamext_shared->views[i].stream] = true;
+	LWLockRelease(streamext_shared->registry_lock);
+	return wanted;
+}
+
+static void
+launcher_add_idle(LauncherIdle *idle, int index, bool catchup, uint32 generation)
+{
+	const StreamSlot *slot = &streamext_shared->streams[index];
+
+	idle->index = index;
+	idle->process = index + (catchup ? streamext_shared->nstreams : 0);
+	idle->identity.dboid = slot->dboid;
+	idle->identity.relid = slot->relid;
+	idle->identity.shard = slot->shard;
+	idle->generation = generation;
+}
 
 /* All of them, in launcher_round. */
 static List *
 launcher_idle_slots(void)
 {
-	LauncherIdle *found = palloc(sizeof(LauncherIdle) * streamext_shared->nstreams);
+	LauncherIdle *found = palloc(sizeof(LauncherIdle) * streamext_shared->nstreams * 2);
+	bool		 *wanted = launcher_wanted_catchups();
 	List		 *idle = NIL;
 	int			  n = 0;
 
@@ -342,13 +377,12 @@ launcher_idle_slots(void)
 		StreamSlot *slot = &streamext_shared->streams[i];
 		uint32		generation = pg_atomic_read_u32(&slot->generation);
 
-		if (!slot->in_use || slot->worker_pid != 0 || generation == 0 || streamext_database_leaving(slot->dboid))
+		if (!slot->in_use || generation == 0 || streamext_database_leaving(slot->dboid))
 			continue;
-		found[n].index = i;
-		found[n].identity.dboid = slot->dboid;
-		found[n].identity.relid = slot->relid;
-		found[n].identity.shard = slot->shard;
-		found[n++].generation = generation;
+		if (slot->worker_pid == 0)
+			launcher_add_idle(&found[n++], i, false, generation);
+		if (slot->catchup_pid == 0 && wanted[i])
+			launcher_add_idle(&found[n++], i, true, generation);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	for (int i = 0; i < n; i++)
@@ -360,7 +394,9 @@ launcher_idle_slots(void)
 static bool
 launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 {
-	LauncherSlot *mine = &launcher_slots[idle->index];
+	LauncherSlot *mine = &launcher_slots[idle->process];
+	StreamSlot	 *slot = &streamext_shared->streams[idle->index];
+	bool		  failed = launcher_is_catchup(idle) ? slot->catchup_failed : STREAMEXT_STATE_FAILED(slot->state);
 	pid_t		  pid;
 
 	if (mine->handle != NULL)
@@ -371,7 +407,7 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 		mine->handle = NULL;
 		if (TimestampDifferenceExceeds(mine->launched_at, now, LAUNCHER_STEADY_MS))
 			mine->delay = 0;
-		if (streamext_shared->streams[idle->index].state != STREAM_FAILED)
+		if (!failed)
 			mine->delay = LAUNCHER_RESTART_MS;
 		else
 			mine->delay =
@@ -395,6 +431,42 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 		return true;
 	*next = Min(*next, mine->next_try);
 	return false;
+}
+
+/* No process is to be had for the views that wait. */
+static void
+launcher_note_waiting(int index)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	LWLockAcquire(streamext_shared->streams[index].lock, LW_EXCLUSIVE);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot *view = &streamext_shared->views[i];
+
+		if (!view->in_use || view->stream != index || view->catchup != CATCHUP_WANTED)
+			continue;
+		view->status = VIEW_WAITING;
+		strlcpy(view->last_error, "no free background worker slot to catch up in; raise max_worker_processes",
+				STREAMEXT_MAX_MESSAGE);
+	}
+	LWLockRelease(streamext_shared->streams[index].lock);
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+static void
+launcher_start_catchup(const LauncherIdle *idle, TimestampTz now)
+{
+	LauncherSlot *mine = &launcher_slots[idle->process];
+	char		  name[BGW_MAXLEN];
+
+	snprintf(name, BGW_MAXLEN, "streamext catch-up of stream %u shard %d", mine->identity.relid, mine->identity.shard);
+	mine->launched_at = now;
+	if (launcher_register_worker(name, "streamext_catchup_main", Int32GetDatum(idle->index), &mine->identity,
+								 sizeof(WorkerIdentity), &mine->handle))
+		return;
+	mine->handle = NULL;
+	mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
+	launcher_note_waiting(idle->index);
 }
 
 static void
@@ -444,7 +516,6 @@ launcher_start_workers(TimestampTz now)
 	foreach (lc, launcher_idle_slots())
 	{
 		LauncherIdle	 *idle = lfirst(lc);
-		int				  index = idle->index;
 		LauncherDatabase *database;
 
 		if (!launcher_slot_due(idle, now, &next))
@@ -456,16 +527,20 @@ launcher_start_workers(TimestampTz now)
 			launcher_forget_database(idle->identity.dboid);
 		else if (!database->connectable)
 		{
-			launcher_slots[index].next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MAX_MS);
-			next = Min(next, launcher_slots[index].next_try);
-			streamext_stream_set_state(&streamext_shared->streams[index], STREAM_WAITING,
-									   "the database does not accept connections");
+			launcher_slots[idle->process].next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MAX_MS);
+			next = Min(next, launcher_slots[idle->process].next_try);
+			if (!launcher_is_catchup(idle))
+				streamext_stream_set_state(&streamext_shared->streams[idle->index], STREAM_WAITING,
+										   "the database does not accept connections");
 		}
 		else
 		{
-			launcher_start_worker(index, now);
-			if (launcher_slots[index].handle == NULL)
-				next = Min(next, launcher_slots[index].next_try);
+			if (launcher_is_catchup(idle))
+				launcher_start_catchup(idle, now);
+			else
+				launcher_start_worker(idle->index, now);
+			if (launcher_slots[idle->process].handle == NULL)
+				next = Min(next, launcher_slots[idle->process].next_try);
 		}
 	}
 	return next;
@@ -556,7 +631,7 @@ streamext_launcher_main(Datum arg)
 	pg_memory_barrier();
 	streamext_shared->launcher_pid = MyProcPid;
 
-	launcher_slots = MemoryContextAllocZero(TopMemoryContext, sizeof(LauncherSlot) * streamext_shared->nstreams);
+	launcher_slots = MemoryContextAllocZero(TopMemoryContext, sizeof(LauncherSlot) * streamext_shared->nstreams * 2);
 	launcher_round = AllocSetContextCreate(TopMemoryContext, "streamext launcher", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(launcher_round);
 	launcher_remove_orphans();

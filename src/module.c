@@ -29,6 +29,7 @@ int	 streamext_max_streams = 64;
 int	 streamext_max_views = 256;
 int	 streamext_dead_letter_limit = 10000;
 int	 streamext_late_row_limit = 10000;
+int	 streamext_catchup_min_rows = 100000;
 bool streamext_preloaded = false;
 
 void _PG_init(void);
@@ -52,6 +53,10 @@ module_define_settings(void)
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.catchup_min_rows",
+							"Records that a continuous view must be behind to catch up in a worker of its own.",
+							"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",
+							&streamext_catchup_min_rows, 100000, -1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("streamext");
 }
 

@@ -402,10 +402,13 @@ registry_dismiss_workers(Oid dboid)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (!slot->in_use || slot->dboid != dboid || slot->worker_pid == 0)
+		if (!slot->in_use || slot->dboid != dboid)
 			continue;
-		empty = false;
-		kill(slot->worker_pid, SIGTERM);
+		if (slot->worker_pid != 0)
+			kill(slot->worker_pid, SIGTERM);
+		if (slot->catchup_pid != 0)
+			kill(slot->catchup_pid, SIGTERM);
+		empty = empty && slot->worker_pid == 0 && slot->catchup_pid == 0;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return empty;

@@ -62,6 +62,7 @@ shmem_init_stream(StreamSlot *slot, LWLockPadded *locks)
 	pg_atomic_init_u32(&slot->generation_seen, 0);
 	pg_atomic_init_u32(&slot->readers_waiting, 0);
 	pg_atomic_init_u32(&slot->pause_requested, 0);
+	pg_atomic_init_u32(&slot->catchup_requests, 0);
 	pg_atomic_init_u64(&slot->flush_requested, 0);
 	pg_atomic_init_u64(&slot->flush_done, 0);
 	pg_atomic_init_u64(&slot->journal_end, (uint64) -1);
@@ -159,6 +160,11 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->worker_latch = NULL;
 	slot->launched_at = slot->started_at = 0;
 	slot->restarts = 0;
+	slot->catchup_pid = 0;
+	slot->catchup_latch = NULL;
+	slot->catchup_started_at = slot->hold_until = 0;
+	slot->catchup_failed = slot->catchup_done = false;
+	slot->layout++;
 	slot->state = STREAM_STARTING;
 	slot->last_error[0] = '\0';
 	slot->last_error_at = 0;
@@ -331,10 +337,11 @@ streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
-void
+bool
 streamext_remove_view(int index)
 {
 	ViewSlot *view = &streamext_shared->views[index];
+	bool	  removed = true;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	if (view->in_use)
@@ -342,10 +349,13 @@ streamext_remove_view(int index)
 		StreamSlot *slot = &streamext_shared->streams[view->stream];
 
 		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-		shmem_free_view(view);
+		removed = view->catchup != CATCHUP_ACTIVE;
+		if (removed)
+			shmem_free_view(view);
 		LWLockRelease(slot->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
+	return removed;
 }
 
 /* Needs registry_lock exclusive. */
@@ -378,13 +388,18 @@ shmem_free_stream(int index)
 	ConditionVariableBroadcast(&slot->progress);
 }
 
-void
+bool
 streamext_remove_stream(int index)
 {
+	StreamSlot *slot = &streamext_shared->streams[index];
+	bool		removed;
+
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	if (streamext_shared->streams[index].in_use)
+	removed = slot->catchup_pid == 0;
+	if (slot->in_use && removed)
 		shmem_free_stream(index);
 	LWLockRelease(streamext_shared->registry_lock);
+	return removed;
 }
 
 bool
@@ -394,7 +409,7 @@ streamext_remove_stream_at(int index, uint32 generation)
 	bool		same;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	same = slot->in_use && pg_atomic_read_u32(&slot->generation) == generation;
+	same = slot->in_use && slot->catchup_pid == 0 && pg_atomic_read_u32(&slot->generation) == generation;
 	if (same)
 		shmem_free_stream(index);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -474,6 +489,7 @@ streamext_view_status_name(ViewStatus status)
 	switch (status)
 	{
 		case VIEW_STARTING:
+		case VIEW_WAITING:
 			return "waiting";
 		case VIEW_RUNNING:
 			return "running";
@@ -492,10 +508,13 @@ void
 streamext_wake_worker(StreamSlot *slot)
 {
 	Latch *latch = slot->worker_latch;
+	Latch *catchup_latch = slot->catchup_latch;
 
 	pg_memory_barrier();
 	if (slot->worker_pid != 0 && latch != NULL)
 		SetLatch(latch);
+	if (slot->catchup_pid != 0 && catchup_latch != NULL)
+		SetLatch(catchup_latch);
 }
 
 void

@@ -11,6 +11,7 @@
 
 #include "streamext.h"
 #include "buffer.h"
+#include "connector.h"
 #include "options.h"
 #include "port/atomics.h"
 #include "state.h"
@@ -30,6 +31,9 @@ typedef enum StreamState
 	STREAM_FAILED
 } StreamState;
 
+/* Stopped until an operator does something. */
+#define STREAMEXT_STATE_FAILED(state) ((state) == STREAM_FAILED || (state) == STREAM_DIVERGED)
+
 typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock exclusive */
 {
 	char		topic[256];
@@ -40,6 +44,8 @@ typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock excl
 	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
 	TimestampTz last_arrival;	/* by the clock */
 	uint64		rows;
+	uint64		missed;			/* records that the source had lost before they were read */
+	RecordMark	last;			/* of the last record read */
 } PartitionSlot;
 
 typedef struct StreamSlot
@@ -64,6 +70,13 @@ typedef struct StreamSlot
 	TimestampTz started_at;
 	uint64		restarts;
 
+	/* the catch-up worker (worker_catchup.c), the same way */
+	pid_t		catchup_pid;
+	Latch	   *catchup_latch;
+	TimestampTz catchup_started_at;
+	bool		catchup_failed; /* how the last one ended */
+	pg_atomic_uint32 catchup_requests;	/* bumped when a view begins to wait for one */
+
 	LWLock	   *lock;			/* guards partitions, all ViewSlots of this slot and their states, for whole batches */
 	LWLock	   *buffer_lock;
 	LWLock	   *journal_lock;	/* local streams: appends */
@@ -84,6 +97,9 @@ typedef struct StreamSlot
 	PartitionSlot *partitions;	/* chunk memory */
 	int			npartitions;
 	int			partitions_capacity;
+	uint32		layout;			/* bumped when indexes into partitions mean something else, or arrays were replaced */
+	TimestampTz hold_until;		/* by the catch-up worker: read nothing until then, so that it can draw level; 0: no */
+	bool		catchup_done;	/* some view is CATCHUP_DONE */
 	StreamBuffer *buffer;		/* or NULL */
 	int			buffer_size;	/* that it was made for */
 	TimestampTz watermark;		/* DT_NOBEGIN: none yet */
@@ -100,9 +116,22 @@ typedef enum ViewStatus
 	VIEW_STARTING,				/* not yet picked up by a worker */
 	VIEW_RUNNING,
 	VIEW_CATCHING_UP,
+	VIEW_WAITING,				/* for a process that catches up */
 	VIEW_FULL,
 	VIEW_FAILED
 } ViewStatus;
+
+/*
+ * Which process a view's state belongs to: only that one may write ViewSlot's fields, have a fold on it, and follow pointers
+ * into it without the lock. Changes under the stream's lock exclusive; handover.c has all transitions.
+ */
+typedef enum ViewCatchup
+{
+	CATCHUP_NONE,				/* the stream's worker */
+	CATCHUP_WANTED,				/* nobody; waits for the catch-up worker, the stream's worker may take it back */
+	CATCHUP_ACTIVE,				/* the catch-up worker */
+	CATCHUP_DONE				/* nobody; waits for the stream's worker, whose positions it has reached */
+} ViewCatchup;
 
 typedef struct ViewSlot
 {
@@ -114,9 +143,12 @@ typedef struct ViewSlot
 	int			shard;
 	bool		reserved;		/* its transaction has not committed: no worker may free it; registry_lock */
 
-	/* the rest by the worker under the stream slot's lock exclusive */
+	/* the rest by the process that `catchup` says, under the stream slot's lock exclusive; positions may be moved by the stream's worker */
 	uint64		definition;		/* hash of the compiled view; 0: no state yet */
 	ViewStatus	status;
+	ViewCatchup catchup;
+	TimestampTz catchup_started;	/* of the process or rewind at work; 0: none */
+	uint64		catchup_rows;	/* records read since, that are new to the view */
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	ViewState	state;
 	int64	   *positions;		/* next to be counted, by partition index; chunk memory; -1: from the start */
@@ -169,9 +201,12 @@ extern void streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool commit
  * -1: not there, or no room. Does not raise.
  */
 extern int	streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make);
-/* Frees a view slot and its state; a stream slot, its views, buffer and partitions. No worker may run on it any more. */
-extern void streamext_remove_view(int view);
-extern void streamext_remove_stream(int stream);
+/*
+ * Frees a view slot and its state; a stream slot, its views, buffer and partitions. No worker may run on it any more; false:
+ * nothing was done, because a catch-up worker does.
+ */
+extern bool streamext_remove_view(int view);
+extern bool streamext_remove_stream(int stream);
 /* The same only if the generation is still this one; true if it was. The worker's own way out: its worker_pid may be its own. */
 extern bool streamext_remove_stream_at(int stream, uint32 generation);
 
@@ -187,7 +222,7 @@ extern void streamext_stream_set_state(StreamSlot *slot, StreamState state, cons
 extern const char *streamext_stream_state_name(StreamState state);
 extern const char *streamext_view_status_name(ViewStatus status);
 
-/* Wakes a slot's worker, or the launcher. */
+/* Wakes a slot's worker and its catch-up worker; the launcher. */
 extern void streamext_wake_worker(StreamSlot *slot);
 extern void streamext_wake_launcher(void);
 extern void streamext_wake_all_workers(void);

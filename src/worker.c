@@ -28,10 +28,12 @@
 #include "utils/wait_event.h"
 
 #include "clock.h"
+#include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
 
 #define WORKER_FULL_RETRY_MS 500
+#define WORKER_EXPECT_MS 20 /* until a catch-up worker has let go */
 #define WORKER_TICK_MS 100 /* for connectors without a descriptor to wait on */
 #define WORKER_STALLED_TICK_MS 1000
 #define WORKER_FLUSH_TICK_MS 10
@@ -83,6 +85,23 @@ worker_sigterm(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+void
+streamext_worker_signals(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, worker_sigterm);
+	BackgroundWorkerUnblockSignals();
+}
+
+void
+streamext_worker_contexts(Worker *w)
+{
+	w->cxt = AllocSetContextCreate(TopMemoryContext, "streamext worker", ALLOCSET_DEFAULT_SIZES);
+	w->views_cxt = AllocSetContextCreate(w->cxt, "streamext views", ALLOCSET_DEFAULT_SIZES);
+	w->round_cxt = AllocSetContextCreate(w->cxt, "streamext worker round", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(w->cxt);
+}
+
 /* Makes the slot this process's. False if it is not to be had: gone, taken, or its database is to be left. */
 static bool
 worker_claim(Worker *w, int index)
@@ -105,7 +124,7 @@ worker_claim(Worker *w, int index)
 		w->index = index;
 		w->slot = slot;
 		/* on_error 'stop' outlives the worker */
-		w->stopped = slot->state == STREAM_FAILED && pg_atomic_read_u32(&slot->pause_requested) != 0;
+		w->stopped = STREAMEXT_STATE_FAILED(slot->state) && pg_atomic_read_u32(&slot->pause_requested) != 0;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return mine;
@@ -129,13 +148,13 @@ worker_at_exit(int code, Datum arg)
 		{
 			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 			/* the launcher waits before it tries a failed one again */
-			if (code != 0 && !ShutdownRequestPending && slot->state != STREAM_FAILED)
+			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->state))
 			{
 				slot->state = STREAM_FAILED;
 				strlcpy(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
 				slot->last_error_at = GetCurrentTimestamp();
 			}
-			else if (slot->state != STREAM_FAILED && slot->state != STREAM_PAUSED)
+			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED)
 				slot->state = STREAM_STARTING;
 			LWLockRelease(slot->lock);
 			slot->worker_pid = 0;
@@ -173,7 +192,8 @@ streamext_worker_stop(Worker *w, const char *reason)
 {
 	w->stopped = true;
 	pg_atomic_write_u32(&w->slot->pause_requested, 1);
-	streamext_stream_set_state(w->slot, STREAM_FAILED, reason);
+	streamext_stream_set_state(w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
+							   reason);
 }
 
 /* True if nothing shall be read. */
@@ -184,9 +204,13 @@ worker_check_pause(Worker *w)
 
 	if (w->connector != NULL && w->connector->failed && !w->stopped)
 	{
+		streamext_stream_events_write(w);
 		streamext_worker_stop(w, w->connector->error[0] != '\0' ? w->connector->error : "the connector has failed");
 		return true;
 	}
+	/* the catch-up worker has stopped the stream */
+	if (paused && STREAMEXT_STATE_FAILED(w->slot->state))
+		w->stopped = true;
 	if (w->stopped && !paused)
 	{
 		w->stopped = false;
@@ -312,6 +336,18 @@ worker_serve_flush(Worker *w)
 	ConditionVariableBroadcast(&slot->progress);
 }
 
+/* Outages are events: that the source is unreachable, and that it is back. */
+static void
+worker_note_state(Worker *w, StreamState state)
+{
+	StreamState before = w->slot->state;
+
+	if (state == STREAM_STALLED && before != STREAM_STALLED && before != STREAM_STARTING && before != STREAM_WAITING)
+		streamext_connector_event(w->connector, "stalled", -1, 0, "%s", w->connector->error);
+	else if (before == STREAM_STALLED && state != STREAM_STALLED)
+		streamext_connector_event(w->connector, "recovered", -1, 0, "the source is reachable");
+}
+
 static void
 worker_update_state(Worker *w, bool paused)
 {
@@ -343,6 +379,7 @@ worker_update_state(Worker *w, bool paused)
 		state = STREAM_RUNNING;
 	if (state == STREAM_FULL && w->slot->state != STREAM_FULL)
 		message = "streamext.memory_limit is reached, or a view's streamext.max_groups";
+	worker_note_state(w, state);
 	streamext_stream_set_state(w->slot, state, message);
 }
 
@@ -407,6 +444,8 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		next = Min(next, w->retry_at);
 	if (w->refresh_at != 0)
 		next = Min(next, w->refresh_at);
+	if (w->slot->hold_until != 0)
+		next = Min(next, Max(w->slot->hold_until, now + 1000));
 	if (w->slot->rate > 0)
 		next = Min(next, now + USECS_PER_SEC);
 	if (w->attached && w->expire_due)
@@ -437,16 +476,23 @@ worker_sleep(Worker *w, bool reading)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz deadline = worker_deadline(w, now, reading);
 	long		timeout = -1;
-	WaitEvent	event;
 
 	pgstat_report_stat(true);
 	if (deadline != DT_NOEND)
 		timeout = deadline <= now ? 0 : Min((deadline - now + 999) / 1000, INT_MAX);
-	if (timeout == 0)
-		return;
-	if (reading && w->connector->wait_fd >= 0)
+	if (timeout != 0)
+		streamext_worker_doze(reading ? w->connector->wait_fd : -1, timeout);
+}
+
+/* Until the latch is set, the descriptor (-1: none) is readable, or the time is over; ms, -1: no limit. */
+void
+streamext_worker_doze(int fd, long timeout)
+{
+	WaitEvent event;
+
+	if (fd >= 0)
 	{
-		worker_watch(w->connector->wait_fd);
+		worker_watch(fd);
 		(void) WaitEventSetWait(worker_wait_set, timeout, &event, 1, PG_WAIT_EXTENSION);
 	}
 	else
@@ -456,8 +502,8 @@ worker_sleep(Worker *w, bool reading)
 
 /* ---------------------------------------------------------------- the loop */
 
-static void
-worker_interrupts(void)
+void
+streamext_worker_interrupts(void)
 {
 	if (ShutdownRequestPending)
 		proc_exit(0);
@@ -479,10 +525,27 @@ worker_note_full(Worker *w, bool full)
 		w->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_FULL_RETRY_MS);
 }
 
+/* The catch-up worker is about to draw level; it needs milliseconds, and has but a bounded time. */
+static bool
+worker_is_held(Worker *w)
+{
+	if (w->slot->hold_until == 0)
+		return false;
+	if (w->slot->hold_until > GetCurrentTimestamp())
+		return true;
+	streamext_stream_lock_exclusive(w->slot);
+	w->slot->hold_until = 0;
+	LWLockRelease(w->slot->lock);
+	return false;
+}
+
 /* Reads and folds at most one batch. True: there may be more at once. */
 static bool
 worker_advance(Worker *w)
 {
+	streamext_handover_accept(w);
+	if (worker_is_held(w))
+		return false;
 	if (!w->attached)
 	{
 		worker_note_full(w, !streamext_worker_attach(w));
@@ -519,7 +582,7 @@ worker_run(Worker *w)
 		if (!w->pending)
 			MemoryContextReset(w->round_cxt);
 		ResetLatch(MyLatch);
-		worker_interrupts();
+		streamext_worker_interrupts();
 		paused = worker_check_pause(w);
 		if (w->connector == NULL || (w->refresh_at != 0 && w->refresh_at <= GetCurrentTimestamp()) ||
 			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
@@ -529,6 +592,8 @@ worker_run(Worker *w)
 			{
 				if (!streamext_worker_refresh(w))
 					return;
+				if (w->connector == NULL)
+					streamext_worker_doze(-1, WORKER_EXPECT_MS);
 				continue;
 			}
 		}
@@ -541,8 +606,9 @@ worker_run(Worker *w)
 			more = worker_advance(w) && !w->stopped;
 		paused = paused || w->stopped;
 		worker_housekeeping(w, paused);
+		streamext_stream_events_write(w);
 		if (!more)
-			worker_sleep(w, !paused && !w->full);
+			worker_sleep(w, !paused && !w->full && !worker_is_held(w));
 	}
 }
 
@@ -551,10 +617,7 @@ streamext_worker_main(Datum arg)
 {
 	Worker *w = &worker_self;
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, worker_sigterm);
-	BackgroundWorkerUnblockSignals();
-
+	streamext_worker_signals();
 	memcpy(&w->identity, MyBgworkerEntry->bgw_extra, sizeof(WorkerIdentity));
 	if (!worker_claim(w, DatumGetInt32(arg)))
 		proc_exit(0);
@@ -562,10 +625,7 @@ streamext_worker_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
 	streamext_worker_session();
-	w->cxt = AllocSetContextCreate(TopMemoryContext, "streamext worker", ALLOCSET_DEFAULT_SIZES);
-	w->views_cxt = AllocSetContextCreate(w->cxt, "streamext views", ALLOCSET_DEFAULT_SIZES);
-	w->round_cxt = AllocSetContextCreate(w->cxt, "streamext worker round", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(w->cxt);
+	streamext_worker_contexts(w);
 	w->flush_targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 
 	PG_TRY();

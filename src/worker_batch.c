@@ -23,6 +23,7 @@
 
 #include "clock.h"
 #include "dead_letter.h"
+#include "stream_event.h"
 #include "worker_private.h"
 
 /* Records of the batch at hand: not read before by the stream; of these, not rejected for the whole stream. */
@@ -104,6 +105,8 @@ batch_publish_positions(Worker *w)
 			partitions[i].start_position = batch_first_position(w, i);
 		partitions[i].position = Max(partitions[i].position, batch->positions[i]);
 		partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
+		if (w->connector->partitions[i].last.position > partitions[i].last.position)
+			partitions[i].last = w->connector->partitions[i].last;
 	}
 }
 
@@ -142,8 +145,11 @@ batch_publish_empty(Worker *w)
 	if (!moved)
 		return;
 	streamext_stream_lock_exclusive(w->slot);
-	batch_publish_positions(w);
-	batch_update_views(w);
+	if (!w->slot->catchup_done)
+	{
+		batch_publish_positions(w);
+		batch_update_views(w);
+	}
 	LWLockRelease(w->slot->lock);
 }
 
@@ -155,6 +161,8 @@ streamext_worker_poll(Worker *w)
 
 	streamext_batch_reset(batch);
 	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	if (unlikely(w->connector->nevents > 0))
+		streamext_stream_events_count(w);
 	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
 		return false;
 	batch_fill_positions(w);
@@ -197,7 +205,7 @@ batch_decode(Worker *w, TimestampTz now)
 
 	for (int i = 0; i < batch->nrecords; i++)
 		batch_new[i] = batch_accepted[i] =
-			batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
+			!w->catchup && batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
 	foreach (lc, batch->rejected)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
 	w->decoded = true;
@@ -252,6 +260,21 @@ batch_prepare_view(Worker *w, WorkerView *v)
 	return result == FOLD_OK;
 }
 
+static void
+batch_abandon_views(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->prepared)
+			streamext_fold_abandon(v->fold);
+		v->prepared = false;
+	}
+}
+
 /* False: memory is full, and nothing is prepared. */
 static bool
 batch_prepare_views(Worker *w)
@@ -273,14 +296,7 @@ batch_prepare_views(Worker *w)
 	}
 	if (full == NULL)
 		return true;
-	foreach (lc, w->views)
-	{
-		WorkerView *v = lfirst(lc);
-
-		if (v->prepared)
-			streamext_fold_abandon(v->fold);
-		v->prepared = false;
-	}
+	batch_abandon_views(w);
 	if (full->slot->status != VIEW_FULL)
 	{
 		streamext_stream_lock_exclusive(w->slot);
@@ -356,7 +372,20 @@ batch_publish_counters(Worker *w)
 	return n;
 }
 
-static void
+/* Records of the batch that are new to a view which is behind, for its progress. Before its positions move. */
+void
+streamext_worker_count_view(Worker *w, WorkerView *v)
+{
+	uint64 n = 0;
+
+	for (int i = 0; i < w->batch->nrecords; i++)
+		n += w->batch->records[i].position >=
+			 streamext_worker_view_position(w, v, w->batch->records[i].partition_index);
+	v->slot->catchup_rows += n;
+}
+
+/* False: a view that has caught up is to be taken over first. */
+static bool
 batch_publish(Worker *w, TimestampTz now)
 {
 	StreamSlot *slot = w->slot;
@@ -371,12 +400,19 @@ batch_publish(Worker *w, TimestampTz now)
 	}
 
 	streamext_stream_lock_exclusive(slot);
+	if (slot->catchup_done)
+	{
+		LWLockRelease(slot->lock);
+		return false;
+	}
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (!v->prepared)
 			continue;
+		if (v->behind)
+			streamext_worker_count_view(w, v);
 		w->batch->watermark = v->behind ? v->watermark : slot->watermark;
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
@@ -388,14 +424,16 @@ batch_publish(Worker *w, TimestampTz now)
 	streamext_worker_advance_watermark(w, now);
 	LWLockRelease(slot->lock);
 	w->commit_due = true;
+	return true;
 }
 
-/* The batch at hand, once. False: memory is full, it stays at hand. */
+/* The batch at hand, once. False: memory is full, it stays at hand; so it does when the views have changed meanwhile. */
 bool
 streamext_worker_fold(Worker *w)
 {
 	TimestampTz now = streamext_clock_now();
 	bool		letters;
+	bool		published;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -410,12 +448,21 @@ streamext_worker_fold(Worker *w)
 	}
 	batch_write_dead_letters(w);
 	letters = w->batch->rejected != NIL || w->batch->late != NIL;
-	batch_publish(w, now);
+	published = w->catchup ? streamext_catchup_publish(w) : batch_publish(w, now);
+	if (!published)
+		batch_abandon_views(w);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_stat(letters);
+	if (!published)
+	{
+		w->full = false;
+		if (w->catchup)
+			streamext_worker_drop_batch(w);
+		return true;
+	}
 
-	if (w->slot->buffer != NULL)
+	if (!w->catchup && w->slot->buffer != NULL)
 		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted,
 								w->batch->nrecords);
 	batch_check_stop(w);

@@ -16,6 +16,8 @@
  */
 #include "streamext.h"
 
+#include "utils/timestamp.h"
+
 #include "chunk.h"
 #include "clock.h"
 #include "worker_private.h"
@@ -100,7 +102,8 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 		{
 			WorkerView *v = lfirst(lc);
 
-			if (v->fold != NULL && streamext_worker_view_position(w, v, i) < targets[i])
+			if ((v->fold != NULL || v->slot->catchup != CATCHUP_NONE) &&
+				streamext_worker_view_position(w, v, i) < targets[i])
 				return false;
 		}
 	}
@@ -142,6 +145,7 @@ position_grow(Worker *w, int capacity)
 		memcpy(partitions, old, sizeof(PartitionSlot) * slot->npartitions);
 	slot->partitions = partitions;
 	slot->partitions_capacity = capacity;
+	slot->layout++;
 	for (int i = 0; i < nviews; i++)
 	{
 		ViewSlot *view = ((WorkerView *) list_nth(w->views, i))->slot;
@@ -187,6 +191,7 @@ position_fit_views(Worker *w)
 		for (int i = view->npositions; i < slot->npartitions; i++)
 			vector[i] = -1;
 		view->npositions = slot->npartitions;
+		slot->layout++;
 		LWLockRelease(slot->lock);
 	}
 	return true;
@@ -202,6 +207,7 @@ position_exchange(Worker *w, int a, int b)
 
 	w->slot->partitions[a] = w->slot->partitions[b];
 	w->slot->partitions[b] = partition;
+	w->slot->layout++;
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
@@ -249,8 +255,10 @@ position_adopt(Worker *w)
 		slot->partitions[found].position = slot->partitions[found].start_position = -1;
 		slot->partitions[found].high_watermark = -1;
 		slot->partitions[found].max_event_time = DT_NOBEGIN;
+		slot->partitions[found].last.position = -1;
 		slot->partitions[found].last_arrival = streamext_clock_now();
 		slot->npartitions++;
+		slot->layout++;
 		LWLockRelease(slot->lock);
 	}
 	if (!position_fit_views(w))
@@ -261,6 +269,8 @@ position_adopt(Worker *w)
 		position_exchange(w, index, found);
 		LWLockRelease(slot->lock);
 	}
+	if (slot->partitions[index].last.position > theirs->last.position)
+		theirs->last = slot->partitions[index].last;
 	w->npartitions++;
 	return true;
 }
@@ -302,6 +312,13 @@ position_settle_view(Worker *w, WorkerView *v)
 		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
 	streamext_worker_check_behind(w, v);
 	v->slot->status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+	if (!v->behind)
+		v->slot->catchup_started = 0;
+	else if (v->slot->catchup_started == 0)
+	{
+		v->slot->catchup_started = GetCurrentTimestamp();
+		v->slot->catchup_rows = 0;
+	}
 	v->slot->last_error[0] = '\0';
 	LWLockRelease(w->slot->lock);
 }
@@ -315,6 +332,7 @@ streamext_worker_attach(Worker *w)
 
 	if (!streamext_worker_adopt(w))
 		return false;
+	streamext_handover_request(w);
 	for (int i = 0; i < w->npartitions; i++)
 	{
 		int64 target = streamext_worker_target(w, i);

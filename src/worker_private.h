@@ -7,6 +7,8 @@
  *	worker_position.c	partitions, position vectors, where to read from
  *	worker_batch.c		one batch: decode, fold, publish, dead letters, buffer
  *	worker_watermark.c	event time's progress, of the stream and of views that catch up
+ *	worker_catchup.c	the other process of a stream, in which new views catch up
+ *	handover.c			views that change hands between the two
  */
 #ifndef STREAMEXT_WORKER_PRIVATE_H
 #define STREAMEXT_WORKER_PRIVATE_H
@@ -46,6 +48,7 @@ typedef struct Worker
 {
 	WorkerIdentity identity;
 	int			   index;
+	bool		   catchup; /* this is the catch-up worker: see worker_catchup.c */
 	StreamSlot	  *slot;
 	MemoryContext  cxt;		  /* as long as the process */
 	MemoryContext  round_cxt; /* as long as a round of the loop, or its batch */
@@ -65,7 +68,15 @@ typedef struct Worker
 	uint64				connector_errors; /* seen */
 
 	MemoryContext views_cxt;
-	List		 *views; /* of WorkerView */
+	List		 *views; /* of WorkerView; in the stream's worker those in other hands too, without a fold */
+
+	/* catch-up worker */
+	uint32		generation; /* of the slot, as last read */
+	uint32		requests;	/* StreamSlot.catchup_requests, the same */
+	uint32		layout;		/* StreamSlot.layout that the map holds for */
+	int			nmapped;
+	int		   *map;	 /* from the connector's partitions to the slot's */
+	TimestampTz hold_at; /* the stream's worker may be held again */
 
 	/* the batch at hand */
 	bool		pending; /* polled, not yet published */
@@ -92,12 +103,20 @@ typedef struct Worker
 
 /* worker.c */
 extern void streamext_worker_session(void);
+extern void streamext_worker_signals(void);
+extern void streamext_worker_interrupts(void);
+extern void streamext_worker_doze(int fd, long timeout);
+extern void streamext_worker_contexts(Worker *w);
 extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
 extern void streamext_worker_stop(Worker *w, const char *reason);
 extern void streamext_worker_count_rate(Worker *w, uint64 n);
 
 /* worker_refresh.c: false if the stream is gone, its slot removed with it */
 extern bool streamext_worker_refresh(Worker *w);
+extern bool streamext_worker_refresh_catchup(Worker *w);
+extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
+extern void streamext_worker_end_views(Worker *w);
+extern void streamext_worker_short_lock_timeout(void);
 extern void streamext_worker_close(Worker *w);
 extern void streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message);
 
@@ -115,6 +134,7 @@ extern bool streamext_worker_poll(Worker *w);
 extern void streamext_worker_watch_lag(Worker *w);
 extern bool streamext_worker_fold(Worker *w);
 extern void streamext_worker_drop_batch(Worker *w);
+extern void streamext_worker_count_view(Worker *w, WorkerView *v);
 
 /* worker_watermark.c */
 extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);
@@ -122,5 +142,19 @@ extern void		   streamext_worker_view_events(Worker *w, WorkerView *v);
 extern void		   streamext_worker_stream_events(Worker *w, TimestampTz now);
 extern void		   streamext_worker_advance_watermark(Worker *w, TimestampTz now);
 extern TimestampTz streamext_worker_idle_deadline(Worker *w, TimestampTz now);
+
+/* worker_catchup.c: false if the batch could not be published and is given up */
+extern bool streamext_catchup_publish(Worker *w);
+
+/* handover.c */
+extern int64	 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
+extern void		 streamext_handover_request(Worker *w);
+extern bool		 streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone);
+extern bool		 streamext_handover_is_busy(int stream);
+extern void		 streamext_handover_accept(Worker *w);
+extern List		*streamext_handover_choose(Worker *w, List *oids);
+extern ViewSlot *streamext_handover_take(Worker *w, Oid viewoid);
+extern void		 streamext_handover_release(Worker *w, ViewSlot *view);
+extern int64	 streamext_handover_finish(Worker *w);
 
 #endif /* STREAMEXT_WORKER_PRIVATE_H */

@@ -103,8 +103,8 @@ streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message)
 }
 
 /* May be called outside a transaction. */
-static void
-refresh_end_views(Worker *w)
+void
+streamext_worker_end_views(Worker *w)
 {
 	ListCell *lc;
 
@@ -135,7 +135,7 @@ streamext_worker_close(Worker *w)
 	w->batch = NULL;
 	w->config = NULL;
 	w->fingerprint = NULL;
-	w->npartitions = 0;
+	w->npartitions = w->nmapped = 0;
 	w->attached = w->dropped = w->connector_paused = w->pending = w->full = w->flush_known = false;
 	w->connector_errors = 0;
 	if (w->config_cxt != NULL)
@@ -165,10 +165,12 @@ refresh_reset_stream(Worker *w, uint64 source)
 		view->positions = NULL;
 		view->npositions = 0;
 		view->definition = 0;
+		view->catchup = CATCHUP_NONE;
 		view->accepted = view->late = view->rejected = 0;
 	}
 	partitions = slot->partitions;
 	slot->partitions = NULL;
+	slot->layout++;
 	slot->npartitions = slot->partitions_capacity = 0;
 	slot->watermark = DT_NOBEGIN;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
@@ -210,9 +212,12 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->config = config;
 	w->fingerprint = fingerprint;
 	w->ops = streamext_connector_ops(config->connector);
-	if (w->slot->source != source)
-		refresh_reset_stream(w, source);
-	refresh_make_buffer(w);
+	if (!w->catchup)
+	{
+		if (w->slot->source != source)
+			refresh_reset_stream(w, source);
+		refresh_make_buffer(w);
+	}
 	w->decoder = streamext_decoder_create(config, cxt);
 	MemoryContextSwitchTo(old);
 }
@@ -223,8 +228,8 @@ refresh_open(Worker *w)
 {
 	char activity[2 * NAMEDATALEN + 32];
 
-	snprintf(activity, sizeof(activity), "stream %s.%s shard %d", w->config->schema, w->config->name,
-			 w->identity.shard);
+	snprintf(activity, sizeof(activity), "%sstream %s.%s shard %d", w->catchup ? "catch-up of " : "",
+			 w->config->schema, w->config->name, w->identity.shard);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	w->connector = w->ops->open(w->config, w->identity.shard, w->config->workers, w->config_cxt);
 	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
@@ -316,10 +321,11 @@ refresh_list_slots(Worker *w)
 	return views;
 }
 
-/* Frees the slots of views that are not on the stream any more. */
-static void
+/* Frees the slots of views that are not on the stream any more. False: the catch-up worker has not let go of one yet. */
+static bool
 refresh_drop_views(Worker *w, List *slots, List *views)
 {
+	bool	  complete = true;
 	ListCell *lc;
 
 	foreach (lc, list_difference_oid(slots, views))
@@ -328,9 +334,12 @@ refresh_drop_views(Worker *w, List *slots, List *views)
 
 		if (index < 0 || streamext_shared->views[index].stream != w->index)
 			continue;
-		streamext_remove_view(index);
-		refresh_hand_over(lfirst_oid(lc));
+		if (streamext_remove_view(index))
+			refresh_hand_over(lfirst_oid(lc));
+		else
+			complete = false;
 	}
+	return complete;
 }
 
 /* The view's slot on this stream; -1: there is none to be had (*reason), or another stream's worker has not let it go yet (NULL). */
@@ -357,7 +366,8 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 	LWLockRelease(streamext_shared->registry_lock);
 	if (!abandoned)
 		return -1;
-	streamext_remove_view(index);
+	if (!streamext_remove_view(index))
+		return -1;
 	index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
 	return index >= 0 && streamext_shared->views[index].stream == w->index ? index : -1;
 }
@@ -365,8 +375,8 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 /* ---------------------------------------------------------------- folds */
 
 /* Compiles the view and starts its fold; an error makes this view fail only. False: it is locked, try again. */
-static bool
-refresh_start_view(Worker *w, WorkerView *v)
+bool
+streamext_worker_start_view(Worker *w, WorkerView *v)
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -405,40 +415,71 @@ refresh_start_view(Worker *w, WorkerView *v)
 	return available;
 }
 
-/* A fold for each view there is. False: one was locked. In a transaction; the former folds have ended. */
+static WorkerView *
+refresh_add_view(Worker *w, Oid viewoid, ViewSlot *slot)
+{
+	MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
+	WorkerView	 *v = palloc0(sizeof(WorkerView));
+
+	v->viewoid = viewoid;
+	v->slot = slot;
+	v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
+	w->views = lappend(w->views, v);
+	MemoryContextSwitchTo(old);
+	return v;
+}
+
+/* Folds for those views that are this worker's, or become it. False: one was locked. */
+static bool
+refresh_start_folds(Worker *w)
+{
+	bool	  complete = true;
+	int		  running = 0;
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (!streamext_handover_reclaim(w->slot, v->slot, false))
+			continue;
+		complete = streamext_worker_start_view(w, v) && complete;
+		running += v->fold != NULL;
+	}
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (running > 0 || v->slot->catchup == CATCHUP_NONE || !streamext_handover_reclaim(w->slot, v->slot, true))
+			continue;
+		complete = streamext_worker_start_view(w, v) && complete;
+	}
+	return complete;
+}
+
+/* All views there are, with a fold where it is for this worker to have one. False: look again soon. In a transaction; the former folds have ended. */
 static bool
 refresh_start_views(Worker *w)
 {
 	List	 *slots = refresh_list_slots(w);
 	List	 *oids;
-	bool	  complete = true;
+	bool	  complete;
 	ListCell *lc;
 
 	InvalidateCatalogSnapshot(); /* one from before would not show the newest of these slots' views */
 	oids = refresh_list_views(w->identity.relid);
-	refresh_drop_views(w, slots, oids);
+	complete = refresh_drop_views(w, slots, oids);
 	foreach (lc, oids)
 	{
 		const char	 *reason;
 		int			  index = refresh_view_slot(w, lfirst_oid(lc), &reason);
-		MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
-		WorkerView	 *v = palloc0(sizeof(WorkerView));
 
-		if (index < 0)
-		{
-			if (reason != NULL)
-				streamext_stream_set_state(w->slot, w->slot->state, reason);
-			MemoryContextSwitchTo(old);
-			continue;
-		}
-		v->viewoid = lfirst_oid(lc);
-		v->slot = &streamext_shared->views[index];
-		v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
-		w->views = lappend(w->views, v);
-		MemoryContextSwitchTo(old);
-		complete = refresh_start_view(w, v) && complete;
+		if (index >= 0)
+			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index]);
+		else if (reason != NULL)
+			streamext_stream_set_state(w->slot, w->slot->state, reason);
 	}
-	return complete;
+	return refresh_start_folds(w) && complete;
 }
 
 /* ---------------------------------------------------------------- all of it */
@@ -456,6 +497,14 @@ refresh_leave(Worker *w, uint32 generation, bool dropped)
 	return false;
 }
 
+/* For what a transaction holds, in this transaction. */
+void
+streamext_worker_short_lock_timeout(void)
+{
+	(void) set_config_option("lock_timeout", REFRESH_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
+							 0, false);
+}
+
 /* Begins a transaction in which nothing waits long for a lock, and reads the stream's definition. NULL: it is gone. */
 static StreamConfig *
 refresh_begin(Worker *w, MemoryContext cxt)
@@ -466,8 +515,7 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	StartTransactionCommand();
 	InvalidateSystemCaches();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) set_config_option("lock_timeout", REFRESH_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
-							 0, false);
+	streamext_worker_short_lock_timeout();
 	old = MemoryContextSwitchTo(cxt);
 	config = streamext_stream_config(w->identity.relid);
 	MemoryContextSwitchTo(old);
@@ -539,7 +587,15 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w);
 		return true; /* go on with what there is */
 	}
-	refresh_end_views(w);
+	if (streamext_handover_is_busy(w->index) &&
+		(config == NULL || w->identity.shard >= config->workers || refresh_source(config) != w->slot->source))
+	{
+		refresh_end(w);
+		MemoryContextDelete(cxt);
+		refresh_later(w); /* the catch-up worker lets go, for the same reason that we are here */
+		return true;
+	}
+	streamext_worker_end_views(w);
 	if (config == NULL || w->identity.shard >= config->workers)
 	{
 		refresh_end(w);
@@ -571,5 +627,87 @@ streamext_worker_refresh(Worker *w)
 	else
 		refresh_later(w);
 	ConditionVariableBroadcast(&w->slot->progress);
+	return true;
+}
+
+/* ---------------------------------------------------------------- the catch-up worker's */
+
+/* Folds on the views that are to be caught up next. False: one was locked. In a transaction. */
+static bool
+refresh_take_views(Worker *w)
+{
+	List	 *chosen = streamext_handover_choose(w, refresh_list_views(w->identity.relid));
+	bool	  complete = true;
+	ListCell *lc;
+
+	foreach (lc, chosen)
+	{
+		ViewSlot   *slot = streamext_handover_take(w, lfirst_oid(lc));
+		WorkerView *v;
+
+		if (slot == NULL)
+			continue;
+		v = refresh_add_view(w, lfirst_oid(lc), slot);
+		complete = streamext_worker_start_view(w, v) && complete;
+		if (v->fold != NULL)
+			continue;
+		streamext_handover_release(w, slot);
+		w->views = list_delete_ptr(w->views, v);
+	}
+	return complete;
+}
+
+/*
+ * The same for a catch-up worker: lets all views go, and takes those whose turn it is. False if there is nothing to do: no view waits,
+ * or the stream is gone or another one than its worker knows.
+ */
+bool
+streamext_worker_refresh_catchup(Worker *w)
+{
+	MemoryContext cxt = AllocSetContextCreate(w->cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+	StreamConfig *config;
+	char		 *fingerprint;
+	ListCell	 *lc;
+
+	w->generation = pg_atomic_read_u32(&w->slot->generation);
+	w->requests = pg_atomic_read_u32(&w->slot->catchup_requests);
+	streamext_worker_drop_batch(w);
+	foreach (lc, w->views)
+		streamext_handover_release(w, ((WorkerView *) lfirst(lc))->slot);
+	streamext_worker_end_views(w);
+	streamext_wake_worker(w->slot); /* it may have waited for that */
+	if (!refresh_try_begin(w, cxt, &config))
+	{
+		MemoryContextDelete(cxt);
+		refresh_later(w);
+		return true;
+	}
+	if (config == NULL || w->identity.shard >= config->workers || refresh_source(config) != w->slot->source)
+	{
+		refresh_end(w);
+		MemoryContextDelete(cxt);
+		return false;
+	}
+
+	old = MemoryContextSwitchTo(cxt);
+	fingerprint = refresh_fingerprint(config);
+	MemoryContextSwitchTo(old);
+	if (w->fingerprint != NULL && strcmp(w->fingerprint, fingerprint) == 0)
+		MemoryContextDelete(cxt);
+	else
+	{
+		streamext_worker_close(w);
+		refresh_install(w, cxt, config, fingerprint);
+	}
+	w->refresh_at = 0;
+	if (!refresh_take_views(w))
+		refresh_later(w);
+	refresh_end(w);
+	w->attached = false;
+	if (w->views == NIL)
+		return w->refresh_at != 0;
+	if (w->connector == NULL)
+		refresh_open(w);
 	return true;
 }

@@ -1,0 +1,320 @@
+/*-------------------------------------------------------------------------
+ *
+ * handover.c
+ *		Views that change hands between a stream's worker and its catch-up worker: every transition of ViewSlot.catchup.
+ *
+ *	NONE -> WANTED		the stream's worker ends its fold on a view that is far behind the others (handover_request)
+ *	WANTED -> NONE		it takes the view back, because no other view would wait for it (handover_reclaim)
+ *	WANTED -> ACTIVE	the catch-up worker takes it (handover_take)
+ *	ACTIVE -> WANTED	it lets it go: DDL, its own end, however that comes (handover_release)
+ *	ACTIVE -> DONE		the view's positions are not below the stream's in any partition, at a batch boundary (handover_finish)
+ *	DONE -> NONE		the stream's worker takes it over before it publishes its next batch (handover_accept)
+ *
+ * All under the stream's lock exclusive. A process leaves a fold behind only in its own memory; what is published is complete,
+ * and the next fold reads it from there. The order in the last two makes the view count on where it stopped: as long as a
+ * view is DONE the stream's positions do not move, so that whatever the stream's worker has at hand or reads next begins at or below
+ * the view's positions, and the fold skips what lies below.
+ *
+ * Indexes into position vectors are the stream's worker's to change, also those of views in other hands; StreamSlot.layout
+ * tells (see there).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "worker_private.h"
+
+/* A view that is less than this many records behind the group that catches up joins it; else it waits for its turn. */
+#define HANDOVER_JOIN_RECORDS 500000
+
+/* ---------------------------------------------------------------- how far behind */
+
+/* Records (offsets, that is) between the view and the stream, as far as known. Needs the stream's lock or to be its worker. */
+int64
+streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view)
+{
+	int64 backlog = 0;
+
+	for (int i = 0; i < stream->npartitions; i++)
+	{
+		const PartitionSlot *partition = &stream->partitions[i];
+		int64				 position = i < view->npositions ? view->positions[i] : -1;
+
+		if (position < 0)
+			position = Max(partition->start_position, 0);
+		backlog += Max(partition->position - position, 0);
+	}
+	return backlog;
+}
+
+static bool
+handover_reached(const StreamSlot *stream, const ViewSlot *view)
+{
+	if (view->npositions < stream->npartitions)
+		return false;
+	for (int i = 0; i < stream->npartitions; i++)
+		if (view->positions[i] < stream->partitions[i].position)
+			return false;
+	return true;
+}
+
+/* ---------------------------------------------------------------- the stream's worker */
+
+/*
+ * Gives views that are far behind the most advanced one to the catch-up worker. With positions settled and before the
+ * connector is sent anywhere.
+ */
+void
+streamext_handover_request(Worker *w)
+{
+	int64	  least = PG_INT64_MAX;
+	bool	  any = false;
+	ListCell *lc;
+
+	if (!w->ops->replayable || streamext_catchup_min_rows < 0)
+		return;
+	foreach (lc, w->views)
+		if (((WorkerView *) lfirst(lc))->fold != NULL)
+			least = Min(least, streamext_handover_backlog(w->slot, ((WorkerView *) lfirst(lc))->slot));
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold == NULL ||
+			streamext_handover_backlog(w->slot, v->slot) - least <= streamext_catchup_min_rows)
+			continue;
+		streamext_fold_end(v->fold);
+		v->fold = NULL;
+		v->prepared = v->behind = false;
+		streamext_stream_lock_exclusive(w->slot);
+		v->slot->catchup = CATCHUP_WANTED;
+		v->slot->catchup_started = 0;
+		v->slot->catchup_rows = 0;
+		v->slot->status = VIEW_CATCHING_UP;
+		v->slot->last_error[0] = '\0';
+		LWLockRelease(w->slot->lock);
+		any = true;
+	}
+	if (!any)
+		return;
+	pg_atomic_add_fetch_u32(&w->slot->catchup_requests, 1);
+	if (w->slot->catchup_pid != 0)
+		streamext_wake_worker(w->slot);
+	streamext_wake_launcher();
+}
+
+/* True if the view is, from now on at the latest, the stream's worker's. `alone`: no other view would wait for it. */
+bool
+streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone)
+{
+	bool mine;
+
+	streamext_stream_lock_exclusive(stream);
+	if (view->catchup == CATCHUP_DONE || (view->catchup == CATCHUP_WANTED && alone))
+		view->catchup = CATCHUP_NONE;
+	mine = view->catchup == CATCHUP_NONE;
+	LWLockRelease(stream->lock);
+	return mine;
+}
+
+/* True while the catch-up worker has a view of this stream; it lets go soon after the generation has moved. */
+bool
+streamext_handover_is_busy(int stream)
+{
+	bool busy = false;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	LWLockAcquire(streamext_shared->streams[stream].lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews && !busy; i++)
+		busy = streamext_shared->views[i].in_use && streamext_shared->views[i].stream == stream &&
+			   streamext_shared->views[i].catchup == CATCHUP_ACTIVE;
+	LWLockRelease(streamext_shared->streams[stream].lock);
+	LWLockRelease(streamext_shared->registry_lock);
+	return busy;
+}
+
+/* A fold on a view that has caught up. False: the view is locked, and goes back. */
+static bool
+handover_accept_view(Worker *w, WorkerView *v)
+{
+	bool available = streamext_worker_start_view(w, v);
+
+	streamext_stream_lock_exclusive(w->slot);
+	v->slot->catchup = available ? CATCHUP_NONE : CATCHUP_WANTED;
+	v->slot->catchup_rows = 0;
+	v->slot->catchup_started = 0;
+	if (v->fold != NULL)
+	{
+		v->slot->status = VIEW_RUNNING;
+		v->slot->last_error[0] = '\0';
+	}
+	LWLockRelease(w->slot->lock);
+	return available;
+}
+
+/*
+ * Takes over the views that have caught up. A batch at hand stays at hand, but for a view whose positions are not what they
+ * were (it was replaced, or a partition came up): then it is as after a refresh.
+ */
+void
+streamext_handover_accept(Worker *w)
+{
+	bool	  complete = true;
+	bool	  level = true;
+	ListCell *lc;
+
+	if (!w->slot->catchup_done)
+		return;
+	streamext_stream_lock_exclusive(w->slot);
+	w->slot->catchup_done = false;
+	w->slot->hold_until = 0;
+	LWLockRelease(w->slot->lock);
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	streamext_worker_short_lock_timeout();
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->slot->catchup != CATCHUP_DONE)
+			continue;
+		complete = handover_accept_view(w, v) && complete;
+		level = level && (v->fold == NULL || handover_reached(w->slot, v->slot));
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(w->round_cxt);
+
+	if (!complete)
+	{
+		pg_atomic_add_fetch_u32(&w->slot->catchup_requests, 1);
+		streamext_wake_launcher();
+	}
+	if (!level)
+	{
+		streamext_worker_drop_batch(w);
+		w->attached = false;
+	}
+	ConditionVariableBroadcast(&w->slot->progress);
+}
+
+/* ---------------------------------------------------------------- the catch-up worker */
+
+/* The view's slot if it waits for a catch-up worker, then it is ours; else NULL. */
+ViewSlot *
+streamext_handover_take(Worker *w, Oid viewoid)
+{
+	ViewSlot *taken = NULL;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	streamext_stream_lock_exclusive(w->slot);
+	for (int i = 0; i < streamext_shared->nviews && taken == NULL; i++)
+	{
+		ViewSlot *view = &streamext_shared->views[i];
+
+		if (!view->in_use || view->stream != w->index || view->viewoid != viewoid || view->catchup != CATCHUP_WANTED)
+			continue;
+		taken = view;
+		view->catchup = CATCHUP_ACTIVE;
+		view->status = VIEW_CATCHING_UP;
+		view->last_error[0] = '\0';
+		if (view->catchup_started == 0)
+			view->catchup_started = GetCurrentTimestamp();
+	}
+	LWLockRelease(w->slot->lock);
+	LWLockRelease(streamext_shared->registry_lock);
+	return taken;
+}
+
+/* The views of `oids` that are to be caught up together: the most advanced and what is near to it. Palloc'd. */
+List *
+streamext_handover_choose(Worker *w, List *oids)
+{
+	int64	  least = PG_INT64_MAX;
+	List	 *chosen = NIL;
+	ListCell *lc;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	LWLockAcquire(w->slot->lock, LW_SHARED);
+	for (int pass = 0; pass < 2; pass++)
+		for (int i = 0; i < streamext_shared->nviews; i++)
+		{
+			ViewSlot *view = &streamext_shared->views[i];
+			int64	  backlog;
+
+			if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_WANTED)
+				continue;
+			backlog = streamext_handover_backlog(w->slot, view);
+			if (pass == 0)
+				least = Min(least, backlog);
+			else if (backlog - least <= HANDOVER_JOIN_RECORDS)
+			{
+				/* not lappend_oid within the locks: few, and errors release them */
+				foreach (lc, oids)
+					if (lfirst_oid(lc) == view->viewoid)
+						break;
+				if (lc != NULL)
+					chosen = lappend_oid(chosen, view->viewoid);
+			}
+		}
+	LWLockRelease(w->slot->lock);
+	LWLockRelease(streamext_shared->registry_lock);
+	return chosen;
+}
+
+/* Lets the view go as it is published. The fold is ended after it, or by the end of the process: it writes nothing shared. */
+void
+streamext_handover_release(Worker *w, ViewSlot *view)
+{
+	streamext_stream_lock_exclusive(w->slot);
+	if (view->catchup == CATCHUP_ACTIVE)
+		view->catchup = view->status == VIEW_FAILED ? CATCHUP_NONE : CATCHUP_WANTED;
+	LWLockRelease(w->slot->lock);
+}
+
+/* Gives up those of our views that have caught up; returns the greatest backlog of the others, -1: there are none. No batch is at hand. */
+int64
+streamext_handover_finish(Worker *w)
+{
+	int64	  backlog = -1;
+	bool	  any = false;
+	ListCell *lc;
+
+	streamext_stream_lock_exclusive(w->slot);
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold == NULL)
+			continue;
+		if (handover_reached(w->slot, v->slot))
+		{
+			v->slot->catchup = CATCHUP_DONE;
+			w->slot->catchup_done = any = true;
+		}
+		else
+			backlog = Max(backlog, streamext_handover_backlog(w->slot, v->slot));
+	}
+	LWLockRelease(w->slot->lock);
+	if (!any)
+		return backlog;
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold == NULL || v->slot->catchup == CATCHUP_ACTIVE)
+			continue;
+		streamext_fold_end(v->fold);
+		v->fold = NULL;
+		w->views = foreach_delete_current (w->views, lc);
+	}
+	streamext_wake_worker(w->slot);
+	return backlog;
+}

@@ -1,0 +1,509 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_catchup.c
+ *		The second process of a stream and shard: new views read what the stream has read before, while its worker goes on.
+ *
+ * When views wait for it (ViewSlot.catchup), the launcher starts one. It has a connector of its own, reads from the least position of
+ * the views it took, and folds into them alone, under the stream's lock as any publication; the stream's counters, positions,
+ * watermark, buffer and the dead letters of the whole stream are its worker's. Event time goes by each view's own watermark. When
+ * the views have reached the stream's positions they are handed over (handover.c), and when no view waits it ends.
+ *
+ * At the end both read the same records at the same time, and neither is sure to be ahead. So once it is near, the stream's worker is
+ * held for a moment (StreamSlot.hold_until, bounded): it reads nothing, and the views draw level within milliseconds.
+ *
+ * Position vectors are in the order of the slot's partitions, which the stream's worker may change; records are in that of our
+ * connector, and are mapped. What was prepared by a layout that is not the slot's at publication is thrown away and read again.
+ *
+ * An error, or the end of the process, leaves the views as published, waiting for the next one. One that cannot be had is
+ * said so in the views' state (launcher.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "stream_event.h"
+#include "worker.h"
+#include "worker_private.h"
+
+#define CATCHUP_TICK_MS 100
+#define CATCHUP_FULL_RETRY_MS 500
+#define CATCHUP_EXPIRE_MS 400
+#define CATCHUP_NEAR_RECORDS 50000 /* the stream's worker is held for these */
+#define CATCHUP_HOLD_MS 300		   /* at most, */
+#define CATCHUP_HOLD_EVERY_MS 3000 /* and not more often */
+
+static Worker catchup_self;
+
+/* ---------------------------------------------------------------- start and end */
+
+static bool
+catchup_claim(Worker *w, int index)
+{
+	StreamSlot *slot = &streamext_shared->streams[index];
+	bool		mine;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	mine = slot->in_use && slot->catchup_pid == 0 && slot->dboid == w->identity.dboid &&
+		   slot->relid == w->identity.relid && slot->shard == w->identity.shard &&
+		   !streamext_database_leaving(slot->dboid);
+	if (mine)
+	{
+		slot->catchup_latch = MyLatch;
+		pg_write_barrier();
+		slot->catchup_pid = MyProcPid;
+		slot->catchup_started_at = GetCurrentTimestamp();
+		slot->catchup_failed = false;
+		w->index = index;
+		w->slot = slot;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return mine;
+}
+
+/* Gives back what the process has, whatever w->views says by then. Needs registry_lock. */
+static void
+catchup_give_back(Worker *w, const char *message)
+{
+	LWLockAcquire(w->slot->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot *view = &streamext_shared->views[i];
+
+		if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_ACTIVE)
+			continue;
+		view->catchup = CATCHUP_WANTED;
+		if (message != NULL)
+			strlcpy(view->last_error, message, STREAMEXT_MAX_MESSAGE);
+	}
+	w->slot->hold_until = 0;
+	LWLockRelease(w->slot->lock);
+}
+
+static void
+catchup_at_exit(int code, Datum arg)
+{
+	Worker	  *w = &catchup_self;
+	Connector *connector = w->connector;
+
+	LWLockReleaseAll();
+	w->connector = NULL;
+	if (connector != NULL)
+		w->ops->close(connector);
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	catchup_give_back(w, NULL);
+	w->slot->catchup_failed = code != 0 && !ShutdownRequestPending;
+	w->slot->catchup_pid = 0;
+	w->slot->catchup_latch = NULL;
+	streamext_wake_worker(w->slot);
+	LWLockRelease(streamext_shared->registry_lock);
+	streamext_wake_launcher();
+}
+
+static void
+catchup_fail(Worker *w)
+{
+	ErrorData *error;
+
+	HOLD_INTERRUPTS();
+	LWLockReleaseAll();
+	MemoryContextSwitchTo(w->cxt);
+	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	catchup_give_back(w, error->message);
+	LWLockRelease(streamext_shared->registry_lock);
+	proc_exit(1);
+}
+
+/* ---------------------------------------------------------------- where to read */
+
+/* With the lock. False: the slot's vectors or partitions are not those that the stream's worker will make them. */
+static bool
+catchup_map(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	Connector  *c = w->connector;
+	ListCell   *lc;
+
+	foreach (lc, w->views)
+		if (((WorkerView *) lfirst(lc))->slot->npositions != slot->npartitions)
+			return false;
+	for (int i = 0; i < c->npartitions; i++)
+	{
+		int found = 0;
+
+		while (found < slot->npartitions && (slot->partitions[found].partition != c->partitions[i].partition ||
+											 strcmp(slot->partitions[found].topic, c->partitions[i].topic) != 0))
+			found++;
+		if (found == slot->npartitions)
+			return false; /* a new one: the stream's worker comes to it as well */
+		w->map[i] = found;
+	}
+	w->npartitions = slot->npartitions;
+	w->layout = slot->layout;
+	return true;
+}
+
+/* With the lock. */
+static void
+catchup_settle_view(Worker *w, WorkerView *v)
+{
+	for (int i = 0; i < w->npartitions; i++)
+		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
+	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
+		v->max_event_time[i] = DT_NOBEGIN; /* the watermark stays */
+	v->behind = true;
+}
+
+/* After a refresh, new partitions, another layout, a dropped batch. False: not now. */
+static bool
+catchup_attach(Worker *w)
+{
+	Connector *c = w->connector;
+	int		   known = w->nmapped;
+	bool	   mapped;
+	int64	   targets[STREAMEXT_MAX_PARTITIONS];
+	ListCell  *lc;
+
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->max_event_time != NULL)
+			continue;
+		v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
+		v->watermark = DT_NOBEGIN;
+	}
+	streamext_stream_lock_exclusive(w->slot);
+	mapped = catchup_map(w);
+	if (mapped)
+	{
+		foreach (lc, w->views)
+			catchup_settle_view(w, lfirst(lc));
+		for (int i = 0; i < c->npartitions; i++)
+		{
+			if (w->slot->partitions[w->map[i]].last.position > c->partitions[i].last.position)
+				c->partitions[i].last = w->slot->partitions[w->map[i]].last;
+			targets[i] = PG_INT64_MAX;
+			foreach (lc, w->views)
+				targets[i] =
+					Min(targets[i], ((WorkerView *) lfirst(lc))->slot->positions[w->map[i]]);
+		}
+	}
+	LWLockRelease(w->slot->lock);
+	if (!mapped)
+		return false;
+
+	for (int i = 0; i < c->npartitions; i++)
+	{
+		int64 position = c->partitions[i].position;
+
+		if (targets[i] >= 0 ? position == targets[i] : position < 0)
+			continue;
+		if (targets[i] < 0 && i >= known && !w->dropped)
+			continue; /* just opened: it is there */
+		w->ops->seek(c, i, targets[i]);
+	}
+	w->nmapped = c->npartitions;
+	w->dropped = false;
+	w->attached = true;
+	return true;
+}
+
+/* ---------------------------------------------------------------- one batch */
+
+/* Positions and records from the connector's order to the slot's. */
+static void
+catchup_translate(Worker *w)
+{
+	Batch *batch = w->batch;
+
+	batch->npartitions = w->npartitions;
+	for (int i = 0; i < w->npartitions; i++)
+		batch->positions[i] = -1;
+	for (int i = 0; i < w->nmapped; i++)
+		batch->positions[w->map[i]] = Max(w->connector->partitions[i].position, -1);
+	for (int i = 0; i < batch->nrecords; i++)
+	{
+		StreamRecord *record = &batch->records[i];
+
+		record->partition_index = w->map[record->partition_index];
+		batch->positions[record->partition_index] =
+			Max(batch->positions[record->partition_index], record->next_position);
+	}
+}
+
+/* With the lock. */
+static void
+catchup_move_view(Worker *w, WorkerView *v)
+{
+	for (int i = 0; i < w->batch->npartitions; i++)
+		v->slot->positions[i] = Max(v->slot->positions[i], w->batch->positions[i]);
+}
+
+/* Positions move without records too: aborted transactions, control records. */
+static void
+catchup_publish_empty(Worker *w)
+{
+	ListCell *lc;
+
+	streamext_stream_lock_exclusive(w->slot);
+	if (w->slot->layout != w->layout)
+		w->attached = false;
+	else
+		foreach (lc, w->views)
+			catchup_move_view(w, lfirst(lc));
+	LWLockRelease(w->slot->lock);
+}
+
+static bool
+catchup_poll(Worker *w)
+{
+	Batch *batch = w->batch;
+
+	streamext_batch_reset(batch);
+	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	if (w->connector->npartitions > w->nmapped)
+	{
+		w->dropped = w->dropped || batch->nrecords > 0;
+		w->ops->release(w->connector);
+		w->attached = false;
+		return false;
+	}
+	catchup_translate(w);
+	if (batch->nrecords == 0)
+	{
+		w->ops->release(w->connector);
+		catchup_publish_empty(w);
+		return false;
+	}
+	w->pending = true;
+	w->decoded = false;
+	return true;
+}
+
+bool
+streamext_catchup_publish(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+		if (((WorkerView *) lfirst(lc))->prepared)
+			streamext_worker_view_events(w, lfirst(lc));
+
+	streamext_stream_lock_exclusive(w->slot);
+	if (w->slot->layout != w->layout)
+	{
+		LWLockRelease(w->slot->lock);
+		return false;
+	}
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (!v->prepared)
+			continue;
+		streamext_worker_count_view(w, v);
+		w->batch->watermark = v->watermark;
+		streamext_fold_publish(v->fold, w->batch);
+		v->prepared = false;
+		v->slot->status = VIEW_CATCHING_UP;
+	}
+	LWLockRelease(w->slot->lock);
+	return true;
+}
+
+/* Views whose fold has failed are not ours any more. */
+static void
+catchup_drop_failed(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL)
+			continue;
+		streamext_handover_release(w, v->slot);
+		w->views = foreach_delete_current (w->views, lc);
+	}
+}
+
+/* Windows beyond retention go while the view passes them: the history may be longer than memory. */
+static void
+catchup_expire(Worker *w)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	if (!TimestampDifferenceExceeds(w->expired_at, now, CATCHUP_EXPIRE_MS))
+		return;
+	foreach (lc, w->views)
+		streamext_fold_expire(((WorkerView *) lfirst(lc))->fold, ((WorkerView *) lfirst(lc))->watermark);
+	w->expired_at = now;
+}
+
+/* Reads and folds at most one batch. True: there may be more at once. */
+static bool
+catchup_advance(Worker *w)
+{
+	if (!w->attached && !catchup_attach(w))
+		return false;
+	if (!w->pending && !catchup_poll(w))
+		return !w->attached;
+	/* what was committed after a change is read by the changed definition */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&w->slot->generation) != w->generation)
+		return w->refresh_at == 0;
+	if (w->full && GetCurrentTimestamp() < w->retry_at)
+		return false;
+	w->full = !streamext_worker_fold(w);
+	if (w->full)
+		w->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CATCHUP_FULL_RETRY_MS);
+	catchup_drop_failed(w);
+	return !w->full;
+}
+
+/* ---------------------------------------------------------------- the loop */
+
+static void
+catchup_pause(Worker *w, bool pause)
+{
+	if (w->connector == NULL || w->connector_paused == pause)
+		return;
+	w->ops->pause(w->connector, pause);
+	w->connector_paused = pause;
+}
+
+/* What the connector says is the views' error. Raises if it will not come back. */
+static void
+catchup_check_connector(Worker *w)
+{
+	Connector *c = w->connector;
+	ListCell  *lc;
+
+	if (c->errors != w->connector_errors)
+	{
+		w->connector_errors = c->errors;
+		streamext_stream_lock_exclusive(w->slot);
+		foreach (lc, w->views)
+			strlcpy(((WorkerView *) lfirst(lc))->slot->last_error, c->error, STREAMEXT_MAX_MESSAGE);
+		LWLockRelease(w->slot->lock);
+	}
+	if (c->failed)
+		streamext_stream_events_write(w);
+	if (c->failed)
+		ereport(ERROR, (errcode(ERRCODE_FDW_ERROR), errmsg("%s", c->error[0] != '\0' ? c->error : "the connector has failed")));
+}
+
+/* Lets go what has caught up; holds the stream's worker when that is near. */
+static void
+catchup_finish(Worker *w)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		backlog;
+
+	if (!w->attached || w->pending)
+		return;
+	backlog = streamext_handover_finish(w);
+	if (backlog < 0 || backlog > CATCHUP_NEAR_RECORDS || now < w->hold_at)
+		return;
+	streamext_stream_lock_exclusive(w->slot);
+	w->slot->hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
+	LWLockRelease(w->slot->lock);
+	w->hold_at = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_EVERY_MS);
+}
+
+static bool
+catchup_refresh_due(Worker *w)
+{
+	if (w->refresh_at != 0)
+		return w->refresh_at <= GetCurrentTimestamp();
+	if (w->views == NIL || pg_atomic_read_u32(&w->slot->generation) != w->generation)
+		return true;
+	/* some more views wait; those that are near join */
+	return !w->pending && pg_atomic_read_u32(&w->slot->catchup_requests) != w->requests;
+}
+
+static void
+catchup_sleep(Worker *w, bool reading)
+{
+	int fd = reading && w->attached && !w->full ? w->connector->wait_fd : -1;
+
+	pgstat_report_stat(true);
+	streamext_worker_doze(fd, CATCHUP_TICK_MS);
+}
+
+/* Until no view waits. */
+static void
+catchup_run(Worker *w)
+{
+	for (;;)
+	{
+		bool paused;
+		bool more = false;
+
+		MemoryContextSwitchTo(w->round_cxt);
+		if (!w->pending)
+			MemoryContextReset(w->round_cxt);
+		ResetLatch(MyLatch);
+		streamext_worker_interrupts();
+		streamext_stream_events_write(w);
+		if (catchup_refresh_due(w) && !streamext_worker_refresh_catchup(w))
+			return;
+		paused = w->views == NIL || pg_atomic_read_u32(&w->slot->pause_requested) != 0;
+		catchup_pause(w, paused || w->full);
+		if (!paused)
+		{
+			more = catchup_advance(w);
+			catchup_expire(w);
+			catchup_check_connector(w);
+			catchup_finish(w);
+		}
+		if (!more)
+			catchup_sleep(w, !paused);
+	}
+}
+
+void
+streamext_catchup_main(Datum arg)
+{
+	Worker *w = &catchup_self;
+
+	streamext_worker_signals();
+	memcpy(&w->identity, MyBgworkerEntry->bgw_extra, sizeof(WorkerIdentity));
+	w->catchup = true;
+	if (!catchup_claim(w, DatumGetInt32(arg)))
+		proc_exit(0);
+	before_shmem_exit(catchup_at_exit, 0);
+
+	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	streamext_worker_session();
+	SetConfigOption("application_name", "streamext catch-up", PGC_SUSET, PGC_S_OVERRIDE);
+	streamext_worker_contexts(w);
+	w->map = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
+	w->refresh_at = 0;
+
+	PG_TRY();
+	{
+		catchup_run(w);
+	}
+	PG_CATCH();
+	{
+		catchup_fail(w);
+	}
+	PG_END_TRY();
+	proc_exit(0);
+}

@@ -1,0 +1,236 @@
+"""What Kafka does to a topic has a defined outcome, and one can see it."""
+
+import psycopg
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewPartitions
+
+from harness.database import Database
+from harness.kafka import Kafka, Message
+from harness.streams import continuous, is_alive, kafka_stream, state, worker_pid
+from harness.wait import wait_for
+
+
+def numbers(start: int, end: int, partitions: int = 1) -> list[Message]:
+    return [Message(f'{{"a":{i}}}', i % partitions) for i in range(start, end)]
+
+
+def count_stream(db: Database, kafka: Kafka, topic: str, options: str = "") -> None:
+    kafka_stream(db, kafka, f"topic '{topic}'" + options, "a bigint")
+    continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+
+
+def events(db: Database, kind: str = "") -> list[tuple[str, str | None, int | None, int]]:
+    found = db.rows("SELECT kind, topic, partition, missed FROM streamext.stream_events WHERE stream = 's'::regclass ORDER BY id")
+    return [event for event in found if kind in ("", event[0])]
+
+
+def last_error(db: Database) -> str:
+    return db.value("SELECT last_error FROM streamext.streams") or ""
+
+
+def pause_without_client(db: Database) -> None:
+    """Pauses the stream and makes its worker forget what its client has fetched."""
+    db.execute("SELECT streamext.pause('s')")
+    pid = worker_pid(db)
+    db.execute("SELECT pg_terminate_backend(%s)", pid)
+    wait_for(lambda: not is_alive(pid), what="the end of the worker")
+    worker_pid(db, besides=pid)
+
+
+def delete_before(kafka: Kafka, topic: str, offset: int) -> None:
+    kafka.admin.delete_records([TopicPartition(topic, 0, offset)])[TopicPartition(topic, 0)].result()
+
+
+def test_records_gone_before_they_were_read(db: Database, kafka: Kafka, topic: str) -> None:
+    """A gap is counted and told, and the stream goes on behind it."""
+    kafka.create_topic(topic)
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 100))
+    db.flush("s")
+    pause_without_client(db)
+    kafka.produce(topic, numbers(100, 200))
+    delete_before(kafka, topic, 150)
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(150, sum(range(100)) + sum(range(150, 200)))]
+    assert events(db, "gap") == [("gap", topic, 0, 50)]
+    assert db.rows("SELECT position, rows_in, missed FROM streamext.stream_partitions") == [(200, 150, 50)]
+    assert "offsets 100 to 149 are gone" in last_error(db)
+    assert state(db) == "running"
+
+
+def test_records_gone_after_they_were_read(db: Database, kafka: Kafka, topic: str) -> None:
+    """No loss for the stream; a new view has what is left."""
+    kafka.create_topic(topic)
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 100))
+    db.flush("s")
+    delete_before(kafka, topic, 100)
+    pause_without_client(db)
+    kafka.produce(topic, numbers(100, 120))
+    db.execute("SELECT streamext.resume('s')")
+    continuous(db, "w", "SELECT count(*) AS n FROM s")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(120, sum(range(120)))]
+    assert db.rows("TABLE w") == [(20,)]
+    assert events(db, "gap") == []
+
+
+def test_compacted_topic(db: Database, kafka: Kafka, topic: str) -> None:
+    """Offsets that compaction has taken are no loss."""
+    config = {"cleanup.policy": "compact", "segment.ms": "200", "min.cleanable.dirty.ratio": "0.01", "delete.retention.ms": "0"}
+    kafka.create_topic(topic, config=config)
+    kafka.produce(topic, [Message(f'{{"a":{i}}}', key=f"k{i % 10}") for i in range(1000)])
+    consumer = kafka.consumer({"auto.offset.reset": "earliest", "enable.partition.eof": True})
+
+    def kept() -> int:
+        # a new segment makes the one before cleanable
+        kafka.produce(topic, [Message('{"a":0}', key="other")])
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        n = 0
+        while (message := consumer.poll(5)) is not None and not message.error():
+            n += 1
+        return n
+
+    wait_for(lambda: kept() < 500, 60, "compaction")
+    consumer.close()
+    count_stream(db, kafka, topic)
+    db.flush("s")
+    assert 0 < db.value("SELECT n FROM v") < 500
+    assert state(db) == "running"
+    assert events(db) == []
+
+
+def test_topic_deleted(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 10))
+    db.flush("s")
+    kafka.delete_topic(topic)
+    wait_for(lambda: state(db) == "stalled", what="state stalled")
+    wait_for(lambda: "does not exist" in last_error(db), what="the reason")
+    assert db.rows("TABLE v") == [(10, 45)]
+    assert events(db)[-1][0] == "stalled"
+
+
+@pytest.mark.parametrize("length", [5, 10, 100])
+@pytest.mark.parametrize("how", ["running", "stopped"])
+def test_topic_made_anew(db: Database, kafka: Kafka, topic: str, length: int, how: str) -> None:
+    """Shorter than what was read of the old one, as long, longer: never counted as its continuation."""
+    kafka.create_topic(topic)
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 10))
+    db.flush("s")
+    if how == "stopped":
+        pause_without_client(db)
+    kafka.delete_topic(topic)
+    if how == "running":
+        wait_for(lambda: state(db) == "stalled", what="state stalled")
+    kafka.create_topic(topic)
+    kafka.produce(topic, numbers(1000, 1000 + length))
+    if how == "stopped":
+        db.execute("SELECT streamext.resume('s')")
+    wait_for(lambda: state(db) == "diverged", what="state diverged")
+    assert last_error(db).startswith("diverged: ")
+    assert events(db, "diverged") == [("diverged", topic, 0, 0)]
+    assert db.rows("TABLE v") == [(10, 45)]
+    with pytest.raises(psycopg.Error, match="not the one read before"):
+        db.flush("s")
+    # it stays so over a restart of the worker
+    pid = worker_pid(db)
+    db.execute("SELECT pg_terminate_backend(%s)", pid)
+    worker_pid(db, besides=pid)
+    assert state(db) == "diverged"
+    db.execute("DROP FOREIGN TABLE s CASCADE")
+    count_stream(db, kafka, topic)
+    db.flush("s")
+    assert db.value("SELECT n FROM v") == length
+
+
+def test_the_same_topic_again(db: Database, kafka: Kafka, topic: str) -> None:
+    """A new client finds the record that it knows."""
+    kafka.create_topic(topic, partitions=2)
+    count_stream(db, kafka, topic)
+    for end in (100, 200, 300):
+        kafka.produce(topic, numbers(end - 100, end, 2))
+        db.flush("s")
+        pid = worker_pid(db)
+        db.execute("SELECT pg_terminate_backend(%s)", pid)
+        worker_pid(db, besides=pid)
+    continuous(db, "w", "SELECT count(*) AS n FROM s")
+    db.flush("s")
+    assert db.rows("SELECT v.n, total, w.n FROM v, w") == [(300, sum(range(300)), 300)]
+    assert events(db) == []
+
+
+def test_partitions_added_while_running(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 10))
+    db.flush("s")
+    kafka.admin.create_partitions([NewPartitions(topic, 3)])[topic].result()
+    wait_for(lambda: len(kafka.end_offsets(topic)) == 3, what="the new partitions")
+    kafka.produce(topic, numbers(10, 40, 3))
+    db.flush("s")
+    assert db.rows("TABLE v") == [(40, sum(range(40)))]
+
+
+def test_aborted_transaction_at_the_end(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka.produce(topic, numbers(0, 10))
+    producer = kafka.producer({"transactional.id": topic})
+    producer.init_transactions()
+    producer.begin_transaction()
+    for i in range(100):
+        producer.produce(topic, f'{{"a":{i}}}')
+    producer.flush()
+    producer.abort_transaction()
+    count_stream(db, kafka, topic)
+    db.flush("s")
+    pid = worker_pid(db)
+    db.execute("SELECT pg_terminate_backend(%s)", pid)
+    worker_pid(db, besides=pid)
+    db.flush("s")
+    assert db.rows("TABLE v") == [(10, 45)]
+    assert db.rows("SELECT position, high_watermark FROM streamext.stream_partitions") == [(111, 111)]
+    assert events(db) == []
+
+
+def test_tombstones(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka.produce(topic, [Message(None, key="k"), *numbers(0, 10)])
+    count_stream(db, kafka, topic)
+    db.flush("s")
+    assert db.rows("TABLE v") == [(10, 45)]
+    assert db.rows("SELECT topic, position, payload FROM streamext.dead_letters") == [(topic, 0, None)]
+
+
+def test_broker_away_for_a_while(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 10))
+    db.flush("s")
+    kafka.stop()
+    wait_for(lambda: state(db) == "stalled", what="state stalled")
+    assert last_error(db)
+    kafka.start()
+    kafka.produce(topic, numbers(10, 20))
+    db.flush("s")
+    assert db.rows("TABLE v") == [(20, 190)]
+    assert state(db) == "running"
+    wait_for(lambda: [event[0] for event in events(db)] == ["stalled", "recovered"], what="both events")
+
+
+def test_offsets_are_committed_to_the_brokers_group(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic, partitions=2)
+    db.execute(
+        f"CREATE SERVER kafka_server FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}', group_id '{topic}-group')"
+    )
+    count_stream(db, kafka, topic)
+    kafka.produce(topic, numbers(0, 100, 2))
+    db.flush("s")
+    consumer = kafka.consumer({"group.id": f"{topic}-group"})
+    partitions = [TopicPartition(topic, p) for p in range(2)]
+    wait_for(lambda: [p.offset for p in consumer.committed(partitions, timeout=5)] == [50, 50], what="the committed offsets")
+    consumer.close()
