@@ -67,7 +67,10 @@ typedef struct ViewCopy
 				bytes,
 				accepted,
 				late,
-				rejected;
+				rejected,
+				history_panes,
+				history_bytes;
+	TimestampTz sealed_until;
 	int64	   *positions;
 	int			npositions;
 	int			stream;			/* index of the stream's slot */
@@ -147,6 +150,9 @@ catalog_copy_views(Oid viewoid)
 		copy->accepted = slot->accepted;
 		copy->late = slot->late;
 		copy->rejected = slot->rejected;
+		copy->history_panes = slot->history_written.panes - slot->history_deleted.panes;
+		copy->history_bytes = slot->history_written.bytes - slot->history_deleted.bytes;
+		copy->sealed_until = slot->definition == 0 ? DT_NOBEGIN : slot->sealed_until;
 		copy->stream = slot->stream;
 		if (slot->positions != NULL && slot->npositions > 0)
 		{
@@ -559,8 +565,9 @@ catalog_view_options(List *stored)
 static void
 catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
 {
-	Datum		values[19] = {0};
-	bool		nulls[19] = {0};
+	Datum		values[22] = {0};
+	bool		nulls[22] = {0};
+	TimestampTz sealed_until = DT_NOEND;
 	List	   *views = catalog_copy_views(viewoid);
 	Oid			stream = streamext_view_stream(viewoid);
 	ViewCopy	sums = {0};
@@ -578,6 +585,9 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		sums.accepted += copy->accepted;
 		sums.late += copy->late;
 		sums.rejected += copy->rejected;
+		sums.history_panes = Max(sums.history_panes, copy->history_panes);
+		sums.history_bytes += copy->history_bytes;
+		sealed_until = Min(sealed_until, copy->sealed_until);
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
@@ -600,6 +610,10 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	values[16] = catalog_view_options(stored);
 	catalog_put_text(values, nulls, 17, error);
 	nulls[18] = true;			/* last checkpoint */
+	values[19] = Int64GetDatum(sums.history_panes);
+	values[20] = Int64GetDatum(sums.history_bytes);
+	values[21] = TimestampTzGetDatum(sealed_until);
+	nulls[21] = TIMESTAMP_NOT_FINITE(sealed_until);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

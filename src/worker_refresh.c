@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "chunk.h"
+#include "history.h"
 #include "journal.h"
 #include "view_compile.h"
 #include "worker.h"
@@ -320,6 +321,7 @@ refresh_list_slots(Worker *w)
 static void
 refresh_drop_views(Worker *w, List *slots, List *views)
 {
+	bool	  gone = false;
 	ListCell *lc;
 
 	foreach (lc, list_difference_oid(slots, views))
@@ -330,7 +332,10 @@ refresh_drop_views(Worker *w, List *slots, List *views)
 			continue;
 		streamext_remove_view(index);
 		refresh_hand_over(lfirst_oid(lc));
+		gone = true;
 	}
+	if (gone)
+		streamext_history_forget_dropped();
 }
 
 /* The view's slot on this stream; -1: there is none to be had (*reason), or another stream's worker has not let it go yet (NULL). */
@@ -379,6 +384,7 @@ refresh_start_view(Worker *w, WorkerView *v)
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
 		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
+		streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -542,6 +548,7 @@ streamext_worker_refresh(Worker *w)
 	refresh_end_views(w);
 	if (config == NULL || w->identity.shard >= config->workers)
 	{
+		streamext_history_forget_dropped();
 		refresh_end(w);
 		MemoryContextDelete(cxt);
 		return refresh_leave(w, generation, config == NULL);
