@@ -183,6 +183,26 @@ COMMENT ON COLUMN streamext.stream_events.kind IS
 'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered';
 COMMENT ON COLUMN streamext.stream_events.missed IS 'of a gap: how many offsets';
 
+/* ---- sealed windows ---- */
+
+-- Slices of panes, inserted once, written and read by the library alone. Not dumped (no pg_extension_config_dump): views and
+-- streams are known by OID, and what a slice holds is this build's memory. Readers find it through their views.
+CREATE TABLE streamext.history (
+	view oid NOT NULL,
+	shard integer NOT NULL,
+	pane bigint NOT NULL,
+	bucket integer NOT NULL,
+	part integer NOT NULL,
+	definition bigint NOT NULL,
+	nrows bigint NOT NULL,
+	data bytea NOT NULL,
+	CONSTRAINT history_pkey PRIMARY KEY (view, shard, pane, bucket, part)
+) USING heap WITH (toast_tuple_target = 8160);
+
+REVOKE ALL ON TABLE streamext.history FROM PUBLIC;
+
+COMMENT ON TABLE streamext.history IS 'internal: sealed windows of continuous views, as slices of their state';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -204,7 +224,8 @@ CREATE FUNCTION streamext.get_continuous_views(
 	OUT view regclass, OUT stream regclass, OUT window_kind text, OUT window_size text, OUT window_slide text, OUT sliding text,
 	OUT state text, OUT groups bigint, OUT open_windows bigint, OUT state_bytes bigint, OUT accepted bigint, OUT late bigint,
 	OUT rejected bigint, OUT timezone text, OUT datestyle text, OUT intervalstyle text, OUT options text[], OUT last_error text,
-	OUT last_checkpoint timestamptz, OUT catchup_rows bigint, OUT catchup_total bigint, OUT catchup_until timestamptz) RETURNS SETOF record
+	OUT last_checkpoint timestamptz, OUT catchup_rows bigint, OUT catchup_total bigint, OUT catchup_until timestamptz,
+	OUT history_panes bigint, OUT history_bytes bigint, OUT sealed_until timestamptz) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_continuous_views';
 
@@ -227,7 +248,8 @@ FROM streamext.get_stream_partitions() AS p;
 CREATE VIEW streamext.continuous_views AS
 SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
        v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
-       v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until
+       v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until,
+       v.history_panes, v.history_bytes, v.sealed_until
 FROM streamext.get_continuous_views() AS v;
 
 CREATE VIEW streamext.workers AS
@@ -269,6 +291,10 @@ COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which t
 COMMENT ON COLUMN streamext.continuous_views.catchup_rows IS 'while catching up: records read since it began; else NULL';
 COMMENT ON COLUMN streamext.continuous_views.catchup_total IS 'while catching up: records to be read in all, as far as known; grows with the stream';
 COMMENT ON COLUMN streamext.continuous_views.catchup_until IS 'when that will be done at the present pace';
+
+COMMENT ON COLUMN streamext.continuous_views.history_panes IS 'sealed panes moved from memory to the table streamext.history';
+COMMENT ON COLUMN streamext.continuous_views.history_bytes IS 'their size before compression';
+COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pane in history; NULL: none is';
 
 COMMENT ON VIEW streamext.workers IS
 'a row for each stream and shard, pid is NULL while no process runs; one more while new views catch up in a process of their own';

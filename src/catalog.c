@@ -68,7 +68,10 @@ typedef struct ViewCopy
 				bytes,
 				accepted,
 				late,
-				rejected;
+				rejected,
+				history_panes,
+				history_bytes;
+	TimestampTz sealed_until;
 	int64	   *positions;
 	int			npositions;
 	int			stream;			/* index of the stream's slot */
@@ -151,6 +154,9 @@ catalog_copy_views(Oid viewoid)
 		copy->accepted = slot->accepted;
 		copy->late = slot->late;
 		copy->rejected = slot->rejected;
+		copy->history_panes = slot->history_written.panes - slot->history_deleted.panes;
+		copy->history_bytes = slot->history_written.bytes - slot->history_deleted.bytes;
+		copy->sealed_until = slot->definition == 0 ? DT_NOBEGIN : slot->sealed_until;
 		copy->stream = slot->stream;
 		copy->catchup_started = slot->catchup_started;
 		copy->catchup_rows = slot->catchup_rows;
@@ -616,8 +622,9 @@ catalog_put_catchup(Datum *values, bool *nulls, List *views)
 static void
 catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
 {
-	Datum		values[22] = {0};
-	bool		nulls[22] = {0};
+	Datum		values[25] = {0};
+	bool		nulls[25] = {0};
+	TimestampTz sealed_until = DT_NOEND;
 	List	   *views = catalog_copy_views(viewoid);
 	Oid			stream = streamext_view_stream(viewoid);
 	ViewCopy	sums = {0};
@@ -635,6 +642,9 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		sums.accepted += copy->accepted;
 		sums.late += copy->late;
 		sums.rejected += copy->rejected;
+		sums.history_panes = Max(sums.history_panes, copy->history_panes);
+		sums.history_bytes += copy->history_bytes;
+		sealed_until = Min(sealed_until, copy->sealed_until);
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
@@ -658,6 +668,10 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	catalog_put_text(values, nulls, 17, error);
 	nulls[18] = true;			/* last checkpoint */
 	catalog_put_catchup(values + 19, nulls + 19, views);
+	values[22] = Int64GetDatum(sums.history_panes);
+	values[23] = Int64GetDatum(sums.history_bytes);
+	values[24] = TimestampTzGetDatum(sealed_until);
+	nulls[24] = TIMESTAMP_NOT_FINITE(sealed_until);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

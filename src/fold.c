@@ -247,6 +247,11 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 	slot->accepted = slot->late = slot->rejected = 0;
 	for (int i = 0; i < slot->npositions; i++)
 		slot->positions[i] = -1;
+	slot->history = 0;
+	memset(&slot->history_written, 0, sizeof(HistoryTotals));
+	memset(&slot->history_deleted, 0, sizeof(HistoryTotals));
+	slot->sealed = slot->covered = PG_INT64_MIN;
+	slot->sealed_until = slot->floor = DT_NOBEGIN;
 	LWLockRelease(stream->lock);
 }
 
@@ -405,8 +410,12 @@ fold_is_new(ViewFold *fold, const StreamRecord *record)
 static inline bool
 fold_is_late(ViewFold *fold, int64 pane)
 {
-	TimestampTz end = streamext_window_pane_end(&fold->view->window, pane);
+	TimestampTz end;
 
+	/* Never into a sealed pane, even if the watermark has begun anew or the lateness was raised since. */
+	if (pane <= fold->slot->sealed && pane > fold->slot->covered)
+		return true;
+	end = streamext_window_pane_end(&fold->view->window, pane);
 	if (pg_add_s64_overflow(end, fold->view->options.lateness, &end))
 		return false;
 	return fold->batch->watermark >= end;
@@ -482,7 +491,8 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 			continue;
 		}
 		fold->pane_ids[row] = pane;
-		if (!evaluate || fold_evaluate(fold, row))
+		/* What fell into panes that history had when the state was begun is in their slices. */
+		if ((!evaluate || fold_evaluate(fold, row)) && pane > fold->slot->covered)
 			fold->rows[fold->nselected++] = row;
 		fold->accepted++;
 	}
@@ -1007,12 +1017,48 @@ fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, Timesta
 		end + options->retention + options->lateness <= watermark;
 }
 
+/* Readers leave out windows that are gone in part before any part goes. */
+static void
+fold_raise_floor(ViewFold *fold, TimestampTz watermark)
+{
+	ViewSlot   *slot = fold->slot;
+	TimestampTz floor = streamext_fold_floor(fold->view, watermark);
+
+	if (floor <= slot->floor)
+		return;
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
+	slot->floor = floor;
+	LWLockRelease(slot->state.lock);
+}
+
+TimestampTz
+streamext_fold_floor(const CompiledView *view, TimestampTz watermark)
+{
+	const ContinuousViewOptions *options = &view->options;
+	TimestampTz floor;
+
+	if (options->retention == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN ||
+		pg_sub_s64_overflow(watermark, options->retention, &floor) ||
+		pg_sub_s64_overflow(floor, options->lateness, &floor))
+		return DT_NOBEGIN;
+	return floor;
+}
+
+void
+streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes)
+{
+	for (int a = 0; a < fold->view->naggs; a++)
+		for (int p = 0; p < npanes; p++)
+			streamext_aggregate_forget_pane(fold->aggs[a], panes[p]);
+}
+
 void
 streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 {
 	ViewState  *state = &fold->slot->state;
 	TimestampTz now = streamext_clock_now();
 
+	fold_raise_floor(fold, watermark);
 	if (fold->view->window.kind == WINDOW_SESSION)
 		streamext_session_advance(fold->view, fold->slot, watermark);
 	while (state->npanes > 0 && fold_is_expired(fold, state->panes[0], watermark, now))

@@ -31,6 +31,10 @@ extern void streamext_fold_abandon(ViewFold *fold);
 extern void streamext_fold_expire(ViewFold *fold, TimestampTz watermark);
 /* Of a view that writes into a table: where its table says it stands; -1: nowhere. */
 extern int64 streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition);
+/* Windows that end by then are beyond retention; DT_NOBEGIN: none is. */
+extern TimestampTz streamext_fold_floor(const CompiledView *view, TimestampTz watermark);
+/* These panes are about to go. */
+extern void streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes);
 extern void streamext_fold_end(ViewFold *fold);
 extern CompiledView *streamext_fold_view(ViewFold *fold);
 

@@ -22,6 +22,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "history.h"
 #include "journal.h"
 #include "options.h"
 #include "shmem.h"
@@ -109,7 +110,10 @@ streamext_probe_main(Datum arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("streamext", true)))
+	{
 		probe_announce_streams(dboid);
+		streamext_history_forget_dropped();
+	}
 	probe_remove_orphans(dboid);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -133,6 +133,13 @@ typedef enum ViewCatchup
 	CATCHUP_DONE				/* nobody; waits for the stream's worker, whose positions it has reached */
 } ViewCatchup;
 
+typedef struct HistoryTotals
+{
+	uint64		panes;
+	uint64		groups;			/* counted once in each pane */
+	uint64		bytes;			/* before compression */
+} HistoryTotals;
+
 typedef struct ViewSlot
 {
 	/* identity; registry_lock */
@@ -157,6 +164,15 @@ typedef struct ViewSlot
 	uint64		late;
 	uint64		rejected;
 	int64		start_position; /* non-replayable: the journal's end when the view was created */
+
+	/* history (history.h); set when a state is begun */
+	uint64		history;		/* what its slices are known by; 0: not looked at yet */
+	int64		sealed;			/* panes up to this one are in history, PG_INT64_MIN: none */
+	int64		covered;		/* of these, those that were there when the state was begun: rows are read again */
+	TimestampTz sealed_until;	/* end of pane `sealed`; DT_NOBEGIN: none */
+	TimestampTz floor;			/* windows that end by then may be gone; DT_NOBEGIN: none. Published before they go */
+	HistoryTotals history_written;	/* since it began */
+	HistoryTotals history_deleted;	/* of these, by retention */
 } ViewSlot;
 
 typedef struct SharedState

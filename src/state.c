@@ -198,6 +198,26 @@ streamext_state_drop_pane(ViewState *state, Pane *pane)
 }
 
 void
+streamext_state_unlink_panes(ViewState *state, int npanes)
+{
+	for (int i = 0; i < npanes; i++)
+	{
+		state->ngroups -= state->panes[i]->ngroups;
+		state->bytes -= state->panes[i]->bytes;
+	}
+	state->npanes -= npanes;
+	memmove(&state->panes[0], &state->panes[npanes], state->npanes * sizeof(Pane *));
+	state->recent = NULL;
+}
+
+void
+streamext_state_free_panes(Pane **panes, int npanes)
+{
+	for (int i = 0; i < npanes; i++)
+		state_free_pane(panes[i]);
+}
+
+void
 streamext_state_reset(ViewState *state)
 {
 	int			i;

@@ -170,6 +170,9 @@ streamext_state_group_bytewise(ViewState *state, Pane *pane, uint32 hash, const 
 /* ---- with the exclusive lock held ---- */
 
 extern void streamext_state_drop_pane(ViewState *state, Pane *pane);
+/* Takes out the first npanes; the caller frees them when it has let go of the lock. */
+extern void streamext_state_unlink_panes(ViewState *state, int npanes);
+extern void streamext_state_free_panes(Pane **panes, int npanes);	/* no lock */
 /* Frees everything; the state is as after init. */
 extern void streamext_state_reset(ViewState *state);
 

@@ -182,8 +182,8 @@ path_count(const CompiledView *view, double *rows, double *panes)
 
 		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->viewoid != view->relid)
 			continue;
-		*rows += slot->state.ngroups;
-		*panes += slot->state.npanes;
+		*rows += slot->state.ngroups + (slot->history_written.groups - slot->history_deleted.groups);
+		*panes += slot->state.npanes + (slot->history_written.panes - slot->history_deleted.panes);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 

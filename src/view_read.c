@@ -7,6 +7,9 @@
  * while the locks are gathered). What is copied hangs on the statement's EState and goes with its memory. A look-up whose
  * values are known by then copies only the groups with its hash; all other scans of a view share one copy.
  *
+ * Sealed panes are in history: up to the mark that was noted with the copies they are read from there, under one snapshot
+ * for the statement that is taken when the locks are released. See history_read.c.
+ *
  * A slot whose definition is not the one that was compiled here counts as empty: no worker has picked the view up yet.
  */
 #include "postgres.h"
@@ -338,6 +341,7 @@ statement_view(StatementRead *statement, Oid viewoid)
 	}
 	read->min = PG_INT64_MAX;
 	read->max = PG_INT64_MIN;
+	read->floor = read->sealed_until = DT_NOBEGIN;
 	statement->views = lappend(statement->views, read);
 	return read;
 }
@@ -463,6 +467,29 @@ statement_find_streams(StatementRead *statement, bool *wanted)
 	return n;
 }
 
+/* Windows that end by then are left out; the slot's stream's lock is held. */
+static void
+statement_note_floor(ViewRead *read, const ViewSlot *slot)
+{
+	TimestampTz floor = streamext_fold_floor(read->view, streamext_shared->streams[slot->stream].watermark);
+
+	if (streamext_window_has_ends(&read->view->window))
+		read->floor = Max(read->floor, Max(floor, slot->floor));
+}
+
+/* What history has of the slot; its stream's lock is held. */
+static void
+statement_note_history(ViewRead *read, const ViewSlot *slot)
+{
+	HistoryMark *mark = &read->shards[read->nshards++];
+
+	mark->history = slot->history;
+	mark->shard = slot->shard;
+	mark->sealed = slot->sealed;
+	read->sealed_until = Max(read->sealed_until, slot->sealed_until);
+	statement_note_floor(read, slot);
+}
+
 /* Copies what the scans want of one slot; its stream's lock is held. */
 static void
 statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
@@ -473,19 +500,23 @@ statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 	{
 		ViewRead   *read = lfirst(lc);
 
-		if (read->view->relid == slot->viewoid && read->whole && slot->definition == read->view->definition &&
-			read->min <= read->max && read->ncopies < STREAMEXT_MAX_SHARDS)
-			read->copies[read->ncopies++] = streamext_state_copy(&slot->state, read->min, read->max, statement->cxt);
+		if (read->view->relid != slot->viewoid || slot->definition != read->view->definition ||
+			read->nshards >= STREAMEXT_MAX_SHARDS)
+			continue;
+		statement_note_history(read, slot);
+		if (read->whole && read->min <= read->max)
+			streamext_copy_array_add(&read->copies, streamext_state_copy(&slot->state, read->min, read->max, statement->cxt),
+									 statement->cxt);
 	}
 	foreach(lc, statement->scans)
 	{
 		ScanRead   *scan = lfirst(lc);
 
 		if (scan->read->view->relid == slot->viewoid && scan->by_hash && !scan->probe.none &&
-			slot->definition == scan->read->view->definition && scan->min <= scan->max &&
-			scan->ncopies < STREAMEXT_MAX_SHARDS)
-			scan->own[scan->ncopies++] = streamext_state_copy_hash(&slot->state, scan->min, scan->max,
-																   scan->probe.hash, statement->cxt);
+			slot->definition == scan->read->view->definition && scan->min <= scan->max)
+			streamext_copy_array_add(&scan->own, streamext_state_copy_hash(&slot->state, scan->min, scan->max,
+																		   scan->probe.hash, statement->cxt),
+									 statement->cxt);
 	}
 }
 
@@ -522,11 +553,84 @@ statement_copy(StatementRead *statement)
 	{
 		ScanRead   *scan = lfirst(lc);
 
-		scan->copies = scan->by_hash ? scan->own : scan->read->copies;
-		if (!scan->by_hash)
-			scan->ncopies = scan->read->ncopies;
+		scan->copies = scan->by_hash ? &scan->own : &scan->read->copies;
 	}
 	pfree(wanted);
+}
+
+/* ---- history ---- */
+
+static bool
+statement_has_history(const StatementRead *statement)
+{
+	ListCell   *lc;
+
+	foreach(lc, statement->views)
+	{
+		const ViewRead *read = lfirst(lc);
+
+		for (int i = 0; i < read->nshards; i++)
+			if (read->shards[i].history != 0 && read->shards[i].sealed != PG_INT64_MIN)
+				return true;
+	}
+	return false;
+}
+
+/* What retention took while slices were read is left out as a whole: the floor rises before anything goes. */
+static void
+statement_raise_floors(StatementRead *statement)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *slot = &streamext_shared->views[i];
+		ListCell   *lc;
+
+		if (!slot->in_use || slot->dboid != MyDatabaseId)
+			continue;
+		foreach(lc, statement->views)
+		{
+			ViewRead   *read = lfirst(lc);
+
+			if (read->view->relid != slot->viewoid || slot->definition != read->view->definition)
+				continue;
+			streamext_stream_lock_shared(&streamext_shared->streams[slot->stream]);
+			statement_note_floor(read, slot);
+			LWLockRelease(streamext_shared->streams[slot->stream].lock);
+		}
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+/* Adds slices to the copies of memory, each pane up to the mark that was noted with them. */
+static void
+statement_read_history(StatementRead *statement)
+{
+	HistoryReader *reader;
+	ListCell   *lc;
+
+	if (!statement_has_history(statement))
+		return;
+	reader = streamext_history_open();
+	foreach(lc, statement->views)
+	{
+		ViewRead   *read = lfirst(lc);
+
+		for (int i = 0; i < read->nshards && read->whole; i++)
+			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], read->min, read->max,
+								   NULL, &read->copies, &read->stats, statement->cxt);
+	}
+	foreach(lc, statement->scans)
+	{
+		ScanRead   *scan = lfirst(lc);
+		const ViewRead *read = scan->read;
+
+		for (int i = 0; i < read->nshards && scan->by_hash && !scan->probe.none; i++)
+			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], scan->min, scan->max,
+								   &scan->probe.hash, &scan->own, &scan->stats, statement->cxt);
+	}
+	streamext_history_close(reader);
+	statement_raise_floors(statement);
 }
 
 /* The statement that runs in this EState; its copies are made when the first scan of it begins. */
@@ -550,6 +654,7 @@ statement_of(EState *estate)
 	statement_walk(statement, estate->es_plannedstmt->planTree);
 	statement_walk_plans(statement, estate->es_plannedstmt->subplans);
 	statement_copy(statement);
+	statement_read_history(statement);
 
 	statement->gone.func = statement_gone;
 	statement->gone.arg = statement;

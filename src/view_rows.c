@@ -124,7 +124,7 @@ typedef struct GatherPane
 {
 	const PaneCopy *pane;
 	const StateCopy *copy;
-	int			shard;
+	int			number;			/* of the copy */
 } GatherPane;
 
 static int
@@ -135,10 +135,10 @@ gather_compare(const void *a, const void *b)
 
 	if (x->pane->id != y->pane->id)
 		return x->pane->id < y->pane->id ? -1 : 1;
-	return x->shard < y->shard ? -1 : x->shard > y->shard;
+	return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* All panes of all shards, ascending. */
+/* All panes of all shards, of memory and history, ascending. */
 static GatherPane *
 gather_panes(const ScanRead *read, int *npanes, Size *nentries)
 {
@@ -147,17 +147,21 @@ gather_panes(const ScanRead *read, int *npanes, Size *nentries)
 
 	*npanes = 0;
 	*nentries = 0;
-	for (int c = 0; c < read->ncopies; c++)
-		*npanes += read->copies[c]->npanes;
-	panes = palloc(sizeof(GatherPane) * Max(*npanes, 1));
-	for (int c = 0; c < read->ncopies; c++)
-		for (int p = 0; p < read->copies[c]->npanes; p++)
+	for (int c = 0; c < read->copies->n; c++)
+		*npanes += read->copies->items[c]->npanes;
+	panes = palloc_extended(sizeof(GatherPane) * Max(*npanes, 1), MCXT_ALLOC_HUGE);
+	for (int c = 0; c < read->copies->n; c++)
+	{
+		StateCopy  *copy = read->copies->items[c];
+
+		for (int p = 0; p < copy->npanes; p++)
 		{
-			panes[n].pane = &read->copies[c]->panes[p];
-			panes[n].copy = read->copies[c];
-			panes[n++].shard = c;
-			*nentries += read->copies[c]->panes[p].ngroups;
+			panes[n].pane = &copy->panes[p];
+			panes[n].copy = copy;
+			panes[n++].number = c;
+			*nentries += copy->panes[p].ngroups;
 		}
+	}
 	qsort(panes, n, sizeof(GatherPane), gather_compare);
 	return panes;
 }
@@ -432,8 +436,8 @@ session_horizon(const ScanRead *read)
 {
 	TimestampTz horizon = DT_NOEND;
 
-	for (int c = 0; c < read->ncopies; c++)
-		horizon = Min(horizon, read->copies[c]->horizon);
+	for (int c = 0; c < read->copies->n; c++)
+		horizon = Min(horizon, read->copies->items[c]->horizon);
 	return horizon;
 }
 
@@ -581,16 +585,16 @@ gathered_next_row(RowReader *rows)
 	}
 }
 
-/* Each group of a pane is a row. */
+/* Each group of a pane is a row: panes of one shard, each in memory or, by key in buckets, in history. */
 static bool
 direct_next_row(RowReader *rows)
 {
 	const ScanRead *read = rows->scan;
 	TimestampTz last;
 
-	for (; rows->copy < read->ncopies; rows->copy++, rows->pane = 0)
+	for (; rows->copy < read->copies->n; rows->copy++, rows->pane = 0)
 	{
-		const StateCopy *copy = read->copies[rows->copy];
+		const StateCopy *copy = read->copies->items[rows->copy];
 
 		for (; rows->pane < copy->npanes; rows->pane++, rows->group = 0)
 		{
@@ -629,9 +633,18 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->done = (probe != NULL && probe->none) || (rows->scan->by_hash && rows->scan->probe.none);
 	if (rows->done)
 		rows->empties = rows->view->nempty;
-	rows->direct = probe == NULL && rows->scan->ncopies <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
+	rows->direct = probe == NULL && rows->scan->read->nshards <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
 		window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
+}
+
+/* True if the window at hand is beyond retention, though some or all of its panes are still there. */
+static bool
+row_is_gone(const RowReader *rows)
+{
+	TimestampTz floor = rows->scan->read->floor;
+
+	return floor != DT_NOBEGIN && streamext_window_end(&rows->view->window, rows->start) <= floor;
 }
 
 /* Without GROUP BY, and of each empty grouping set, there is a row even if nothing was ever counted. */
@@ -650,8 +663,10 @@ streamext_rows_next(RowReader *rows)
 {
 	if (rows->done)
 		return rows_next_empty(rows);
-	if (rows->direct ? direct_next_row(rows) : gathered_next_row(rows))
+	while (rows->direct ? direct_next_row(rows) : gathered_next_row(rows))
 	{
+		if (row_is_gone(rows))
+			continue;
 		rows->any = true;
 		return true;
 	}

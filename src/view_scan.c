@@ -452,6 +452,32 @@ explain_panes(const ViewScanState *state, List *ancestors, ExplainState *es)
 	return buf.data;
 }
 
+/* What of the scan's panes was looked for in history: by the time of the first and after the last. */
+static char *
+explain_history(const ViewScanState *state)
+{
+	const Window *window = &state->view->window;
+	const ViewRead *read = state->read->read;
+	int64		min = state->read->by_hash ? state->read->min : read->min;
+	int64		max = state->read->by_hash ? state->read->max : read->max;
+	TimestampTz until = read->sealed_until;
+	const char *from = "the start";
+
+	if (min > max)
+		return pstrdup("nothing");
+	if (max < PG_INT64_MAX)
+		until = Min(until, streamext_window_pane_end(window, max));
+	if (min > PG_INT64_MIN)
+	{
+		TimestampTz start = window->kind == WINDOW_TRUNC ? min : streamext_window_pane_end(window, min - 1);
+
+		if (start >= until)
+			return pstrdup("nothing");
+		from = pstrdup(timestamptz_to_str(start));
+	}
+	return psprintf("panes from %s to %s", from, timestamptz_to_str(until));
+}
+
 static void
 scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
@@ -470,14 +496,24 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 		int64		panes = 0;
 		int64		groups = 0;
 
-		for (int c = 0; c < state->read->ncopies; c++)
+		const CopyArray *copies = state->read->copies;
+		const HistoryStats *stats = state->read->by_hash ? &state->read->stats : &state->read->read->stats;
+
+		for (int c = 0; c < copies->n; c++)
 		{
-			panes += state->read->copies[c]->npanes;
-			for (int p = 0; p < state->read->copies[c]->npanes; p++)
-				groups += state->read->copies[c]->panes[p].ngroups;
+			panes += copies->items[c]->npanes;
+			for (int p = 0; p < copies->items[c]->npanes; p++)
+				groups += copies->items[c]->panes[p].ngroups;
 		}
 		ExplainPropertyInteger("Panes Copied", NULL, panes, es);
 		ExplainPropertyInteger("Groups Copied", NULL, groups, es);
+		if (state->read->read->sealed_until != DT_NOBEGIN)
+		{
+			ExplainPropertyText("History", explain_history(state), es);
+			ExplainPropertyInteger("History Slices", NULL, stats->slices, es);
+			ExplainPropertyInteger("History Groups", NULL, stats->groups, es);
+			ExplainPropertyInteger("History Bytes", NULL, stats->bytes, es);
+		}
 	}
 }
 

@@ -15,6 +15,7 @@
 #include "nodes/extensible.h"
 #include "nodes/pathnodes.h"
 
+#include "history.h"
 #include "view_compile.h"
 
 /* ---- plans ---- */
@@ -65,8 +66,15 @@ typedef struct ViewRead
 	bool		whole;			/* some scan wants all groups */
 	int64		min,			/* panes that those scans want */
 				max;
-	int			ncopies;
-	StateCopy  *copies[STREAMEXT_MAX_SHARDS];
+	CopyArray	copies;			/* of memory, then of history */
+
+	/* as it was when memory was copied */
+	int			nshards;
+	HistoryMark shards[STREAMEXT_MAX_SHARDS];
+	TimestampTz sealed_until;	/* of any shard; DT_NOBEGIN: none */
+	/* of a moment after the last slice was read */
+	TimestampTz floor;			/* windows that end by then are left out: they are gone, or in part */
+	HistoryStats stats;
 } ViewRead;
 
 /* One CustomScan of it. */
@@ -79,9 +87,9 @@ typedef struct ScanRead
 	ScanProbe	probe;
 	int64		min,
 				max;
-	int			ncopies;
-	StateCopy **copies;			/* its own, or the view's */
-	StateCopy  *own[STREAMEXT_MAX_SHARDS];
+	const CopyArray *copies;	/* its own, or the view's */
+	CopyArray	own;
+	HistoryStats stats;			/* of its own */
 } ScanRead;
 
 /*

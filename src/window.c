@@ -620,6 +620,23 @@ streamext_window_starts(const Window *window, int64 pane, TimestampTz *first, Ti
 }
 
 bool
+streamext_window_has_ends(const Window *window)
+{
+	return !window->sliding &&
+		(window->kind == WINDOW_TUMBLE || window->kind == WINDOW_HOP || window->kind == WINDOW_TRUNC);
+}
+
+TimestampTz
+streamext_window_end(const Window *window, TimestampTz start)
+{
+	if (window->kind == WINDOW_TRUNC)
+		return trunc_bucket_end(window_trunc(window), start);
+	if (window->kind == WINDOW_TUMBLE)	/* the first of all windows may have begun before its start */
+		return clamped_add(start, window->size - floor_mod_diff(start, window->origin, window->slide));
+	return clamped_add(start, window->size);
+}
+
+bool
 streamext_window_is_start(const Window *window, TimestampTz start)
 {
 	if (TIMESTAMP_NOT_FINITE(start) || !IS_VALID_TIMESTAMP(start))

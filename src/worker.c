@@ -28,6 +28,7 @@
 #include "utils/wait_event.h"
 
 #include "clock.h"
+#include "history.h"
 #include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
@@ -65,7 +66,7 @@ streamext_worker_session(void)
 		{ "default_transaction_isolation", "read committed" },
 		{ "default_transaction_read_only", "off" },
 		{ "session_replication_role", "origin" },
-		{ "synchronous_commit", "off" }, /* only dead letters are written, and they can be read again */
+		{ "synchronous_commit", "off" }, /* what is written, dead letters and history, can be made again */
 		{ "application_name", "streamext worker" },
 	};
 
@@ -268,11 +269,22 @@ worker_has_sliding_panes(Worker *w)
 	return false;
 }
 
+static bool
+worker_is_behind(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+		if (((WorkerView *) lfirst(lc))->behind)
+			return true;
+	return false;
+}
+
 static void
 worker_expire(Worker *w, TimestampTz now)
 {
 	ListCell *lc;
-	bool	  due = w->expire_due || w->full;
+	bool	  due = w->expire_due || w->full || worker_is_behind(w);
 
 	if (!TimestampDifferenceExceeds(w->expired_at, now, due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
 		!(due || worker_has_sliding_panes(w)))
@@ -285,7 +297,9 @@ worker_expire(Worker *w, TimestampTz now)
 			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->slot->watermark);
 	}
 	w->expired_at = now;
-	w->expire_due = false;
+	w->expire_due = streamext_history_seal(w);
+	if (w->expire_due)
+		w->expired_at = 0; /* the rest at once */
 }
 
 /* For the usual lag tools of sources that keep the records themselves; nothing here depends on it. */
@@ -354,13 +368,9 @@ worker_update_state(Worker *w, bool paused)
 	Connector  *c = w->connector;
 	StreamState state;
 	const char *message = NULL;
-	bool		behind = false;
-	ListCell   *lc;
 
 	if (w->stopped || c == NULL)
 		return;
-	foreach (lc, w->views)
-		behind = behind || ((WorkerView *) lfirst(lc))->behind;
 	if (c->errors != w->connector_errors)
 	{
 		w->connector_errors = c->errors;
@@ -373,7 +383,7 @@ worker_update_state(Worker *w, bool paused)
 		state = STREAM_FULL;
 	else if (c->stalled)
 		state = STREAM_STALLED;
-	else if (behind || streamext_worker_lag(w) > (w->ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
+	else if (worker_is_behind(w) || streamext_worker_lag(w) > (w->ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
 		state = STREAM_CATCHING_UP;
 	else
 		state = STREAM_RUNNING;

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "chunk.h"
+#include "history.h"
 #include "journal.h"
 #include "view_compile.h"
 #include "worker.h"
@@ -326,6 +327,7 @@ static bool
 refresh_drop_views(Worker *w, List *slots, List *views)
 {
 	bool	  complete = true;
+	bool	  gone = false;
 	ListCell *lc;
 
 	foreach (lc, list_difference_oid(slots, views))
@@ -334,11 +336,16 @@ refresh_drop_views(Worker *w, List *slots, List *views)
 
 		if (index < 0 || streamext_shared->views[index].stream != w->index)
 			continue;
-		if (streamext_remove_view(index))
-			refresh_hand_over(lfirst_oid(lc));
-		else
+		if (!streamext_remove_view(index))
+		{
 			complete = false;
+			continue;
+		}
+		refresh_hand_over(lfirst_oid(lc));
+		gone = true;
 	}
+	if (gone)
+		streamext_history_forget_dropped();
 	return complete;
 }
 
@@ -389,6 +396,7 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
 		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
+		streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -598,6 +606,7 @@ streamext_worker_refresh(Worker *w)
 	streamext_worker_end_views(w);
 	if (config == NULL || w->identity.shard >= config->workers)
 	{
+		streamext_history_forget_dropped();
 		refresh_end(w);
 		MemoryContextDelete(cxt);
 		return refresh_leave(w, generation, config == NULL);

@@ -1,0 +1,630 @@
+/*
+ * history.c
+ *		Sealed panes leave memory for the table streamext.history, exactly once.
+ *
+ * The worker writes the slices of panes that became sealed, commits, and only then, under the stream's exclusive lock, publishes
+ * the mark ViewSlot.sealed (all panes up to it are in history) and takes the panes out of memory: in one step for readers,
+ * who copy memory and mark under the lock and read slices with a newer snapshot (history_read.c).
+ *
+ * No transaction is shared with anything else that is durable. The table is the truth about what is sealed: when a view's
+ * state is begun or gone on with, the last slice says how far history reaches, and panes up to there are void in memory,
+ * from wherever they came. Rows that are read again and fall into such panes count as accepted and are not folded: every
+ * row that was delivered before the seal had been folded by then, and one delivered after it is late. Should the server
+ * crash before the slices' commit has reached the disk, memory is lost as well and the panes are made again from the
+ * source. WAL is ordered, so nothing that was committed after the slices outlives them.
+ *
+ * Slices are known by a hash of the view's definition and of the source's; those of another one are deleted before any is
+ * written. The primary key keeps a stale worker from writing a pane twice. There is no other row that would have
+ * to be updated: each slice carries the totals through its pane, and the floor of retention.
+ *
+ * Windows that tumble or hop and calendar buckets are kept so; not what slides over now, nor sessions, nor views without a
+ * window, whose panes are never sealed.
+ */
+#include "streamext.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/toast_compression.h"
+#include "access/toast_internals.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "common/int.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "history.h"
+#include "worker_private.h"
+
+#define HISTORY_BUCKET_BYTES (8 * 1024)				   /* about, of entries, before compression */
+#define HISTORY_MAX_BUCKETS 4096
+#define HISTORY_PART_BYTES (512 * 1024)				   /* before compression */
+#define HISTORY_TRANSACTION_BYTES (16 * 1024 * 1024)   /* or one pane */
+#define HISTORY_RETRY_MS 10000
+
+#ifdef USE_LZ4
+#define HISTORY_COMPRESSION TOAST_LZ4_COMPRESSION
+#else
+#define HISTORY_COMPRESSION TOAST_PGLZ_COMPRESSION
+#endif
+
+/* Leading panes of a view that are being moved. */
+typedef struct SealedView
+{
+	WorkerView	 *v;
+	int			  npanes;
+	int64		  sealed;
+	TimestampTz	  until;
+	HistoryTotals written; /* what the slot's will be */
+	HistoryTotals deleted;
+} SealedView;
+
+typedef struct HistoryWriter
+{
+	Relation		  table;
+	CatalogIndexState indexes;
+	MemoryContext	  cxt; /* of a pane */
+} HistoryWriter;
+
+static TimestampTz history_retry_at = 0;
+
+/* ---------------------------------------------------------------- deleting */
+
+/* One of the statements below on streamext.history; the number of rows. Needs a snapshot. */
+static uint64
+history_delete(const char *sql, Oid view, int shard, int64 pane)
+{
+	Oid	  types[3] = { OIDOID, INT4OID, INT8OID };
+	Datum values[3] = { ObjectIdGetDatum(view), Int32GetDatum(shard), Int64GetDatum(pane) };
+	int	  rc;
+	uint64 n;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	rc = SPI_execute_with_args(sql, 3, types, values, NULL, false, 0);
+	if (rc != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from streamext.history: %s", SPI_result_code_string(rc));
+	n = SPI_processed;
+	SPI_finish();
+	return n;
+}
+
+#define HISTORY_DELETE "DELETE FROM streamext.history WHERE view OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog."
+
+/* Of a shard, panes below `pane`. */
+static uint64
+history_delete_panes(Oid view, int shard, int64 pane)
+{
+	return history_delete(HISTORY_DELETE "=) $2 AND pane OPERATOR(pg_catalog.<) $3", view, shard, pane);
+}
+
+/* Of a shard, all; PG_INT64_MAX is no pane's id. */
+static void
+history_delete_shard(Oid view, int shard)
+{
+	history_delete_panes(view, shard, PG_INT64_MAX);
+}
+
+/* Shards from `shard` on. */
+static void
+history_delete_shards_from(Oid view, int shard)
+{
+	history_delete(HISTORY_DELETE ">=) $2 AND pane OPERATOR(pg_catalog.<) $3", view, shard, PG_INT64_MAX);
+}
+
+void
+streamext_history_forget_dropped(void)
+{
+	Oid view = InvalidOid;
+
+	if (!OidIsValid(streamext_history_relation()))
+		return;
+	while (OidIsValid(view = streamext_history_next_view(view)))
+		if (!streamext_view_options(view).continuous)
+			history_delete_shards_from(view, 0);
+}
+
+/* ---------------------------------------------------------------- start */
+
+static uint64
+history_key(const CompiledView *view, uint64 source)
+{
+	uint64 key = hash_combine64(view->definition, source);
+
+	return key == 0 ? 1 : key;
+}
+
+/* What retention has deleted before the first slice that is there. */
+static HistoryTotals
+history_deleted_before(const SliceHeader *first)
+{
+	HistoryTotals deleted = first->total;
+
+	deleted.panes -= first->pane.panes;
+	deleted.groups -= first->pane.groups;
+	deleted.bytes -= first->pane.bytes;
+	return deleted;
+}
+
+static int
+history_count_through(const ViewState *state, int64 id)
+{
+	int n = 0;
+
+	while (n < state->npanes && state->panes[n]->id <= id)
+		n++;
+	return n;
+}
+
+/* The panes that are leaving, as an array of their own. */
+static Pane **
+history_leaving(const ViewState *state, int npanes)
+{
+	Pane **panes = palloc_extended(sizeof(Pane *) * Max(npanes, 1), MCXT_ALLOC_HUGE);
+
+	if (npanes > 0)
+		memcpy(panes, state->panes, sizeof(Pane *) * npanes);
+	return panes;
+}
+
+void
+streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shards)
+{
+	CompiledView *view = streamext_fold_view(fold);
+	uint64		  key = history_key(view, source);
+	SliceHeader	  first = { 0 };
+	SliceHeader	  last = { 0 };
+	uint64		  definition;
+	int64		  pane = PG_INT64_MIN;
+	int64		  unused;
+	bool		  found;
+	int			  npanes;
+	Pane		**panes;
+
+	if (!OidIsValid(streamext_history_relation()))
+		return;
+	if (streamext_history_last_shard(view->relid) >= shards)
+		history_delete_shards_from(view->relid, shards);
+	found = streamext_history_edge(view->relid, slot->shard, true, &last, &pane, &definition);
+	if (found && (definition != key || last.format != HISTORY_FORMAT || last.state_size != view->state_size))
+	{
+		history_delete_shard(view->relid, slot->shard);
+		found = false;
+	}
+	if (found)
+		(void) streamext_history_edge(view->relid, slot->shard, false, &first, &unused, &definition);
+	else
+		pane = PG_INT64_MIN;
+
+	npanes = history_count_through(&slot->state, pane);
+	panes = history_leaving(&slot->state, npanes);
+	streamext_fold_forget_panes(fold, panes, npanes);
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
+	if (slot->history != key)
+	{
+		slot->history = key;
+		slot->covered = pane;
+	}
+	if (found)
+	{
+		slot->sealed = pane;
+		slot->sealed_until = streamext_window_pane_end(&view->window, pane);
+		slot->floor = Max(slot->floor, last.floor);
+		slot->history_written = last.total;
+		slot->history_deleted = history_deleted_before(&first);
+	}
+	streamext_state_unlink_panes(&slot->state, npanes);
+	LWLockRelease(slot->state.lock);
+	streamext_state_free_panes(panes, npanes);
+	pfree(panes);
+}
+
+/* ---------------------------------------------------------------- which panes */
+
+static bool
+seal_is_sealed(const CompiledView *view, const Pane *pane, TimestampTz watermark)
+{
+	TimestampTz end = streamext_window_pane_end(&view->window, pane->id);
+
+	return !pg_add_s64_overflow(end, view->options.lateness, &end) && watermark >= end;
+}
+
+static Size
+seal_pane_bytes(const Pane *pane)
+{
+	Size bytes = 0;
+
+	for (const StateBlock *block = pane->entries; block != NULL; block = block->next)
+		bytes += block->used;
+	for (const StateBlock *block = pane->blobs; block != NULL; block = block->next)
+		bytes += block->used;
+	return bytes;
+}
+
+/* Leading panes of the view that are sealed, as long as there are less than *bytes of them. True: there are more. */
+static bool
+seal_gather(Worker *w, WorkerView *v, SealedView *sealed, Size *bytes)
+{
+	CompiledView	*view = streamext_fold_view(v->fold);
+	const ViewState *state = &v->slot->state;
+	TimestampTz		 watermark = v->behind ? v->watermark : w->slot->watermark;
+
+	memset(sealed, 0, sizeof(SealedView));
+	sealed->v = v;
+	if (v->slot->history == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN)
+		return false;
+	for (int i = 0; i < state->npanes && seal_is_sealed(view, state->panes[i], watermark); i++)
+	{
+		if (*bytes == 0)
+			return true;
+		*bytes -= Min(*bytes, seal_pane_bytes(state->panes[i]) + sizeof(SliceHeader));
+		sealed->npanes++;
+	}
+	return false;
+}
+
+/* ---------------------------------------------------------------- writing */
+
+static void
+slice_write_part(HistoryWriter *writer, const SealedView *sealed, const Pane *pane, int bucket, int part,
+				 const char *bytes, Size size)
+{
+	ViewSlot	   *slot = sealed->v->slot;
+	Datum			values[HISTORY_COLUMNS];
+	bool			nulls[HISTORY_COLUMNS] = { 0 };
+	struct varlena *data = palloc(VARHDRSZ + size);
+	Datum			compressed;
+	HeapTuple		tuple;
+
+	SET_VARSIZE(data, VARHDRSZ + size);
+	memcpy(VARDATA(data), bytes, size);
+	compressed = toast_compress_datum(PointerGetDatum(data), HISTORY_COMPRESSION);
+
+	values[HISTORY_VIEW - 1] = ObjectIdGetDatum(slot->viewoid);
+	values[HISTORY_SHARD - 1] = Int32GetDatum(slot->shard);
+	values[HISTORY_PANE - 1] = Int64GetDatum(pane->id);
+	values[HISTORY_BUCKET - 1] = Int32GetDatum(bucket);
+	values[HISTORY_PART - 1] = Int32GetDatum(part);
+	values[HISTORY_DEFINITION - 1] = Int64GetDatum((int64) slot->history);
+	values[HISTORY_NROWS - 1] = Int64GetDatum((int64) pane->nrows);
+	values[HISTORY_DATA - 1] = DatumGetPointer(compressed) != NULL ? compressed : PointerGetDatum(data);
+	tuple = heap_form_tuple(RelationGetDescr(writer->table), values, nulls);
+	CatalogTupleInsertWithInfo(writer->table, tuple, writer->indexes);
+	heap_freetuple(tuple);
+	pfree(data);
+	if (DatumGetPointer(compressed) != NULL)
+		pfree(DatumGetPointer(compressed));
+}
+
+static void
+slice_write(HistoryWriter *writer, const SealedView *sealed, const Pane *pane, int bucket, const char *bytes, Size size)
+{
+	int part = 0;
+
+	for (Size at = 0; at < size; at += HISTORY_PART_BYTES)
+		slice_write_part(writer, sealed, pane, bucket, part++, bytes + at, Min(size - at, HISTORY_PART_BYTES));
+}
+
+static int
+slice_compare_blocks(const void *a, const void *b)
+{
+	uint64 x = (uint64) (uintptr_t) *(StateBlock *const *) a;
+	uint64 y = (uint64) (uintptr_t) *(StateBlock *const *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* A pane's blocks of blobs, ascending by address as readers want them. */
+static StateBlock **
+slice_sort_blocks(const Pane *pane, int *nblocks)
+{
+	StateBlock **blocks;
+	int			 n = 0;
+
+	for (const StateBlock *block = pane->blobs; block != NULL; block = block->next)
+		n++;
+	blocks = palloc(sizeof(StateBlock *) * Max(n, 1));
+	n = 0;
+	for (StateBlock *block = pane->blobs; block != NULL; block = block->next)
+		blocks[n++] = block;
+	qsort(blocks, n, sizeof(StateBlock *), slice_compare_blocks);
+	*nblocks = n;
+	return blocks;
+}
+
+/* Calls for each visible entry of the pane: `FOR_ENTRIES(pane, entry) if (entry->visible) ...` */
+#define FOR_ENTRIES(pane, entry)                                                                                       \
+	for (const StateBlock *block_ = (pane)->entries; block_ != NULL; block_ = block_->next)                            \
+		for (const GroupEntry *entry = (const GroupEntry *) block_->data;                                              \
+			 (const char *) entry < block_->data + block_->used;                                                       \
+			 entry = (const GroupEntry *) ((const char *) entry + entry->size))
+
+static int
+slice_count_buckets(const CompiledView *view, Size entries_size)
+{
+	int n = 1;
+
+	for (int a = 0; a < view->naggs; a++)
+		if (view->aggs[a].mode != AGG_NATIVE)
+			return 1;
+	while (n < HISTORY_MAX_BUCKETS && entries_size / n > HISTORY_BUCKET_BYTES)
+		n *= 2;
+	return n;
+}
+
+/* The pane's buckets, as rows. */
+static void
+seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
+{
+	const CompiledView *view = streamext_fold_view(sealed->v->fold);
+	SliceHeader			header = { .format = HISTORY_FORMAT, .state_size = view->state_size, .nrows = pane->nrows };
+	int					nblocks;
+	StateBlock		  **blocks = slice_sort_blocks(pane, &nblocks);
+	int					n;
+	Size			   *sizes;
+	uint32			   *counts;
+	char			  **at;
+	char			  **slices;
+
+	FOR_ENTRIES(pane, entry)
+	{
+		if (entry->visible == 0)
+			continue;
+		header.pane.bytes += entry->size;
+		header.pane.groups++;
+	}
+	n = slice_count_buckets(view, header.pane.bytes);
+	for (int b = 0; b < nblocks; b++)
+		header.blobs_size += blocks[b]->used;
+	header.nblocks = nblocks;
+	header.pane.bytes += header.blobs_size;
+	header.pane.panes = 1;
+	sealed->written.panes++;
+	sealed->written.groups += header.pane.groups;
+	sealed->written.bytes += header.pane.bytes;
+	header.total = sealed->written;
+	header.floor = sealed->v->slot->floor;
+
+	sizes = palloc0(sizeof(Size) * n);
+	counts = palloc0(sizeof(uint32) * n);
+	at = palloc(sizeof(char *) * n);
+	slices = palloc(sizeof(char *) * n);
+	FOR_ENTRIES(pane, entry)
+	{
+		if (entry->visible == 0)
+			continue;
+		sizes[entry->hash & (n - 1)] += entry->size;
+		counts[entry->hash & (n - 1)]++;
+	}
+	for (int b = 0; b < n; b++)
+	{
+		if (counts[b] == 0)
+			continue;
+		header.entries_size = sizes[b];
+		header.nentries = counts[b];
+		sizes[b] += sizeof(SliceHeader) + nblocks * sizeof(SliceBlock) + header.blobs_size;
+		slices[b] = at[b] = palloc_extended(sizes[b], MCXT_ALLOC_HUGE);
+		memcpy(at[b], &header, sizeof(SliceHeader));
+		at[b] += sizeof(SliceHeader);
+		for (int i = 0; i < nblocks; i++)
+		{
+			SliceBlock block = { (uint64) (uintptr_t) blocks[i]->data, blocks[i]->used };
+
+			memcpy(at[b], &block, sizeof(SliceBlock));
+			at[b] += sizeof(SliceBlock);
+		}
+	}
+	FOR_ENTRIES(pane, entry)
+	{
+		int b = entry->hash & (n - 1);
+
+		if (entry->visible == 0)
+			continue;
+		memcpy(at[b], entry, entry->size);
+		at[b] += entry->size;
+	}
+	for (int b = 0; b < n; b++)
+	{
+		if (counts[b] == 0)
+			continue;
+		for (int i = 0; i < nblocks; i++)
+		{
+			memcpy(at[b], blocks[i]->data, blocks[i]->used);
+			at[b] += blocks[i]->used;
+		}
+		Assert(at[b] == slices[b] + sizes[b]);
+		slice_write(writer, sealed, pane, n + b, slices[b], sizes[b]);
+	}
+}
+
+/* Slices beyond retention; the newest stays, for it tells how far history reaches. */
+static void
+seal_delete_expired(SealedView *sealed)
+{
+	ViewSlot		   *slot = sealed->v->slot;
+	const CompiledView *view = streamext_fold_view(sealed->v->fold);
+	TimestampTz			from = slot->floor;
+	SliceHeader			first;
+	int64				pane;
+	uint64				definition;
+
+	if (from == DT_NOBEGIN || (view->window.kind == WINDOW_HOP && pg_sub_s64_overflow(from, view->window.size, &from)) ||
+		TIMESTAMP_NOT_FINITE(from) || !IS_VALID_TIMESTAMP(from))
+		return;
+	pane = Min(streamext_window_pane(&view->window, from), sealed->sealed);
+	if (history_delete_panes(slot->viewoid, slot->shard, pane) > 0 &&
+		streamext_history_edge(slot->viewoid, slot->shard, false, &first, &pane, &definition))
+		sealed->deleted = history_deleted_before(&first);
+}
+
+static void
+seal_write_view(HistoryWriter *writer, SealedView *sealed)
+{
+	ViewSlot		   *slot = sealed->v->slot;
+	const CompiledView *view = streamext_fold_view(sealed->v->fold);
+	MemoryContext		old = MemoryContextSwitchTo(writer->cxt);
+
+	sealed->written = slot->history_written;
+	sealed->deleted = slot->history_deleted;
+	sealed->sealed = slot->sealed;
+	sealed->until = slot->sealed_until;
+	for (int i = 0; i < sealed->npanes; i++)
+	{
+		const Pane *pane = slot->state.panes[i];
+
+		if (pane->nrows == 0) /* never published */
+			continue;
+		seal_write_pane(writer, sealed, pane);
+		sealed->sealed = pane->id;
+		sealed->until = streamext_window_pane_end(&view->window, pane->id);
+		MemoryContextReset(writer->cxt);
+	}
+	MemoryContextSwitchTo(old);
+	if (sealed->written.panes > slot->history_written.panes)
+	{
+		CommandCounterIncrement();
+		seal_delete_expired(sealed);
+	}
+}
+
+/* All slices, in a transaction. False: somebody has locked the table; nothing was written. */
+static bool
+seal_write(List *views)
+{
+	HistoryWriter writer;
+	Oid			  relid;
+	bool		  available;
+	ListCell	 *lc;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	relid = streamext_history_relation();
+	available = OidIsValid(relid) && ConditionalLockRelationOid(relid, RowExclusiveLock);
+	if (available)
+	{
+		writer.table = table_open(relid, NoLock);
+		writer.indexes = CatalogOpenIndexes(writer.table);
+		writer.cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext history", ALLOCSET_DEFAULT_SIZES);
+		foreach (lc, views)
+			seal_write_view(&writer, lfirst(lc));
+		MemoryContextDelete(writer.cxt);
+		CatalogCloseIndexes(writer.indexes);
+		table_close(writer.table, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return available;
+}
+
+/* The same; trouble is logged, and false. */
+static bool
+seal_try_write(Worker *w, List *views)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool written = false;
+
+	PG_TRY();
+	{
+		written = seal_write(views);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s", error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	return written;
+}
+
+/* ---------------------------------------------------------------- publishing */
+
+/* In one step for readers: the marks move and the panes are gone from memory. */
+static void
+seal_publish(Worker *w, List *views)
+{
+	Pane  ***leaving = palloc(sizeof(Pane **) * list_length(views));
+	ListCell *lc;
+
+	foreach (lc, views)
+	{
+		SealedView *sealed = lfirst(lc);
+		Pane	  **panes = history_leaving(&sealed->v->slot->state, sealed->npanes);
+
+		streamext_fold_forget_panes(sealed->v->fold, panes, sealed->npanes);
+		leaving[foreach_current_index(lc)] = panes;
+	}
+	streamext_stream_lock_exclusive(w->slot);
+	foreach (lc, views)
+	{
+		SealedView *sealed = lfirst(lc);
+		ViewSlot   *slot = sealed->v->slot;
+
+		slot->sealed = sealed->sealed;
+		slot->sealed_until = sealed->until;
+		slot->history_written = sealed->written;
+		slot->history_deleted = sealed->deleted;
+		streamext_state_unlink_panes(&slot->state, sealed->npanes);
+	}
+	LWLockRelease(w->slot->lock);
+	foreach (lc, views)
+	{
+		Pane **panes = leaving[foreach_current_index(lc)];
+
+		streamext_state_free_panes(panes, ((SealedView *) lfirst(lc))->npanes);
+		pfree(panes);
+	}
+	pfree(leaving);
+}
+
+bool
+streamext_history_seal(Worker *w)
+{
+	Size		bytes = HISTORY_TRANSACTION_BYTES;
+	List	   *views = NIL;
+	bool		more = false;
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	if (now < history_retry_at)
+		return false;
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+		SealedView *sealed;
+
+		if (v->fold == NULL)
+			continue;
+		sealed = palloc(sizeof(SealedView));
+		more = seal_gather(w, v, sealed, &bytes) || more;
+		if (sealed->npanes > 0)
+			views = lappend(views, sealed);
+		else
+			pfree(sealed);
+	}
+	if (views == NIL)
+		return false;
+	if (!seal_try_write(w, views))
+	{
+		history_retry_at = TimestampTzPlusMilliseconds(now, HISTORY_RETRY_MS);
+		more = false;
+	}
+	else
+		seal_publish(w, views);
+	list_free_deep(views);
+	return more;
+}

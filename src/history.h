@@ -1,0 +1,126 @@
+/*
+ * history.h
+ *		Sealed panes in the table streamext.history: written once by the worker, read by statements.
+ *
+ * A pane is sealed when no row can come into it any more: watermark >= its end + lateness. history.c moves such panes out
+ * of shared memory, history_read.c gives them to readers as copies of the kind that state.h makes of memory.
+ */
+#ifndef STREAMEXT_HISTORY_H
+#define STREAMEXT_HISTORY_H
+
+#include "streamext.h"
+#include "fold.h"
+#include "shmem.h"
+#include "state.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+#include "view_compile.h"
+
+/* Columns of streamext.history; its primary key is the first five. */
+enum HistoryColumn
+{
+	HISTORY_VIEW = 1,
+	HISTORY_SHARD,
+	HISTORY_PANE,
+	HISTORY_BUCKET,
+	HISTORY_PART,
+	HISTORY_DEFINITION,
+	HISTORY_NROWS,
+	HISTORY_DATA,
+	HISTORY_COLUMNS = HISTORY_DATA
+};
+
+/*
+ * A slice is this header, nblocks SliceBlocks, the visible entries of a bucket of the pane as they stood in shared memory,
+ * and the bytes of the pane's blobs. It is cut into parts, a row each. Buckets: a view whose aggregates are all native
+ * has n of them (a power of two, by size), bucket n + (hash & (n - 1)) each; all others have one, number 1.
+ */
+#define HISTORY_FORMAT		1
+
+typedef struct SliceHeader
+{
+	uint32		format;
+	uint32		state_size;
+	uint32		nentries;
+	uint32		nblocks;
+	uint64		entries_size;
+	uint64		blobs_size;
+	uint64		nrows;			/* of the pane */
+	TimestampTz floor;			/* ViewSlot.floor when it was written */
+	HistoryTotals pane;			/* of the pane, in all buckets */
+	HistoryTotals total;		/* of the view and shard since it began, through this pane */
+} SliceHeader;
+
+typedef struct SliceBlock
+{
+	uint64		shared;			/* where its bytes stood: what pointers in entries and blobs refer to */
+	uint64		size;
+} SliceBlock;
+
+/* ---- the worker ---- */
+
+struct Worker;
+
+/*
+ * When a fold has been started, in its transaction: finds out what history holds of the view and shard, deletes what is
+ * of another definition or source, and drops panes that are in history from memory.
+ */
+extern void streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shards);
+
+/*
+ * Moves panes that became sealed to history, in a transaction of its own; none may be open. True: there are more.
+ * Trouble with the table is logged and tried again later; meanwhile panes stay in memory.
+ */
+extern bool streamext_history_seal(struct Worker *w);
+
+/* Deletes the slices of views that are no more, or not continuous any more. In a transaction with a snapshot. */
+extern void streamext_history_forget_dropped(void);
+
+/* ---- readers ---- */
+
+/* What a reader notes of a slot with its stream's lock held. */
+typedef struct HistoryMark
+{
+	uint64		history;
+	int			shard;
+	int64		sealed;
+} HistoryMark;
+
+typedef struct HistoryStats
+{
+	int64		slices;
+	int64		groups;
+	int64		bytes;
+} HistoryStats;
+
+typedef struct CopyArray
+{
+	StateCopy **items;
+	int			n;
+	int			capacity;
+} CopyArray;
+
+extern void streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt);
+
+typedef struct HistoryReader HistoryReader;
+
+/* With the newest snapshot there is: slices that a mark speaks of are seen by it. Errors clean up by the resource owner. */
+extern HistoryReader *streamext_history_open(void);
+extern void streamext_history_close(HistoryReader *reader);
+
+/*
+ * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; hash not NULL: only
+ * entries with it.
+ */
+extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
+								   const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt);
+
+/* The table and its index; InvalidOid: there is none. */
+extern Oid	streamext_history_relation(void);
+/* The first or last slice of a view and shard; false: there is none. Needs a transaction. */
+extern bool streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition);
+/* The least view above `after` that has slices, and its greatest shard; InvalidOid: none. */
+extern Oid	streamext_history_next_view(Oid after);
+extern int	streamext_history_last_shard(Oid view);
+
+#endif							/* STREAMEXT_HISTORY_H */

@@ -1,0 +1,439 @@
+/*
+ * history_read.c
+ *		From the table streamext.history to copies of panes, for statements and for the worker's own start.
+ *
+ * The table is opened directly, without permission checks: who may read a view is decided by the view. The snapshot is
+ * the newest there is, also in REPEATABLE READ: a statement copies memory and the mark `sealed` under the stream's lock, and only
+ * then takes it, so that all slices up to the mark are seen (the worker commits them before it publishes the mark) and
+ * what lies beyond is left out by number. A pane is therefore in one of the two, never in both.
+ *
+ * Index entries of buckets that cannot hold the key looked for are passed over without a look at the table.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/itup.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "history.h"
+
+struct HistoryReader
+{
+	Relation	table;
+	Relation	index;
+	Snapshot	snapshot;
+	TupleTableSlot *slot;
+	MemoryContext slice_cxt;	/* one slice's parts and their bytes */
+};
+
+Oid
+streamext_history_relation(void)
+{
+	Oid			schema = get_namespace_oid("streamext", true);
+
+	return OidIsValid(schema) ? get_relname_relid("history", schema) : InvalidOid;
+}
+
+void
+streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
+{
+	if (array->n == array->capacity)
+	{
+		array->capacity = array->capacity == 0 ? STREAMEXT_MAX_SHARDS : array->capacity * 2;
+		if (array->items == NULL)
+			array->items = MemoryContextAllocHuge(cxt, sizeof(StateCopy *) * array->capacity);
+		else
+			array->items = repalloc_huge(array->items, sizeof(StateCopy *) * array->capacity);
+	}
+	array->items[array->n++] = copy;
+}
+
+/* ---- open and close ---- */
+
+HistoryReader *
+streamext_history_open(void)
+{
+	Oid			relid = streamext_history_relation();
+	HistoryReader *reader;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table streamext.history is missing"),
+				 errhint("DROP EXTENSION streamext CASCADE and CREATE EXTENSION streamext make it anew.")));
+	reader = palloc0(sizeof(HistoryReader));
+	reader->table = table_open(relid, AccessShareLock);
+	if (!OidIsValid(RelationGetPrimaryKeyIndex(reader->table
+#if PG_VERSION_NUM >= 180000
+											   , false
+#endif
+											   )))
+		elog(ERROR, "table streamext.history has no primary key");
+	reader->index = index_open(RelationGetPrimaryKeyIndex(reader->table
+#if PG_VERSION_NUM >= 180000
+														   , false
+#endif
+														   ), AccessShareLock);
+	/* In parallel mode GetLatestSnapshot is refused, and a catalogue snapshot is as new. */
+	reader->snapshot = RegisterSnapshot(IsInParallelMode() ? GetCatalogSnapshot(relid) : GetLatestSnapshot());
+	reader->slot = table_slot_create(reader->table, NULL);
+	reader->slice_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext slice", ALLOCSET_DEFAULT_SIZES);
+	return reader;
+}
+
+void
+streamext_history_close(HistoryReader *reader)
+{
+	ExecDropSingleTupleTableSlot(reader->slot);
+	UnregisterSnapshot(reader->snapshot);
+	index_close(reader->index, AccessShareLock);
+	table_close(reader->table, AccessShareLock);
+	MemoryContextDelete(reader->slice_cxt);
+	pfree(reader);
+}
+
+static IndexScanDesc
+history_begin_scan(HistoryReader *reader, ScanKey keys, int nkeys)
+{
+	IndexScanDesc scan;
+
+#if PG_VERSION_NUM >= 180000
+	scan = index_beginscan(reader->table, reader->index, reader->snapshot, NULL, nkeys, 0);
+#else
+	scan = index_beginscan(reader->table, reader->index, reader->snapshot, nkeys, 0);
+#endif
+	scan->xs_want_itup = true;
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/* A column of the primary key, from the index entry at hand. */
+static Datum
+history_index_column(IndexScanDesc scan, int column)
+{
+	bool		isnull;
+
+	return index_getattr(scan->xs_itup, column, scan->xs_itupdesc, &isnull);
+}
+
+static Datum
+history_column(HistoryReader *reader, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(reader->slot, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "streamext.history has a NULL in column %d", column);
+	return value;
+}
+
+/* ---- slices ---- */
+
+/* True if the bucket may hold the key. */
+static bool
+slice_has_hash(int32 bucket, uint32 hash)
+{
+	uint32		n = 1;
+
+	while (n <= (uint32) bucket / 2)
+		n *= 2;
+	return ((uint32) bucket - n) == (hash & (n - 1));
+}
+
+static void
+slice_check(const SliceHeader *header, Size size, uint32 state_size)
+{
+	if (size < sizeof(SliceHeader) || header->format != HISTORY_FORMAT || header->state_size != state_size ||
+		header->nblocks > (size - sizeof(SliceHeader)) / sizeof(SliceBlock) || header->entries_size > size ||
+		header->blobs_size > size ||
+		sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock) + header->entries_size + header->blobs_size != size)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a row of streamext.history cannot be read")));
+}
+
+/* Copies the entries that are wanted, back to back, into cxt. */
+static void
+slice_copy_entries(const SliceHeader *header, const char *entries, const uint32 *hash, PaneCopy *pane, MemoryContext cxt)
+{
+	Size		wanted = 0;
+	int			n = 0;
+	char	   *to;
+	Size		at;
+
+	for (at = 0; at < header->entries_size;)
+	{
+		const GroupEntry *entry = (const GroupEntry *) (entries + at);
+
+		if (entry->size < offsetof(GroupEntry, data) || entry->size % 8 != 0 || entry->size > header->entries_size - at)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a row of streamext.history cannot be read")));
+		if (hash == NULL || entry->hash == *hash)
+		{
+			wanted += entry->size;
+			n++;
+		}
+		at += entry->size;
+	}
+	pane->ngroups = n;
+	if (n == 0)
+		return;
+	pane->groups = MemoryContextAllocHuge(cxt, sizeof(GroupEntry *) * (Size) n + wanted);
+	to = (char *) (pane->groups + n);
+	n = 0;
+	for (at = 0; at < header->entries_size;)
+	{
+		const GroupEntry *entry = (const GroupEntry *) (entries + at);
+
+		if (hash == NULL || entry->hash == *hash)
+		{
+			memcpy(to, entry, entry->size);
+			pane->groups[n++] = (GroupEntry *) to;
+			to += entry->size;
+		}
+		at += entry->size;
+	}
+}
+
+static void
+slice_copy_blobs(const SliceHeader *header, const SliceBlock *blocks, const char *blobs, StateCopy *copy, MemoryContext cxt)
+{
+	char	   *to = MemoryContextAllocHuge(cxt, header->blobs_size);
+	Size		at = 0;
+
+	memcpy(to, blobs, header->blobs_size);
+	copy->nblocks = header->nblocks;
+	copy->blocks = MemoryContextAllocHuge(cxt, sizeof(StateCopyBlock) * (Size) header->nblocks);
+	for (uint32 b = 0; b < header->nblocks; b++)	/* they were sorted when written */
+	{
+		if (blocks[b].size > header->blobs_size - at)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a row of streamext.history cannot be read")));
+		copy->blocks[b].shared = (const char *) (uintptr_t) blocks[b].shared;
+		copy->blocks[b].size = blocks[b].size;
+		copy->blocks[b].copy = to + at;
+		at += blocks[b].size;
+	}
+}
+
+/* A slice's bytes as a copy of its pane; NULL if none of its entries is wanted. */
+static StateCopy *
+slice_to_copy(const char *bytes, Size size, uint32 state_size, int64 id, const uint32 *hash, MemoryContext cxt)
+{
+	struct
+	{
+		StateCopy	copy;
+		PaneCopy	pane;
+	}		   *result;
+	const SliceHeader *header = (const SliceHeader *) bytes;
+	const SliceBlock *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
+	const char *entries;
+	PaneCopy	pane = {.id = id};
+
+	slice_check(header, size, state_size);
+	entries = (const char *) (blocks + header->nblocks);
+	slice_copy_entries(header, entries, hash, &pane, cxt);
+	if (pane.ngroups == 0)
+		return NULL;
+	pane.nrows = header->nrows;
+	result = MemoryContextAllocZero(cxt, sizeof(*result));
+	result->pane = pane;
+	result->copy.state_size = state_size;
+	result->copy.npanes = 1;
+	result->copy.panes = &result->pane;
+	if (header->nblocks > 0)
+		slice_copy_blobs(header, blocks, entries + header->entries_size, &result->copy, cxt);
+	return &result->copy;
+}
+
+/* A slice that is being put together from its parts, in slice_cxt. */
+typedef struct SliceParts
+{
+	int64		pane;
+	int32		bucket;
+	int32		nparts;			/* 0: none is at hand */
+	char	   *bytes;			/* 8-aligned */
+	Size		size;
+	Size		capacity;
+} SliceParts;
+
+/* Appends a part's bytes; parts come in order. */
+static void
+slice_append(HistoryReader *reader, SliceParts *slice, int64 pane, int32 bucket, int32 part, Datum data)
+{
+	MemoryContext old = MemoryContextSwitchTo(reader->slice_cxt);
+	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(data);
+	Size		size = VARSIZE_ANY_EXHDR(bytes);
+
+	if (part != slice->nparts || (part > 0 && (pane != slice->pane || bucket != slice->bucket)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("streamext.history lacks a row")));
+	if (slice->size + size > slice->capacity)
+	{
+		slice->capacity = Max(slice->capacity * 2, slice->size + size);
+		if (slice->bytes == NULL)
+			slice->bytes = MemoryContextAllocHuge(reader->slice_cxt, slice->capacity);
+		else
+			slice->bytes = repalloc_huge(slice->bytes, slice->capacity);
+	}
+	memcpy(slice->bytes + slice->size, VARDATA_ANY(bytes), size);
+	slice->size += size;
+	slice->pane = pane;
+	slice->bucket = bucket;
+	slice->nparts++;
+	MemoryContextSwitchTo(old);
+}
+
+/* ---- reading ---- */
+
+typedef struct SliceTarget
+{
+	uint32		state_size;
+	const uint32 *hash;
+	CopyArray  *into;
+	HistoryStats *stats;
+	MemoryContext cxt;
+} SliceTarget;
+
+/* The slice is complete. */
+static void
+slice_finish(HistoryReader *reader, SliceParts *slice, const SliceTarget *target)
+{
+	StateCopy  *copy;
+
+	if (slice->nparts == 0)
+		return;
+	copy = slice_to_copy(slice->bytes, slice->size, target->state_size, slice->pane, target->hash, target->cxt);
+	target->stats->slices++;
+	target->stats->bytes += slice->size;
+	if (copy != NULL)
+	{
+		target->stats->groups += copy->panes[0].ngroups;
+		streamext_copy_array_add(target->into, copy, target->cxt);
+	}
+	memset(slice, 0, sizeof(SliceParts));
+	MemoryContextReset(reader->slice_cxt);
+}
+
+void
+streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
+					   const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt)
+{
+	SliceTarget target = {state_size, hash, into, stats, cxt};
+	SliceParts	slice = {0};
+	ScanKeyData keys[4];
+	IndexScanDesc scan;
+
+	max = Min(max, mark->sealed);
+	if (mark->history == 0 || mark->sealed == PG_INT64_MIN || min > max)
+		return;
+	ScanKeyInit(&keys[0], HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
+	ScanKeyInit(&keys[1], HISTORY_SHARD, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(mark->shard));
+	ScanKeyInit(&keys[2], HISTORY_PANE, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(min));
+	ScanKeyInit(&keys[3], HISTORY_PANE, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(max));
+	scan = history_begin_scan(reader, keys, 4);
+	while (index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
+		int32		bucket = DatumGetInt32(history_index_column(scan, HISTORY_BUCKET));
+		int32		part = DatumGetInt32(history_index_column(scan, HISTORY_PART));
+		int64		pane = DatumGetInt64(history_index_column(scan, HISTORY_PANE));
+
+		CHECK_FOR_INTERRUPTS();
+		if (hash != NULL && !slice_has_hash(bucket, *hash))
+			continue;
+		if (!index_fetch_heap(scan, reader->slot))
+			continue;
+		if (DatumGetInt64(history_column(reader, HISTORY_DEFINITION)) != (int64) mark->history)
+			continue;
+		if (part == 0)
+			slice_finish(reader, &slice, &target);
+		slice_append(reader, &slice, pane, bucket, part, history_column(reader, HISTORY_DATA));
+	}
+	slice_finish(reader, &slice, &target);
+	index_endscan(scan);
+	ExecClearTuple(reader->slot);
+}
+
+/* ---- for the worker ---- */
+
+bool
+streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
+{
+	HistoryReader *reader = streamext_history_open();
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	bool		found = false;
+
+	ScanKeyInit(&keys[0], HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
+	ScanKeyInit(&keys[1], HISTORY_SHARD, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(shard));
+	scan = history_begin_scan(reader, keys, 2);
+	while (!found && index_getnext_tid(scan, last ? BackwardScanDirection : ForwardScanDirection) != NULL)
+	{
+		struct varlena *bytes;
+
+		CHECK_FOR_INTERRUPTS();
+		if (DatumGetInt32(history_index_column(scan, HISTORY_PART)) != 0)
+			continue;			/* the header is in the first part */
+		*pane = DatumGetInt64(history_index_column(scan, HISTORY_PANE));
+		if (!index_fetch_heap(scan, reader->slot))
+			continue;
+		*definition = (uint64) DatumGetInt64(history_column(reader, HISTORY_DEFINITION));
+		bytes = PG_DETOAST_DATUM_SLICE(history_column(reader, HISTORY_DATA), 0, sizeof(SliceHeader));
+		memset(header, 0, sizeof(SliceHeader));
+		memcpy(header, VARDATA_ANY(bytes), Min(VARSIZE_ANY_EXHDR(bytes), sizeof(SliceHeader)));
+		found = true;
+	}
+	index_endscan(scan);
+	streamext_history_close(reader);
+	return found;
+}
+
+Oid
+streamext_history_next_view(Oid after)
+{
+	HistoryReader *reader = streamext_history_open();
+	ScanKeyData key;
+	IndexScanDesc scan;
+	Oid			view = InvalidOid;
+
+	ScanKeyInit(&key, HISTORY_VIEW, BTGreaterStrategyNumber, F_OIDGT, ObjectIdGetDatum(after));
+	scan = history_begin_scan(reader, &key, 1);
+	while (!OidIsValid(view) && index_getnext_tid(scan, ForwardScanDirection) != NULL)
+		if (index_fetch_heap(scan, reader->slot))
+			view = DatumGetObjectId(history_column(reader, HISTORY_VIEW));
+	index_endscan(scan);
+	streamext_history_close(reader);
+	return view;
+}
+
+int
+streamext_history_last_shard(Oid view)
+{
+	HistoryReader *reader = streamext_history_open();
+	ScanKeyData key;
+	IndexScanDesc scan;
+	int			shard = -1;
+
+	ScanKeyInit(&key, HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
+	scan = history_begin_scan(reader, &key, 1);
+	while (shard < 0 && index_getnext_tid(scan, BackwardScanDirection) != NULL)
+		if (index_fetch_heap(scan, reader->slot))
+			shard = DatumGetInt32(history_column(reader, HISTORY_SHARD));
+	index_endscan(scan);
+	streamext_history_close(reader);
+	return shard;
+}
