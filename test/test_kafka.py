@@ -169,7 +169,7 @@ def test_text_and_raw(
     [("earliest", 7), ("latest", 2), ("1970-01-01 00:00:02+00", 5), ("2001-01-01", 2), ("1960-01-01", 7)],
 )
 def test_start(db: Database, kafka: Kafka, topic: str, start: str, counted: int) -> None:
-    kafka.create_topic(topic, partitions=2)
+    kafka.create_topic(topic, partitions=2, config={"retention.ms": "-1"})  # the timestamps are of 1970
     kafka.produce(topic, [Message('{"a":1}', p, timestamp=ms) for p, ms in
                           [(0, 1000), (0, 2000), (0, 3000), (1, 1999), (1, 2000)]])  # fmt: skip
     count_stream(db, kafka, topic, f", start '{start}'")
