@@ -165,6 +165,8 @@ public:
 	{
 		client = open_client(RD_KAFKA_PRODUCER, {{"bootstrap.servers", brokers},
 												 {"linger.ms", linger},
+												 {"enable.idempotence", "true"}, /* else a retry changes the order */
+												 {"log_level", "3"},
 												 {"queue.buffering.max.messages", "1000000"},
 												 {"queue.buffering.max.kbytes", "2097151"}},
 							 delivered);

@@ -137,9 +137,10 @@ def write_chart(path: Path, document: dict[str, object]) -> None:
                 title = row["title"] if row["name"] in LIMITS or row["name"] in BYHAND else f"streamext: {row['title']}"
                 text(label - 8, y + 13, title, 'text-anchor="end"')
             parts.append(f'<rect x="{left}" y="{y + 2}" width="{median / most * width:.1f}" height="{height - 7}" fill="{colour}"/>')
-            parts.append(
-                f'<path d="M{left + least / most * width:.1f} {y + height / 2 - 1.5}H{left + top / most * width:.1f}" stroke="#222" stroke-width="1.5"/>'
-            )
+            if least < top:
+                parts.append(
+                    f'<path d="M{left + least / most * width:.1f} {y + height / 2 - 1.5}H{left + top / most * width:.1f}" stroke="#222"/>'
+                )
             text(left + max(median, top) / most * width + 5, y + 13, f"{median:.2f}")
     text(8, total_height - 24, f"{document['parameters']['records']:,} records; bars: median, lines: range of the runs", 'font-size="11"')
     text(8, total_height - 8, str(document["machine"]), 'font-size="11"')

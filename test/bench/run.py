@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -83,6 +84,7 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # the servers are stopped and removed
     args = arguments()
     if args.from_json:
         report.write_chart(args.chart, json.loads(args.from_json.read_text()))
