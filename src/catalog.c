@@ -71,6 +71,7 @@ typedef struct ViewCopy
 	int64	   *positions;
 	int			npositions;
 	int			stream;			/* index of the stream's slot */
+	TimestampTz	checkpoint_at;
 } ViewCopy;
 
 /* ---- copies ---- */
@@ -148,6 +149,7 @@ catalog_copy_views(Oid viewoid)
 		copy->late = slot->late;
 		copy->rejected = slot->rejected;
 		copy->stream = slot->stream;
+		copy->checkpoint_at = slot->checkpoint_at;
 		if (slot->positions != NULL && slot->npositions > 0)
 		{
 			copy->npositions = slot->npositions;
@@ -403,8 +405,8 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 	foreach(cell, catalog_copy_shards(InvalidOid))
 	{
 		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
-		Datum		values[6] = {0};
-		bool		nulls[6] = {0};
+		Datum		values[10] = {0};
+		bool		nulls[10] = {0};
 
 		if (!catalog_may_see(slot->relid))
 			continue;
@@ -415,6 +417,12 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 		values[3] = CStringGetTextDatum(streamext_stream_state_name(catalog_shard_state(slot)));
 		catalog_put_time(values, nulls, 4, slot->worker_pid == 0 ? 0 : slot->started_at);
 		values[5] = Int64GetDatum(slot->restarts);
+		values[6] = Int64GetDatum(slot->checkpoint_seq);
+		catalog_put_time(values, nulls, 7, slot->checkpoint_at);
+		values[8] = Int64GetDatum(slot->checkpoint_bytes);
+		values[9] = Float8GetDatum(slot->checkpoint_ms);
+		nulls[6] = slot->checkpoint_seq == 0;
+		nulls[8] = nulls[9] = slot->checkpoint_bytes == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	PG_RETURN_VOID();
@@ -563,7 +571,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	bool		nulls[19] = {0};
 	List	   *views = catalog_copy_views(viewoid);
 	Oid			stream = streamext_view_stream(viewoid);
-	ViewCopy	sums = {0};
+	ViewCopy	sums = {.checkpoint_at = DT_NOEND};
 	char	   *error;
 	CompiledView *compiled = catalog_try_compile(viewoid, &error);
 	ListCell   *cell;
@@ -578,6 +586,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		sums.accepted += copy->accepted;
 		sums.late += copy->late;
 		sums.rejected += copy->rejected;
+		sums.checkpoint_at = Min(sums.checkpoint_at, copy->checkpoint_at);
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
@@ -599,7 +608,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	catalog_put_text(values, nulls, 15, options->intervalstyle);
 	values[16] = catalog_view_options(stored);
 	catalog_put_text(values, nulls, 17, error);
-	nulls[18] = true;			/* last checkpoint */
+	catalog_put_time(values, nulls, 18, sums.checkpoint_at);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

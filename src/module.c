@@ -12,6 +12,8 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "checkpoint.h"
+#include "fault.h"
 #include "hooks.h"
 #include "shmem.h"
 #include "worker.h"
@@ -52,6 +54,13 @@ module_define_settings(void)
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
+							"Zero: only when the server stops. Checkpoints that take long come less often.",
+							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
+							NULL);
+	DefineCustomStringVariable("streamext.fault_point", "For tests: where a worker kills itself.", NULL,
+							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL,
+							   NULL);
 	MarkGUCPrefixReserved("streamext");
 }
 

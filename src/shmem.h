@@ -93,6 +93,12 @@ typedef struct StreamSlot
 	uint64		rejected;
 	double		rate;			/* records a second over about the last 10 s */
 	TimestampTz last_record_at;
+
+	/* the last checkpoint (checkpoint.c) */
+	int64		checkpoint_seq; /* 0: none yet */
+	TimestampTz checkpoint_at;	/* when it was cut */
+	uint64		checkpoint_bytes;	/* written for it */
+	double		checkpoint_ms;	/* the worker's time for it */
 } StreamSlot;
 
 typedef enum ViewStatus
@@ -125,6 +131,7 @@ typedef struct ViewSlot
 	uint64		late;
 	uint64		rejected;
 	int64		start_position; /* non-replayable: the journal's end when the view was created */
+	TimestampTz checkpoint_at;	/* of the last checkpoint that holds it; 0: none */
 } ViewSlot;
 
 typedef struct SharedState

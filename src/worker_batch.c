@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint.h"
 #include "clock.h"
 #include "dead_letter.h"
 #include "worker_private.h"
@@ -145,6 +146,7 @@ batch_publish_empty(Worker *w)
 	batch_publish_positions(w);
 	batch_update_views(w);
 	LWLockRelease(w->slot->lock);
+	streamext_checkpoint_note(w);
 }
 
 /* Takes what the connector has; true if there is a batch to fold now. */
@@ -386,7 +388,7 @@ batch_publish(Worker *w, TimestampTz now)
 	batch_update_views(w);
 	streamext_worker_advance_watermark(w, now);
 	LWLockRelease(slot->lock);
-	w->commit_due = true;
+	streamext_checkpoint_note(w);
 }
 
 /* The batch at hand, once. False: memory is full, it stays at hand. */

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "chunk.h"
+#include "checkpoint.h"
 #include "journal.h"
 #include "view_compile.h"
 #include "worker.h"
@@ -211,7 +212,10 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->fingerprint = fingerprint;
 	w->ops = streamext_connector_ops(config->connector);
 	if (w->slot->source != source)
+	{
 		refresh_reset_stream(w, source);
+		streamext_checkpoint_restore_stream(w);
+	}
 	refresh_make_buffer(w);
 	w->decoder = streamext_decoder_create(config, cxt);
 	MemoryContextSwitchTo(old);
@@ -364,12 +368,28 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 
 /* ---------------------------------------------------------------- folds */
 
-/* Compiles the view and starts its fold; an error makes this view fail only. False: it is locked, try again. */
+/* Back to a slot without state, so that the next try finds it as this one did. */
+static void
+refresh_unstart_view(Worker *w, WorkerView *v)
+{
+	if (v->slot->definition == 0)
+		return;
+	streamext_stream_lock_exclusive(w->slot);
+	streamext_state_reset(&v->slot->state);
+	v->slot->definition = 0;
+	LWLockRelease(w->slot->lock);
+}
+
+/*
+ * Compiles the view and starts its fold, with what the last checkpoint holds if shared memory has nothing. An error makes this view
+ * fail only. False: it is locked, try again.
+ */
 static bool
 refresh_start_view(Worker *w, WorkerView *v)
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	bool		  fresh = v->slot->definition == 0;
 	volatile bool available = true;
 
 	BeginInternalSubTransaction(NULL);
@@ -378,7 +398,11 @@ refresh_start_view(Worker *w, WorkerView *v)
 	{
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
+		if (fresh && !w->ops->replayable && v->slot->start_position < 0)
+			v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
 		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
+		if (fresh)
+			streamext_checkpoint_restore_view(w, v);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -390,6 +414,8 @@ refresh_start_view(Worker *w, WorkerView *v)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		v->fold = NULL;
+		if (fresh)
+			refresh_unstart_view(w, v);
 		available = error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 			ReThrowError(error);
@@ -415,6 +441,7 @@ refresh_start_views(Worker *w)
 	ListCell *lc;
 
 	refresh_drop_views(w, slots, oids);
+	streamext_checkpoint_keep_views(w, oids);
 	foreach (lc, oids)
 	{
 		const char	 *reason;
@@ -469,6 +496,8 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	old = MemoryContextSwitchTo(cxt);
 	config = streamext_stream_config(w->identity.relid);
 	MemoryContextSwitchTo(old);
+	if (config != NULL && w->identity.shard < config->workers)
+		streamext_checkpoint_open(w);
 	return config;
 }
 
@@ -564,6 +593,7 @@ streamext_worker_refresh(Worker *w)
 		refresh_open(w);
 	w->attached = false;
 	w->refresh_at = 0;
+	streamext_checkpoint_note(w);
 	if (complete)
 		pg_atomic_write_u32(&w->slot->generation_seen, generation);
 	else
