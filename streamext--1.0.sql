@@ -138,6 +138,7 @@ COMMENT ON COLUMN streamext.late_rows.view IS 'the continuous view that has not 
 COMMENT ON COLUMN streamext.late_rows.position IS 'Kafka offset; position in the journal for other connectors';
 COMMENT ON COLUMN streamext.late_rows.received_at IS 'when it was found late';
 COMMENT ON COLUMN streamext.late_rows.payload IS 'the record as received; at most 1 MB of it';
+
 /* ---- checkpoints ---- */
 
 /*
@@ -188,7 +189,8 @@ AS 'MODULE_PATHNAME', 'streamext_get_continuous_views';
 
 CREATE FUNCTION streamext.get_workers(
 	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint,
-	OUT checkpoint_seq bigint, OUT checkpoint_at timestamptz, OUT checkpoint_bytes bigint, OUT checkpoint_ms double precision)
+	OUT checkpoint_seq bigint, OUT checkpoint_at timestamptz, OUT checkpoint_bytes bigint, OUT checkpoint_ms double precision,
+	OUT checkpoint_pending boolean)
 RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_workers';
@@ -210,7 +212,7 @@ FROM streamext.get_continuous_views() AS v;
 
 CREATE VIEW streamext.workers AS
 SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts, w.checkpoint_seq, w.checkpoint_at, w.checkpoint_bytes,
-       w.checkpoint_ms
+       w.checkpoint_ms, w.checkpoint_pending
 FROM streamext.get_workers() AS w;
 
 COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since reading began; checkpoints carry them over restarts';
@@ -252,6 +254,7 @@ COMMENT ON COLUMN streamext.workers.checkpoint_seq IS 'number of the last checkp
 COMMENT ON COLUMN streamext.workers.checkpoint_at IS 'the moment that it holds';
 COMMENT ON COLUMN streamext.workers.checkpoint_bytes IS 'bytes written for it: what had changed since the one before; NULL: before the server''s start';
 COMMENT ON COLUMN streamext.workers.checkpoint_ms IS 'milliseconds that the worker spent on it';
+COMMENT ON COLUMN streamext.workers.checkpoint_pending IS 'whether something has changed since that moment';
 
 GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters,
 	streamext.late_rows TO PUBLIC;

@@ -405,8 +405,8 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 	foreach(cell, catalog_copy_shards(InvalidOid))
 	{
 		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
-		Datum		values[10] = {0};
-		bool		nulls[10] = {0};
+		Datum		values[11] = {0};
+		bool		nulls[11] = {0};
 
 		if (!catalog_may_see(slot->relid))
 			continue;
@@ -421,6 +421,7 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 		catalog_put_time(values, nulls, 7, slot->checkpoint_at);
 		values[8] = Int64GetDatum(slot->checkpoint_bytes);
 		values[9] = Float8GetDatum(slot->checkpoint_ms);
+		values[10] = BoolGetDatum(slot->checkpoint_pending);
 		nulls[6] = slot->checkpoint_seq == 0;
 		nulls[8] = nulls[9] = slot->checkpoint_bytes == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

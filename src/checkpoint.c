@@ -468,6 +468,7 @@ checkpoint_cut(Worker *w, TimestampTz now)
 	streamext_checkpoint_encode(&cut->comparable, &cut->position);
 	if (!cut_is_needed(w, cut))
 	{
+		w->slot->checkpoint_pending = false;
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(cxt);
 		return;
@@ -591,6 +592,7 @@ checkpoint_committed(Worker *w)
 	w->slot->checkpoint_at = cut->begun_at;
 	w->slot->checkpoint_bytes = cut->bytes;
 	w->slot->checkpoint_ms = cut->cost_us / 1000.0;
+	w->slot->checkpoint_pending = c->noted;
 	for (int i = 0; i < cut->nviews; i++)
 	{
 		CutView	 *cv = &cut->views[i];
@@ -700,8 +702,10 @@ checkpoint_compact(Worker *w)
 void
 streamext_checkpoint_note(Worker *w)
 {
-	if (w->checkpoint != NULL)
-		w->checkpoint->noted = true;
+	if (w->checkpoint == NULL)
+		return;
+	w->checkpoint->noted = true;
+	w->slot->checkpoint_pending = true;
 }
 
 /* Tells the connector when a checkpoint has reached the disk. */

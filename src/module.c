@@ -59,7 +59,7 @@ module_define_settings(void)
 							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
 							NULL);
 	DefineCustomStringVariable("streamext.fault_point", "For tests: where a worker kills itself.", NULL,
-							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL,
+							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL,
 							   NULL);
 	MarkGUCPrefixReserved("streamext");
 }

@@ -175,6 +175,7 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->checkpoint_at = 0;
 	slot->checkpoint_bytes = 0;
 	slot->checkpoint_ms = 0;
+	slot->checkpoint_pending = false;
 }
 
 /* Needs registry_lock exclusive. */

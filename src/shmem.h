@@ -99,6 +99,7 @@ typedef struct StreamSlot
 	TimestampTz checkpoint_at;	/* when it was cut */
 	uint64		checkpoint_bytes;	/* written for it */
 	double		checkpoint_ms;	/* the worker's time for it */
+	bool		checkpoint_pending; /* something may have changed since it was cut, or the next one is being written */
 } StreamSlot;
 
 typedef enum ViewStatus
