@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint.h"
 #include "clock.h"
 #include "dead_letter.h"
 #include "stream_event.h"
@@ -151,6 +152,7 @@ batch_publish_empty(Worker *w)
 		batch_update_views(w);
 	}
 	LWLockRelease(w->slot->lock);
+	streamext_checkpoint_note(w);
 }
 
 /* Takes what the connector has; true if there is a batch to fold now. */
@@ -423,7 +425,7 @@ batch_publish(Worker *w, TimestampTz now)
 	batch_update_views(w);
 	streamext_worker_advance_watermark(w, now);
 	LWLockRelease(slot->lock);
-	w->commit_due = true;
+	streamext_checkpoint_note(w);
 	return true;
 }
 

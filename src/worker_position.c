@@ -53,6 +53,18 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 	return -1;
 }
 
+/* Its own watermark begins; a view that has one already keeps it. */
+void
+streamext_worker_view_begin_behind(WorkerView *v)
+{
+	if (v->max_event_time != NULL)
+		return;
+	v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
+	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
+		v->max_event_time[i] = DT_NOBEGIN;
+	v->watermark = DT_NOBEGIN;
+}
+
 /* Sees whether the view still has to read what the stream has read. */
 bool
 streamext_worker_check_behind(Worker *w, WorkerView *v)
@@ -60,13 +72,8 @@ streamext_worker_check_behind(Worker *w, WorkerView *v)
 	v->behind = false;
 	for (int i = 0; i < w->npartitions && !v->behind; i++)
 		v->behind = streamext_worker_view_position(w, v, i) < w->slot->partitions[i].position;
-	if (v->behind && v->max_event_time == NULL)
-	{
-		v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
-		for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
-			v->max_event_time[i] = DT_NOBEGIN;
-		v->watermark = DT_NOBEGIN;
-	}
+	if (v->behind)
+		streamext_worker_view_begin_behind(v);
 	return v->behind;
 }
 
