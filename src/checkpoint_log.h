@@ -17,6 +17,7 @@
 #define STREAMEXT_CHECKPOINT_LOG_H
 
 #include "streamext.h"
+#include "connector.h"
 #include "lib/stringinfo.h"
 #include "storage/itemptr.h"
 #include "utils/relcache.h"
@@ -73,6 +74,7 @@ typedef struct CheckpointPartition
 	int64		start_position;
 	TimestampTz max_event_time;
 	uint64		rows;
+	RecordMark	last; /* of the last record read: whether the source is the same is seen by it */
 } CheckpointPartition;
 
 typedef struct CheckpointViewHead
