@@ -339,6 +339,9 @@ streamext_worker_attach(Worker *w)
 
 	if (!streamext_worker_adopt(w))
 		return false;
+	foreach (lc, w->views)
+		if (((WorkerView *) lfirst(lc))->fold != NULL)
+			position_settle_view(w, lfirst(lc));
 	streamext_handover_request(w);
 	for (int i = 0; i < w->npartitions; i++)
 	{
@@ -351,9 +354,6 @@ streamext_worker_attach(Worker *w)
 			continue; /* just opened: it is there */
 		w->ops->seek(w->connector, i, target);
 	}
-	foreach (lc, w->views)
-		if (((WorkerView *) lfirst(lc))->fold != NULL)
-			position_settle_view(w, lfirst(lc));
 	w->dropped = false;
 	w->attached = true;
 	return true;
