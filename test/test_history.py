@@ -4,6 +4,7 @@ STREAMEXT_HISTORY_SECONDS sets how long readers poll while windows close, STREAM
 one-minute windows are kept."""
 
 import os
+import random
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from harness.wait import wait_for
 
 SECONDS = float(os.environ.get("STREAMEXT_HISTORY_SECONDS", "20"))
 DAYS = int(os.environ.get("STREAMEXT_HISTORY_DAYS", "7"))
+SEED = int(os.environ.get("STREAMEXT_ORACLE_SEED", time.time_ns() % 1_000_000))
 START = datetime(2024, 3, 1, tzinfo=UTC)
 COLUMNS = "k text, ts timestamptz, i int, f float8, n numeric, t text"
 
@@ -418,3 +420,39 @@ def test_a_long_time(db: Database) -> None:
     assert timed(f"one key, {month} days", f"SELECT sum(n) FROM v WHERE k = 42 AND w >= '{end - timedelta(days=month)}'") == month * 1440
     hours = "SELECT count(*) FROM (SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM v GROUP BY h) AS q WHERE n = 6000"
     assert timed("all by hour", hours) == DAYS * 24
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(int(os.environ.get("STREAMEXT_HISTORY_SEEDS", "3"))))
+def test_random_views(db: Database, seed: int) -> None:
+    """The oracle's definitions with rows in the order of time, so that windows close; compared while they move."""
+    rng = random.Random(SEED + seed)
+    print(f"seed {SEED + seed}")
+    local_stream(db, "event_time 'ts'", oracle.COLUMN_LIST)
+    db.execute(f"CREATE TABLE o ({oracle.COLUMN_LIST})")
+    db.execute("SELECT streamext.set_clock(%s)", oracle.NOW)
+    try:
+        definitions = []
+        while len(definitions) < 40:
+            definition = oracle.definition(rng, oracle.GENERAL)
+            if " AS w" in definition.text and "now" not in definition.text:
+                definitions.append(definition)
+        for i, definition in enumerate(definitions):
+            continuous(db, f"v{i}", definition.view("s"), definition.options)
+        for step, count in enumerate((500, 1, 700, 900, 300)):
+            end = oracle.NOW - timedelta(minutes=48 - 12 * step)
+            lines = sorted(oracle.rows(rng, count, end), key=lambda line: datetime.fromisoformat(line.rsplit("'", 2)[1]))
+            with db.connection.transaction():
+                db.execute(f"INSERT INTO s VALUES {', '.join(lines)}")
+                db.execute(f"INSERT INTO o VALUES {', '.join(lines)}")
+            db.flush("s")
+            for i, definition in enumerate(definitions):
+                db.assert_same(f"TABLE v{i}", definition.query("o", oracle.NOW))
+        wait_for(lambda: db.value("SELECT count(DISTINCT view) FROM streamext.history") > 15, what="sealed panes")
+        for i, definition in enumerate(definitions):
+            db.assert_same(f"TABLE v{i}", definition.query("o", oracle.NOW))
+        total = db.value("SELECT count(*) FROM o")
+        for row in db.rows("SELECT view, accepted, late, rejected FROM streamext.continuous_views"):
+            assert row[1:] == (total, 0, 0), row
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
