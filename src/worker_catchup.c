@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "history.h"
 #include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
@@ -341,7 +342,7 @@ catchup_drop_failed(Worker *w)
 	}
 }
 
-/* Windows beyond retention go while the view passes them: the history may be longer than memory. */
+/* Windows beyond retention go and sealed ones move to history while the view passes them: there may be more than memory holds. */
 static void
 catchup_expire(Worker *w)
 {
@@ -352,7 +353,7 @@ catchup_expire(Worker *w)
 		return;
 	foreach (lc, w->views)
 		streamext_fold_expire(((WorkerView *) lfirst(lc))->fold, ((WorkerView *) lfirst(lc))->watermark);
-	w->expired_at = now;
+	w->expired_at = streamext_history_seal(w) ? 0 : now; /* the rest at once */
 }
 
 /* Reads and folds at most one batch. True: there may be more at once. */
