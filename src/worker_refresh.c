@@ -431,7 +431,8 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 			v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
 		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
 		streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
-		if (fresh)
+		/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
+		if (fresh && !compiled->stateless)
 		{
 			streamext_checkpoint_restore_view(w, v);
 			refresh_drop_sealed(w, v);
