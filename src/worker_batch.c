@@ -452,7 +452,10 @@ streamext_worker_fold(Worker *w)
 	if (!published)
 		batch_abandon_views(w);
 	PopActiveSnapshot();
-	CommitTransactionCommand();
+	if (published)
+		CommitTransactionCommand();
+	else
+		AbortCurrentTransaction();
 	pgstat_report_stat(letters);
 	if (!published)
 	{
