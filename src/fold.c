@@ -607,7 +607,7 @@ fold_into(ViewFold *fold)
 {
 	fold_join_rows(fold, fold->rows, fold->nselected, NULL);
 	fold->nselected = 0;
-	streamext_into_save(fold->view->relid, fold->batch);
+	streamext_into_save(fold->slot, fold->batch);
 }
 
 /* From selected rows of the batch to joined ones. */

@@ -31,9 +31,8 @@ int64
 streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 {
 	ViewSlot *slot = v->slot;
+	int64	  position = index < slot->npositions ? slot->positions[index] : -1;
 
-	if (index < slot->npositions && slot->positions[index] >= 0)
-		return slot->positions[index];
 	if (v->fold != NULL)
 	{
 		int64 stored = streamext_fold_stored_position(v->fold, w->slot->partitions[index].topic,
@@ -42,9 +41,11 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 		/* beyond a journal's end: the machine has lost the tail */
 		if (stored >= 0 && !w->ops->replayable && w->connector->partitions[index].high_watermark >= 0)
 			stored = Min(stored, w->connector->partitions[index].high_watermark);
-		if (stored >= 0)
-			return stored;
+		/* what shared memory was given by a checkpoint may be older than the table */
+		position = Max(position, stored);
 	}
+	if (position >= 0)
+		return position;
 	if (!w->ops->replayable && slot->start_position >= 0)
 		return slot->start_position;
 	/* `latest` means what it meant when the stream was new */
