@@ -16,7 +16,7 @@ OBJS = $(addprefix src/, \
 
 EXTENSION = streamext
 DATA = streamext--1.0.sql
-REGRESS =
+REGRESS = streams views
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
