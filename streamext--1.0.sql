@@ -203,6 +203,29 @@ REVOKE ALL ON TABLE streamext.history FROM PUBLIC;
 
 COMMENT ON TABLE streamext.history IS 'internal: sealed windows of continuous views, as slices of their state';
 
+/* ---- checkpoints ---- */
+
+/*
+ * The state of all streams' views, written by their workers only (checkpoint_log.h says what is in it). Not dumped (no
+ * pg_extension_config_dump): it is of this server's streams, known by OID. Rows are never updated or deleted, and the file is replaced
+ * when it has grown, so there is nothing to vacuum. In one ALTER TABLE, so that it gets no TOAST table.
+ */
+CREATE TABLE streamext.checkpoint_log (
+	seq bigint NOT NULL,
+	pane bigint NOT NULL,
+	stream oid NOT NULL,
+	view oid NOT NULL,
+	shard integer NOT NULL,
+	part integer NOT NULL,
+	kind "char" NOT NULL
+) WITH (autovacuum_enabled = off);
+
+ALTER TABLE streamext.checkpoint_log ADD COLUMN data bytea NOT NULL, ALTER COLUMN data SET STORAGE PLAIN;
+
+REVOKE ALL ON streamext.checkpoint_log FROM PUBLIC;
+
+COMMENT ON TABLE streamext.checkpoint_log IS 'internal: checkpoints of continuous views';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -231,7 +254,8 @@ AS 'MODULE_PATHNAME', 'streamext_get_continuous_views';
 
 CREATE FUNCTION streamext.get_workers(
 	OUT pid integer, OUT stream regclass, OUT shard integer, OUT state text, OUT started_at timestamptz, OUT restarts bigint,
-	OUT task text)
+	OUT task text, OUT checkpoint_seq bigint, OUT checkpoint_at timestamptz, OUT checkpoint_bytes bigint, OUT checkpoint_ms double precision,
+	OUT checkpoint_pending boolean)
 RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_workers';
@@ -253,9 +277,11 @@ SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS de
 FROM streamext.get_continuous_views() AS v;
 
 CREATE VIEW streamext.workers AS
-SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts, w.task FROM streamext.get_workers() AS w;
+SELECT w.pid, w.stream, w.shard, w.state, w.started_at, w.restarts, w.task, w.checkpoint_seq, w.checkpoint_at, w.checkpoint_bytes,
+       w.checkpoint_ms, w.checkpoint_pending
+FROM streamext.get_workers() AS w;
 
-COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since the server''s start';
+COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since reading began; checkpoints carry them over restarts';
 COMMENT ON COLUMN streamext.streams.state IS
 'running, catching_up, paused, stalled (source unreachable), diverged (not the source read before), full (memory limit), waiting (no worker), failed';
 COMMENT ON COLUMN streamext.streams.workers IS 'shards that have a slot';
@@ -286,6 +312,7 @@ COMMENT ON COLUMN streamext.continuous_views.state_bytes IS 'shared memory taken
 COMMENT ON COLUMN streamext.continuous_views.accepted IS 'records counted; accepted + late + rejected = delivered';
 COMMENT ON COLUMN streamext.continuous_views.late IS 'records left out because their window had been sealed';
 COMMENT ON COLUMN streamext.continuous_views.rejected IS 'records left out because an expression of the view raised an error, or rejected for the stream';
+COMMENT ON COLUMN streamext.continuous_views.last_checkpoint IS 'the moment of the last checkpoint that holds the view; NULL: none yet';
 COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which the view''s expressions run';
 
 COMMENT ON COLUMN streamext.continuous_views.catchup_rows IS 'while catching up: records read since it began; else NULL';
@@ -300,6 +327,11 @@ COMMENT ON VIEW streamext.workers IS
 'a row for each stream and shard, pid is NULL while no process runs; one more while new views catch up in a process of their own';
 COMMENT ON COLUMN streamext.workers.task IS 'stream, or catch_up';
 COMMENT ON COLUMN streamext.workers.restarts IS 'starts after the first';
+COMMENT ON COLUMN streamext.workers.checkpoint_seq IS 'number of the last checkpoint; NULL: none yet';
+COMMENT ON COLUMN streamext.workers.checkpoint_at IS 'the moment that it holds';
+COMMENT ON COLUMN streamext.workers.checkpoint_bytes IS 'bytes written for it: what had changed since the one before; NULL: before the server''s start';
+COMMENT ON COLUMN streamext.workers.checkpoint_ms IS 'milliseconds that the worker spent on it';
+COMMENT ON COLUMN streamext.workers.checkpoint_pending IS 'whether something has changed since that moment';
 
 GRANT SELECT ON streamext.streams, streamext.stream_partitions, streamext.continuous_views, streamext.workers, streamext.dead_letters,
 	streamext.late_rows, streamext.stream_events TO PUBLIC;

@@ -240,6 +240,63 @@ streamext_aggregate_forget_pane(AggRuntime *agg, Pane *pane)
 		streamext_trans_forget_pane(agg, pane);
 }
 
+/* ---- checkpoints ---- */
+
+Size
+streamext_aggregate_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole)
+{
+	switch (spec->mode)
+	{
+		case AGG_TRANS:
+			return streamext_trans_export_size(spec, entry);
+		case AGG_VALUES:
+			return streamext_values_export_size(spec, state, entry, whole);
+		case AGG_NATIVE:
+			break;
+	}
+	return 0;
+}
+
+void
+streamext_aggregate_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put,
+						   void *arg)
+{
+	if (spec->mode == AGG_TRANS)
+		streamext_trans_export(spec, entry, put, arg);
+	else if (spec->mode == AGG_VALUES)
+		streamext_values_export(spec, state, entry, whole, put, arg);
+}
+
+bool
+streamext_aggregate_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
+						   const char *raw, const char *bytes, Size size)
+{
+	switch (spec->mode)
+	{
+		case AGG_TRANS:
+			return !newest || streamext_trans_import(spec, state, pane, entry, bytes, size);
+		case AGG_VALUES:
+			return streamext_values_import(spec, state, pane, entry, newest, raw, bytes, size);
+		case AGG_NATIVE:
+			break;
+	}
+	return true;
+}
+
+void
+streamext_aggregate_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry)
+{
+	if (spec->mode == AGG_VALUES)
+		streamext_values_import_end(spec, state, entry);
+}
+
+void
+streamext_aggregate_import_damaged(const AggSpec *spec)
+{
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+					errmsg("the checkpointed state of aggregate %u contradicts itself", spec->aggref->aggfnoid)));
+}
+
 /* ---- the reader's interface ---- */
 
 AggReader *

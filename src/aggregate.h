@@ -95,6 +95,30 @@ extern void streamext_aggregate_forget(AggRuntime *agg);
 /* The pane is about to be dropped. */
 extern void streamext_aggregate_forget_pane(AggRuntime *agg, Pane *pane);
 
+/* ---- checkpoints: what of a state stands outside of the entry, or is not to be copied as it is ---- */
+
+/* Takes the next bytes of an export. */
+typedef void (*AggPut) (void *arg, const void *bytes, Size size);
+
+/* Does the mode's state need export and import beside its plain bytes? */
+#define streamext_aggregate_is_plain(spec)	((spec)->mode == AGG_NATIVE)
+
+/*
+ * The published state's further bytes: of VALUES the rows behind those that a committed checkpoint has, which are noted in
+ * the state as belonging to the checkpoint of state->period; whole: all rows. Between batches, by the writer.
+ */
+extern Size streamext_aggregate_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole);
+extern void streamext_aggregate_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put, void *arg);
+
+/*
+ * Gives a state back. Exports of one entry are offered newest first. `raw`: the state's own bytes in this export; of the
+ * newest they stand in the entry already. False: memory is full; raises XX001 for what cannot be.
+ */
+extern bool streamext_aggregate_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
+									   const char *raw, const char *bytes, Size size);
+/* After the last one. Raises if something is missing. */
+extern void streamext_aggregate_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry);
+
 /* ---- reader ---- */
 
 typedef struct AggReader AggReader;

@@ -114,6 +114,11 @@ extern void streamext_trans_copy(AggReader *reader, AggPartial *copy, const AggP
 extern void streamext_trans_combine(AggReader *reader, AggPartial *into, const AggPartial *from);
 extern Datum streamext_trans_final(AggReader *reader, AggPartial *partial, bool *isnull);
 
+extern Size streamext_trans_export_size(const AggSpec *spec, const GroupEntry *entry);
+extern void streamext_trans_export(const AggSpec *spec, const GroupEntry *entry, AggPut put, void *arg);
+extern bool streamext_trans_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry,
+								   const char *bytes, Size size);
+
 extern void streamext_values_compile(AggSpec *spec);
 extern void streamext_values_start(AggRuntime *agg);
 extern bool streamext_values_prepare(AggRuntime *agg, const AggInput *in, volatile int *row);
@@ -123,5 +128,14 @@ extern void streamext_values_reader(AggReader *reader);
 extern void streamext_values_load(AggPartial *partial, const char *state, const StateCopy *copy);
 extern void streamext_values_combine(AggPartial *into, const AggPartial *from);
 extern Datum streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnull);
+extern Size streamext_values_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole);
+extern void streamext_values_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put,
+									void *arg);
+extern bool streamext_values_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
+									const char *raw, const char *bytes, Size size);
+extern void streamext_values_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry);
+
+/* Of an export that contradicts itself. */
+extern void streamext_aggregate_import_damaged(const AggSpec *spec) pg_attribute_noreturn();
 
 #endif							/* STREAMEXT_AGGREGATE_MODES_H */

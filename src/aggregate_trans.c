@@ -605,6 +605,64 @@ streamext_trans_start(AggRuntime *agg)
 	agg->panes = hash_create("streamext aggregate panes", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* ---- TRANS in checkpoints ---- */
+
+/* Beside the state's own bytes there is the blob that is published in it, if any. */
+static const TransState *
+trans_published(const AggSpec *spec, const GroupEntry *entry, Size *size)
+{
+	const TransState *published = (const TransState *) (entry->data + spec->offset);
+	bool			  blob = (published->flags & TRANS_PRESENT) && !(published->flags & TRANS_NULL) &&
+				(!spec->transbyval || spec->transtype == INTERNALOID);
+
+	*size = blob ? published->length : 0;
+	return published;
+}
+
+Size
+streamext_trans_export_size(const AggSpec *spec, const GroupEntry *entry)
+{
+	Size size;
+
+	trans_published(spec, entry, &size);
+	return size;
+}
+
+void
+streamext_trans_export(const AggSpec *spec, const GroupEntry *entry, AggPut put, void *arg)
+{
+	Size			  size;
+	const TransState *published = trans_published(spec, entry, &size);
+
+	if (size > 0)
+		put(arg, published->u.blob, size);
+}
+
+/* The entry holds the exported state, with pointers and capacities of another time. */
+bool
+streamext_trans_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, const char *bytes,
+					   Size size)
+{
+	TransState *published = (TransState *) (entry->data + spec->offset);
+	Size		expected;
+
+	trans_published(spec, entry, &expected);
+	published->spare = NULL;
+	published->spare_capacity = published->capacity = 0;
+	if (size != expected)
+		streamext_aggregate_import_damaged(spec);
+	if (!spec->transbyval || spec->transtype == INTERNALOID)
+		published->u.blob = NULL;
+	if (size == 0)
+		return true;
+	published->u.blob = streamext_state_blob(state, pane, MAXALIGN(size));
+	if (published->u.blob == NULL)
+		return false;
+	published->capacity = MAXALIGN(size);
+	memcpy(published->u.blob, bytes, size);
+	return true;
+}
+
 /* ---- TRANS in the reader ---- */
 
 void

@@ -78,6 +78,7 @@ typedef struct ViewCopy
 	TimestampTz catchup_started;	/* 0: it is not behind */
 	int64		catchup_rows,	/* read since then, */
 				catchup_left;	/* and still to be read */
+	TimestampTz	checkpoint_at;
 } ViewCopy;
 
 /* ---- copies ---- */
@@ -164,6 +165,7 @@ catalog_copy_views(Oid viewoid)
 			copy->catchup_left = streamext_handover_backlog(&streamext_shared->streams[slot->stream], slot);
 		else
 			copy->catchup_left = -1;
+		copy->checkpoint_at = slot->checkpoint_at;
 		if (slot->positions != NULL && slot->npositions > 0)
 		{
 			copy->npositions = slot->npositions;
@@ -420,8 +422,8 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 	foreach(cell, catalog_copy_shards(InvalidOid))
 	{
 		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
-		Datum		values[7] = {0};
-		bool		nulls[7] = {0};
+		Datum		values[12] = {0};
+		bool		nulls[12] = {0};
 
 		if (!catalog_may_see(slot->relid))
 			continue;
@@ -433,6 +435,13 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 		catalog_put_time(values, nulls, 4, slot->worker_pid == 0 ? 0 : slot->started_at);
 		values[5] = Int64GetDatum(slot->restarts);
 		values[6] = CStringGetTextDatum("stream");
+		values[7] = Int64GetDatum(slot->checkpoint_seq);
+		catalog_put_time(values, nulls, 8, slot->checkpoint_at);
+		values[9] = Int64GetDatum(slot->checkpoint_bytes);
+		values[10] = Float8GetDatum(slot->checkpoint_ms);
+		values[11] = BoolGetDatum(slot->checkpoint_pending);
+		nulls[7] = slot->checkpoint_seq == 0;
+		nulls[9] = nulls[10] = slot->checkpoint_bytes == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		if (slot->catchup_pid == 0)
 			continue;
@@ -440,7 +449,7 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 		nulls[0] = false;
 		values[3] = CStringGetTextDatum(streamext_stream_state_name(STREAM_CATCHING_UP));
 		catalog_put_time(values, nulls, 4, slot->catchup_started_at);
-		nulls[5] = true;
+		nulls[5] = nulls[7] = nulls[8] = nulls[9] = nulls[10] = nulls[11] = true;
 		values[6] = CStringGetTextDatum("catch_up");
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
@@ -627,7 +636,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	TimestampTz sealed_until = DT_NOEND;
 	List	   *views = catalog_copy_views(viewoid);
 	Oid			stream = streamext_view_stream(viewoid);
-	ViewCopy	sums = {0};
+	ViewCopy	sums = {.checkpoint_at = DT_NOEND};
 	char	   *error;
 	CompiledView *compiled = catalog_try_compile(viewoid, &error);
 	ListCell   *cell;
@@ -645,6 +654,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		sums.history_panes = Max(sums.history_panes, copy->history_panes);
 		sums.history_bytes += copy->history_bytes;
 		sealed_until = Min(sealed_until, copy->sealed_until);
+		sums.checkpoint_at = Min(sums.checkpoint_at, copy->checkpoint_at);
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
@@ -666,7 +676,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	catalog_put_text(values, nulls, 15, options->intervalstyle);
 	values[16] = catalog_view_options(stored);
 	catalog_put_text(values, nulls, 17, error);
-	nulls[18] = true;			/* last checkpoint */
+	catalog_put_time(values, nulls, 18, sums.checkpoint_at);
 	catalog_put_catchup(values + 19, nulls + 19, views);
 	values[22] = Int64GetDatum(sums.history_panes);
 	values[23] = Int64GetDatum(sums.history_bytes);

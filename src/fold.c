@@ -607,7 +607,7 @@ fold_into(ViewFold *fold)
 {
 	fold_join_rows(fold, fold->rows, fold->nselected, NULL);
 	fold->nselected = 0;
-	streamext_into_save(fold->view->relid, fold->batch);
+	streamext_into_save(fold->slot, fold->batch);
 }
 
 /* From selected rows of the batch to joined ones. */
@@ -958,9 +958,9 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	{
 		if (sessions)
 			streamext_session_add(view, fold->groups[i], batch->event_time[fold_source(fold, fold->rows[i])]);
-		fold->groups[i]->visible = 1;
+		fold->groups[i]->visible = slot->state.period;
 		fold->panes[i]->nrows++;
-		fold->panes[i]->changed = slot->state.batches;
+		fold->panes[i]->changed = slot->state.period;
 	}
 	slot->accepted += fold->accepted;
 	slot->late += fold->late;

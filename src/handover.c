@@ -151,6 +151,9 @@ handover_accept_view(Worker *w, WorkerView *v)
 	v->slot->catchup_started = 0;
 	if (v->fold != NULL)
 	{
+		/* what a fold found elsewhere than in shared memory */
+		for (int i = 0; i < Min(w->npartitions, v->slot->npositions); i++)
+			v->slot->positions[i] = streamext_worker_view_position(w, v, i);
 		v->slot->status = VIEW_RUNNING;
 		v->slot->last_error[0] = '\0';
 	}

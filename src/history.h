@@ -104,9 +104,18 @@ extern void streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryCo
 
 typedef struct HistoryReader HistoryReader;
 
-/* With the newest snapshot there is: slices that a mark speaks of are seen by it. Errors clean up by the resource owner. */
-extern HistoryReader *streamext_history_open(void);
+/*
+ * With the snapshot of another reader, or the newest there is: slices that a mark speaks of are seen by it. What is open
+ * belongs to the current resource owner.
+ */
+extern HistoryReader *streamext_history_open(HistoryReader *other);
 extern void streamext_history_close(HistoryReader *reader);
+
+/* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. */
+extern void streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
+									const uint32 *hash);
+extern StateCopy *streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt);
+extern void streamext_history_end(HistoryReader *reader);
 
 /*
  * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; hash not NULL: only

@@ -28,13 +28,34 @@
 
 #include "history.h"
 
+/* A slice that is being put together from its parts, in slice_cxt. */
+typedef struct SliceParts
+{
+	int64		pane;
+	int32		bucket;
+	int32		nparts;			/* 0: none is at hand */
+	char	   *bytes;			/* 8-aligned */
+	Size		size;
+	Size		capacity;
+} SliceParts;
+
 struct HistoryReader
 {
 	Relation	table;
 	Relation	index;
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
+	MemoryContext cxt;			/* the reader's own: callers come in short-lived ones */
 	MemoryContext slice_cxt;	/* one slice's parts and their bytes */
+
+	/* slices that are being read */
+	IndexScanDesc scan;			/* NULL: none, or at the end */
+	uint64		definition;
+	uint32		state_size;
+	bool		by_hash;
+	uint32		hash;
+	SliceParts	slice;
+	bool		held;			/* the row in the slot is still to be taken */
 };
 
 Oid
@@ -62,7 +83,7 @@ streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
 /* ---- open and close ---- */
 
 HistoryReader *
-streamext_history_open(void)
+streamext_history_open(HistoryReader *other)
 {
 	Oid			relid = streamext_history_relation();
 	HistoryReader *reader;
@@ -86,8 +107,10 @@ streamext_history_open(void)
 #endif
 														   ), AccessShareLock);
 	/* In parallel mode GetLatestSnapshot is refused, and a catalogue snapshot is as new. */
-	reader->snapshot = RegisterSnapshot(IsInParallelMode() ? GetCatalogSnapshot(relid) : GetLatestSnapshot());
+	reader->snapshot = RegisterSnapshot(other != NULL ? other->snapshot :
+										IsInParallelMode() ? GetCatalogSnapshot(relid) : GetLatestSnapshot());
 	reader->slot = table_slot_create(reader->table, NULL);
+	reader->cxt = CurrentMemoryContext;
 	reader->slice_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext slice", ALLOCSET_DEFAULT_SIZES);
 	return reader;
 }
@@ -95,6 +118,7 @@ streamext_history_open(void)
 void
 streamext_history_close(HistoryReader *reader)
 {
+	streamext_history_end(reader);
 	ExecDropSingleTupleTableSlot(reader->slot);
 	UnregisterSnapshot(reader->snapshot);
 	index_close(reader->index, AccessShareLock);
@@ -259,23 +283,16 @@ slice_to_copy(const char *bytes, Size size, uint32 state_size, int64 id, const u
 	return &result->copy;
 }
 
-/* A slice that is being put together from its parts, in slice_cxt. */
-typedef struct SliceParts
-{
-	int64		pane;
-	int32		bucket;
-	int32		nparts;			/* 0: none is at hand */
-	char	   *bytes;			/* 8-aligned */
-	Size		size;
-	Size		capacity;
-} SliceParts;
-
-/* Appends a part's bytes; parts come in order. */
+/* Appends the row in the slot; parts come in order. */
 static void
-slice_append(HistoryReader *reader, SliceParts *slice, int64 pane, int32 bucket, int32 part, Datum data)
+slice_append(HistoryReader *reader)
 {
+	SliceParts *slice = &reader->slice;
 	MemoryContext old = MemoryContextSwitchTo(reader->slice_cxt);
-	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(data);
+	int64		pane = DatumGetInt64(history_column(reader, HISTORY_PANE));
+	int32		bucket = DatumGetInt32(history_column(reader, HISTORY_BUCKET));
+	int32		part = DatumGetInt32(history_column(reader, HISTORY_PART));
+	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(history_column(reader, HISTORY_DATA));
 	Size		size = VARSIZE_ANY_EXHDR(bytes);
 
 	if (part != slice->nparts || (part > 0 && (pane != slice->pane || bucket != slice->bucket)))
@@ -300,44 +317,14 @@ slice_append(HistoryReader *reader, SliceParts *slice, int64 pane, int32 bucket,
 
 /* ---- reading ---- */
 
-typedef struct SliceTarget
-{
-	uint32		state_size;
-	const uint32 *hash;
-	CopyArray  *into;
-	HistoryStats *stats;
-	MemoryContext cxt;
-} SliceTarget;
-
-/* The slice is complete. */
-static void
-slice_finish(HistoryReader *reader, SliceParts *slice, const SliceTarget *target)
-{
-	StateCopy  *copy;
-
-	if (slice->nparts == 0)
-		return;
-	copy = slice_to_copy(slice->bytes, slice->size, target->state_size, slice->pane, target->hash, target->cxt);
-	target->stats->slices++;
-	target->stats->bytes += slice->size;
-	if (copy != NULL)
-	{
-		target->stats->groups += copy->panes[0].ngroups;
-		streamext_copy_array_add(target->into, copy, target->cxt);
-	}
-	memset(slice, 0, sizeof(SliceParts));
-	MemoryContextReset(reader->slice_cxt);
-}
-
 void
-streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
-					   const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt)
+streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
+						const uint32 *hash)
 {
-	SliceTarget target = {state_size, hash, into, stats, cxt};
-	SliceParts	slice = {0};
+	MemoryContext old;
 	ScanKeyData keys[4];
-	IndexScanDesc scan;
 
+	streamext_history_end(reader);
 	max = Min(max, mark->sealed);
 	if (mark->history == 0 || mark->sealed == PG_INT64_MIN || min > max)
 		return;
@@ -345,27 +332,94 @@ streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const
 	ScanKeyInit(&keys[1], HISTORY_SHARD, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(mark->shard));
 	ScanKeyInit(&keys[2], HISTORY_PANE, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(min));
 	ScanKeyInit(&keys[3], HISTORY_PANE, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(max));
-	scan = history_begin_scan(reader, keys, 4);
-	while (index_getnext_tid(scan, ForwardScanDirection) != NULL)
-	{
-		int32		bucket = DatumGetInt32(history_index_column(scan, HISTORY_BUCKET));
-		int32		part = DatumGetInt32(history_index_column(scan, HISTORY_PART));
-		int64		pane = DatumGetInt64(history_index_column(scan, HISTORY_PANE));
+	reader->definition = mark->history;
+	reader->state_size = state_size;
+	reader->by_hash = hash != NULL;
+	reader->hash = hash != NULL ? *hash : 0;
+	old = MemoryContextSwitchTo(reader->cxt);
+	reader->scan = history_begin_scan(reader, keys, 4);
+	MemoryContextSwitchTo(old);
+}
 
-		CHECK_FOR_INTERRUPTS();
-		if (hash != NULL && !slice_has_hash(bucket, *hash))
-			continue;
-		if (!index_fetch_heap(scan, reader->slot))
-			continue;
-		if (DatumGetInt64(history_column(reader, HISTORY_DEFINITION)) != (int64) mark->history)
-			continue;
-		if (part == 0)
-			slice_finish(reader, &slice, &target);
-		slice_append(reader, &slice, pane, bucket, part, history_column(reader, HISTORY_DATA));
-	}
-	slice_finish(reader, &slice, &target);
-	index_endscan(scan);
+void
+streamext_history_end(HistoryReader *reader)
+{
+	if (reader->scan != NULL)
+		index_endscan(reader->scan);
+	reader->scan = NULL;
+	reader->held = false;
+	memset(&reader->slice, 0, sizeof(SliceParts));
+	MemoryContextReset(reader->slice_cxt);
 	ExecClearTuple(reader->slot);
+}
+
+/* The next row that may matter into reader->slot; false at the end. */
+static bool
+history_next_row(HistoryReader *reader)
+{
+	IndexScanDesc scan = reader->scan;
+	MemoryContext old = MemoryContextSwitchTo(reader->cxt);
+	bool		found = false;
+
+	while (!found && index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (reader->by_hash && !slice_has_hash(DatumGetInt32(history_index_column(scan, HISTORY_BUCKET)), reader->hash))
+			continue;
+		found = index_fetch_heap(scan, reader->slot) &&
+			DatumGetInt64(history_column(reader, HISTORY_DEFINITION)) == (int64) reader->definition;
+	}
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
+/* The slice that has been put together; NULL: nothing of it is wanted. */
+static StateCopy *
+history_finish_slice(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
+{
+	SliceParts *slice = &reader->slice;
+	StateCopy  *copy = slice_to_copy(slice->bytes, slice->size, reader->state_size, slice->pane,
+									 reader->by_hash ? &reader->hash : NULL, cxt);
+
+	stats->slices++;
+	stats->bytes += slice->size;
+	if (copy != NULL)
+		stats->groups += copy->panes[0].ngroups;
+	memset(slice, 0, sizeof(SliceParts));
+	MemoryContextReset(reader->slice_cxt);
+	return copy;
+}
+
+StateCopy *
+streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
+{
+	StateCopy  *copy = NULL;
+
+	while (reader->scan != NULL && copy == NULL)
+	{
+		bool		found = reader->held || history_next_row(reader);
+
+		/* A slice is complete when the next one begins; that row waits in the slot. */
+		if (reader->slice.nparts > 0 && (!found || DatumGetInt32(history_column(reader, HISTORY_PART)) == 0))
+			copy = history_finish_slice(reader, stats, cxt);
+		else if (found)
+			slice_append(reader);
+		reader->held = found && (copy != NULL || reader->slice.nparts == 0);
+		if (!found)
+			streamext_history_end(reader);
+	}
+	return copy;
+}
+
+void
+streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
+					   const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt)
+{
+	StateCopy  *copy;
+
+	streamext_history_begin(reader, view, state_size, mark, min, max, hash);
+	while ((copy = streamext_history_next(reader, stats, cxt)) != NULL)
+		streamext_copy_array_add(into, copy, cxt);
 }
 
 /* ---- for the worker ---- */
@@ -373,7 +427,7 @@ streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const
 bool
 streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
 {
-	HistoryReader *reader = streamext_history_open();
+	HistoryReader *reader = streamext_history_open(NULL);
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 	bool		found = false;
@@ -405,7 +459,7 @@ streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int6
 Oid
 streamext_history_next_view(Oid after)
 {
-	HistoryReader *reader = streamext_history_open();
+	HistoryReader *reader = streamext_history_open(NULL);
 	ScanKeyData key;
 	IndexScanDesc scan;
 	Oid			view = InvalidOid;
@@ -423,7 +477,7 @@ streamext_history_next_view(Oid after)
 int
 streamext_history_last_shard(Oid view)
 {
-	HistoryReader *reader = streamext_history_open();
+	HistoryReader *reader = streamext_history_open(NULL);
 	ScanKeyData key;
 	IndexScanDesc scan;
 	int			shard = -1;

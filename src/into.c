@@ -212,53 +212,78 @@ static SPIPlanPtr into_save_plan = NULL;
 static void
 into_prepare_save(void)
 {
-	Oid			types[] = {OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID};
+	Oid			types[] = {OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
 
 	if (into_save_plan != NULL)
 		return;
 	into_save_plan = SPI_prepare("INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\") "
 								 "SELECT $1, $2, u.topic, u.partition, u.next "
-								 "FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u (topic, partition, next) "
+								 "FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) "
+								 "AS u (topic, partition, next) "
 								 "ON CONFLICT (view, stream, topic, partition) DO UPDATE SET \"position\" = EXCLUDED.\"position\" "
-								 "WHERE p.\"position\" OPERATOR(pg_catalog.<) EXCLUDED.\"position\"", 5, types);
+								 "WHERE p.\"position\" OPERATOR(pg_catalog.<=) $6[(SELECT n.i FROM pg_catalog.generate_subscripts($3, 1) AS n (i) "
+								 "WHERE $3[n.i] OPERATOR(pg_catalog.=) p.topic AND $4[n.i] OPERATOR(pg_catalog.=) p.partition)]",
+								 6, types);
 	if (into_save_plan == NULL)
 		elog(ERROR, "could not prepare a statement on streamext.into_position: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(into_save_plan);
 }
 
-void
-streamext_into_save(Oid viewoid, Batch *batch)
+static Datum
+into_int8_array(Datum *values, int n)
 {
-	Connector  *connector = batch->connector;
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+void
+streamext_into_save(ViewSlot *slot, Batch *batch)
+{
+	StreamSlot *stream = &streamext_shared->streams[slot->stream];
 	int			most = Max(batch->npartitions, 1);
+	PartitionSlot *partitions = palloc(sizeof(PartitionSlot) * most);
 	Datum	   *topics = palloc(sizeof(Datum) * most);
-	Datum	   *partitions = palloc(sizeof(Datum) * most);
-	Datum	   *positions = palloc(sizeof(Datum) * most);
-	Datum		args[5];
+	Datum	   *numbers = palloc(sizeof(Datum) * most);
+	Datum	   *next = palloc(sizeof(Datum) * most);
+	Datum	   *former = palloc(sizeof(Datum) * most);
+	Datum		args[6];
 	int			n = 0;
 
-	for (int i = 0; i < batch->npartitions; i++)
+	/* By the slot's order, as the batch's positions are; a catch-up worker's slot may be rearranged at any time. */
+	streamext_stream_lock_shared(stream);
+	for (int i = 0; i < batch->npartitions && i < stream->npartitions; i++)
 	{
-		if (batch->positions[i] < 0)
+		int64		position = i < slot->npositions ? slot->positions[i] : -1;
+
+		if (batch->positions[i] < 0 || batch->positions[i] <= position)
 			continue;
-		topics[n] = CStringGetTextDatum(connector->partitions[i].topic);
-		partitions[n] = Int32GetDatum(connector->partitions[i].partition);
-		positions[n] = Int64GetDatum(batch->positions[i]);
-		n++;
+		partitions[n] = stream->partitions[i];
+		next[n] = Int64GetDatum(batch->positions[i]);
+		former[n++] = Int64GetDatum(position);
 	}
+	LWLockRelease(stream->lock);
 	if (n == 0)
 		return;
+	for (int i = 0; i < n; i++)
+	{
+		topics[i] = CStringGetTextDatum(partitions[i].topic);
+		numbers[i] = Int32GetDatum(partitions[i].partition);
+	}
 	/* What a source is told to forget must be in the table for good. */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	args[0] = ObjectIdGetDatum(viewoid);
+	args[0] = ObjectIdGetDatum(slot->viewoid);
 	args[1] = ObjectIdGetDatum(batch->config->relid);
 	args[2] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
-	args[3] = PointerGetDatum(construct_array(partitions, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	args[4] = PointerGetDatum(construct_array(positions, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	args[3] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	args[4] = into_int8_array(next, n);
+	args[5] = into_int8_array(former, n);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	into_prepare_save();
 	if (SPI_execute_plan(into_save_plan, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write streamext.into_position");
+	if (SPI_processed != (uint64) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("rows of the batch are already in the table of continuous view \"%s\"", get_rel_name(slot->viewoid))));
 	SPI_finish();
 }

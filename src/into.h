@@ -10,6 +10,7 @@
 
 #include "streamext.h"
 #include "batch.h"
+#include "shmem.h"
 
 /* Where a view stands in a partition, as committed. */
 typedef struct IntoPosition
@@ -38,7 +39,10 @@ extern void streamext_into_check(Oid target, List *targetList);
 
 /* The view's positions in the stream (of IntoPosition), in the current memory context. */
 extern List *streamext_into_load(Oid viewoid, Oid stream);
-/* In the transaction that writes the rows: the view is behind the batch. */
-extern void streamext_into_save(Oid viewoid, Batch *batch);
+/*
+ * In the transaction that writes the rows: the view, which stood at its slot's positions, is behind the batch. Raises 40001 if the table
+ * says that it has been further: another process has written rows of the batch.
+ */
+extern void streamext_into_save(ViewSlot *slot, Batch *batch);
 
 #endif							/* STREAMEXT_INTO_H */

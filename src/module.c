@@ -12,6 +12,8 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "checkpoint.h"
+#include "fault.h"
 #include "hooks.h"
 #include "shmem.h"
 #include "worker.h"
@@ -57,6 +59,13 @@ module_define_settings(void)
 							"Records that a continuous view must be behind to catch up in a worker of its own.",
 							"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",
 							&streamext_catchup_min_rows, 100000, -1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
+							"Zero: only when the server stops. Checkpoints that take long come less often.",
+							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
+							NULL);
+	DefineCustomStringVariable("streamext.fault_point", "For tests: where a worker kills itself.", NULL,
+							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL,
+							   NULL);
 	MarkGUCPrefixReserved("streamext");
 }
 

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "checkpoint.h"
 #include "connector.h"
 #include "journal.h"
 #include "options.h"
@@ -192,6 +193,8 @@ registry_reserve_view(RegistryView *view)
 
 		if (stream >= 0 && !streamext_connector_ops(config->connector)->replayable)
 			start = registry_journal_end(&streamext_shared->streams[stream], config, shard);
+		if (start >= 0 && streamext_find_view(MyDatabaseId, view->viewoid, shard) < 0)
+			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
 		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
 			ereport(
 				ERROR,

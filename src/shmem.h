@@ -109,6 +109,13 @@ typedef struct StreamSlot
 	uint64		rejected;
 	double		rate;			/* records a second over about the last 10 s */
 	TimestampTz last_record_at;
+
+	/* the last checkpoint (checkpoint.c) */
+	int64		checkpoint_seq; /* 0: none yet */
+	TimestampTz checkpoint_at;	/* when it was cut */
+	uint64		checkpoint_bytes;	/* written for it */
+	double		checkpoint_ms;	/* the worker's time for it */
+	bool		checkpoint_pending; /* something may have changed since it was cut, or the next one is being written */
 } StreamSlot;
 
 typedef enum ViewStatus
@@ -173,6 +180,7 @@ typedef struct ViewSlot
 	TimestampTz floor;			/* windows that end by then may be gone; DT_NOBEGIN: none. Published before they go */
 	HistoryTotals history_written;	/* since it began */
 	HistoryTotals history_deleted;	/* of these, by retention */
+	TimestampTz checkpoint_at;	/* of the last checkpoint that holds it; 0: none */
 } ViewSlot;
 
 typedef struct SharedState

@@ -48,6 +48,7 @@ streamext_state_init(ViewState *state, LWLock *lock, uint32 state_size)
 	state->lock = lock;
 	state->state_size = STATE_ALIGN(state_size);
 	state->horizon = DT_NOBEGIN;
+	state->period = 1;
 }
 
 /* Where the first pane with an id not below `id` stands, or would. */

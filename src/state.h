@@ -22,7 +22,7 @@ typedef struct GroupEntry
 	uint32		hash;			/* of the key; the same in every pane and shard */
 	uint32		size;			/* bytes to the next entry of the block, this header included; multiple of 8 */
 	uint32		key_size;
-	uint32		visible;		/* 0 until published; written under the exclusive lock */
+	uint32		visible;		/* 0 until published, then ViewState.period of the last publication; under the exclusive lock */
 	char		data[FLEXIBLE_ARRAY_MEMBER];	/* state_size bytes of states, then key_size bytes of key */
 } GroupEntry;
 
@@ -52,7 +52,7 @@ typedef struct Pane
 	uint32		index_mask;		/* slots - 1 */
 	uint32		ngroups;		/* visible or not */
 	uint64		nrows;			/* rows folded; 0: readers skip the pane. Written at publication */
-	uint64		changed;		/* ViewState.batches when last published into; for checkpoints */
+	uint32		changed;		/* ViewState.period when last published into; for checkpoints */
 	Size		bytes;			/* chunks owned */
 } Pane;
 
@@ -64,6 +64,8 @@ typedef struct ViewState
 	int			npanes;
 	int			panes_capacity;
 	uint64		batches;		/* published so far */
+	uint32		period;			/* from 1; begun anew by each checkpoint's cut */
+	uint32		saved;			/* last period that is in a committed checkpoint; 0: none */
 	uint64		ngroups;		/* over all panes, visible or not */
 	Size		bytes;			/* chunks owned in all */
 	TimestampTz horizon;		/* session views: readers leave out sessions that end by then (session.h); DT_NOBEGIN: none */

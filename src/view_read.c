@@ -383,6 +383,15 @@ statement_evaluate(StatementRead *statement, ScanRead *scan)
 	FreeExprContext(econtext, true);
 }
 
+/* True if each group of a pane is a row, and all are wanted: then history need not be copied first. */
+static bool
+scan_reads_in_order(const ScanRead *scan)
+{
+	const Window *window = &scan->read->view->window;
+
+	return !scan->by_hash && scan->prune.keys == NIL && streamext_window_has_ends(window) && window->kind != WINDOW_HOP;
+}
+
 static void
 statement_add_scan(StatementRead *statement, const CustomScan *plan)
 {
@@ -397,6 +406,7 @@ statement_add_scan(StatementRead *statement, const CustomScan *plan)
 	if (!scan->by_hash)
 	{
 		scan->read->whole = true;
+		scan->read->preload = scan->read->preload || !scan_reads_in_order(scan);
 		scan->read->min = Min(scan->read->min, scan->min);
 		scan->read->max = Max(scan->read->max, scan->max);
 	}
@@ -561,22 +571,28 @@ statement_copy(StatementRead *statement)
 /* ---- history ---- */
 
 static bool
-statement_has_history(const StatementRead *statement)
+read_has_history(const ViewRead *read)
 {
-	ListCell   *lc;
-
-	foreach(lc, statement->views)
-	{
-		const ViewRead *read = lfirst(lc);
-
-		for (int i = 0; i < read->nshards; i++)
-			if (read->shards[i].history != 0 && read->shards[i].sealed != PG_INT64_MIN)
-				return true;
-	}
+	for (int i = 0; i < read->nshards; i++)
+		if (read->shards[i].history != 0 && read->shards[i].sealed != PG_INT64_MIN)
+			return true;
 	return false;
 }
 
-/* What retention took while slices were read is left out as a whole: the floor rises before anything goes. */
+/* Several shards may have a group each in a pane: they are put together from copies. */
+static bool
+read_wants_copies(const ViewRead *read)
+{
+	return read->whole && (read->preload || read->nshards > 1) && read_has_history(read);
+}
+
+static bool
+scan_wants_copies(const ScanRead *scan)
+{
+	return scan->by_hash && !scan->probe.none && read_has_history(scan->read);
+}
+
+/* What the snapshot does not see any more is left out as a whole: the floor rises before retention takes anything. */
 static void
 statement_raise_floors(StatementRead *statement)
 {
@@ -602,21 +618,44 @@ statement_raise_floors(StatementRead *statement)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
+/* A reader with the snapshot that the statement has already, if it has one. */
+static HistoryReader *
+statement_open_history(StatementRead *statement)
+{
+	MemoryContext old = MemoryContextSwitchTo(statement->cxt);
+	HistoryReader *reader = NULL;
+	ListCell   *lc;
+
+	foreach(lc, statement->scans)
+		if (((ScanRead *) lfirst(lc))->history != NULL)
+			reader = ((ScanRead *) lfirst(lc))->history;
+	if (reader != NULL)
+		reader = streamext_history_open(reader);
+	else
+	{
+		reader = streamext_history_open(NULL);
+		statement_raise_floors(statement);
+	}
+	MemoryContextSwitchTo(old);
+	return reader;
+}
+
 /* Adds slices to the copies of memory, each pane up to the mark that was noted with them. */
 static void
 statement_read_history(StatementRead *statement)
 {
-	HistoryReader *reader;
+	HistoryReader *reader = NULL;
 	ListCell   *lc;
 
-	if (!statement_has_history(statement))
-		return;
-	reader = streamext_history_open();
 	foreach(lc, statement->views)
 	{
 		ViewRead   *read = lfirst(lc);
 
-		for (int i = 0; i < read->nshards && read->whole; i++)
+		if (!read_wants_copies(read))
+			continue;
+		if (reader == NULL)
+			reader = statement_open_history(statement);
+		for (int i = 0; i < read->nshards; i++)
 			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], read->min, read->max,
 								   NULL, &read->copies, &read->stats, statement->cxt);
 	}
@@ -625,12 +664,16 @@ statement_read_history(StatementRead *statement)
 		ScanRead   *scan = lfirst(lc);
 		const ViewRead *read = scan->read;
 
-		for (int i = 0; i < read->nshards && scan->by_hash && !scan->probe.none; i++)
+		if (!scan_wants_copies(scan))
+			continue;
+		if (reader == NULL)
+			reader = statement_open_history(statement);
+		for (int i = 0; i < read->nshards; i++)
 			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], scan->min, scan->max,
 								   &scan->probe.hash, &scan->own, &scan->stats, statement->cxt);
 	}
-	streamext_history_close(reader);
-	statement_raise_floors(statement);
+	if (reader != NULL)
+		streamext_history_close(reader);
 }
 
 /* The statement that runs in this EState; its copies are made when the first scan of it begins. */
@@ -672,8 +715,15 @@ streamext_read_begin(EState *estate, const CustomScan *plan)
 	ListCell   *lc;
 
 	foreach(lc, statement->scans)
-		if (((ScanRead *) lfirst(lc))->plan == plan)
-			return lfirst(lc);
+	{
+		ScanRead   *scan = lfirst(lc);
+
+		if (scan->plan != plan)
+			continue;
+		if (scan->history == NULL && !scan->by_hash && read_has_history(scan->read) && !read_wants_copies(scan->read))
+			scan->history = statement_open_history(statement);
+		return scan;
+	}
 	elog(ERROR, "scan of a continuous view is not part of its statement");
 	return NULL;				/* keep the compiler quiet */
 }

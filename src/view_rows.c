@@ -72,6 +72,9 @@ struct RowReader
 				pane,
 				group;			/* of the pane; of all that were gathered */
 
+	StateCopy  *sealed;			/* the slice at hand, or NULL */
+	MemoryContext sealed_cxt;
+
 	/* by groups */
 	MemoryContext table_cxt;
 	bool		gathered;
@@ -107,6 +110,7 @@ streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt)
 	rows->readers = readers;
 	rows->table_cxt = AllocSetContextCreate(cxt, "streamext groups", ALLOCSET_DEFAULT_SIZES);
 	rows->group_cxt = AllocSetContextCreate(cxt, "streamext group", ALLOCSET_DEFAULT_SIZES);
+	rows->sealed_cxt = AllocSetContextCreate(cxt, "streamext sealed pane", ALLOCSET_DEFAULT_SIZES);
 	return rows;
 }
 
@@ -115,7 +119,11 @@ streamext_rows_end(RowReader *rows)
 {
 	MemoryContextDelete(rows->table_cxt);
 	MemoryContextDelete(rows->group_cxt);
-	rows->table_cxt = rows->group_cxt = NULL;
+	MemoryContextDelete(rows->sealed_cxt);
+	rows->table_cxt = rows->group_cxt = rows->sealed_cxt = NULL;
+	if (rows->scan->history != NULL)
+		streamext_history_close(rows->scan->history);
+	rows->scan->history = NULL;
 }
 
 /* ---- gathering groups ---- */
@@ -585,36 +593,51 @@ gathered_next_row(RowReader *rows)
 	}
 }
 
-/* Each group of a pane is a row: panes of one shard, each in memory or, by key in buckets, in history. */
+/* The next group of a pane is the row at hand; false: there is none. */
+static bool
+direct_next_group(RowReader *rows, const StateCopy *copy, const PaneCopy *pane)
+{
+	TimestampTz last;
+
+	if (pane->id < rows->min || pane->id > rows->max || rows->group >= pane->ngroups)
+		return false;
+	if (rows->group == 0)
+		CHECK_FOR_INTERRUPTS();
+	rows->single.pane = pane->id;
+	rows->single.entry = pane->groups[rows->group++];
+	rows->single.copy = copy;
+	rows->key_entry = rows->single.entry;
+	rows->source = ROW_SLICES;
+	rows->slices = &rows->single;
+	rows->nslices = 1;
+	if (rows->view->window.kind != WINDOW_NONE)
+		streamext_window_starts(&rows->view->window, pane->id, &rows->start, &last);
+	return true;
+}
+
+/* Each group of a pane is a row: panes of one shard, from the copies, then from history. */
 static bool
 direct_next_row(RowReader *rows)
 {
-	const ScanRead *read = rows->scan;
-	TimestampTz last;
+	ScanRead   *read = rows->scan;
 
 	for (; rows->copy < read->copies->n; rows->copy++, rows->pane = 0)
 	{
 		const StateCopy *copy = read->copies->items[rows->copy];
 
 		for (; rows->pane < copy->npanes; rows->pane++, rows->group = 0)
-		{
-			const PaneCopy *pane = &copy->panes[rows->pane];
-
-			if (pane->id < rows->min || pane->id > rows->max || rows->group >= pane->ngroups)
-				continue;
-			if (rows->group == 0)
-				CHECK_FOR_INTERRUPTS();
-			rows->single.pane = pane->id;
-			rows->single.entry = pane->groups[rows->group++];
-			rows->single.copy = copy;
-			rows->key_entry = rows->single.entry;
-			rows->source = ROW_SLICES;
-			rows->slices = &rows->single;
-			rows->nslices = 1;
-			if (rows->view->window.kind != WINDOW_NONE)
-				streamext_window_starts(&rows->view->window, pane->id, &rows->start, &last);
+			if (direct_next_group(rows, copy, &copy->panes[rows->pane]))
+				return true;
+	}
+	while (read->history != NULL)
+	{
+		if (rows->sealed != NULL && direct_next_group(rows, rows->sealed, &rows->sealed->panes[0]))
 			return true;
-		}
+		MemoryContextReset(rows->sealed_cxt);
+		rows->group = 0;
+		rows->sealed = streamext_history_next(read->history, &read->stats, rows->sealed_cxt);
+		if (rows->sealed == NULL)
+			break;
 	}
 	return false;
 }
@@ -636,6 +659,13 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->direct = probe == NULL && rows->scan->read->nshards <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
 		window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
+	rows->sealed = NULL;
+	if (rows->scan->history != NULL)
+	{
+		Assert(rows->direct);
+		streamext_history_begin(rows->scan->history, rows->view->relid, rows->view->state_size, &rows->scan->read->shards[0],
+								min, max, NULL);
+	}
 }
 
 /* True if the window at hand is beyond retention, though some or all of its panes are still there. */

@@ -497,7 +497,8 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 		int64		groups = 0;
 
 		const CopyArray *copies = state->read->copies;
-		const HistoryStats *stats = state->read->by_hash ? &state->read->stats : &state->read->read->stats;
+		const HistoryStats *own = &state->read->stats;
+		const HistoryStats *stats = own->slices > 0 || state->read->by_hash ? own : &state->read->read->stats;
 
 		for (int c = 0; c < copies->n; c++)
 		{

@@ -68,6 +68,8 @@ typedef struct ViewRead
 				max;
 	CopyArray	copies;			/* of memory, then of history */
 
+	bool		preload;		/* some of them must have history among the copies */
+
 	/* as it was when memory was copied */
 	int			nshards;
 	HistoryMark shards[STREAMEXT_MAX_SHARDS];
@@ -89,6 +91,7 @@ typedef struct ScanRead
 				max;
 	const CopyArray *copies;	/* its own, or the view's */
 	CopyArray	own;
+	HistoryReader *history;		/* gives sealed panes one by one after the copies; NULL: they are among them */
 	HistoryStats stats;			/* of its own */
 } ScanRead;
 

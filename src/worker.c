@@ -27,7 +27,9 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "checkpoint.h"
 #include "clock.h"
+#include "fault.h"
 #include "history.h"
 #include "stream_event.h"
 #include "worker.h"
@@ -40,7 +42,6 @@
 #define WORKER_FLUSH_TICK_MS 10
 #define WORKER_EXPIRE_MS 1000
 #define WORKER_SLIDING_MS 10000 /* panes of sliding views go even if nothing arrives */
-#define WORKER_COMMIT_MS 5000
 #define WORKER_LAG_MS 1000 /* how often a paused stream asks how far behind it is */
 #define WORKER_LAG_RECORDS 10000		   /* more than that behind the source is catching_up */
 #define WORKER_LAG_BYTES (4 * 1024 * 1024) /* the same for journals */
@@ -302,22 +303,6 @@ worker_expire(Worker *w, TimestampTz now)
 		w->expired_at = 0; /* the rest at once */
 }
 
-/* For the usual lag tools of sources that keep the records themselves; nothing here depends on it. */
-static void
-worker_commit(Worker *w, TimestampTz now)
-{
-	int64 positions[STREAMEXT_MAX_PARTITIONS];
-
-	if (!w->commit_due || !w->ops->replayable || w->ops->commit == NULL ||
-		!TimestampDifferenceExceeds(w->committed_at, now, WORKER_COMMIT_MS))
-		return;
-	for (int i = 0; i < w->npartitions; i++)
-		positions[i] = w->slot->partitions[i].position;
-	w->ops->commit(w->connector, positions, w->npartitions);
-	w->committed_at = now;
-	w->commit_due = false;
-}
-
 static void
 worker_serve_flush(Worker *w)
 {
@@ -402,8 +387,8 @@ worker_housekeeping(Worker *w, bool paused)
 	{
 		streamext_worker_advance_watermark(w, streamext_clock_now());
 		worker_expire(w, now);
-		worker_commit(w, now);
 	}
+	streamext_checkpoint_run(w, now);
 	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
 	{
 		streamext_stream_lock_exclusive(w->slot);
@@ -462,8 +447,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_EXPIRE_MS + 1));
 	else if (w->attached && !streamext_clock_is_set() && worker_has_sliding_panes(w))
 		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_SLIDING_MS + 1));
-	if (w->attached && w->commit_due && w->ops->replayable && w->ops->commit != NULL)
-		next = Min(next, TimestampTzPlusMilliseconds(w->committed_at, WORKER_COMMIT_MS + 1));
+	next = Min(next, streamext_checkpoint_deadline(w, now));
 	if (!reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 
@@ -516,7 +500,11 @@ void
 streamext_worker_interrupts(void)
 {
 	if (ShutdownRequestPending)
+	{
+		HOLD_INTERRUPTS();		/* die() has asked for the end already */
+		streamext_checkpoint_finish(&worker_self);
 		proc_exit(0);
+	}
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -635,6 +623,7 @@ streamext_worker_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
 	streamext_worker_session();
+	streamext_fault_start();
 	streamext_worker_contexts(w);
 	w->flush_targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 

@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint.h"
 #include "clock.h"
 #include "dead_letter.h"
 #include "stream_event.h"
@@ -151,6 +152,7 @@ batch_publish_empty(Worker *w)
 		batch_update_views(w);
 	}
 	LWLockRelease(w->slot->lock);
+	streamext_checkpoint_note(w);
 }
 
 /* Takes what the connector has; true if there is a batch to fold now. */
@@ -423,7 +425,7 @@ batch_publish(Worker *w, TimestampTz now)
 	batch_update_views(w);
 	streamext_worker_advance_watermark(w, now);
 	LWLockRelease(slot->lock);
-	w->commit_due = true;
+	streamext_checkpoint_note(w);
 	return true;
 }
 
@@ -449,18 +451,19 @@ streamext_worker_fold(Worker *w)
 	batch_write_dead_letters(w);
 	letters = w->batch->rejected != NIL || w->batch->late != NIL;
 	published = w->catchup ? streamext_catchup_publish(w) : batch_publish(w, now);
-	if (!published)
-		batch_abandon_views(w);
 	PopActiveSnapshot();
-	CommitTransactionCommand();
-	pgstat_report_stat(letters);
 	if (!published)
 	{
+		/* as above; the batch stays at hand, but for a catch-up worker, which may have to read from elsewhere */
+		batch_abandon_views(w);
+		AbortCurrentTransaction();
 		w->full = false;
 		if (w->catchup)
 			streamext_worker_drop_batch(w);
 		return true;
 	}
+	CommitTransactionCommand();
+	pgstat_report_stat(letters);
 
 	if (!w->catchup && w->slot->buffer != NULL)
 		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted,

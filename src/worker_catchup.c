@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "history.h"
 #include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
@@ -352,7 +353,8 @@ catchup_expire(Worker *w)
 		return;
 	foreach (lc, w->views)
 		streamext_fold_expire(((WorkerView *) lfirst(lc))->fold, ((WorkerView *) lfirst(lc))->watermark);
-	w->expired_at = now;
+	/* what is left for another time is so little that reading goes on in between */
+	w->expired_at = streamext_history_seal(w) ? 0 : now;
 }
 
 /* Reads and folds at most one batch. True: there may be more at once. */

@@ -31,9 +31,8 @@ int64
 streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 {
 	ViewSlot *slot = v->slot;
+	int64	  position = index < slot->npositions ? slot->positions[index] : -1;
 
-	if (index < slot->npositions && slot->positions[index] >= 0)
-		return slot->positions[index];
 	if (v->fold != NULL)
 	{
 		int64 stored = streamext_fold_stored_position(v->fold, w->slot->partitions[index].topic,
@@ -42,15 +41,29 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 		/* beyond a journal's end: the machine has lost the tail */
 		if (stored >= 0 && !w->ops->replayable && w->connector->partitions[index].high_watermark >= 0)
 			stored = Min(stored, w->connector->partitions[index].high_watermark);
-		if (stored >= 0)
-			return stored;
+		/* what shared memory was given by a checkpoint may be older than the table */
+		position = Max(position, stored);
 	}
+	if (position >= 0)
+		return position;
 	if (!w->ops->replayable && slot->start_position >= 0)
 		return slot->start_position;
 	/* `latest` means what it meant when the stream was new */
 	if (!w->ops->replayable || w->config->start == START_LATEST)
 		return w->slot->partitions[index].start_position;
 	return -1;
+}
+
+/* Its own watermark begins; a view that has one already keeps it. */
+void
+streamext_worker_view_begin_behind(WorkerView *v)
+{
+	if (v->max_event_time != NULL)
+		return;
+	v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
+	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
+		v->max_event_time[i] = DT_NOBEGIN;
+	v->watermark = DT_NOBEGIN;
 }
 
 /* Sees whether the view still has to read what the stream has read. */
@@ -60,13 +73,8 @@ streamext_worker_check_behind(Worker *w, WorkerView *v)
 	v->behind = false;
 	for (int i = 0; i < w->npartitions && !v->behind; i++)
 		v->behind = streamext_worker_view_position(w, v, i) < w->slot->partitions[i].position;
-	if (v->behind && v->max_event_time == NULL)
-	{
-		v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
-		for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
-			v->max_event_time[i] = DT_NOBEGIN;
-		v->watermark = DT_NOBEGIN;
-	}
+	if (v->behind)
+		streamext_worker_view_begin_behind(v);
 	return v->behind;
 }
 
@@ -332,6 +340,9 @@ streamext_worker_attach(Worker *w)
 
 	if (!streamext_worker_adopt(w))
 		return false;
+	foreach (lc, w->views)
+		if (((WorkerView *) lfirst(lc))->fold != NULL)
+			position_settle_view(w, lfirst(lc));
 	streamext_handover_request(w);
 	for (int i = 0; i < w->npartitions; i++)
 	{
@@ -344,9 +355,6 @@ streamext_worker_attach(Worker *w)
 			continue; /* just opened: it is there */
 		w->ops->seek(w->connector, i, target);
 	}
-	foreach (lc, w->views)
-		if (((WorkerView *) lfirst(lc))->fold != NULL)
-			position_settle_view(w, lfirst(lc));
 	w->dropped = false;
 	w->attached = true;
 	return true;

@@ -94,8 +94,7 @@ typedef struct Worker
 
 	TimestampTz expired_at;
 	bool		expire_due;
-	TimestampTz committed_at;
-	bool		commit_due;
+	struct Checkpoint *checkpoint;	/* NULL: not looked for yet, or no extension any more */
 
 	uint64 rate_counts[WORKER_RATE_SECONDS];
 	int64  rate_second; /* that rate_counts ends with */
@@ -127,6 +126,7 @@ extern int64 streamext_worker_target(Worker *w, int index);
 extern int64 streamext_worker_view_position(Worker *w, WorkerView *v, int index);
 extern int64 streamext_worker_lag(Worker *w);
 extern bool	 streamext_worker_check_behind(Worker *w, WorkerView *v);
+extern void streamext_worker_view_begin_behind(WorkerView *v);
 extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 
 /* worker_batch.c */

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "chunk.h"
+#include "checkpoint.h"
 #include "history.h"
 #include "journal.h"
 #include "view_compile.h"
@@ -216,7 +217,10 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	if (!w->catchup)
 	{
 		if (w->slot->source != source)
+		{
 			refresh_reset_stream(w, source);
+			streamext_checkpoint_restore_stream(w);
+		}
 		refresh_make_buffer(w);
 	}
 	w->decoder = streamext_decoder_create(config, cxt);
@@ -381,12 +385,40 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 
 /* ---------------------------------------------------------------- folds */
 
-/* Compiles the view and starts its fold; an error makes this view fail only. False: it is locked, try again. */
+/* Back to a slot without state, so that the next try finds it as this one did. */
+static void
+refresh_unstart_view(Worker *w, WorkerView *v)
+{
+	if (v->slot->definition == 0)
+		return;
+	streamext_stream_lock_exclusive(w->slot);
+	streamext_state_reset(&v->slot->state);
+	v->slot->definition = 0;
+	LWLockRelease(w->slot->lock);
+}
+
+/* Panes that went to history after the checkpoint was taken are in both. */
+static void
+refresh_drop_sealed(Worker *w, WorkerView *v)
+{
+	ViewState *state = &v->slot->state;
+
+	streamext_stream_lock_exclusive(w->slot);
+	while (state->npanes > 0 && state->panes[0]->id <= v->slot->sealed)
+		streamext_state_drop_pane(state, state->panes[0]);
+	LWLockRelease(w->slot->lock);
+}
+
+/*
+ * Compiles the view and starts its fold, with what the last checkpoint holds if shared memory has nothing. An error makes this view
+ * fail only. False: it is locked, try again.
+ */
 bool
 streamext_worker_start_view(Worker *w, WorkerView *v)
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	bool		  fresh = v->slot->definition == 0;
 	volatile bool available = true;
 
 	BeginInternalSubTransaction(NULL);
@@ -395,8 +427,16 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	{
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
+		if (fresh && !w->ops->replayable && v->slot->start_position < 0)
+			v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
 		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
 		streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
+		/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
+		if (fresh && !compiled->stateless)
+		{
+			streamext_checkpoint_restore_view(w, v);
+			refresh_drop_sealed(w, v);
+		}
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -408,6 +448,8 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		v->fold = NULL;
+		if (fresh)
+			refresh_unstart_view(w, v);
 		available = error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 			ReThrowError(error);
@@ -477,6 +519,7 @@ refresh_start_views(Worker *w)
 	InvalidateCatalogSnapshot(); /* one from before would not show the newest of these slots' views */
 	oids = refresh_list_views(w->identity.relid);
 	complete = refresh_drop_views(w, slots, oids);
+	streamext_checkpoint_keep_views(w, oids);
 	foreach (lc, oids)
 	{
 		const char	 *reason;
@@ -527,6 +570,8 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	old = MemoryContextSwitchTo(cxt);
 	config = streamext_stream_config(w->identity.relid);
 	MemoryContextSwitchTo(old);
+	if (config != NULL && w->identity.shard < config->workers && !w->catchup)
+		streamext_checkpoint_open(w);
 	return config;
 }
 
@@ -631,6 +676,7 @@ streamext_worker_refresh(Worker *w)
 		refresh_open(w);
 	w->attached = false;
 	w->refresh_at = 0;
+	streamext_checkpoint_note(w);
 	if (complete)
 		pg_atomic_write_u32(&w->slot->generation_seen, generation);
 	else

@@ -14,6 +14,7 @@
  */
 #include "streamext.h"
 
+#include "checkpoint.h"
 #include "clock.h"
 #include "worker_private.h"
 
@@ -81,6 +82,7 @@ streamext_worker_advance_watermark(Worker *w, TimestampTz now)
 		LWLockRelease(slot->lock);
 	}
 	w->expire_due = true;
+	streamext_checkpoint_note(w);
 }
 
 /* When a partition that holds the watermark back will be idle; DT_NOEND: none does, or a set clock decides. */

@@ -275,3 +275,28 @@ def test_no_process_left_to_catch_up_in(kafka: Kafka, history: str) -> None:
         db.execute("DROP VIEW running, grouped")
         db.flush("s")
         assert view_state(db, "calls") == "running"
+
+
+def test_rows_go_into_a_table_once(db: Database, kafka: Kafka, stream: str) -> None:
+    """A view without aggregates, and one whose windows move to history: the catch-up worker is terminated in the midst."""
+    db.execute("CREATE TABLE target (a bigint)")
+    production = Production(kafka, stream)
+    try:
+        continuous(db, "copied", "SELECT a FROM s WHERE a % 10 = 3", ", streamext.into = 'target'")
+        continuous(db, "windowed", WINDOWED.format("s"))
+        for _ in range(2):
+            last = progress(db, "copied")[0]
+            pid = wait_for(lambda: catchup_pid(db), what="a catch-up worker")
+            wait_for(lambda: progress(db, "copied")[0] > last, what="progress")
+            db.execute("SELECT pg_terminate_backend(%s)", pid)
+            wait_for(lambda: not is_alive(pid), what="its end")
+        db.flush("s")
+        wait_for(lambda: view_state(db, "copied") == view_state(db, "windowed") == "running", what="state running")
+    finally:
+        end = production.stop()
+    db.flush("s")
+    expected = len(range(3, end, 10))
+    assert db.rows("SELECT count(*), count(DISTINCT a), min(a), max(a) FROM target") == [
+        (expected, expected, 3, 3 + 10 * (expected - 1))
+    ]
+    assert_exact(db, end, "running", "windowed")

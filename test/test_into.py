@@ -194,6 +194,29 @@ def test_exactly_once_from_kafka(kafka: Kafka, topic: str) -> None:
         assert db.rows("SELECT count(*), count(DISTINCT k), min(k), max(k) FROM target") == [(sent, sent, 0, sent - 1)]
 
 
+def test_a_new_view_catches_up_into_its_table(db: Database, kafka: Kafka, topic: str) -> None:
+    """In a process of its own, beside a stream that goes on, and is killed on the way."""
+    kafka.create_topic(topic, 5)
+    kafka_stream(db, kafka, f"topic '{topic}'", "k int")
+    db.execute("CREATE TABLE target (k int); CREATE TABLE second (k int)")
+    continuous(db, "n", "SELECT count(*) FROM s")
+    sent = 0
+    for step in range(6):
+        kafka.produce(topic, [f'{{"k": {k}}}' for k in range(sent, sent + 20_000)])
+        sent += 20_000
+        if step == 1:
+            db.flush("s")
+            into(db, "SELECT k FROM s")
+        if step == 3:
+            into(db, "SELECT k FROM s WHERE k >= 0", "second", "w")
+        if step in (2, 4):
+            os.kill(worker_pid(db), signal.SIGTERM)
+    db.flush("s")
+    for table in ("target", "second"):
+        wait_for(lambda: db.value(f"SELECT count(*) FROM {table}") >= sent, 60, f"all rows in {table}")
+        assert db.rows(f"SELECT count(*), count(DISTINCT k), min(k), max(k) FROM {table}") == [(sent, sent, 0, sent - 1)]
+
+
 def crash(pg: Postgres, db: Database) -> Database:
     """Kills the stream's worker, and so the server; a connection to the new one."""
     os.kill(worker_pid(db), signal.SIGKILL)

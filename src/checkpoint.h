@@ -1,0 +1,61 @@
+/*
+ * checkpoint.h
+ *		What a worker keeps in the database so that after any crash its views go on exactly where they were.
+ *
+ * A checkpoint is the groups that have changed since the one before and, last, the position row: how far the stream and each
+ * view have counted. It is cut between two batches, written in slices between the batches that follow, and holds from the commit
+ * of its position row on.
+ */
+#ifndef STREAMEXT_CHECKPOINT_H
+#define STREAMEXT_CHECKPOINT_H
+
+#include "streamext.h"
+#include "worker_private.h"
+
+typedef struct Checkpoint Checkpoint;
+
+/* Settings (module.c). */
+extern int streamext_checkpoint_interval; /* streamext.checkpoint_interval: ms, 0: only when the worker ends */
+
+/*
+ * In each transaction that looks into the catalogue, before the stream's configuration is installed; the first time it finds
+ * the last checkpoint. Raises if the log is locked, or another process still works for this stream and shard.
+ */
+extern void streamext_checkpoint_open(Worker *w);
+
+/*
+ * Gives a stream that shared memory knows nothing of what the last checkpoint says, if that is of the same source. In a
+ * transaction, after slot->source is set; raises when memory is full, then source is 0.
+ */
+extern void streamext_checkpoint_restore_stream(Worker *w);
+
+/* These are the stream's views; what was kept of others is void. */
+extern void streamext_checkpoint_keep_views(Worker *w, List *oids);
+
+/*
+ * The same for a view whose slot had no state (definition 0) before its fold was started. In a transaction; raises when memory
+ * is full. A damaged checkpoint is reported and not used: the view is empty, at its start.
+ */
+extern void streamext_checkpoint_restore_view(Worker *w, WorkerView *v);
+
+/* Where a view began on a source that cannot be replayed, as its CREATE VIEW noted; -1: not known. In a transaction. */
+extern int64 streamext_checkpoint_start_position(Worker *w, Oid viewoid);
+
+/* Something that a checkpoint holds may have changed. */
+extern void streamext_checkpoint_note(Worker *w);
+
+/* Does what is due, for some ms at most; no transaction is open. Never raises for what the table does. */
+extern void streamext_checkpoint_run(Worker *w, TimestampTz now);
+
+/* When there is something to do; DT_NOEND: never. */
+extern TimestampTz streamext_checkpoint_deadline(Worker *w, TimestampTz now);
+
+/* The worker ends: a last checkpoint, durable when this returns. No transaction is open, interrupts are held. */
+extern void streamext_checkpoint_finish(Worker *w);
+
+/* ---- any backend ---- */
+
+/* Notes in this transaction where a new view on a source that cannot be replayed begins. */
+extern void streamext_checkpoint_note_start(Oid stream, int shard, Oid viewoid, int64 position);
+
+#endif							/* STREAMEXT_CHECKPOINT_H */

@@ -1,0 +1,736 @@
+/*-------------------------------------------------------------------------
+ *
+ * checkpoint_load.c
+ *		From the log back to shared memory.
+ *
+ * A worker that starts reads the last position row, whether it will need it or not: its own checkpoints go on from there. If shared memory
+ * still knows the stream (only the worker has died) nothing else is read. After a crash or restart of the server the stream's
+ * partitions and counters are restored when its configuration is known, and each view when its fold has been started, if its
+ * definition is the checkpoint's.
+ *
+ * A view's rows are read from the newest checkpoint back to the view's base. The first version of a group that is met is the
+ * last one written, so older ones are skipped and nothing is in memory twice; only rows of VALUES aggregates are gathered from
+ * all. Readers see none of it before the panes' row counts are set, at the end and under the lock.
+ *
+ * A checksum that is wrong, or contents that contradict themselves, are reported, and the view is counted anew from the source.
+ *
+ * One worker at a time: an advisory lock of a class that SQL functions cannot take is held as long as the process lives.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "checkpoint_private.h"
+#include "chunk.h"
+#include "clock.h"
+
+/* Tells this process's transactions apart. */
+#if PG_VERSION_NUM >= 170000
+#define LOAD_TRANSACTION (MyProc->vxid.lxid)
+#else
+#define LOAD_TRANSACTION (MyProc->lxid)
+#endif
+
+#define LOAD_LOCK_CLASS 0x5358 /* pg_advisory_lock's are 1 and 2 */
+
+/* ---------------------------------------------------------------- the last checkpoint */
+
+static void
+load_lock(Worker *w)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, w->identity.dboid, w->identity.relid, w->identity.shard, LOAD_LOCK_CLASS);
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("another process still works for the stream with OID %u", w->identity.relid)));
+}
+
+/* This transaction's index of the stream's rows. The table's lock is held since open, so rows stay where they are. */
+static CheckpointIndex *
+load_index(Checkpoint *c, Relation rel, Snapshot snapshot, const Worker *w)
+{
+	MemoryContext old;
+
+	if (c->index != NULL && c->index_made == LOAD_TRANSACTION)
+		return c->index;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	c->index = streamext_checkpoint_log_index(rel, snapshot, w->identity.relid, w->identity.shard);
+	c->index_made = LOAD_TRANSACTION;
+	MemoryContextSwitchTo(old);
+	return c->index;
+}
+
+/* What a step of loading found to be damaged; any other error is the caller's. */
+typedef void (*LoadStep) (Worker *w, void *arg);
+
+/* Runs the step in a subtransaction; the message if it found damage, else NULL. */
+static char *
+load_guarded(Worker *w, LoadStep step, void *arg)
+{
+	MemoryContext	 old = CurrentMemoryContext;
+	ResourceOwner	 owner = CurrentResourceOwner;
+	char *volatile	 damage = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(old);
+	PG_TRY();
+	{
+		step(w, arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(old);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
+			ReThrowError(error);
+		damage = error->message;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+	return damage;
+}
+
+static void
+load_report(Worker *w, const char *what, const char *damage)
+{
+	char message[STREAMEXT_MAX_MESSAGE];
+
+	snprintf(message, sizeof(message), "the checkpoint of %s is damaged (%s); it is counted anew from what the source has",
+			 what, damage);
+	ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("%s", message)));
+	streamext_stream_set_state(w->slot, w->slot->state, message);
+}
+
+static void
+load_last(Worker *w, void *arg)
+{
+	Checkpoint		*c = w->checkpoint;
+	Relation		 rel = arg;
+	Snapshot		 snapshot = RegisterSnapshot(GetLatestSnapshot());
+	CheckpointIndex *index = load_index(c, rel, snapshot, w);
+	MemoryContext	 old;
+
+	c->seq = index->n > 0 ? index->refs[index->n - 1].seq : 0;
+	c->incomplete = c->seq > 0;
+	old = MemoryContextSwitchTo(c->last_cxt);
+	c->last = streamext_checkpoint_log_last(rel, snapshot, index->refs, index->n, &c->seq);
+	MemoryContextSwitchTo(old);
+	c->incomplete = c->last != NULL ? c->last->seq != c->seq : c->seq > 0;
+	UnregisterSnapshot(snapshot);
+}
+
+/* So that a checkpoint that would say the same is not taken. */
+static void
+load_comparable(Checkpoint *c)
+{
+	CheckpointPosition same;
+
+	initStringInfo(&c->last_encoded);
+	if (c->last == NULL)
+		return;
+	same = *c->last;
+	same.head.taken_at = 0;
+	same.head.first_part = 0;
+	streamext_checkpoint_encode(&c->last_encoded, &same);
+}
+
+void
+streamext_checkpoint_open(Worker *w)
+{
+	Relation	  rel = streamext_checkpoint_log_wait(AccessShareLock);
+	MemoryContext old;
+	Checkpoint	 *c;
+	char		 *damage;
+
+	if (rel == NULL)
+		return;					/* the extension is being dropped */
+	if (w->checkpoint == NULL)
+	{
+		load_lock(w);
+		old = MemoryContextSwitchTo(w->cxt);
+		c = palloc0(sizeof(Checkpoint));
+		c->cxt = AllocSetContextCreate(w->cxt, "streamext checkpoint", ALLOCSET_DEFAULT_SIZES);
+		c->last_cxt = AllocSetContextCreate(c->cxt, "streamext last checkpoint", ALLOCSET_DEFAULT_SIZES);
+		MemoryContextSwitchTo(c->cxt);
+		c->confirm = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
+		c->noted = true;
+		w->checkpoint = c;
+		MemoryContextSwitchTo(old);
+		damage = load_guarded(w, load_last, rel);
+		if (damage != NULL)
+		{
+			c->last = NULL;
+			c->incomplete = true;
+			load_report(w, "the stream", damage);
+		}
+		old = MemoryContextSwitchTo(c->cxt);
+		load_comparable(c);
+		MemoryContextSwitchTo(old);
+	}
+	table_close(rel, NoLock);
+}
+
+/* ---------------------------------------------------------------- the stream */
+
+static void
+load_forget(Checkpoint *c)
+{
+	c->last = NULL;
+	MemoryContextReset(c->last_cxt);
+	resetStringInfo(&c->last_encoded);
+}
+
+void
+streamext_checkpoint_restore_stream(Worker *w)
+{
+	Checkpoint		   *c = w->checkpoint;
+	StreamSlot		   *slot = w->slot;
+	CheckpointPosition *last = c != NULL ? c->last : NULL;
+	PartitionSlot	   *partitions;
+	int					n;
+	int					capacity = 16;
+
+	if (last == NULL)
+		return;
+	/* Of a copied database the positions in journals mean nothing. */
+	if (last->head.source != slot->source || (!w->ops->replayable && last->head.dboid != w->identity.dboid))
+	{
+		load_forget(c);
+		return;
+	}
+	n = last->head.npartitions;
+	while (capacity < n)
+		capacity *= 2;
+	partitions = streamext_chunk_alloc(sizeof(PartitionSlot) * capacity, NULL);
+	if (partitions == NULL)
+	{
+		slot->source = 0;
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("no memory to restore the stream's last checkpoint"),
+						errhint("Raise streamext.memory_limit and restart the server.")));
+	}
+	memset(partitions, 0, sizeof(PartitionSlot) * capacity);
+	for (int i = 0; i < n; i++)
+	{
+		const CheckpointPartition *from = &last->partitions[i];
+		PartitionSlot			  *to = &partitions[i];
+
+		strlcpy(to->topic, from->topic, sizeof(to->topic));
+		to->partition = from->partition;
+		to->position = from->position;
+		to->start_position = from->start_position;
+		to->high_watermark = -1;
+		to->max_event_time = from->max_event_time;
+		to->last_arrival = streamext_clock_now();
+		to->rows = from->rows;
+		to->last = from->last;
+	}
+	streamext_stream_lock_exclusive(slot);
+	slot->partitions = partitions;
+	slot->npartitions = n;
+	slot->partitions_capacity = capacity;
+	slot->watermark = last->head.watermark;
+	slot->batches = last->head.batches;
+	slot->rows_in = last->head.rows_in;
+	slot->bytes_in = last->head.bytes_in;
+	slot->rejected = last->head.rejected;
+	slot->checkpoint_seq = last->seq;
+	slot->checkpoint_at = last->head.taken_at;
+	LWLockRelease(slot->lock);
+}
+
+/* ---------------------------------------------------------------- a view's groups */
+
+typedef struct LoadPane
+{
+	Pane  *pane;
+	uint64 nrows;
+} LoadPane;
+
+typedef struct ViewLoad
+{
+	Worker				*w;
+	WorkerView			*v;
+	const CompiledView	*view;
+	const CheckpointView *from;
+	Relation			 rel;
+	Snapshot			 snapshot;
+	bool				 plain; /* aggregates */
+	MemoryContext		 row_cxt;
+
+	LoadPane *panes; /* ascending by id as state.panes; nrows of the newest checkpoint */
+	int		  npanes;
+	int		  panes_capacity;
+
+	/* the pane of one checkpoint that is being read */
+	int64	 pane_id;
+	Pane	*pane;
+	bool	 headed;
+	PaneHead head;
+	uint64	 entries; /* read */
+	char	*bytes;	  /* not read yet */
+	Size	 used;
+	Size	 capacity;
+} ViewLoad;
+
+static void
+load_damaged(const ViewLoad *load, const char *what)
+{
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("pane " INT64_FORMAT ": %s", load->pane_id, what)));
+}
+
+static void
+load_full(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					errmsg("no memory to restore the view's last checkpoint"),
+					errhint("Raise streamext.memory_limit and restart the server.")));
+}
+
+/* Notes how many rows the pane has; the first time is the newest. */
+static void
+load_note_pane(ViewLoad *load)
+{
+	if (load->pane->changed != 0)
+		return;
+	load->pane->changed = 1;
+	if (load->npanes == load->panes_capacity)
+	{
+		load->panes_capacity *= 2;
+		load->panes = repalloc_huge(load->panes, sizeof(LoadPane) * load->panes_capacity);
+	}
+	load->panes[load->npanes].pane = load->pane;
+	load->panes[load->npanes].nrows = load->head.nrows;
+	load->npanes++;
+}
+
+static void
+load_import(ViewLoad *load, GroupEntry *entry, bool newest, const char *states, const char *extra, Size left)
+{
+	ViewState *state = &load->v->slot->state;
+
+	for (int a = 0; a < load->view->naggs; a++)
+	{
+		const AggSpec *spec = &load->view->aggs[a];
+		uint32		   size;
+
+		if (streamext_aggregate_is_plain(spec))
+			continue;
+		if (left < sizeof(size))
+			load_damaged(load, "a group ends too early");
+		memcpy(&size, extra, sizeof(size));
+		extra += sizeof(size);
+		left -= sizeof(size);
+		if (left < size)
+			load_damaged(load, "a group ends too early");
+		if (!streamext_aggregate_import(spec, state, load->pane, entry, newest, states + spec->offset, extra, size))
+			load_full();
+		extra += size;
+		left -= size;
+	}
+	if (left != 0)
+		load_damaged(load, "a group is longer than what is in it");
+}
+
+static void
+load_entry(ViewLoad *load, const EntryHead *head, const char *bytes)
+{
+	ViewState  *state = &load->v->slot->state;
+	const char *key = bytes + state->state_size;
+	const char *extra = key + head->key_size;
+	GroupEntry *entry;
+	bool		newest;
+
+	if (head->size < state->state_size || head->size - state->state_size < head->key_size)
+		load_damaged(load, "a group is too short");
+	entry = streamext_state_group(state, load->pane, head->hash, key, head->key_size, NULL, NULL, &newest);
+	if (entry == NULL)
+		load_full();
+	if (newest)
+	{
+		memcpy(entry->data, bytes, state->state_size);
+		entry->visible = 1;		/* the pane has no rows yet */
+	}
+	load_import(load, entry, newest, bytes, extra, head->size - (extra - bytes));
+}
+
+static void
+load_begin_pane(ViewLoad *load)
+{
+	memcpy(&load->head, load->bytes, sizeof(PaneHead));
+	load->headed = true;
+	load->entries = 0;
+	load->pane = streamext_state_pane(&load->v->slot->state, load->pane_id);
+	if (load->pane == NULL)
+		load_full();
+	load_note_pane(load);
+}
+
+/* Takes the whole groups among the bytes at hand. */
+static void
+load_parse(ViewLoad *load)
+{
+	Size at = 0;
+
+	if (!load->headed)
+	{
+		if (load->used < sizeof(PaneHead))
+			return;
+		load_begin_pane(load);
+		at = sizeof(PaneHead);
+	}
+	while (load->used - at >= sizeof(EntryHead))
+	{
+		EntryHead head;
+
+		memcpy(&head, load->bytes + at, sizeof(head));
+		if (load->used - at - sizeof(head) < head.size)
+			break;
+		load_entry(load, &head, load->bytes + at + sizeof(head));
+		load->entries++;
+		at += sizeof(head) + head.size;
+	}
+	load->used -= at;
+	memmove(load->bytes, load->bytes + at, load->used);
+}
+
+static void
+load_end_pane(ViewLoad *load)
+{
+	if (load->used != 0 || (load->headed && load->entries != load->head.nentries))
+		load_damaged(load, "groups are missing");
+	load->headed = false;
+	load->pane = NULL;
+}
+
+static void
+load_row(ViewLoad *load, const CheckpointRef *ref, bool first)
+{
+	MemoryContext old = MemoryContextSwitchTo(load->row_cxt);
+	CheckpointRow row;
+
+	streamext_checkpoint_log_fetch(load->rel, load->snapshot, ref, &row);
+	MemoryContextSwitchTo(old);
+	/* a row that is not full is the last one of its pane and checkpoint */
+	if (first || !load->headed || row.pane != load->pane_id)
+		load_end_pane(load);
+	load->pane_id = row.pane;
+	if (row.pane >= load->from->head.first_pane)
+	{
+		if (load->used + row.size > load->capacity)
+		{
+			load->capacity = Max(load->capacity * 2, load->used + row.size);
+			load->bytes = repalloc_huge(load->bytes, load->capacity);
+		}
+		memcpy(load->bytes + load->used, row.data, row.size);
+		load->used += row.size;
+		load_parse(load);
+	}
+	MemoryContextReset(load->row_cxt);
+}
+
+/* All rows of the view, checkpoint by checkpoint backwards. */
+static void
+load_rows(ViewLoad *load)
+{
+	const Checkpoint	  *c = load->w->checkpoint;
+	const CheckpointIndex *index = load_index(load->w->checkpoint, load->rel, load->snapshot, load->w);
+	uint64				   rows = 0;
+	int					   first;
+
+	for (int end = index->n; end > 0; end = first)
+	{
+		int64 seq = index->refs[end - 1].seq;
+		bool  begin = true;
+
+		for (first = end - 1; first > 0 && index->refs[first - 1].seq == seq; first--)
+			;
+		if (seq > c->last->seq)
+			continue;
+		if (seq < load->from->head.base || seq == 0)
+			break;
+		for (int i = first; i < end; i++)
+		{
+			const CheckpointRef *ref = &index->refs[i];
+
+			CHECK_FOR_INTERRUPTS();
+			if (ref->kind != CHECKPOINT_ENTRIES || ref->view != load->v->viewoid)
+				continue;
+			load_row(load, ref, begin);
+			begin = false;
+			rows++;
+		}
+		load_end_pane(load);
+	}
+	if (rows != load->from->head.rows)
+		load_damaged(load, "rows of the checkpoint are missing");
+}
+
+/* States that are not plain are told that nothing more comes. */
+static void
+load_end_import(ViewLoad *load)
+{
+	ViewState *state = &load->v->slot->state;
+
+	for (int p = 0; p < state->npanes && !load->plain; p++)
+		for (StateBlock *block = state->panes[p]->entries; block != NULL; block = block->next)
+			for (uint32 at = 0; at < block->used;)
+			{
+				GroupEntry *entry = (GroupEntry *) (block->data + at);
+
+				for (int a = 0; a < load->view->naggs; a++)
+					streamext_aggregate_import_end(&load->view->aggs[a], state, entry);
+				at += entry->size;
+			}
+}
+
+static void
+load_view(Worker *w, void *arg)
+{
+	ViewLoad  *load = arg;
+	ViewState *state = &load->v->slot->state;
+
+	load->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	load->row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint row", ALLOCSET_DEFAULT_SIZES);
+	load->capacity = 4 * CHECKPOINT_ROW_BYTES;
+	load->bytes = palloc(load->capacity);
+	load->panes_capacity = 64;
+	load->panes = palloc(sizeof(LoadPane) * load->panes_capacity);
+	load->plain = true;
+	for (int a = 0; a < load->view->naggs; a++)
+		load->plain = load->plain && streamext_aggregate_is_plain(&load->view->aggs[a]);
+	state->saved = 1;
+	state->period = 2;
+	load_rows(load);
+	load_end_import(load);
+	UnregisterSnapshot(load->snapshot);
+}
+
+/* ---------------------------------------------------------------- a view */
+
+/* Index of the checkpoint's partition among the slot's; -1: not there. */
+static int
+load_partition(const StreamSlot *slot, const CheckpointPartition *partition, int guess)
+{
+	for (int n = 0; n < slot->npartitions; n++)
+	{
+		int i = (guess + n) % slot->npartitions;
+
+		if (slot->partitions[i].partition == partition->partition &&
+			strcmp(slot->partitions[i].topic, partition->topic) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* The view's positions for the slot's partitions, in chunk memory; NULL: there are partitions that it does not have. */
+static int64 *
+load_positions(Worker *w, WorkerView *v, const CheckpointView *from)
+{
+	const CheckpointPosition *last = w->checkpoint->last;
+	StreamSlot				 *slot = w->slot;
+	int64					 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->partitions_capacity, 1), NULL);
+
+	if (positions == NULL)
+		load_full();
+	for (int i = 0; i < slot->npartitions; i++)
+		positions[i] = -1;
+	if (from->head.behind)
+		streamext_worker_view_begin_behind(v);
+	for (int j = 0; j < last->head.npartitions; j++)
+	{
+		int i = load_partition(slot, &last->partitions[j], j);
+
+		if (i < 0)
+		{
+			streamext_chunk_free(positions);
+			return NULL;
+		}
+		positions[i] = from->positions[j];
+		if (from->head.behind)
+			v->max_event_time[i] = from->max_event_time[j];
+	}
+	if (from->head.behind)
+		v->watermark = from->head.watermark;
+	return positions;
+}
+
+/* Everything becomes visible. */
+static void
+load_publish(const ViewLoad *load, int64 *positions)
+{
+	StreamSlot				 *slot = load->w->slot;
+	ViewSlot				 *view = load->v->slot;
+	const CheckpointViewHead *head = &load->from->head;
+	int64					 *former = view->positions;
+
+	streamext_stream_lock_exclusive(slot);
+	for (int i = 0; i < load->npanes; i++)
+		load->panes[i].pane->nrows = load->panes[i].nrows;
+	view->state.horizon = head->horizon;
+	view->positions = positions;
+	view->npositions = slot->npartitions;
+	view->accepted = head->accepted;
+	view->late = head->late;
+	view->rejected = head->rejected;
+	view->checkpoint_at = load->w->checkpoint->last->head.taken_at;
+	LWLockRelease(slot->lock);
+	if (former != NULL)
+		streamext_chunk_free(former);
+}
+
+/* Nothing of the view in the log is of use any more. */
+static void
+load_forget_view(Checkpoint *c, CheckpointView *view)
+{
+	*view = c->last->views[--c->last->head.nviews];
+	resetStringInfo(&c->last_encoded); /* it is not what the log has */
+}
+
+static void
+load_restore(Worker *w, WorkerView *v, CheckpointView *from)
+{
+	ViewLoad load = { .w = w, .v = v, .from = from, .view = streamext_fold_view(v->fold) };
+	char	*damage;
+	int64	*positions = load_positions(w, v, from);
+
+	if (positions == NULL)
+		return;
+	load.rel = streamext_checkpoint_log_open(AccessShareLock);
+	if (load.rel == NULL)
+		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE), errmsg("the log of checkpoints is locked")));
+	PG_TRY();
+	{
+		damage = load_guarded(w, load_view, &load);
+	}
+	PG_CATCH();
+	{
+		streamext_chunk_free(positions);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	table_close(load.rel, NoLock);
+	if (damage == NULL)
+	{
+		load_publish(&load, positions);
+		return;
+	}
+	streamext_chunk_free(positions);
+	streamext_stream_lock_exclusive(w->slot);
+	streamext_state_reset(&v->slot->state);
+	LWLockRelease(w->slot->lock);
+	load_report(w, psprintf("the continuous view with OID %u", v->viewoid), damage);
+	load_forget_view(w->checkpoint, from);
+}
+
+void
+streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
+{
+	Checkpoint	   *c = w->checkpoint;
+	CheckpointView *from = c != NULL ? streamext_checkpoint_find_view(c->last, v->viewoid) : NULL;
+	MemoryContext		  cxt;
+	MemoryContext		  old;
+
+	if (from == NULL)
+		return;
+	if (v->slot->start_position < 0)
+		v->slot->start_position = from->head.start_position;
+	if (from->head.definition != v->slot->definition)
+	{
+		ereport(LOG, (errmsg("the continuous view with OID %u is not the one of the last checkpoint and is counted anew",
+							 v->viewoid)));
+		return;
+	}
+	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint load", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	load_restore(w, v, from);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+}
+
+void
+streamext_checkpoint_keep_views(Worker *w, List *oids)
+{
+	Checkpoint *c = w->checkpoint;
+
+	if (c == NULL || c->last == NULL)
+		return;
+	for (int i = c->last->head.nviews - 1; i >= 0; i--)
+		if (!list_member_oid(oids, c->last->views[i].head.viewoid))
+			load_forget_view(c, &c->last->views[i]);
+}
+
+/* ---------------------------------------------------------------- where views begin */
+
+int64
+streamext_checkpoint_start_position(Worker *w, Oid viewoid)
+{
+	Checkpoint		*c = w->checkpoint;
+	Relation		 rel = c != NULL ? streamext_checkpoint_log_open(AccessShareLock) : NULL;
+	Snapshot		 snapshot;
+	CheckpointIndex *index;
+	StartRow		 start = { -1, DT_NOBEGIN };
+
+	if (rel == NULL)
+		return -1;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	index = load_index(c, rel, snapshot, w);
+	for (int i = 0; i < index->n; i++)
+	{
+		CheckpointRow row;
+		StartRow	  found;
+
+		if (index->refs[i].kind != CHECKPOINT_START || index->refs[i].view != viewoid)
+			continue;
+		streamext_checkpoint_log_fetch(rel, snapshot, &index->refs[i], &row);
+		if (row.size != sizeof(StartRow))
+			continue;
+		memcpy(&found, row.data, sizeof(found));
+		if (found.at > start.at)
+			start = found;
+	}
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return start.position;
+}
+
+void
+streamext_checkpoint_note_start(Oid stream, int shard, Oid viewoid, int64 position)
+{
+	StartRow		  start = { position, GetCurrentTimestamp() };
+	CheckpointRow	  row = { .stream = stream,
+							  .view = viewoid,
+							  .shard = shard,
+							  .kind = CHECKPOINT_START,
+							  .size = sizeof(start),
+							  .data = (char *) &start };
+	CheckpointWriter *writer;
+	Relation		  rel = streamext_checkpoint_log_wait(RowExclusiveLock);
+
+	if (rel == NULL)
+		return;
+	writer = streamext_checkpoint_writer(rel);
+	streamext_checkpoint_write(writer, &row);
+	streamext_checkpoint_writer_end(writer);
+	table_close(rel, NoLock);
+}

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * fault.c
+ *		Test-only fault points.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "fault.h"
+
+char *streamext_fault_point = NULL;
+
+static bool fault_started = false;
+static char fault_inherited[NAMEDATALEN];
+
+void
+streamext_fault_start(void)
+{
+	strlcpy(fault_inherited, streamext_fault_point != NULL ? streamext_fault_point : "", sizeof(fault_inherited));
+	fault_started = true;
+}
+
+void
+streamext_fault_reached(const char *name)
+{
+	if (!fault_started || strcmp(streamext_fault_point, name) != 0 || strcmp(fault_inherited, name) == 0)
+		return;
+	ereport(LOG, (errmsg("fault point \"%s\" reached", name)));
+	kill(getpid(), SIGKILL);
+}

@@ -1,0 +1,27 @@
+/*
+ * fault.h
+ *		Test-only: places where a process kills itself with SIGKILL, as a crash would.
+ *
+ * streamext.fault_point (superuser) names one. It works in background workers that were running when it was set by a reload;
+ * a process that began with it is not concerned, so that the server comes back after the crash.
+ */
+#ifndef STREAMEXT_FAULT_H
+#define STREAMEXT_FAULT_H
+
+#include "streamext.h"
+
+extern char *streamext_fault_point;		/* the setting */
+
+/* At the start of a worker. */
+extern void streamext_fault_start(void);
+
+extern void streamext_fault_reached(const char *name);
+
+#define STREAMEXT_FAULT(name) \
+	do \
+	{ \
+		if (unlikely(streamext_fault_point != NULL && streamext_fault_point[0] != '\0')) \
+			streamext_fault_reached(name); \
+	} while (0)
+
+#endif							/* STREAMEXT_FAULT_H */
