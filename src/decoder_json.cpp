@@ -5,18 +5,26 @@
  * The wanted paths form a tree of names and array indexes. A payload is walked once along that tree; fields come in the same
  * order in most streams, so each node first tries the child after the one it matched last. On-demand parsing checks only what
  * it is asked for, so values nobody wants are walked too (json_validate): malformed is malformed for every reader.
+ *
+ * Nearly all payloads are plain: objects of strings without escapes, short numbers, literals. Those are walked by JsonPlain
+ * right over the positions that simdjson's first stage finds (it has checked UTF-8 and control characters by then), at a third
+ * of the cost. It never decides that something is malformed: whatever it does not know is left to the on-demand parser.
  */
 #define SIMDJSON_EXCEPTIONS 0
 #include <simdjson.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
 
 #include "decoder_json.h"
 
 using namespace simdjson;
+
+#define JSON_PLAIN_TRIES	8	/* after so many payloads in a row that were not plain */
+#define JSON_PLAIN_PAUSE	1000	/* so many are not tried */
 
 namespace
 {
@@ -101,6 +109,12 @@ json_child(Node *node, const char *name, size_t name_size, long index)
 	return child;
 }
 
+inline bool
+json_is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 /* The JSON grammar of a number, which raw tokens have not been checked against. */
 bool
 json_is_number(const char *p, size_t size)
@@ -149,9 +163,38 @@ json_underflows(const char *p, size_t size)
 
 }								/* namespace */
 
+/* One walk over a plain payload. False from any function: not plain. */
+struct JsonPlain
+{
+	const char *buffer;
+	const uint32_t *at;			/* position of the token at hand */
+	const uint32_t *end;		/* behind the last; the payload's size is stored there */
+	JsonValue  *values;
+	int			max_depth;
+
+	bool		walk_object(Node *node, int depth);
+	bool		walk_array(Node *node, int depth);
+	bool		walk_value(Node *node, int depth);
+	bool		number(JsonWant want, JsonValue *out);
+
+	/* Behind the last byte of the token at hand. */
+	const char *
+	token_end() const
+	{
+		const char *p = buffer + at[1];
+
+		while (json_is_space(p[-1]))
+			p--;
+		return p;
+	}
+};
+
 struct JsonParser
 {
 	ondemand::parser parser;
+	std::unique_ptr<internal::dom_parser_implementation> stage1;	/* for plain payloads; null: none */
+	int			doubt = 0;		/* payloads to leave to the on-demand parser, because the last ones were not plain */
+	int			missed = 0;		/* payloads in a row that were not plain */
 	Node		root;
 	int			nwanted = 0;
 	int			max_depth = 0;
@@ -164,6 +207,7 @@ struct JsonParser
 	error_code	walk_array(Node *node, ondemand::array array, int depth, JsonValue *values);
 	error_code	extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out);
 	Node	   *find_field(Node *node, ondemand::field &field, error_code &error);
+	bool		parse_plain(size_t size, JsonValue *values);
 };
 
 namespace
@@ -174,7 +218,7 @@ json_token(ondemand::value &value)
 {
 	std::string_view token = value.raw_json_token();
 
-	while (!token.empty() && strchr(" \t\r\n", token.back()) != nullptr)
+	while (!token.empty() && json_is_space(token.back()))
 		token.remove_suffix(1);
 	return token;
 }
@@ -188,6 +232,228 @@ json_set_text(JsonValue *out, JsonValueKind kind, std::string_view text)
 }
 
 }								/* namespace */
+
+/* ---- plain payloads ---- */
+
+/* Digits with at most one point: what a double holds exactly, divided once by an exact power of ten, is rounded right. */
+bool
+JsonPlain::number(JsonWant want, JsonValue *out)
+{
+	static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+	const char *start = buffer + *at;
+	const char *stop = token_end();
+	const char *p = start;
+	const char *point = stop;
+	bool		negative = *p == '-';
+	uint64_t	mantissa = 0;
+
+	p += negative;
+	if (stop - p < 1 || stop - p > 16 || (*p == '0' && stop - p > 1 && p[1] != '.'))
+		return false;
+	for (const char *q = p; q < stop; q++)
+	{
+		unsigned	digit = static_cast<unsigned char>(*q) - '0';
+
+		if (digit <= 9)
+			mantissa = mantissa * 10 + digit;
+		else if (*q == '.' && point == stop && q > p && q + 1 < stop)
+			point = q;
+		else
+			return false;
+	}
+
+	if (want == JSON_WANT_DOUBLE)
+	{
+		double		d = static_cast<double>(mantissa);
+
+		if (mantissa > (uint64_t{1} << 53))
+			return false;
+		if (point < stop)
+			d /= powers[stop - point - 1];
+		out->kind = JSON_DOUBLE;
+		out->u.d = negative ? -d : d;
+	}
+	else if (want == JSON_WANT_INT && point == stop)
+	{
+		out->kind = JSON_INT;
+		out->u.i = negative ? -static_cast<int64_t>(mantissa) : static_cast<int64_t>(mantissa);
+	}
+	else
+		json_set_text(out, JSON_TEXT, std::string_view(start, stop - start));
+	return true;
+}
+
+bool
+JsonPlain::walk_value(Node *node, int depth)
+{
+	const char *start = buffer + *at;
+	bool		wanted = node != nullptr && node->nwanted > 0;
+	JsonWant	want = wanted ? node->wants[0] : JSON_WANT_TEXT;
+	JsonValue	ignored;
+	JsonValue  *out = wanted ? &values[node->wanted[0]] : &ignored;
+	std::string_view token;
+
+	if (wanted && node->nwanted > 1)
+		return false;
+	switch (*start)
+	{
+		case '{':
+			return !wanted && depth < max_depth && walk_object(node, depth + 1);
+		case '[':
+			return !wanted && depth < max_depth && walk_array(node, depth + 1);
+		case '"':
+			{
+				const char *stop = token_end() - 1;
+
+				if (stop <= start || *stop != '"')
+					return false;
+				if (want == JSON_WANT_RAW)
+					json_set_text(out, JSON_TEXT, std::string_view(start, stop + 1 - start));
+				else
+					json_set_text(out, JSON_STRING, std::string_view(start + 1, stop - start - 1));
+				break;
+			}
+		case 't':
+		case 'f':
+			token = std::string_view(start, token_end() - start);
+			if (token != "true" && token != "false")
+				return false;
+			if (want == JSON_WANT_BOOL)
+			{
+				out->kind = JSON_BOOL;
+				out->u.b = *start == 't';
+			}
+			else
+				json_set_text(out, JSON_TEXT, token);
+			break;
+		case 'n':
+			token = std::string_view(start, token_end() - start);
+			if (token != "null")
+				return false;
+			out->kind = JSON_MISSING;
+			break;
+		default:
+			if (!number(want, out))
+				return false;
+	}
+	at++;
+	return true;
+}
+
+/* At the opening brace; leaves behind the closing one. */
+bool
+JsonPlain::walk_object(Node *node, int depth)
+{
+	at++;
+	if (at < end && buffer[*at] == '}')
+	{
+		at++;
+		return true;
+	}
+	for (;;)
+	{
+		Node	   *child = nullptr;
+		const char *key = buffer + *at;
+		size_t		size;
+
+		/* key, colon and a value: three tokens at least, and one behind them */
+		if (end - at < 4 || *key != '"' || buffer[at[1]] != ':')
+			return false;
+		size = token_end() - key;
+		if (size < 2 || key[size - 1] != '"')
+			return false;
+		key++;
+		size -= 2;
+		for (int tried = 0, i = node != nullptr ? node->guess : 0; node != nullptr && tried < node->nchildren; tried++, i++)
+		{
+			if (i >= node->nchildren)
+				i = 0;
+			if (node->children[i]->name_size == size && node->children[i]->name != nullptr &&
+				memcmp(key, node->children[i]->name, size) == 0)
+			{
+				child = node->children[i];
+				node->guess = i + 1;
+				break;
+			}
+		}
+
+		at += 2;
+		if (!walk_value(child, depth) || at >= end)
+			return false;
+		switch (buffer[*at++])
+		{
+			case ',':
+				break;
+			case '}':
+				return true;
+			default:
+				return false;
+		}
+	}
+}
+
+/* At the opening bracket; leaves behind the closing one. */
+bool
+JsonPlain::walk_array(Node *node, int depth)
+{
+	long		index = 0;
+
+	at++;
+	if (at < end && buffer[*at] == ']')
+	{
+		at++;
+		return true;
+	}
+	for (;; index++)
+	{
+		Node	   *child = nullptr;
+
+		for (int i = 0; node != nullptr && i < node->nchildren; i++)
+			if (node->children[i]->name == nullptr && node->children[i]->index == index)
+				child = node->children[i];
+		if (end - at < 2 || !walk_value(child, depth) || at >= end)
+			return false;
+		switch (buffer[*at++])
+		{
+			case ',':
+				break;
+			case ']':
+				return true;
+			default:
+				return false;
+		}
+	}
+}
+
+/* True: values are filled. False: the on-demand parser is to look; values may hold anything. */
+bool
+JsonParser::parse_plain(size_t size, JsonValue *values)
+{
+	JsonPlain	plain;
+
+	if (root.nwanted > 0 || memchr(buffer, '\\', size) != nullptr)
+		return false;
+	if (stage1 == nullptr || stage1->capacity() < size)
+	{
+		stage1.reset();
+		if (get_active_implementation()->create_dom_parser_implementation(capacity, max_depth, stage1) != SUCCESS)
+		{
+			stage1.reset();
+			return false;
+		}
+	}
+	if (stage1->stage1(reinterpret_cast<const uint8_t *>(buffer), size, stage1_mode::regular) != SUCCESS)
+		return false;
+
+	plain.buffer = buffer;
+	plain.at = stage1->structural_indexes.get();
+	plain.end = plain.at + stage1->n_structural_indexes;
+	plain.values = values;
+	plain.max_depth = max_depth;
+	return buffer[*plain.at] == '{' && plain.walk_object(&root, 1) && plain.at == plain.end;
+}
+
+/* ---- everything else ---- */
 
 /* A scalar into one wanted value. */
 error_code
@@ -518,6 +784,24 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	memcpy(parser->buffer, payload, size);
 	memset(parser->buffer + size, ' ', SIMDJSON_PADDING);
 	parser->end = parser->buffer + size;
+
+	if (parser->doubt > 0)
+		parser->doubt--;
+	else if (parser->parse_plain(size, values))
+	{
+		parser->missed = 0;
+		return nullptr;
+	}
+	else
+	{
+		for (int i = 0; i < parser->nwanted; i++)
+			values[i].kind = JSON_MISSING;
+		if (++parser->missed >= JSON_PLAIN_TRIES)
+		{
+			parser->doubt = JSON_PLAIN_PAUSE;
+			parser->missed = 0;
+		}
+	}
 
 	error = parser->parser.iterate(parser->buffer, size, size + SIMDJSON_PADDING).get(doc);
 	if (!error)

@@ -7,8 +7,8 @@
  * partition is idle when nothing has arrived for idle_timeout and nothing is known to wait in the source; idle ones do not hold
  * it back, but if all are idle it stays.
  *
- * A view that is behind would find everything late by that watermark. It gets one of its own, over the partitions in which it
- * is still behind, until it has caught up. After a restart of the worker this begins anew, which makes fewer rows late.
+ * A view that is behind would find everything late by that watermark. It gets one of its own until it has caught up: over its
+ * own progress in the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
  *
  *-------------------------------------------------------------------------
  */
@@ -113,11 +113,18 @@ streamext_worker_idle_deadline(Worker *w, TimestampTz now)
 void
 streamext_worker_view_watermark(Worker *w, WorkerView *v)
 {
+	TimestampTz now = streamext_clock_now();
 	TimestampTz least = DT_NOEND;
 
 	for (int i = 0; i < w->npartitions; i++)
-		if (streamext_worker_view_position(w, v, i) < w->slot->partitions[i].position)
+	{
+		PartitionSlot *partition = &w->slot->partitions[i];
+
+		if (streamext_worker_view_position(w, v, i) < partition->position)
 			least = Min(least, v->max_event_time[i]);
+		else if (!watermark_is_idle(w, partition, now))
+			least = Min(least, partition->max_event_time);
+	}
 	if (least == DT_NOEND)
 		return;
 	least = watermark_after(least, w->config->watermark_delay);

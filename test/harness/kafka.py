@@ -103,7 +103,7 @@ class Kafka(Server):
         return sorted(found.partitions) if found and not found.error else []
 
     def producer(self, config: ClientConfig = {}) -> Producer:
-        return Producer({**self._client, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000, **config})
+        return Producer({**self._client, "enable.idempotence": True, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000, **config})
 
     def consumer(self, config: ClientConfig = {}) -> Consumer:
         return Consumer({**self._client, "group.id": "test", **config})
