@@ -359,7 +359,11 @@ def test_readers_while_windows_close(db: Database) -> None:
             for k in "abc":
                 count = seen.get((k, w))
                 whole = START <= w <= last - timedelta(seconds=60)
-                if count is None or (whole and count != 60) or count > 60:
+                if count is None:  # of the newest window a batch may have brought only some keys
+                    if w == last:
+                        continue
+                    return f"{k} {w}: missing of {first} to {last}"
+                if (whole and count != 60) or count > 60:
                     return f"{k} {w}: {count} of {first} to {last}"
         for (w, t), (later, _) in zip(texts, texts[1:]):
             if later - w != timedelta(seconds=10) or t != "x" * 30:
