@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ *
+ * fold_expire.c
+ *		Panes that nobody can ask for any more: beyond retention, or passed by a sliding window.
+ *
+ * Readers are told first (ViewSlot.floor), so that a window is whole or absent.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "common/int.h"
+#include "utils/timestamp.h"
+
+#include "clock.h"
+#include "fold_private.h"
+#include "session.h"
+
+/* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
+#define SLIDING_SLACK	(60 * USECS_PER_SEC)
+
+/* True if no reader can ask for the pane any more. */
+static bool
+fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, TimestampTz now)
+{
+	const Window *window = &fold->view->window;
+	const ContinuousViewOptions *options = &fold->view->options;
+	TimestampTz end;
+
+	if (window->sliding && pg_atomic_read_u64(&streamext_shared->test_clock) == 0)
+	{
+		int64		first,
+					last;
+
+		streamext_window_sliding_range(window, now - SLIDING_SLACK, &first, &last);
+		if (pane->id < first)
+			return true;
+	}
+	if (options->retention == 0 || window->kind == WINDOW_NONE)
+		return false;
+	if (window->kind == WINDOW_SESSION)
+		return fold->slot->state.horizon >= fold->session_end &&
+			streamext_session_is_over(fold->view, fold->slot, pane, &fold->session_end);
+	end = streamext_window_pane_end(window, pane->id);
+	if (window->kind == WINDOW_HOP)
+	{
+		TimestampTz first_start,
+					last_start;
+
+		streamext_window_starts(window, pane->id, &first_start, &last_start);
+		if (first_start <= last_start)
+			end = last_start + window->size;
+	}
+	return end < PG_INT64_MAX - options->retention - options->lateness &&
+		end + options->retention + options->lateness <= watermark;
+}
+
+/* Readers leave out windows that are gone in part before any part goes. */
+static void
+fold_raise_floor(ViewFold *fold, TimestampTz watermark)
+{
+	ViewSlot   *slot = fold->slot;
+	TimestampTz floor = streamext_fold_floor(fold->view, watermark);
+
+	if (floor <= slot->floor)
+		return;
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
+	slot->floor = floor;
+	LWLockRelease(slot->state.lock);
+}
+
+TimestampTz
+streamext_fold_floor(const CompiledView *view, TimestampTz watermark)
+{
+	const ContinuousViewOptions *options = &view->options;
+	TimestampTz floor;
+
+	if (options->retention == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN ||
+		pg_sub_s64_overflow(watermark, options->retention, &floor) ||
+		pg_sub_s64_overflow(floor, options->lateness, &floor))
+		return DT_NOBEGIN;
+	return floor;
+}
+
+void
+streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes)
+{
+	for (int a = 0; a < fold->view->naggs; a++)
+		for (int p = 0; p < npanes; p++)
+			streamext_aggregate_forget_pane(fold->aggs[a], panes[p]);
+}
+
+void
+streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
+{
+	ViewState  *state = &fold->slot->state;
+	TimestampTz now = streamext_clock_now();
+
+	fold_raise_floor(fold, watermark);
+	if (fold->view->window.kind == WINDOW_SESSION)
+		streamext_session_advance(fold->view, fold->slot, watermark);
+	while (state->npanes > 0 && fold_is_expired(fold, state->panes[0], watermark, now))
+	{
+		Pane	   *pane = state->panes[0];
+
+		for (int a = 0; a < fold->view->naggs; a++)
+			streamext_aggregate_forget_pane(fold->aggs[a], pane);
+		streamext_stream_lock_exclusive(&streamext_shared->streams[fold->slot->stream]);
+		streamext_state_drop_pane(state, pane);
+		LWLockRelease(state->lock);
+	}
+}

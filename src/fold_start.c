@@ -1,0 +1,253 @@
+/*-------------------------------------------------------------------------
+ *
+ * fold_start.c
+ *		From a compiled view to a fold: its expressions made ready, its state in shared memory adopted or begun anew; and its end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+
+#include "fold_private.h"
+#include "history.h"
+#include "into.h"
+
+CompiledView *
+streamext_fold_view(ViewFold *fold)
+{
+	return fold->view;
+}
+
+/* The number of an expression's vector; equal ones share it. */
+static int
+fold_add_expr(ViewFold *fold, Expr *expr)
+{
+	FoldExpr   *fe;
+
+	for (int i = 0; i < fold->nexprs; i++)
+		if (equal(fold->exprs[i].expr, expr))
+			return i;
+
+	fe = &fold->exprs[fold->nexprs];
+	fe->expr = expr;
+	fe->column = fe->joined = -1;
+	if (IsA(expr, RelabelType) && IsA(((RelabelType *) expr)->arg, Var))
+		expr = ((RelabelType *) expr)->arg;
+	if (IsA(expr, Var) && ((Var *) expr)->varno == fold->view->stream_varno && ((Var *) expr)->varattno > 0)
+		fe->column = ((Var *) expr)->varattno - 1;
+	else if (!fold->view->has_joins)
+	{
+		fe->state = ExecInitExpr(expression_planner((Expr *) copyObject(fe->expr)), NULL);
+		fe->varlena = get_typlen(exprType((Node *) fe->expr)) == -1;
+		fe->values = palloc0(sizeof(Datum) * STREAMEXT_BATCH_ROWS);
+		fe->nulls = palloc0(sizeof(bool) * STREAMEXT_BATCH_ROWS);
+		fold->guard_select = true;
+	}
+	return fold->nexprs++;
+}
+
+/* What is not a plain column of the stream comes out of the join's query, which also has WHERE. */
+static void
+fold_init_join(ViewFold *fold)
+{
+	List	   *exprs = NIL;
+
+	for (int i = 0; i < fold->nexprs; i++)
+		if (fold->exprs[i].column < 0)
+		{
+			fold->exprs[i].joined = list_length(exprs);
+			exprs = lappend(exprs, fold->exprs[i].expr);
+		}
+	fold->join = streamext_join_start(fold->view, fold->config, exprs, fold->cxt);
+}
+
+static void
+fold_init_expressions(ViewFold *fold)
+{
+	CompiledView *view = fold->view;
+	int			n = view->nkeys;
+	List	   *quals = NIL;
+	ListCell   *lc;
+
+	for (int a = 0; a < view->naggs; a++)
+		n += list_length(view->aggs[a].args) + 1;
+	fold->exprs = palloc0(sizeof(FoldExpr) * Max(n, 1));
+	fold->key_expr = palloc(sizeof(int) * Max(view->nkeys, 1));
+	fold->arg_expr = palloc(sizeof(int *) * Max(view->naggs, 1));
+	fold->filter_expr = palloc(sizeof(int) * Max(view->naggs, 1));
+
+	for (int k = 0; k < view->nkeys; k++)
+		fold->key_expr[k] = view->keys[k].is_window || k == view->set_key ? -1 : fold_add_expr(fold, view->keys[k].expr);
+	for (int a = 0; a < view->naggs; a++)
+	{
+		AggSpec    *spec = &view->aggs[a];
+		int			arg = 0;
+
+		fold->arg_expr[a] = palloc(sizeof(int) * Max(list_length(spec->args), 1));
+		foreach(lc, spec->args)
+			fold->arg_expr[a][arg++] = fold_add_expr(fold, lfirst(lc));
+		fold->filter_expr[a] = spec->filter == NULL ? -1 : fold_add_expr(fold, spec->filter);
+		if (spec->mode != AGG_NATIVE)
+			fold->guard_aggregate = true;
+	}
+	if (view->has_joins || view->stateless)
+		fold_init_join(fold);
+	else
+		foreach(lc, view->quals)
+			quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
+	if (quals != NIL)
+	{
+		fold->where = ExecInitQual(quals, NULL);
+		fold->guard_select = true;
+	}
+	if (view->window.kind == WINDOW_TRUNC)
+		fold->guard_select = true;	/* date_trunc may raise at the ends of the calendar */
+	fold->guard_group = !streamext_keys_bytewise(view);
+}
+
+static void
+fold_set(const char *name, const char *value)
+{
+	if (value != NULL)
+		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+OwnerScope
+streamext_fold_enter_owner(ViewFold *fold)
+{
+	OwnerScope	scope;
+
+	GetUserIdAndSecContext(&scope.user, &scope.sec_context);
+	SetUserIdAndSecContext(fold->view->owner, scope.sec_context | SECURITY_RESTRICTED_OPERATION);
+	scope.guc_level = NewGUCNestLevel();
+	fold_set("search_path", "pg_catalog, pg_temp");
+	fold_set("TimeZone", fold->view->options.timezone);
+	fold_set("DateStyle", fold->view->options.datestyle);
+	fold_set("IntervalStyle", fold->view->options.intervalstyle);
+	return scope;
+}
+
+void
+streamext_fold_leave_owner(OwnerScope scope)
+{
+	AtEOXact_GUC(true, scope.guc_level);
+	SetUserIdAndSecContext(scope.user, scope.sec_context);
+}
+
+/* State that was made for another definition is of no use. */
+static void
+fold_adopt_state(ViewFold *fold, StreamSlot *stream)
+{
+	ViewSlot   *slot = fold->slot;
+
+	if (slot->definition == fold->view->definition)
+		return;
+	streamext_stream_lock_exclusive(stream);
+	if (slot->definition != 0)
+		streamext_state_reset(&slot->state);
+	streamext_state_init(&slot->state, stream->lock, fold->view->state_size);
+	slot->definition = fold->view->definition;
+	slot->accepted = slot->late = slot->rejected = 0;
+	for (int i = 0; i < slot->npositions; i++)
+		slot->positions[i] = -1;
+	slot->history = 0;
+	memset(&slot->history_written, 0, sizeof(HistoryTotals));
+	memset(&slot->history_deleted, 0, sizeof(HistoryTotals));
+	slot->sealed = slot->covered = PG_INT64_MIN;
+	slot->sealed_until = slot->floor = DT_NOBEGIN;
+	LWLockRelease(stream->lock);
+}
+
+/* A stateless view stands where its table says, whatever a worker that ended before its commit has left in shared memory. */
+static void
+fold_load_positions(ViewFold *fold, StreamSlot *stream)
+{
+	ViewSlot   *slot = fold->slot;
+
+	fold->stored = streamext_into_load(fold->view->relid, fold->view->stream_relid);
+	streamext_stream_lock_exclusive(stream);
+	for (int i = 0; i < slot->npositions; i++)
+		slot->positions[i] = -1;
+	LWLockRelease(stream->lock);
+}
+
+int64
+streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition)
+{
+	ListCell   *lc;
+
+	foreach(lc, fold->stored)
+	{
+		IntoPosition *stored = lfirst(lc);
+
+		if (stored->partition == partition && strcmp(stored->topic, topic) == 0)
+			return stored->position;
+	}
+	return -1;
+}
+
+ViewFold *
+streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt)
+{
+	MemoryContext own = AllocSetContextCreate(cxt, "streamext fold", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(own);
+	ViewFold   *fold = palloc0(sizeof(ViewFold));
+	OwnerScope	scope;
+
+	fold->cxt = own;
+	fold->view = view;
+	fold->slot = slot;
+	fold->config = config;
+	fold_adopt_state(fold, &streamext_shared->streams[slot->stream]);
+	if (view->stateless)
+		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
+
+	scope = streamext_fold_enter_owner(fold);
+	streamext_window_prepare(&view->window, own);
+	fold->econtext = CreateStandaloneExprContext();
+	fold->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(config->desc), &TTSOpsVirtual);
+	fold->econtext->ecxt_scantuple = fold->row;
+	fold_init_expressions(fold);
+	fold->matcher = streamext_key_matcher(view, own);
+	fold->equal = fold->guard_group ? streamext_key_equal : NULL;
+	fold->aggs = palloc(sizeof(AggRuntime *) * Max(view->naggs, 1));
+	for (int a = 0; a < view->naggs; a++)
+		fold->aggs[a] = streamext_aggregate_start(&view->aggs[a], &slot->state, own);
+	streamext_fold_leave_owner(scope);
+
+	fold->session_end = DT_NOBEGIN;
+	fold->key_capacity = 256;
+	fold->key = palloc(fold->key_capacity);
+	fold->capacity = STREAMEXT_BATCH_ROWS;
+	fold->rows = palloc(sizeof(int) * STREAMEXT_BATCH_ROWS);
+	fold->pane_ids = palloc0(sizeof(int64) * STREAMEXT_BATCH_ROWS);
+	fold->panes = palloc(sizeof(Pane *) * STREAMEXT_BATCH_ROWS);
+	fold->groups = palloc(sizeof(GroupEntry *) * STREAMEXT_BATCH_ROWS);
+	fold->inputs = palloc0(sizeof(AggInput) * Max(view->naggs, 1));
+	for (int a = 0; a < view->naggs; a++)
+	{
+		int			nargs = list_length(view->aggs[a].args);
+
+		fold->inputs[a].args = palloc(sizeof(Datum *) * Max(nargs, 1));
+		fold->inputs[a].nulls = palloc(sizeof(bool *) * Max(nargs, 1));
+	}
+	MemoryContextSwitchTo(old);
+	return fold;
+}
+
+void
+streamext_fold_end(ViewFold *fold)
+{
+	streamext_fold_abandon(fold);
+	if (fold->join != NULL)
+		streamext_join_end(fold->join);
+	FreeExprContext(fold->econtext, false);
+	ExecDropSingleTupleTableSlot(fold->row);
+	MemoryContextDelete(fold->cxt);
+}
