@@ -226,6 +226,16 @@ REVOKE ALL ON streamext.checkpoint_log FROM PUBLIC;
 
 COMMENT ON TABLE streamext.checkpoint_log IS 'internal: checkpoints of continuous views';
 
+/* ---- what is paused ---- */
+
+-- Written by streamext.pause and streamext.resume, read by workers. Not dumped: what is restored runs.
+CREATE TABLE streamext.paused (
+	relation oid PRIMARY KEY,
+	since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+
+COMMENT ON TABLE streamext.paused IS 'internal: streams and continuous views that are paused';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -342,11 +352,11 @@ CREATE FUNCTION streamext.flush(stream regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_flush';
 
-CREATE FUNCTION streamext.pause(stream regclass) RETURNS void
+CREATE FUNCTION streamext.pause(name regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_pause';
 
-CREATE FUNCTION streamext.resume(stream regclass) RETURNS void
+CREATE FUNCTION streamext.resume(name regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_resume';
 
@@ -361,9 +371,11 @@ AS 'MODULE_PATHNAME', 'streamext_set_clock';
 REVOKE ALL ON FUNCTION streamext.set_clock(timestamptz) FROM PUBLIC;
 
 COMMENT ON FUNCTION streamext.flush(regclass) IS
-'waits until everything that the source holds now is in every view of the stream; raises if the stream is paused or has failed';
-COMMENT ON FUNCTION streamext.pause(regclass) IS 'stops reading the stream until streamext.resume or a restart of the server; for its owner';
-COMMENT ON FUNCTION streamext.resume(regclass) IS 'goes on reading a paused stream; for its owner';
+'waits until everything that the source holds now is in every view of the stream that is not paused; raises if the stream is paused or has failed';
+COMMENT ON FUNCTION streamext.pause(regclass) IS
+'stops reading a stream, at once, or counting in a continuous view, from commit on, until streamext.resume; for its owner';
+COMMENT ON FUNCTION streamext.resume(regclass) IS
+'goes on with a paused or stopped stream, or a paused continuous view, which reads what it has missed; for its owner';
 COMMENT ON FUNCTION streamext.view_positions(regclass) IS 'next offset of each partition: everything before it is counted in the view';
 COMMENT ON FUNCTION streamext.set_clock(timestamptz) IS
 'for tests: replaces the clock of windows in the whole server; NULL gives the system''s back; superusers only';

@@ -567,7 +567,7 @@ catalog_view_state(List *views, Oid stream)
 	}
 	if (views == NIL)
 		return streamext_view_status_name(VIEW_STARTING);
-	if (worst >= VIEW_FULL || state == STREAM_RUNNING)
+	if (worst >= VIEW_PAUSED || state == STREAM_RUNNING)
 		return streamext_view_status_name(worst);
 	return streamext_stream_state_name(state);
 }

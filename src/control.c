@@ -1,42 +1,57 @@
 /*-------------------------------------------------------------------------
  *
  * control.c
- *		The functions that control streams: flush, pause, resume.
+ *		streamext.flush, and what all functions that control streams need.
  *
- * They set a request in the slots of a stream, wake the workers and wait on the slot's condition variable; no lock is held
- * while they wait. A slot may be given up or taken by another stream meanwhile, so its identity is looked at in each round.
+ * It sets a request in the slots of a stream, wakes the workers and waits on the slot's condition variable; no lock is held
+ * while it waits. A slot may be given up or taken by another stream meanwhile, so its identity is looked at in each round.
  *
  *-------------------------------------------------------------------------
  */
 #include "streamext.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "control.h"
 #include "options.h"
 #include "shmem.h"
+#include "view_compile.h"
 
 PG_FUNCTION_INFO_V1(streamext_flush);
-PG_FUNCTION_INFO_V1(streamext_pause);
-PG_FUNCTION_INFO_V1(streamext_resume);
 
 #define CONTROL_TICK_MS		100
 #define FLUSH_GRACE_MS		2000	/* a worker takes a moment to start, to fail for good, to find memory */
 #define FLUSH_START_MS		15000	/* the launcher may have all databases to look at first */
-#define PAUSE_WAIT_MS		5000
 
-/* The name of a stream on which the user has the right; raises. */
-static char *
-control_stream(Oid relid, bool owner)
+static bool
+control_is_owner(Oid relid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, GetUserId());
+#else
+	return pg_class_ownercheck(relid, GetUserId());
+#endif
+}
+
+char *
+streamext_control_stream(Oid relid, bool owner)
 {
 	char	   *name;
 
@@ -53,18 +68,69 @@ control_stream(Oid relid, bool owner)
 		if (allowed != ACLCHECK_OK)
 			aclcheck_error(allowed, OBJECT_FOREIGN_TABLE, name);
 	}
-#if PG_VERSION_NUM >= 160000
-	else if (!object_ownercheck(RelationRelationId, relid, GetUserId()))
-#else
-	else if (!pg_class_ownercheck(relid, GetUserId()))
-#endif
+	else if (!control_is_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE, name);
 	return name;
 }
 
-/* The stream's slots that a worker would take; how many. */
-static int
-control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
+Oid
+streamext_control_view(Oid relid)
+{
+	if (!streamext_view_options(relid).continuous)
+		return InvalidOid;
+	if (!control_is_owner(relid))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(relid));
+	return streamext_view_stream(relid);
+}
+
+/* Who made the extension, and owns its tables. */
+static Oid
+control_tables_owner(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(get_extension_oid("streamext", false)));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	owner = HeapTupleIsValid(tuple) ? ((Form_pg_extension) GETSTRUCT(tuple))->extowner : GetUserId();
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return owner;
+}
+
+int64
+streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
+{
+	Oid			user;
+	int			context;
+	int64		result;
+	bool		isnull = true;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(control_tables_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0) != expected)
+		elog(ERROR, "could not run a statement on the extension's tables");
+	result = (int64) SPI_processed;
+	if (expected == SPI_OK_SELECT)
+	{
+		Datum		value = result == 0 ? (Datum) 0 : SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		result = isnull ? 0 : DatumGetInt64(value);
+	}
+	SPI_finish();
+	SetUserIdAndSecContext(user, context);
+	return result;
+}
+
+int
+streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 {
 	int			n = 0;
 
@@ -91,9 +157,8 @@ control_is_uncommitted(Oid relid)
 	return result;
 }
 
-/* The same; raises if there are none. After a start of the server they come when the launcher has looked into the database. */
-static int
-control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
+int
+streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 {
 	TimestampTz start = GetCurrentTimestamp();
 	int			n;
@@ -104,7 +169,7 @@ control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARD
 				 errmsg("stream \"%s\" has no worker", name),
 				 errdetail("This transaction has created it."),
 				 errhint("Commit the transaction first.")));
-	while ((n = control_find_slots(relid, slots)) == 0)
+	while ((n = streamext_control_find_slots(relid, slots)) == 0)
 	{
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), FLUSH_START_MS))
 			ereport(ERROR,
@@ -273,12 +338,14 @@ flush_wait(FlushTarget *target)
 	ConditionVariableCancelSleep();
 }
 
-/* All that the source held is counted, but not by a view that has failed. */
+/* All that the source held is counted, but not by a view that has failed, and not by paused ones, which are named. */
 static void
 flush_check_views(const FlushTarget *target)
 {
 	char		error[STREAMEXT_MAX_MESSAGE];
 	Oid			viewoid = InvalidOid;
+	List	   *paused = NIL;
+	ListCell   *lc;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_shared(target->slot);
@@ -291,9 +358,15 @@ flush_check_views(const FlushTarget *target)
 			viewoid = view->viewoid;
 			strlcpy(error, view->last_error, sizeof(error));
 		}
+		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot && view->status == VIEW_PAUSED)
+			paused = lappend_oid(paused, view->viewoid);
 	}
 	LWLockRelease(target->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
+	foreach(lc, target->shard == 0 ? paused : NIL)
+		if (get_rel_name(lfirst_oid(lc)) != NULL)
+			ereport(NOTICE,
+					(errmsg("continuous view \"%s\" is paused and was not waited for", get_rel_name(lfirst_oid(lc)))));
 	if (OidIsValid(viewoid) && get_rel_name(viewoid) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -309,10 +382,10 @@ Datum
 streamext_flush(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	char	   *name = control_stream(relid, false);
+	char	   *name = streamext_control_stream(relid, false);
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	FlushTarget targets[STREAMEXT_MAX_SHARDS] = {0};
-	int			n = control_slots(relid, name, slots);
+	int			n = streamext_control_slots(relid, name, slots);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -335,58 +408,5 @@ streamext_flush(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 		if (!flush_slot_lost(&targets[i]))
 			flush_check_views(&targets[i]);
-	PG_RETURN_VOID();
-}
-
-static bool
-slot_is_stopped(const StreamSlot *slot)
-{
-	return slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state);
-}
-
-/* Until the shard has stopped or gone on, or will not hear; at most PAUSE_WAIT_MS. */
-static void
-pause_wait(StreamSlot *slot, bool stopped)
-{
-	TimestampTz start = GetCurrentTimestamp();
-
-	ConditionVariablePrepareToSleep(&slot->progress);
-	while (slot->in_use && slot->worker_pid != 0 && slot_is_stopped(slot) != stopped &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
-		(void) ConditionVariableTimedSleep(&slot->progress, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
-	ConditionVariableCancelSleep();
-}
-
-Datum
-streamext_pause(PG_FUNCTION_ARGS)
-{
-	Oid			relid = PG_GETARG_OID(0);
-	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
-	int			n = control_slots(relid, control_stream(relid, true), slots);
-
-	for (int i = 0; i < n; i++)
-	{
-		pg_atomic_write_u32(&slots[i]->pause_requested, 1);
-		streamext_wake_worker(slots[i]);
-	}
-	for (int i = 0; i < n; i++)
-		pause_wait(slots[i], true);
-	PG_RETURN_VOID();
-}
-
-Datum
-streamext_resume(PG_FUNCTION_ARGS)
-{
-	Oid			relid = PG_GETARG_OID(0);
-	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
-	int			n = control_slots(relid, control_stream(relid, true), slots);
-
-	for (int i = 0; i < n; i++)
-	{
-		pg_atomic_write_u32(&slots[i]->pause_requested, 0);
-		streamext_wake_worker(slots[i]);
-	}
-	for (int i = 0; i < n; i++)
-		pause_wait(slots[i], false);
 	PG_RETURN_VOID();
 }

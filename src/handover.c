@@ -80,13 +80,13 @@ streamext_handover_request(Worker *w)
 	if (!w->ops->replayable || streamext_catchup_min_rows < 0)
 		return;
 	foreach (lc, w->views)
-		if (((WorkerView *) lfirst(lc))->fold != NULL)
+		if (((WorkerView *) lfirst(lc))->fold != NULL && !((WorkerView *) lfirst(lc))->paused)
 			least = Min(least, streamext_handover_backlog(w->slot, ((WorkerView *) lfirst(lc))->slot));
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL ||
+		if (v->fold == NULL || v->paused ||
 			streamext_handover_backlog(w->slot, v->slot) - least <= streamext_catchup_min_rows)
 			continue;
 		streamext_fold_end(v->fold);
@@ -154,7 +154,7 @@ handover_accept_view(Worker *w, WorkerView *v)
 		/* what a fold found elsewhere than in shared memory */
 		for (int i = 0; i < Min(w->npartitions, v->slot->npositions); i++)
 			v->slot->positions[i] = streamext_worker_view_position(w, v, i);
-		v->slot->status = VIEW_RUNNING;
+		v->slot->status = v->paused ? VIEW_PAUSED : VIEW_RUNNING;
 		v->slot->last_error[0] = '\0';
 	}
 	LWLockRelease(w->slot->lock);

@@ -257,7 +257,7 @@ seal_gather(Worker *w, WorkerView *v, SealedView *sealed, Size *bytes)
 
 	memset(sealed, 0, sizeof(SealedView));
 	sealed->v = v;
-	if (v->slot->history == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN)
+	if (v->paused || v->slot->history == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN)
 		return false;
 	for (int i = 0; i < state->npanes && seal_is_sealed(view, state->panes[i], watermark); i++)
 	{

@@ -500,6 +500,8 @@ streamext_view_status_name(ViewStatus status)
 			return "running";
 		case VIEW_CATCHING_UP:
 			return "catching_up";
+		case VIEW_PAUSED:
+			return "paused";
 		case VIEW_FULL:
 			return "full";
 		case VIEW_FAILED:

@@ -124,6 +124,7 @@ typedef enum ViewStatus
 	VIEW_RUNNING,
 	VIEW_CATCHING_UP,
 	VIEW_WAITING,				/* for a process that catches up */
+	VIEW_PAUSED,				/* by streamext.pause, it alone */
 	VIEW_FULL,
 	VIEW_FAILED
 } ViewStatus;

@@ -294,7 +294,7 @@ worker_expire(Worker *w, TimestampTz now)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL)
+		if (v->fold != NULL && !v->paused)
 			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->slot->watermark);
 	}
 	w->expired_at = now;

@@ -121,7 +121,7 @@ batch_update_views(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL)
+		if (v->fold == NULL || v->paused)
 			continue;
 		for (int i = 0; i < w->batch->npartitions; i++)
 			v->slot->positions[i] = Max(v->slot->positions[i], w->batch->positions[i]);
@@ -290,7 +290,7 @@ batch_prepare_views(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && !batch_prepare_view(w, v))
+		if (v->fold != NULL && !v->paused && !batch_prepare_view(w, v))
 		{
 			full = v;
 			break;

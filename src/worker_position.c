@@ -7,7 +7,7 @@
  * one after the other, so each that comes up is looked for among the slot's, and the slot's entries (and those of all views'
  * vectors) are exchanged so that the indexes agree; entries of partitions that have not come up yet stand behind.
  *
- * The connector reads from the least position of the stream and of all views that are not failed. Views skip what they have counted,
+ * The connector reads from the least position of the stream and of all views that are neither failed nor paused. Views skip what they have counted,
  * and the stream's own counters, buffer and watermark what it has read.
  *
  * ViewSlot.positions, once there, has room for StreamSlot.partitions_capacity entries.
@@ -71,6 +71,8 @@ bool
 streamext_worker_check_behind(Worker *w, WorkerView *v)
 {
 	v->behind = false;
+	if (v->paused)
+		return false;
 	for (int i = 0; i < w->npartitions && !v->behind; i++)
 		v->behind = streamext_worker_view_position(w, v, i) < w->slot->partitions[i].position;
 	if (v->behind)
@@ -110,7 +112,7 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 		{
 			WorkerView *v = lfirst(lc);
 
-			if ((v->fold != NULL || v->slot->catchup != CATCHUP_NONE) &&
+			if (!v->paused && (v->fold != NULL || v->slot->catchup != CATCHUP_NONE) &&
 				streamext_worker_view_position(w, v, i) < targets[i])
 				return false;
 		}
@@ -305,7 +307,7 @@ streamext_worker_target(Worker *w, int index)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL)
+		if (v->fold != NULL && !v->paused)
 			target = Min(target, streamext_worker_view_position(w, v, index));
 	}
 	return target;
@@ -319,7 +321,7 @@ position_settle_view(Worker *w, WorkerView *v)
 	for (int i = 0; i < w->npartitions; i++)
 		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
 	streamext_worker_check_behind(w, v);
-	v->slot->status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+	v->slot->status = v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
 	if (!v->behind)
 		v->slot->catchup_started = 0;
 	else if (v->slot->catchup_started == 0)

@@ -35,6 +35,7 @@ typedef struct WorkerView
 	MemoryContext cxt;		/* of the compiled view and the fold */
 	ViewFold	 *fold;		/* NULL: failed */
 	bool		  prepared; /* of the batch at hand */
+	bool		  paused;	/* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
 	/* behind: it reads what the stream has read before, by a watermark of its own */
 	bool		 behind;

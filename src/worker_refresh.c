@@ -36,6 +36,7 @@
 #include "checkpoint.h"
 #include "history.h"
 #include "journal.h"
+#include "pause.h"
 #include "view_compile.h"
 #include "worker.h"
 #include "worker_private.h"
@@ -216,6 +217,8 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->ops = streamext_connector_ops(config->connector);
 	if (!w->catchup)
 	{
+		if (w->slot->source == 0 && streamext_is_paused(w->identity.relid))
+			pg_atomic_write_u32(&w->slot->pause_requested, 1); /* since before a restart of the server */
 		if (w->slot->source != source)
 		{
 			refresh_reset_stream(w, source);
@@ -466,13 +469,14 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 }
 
 static WorkerView *
-refresh_add_view(Worker *w, Oid viewoid, ViewSlot *slot)
+refresh_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused)
 {
 	MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
 	WorkerView	 *v = palloc0(sizeof(WorkerView));
 
 	v->viewoid = viewoid;
 	v->slot = slot;
+	v->paused = paused;
 	v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
 	w->views = lappend(w->views, v);
 	MemoryContextSwitchTo(old);
@@ -491,10 +495,14 @@ refresh_start_folds(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (!streamext_handover_reclaim(w->slot, v->slot, false))
+		/* one that is being caught up comes back when the other worker has seen that it is paused */
+		if (!streamext_handover_reclaim(w->slot, v->slot, v->paused))
+		{
+			complete = complete && !v->paused;
 			continue;
+		}
 		complete = streamext_worker_start_view(w, v) && complete;
-		running += v->fold != NULL;
+		running += v->fold != NULL && !v->paused;
 	}
 	foreach (lc, w->views)
 	{
@@ -512,12 +520,14 @@ static bool
 refresh_start_views(Worker *w)
 {
 	List	 *slots = refresh_list_slots(w);
+	List	 *paused;
 	List	 *oids;
 	bool	  complete;
 	ListCell *lc;
 
 	InvalidateCatalogSnapshot(); /* one from before would not show the newest of these slots' views */
 	oids = refresh_list_views(w->identity.relid);
+	paused = streamext_paused_list();
 	complete = refresh_drop_views(w, slots, oids);
 	streamext_checkpoint_keep_views(w, oids);
 	foreach (lc, oids)
@@ -526,7 +536,8 @@ refresh_start_views(Worker *w)
 		int			  index = refresh_view_slot(w, lfirst_oid(lc), &reason);
 
 		if (index >= 0)
-			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index]);
+			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],
+							 list_member_oid(paused, lfirst_oid(lc)));
 		else if (reason != NULL)
 			streamext_stream_set_state(w->slot, w->slot->state, reason);
 	}
@@ -618,7 +629,7 @@ refresh_revive(Worker *w)
 	if (w->connector == NULL || !w->connector->failed)
 		return;
 	if (w->stopped)
-		pg_atomic_write_u32(&w->slot->pause_requested, 0);
+		pg_atomic_write_u32(&w->slot->pause_requested, streamext_is_paused(w->identity.relid));
 	w->stopped = false;
 	streamext_worker_close(w);
 }
@@ -691,7 +702,8 @@ streamext_worker_refresh(Worker *w)
 static bool
 refresh_take_views(Worker *w)
 {
-	List	 *chosen = streamext_handover_choose(w, refresh_list_views(w->identity.relid));
+	List	 *waiting = list_difference_oid(refresh_list_views(w->identity.relid), streamext_paused_list());
+	List	 *chosen = streamext_handover_choose(w, waiting);
 	bool	  complete = true;
 	ListCell *lc;
 
@@ -702,7 +714,7 @@ refresh_take_views(Worker *w)
 
 		if (slot == NULL)
 			continue;
-		v = refresh_add_view(w, lfirst_oid(lc), slot);
+		v = refresh_add_view(w, lfirst_oid(lc), slot, false);
 		complete = streamext_worker_start_view(w, v) && complete;
 		if (v->fold != NULL)
 			continue;

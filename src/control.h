@@ -1,0 +1,29 @@
+/*
+ * control.h
+ *		What the control functions (control.c, pause.c) share: who may do what to which stream, and its slots.
+ */
+#ifndef STREAMEXT_CONTROL_H
+#define STREAMEXT_CONTROL_H
+
+#include "streamext.h"
+#include "shmem.h"
+
+/* The name of a stream that the user owns, or may SELECT from; raises. */
+extern char *streamext_control_stream(Oid relid, bool owner);
+
+/* The stream of a continuous view that the user owns; InvalidOid: it is no continuous view. Raises if it is somebody else's. */
+extern Oid	streamext_control_view(Oid relid);
+
+/* The stream's slots that a worker would take; how many. */
+extern int	streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
+
+/* The same; raises if there are none. After a start of the server they come when the launcher has looked into the database. */
+extern int	streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
+
+/*
+ * Runs a statement on the extension's own tables, with the rights of their owner; the number of rows, or the one value of a query
+ * (0: no row). `expected` as SPI_OK_*.
+ */
+extern int64 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected);
+
+#endif							/* STREAMEXT_CONTROL_H */

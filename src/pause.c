@@ -1,0 +1,238 @@
+/*-------------------------------------------------------------------------
+ *
+ * pause.c
+ *		streamext.pause and streamext.resume, of streams and of continuous views.
+ *
+ * The table streamext.paused is the truth, so that a pause outlives the server. Workers read it when they look into the
+ * catalogue, which the commit of a change makes them do: that is all there is to a view's pause.
+ *
+ * A stream's is also a flag in shared memory (StreamSlot.pause_requested), which takes effect at once and has been awaited
+ * when the function returns. The end of the transaction settles it: by the table, or, if it is aborted, as it was. A
+ * worker sets it from the table when shared memory is new. `on_error 'stop'` sets it too, and only there.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "storage/condition_variable.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "control.h"
+#include "pause.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(streamext_pause);
+PG_FUNCTION_INFO_V1(streamext_resume);
+
+#define PAUSE_TICK_MS 100
+#define PAUSE_WAIT_MS 5000
+
+/* ---------------------------------------------------------------- the table */
+
+static const char pause_insert_sql[] = "INSERT INTO streamext.paused (relation) VALUES ($1) ON CONFLICT DO NOTHING";
+static const char pause_delete_sql[] = "DELETE FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
+static const char pause_count_sql[] =
+	"SELECT pg_catalog.count(*) FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
+static const char pause_tidy_sql[] = "DELETE FROM streamext.paused AS p WHERE NOT EXISTS "
+									 "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.relation)";
+static const char pause_list_sql[] = "SELECT relation FROM streamext.paused";
+
+/* Not while the extension is being dropped. */
+static bool
+pause_has_table(void)
+{
+	Oid namespace = get_namespace_oid("streamext", true);
+
+	return OidIsValid(namespace) && OidIsValid(get_relname_relid("paused", namespace));
+}
+
+static int64
+pause_execute(const char *sql, Oid relid, int expected)
+{
+	Oid	  types[1] = { OIDOID };
+	Datum values[1] = { ObjectIdGetDatum(relid) };
+
+	return streamext_control_execute(sql, 1, types, values, NULL, expected);
+}
+
+bool
+streamext_is_paused(Oid relid)
+{
+	return pause_has_table() && pause_execute(pause_count_sql, relid, SPI_OK_SELECT) > 0;
+}
+
+List *
+streamext_paused_list(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List		 *relids = NIL;
+
+	if (!pause_has_table())
+		return NIL;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute(pause_list_sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.paused");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		bool		  isnull;
+
+		relids = lappend_oid(relids, DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
+		MemoryContextSwitchTo(old);
+	}
+	/* a relation made later may get the number of a dropped one */
+	if (SPI_processed > 0 && SPI_execute(pause_tidy_sql, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.paused");
+	SPI_finish();
+	return relids;
+}
+
+/* ---------------------------------------------------------------- the flag, until the transaction ends */
+
+typedef struct PauseChange
+{
+	Oid	   relid;
+	uint32 former;
+	uint32 final;
+} PauseChange;
+
+static List *pause_changes = NIL; /* of this transaction, in its context */
+
+static void
+pause_set(Oid relid, uint32 value)
+{
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	int			n = streamext_control_find_slots(relid, slots);
+
+	for (int i = 0; i < n; i++)
+	{
+		pg_atomic_write_u32(&slots[i]->pause_requested, value);
+		streamext_wake_worker(slots[i]);
+	}
+}
+
+static void
+pause_xact_callback(XactEvent event, void *arg)
+{
+	ListCell *lc;
+
+	if (pause_changes == NIL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			/* a subtransaction may have been undone */
+			PushActiveSnapshot(GetTransactionSnapshot());
+			foreach (lc, pause_changes)
+			{
+				PauseChange *change = lfirst(lc);
+
+				change->final = streamext_is_paused(change->relid);
+			}
+			PopActiveSnapshot();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			foreach (lc, pause_changes)
+			{
+				PauseChange *change = lfirst(lc);
+
+				pause_set(change->relid, event == XACT_EVENT_COMMIT ? change->final : change->former);
+			}
+			pause_changes = NIL;
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("cannot PREPARE a transaction that has paused or resumed a stream")));
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+pause_note(Oid relid, uint32 former)
+{
+	static bool	  registered = false;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	PauseChange	 *change = palloc(sizeof(PauseChange));
+	ListCell	 *lc;
+
+	if (!registered)
+		RegisterXactCallback(pause_xact_callback, NULL);
+	registered = true;
+	foreach (lc, pause_changes)
+		if (((PauseChange *) lfirst(lc))->relid == relid)
+			former = ((PauseChange *) lfirst(lc))->former;
+	change->relid = relid;
+	change->former = change->final = former;
+	pause_changes = lappend(pause_changes, change);
+	MemoryContextSwitchTo(old);
+}
+
+/* ---------------------------------------------------------------- the functions */
+
+/* Until the shard has stopped or gone on, or will not hear; at most PAUSE_WAIT_MS. */
+static void
+pause_wait(StreamSlot *slot, bool stopped)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	ConditionVariablePrepareToSleep(&slot->progress);
+	while (slot->in_use && slot->worker_pid != 0 &&
+		   (slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state)) != stopped &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
+		(void) ConditionVariableTimedSleep(&slot->progress, PAUSE_TICK_MS, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
+static void
+pause_stream(Oid relid, bool pause)
+{
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	int			n = streamext_control_slots(relid, streamext_control_stream(relid, true), slots);
+
+	pause_execute(pause ? pause_insert_sql : pause_delete_sql, relid, pause ? SPI_OK_INSERT : SPI_OK_DELETE);
+	pause_note(relid, pg_atomic_read_u32(&slots[0]->pause_requested));
+	pause_set(relid, pause);
+	for (int i = 0; i < n; i++)
+		pause_wait(slots[i], pause);
+}
+
+static void
+pause_or_resume(Oid relid, bool pause)
+{
+	Oid stream;
+
+	streamext_require_preload();
+	stream = streamext_control_view(relid);
+	if (!OidIsValid(stream))
+	{
+		pause_stream(relid, pause);
+		return;
+	}
+	pause_execute(pause ? pause_insert_sql : pause_delete_sql, relid, pause ? SPI_OK_INSERT : SPI_OK_DELETE);
+	streamext_touch_view(relid, stream);
+}
+
+Datum
+streamext_pause(PG_FUNCTION_ARGS)
+{
+	pause_or_resume(PG_GETARG_OID(0), true);
+	PG_RETURN_VOID();
+}
+
+Datum
+streamext_resume(PG_FUNCTION_ARGS)
+{
+	pause_or_resume(PG_GETARG_OID(0), false);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,200 @@
+"""What an operator does to streams and views that run: pause and resume, from Kafka and from a local stream."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka, Message
+from harness.postgres import Postgres
+from harness.streams import continuous, counts, kafka_stream, local_stream, state, worker_pid
+from harness.wait import wait_for
+
+COLUMNS = "a bigint, g int, ts timestamptz"
+VIEWS = {
+    "grouped": "SELECT g, count(*) AS n, sum(a)::bigint AS total, bit_xor(a) AS x FROM {} GROUP BY g",
+    "windowed": "SELECT streamext.tumble('1 min', ts) AS w, g, count(*) AS n, max(a) AS peak FROM {} GROUP BY w, g",
+}
+
+
+class Source:
+    """The numbers from 0 on as rows of the stream `s` and of the table `o`; number i is i / 10 seconds after ten o'clock."""
+
+    def __init__(self, db: Database, kafka: Kafka | None = None, topic: str = "") -> None:
+        self.db, self.kafka, self.topic, self.next = db, kafka, topic, 0
+        if kafka:
+            kafka.create_topic(topic, 2)
+            kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '5 s'", COLUMNS)
+        else:
+            local_stream(db, "event_time 'ts', watermark_delay '5 s'", COLUMNS)
+        db.execute(f"CREATE TABLE o ({COLUMNS})")
+
+    def produce(self, n: int) -> None:
+        rows = (
+            "SELECT i, i % 7, timestamptz '2024-05-01 10:00:00Z' + i * interval '0.1 s'"
+            f" FROM generate_series({self.next}, {self.next + n - 1}) AS i"
+        )
+        if self.kafka:
+            numbers = self.db.rows(f"SELECT a, g, ts::text FROM ({rows}) AS r (a, g, ts)")
+            self.kafka.produce(
+                self.topic, (Message(f'{{"a":{a},"g":{g},"ts":"{ts}"}}', a // 100 % 2) for a, g, ts in numbers)
+            )
+        else:
+            self.db.execute(f"INSERT INTO s {rows}")
+        self.db.execute(f"INSERT INTO o {rows}")
+        self.next += n
+
+
+def source_of(request: pytest.FixtureRequest, db: Database, topic: str) -> Source:
+    kafka = request.getfixturevalue("kafka") if request.param == "kafka" else None
+    return Source(db, kafka, topic)
+
+
+@pytest.fixture(params=["kafka", "local"])
+def source(request: pytest.FixtureRequest, db: Database, topic: str) -> Source:
+    return source_of(request, db, topic)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Postgres]:
+    """A server that tests may crash."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_db(own: Postgres) -> Iterator[Database]:
+    own.psql("CREATE DATABASE own")
+    own.psql("CREATE EXTENSION streamext", "own")
+    database = Database(own, "own")
+    yield database
+    database.connection.close()
+    own.psql("DROP DATABASE own WITH (FORCE)")
+
+
+@pytest.fixture(params=["kafka", "local"])
+def own_source(request: pytest.FixtureRequest, own_db: Database, topic: str) -> Source:
+    return source_of(request, own_db, topic)
+
+
+def crash(db: Database) -> None:
+    """kill -9 of the stream's worker; the connection is a new one."""
+    pid = worker_pid(db)
+    db.connection.close()
+    db.server.kill_backend(pid)
+    db.connection = db.connect()
+
+
+def view_state(db: Database, view: str) -> str:
+    return db.value("SELECT state FROM streamext.continuous_views WHERE view = %s::regclass", view)
+
+
+def create_views(db: Database) -> None:
+    for name, query in VIEWS.items():
+        continuous(db, name, query.format("s"))
+
+
+def assert_exact(db: Database, rows: int, *views: str, table: str = "o") -> None:
+    """Each of the views holds the table's rows, and has counted so many."""
+    for view in views or VIEWS:
+        db.assert_same(f"TABLE {view}", VIEWS[view].format(table))
+        assert counts(db, view) == (rows, 0, 0), view
+
+
+# ---------------------------------------------------------------- pause
+
+
+def test_a_view_is_paused_alone(db: Database, source: Source) -> None:
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    db.execute("CREATE TABLE before AS TABLE o")
+    db.execute("SELECT streamext.pause('grouped')")
+    wait_for(lambda: view_state(db, "grouped") == "paused", what="state paused")
+    source.produce(2000)
+    notices: list[str] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    db.flush("s")
+    assert notices == ['continuous view "grouped" is paused and was not waited for']
+    assert state(db) == "running"
+    assert_exact(db, 3000, "windowed")
+    assert_exact(db, 1000, "grouped", table="before")
+    db.execute("SELECT streamext.resume('grouped')")
+    db.flush("s")
+    assert view_state(db, "grouped") == "running"
+    assert_exact(db, 3000)
+
+
+def test_a_windowed_view_loses_no_row_by_a_pause(db: Database, source: Source) -> None:
+    """Windows that were open are not sealed while the stream's watermark moves on."""
+    create_views(db)
+    source.produce(700)
+    db.flush("s")
+    db.execute("SELECT streamext.pause('windowed')")
+    wait_for(lambda: view_state(db, "windowed") == "paused", what="state paused")
+    source.produce(3000)
+    db.flush("s")
+    wait_for(lambda: db.value("SELECT watermark > '2024-05-01 10:05Z' FROM streamext.streams"), what="the watermark")
+    db.execute("SELECT streamext.resume('windowed')")
+    db.flush("s")
+    assert_exact(db, 3700)
+
+
+def test_pauses_outlive_a_crash(own_db: Database, own_source: Source) -> None:
+    db, source = own_db, own_source
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    db.execute("SELECT streamext.pause('grouped')")
+    wait_for(lambda: view_state(db, "grouped") == "paused", what="state paused")
+    db.execute("SELECT streamext.pause('s')")
+    assert state(db) == "paused"
+    source.produce(1000)
+    crash(db)
+    wait_for(lambda: state(db) == "paused" and view_state(db, "grouped") == "paused", what="paused after the crash")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="paused"):
+        db.flush("s")
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert_exact(db, 2000, "windowed")
+    assert counts(db, "grouped")[0] <= 1000
+    db.execute("SELECT streamext.resume('grouped')")
+    crash(db)
+    db.flush("s")
+    assert_exact(db, 2000)
+
+
+def test_a_pause_that_is_rolled_back(db: Database) -> None:
+    source = Source(db)
+    create_views(db)
+    for end, expected in (("ROLLBACK", "running"), ("ROLLBACK TO SAVEPOINT here; COMMIT", "running"), ("COMMIT", "paused")):
+        db.execute("BEGIN; SAVEPOINT here")
+        db.execute("SELECT streamext.pause('s')")
+        assert state(db) == "paused"
+        db.execute("SELECT streamext.pause('grouped')")
+        db.execute(end)
+        wait_for(lambda: state(db) == expected, what=f"the stream {expected} after {end}")
+    source.produce(10)
+    db.execute("SELECT streamext.resume('s'), streamext.resume('grouped')")
+    db.flush("s")
+    assert_exact(db, 10)
+
+
+def test_only_owners_pause(db: Database) -> None:
+    Source(db)
+    create_views(db)
+    db.execute("CREATE ROLE stranger; CREATE ROLE keeper; GRANT SELECT ON s, grouped TO stranger")
+    db.execute("ALTER FOREIGN TABLE s OWNER TO keeper; ALTER VIEW grouped OWNER TO keeper")
+    try:
+        db.execute("SET ROLE stranger")
+        for name in ("s", "grouped"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                db.execute("SELECT streamext.pause(%s::regclass)", name)
+        db.execute("SET ROLE keeper")
+        db.execute("SELECT streamext.pause('s'), streamext.pause('grouped')")
+        db.execute("SELECT streamext.resume('s'), streamext.resume('grouped')")
+        with pytest.raises(psycopg.errors.WrongObjectType):
+            db.execute("SELECT streamext.pause('pg_class')")
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY stranger, keeper CASCADE; DROP ROLE stranger, keeper")
