@@ -39,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "history.h"
 #include "worker_private.h"
 
@@ -518,7 +519,9 @@ seal_write(List *views)
 		table_close(writer.table, NoLock);
 	}
 	PopActiveSnapshot();
+	STREAMEXT_FAULT("history-before-commit");
 	CommitTransactionCommand();
+	STREAMEXT_FAULT("history-after-commit");
 	return available;
 }
 

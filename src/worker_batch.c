@@ -24,6 +24,7 @@
 #include "checkpoint.h"
 #include "clock.h"
 #include "dead_letter.h"
+#include "fault.h"
 #include "stream_event.h"
 #include "worker_private.h"
 
@@ -462,7 +463,9 @@ streamext_worker_fold(Worker *w)
 			streamext_worker_drop_batch(w);
 		return true;
 	}
+	STREAMEXT_FAULT("batch-before-commit");
 	CommitTransactionCommand();
+	STREAMEXT_FAULT("batch-after-commit");
 	pgstat_report_stat(letters);
 
 	if (!w->catchup && w->slot->buffer != NULL)

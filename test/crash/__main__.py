@@ -1,0 +1,76 @@
+"""python -m crash: `make crash ROUNDS=200 ARGS='--rate 20000 --seed 1'`. Ends non-zero if a round is wrong."""
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+
+from crash.faults import Faults
+from crash.kafka_load import KafkaLoad
+from crash.load import Load
+from crash.rounds import Plan, Round, run
+from harness.kafka import Kafka
+from harness.postgres import Postgres
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make crash", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rate", type=int, default=20_000, help="Kafka messages a second")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--group", type=int, default=10, help="rounds with the same streams and views")
+    parser.add_argument("--fault", action="append", help="only these; may be given more than once")
+    parser.add_argument("--keep", action="store_true", help="leave the servers' directories when a round is wrong")
+    return parser.parse_args()
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f}/{max(values):.2f}"
+
+
+def report(rounds: list[Round], loads: list[Load]) -> int:
+    """The closing table; how many rounds were wrong."""
+    by_fault: dict[str, list[Round]] = defaultdict(list)
+    for round in rounds:
+        for fault in round.faults:
+            by_fault[fault].append(round)
+    print(f"\n{'fault':<40} rounds  wrong  recovery p50/max s")
+    for fault, hit in sorted(by_fault.items()):
+        print(f"{fault:<40} {len(hit):6} {sum(bool(r.wrong) for r in hit):6}  {_median([r.recovery for r in hit])}")
+    for load in loads:
+        print(f"{load.name}: {load.sent():,} sent")
+    wrong = sum(bool(r.wrong) for r in rounds)
+    print(f"{len(rounds)} rounds, {wrong} wrong, recovery {_median([r.recovery for r in rounds])} s")
+    return wrong
+
+
+def main() -> int:
+    options = arguments()
+    rng = random.Random(options.seed)
+    print(f"seed {options.seed}", flush=True)
+    with ExitStack() as stack:
+        pg = stack.enter_context(Postgres(settings={"streamext.memory_limit": "1GB", "max_wal_size": "4GB"}))
+        kafka = stack.enter_context(Kafka())
+        loads: list[Load] = [KafkaLoad(kafka, random.Random(options.seed), options.rate)]
+        faults = Faults(rng, pg, "crash", kafka, None, hold=4, wait=5)
+        for name in options.fault or []:
+            if name not in faults.names():
+                raise SystemExit(f"no fault {name!r}; there are: {', '.join(faults.names())}")
+        rounds = []
+        plan = Plan(options.rounds, options.group, among=options.fault)
+        for round in run(plan, rng, pg, loads, faults, "crash"):
+            rounds.append(round)
+            print(f"{round.number:4}  {round.recovery:6.2f} s  {', '.join(round.faults)}", flush=True)
+            for line in round.wrong:
+                print(f"      WRONG {line}", flush=True)
+        if rounds[-1].wrong and options.keep:
+            print(f"left in {pg.dir}, {kafka.dir}; Enter ends the servers")
+            input()
+        return 1 if report(rounds, loads) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
