@@ -263,7 +263,10 @@ refresh_rule_relation(Relation rewrite, Oid rule)
 	return relid;
 }
 
-/* Continuous views over the stream, by what their rules depend on. */
+/*
+ * Continuous views over the stream, by what their rules depend on; the oldest first, so that a view that joins a table finds in
+ * it what an older one has written of the same batch.
+ */
 static List *
 refresh_list_views(Oid relid)
 {
@@ -298,6 +301,7 @@ refresh_list_views(Oid relid)
 	foreach (lc, relations)
 		if (streamext_view_options(lfirst_oid(lc)).continuous && streamext_view_stream(lfirst_oid(lc)) == relid)
 			views = lappend_oid(views, lfirst_oid(lc));
+	list_sort(views, list_oid_cmp);
 	return views;
 }
 
