@@ -60,6 +60,22 @@ CREATE FOREIGN TABLE s (a int) SERVER here OPTIONS (buffer_size '1000001');
 CREATE FOREIGN TABLE s (a int) SERVER here OPTIONS (buffer_size '1e3');
 CREATE FOREIGN TABLE s (a int) SERVER here OPTIONS (journal 'none');
 CREATE FOREIGN TABLE s (a int) SERVER here OPTIONS (on_error 'ignore');
+-- csv
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', delimiter ';');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', header 'true');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', delimiter 'ä');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', delimiter E'\n');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', quote '');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', delimiter '"');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', null 'a,b');
+CREATE FOREIGN TABLE s (a int OPTIONS (path 'b')) SERVER plant OPTIONS (topic 'a', format 'csv');
+CREATE FOREIGN TABLE s (a int OPTIONS (path '0')) SERVER plant OPTIONS (topic 'a', format 'csv');
+CREATE FOREIGN TABLE s (a int OPTIONS (path '2'), b int) SERVER plant OPTIONS (topic 'a', format 'csv', delimiter E'\t', quote '''', escape E'\\', null '');
+ALTER FOREIGN TABLE s OPTIONS (SET format 'json');
+ALTER FOREIGN TABLE s RENAME COLUMN b TO c;
+SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 's'::regclass;
+SELECT attname, attfdwoptions FROM pg_attribute WHERE attrelid = 's'::regclass AND attnum > 0;
+DROP FOREIGN TABLE s;
 -- columns
 CREATE FOREIGN TABLE s (a int OPTIONS (path 'b..c')) SERVER plant OPTIONS (topic 'a');
 CREATE FOREIGN TABLE s (a int OPTIONS (metadata 'qos')) SERVER plant OPTIONS (topic 'a');

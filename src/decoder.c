@@ -35,7 +35,9 @@
 #include "utils/typcache.h"
 
 #include "decoder.h"
+#include "decoder_csv.h"
 #include "decoder_json.h"
+#include "decoder_number.h"
 #include "decoder_time.h"
 
 #define ARENA_BLOCK		(64 * 1024)
@@ -58,7 +60,7 @@ typedef struct DecoderColumn
 {
 	ColumnWay	way;
 	const StreamColumn *column;
-	int			wanted;			/* number at the JSON parser */
+	int			wanted;			/* number at the JSON parser; csv: of the field, from 0 */
 	FmgrInfo	input;
 	Oid			typioparam;
 	char	  **text;			/* [row] to be converted, or NULL; made when first needed, cleared for each batch */
@@ -75,6 +77,10 @@ struct Decoder
 	JsonParser *json;
 	MemoryContextCallback json_callback;
 	JsonValue  *json_values;
+	CsvParser  *csv;
+	CsvField   *csv_fields;
+	int			csv_wanted;		/* fields up to the last that a column takes */
+	bool		csv_exact;		/* no column has a path: there must be as many fields as columns */
 
 	/* of the batch at hand */
 	Batch	   *batch;
@@ -163,6 +169,32 @@ decoder_add_json(Decoder *decoder)
 	decoder->json_values = palloc(sizeof(JsonValue) * (decoder->natts + 1));
 }
 
+/* A column without a path takes the field of its own place among the columns that the payload has. */
+static void
+decoder_add_csv(Decoder *decoder)
+{
+	int			place = 0;
+
+	decoder->csv = streamext_csv_create(&decoder->config->csv);
+	decoder->csv_exact = true;
+	for (int i = 0; i < decoder->natts; i++)
+	{
+		DecoderColumn *col = &decoder->columns[i];
+
+		if (col->way == WAY_NULL || col->way == WAY_METADATA)
+			continue;
+		col->wanted = place++;
+		if (col->column->path != NULL)
+		{
+			col->wanted = streamext_csv_path(col->column->path) - 1;
+			decoder->csv_exact = false;
+		}
+		decoder->csv_wanted = Max(decoder->csv_wanted, col->wanted + 1);
+	}
+	decoder->csv_exact = decoder->csv_exact && place > 0;
+	decoder->csv_fields = palloc(sizeof(CsvField) * (decoder->csv_wanted + 1));
+}
+
 Decoder *
 streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 {
@@ -193,6 +225,8 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 	}
 	if (config->format == FORMAT_JSON)
 		decoder_add_json(decoder);
+	else if (config->format == FORMAT_CSV)
+		decoder_add_csv(decoder);
 
 	MemoryContextSwitchTo(old);
 	return decoder;
@@ -275,12 +309,56 @@ decoder_int_datum(Oid type, int64 i)
 	return type == INT8OID ? Int64GetDatum(i) : type == INT4OID ? Int32GetDatum((int32) i) : Int16GetDatum((int16) i);
 }
 
+/*
+ * A value's text into its vector, by the fast paths of text, times and float4, else noted for the conversion pass. NULL or the
+ * reason to reject, with *sqlstate.
+ */
+static inline const char *
+decoder_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 size, int row, Datum *value, int *sqlstate)
+{
+	const char *reason;
+
+	if (col->way == WAY_TEXT)
+	{
+		*value = decoder_text(decoder, s, size);
+		return NULL;
+	}
+	if (col->way == WAY_TIMESTAMPTZ)
+	{
+		TimestampTz t;
+
+		if (streamext_parse_time(s, size, &t))
+		{
+			*value = TimestampTzGetDatum(t);
+			return NULL;
+		}
+	}
+	if (col->way == WAY_FLOAT4 && size < 64)
+	{
+		char		number[64];
+		char	   *stop;
+		float		f;
+
+		memcpy(number, s, size);
+		number[size] = '\0';
+		errno = 0;
+		f = strtof(number, &stop);
+		if (errno == 0 && f != 0 && isfinite(f) && *stop == '\0' && (number[0] == '-' || (number[0] >= '0' && number[0] <= '9')))
+		{
+			*value = Float4GetDatum(f);
+			return NULL;
+		}
+	}
+	reason = decoder_note(decoder, col, row, s, size);
+	if (reason != NULL)
+		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
+	return reason;
+}
+
 /* One JSON value into its vector; NULL or the reason to reject, with *sqlstate. */
 static inline const char *
 decoder_json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Datum *value, bool *isnull, int *sqlstate)
 {
-	const char *reason;
-
 	*isnull = false;
 	switch (v->kind)
 	{
@@ -305,45 +383,44 @@ decoder_json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int
 		default:
 			break;
 	}
-	if (col->way == WAY_TEXT)
+	if (col->way == WAY_TEXT && v->kind == JSON_STRING && memchr(v->u.s, '\0', v->size) != NULL)
 	{
-		if (v->kind == JSON_STRING && memchr(v->u.s, '\0', v->size) != NULL)
+		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
+		return "the value holds a NUL character";
+	}
+	return decoder_text_value(decoder, col, v->u.s, v->size, row, value, sqlstate);
+}
+
+/* One CSV field into its vector; the same promise. */
+static inline const char *
+decoder_csv_value(Decoder *decoder, DecoderColumn *col, const CsvField *field, int row, Datum *value, bool *isnull, int *sqlstate)
+{
+	DecimalNumber number;
+	double		d;
+
+	*isnull = field->isnull;
+	*value = (Datum) 0;
+	if (field->isnull)
+		return NULL;
+	if ((col->way == WAY_INT || col->way == WAY_FLOAT8) && streamext_parse_decimal(field->s, field->size, &number))
+	{
+		if (col->way == WAY_FLOAT8 && streamext_decimal_double(&number, &d))
 		{
-			*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
-			return "the value holds a NUL character";
+			*value = Float8GetDatum(d);
+			return NULL;
 		}
-		*value = decoder_text(decoder, v->u.s, v->size);
+		if (col->way == WAY_INT && number.scale == 0 && decoder_int_fits(col->column->type, streamext_decimal_int(&number)))
+		{
+			*value = decoder_int_datum(col->column->type, streamext_decimal_int(&number));
+			return NULL;
+		}
+	}
+	else if (col->way == WAY_BOOL && field->size == 1 && (*field->s == 't' || *field->s == 'f'))
+	{
+		*value = BoolGetDatum(*field->s == 't');
 		return NULL;
 	}
-	if (col->way == WAY_TIMESTAMPTZ)
-	{
-		TimestampTz t;
-
-		if (streamext_parse_time(v->u.s, v->size, &t))
-		{
-			*value = TimestampTzGetDatum(t);
-			return NULL;
-		}
-	}
-	if (col->way == WAY_FLOAT4 && v->kind == JSON_TEXT && v->size < 64)
-	{
-		char		number[64];
-		float		f;
-
-		memcpy(number, v->u.s, v->size);
-		number[v->size] = '\0';
-		errno = 0;
-		f = strtof(number, NULL);
-		if (errno == 0 && f != 0 && isfinite(f) && (number[0] == '-' || (number[0] >= '0' && number[0] <= '9')))
-		{
-			*value = Float4GetDatum(f);
-			return NULL;
-		}
-	}
-	reason = decoder_note(decoder, col, row, v->u.s, v->size);
-	if (reason != NULL)
-		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
-	return reason;
+	return decoder_text_value(decoder, col, field->s, field->size, row, value, sqlstate);
 }
 
 /* Level `n` (from 1) of an MQTT topic; false if there are fewer. */
@@ -461,6 +538,19 @@ decoder_row_payload(Decoder *decoder, const StreamRecord *record, Datum *values,
 	return NULL;
 }
 
+/* The fields of a payload that columns take; NULL or the reason to reject. */
+static const char *
+decoder_csv_payload(Decoder *decoder, const StreamRecord *record, int *sqlstate)
+{
+	int			count;
+	const char *reason = streamext_csv_parse(decoder->csv, record->payload, record->payload_size, decoder->csv_fields,
+											 decoder->csv_wanted, &count, sqlstate);
+
+	if (reason == NULL && (decoder->csv_exact ? count != decoder->csv_wanted : count < decoder->csv_wanted))
+		reason = psprintf("the payload has %d fields, not %s%d", count, decoder->csv_exact ? "" : "at least ", decoder->csv_wanted);
+	return reason;
+}
+
 /* Pass 1 for one record into row `row`; NULL or the reason to reject. */
 static const char *
 decoder_parse_record(Decoder *decoder, const StreamRecord *record, int row, const char **column, int *sqlstate)
@@ -489,6 +579,13 @@ decoder_parse_record(Decoder *decoder, const StreamRecord *record, int row, cons
 		if (reason != NULL)
 			return reason;
 	}
+	else if (format == FORMAT_CSV)
+	{
+		reason = decoder_csv_payload(decoder, record, sqlstate);
+		if (reason != NULL)
+			return reason;
+		*sqlstate = ERRCODE_INVALID_TEXT_REPRESENTATION;
+	}
 	else if (format == FORMAT_ROW)
 	{
 		reason = decoder_row_payload(decoder, record, row_values, row_nulls, sqlstate);
@@ -511,6 +608,8 @@ decoder_parse_record(Decoder *decoder, const StreamRecord *record, int row, cons
 			reason = decoder_metadata(decoder, col, record, row, value, isnull, sqlstate);
 		else if (format == FORMAT_JSON)
 			reason = decoder_json_value(decoder, col, &decoder->json_values[col->wanted], row, value, isnull, sqlstate);
+		else if (format == FORMAT_CSV)
+			reason = decoder_csv_value(decoder, col, &decoder->csv_fields[col->wanted], row, value, isnull, sqlstate);
 		else if (format == FORMAT_ROW)
 		{
 			*value = row_values[i];

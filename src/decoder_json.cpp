@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "decoder_json.h"
+#include "decoder_number.h"
 
 using namespace simdjson;
 
@@ -235,48 +236,25 @@ json_set_text(JsonValue *out, JsonValueKind kind, std::string_view text)
 
 /* ---- plain payloads ---- */
 
-/* Digits with at most one point: what a double holds exactly, divided once by an exact power of ten, is rounded right. */
 bool
 JsonPlain::number(JsonWant want, JsonValue *out)
 {
-	static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
 	const char *start = buffer + *at;
 	const char *stop = token_end();
-	const char *p = start;
-	const char *point = stop;
-	bool		negative = *p == '-';
-	uint64_t	mantissa = 0;
+	const char *digits = start + (*start == '-');
+	DecimalNumber number;
 
-	p += negative;
-	if (stop - p < 1 || stop - p > 16 || (*p == '0' && stop - p > 1 && p[1] != '.'))
+	if ((*digits == '0' && stop - digits > 1 && digits[1] != '.') || !streamext_parse_decimal(start, stop - start, &number))
 		return false;
-	for (const char *q = p; q < stop; q++)
-	{
-		unsigned	digit = static_cast<unsigned char>(*q) - '0';
-
-		if (digit <= 9)
-			mantissa = mantissa * 10 + digit;
-		else if (*q == '.' && point == stop && q > p && q + 1 < stop)
-			point = q;
-		else
-			return false;
-	}
-
 	if (want == JSON_WANT_DOUBLE)
 	{
-		double		d = static_cast<double>(mantissa);
-
-		if (mantissa > (uint64_t{1} << 53))
-			return false;
-		if (point < stop)
-			d /= powers[stop - point - 1];
 		out->kind = JSON_DOUBLE;
-		out->u.d = negative ? -d : d;
+		return streamext_decimal_double(&number, &out->u.d);
 	}
-	else if (want == JSON_WANT_INT && point == stop)
+	if (want == JSON_WANT_INT && number.scale == 0)
 	{
 		out->kind = JSON_INT;
-		out->u.i = negative ? -static_cast<int64_t>(mantissa) : static_cast<int64_t>(mantissa);
+		out->u.i = streamext_decimal_int(&number);
 	}
 	else
 		json_set_text(out, JSON_TEXT, std::string_view(start, stop - start));

@@ -7,7 +7,7 @@
  * option_table is the only place that knows an option's name, where it may stand, its type and its range. The validators,
  * streamext_stream_config and all messages are driven by it; values are parsed by the same functions at DDL time and by
  * workers, so that what DDL has let through, a worker understands. What options and columns mean together is checked
- * once the relation is there (streamext_stream_check).
+ * once the relation is there (stream_check.c).
  *
  * Values of secret options are in no message.
  *
@@ -23,7 +23,6 @@
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -31,7 +30,6 @@
 #include "commands/defrem.h"
 #include "common/hashfn.h"
 #include "foreign/foreign.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port.h"
 #include "utils/acl.h"
@@ -77,6 +75,8 @@ typedef enum OptionType
 	OPTION_TOPICS,				/* kafka: topics, separated by commas */
 	OPTION_FILTER,				/* mqtt: a topic filter */
 	OPTION_URI,
+	OPTION_BYTE,				/* one ASCII character */
+	OPTION_NULL,				/* csv: may be empty */
 	OPTION_PATH,
 	OPTION_METADATA
 } OptionType;
@@ -102,7 +102,7 @@ typedef struct OptionSpec
 static const char *const words_protocol[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL};
 static const char *const words_sasl[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL};
 static const char *const words_identification[] = {"https", "none", NULL};
-static const char *const words_format[] = {"json", "text", "raw", NULL};
+static const char *const words_format[] = {"json", "csv", "text", "raw", NULL};
 static const char *const words_on_error[] = {"dead_letter", "skip", "stop", NULL};
 static const char *const words_journal[] = {"none", "os", "fsync", NULL};
 static const char *const words_journal_local[] = {"os", "fsync", NULL};
@@ -136,6 +136,10 @@ static const OptionSpec option_table[] = {
 	{"topics", KAFKA, PLACE_TABLE, OPTION_TOPICS},
 	{"topic", MQTT, PLACE_TABLE, OPTION_FILTER, .required = true},
 	{"format", KAFKA | MQTT, PLACE_TABLE, OPTION_ENUM, words_format, .preset = FORMAT_JSON},
+	{"delimiter", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE},
+	{"quote", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE},
+	{"escape", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE},
+	{"null", KAFKA | MQTT, PLACE_TABLE, OPTION_NULL},
 	{"event_time", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_TEXT},
 	{"watermark_delay", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 0, OPTION_MAX_INTERVAL, 0},
 	{"idle_timeout", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 1000, OPTION_MAX_INTERVAL, 30 * USECS_PER_SEC},
@@ -177,6 +181,12 @@ const char *
 streamext_format_name(StreamFormat format)
 {
 	return format == FORMAT_ROW ? "row" : words_format[format];
+}
+
+const char *
+streamext_metadata_name(MetadataKind metadata)
+{
+	return words_metadata[metadata];
 }
 
 const char *
@@ -379,6 +389,13 @@ option_check_uri(const OptionSpec *spec, const char *value)
 }
 
 static void
+option_check_byte(const OptionSpec *spec, const char *value)
+{
+	if (strlen(value) != 1 || value[0] == '\n' || value[0] == '\r')
+		option_invalid(spec, value, "The value must be a single one-byte character other than newline and carriage return.");
+}
+
+static void
 option_check_path(const OptionSpec *spec, const char *value)
 {
 	JsonParser *parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
@@ -441,7 +458,12 @@ option_check_value(const OptionSpec *spec, ConnectorKind kind, const char *value
 	TimestampTz time;
 	int			level;
 
-	if (value[0] == '\0')
+	if (spec->type == OPTION_BYTE)
+	{
+		option_check_byte(spec, value);
+		return;
+	}
+	if (value[0] == '\0' && spec->type != OPTION_NULL)
 		option_invalid(spec, value, "The value must not be empty.");
 	for (const char *p = value; *p != '\0'; p++)
 		if ((unsigned char) *p < ' ' || *p == 0x7f)
@@ -449,6 +471,8 @@ option_check_value(const OptionSpec *spec, ConnectorKind kind, const char *value
 	switch (spec->type)
 	{
 		case OPTION_TEXT:
+		case OPTION_BYTE:
+		case OPTION_NULL:
 			break;
 		case OPTION_FILE:
 		case OPTION_SECRET_FILE:
@@ -507,6 +531,46 @@ option_check_conflict(List *options, const char *one, const char *other)
 				 errmsg("options \"%s\" and \"%s\" cannot be given together", one, other)));
 }
 
+/* As COPY has them. */
+static CsvDialect
+option_csv(List *options)
+{
+	const char *delimiter = streamext_option(options, "delimiter");
+	const char *quote = streamext_option(options, "quote");
+	const char *escape = streamext_option(options, "escape");
+	const char *null = streamext_option(options, "null");
+	CsvDialect	csv;
+
+	csv.delimiter = delimiter != NULL ? delimiter[0] : ',';
+	csv.quote = quote != NULL ? quote[0] : '"';
+	csv.escape = escape != NULL ? escape[0] : csv.quote;
+	csv.null = pstrdup(null != NULL ? null : "");
+	return csv;
+}
+
+static void
+option_check_csv(List *options)
+{
+	static const char *const names[] = {"delimiter", "quote", "escape", "null"};
+	const char *format = streamext_option(options, "format");
+	CsvDialect	csv;
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (streamext_option(options, names[i]) != NULL && (format == NULL || strcmp(format, "csv") != 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+					 errmsg("option \"%s\" needs format csv", names[i])));
+	csv = option_csv(options);
+	if (csv.delimiter == csv.quote)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("options \"delimiter\" and \"quote\" must be different")));
+	if (strchr(csv.null, csv.delimiter) != NULL || strchr(csv.null, csv.quote) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"null\" must not contain the delimiter or the quote character")));
+}
+
 /* What the options of one place mean together. */
 static void
 option_check_together(ConnectorKind kind, OptionPlace place, List *options)
@@ -533,6 +597,7 @@ option_check_together(ConnectorKind kind, OptionPlace place, List *options)
 			break;
 		case PLACE_TABLE:
 			option_check_conflict(options, "topic", "topics");
+			option_check_csv(options);
 			if (kind == CONNECTOR_KAFKA && streamext_option(options, "topic") == NULL && streamext_option(options, "topics") == NULL)
 				option_missing("topic", "Name one topic with the option topic or several with the option topics.");
 			break;
@@ -796,6 +861,7 @@ streamext_stream_config(Oid relid)
 	config->user_options = option_user_options(config->owner, table->serverid);
 
 	config->format = kind == CONNECTOR_LOCAL ? FORMAT_ROW : (StreamFormat) option_number(config, "format");
+	config->csv = option_csv(table->options);
 	config->watermark_delay = option_number(config, "watermark_delay");
 	config->idle_timeout = option_number(config, "idle_timeout");
 	config->max_ahead = option_number(config, "max_ahead");
@@ -817,146 +883,4 @@ streamext_stream_config(Oid relid)
 	/* kept to the end of the transaction: who looks at views next has locked in the order of DROP ... CASCADE */
 	relation_close(rel, NoLock);
 	return config;
-}
-
-/* ---- what options and columns mean together ---- */
-
-static void
-stream_check_relation(const StreamConfig *config)
-{
-	if (GetDatabaseEncoding() != PG_UTF8)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("streams need a database with encoding UTF8"),
-				 errdetail("The encoding of this database is %s.", GetDatabaseEncodingName())));
-	if (has_superclass(config->relid) || find_inheritance_children(config->relid, NoLock) != NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" cannot be a partition or take part in inheritance", config->name)));
-	if (config->format == FORMAT_RAW || config->format == FORMAT_TEXT)
-	{
-		int			payloads = 0;
-		bool		typed = true;
-
-		for (int i = 0; i < config->desc->natts; i++)
-			if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE)
-			{
-				payloads++;
-				typed = config->format != FORMAT_RAW || config->columns[i].type == BYTEAOID;
-			}
-		if (payloads == 0 || (payloads == 1 && !typed))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-					 errmsg("a stream with format %s must have one %scolumn without the option metadata",
-							streamext_format_name(config->format), config->format == FORMAT_RAW ? "bytea " : ""),
-					 errdetail("That column takes the payload.")));
-
-		/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
-		if (payloads > 1)
-			ereport(NOTICE,
-					(errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
-							streamext_format_name(config->format)),
-					 errhint("All columns but one should have the option metadata.")));
-	}
-}
-
-static void
-stream_check_event_time(const StreamConfig *config)
-{
-	const char *name = streamext_option(config->table_options, "event_time");
-	const StreamColumn *column;
-
-	if (name == NULL)
-		return;
-	if (config->event_time == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of option \"event_time\" does not exist", name)));
-	column = &config->columns[config->event_time - 1];
-	if (column->type != TIMESTAMPTZOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of option \"event_time\" has type %s", name, format_type_be(column->type)),
-				 errhint("The event time must be of type timestamp with time zone.")));
-	if (column->metadata != METADATA_NONE && column->metadata != METADATA_TIMESTAMP)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("column \"%s\" of option \"event_time\" is metadata other than timestamp", name)));
-}
-
-/* The valid types of a kind of metadata, for the message; *good tells about `type`. */
-static const char *
-stream_metadata_types(MetadataKind metadata, Oid type, bool *good)
-{
-	switch (metadata)
-	{
-		case METADATA_TOPIC:
-		case METADATA_TOPIC_LEVEL:
-			*good = type == TEXTOID;
-			return "text";
-		case METADATA_PARTITION:
-			*good = type == INT4OID || type == INT8OID;
-			return "integer or bigint";
-		case METADATA_OFFSET:
-			*good = type == INT8OID;
-			return "bigint";
-		case METADATA_KEY:
-			*good = type == TEXTOID || type == BYTEAOID;
-			return "text or bytea";
-		case METADATA_TIMESTAMP:
-			*good = type == TIMESTAMPTZOID;
-			return "timestamp with time zone";
-		case METADATA_HEADERS:
-			*good = type == JSONBOID || type == JSONOID || type == TEXTOID;
-			return "jsonb, json or text";
-		case METADATA_QOS:
-			*good = type == INT4OID || type == INT2OID;
-			return "integer or smallint";
-		case METADATA_RETAINED:
-			*good = type == BOOLOID;
-			return "boolean";
-		case METADATA_NONE:
-			break;
-	}
-	*good = true;
-	return "";
-}
-
-static void
-stream_check_column(const StreamConfig *config, const StreamColumn *column)
-{
-	bool		good;
-	const char *types;
-
-	if (TupleDescAttr(config->desc, column->attnum - 1)->attgenerated != '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("generated columns are not supported in streams"),
-				 errdetail("Column \"%s\" of stream \"%s\" is generated.", column->name, config->name),
-				 errhint("Compute the value in a view.")));
-	types = stream_metadata_types(column->metadata, column->type, &good);
-	if (!good)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" with metadata %s has type %s", column->name, words_metadata[column->metadata],
-						format_type_be(column->type)),
-				 errhint("The type must be %s.", types)));
-	if (column->path != NULL && config->format != FORMAT_JSON)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 errmsg("option \"path\" of column \"%s\" needs format json", column->name)));
-}
-
-void
-streamext_stream_check(Oid relid)
-{
-	StreamConfig *config = streamext_stream_config(relid);
-
-	if (config == NULL)
-		return;
-	stream_check_relation(config);
-	stream_check_event_time(config);
-	for (int i = 0; i < config->desc->natts; i++)
-		if (!config->columns[i].dropped)
-			stream_check_column(config, &config->columns[i]);
 }

@@ -8,6 +8,7 @@
 
 #include "streamext.h"
 #include "access/tupdesc.h"
+#include "decoder_csv.h"
 
 typedef enum ConnectorKind
 {
@@ -20,6 +21,7 @@ typedef enum ConnectorKind
 typedef enum StreamFormat
 {
 	FORMAT_JSON,
+	FORMAT_CSV,					/* the payload is one line of CSV */
 	FORMAT_TEXT,				/* the payload is the one column without metadata, by its type's input function */
 	FORMAT_RAW,					/* the payload is the one bytea column without metadata */
 	FORMAT_ROW					/* local streams: the row as INSERT made it */
@@ -70,7 +72,7 @@ typedef struct StreamColumn
 	bool		notnull;
 	MetadataKind metadata;
 	int			topic_level;	/* from 1 */
-	char	   *path;			/* option path, or NULL: the column's name is one literal JSON key */
+	char	   *path;			/* option path, or NULL: the column's name is one literal JSON key, its place a CSV field */
 } StreamColumn;
 
 /* A stream's definition; everything palloc'd in the context current at the call. */
@@ -87,6 +89,7 @@ typedef struct StreamConfig
 	List	   *user_options;	/* of the owner's user mapping (or PUBLIC's); secrets: never print */
 
 	StreamFormat format;
+	CsvDialect	csv;
 	List	   *topics;			/* of char *; mqtt: one filter */
 	AttrNumber	event_time;		/* 0: broker's or arrival time */
 	int64		watermark_delay;
@@ -121,5 +124,6 @@ extern const char *streamext_option(List *options, const char *name);
 
 extern const char *streamext_connector_name(ConnectorKind kind);
 extern const char *streamext_format_name(StreamFormat format);
+extern const char *streamext_metadata_name(MetadataKind metadata);
 
 #endif							/* STREAMEXT_OPTIONS_H */

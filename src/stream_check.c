@@ -1,0 +1,161 @@
+/*
+ * stream_check.c
+ *		What options and columns of a stream mean together: checked by the DDL hook once the relation is there.
+ *
+ * pg_dump makes a foreign table first and gives its columns their options afterwards, by one ALTER each, so what is between
+ * must pass: a check here may not ask for options of several columns at once.
+ */
+#include "streamext.h"
+
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+
+#include "decoder_csv.h"
+#include "options.h"
+
+static void
+stream_check_relation(const StreamConfig *config)
+{
+	if (GetDatabaseEncoding() != PG_UTF8)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("streams need a database with encoding UTF8"),
+				 errdetail("The encoding of this database is %s.", GetDatabaseEncodingName())));
+	if (has_superclass(config->relid) || find_inheritance_children(config->relid, NoLock) != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" cannot be a partition or take part in inheritance", config->name)));
+	if (config->format == FORMAT_RAW || config->format == FORMAT_TEXT)
+	{
+		int			payloads = 0;
+		bool		typed = true;
+
+		for (int i = 0; i < config->desc->natts; i++)
+			if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE)
+			{
+				payloads++;
+				typed = config->format != FORMAT_RAW || config->columns[i].type == BYTEAOID;
+			}
+		if (payloads == 0 || (payloads == 1 && !typed))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+					 errmsg("a stream with format %s must have one %scolumn without the option metadata",
+							streamext_format_name(config->format), config->format == FORMAT_RAW ? "bytea " : ""),
+					 errdetail("That column takes the payload.")));
+
+		/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
+		if (payloads > 1)
+			ereport(NOTICE,
+					(errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
+							streamext_format_name(config->format)),
+					 errhint("All columns but one should have the option metadata.")));
+	}
+}
+
+static void
+stream_check_event_time(const StreamConfig *config)
+{
+	const char *name = streamext_option(config->table_options, "event_time");
+	const StreamColumn *column;
+
+	if (name == NULL)
+		return;
+	if (config->event_time == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of option \"event_time\" does not exist", name)));
+	column = &config->columns[config->event_time - 1];
+	if (column->type != TIMESTAMPTZOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of option \"event_time\" has type %s", name, format_type_be(column->type)),
+				 errhint("The event time must be of type timestamp with time zone.")));
+	if (column->metadata != METADATA_NONE && column->metadata != METADATA_TIMESTAMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("column \"%s\" of option \"event_time\" is metadata other than timestamp", name)));
+}
+
+/* The valid types of a kind of metadata, for the message; *good tells about `type`. */
+static const char *
+stream_metadata_types(MetadataKind metadata, Oid type, bool *good)
+{
+	switch (metadata)
+	{
+		case METADATA_TOPIC:
+		case METADATA_TOPIC_LEVEL:
+			*good = type == TEXTOID;
+			return "text";
+		case METADATA_PARTITION:
+			*good = type == INT4OID || type == INT8OID;
+			return "integer or bigint";
+		case METADATA_OFFSET:
+			*good = type == INT8OID;
+			return "bigint";
+		case METADATA_KEY:
+			*good = type == TEXTOID || type == BYTEAOID;
+			return "text or bytea";
+		case METADATA_TIMESTAMP:
+			*good = type == TIMESTAMPTZOID;
+			return "timestamp with time zone";
+		case METADATA_HEADERS:
+			*good = type == JSONBOID || type == JSONOID || type == TEXTOID;
+			return "jsonb, json or text";
+		case METADATA_QOS:
+			*good = type == INT4OID || type == INT2OID;
+			return "integer or smallint";
+		case METADATA_RETAINED:
+			*good = type == BOOLOID;
+			return "boolean";
+		case METADATA_NONE:
+			break;
+	}
+	*good = true;
+	return "";
+}
+
+static void
+stream_check_column(const StreamConfig *config, const StreamColumn *column)
+{
+	bool		good;
+	const char *types;
+
+	if (TupleDescAttr(config->desc, column->attnum - 1)->attgenerated != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("generated columns are not supported in streams"),
+				 errdetail("Column \"%s\" of stream \"%s\" is generated.", column->name, config->name),
+				 errhint("Compute the value in a view.")));
+	types = stream_metadata_types(column->metadata, column->type, &good);
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" with metadata %s has type %s", column->name, streamext_metadata_name(column->metadata),
+						format_type_be(column->type)),
+				 errhint("The type must be %s.", types)));
+	if (column->path != NULL && config->format != FORMAT_JSON && config->format != FORMAT_CSV)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("option \"path\" of column \"%s\" needs format json or csv", column->name)));
+	if (column->path != NULL && config->format == FORMAT_CSV && streamext_csv_path(column->path) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid path \"%s\" of column \"%s\"", column->path, column->name),
+				 errhint("With format csv a path is the number of a field, from 1 to %d.", STREAMEXT_MAX_CSV_FIELD)));
+}
+
+void
+streamext_stream_check(Oid relid)
+{
+	StreamConfig *config = streamext_stream_config(relid);
+
+	if (config == NULL)
+		return;
+	stream_check_relation(config);
+	stream_check_event_time(config);
+	for (int i = 0; i < config->desc->natts; i++)
+		if (!config->columns[i].dropped)
+			stream_check_column(config, &config->columns[i]);
+}
