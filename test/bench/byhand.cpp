@@ -2,21 +2,25 @@
  * byhand.cpp
  *		What is done by hand without streamext: a consumer of its own that writes to PostgreSQL in micro-batches.
  *
- * byhand BROKERS TOPIC RECORDS CONNINFO copy|upsert|fold [BATCH]
+ * byhand BROKERS TOPIC RECORDS CONNINFO copy|staged|upsert|fold [BATCH]
  *
  * copy		COPY in binary form into the table byhand_events (device, site, ts, temperature, humidity), BATCH records a transaction
- * upsert	BATCH records as three arrays of binary parameters to one prepared INSERT ... SELECT ... GROUP BY ... ON CONFLICT DO UPDATE
- *			of byhand_groups (device, w, n, total, low, high): PostgreSQL aggregates, no staging table
+ * staged	what is usually written: COPY in text form of the needed columns into the unlogged table byhand_staging (device, ts,
+ *			temperature), INSERT ... SELECT ... GROUP BY ... ON CONFLICT DO UPDATE of byhand_groups (device, w, n, total, low, high),
+ *			and TRUNCATE, BATCH records a transaction; client and server in turn
+ * upsert	BATCH records as three arrays of binary parameters to one prepared statement of that kind: no staging table
  * fold		the same, but the program itself aggregates a batch first and sends only its groups: half a stream processor, written for
  *			one query
  *
- * The server works on one batch while the program parses the next. Windows are tumbling, of 10 s; BATCH is 50,000 unless given.
+ * With upsert and fold the server works on one batch while the program parses the next. Windows are tumbling, of 10 s; BATCH is
+ * 50,000 unless given.
  * Prints one line of JSON: records, seconds.
  */
 #include <endian.h>
 #include <libpq-fe.h>
 #include <poll.h>
 
+#include <charconv>
 #include <string>
 
 #include "groups.h"
@@ -183,6 +187,12 @@ public:
 	finish_copy(Binary &from)
 	{
 		from.int16(static_cast<uint16_t>(-1));
+		end_copy(from);
+	}
+
+	void
+	end_copy(Binary &from)
+	{
 		copy(from);
 		if (PQputCopyEnd(connection, nullptr) != 1)
 			die("copy", PQerrorMessage(connection));
@@ -233,6 +243,42 @@ copy(Topic &topic, Server &server, long records, long batch)
 #define ON_CONFLICT \
 	" ON CONFLICT (device, w) DO UPDATE SET n = g.n + excluded.n, total = g.total + excluded.total," \
 	" low = least(g.low, excluded.low), high = greatest(g.high, excluded.high)"
+
+static void
+staged(Topic &topic, Server &server, long records, long batch)
+{
+	SensorParser parser;
+	Binary		 rows;
+	long		 done = 0;
+
+	topic.read(records, [&](const char *payload, size_t length) {
+		Sensor record;
+		char   number[32];
+
+		if (done++ % batch == 0)
+		{
+			server.run("BEGIN");
+			server.run("COPY byhand_staging FROM STDIN", PGRES_COPY_IN);
+		}
+		parser.parse(payload, length, record);
+		rows.raw(record.device.data(), record.device.size());
+		rows.raw("\t", 1);
+		rows.raw(record.ts.data(), record.ts.size());
+		rows.raw("\t", 1);
+		rows.raw(number, static_cast<size_t>(std::to_chars(number, number + sizeof number, record.temperature).ptr - number));
+		rows.raw("\n", 1);
+		if (done % batch == 0 || done == records)
+		{
+			server.end_copy(rows);
+			server.run("INSERT INTO byhand_groups AS g SELECT device, date_bin('10 s', ts, '2000-01-01 00:00+00') AS w, count(*),"
+					   " sum(temperature), min(temperature), max(temperature) FROM byhand_staging GROUP BY device, w" ON_CONFLICT);
+			server.run("TRUNCATE byhand_staging");
+			server.run("COMMIT");
+		}
+		else if (rows.bytes.size() > 60000)
+			server.copy(rows);
+	});
+}
 
 static void
 upsert(Topic &topic, Server &server, long records, long batch)
@@ -311,7 +357,7 @@ int
 main(int argc, char **argv)
 {
 	if (argc != 6 && argc != 7)
-		die("usage: byhand BROKERS TOPIC RECORDS CONNINFO copy|upsert|fold [BATCH]");
+		die("usage: byhand BROKERS TOPIC RECORDS CONNINFO copy|staged|upsert|fold [BATCH]");
 
 	std::string what = argv[5];
 	long		records = atol(argv[3]), batch = argc == 7 ? atol(argv[6]) : 50000;
@@ -321,12 +367,14 @@ main(int argc, char **argv)
 
 	if (what == "copy")
 		copy(topic, server, records, batch);
+	else if (what == "staged")
+		staged(topic, server, records, batch);
 	else if (what == "upsert")
 		upsert(topic, server, records, batch);
 	else if (what == "fold")
 		fold(topic, server, records, batch);
 	else
-		die("copy, upsert or fold?");
+		die("copy, staged, upsert or fold?");
 	printf("{\"records\": %ld, \"seconds\": %.6f}\n", records, watch.seconds());
 	return 0;
 }

@@ -10,6 +10,8 @@ class View:
     needs: tuple[str, ...] = ()  # functions of the schema streamext that a version may not have yet
     exact: str = ""  # for approximate answers: the exact query,
     errors: dict[str, float] = field(default_factory=dict)  # and by column how far off an answer may be, relatively
+    sample: str = ""  # where PostgreSQL's own answer is too dear: rows of both that this condition takes are compared,
+    sums: tuple[str, str] = ("", "")  # and these queries over all of {view} and of {source}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ FINE = View(
     "fine",
     """SELECT device, streamext.hop('1 min', '1 s', ts) AS w, count(*) AS n, avg(temperature) AS mean, min(temperature) AS low,
         max(temperature) AS peak FROM {source} GROUP BY device, w""",
+    sample="device LIKE '%0'",  # each row is in 60 windows: of a tenth of the devices that is six times the table
+    sums=(
+        "SELECT device, sum(n), min(low), max(peak) FROM {view} GROUP BY device",
+        "SELECT device, 60 * count(*), min(temperature), max(temperature) FROM {source} GROUP BY device",
+    ),
 )
 SKETCHES = View(
     "sketches",

@@ -25,6 +25,11 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({cpu}), {pages / 2**30:.0f} GB, Linux {platform.release()}; streamext {commit.stdout.strip() or 'unknown'}"
 
 
+# At least this part of the limit's rate, at most this multiple of its CPU (issue 6).
+TARGETS: dict[str, tuple[float, float | None]] = {"q1": (0.70, 1.6), "q2": (0.70, 1.6), "q3": (0.5, None), "q6": (0.35, None)}
+UPSERT_TARGET = (2.5, 0.5)  # times the rate of a micro-batched upsert, at less than this part of its CPU
+
+
 @dataclass
 class Figure:
     """Median, least and most of the runs."""
@@ -53,6 +58,7 @@ class Row:
     cpu_ratio: Figure
     others: Figure
     note: str
+    target: tuple[float, float | None] | None  # of ratio and cpu_ratio
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
@@ -78,6 +84,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
                     Figure.of([r.cpu_per_million / limits[r.run][1] for r in of]),
                     Figure.of([r.others * 100 for r in of]),
                     of[0].note,
+                    TARGETS.get(name),
                 )
             )
     return found
@@ -90,11 +97,34 @@ def table(results: Sequence[Result]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in rows(results):
+        rate, cpu = row.target or (None, None)
         lines.append(
             f"| {row.name} | {row.title} | {row.rate.text('{:,.0f}')} | {row.cpu.text()} | {row.peak.text('{:,.0f}')} |"
-            f" {row.ratio.text()} | {row.cpu_ratio.text()} | {row.others.text('{:.0f}')} | {row.note} |"
+            f" {row.ratio.text()}{f' (≥ {rate:.2f})' if rate else ''} | {row.cpu_ratio.text()}{f' (≤ {cpu:.1f})' if cpu else ''} |"
+            f" {row.others.text('{:.0f}')} | {row.note} |"
         )
     lines += [f"| {r.name} | {r.title} | | | | | | | {r.note} |" for r in results if not r.seconds]
+    return "\n".join(lines)
+
+
+def versus(results: Sequence[Result]) -> list[dict[str, object]]:
+    """The tumbling view, which is what is done by hand, against each way of doing it, run by run."""
+    by = {(result.name, result.run): result for result in results if result.seconds}
+    found = []
+    for name in BYHAND:
+        pairs = [(by["q1", run], by[name, run]) for run in sorted({r.run for r in results}) if ("q1", run) in by and (name, run) in by]
+        if pairs:
+            rate = Figure.of([ours.rate / theirs.rate for ours, theirs in pairs])
+            cpu = Figure.of([ours.cpu / theirs.cpu for ours, theirs in pairs])
+            found.append({"name": name, "title": BYHAND[name], "rate": asdict(rate), "cpu": asdict(cpu)})
+    return found
+
+
+def versus_table(found: Sequence[dict[str, object]]) -> str:
+    """In Markdown."""
+    rate, cpu = UPSERT_TARGET
+    lines = [f"| q1 against | | rate (≥ {rate} of the upserts') | CPU (< {cpu} of the upserts') |", "| --- | --- | ---: | ---: |"]
+    lines += [f"| {r['name']} | {r['title']} | {Figure(**r['rate']).text()} | {Figure(**r['cpu']).text()} |" for r in found]
     return "\n".join(lines)
 
 
@@ -104,6 +134,7 @@ def write_json(path: Path, parameters: dict[str, object], results: Sequence[Resu
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "summary": [asdict(row) for row in rows(results)] if results else [],
+        "versus": versus(results),
         "results": [asdict(result) for result in results],
     } | further
     path.write_text(json.dumps(document, indent=1) + "\n")

@@ -62,6 +62,8 @@ def measure_throughput(place: Plant, args: argparse.Namespace, wanted: Callable[
             )
             say(f"  run {run}  {result.name:10} {figures}{result.note}")
     say("\n" + report.table(results))
+    if found := report.versus(results):
+        say("\n" + report.versus_table(found))
     return results
 
 

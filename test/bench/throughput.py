@@ -16,10 +16,11 @@ from queries import QUERIES, TUMBLING, Query
 LIMITS = {"raw": "consume", "parse": "consume and parse", "aggregate": "consume, parse, aggregate"}
 BYHAND = {
     "copy": "COPY into an unlogged table, GROUP BY",
-    "upsert": "micro-batched upsert",
+    "staged": "micro-batched upsert through a staging table",
+    "upsert": "micro-batched upsert of array parameters",
     "fold": "upsert of groups folded by the client",
 }
-BATCH = {"copy": 50_000, "upsert": 50_000, "fold": 50_000}  # records
+BATCH = 50_000  # records
 
 
 @dataclass
@@ -132,19 +133,20 @@ class Throughput:
         plant.answer(TUMBLING)
         plant.restart()
         db = plant.db
-        db.execute("DROP TABLE IF EXISTS byhand_events, byhand_groups")
+        db.execute("DROP TABLE IF EXISTS byhand_events, byhand_staging, byhand_groups")
         db.execute(
             "CREATE UNLOGGED TABLE byhand_events (device text, site text, ts timestamptz, temperature float8, humidity float8)"
         )
+        db.execute("CREATE UNLOGGED TABLE byhand_staging (device text, ts timestamptz, temperature float8)")
         db.execute(
             """CREATE UNLOGGED TABLE byhand_groups (device text, w timestamptz, n bigint, total float8, low float8, high float8,
             PRIMARY KEY (device, w)) WITH (fillfactor = 50)"""
         )
-        note = f"batches of {BATCH[what]:,}"
+        note = f"batches of {BATCH:,}"
         with plant.meter() as meter:
             meter.run(
                 [plant.programs["byhand"], plant.kafka.brokers, TOPIC, str(plant.load.records),
-                 f"host={plant.pg.dir} port={plant.pg.port} user=postgres dbname={db.name}", what, str(BATCH[what])]
+                 f"host={plant.pg.dir} port={plant.pg.port} user=postgres dbname={db.name}", what, str(BATCH)]
             )  # fmt: skip
             if what == "copy":
                 start = time.monotonic()
@@ -152,5 +154,5 @@ class Throughput:
                 note += f", the query {time.monotonic() - start:.2f} s"
         actual = "TABLE byhand_groups_copied" if what == "copy" else "SELECT device, w, n, total / n, low, high FROM byhand_groups"
         plant.verify(db, TUMBLING, actual)
-        db.execute("DROP TABLE IF EXISTS byhand_events, byhand_groups, byhand_groups_copied")
+        db.execute("DROP TABLE IF EXISTS byhand_events, byhand_staging, byhand_groups, byhand_groups_copied")
         return self._result(what, BYHAND[what], run, meter.cost, note=note)
