@@ -79,6 +79,7 @@ typedef struct Connector
 	bool		stalled;		/* source unreachable */
 	bool		failed;			/* will not come back without an operator */
 	bool		diverged;		/* failed, because this is not the source that was read before */
+	bool		gone;			/* at close: the stream was dropped, the source need keep nothing for it */
 	char		error[STREAMEXT_MAX_MESSAGE];	/* last error, no secrets; "" none */
 	uint64		errors;			/* counts them, so that the worker sees a new one */
 	TimestampTz reported_at;	/* of `error` */

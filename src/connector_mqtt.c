@@ -2,7 +2,8 @@
  * connector_mqtt.c
  *		MQTT: records are read from the journal that the client (mqtt_client.c) fills.
  *
- * One partition, whose positions are the journal's. A message is in the journal before it is acknowledged; the journal is
+ * One partition, whose positions are the journal's. With several workers each has a client and a journal of its own, and the
+ * clients' subscriptions are one shared one: the broker gives each message to one of them. A message is in the journal before it is acknowledged; the journal is
  * trimmed by commit, with journal 'none' behind what was delivered.
  */
 #include "streamext.h"
@@ -72,6 +73,7 @@ mqtt_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 	c->stalled = true;
 	c->npartitions = 1;
 	c->partitions = MemoryContextAllocZero(cxt, sizeof(ConnectorPartition));
+	c->partitions[0].partition = shard;
 	strlcpy(c->partitions[0].topic, linitial(config->topics), sizeof(c->partitions[0].topic));
 	k->records = MemoryContextAlloc(cxt, sizeof(JournalRecord) * STREAMEXT_BATCH_ROWS);
 
@@ -86,13 +88,7 @@ mqtt_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 	k->journal = streamext_mqtt_client_journal(k->client);
 	c->partitions[0].position = k->trimmed = streamext_journal_base(k->journal);
 	c->partitions[0].high_watermark = streamext_journal_end(k->journal);
-	if (c->shards > 1)
-	{
-		streamext_connector_report(c, "streams over MQTT have one worker only");
-		c->failed = true;
-	}
-	else
-		mqtt_start(k);
+	mqtt_start(k);
 	streamext_mqtt_client_wake_reader(k->client); /* the journal may hold something */
 	return c;
 }
@@ -105,7 +101,7 @@ mqtt_close(Connector *c)
 	if (k->closed)
 		return;
 	k->closed = true;
-	if (k->client != NULL && !streamext_mqtt_client_end(k->client))
+	if (k->client != NULL && !streamext_mqtt_client_end(k->client, c->gone))
 		return; /* its threads may still write wait_fd */
 	k->client = NULL;
 	k->journal = NULL;
@@ -172,6 +168,7 @@ mqtt_read(MqttConnector *k, StreamRecord *records, int max)
 		to->payload = from->payload;
 		to->payload_size = from->payload_size;
 		to->topic = from->topic;
+		to->partition = c->shard;
 		to->position = from->position;
 		to->next_position = from->next_position;
 		to->timestamp = from->timestamp;

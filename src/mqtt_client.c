@@ -26,16 +26,15 @@
 
 #include <MQTTAsync.h>
 
-#include "access/xlog.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "port/pg_crc32c.h"
 #include "utils/timestamp.h"
 
 #include "mqtt_client.h"
+#include "mqtt_topic.h"
 #include "shmem.h"
 
-#define MQTT_MARKER_PREFIX "streamext/flush/"
 #define MQTT_SESSION_EXPIRY (7 * SECS_PER_DAY) /* seconds the broker keeps the session of a client that is away */
 #define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see mqtt_is_duplicate */
 #define MQTT_KEEPALIVE 10					   /* seconds */
@@ -69,8 +68,8 @@ typedef struct MqttSeen
 struct MqttClient
 {
 	/* set before the threads start */
-	char *uri, *client_id, *filter, *plain_filter, /* within filter: what topics are matched with */
-		*marker_topic, *username, *password, *ca, *certificate, *key, *key_password;
+	char *uri, *client_id, *filter, *marker_topic, *username, *password, *ca, *certificate, *key, *key_password;
+	const char *plain_filter; /* within filter: what topics are matched with */
 	bool tls, verify_host;
 	int	 version, /* MQTTVERSION_ */
 		qos;
@@ -80,6 +79,7 @@ struct MqttClient
 	int				 wait_fd;
 	pthread_t		 control;
 	bool			 started; /* the control thread, main thread */
+	bool			 forget;  /* with stop: the broker need not keep the session */
 
 	pg_atomic_uint32 signalled; /* wait_fd was written since the last poll */
 
@@ -219,33 +219,6 @@ mqtt_reason(const MqttClient *m, int code)
 	return text != NULL ? text : "unknown reason";
 }
 
-/* Whether a topic matches a filter; a wildcard does not match a first level that begins with '$'. */
-static bool
-mqtt_matches(const char *filter, const char *topic)
-{
-	if (topic[0] == '$' && (filter[0] == '+' || filter[0] == '#'))
-		return false;
-	for (;;)
-	{
-		if (filter[0] == '#')
-			return true;
-		if (filter[0] == '+')
-		{
-			filter++;
-			topic += strcspn(topic, "/");
-		}
-		while (*filter != '\0' && *filter != '/' && *filter == *topic)
-			filter++, topic++;
-		if (*filter == '\0')
-			return *topic == '\0';
-		if (*topic == '\0')
-			return strcmp(filter, "/#") == 0;
-		if (*filter != '/' || *topic != '/')
-			return false;
-		filter++, topic++;
-	}
-}
-
 /* ---- arrival (paho's receive thread) ---- */
 
 /*
@@ -355,7 +328,7 @@ mqtt_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_message 
 		if (strcmp(topic, m->marker_topic) == 0)
 			mqtt_marker(m, message);
 	}
-	else if (mqtt_matches(m->plain_filter, topic) && /* the session may hold an older subscription */
+	else if (streamext_mqtt_matches(m->plain_filter, topic) && /* the session may hold an older subscription */
 			 !mqtt_is_duplicate(m, topic, message))
 	{
 		record.timestamp = mqtt_now();
@@ -744,6 +717,8 @@ mqtt_control(void *arg)
 
 		if (m->version == MQTTVERSION_5)
 			options = options5;
+		if (m->version == MQTTVERSION_5 && m->forget)
+			mqtt_add_property(&options.properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, 0);
 		options.timeout = MQTT_DISCONNECT_MS;
 		(void) MQTTAsync_disconnect(m->handle, &options);
 		for (int waited = 0; MQTTAsync_isConnected(m->handle) && waited < 2 * MQTT_DISCONNECT_MS; waited += 5)
@@ -791,43 +766,17 @@ mqtt_free(MqttClient *m)
 	free(m);
 }
 
-/* The topic that only this client uses, whatever characters its id has. */
-static char *
-mqtt_marker_topic(const char *client_id)
-{
-	char *topic = psprintf("%s%s", MQTT_MARKER_PREFIX, client_id);
-
-	for (char *p = topic + strlen(MQTT_MARKER_PREFIX); *p != '\0'; p++)
-		if (strchr("+#/", *p) != NULL)
-			*p = '_';
-	return topic;
-}
-
-/* The part of a filter that topics are matched with: `$share/group/filter` is shared with other clients. */
-static char *
-mqtt_plain_filter(char *filter)
-{
-	char *rest;
-
-	if (strncmp(filter, "$share/", 7) != 0 || (rest = strchr(filter + 7, '/')) == NULL)
-		return filter;
-	return rest + 1;
-}
-
 static void
 mqtt_set_options(MqttClient *m, const StreamConfig *config, int shard)
 {
 	const char *identification = streamext_option(config->server_options, "ssl_endpoint_identification_algorithm");
-	char	   *client_id = config->client_id;
+	char	   *client_id = streamext_mqtt_client_id(config, shard);
 
-	if (client_id == NULL)
-		client_id =
-			psprintf("streamext-" UINT64_FORMAT "-%u-%u-%d", GetSystemIdentifier(), MyDatabaseId, config->relid, shard);
 	m->uri = mqtt_strdup(streamext_option(config->server_options, "uri"));
 	m->client_id = mqtt_strdup(client_id);
-	m->filter = mqtt_strdup(linitial(config->topics));
-	m->plain_filter = mqtt_plain_filter(m->filter);
-	m->marker_topic = mqtt_strdup(mqtt_marker_topic(client_id));
+	m->filter = mqtt_strdup(streamext_mqtt_subscription(config));
+	m->plain_filter = streamext_mqtt_plain_filter(m->filter);
+	m->marker_topic = mqtt_strdup(streamext_mqtt_marker_topic(client_id));
 	m->username = mqtt_strdup(streamext_option(config->user_options, "username"));
 	m->ca = mqtt_strdup(streamext_option(config->server_options, "ssl_ca_location"));
 	m->certificate = mqtt_strdup(streamext_option(config->server_options, "ssl_certificate_location"));
@@ -890,7 +839,7 @@ streamext_mqtt_client_start(MqttClient *m, const char *password)
 }
 
 bool
-streamext_mqtt_client_end(MqttClient *m)
+streamext_mqtt_client_end(MqttClient *m, bool forget)
 {
 	struct timespec until;
 
@@ -901,6 +850,7 @@ streamext_mqtt_client_end(MqttClient *m)
 	}
 	pthread_mutex_lock(&m->mutex);
 	m->stop = true;
+	m->forget = forget;
 	pthread_cond_signal(&m->wake);
 	pthread_mutex_unlock(&m->mutex);
 

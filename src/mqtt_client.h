@@ -24,10 +24,10 @@ extern int	streamext_mqtt_client_start(MqttClient *m, const char *password);
 extern bool streamext_mqtt_client_started(const MqttClient *m);
 
 /*
- * Disconnects, the session stays at the broker; frees the client and its journal. False: it hangs and is abandoned after some seconds;
- * wait_fd must stay open and the process end soon.
+ * Disconnects, the session stays at the broker unless it is to `forget` it (which only MQTT 5 can ask for); frees the client and its
+ * journal. False: it hangs and is abandoned after some seconds; wait_fd must stay open and the process end soon.
  */
-extern bool streamext_mqtt_client_end(MqttClient *m);
+extern bool streamext_mqtt_client_end(MqttClient *m, bool forget);
 /* True when that has happened in this process: no client can be made any more. */
 extern bool streamext_mqtt_client_abandoned(void);
 

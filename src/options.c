@@ -147,7 +147,7 @@ static const OptionSpec option_table[] = {
 	{"start", KAFKA, PLACE_TABLE, OPTION_START},
 	{"buffer_size", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INT, NULL, 0, OPTION_MAX_BUFFER, 1000},
 	{"on_error", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_ENUM, words_on_error, .preset = ON_ERROR_DEAD_LETTER},
-	{"workers", KAFKA, PLACE_TABLE, OPTION_INT, NULL, 1, STREAMEXT_MAX_SHARDS, 1},
+	{"workers", KAFKA | MQTT, PLACE_TABLE, OPTION_INT, NULL, 1, STREAMEXT_MAX_SHARDS, 1},
 	{"journal", MQTT, PLACE_TABLE, OPTION_ENUM, words_journal, .preset = JOURNAL_OS},
 	{"journal", LOCAL, PLACE_TABLE, OPTION_ENUM, words_journal_local, .preset = JOURNAL_OS - JOURNAL_OS},
 	{"qos", MQTT, PLACE_TABLE, OPTION_INT, NULL, 0, 2, 1},

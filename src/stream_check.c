@@ -54,6 +54,17 @@ stream_check_relation(const StreamConfig *config)
 	}
 }
 
+/* Several clients need a subscription that they share, which MQTT 3.1.1 does not know: brokers would take it for an ordinary topic. */
+static void
+stream_check_workers(const StreamConfig *config)
+{
+	if (config->connector == CONNECTOR_MQTT && config->workers > 1 && config->mqtt_protocol != 5)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("option \"workers\" above 1 needs protocol 5"),
+				 errdetail("Shared subscriptions are of MQTT 5.")));
+}
+
 static void
 stream_check_event_time(const StreamConfig *config)
 {
@@ -154,6 +165,7 @@ streamext_stream_check(Oid relid)
 	if (config == NULL)
 		return;
 	stream_check_relation(config);
+	stream_check_workers(config);
 	stream_check_event_time(config);
 	for (int i = 0; i < config->desc->natts; i++)
 		if (!config->columns[i].dropped)

@@ -138,6 +138,31 @@ stream_ddl_check_fixed_options(Oid relid, List *before)
 	}
 }
 
+static int
+stream_ddl_workers(List *options)
+{
+	const char *workers = streamext_option(options, "workers");
+
+	return workers == NULL ? 1 : pg_strtoint32(workers);
+}
+
+/*
+ * Sessions at the broker hold what the clients have subscribed to: a client that is no more would go on getting its share, and one
+ * that goes from a subscription of its own to a shared one would miss messages or get them twice.
+ */
+static void
+stream_ddl_check_mqtt_workers(Oid relid, List *before)
+{
+	int old = stream_ddl_workers(before), new = stream_ddl_workers(GetForeignTable(relid)->options);
+
+	if (streamext_stream_kind(relid) != CONNECTOR_MQTT || old == new || (old > 1 && new > old))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot change option \"workers\" of stream \"%s\" from %d to %d", get_rel_name(relid), old, new),
+			 errdetail("Over MQTT it can only be raised, and not from 1."), errhint("Make another stream.")));
+}
+
 static bool
 stream_ddl_sets_stream_options(const AlterTableStmt *stmt)
 {
@@ -168,7 +193,10 @@ streamext_ddl_alter_stream(DdlCall *call)
 	}
 	streamext_ddl_check_streams(streamext_ddl_run(call));
 	if (options)
+	{
 		stream_ddl_check_fixed_options(relid, before);
+		stream_ddl_check_mqtt_workers(relid, before);
+	}
 }
 
 /* Adds the option to the text[] `options` of the catalogue, or replaces it there. */

@@ -72,7 +72,10 @@ refresh_fingerprint(const StreamConfig *config)
 	return s.data;
 }
 
-/* Of what makes positions mean something: with another one everything kept is void. */
+/*
+ * Of what makes positions mean something: with another one everything kept is void. Journals of MQTT keep their meaning when there
+ * are more of them.
+ */
 static uint64
 refresh_source(const StreamConfig *config)
 {
@@ -81,7 +84,8 @@ refresh_source(const StreamConfig *config)
 	ListCell	  *lc;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector, config->workers,
+	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector,
+					 config->connector == CONNECTOR_MQTT ? 1 : config->workers,
 					 config->start, config->start == START_TIMESTAMP ? config->start_time : 0);
 	foreach (lc, config->topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
@@ -554,6 +558,8 @@ refresh_start_views(Worker *w)
 static bool
 refresh_leave(Worker *w, uint32 generation, bool dropped)
 {
+	if (w->connector != NULL)
+		w->connector->gone = dropped;
 	streamext_worker_close(w);
 	if (!streamext_remove_stream_at(w->index, generation))
 		return true; /* something happened since: look again */
