@@ -409,8 +409,10 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 			continue;
 		header.entries_size = sizes[b];
 		header.nentries = counts[b];
-		sizes[b] += sizeof(SliceHeader) + nblocks * sizeof(SliceBlock) + header.blobs_size;
+		sizes[b] += HISTORY_PAD + sizeof(SliceHeader) + nblocks * sizeof(SliceBlock) + header.blobs_size;
 		slices[b] = at[b] = palloc_extended(sizes[b], MCXT_ALLOC_HUGE);
+		memset(at[b], 0, HISTORY_PAD);
+		at[b] += HISTORY_PAD;
 		memcpy(at[b], &header, sizeof(SliceHeader));
 		at[b] += sizeof(SliceHeader);
 		for (int i = 0; i < nblocks; i++)

@@ -31,11 +31,14 @@ enum HistoryColumn
 };
 
 /*
- * A slice is this header, nblocks SliceBlocks, the visible entries of a bucket of the pane as they stood in shared memory,
- * and the bytes of the pane's blobs. It is cut into parts, a row each. Buckets: a view whose aggregates are all native
- * has n of them (a power of two, by size), bucket n + (hash & (n - 1)) each; all others have one, number 1.
+ * A slice is HISTORY_PAD bytes, this header, nblocks SliceBlocks, the visible entries of a bucket of the pane as they stood
+ * in shared memory, and the bytes of the pane's blobs. It is cut into parts, a row each. Buckets: a view whose aggregates
+ * are all native has n of them (a power of two, by size), bucket n + (hash & (n - 1)) each; all others have one, number 1.
+ *
+ * With the padding the header and all behind it are aligned in a decompressed bytea, and can be read where they are.
  */
-#define HISTORY_FORMAT		1
+#define HISTORY_FORMAT		2
+#define HISTORY_PAD			(MAXIMUM_ALIGNOF - VARHDRSZ)
 
 typedef struct SliceHeader
 {
@@ -111,7 +114,7 @@ typedef struct HistoryReader HistoryReader;
 extern HistoryReader *streamext_history_open(HistoryReader *other);
 extern void streamext_history_close(HistoryReader *reader);
 
-/* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. */
+/* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. */
 extern void streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
 									const uint32 *hash);
 extern StateCopy *streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt);

@@ -28,15 +28,15 @@
 
 #include "history.h"
 
-/* A slice that is being put together from its parts, in slice_cxt. */
+/* A slice that is being put together from its parts. */
 typedef struct SliceParts
 {
 	int64		pane;
 	int32		bucket;
 	int32		nparts;			/* 0: none is at hand */
-	char	   *bytes;			/* 8-aligned */
+	char	   *bytes;			/* from the padding on; what is behind that is 8-aligned */
 	Size		size;
-	Size		capacity;
+	Size		capacity;		/* 0: bytes cannot grow */
 } SliceParts;
 
 struct HistoryReader
@@ -46,7 +46,7 @@ struct HistoryReader
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
 	MemoryContext cxt;			/* the reader's own: callers come in short-lived ones */
-	MemoryContext slice_cxt;	/* one slice's parts and their bytes */
+	MemoryContext slice_cxt;	/* one slice's bytes, if only some of its entries are wanted */
 
 	/* slices that are being read */
 	IndexScanDesc scan;			/* NULL: none, or at the end */
@@ -187,16 +187,14 @@ slice_check(const SliceHeader *header, Size size, uint32 state_size)
 				 errmsg("a row of streamext.history cannot be read")));
 }
 
-/* Copies the entries that are wanted, back to back, into cxt. */
-static void
-slice_copy_entries(const SliceHeader *header, const char *entries, const uint32 *hash, PaneCopy *pane, MemoryContext cxt)
+/* The entries of a slice's bytes, which must be sound; returns how many have the hash (NULL: all), and their size. */
+static int
+slice_count_entries(const SliceHeader *header, const char *entries, const uint32 *hash, Size *size)
 {
-	Size		wanted = 0;
 	int			n = 0;
-	char	   *to;
-	Size		at;
 
-	for (at = 0; at < header->entries_size;)
+	*size = 0;
+	for (Size at = 0; at < header->entries_size;)
 	{
 		const GroupEntry *entry = (const GroupEntry *) (entries + at);
 
@@ -206,38 +204,57 @@ slice_copy_entries(const SliceHeader *header, const char *entries, const uint32 
 					 errmsg("a row of streamext.history cannot be read")));
 		if (hash == NULL || entry->hash == *hash)
 		{
-			wanted += entry->size;
+			*size += entry->size;
 			n++;
 		}
 		at += entry->size;
 	}
+	return n;
+}
+
+/* The pane's groups: all entries where they are, or copies of those with the hash. */
+static void
+slice_find_groups(const SliceHeader *header, char *entries, const uint32 *hash, PaneCopy *pane, MemoryContext cxt)
+{
+	Size		size;
+	char	   *to;
+	int			n = slice_count_entries(header, entries, hash, &size);
+
 	pane->ngroups = n;
 	if (n == 0)
 		return;
-	pane->groups = MemoryContextAllocHuge(cxt, sizeof(GroupEntry *) * (Size) n + wanted);
+	pane->groups = MemoryContextAllocHuge(cxt, sizeof(GroupEntry *) * (Size) n + (hash != NULL ? size : 0));
 	to = (char *) (pane->groups + n);
 	n = 0;
-	for (at = 0; at < header->entries_size;)
+	for (Size at = 0; at < header->entries_size;)
 	{
-		const GroupEntry *entry = (const GroupEntry *) (entries + at);
+		GroupEntry *entry = (GroupEntry *) (entries + at);
 
-		if (hash == NULL || entry->hash == *hash)
+		at += entry->size;
+		if (hash == NULL)
+			pane->groups[n++] = entry;
+		else if (entry->hash == *hash)
 		{
 			memcpy(to, entry, entry->size);
 			pane->groups[n++] = (GroupEntry *) to;
 			to += entry->size;
 		}
-		at += entry->size;
 	}
 }
 
+/* The same of the blobs. */
 static void
-slice_copy_blobs(const SliceHeader *header, const SliceBlock *blocks, const char *blobs, StateCopy *copy, MemoryContext cxt)
+slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blobs, const uint32 *hash, StateCopy *copy,
+				 MemoryContext cxt)
 {
-	char	   *to = MemoryContextAllocHuge(cxt, header->blobs_size);
+	char	   *to = blobs;
 	Size		at = 0;
 
-	memcpy(to, blobs, header->blobs_size);
+	if (hash != NULL)
+	{
+		to = MemoryContextAllocHuge(cxt, header->blobs_size);
+		memcpy(to, blobs, header->blobs_size);
+	}
 	copy->nblocks = header->nblocks;
 	copy->blocks = MemoryContextAllocHuge(cxt, sizeof(StateCopyBlock) * (Size) header->nblocks);
 	for (uint32 b = 0; b < header->nblocks; b++)	/* they were sorted when written */
@@ -253,9 +270,9 @@ slice_copy_blobs(const SliceHeader *header, const SliceBlock *blocks, const char
 	}
 }
 
-/* A slice's bytes as a copy of its pane; NULL if none of its entries is wanted. */
+/* A slice's bytes, aligned, as a copy of its pane; NULL if none of its entries is wanted. */
 static StateCopy *
-slice_to_copy(const char *bytes, Size size, uint32 state_size, int64 id, const uint32 *hash, MemoryContext cxt)
+slice_to_copy(char *bytes, Size size, uint32 state_size, int64 id, const uint32 *hash, MemoryContext cxt)
 {
 	struct
 	{
@@ -264,12 +281,12 @@ slice_to_copy(const char *bytes, Size size, uint32 state_size, int64 id, const u
 	}		   *result;
 	const SliceHeader *header = (const SliceHeader *) bytes;
 	const SliceBlock *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
-	const char *entries;
+	char	   *entries;
 	PaneCopy	pane = {.id = id};
 
 	slice_check(header, size, state_size);
-	entries = (const char *) (blocks + header->nblocks);
-	slice_copy_entries(header, entries, hash, &pane, cxt);
+	entries = bytes + sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock);
+	slice_find_groups(header, entries, hash, &pane, cxt);
 	if (pane.ngroups == 0)
 		return NULL;
 	pane.nrows = header->nrows;
@@ -279,40 +296,52 @@ slice_to_copy(const char *bytes, Size size, uint32 state_size, int64 id, const u
 	result->copy.npanes = 1;
 	result->copy.panes = &result->pane;
 	if (header->nblocks > 0)
-		slice_copy_blobs(header, blocks, entries + header->entries_size, &result->copy, cxt);
+		slice_find_blobs(header, blocks, entries + header->entries_size, hash, &result->copy, cxt);
 	return &result->copy;
 }
 
-/* Appends the row in the slot; parts come in order. */
+/* Room for more bytes of a slice that has several parts, or whose only one is not aligned. */
+static void
+slice_grow(SliceParts *slice, Size more)
+{
+	char	   *grown;
+
+	if (slice->size + more <= slice->capacity)
+		return;
+	slice->capacity = Max(slice->capacity * 2, slice->size + more);
+	grown = MemoryContextAllocHuge(CurrentMemoryContext, VARHDRSZ + slice->capacity);
+	if (slice->size > 0)
+		memcpy(grown + VARHDRSZ, slice->bytes, slice->size);
+	slice->bytes = grown + VARHDRSZ;
+}
+
+/* Appends the row in the slot, in the current memory context; parts come in order. */
 static void
 slice_append(HistoryReader *reader)
 {
 	SliceParts *slice = &reader->slice;
-	MemoryContext old = MemoryContextSwitchTo(reader->slice_cxt);
 	int64		pane = DatumGetInt64(history_column(reader, HISTORY_PANE));
 	int32		bucket = DatumGetInt32(history_column(reader, HISTORY_BUCKET));
 	int32		part = DatumGetInt32(history_column(reader, HISTORY_PART));
-	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(history_column(reader, HISTORY_DATA));
+	Datum		stored = history_column(reader, HISTORY_DATA);
+	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(stored);
 	Size		size = VARSIZE_ANY_EXHDR(bytes);
 
 	if (part != slice->nparts || (part > 0 && (pane != slice->pane || bucket != slice->bucket)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("streamext.history lacks a row")));
-	if (slice->size + size > slice->capacity)
+	if (part == 0 && (Pointer) bytes != DatumGetPointer(stored))
+		slice->bytes = VARDATA(bytes);	/* decompressed: ours, and aligned */
+	else
 	{
-		slice->capacity = Max(slice->capacity * 2, slice->size + size);
-		if (slice->bytes == NULL)
-			slice->bytes = MemoryContextAllocHuge(reader->slice_cxt, slice->capacity);
-		else
-			slice->bytes = repalloc_huge(slice->bytes, slice->capacity);
+		slice_grow(slice, size);
+		memcpy(slice->bytes + slice->size, VARDATA_ANY(bytes), size);
 	}
-	memcpy(slice->bytes + slice->size, VARDATA_ANY(bytes), size);
 	slice->size += size;
 	slice->pane = pane;
 	slice->bucket = bucket;
 	slice->nparts++;
-	MemoryContextSwitchTo(old);
 }
 
 /* ---- reading ---- */
@@ -378,8 +407,8 @@ static StateCopy *
 history_finish_slice(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
 {
 	SliceParts *slice = &reader->slice;
-	StateCopy  *copy = slice_to_copy(slice->bytes, slice->size, reader->state_size, slice->pane,
-									 reader->by_hash ? &reader->hash : NULL, cxt);
+	StateCopy  *copy = slice_to_copy(slice->bytes + HISTORY_PAD, Max(slice->size, HISTORY_PAD) - HISTORY_PAD,
+									 reader->state_size, slice->pane, reader->by_hash ? &reader->hash : NULL, cxt);
 
 	stats->slices++;
 	stats->bytes += slice->size;
@@ -393,6 +422,7 @@ history_finish_slice(HistoryReader *reader, HistoryStats *stats, MemoryContext c
 StateCopy *
 streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
 {
+	MemoryContext old = MemoryContextSwitchTo(reader->by_hash ? reader->slice_cxt : cxt);
 	StateCopy  *copy = NULL;
 
 	while (reader->scan != NULL && copy == NULL)
@@ -408,6 +438,7 @@ streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext
 		if (!found)
 			streamext_history_end(reader);
 	}
+	MemoryContextSwitchTo(old);
 	return copy;
 }
 
@@ -446,7 +477,7 @@ streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int6
 		if (!index_fetch_heap(scan, reader->slot))
 			continue;
 		*definition = (uint64) DatumGetInt64(history_column(reader, HISTORY_DEFINITION));
-		bytes = PG_DETOAST_DATUM_SLICE(history_column(reader, HISTORY_DATA), 0, sizeof(SliceHeader));
+		bytes = PG_DETOAST_DATUM_SLICE(history_column(reader, HISTORY_DATA), HISTORY_PAD, sizeof(SliceHeader));
 		memset(header, 0, sizeof(SliceHeader));
 		memcpy(header, VARDATA_ANY(bytes), Min(VARSIZE_ANY_EXHDR(bytes), sizeof(SliceHeader)));
 		found = true;

@@ -71,9 +71,9 @@ struct RowReader
 	int			copy,
 				pane,
 				group;			/* of the pane; of all that were gathered */
-
-	StateCopy  *sealed;			/* the slice at hand, or NULL */
-	MemoryContext sealed_cxt;
+	GroupEntry *const *pane_groups;
+	int			npane_groups;
+	MemoryContext sealed_cxt;	/* of the slice at hand */
 
 	/* by groups */
 	MemoryContext table_cxt;
@@ -593,53 +593,70 @@ gathered_next_row(RowReader *rows)
 	}
 }
 
-/* The next group of a pane is the row at hand; false: there is none. */
+/* True if the window at hand is beyond retention, though some or all of its panes are still there. */
 static bool
-direct_next_group(RowReader *rows, const StateCopy *copy, const PaneCopy *pane)
+row_is_gone(const RowReader *rows)
+{
+	TimestampTz floor = rows->scan->read->floor;
+
+	return floor != DT_NOBEGIN && streamext_window_end(&rows->view->window, rows->start) <= floor;
+}
+
+/* Rows of this pane are next, unless none is wanted. */
+static void
+direct_enter_pane(RowReader *rows, const StateCopy *copy, const PaneCopy *pane)
 {
 	TimestampTz last;
 
-	if (pane->id < rows->min || pane->id > rows->max || rows->group >= pane->ngroups)
-		return false;
-	if (rows->group == 0)
-		CHECK_FOR_INTERRUPTS();
-	rows->single.pane = pane->id;
-	rows->single.entry = pane->groups[rows->group++];
-	rows->single.copy = copy;
-	rows->key_entry = rows->single.entry;
-	rows->source = ROW_SLICES;
-	rows->slices = &rows->single;
-	rows->nslices = 1;
+	CHECK_FOR_INTERRUPTS();
+	rows->group = rows->npane_groups = 0;
+	if (pane->id < rows->min || pane->id > rows->max)
+		return;
 	if (rows->view->window.kind != WINDOW_NONE)
 		streamext_window_starts(&rows->view->window, pane->id, &rows->start, &last);
-	return true;
+	if (row_is_gone(rows))
+		return;
+	rows->single.pane = pane->id;
+	rows->single.copy = copy;
+	rows->pane_groups = pane->groups;
+	rows->npane_groups = pane->ngroups;
 }
 
-/* Each group of a pane is a row: panes of one shard, from the copies, then from history. */
+/* Enters the next pane: of the copies, of one shard, then of history. False: there is none. */
 static bool
-direct_next_row(RowReader *rows)
+direct_next_pane(RowReader *rows)
 {
 	ScanRead   *read = rows->scan;
+	StateCopy  *sealed;
 
 	for (; rows->copy < read->copies->n; rows->copy++, rows->pane = 0)
 	{
 		const StateCopy *copy = read->copies->items[rows->copy];
 
-		for (; rows->pane < copy->npanes; rows->pane++, rows->group = 0)
-			if (direct_next_group(rows, copy, &copy->panes[rows->pane]))
-				return true;
-	}
-	while (read->history != NULL)
-	{
-		if (rows->sealed != NULL && direct_next_group(rows, rows->sealed, &rows->sealed->panes[0]))
+		if (rows->pane < copy->npanes)
+		{
+			direct_enter_pane(rows, copy, &copy->panes[rows->pane++]);
 			return true;
-		MemoryContextReset(rows->sealed_cxt);
-		rows->group = 0;
-		rows->sealed = streamext_history_next(read->history, &read->stats, rows->sealed_cxt);
-		if (rows->sealed == NULL)
-			break;
+		}
 	}
-	return false;
+	if (read->history == NULL)
+		return false;
+	MemoryContextReset(rows->sealed_cxt);
+	sealed = streamext_history_next(read->history, &read->stats, rows->sealed_cxt);
+	if (sealed != NULL)
+		direct_enter_pane(rows, sealed, &sealed->panes[0]);
+	return sealed != NULL;
+}
+
+/* Each group of a pane is a row. */
+static bool
+direct_next_row(RowReader *rows)
+{
+	while (rows->group >= rows->npane_groups)
+		if (!direct_next_pane(rows))
+			return false;
+	rows->key_entry = rows->single.entry = rows->pane_groups[rows->group++];
+	return true;
 }
 
 void
@@ -659,22 +676,19 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->direct = probe == NULL && rows->scan->read->nshards <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
 		window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
-	rows->sealed = NULL;
+	if (rows->direct)
+	{
+		rows->npane_groups = 0;
+		rows->source = ROW_SLICES;
+		rows->slices = &rows->single;
+		rows->nslices = 1;
+	}
 	if (rows->scan->history != NULL)
 	{
 		Assert(rows->direct);
 		streamext_history_begin(rows->scan->history, rows->view->relid, rows->view->state_size, &rows->scan->read->shards[0],
 								min, max, NULL);
 	}
-}
-
-/* True if the window at hand is beyond retention, though some or all of its panes are still there. */
-static bool
-row_is_gone(const RowReader *rows)
-{
-	TimestampTz floor = rows->scan->read->floor;
-
-	return floor != DT_NOBEGIN && streamext_window_end(&rows->view->window, rows->start) <= floor;
 }
 
 /* Without GROUP BY, and of each empty grouping set, there is a row even if nothing was ever counted. */
@@ -695,7 +709,7 @@ streamext_rows_next(RowReader *rows)
 		return rows_next_empty(rows);
 	while (rows->direct ? direct_next_row(rows) : gathered_next_row(rows))
 	{
-		if (row_is_gone(rows))
+		if (!rows->direct && row_is_gone(rows))
 			continue;
 		rows->any = true;
 		return true;
@@ -712,8 +726,9 @@ streamext_rows_empty(const RowReader *rows)
 	return rows->empties - 1;
 }
 
-AggPartial *
-streamext_rows_partial(const RowReader *rows, int a)
+/* An aggregate's partial, for its final function only; in the current memory context. */
+static AggPartial *
+row_partial(const RowReader *rows, int a)
 {
 	AggReader  *reader = rows->readers[a];
 	AggPartial *partial;
@@ -728,13 +743,22 @@ streamext_rows_partial(const RowReader *rows, int a)
 			break;
 	}
 	partial = slice_load(rows, a, &rows->slices[0]);
-	/* A native one is not changed by its final function; others may be, and a rescan will want them as they are. */
-	if (rows->nslices == 1 && rows->view->aggs[a].mode == AGG_NATIVE)
-		return partial;
+	/* The final function may change it, and a rescan will want it as it is. */
 	partial = streamext_partial_copy(reader, partial);
 	for (int i = 1; i < rows->nslices; i++)
 		streamext_partial_combine(reader, partial, slice_load(rows, a, &rows->slices[i]));
 	return partial;
+}
+
+Datum
+streamext_rows_aggregate(const RowReader *rows, int a, bool *isnull)
+{
+	const AggSpec *spec = &rows->view->aggs[a];
+
+	/* Final functions of native aggregates change nothing, so that no partial need be made. */
+	if (rows->source == ROW_SLICES && rows->nslices == 1 && spec->mode == AGG_NATIVE)
+		return spec->native->final(rows->slices[0].entry->data + spec->offset, isnull);
+	return streamext_partial_final(rows->readers[a], row_partial(rows, a), isnull);
 }
 
 const GroupEntry *

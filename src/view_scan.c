@@ -302,8 +302,7 @@ row_aggregates(ViewScanState *state, TupleTableSlot *slot)
 		slot->tts_isnull[c] = true;
 		slot->tts_values[c] = (Datum) 0;
 		if (state->readers[a] != NULL)
-			slot->tts_values[c] = streamext_partial_final(state->readers[a], streamext_rows_partial(state->rows, a),
-														  &slot->tts_isnull[c]);
+			slot->tts_values[c] = streamext_rows_aggregate(state->rows, a, &slot->tts_isnull[c]);
 	}
 }
 

@@ -132,7 +132,7 @@ extern int	streamext_rows_empty(const RowReader *rows);
 /* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
 extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
 extern TimestampTz streamext_rows_window(const RowReader *rows);
-/* An aggregate's partial, for its final function only; in the current memory context. */
-extern AggPartial *streamext_rows_partial(const RowReader *rows, int a);
+/* An aggregate's value, in the current memory context. */
+extern Datum streamext_rows_aggregate(const RowReader *rows, int a, bool *isnull);
 
 #endif							/* STREAMEXT_VIEW_SCAN_H */

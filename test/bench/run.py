@@ -12,6 +12,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import freshness
 import groups
+import history
 import programs
 import reading
 import report
@@ -33,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--groups", default="", metavar="N,...", help="instead: views of so many groups, as 1,10000,1000000")
     parser.add_argument("--reading", action="store_true", help="instead: pgbench on views and on tables")
     parser.add_argument("--freshness", action="store_true", help="instead: from produce to visible")
+    parser.add_argument("--history", type=int, default=0, metavar="DAYS", help="instead: reading sealed one-minute windows of --devices keys")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
     parser.add_argument("--memory-limit", default="2GB", help="streamext.memory_limit")
     parser.add_argument("--perf", type=Path, help="directory for profiles of the workers (slows them by some percent)")
@@ -82,6 +84,9 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
     if args.freshness:
         found["freshness"] = freshness.measure(place, args.seconds or 60)
         say("\n" + freshness.table(found["freshness"]))
+    if args.history:
+        found["history"] = history.measure(place, args.history)
+        say("\n" + history.table(found["history"]))
     return found
 
 
