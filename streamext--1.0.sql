@@ -236,6 +236,16 @@ CREATE TABLE streamext.paused (
 
 COMMENT ON TABLE streamext.paused IS 'internal: streams and continuous views that are paused';
 
+/* ---- how often views were begun anew ---- */
+
+-- Written by streamext.rebuild, read by workers. Not dumped: what is restored begins anyway.
+CREATE TABLE streamext.round (
+	view oid PRIMARY KEY,
+	number bigint NOT NULL
+);
+
+COMMENT ON TABLE streamext.round IS 'internal: how often streamext.rebuild was called for a continuous view';
+
 /* ---- what there is, and how it does ---- */
 
 -- These functions show rows only of what the user may SELECT from, or has the rights of pg_read_all_stats (pg_monitor).
@@ -360,6 +370,10 @@ CREATE FUNCTION streamext.resume(name regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_resume';
 
+CREATE FUNCTION streamext.rebuild(view regclass) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_rebuild';
+
 CREATE FUNCTION streamext.view_positions(view regclass, OUT partition integer, OUT next_offset bigint, OUT topic text) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_view_positions';
@@ -376,6 +390,8 @@ COMMENT ON FUNCTION streamext.pause(regclass) IS
 'stops reading a stream, at once, or counting in a continuous view, from commit on, until streamext.resume; for its owner';
 COMMENT ON FUNCTION streamext.resume(regclass) IS
 'goes on with a paused or stopped stream, or a paused continuous view, which reads what it has missed; for its owner';
+COMMENT ON FUNCTION streamext.rebuild(regclass) IS
+'from commit on counts a continuous view anew from the stream''s start; it shows its former content until it has caught up; for its owner';
 COMMENT ON FUNCTION streamext.view_positions(regclass) IS 'next offset of each partition: everything before it is counted in the view';
 COMMENT ON FUNCTION streamext.set_clock(timestamptz) IS
 'for tests: replaces the clock of windows in the whole server; NULL gives the system''s back; superusers only';

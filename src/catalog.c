@@ -145,6 +145,17 @@ catalog_copy_views(Oid viewoid)
 		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->viewoid != viewoid)
 			continue;
 		copy = palloc0(sizeof(ViewCopy));
+		if (slot->retained)
+		{
+			/* takes memory, and that is all to be said of it */
+			copy->status = VIEW_RUNNING;
+			copy->bytes = slot->state.bytes;
+			copy->sealed_until = copy->checkpoint_at = DT_NOEND;
+			copy->stream = slot->stream;
+			copy->catchup_left = -1;
+			views = lappend(views, copy);
+			continue;
+		}
 		lock = streamext_shared->streams[slot->stream].lock;
 		streamext_stream_lock_shared(&streamext_shared->streams[slot->stream]);
 		copy->status = slot->status;

@@ -257,6 +257,7 @@ position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, 
 
 	head->viewoid = v->viewoid;
 	head->definition = slot->definition;
+	head->round = slot->round;
 	head->start_position = slot->start_position;
 	head->accepted = slot->accepted;
 	head->late = slot->late;
@@ -336,7 +337,8 @@ position_take(const Worker *w, CheckpointPosition *position)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL)
+		/* one that is begun anew is kept as it was before, until it has caught up */
+		if (v->fold != NULL && v->slot->retained_slot == 0)
 			position_view(w, v, streamext_checkpoint_find_view(last, v->viewoid),
 						  &position->views[position->head.nviews++]);
 	}
@@ -373,6 +375,10 @@ position_confirm(const Worker *w, CheckpointCut *cut)
 	{
 		const WorkerView *v = lfirst(lc);
 
+		for (int i = 0; i < n && v->slot->retained_slot > 0; i++)
+			cut->confirm[i] = Min(cut->confirm[i], i < v->slot->npositions && v->slot->positions[i] >= 0
+													   ? v->slot->positions[i]
+													   : v->slot->start_position);
 		for (int i = 0; i < n && streamext_checkpoint_find_view(position, v->viewoid) == NULL; i++)
 			cut->confirm[i] = Min(cut->confirm[i], v->slot->start_position);
 	}
@@ -432,7 +438,7 @@ cut_is_needed(const Worker *w, CheckpointCut *cut)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && cut_has_changes(&v->slot->state))
+		if (v->fold != NULL && v->slot->retained_slot == 0 && cut_has_changes(&v->slot->state))
 			return true;
 	}
 	return false;
@@ -482,7 +488,7 @@ checkpoint_cut(Worker *w, TimestampTz now)
 		WorkerView	   *v = lfirst(lc);
 		CheckpointView *view = streamext_checkpoint_find_view(&cut->position, v->viewoid);
 
-		if (v->fold != NULL)
+		if (v->fold != NULL && v->slot->retained_slot == 0)
 			cut_view(cut, c, v, view);
 	}
 	resetStringInfo(&cut->comparable);
@@ -728,6 +734,18 @@ checkpoint_confirm(Worker *w, bool wait)
 		w->ops->commit(w->connector, c->confirm, c->nconfirm);
 		STREAMEXT_FAULT("checkpoint-after-confirm");
 	}
+}
+
+void
+streamext_checkpoint_confirm_nothing(Worker *w)
+{
+	Checkpoint *c = w->checkpoint;
+
+	if (c == NULL)
+		return;
+	c->lsn = InvalidXLogRecPtr;
+	if (c->cut != NULL)
+		c->cut->nconfirm = 0;
 }
 
 void

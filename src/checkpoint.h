@@ -38,6 +38,12 @@ extern void streamext_checkpoint_keep_views(Worker *w, List *oids);
  */
 extern void streamext_checkpoint_restore_view(Worker *w, WorkerView *v);
 
+/* The round of the view's state in the last checkpoint; `otherwise` if there is none of this definition. */
+extern int64 streamext_checkpoint_round(const Worker *w, Oid viewoid, uint64 definition, int64 otherwise);
+
+/* Whatever is being written or on its way to the disk, the connector is told nothing of it. */
+extern void streamext_checkpoint_confirm_nothing(Worker *w);
+
 /* Where a view began on a source that cannot be replayed, as its CREATE VIEW noted; -1: not known. In a transaction. */
 extern int64 streamext_checkpoint_start_position(Worker *w, Oid viewoid);
 

@@ -668,6 +668,15 @@ streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
 	MemoryContextDelete(cxt);
 }
 
+int64
+streamext_checkpoint_round(const Worker *w, Oid viewoid, uint64 definition, int64 otherwise)
+{
+	const Checkpoint	 *c = w->checkpoint;
+	const CheckpointView *from = c != NULL ? streamext_checkpoint_find_view(c->last, viewoid) : NULL;
+
+	return from != NULL && from->head.definition == definition ? from->head.round : otherwise;
+}
+
 void
 streamext_checkpoint_keep_views(Worker *w, List *oids)
 {

@@ -82,6 +82,7 @@ typedef struct CheckpointViewHead
 	uint64		definition;
 	int64		base;		/* checkpoint that holds all of the view's groups */
 	int64		first_pane; /* earlier ones had been dropped */
+	int64		round;		/* ViewSlot.round */
 	int64		start_position;
 	uint64		accepted;
 	uint64		late;

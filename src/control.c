@@ -29,7 +29,9 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "connector.h"
 #include "control.h"
+#include "journal.h"
 #include "options.h"
 #include "shmem.h"
 #include "view_compile.h"
@@ -81,6 +83,28 @@ streamext_control_view(Oid relid)
 	if (!control_is_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(relid));
 	return streamext_view_stream(relid);
+}
+
+int64
+streamext_control_journal_base(const StreamConfig *config, int shard)
+{
+	int			index = streamext_find_stream(MyDatabaseId, config->relid, shard);
+	StreamSlot *slot = index < 0 ? NULL : &streamext_shared->streams[index];
+	Journal    *journal;
+	int64		base = -1;
+
+	if (slot == NULL || config->journal == JOURNAL_NONE)
+		return -1;
+	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
+	journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal,
+									 config->connector == CONNECTOR_LOCAL, &slot->journal_end);
+	if (journal != NULL)
+	{
+		base = streamext_journal_base(journal);
+		streamext_journal_close(journal);
+	}
+	LWLockRelease(slot->journal_lock);
+	return base;
 }
 
 /* Who made the extension, and owns its tables. */

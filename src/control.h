@@ -20,6 +20,9 @@ extern int	streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_M
 /* The same; raises if there are none. After a start of the server they come when the launcher has looked into the database. */
 extern int	streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
 
+/* The first position that the journal of a stream's shard still holds; -1: there is none. */
+extern int64 streamext_control_journal_base(const StreamConfig *config, int shard);
+
 /*
  * Runs a statement on the extension's own tables, with the rights of their owner; the number of rows, or the one value of a query
  * (0: no row). `expected` as SPI_OK_*.

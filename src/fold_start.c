@@ -17,6 +17,7 @@
 #include "fold_private.h"
 #include "history.h"
 #include "into.h"
+#include "view_retain.h"
 
 CompiledView *
 streamext_fold_view(ViewFold *fold)
@@ -148,11 +149,12 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 
 	if (slot->definition == fold->view->definition)
 		return;
-	streamext_stream_lock_exclusive(stream);
 	if (slot->definition != 0)
-		streamext_state_reset(&slot->state);
+		streamext_view_begin_anew(slot);
+	streamext_stream_lock_exclusive(stream);
 	streamext_state_init(&slot->state, stream->lock, fold->view->state_size);
 	slot->definition = fold->view->definition;
+	slot->layout = fold->view->layout;
 	slot->accepted = slot->late = slot->rejected = 0;
 	for (int i = 0; i < slot->npositions; i++)
 		slot->positions[i] = -1;

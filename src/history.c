@@ -134,9 +134,12 @@ streamext_history_forget_dropped(void)
 /* ---------------------------------------------------------------- start */
 
 static uint64
-history_key(const CompiledView *view, uint64 source)
+history_key(const CompiledView *view, const ViewSlot *slot, uint64 source)
 {
 	uint64 key = hash_combine64(view->definition, source);
+
+	if (slot->round > 0)
+		key = hash_combine64(key, (uint64) slot->round);
 
 	return key == 0 ? 1 : key;
 }
@@ -174,39 +177,109 @@ history_leaving(const ViewState *state, int npanes)
 	return panes;
 }
 
+/* The same; a look costs less than a DELETE of nothing. */
+static void
+history_clear_shard(Oid view, int shard)
+{
+	SliceHeader header;
+	int64		pane;
+	uint64		definition;
+
+	if (streamext_history_edge(view, shard, true, &header, &pane, &definition))
+		history_delete_shard(view, shard);
+}
+
+/* Of shards that there are no more, in either set. */
+static void
+history_delete_former_shards(Oid view, int shards)
+{
+	for (int shard = shards; shard < STREAMEXT_MAX_SHARDS; shard++)
+		for (int set = 0; set < HISTORY_SETS; set++)
+			history_clear_shard(view, HISTORY_SHARD_OF(shard, set));
+}
+
+/* What readers may still want from the slot's view besides its own slices; -1: nothing. */
+static int
+history_retained_shard(const ViewSlot *slot)
+{
+	const ViewSlot *retained = slot->retained_slot > 0 ? &streamext_shared->views[slot->retained_slot - 1] : NULL;
+
+	return retained != NULL && retained->history != 0 ? retained->history_shard : -1;
+}
+
+/* The set where slices of this key are, with the last one of them, or else one that nothing stands in the way in. */
+static int
+history_choose_set(const CompiledView *view, const ViewSlot *slot, uint64 key, bool *found, SliceHeader *last, int64 *pane)
+{
+	int	   retained = history_retained_shard(slot);
+	uint64 definition;
+
+	for (int set = 0; set < HISTORY_SETS; set++)
+	{
+		int shard = HISTORY_SHARD_OF(slot->shard, set);
+
+		*found = streamext_history_edge(view->relid, shard, true, last, pane, &definition) && definition == key &&
+				 last->format == HISTORY_FORMAT && last->state_size == view->state_size;
+		if (*found)
+			return shard;
+	}
+	return HISTORY_SHARD_OF(slot->shard, retained == HISTORY_SHARD_OF(slot->shard, 0) ? 1 : 0);
+}
+
+/* Of sets that are neither `shard`'s nor retained. */
+static void
+history_delete_others(Oid view, const ViewSlot *slot, int shard)
+{
+	for (int set = 0; set < HISTORY_SETS; set++)
+	{
+		int other = HISTORY_SHARD_OF(slot->shard, set);
+
+		if (other != shard && other != history_retained_shard(slot))
+			history_clear_shard(view, other);
+	}
+}
+
+void
+streamext_history_tidy(const ViewSlot *slot)
+{
+	if (OidIsValid(streamext_history_relation()) && slot->history != 0)
+		history_delete_others(slot->viewoid, slot, slot->history_shard);
+}
+
 void
 streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shards)
 {
 	CompiledView *view = streamext_fold_view(fold);
-	uint64		  key = history_key(view, source);
+	uint64		  key = history_key(view, slot, source);
 	SliceHeader	  first = { 0 };
 	SliceHeader	  last = { 0 };
 	uint64		  definition;
 	int64		  pane = PG_INT64_MIN;
 	int64		  unused;
 	bool		  found;
+	int			  shard;
 	int			  npanes;
 	Pane		**panes;
 
 	if (!OidIsValid(streamext_history_relation()))
 		return;
-	if (streamext_history_last_shard(view->relid) >= shards)
-		history_delete_shards_from(view->relid, shards);
-	found = streamext_history_edge(view->relid, slot->shard, true, &last, &pane, &definition);
-	if (found && (definition != key || last.format != HISTORY_FORMAT || last.state_size != view->state_size))
-	{
-		history_delete_shard(view->relid, slot->shard);
-		found = false;
-	}
+	if (slot->shard == 0)
+		history_delete_former_shards(view->relid, shards);
+	shard = history_choose_set(view, slot, key, &found, &last, &pane);
+	history_delete_others(view->relid, slot, shard);
 	if (found)
-		(void) streamext_history_edge(view->relid, slot->shard, false, &first, &unused, &definition);
+		(void) streamext_history_edge(view->relid, shard, false, &first, &unused, &definition);
 	else
+	{
+		history_clear_shard(view->relid, shard);
 		pane = PG_INT64_MIN;
+	}
 
 	npanes = history_count_through(&slot->state, pane);
 	panes = history_leaving(&slot->state, npanes);
 	streamext_fold_forget_panes(fold, panes, npanes);
 	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
+	slot->history_shard = shard;
 	if (slot->history != key)
 	{
 		slot->history = key;
@@ -288,7 +361,7 @@ slice_write_part(HistoryWriter *writer, const SealedView *sealed, const Pane *pa
 	compressed = toast_compress_datum(PointerGetDatum(data), HISTORY_COMPRESSION);
 
 	values[HISTORY_VIEW - 1] = ObjectIdGetDatum(slot->viewoid);
-	values[HISTORY_SHARD - 1] = Int32GetDatum(slot->shard);
+	values[HISTORY_SHARD - 1] = Int32GetDatum(slot->history_shard);
 	values[HISTORY_PANE - 1] = Int64GetDatum(pane->id);
 	values[HISTORY_BUCKET - 1] = Int32GetDatum(bucket);
 	values[HISTORY_PART - 1] = Int32GetDatum(part);
@@ -461,8 +534,8 @@ seal_delete_expired(SealedView *sealed)
 		TIMESTAMP_NOT_FINITE(from) || !IS_VALID_TIMESTAMP(from))
 		return;
 	pane = Min(streamext_window_pane(&view->window, from), sealed->sealed);
-	if (history_delete_panes(slot->viewoid, slot->shard, pane) > 0 &&
-		streamext_history_edge(slot->viewoid, slot->shard, false, &first, &pane, &definition))
+	if (history_delete_panes(slot->viewoid, slot->history_shard, pane) > 0 &&
+		streamext_history_edge(slot->viewoid, slot->history_shard, false, &first, &pane, &definition))
 		sealed->deleted = history_deleted_before(&first);
 }
 

@@ -40,6 +40,13 @@ enum HistoryColumn
 #define HISTORY_FORMAT		2
 #define HISTORY_PAD			(MAXIMUM_ALIGNOF - VARHDRSZ)
 
+/*
+ * The column shard: two sets of numbers, so that a view that is begun anew writes beside what it held before, which is read until it
+ * has caught up (view_retain.c).
+ */
+#define HISTORY_SETS		2
+#define HISTORY_SHARD_OF(shard, set)	((shard) + (set) * STREAMEXT_MAX_SHARDS)
+
 typedef struct SliceHeader
 {
 	uint32		format;
@@ -69,6 +76,9 @@ struct Worker;
  * of another definition or source, and drops panes that are in history from memory.
  */
 extern void streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shards);
+
+/* Deletes the slices of content that was retained before. In a transaction with a snapshot. */
+extern void streamext_history_tidy(const ViewSlot *slot);
 
 /*
  * Moves panes that became sealed to history, in a transaction of its own; none may be open. True: there are more.
@@ -131,8 +141,7 @@ extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state
 extern Oid	streamext_history_relation(void);
 /* The first or last slice of a view and shard; false: there is none. Needs a transaction. */
 extern bool streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition);
-/* The least view above `after` that has slices, and its greatest shard; InvalidOid: none. */
+/* The least view above `after` that has slices; InvalidOid: none. */
 extern Oid	streamext_history_next_view(Oid after);
-extern int	streamext_history_last_shard(Oid view);
 
 #endif							/* STREAMEXT_HISTORY_H */

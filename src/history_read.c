@@ -504,21 +504,3 @@ streamext_history_next_view(Oid after)
 	streamext_history_close(reader);
 	return view;
 }
-
-int
-streamext_history_last_shard(Oid view)
-{
-	HistoryReader *reader = streamext_history_open(NULL);
-	ScanKeyData key;
-	IndexScanDesc scan;
-	int			shard = -1;
-
-	ScanKeyInit(&key, HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
-	scan = history_begin_scan(reader, &key, 1);
-	while (shard < 0 && index_getnext_tid(scan, BackwardScanDirection) != NULL)
-		if (index_fetch_heap(scan, reader->slot))
-			shard = DatumGetInt32(history_column(reader, HISTORY_SHARD));
-	index_endscan(scan);
-	streamext_history_close(reader);
-	return shard;
-}

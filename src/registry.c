@@ -175,6 +175,15 @@ registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 	return (int64) end;
 }
 
+/* Whether the view has a slot on the stream: not if it is new, or has read another stream. */
+static bool
+registry_is_view_of(Oid viewoid, int shard, int stream)
+{
+	int index = streamext_find_view(MyDatabaseId, viewoid, shard);
+
+	return index >= 0 && streamext_shared->views[index].stream == stream;
+}
+
 static void
 registry_reserve_view(RegistryView *view)
 {
@@ -193,7 +202,7 @@ registry_reserve_view(RegistryView *view)
 
 		if (stream >= 0 && !streamext_connector_ops(config->connector)->replayable)
 			start = registry_journal_end(&streamext_shared->streams[stream], config, shard);
-		if (start >= 0 && streamext_find_view(MyDatabaseId, view->viewoid, shard) < 0)
+		if (start >= 0 && !registry_is_view_of(view->viewoid, shard, stream))
 			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
 		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
 			ereport(

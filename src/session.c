@@ -70,7 +70,7 @@ shards_acquire(SessionShards *shards, const CompiledView *view, const ViewSlot *
 		{
 			const ViewSlot *slot = &streamext_shared->views[i];
 
-			if (!slot->in_use || slot->stream != s || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
+			if (!slot->in_use || slot->retained || slot->stream != s || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
 				continue;
 			if (shards->n == STREAMEXT_MAX_SHARDS)
 				return false;

@@ -247,7 +247,7 @@ shmem_lookup_view(Oid dboid, Oid viewoid, int shard)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && view->viewoid == viewoid && view->dboid == dboid && view->shard == shard)
+		if (view->in_use && view->viewoid == viewoid && view->dboid == dboid && view->shard == shard && !view->retained)
 			return i;
 	}
 	return -1;
@@ -307,10 +307,12 @@ streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
 	return shmem_add_view(dboid, viewoid, stream, start_position, true);
 }
 
-/* Needs registry_lock and the stream's lock, both exclusive. */
+/* Needs registry_lock and the stream's lock, both exclusive. With what it retains. */
 static void
 shmem_free_view(ViewSlot *view)
 {
+	if (view->retained_slot > 0)
+		shmem_free_view(&streamext_shared->views[view->retained_slot - 1]);
 	if (view->definition != 0)
 		streamext_state_reset(&view->state);
 	if (view->positions != NULL)
@@ -339,6 +341,20 @@ streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed)
 			LWLockRelease(slot->lock);
 		}
 	}
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+void
+streamext_free_retained(ViewSlot *view)
+{
+	StreamSlot *slot = &streamext_shared->streams[view->stream];
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	streamext_stream_lock_exclusive(slot);
+	if (view->retained_slot > 0)
+		shmem_free_view(&streamext_shared->views[view->retained_slot - 1]);
+	view->retained_slot = 0;
+	LWLockRelease(slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 }
 

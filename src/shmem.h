@@ -157,9 +157,13 @@ typedef struct ViewSlot
 	int			stream;			/* index into streams[] */
 	int			shard;
 	bool		reserved;		/* its transaction has not committed: no worker may free it; registry_lock */
+	bool		retained;		/* former content of another slot's view, for readers only (view_retain.c) */
+	int			retained_slot;	/* 1 + index of what the view held before it was begun anew; 0: nothing. With the stream's lock too */
 
 	/* the rest by the process that `catchup` says, under the stream slot's lock exclusive; positions may be moved by the stream's worker */
 	uint64		definition;		/* hash of the compiled view; 0: no state yet */
+	uint64		layout;			/* of what readers need to know of it */
+	int64		round;			/* how often the state was begun anew by streamext.rebuild */
 	ViewStatus	status;
 	ViewCatchup catchup;
 	TimestampTz catchup_started;	/* of the process or rewind at work; 0: none */
@@ -175,6 +179,7 @@ typedef struct ViewSlot
 
 	/* history (history.h); set when a state is begun */
 	uint64		history;		/* what its slices are known by; 0: not looked at yet */
+	int			history_shard;	/* the number that they have for the shard: two sets take turns when a view is begun anew */
 	int64		sealed;			/* panes up to this one are in history, PG_INT64_MIN: none */
 	int64		covered;		/* of these, those that were there when the state was begun: rows are read again */
 	TimestampTz sealed_until;	/* end of pane `sealed`; DT_NOBEGIN: none */
@@ -231,6 +236,8 @@ extern int	streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make)
  * nothing was done, because a catch-up worker does.
  */
 extern bool streamext_remove_view(int view);
+/* Frees what a view retains; readers see its own state from then on. By the process that the view is with. */
+extern void streamext_free_retained(ViewSlot *view);
 extern bool streamext_remove_stream(int stream);
 /* The same only if the generation is still this one; true if it was. The worker's own way out: its worker_pid may be its own. */
 extern bool streamext_remove_stream_at(int stream, uint32 generation);

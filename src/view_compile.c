@@ -630,6 +630,46 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 	return expression_tree_walker(node, compile_aggregate_walker, context);
 }
 
+/* Appends a node's text without what depends only on where in a query text it was written. */
+static void
+compile_append_node(StringInfo buf, const void *node)
+{
+	static const char location[] = ":location ";
+	char	   *text = nodeToString(node);
+	char	   *at = text;
+	char	   *found;
+
+	/* A string inside has its blanks escaped, so the token is a field's name wherever it stands. */
+	while ((found = strstr(at, location)) != NULL)
+	{
+		appendBinaryStringInfo(buf, at, found - at);
+		at = found + strlen(location);
+		while (*at == '-' || (*at >= '0' && *at <= '9'))
+			at++;
+	}
+	appendStringInfoString(buf, at);
+	appendStringInfoChar(buf, '\n');
+	pfree(text);
+}
+
+/* By their text, so that a query that names the same ones in another order means the same state. */
+static int
+compile_compare_aggregates(const ListCell *a, const ListCell *b)
+{
+	StringInfoData one,
+				other;
+	int			result;
+
+	initStringInfo(&one);
+	initStringInfo(&other);
+	compile_append_node(&one, lfirst(a));
+	compile_append_node(&other, lfirst(b));
+	result = strcmp(one.data, other.data);
+	pfree(one.data);
+	pfree(other.data);
+	return result;
+}
+
 static void
 compile_aggregates(CompileContext *context)
 {
@@ -643,6 +683,7 @@ compile_aggregates(CompileContext *context)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("continuous views can have at most %d different aggregates", STREAMEXT_MAX_AGGREGATES)));
+	list_sort(context->aggrefs, compile_compare_aggregates);
 	view->aggs = palloc0(sizeof(AggSpec) * Max(list_length(context->aggrefs), 1));
 	foreach(lc, context->aggrefs)
 	{
@@ -682,36 +723,24 @@ compile_stateless(CompileContext *context, bool check)
 
 /* ---- definition ---- */
 
-/* Appends a node's text without what depends only on where in a query text it was written. */
-static void
-compile_append_node(StringInfo buf, const void *node)
+static uint64
+compile_hash(const StringInfoData *buf)
 {
-	static const char location[] = ":location ";
-	char	   *text = nodeToString(node);
-	char	   *at = text;
-	char	   *found;
+	uint64		hash = hash_bytes_extended((unsigned char *) buf->data, buf->len, 0);
 
-	/* A string inside has its blanks escaped, so the token is a field's name wherever it stands. */
-	while ((found = strstr(at, location)) != NULL)
-	{
-		appendBinaryStringInfo(buf, at, found - at);
-		at = found + strlen(location);
-		while (*at == '-' || (*at >= '0' && *at <= '9'))
-			at++;
-	}
-	appendStringInfoString(buf, at);
-	appendStringInfoChar(buf, '\n');
-	pfree(text);
+	return hash == 0 ? 1 : hash;
 }
 
-/* Everything that the kept state depends on; lateness and retention only change what becomes of rows from now on. */
-static uint64
+/*
+ * Everything that the kept state depends on; lateness and retention only change what becomes of rows from now on. First what
+ * it is made of, then which rows are in it.
+ */
+static void
 compile_definition(const CompileContext *context)
 {
-	const CompiledView *view = context->view;
+	CompiledView *view = context->view;
 	const Window *w = &view->window;
 	StringInfoData buf;
-	uint64		hash;
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "%u %u %s/%s/%s\n", view->stream_relid, context->config->event_time,
@@ -721,6 +750,12 @@ compile_definition(const CompileContext *context)
 					 w->trunc_unit != NULL ? w->trunc_unit : "", w->trunc_zone != NULL ? w->trunc_zone : "");
 	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n",
 					 w->sliding, w->edges, w->length, w->lower_inclusive, w->has_upper, w->upper_inclusive);
+	for (int k = 0; k < view->nkeys; k++)
+		compile_append_node(&buf, view->keys[k].expr);
+	for (int s = 0; s < view->nsets; s++)
+		appendStringInfo(&buf, "%x ", view->sets[s]);
+	compile_append_node(&buf, context->aggrefs);
+	view->layout = compile_hash(&buf);
 	compile_append_node(&buf, view->quals);
 	if (view->has_joins)
 	{
@@ -728,19 +763,13 @@ compile_definition(const CompileContext *context)
 
 		compile_append_node(&buf, from);
 	}
-	for (int k = 0; k < view->nkeys; k++)
-		compile_append_node(&buf, view->keys[k].expr);
-	for (int s = 0; s < view->nsets; s++)
-		appendStringInfo(&buf, "%x ", view->sets[s]);
-	compile_append_node(&buf, context->aggrefs);
 	if (view->stateless)
 	{
 		appendStringInfo(&buf, "%u\n", view->into);
 		compile_append_node(&buf, view->query->targetList);
 	}
-	hash = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
+	view->definition = compile_hash(&buf);
 	pfree(buf.data);
-	return hash == 0 ? 1 : hash;
 }
 
 /* ---- entry points ---- */
@@ -784,7 +813,7 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 	compile_quals(&context);
 	compile_finish_window(view);
 	compile_aggregates(&context);
-	view->definition = compile_definition(&context);
+	compile_definition(&context);
 	if (options != NULL)
 		compile_warn_alias(&context);
 	return view;

@@ -72,6 +72,7 @@ typedef struct CompiledView
 	uint32		span_offset;	/* WINDOW_SESSION: of the span (session.h) in GroupEntry.data */
 	bool		has_group_by;	/* false: exactly one row */
 	uint64		definition;		/* hash of all that the kept state depends on; never 0 */
+	uint64		layout;			/* of these, what a reader of a state depends on: all but which rows are counted; never 0 */
 } CompiledView;
 
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */

@@ -180,8 +180,10 @@ path_count(const CompiledView *view, double *rows, double *panes)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 
-		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->viewoid != view->relid)
+		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId || slot->viewoid != view->relid)
 			continue;
+		if (slot->retained_slot > 0)
+			slot = &streamext_shared->views[slot->retained_slot - 1];
 		*rows += slot->state.ngroups + (slot->history_written.groups - slot->history_deleted.groups);
 		*panes += slot->state.npanes + (slot->history_written.panes - slot->history_deleted.panes);
 	}

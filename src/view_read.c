@@ -10,7 +10,8 @@
  * Sealed panes are in history: up to the mark that was noted with the copies they are read from there, under one snapshot
  * for the statement that is taken when the locks are released. See history_read.c.
  *
- * A slot whose definition is not the one that was compiled here counts as empty: no worker has picked the view up yet.
+ * A slot whose state is laid out for another definition than the one that was compiled here counts as empty. What a view
+ * held before it was begun anew is read in its place until it has caught up (view_retain.c).
  */
 #include "postgres.h"
 
@@ -29,6 +30,7 @@
 
 #include "clock.h"
 #include "shmem.h"
+#include "view_retain.h"
 #include "view_scan.h"
 
 /* Streams of one statement whose locks are held together; PostgreSQL allows 200 at once. */
@@ -464,7 +466,7 @@ statement_find_streams(StatementRead *statement, bool *wanted)
 		const ViewSlot *slot = &streamext_shared->views[i];
 		ListCell   *lc;
 
-		if (!slot->in_use || slot->dboid != MyDatabaseId)
+		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
 			continue;
 		foreach(lc, statement->views)
 		{
@@ -494,7 +496,7 @@ statement_note_history(ViewRead *read, const ViewSlot *slot)
 	HistoryMark *mark = &read->shards[read->nshards++];
 
 	mark->history = slot->history;
-	mark->shard = slot->shard;
+	mark->shard = slot->history_shard;
 	mark->sealed = slot->sealed;
 	read->sealed_until = Max(read->sealed_until, slot->sealed_until);
 	statement_note_floor(read, slot);
@@ -509,22 +511,23 @@ statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 	foreach(lc, statement->views)
 	{
 		ViewRead   *read = lfirst(lc);
+		const ViewSlot *content = read->view->relid == slot->viewoid ? streamext_view_content(slot, read->view) : NULL;
 
-		if (read->view->relid != slot->viewoid || slot->definition != read->view->definition ||
-			read->nshards >= STREAMEXT_MAX_SHARDS)
+		if (content == NULL || read->nshards >= STREAMEXT_MAX_SHARDS)
 			continue;
-		statement_note_history(read, slot);
+		statement_note_history(read, content);
 		if (read->whole && read->min <= read->max)
-			streamext_copy_array_add(&read->copies, streamext_state_copy(&slot->state, read->min, read->max, statement->cxt),
+			streamext_copy_array_add(&read->copies, streamext_state_copy(&content->state, read->min, read->max, statement->cxt),
 									 statement->cxt);
 	}
 	foreach(lc, statement->scans)
 	{
 		ScanRead   *scan = lfirst(lc);
+		const CompiledView *view = scan->read->view;
+		const ViewSlot *content = view->relid == slot->viewoid ? streamext_view_content(slot, view) : NULL;
 
-		if (scan->read->view->relid == slot->viewoid && scan->by_hash && !scan->probe.none &&
-			slot->definition == scan->read->view->definition && scan->min <= scan->max)
-			streamext_copy_array_add(&scan->own, streamext_state_copy_hash(&slot->state, scan->min, scan->max,
+		if (content != NULL && scan->by_hash && !scan->probe.none && scan->min <= scan->max)
+			streamext_copy_array_add(&scan->own, streamext_state_copy_hash(&content->state, scan->min, scan->max,
 																		   scan->probe.hash, statement->cxt),
 									 statement->cxt);
 	}
@@ -551,7 +554,7 @@ statement_copy(StatementRead *statement)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 
-		if (slot->in_use && slot->dboid == MyDatabaseId && wanted[slot->stream])
+		if (slot->in_use && !slot->retained && slot->dboid == MyDatabaseId && wanted[slot->stream])
 			statement_copy_slot(statement, slot);
 	}
 	for (int s = streamext_shared->nstreams - 1; s >= 0; s--)
@@ -602,16 +605,19 @@ statement_raise_floors(StatementRead *statement)
 		const ViewSlot *slot = &streamext_shared->views[i];
 		ListCell   *lc;
 
-		if (!slot->in_use || slot->dboid != MyDatabaseId)
+		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
 			continue;
 		foreach(lc, statement->views)
 		{
 			ViewRead   *read = lfirst(lc);
+			const ViewSlot *content;
 
-			if (read->view->relid != slot->viewoid || slot->definition != read->view->definition)
+			if (read->view->relid != slot->viewoid)
 				continue;
 			streamext_stream_lock_shared(&streamext_shared->streams[slot->stream]);
-			statement_note_floor(read, slot);
+			content = streamext_view_content(slot, read->view);
+			if (content != NULL)
+				statement_note_floor(read, content);
 			LWLockRelease(streamext_shared->streams[slot->stream].lock);
 		}
 	}

@@ -32,6 +32,7 @@
 #include "fault.h"
 #include "history.h"
 #include "stream_event.h"
+#include "view_retain.h"
 #include "worker.h"
 #include "worker_private.h"
 
@@ -388,6 +389,8 @@ worker_housekeeping(Worker *w, bool paused)
 		streamext_worker_advance_watermark(w, streamext_clock_now());
 		worker_expire(w, now);
 	}
+	streamext_views_retire(w);
+	streamext_views_tidy(w, now);
 	streamext_checkpoint_run(w, now);
 	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
 	{
@@ -448,6 +451,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	else if (w->attached && !streamext_clock_is_set() && worker_has_sliding_panes(w))
 		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_SLIDING_MS + 1));
 	next = Min(next, streamext_checkpoint_deadline(w, now));
+	next = Min(next, streamext_views_tidy_deadline(w, now));
 	if (!reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 

@@ -26,6 +26,7 @@
 #include "dead_letter.h"
 #include "fault.h"
 #include "stream_event.h"
+#include "view_retain.h"
 #include "worker_private.h"
 
 /* Records of the batch at hand: not read before by the stream; of these, not rejected for the whole stream. */
@@ -300,6 +301,8 @@ batch_prepare_views(Worker *w)
 	if (full == NULL)
 		return true;
 	batch_abandon_views(w);
+	/* better no former content than no progress */
+	streamext_view_retire(full->slot);
 	if (full->slot->status != VIEW_FULL)
 	{
 		streamext_stream_lock_exclusive(w->slot);

@@ -37,6 +37,8 @@ typedef struct WorkerView
 	bool		  prepared; /* of the batch at hand */
 	bool		  paused;	/* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
+	TimestampTz retired_at; /* its former content; 0: nothing of that is left in history */
+
 	/* behind: it reads what the stream has read before, by a watermark of its own */
 	bool		 behind;
 	TimestampTz *max_event_time; /* [STREAMEXT_MAX_PARTITIONS]; NULL until needed */

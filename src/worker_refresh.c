@@ -38,6 +38,7 @@
 #include "journal.h"
 #include "pause.h"
 #include "view_compile.h"
+#include "view_retain.h"
 #include "worker.h"
 #include "worker_private.h"
 
@@ -157,13 +158,16 @@ refresh_reset_stream(Worker *w, uint64 source)
 	StreamSlot	  *slot = w->slot;
 	PartitionSlot *partitions;
 
+	for (int i = 0; i < streamext_shared->nviews; i++)
+		if (streamext_shared->views[i].in_use && streamext_shared->views[i].stream == w->index)
+			streamext_view_retire(&streamext_shared->views[i]);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_exclusive(slot);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || view->stream != w->index)
+		if (!view->in_use || view->stream != w->index || view->retained)
 			continue;
 		if (view->definition != 0)
 			streamext_state_reset(&view->state);
@@ -330,7 +334,7 @@ refresh_list_slots(Worker *w)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && !view->reserved && view->stream == w->index)
+		if (view->in_use && !view->reserved && !view->retained && view->stream == w->index)
 			views = lappend_oid(views, view->viewoid);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -422,10 +426,10 @@ refresh_drop_sealed(Worker *w, WorkerView *v)
 
 /*
  * Compiles the view and starts its fold, with what the last checkpoint holds if shared memory has nothing. An error makes this view
- * fail only. False: it is locked, try again.
+ * fail only. False: it is locked, try again. *round: what streamext.rebuild wants.
  */
-bool
-streamext_worker_start_view(Worker *w, WorkerView *v)
+static bool
+refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -438,6 +442,9 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	{
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
+		*round = streamext_view_round(v->viewoid);
+		if (fresh)
+			v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *round);
 		if (fresh && !w->ops->replayable && v->slot->start_position < 0)
 			v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
 		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
@@ -474,6 +481,32 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	MemoryContextSwitchTo(old);
 	CurrentResourceOwner = owner;
 	return available;
+}
+
+/* The same; begins the view anew if streamext.rebuild was called since its state was begun. */
+bool
+streamext_worker_start_view(Worker *w, WorkerView *v)
+{
+	int64 round = 0;
+	bool  available = refresh_start_view(w, v, &round);
+
+	if (v->fold == NULL || v->slot->round >= round)
+		return available;
+	if (!w->ops->replayable && !streamext_view_is_held(v->slot, w->config))
+	{
+		v->slot->round = round;
+		ereport(LOG, (errmsg("the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
+							 v->viewoid)));
+		return available;
+	}
+	streamext_fold_end(v->fold);
+	v->fold = NULL;
+	v->max_event_time = NULL;
+	if (!w->ops->replayable)
+		streamext_checkpoint_confirm_nothing(w);
+	streamext_view_begin_anew(v->slot);
+	v->slot->round = round;
+	return refresh_start_view(w, v, &round);
 }
 
 static WorkerView *

@@ -198,3 +198,130 @@ def test_only_owners_pause(db: Database) -> None:
             db.execute("SELECT streamext.pause('pg_class')")
     finally:
         db.execute("RESET ROLE; DROP OWNED BY stranger, keeper CASCADE; DROP ROLE stranger, keeper")
+
+
+# ---------------------------------------------------------------- rebuild and replace
+
+NAMED = "SELECT l.name, count(*) AS n FROM {} AS r JOIN l USING (g) GROUP BY l.name"
+
+
+
+
+def test_a_rebuilt_view_shows_what_it_held(db: Database, source: Source) -> None:
+    """A joined view by the table as it is now, and a windowed one whose windows are in history."""
+    db.execute("CREATE TABLE l AS SELECT g, 'name ' || g % 3 AS name FROM generate_series(0, 6) AS g")
+    create_views(db)
+    continuous(db, "named", NAMED.format("s"))
+    source.produce(3000)
+    db.flush("s")
+    wait_for(lambda: db.value("SELECT history_panes FROM streamext.continuous_views WHERE view = 'windowed'::regclass"))
+    former = db.rows("SELECT * FROM named ORDER BY 1")
+    db.execute("UPDATE l SET name = 'all'")
+    db.execute("SELECT streamext.pause('s')")
+    for view in ("named", "windowed"):
+        db.execute("SELECT streamext.rebuild(%s::regclass)", view)
+    wait_for(lambda: counts(db, "named") == counts(db, "windowed") == (0, 0, 0), what="views begun anew")
+    assert db.rows("SELECT * FROM named ORDER BY 1") == former
+    db.assert_same("TABLE windowed", VIEWS["windowed"].format("o"))
+    db.assert_same("SELECT * FROM windowed WHERE g = 3", VIEWS["windowed"].format("o WHERE g = 3"))
+    db.execute("SELECT streamext.resume('s')")
+    source.produce(1000)
+    db.flush("s")
+    db.assert_same("TABLE named", NAMED.format("o"))
+    assert counts(db, "named") == (4000, 0, 0)
+    assert_exact(db, 4000)
+
+
+def test_a_view_is_rebuilt_again_and_again(own_db: Database, own_source: Source) -> None:
+    """Before it has caught up, with crashes in between: it shows what it held at first."""
+    db, source = own_db, own_source
+    create_views(db)
+    source.produce(3000)
+    db.flush("s")
+    wait_for(lambda: db.value("SELECT history_panes FROM streamext.continuous_views WHERE view = 'windowed'::regclass"))
+    wait_for(lambda: not db.value("SELECT bool_or(checkpoint_pending) FROM streamext.workers"), what="a checkpoint")
+    db.execute("SELECT streamext.pause('s')")
+    for _ in range(2):
+        for view in VIEWS:
+            db.execute("SELECT streamext.rebuild(%s::regclass)", view)
+        wait_for(lambda: {counts(db, view) for view in VIEWS} == {(0, 0, 0)}, what="views begun anew")
+        for view in VIEWS:
+            db.assert_same(f"TABLE {view}", VIEWS[view].format("o"))
+        crash(db)
+        wait_for(lambda: state(db) == "paused", what="the worker")
+        assert {counts(db, view) for view in VIEWS} == {(0, 0, 0)}
+        for view in VIEWS:
+            db.assert_same(f"TABLE {view}", VIEWS[view].format("o"))
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert_exact(db, 3000)
+    source.produce(1000)
+    crash(db)
+    db.flush("s")
+    assert_exact(db, 4000)
+
+
+def test_a_rebuilt_view_in_a_process_of_its_own(own_db: Database, kafka: Kafka, topic: str) -> None:
+    """The catch-up worker counts; one crash."""
+    db = own_db
+    db.server.configure({"streamext.catchup_min_rows": 100})
+    db.server.reload()
+    wait_for(lambda: db.value("SHOW streamext.catchup_min_rows") == "100", what="the setting")
+    source = Source(db, kafka, topic)
+    create_views(db)
+    source.produce(3000)
+    db.flush("s")
+    db.execute("SELECT streamext.rebuild('windowed')")
+    db.flush("s")
+    assert_exact(db, 3000)
+    db.execute("SELECT streamext.rebuild('grouped'), streamext.rebuild('windowed')")
+    crash(db)
+    db.flush("s")
+    assert_exact(db, 3000)
+    db.server.configure({"streamext.catchup_min_rows": 100_000})
+    db.server.reload()
+
+
+def test_a_replaced_view_shows_what_it_held(db: Database, source: Source) -> None:
+    """As long as it is made of the same; a change of what is made of it at reading keeps what is counted."""
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    db.execute("SELECT streamext.pause('s')")
+    replaced = "CREATE OR REPLACE VIEW grouped WITH (streamext.continuous) AS "
+    more = VIEWS["grouped"].replace(" FROM", ", sum(a) / count(*) AS mean FROM") + " HAVING count(*) > 1 ORDER BY g"
+    db.execute(replaced + more.format("s"))
+    db.assert_same("TABLE grouped", more.format("o"))
+    db.execute(replaced + more.format("s WHERE a % 2 = 0"))
+    wait_for(lambda: counts(db, "grouped") == (0, 0, 0), what="the view begun anew")
+    db.assert_same("TABLE grouped", more.format("o"))
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    db.assert_same("TABLE grouped", more.format("o WHERE a % 2 = 0"))
+    assert counts(db, "grouped") == (1000, 0, 0)
+
+
+def test_a_view_moves_to_another_stream(db: Database) -> None:
+    """It counts what the other local stream gets from then on, as a new view would."""
+    source = Source(db)
+    create_views(db)
+    local_stream(db, columns=COLUMNS, name="other")
+    continuous(db, "others", "SELECT count(*) AS n FROM other")
+    db.execute("INSERT INTO other SELECT 1, 1, now() FROM generate_series(1, 100)")
+    source.produce(10)
+    db.flush("s", "other")
+    db.execute("CREATE OR REPLACE VIEW grouped WITH (streamext.continuous) AS " + VIEWS["grouped"].format("other"))
+    db.execute("INSERT INTO other VALUES (5, 1, now())")
+    db.flush("s", "other")
+    assert db.rows("TABLE grouped") == [(1, 1, 5, 5)]
+    assert db.rows("TABLE others") == [(101,)]
+    assert counts(db, "grouped") == (1, 0, 0)
+
+
+def test_what_cannot_be_rebuilt(db: Database) -> None:
+    Source(db)
+    db.execute("CREATE TABLE target (a bigint); CREATE VIEW plain AS SELECT 1")
+    continuous(db, "copied", "SELECT a FROM s", ", streamext.into = 'target'")
+    for view, error in (("copied", psycopg.errors.FeatureNotSupported), ("plain", psycopg.errors.WrongObjectType)):
+        with pytest.raises(error):
+            db.execute("SELECT streamext.rebuild(%s::regclass)", view)
