@@ -51,7 +51,7 @@ CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'xml');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', journal 'os');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', workers '17');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', start 'now');
-CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', start '2024-13-01');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', start '2024-02-30');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', watermark_delay '1 month');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', watermark_delay '-1 s');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', watermark_delay 'soon');

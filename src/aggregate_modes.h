@@ -136,6 +136,6 @@ extern bool streamext_values_import(const AggSpec *spec, ViewState *state, Pane 
 extern void streamext_values_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry);
 
 /* Of an export that contradicts itself. */
-extern void streamext_aggregate_import_damaged(const AggSpec *spec) pg_attribute_noreturn();
+pg_noreturn extern void streamext_aggregate_import_damaged(const AggSpec *spec);
 
 #endif							/* STREAMEXT_AGGREGATE_MODES_H */

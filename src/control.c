@@ -237,7 +237,7 @@ flush_reached(const FlushTarget *target)
 	return pg_atomic_read_u64(&target->slot->flush_done) >= target->ticket;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 flush_fail(const FlushTarget *target, StreamState state, const char *error)
 {
 	if (state == STREAM_WAITING || state == STREAM_STARTING)

@@ -29,6 +29,7 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "common/hashfn.h"
+#include "common/int.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "port.h"
@@ -232,7 +233,7 @@ option_unknown(ConnectorKind kind, OptionPlace place, const char *name)
 }
 
 /* Raises HV024; the hint says what would do. The value is left out for secrets. */
-static void pg_attribute_noreturn() pg_attribute_printf(3, 4)
+pg_noreturn static void pg_attribute_printf(3, 4)
 option_invalid(const OptionSpec *spec, const char *value, const char *hint,...)
 {
 	char		text[1024];
@@ -513,7 +514,7 @@ option_check_value(const OptionSpec *spec, ConnectorKind kind, const char *value
 
 /* ---- validators ---- */
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 option_missing(const char *name, const char *hint)
 {
 	ereport(ERROR,

@@ -18,7 +18,7 @@ typedef void (*SketchValidate) (const struct varlena *sketch);
 /* The types' input (hex, as bytea's), output and binary functions. */
 extern Datum streamext_sketch_in(const char *text, SketchValidate validate);
 extern Datum streamext_sketch_recv(StringInfo buf, SketchValidate validate);
-extern void streamext_sketch_invalid(const char *type) pg_attribute_noreturn();
+pg_noreturn extern void streamext_sketch_invalid(const char *type);
 
 /* True if the call comes from an aggregate, whose state may be changed in place. */
 extern bool streamext_sketch_in_place(FunctionCallInfo fcinfo);

@@ -15,6 +15,8 @@
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
+
 /* Limits; error messages print these constants. */
 #define STREAMEXT_BATCH_ROWS		4096	/* records a batch at most */
 #define STREAMEXT_MAX_KEYS			32		/* GROUP BY expressions of a view */

@@ -18,11 +18,7 @@ typedef enum WindowFunction
 } WindowFunction;
 
 /* Continuous views do not support <construct>; hint may be NULL. */
-#if PG_VERSION_NUM >= 180000
 pg_noreturn extern void streamext_view_refuse(const char *construct, const char *hint);
-#else
-extern void streamext_view_refuse(const char *construct, const char *hint) pg_attribute_noreturn();
-#endif
 
 /* Anything but one SELECT with GROUP BY or aggregates, or without both if rows have somewhere to go (into); the FROM item: anything but a stream (42809 for other tables). */
 extern void streamext_view_check_shape(const Query *query, bool into);

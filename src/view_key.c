@@ -19,9 +19,6 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "utils/memutils.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "view_compile.h"
 
