@@ -39,6 +39,7 @@
 #include "decoder_json.h"
 #include "decoder_number.h"
 #include "decoder_time.h"
+#include "decoder_value.h"
 
 #define ARENA_BLOCK		(64 * 1024)
 
@@ -61,8 +62,8 @@ typedef struct DecoderColumn
 	ColumnWay	way;
 	const StreamColumn *column;
 	int			wanted;			/* number at the JSON parser; csv: of the field, from 0 */
-	FmgrInfo	input;
-	Oid			typioparam;
+	ValueInput *input;
+	bool		structured;		/* from JSON: an array or composite type */
 	char	  **text;			/* [row] to be converted, or NULL; made when first needed, cleared for each batch */
 	int			ntext;
 } DecoderColumn;
@@ -108,7 +109,7 @@ decoder_json_want(const DecoderColumn *col)
 		case WAY_FLOAT8:
 			return JSON_WANT_DOUBLE;
 		default:
-			return col->column->type == JSONOID || col->column->type == JSONBOID ? JSON_WANT_RAW : JSON_WANT_TEXT;
+			return col->column->type == JSONOID || col->column->type == JSONBOID || col->structured ? JSON_WANT_RAW : JSON_WANT_TEXT;
 	}
 }
 
@@ -212,14 +213,13 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 	for (int i = 0; i < decoder->natts; i++)
 	{
 		DecoderColumn *col = &decoder->columns[i];
-		Oid			typinput;
 
 		col->column = &config->columns[i];
 		col->way = decoder_column_way(col->column);
 		if (col->way == WAY_NULL)
 			continue;
-		getTypeInputInfo(col->column->type, &typinput, &col->typioparam);
-		fmgr_info_cxt(typinput, &col->input, own);
+		col->structured = config->format == FORMAT_JSON && col->way == WAY_INPUT && streamext_value_is_structured(col->column->type);
+		col->input = streamext_value_input(col->column, col->structured, own);
 		if (col->way != WAY_METADATA)
 			decoder->payload_column = i;
 	}
@@ -678,7 +678,7 @@ decoder_mark_bad(Decoder *decoder, int row, int sqlstate, const char *reason)
 	}
 }
 
-/* Converts a column's noted texts from row *row on; raises at *row. */
+/* Converts a column's noted texts from row *row on, and shows NULLs to a domain; raises at *row. */
 static void
 decoder_convert_rows(Decoder *decoder, int att, volatile int *row)
 {
@@ -687,12 +687,29 @@ decoder_convert_rows(Decoder *decoder, int att, volatile int *row)
 
 	for (; *row < batch->nrows; (*row)++)
 	{
-		char	   *s = col->text[*row];
+		char	   *s = col->text != NULL ? col->text[*row] : NULL;
 
-		if (s == NULL || decoder->bad[*row])
+		if (decoder->bad[*row])
 			continue;
-		batch->values[att][*row] = InputFunctionCall(&col->input, s, col->typioparam, col->column->typmod);
+		if (s != NULL)
+			batch->values[att][*row] = streamext_value_convert(col->input, s);
+		else if (batch->nulls[att][*row] && streamext_value_checks_null(col->input))
+			streamext_value_check_null(col->input);
 	}
+}
+
+/* NULLs of a domain that may refuse them; what was INSERTed has been checked. */
+static bool
+decoder_has_checked_null(Decoder *decoder, int att)
+{
+	DecoderColumn *col = &decoder->columns[att];
+
+	if (col->input == NULL || !streamext_value_checks_null(col->input) || decoder->config->format == FORMAT_ROW)
+		return false;
+	for (int row = 0; row < decoder->batch->nrows; row++)
+		if (decoder->batch->nulls[att][row])
+			return true;
+	return false;
 }
 
 /* Pass 2 for one column. */
@@ -732,7 +749,8 @@ decoder_convert(Decoder *decoder, int att)
 		PG_END_TRY();
 		CHECK_FOR_INTERRUPTS();
 	}
-	memset(col->text, 0, sizeof(char *) * decoder->batch->nrows);
+	if (col->text != NULL)
+		memset(col->text, 0, sizeof(char *) * decoder->batch->nrows);
 	col->ntext = 0;
 }
 
@@ -820,7 +838,7 @@ streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now)
 
 	decoder_parse(decoder);
 	for (int i = 0; i < decoder->natts; i++)
-		if (decoder->columns[i].ntext > 0)
+		if (decoder->columns[i].ntext > 0 || decoder_has_checked_null(decoder, i))
 			decoder_convert(decoder, i);
 	decoder_check(decoder, now);
 	if (decoder->nbad > 0)

@@ -1,0 +1,166 @@
+/*-------------------------------------------------------------------------
+ *
+ * decoder_value.c
+ *		A column's value from a text.
+ *
+ * By the type's input function, or for JSON arrays and objects by json_populate_record over a row of this one column: the
+ * same conversion that a user of PostgreSQL's JSON functions gets. Texts whose value depends on the moment ('now',
+ * 'today') are refused: a record that is read again after a crash must mean what it meant.
+ *
+ * Raises for what is not a value; the caller has a subtransaction for that.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "decoder_value.h"
+
+struct ValueInput
+{
+	FmgrInfo	function;
+	Oid			typioparam;
+	int32		typmod;
+	bool		of_time;		/* dates or times are in it */
+	bool		domain;
+	FmgrInfo	populate;		/* json_populate_record, if `json` */
+	bool		json;
+	TupleDesc	row_desc;		/* one column, called "v" */
+	Datum		row;			/* such a row, NULL */
+};
+
+bool
+streamext_value_is_structured(Oid type)
+{
+	Oid			base = getBaseType(type);
+
+	return type_is_array(base) || get_typtype(base) == TYPTYPE_COMPOSITE;
+}
+
+static bool
+value_is_of_time(Oid type)
+{
+	Oid			base = getBaseType(type);
+	Oid			within = get_element_type(base);
+
+	if (!OidIsValid(within))
+		within = get_range_subtype(base);
+	switch (OidIsValid(within) ? getBaseType(within) : base)
+	{
+		case DATEOID:
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+value_add_json(ValueInput *input, Oid type)
+{
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+	List	   *arguments = list_make2(makeNullConst(RECORDOID, -1, InvalidOid), makeNullConst(JSONOID, -1, InvalidOid));
+
+	input->json = true;
+	input->row_desc = CreateTemplateTupleDesc(1);
+	TupleDescInitEntry(input->row_desc, 1, "v", type, input->typmod, 0);
+	input->row_desc = BlessTupleDesc(input->row_desc);
+	input->row = heap_copy_tuple_as_datum(heap_form_tuple(input->row_desc, &value, &isnull), input->row_desc);
+	fmgr_info_cxt(F_JSON_POPULATE_RECORD, &input->populate, CurrentMemoryContext);
+	/* It asks for the declared types of its arguments. */
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSON_POPULATE_RECORD, RECORDOID, arguments, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
+					   &input->populate);
+}
+
+ValueInput *
+streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	ValueInput *input = palloc0(sizeof(ValueInput));
+	Oid			function;
+
+	getTypeInputInfo(column->type, &function, &input->typioparam);
+	fmgr_info_cxt(function, &input->function, cxt);
+	input->typmod = column->typmod;
+	input->of_time = value_is_of_time(column->type);
+	input->domain = get_typtype(column->type) == TYPTYPE_DOMAIN && DomainHasConstraints(column->type);
+	if (json && streamext_value_is_structured(column->type))
+		value_add_json(input, column->type);
+	MemoryContextSwitchTo(old);
+	return input;
+}
+
+/* Raises if a word of the text stands for the moment at which it is read. */
+static void
+value_check_moment(const char *text)
+{
+	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
+	const char *s = text;
+
+	while (*s != '\0')
+	{
+		Size		size = 0;
+
+		while (isalpha((unsigned char) s[size]))
+			size++;
+		for (int i = 0; size > 0 && i < lengthof(words); i++)
+			if (strlen(words[i]) == size && pg_strncasecmp(s, words[i], size) == 0)
+				ereport(ERROR, (errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+								errmsg("\"%s\" means another time whenever it is read", text)));
+		s += Max(size, 1);
+	}
+}
+
+static Datum
+value_from_json(ValueInput *input, const char *text)
+{
+	StringInfoData object;
+	Datum		row;
+	HeapTupleData tuple;
+	bool		isnull;
+
+	initStringInfo(&object);
+	appendStringInfo(&object, "{\"v\":%s}", text);
+	row = FunctionCall2(&input->populate, input->row, PointerGetDatum(cstring_to_text_with_len(object.data, object.len)));
+	tuple.t_data = DatumGetHeapTupleHeader(row);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	return heap_getattr(&tuple, 1, input->row_desc, &isnull);
+}
+
+Datum
+streamext_value_convert(ValueInput *input, char *text)
+{
+	if (input->of_time)
+		value_check_moment(text);
+	if (input->json)
+		return value_from_json(input, text);
+	return InputFunctionCall(&input->function, text, input->typioparam, input->typmod);
+}
+
+bool
+streamext_value_checks_null(const ValueInput *input)
+{
+	return input->domain;
+}
+
+void
+streamext_value_check_null(ValueInput *input)
+{
+	(void) InputFunctionCall(&input->function, NULL, input->typioparam, input->typmod);
+}
