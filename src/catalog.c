@@ -4,7 +4,8 @@
  *		What the SQL views show of the registry, and view_positions.
  *
  * What exists is read from PostgreSQL's catalogue, how it does from the slots of the current database, so that a stream
- * without a slot is shown as well. Slots are copied under the locks and looked at afterwards.
+ * without a slot is shown as well. Slots are copied under the locks and looked at afterwards. What no worker has restored since
+ * the server's start, or can on a standby, is shown as the last checkpoint has it, which is also what readers of views see.
  *
  * The functions behind the views are executable by all and show a row only to who may SELECT from the stream or view or has the rights
  * of pg_read_all_stats (pg_monitor has them).
@@ -20,6 +21,7 @@
 #include "access/reloptions.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_table.h"
@@ -37,7 +39,9 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint_read.h"
 #include "clock.h"
+#include "history.h"
 #include "options.h"
 #include "shmem.h"
 #include "view_compile.h"
@@ -79,6 +83,9 @@ typedef struct ViewCopy
 	int64		catchup_rows,	/* read since then, */
 				catchup_left;	/* and still to be read */
 	TimestampTz	checkpoint_at;
+	int			shard;
+	bool		ready;			/* as ViewSlot.ready */
+	const ShardCopy *checkpointed;	/* not ready: the partitions that positions are of; NULL: the slot's */
 } ViewCopy;
 
 /* ---- copies ---- */
@@ -101,7 +108,90 @@ catalog_copy_shard(int index, ShardCopy *copy)
 	LWLockRelease(slot->lock);
 }
 
-/* All shards of a stream that have a slot, in the order of their numbers; InvalidOid: of all streams of this database. */
+/* A shard as the checkpoint has it; identity and state are the slot's, if there is one. */
+static void
+catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
+{
+	StreamSlot *slot = &copy->slot;
+	int			n = position->head.npartitions;
+
+	slot->watermark = position->head.watermark;
+	slot->batches = position->head.batches;
+	slot->rows_in = position->head.rows_in;
+	slot->bytes_in = position->head.bytes_in;
+	slot->rejected = position->head.rejected;
+	slot->checkpoint_seq = position->seq;
+	slot->checkpoint_at = position->head.taken_at;
+	slot->npartitions = n;
+	copy->partitions = palloc0(sizeof(PartitionSlot) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		const CheckpointPartition *from = &position->partitions[i];
+		PartitionSlot *to = &copy->partitions[i];
+
+		strlcpy(to->topic, from->topic, sizeof(to->topic));
+		to->partition = from->partition;
+		to->position = from->position;
+		to->high_watermark = -1;
+		to->max_event_time = from->max_event_time;
+		to->rows = from->rows;
+	}
+}
+
+static ShardCopy *
+catalog_find_shard(List *shards, int shard)
+{
+	ListCell   *cell;
+
+	foreach(cell, shards)
+		if (((ShardCopy *) lfirst(cell))->slot.shard == shard)
+			return lfirst(cell);
+	return NULL;
+}
+
+static ShardCopy *
+catalog_make_shard(Oid relid, int shard)
+{
+	ShardCopy  *copy = palloc0(sizeof(ShardCopy));
+
+	copy->index = -1;
+	copy->slot.dboid = MyDatabaseId;
+	copy->slot.relid = relid;
+	copy->slot.shard = shard;
+	copy->slot.watermark = DT_NOBEGIN;
+	copy->slot.state = STREAM_STARTING;
+	return copy;
+}
+
+/* Adds to those that no worker has set up yet what their last checkpoints say. */
+static List *
+catalog_add_checkpoints(List *shards, Oid relid)
+{
+	CheckpointReader *reader = NULL;
+	int			n = streamext_checkpoint_shards(relid);
+
+	for (int i = 0; i < n; i++)
+	{
+		ShardCopy  *copy = catalog_find_shard(shards, i);
+		const CheckpointPosition *position;
+
+		if (copy != NULL && copy->slot.source != 0)
+			continue;
+		if (reader == NULL)
+			reader = streamext_checkpoint_reader();
+		position = streamext_checkpoint_read_stream(reader, relid, i);
+		if (position == NULL)
+			continue;
+		if (copy == NULL)
+			shards = lappend(shards, copy = catalog_make_shard(relid, i));
+		catalog_put_checkpoint(copy, position);
+	}
+	if (reader != NULL)
+		streamext_checkpoint_reader_end(reader);
+	return shards;
+}
+
+/* All shards of a stream that have a slot, in the order of their numbers, or a checkpoint. */
 static List *
 catalog_copy_shards(Oid relid)
 {
@@ -116,20 +206,19 @@ catalog_copy_shards(Oid relid)
 			StreamSlot *slot = &streamext_shared->streams[i];
 			ShardCopy  *copy;
 
-			if (!slot->in_use || slot->dboid != MyDatabaseId || slot->shard != shard ||
-				(OidIsValid(relid) && slot->relid != relid))
+			if (!slot->in_use || slot->dboid != MyDatabaseId || slot->shard != shard || slot->relid != relid)
 				continue;
 			copy = palloc(sizeof(ShardCopy));
 			catalog_copy_shard(i, copy);
 			shards = lappend(shards, copy);
 		}
 	LWLockRelease(streamext_shared->registry_lock);
-	return shards;
+	return catalog_add_checkpoints(shards, relid);
 }
 
 /* The slots of a view, one a shard. */
 static List *
-catalog_copy_views(Oid viewoid)
+catalog_copy_slots(Oid viewoid)
 {
 	List	   *views = NIL;
 
@@ -151,6 +240,8 @@ catalog_copy_views(Oid viewoid)
 			copy->status = VIEW_RUNNING;
 			copy->bytes = slot->state.bytes;
 			copy->sealed_until = copy->checkpoint_at = DT_NOEND;
+			copy->shard = -1;
+			copy->ready = true;
 			copy->stream = slot->stream;
 			copy->catchup_left = -1;
 			views = lappend(views, copy);
@@ -177,6 +268,8 @@ catalog_copy_views(Oid viewoid)
 		else
 			copy->catchup_left = -1;
 		copy->checkpoint_at = slot->checkpoint_at;
+		copy->shard = slot->shard;
+		copy->ready = slot->ready;
 		if (slot->positions != NULL && slot->npositions > 0)
 		{
 			copy->npositions = slot->npositions;
@@ -188,6 +281,155 @@ catalog_copy_views(Oid viewoid)
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return views;
+}
+
+/* As the view's owner, with nothing to gain: constants of the query may be evaluated. */
+static CompiledView *
+catalog_compile_as_owner(Oid viewoid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+	CompiledView *compiled;
+	Oid			userid;
+	Oid			owner;
+	int			context;
+	int			level;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", viewoid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	GetUserIdAndSecContext(&userid, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_RESTRICTED_OPERATION);
+	level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	compiled = streamext_view_compile(viewoid);
+	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(userid, context);
+	return compiled;
+}
+
+/* NULL, with *error set, if the view cannot be compiled any more: one bad view does not hide the others. */
+static CompiledView *
+catalog_try_compile(Oid viewoid, char **error)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	CompiledView *volatile compiled = NULL;
+
+	*error = NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		compiled = catalog_compile_as_owner(viewoid);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED || edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		{
+			MemoryContextSwitchTo(cxt);
+			CurrentResourceOwner = owner;
+			ReThrowError(edata);
+		}
+		*error = edata->message;
+		compiled = NULL;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return compiled;
+}
+
+static ViewCopy *
+catalog_find_view(List *views, int shard)
+{
+	ListCell   *cell;
+
+	foreach(cell, views)
+		if (((ViewCopy *) lfirst(cell))->shard == shard)
+			return lfirst(cell);
+	return NULL;
+}
+
+/* A view's shard as the checkpoint has it; status and error are the slot's, if there is one. */
+static void
+catalog_put_checkpointed(ViewCopy *copy, Oid relid, const CompiledView *compiled, const CheckpointPosition *position,
+						 const CheckpointView *view)
+{
+	ShardCopy  *shard = catalog_make_shard(relid, copy->shard);
+	HistoryTotals kept = streamext_history_kept(compiled->relid, view->head.history_shard, view->head.history);
+
+	catalog_put_checkpoint(shard, position);
+	copy->checkpointed = shard;
+	copy->groups = view->head.groups;
+	copy->panes = view->head.panes;
+	copy->accepted = view->head.accepted;
+	copy->late = view->head.late;
+	copy->rejected = view->head.rejected;
+	copy->history_panes = kept.panes;
+	copy->history_bytes = kept.bytes;
+	copy->sealed_until = view->head.sealed_until;
+	copy->checkpoint_at = position->head.taken_at;
+	copy->npositions = position->head.npartitions;
+	copy->positions = palloc(sizeof(int64) * Max(copy->npositions, 1));
+	memcpy(copy->positions, view->positions, sizeof(int64) * copy->npositions);
+}
+
+/* The same shards that readers of the view take from checkpoints, as those have them. */
+static List *
+catalog_add_checkpointed(List *views, Oid viewoid, Oid relid)
+{
+	CheckpointReader *reader = NULL;
+	CompiledView *compiled = NULL;
+	int			n = streamext_checkpoint_shards(relid);
+	char	   *error;
+
+	for (int i = 0; i < n; i++)
+	{
+		ViewCopy   *copy = catalog_find_view(views, i);
+		const CheckpointPosition *position;
+		const CheckpointView *view;
+
+		if (copy != NULL && copy->ready)
+			continue;
+		if (compiled == NULL && (compiled = catalog_try_compile(viewoid, &error)) == NULL)
+			return views;
+		if (reader == NULL)
+			reader = streamext_checkpoint_reader();
+		position = streamext_checkpoint_read_stream(reader, relid, i);
+		view = position != NULL ? streamext_checkpoint_find_view(position, viewoid) : NULL;
+		if (view == NULL || view->head.layout != compiled->layout)
+			continue;
+		if (copy == NULL)
+		{
+			views = lappend(views, copy = palloc0(sizeof(ViewCopy)));
+			copy->shard = i;
+			copy->status = VIEW_STARTING;
+			copy->catchup_left = -1;
+		}
+		catalog_put_checkpointed(copy, relid, compiled, position, view);
+	}
+	if (reader != NULL)
+		streamext_checkpoint_reader_end(reader);
+	return views;
+}
+
+/* A view's shards that have a slot or a checkpoint. */
+static List *
+catalog_copy_views(Oid viewoid)
+{
+	Oid			stream = streamext_view_stream(viewoid);
+	List	   *views = catalog_copy_slots(viewoid);
+
+	return OidIsValid(stream) ? catalog_add_checkpointed(views, viewoid, stream) : views;
 }
 
 /* ---- rows ---- */
@@ -222,6 +464,8 @@ catalog_put_time(Datum *values, bool *nulls, int column, TimestampTz time)
 static StreamState
 catalog_shard_state(const StreamSlot *slot)
 {
+	if (RecoveryInProgress())
+		return STREAM_STANDBY;
 	if (slot->worker_pid == 0 && (slot->state == STREAM_RUNNING || slot->state == STREAM_CATCHING_UP))
 		return STREAM_WAITING;
 	return slot->state;
@@ -235,6 +479,8 @@ catalog_stream_state(List *shards)
 	STREAM_STARTING, STREAM_PAUSED, STREAM_CATCHING_UP};
 	ListCell   *cell;
 
+	if (RecoveryInProgress())
+		return STREAM_STANDBY;
 	if (shards == NIL)
 		return STREAM_WAITING;
 	for (int i = 0; i < lengthof(severity); i++)
@@ -423,21 +669,17 @@ streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-Datum
-streamext_get_workers(PG_FUNCTION_ARGS)
+static void
+catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *cell;
 
-	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, catalog_copy_shards(InvalidOid))
+	foreach(cell, catalog_copy_shards(relid))
 	{
 		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
 		Datum		values[12] = {0};
 		bool		nulls[12] = {0};
 
-		if (!catalog_may_see(slot->relid))
-			continue;
 		values[0] = Int32GetDatum(slot->worker_pid);
 		nulls[0] = slot->worker_pid == 0;
 		values[1] = ObjectIdGetDatum(slot->relid);
@@ -464,75 +706,17 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 		values[6] = CStringGetTextDatum("catch_up");
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
+}
+
+Datum
+streamext_get_workers(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_workers);
 	PG_RETURN_VOID();
 }
 
 /* ---- streamext.continuous_views ---- */
-
-/* As the view's owner, with nothing to gain: constants of the query may be evaluated. */
-static CompiledView *
-catalog_compile_as_owner(Oid viewoid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
-	CompiledView *compiled;
-	Oid			userid;
-	Oid			owner;
-	int			context;
-	int			level;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", viewoid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
-	GetUserIdAndSecContext(&userid, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_RESTRICTED_OPERATION);
-	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	compiled = streamext_view_compile(viewoid);
-	AtEOXact_GUC(false, level);
-	SetUserIdAndSecContext(userid, context);
-	return compiled;
-}
-
-/* NULL, with *error set, if the view cannot be compiled any more: one bad view does not hide the others. */
-static CompiledView *
-catalog_try_compile(Oid viewoid, char **error)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	CompiledView *volatile compiled = NULL;
-
-	*error = NULL;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		compiled = catalog_compile_as_owner(viewoid);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED || edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-		{
-			MemoryContextSwitchTo(cxt);
-			CurrentResourceOwner = owner;
-			ReThrowError(edata);
-		}
-		*error = edata->message;
-		compiled = NULL;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	return compiled;
-}
 
 static char *
 catalog_interval_text(int64 usecs)
@@ -576,6 +760,8 @@ catalog_view_state(List *views, Oid stream)
 			status = VIEW_CATCHING_UP;
 		worst = Max(worst, status);
 	}
+	if (state == STREAM_STANDBY)
+		return streamext_stream_state_name(state);
 	if (views == NIL)
 		return streamext_view_status_name(VIEW_STARTING);
 	if (worst >= VIEW_PAUSED || state == STREAM_RUNNING)
@@ -779,8 +965,14 @@ streamext_view_positions(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	shards = catalog_copy_shards(streamext_view_stream(viewoid));
 	foreach(cell, catalog_copy_views(viewoid))
+	{
+		const ViewCopy *view = lfirst(cell);
+
+		if (view->checkpointed != NULL)
+			catalog_put_positions(rsinfo, view, view->checkpointed);
 		foreach(other, shards)
-			if (((ShardCopy *) lfirst(other))->index == ((ViewCopy *) lfirst(cell))->stream)
-				catalog_put_positions(rsinfo, lfirst(cell), lfirst(other));
+			if (view->checkpointed == NULL && ((ShardCopy *) lfirst(other))->index == view->stream)
+				catalog_put_positions(rsinfo, view, lfirst(other));
+	}
 	PG_RETURN_VOID();
 }

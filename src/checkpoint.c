@@ -264,6 +264,13 @@ position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, 
 	head->rejected = slot->rejected;
 	head->first_pane = slot->state.npanes > 0 ? slot->state.panes[0]->id : PG_INT64_MAX;
 	head->horizon = slot->state.horizon;
+	head->layout = slot->layout;
+	head->history = slot->history;
+	head->history_shard = slot->history_shard;
+	head->sealed = slot->sealed;
+	head->sealed_until = slot->sealed_until;
+	head->groups = slot->state.ngroups;
+	head->panes = slot->state.npanes;
 	head->behind = v->behind;
 	head->watermark = v->behind ? v->watermark : DT_NOBEGIN;
 	if (last != NULL)

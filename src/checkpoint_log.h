@@ -91,6 +91,13 @@ typedef struct CheckpointViewHead
 	uint64		bytes;	   /* of these, about */
 	TimestampTz watermark; /* of a view that was behind */
 	TimestampTz horizon;   /* ViewState.horizon */
+	uint64		layout;	   /* ViewSlot.layout */
+	uint64		history;   /* what was in history then, as in ViewSlot: panes up to `sealed`, which are not among the groups */
+	int64		sealed;
+	TimestampTz sealed_until;
+	int64		history_shard;
+	uint64		groups; /* in memory, and their panes; for the catalogue */
+	uint64		panes;
 	Oid			viewoid;
 	int32		behind;
 } CheckpointViewHead;

@@ -27,6 +27,47 @@ typedef struct EntryHead
 	uint32 key_size;
 } EntryHead;
 
+/* ---- checkpoint_view.c: a view's rows in the log as a state ---- */
+
+typedef struct LoadPane
+{
+	Pane  *pane;
+	uint64 nrows;
+} LoadPane;
+
+typedef struct ViewLoad
+{
+	const CompiledView	  *view;
+	const CheckpointView  *from;
+	int64				   seq;	  /* of the checkpoint */
+	ViewState			  *state; /* just begun */
+	Relation			   rel;
+	Snapshot			   snapshot;
+	const CheckpointIndex *index; /* of the stream and shard; other refs in it are passed over */
+
+	/* the rest by the functions below, in the current memory context */
+	bool		  plain; /* aggregates */
+	MemoryContext row_cxt;
+	LoadPane	 *panes; /* nrows of the newest checkpoint */
+	int			  npanes;
+	int			  panes_capacity;
+
+	/* the pane of one checkpoint that is being read */
+	int64	 pane_id;
+	Pane	*pane;
+	bool	 headed;
+	PaneHead head;
+	uint64	 entries; /* read */
+	char	*bytes;	  /* not read yet */
+	Size	 used;
+	Size	 capacity;
+} ViewLoad;
+
+/* Raises XX001 for damage, 53400 when shared memory is full. Nothing is visible before show. */
+extern void streamext_checkpoint_load_view(ViewLoad *load);
+extern void streamext_checkpoint_load_show(const ViewLoad *load);
+extern void streamext_checkpoint_load_full(void);
+
 typedef struct CheckpointCut CheckpointCut;
 
 /* A worker's. */

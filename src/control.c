@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -58,6 +59,11 @@ streamext_control_stream(Oid relid, bool owner)
 	char	   *name;
 
 	streamext_require_preload();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("streams cannot be controlled during recovery"),
+				 errhint("Their workers run on the primary server.")));
 	name = get_rel_name(relid);
 	if (name == NULL || streamext_stream_kind(relid) == CONNECTOR_NONE)
 		ereport(ERROR,

@@ -156,6 +156,27 @@ history_deleted_before(const SliceHeader *first)
 	return deleted;
 }
 
+HistoryTotals
+streamext_history_kept(Oid view, int shard, uint64 key)
+{
+	HistoryTotals kept = { 0 };
+	SliceHeader	  last;
+	SliceHeader	  first;
+	HistoryTotals deleted;
+	int64		  pane;
+	uint64		  definition;
+
+	if (!OidIsValid(streamext_history_relation()) ||
+		!streamext_history_edge(view, shard, true, &last, &pane, &definition) || definition != key ||
+		!streamext_history_edge(view, shard, false, &first, &pane, &definition))
+		return kept;
+	deleted = history_deleted_before(&first);
+	kept.panes = last.total.panes - deleted.panes;
+	kept.groups = last.total.groups - deleted.groups;
+	kept.bytes = last.total.bytes - deleted.bytes;
+	return kept;
+}
+
 static int
 history_count_through(const ViewState *state, int64 id)
 {

@@ -97,6 +97,7 @@ typedef struct HistoryMark
 	uint64		history;
 	int			shard;
 	int64		sealed;
+	bool		checkpointed;	/* noted not of a slot but of a checkpoint */
 } HistoryMark;
 
 typedef struct HistoryStats
@@ -123,6 +124,8 @@ typedef struct HistoryReader HistoryReader;
  */
 extern HistoryReader *streamext_history_open(HistoryReader *other);
 extern void streamext_history_close(HistoryReader *reader);
+/* What ViewSlot.floor was when the last slice that the reader sees was written: all windows whose slices are gone end by then. */
+extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
 /* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. */
 extern void streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
@@ -141,6 +144,8 @@ extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state
 extern Oid	streamext_history_relation(void);
 /* The first or last slice of a view and shard; false: there is none. Needs a transaction. */
 extern bool streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition);
+/* Of the slices with this key, what retention has left; none if the last slice is of another. */
+extern HistoryTotals streamext_history_kept(Oid view, int shard, uint64 key);
 /* The least view above `after` that has slices; InvalidOid: none. */
 extern Oid	streamext_history_next_view(Oid after);
 

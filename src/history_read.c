@@ -453,12 +453,11 @@ streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const
 		streamext_copy_array_add(into, copy, cxt);
 }
 
-/* ---- for the worker ---- */
+/* ---- its first and last slices ---- */
 
-bool
-streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
+static bool
+history_edge(HistoryReader *reader, Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
 {
-	HistoryReader *reader = streamext_history_open(NULL);
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 	bool		found = false;
@@ -483,8 +482,27 @@ streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int6
 		found = true;
 	}
 	index_endscan(scan);
+	return found;
+}
+
+bool
+streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
+{
+	HistoryReader *reader = streamext_history_open(NULL);
+	bool		found = history_edge(reader, view, shard, last, header, pane, definition);
+
 	streamext_history_close(reader);
 	return found;
+}
+
+TimestampTz
+streamext_history_floor(HistoryReader *reader, Oid view, int shard)
+{
+	SliceHeader header;
+	int64		pane;
+	uint64		definition;
+
+	return history_edge(reader, view, shard, true, &header, &pane, &definition) ? header.floor : DT_NOBEGIN;
 }
 
 Oid

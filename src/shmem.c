@@ -498,6 +498,8 @@ streamext_stream_state_name(StreamState state)
 			return "diverged";
 		case STREAM_FULL:
 			return "full";
+		case STREAM_STANDBY:
+			return "standby";
 		case STREAM_FAILED:
 			return "failed";
 	}

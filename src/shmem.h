@@ -28,6 +28,7 @@ typedef enum StreamState
 	STREAM_DIVERGED,			/* not the source read before */
 	STREAM_FULL,				/* memory limit */
 	STREAM_WAITING,				/* no worker slot */
+	STREAM_STANDBY,				/* never in a slot: the server is in recovery and has no workers */
 	STREAM_FAILED
 } StreamState;
 
@@ -164,6 +165,7 @@ typedef struct ViewSlot
 	uint64		definition;		/* hash of the compiled view; 0: no state yet */
 	uint64		layout;			/* of what readers need to know of it */
 	int64		round;			/* how often the state was begun anew by streamext.rebuild */
+	bool		ready;			/* the state holds all that the last checkpoint does; before, readers take that one */
 	ViewStatus	status;
 	ViewCatchup catchup;
 	TimestampTz catchup_started;	/* of the process or rewind at work; 0: none */

@@ -14,6 +14,8 @@
  *
  * Lock order: the stream slot's lock (state->lock), then the chunk allocator's. New chunks are asked for without the
  * former.
+ *
+ * The same code makes a reader's private state from a checkpoint: memory of a context instead of chunks, no lock.
  */
 #include "postgres.h"
 
@@ -38,6 +40,73 @@ StaticAssertDecl(offsetof(StateBlock, data) % 8 == 0, "entries are aligned");
 
 #define STATE_ALIGN(size)	TYPEALIGN(8, (Size) (size))
 
+/* Of a state in private memory, whose entries are too far apart for STREAMEXT_REF. */
+typedef struct StatePrivate
+{
+	MemoryContext cxt;
+	GroupEntry **entries;		/* PaneIndexSlot.ref counts from 1 */
+	uint32		n;
+	uint32		capacity;
+} StatePrivate;
+
+
+/* ---- shared or private ---- */
+
+static void
+state_lock(ViewState *state)
+{
+	if (state->own == NULL)
+		LWLockAcquire(state->lock, LW_EXCLUSIVE);
+}
+
+static void
+state_unlock(ViewState *state)
+{
+	if (state->own == NULL)
+		LWLockRelease(state->lock);
+}
+
+static void *
+state_alloc(ViewState *state, Size size, Size *actual)
+{
+	if (state->own == NULL)
+		return streamext_chunk_alloc(size, actual);
+	*actual = size;
+	return MemoryContextAllocHuge(state->own->cxt, size);
+}
+
+static void
+state_free(ViewState *state, void *chunk)
+{
+	if (state->own == NULL)
+		streamext_chunk_free(chunk);
+	else if (chunk != NULL)
+		pfree(chunk);
+}
+
+static inline GroupEntry *
+slot_entry(const ViewState *state, uint32 ref)
+{
+	return unlikely(state->own != NULL) ? state->own->entries[ref - 1] : (GroupEntry *) STREAMEXT_PTR(ref);
+}
+
+/* What a slot of the index is to hold for the entry. */
+static uint32
+slot_ref(ViewState *state, GroupEntry *entry)
+{
+	StatePrivate *own = state->own;
+
+	if (own == NULL)
+		return STREAMEXT_REF(entry);
+	if (own->n == own->capacity)
+	{
+		own->capacity *= 2;
+		own->entries = repalloc_huge(own->entries, own->capacity * sizeof(GroupEntry *));
+	}
+	own->entries[own->n++] = entry;
+	return own->n;
+}
+
 
 /* ---- panes ---- */
 
@@ -49,6 +118,18 @@ streamext_state_init(ViewState *state, LWLock *lock, uint32 state_size)
 	state->state_size = STATE_ALIGN(state_size);
 	state->horizon = DT_NOBEGIN;
 	state->period = 1;
+}
+
+void
+streamext_state_init_private(ViewState *state, uint32 state_size, MemoryContext cxt)
+{
+	StatePrivate *own = MemoryContextAllocZero(cxt, sizeof(StatePrivate));
+
+	streamext_state_init(state, NULL, state_size);
+	own->cxt = cxt;
+	own->capacity = 1024;
+	own->entries = MemoryContextAlloc(cxt, own->capacity * sizeof(GroupEntry *));
+	state->own = own;
 }
 
 /* Where the first pane with an id not below `id` stands, or would. */
@@ -95,28 +176,28 @@ state_reserve_pane(ViewState *state)
 		return true;
 	if (state->panes_capacity > INT_MAX / 2)
 		return false;
-	panes = streamext_chunk_alloc(Max(old_size * 2, STREAMEXT_CHUNK_MIN), &size);
+	panes = state_alloc(state, Max(old_size * 2, STREAMEXT_CHUNK_MIN), &size);
 	if (panes == NULL)
 		return false;
 	if (old != NULL)
 		memcpy(panes, old, state->npanes * sizeof(Pane *));
 
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state_lock(state);
 	state->panes = panes;
 	state->panes_capacity = Min(size / sizeof(Pane *), INT_MAX);
 	state->bytes += size - old_size;
-	LWLockRelease(state->lock);
+	state_unlock(state);
 
-	streamext_chunk_free(old);
+	state_free(state, old);
 	return true;
 }
 
 /* A pane without groups in a chunk of its own, not yet in the array; NULL when memory is full. */
 static Pane *
-state_make_pane(int64 id)
+state_make_pane(ViewState *state, int64 id)
 {
 	Size		size;
-	PaneChunk  *chunk = streamext_chunk_alloc(STREAMEXT_CHUNK_MIN, &size);
+	PaneChunk  *chunk = state_alloc(state, STREAMEXT_CHUNK_MIN, &size);
 
 	if (chunk == NULL)
 		return NULL;
@@ -145,17 +226,17 @@ streamext_state_pane(ViewState *state, int64 id)
 
 	if (!state_reserve_pane(state))
 		return NULL;
-	pane = state_make_pane(id);
+	pane = state_make_pane(state, id);
 	if (pane == NULL)
 		return NULL;
 
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state_lock(state);
 	memmove(&state->panes[at + 1], &state->panes[at], (state->npanes - at) * sizeof(Pane *));
 	state->panes[at] = pane;
 	state->npanes++;
 	state->bytes += pane->bytes;
 	state->recent = pane;
-	LWLockRelease(state->lock);
+	state_unlock(state);
 	return pane;
 }
 
@@ -254,7 +335,7 @@ state_make_block(ViewState *state, Pane *pane, const StateBlock *tail, Size need
 	if (tail != NULL)
 		want = Min(Max(block_chunk_size(tail), STREAMEXT_CHUNK_MIN) * 2, STREAMEXT_CHUNK_MAX);
 	want = Max(want, least);
-	while ((block = streamext_chunk_alloc(want, &size)) == NULL)
+	while ((block = state_alloc(state, want, &size)) == NULL)
 	{
 		if (want / 2 < least || want / 2 < STREAMEXT_CHUNK_MIN)
 			return NULL;
@@ -312,12 +393,6 @@ streamext_state_blob(ViewState *state, Pane *pane, Size size)
 
 /* ---- groups ---- */
 
-static inline GroupEntry *
-slot_entry(const PaneIndexSlot *slot)
-{
-	return (GroupEntry *) STREAMEXT_PTR(slot->ref);
-}
-
 /* The first free slot for a hash. */
 static inline PaneIndexSlot *
 index_free_slot(PaneIndexSlot *index, uint32 mask, uint32 hash)
@@ -345,7 +420,7 @@ state_grow_index(ViewState *state, Pane *pane)
 	if (old_slots >= PANE_INDEX_MAX)
 		return false;
 	slots = Max(old_slots * 2, (uint32) (STREAMEXT_CHUNK_MIN / sizeof(PaneIndexSlot)));
-	index = streamext_chunk_alloc(slots * sizeof(PaneIndexSlot), &size);
+	index = state_alloc(state, slots * sizeof(PaneIndexSlot), &size);
 	if (index == NULL)
 		return false;
 	memset(index, 0, slots * sizeof(PaneIndexSlot));
@@ -355,15 +430,15 @@ state_grow_index(ViewState *state, Pane *pane)
 			*index_free_slot(index, slots - 1, old[i].hash) = old[i];
 	}
 
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state_lock(state);
 	pane->index = index;
 	pane->index_mask = slots - 1;
 	pane->bytes += size - old_size;
 	state->bytes += size - old_size;
-	LWLockRelease(state->lock);
+	state_unlock(state);
 
 	if (!old_inline)
-		streamext_chunk_free(old);
+		state_free(state, old);
 	return true;
 }
 
@@ -406,7 +481,7 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 		{
 			const char *stored;
 
-			entry = slot_entry(slot);
+			entry = slot_entry(state, slot->ref);
 			stored = STREAMEXT_ENTRY_KEY(entry, state_size);
 			if (equal != NULL ? equal(equal_arg, stored, entry->key_size, key, key_size)
 				: (entry->key_size == key_size && streamext_state_same_bytes(stored, key, key_size)))
@@ -431,7 +506,7 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 	state->ngroups++;
 	slot->hash = hash;
 	pg_write_barrier();
-	slot->ref = STREAMEXT_REF(entry);
+	slot->ref = slot_ref(state, entry);
 	*is_new = true;
 	return entry;
 }
@@ -500,7 +575,7 @@ copy_note_chain(StateCopier *copier, CopyList *list, StateBlock *const *head)
 
 /* Notes the pane's visible entries with this hash; true if there is one. */
 static bool
-copy_note_hash(StateCopier *copier, const Pane *pane, uint32 hash)
+copy_note_hash(StateCopier *copier, const ViewState *state, const Pane *pane, uint32 hash)
 {
 	uint32		at = hash & pane->index_mask;
 	bool		any = false;
@@ -515,7 +590,7 @@ copy_note_hash(StateCopier *copier, const Pane *pane, uint32 hash)
 		pg_read_barrier();
 		if (slot->hash == hash)
 		{
-			const GroupEntry *entry = (const GroupEntry *) STREAMEXT_PTR(ref);
+			const GroupEntry *entry = slot_entry(state, ref);
 
 			if (entry->visible != 0)
 			{
@@ -548,7 +623,7 @@ copy_gather(StateCopier *copier, const ViewState *state, int64 min_id, int64 max
 		if (pane->nrows == 0)
 			continue;
 		if (hash != NULL)
-			blobs = copy_note_hash(copier, pane, *hash);
+			blobs = copy_note_hash(copier, state, pane, *hash);
 		else
 		{
 			copy_note_chain(copier, &copier->entries, &pane->entries);

@@ -38,7 +38,7 @@ typedef struct StateBlock
 typedef struct PaneIndexSlot
 {
 	uint32		hash;
-	uint32		ref;			/* STREAMEXT_REF of the entry; 0 = free */
+	uint32		ref;			/* STREAMEXT_REF of the entry (a private state: its number); 0 = free */
 } PaneIndexSlot;
 
 typedef struct Pane
@@ -70,6 +70,7 @@ typedef struct ViewState
 	Size		bytes;			/* chunks owned in all */
 	TimestampTz horizon;		/* session views: readers leave out sessions that end by then (session.h); DT_NOBEGIN: none */
 	Pane	   *recent;			/* what the writer's last look-up gave, or NULL; the writer's alone */
+	struct StatePrivate *own;	/* NULL: in shared memory */
 } ViewState;
 
 /* True when the stored key equals the probed one; NULL stands for equal bytes. May raise. */
@@ -78,6 +79,12 @@ typedef bool (*GroupEqual) (void *arg, const char *stored, uint32 stored_size, c
 /* ---- the writer; none of these may be called with the lock held ---- */
 
 extern void streamext_state_init(ViewState *state, LWLock *lock, uint32 state_size);
+
+/*
+ * A state of this process alone, for what readers load from a checkpoint: its memory is cxt's and goes with it (panes are not
+ * dropped one by one), it has no lock, and functions that would return NULL raise.
+ */
+extern void streamext_state_init_private(ViewState *state, uint32 state_size, MemoryContext cxt);
 
 /* The pane with this id, made if need be; NULL when memory is full. */
 extern Pane *streamext_state_pane(ViewState *state, int64 id);

@@ -167,6 +167,12 @@ scan_load(ForeignScanState *node)
 	int			nest_level;
 
 	streamext_require_preload();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream \"%s\" cannot be read during recovery", RelationGetRelationName(node->ss.ss_currentRelation)),
+				 errdetail("Its last records are in the memory of the primary server."),
+				 errhint("Read its continuous views.")));
 	MemoryContextSwitchTo(query_cxt);
 	scan->rows = tuplestore_begin_heap(true, false, work_mem);
 	scan->row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);

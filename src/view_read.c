@@ -11,7 +11,8 @@
  * for the statement that is taken when the locks are released. See history_read.c.
  *
  * A slot whose state is laid out for another definition than the one that was compiled here counts as empty. What a view
- * held before it was begun anew is read in its place until it has caught up (view_retain.c).
+ * held before it was begun anew is read in its place until it has caught up (view_retain.c). Where no worker has restored a
+ * shard, or can (on a standby), the last checkpoint takes the place of memory (checkpoint_read.c).
  */
 #include "postgres.h"
 
@@ -28,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint_read.h"
 #include "clock.h"
 #include "shmem.h"
 #include "view_retain.h"
@@ -479,14 +481,20 @@ statement_find_streams(StatementRead *statement, bool *wanted)
 	return n;
 }
 
+static void
+statement_raise_floor(ViewRead *read, TimestampTz floor)
+{
+	if (streamext_window_has_ends(&read->view->window))
+		read->floor = Max(read->floor, floor);
+}
+
 /* Windows that end by then are left out; the slot's stream's lock is held. */
 static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
 	TimestampTz floor = streamext_fold_floor(read->view, streamext_shared->streams[slot->stream].watermark);
 
-	if (streamext_window_has_ends(&read->view->window))
-		read->floor = Max(read->floor, Max(floor, slot->floor));
+	statement_raise_floor(read, Max(floor, slot->floor));
 }
 
 /* What history has of the slot; its stream's lock is held. */
@@ -498,8 +506,28 @@ statement_note_history(ViewRead *read, const ViewSlot *slot)
 	mark->history = slot->history;
 	mark->shard = slot->history_shard;
 	mark->sealed = slot->sealed;
+	mark->checkpointed = false;
 	read->sealed_until = Max(read->sealed_until, slot->sealed_until);
 	statement_note_floor(read, slot);
+}
+
+/* Copies what the view's scans want of one shard's state. */
+static void
+statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *state)
+{
+	ListCell   *lc;
+
+	if (read->whole && read->min <= read->max)
+		streamext_copy_array_add(&read->copies, streamext_state_copy(state, read->min, read->max, statement->cxt),
+								 statement->cxt);
+	foreach(lc, statement->scans)
+	{
+		ScanRead   *scan = lfirst(lc);
+
+		if (scan->read == read && scan->by_hash && !scan->probe.none && scan->min <= scan->max)
+			streamext_copy_array_add(&scan->own, streamext_state_copy_hash(state, scan->min, scan->max, scan->probe.hash,
+																		   statement->cxt), statement->cxt);
+	}
 }
 
 /* Copies what the scans want of one slot; its stream's lock is held. */
@@ -513,24 +541,61 @@ statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 		ViewRead   *read = lfirst(lc);
 		const ViewSlot *content = read->view->relid == slot->viewoid ? streamext_view_content(slot, read->view) : NULL;
 
-		if (content == NULL || read->nshards >= STREAMEXT_MAX_SHARDS)
+		/* not ready: the checkpoint has more */
+		if (read->view->relid != slot->viewoid || (!slot->ready && (content == NULL || content == slot)))
+			continue;
+		read->settled[slot->shard] = true;
+		if (content == NULL)
 			continue;
 		statement_note_history(read, content);
-		if (read->whole && read->min <= read->max)
-			streamext_copy_array_add(&read->copies, streamext_state_copy(&content->state, read->min, read->max, statement->cxt),
-									 statement->cxt);
+		statement_copy_state(statement, read, &content->state);
 	}
-	foreach(lc, statement->scans)
-	{
-		ScanRead   *scan = lfirst(lc);
-		const CompiledView *view = scan->read->view;
-		const ViewSlot *content = view->relid == slot->viewoid ? streamext_view_content(slot, view) : NULL;
+}
 
-		if (content != NULL && scan->by_hash && !scan->probe.none && scan->min <= scan->max)
-			streamext_copy_array_add(&scan->own, streamext_state_copy_hash(&content->state, scan->min, scan->max,
-																		   scan->probe.hash, statement->cxt),
-									 statement->cxt);
+/* The same of the last checkpoint of one shard. */
+static void
+statement_copy_checkpoint(StatementRead *statement, ViewRead *read, CheckpointReader *reader, int shard)
+{
+	CheckpointedView found;
+	HistoryMark *mark;
+
+	if (!streamext_checkpoint_read_view(reader, read->view, shard, &found))
+		return;
+	mark = &read->shards[read->nshards++];
+	mark->history = found.view->head.history;
+	mark->shard = found.view->head.history_shard;
+	mark->sealed = found.view->head.sealed;
+	mark->checkpointed = true;
+	read->sealed_until = Max(read->sealed_until, found.view->head.sealed_until);
+	statement_raise_floor(read, streamext_fold_floor(read->view, found.position->head.watermark));
+	statement_copy_state(statement, read, found.state);
+}
+
+/* Shards that shared memory has nothing to say of: it is a standby, or no worker has restored them yet. */
+static void
+statement_copy_checkpoints(StatementRead *statement)
+{
+	CheckpointReader *reader = NULL;
+	ListCell   *lc;
+
+	foreach(lc, statement->views)
+	{
+		ViewRead   *read = lfirst(lc);
+		int			n = streamext_checkpoint_shards(read->view->stream_relid);
+
+		for (int shard = 0; shard < n; shard++)
+		{
+			if (read->settled[shard])
+				continue;
+			if (reader == NULL)
+				reader = streamext_checkpoint_reader();
+			statement_copy_checkpoint(statement, read, reader, shard);
+		}
 	}
+	if (reader != NULL)
+		streamext_checkpoint_reader_end(reader);
+	else
+		streamext_checkpoint_read_forget();
 }
 
 /* All copies of the statement, at one moment. */
@@ -561,6 +626,7 @@ statement_copy(StatementRead *statement)
 		if (wanted[s])
 			LWLockRelease(streamext_shared->streams[s].lock);
 	LWLockRelease(streamext_shared->registry_lock);
+	statement_copy_checkpoints(statement);
 
 	foreach(lc, statement->scans)
 	{
@@ -597,13 +663,22 @@ scan_wants_copies(const ScanRead *scan)
 
 /* What the snapshot does not see any more is left out as a whole: the floor rises before retention takes anything. */
 static void
-statement_raise_floors(StatementRead *statement)
+statement_raise_floors(StatementRead *statement, HistoryReader *reader)
 {
+	ListCell   *lc;
+
+	foreach(lc, statement->views)
+	{
+		ViewRead   *read = lfirst(lc);
+
+		for (int i = 0; i < read->nshards; i++)
+			if (read->shards[i].checkpointed)
+				statement_raise_floor(read, streamext_history_floor(reader, read->view->relid, read->shards[i].shard));
+	}
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
-		ListCell   *lc;
 
 		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
 			continue;
@@ -640,7 +715,7 @@ statement_open_history(StatementRead *statement)
 	else
 	{
 		reader = streamext_history_open(NULL);
-		statement_raise_floors(statement);
+		statement_raise_floors(statement, reader);
 	}
 	MemoryContextSwitchTo(old);
 	return reader;

@@ -71,6 +71,7 @@ typedef struct ViewRead
 	bool		preload;		/* some of them must have history among the copies */
 
 	/* as it was when memory was copied */
+	bool		settled[STREAMEXT_MAX_SHARDS];	/* by shard: shared memory says what there is, if anything */
 	int			nshards;
 	HistoryMark shards[STREAMEXT_MAX_SHARDS];
 	TimestampTz sealed_until;	/* of any shard; DT_NOBEGIN: none */

@@ -119,6 +119,7 @@ extern bool streamext_worker_refresh_catchup(Worker *w);
 extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
 extern void streamext_worker_end_views(Worker *w);
 extern void streamext_worker_short_lock_timeout(void);
+extern uint64 streamext_worker_source(const StreamConfig *config);	/* StreamSlot.source */
 extern void streamext_worker_close(Worker *w);
 extern void streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message);
 

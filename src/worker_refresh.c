@@ -77,8 +77,8 @@ refresh_fingerprint(const StreamConfig *config)
  * Of what makes positions mean something: with another one everything kept is void. Journals of MQTT keep their meaning when there
  * are more of them.
  */
-static uint64
-refresh_source(const StreamConfig *config)
+uint64
+streamext_worker_source(const StreamConfig *config)
 {
 	StringInfoData s;
 	uint64		   hash;
@@ -176,6 +176,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 		view->positions = NULL;
 		view->npositions = 0;
 		view->definition = 0;
+		view->ready = false;
 		view->catchup = CATCHUP_NONE;
 		view->accepted = view->late = view->rejected = 0;
 	}
@@ -217,7 +218,7 @@ static void
 refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *fingerprint)
 {
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	uint64		  source = refresh_source(config);
+	uint64		  source = streamext_worker_source(config);
 
 	w->config_cxt = cxt;
 	w->config = config;
@@ -409,6 +410,7 @@ refresh_unstart_view(Worker *w, WorkerView *v)
 	streamext_stream_lock_exclusive(w->slot);
 	streamext_state_reset(&v->slot->state);
 	v->slot->definition = 0;
+	v->slot->ready = false;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -421,6 +423,17 @@ refresh_drop_sealed(Worker *w, WorkerView *v)
 	streamext_stream_lock_exclusive(w->slot);
 	while (state->npanes > 0 && state->panes[0]->id <= v->slot->sealed)
 		streamext_state_drop_pane(state, state->panes[0]);
+	LWLockRelease(w->slot->lock);
+}
+
+/* Readers take its state from now on. */
+static void
+refresh_show_view(Worker *w, WorkerView *v)
+{
+	if (v->slot->ready)
+		return;
+	streamext_stream_lock_exclusive(w->slot);
+	v->slot->ready = true;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -456,6 +469,7 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 			refresh_drop_sealed(w, v);
 		}
 		ReleaseCurrentSubTransaction();
+		refresh_show_view(w, v);
 	}
 	PG_CATCH();
 	{
@@ -695,7 +709,7 @@ streamext_worker_refresh(Worker *w)
 		return true; /* go on with what there is */
 	}
 	if (streamext_handover_is_busy(w->index) &&
-		(config == NULL || w->identity.shard >= config->workers || refresh_source(config) != w->slot->source))
+		(config == NULL || w->identity.shard >= config->workers || streamext_worker_source(config) != w->slot->source))
 	{
 		refresh_end(w);
 		MemoryContextDelete(cxt);
@@ -793,7 +807,7 @@ streamext_worker_refresh_catchup(Worker *w)
 		refresh_later(w);
 		return true;
 	}
-	if (config == NULL || w->identity.shard >= config->workers || refresh_source(config) != w->slot->source)
+	if (config == NULL || w->identity.shard >= config->workers || streamext_worker_source(config) != w->slot->source)
 	{
 		refresh_end(w);
 		MemoryContextDelete(cxt);

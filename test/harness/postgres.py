@@ -24,23 +24,35 @@ def pg_config(item: str) -> Path:
 
 class Postgres(Server):
     """Superuser postgres, no passwords, a unix socket in `dir` and TCP on 127.0.0.1:`port`. `preload` is
-    shared_preload_libraries; `fsync` is for tests of what survives a crash of the machine."""
+    shared_preload_libraries; `fsync` is for tests of what survives a crash of the machine. `copy_of`: not a new server, but
+    what pg_basebackup makes of a running one, `standby`: that follows it."""
 
     name = "postgres"
     stop_signal = FAST
     kill_signal = IMMEDIATE  # takes the server's processes along
 
     def __init__(
-        self, preload: str = "streamext", fsync: bool = False, settings: Mapping[str, object] | None = None
+        self,
+        preload: str = "streamext",
+        fsync: bool = False,
+        settings: Mapping[str, object] | None = None,
+        copy_of: "Postgres | None" = None,
+        standby: bool = False,
     ) -> None:
         # PostgreSQL does not run as root; the Debian package brings the user postgres.
         super().__init__(user="postgres" if os.geteuid() == 0 else None)
         self.bindir = pg_config("bindir")
         self.data = self.dir / "data"
-        self._run_as_owner(
-            "initdb", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8",
-            "--username=postgres", "--auth=trust", f"--pgdata={self.data}",
-        )  # fmt: skip
+        if copy_of is None:
+            self._run_as_owner(
+                "initdb", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8",
+                "--username=postgres", "--auth=trust", f"--pgdata={self.data}",
+            )  # fmt: skip
+        else:
+            self._run_as_owner(
+                "pg_basebackup", "--no-sync", "--checkpoint=fast", f"--pgdata={self.data}", f"--host={copy_of.dir}",
+                f"--port={copy_of.port}", "--username=postgres", *(["--write-recovery-conf"] if standby else []),
+            )  # fmt: skip
         defaults = {
             "shared_preload_libraries": preload,
             "fsync": fsync,
@@ -57,6 +69,10 @@ class Postgres(Server):
         """Adds to postgresql.conf; restart() or reload() brings it in."""
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+    def promote(self) -> None:
+        """Returns when the standby accepts writes."""
+        self.psql("SELECT pg_promote()")
 
     def reload(self) -> None:
         self.send(signal.SIGHUP)

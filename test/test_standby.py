@@ -1,0 +1,231 @@
+"""Physical standbys, base backups and point-in-time recovery: views answer from the last checkpoint there is, and go on from it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka, Message
+from harness.postgres import Postgres
+from harness.sensors import Plant, Reading
+from harness.streams import BY_TS, COLUMNS, VIEWS, assert_views, continuous, counts, create_views, error_of, kafka_stream, local_stream, state
+from harness.views import sessions
+from harness.wait import wait_for
+
+KEPT = """SELECT site, array_agg(device ORDER BY ts, device) AS devices, percentile_cont(0.5) WITHIN GROUP (ORDER BY temperature) AS median,
+    count(DISTINCT device) AS n, avg(temperature::numeric) AS mean, max(site || device) AS last FROM {source} GROUP BY site"""
+LONG = "SELECT site, count(*) AS n FROM {source} WHERE ts > {now} - interval '720000 hours' GROUP BY site"
+WHOLE = {name: query for name, query in VIEWS.items() if name != "sliding"} | {"kept": KEPT}
+SESSION = "SELECT device, streamext.session('3 s', ts) AS w, count(*) AS n FROM s GROUP BY device, w"
+READINGS = list(Plant(devices=40, sites=5).readings(6000))
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[Path]:
+    path = Path(mkdtemp(prefix="streamext-archive-"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server(archive: Path) -> Iterator[Postgres]:
+    """The primary; checkpoints come often."""
+    settings = {
+        "streamext.checkpoint_interval": 50, "archive_mode": "on",
+        "archive_command": f"cp %p {archive}/.%f && mv {archive}/.%f {archive}/%f",
+    }  # fmt: skip
+    with Postgres(settings=settings) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    name = f"s{os.urandom(4).hex()}"
+    server.psql(f"CREATE DATABASE {name}")
+    server.psql("CREATE EXTENSION streamext", name)
+    yield Database(server, name)
+    server.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def produce(kafka: Kafka, topic: str, start: int, end: int) -> None:
+    """Reading i is in partition i % 3 at offset i // 3."""
+    kafka.produce(topic, [Message(r.json(), i % 3) for i, r in enumerate(READINGS[start:end], start)])
+
+
+def oracle(db: Database) -> None:
+    """Table all_readings: what the topic will hold; view o: what the continuous view total has counted of it."""
+    db.execute(f"CREATE TABLE all_readings ({COLUMNS}, part int, pos bigint)")
+    with db.connection.cursor() as cursor, cursor.copy("COPY all_readings FROM STDIN") as copy:
+        for i, r in enumerate(READINGS):
+            copy.write(f"{r.device}\t{r.site}\t{r.ts.isoformat(timespec='milliseconds')}\t{r.temperature}\t{r.humidity}\t{i % 3}\t{i // 3}\n")
+    db.execute(
+        f"""CREATE VIEW o AS SELECT {', '.join(c.split()[0] for c in COLUMNS.split(', '))} FROM all_readings
+        JOIN streamext.view_positions('total') AS p ON part = partition AND pos < next_offset"""
+    )
+
+
+def plant(db: Database, kafka: Kafka, topic: str) -> None:
+    """A stream with a view of each kind."""
+    kafka.create_topic(topic, 3)
+    kafka_stream(db, kafka, f"topic '{topic}', {BY_TS}")
+    create_views(db, views=WHOLE)
+    continuous(db, "long", LONG.format(source="s", now="now()"), ", streamext.step = '240 hours'")
+    continuous(db, "session", SESSION)
+    for name in ("tumbling", "hopping"):
+        continuous(db, f"{name}_kept", VIEWS[name].format(source="s"), ", streamext.retention = '2 min'")
+    oracle(db)
+
+
+def assert_plant(db: Database) -> int:
+    """Every view is exactly of its positions; how many records these are."""
+    assert_views(db, "o", db.value("SELECT now()"), WHOLE | {"long": LONG})
+    table = sessions("o", ["device"], "'3 s'")
+    db.assert_same("SELECT device, w, n FROM session", f"SELECT device, session_start, count(*) FROM {table} GROUP BY 1, 2")
+    for name in ("tumbling", "hopping"):
+        db.assert_same(f"TABLE {name}_kept", f"SELECT * FROM ({VIEWS[name].format(source='o')}) AS x WHERE w >= (SELECT min(w) FROM {name}_kept)")
+    return db.value("SELECT count(*) FROM o")
+
+
+def saved(db: Database, *streams: str) -> None:
+    """Returns when all that the sources hold now is in a checkpoint, on disk."""
+    db.flush(*streams)
+    wait_for(lambda: not db.value("SELECT bool_or(checkpoint_pending) FROM streamext.workers"), what="a checkpoint")
+    db.execute("SET synchronous_commit = on; CREATE TABLE flushed (); DROP TABLE flushed")
+
+
+def follow(server: Postgres, **settings: Any) -> Postgres:
+    return Postgres(settings=settings, copy_of=server, standby=True)
+
+
+def caught_up(primary: Database, standby: Postgres) -> None:
+    lsn = primary.value("SELECT pg_current_wal_flush_lsn()")
+    with standby.connect() as c:
+        wait_for(lambda: c.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [lsn]).fetchone()[0], what="replay")
+
+
+def counted(db: Database, view: str = "total") -> int:
+    return db.value("SELECT coalesce(sum(next_offset), 0)::bigint FROM streamext.view_positions(%s)", view)
+
+
+def refused(db: Database, sql: str) -> tuple[str, str, str]:
+    with pytest.raises(psycopg.Error) as error:
+        db.execute(sql)
+    return error_of(error)
+
+
+def test_a_standby_reads_checkpoints(database: Database, kafka: Kafka, topic: str) -> None:
+    """Whatever has been replayed, each view is exactly what PostgreSQL returns over the records up to its positions."""
+    db = database
+    plant(db, kafka, topic)
+    with follow(db.server) as server:
+        standby = Database(server, db.name)
+        seen = set()
+        for start in range(0, 3000, 500):
+            produce(kafka, topic, start, start + 500)
+            before = counted(standby)
+            wait_for(lambda: counted(standby) > before, what="a checkpoint")
+            standby.execute("SELECT pg_wal_replay_pause()")
+            seen.add(assert_plant(standby))
+            standby.execute("SELECT pg_wal_replay_resume()")
+        saved(db, "s")
+        caught_up(db, server)
+        wait_for(lambda: counted(standby) == 3000, what="the last checkpoint")
+        assert assert_plant(standby) == 3000
+        assert len(seen) > 1
+        assert standby.value("SELECT history_panes FROM streamext.continuous_views WHERE view = 'tumbling'::regclass") > 0
+        for view in WHOLE:
+            assert counts(standby, view) == counts(db, view) == (3000, 0, 0)
+
+        # what is looked for by key and time
+        device = standby.value("SELECT min(device) FROM tumbling")
+        for condition in (f"device = '{device}'", "w >= '2024-05-01 12:03:00+00' AND w < '2024-05-01 12:04:00+00'"):
+            for view in ("tumbling", "hopping"):
+                standby.assert_same(f"SELECT * FROM {view} WHERE {condition}",
+                                    f"SELECT * FROM ({VIEWS[view].format(source='o')}) AS x WHERE {condition}")  # fmt: skip
+        standby.execute("PREPARE p AS SELECT count(*) FROM tumbling AS t JOIN all_readings AS a USING (device) WHERE a.pos = 0 AND device = $1")
+        expected = db.value("SELECT count(*) FROM tumbling AS t JOIN all_readings AS a USING (device) WHERE a.pos = 0 AND device = %s", device)
+        for _ in range(7):
+            assert standby.value(f"EXECUTE p('{device}')") == expected
+
+        # a view replaced on the primary is empty until there is a checkpoint of it, and one that is new as well
+        db.execute("ALTER SYSTEM SET streamext.checkpoint_interval = 0")
+        db.server.reload()
+        wait_for(lambda: db.value("SHOW streamext.checkpoint_interval") == "0", what="the setting")
+        db.execute("CREATE OR REPLACE VIEW by_site WITH (streamext.continuous) AS SELECT site, count(*) AS n, max(temperature) AS total FROM s GROUP BY site")
+        db.flush("s")
+        caught_up(db, server)
+        rows = standby.rows("TABLE by_site")
+        assert rows == [] or sorted(rows) == sorted(db.rows("TABLE by_site"))
+        db.execute("ALTER SYSTEM RESET streamext.checkpoint_interval")
+        db.server.reload()
+        wait_for(lambda: sorted(standby.rows("TABLE by_site")) == sorted(db.rows("TABLE by_site")), what="its checkpoint")
+
+
+def test_a_standby_says_so(database: Database) -> None:
+    db = database
+    local_stream(db, columns="a bigint")
+    continuous(db, "v", "SELECT a % 10 AS k, count(*) AS n, sum(a) AS total FROM s GROUP BY k")
+    db.execute("INSERT INTO s SELECT generate_series(0, 99)")
+    saved(db, "s")
+    with follow(db.server) as server:
+        standby = Database(server, db.name)
+        assert standby.rows("SELECT state, rows_in FROM streamext.streams") == [("standby", 100)]
+        assert standby.rows("SELECT state, groups, open_windows, accepted, late, rejected, last_error FROM streamext.continuous_views") == [
+            ("standby", 10, 1, 100, 0, 0, None)
+        ]
+        assert standby.rows("SELECT last_checkpoint FROM streamext.continuous_views") == db.rows("SELECT last_checkpoint FROM streamext.continuous_views")
+        assert standby.rows("SELECT state, pid, checkpoint_seq FROM streamext.workers") == [
+            ("standby", None, db.value("SELECT checkpoint_seq FROM streamext.workers"))
+        ]
+        positions = "SELECT topic, partition, position FROM streamext.stream_partitions"
+        assert standby.rows(positions) == db.rows(positions)
+        assert standby.rows("SELECT * FROM streamext.view_positions('v')") == db.rows("SELECT * FROM streamext.view_positions('v')")
+        for function in ("flush", "pause", "resume"):
+            code, message, hint = refused(standby, f"SELECT streamext.{function}('s')")
+            assert (code, "primary" in hint) == ("25006", True)
+        code, message, hint = refused(standby, "TABLE s")
+        assert code == "55000" and "recovery" in message and "views" in hint
+        assert refused(standby, "INSERT INTO s VALUES (1)")[0] == "25006"
+        assert refused(standby, "COPY s FROM STDIN")[0] == "25006"
+        assert standby.rows("EXPLAIN TABLE v")
+
+        # damage is an error, not an answer
+        db.execute("UPDATE streamext.checkpoint_log SET data = set_byte(data, 50, get_byte(data, 50) # 1) WHERE kind = 'E'")
+        caught_up(db, server)
+        fresh = Database(server, db.name)
+        code, message, _ = refused(fresh, "TABLE v")
+        assert code == "XX001" and "damaged" in message
+
+
+def test_no_dashboard_drops_to_zero(database: Database) -> None:
+    """After a restart a view shows its last checkpoint until a worker has it, be there no slot for one."""
+    db = database
+    local_stream(db, columns="a bigint")
+    continuous(db, "v", "SELECT a % 10 AS k, count(*) AS n, sum(a) AS total FROM s GROUP BY k")
+    db.execute("INSERT INTO s SELECT generate_series(0, 99)")
+    saved(db, "s")
+    expected = sorted(db.rows("TABLE v"))
+    last = db.rows("SELECT last_checkpoint, accepted, groups FROM streamext.continuous_views")
+    try:
+        db.execute("ALTER SYSTEM SET max_worker_processes = 2")
+        db.server.restart()
+        db = Database(db.server, db.name)
+        assert sorted(db.rows("TABLE v")) == expected
+        assert db.rows("SELECT last_checkpoint, accepted, groups FROM streamext.continuous_views") == last
+        assert state(db) == "waiting"
+    finally:
+        Database(db.server, db.name).execute("ALTER SYSTEM RESET max_worker_processes")
+        db.server.restart()
+    db = Database(db.server, db.name)
+    assert sorted(db.rows("TABLE v")) == expected
+    db.execute("INSERT INTO s SELECT generate_series(100, 199)")
+    db.flush("s")
+    assert db.rows("SELECT sum(n), sum(total) FROM v") == [(200, sum(range(200)))]
+    assert state(db) == "running"
