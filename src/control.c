@@ -53,17 +53,24 @@ control_is_owner(Oid relid)
 #endif
 }
 
+/* There are no workers on a standby. */
+static void
+control_check_recovery(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("streams and continuous views cannot be controlled during recovery"),
+				 errhint("Their workers run on the primary server.")));
+}
+
 char *
 streamext_control_stream(Oid relid, bool owner)
 {
 	char	   *name;
 
 	streamext_require_preload();
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("streams cannot be controlled during recovery"),
-				 errhint("Their workers run on the primary server.")));
+	control_check_recovery();
 	name = get_rel_name(relid);
 	if (name == NULL || streamext_stream_kind(relid) == CONNECTOR_NONE)
 		ereport(ERROR,
@@ -86,6 +93,7 @@ streamext_control_view(Oid relid)
 {
 	if (!streamext_view_options(relid).continuous)
 		return InvalidOid;
+	control_check_recovery();
 	if (!control_is_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(relid));
 	return streamext_view_stream(relid);

@@ -190,6 +190,9 @@ def test_a_standby_says_so(database: Database) -> None:
         for function in ("flush", "pause", "resume"):
             code, message, hint = refused(standby, f"SELECT streamext.{function}('s')")
             assert (code, "primary" in hint) == ("25006", True)
+        for function in ("pause", "resume", "rebuild"):
+            code, message, hint = refused(standby, f"SELECT streamext.{function}('v')")
+            assert (code, "primary" in hint) == ("25006", True)
         code, message, hint = refused(standby, "TABLE s")
         assert code == "55000" and "recovery" in message and "views" in hint
         assert refused(standby, "INSERT INTO s VALUES (1)")[0] == "25006"
