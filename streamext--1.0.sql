@@ -153,6 +153,14 @@ CREATE TABLE streamext.into_position (
 
 COMMENT ON TABLE streamext.into_position IS 'next offset of each view with streamext.into: the rows of everything before it are in its table';
 
+-- The same for windows. Not dumped either.
+CREATE TABLE streamext.into_window (
+	view oid PRIMARY KEY,
+	written_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE streamext.into_window IS 'of each view with windows and streamext.into: windows that end by then are in its table; of sessions, those whose last row is not after it';
+
 /* ---- what happened to sources ---- */
 
 -- Not dumped, as dead_letter is not.

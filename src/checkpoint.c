@@ -32,6 +32,7 @@
 
 #include "checkpoint_private.h"
 #include "fault.h"
+#include "into.h"
 
 #define CHECKPOINT_SLICE_MS 5
 #define CHECKPOINT_COST_FACTOR 10 /* at most a tenth of the time is spent with checkpoints */
@@ -618,6 +619,8 @@ checkpoint_committed(Worker *w)
 			continue;
 		slot->state.saved = cv->period;
 		slot->checkpoint_at = cut->begun_at;
+		slot->settled = Max(slot->settled, streamext_checkpoint_settled(&cut->position,
+																		 streamext_checkpoint_find_view(&cut->position, cv->viewoid)));
 	}
 	LWLockRelease(w->slot->lock);
 
@@ -640,6 +643,7 @@ checkpoint_committed(Worker *w)
 	cut->committed = false;
 	cut_free(c);
 	MemoryContextSwitchTo(old);
+	streamext_into_settled(w);
 }
 
 /* From a catch block, in no state in particular: back to none, and the log says why. */

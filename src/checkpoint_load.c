@@ -309,7 +309,7 @@ load_positions(Worker *w, WorkerView *v, const CheckpointView *from)
 
 /* Everything becomes visible. */
 static void
-load_publish(const ViewLoad *load, StreamSlot *slot, ViewSlot *view, TimestampTz taken_at, int64 *positions)
+load_publish(const ViewLoad *load, StreamSlot *slot, ViewSlot *view, const CheckpointPosition *last, int64 *positions)
 {
 	const CheckpointViewHead *head = &load->from->head;
 	int64					 *former = view->positions;
@@ -321,7 +321,8 @@ load_publish(const ViewLoad *load, StreamSlot *slot, ViewSlot *view, TimestampTz
 	view->accepted = head->accepted;
 	view->late = head->late;
 	view->rejected = head->rejected;
-	view->checkpoint_at = taken_at;
+	view->checkpoint_at = last->head.taken_at;
+	view->settled = streamext_checkpoint_settled(last, load->from);
 	LWLockRelease(slot->lock);
 	if (former != NULL)
 		streamext_chunk_free(former);
@@ -373,7 +374,7 @@ load_restore(Worker *w, WorkerView *v, CheckpointView *from)
 	table_close(load.rel, NoLock);
 	if (damage == NULL)
 	{
-		load_publish(&load, w->slot, v->slot, last->head.taken_at, positions);
+		load_publish(&load, w->slot, v->slot, last, positions);
 		return;
 	}
 	streamext_chunk_free(positions);

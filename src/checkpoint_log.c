@@ -377,6 +377,17 @@ streamext_checkpoint_find_view(const CheckpointPosition *position, Oid viewoid)
 	return NULL;
 }
 
+TimestampTz
+streamext_checkpoint_settled(const CheckpointPosition *position, const CheckpointView *view)
+{
+	if (view == NULL || view->head.behind)
+		return DT_NOBEGIN;
+	for (int i = 0; i < position->head.npartitions; i++)
+		if (view->positions[i] < position->partitions[i].position)
+			return DT_NOBEGIN;
+	return position->head.watermark;
+}
+
 /* Of refs[first .. end), all of one checkpoint: its position row; NULL if it is not complete. */
 static CheckpointPosition *
 log_position(Relation rel, Snapshot snapshot, const CheckpointRef *refs, int first, int end)

@@ -137,6 +137,8 @@ typedef struct CheckpointPosition
 extern void streamext_checkpoint_encode(StringInfo to, const CheckpointPosition *position);
 /* In the current memory context; NULL if it makes no sense (to this version). */
 extern CheckpointPosition *streamext_checkpoint_decode(const char *data, Size size);
+/* The watermark by which the view, as it is in the checkpoint, has counted all that the stream had read; DT_NOBEGIN: it has not. */
+extern TimestampTz streamext_checkpoint_settled(const CheckpointPosition *position, const CheckpointView *view);
 extern CheckpointView	  *streamext_checkpoint_find_view(const CheckpointPosition *position, Oid viewoid);
 
 typedef struct StartRow

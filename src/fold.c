@@ -98,6 +98,24 @@ fold_is_new(ViewFold *fold, const StreamRecord *record)
 		record->position >= fold->slot->positions[record->partition_index];
 }
 
+/* The watermark, not before that of rows which a view that writes its windows has behind it for good. */
+static inline TimestampTz
+fold_watermark(const ViewFold *fold)
+{
+	if (!streamext_into_has_windows(fold->view))
+		return fold->batch->watermark;
+	return Max(fold->batch->watermark, fold->slot->settled);
+}
+
+/* Windows that end by then are in the view's table and do not change, even if the lateness was raised since; DT_NOBEGIN: none. */
+static inline TimestampTz
+fold_written(const ViewFold *fold)
+{
+	if (!streamext_into_has_windows(fold->view) || fold->slot->settled == DT_NOBEGIN)
+		return DT_NOBEGIN;
+	return fold->slot->written;
+}
+
 static inline bool
 fold_is_late(ViewFold *fold, int64 pane)
 {
@@ -107,9 +125,20 @@ fold_is_late(ViewFold *fold, int64 pane)
 	if (pane <= fold->slot->sealed && pane > fold->slot->covered)
 		return true;
 	end = streamext_window_pane_end(&fold->view->window, pane);
+	if (end <= fold_written(fold))
+		return true;
 	if (pg_add_s64_overflow(end, fold->view->options.lateness, &end))
 		return false;
-	return fold->batch->watermark >= end;
+	return fold_watermark(fold) >= end;
+}
+
+static inline bool
+fold_is_late_for_session(ViewFold *fold, TimestampTz t)
+{
+	TimestampTz written = fold_written(fold);
+
+	return (written != DT_NOBEGIN && t <= streamext_session_reach(&fold->view->window, written)) ||
+		streamext_session_is_late(fold->view, &fold->slot->state, t, fold_watermark(fold));
 }
 
 static void
@@ -167,7 +196,7 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 			continue;
 		pane = streamext_window_pane(window, batch->event_time[row]);
 		if (window->kind == WINDOW_SESSION)
-			known_late = streamext_session_is_late(fold->view, &fold->slot->state, batch->event_time[row], batch->watermark);
+			known_late = fold_is_late_for_session(fold, batch->event_time[row]);
 		else if (!known || pane != known_pane)
 		{
 			known_late = fold_is_late(fold, pane);
@@ -245,7 +274,10 @@ fold_join_rows(ViewFold *fold, const int *rows, int n, JoinRows *joined)
 	fold_join_part = (FoldJoin) {rows, n, joined};
 	error = fold_guarded(fold, fold_join_step, &at, &result);
 	if (error == NULL)
+	{
+		fold->inserted += joined == NULL ? streamext_join_inserted(fold->join) : 0;
 		return;
+	}
 	if (!streamext_join_is_row_error(fold->join, error))
 		ReThrowError(error);
 	if (n == 1)
@@ -296,9 +328,12 @@ fold_expand_sets(ViewFold *fold)
 static void
 fold_into(ViewFold *fold)
 {
+	fold->inserted = 0;
 	fold_join_rows(fold, fold->rows, fold->nselected, NULL);
 	fold->nselected = 0;
 	streamext_into_save(fold->slot, fold->batch);
+	if (fold->inserted > 0)
+		streamext_into_notify(fold->view->relid, psprintf("{\"rows\": " UINT64_FORMAT "}", fold->inserted));
 }
 
 /* From selected rows of the batch to joined ones. */

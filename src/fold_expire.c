@@ -14,6 +14,7 @@
 
 #include "clock.h"
 #include "fold_private.h"
+#include "into.h"
 #include "session.h"
 
 /* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
@@ -96,6 +97,7 @@ streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 	ViewState  *state = &fold->slot->state;
 	TimestampTz now = streamext_clock_now();
 
+	watermark = streamext_into_limit(fold->view, fold->slot, watermark);
 	fold_raise_floor(fold, watermark);
 	if (fold->view->window.kind == WINDOW_SESSION)
 		streamext_session_advance(fold->view, fold->slot, watermark);

@@ -68,6 +68,7 @@ struct ViewFold
 	GroupEntry **groups;
 	AggInput   *inputs;			/* [agg] */
 	int64	   *new_positions;	/* chunk memory that replaces slot->positions at publication, or NULL */
+	uint64		inserted;		/* rows of a stateless view */
 	uint64		accepted;
 	uint64		late;
 	uint64		rejected;

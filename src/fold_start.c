@@ -163,6 +163,7 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 	memset(&slot->history_deleted, 0, sizeof(HistoryTotals));
 	slot->sealed = slot->covered = PG_INT64_MIN;
 	slot->sealed_until = slot->floor = DT_NOBEGIN;
+	slot->settled = slot->written = DT_NOBEGIN;
 	LWLockRelease(stream->lock);
 }
 
@@ -176,6 +177,16 @@ fold_load_positions(ViewFold *fold, StreamSlot *stream)
 	streamext_stream_lock_exclusive(stream);
 	for (int i = 0; i < slot->npositions; i++)
 		slot->positions[i] = -1;
+	LWLockRelease(stream->lock);
+}
+
+static void
+fold_load_window(ViewFold *fold, StreamSlot *stream)
+{
+	TimestampTz written = streamext_into_load_window(fold->view->relid);
+
+	streamext_stream_lock_exclusive(stream);
+	fold->slot->written = Max(fold->slot->written, written);
 	LWLockRelease(stream->lock);
 }
 
@@ -209,6 +220,8 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold_adopt_state(fold, &streamext_shared->streams[slot->stream]);
 	if (view->stateless)
 		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
+	if (streamext_into_has_windows(view))
+		fold_load_window(fold, &streamext_shared->streams[slot->stream]);
 
 	scope = streamext_fold_enter_owner(fold);
 	streamext_window_prepare(&view->window, own);

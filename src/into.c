@@ -13,6 +13,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -152,6 +153,15 @@ streamext_into_rewrite(Query *insert)
 	if (list_length(queries) != 1 || linitial_node(Query, queries)->commandType != CMD_INSERT)
 		streamext_view_refuse("streamext.into a table with rules", NULL);
 	return linitial_node(Query, queries);
+}
+
+/* At commit nobody could say which row it was, and a security-restricted operation may not leave anything to be done later. */
+void
+streamext_into_check_at_once(void)
+{
+	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
+
+	AfterTriggerSetState(immediate);
 }
 
 void

@@ -1,9 +1,12 @@
 /*
  * into.h
- *		Stateless continuous queries: each accepted row of the stream, transformed, written once to an ordinary table.
+ *		streamext.into: what a view makes goes into an ordinary table, once.
+ *
+ * Of a stateless view each accepted row, transformed (into.c); of a view with windows each window's rows when it is closed
+ * (into_window.c).
  *
  * The rows of a batch and the view's positions behind it are written in one transaction, so that after whatever end of the
- * worker the table streamext.into_positions says which records have their rows in the target.
+ * worker the table streamext.into_position says which records have their rows in the target.
  */
 #ifndef STREAMEXT_INTO_H
 #define STREAMEXT_INTO_H
@@ -11,6 +14,7 @@
 #include "streamext.h"
 #include "batch.h"
 #include "shmem.h"
+#include "view_compile.h"
 
 /* Where a view stands in a partition, as committed. */
 typedef struct IntoPosition
@@ -34,6 +38,8 @@ extern void streamext_into_depend(Oid viewoid, Oid target);
 extern Query *streamext_into_query(Oid target, List *targetList, Query *rows);
 /* QueryRewrite of such a query, whose locks are held. */
 extern Query *streamext_into_rewrite(Query *insert);
+/* Deferred constraints are looked at when a row is put in, for the rest of the (sub)transaction. */
+extern void streamext_into_check_at_once(void);
 /* Raises what such an INSERT would, without any rows; 42501 unless the current user may do it. */
 extern void streamext_into_check(Oid target, List *targetList);
 
@@ -44,5 +50,30 @@ extern List *streamext_into_load(Oid viewoid, Oid stream);
  * says that it has been further: another process has written rows of the batch.
  */
 extern void streamext_into_save(ViewSlot *slot, Batch *batch);
+
+/* To clients that LISTEN to the view's channel, when the transaction commits. */
+extern void streamext_into_notify(Oid viewoid, const char *payload);
+
+/* ---- views with windows ---- */
+
+struct Worker;
+
+/* True if it is such a view's windows that go into a table. */
+static inline bool
+streamext_into_has_windows(const CompiledView *view)
+{
+	return view->options.into != NULL && !view->stateless;
+}
+
+/* Up to which end the view's windows are in the table, as committed; DT_NOBEGIN: none. Needs a transaction. */
+extern TimestampTz streamext_into_load_window(Oid viewoid);
+/* The watermark, but not so late that retention would take windows that are not in the table yet; of other views the watermark. */
+extern TimestampTz streamext_into_limit(const CompiledView *view, const ViewSlot *slot, TimestampTz watermark);
+/* A checkpoint of the worker's views has been committed. */
+extern void streamext_into_settled(const struct Worker *w);
+/* Writes what is closed and not written; no transaction is open. Trouble ends the view, or is tried again. */
+extern void streamext_into_windows(struct Worker *w, TimestampTz now);
+/* When there is something to do; DT_NOEND: never. */
+extern TimestampTz streamext_into_deadline(const struct Worker *w);
 
 #endif							/* STREAMEXT_INTO_H */

@@ -14,7 +14,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -65,6 +64,7 @@ struct JoinRun
 	TupleTableSlot *slot;
 	JoinPlan	plans[JOIN_PLANS];
 	bool		started;		/* the executor has, in the last run */
+	uint64		inserted;		/* rows, in the last run */
 	MemoryContextCallback forget;
 };
 
@@ -480,18 +480,6 @@ streamext_join_begin(JoinRun *join, Batch *batch)
 
 /* ---------------------------------------------------------------- run */
 
-/*
- * Deferred constraints are looked at when the row is put in: at commit nobody could say which row it was, and a
- * security-restricted operation may not leave anything to be done later.
- */
-static void
-join_set_constraints(void)
-{
-	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
-
-	AfterTriggerSetState(immediate);
-}
-
 static void
 join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, DestReceiver *receiver)
 {
@@ -508,7 +496,7 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 	register_ENR(environment, batch);
 
 	if (statement->commandType == CMD_INSERT)
-		join_set_constraints();
+		streamext_into_check_at_once();
 	query = CreateQueryDesc(statement, "", GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, environment, 0);
 	ExecutorStart(query, 0);
 	join->started = true;
@@ -518,6 +506,7 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 	ExecutorRun(query, ForwardScanDirection, 0, true);
 #endif
 	ExecutorFinish(query);
+	join->inserted = query->estate->es_processed;
 	ExecutorEnd(query);
 	FreeQueryDesc(query);
 	if (statement->commandType == CMD_INSERT)
@@ -563,6 +552,12 @@ streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, Join
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+}
+
+uint64
+streamext_join_inserted(const JoinRun *join)
+{
+	return join->inserted;
 }
 
 bool

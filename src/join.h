@@ -36,6 +36,8 @@ extern JoinRows *streamext_join_begin(JoinRun *join, Batch *batch);
  */
 extern void streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to);
 
+/* How many rows the last run has put into the table. */
+extern uint64 streamext_join_inserted(const JoinRun *join);
 /* True if the error was raised for a row of the batch; false: the query could not be run at all, or not now. */
 extern bool streamext_join_is_row_error(const JoinRun *join, const ErrorData *error);
 

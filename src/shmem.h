@@ -88,6 +88,7 @@ typedef struct StreamSlot
 	pg_atomic_uint32 pause_requested;
 	pg_atomic_uint64 flush_requested;	/* tickets */
 	pg_atomic_uint64 flush_done;
+	pg_atomic_uint32 windows_due;	/* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */
 	pg_atomic_uint64 journal_end;	/* see journal.h; (uint64) -1: unknown */
 
 	/* worker, under lock exclusive (readers: shared) */
@@ -189,6 +190,10 @@ typedef struct ViewSlot
 	HistoryTotals history_written;	/* since it began */
 	HistoryTotals history_deleted;	/* of these, by retention */
 	TimestampTz checkpoint_at;	/* of the last checkpoint that holds it; 0: none */
+
+	/* streamext.into of a view with windows (into_window.c) */
+	TimestampTz settled;		/* watermark of the last checkpoint that holds it with all that the stream had read; DT_NOBEGIN: none */
+	TimestampTz written;		/* windows that end by then are in the table; DT_NOBEGIN: none */
 } ViewSlot;
 
 typedef struct SharedState

@@ -236,18 +236,26 @@ streamext_view_is_stateless(const Query *query)
 	return query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL;
 }
 
-/* Each row on its own: nothing that looks at several. */
+/* Each row, or each window, on its own: nothing that looks at several. */
 static void
-check_stateless(const Query *query)
+check_into(const Query *query)
 {
 	if (query->distinctClause != NIL)
-		streamext_view_refuse("DISTINCT without GROUP BY or an aggregate", NULL);
+		streamext_view_refuse("DISTINCT with streamext.into", NULL);
 	if (query->hasWindowFuncs)
-		streamext_view_refuse("window functions without GROUP BY or an aggregate", NULL);
+		streamext_view_refuse("window functions with streamext.into", NULL);
 	if (query->sortClause != NIL)
-		streamext_view_refuse("ORDER BY without GROUP BY or an aggregate", NULL);
+		streamext_view_refuse("ORDER BY with streamext.into", NULL);
 	if (query->limitCount != NULL || query->limitOffset != NULL)
-		streamext_view_refuse("LIMIT without GROUP BY or an aggregate", NULL);
+		streamext_view_refuse("LIMIT with streamext.into", NULL);
+}
+
+void
+streamext_view_check_into_window(const Window *window)
+{
+	if (window->kind == WINDOW_NONE || window->sliding)
+		streamext_view_refuse(psprintf("streamext.into for %s", window->sliding ? "windows that slide over now()" : "queries that aggregate without a window"),
+							  "Rows are written when their window is closed: group by streamext.tumble, streamext.hop, streamext.session or date_trunc of the event time. Select from the view otherwise.");
 }
 
 void
@@ -263,15 +271,11 @@ streamext_view_check_shape(const Query *query, bool into)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
 	if (query->constraintDeps != NIL)
 		streamext_view_refuse("output columns that depend on a primary key in GROUP BY", "Name them in GROUP BY.");
-	if (streamext_view_is_stateless(query))
-	{
-		if (!into)
-			streamext_view_refuse("queries without GROUP BY or an aggregate",
-								  "Name a table for the rows with the view option streamext.into.");
-		check_stateless(query);
-	}
-	else if (into)
-		streamext_view_refuse("streamext.into for queries that aggregate", "Select from the view instead.");
+	if (streamext_view_is_stateless(query) && !into)
+		streamext_view_refuse("queries without GROUP BY or an aggregate",
+							  "Name a table for the rows with the view option streamext.into.");
+	if (into)
+		check_into(query);
 	if (list_length(query->groupClause) + (query->groupingSets != NIL ? 1 : 0) > STREAMEXT_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -6,6 +6,7 @@
 #define STREAMEXT_VIEW_CHECK_H
 
 #include "streamext.h"
+#include "window.h"
 
 typedef enum WindowFunction
 {
@@ -34,6 +35,9 @@ extern void streamext_view_check_function(Oid funcid, const char *place, bool ma
 extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);
 /* Whole-row and system column references. */
 extern void streamext_view_check_var(const Var *var, const char *place);
+
+/* streamext.into where rows are aggregated: only of windows that close. */
+extern void streamext_view_check_into_window(const Window *window);
 
 /* Neither GROUP BY nor aggregates. */
 extern bool streamext_view_is_stateless(const Query *query);

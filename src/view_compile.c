@@ -721,6 +721,19 @@ compile_stateless(CompileContext *context, bool check)
 		streamext_into_check(view->into, outputs);
 }
 
+/* ---- windows into a table ---- */
+
+/* The target is looked for when there is something to be written: reading the view does without it. */
+static void
+compile_into_windows(const CompileContext *context, bool check)
+{
+	const CompiledView *view = context->view;
+
+	streamext_view_check_into_window(&view->window);
+	if (check)
+		streamext_into_check(streamext_into_target(view->options.into), view->query->targetList);
+}
+
 /* ---- definition ---- */
 
 static uint64
@@ -812,6 +825,8 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 		compile_stateless(&context, options != NULL);
 	compile_quals(&context);
 	compile_finish_window(view);
+	if (streamext_into_has_windows(view))
+		compile_into_windows(&context, options != NULL);
 	compile_aggregates(&context);
 	compile_definition(&context);
 	if (options != NULL)

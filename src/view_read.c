@@ -31,6 +31,7 @@
 
 #include "checkpoint_read.h"
 #include "clock.h"
+#include "into.h"
 #include "shmem.h"
 #include "view_retain.h"
 #include "view_scan.h"
@@ -321,6 +322,47 @@ read_prepare_window(CompiledView *view, MemoryContext cxt)
 	PG_END_TRY();
 }
 
+/* ---- some windows only ---- */
+
+static struct
+{
+	Oid			view;
+	TimestampTz from;
+	TimestampTz until;
+}			read_windows = {InvalidOid, DT_NOBEGIN, DT_NOEND};
+
+void
+streamext_read_windows(Oid view, TimestampTz from, TimestampTz until)
+{
+	read_windows.view = view;
+	read_windows.from = from;
+	read_windows.until = until;
+}
+
+/* The panes that such windows are made of; of sessions all, because they may have begun at any time. */
+static void
+read_limit_windows(ViewRead *read)
+{
+	const Window *window = &read->view->window;
+	TimestampTz first;
+
+	read->from = DT_NOBEGIN;
+	read->until = DT_NOEND;
+	if (read->view->relid != read_windows.view)
+		return;
+	read->from = read_windows.from;
+	read->until = read_windows.until;
+	if (!streamext_window_has_ends(window))
+		return;
+	first = read->from;
+	if (first != DT_NOBEGIN && window->kind == WINDOW_HOP && pg_sub_s64_overflow(first, window->size, &first))
+		first = DT_NOBEGIN;
+	if (first != DT_NOBEGIN && IS_VALID_TIMESTAMP(first))
+		read->first = streamext_window_pane(window, first);
+	if (IS_VALID_TIMESTAMP(read->until))
+		read->last = streamext_window_pane(window, read->until);
+}
+
 static ViewRead *
 statement_view(StatementRead *statement, Oid viewoid)
 {
@@ -346,6 +388,7 @@ statement_view(StatementRead *statement, Oid viewoid)
 	read->min = PG_INT64_MAX;
 	read->max = PG_INT64_MIN;
 	read->floor = read->sealed_until = DT_NOBEGIN;
+	read_limit_windows(read);
 	statement->views = lappend(statement->views, read);
 	return read;
 }
@@ -492,7 +535,8 @@ statement_raise_floor(ViewRead *read, TimestampTz floor)
 static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
-	TimestampTz floor = streamext_fold_floor(read->view, streamext_shared->streams[slot->stream].watermark);
+	TimestampTz floor = streamext_fold_floor(read->view, streamext_into_limit(read->view, slot,
+																			   streamext_shared->streams[slot->stream].watermark));
 
 	statement_raise_floor(read, Max(floor, slot->floor));
 }

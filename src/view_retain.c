@@ -91,6 +91,7 @@ retain_empty(ViewSlot *slot)
 	memset(&slot->history_deleted, 0, sizeof(HistoryTotals));
 	slot->sealed = slot->covered = PG_INT64_MIN;
 	slot->sealed_until = slot->floor = DT_NOBEGIN;
+	slot->settled = DT_NOBEGIN;
 }
 
 void

@@ -490,7 +490,7 @@ session_next_window(RowReader *rows)
 			to = next;
 		}
 		rows->next_slice = to;
-		if (session.last <= rows->horizon)
+		if (session.last <= Max(rows->horizon, rows->scan->read->from) || session.last > rows->scan->read->until)
 			continue;
 		rows->start = session.first;
 		rows->source = ROW_SLICES;
@@ -593,13 +593,18 @@ gathered_next_row(RowReader *rows)
 	}
 }
 
-/* True if the window at hand is beyond retention, though some or all of its panes are still there. */
+/* True if the window at hand is beyond retention, though some or all of its panes are still there, or not wanted. */
 static bool
 row_is_gone(const RowReader *rows)
 {
-	TimestampTz floor = rows->scan->read->floor;
+	const ViewRead *read = rows->scan->read;
+	TimestampTz floor = Max(read->floor, read->from);
+	TimestampTz end;
 
-	return floor != DT_NOBEGIN && streamext_window_end(&rows->view->window, rows->start) <= floor;
+	if ((floor == DT_NOBEGIN && read->until == DT_NOEND) || !streamext_window_has_ends(&rows->view->window))
+		return false;
+	end = streamext_window_end(&rows->view->window, rows->start);
+	return end <= floor || end > read->until;
 }
 
 /* Rows of this pane are next, unless none is wanted. */

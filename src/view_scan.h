@@ -47,6 +47,12 @@ extern bool streamext_is_view_rows(Oid funcid);
 
 /* ---- copies ---- */
 
+/*
+ * Until the next call, statements of this process see of this view only windows that end in (from, until], of sessions those
+ * whose last row is there. InvalidOid: of all views all.
+ */
+extern void streamext_read_windows(Oid view, TimestampTz from, TimestampTz until);
+
 /* A group's key as looked for. */
 typedef struct ScanProbe
 {
@@ -77,6 +83,8 @@ typedef struct ViewRead
 	TimestampTz sealed_until;	/* of any shard; DT_NOBEGIN: none */
 	/* of a moment after the last slice was read */
 	TimestampTz floor;			/* windows that end by then are left out: they are gone, or in part */
+	TimestampTz from,			/* as streamext_read_windows has it */
+				until;
 	HistoryStats stats;
 } ViewRead;
 

@@ -31,6 +31,7 @@
 #include "clock.h"
 #include "fault.h"
 #include "history.h"
+#include "into.h"
 #include "stream_event.h"
 #include "view_retain.h"
 #include "worker.h"
@@ -392,6 +393,7 @@ worker_housekeeping(Worker *w, bool paused)
 	streamext_views_retire(w);
 	streamext_views_tidy(w, now);
 	streamext_checkpoint_run(w, now);
+	streamext_into_windows(w, now);
 	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
 	{
 		streamext_stream_lock_exclusive(w->slot);
@@ -452,6 +454,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_SLIDING_MS + 1));
 	next = Min(next, streamext_checkpoint_deadline(w, now));
 	next = Min(next, streamext_views_tidy_deadline(w, now));
+	next = Min(next, streamext_into_deadline(w));
 	if (!reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 

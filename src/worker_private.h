@@ -99,6 +99,8 @@ typedef struct Worker
 	bool		expire_due;
 	struct Checkpoint *checkpoint;	/* NULL: not looked for yet, or no extension any more */
 
+	TimestampTz windows_retry_at; /* windows could not be written into their tables */
+
 	uint64 rate_counts[WORKER_RATE_SECONDS];
 	int64  rate_second; /* that rate_counts ends with */
 } Worker;

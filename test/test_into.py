@@ -86,7 +86,7 @@ def test_definitions(simple: Database) -> None:
     db = simple
     refused = {
         ("SELECT k FROM s", None): ("0A000", "queries without GROUP BY"),
-        ("SELECT k, count(*) FROM s GROUP BY k", "target"): ("0A000", "streamext.into for queries that aggregate"),
+        ("SELECT k, count(*) FROM s GROUP BY k", "target"): ("0A000", "streamext.into for queries that aggregate without a window"),
         ("SELECT DISTINCT k FROM s", "target"): ("0A000", "DISTINCT"),
         ("SELECT k FROM s ORDER BY k", "target"): ("0A000", "ORDER BY"),
         ("SELECT k FROM s LIMIT 1", "target"): ("0A000", "LIMIT"),

@@ -1,0 +1,431 @@
+/*
+ * into_window.c
+ *		streamext.into of views with windows: each window's rows into a table, once, when no row can come into it any more.
+ *
+ * What is written is what a SELECT on the view returns for these windows: the statement is one, and its scan of the view is
+ * limited to windows that end within a range of time (view_scan.h), of sessions to those whose last row is within it.
+ *
+ * Exactly once: a window is written when a committed checkpoint holds a watermark by which it is closed and a view that
+ * had counted everything up to there (ViewSlot.settled). So after any crash the state that is gone on with has the window
+ * whole, and a row that could change it is late. The rows go into the table together with the end of the range
+ * (streamext.into_window), where the next one begins. In memory that is ViewSlot.written, which moves also when there was
+ * nothing to write; retention takes nothing beyond it (streamext_into_limit).
+ *
+ * One process writes: the worker of shard 0, up to where all shards are settled. A window that the table refuses fails the view,
+ * which is gone on with later from where it is.
+ */
+#include "streamext.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "common/int.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "fault.h"
+#include "fold_private.h"
+#include "into.h"
+#include "view_scan.h"
+#include "worker_private.h"
+
+#define INTO_RETRY_MS		1000
+#define INTO_SESSION_STEPS	16	/* sessions are looked for each time the watermark has moved by the gap / this */
+
+/* ---------------------------------------------------------------- notifications */
+
+/* The channel is the view's name with its schema, cut as LISTEN cuts it. */
+void
+streamext_into_notify(Oid viewoid, const char *payload)
+{
+	char	   *channel = psprintf("%s.%s", get_namespace_name(get_rel_namespace(viewoid)), get_rel_name(viewoid));
+
+	if (strlen(channel) >= NAMEDATALEN)
+		channel[pg_mbcliplen(channel, strlen(channel), NAMEDATALEN - 1)] = '\0';
+	Async_Notify(channel, payload);
+}
+
+static void
+into_append_time(StringInfo to, TimestampTz time)
+{
+	char		buf[MAXDATELEN + 1];
+
+	if (time == DT_NOBEGIN)
+		appendStringInfoString(to, "null");
+	else
+		appendStringInfo(to, "\"%s\"", JsonEncodeDateTime(buf, TimestampTzGetDatum(time), TIMESTAMPTZOID, NULL));
+}
+
+/* ---------------------------------------------------------------- which windows */
+
+/* What passes between the watermark and the moment at which a window is closed that ends at, or a session whose last row is at, a time. */
+static int64
+into_delay(const CompiledView *view)
+{
+	int64		delay = view->options.lateness;
+
+	if (view->window.kind == WINDOW_SESSION &&
+		(pg_add_s64_overflow(delay, view->window.size, &delay) || pg_add_s64_overflow(delay, view->window.size, &delay)))
+		return PG_INT64_MAX;
+	return delay;
+}
+
+/* Windows that end by then are closed; DT_NOBEGIN: none is. */
+static TimestampTz
+into_closed(const CompiledView *view, TimestampTz watermark)
+{
+	TimestampTz until;
+
+	if (watermark == DT_NOBEGIN || pg_sub_s64_overflow(watermark, into_delay(view), &until) || !IS_VALID_TIMESTAMP(until))
+		return DT_NOBEGIN;
+	return until;
+}
+
+TimestampTz
+streamext_into_limit(const CompiledView *view, const ViewSlot *slot, TimestampTz watermark)
+{
+	TimestampTz limit;
+
+	if (!streamext_into_has_windows(view))
+		return watermark;
+	if (slot->written == DT_NOBEGIN || pg_add_s64_overflow(slot->written, into_delay(view), &limit))
+		return slot->written;
+	return Min(watermark, limit);
+}
+
+/* The last end of a window up to `until`; of sessions a step of time. DT_NOBEGIN: none. */
+static TimestampTz
+into_last_end(const Window *window, TimestampTz until)
+{
+	TimestampTz first,
+				last;
+	int64		slide = window->slide;
+	TimestampTz base = window->origin;
+
+	switch (window->kind)
+	{
+		case WINDOW_TUMBLE:
+		case WINDOW_TRUNC:
+			streamext_window_starts(window, streamext_window_pane(window, until), &first, &last);
+			return first;
+		case WINDOW_HOP:
+			if (pg_add_s64_overflow(base, window->size, &base))
+				return DT_NOBEGIN;
+			break;
+		default:
+			slide = Max(window->size / INTO_SESSION_STEPS, 1);
+			base = 0;
+			break;
+	}
+	if (pg_sub_s64_overflow(until, base, &last))
+		return DT_NOBEGIN;
+	last = last % slide < 0 ? last % slide + slide : last % slide;
+	if (pg_sub_s64_overflow(until, last, &last) || !IS_VALID_TIMESTAMP(last))
+		return DT_NOBEGIN;
+	return last;
+}
+
+/* The least of all shards of a view; DT_NOBEGIN if one of them is not there, or what is read is what the view held formerly (*again). */
+static TimestampTz
+into_all_settled(const Worker *w, const ViewSlot *own, bool *again)
+{
+	TimestampTz settled = DT_NOEND;
+	int			n = 0;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot   *slot = &streamext_shared->views[i];
+		StreamSlot *stream;
+
+		if (!slot->in_use || slot->retained || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
+			continue;
+		stream = &streamext_shared->streams[slot->stream];
+		streamext_stream_lock_shared(stream);
+		*again = *again || slot->retained_slot > 0;
+		settled = slot->definition == own->definition ? Min(settled, slot->settled) : DT_NOBEGIN;
+		LWLockRelease(stream->lock);
+		n++;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return n == w->config->workers && !*again ? settled : DT_NOBEGIN;
+}
+
+static void
+into_publish(const ViewSlot *own, TimestampTz written)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		ViewSlot   *slot = &streamext_shared->views[i];
+		StreamSlot *stream;
+
+		if (!slot->in_use || slot->retained || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
+			continue;
+		stream = &streamext_shared->streams[slot->stream];
+		streamext_stream_lock_exclusive(stream);
+		slot->written = written;
+		LWLockRelease(stream->lock);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+/* ---------------------------------------------------------------- how far it is */
+
+TimestampTz
+streamext_into_load_window(Oid viewoid)
+{
+	Oid			types[] = {OIDOID};
+	Datum		args[] = {ObjectIdGetDatum(viewoid)};
+	TimestampTz written = DT_NOBEGIN;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	/* Views that are no more leave their rows to whoever comes next. */
+	if (SPI_execute("DELETE FROM streamext.into_window AS p WHERE NOT EXISTS "
+					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)", false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.into_window");
+	if (SPI_execute_with_args("SELECT written_until FROM streamext.into_window WHERE view OPERATOR(pg_catalog.=) $1",
+							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.into_window");
+	if (SPI_processed > 0)
+	{
+		bool		isnull;
+
+		written = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	SPI_finish();
+	return written;
+}
+
+/* In the transaction that writes the rows. */
+static void
+into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
+{
+	Oid			types[] = {OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		args[] = {ObjectIdGetDatum(viewoid), TimestampTzGetDatum(from), TimestampTzGetDatum(until)};
+
+	/* Clients are told of it: it must be there for good. */
+	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_with_args("INSERT INTO streamext.into_window AS p (view, written_until) VALUES ($1, $3) "
+							  "ON CONFLICT (view) DO UPDATE SET written_until = EXCLUDED.written_until "
+							  "WHERE p.written_until OPERATOR(pg_catalog.<=) $2",
+							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write streamext.into_window");
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("windows of continuous view \"%s\" have been written by another process", get_rel_name(viewoid))));
+	SPI_finish();
+}
+
+/* ---------------------------------------------------------------- writing */
+
+/* INSERT INTO target (outputs of the view) SELECT them FROM the view. */
+static char *
+into_windows_statement(Oid viewoid, const char *target)
+{
+	Relation	view = table_open(viewoid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(view);
+	StringInfoData columns;
+	char	   *sql;
+
+	initStringInfo(&columns);
+	for (int i = 0; i < desc->natts; i++)
+		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ", quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
+	sql = psprintf("INSERT INTO %s (%s) SELECT %s FROM %s", target, columns.data, columns.data,
+				   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(view)), RelationGetRelationName(view)));
+	table_close(view, NoLock);
+	return sql;
+}
+
+/* The number of rows. As the view's owner, restricted. */
+static uint64
+into_insert(const CompiledView *view, TimestampTz from, TimestampTz until)
+{
+	volatile uint64 rows = 0;
+
+	(void) streamext_into_target(view->options.into);
+	streamext_into_check_at_once();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	streamext_read_windows(view->relid, from, until);
+	PG_TRY();
+	{
+		int			rc = SPI_execute(into_windows_statement(view->relid, view->options.into), false, 0);
+
+		if (rc != SPI_OK_INSERT)
+			elog(ERROR, "could not insert windows: %s", SPI_result_code_string(rc));
+		rows = SPI_processed;
+	}
+	PG_FINALLY();
+	{
+		streamext_read_windows(InvalidOid, DT_NOBEGIN, DT_NOEND);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	return rows;
+}
+
+/* Windows that end in (from, until], in a transaction of their own. */
+static void
+into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
+{
+	const CompiledView *view = streamext_fold_view(v->fold);
+	StringInfoData payload;
+	OwnerScope	scope;
+	uint64		rows;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	streamext_worker_short_lock_timeout();
+	scope = streamext_fold_enter_owner(v->fold);
+	rows = into_insert(view, from, until);
+	initStringInfo(&payload);
+	appendStringInfoString(&payload, "{\"after\": ");
+	into_append_time(&payload, from);
+	appendStringInfoString(&payload, ", \"until\": ");
+	into_append_time(&payload, until);
+	appendStringInfo(&payload, ", \"rows\": " UINT64_FORMAT "}", rows);
+	streamext_fold_leave_owner(scope);
+	if (rows > 0)
+	{
+		into_save_window(v->viewoid, from, until);
+		streamext_into_notify(v->viewoid, payload.data);
+	}
+	PopActiveSnapshot();
+	STREAMEXT_FAULT("into-before-commit");
+	CommitTransactionCommand();
+	if (rows > 0)
+		STREAMEXT_FAULT("into-after-commit");
+}
+
+/* True for errors that may be over by themselves. */
+static bool
+into_is_passing(int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_TRANSACTION_ROLLBACK ||
+		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+/* The same; trouble ends the view unless it may pass. False: try again later. */
+static bool
+into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool done = true;
+
+	PG_TRY();
+	{
+		into_write(v, from, until);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(cxt);
+		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid, error->message)));
+		done = !into_is_passing(error->sqlerrcode);
+		if (done)
+			streamext_worker_fail_view(v, w->slot, error->message);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	return done;
+}
+
+/* What is closed of one view. False: try again later. */
+static bool
+into_view(Worker *w, WorkerView *v)
+{
+	const CompiledView *view = streamext_fold_view(v->fold);
+	TimestampTz from = v->slot->written;
+	bool		again = false;
+	TimestampTz until = into_closed(view, into_all_settled(w, v->slot, &again));
+	TimestampTz end;
+
+	if (until == DT_NOBEGIN || until <= from)
+		return !again;
+	end = into_last_end(&view->window, until);
+	if (view->window.kind == WINDOW_SESSION)
+		until = end;
+	if (end > from)
+	{
+		if (!into_try_write(w, v, from, end))
+			return false;
+		if (v->fold == NULL)
+			return true;
+	}
+	if (until > from)
+		into_publish(v->slot, until);
+	return true;
+}
+
+void
+streamext_into_windows(Worker *w, TimestampTz now)
+{
+	bool		done = true;
+	ListCell   *lc;
+
+	if (pg_atomic_read_u32(&w->slot->windows_due) == 0 || now < w->windows_retry_at || w->config == NULL)
+		return;
+	pg_atomic_write_u32(&w->slot->windows_due, 0);
+	pg_memory_barrier();
+	foreach(lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL && !v->paused && streamext_into_has_windows(streamext_fold_view(v->fold)))
+			done = into_view(w, v) && done;
+	}
+	if (done)
+		return;
+	w->windows_retry_at = TimestampTzPlusMilliseconds(now, INTO_RETRY_MS);
+	pg_atomic_write_u32(&w->slot->windows_due, 1);
+}
+
+TimestampTz
+streamext_into_deadline(const Worker *w)
+{
+	return pg_atomic_read_u32(&w->slot->windows_due) == 0 ? DT_NOEND : w->windows_retry_at;
+}
+
+void
+streamext_into_settled(const Worker *w)
+{
+	int			first = streamext_find_stream(w->identity.dboid, w->identity.relid, 0);
+	bool		any = false;
+	ListCell   *lc;
+
+	foreach(lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+
+		any = any || (v->fold != NULL && streamext_into_has_windows(streamext_fold_view(v->fold)));
+	}
+	if (!any || first < 0)
+		return;
+	pg_atomic_write_u32(&streamext_shared->streams[first].windows_due, 1);
+	if (w->identity.shard != 0)
+		streamext_wake_worker(&streamext_shared->streams[first]);
+}
