@@ -20,6 +20,7 @@
 
 #define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
 #define MQTT_COMMIT_TRIM (1024 * 1024)
+#define MQTT_KEEP (16 * 1024 * 1024) /* bytes counted that stay: by the last messages the client knows those sent again */
 
 typedef struct MqttConnector
 {
@@ -199,7 +200,7 @@ mqtt_poll(Connector *c, StreamRecord *records, int max)
 	if (c->config->journal == JOURNAL_NONE && c->partitions[0].position - k->trimmed >= MQTT_NONE_TRIM)
 	{
 		k->trimmed = c->partitions[0].position;
-		streamext_journal_trim(k->journal, k->trimmed);
+		streamext_journal_trim(k->journal, k->trimmed - MQTT_KEEP);
 	}
 	before = c->partitions[0].position;
 	n = mqtt_read(k, records, max);
@@ -230,7 +231,7 @@ mqtt_commit(Connector *c, const int64 *positions, int n)
 	if (k->closed || n < 1 || positions[0] - k->trimmed < MQTT_COMMIT_TRIM)
 		return;
 	k->trimmed = positions[0];
-	streamext_journal_trim(k->journal, k->trimmed);
+	streamext_journal_trim(k->journal, k->trimmed - MQTT_KEEP);
 }
 
 /* Arrivals go on: the journal holds them, the broker's queue is short. */

@@ -24,10 +24,23 @@ streamext_fault_start(void)
 	fault_started = true;
 }
 
+static bool
+fault_is(const char *name)
+{
+	return fault_started && strcmp(streamext_fault_point, name) == 0 && strcmp(fault_inherited, name) != 0;
+}
+
+void
+streamext_fault_reached_in_thread(const char *name)
+{
+	if (fault_is(name))
+		kill(getpid(), SIGKILL);
+}
+
 void
 streamext_fault_reached(const char *name)
 {
-	if (!fault_started || strcmp(streamext_fault_point, name) != 0 || strcmp(fault_inherited, name) == 0)
+	if (!fault_is(name))
 		return;
 	ereport(LOG, (errmsg("fault point \"%s\" reached", name)));
 	kill(getpid(), SIGKILL);

@@ -16,12 +16,22 @@ extern char *streamext_fault_point;		/* the setting */
 extern void streamext_fault_start(void);
 
 extern void streamext_fault_reached(const char *name);
+/* Says nothing. */
+extern void streamext_fault_reached_in_thread(const char *name);
 
 #define STREAMEXT_FAULT(name) \
 	do \
 	{ \
 		if (unlikely(streamext_fault_point != NULL && streamext_fault_point[0] != '\0')) \
 			streamext_fault_reached(name); \
+	} while (0)
+
+/* For threads that may not call PostgreSQL. */
+#define STREAMEXT_FAULT_THREAD(name) \
+	do \
+	{ \
+		if (unlikely(streamext_fault_point != NULL && streamext_fault_point[0] != '\0')) \
+			streamext_fault_reached_in_thread(name); \
 	} while (0)
 
 #endif							/* STREAMEXT_FAULT_H */

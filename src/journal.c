@@ -75,7 +75,8 @@ typedef struct JournalHeader
 	int64		timestamp;
 	uint64		row_type_hash;
 	uint32		payload_size;
-	uint32		topic_size;
+	uint16		topic_size;
+	uint16		packet_id;
 	int64		position;
 } JournalHeader;
 
@@ -482,6 +483,7 @@ streamext_journal_read(Journal *journal, int64 *position, JournalRecord *records
 			record->row_type_hash = header->row_type_hash;
 			record->qos = header->qos;
 			record->retained = header->retained != 0;
+			record->packet_id = header->packet_id;
 			record->payload = (char *) (header + 1);
 			record->payload_size = header->payload_size;
 			record->topic = record->payload + header->payload_size;
@@ -709,7 +711,7 @@ journal_put(Journal *journal, const JournalRecord *record, int64 *position)
 	JournalHeader *header;
 	char	   *body;
 
-	if (size > JOURNAL_RECORD_MAX)
+	if (size > JOURNAL_RECORD_MAX || record->topic_size > PG_UINT16_MAX)
 	{
 		errno = EFBIG;
 		return false;
@@ -731,6 +733,7 @@ journal_put(Journal *journal, const JournalRecord *record, int64 *position)
 	header->row_type_hash = record->row_type_hash;
 	header->payload_size = record->payload_size;
 	header->topic_size = record->topic_size;
+	header->packet_id = record->packet_id;
 	header->position = *position;
 	body = (char *) (header + 1);
 	if (record->payload_size > 0)
@@ -871,6 +874,19 @@ streamext_journal_base(Journal *journal)
 	return base;
 }
 
+int64
+streamext_journal_before(Journal *journal, int64 position)
+{
+	int64	   *firsts;
+	int			n = journal_list(journal, &firsts);
+	int64		before = -1;
+
+	for (int i = 0; i < n && firsts[i] < position; i++)
+		before = firsts[i];
+	free(firsts);
+	return before;
+}
+
 /* While the end is not known since server start it is looked up in the file, without repair; then main thread only. */
 int64
 streamext_journal_end(Journal *journal)
@@ -920,71 +936,4 @@ streamext_journal_bytes(Journal *journal)
 	}
 	free(firsts);
 	return bytes;
-}
-
-/* ---- removal ---- */
-
-/* A directory of plain files, and itself. */
-static void
-journal_remove_directory(const char *directory)
-{
-	DIR		   *dir = opendir(directory);
-	struct dirent *entry;
-
-	if (dir == NULL)
-		return;
-	while ((entry = readdir(dir)) != NULL)
-	{
-		char		path[MAXPGPATH * 2];
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-		(void) unlink(path);
-	}
-	closedir(dir);
-	(void) rmdir(directory);
-}
-
-/* The streams' directories of a database whose names begin with prefix. */
-static void
-journal_remove_matching(Oid dboid, const char *prefix)
-{
-	char		base[MAXPGPATH];
-	DIR		   *dir;
-	struct dirent *entry;
-
-	snprintf(base, sizeof(base), "%s/streamext/%u", DataDir, dboid);
-	dir = opendir(base);
-	if (dir == NULL)
-		return;
-	while ((entry = readdir(dir)) != NULL)
-	{
-		char		path[MAXPGPATH * 2];
-
-		if (entry->d_name[0] == '.' || strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", base, entry->d_name);
-		journal_remove_directory(path);
-	}
-	closedir(dir);
-}
-
-void
-streamext_journal_remove(Oid dboid, Oid relid)
-{
-	char		prefix[32];
-
-	snprintf(prefix, sizeof(prefix), "%u.", relid);
-	journal_remove_matching(dboid, prefix);
-}
-
-void
-streamext_journal_remove_database(Oid dboid)
-{
-	char		base[MAXPGPATH];
-
-	journal_remove_matching(dboid, "");
-	snprintf(base, sizeof(base), "%s/streamext/%u", DataDir, dboid);
-	(void) rmdir(base);
 }

@@ -24,6 +24,7 @@ typedef struct JournalRecord
 	uint64		row_type_hash;	/* FORMAT_ROW, else 0 */
 	uint8		qos;
 	bool		retained;
+	uint16		packet_id;		/* MQTT; 0: none */
 	const char *topic;			/* read: NUL-terminated */
 	uint32		topic_size;
 	const char *payload;
@@ -47,6 +48,8 @@ extern bool streamext_journal_append(Journal *journal, const JournalRecord *reco
 /* First position still there, and the end. */
 extern int64 streamext_journal_base(Journal *journal);
 extern int64 streamext_journal_end(Journal *journal);
+/* Where the last file begins that begins below position: a record begins there too. -1: there is none. */
+extern int64 streamext_journal_before(Journal *journal, int64 position);
 
 /*
  * Up to max records from position on; they are good until the next read on this handle. Resolves transactions (main thread

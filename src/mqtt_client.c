@@ -28,15 +28,16 @@
 
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "port/pg_crc32c.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "mqtt_client.h"
+#include "mqtt_seen.h"
 #include "mqtt_topic.h"
 #include "shmem.h"
 
 #define MQTT_SESSION_EXPIRY (7 * SECS_PER_DAY) /* seconds the broker keeps the session of a client that is away */
-#define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see mqtt_is_duplicate */
+#define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see mqtt_seen.h */
 #define MQTT_KEEPALIVE 10					   /* seconds */
 #define MQTT_CONNECT_TIMEOUT 5				   /* seconds */
 #define MQTT_STUCK_MS 30000					   /* an answer that takes longer than this is not coming */
@@ -56,14 +57,6 @@ typedef enum MqttLink
 	MQTT_SUBSCRIBING,
 	MQTT_READY
 } MqttLink;
-
-/* What is known of the last message that came with a packet id. */
-typedef struct MqttSeen
-{
-	uint32	  connection;
-	uint32	  number;
-	pg_crc32c crc;
-} MqttSeen;
 
 struct MqttClient
 {
@@ -85,9 +78,7 @@ struct MqttClient
 
 	MQTTAsync handle; /* control thread */
 
-	/* receive thread */
-	MqttSeen *seen;	  /* [65536] by packet id */
-	uint32	  number; /* of messages with a packet id */
+	MqttSeen *seen; /* receive thread */
 
 	pthread_mutex_t append_mutex;
 	bool			abandoned; /* append_mutex: nothing may be appended any more */
@@ -99,7 +90,6 @@ struct MqttClient
 	int64			since; /* ms: the link is in its state since */
 	int64			due;   /* ms */
 	int				retry_ms;
-	uint32			connection; /* counts connections */
 	bool			append_failing;
 	char			error[STREAMEXT_MAX_MESSAGE];
 	uint64			errors;
@@ -221,34 +211,6 @@ mqtt_reason(const MqttClient *m, int code)
 
 /* ---- arrival (paho's receive thread) ---- */
 
-/*
- * True for a message that is in the journal already: sent again after a reconnection because its acknowledgement was
- * lost. That is one marked so, whose packet id last came with the same contents, in this connection or the one before, and within as
- * many messages as can be unacknowledged. Remembers the message.
- */
-static bool
-mqtt_is_duplicate(MqttClient *m, const char *topic, const MQTTAsync_message *message)
-{
-	MqttSeen *seen = &m->seen[message->msgid & 0xffff];
-	uint32	  connection = m->connection;
-	pg_crc32c crc;
-	bool	  duplicate;
-
-	if (message->qos != 1)
-		return false; /* 0: never sent again; 2: paho knows them by packet id */
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, topic, strlen(topic) + 1);
-	COMP_CRC32C(crc, message->payload, message->payloadlen);
-	FIN_CRC32C(crc);
-
-	duplicate = message->dup && seen->connection != 0 && connection - seen->connection <= 1 &&
-				m->number - seen->number <= MQTT_RECEIVE_MAXIMUM && EQ_CRC32C(crc, seen->crc);
-	seen->connection = connection;
-	seen->number = ++m->number;
-	seen->crc = crc;
-	return duplicate;
-}
-
 /* Returns when the record is in the journal, and never else. */
 static void
 mqtt_append(MqttClient *m, const JournalRecord *record)
@@ -329,16 +291,19 @@ mqtt_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_message 
 			mqtt_marker(m, message);
 	}
 	else if (streamext_mqtt_matches(m->plain_filter, topic) && /* the session may hold an older subscription */
-			 !mqtt_is_duplicate(m, topic, message))
+			 !streamext_mqtt_seen_before(m->seen, topic, message))
 	{
+		STREAMEXT_FAULT_THREAD("mqtt-before-append");
 		record.timestamp = mqtt_now();
 		record.qos = message->qos;
 		record.retained = message->retained != 0;
+		record.packet_id = message->qos > 0 ? message->msgid : 0;
 		record.topic = topic;
 		record.topic_size = strlen(topic);
 		record.payload = message->payload;
 		record.payload_size = message->payloadlen;
 		mqtt_append(m, &record);
+		STREAMEXT_FAULT_THREAD("mqtt-after-append");
 	}
 	MQTTAsync_freeMessage(&message);
 	MQTTAsync_free(topic);
@@ -360,10 +325,12 @@ mqtt_on_disconnected(void *context, MQTTProperties *properties, enum MQTTReasonC
 }
 
 static void
-mqtt_connected(MqttClient *m)
+mqtt_connected(MqttClient *m, int session_present)
 {
+	/* Packet ids begin anew with a session. Nothing arrives before this callback returns. */
+	if (!session_present)
+		streamext_mqtt_seen_forget(m->seen);
 	pthread_mutex_lock(&m->mutex);
-	m->connection++;
 	mqtt_set_link(m, MQTT_CONNECTED, 0);
 	pthread_mutex_unlock(&m->mutex);
 }
@@ -371,13 +338,13 @@ mqtt_connected(MqttClient *m)
 static void
 mqtt_on_connect(void *context, MQTTAsync_successData *data)
 {
-	mqtt_connected(context);
+	mqtt_connected(context, data->alt.connect.sessionPresent);
 }
 
 static void
 mqtt_on_connect5(void *context, MQTTAsync_successData5 *data)
 {
-	mqtt_connected(context);
+	mqtt_connected(context, data->alt.connect.sessionPresent);
 }
 
 /* A line of OpenSSL's error queue; the first one says what is wrong. */
@@ -613,7 +580,8 @@ mqtt_create(MqttClient *m)
 	int						rc;
 
 	options.MQTTVersion = m->version;
-	rc = MQTTAsync_createWithOptions(&m->handle, m->uri, m->client_id, MQTTCLIENT_PERSISTENCE_NONE, NULL, &options);
+	rc = MQTTAsync_createWithOptions(&m->handle, m->uri, m->client_id, MQTTCLIENT_PERSISTENCE_USER,
+									 streamext_mqtt_seen_persistence(m->seen), &options);
 	if (rc != MQTTASYNC_SUCCESS)
 	{
 		m->handle = NULL;
@@ -797,7 +765,7 @@ streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int s
 	int				   slot = streamext_shared == NULL ? -1 : streamext_find_stream(MyDatabaseId, config->relid, shard);
 
 	*client = m;
-	if (m == NULL || (m->seen = calloc(65536, sizeof(MqttSeen))) == NULL)
+	if (m == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	pthread_mutex_init(&m->append_mutex, NULL);
 	pthread_mutex_init(&m->mutex, NULL);
@@ -816,6 +784,9 @@ streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int s
 	if (m->journal == NULL)
 		ereport(ERROR,
 				(errcode_for_file_access(), errmsg("could not open the journal of stream \"%s\": %m", config->name)));
+	m->seen = streamext_mqtt_seen_new(m->journal, MQTT_RECEIVE_MAXIMUM);
+	if (m->seen == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }
 
 int

@@ -10,8 +10,11 @@ import pytest
 
 from crash.faults import Faults
 from crash.kafka_load import KafkaLoad
+from crash.local_load import LocalLoad
+from crash.mqtt_load import MqttLoad
 from crash.rounds import Plan, run
 from harness.kafka import Kafka
+from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 
 SEED = int(os.environ.get("STREAMEXT_CRASH_SEED", time.time_ns() % 1_000_000))
@@ -22,11 +25,15 @@ ROUNDS = int(os.environ.get("STREAMEXT_CRASH_ROUNDS", "30"))
 def test_nothing_lost_nothing_twice() -> None:
     print(f"STREAMEXT_CRASH_SEED={SEED}")
     rng = random.Random(SEED)
-    with Postgres() as pg, Kafka() as kafka:
-        loads = [KafkaLoad(kafka, random.Random(SEED), rate=2000, devices=100)]
+    with Postgres() as pg, Kafka() as kafka, Mosquitto() as mosquitto:
+        loads = [
+            KafkaLoad(kafka, random.Random(SEED), rate=2000, devices=100),
+            MqttLoad(mosquitto, rate=100),
+            LocalLoad(random.Random(SEED)),
+        ]
         plan = Plan(ROUNDS, group=15, calm=0.4, twice=0.2)
         done = 0
-        for round in run(plan, rng, pg, loads, Faults(rng, pg, "crash", kafka, None, hold=1, wait=1), "crash"):
+        for round in run(plan, rng, pg, loads, Faults(rng, pg, "crash", kafka, mosquitto, hold=1, wait=1), "crash"):
             print(f"{round.number} {round.recovery:.2f} s {', '.join(round.faults)}")
             assert not round.wrong, f"seed {SEED}, round {round.number}: {round.faults}\n" + "\n".join(round.wrong)
             done += 1

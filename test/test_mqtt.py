@@ -174,6 +174,32 @@ def test_published_while_the_server_is_down(mosquitto: Mosquitto, topic: str) ->
         assert_counted(Database(server, "postgres"), 0, 200)
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("fault", ["mqtt-before-append", "mqtt-after-append"])
+def test_killed_between_journal_and_acknowledgement(mosquitto: Mosquitto, topic: str, qos: int, fault: str) -> None:
+    """The broker sends the message again: it is counted once, also when the next one is the same."""
+    with Postgres() as server:
+        server.psql("CREATE EXTENSION streamext")
+        db = Database(server, "postgres")
+        count_stream(db, mosquitto, topic, f", qos '{qos}'")
+        mosquitto.publish(numbers(topic, 0, 10), qos=qos)
+        db.flush("s")
+        worker_pid(db)
+        db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{fault}'")
+        server.reload()
+        wait_for(lambda: db.value("SELECT setting FROM pg_settings WHERE name = 'streamext.fault_point'") == fault)
+        before = server.log_file.stat().st_size
+        mosquitto.publish([(f"{topic}/x", '{"a":7}')] * 3, qos=qos)
+        wait_for(lambda: "all server processes terminated" in server.log(before), what="crash")
+        wait_for(server.is_ready, what="recovery")
+        db = Database(server, "postgres")
+        db.flush("s")
+        assert db.rows("TABLE v") == [(13, sum(range(10)) + 21)]
+        mosquitto.publish([(f"{topic}/x", '{"a":7}')] * 3, qos=qos)
+        db.flush("s")
+        assert db.rows("TABLE v") == [(16, sum(range(10)) + 42)]
+
+
 def test_a_view_counts_from_its_creation(db: Database, mosquitto: Mosquitto, topic: str) -> None:
     count_stream(db, mosquitto, topic)
     mosquitto.publish(numbers(topic, 0, 10))

@@ -11,8 +11,11 @@ from contextlib import ExitStack
 from crash.faults import Faults
 from crash.kafka_load import KafkaLoad
 from crash.load import Load
+from crash.local_load import LocalLoad
+from crash.mqtt_load import MqttLoad
 from crash.rounds import Plan, Round, run
 from harness.kafka import Kafka
+from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 
 
@@ -20,6 +23,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make crash", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--rate", type=int, default=20_000, help="Kafka messages a second")
+    parser.add_argument("--mqtt-rate", type=int, default=200, help="MQTT messages a second of each QoS")
+    parser.add_argument("--source", action="append", choices=["kafka", "mqtt", "local"], help="only these; may be given more than once")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--group", type=int, default=10, help="rounds with the same streams and views")
     parser.add_argument("--fault", action="append", help="only these; may be given more than once")
@@ -53,9 +58,17 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     with ExitStack() as stack:
         pg = stack.enter_context(Postgres(settings={"streamext.memory_limit": "1GB", "max_wal_size": "4GB"}))
-        kafka = stack.enter_context(Kafka())
-        loads: list[Load] = [KafkaLoad(kafka, random.Random(options.seed), options.rate)]
-        faults = Faults(rng, pg, "crash", kafka, None, hold=4, wait=5)
+        sources = options.source or ["kafka", "mqtt", "local"]
+        kafka = stack.enter_context(Kafka()) if "kafka" in sources else None
+        mosquitto = stack.enter_context(Mosquitto()) if "mqtt" in sources else None
+        loads: list[Load] = []
+        if kafka:
+            loads.append(KafkaLoad(kafka, random.Random(options.seed), options.rate))
+        if mosquitto:
+            loads.append(MqttLoad(mosquitto, options.mqtt_rate))
+        if "local" in sources:
+            loads.append(LocalLoad(random.Random(options.seed)))
+        faults = Faults(rng, pg, "crash", kafka, mosquitto, hold=4, wait=5)
         for name in options.fault or []:
             if name not in faults.names():
                 raise SystemExit(f"no fault {name!r}; there are: {', '.join(faults.names())}")
@@ -67,7 +80,7 @@ def main() -> int:
             for line in round.wrong:
                 print(f"      WRONG {line}", flush=True)
         if rounds[-1].wrong and options.keep:
-            print(f"left in {pg.dir}, {kafka.dir}; Enter ends the servers")
+            print(f"left in {pg.dir}; Enter ends the servers")
             input()
         return 1 if report(rounds, loads) else 0
 

@@ -23,7 +23,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 def fault_points() -> list[str]:
     """The names in the source."""
     texts = "".join(file.read_text() for file in sorted(SOURCES.glob("*.c")))
-    return sorted(set(re.findall(r'"((?:checkpoint|compaction|history|batch)-[a-z-]+)"', texts)))
+    return sorted(set(re.findall(r'"((?:checkpoint|compaction|history|batch|mqtt)-[a-z-]+)"', texts)))
 
 
 def children(pid: int) -> list[int]:
@@ -134,7 +134,7 @@ class Faults:
         before = self._pg.log_file.stat().st_size
         self._set(f"SET streamext.fault_point = '{point}'")
         try:
-            wait_for(lambda: f'fault point "{point}" reached' in self._pg.log(before), self._wait)
+            wait_for(lambda: "was terminated by signal 9" in self._pg.log(before), self._wait)
             wait_for(lambda: "all server processes terminated" in self._pg.log(before), what="crash restart")
             wait_for(self._pg.is_ready, 60, "recovery")
         except TimeoutError:
