@@ -81,6 +81,12 @@ extern ContinuousViewOptions streamext_view_options(Oid relid);
 /* Compiles in the current memory context; needs a transaction. Raises 0A000 (etc.) naming the construct. */
 extern CompiledView *streamext_view_compile(Oid relid);
 /*
+ * The same for readers, with its window prepared, from a cache of this process while nothing has changed. It must not be
+ * changed, and lives at least as long as the context `user`.
+ */
+extern const CompiledView *streamext_view_cached(Oid relid, MemoryContext user);
+
+/*
  * The same from a query and options at hand (CREATE VIEW before the options are stored). Raises WARNINGs about what was
  * hardly meant; options NULL: the stored ones, and no WARNINGs.
  */

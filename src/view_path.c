@@ -313,7 +313,7 @@ static Plan *
 path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, List *clauses, List *custom_plans)
 {
 	CustomScan *scan = makeNode(CustomScan);
-	CompiledView *view = streamext_view_compile(linitial_oid(path->custom_private));
+	const CompiledView *view = streamext_view_cached(linitial_oid(path->custom_private), CurrentMemoryContext);
 	ViewScanPlan plan = path_prune(root, view, rel->relid, clauses);
 
 	scan->scan.plan.targetlist = tlist;
@@ -345,7 +345,7 @@ static void
 path_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 {
 	Oid			viewoid;
-	CompiledView *view;
+	const CompiledView *view;
 	ViewScanPlan plan;
 	CustomPath *path;
 	double		rows,
@@ -358,7 +358,7 @@ path_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 		return;
 
 	streamext_require_preload();
-	view = streamext_view_compile(viewoid);
+	view = streamext_view_cached(viewoid, CurrentMemoryContext);
 	plan = path_prune(root, view, rti, rel->baserestrictinfo);
 	path_count(view, &rows, &panes);
 	rel->tuples = rows;

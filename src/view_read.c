@@ -298,30 +298,6 @@ statement_gone(void *arg)
 		*link = (*link)->next;
 }
 
-/* Under the view's TimeZone, as its worker has it. */
-static void
-read_prepare_window(CompiledView *view, MemoryContext cxt)
-{
-	pg_tz	   *zone = pg_tzset(view->options.timezone);
-	pg_tz	   *session_zone = session_timezone;
-
-	if (zone == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" of continuous view \"%s\" is not known", view->options.timezone,
-						get_rel_name(view->relid))));
-	PG_TRY();
-	{
-		session_timezone = zone;
-		streamext_window_prepare(&view->window, cxt);
-	}
-	PG_FINALLY();
-	{
-		session_timezone = session_zone;
-	}
-	PG_END_TRY();
-}
-
 /* ---- some windows only ---- */
 
 static struct
@@ -376,8 +352,7 @@ statement_view(StatementRead *statement, Oid viewoid)
 			return read;
 	}
 	read = palloc0(sizeof(ViewRead));
-	read->view = streamext_view_compile(viewoid);
-	read_prepare_window(read->view, statement->cxt);
+	read->view = streamext_view_cached(viewoid, statement->cxt);
 	read->matcher = streamext_key_matcher(read->view, statement->cxt);
 	read_sliding_range(read->view, statement->now, &read->first, &read->last);
 	if (!read->view->window.sliding)

@@ -34,7 +34,7 @@ typedef struct ViewScanState
 {
 	CustomScanState css;
 	ViewScanPlan prune;
-	CompiledView *view;
+	const CompiledView *view;
 	ScanRead   *read;			/* NULL in plain EXPLAIN */
 	RowReader  *rows;
 
@@ -171,13 +171,14 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 {
 	ViewScanState *state = (ViewScanState *) node;
 	const CustomScan *plan = (const CustomScan *) node->ss.ps.plan;
-	CompiledView *view;
+	const CompiledView *view;
 
 	streamext_require_preload();
 	state->prune = streamext_scan_plan_load(plan);
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 	{
-		state->view = streamext_view_compile(state->prune.view);
+		state->view = streamext_view_cached(state->prune.view, estate->es_query_cxt);
+		scan_check_aggregates(state->view);
 		return;
 	}
 	state->read = streamext_read_begin(estate, plan);

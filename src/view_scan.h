@@ -65,7 +65,7 @@ typedef struct ScanProbe
 /* One continuous view in one statement. */
 typedef struct ViewRead
 {
-	CompiledView *view;
+	const CompiledView *view;
 	KeyMatcher *matcher;
 	int64		first,			/* panes that the sliding predicate lets through */
 				last;

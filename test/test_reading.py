@@ -428,3 +428,54 @@ def test_readers_do_not_starve(db: Database) -> None:
     print(f"{len(times)} reads, p50 {times[len(times) // 2] * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms")
     assert p99 < 0.1  # 20 ms is the aim; here two cores may run more than this
     reader.close()
+
+
+def test_a_session_follows_every_change(db: Database) -> None:
+    """What it remembers of a view is never out of date, whoever has changed something, and an open cursor keeps its own."""
+    fill(db)
+    reader = db.connect()
+
+    def read() -> list[tuple[object, ...]]:
+        return reader.execute("EXECUTE q").fetchall()
+
+    reader.execute("PREPARE q AS SELECT device, n FROM d WHERE device = 'device-0001'")
+    ((_, n),) = before = read()
+    with reader.transaction():
+        reader.execute("DECLARE c CURSOR FOR SELECT sum(n) FROM d")
+        reader.execute("CREATE TEMP TABLE other ()")
+        reader.execute("ALTER FUNCTION upper(text) COST 101")
+        assert read() == before
+        assert reader.execute("FETCH c").fetchone() == (3010,)
+        raise psycopg.Rollback
+    assert read() == before
+
+    db.execute("ALTER FOREIGN TABLE s RENAME COLUMN device TO machine")
+    assert read() == before
+    db.execute("ALTER VIEW d SET (streamext.max_groups = 1000)")
+    assert read() == before
+    db.execute("CREATE OR REPLACE VIEW d WITH (streamext.continuous) AS SELECT machine AS device, count(*) + 1 AS n, sum(temperature) AS total, max(ts) AS last FROM s GROUP BY machine")
+    assert read() == [("device-0001", n + 1)]
+    with reader.transaction():
+        reader.execute("CREATE OR REPLACE VIEW d WITH (streamext.continuous) AS SELECT machine AS device, count(*) + 2 AS n, sum(temperature) AS total, max(ts) AS last FROM s GROUP BY machine")
+        assert read() == [("device-0001", n + 2)]
+        raise psycopg.Rollback
+    assert read() == [("device-0001", n + 1)]
+    db.execute("DROP VIEW d")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        read()
+    db.execute("CREATE TABLE d AS SELECT 'device-0001' AS device, -1::bigint AS n")
+    assert read() == [("device-0001", -1)]
+    reader.close()
+
+
+def test_execution_of_aggregates_is_checked_each_time(db: Database) -> None:
+    fill(db)
+    db.execute("CREATE ROLE poor; GRANT SELECT ON d TO poor; REVOKE EXECUTE ON FUNCTION max(timestamptz) FROM PUBLIC")
+    try:
+        assert db.value("SELECT count(*) FROM d") == 31
+        db.execute("SET ROLE poor")
+        for query in ("SELECT last FROM d", "EXPLAIN SELECT last FROM d"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                db.execute(query)
+    finally:
+        db.execute("RESET ROLE; REVOKE ALL ON d FROM poor; DROP ROLE poor")
