@@ -23,6 +23,9 @@ extern int streamext_checkpoint_interval; /* streamext.checkpoint_interval: ms, 
  */
 extern void streamext_checkpoint_open(Worker *w);
 
+/* Whether there was one, and it could be read. */
+extern bool streamext_checkpoint_is_known(const Worker *w);
+
 /*
  * Gives a stream that shared memory knows nothing of what the last checkpoint says, if that is of the same source. In a
  * transaction, after slot->source is set; raises when memory is full, then source is 0.

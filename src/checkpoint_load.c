@@ -189,6 +189,12 @@ streamext_checkpoint_open(Worker *w)
 	table_close(rel, NoLock);
 }
 
+bool
+streamext_checkpoint_is_known(const Worker *w)
+{
+	return w->checkpoint != NULL && w->checkpoint->last != NULL;
+}
+
 /* ---------------------------------------------------------------- the stream */
 
 static void

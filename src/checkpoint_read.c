@@ -31,6 +31,7 @@
 
 #include "checkpoint_private.h"
 #include "checkpoint_read.h"
+#include "into.h"
 #include "options.h"
 
 #define READ_CACHE_BYTES ((Size) 256 * 1024 * 1024)
@@ -286,6 +287,23 @@ streamext_checkpoint_read_stream(CheckpointReader *reader, Oid stream, int shard
 	KeptShard *kept = reader_usable(reader, stream, shard);
 
 	return kept != NULL ? kept->position : NULL;
+}
+
+int64
+streamext_checkpoint_journal_floor(Oid stream, int shard)
+{
+	CheckpointReader		 *reader = streamext_checkpoint_reader();
+	const CheckpointPosition *position = streamext_checkpoint_read_stream(reader, stream, shard);
+	int64					  floor = streamext_into_highest(stream);
+
+	for (int i = 0; position != NULL && i < position->head.npartitions; i++)
+	{
+		floor = Max(floor, position->partitions[i].position);
+		for (int v = 0; v < position->head.nviews; v++)
+			floor = Max(floor, position->views[v].positions[i]);
+	}
+	streamext_checkpoint_reader_end(reader);
+	return floor;
 }
 
 /* ---------------------------------------------------------------- views */

@@ -36,6 +36,12 @@ extern const CheckpointPosition *streamext_checkpoint_read_stream(CheckpointRead
 extern bool streamext_checkpoint_read_view(CheckpointReader *reader, const CompiledView *view, int shard,
 										   CheckpointedView *found);
 
+/*
+ * Of a journal: the least position that nobody can have counted yet, as far as the last checkpoint and views with streamext.into tell;
+ * 0: no matter.
+ */
+extern int64 streamext_checkpoint_journal_floor(Oid stream, int shard);
+
 /* What this process keeps of former calls goes. */
 extern void streamext_checkpoint_read_forget(void);
 

@@ -40,8 +40,11 @@ local_place(LocalConnector *local)
 	if (local->wanted < 0)
 		local->partition.position = c->config->start == START_LATEST ? end : base;
 	else
-		local->partition.position = Max(local->wanted, base);
+		local->partition.position = streamext_journal_align(local->journal, Max(local->wanted, base));
 	local->partition.high_watermark = end;
+	if (local->wanted >= 0 && local->partition.position > local->wanted)
+		streamext_connector_event(c, "gap", 0, 0, "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
+								  local->partition.position, local->wanted);
 	if (local->partition.position > end)
 	{
 		c->failed = c->diverged = true;
@@ -72,7 +75,7 @@ local_connect(LocalConnector *local)
 
 	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
 	local->journal = streamext_journal_open(MyDatabaseId, c->config->relid, c->shard, c->config->journal, true,
-											&slot->journal_end);
+											c->config->journal_floor, &slot->journal_end);
 	saved = errno;
 	LWLockRelease(slot->journal_lock);
 	if (local->journal == NULL)

@@ -129,7 +129,10 @@ mqtt_seek(Connector *c, int index, int64 position)
 	else if (position >= 0 && position < base)
 		streamext_connector_report(c, "gap in the journal: positions " INT64_FORMAT " to " INT64_FORMAT " are gone",
 								   position, base - 1);
-	c->partitions[0].position = Max(position, base);
+	c->partitions[0].position = streamext_journal_align(k->journal, Max(position, base));
+	if (position >= 0 && c->partitions[0].position > position)
+		streamext_connector_event(c, "gap", 0, 0, "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
+								  c->partitions[0].position, position);
 	streamext_mqtt_client_wake_reader(k->client);
 }
 

@@ -33,6 +33,7 @@
 #include "connector.h"
 #include "control.h"
 #include "journal.h"
+#include "checkpoint_read.h"
 #include "options.h"
 #include "shmem.h"
 #include "view_compile.h"
@@ -107,11 +108,15 @@ streamext_control_journal_base(const StreamConfig *config, int shard)
 	Journal    *journal;
 	int64		base = -1;
 
+	int64		floor = 0;
+
 	if (slot == NULL || config->journal == JOURNAL_NONE)
 		return -1;
+	if (pg_atomic_read_u64(&slot->journal_end) == (uint64) -1)
+		floor = streamext_checkpoint_journal_floor(config->relid, shard);
 	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
 	journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal,
-									 config->connector == CONNECTOR_LOCAL, &slot->journal_end);
+									 config->connector == CONNECTOR_LOCAL, floor, &slot->journal_end);
 	if (journal != NULL)
 	{
 		base = streamext_journal_base(journal);

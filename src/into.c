@@ -8,6 +8,7 @@
 #include "streamext.h"
 
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
@@ -29,6 +30,7 @@
 #include "utils/queryenvironment.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "into.h"
 #include "view_check.h"
@@ -215,6 +217,46 @@ streamext_into_load(Oid viewoid, Oid stream)
 	}
 	SPI_finish();
 	return result;
+}
+
+enum
+{
+	INTO_VIEW = 1,
+	INTO_STREAM,
+	INTO_TOPIC,
+	INTO_PARTITION,
+	INTO_POSITION
+};
+
+/* Without SPI: the user, whose COMMIT this may be, has no rights on the table. */
+int64
+streamext_into_highest(Oid stream)
+{
+	Oid			namespace = get_namespace_oid("streamext", true);
+	Oid			relid = OidIsValid(namespace) ? get_relname_relid("into_position", namespace) : InvalidOid;
+	Relation	rel;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	int64		highest = 0;
+
+	if (!OidIsValid(relid))
+		return 0;
+	rel = table_open(relid, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		slot_getsomeattrs(slot, INTO_POSITION);
+		if (DatumGetObjectId(slot->tts_values[INTO_STREAM - 1]) == stream)
+			highest = Max(highest, DatumGetInt64(slot->tts_values[INTO_POSITION - 1]));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return highest;
 }
 
 static SPIPlanPtr into_save_plan = NULL;

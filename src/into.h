@@ -43,6 +43,8 @@ extern void streamext_into_check_at_once(void);
 /* Raises what such an INSERT would, without any rows; 42501 unless the current user may do it. */
 extern void streamext_into_check(Oid target, List *targetList);
 
+/* The greatest position that any view has in the stream; 0: none. In a transaction. */
+extern int64 streamext_into_highest(Oid stream);
 /* The view's positions in the stream (of IntoPosition), in the current memory context. */
 extern List *streamext_into_load(Oid viewoid, Oid stream);
 /*

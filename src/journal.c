@@ -496,6 +496,31 @@ streamext_journal_read(Journal *journal, int64 *position, JournalRecord *records
 	return n;
 }
 
+int64
+streamext_journal_align(Journal *journal, int64 position)
+{
+	int64		end = streamext_journal_end(journal),
+				at = JOURNAL_FIRST(position);
+
+	if (position >= end)
+		return position;
+	while (at < position && at < end)
+	{
+		JournalHeader *header;
+
+		if (journal_at_segment_end(at))
+		{
+			at = JOURNAL_FIRST(at) + JOURNAL_SEGMENT;
+			continue;
+		}
+		header = journal_fetch(journal, at, end, true);
+		if (header == NULL)
+			return position;
+		at = journal_next(header, at);
+	}
+	return at;
+}
+
 /* ---- finding the end ---- */
 
 /* True when the segment at `first` is whole, so that the one at `next` may follow it. */
@@ -696,8 +721,8 @@ journal_pad(Journal *journal, int64 *position)
 		header->crc = journal_crc(header, NULL);
 	}
 
-	/* Full length tells a recovery that the segment is whole. */
-	if (!journal_flush(journal) || !journal_open_append(journal, *position) ||
+	/* Full length tells a recovery that the segment is whole. At its beginning opening it once more would empty it. */
+	if (!journal_flush(journal) || (*position % JOURNAL_SEGMENT != 0 && !journal_open_append(journal, *position)) ||
 		ftruncate(journal->append_fd, JOURNAL_SEGMENT) != 0 || !journal_sync(journal))
 		return false;
 	*position = JOURNAL_FIRST(*position) + JOURNAL_SEGMENT;
@@ -748,6 +773,27 @@ journal_put(Journal *journal, const JournalRecord *record, int64 *position)
 	/* The buffer never reaches over a segment's end. */
 	*position = journal_next(header, *position);
 	return *position % JOURNAL_SEGMENT != 0 || (journal_flush(journal) && journal_sync(journal));
+}
+
+/*
+ * Moves the end to a segment's beginning not before floor: what is left out between reads as pads. Segments of a pad and nothing
+ * else take a block on disk each, until they are trimmed.
+ */
+static bool
+journal_skip(Journal *journal, int64 floor)
+{
+	JournalMode mode = journal->mode;
+	int64		end = (int64) pg_atomic_read_u64(journal->end);
+
+	journal->mode = JOURNAL_OS;	/* lost with the machine it is made anew */
+	while (end < floor)
+		if (!journal_pad(journal, &end))
+			break;
+	journal->mode = mode;
+	journal_close_append(journal);
+	pg_write_barrier();
+	pg_atomic_write_u64(journal->end, (uint64) end);
+	return end >= floor;
 }
 
 /* Takes away what a failed append from start left, as far as the system lets us; the next append writes over the rest. */
@@ -820,7 +866,7 @@ streamext_journal_append(Journal *journal, const JournalRecord *records, int n)
 /* ---- handles ---- */
 
 Journal *
-streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, pg_atomic_uint64 *end)
+streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, int64 floor, pg_atomic_uint64 *end)
 {
 	Journal    *journal = calloc(1, sizeof(Journal));
 
@@ -837,7 +883,8 @@ streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool w
 	snprintf(journal->directory, sizeof(journal->directory), "%s/streamext/%u/%u.%d", DataDir, dboid, relid, shard);
 
 	if (writer && (!journal_make_directory(dboid, journal) ||
-				   (pg_atomic_read_u64(end) == JOURNAL_UNKNOWN && !journal_recover(journal))))
+				   (pg_atomic_read_u64(end) == JOURNAL_UNKNOWN &&
+					!(journal_recover(journal) && journal_skip(journal, floor)))))
 	{
 		int			saved = errno;
 

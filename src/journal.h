@@ -37,10 +37,13 @@ typedef struct Journal Journal;
 
 /*
  * Opens (and if `writer`, creates and repairs) the journal. `end` is where its end position is shared (in the stream slot, or
- * private memory): -1 there means not known since server start, the first writer sets it. With `writer` the caller
+ * private memory): -1 there means not known since server start, the first writer sets it: where the good records end, but not
+ * before `floor`. Positions below that have been given out (streamext_checkpoint_journal_floor), by a journal that this one is
+ * an older copy of, or that has lost its tail; a new record must not have one of them. With `writer` the caller
  * holds journal_lock for local streams. malloc'd; usable from client threads. NULL and errno on failure.
  */
-extern Journal *streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, pg_atomic_uint64 *end);
+extern Journal *streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, int64 floor,
+									   pg_atomic_uint64 *end);
 
 /* Appends n records and syncs if the mode says so. No PostgreSQL call inside: for client threads. False and errno on failure. */
 extern bool streamext_journal_append(Journal *journal, const JournalRecord *records, int n);
@@ -50,6 +53,9 @@ extern int64 streamext_journal_base(Journal *journal);
 extern int64 streamext_journal_end(Journal *journal);
 /* Where the last file begins that begins below position: a record begins there too. -1: there is none. */
 extern int64 streamext_journal_before(Journal *journal, int64 position);
+
+/* Where the first record begins that is at position or behind it: the same, unless position lies in what a floor left out. */
+extern int64 streamext_journal_align(Journal *journal, int64 position);
 
 /*
  * Up to max records from position on; they are good until the next read on this handle. Resolves transactions (main thread

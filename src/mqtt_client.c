@@ -779,7 +779,7 @@ streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int s
 	m->wait_fd = wait_fd;
 	mqtt_set_options(m, config, shard);
 
-	m->journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, true,
+	m->journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, true, config->journal_floor,
 										slot < 0 ? &m->private_end : &streamext_shared->streams[slot].journal_end);
 	if (m->journal == NULL)
 		ereport(ERROR,

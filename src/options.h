@@ -100,6 +100,7 @@ typedef struct StreamConfig
 	int			buffer_size;	/* records */
 	OnError		on_error;
 	JournalMode journal;
+	int64		journal_floor;	/* for streamext_journal_open; 0 unless the worker has set it */
 	int			workers;
 	int			qos;			/* mqtt */
 	int			mqtt_protocol;	/* 5 or 3 (3.1.1) */

@@ -27,6 +27,7 @@
 #include "checkpoint.h"
 #include "connector.h"
 #include "journal.h"
+#include "checkpoint_read.h"
 #include "options.h"
 #include "shmem.h"
 #include "view_compile.h"
@@ -154,8 +155,12 @@ registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 {
 	uint64 end;
 
+	int64  floor = 0;
+
 	if (config->journal == JOURNAL_NONE)
 		return -1;
+	if (pg_atomic_read_u64(&slot->journal_end) == (uint64) -1)
+		floor = streamext_checkpoint_journal_floor(config->relid, shard);
 	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
 	end = pg_atomic_read_u64(&slot->journal_end);
 	if (end == (uint64) -1)
@@ -163,7 +168,7 @@ registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 		/* only of a local stream may somebody else than the worker be the writer */
 		bool	 writer = config->connector == CONNECTOR_LOCAL;
 		Journal *journal =
-			streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer, &slot->journal_end);
+			streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer, floor, &slot->journal_end);
 
 		if (journal != NULL)
 		{

@@ -53,6 +53,7 @@
 #include "decoder.h"
 #include "hooks.h"
 #include "journal.h"
+#include "checkpoint_read.h"
 #include "options.h"
 #include "shmem.h"
 
@@ -312,6 +313,7 @@ typedef struct RowSpool
 	List	   *holes;			/* of SpoolHole *, ascending, apart */
 	bool		broken;			/* a write failed half-way */
 	bool		appended;
+	int64		floor;			/* for streamext_journal_open */
 } RowSpool;
 
 static List *spools = NIL;		/* of this transaction, in TopTransactionContext */
@@ -471,7 +473,7 @@ spool_handle(const RowSpool *spool, StreamSlot *slot)
 	handle->relid = spool->relid;
 	handle->mode = spool->journal;
 	handle->end = &slot->journal_end;
-	handle->journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, handle->end);
+	handle->journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, handle->end);
 	return handle->journal != NULL ? handle : NULL;
 }
 
@@ -534,7 +536,7 @@ spool_append_unregistered(const RowSpool *spool, const JournalRecord *records, i
 			LWLockRelease(streamext_shared->registry_lock);
 			return false;
 		}
-	journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, &end);
+	journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, &end);
 	done = journal != NULL && streamext_journal_append(journal, records, n);
 	saved = errno;
 	streamext_journal_close(journal);
@@ -558,6 +560,17 @@ spool_append_piece(const RowSpool *spool, const JournalRecord *records, int n)
 	}
 }
 
+/* What a writer that is the first since the server's start must know. It reads tables, so no lock may be held. */
+static int64
+spool_floor(const RowSpool *spool)
+{
+	int			index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
+
+	if (index >= 0 && pg_atomic_read_u64(&streamext_shared->streams[index].journal_end) != (uint64) -1)
+		return 0;
+	return streamext_checkpoint_journal_floor(spool->relid, 0);
+}
+
 /* Appends what was not rolled back, piece by piece. */
 static void
 spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
@@ -570,6 +583,7 @@ spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
 	ListCell   *hole = list_head(spool->holes);
 	int			n = 0;
 
+	spool->floor = spool_floor(spool);
 	for (int64 row = 0; tuplestore_gettupleslot(spool->rows, true, false, slot); row++)
 	{
 		MinimalTuple tuple;

@@ -34,7 +34,9 @@
 
 #include "chunk.h"
 #include "checkpoint.h"
+#include "checkpoint_read.h"
 #include "history.h"
+#include "into.h"
 #include "journal.h"
 #include "pause.h"
 #include "view_compile.h"
@@ -224,6 +226,11 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->config = config;
 	w->fingerprint = fingerprint;
 	w->ops = streamext_connector_ops(config->connector);
+	if (!w->ops->replayable && pg_atomic_read_u64(&w->slot->journal_end) == (uint64) -1)
+		config->journal_floor = streamext_checkpoint_is_known(w)
+									? streamext_checkpoint_journal_floor(w->identity.relid, w->identity.shard)
+									: streamext_into_highest(w->identity.relid);
+	streamext_checkpoint_read_forget();
 	if (!w->catchup)
 	{
 		if (w->slot->source == 0 && streamext_is_paused(w->identity.relid))

@@ -12,9 +12,10 @@ import pytest
 
 from harness.database import Database
 from harness.kafka import Kafka, Message
+from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 from harness.sensors import Plant, Reading
-from harness.streams import BY_TS, COLUMNS, VIEWS, assert_views, continuous, counts, create_views, error_of, kafka_stream, local_stream, state
+from harness.streams import BY_TS, COLUMNS, VIEWS, assert_views, continuous, counts, create_views, error_of, kafka_stream, local_stream, mqtt_stream, state
 from harness.views import sessions
 from harness.wait import wait_for
 
@@ -101,7 +102,7 @@ def saved(db: Database, *streams: str) -> None:
 
 
 def follow(server: Postgres, **settings: Any) -> Postgres:
-    return Postgres(settings=settings, copy_of=server, standby=True)
+    return Postgres(settings={"archive_mode": "off"} | settings, copy_of=server, standby=True)
 
 
 def caught_up(primary: Database, standby: Postgres) -> None:
@@ -232,3 +233,147 @@ def test_no_dashboard_drops_to_zero(database: Database) -> None:
     db.flush("s")
     assert db.rows("SELECT sum(n), sum(total) FROM v") == [(200, sum(range(200)))]
     assert state(db) == "running"
+
+
+def test_promotion(database: Database, kafka: Kafka, topic: str) -> None:
+    """Under load: Kafka's views are exact afterwards; a local stream goes on, with the rows whose checkpoint has come."""
+    db = database
+    plant(db, kafka, topic)
+    local_stream(db, columns="a bigint", name="l")
+    continuous(db, "lv", "SELECT count(*) AS n, sum(a)::bigint AS total, array_agg(a) AS list FROM l")
+    with follow(db.server) as server:
+        produce(kafka, topic, 0, 3000)
+        db.execute("INSERT INTO l SELECT generate_series(1, 1000)")
+        saved(db, "s", "l")
+        caught_up(db, server)
+        produce(kafka, topic, 3000, 4500)
+        server.promote()
+        standby = Database(server, db.name)
+        standby.execute("INSERT INTO l SELECT generate_series(1001, 1100)")  # before the worker is there
+        produce(kafka, topic, 4500, 6000)
+        standby.flush("s", "l")
+        assert assert_plant(standby) == 6000
+        for view in WHOLE:
+            assert counts(standby, view) == (6000, 0, 0)
+        assert standby.rows("SELECT n, total, (SELECT count(DISTINCT a) FROM unnest(list) AS a) FROM lv") == [(1100, sum(range(1101)), 1100)]
+        assert standby.rows("SELECT DISTINCT state FROM streamext.streams") == [("running",)]
+        assert standby.rows("SELECT kind FROM streamext.stream_events WHERE stream = 'l'::regclass") == [("gap",)]
+        saved(standby, "s", "l")
+        server.restart()
+        standby = Database(server, db.name)
+        standby.execute("INSERT INTO l SELECT generate_series(1101, 1200)")
+        standby.flush("s", "l")
+        assert assert_plant(standby) == 6000
+        assert standby.rows("SELECT n, total FROM lv") == [(1200, sum(range(1201)))]
+        # the former primary is not disturbed
+        db.flush("s")
+        assert assert_plant(db) == 6000
+
+
+def test_a_base_backup_is_a_server(database: Database, kafka: Kafka, topic: str) -> None:
+    """Taken under load, started beside its origin, which consumes the same topic: both are exact."""
+    db = database
+    plant(db, kafka, topic)
+    local_stream(db, columns="a bigint", name="l")
+    continuous(db, "lv", "SELECT count(*) AS n, sum(a)::bigint AS total FROM l")
+    db.execute("INSERT INTO l SELECT generate_series(1, 100)")
+    produce(kafka, topic, 0, 3000)
+    db.flush("s", "l")
+    produce(kafka, topic, 3000, 4000)
+    with Postgres(copy_of=db.server, settings={"archive_mode": "off"}) as server:
+        copy = Database(server, db.name)
+        produce(kafka, topic, 4000, 6000)
+        copy.execute("INSERT INTO l SELECT generate_series(101, 150)")
+        db.execute("INSERT INTO l SELECT generate_series(101, 200)")
+        for at, n in ((copy, 150), (db, 200)):
+            at.flush("s", "l")
+            assert assert_plant(at) == 6000
+            assert at.rows("TABLE lv") == [(n, sum(range(n + 1)))]
+            assert at.rows("SELECT DISTINCT state FROM streamext.streams") == [("running",)]
+
+
+def test_point_in_time(database: Database, kafka: Kafka, topic: str, archive: Path) -> None:
+    """At the target the views are exactly of their positions; from there they catch up."""
+    db = database
+    plant(db, kafka, topic)
+    produce(kafka, topic, 0, 1500)
+    saved(db, "s")
+    server = Postgres(copy_of=db.server)
+    try:
+        produce(kafka, topic, 1500, 3000)
+        saved(db, "s")
+        db.execute("SELECT pg_create_restore_point('middle')")
+        produce(kafka, topic, 3000, 4500)
+        saved(db, "s")
+        segment = db.value("SELECT pg_walfile_name(pg_switch_wal())")
+        wait_for(lambda: (archive / segment).exists(), what="the archive")
+        server.configure({
+            "restore_command": f"cp {archive}/%f %p", "recovery_target_name": "middle", "recovery_target_action": "pause",
+            "archive_mode": "off",
+        })  # fmt: skip
+        (server.data / "recovery.signal").touch()
+        server.start()
+        restored = Database(server, db.name)
+        wait_for(lambda: restored.value("SELECT pg_is_wal_replay_paused()"), what="the target")
+        assert state(restored) == "standby"
+        assert assert_plant(restored) == 3000
+        restored.execute("SELECT pg_wal_replay_resume()")
+        wait_for(lambda: not restored.value("SELECT pg_is_in_recovery()"), what="the end of recovery")
+        restored.flush("s")
+        assert assert_plant(restored) == 4500
+        for view in WHOLE:
+            assert counts(restored, view) == (4500, 0, 0)
+    finally:
+        server.remove()
+
+
+def test_mqtt_fails_over(database: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """The new primary takes over the broker's session: what was published while nobody was there is counted."""
+    db = database
+    mqtt_stream(db, mosquitto, f"topic '{topic}'", "a bigint")
+    continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+    with follow(db.server) as server:
+        db.flush("s")
+        mosquitto.publish([(topic, f'{{"a":{i}}}') for i in range(1, 101)])
+        saved(db, "s")
+        caught_up(db, server)
+        db.server.stop()
+        try:
+            mosquitto.publish([(topic, f'{{"a":{i}}}') for i in range(101, 151)])
+            server.promote()
+            standby = Database(server, db.name)
+            standby.flush("s")
+            mosquitto.publish([(topic, f'{{"a":{i}}}') for i in range(151, 201)])
+            standby.flush("s")
+            assert standby.rows("TABLE v") == [(200, sum(range(201)))]
+            assert state(standby) == "running"
+        finally:
+            server.stop()
+            db.server.start()
+
+
+def test_a_journal_without_its_tail(database: Database) -> None:
+    """What was counted stays so, what comes next is counted by every view, and one that was behind reads what is left."""
+    db = database
+    local_stream(db, columns="a bigint")
+    for view in ("v", "behind"):
+        continuous(db, view, "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+    db.execute("INSERT INTO s SELECT generate_series(1, 100)")
+    db.flush("s")
+    db.execute("SELECT streamext.pause('behind')")
+    wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'behind'::regclass") == "paused", what="pause")
+    db.execute("INSERT INTO s SELECT generate_series(101, 200)")
+    wait_for(lambda: db.value("SELECT n FROM v") == 200, what="the other view")
+    saved(db)
+    start, end = counted(db, "behind"), counted(db, "v")
+    relid, dboid = db.rows("SELECT 's'::regclass::oid, oid FROM pg_database WHERE datname = current_database()")[0]
+    db.server.stop()
+    os.truncate(db.server.data / "streamext" / str(dboid) / f"{relid}.0" / ("0" * 16), start + (end - start) // 2)
+    db.server.start()
+    db = Database(db.server, db.name)
+    db.execute("INSERT INTO s SELECT generate_series(201, 300)")
+    wait_for(lambda: db.value("SELECT n FROM v") == 300, what="rows behind the gap")
+    db.execute("SELECT streamext.resume('behind')")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(300, sum(range(301)))]
+    assert db.rows("TABLE behind") == [(250, sum(range(151)) + sum(range(201, 301)))]
