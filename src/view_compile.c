@@ -18,6 +18,7 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -30,6 +31,7 @@
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -132,6 +134,44 @@ compile_const(Node *node)
 	return (Const *) node;
 }
 
+/* The same for a timestamptz, which may be cast from a date or timestamp: under the view's TimeZone that is a constant too. */
+static Const *
+compile_const_time(const CompiledView *view, Node *node)
+{
+	Const	   *c = compile_const(node);
+	FuncExpr   *cast = (FuncExpr *) node;
+	int			level;
+	Datum		value;
+
+	if (c != NULL || !IsA(node, FuncExpr) || (cast->funcid != F_TIMESTAMPTZ_TIMESTAMP && cast->funcid != F_TIMESTAMPTZ_DATE))
+		return c;
+	c = compile_const(linitial(cast->args));
+	if (c == NULL)
+		return NULL;
+	level = NewGUCNestLevel();
+	(void) set_config_option("TimeZone", view->options.timezone, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	value = OidFunctionCall1(cast->funcid, c->constvalue);
+	AtEOXact_GUC(true, level);
+	return makeConst(TIMESTAMPTZOID, -1, InvalidOid, sizeof(TimestampTz), value, false, FLOAT8PASSBYVAL);
+}
+
+/* A call's arguments in the order of its parameters, however they are written. */
+static List *
+compile_arguments(const FuncExpr *func)
+{
+	List	   *result = list_copy(func->args);
+	ListCell   *cell;
+
+	foreach(cell, func->args)
+		if (IsA(lfirst(cell), NamedArgExpr))
+		{
+			NamedArgExpr *named = lfirst_node(NamedArgExpr, cell);
+
+			lfirst(list_nth_cell(result, named->argnumber)) = named->arg;
+		}
+	return result;
+}
+
 /* Microseconds, a day being 24 hours; months have no fixed length. */
 static int64
 compile_interval(const Interval *interval, const char *what)
@@ -158,9 +198,10 @@ compile_const_interval(Node *node, const char *what)
 }
 
 static void
-compile_date_bin(Window *window, FuncExpr *func)
+compile_date_bin(CompiledView *view, FuncExpr *func)
 {
-	TimestampTz origin = DatumGetTimestampTz(compile_const(lthird(func->args))->constvalue);
+	Window	   *window = &view->window;
+	TimestampTz origin = DatumGetTimestampTz(compile_const_time(view, lthird(func->args))->constvalue);
 
 	if (TIMESTAMP_NOT_FINITE(origin))
 		ereport(ERROR,
@@ -190,7 +231,7 @@ compile_is_calendar_window(const CompileContext *context, FuncExpr *func)
 
 	if (!compile_is_event_time(context, lsecond(func->args)))
 		return false;
-	return compile_const(linitial(func->args)) != NULL && (n < 3 || compile_const(lthird(func->args)) != NULL);
+	return compile_const(linitial(func->args)) != NULL && (n < 3 || compile_const_time(context->view, lthird(func->args)) != NULL);
 }
 
 /* If the group key is a window, fills the view's window and returns true. */
@@ -201,15 +242,17 @@ compile_window(CompileContext *context, Node *node)
 	Window	   *window = &view->window;
 	WindowFunction function = streamext_view_window_function(node);
 	FuncExpr   *func = (FuncExpr *) node;
+	List	   *args;
 
 	if (function == FUNCTION_OTHER)
 		return false;
+	args = compile_arguments(func);
 	if (function == FUNCTION_DATE_BIN || function == FUNCTION_DATE_TRUNC)
 	{
 		if (!compile_is_calendar_window(context, func))
 			return false;
 	}
-	else if (!compile_is_event_time(context, llast(func->args)))
+	else if (!compile_is_event_time(context, llast(args)))
 		streamext_view_refuse("windows on anything but the stream's event time",
 					   context->config->event_time != 0 ? "The stream's event time is the column that its option event_time names." :
 					   "The stream has no option event_time; declare a timestamptz column with metadata 'timestamp' for the time that the source gives.");
@@ -219,23 +262,23 @@ compile_window(CompileContext *context, Node *node)
 	switch (function)
 	{
 		case FUNCTION_DATE_BIN:
-			compile_date_bin(window, func);
+			compile_date_bin(view, func);
 			break;
 		case FUNCTION_DATE_TRUNC:
 			compile_date_trunc(window, func);
 			break;
 		case FUNCTION_TUMBLE:
 			window->kind = WINDOW_TUMBLE;
-			window->size = window->slide = compile_const_interval(linitial(func->args), "size of streamext.tumble");
+			window->size = window->slide = compile_const_interval(linitial(args), "size of streamext.tumble");
 			break;
 		case FUNCTION_HOP:
 			window->kind = WINDOW_HOP;
-			window->size = compile_const_interval(linitial(func->args), "size of streamext.hop");
-			window->slide = compile_const_interval(lsecond(func->args), "slide of streamext.hop");
+			window->size = compile_const_interval(linitial(args), "size of streamext.hop");
+			window->slide = compile_const_interval(lsecond(args), "slide of streamext.hop");
 			break;
 		case FUNCTION_SESSION:
 			window->kind = WINDOW_SESSION;
-			window->size = compile_const_interval(linitial(func->args), "gap of streamext.session");
+			window->size = compile_const_interval(linitial(args), "gap of streamext.session");
 			break;
 		case FUNCTION_OTHER:
 			break;
@@ -786,6 +829,25 @@ compile_definition(const CompileContext *context)
 }
 
 /* ---- entry points ---- */
+
+void
+streamext_view_check_rights(const CompiledView *view)
+{
+	ListCell   *cell;
+#if PG_VERSION_NUM >= 160000
+	List	   *infos = copyObject(view->query->rteperminfos);
+
+	foreach(cell, infos)
+		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = view->owner;
+	(void) ExecCheckPermissions(view->query->rtable, infos, true);
+#else
+	List	   *entries = copyObject(view->query->rtable);
+
+	foreach(cell, entries)
+		lfirst_node(RangeTblEntry, cell)->checkAsUser = view->owner;
+	(void) ExecCheckRTPerms(entries, true);
+#endif
+}
 
 static Oid
 compile_owner(Oid relid)

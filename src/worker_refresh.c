@@ -462,6 +462,7 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 	{
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
+		streamext_view_check_rights(compiled);
 		*round = streamext_view_round(v->viewoid);
 		if (fresh)
 			v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *round);

@@ -1,0 +1,75 @@
+"""What DESIGN.md promises, where people write things otherwise than the examples do."""
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.streams import continuous, local_stream
+from harness.wait import wait_for
+
+COLUMNS = "k text, i int, ts timestamptz"
+
+# Spellings of windows, and what the catalogue makes of them. The origins mean the view's TimeZone.
+WINDOWS = [
+    ("streamext.tumble(size => '10 s', ts => s.ts)", "tumble"),
+    ("streamext.tumble(ts => s.ts, size => interval '10 s')", "tumble"),
+    ("streamext.tumble('10 s', ts => s.ts)", "tumble"),
+    ("date_bin('15 s', ts, timestamp '2001-01-01 00:00:07')", "tumble"),
+    ("date_bin('1 day', ts, date '2024-03-01')", "tumble"),
+    ("date_bin('1 day', ts, '2024-03-01')", "tumble"),
+    ("date_trunc('DAY', ts, 'Asia/Tokyo')", "trunc"),
+]  # fmt: skip
+
+
+def test_spellings_of_windows(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    db.execute(f"CREATE TABLE t ({COLUMNS})")
+    db.execute("SET timezone = 'Europe/Berlin'")
+    for i, (window, kind) in enumerate(WINDOWS):
+        continuous(db, f"v{i}", f"SELECT {window} AS w, count(*) AS n, sum(i) AS total FROM s GROUP BY w")
+        assert db.value("SELECT window_kind FROM streamext.continuous_views WHERE view = %s::regclass", f"v{i}") == kind, window
+    db.execute("INSERT INTO t SELECT 'a', i, '2024-03-30 20:00+00'::timestamptz + i * interval '37.5 s' FROM generate_series(1, 2000) AS i")
+    db.execute("INSERT INTO s TABLE t")
+    db.flush("s")
+    for zone in ("Europe/Berlin", "America/New_York"):
+        for i, (window, _) in enumerate(WINDOWS):
+            db.execute("SET timezone = 'Europe/Berlin'")
+            db.execute(f"CREATE TABLE expected AS SELECT {window} AS w, count(*) AS n, sum(i) AS total FROM t AS s GROUP BY w")
+            db.execute(f"SET timezone = '{zone}'")
+            db.assert_same(f"TABLE v{i}", "TABLE expected")
+            db.execute("DROP TABLE expected")
+
+
+def test_the_owner_of_a_view_must_be_allowed_to_read_the_stream(db: Database) -> None:
+    """A view whose owner may not read the stream any more does not run the owner's expressions; what it missed is counted
+    when the right comes back."""
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    db.execute("CREATE ROLE keeper; CREATE ROLE guest; GRANT CREATE ON SCHEMA public TO keeper, guest; GRANT SELECT ON s TO keeper")
+    try:
+        for name, options in (("v", ""), ("w", ", security_invoker")):
+            continuous(db, name, "SELECT upper(k) AS k, count(*) AS n FROM s GROUP BY 1", options)
+            db.execute(f"ALTER VIEW {name} OWNER TO keeper")
+        db.execute("INSERT INTO s VALUES ('a', 1, now())")
+        db.flush("s")
+        assert db.rows("TABLE v") == [("A", 1)]
+
+        db.execute("REVOKE SELECT ON s FROM keeper")
+        state = "SELECT state, last_error FROM streamext.continuous_views WHERE view = %s::regclass"
+        for name in ("v", "w"):
+            wait_for(lambda: db.rows(state, name)[0][0] == "failed", 10, "failed view")
+            assert db.rows(state, name) == [("failed", "permission denied for foreign table s")]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            db.rows("TABLE v")
+        db.execute("INSERT INTO s VALUES ('a', 1, now()), ('b', 1, now())")
+
+        db.execute("GRANT SELECT ON s TO keeper")
+        for name in ("v", "w"):
+            wait_for(lambda: db.rows(state, name)[0][0] != "failed", 10, "view")
+        db.flush("s")
+        for name in ("v", "w"):
+            assert sorted(db.rows(f"TABLE {name}")) == [("A", 2), ("B", 1)]
+
+        db.execute("ALTER VIEW v OWNER TO guest")
+        wait_for(lambda: db.rows(state, "v")[0][0] == "failed", 10, "failed view")
+    finally:
+        db.execute("DROP OWNED BY keeper, guest; DROP ROLE keeper, guest")
