@@ -135,6 +135,7 @@ catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
 		to->high_watermark = -1;
 		to->max_event_time = from->max_event_time;
 		to->rows = from->rows;
+		to->missed = from->missed;
 	}
 }
 

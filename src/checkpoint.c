@@ -245,6 +245,7 @@ position_partitions(const StreamSlot *slot, CheckpointPosition *position)
 		to->start_position = from->start_position;
 		to->max_event_time = from->max_event_time;
 		to->rows = from->rows;
+		to->missed = from->missed;
 		to->last = from->last;
 	}
 }

@@ -248,6 +248,7 @@ streamext_checkpoint_restore_stream(Worker *w)
 		to->max_event_time = from->max_event_time;
 		to->last_arrival = streamext_clock_now();
 		to->rows = from->rows;
+		to->missed = from->missed;
 		to->last = from->last;
 	}
 	streamext_stream_lock_exclusive(slot);

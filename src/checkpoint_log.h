@@ -74,6 +74,7 @@ typedef struct CheckpointPartition
 	int64		start_position;
 	TimestampTz max_event_time;
 	uint64		rows;
+	uint64		missed;
 	RecordMark	last; /* of the last record read: whether the source is the same is seen by it */
 } CheckpointPartition;
 

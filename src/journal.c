@@ -12,7 +12,8 @@
  *
  * Whether a record counts is decided by its transaction's state in the commit log, so a transaction id in a journal must never
  * be given out again: who appends inside a transaction has flushed WAL that carries the id before (stream_fdw.c). The one-byte
- * hint in a record's header keeps the answer beyond the commit log's truncation; it is outside of the checksum.
+ * hint in a record's header keeps the answer beyond the commit log's truncation; it is outside of the checksum, and is not
+ * given before the commit is on disk: a crash undoes one that is not (synchronous_commit = off).
  *
  * Everything but streamext_journal_read is POSIX and malloc only. Append side and read side of a handle share no fields, so one
  * thread may append while another reads; `mutex` serialises appends.
@@ -27,6 +28,7 @@
 #include <unistd.h>
 
 #include "access/transam.h"
+#include "access/xlog.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
@@ -110,6 +112,7 @@ struct Journal
 	int64		read_position;	/* of read_buffer[0] */
 	uint64		resolved_fxid;	/* 0: none */
 	JournalHint resolved;
+	bool		durable;		/* resolved will still hold after a crash */
 	uint64		hinted_fxid;	/* last one whose hint was written in this read */
 	bool		warned;
 };
@@ -382,6 +385,7 @@ journal_transaction_state(Journal *journal, uint64 fxid)
 	known = fxid >= oldest;
 	if (known)
 		committed = TransactionIdDidCommit(xid);
+	journal->durable = !committed || TransactionIdGetCommitLSN(xid) <= GetFlushRecPtr(NULL);
 	LWLockRelease(XactTruncationLock);
 
 	if (!known && !journal->warned)
@@ -415,7 +419,7 @@ journal_resolve(Journal *journal, const JournalHeader *header)
 
 	journal->resolved_fxid = header->fxid;
 	journal->resolved = state;
-	if (header->hint == JOURNAL_HINT_NONE && header->fxid != journal->hinted_fxid)
+	if (header->hint == JOURNAL_HINT_NONE && header->fxid != journal->hinted_fxid && journal->durable)
 	{
 		uint8		hint = (uint8) state;
 

@@ -1,6 +1,7 @@
 """After a crash or restart a view goes on from its last checkpoint: the source need not have the records any more."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from confluent_kafka import TopicPartition
 
+from crash.faults import children
 from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
@@ -17,6 +19,7 @@ from harness.streams import (
     BY_TS, VIEWS, assert_views, continuous, copy_into, counts, create_views, kafka_stream, local_stream, mqtt_stream,
     state, table_of, worker_pid,
 )  # fmt: skip
+from harness.streams import is_alive
 from harness.views import sessions
 from harness.wait import wait_for
 
@@ -270,6 +273,66 @@ def test_views_replaced_made_and_dropped(database: Database, kafka: Kafka, topic
         assert db.rows("SELECT sum(n) FROM changes") == [(sum(range(1000)),)]
         assert db.rows("TABLE comes") == [(1000,)]
         db = crash(db)
+
+
+def test_a_commit_that_a_crash_undoes_does_not_count(database: Database) -> None:
+    """synchronous_commit = off: the view had counted the rows, but the server forgets the transaction."""
+    db = database
+    configure(db, "streamext.checkpoint_interval", "0")
+    local_stream(db, columns="a bigint")
+    continuous(db, "v", "SELECT count(*) AS n FROM s")
+    db.execute("CREATE TABLE companion (a bigint)")
+    with db.connection.transaction():
+        db.execute("INSERT INTO s VALUES (1)")
+        db.execute("INSERT INTO companion VALUES (1)")
+    db.flush("s")
+    orphans = children(db.server.process.pid)
+    os.kill(db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"), signal.SIGSTOP)
+    db.execute("SET synchronous_commit = off")
+    with db.connection.transaction():
+        db.execute("INSERT INTO s VALUES (2)")
+        db.execute("INSERT INTO companion VALUES (2)")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(2,)]
+    db.server.kill9()
+    for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not any(map(is_alive, orphans)), what="the end of the orphans")
+    db.server.start()
+    db = Database(db.server, db.name)
+    db.flush("s")
+    db.assert_same("TABLE v", "SELECT count(*) FROM companion")
+
+
+def test_what_was_missed_and_the_horizon_of_sessions_survive(database: Database, kafka: Kafka, topic: str) -> None:
+    db = database
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", "ts timestamptz, a int")
+    continuous(db, "v", "SELECT streamext.session('2 s', ts) AS w, count(*) AS n FROM s GROUP BY w", ", streamext.retention = '10 s'")
+    start = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+    def rows(*seconds: int) -> list[str]:
+        return [f'{{"ts":"{(start + timedelta(seconds=s)).isoformat()}","a":1}}' for s in seconds]
+
+    kafka.produce(topic, rows(0, 5, 10))
+    saved(db, "s")
+    db.execute("SELECT streamext.pause('s')")
+    pid = worker_pid(db)
+    db.execute("SELECT pg_terminate_backend(%s, 5000)", pid)
+    worker_pid(db, besides=pid)
+    kafka.produce(topic, rows(11, 12, 30, 35))
+    for future in kafka.admin.delete_records([TopicPartition(topic, 0, 5)]).values():
+        future.result()
+    db.execute("SELECT streamext.resume('s')")
+    saved(db, "s")
+    assert db.value("SELECT missed FROM streamext.stream_partitions") == 2
+    wait_for(lambda: db.value("SELECT count(*) FROM v") == 2, what="retention")
+    saved(db, "s")
+    expected = db.rows("TABLE v ORDER BY w")
+    db = crash(db)
+    db.flush("s")
+    assert db.value("SELECT missed FROM streamext.stream_partitions") == 2
+    assert db.rows("TABLE v ORDER BY w") == expected
 
 
 def test_a_view_that_cannot_start_keeps_its_place(database: Database) -> None:

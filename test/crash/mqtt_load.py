@@ -22,6 +22,7 @@ class _Sender:
         self._client.on_publish = lambda _client, _data, mid, *_: self._done.append((mid, time.monotonic()))
         self._done: list[tuple[int, float]] = []  # by paho's thread
         self._waiting: dict[int, int] = {}  # by message id
+        self.published: dict[int, float] = {}
         self.acknowledged: dict[int, float] = {}
         self.sent = 0
         self._thread = Producer(self._produce)
@@ -33,6 +34,7 @@ class _Sender:
     def _produce(self) -> None:
         for n in range(self.sent, self._first + int((time.monotonic() - self._since) * self._rate)):
             self._waiting[self._client.publish(self._topic, f'{{"n":{n}}}', self._qos).mid] = n
+            self.published[n] = time.monotonic()
             self.sent = n + 1
         self._collect()
 
@@ -104,7 +106,8 @@ class MqttLoad(Load):
                 for n in numbers:
                     times[n] = times.get(n, 0) + 1
             # What a killed broker had acknowledged but not yet written down is the broker's to lose, or to send again.
-            open_ = {n for n, at in sender.acknowledged.items() for killed in self._killed if killed - SAVED < at < killed + SAVED}
+            open_ = {n for n, at in sender.acknowledged.items() for killed in self._killed
+                     if killed - SAVED < at and sender.published[n] < killed + SAVED}  # fmt: skip
             lost = [n for n in sender.acknowledged if n not in times and n not in open_]
             twice = [n for n, count in times.items() if count > 1 and n not in open_]
             if lost:
