@@ -5,7 +5,8 @@
  * generate load BROKERS TOPIC RECORDS DEVICES PARTITIONS SIZE	into a topic, device i in partition i modulo PARTITIONS
  * generate rows RECORDS DEVICES								as COPY's text format on standard output
  * generate flow BROKERS TOPIC RATE DEVICES PARTITIONS			RATE records a second with the present time, until killed
- * generate lines RATE DEVICES								the same as lines on standard output
+ * generate mqtt PORT TOPIC RATE DEVICES					the same to mosquitto at QoS 0
+ * generate publish PORT TOPIC RECORDS DEVICES QOS			the records of `load` to mosquitto, as fast as it takes them
  *
  * Like the harness's Plant: records of random devices evenly over ten minutes, up to two seconds out of order, temperature and
  * humidity multiples of 1/8, so that sums of them are exact in any order. SIZE pads a record to so many bytes (0: as it is, about 117).
@@ -15,6 +16,7 @@
 #include <string>
 #include <thread>
 
+#include "mqtt.h"
 #include "topic.h"
 
 static constexpr int64_t START = 1714564800000; /* 2024-05-01 12:00:00 UTC, milliseconds since 1970 */
@@ -295,20 +297,42 @@ flow(char **a)
 }
 
 [[noreturn]] static void
-lines(char **a)
+mqtt(char **a)
 {
-	char line[512];
+	MqttLink	link(atoi(a[0]), "generate");
+	std::string topic = std::string(a[1]) + "/flow";
+	char		json[512];
 
 	at_rate(
-		atof(a[0]), atoi(a[1]),
-		[&](const Reading &r) {
-			size_t n = put_json(line, r, 0);
+		atof(a[2]), atoi(a[3]), [&](const Reading &r) { link.publish(topic, {json, put_json(json, r, 0)}, 0); }, [&] { link.flush(); });
+}
 
-			line[n++] = '\n';
-			if (fwrite(line, 1, n, stdout) != n)
-				die("write");
-		},
-		[] { fflush(stdout); });
+static void
+publish(char **a)
+{
+	MqttLink			  link(atoi(a[0]), "generate");
+	long				  records = atol(a[2]);
+	int					  qos = atoi(a[4]);
+	long				  most = qos == 2 ? 20 : 1000; /* in flight: of QoS 2 mosquitto takes no more */
+	Plant				  plant(atoi(a[3]));
+	char				  json[512], topic[300];
+
+	for (long i = 0; i < records; i++)
+	{
+		Reading r = plant.reading(START + SPAN * i / records);
+
+		snprintf(topic, sizeof topic, "%s/%d", a[1], r.device % 20);
+		link.publish(topic, {json, put_json(json, r, 0)}, qos);
+		while (link.in_flight() >= most)
+		{
+			link.flush();
+			link.take(1000, [](std::string_view) {});
+		}
+	}
+	link.flush();
+	while (link.in_flight() > 0)
+		link.take(1000, [](std::string_view) {});
+	link.finish();
 }
 
 int
@@ -322,9 +346,11 @@ main(int argc, char **argv)
 		rows(argv + 2);
 	else if (what == "flow" && argc == 7)
 		flow(argv + 2);
-	else if (what == "lines" && argc == 4)
-		lines(argv + 2);
+	else if (what == "mqtt" && argc == 6)
+		mqtt(argv + 2);
+	else if (what == "publish" && argc == 7)
+		publish(argv + 2);
 	else
-		die("usage: generate load BROKERS TOPIC RECORDS DEVICES PARTITIONS SIZE | rows RECORDS DEVICES | flow BROKERS TOPIC RATE DEVICES PARTITIONS | lines RATE DEVICES");
+		die("usage: generate load BROKERS TOPIC RECORDS DEVICES PARTITIONS SIZE | rows RECORDS DEVICES | flow BROKERS TOPIC RATE DEVICES PARTITIONS | mqtt PORT TOPIC RATE DEVICES | publish PORT TOPIC RECORDS DEVICES QOS");
 	return 0;
 }

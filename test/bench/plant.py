@@ -49,6 +49,10 @@ class Plant:
         """A new connection, because the server is restarted again and again."""
         return Database(self.pg, DATABASE)
 
+    @property
+    def conninfo(self) -> str:
+        return f"host={self.pg.dir} port={self.pg.port} user=postgres dbname={DATABASE}"
+
     def restart(self) -> None:
         """The server anew: its memory is that of the next measurement alone."""
         self.pg.restart()
@@ -83,10 +87,10 @@ class Plant:
         assert self.kafka.process is not None
         return self.kafka.process.pid
 
-    def create_stream(self, db: Database, topic: str, views: tuple[View, ...], name: str = "s") -> None:
+    def create_stream(self, db: Database, topic: str, views: tuple[View, ...], name: str = "s", options: str = "") -> None:
         """Stream and views in one transaction, so that nothing is read twice."""
         with db.connection.transaction():
-            db.execute(f"CREATE FOREIGN TABLE {name} ({COLUMNS}) SERVER plant OPTIONS (topic '{topic}', format 'json', {BY_TS})")
+            db.execute(f"CREATE FOREIGN TABLE {name} ({COLUMNS}) SERVER plant OPTIONS (topic '{topic}', format 'json', {BY_TS}{options})")
             for view in views:
                 db.execute(f"CREATE VIEW {view.name} WITH (streamext.continuous) AS {view.query.format(source=name)}")
 

@@ -16,6 +16,7 @@ import history
 import programs
 import reading
 import report
+import sources
 from plant import TOPIC, Load, Plant, plant
 from queries import QUERIES
 from throughput import BYHAND, LIMITS, Result, Throughput
@@ -35,6 +36,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reading", action="store_true", help="instead: pgbench on views and on tables")
     parser.add_argument("--freshness", action="store_true", help="instead: from produce to visible")
     parser.add_argument("--history", type=int, default=0, metavar="DAYS", help="instead: reading sealed one-minute windows of --devices keys")
+    parser.add_argument("--shards", action="store_true", help="instead: 1, 2 and 4 workers on one topic")
+    parser.add_argument("--mqtt", action="store_true", help="instead: MQTT at QoS 0, 1 and 2, and mosquitto_sub alone")
+    parser.add_argument("--local", action="store_true", help="instead: INSERT and COPY into a local stream, and into an unlogged table")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
     parser.add_argument("--memory-limit", default="2GB", help="streamext.memory_limit")
     parser.add_argument("--perf", type=Path, help="directory for profiles of the workers (slows them by some percent)")
@@ -81,6 +85,10 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
     if args.reading:
         found["reading"] = reading.measure(place, args.seconds or 5)
         say("\n" + reading.table(found["reading"]))
+    for name, measure in (("shards", sources.shards), ("mqtt", sources.mqtt), ("local", sources.local)):
+        if getattr(args, name):
+            found[name] = measure(place)
+            say("\n" + sources.table(found[name]))
     if args.freshness:
         found["freshness"] = freshness.measure(place, args.seconds or 60)
         say("\n" + freshness.table(found["freshness"]))

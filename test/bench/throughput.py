@@ -146,7 +146,7 @@ class Throughput:
         with plant.meter() as meter:
             meter.run(
                 [plant.programs["byhand"], plant.kafka.brokers, TOPIC, str(plant.load.records),
-                 f"host={plant.pg.dir} port={plant.pg.port} user=postgres dbname={db.name}", what, str(BATCH)]
+                 plant.conninfo, what, str(BATCH)]
             )  # fmt: skip
             if what == "copy":
                 start = time.monotonic()

@@ -75,6 +75,8 @@ public:
 
 	~Topic()
 	{
+		if (followed)
+			rd_kafka_queue_destroy(followed);
 		rd_kafka_consumer_close(client);
 		rd_kafka_topic_partition_list_destroy(partitions);
 		rd_kafka_destroy(client);
@@ -117,9 +119,40 @@ public:
 		rd_kafka_queue_destroy(queue);
 	}
 
+	/* From the end on; the descriptor is written when something has arrived. */
+	void
+	follow(int event)
+	{
+		static uint64_t one = 1;
+
+		for (int i = 0; i < partitions->cnt; i++)
+			partitions->elems[i].offset = RD_KAFKA_OFFSET_END;
+		rd_kafka_assign(client, partitions);
+		followed = rd_kafka_queue_get_consumer(client);
+		rd_kafka_queue_io_event_enable(followed, event, &one, sizeof one);
+	}
+
+	/* Calls each(payload, length) for what has arrived, at most a batch; false: nothing. After follow(). */
+	template <typename Each>
+	bool
+	take(Each each)
+	{
+		rd_kafka_message_t *messages[4096];
+		ssize_t				n = rd_kafka_consume_batch_queue(followed, 0, messages, 4096);
+
+		for (ssize_t i = 0; i < n; i++)
+		{
+			if (!messages[i]->err)
+				each(static_cast<const char *>(messages[i]->payload), messages[i]->len);
+			rd_kafka_message_destroy(messages[i]);
+		}
+		return n > 0;
+	}
+
 private:
 	rd_kafka_t						*client;
 	rd_kafka_topic_partition_list_t *partitions;
+	rd_kafka_queue_t				*followed = nullptr;
 };
 
 class Stopwatch

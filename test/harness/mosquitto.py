@@ -22,11 +22,12 @@ MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 class Mosquitto(Server):
     """`uri` is its address. With `users` (name to password) others are turned away; `acl` is the text of an ACL
-    file. Persistent: sessions and retained messages outlive stop() and, but for the last second, kill9()."""
+    file. Persistent: sessions and retained messages outlive stop() and, but for the last second, kill9(). Not so
+    with `quiet`, for measurements: nothing is kept on disk, and only errors are logged."""
 
     name = "mosquitto"
 
-    def __init__(self, users: Mapping[str, str] | None = None, acl: str | None = None) -> None:
+    def __init__(self, users: Mapping[str, str] | None = None, acl: str | None = None, quiet: bool = False) -> None:
         super().__init__()
         self.uri = f"tcp://127.0.0.1:{self.port}"
         self.users = dict(users or {})
@@ -34,11 +35,11 @@ class Mosquitto(Server):
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {'false' if users else 'true'}",
             f"user {getpass.getuser()}",  # else it gives up root and cannot write here
-            "persistence true",
+            f"persistence {'false' if quiet else 'true'}",
             f"persistence_location {self.dir}/",
             "autosave_interval 1",
             "max_queued_messages 0",
-            "log_type all",
+            f"log_type {'error' if quiet else 'all'}",
             "log_timestamp_format %Y-%m-%d %H:%M:%S",
         ]
         if users:
