@@ -5,19 +5,36 @@ STREAMEXT_ORACLE_SEED repeats a run, STREAMEXT_ORACLE_VIEWS sets how many defini
 import os
 import random
 import time
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from harness import views
 from harness.database import Database
 
 SEED = int(os.environ.get("STREAMEXT_ORACLE_SEED", time.time_ns() % 1_000_000))
-VIEWS = int(os.environ.get("STREAMEXT_ORACLE_VIEWS", "240"))
+VIEWS = int(os.environ.get("STREAMEXT_ORACLE_VIEWS", "320"))
 VIEWS_A_ROUND = 40
+
+
+@pytest.fixture(scope="module")
+def seen(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
+    """How many definitions have an aggregate, or a kind of window; shown at the end."""
+    counter: Counter[str] = Counter()
+    yield counter
+    aggregates = {name: n for name, n in sorted(counter.items()) if not name.startswith("window ")}
+    windows = [f"{name[7:]} {n}" for name, n in sorted(counter.items()) if name.startswith("window ")]
+    plugins = request.config.pluginmanager
+    with plugins.getplugin("capturemanager").global_and_fixture_disabled():
+        reporter = plugins.getplugin("terminalreporter")
+        reporter.write_line(f"\nseed {SEED}; windows: {', '.join(windows)}")
+        reporter.write_line(f"{len(aggregates)} aggregates: {', '.join(f'{name} {n}' for name, n in aggregates.items())}")
+    assert VIEWS < 300 or len(aggregates) >= 40
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("round_", range((VIEWS + VIEWS_A_ROUND - 1) // VIEWS_A_ROUND))
-def test_random_views(db: Database, round_: int) -> None:
+def test_random_views(db: Database, round_: int, seen: Counter[str]) -> None:
     seed = SEED + round_
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -28,7 +45,12 @@ def test_random_views(db: Database, round_: int) -> None:
     db.execute(f"CREATE TABLE o ({views.COLUMN_LIST})")
     db.execute("SELECT streamext.set_clock(%s)", views.NOW)
     try:
-        definitions = [views.definition(rng, views.GENERAL) for _ in range(VIEWS_A_ROUND)]
+        extra = [*views.GENERAL, *views.MORE]
+        db.execute(views.SETUP)
+        if db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'hll'"):
+            db.execute("CREATE EXTENSION hll")
+            extra += views.HLL
+        definitions = [views.definition(rng, extra) for _ in range(VIEWS_A_ROUND)]
         for i, definition in enumerate(definitions):
             db.execute(
                 f"CREATE VIEW v{i} WITH (streamext.continuous{definition.options}) AS {definition.view('s')}"
@@ -43,6 +65,8 @@ def test_random_views(db: Database, round_: int) -> None:
             db.flush("s")
             for i, definition in enumerate(definitions):
                 db.assert_same(f"TABLE v{i}", definition.query("o", views.NOW))
+        for definition in definitions:
+            seen.update(views.aggregates(definition.calls) | {f"window {definition.window}"})
         total = db.value("SELECT count(*) FROM o")
         for row in db.rows("SELECT view, accepted, late, rejected FROM streamext.continuous_views"):
             assert row[1:] == (total, 0, 0), row

@@ -42,8 +42,7 @@ class Database:
         """Two queries return the same rows, any order: EXCEPT ALL both ways; what differs only by `tolerance`
         (relative, and absolute near zero) in float columns is the same. The oracle for a view v over a stream whose
         rows are also in table t: assert_same("TABLE v", "SELECT … FROM t …")."""
-        extra, floats = self._except_all(actual, expected)
-        missing, _ = self._except_all(expected, actual)
+        extra, missing, floats = self._except_all(actual, expected)
         different = len(extra) != len(missing) or not all(
             _alike(a, b, floats, tolerance)
             for a, b in zip(_by_exact_columns(extra, floats), _by_exact_columns(missing, floats))
@@ -53,11 +52,16 @@ class Database:
             f"{len(extra)} rows too many, such as {extra[:5]}\n{len(missing)} rows missing, such as {missing[:5]}"
         )
 
-    def _except_all(self, left: str, right: str) -> tuple[list[Row], set[int]]:
-        """The rows, and which of their columns are floats."""
-        cursor = self.connection.execute(f"({left}) EXCEPT ALL ({right})")
+    def _except_all(self, left: str, right: str) -> tuple[list[Row], list[Row], set[int]]:
+        """The rows of only the left, of only the right query, each run once; and which of their columns are floats."""
+        cursor = self.connection.execute(
+            f"""WITH l AS MATERIALIZED ({left}), r AS MATERIALIZED ({right})
+            SELECT * FROM (TABLE l EXCEPT ALL TABLE r) AS a, (VALUES (true)) AS side
+            UNION ALL SELECT * FROM (TABLE r EXCEPT ALL TABLE l) AS b, (VALUES (false)) AS side"""
+        )
         floats = {i for i, column in enumerate(cursor.description or []) if column.type_code in _FLOAT_TYPES}
-        return cursor.fetchall(), floats
+        rows = cursor.fetchall()
+        return [row[:-1] for row in rows if row[-1]], [row[:-1] for row in rows if not row[-1]], floats
 
 
 def _by_exact_columns(rows: list[Row], floats: set[int]) -> list[Row]:

@@ -48,6 +48,8 @@ class Definition:
     text: str
     options: str = ""
     oracle: str = ""
+    window: str = "none"  # its kind
+    calls: tuple[str, ...] = ()
 
     def view(self, stream: str) -> str:
         return self.text.format(source=stream, now="now()")
@@ -77,7 +79,9 @@ def _aggregate(rng: random.Random, extra: Sequence[str]) -> str:
         ]
     )
     condition = rng.choice(FILTERS)
-    return f"{call} FILTER (WHERE {condition})" if condition and " OVER " not in call else call
+    if "@" not in call:
+        call += "@"
+    return call.replace("@", f" FILTER (WHERE {condition})" if condition else "")
 
 
 # What is kept by values or by the aggregate's own transition function.
@@ -86,9 +90,47 @@ GENERAL = [
     "regr_slope(f8, i4)", "corr(f8, f4)", "covar_pop(f8, f4)", "regr_count(f8, i2)",
 ]  # fmt: skip
 
+# Further ones; @ is where FILTER goes if not at the end. json has no equality.
+MORE = [
+    "regr_intercept(f8, i2)", "regr_r2(f8, i2)", "regr_avgx(f8, i4)", "regr_avgy(f4, i2)", "regr_sxx(f8, i2)",
+    "regr_syy(f8, i2)", "regr_sxy(f8, i2)", "covar_samp(f8, i2)",
+    "percentile_cont(0.3) WITHIN GROUP (ORDER BY f8)", "percentile_cont(0.5) WITHIN GROUP (ORDER BY f4 DESC)",
+    "percentile_disc(0.5) WITHIN GROUP (ORDER BY t)", "percentile_disc(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY i4)",
+    "mode() WITHIN GROUP (ORDER BY i2)", "mode() WITHIN GROUP (ORDER BY lower(k))",
+    "rank(5) WITHIN GROUP (ORDER BY i4)", "dense_rank(5) WITHIN GROUP (ORDER BY i4 DESC)",
+    "percent_rank(0) WITHIN GROUP (ORDER BY i4)", "cume_dist('yy', 3) WITHIN GROUP (ORDER BY t, i2)",
+    "json_agg(i4 ORDER BY i4)@::text", "jsonb_agg(t ORDER BY t)", "jsonb_agg(DISTINCT i2)",
+    "json_object_agg(coalesce(k, ''), i4 ORDER BY k, i4)@::text", "jsonb_object_agg(coalesce(t, ''), i4 ORDER BY t, i4)",
+    "range_agg(int8range(i4, i4 + 1000::bigint))", "range_intersect_agg(int8range(i2 - 5, i2 + 30000))",
+    "array_agg(DISTINCT k)", "string_agg(DISTINCT t, '|' ORDER BY t)", "avg(DISTINCT i4)", "bit_and(DISTINCT i4)",
+    "array_agg(ARRAY[i2, 1] ORDER BY i2)", "array_agg(ROW(site, ok) ORDER BY site, ok)@::text",
+    "streamext.first(date_trunc('second', ts), ts)", "streamext.last(date_trunc('second', ts), ts)",
+    "streamext.approx_count_distinct(i4)", "streamext.approx_count_distinct(k)", "streamext.approx_percentile(0.5, f8)",
+    "longest(t)", "common_divisor(i4)", "weighed(f4::numeric, i2)",
+]  # fmt: skip
+HLL = ["round(hll_cardinality(hll_add_agg(hll_hash_integer(i4))@))::bigint", "round(hll_cardinality(hll_union_agg(hll_add(hll_empty(), hll_hash_text(t)))@))::bigint"]
 
-def _window(rng: random.Random) -> tuple[str, str]:
-    """A window's expression ('' none) and its predicate ('' none)."""
+# Aggregates that MORE has of its own: by transition and combine function, by values, and with several arguments.
+SETUP = """CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT
+RETURN CASE WHEN (length($1), $1) >= (length($2), $2) THEN $1 ELSE $2 END;
+CREATE AGGREGATE longest(text) (SFUNC = longer, STYPE = text, COMBINEFUNC = longer);
+CREATE AGGREGATE common_divisor(int) (SFUNC = pg_catalog.gcd, STYPE = int, INITCOND = '0');
+CREATE FUNCTION weigh(numeric, numeric, int2) RETURNS numeric LANGUAGE plpgsql IMMUTABLE STRICT
+AS 'BEGIN RETURN $1 + $2 * $3; END';
+CREATE AGGREGATE weighed(numeric, int2) (SFUNC = weigh, STYPE = numeric, INITCOND = '0', COMBINEFUNC = numeric_add)"""
+
+_NOT_AGGREGATES = {"coalesce", "length", "lower", "date_trunc", "round", "hll_cardinality", "hll_hash_integer", "hll_hash_text",
+                   "hll_add", "hll_empty", "int8range", "row"}  # fmt: skip
+
+
+def aggregates(outputs: Sequence[str]) -> set[str]:
+    """Names of the aggregates that are called."""
+    calls = {re.sub(r" (FILTER|WITHIN GROUP|ORDER BY) .*", "", output) for output in outputs}
+    return {name.lower() for call in calls for name in re.findall(r"([\w.]+)\(", call)} - _NOT_AGGREGATES
+
+
+def _window(rng: random.Random) -> tuple[str, str, str]:
+    """A window's expression ('' none), its predicate ('' none) and its kind."""
     kind = rng.choice(["none", "tumble", "bin", "trunc", "hop", "hop", "session", "session",
                        "sliding", "sliding tumble", "sliding hop", "sliding session"])  # fmt: skip
     windows = {
@@ -104,7 +146,7 @@ def _window(rng: random.Random) -> tuple[str, str]:
         if rng.random() < 0.5:
             predicate += f" AND ts {rng.choice(['<', '<='])} {{now}}"
     name = kind.split()[-1]
-    return (windows[name]() if name in windows else ""), predicate
+    return (windows[name]() if name in windows else ""), predicate, kind
 
 
 def _grouping_sets(rng: random.Random, groups: list[str], window: bool) -> tuple[str, str]:
@@ -122,7 +164,8 @@ def _grouping_sets(rng: random.Random, groups: list[str], window: bool) -> tuple
 
 
 def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
-    window, predicate = _window(rng)
+    window, predicate, kind = _window(rng)
+    calls = []
     keys = rng.sample(KEYS, rng.choice([0, 1, 1, 1, 2, 3]))
     outputs = [f"{key} AS k{i}" for i, key in enumerate(keys)]
     groups = [f"k{i}" for i in range(len(keys))]
@@ -131,6 +174,7 @@ def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
         groups.append("w")
     for i in range(rng.randint(1, 5)):
         call = _aggregate(rng, extra)
+        calls.append(call)
         if rng.random() < 0.2:
             call = f"coalesce(({call})::text, 'nothing')" if _has_one_text(call) else call
         outputs.append(f"{call} AS a{i}")
@@ -150,7 +194,7 @@ def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
         plain = ", ".join(outputs).replace(window, "session_start")
         oracle = f"SELECT {plain} FROM {sessions(source, keys, session[1])}{rest}"
     text = f"SELECT {', '.join(outputs)} FROM {source}{rest}"
-    return Definition(text, ", streamext.step = '1 s'" if predicate else "", oracle)
+    return Definition(text, ", streamext.step = '1 s'" if predicate else "", oracle, kind, tuple(calls))
 
 
 def sessions(source: str, keys: Sequence[str], gap: str) -> str:
@@ -170,7 +214,7 @@ def _named(grouping: str, keys: list[str]) -> str:
 
 def _has_one_text(call: str) -> bool:
     """Floats differ in the last digits; of equal intervals or numerics any may be the minimum."""
-    return not any(word in call for word in ("f4", "f8", "var", "std", "avg", "regr", "corr", "span", "grade"))
+    return not any(word in call for word in ("f4", "f8", "var", "std", "avg", "regr", "corr", "span", "grade", "percent"))
 
 
 def rows(rng: random.Random, count: int, end: datetime, span: timedelta = timedelta(minutes=12)) -> list[str]:
