@@ -279,13 +279,46 @@ refresh_rule_relation(Relation rewrite, Oid rule)
 	return relid;
 }
 
+/* The stream that the view reads; false: a transaction holds the view. */
+static bool
+refresh_view_stream(Oid viewoid, Oid *stream)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool available = true;
+
+	*stream = InvalidOid;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		*stream = streamext_view_stream(viewoid);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		available = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return available;
+}
+
 /*
- * Continuous views over the stream, by what their rules depend on; the oldest first, so that a view that joins a table finds in
+ * Continuous views over the stream, by what their rules depend on; of those that a transaction holds the ones that have a slot
+ * on it (the end of the transaction makes us look again), where starting them will find it out. The oldest first, so that a view that joins a table finds in
  * it what an older one has written of the same batch.
  */
 static List *
-refresh_list_views(Oid relid)
+refresh_list_views(Worker *w, const List *slots)
 {
+	Oid			relid = w->identity.relid;
 	Relation	depend = table_open(DependRelationId, AccessShareLock);
 	Relation	rewrite = table_open(RewriteRelationId, AccessShareLock);
 	ScanKeyData key[2];
@@ -315,8 +348,15 @@ refresh_list_views(Oid relid)
 	table_close(depend, AccessShareLock);
 
 	foreach (lc, relations)
-		if (streamext_view_options(lfirst_oid(lc)).continuous && streamext_view_stream(lfirst_oid(lc)) == relid)
-			views = lappend_oid(views, lfirst_oid(lc));
+	{
+		Oid view = lfirst_oid(lc);
+		Oid stream;
+
+		if (!streamext_view_options(view).continuous)
+			continue;
+		if (refresh_view_stream(view, &stream) ? stream == relid : list_member_oid(slots, view))
+			views = lappend_oid(views, view);
+	}
 	list_sort(views, list_oid_cmp);
 	return views;
 }
@@ -589,7 +629,7 @@ refresh_start_views(Worker *w)
 	ListCell *lc;
 
 	InvalidateCatalogSnapshot(); /* one from before would not show the newest of these slots' views */
-	oids = refresh_list_views(w->identity.relid);
+	oids = refresh_list_views(w, slots);
 	paused = streamext_paused_list();
 	complete = refresh_drop_views(w, slots, oids);
 	streamext_checkpoint_keep_views(w, oids);
@@ -767,7 +807,7 @@ streamext_worker_refresh(Worker *w)
 static bool
 refresh_take_views(Worker *w)
 {
-	List	 *waiting = list_difference_oid(refresh_list_views(w->identity.relid), streamext_paused_list());
+	List	 *waiting = list_difference_oid(refresh_list_views(w, refresh_list_slots(w)), streamext_paused_list());
 	List	 *chosen = streamext_handover_choose(w, waiting);
 	bool	  complete = true;
 	ListCell *lc;

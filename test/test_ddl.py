@@ -400,3 +400,20 @@ def test_clock_is_given_back(db: Database) -> None:
         db.execute("SELECT streamext.set_clock(NULL)")
     assert db.rows("TABLE v") == [(0,)]
     assert worker_pid(db)
+
+
+def test_a_view_that_a_transaction_holds_stops_nothing_else(db: Database) -> None:
+    local_stream(db, columns="a int")
+    continuous(db, "v", "SELECT count(*) AS n FROM s")
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+    pid = worker_pid(db)
+    with db.connect() as other, other.transaction():
+        other.execute("ALTER VIEW v RENAME TO former")
+        continuous(db, "w", "SELECT count(*) AS n FROM s")
+        db.execute("INSERT INTO s VALUES (2), (3)")
+        wait_for(lambda: db.rows("TABLE w") == [(2,)], 20, "the other view")
+        assert state(db) == "running"
+    db.flush("s")
+    assert db.rows("SELECT former.n, w.n FROM former, w") == [(3, 2)]
+    assert worker_pid(db) == pid
