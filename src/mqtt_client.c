@@ -43,6 +43,9 @@
 #define MQTT_STUCK_MS 30000					   /* an answer that takes longer than this is not coming */
 #define MQTT_RETRY_MIN_MS 250
 #define MQTT_RETRY_MAX_MS 5000
+#define MQTT_BRIEF_MS 10000	 /* a connection that does not last longer, */
+#define MQTT_BRIEF_LIMIT 3		 /* so often in a row, looks as if two clients had the same id, */
+#define MQTT_BRIEF_RETRY_MS 2000 /* which do each other less harm when they try less often */
 #define MQTT_MARKER_MS 2000			 /* publish the marker again when it is not back by then, */
 #define MQTT_MARKER_REFUSED_MS 30000 /* or by then if the broker seems to refuse it */
 #define MQTT_DISCONNECT_MS 200
@@ -90,6 +93,7 @@ struct MqttClient
 	int64			since; /* ms: the link is in its state since */
 	int64			due;   /* ms */
 	int				retry_ms;
+	int				brief; /* connections in a row */
 	bool			append_failing;
 	char			error[STREAMEXT_MAX_MESSAGE];
 	uint64			errors;
@@ -181,6 +185,15 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 		if (m->link == MQTT_READY && m->flush_published != m->flush_done && m->markers_back == 0 &&
 			mqtt_ms() - m->flush_published_at < MQTT_RETRY_MIN_MS)
 			mqtt_marker_refused(m);
+		if (m->link == MQTT_READY)
+			m->brief = mqtt_ms() - m->since < MQTT_BRIEF_MS ? m->brief + 1 : 0;
+		if (m->link == MQTT_READY && m->brief >= MQTT_BRIEF_LIMIT)
+		{
+			snprintf(m->error, sizeof(m->error),
+					 "the connection is lost again and again, as if another server used the client id \"%s\": %s",
+					 m->client_id, what);
+			m->retry_ms = MQTT_BRIEF_RETRY_MS;
+		}
 		mqtt_set_link(m, MQTT_IDLE, m->retry_ms);
 		m->retry_ms = Min(m->retry_ms * 2, MQTT_RETRY_MAX_MS);
 	}

@@ -377,3 +377,14 @@ def test_a_journal_without_its_tail(database: Database) -> None:
     db.flush("s")
     assert db.rows("TABLE v") == [(300, sum(range(301)))]
     assert db.rows("TABLE behind") == [(250, sum(range(151)) + sum(range(201, 301)))]
+
+
+def test_one_client_id_for_two(database: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """As a copy beside its origin has it: it is said."""
+    db = database
+    for name in ("s", "t"):
+        mqtt_stream(db, mosquitto, f"topic '{topic}', client_id 'twins'", "a bigint", name=name)
+    wait_for(
+        lambda: db.value("SELECT count(*) FROM streamext.streams WHERE last_error LIKE '%again and again%twins%'") > 0,
+        what="the reason",
+    )
