@@ -14,7 +14,7 @@ RUNS = 3
 FILL = """INSERT INTO s SELECT 'device-' || lpad(k::text, 4, '0'), '{start}'::timestamptz + m * interval '1 minute', (k * 7 + m) % 1000
     FROM generate_series({first}, {last} - 1) AS m, generate_series(0, {keys} - 1) AS k"""
 
-VIEW = """CREATE VIEW minutes WITH (streamext.continuous) AS SELECT device, streamext.tumble('1 minute', ts) AS w, count(*) AS n,
+VIEW = """CREATE VIEW {name} WITH (streamext.continuous) AS SELECT device, streamext.tumble('{size}', ts) AS w, count(*) AS n,
     avg(reading) AS mean, max(reading) AS peak FROM s GROUP BY device, w"""
 
 
@@ -22,13 +22,14 @@ def fill(db: Database, days: int, keys: int) -> float:
     """The seconds until all but the last minute is in history."""
     db.execute("CREATE SERVER here FOREIGN DATA WRAPPER local")
     db.execute("CREATE FOREIGN TABLE s (device text, ts timestamptz, reading float8) SERVER here OPTIONS (event_time 'ts', buffer_size '0')")
-    db.execute(VIEW)
+    db.execute(VIEW.format(name="minutes", size="1 minute"))
+    db.execute(VIEW.format(name="hours", size="1 hour"))
     began = time.monotonic()
     hours = 6
     for hour in range(0, days * 24, hours):
         db.execute(FILL.format(start=START, first=hour * 60, last=(hour + hours) * 60, keys=keys))
         db.flush("s")
-    sealed = "SELECT history_panes FROM streamext.continuous_views"
+    sealed = "SELECT history_panes FROM streamext.continuous_views WHERE view = 'minutes'::regclass"
     wait_for(lambda: db.value(sealed) == days * 1440 - 1, 3600, what="history")
     return time.monotonic() - began
 
@@ -52,6 +53,7 @@ def queries(days: int, keys: int) -> dict[str, tuple[str, int]]:
         f"one key, all {days} days by hour": (by_hour.format(one), 1440 * days),
         "all keys, a day by hour": (by_hour.format(since(days=1)), 1440 * keys),
         f"all keys, all {days} days by hour": (by_hour.format("true"), 1440 * days * keys),
+        "the same of a view by hour": (by_hour.format("true").replace("minutes", "hours"), 1440 * days * keys),
     }
 
 
