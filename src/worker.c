@@ -38,6 +38,8 @@
 #include "worker_private.h"
 
 #define WORKER_FULL_RETRY_MS 500
+#define WORKER_GATHER_US 1000 /* a batch of fewer records than this many is followed by the next one no sooner */
+#define WORKER_GATHER_RECORDS 256
 #define WORKER_EXPECT_MS 20 /* until a catch-up worker has let go */
 #define WORKER_TICK_MS 100 /* for connectors without a descriptor to wait on */
 #define WORKER_STALLED_TICK_MS 1000
@@ -544,6 +546,19 @@ worker_is_held(Worker *w)
 	return false;
 }
 
+/*
+ * Records that come one by one are taken a millisecond's at a time: a batch costs a transaction, a lock and two changes of process,
+ * however small it is. The first one after a pause does not wait.
+ */
+static void
+worker_gather(Worker *w)
+{
+	int64 wait = w->gather_until - GetCurrentTimestamp();
+
+	if (wait > 0 && wait <= WORKER_GATHER_US)
+		pg_usleep(wait);
+}
+
 /* Reads and folds at most one batch. True: there may be more at once. */
 static bool
 worker_advance(Worker *w)
@@ -560,8 +575,10 @@ worker_advance(Worker *w)
 	if (!w->pending)
 	{
 		worker_pause_connector(w, false);
+		worker_gather(w);
 		if (!streamext_worker_poll(w))
 			return !w->attached;
+		w->gather_until = w->batch->nrecords < WORKER_GATHER_RECORDS ? GetCurrentTimestamp() + WORKER_GATHER_US : 0;
 		/* what was committed after a change is read by the changed definition */
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
