@@ -21,7 +21,7 @@ SEED = int(os.environ.get("STREAMEXT_CRASH_SEED", time.time_ns() % 1_000_000))
 ROUNDS = int(os.environ.get("STREAMEXT_CRASH_ROUNDS", "30"))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_nothing_lost_nothing_twice() -> None:
     print(f"STREAMEXT_CRASH_SEED={SEED}")
     rng = random.Random(SEED)
