@@ -11,7 +11,7 @@ OBJS = $(addprefix src/, \
 	decoder.o decoder_json.o decoder_value.o decoder_csv.o batch.o buffer.o stream_fdw.o dead_letter.o stream_event.o \
 	window.o aggregate.o aggregate_native.o aggregate_trans.o aggregate_values.o state.o view_options.o view_check.o view_compile.o view_cache.o view_key.o session.o view_join.o join.o into.o into_window.o fold_start.o fold.o fold_expire.o history.o history_read.o \
 	ddl.o stream_ddl.o view_ddl.o view_plan.o view_path.o view_read.o view_rows.o view_scan.o view_retain.o \
-	catalog.o control.o pause.o \
+	catalog.o control.o pause.o seek.o \
 	sketch.o sketch_distinct.o sketch_percentile.o first_last.o)
 
 EXTENSION = streamext

@@ -188,8 +188,8 @@ WHERE pg_catalog.has_table_privilege(e.stream, 'SELECT') OR
 
 COMMENT ON VIEW streamext.stream_events IS 'what happened to the sources of streams; the newest 1000 of each';
 COMMENT ON COLUMN streamext.stream_events.kind IS
-'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered';
-COMMENT ON COLUMN streamext.stream_events.missed IS 'of a gap: how many offsets';
+'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done)';
+COMMENT ON COLUMN streamext.stream_events.missed IS 'of a gap or a seek: how many offsets';
 
 /* ---- sealed windows ---- */
 
@@ -243,6 +243,28 @@ CREATE TABLE streamext.paused (
 );
 
 COMMENT ON TABLE streamext.paused IS 'internal: streams and continuous views that are paused';
+
+/* ---- where streams shall go on ---- */
+
+-- Written by streamext.seek, read and deleted by workers. Not dumped, as positions are not.
+CREATE TABLE streamext.seek_request (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	stream oid NOT NULL,
+	shard integer NOT NULL,
+	source bigint NOT NULL,
+	kind integer NOT NULL,
+	"time" timestamptz NOT NULL,
+	topic text,
+	partition integer NOT NULL,
+	"offset" bigint NOT NULL,
+	rebuild boolean NOT NULL,
+	accept boolean NOT NULL,
+	topics text[] NOT NULL,
+	partitions integer[] NOT NULL,
+	positions bigint[] NOT NULL
+);
+
+COMMENT ON TABLE streamext.seek_request IS 'internal: calls of streamext.seek that are not in a checkpoint yet';
 
 /* ---- how often views were begun anew ---- */
 
@@ -378,6 +400,18 @@ CREATE FUNCTION streamext.resume(name regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_resume';
 
+CREATE FUNCTION streamext.seek(stream regclass, "position" text, rebuild boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_seek';
+
+CREATE FUNCTION streamext.seek(stream regclass, "to" timestamptz, rebuild boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_seek_time';
+
+CREATE FUNCTION streamext.seek(stream regclass, topic text, partition integer, "offset" bigint, rebuild boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_seek_offset';
+
 CREATE FUNCTION streamext.rebuild(view regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_rebuild';
@@ -398,6 +432,12 @@ COMMENT ON FUNCTION streamext.pause(regclass) IS
 'stops reading a stream, at once, or counting in a continuous view, from commit on, until streamext.resume; for its owner';
 COMMENT ON FUNCTION streamext.resume(regclass) IS
 'goes on with a paused or stopped stream, or a paused continuous view, which reads what it has missed; for its owner';
+COMMENT ON FUNCTION streamext.seek(regclass, text, boolean) IS
+'from commit on the stream goes on at earliest, latest or a time: forward it skips records, back it does nothing without rebuild, which counts all views anew from there; a diverged stream takes the source as it is now; for its owner';
+COMMENT ON FUNCTION streamext.seek(regclass, timestamptz, boolean) IS
+'from commit on the stream goes on at the first record of this time or later, as the source has it; for its owner';
+COMMENT ON FUNCTION streamext.seek(regclass, text, integer, bigint, boolean) IS
+'from commit on the stream goes on at this offset in this partition; for its owner';
 COMMENT ON FUNCTION streamext.rebuild(regclass) IS
 'from commit on counts a continuous view anew from the stream''s start; it shows its former content until it has caught up; for its owner';
 COMMENT ON FUNCTION streamext.view_positions(regclass) IS 'next offset of each partition: everything before it is counted in the view';

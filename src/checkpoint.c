@@ -243,6 +243,7 @@ position_partitions(const StreamSlot *slot, CheckpointPosition *position)
 		to->partition = from->partition;
 		to->position = from->position;
 		to->start_position = from->start_position;
+		to->begin = from->begin;
 		to->max_event_time = from->max_event_time;
 		to->rows = from->rows;
 		to->missed = from->missed;
@@ -340,6 +341,7 @@ position_take(const Worker *w, CheckpointPosition *position)
 	position->head.rows_in = slot->rows_in;
 	position->head.bytes_in = slot->bytes_in;
 	position->head.rejected = slot->rejected;
+	position->head.seek = slot->seek;
 	position_partitions(slot, position);
 	position->views = palloc0(sizeof(CheckpointView) * (list_length(w->views) + (last != NULL ? last->head.nviews : 0) + 1));
 	foreach (lc, w->views)

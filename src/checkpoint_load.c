@@ -244,6 +244,7 @@ streamext_checkpoint_restore_stream(Worker *w)
 		to->partition = from->partition;
 		to->position = from->position;
 		to->start_position = from->start_position;
+		to->begin = from->begin;
 		to->high_watermark = -1;
 		to->max_event_time = from->max_event_time;
 		to->last_arrival = streamext_clock_now();
@@ -260,6 +261,7 @@ streamext_checkpoint_restore_stream(Worker *w)
 	slot->rows_in = last->head.rows_in;
 	slot->bytes_in = last->head.bytes_in;
 	slot->rejected = last->head.rejected;
+	slot->seek = last->head.seek;
 	slot->checkpoint_seq = last->seq;
 	slot->checkpoint_at = last->head.taken_at;
 	LWLockRelease(slot->lock);

@@ -72,6 +72,7 @@ typedef struct CheckpointPartition
 	int32		unused;
 	int64		position;
 	int64		start_position;
+	int64		begin;
 	TimestampTz max_event_time;
 	uint64		rows;
 	uint64		missed;
@@ -121,6 +122,7 @@ typedef struct CheckpointPositionHead
 	uint64		rows_in;
 	uint64		bytes_in;
 	uint64		rejected;
+	int64		seek; /* as StreamSlot.seek */
 	Oid			dboid;
 	int32		npartitions;
 	int32		nviews;

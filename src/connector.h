@@ -53,6 +53,15 @@ typedef struct ConnectorEvent
 
 #define STREAMEXT_CONNECTOR_EVENTS 16
 
+/* What streamext.seek names; SEEK_OFFSET is not for connectors. */
+typedef enum SeekKind
+{
+	SEEK_EARLIEST,
+	SEEK_LATEST,
+	SEEK_TIME,
+	SEEK_OFFSET
+} SeekKind;
+
 typedef struct ConnectorPartition
 {
 	char		topic[256];
@@ -112,6 +121,12 @@ typedef struct ConnectorOps
 	 * marker's name). Adds no partitions.
 	 */
 	bool		(*flush_target) (Connector *c, uint64 ticket, int64 *targets);
+
+	/*
+	 * The positions of the first record, the end, or the first record of this time or later (SEEK_TIME: only Kafka); false: not
+	 * known yet, call again after the next poll. Adds no partitions.
+	 */
+	bool		(*find) (Connector *c, SeekKind kind, TimestampTz time, int64 *positions);
 
 	/* Everything below these positions is durable elsewhere: commit to the broker's group, trim the journal. May be NULL. */
 	void		(*commit) (Connector *c, const int64 *positions, int n);

@@ -875,6 +875,34 @@ kafka_flush_target(Connector *c, uint64 ticket, int64 *targets)
 	return ok;
 }
 
+static bool
+kafka_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
+{
+	KafkaConnector *k = (KafkaConnector *) c;
+	int			   *indexes;
+	int64		   *ends;
+	bool			ok;
+
+	if (k->closed || c->failed || k->rk == NULL || !k->discovered || GetCurrentTimestamp() < k->next_offsets)
+		return false;
+	indexes = palloc(sizeof(int) * (c->npartitions + 1));
+	ends = palloc(sizeof(int64) * (c->npartitions + 1));
+	for (int i = 0; i < c->npartitions; i++)
+		indexes[i] = i;
+	if (kind == SEEK_TIME)
+		ok = kafka_offsets(k, indexes, c->npartitions, RD_KAFKA_OFFSET_END, ends) &&
+			 kafka_offsets(k, indexes, c->npartitions, Max((time + KAFKA_EPOCH_SHIFT + 999) / 1000, 0), positions);
+	else
+		ok = kafka_offsets(k, indexes, c->npartitions,
+						   kind == SEEK_EARLIEST ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END, positions);
+	for (int i = 0; i < c->npartitions && ok && kind == SEEK_TIME; i++)
+		if (positions[i] < 0)
+			positions[i] = ends[i]; /* no record that late */
+	pfree(indexes);
+	pfree(ends);
+	return ok;
+}
+
 static void
 kafka_commit(Connector *c, const int64 *positions, int n)
 {
@@ -954,6 +982,7 @@ const ConnectorOps streamext_kafka_ops = {
 	.poll = kafka_poll,
 	.release = kafka_release,
 	.flush_target = kafka_flush_target,
+	.find = kafka_find,
 	.commit = kafka_commit,
 	.headers = kafka_headers,
 	.pause = kafka_pause,

@@ -228,6 +228,17 @@ local_flush_target(Connector *c, uint64 ticket, int64 *targets)
 	return true;
 }
 
+static bool
+local_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
+{
+	LocalConnector *local = (LocalConnector *) c;
+
+	if (!local_connect(local))
+		return false;
+	positions[0] = kind == SEEK_EARLIEST ? streamext_journal_base(local->journal) : streamext_journal_end(local->journal);
+	return true;
+}
+
 static void
 local_commit(Connector *c, const int64 *positions, int n)
 {
@@ -260,6 +271,7 @@ const ConnectorOps streamext_local_ops = {
 	.poll = local_poll,
 	.release = local_release,
 	.flush_target = local_flush_target,
+	.find = local_find,
 	.commit = local_commit,
 	.pause = local_pause,
 	.close = local_close,

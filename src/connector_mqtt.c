@@ -226,6 +226,17 @@ mqtt_flush_target(Connector *c, uint64 ticket, int64 *targets)
 	return !k->closed && !c->failed && streamext_mqtt_client_flush(k->client, ticket, &targets[0]);
 }
 
+static bool
+mqtt_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
+{
+	MqttConnector *k = (MqttConnector *) c;
+
+	if (k->closed)
+		return false;
+	positions[0] = kind == SEEK_EARLIEST ? streamext_journal_base(k->journal) : streamext_journal_end(k->journal);
+	return true;
+}
+
 static void
 mqtt_commit(Connector *c, const int64 *positions, int n)
 {
@@ -256,6 +267,7 @@ const ConnectorOps streamext_mqtt_ops = {
 	.poll = mqtt_poll,
 	.release = mqtt_release,
 	.flush_target = mqtt_flush_target,
+	.find = mqtt_find,
 	.commit = mqtt_commit,
 	.headers = NULL,
 	.pause = mqtt_pause,

@@ -47,7 +47,7 @@ streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view)
 		int64				 position = i < view->npositions ? view->positions[i] : -1;
 
 		if (position < 0)
-			position = Max(partition->start_position, 0);
+			position = Max(partition->begin >= 0 ? partition->begin : partition->start_position, 0);
 		backlog += Max(partition->position - position, 0);
 	}
 	return backlog;

@@ -170,6 +170,7 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->last_error[0] = '\0';
 	slot->last_error_at = 0;
 	slot->source = 0;
+	slot->seek = 0;
 	slot->partitions = NULL;
 	slot->npartitions = slot->partitions_capacity = 0;
 	slot->buffer = NULL;

@@ -41,6 +41,7 @@ typedef struct PartitionSlot	/* written by the worker under StreamSlot.lock excl
 	int32		partition;
 	int64		position;		/* next to be read; -1: nothing known yet, at the stream's start */
 	int64		start_position; /* where reading began, -1 unknown: what `start` meant when the stream was new */
+	int64		begin;			/* where counting begins since streamext.seek with rebuild; -1: as the option start says */
 	int64		high_watermark; /* -1 unknown */
 	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
 	TimestampTz last_arrival;	/* by the clock */
@@ -95,6 +96,7 @@ typedef struct StreamSlot
 	StreamState state;
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	TimestampTz last_error_at;
+	int64		seek;			/* number of the last request that was done (seek.c) */
 	uint64		source;			/* hash of what positions mean (connector, topics, start, shards); 0: none yet */
 	PartitionSlot *partitions;	/* chunk memory */
 	int			npartitions;

@@ -212,9 +212,15 @@ streamext_view_round(Oid viewoid)
 bool
 streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config)
 {
-	int64 base = streamext_control_journal_base(config, slot->shard);
+	int64		base = streamext_control_journal_base(config, slot->shard);
+	StreamSlot *stream = &streamext_shared->streams[slot->stream];
+	int64		begin = slot->start_position;
 
-	return base >= 0 && slot->start_position >= base;
+	streamext_stream_lock_shared(stream);
+	if (stream->npartitions > 0)
+		begin = Max(begin, stream->partitions[0].begin);
+	LWLockRelease(stream->lock);
+	return base >= 0 && begin >= base;
 }
 
 /* Raises if the journal of a source that cannot be replayed does not hold any more what the view has counted. */
@@ -233,13 +239,22 @@ rebuild_check_journal(Oid viewoid, Oid stream)
 						errhint("Drop and create the view to begin with what comes next.")));
 }
 
+void
+streamext_view_next_round(Oid viewoid, Oid stream)
+{
+	Oid	  types[1] = { OIDOID };
+	Datum values[1] = { ObjectIdGetDatum(viewoid) };
+
+	(void) streamext_control_execute(round_tidy_sql, 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	(void) streamext_control_execute(round_next_sql, 1, types, values, NULL, SPI_OK_INSERT);
+	streamext_touch_view(viewoid, stream);
+}
+
 Datum
 streamext_rebuild(PG_FUNCTION_ARGS)
 {
 	Oid	  relid = PG_GETARG_OID(0);
 	char *name = get_rel_name(relid);
-	Oid	  types[1] = { OIDOID };
-	Datum values[1] = { ObjectIdGetDatum(relid) };
 	Oid	  stream;
 
 	streamext_require_preload();
@@ -253,8 +268,6 @@ streamext_rebuild(PG_FUNCTION_ARGS)
 						errdetail("Its rows would be written into the table once more."),
 						errhint("Empty the table, then drop and create the view.")));
 	rebuild_check_journal(relid, stream);
-	(void) streamext_control_execute(round_tidy_sql, 0, NULL, NULL, NULL, SPI_OK_DELETE);
-	(void) streamext_control_execute(round_next_sql, 1, types, values, NULL, SPI_OK_INSERT);
-	streamext_touch_view(relid, stream);
+	streamext_view_next_round(relid, stream);
 	PG_RETURN_VOID();
 }

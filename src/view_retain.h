@@ -32,6 +32,9 @@ extern TimestampTz streamext_views_tidy_deadline(const Worker *w, TimestampTz no
 /* Whether the journal of a source that cannot be replayed still has all that the view has counted. */
 extern bool streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config);
 
+/* One more than that, from commit on. Checks no rights. */
+extern void streamext_view_next_round(Oid viewoid, Oid stream);
+
 /* How often streamext.rebuild was called for the view: its state is to be of this round. In a transaction with a snapshot. */
 extern int64 streamext_view_round(Oid viewoid);
 

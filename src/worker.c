@@ -32,6 +32,7 @@
 #include "fault.h"
 #include "history.h"
 #include "into.h"
+#include "seek.h"
 #include "stream_event.h"
 #include "view_retain.h"
 #include "worker.h"
@@ -461,7 +462,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 
 	if (!w->attached)
-		return now;
+		return w->seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
 	if (w->flush_ticket != 0)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_FLUSH_TICK_MS));
 	/* local streams set the latch */
@@ -566,10 +567,12 @@ worker_advance(Worker *w)
 	streamext_handover_accept(w);
 	if (worker_is_held(w))
 		return false;
+	if (w->attached && !w->pending && streamext_seeks_due(w))
+		w->attached = false;
 	if (!w->attached)
 	{
 		worker_note_full(w, !streamext_worker_attach(w));
-		if (w->full)
+		if (w->full || !w->attached)
 			return false;
 	}
 	if (!w->pending)

@@ -25,6 +25,7 @@
 #include "clock.h"
 #include "dead_letter.h"
 #include "fault.h"
+#include "seek.h"
 #include "stream_event.h"
 #include "view_retain.h"
 #include "worker_private.h"
@@ -170,6 +171,8 @@ streamext_worker_poll(Worker *w)
 	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
 		return false;
 	batch_fill_positions(w);
+	if (unlikely(w->seeks != NIL))
+		streamext_seeks_bound(w, batch);
 	if (batch->nrecords == 0)
 	{
 		w->ops->release(w->connector);

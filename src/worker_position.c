@@ -20,6 +20,7 @@
 
 #include "chunk.h"
 #include "clock.h"
+#include "seek.h"
 #include "worker_private.h"
 
 #define POSITION_CAPACITY 16
@@ -46,6 +47,8 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 	}
 	if (position >= 0)
 		return position;
+	if (w->slot->partitions[index].begin >= 0)
+		return Max(w->slot->partitions[index].begin, w->ops->replayable ? -1 : slot->start_position);
 	if (!w->ops->replayable && slot->start_position >= 0)
 		return slot->start_position;
 	/* `latest` means what it meant when the stream was new */
@@ -262,7 +265,7 @@ position_adopt(Worker *w)
 		memset(&slot->partitions[found], 0, sizeof(PartitionSlot));
 		strlcpy(slot->partitions[found].topic, theirs->topic, sizeof(theirs->topic));
 		slot->partitions[found].partition = theirs->partition;
-		slot->partitions[found].position = slot->partitions[found].start_position = -1;
+		slot->partitions[found].position = slot->partitions[found].start_position = slot->partitions[found].begin = -1;
 		slot->partitions[found].high_watermark = -1;
 		slot->partitions[found].max_event_time = DT_NOBEGIN;
 		slot->partitions[found].last.position = -1;
@@ -333,7 +336,10 @@ position_settle_view(Worker *w, WorkerView *v)
 	LWLockRelease(w->slot->lock);
 }
 
-/* After a refresh, new partitions, or a dropped batch: positions settled, the connector at the right place. False: memory is full. */
+/*
+ * After a refresh, new partitions, or a dropped batch: positions settled, the connector at the right place. False: memory is full. It
+ * is not attached after it as long as the source does not say where a seek leads.
+ */
 bool
 streamext_worker_attach(Worker *w)
 {
@@ -342,6 +348,8 @@ streamext_worker_attach(Worker *w)
 
 	if (!streamext_worker_adopt(w))
 		return false;
+	if (streamext_seeks_due(w) && !streamext_seeks_apply(w))
+		return true;
 	foreach (lc, w->views)
 		if (((WorkerView *) lfirst(lc))->fold != NULL)
 			position_settle_view(w, lfirst(lc));

@@ -68,6 +68,8 @@ typedef struct Worker
 	bool				attached;	 /* all positions are set and the connector reads from the right place */
 	bool				dropped;	 /* records were polled and thrown away since */
 	bool				connector_paused;
+	List			   *seeks; /* still to be done (seek.c) */
+	MemoryContext		seeks_cxt;
 	uint64				connector_errors; /* seen */
 
 	MemoryContext views_cxt;

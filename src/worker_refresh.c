@@ -39,6 +39,7 @@
 #include "into.h"
 #include "journal.h"
 #include "pause.h"
+#include "seek.h"
 #include "view_compile.h"
 #include "view_retain.h"
 #include "worker.h"
@@ -189,6 +190,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 	slot->watermark = DT_NOBEGIN;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
 	slot->source = source;
+	slot->seek = 0;
 	LWLockRelease(slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	if (partitions != NULL)
@@ -554,7 +556,7 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 
 	if (v->fold == NULL || v->slot->round >= round)
 		return available;
-	if (!w->ops->replayable && !streamext_view_is_held(v->slot, w->config))
+	if (!w->ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->config))
 	{
 		v->slot->round = round;
 		ereport(LOG, (errmsg("the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
@@ -785,6 +787,7 @@ streamext_worker_refresh(Worker *w)
 		streamext_worker_close(w);
 		refresh_install(w, cxt, config, fingerprint);
 	}
+	streamext_seeks_load(w);
 	complete = refresh_start_views(w);
 	refresh_end(w);
 

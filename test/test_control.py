@@ -325,3 +325,141 @@ def test_what_cannot_be_rebuilt(db: Database) -> None:
     for view, error in (("copied", psycopg.errors.FeatureNotSupported), ("plain", psycopg.errors.WrongObjectType)):
         with pytest.raises(error):
             db.execute("SELECT streamext.rebuild(%s::regclass)", view)
+
+
+# ---------------------------------------------------------------- seek
+
+
+def seeks(db: Database) -> list[tuple[int, str]]:
+    return db.rows("SELECT missed, detail FROM streamext.stream_events WHERE kind = 'seek' ORDER BY id")
+
+
+def test_seek_forward_skips(db: Database, source: Source) -> None:
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    db.execute("SELECT streamext.pause('s')")
+    db.execute("CREATE TABLE counted AS TABLE o")
+    source.produce(500)
+    db.execute("SELECT streamext.seek('s', 'latest')")
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    ((skipped, detail),) = wait_for(lambda: seeks(db), what="the event")
+    assert skipped == 500 if source.kafka else skipped > 0
+    assert "to latest" in detail
+    db.execute("TRUNCATE o; INSERT INTO o TABLE counted")
+    assert_exact(db, 1000)
+    source.produce(300)
+    db.flush("s")
+    assert_exact(db, 1300)
+    if source.kafka:  # a new view begins at the stream's start
+        continuous(db, "later", "SELECT count(*) AS n FROM s")
+        db.flush("s")
+        assert db.value("SELECT n FROM later") == 1800
+
+
+def test_seek_back_counts_nothing_twice(db: Database, source: Source) -> None:
+    """Without rebuild nothing happens; with it all views begin anew, and show what they held until then."""
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    db.execute("SELECT streamext.seek('s', 'earliest')")
+    source.produce(100)
+    db.flush("s")
+    assert_exact(db, 1100)
+    ((skipped, detail),) = wait_for(lambda: seeks(db), what="the event")
+    assert skipped == 0 and "0 partitions moved" in detail
+    db.execute("SELECT streamext.pause('s')")
+    db.execute("SELECT streamext.seek('s', 'earliest', rebuild => true)")
+    wait_for(lambda: counts(db, "grouped") == (0, 0, 0), what="views begun anew")
+    for view in VIEWS:
+        db.assert_same(f"TABLE {view}", VIEWS[view].format("o"))
+    db.execute("SELECT streamext.resume('s')")
+    source.produce(100)
+    db.flush("s")
+    assert_exact(db, 1200)
+    assert db.value("SELECT rows_in FROM streamext.streams") == 1200
+
+
+def test_seek_an_offset_and_a_time(db: Database, kafka: Kafka, topic: str) -> None:
+    source = Source(db, kafka, topic)
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    # of partition 0, which has 500 of them, from the 200th on; of the other from the beginning
+    db.execute("SELECT streamext.seek('s', %s, 0, 200, rebuild => true)", topic)
+    db.flush("s")
+    db.execute("DELETE FROM o WHERE a IN (SELECT a FROM o WHERE a / 100 %% 2 = 0 ORDER BY a LIMIT 200)".replace("%%", "%"))
+    assert_exact(db, 800)
+    continuous(db, "later", "SELECT count(*) AS n FROM s")
+    db.flush("s")
+    assert db.value("SELECT n FROM later") == 800
+    db.execute("SELECT streamext.pause('s')")
+    db.execute("CREATE TABLE counted AS TABLE o")
+    source.produce(100)
+    db.execute("SELECT streamext.seek('s', now() + interval '1 hour')")
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    db.execute("TRUNCATE o; INSERT INTO o TABLE counted")
+    source.produce(100)
+    db.flush("s")
+    assert_exact(db, 900)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_seek_outlives_a_crash(own_db: Database, own_source: Source, rebuild: bool) -> None:
+    db, source = own_db, own_source
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    db.execute("SELECT streamext.pause('s')")
+    db.execute("CREATE TABLE counted AS TABLE o")
+    source.produce(500)
+    db.execute("SELECT streamext.seek('s', %s, %s)", "earliest" if rebuild else "latest", rebuild)
+    crash(db)
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    crash(db)
+    source.produce(10)
+    db.flush("s")
+    if not rebuild:
+        db.execute("INSERT INTO counted SELECT * FROM o WHERE a >= 1500; TRUNCATE o; INSERT INTO o TABLE counted")
+    assert_exact(db, 1510 if rebuild else 1010)
+
+
+def test_a_new_source_is_accepted(db: Database, kafka: Kafka, topic: str) -> None:
+    """The topic was made anew, with fewer partitions: views keep what they have and go on with what it holds."""
+    source = Source(db, kafka, topic)
+    create_views(db)
+    source.produce(1000)
+    db.flush("s")
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, 1)
+    kafka.produce(topic, [f'{{"a":{a},"g":0,"ts":"2024-05-01 10:05:00Z"}}' for a in range(1000, 1100)])
+    wait_for(lambda: state(db) == "diverged", 60, "state diverged")
+    db.execute("SELECT streamext.seek('s', 'earliest')")
+    db.flush("s")
+    db.execute("INSERT INTO o SELECT a, 0, '2024-05-01 10:05:00Z' FROM generate_series(1000, 1099) AS a")
+    assert state(db) == "running"
+    assert_exact(db, 1100)
+    kafka.produce(topic, ['{"a":1100,"g":0,"ts":"2024-05-01 10:05:00Z"}'])
+    db.flush("s")
+    assert counts(db, "grouped") == (1101, 0, 0)
+
+
+def test_what_cannot_be_sought(db: Database, kafka: Kafka, topic: str) -> None:
+    source = Source(db, kafka, topic)
+    source.produce(10)
+    db.flush("s")
+    local_stream(db, name="here")
+    for call, error in (
+        ("'s', 'sometime'", psycopg.errors.InvalidDatetimeFormat),
+        (f"'s', '{topic}', 0, -1", psycopg.errors.InvalidParameterValue),
+        (f"'s', '{topic}', 7, 1", psycopg.errors.InvalidParameterValue),
+        (f"'s', '{topic}', 0, 1000", psycopg.errors.InvalidParameterValue),
+        ("'s', 'other', 0, 1", psycopg.errors.InvalidParameterValue),
+        ("'here', now()", psycopg.errors.FeatureNotSupported),
+        ("'pg_class', 'latest'", psycopg.errors.WrongObjectType),
+    ):
+        with pytest.raises(error):
+            db.execute(f"SELECT streamext.seek({call})")

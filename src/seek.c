@@ -1,0 +1,581 @@
+/*-------------------------------------------------------------------------
+ *
+ * seek.c
+ *		streamext.seek: a stream goes on at another position.
+ *
+ * Only the worker can ask the source where `latest` or a time is. So the functions leave a row for each shard in
+ * streamext.seek_request, and the commit makes the workers look. A worker does the requests above StreamSlot.seek in their
+ * order, before it reads anything, and the checkpoint that holds the positions holds that number too: what a crash undoes is
+ * done again.
+ *
+ * A crash also undoes what was read before the request, which must not be skipped then. So the row holds the positions of that
+ * moment, and a worker that stands before them reads up to there first.
+ *
+ * What a request does to a partition that stands at P, when it shall be at T:
+ *	forward (T > P)		the stream goes to T, and with it the views that stand where it stands. Views that are behind, and
+ *						those made later, count what was skipped;
+ *	back (T <= P)		nothing: all of that is counted, and nothing is counted twice;
+ *	accepted			the stream was `diverged` when it was asked: what is at the source now is another one. Stream and views go to T,
+ *						whichever way, and keep what they have counted; event time begins anew;
+ *	rebuild				besides, T is from now on where counting begins (PartitionSlot.begin), for new views too, and the views
+ *						that there are have been begun anew by streamext.round (view_retain.c). The stream's own position and
+ *						counts only go forward.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "checkpoint.h"
+#include "checkpoint_private.h"
+#include "control.h"
+#include "pause.h"
+#include "seek.h"
+#include "view_compile.h"
+#include "view_retain.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(streamext_seek);
+PG_FUNCTION_INFO_V1(streamext_seek_time);
+PG_FUNCTION_INFO_V1(streamext_seek_offset);
+
+typedef struct SeekRequest
+{
+	int64		id;
+	SeekKind	kind;
+	TimestampTz time;
+	char	   *topic; /* SEEK_OFFSET */
+	int32		partition;
+	int64		offset;
+	bool		rebuild;
+	bool		accept;
+
+	/* where the shard's partitions were when it was asked */
+	int	   npartitions;
+	Datum *topics;
+	Datum *numbers;
+	Datum *positions;
+} SeekRequest;
+
+/* ---------------------------------------------------------------- the table */
+
+static const char seek_insert_sql[] =
+	"INSERT INTO streamext.seek_request (stream, shard, source, kind, \"time\", topic, partition, \"offset\", rebuild, accept, "
+	"topics, partitions, positions) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+static const char seek_select_sql[] =
+	"SELECT id, kind, \"time\", topic, partition, \"offset\", rebuild, accept, topics, partitions, positions "
+	"FROM streamext.seek_request "
+	"WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 AND id OPERATOR(pg_catalog.>) $3 "
+	"AND source OPERATOR(pg_catalog.=) $4 ORDER BY id";
+static const char seek_delete_sql[] =
+	"DELETE FROM streamext.seek_request AS r WHERE r.stream OPERATOR(pg_catalog.=) $1 AND r.shard OPERATOR(pg_catalog.=) $2 "
+	"AND (r.id OPERATOR(pg_catalog.<=) $3 OR r.source OPERATOR(pg_catalog.<>) $4) OR NOT EXISTS "
+	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.stream)";
+
+static bool
+seek_has_table(void)
+{
+	Oid namespace = get_namespace_oid("streamext", true);
+
+	return OidIsValid(namespace) && OidIsValid(get_relname_relid("seek_request", namespace));
+}
+
+static SeekRequest *
+seek_from_row(HeapTuple tuple, TupleDesc desc)
+{
+	SeekRequest *request = palloc0(sizeof(SeekRequest));
+	bool		 isnull;
+	bool		 no_topic;
+	Datum		 topic = SPI_getbinval(tuple, desc, 4, &no_topic);
+
+	request->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	request->kind = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+	request->time = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
+	request->topic = no_topic ? NULL : TextDatumGetCString(topic);
+	request->partition = DatumGetInt32(SPI_getbinval(tuple, desc, 5, &isnull));
+	request->offset = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
+	request->rebuild = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	request->accept = DatumGetBool(SPI_getbinval(tuple, desc, 8, &isnull));
+	deconstruct_array(DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 9, &isnull)), TEXTOID, -1, false, TYPALIGN_INT,
+					  &request->topics, NULL, &request->npartitions);
+	deconstruct_array(DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 10, &isnull)), INT4OID, sizeof(int32), true,
+					  TYPALIGN_INT, &request->numbers, NULL, &request->npartitions);
+	deconstruct_array(DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 11, &isnull)), INT8OID, sizeof(int64),
+					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &request->positions, NULL, &request->npartitions);
+	return request;
+}
+
+void
+streamext_seeks_load(Worker *w)
+{
+	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
+	Oid						  types[4] = { OIDOID, INT4OID, INT8OID, INT8OID };
+	Datum					  values[4];
+
+	w->seeks = NIL;
+	if (w->seeks_cxt == NULL)
+		w->seeks_cxt = AllocSetContextCreate(w->cxt, "streamext seeks", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(w->seeks_cxt);
+	if (!seek_has_table())
+		return;
+	values[0] = ObjectIdGetDatum(w->identity.relid);
+	values[1] = Int32GetDatum(w->identity.shard);
+	values[2] = Int64GetDatum(w->slot->seek);
+	values[3] = Int64GetDatum((int64) w->slot->source);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_with_args(seek_select_sql, 4, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.seek_request");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->seeks_cxt);
+
+		w->seeks = lappend(w->seeks, seek_from_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc));
+		MemoryContextSwitchTo(old);
+	}
+	values[2] = Int64GetDatum(last != NULL ? last->head.seek : 0);
+	if (SPI_execute_with_args(seek_delete_sql, 4, types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.seek_request");
+	SPI_finish();
+
+	/* what has stopped the stream may be what is left behind */
+	if (w->seeks != NIL && w->stopped)
+	{
+		w->stopped = false;
+		pg_atomic_write_u32(&w->slot->pause_requested, streamext_is_paused(w->identity.relid));
+	}
+}
+
+bool
+streamext_seeks_rebuild(const Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->seeks)
+		if (((const SeekRequest *) lfirst(lc))->rebuild)
+			return true;
+	return false;
+}
+
+/* ---------------------------------------------------------------- one request */
+
+/* Where the partitions shall be; -1: not addressed. False: not known yet. */
+static bool
+seek_resolve(Worker *w, const SeekRequest *request, int64 *targets)
+{
+	if (request->kind != SEEK_OFFSET)
+		return w->ops->find(w->connector, request->kind, request->time, targets);
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		const ConnectorPartition *partition = &w->connector->partitions[i];
+
+		targets[i] = partition->partition == request->partition && strcmp(partition->topic, request->topic) == 0
+						 ? request->offset
+						 : -1;
+	}
+	return true;
+}
+
+/* With the lock: views that stand where the stream stands, or all of them. */
+static void
+seek_move_views(Worker *w, int index, int64 former, int64 target, bool all)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
+
+		if (index < view->npositions && (all || view->positions[index] >= former))
+			view->positions[index] = target;
+	}
+}
+
+/* With the lock. Partitions that another source does not have would never be reached. */
+static void
+seek_forget_partitions(Worker *w)
+{
+	ListCell *lc;
+
+	w->slot->npartitions = w->npartitions;
+	foreach (lc, w->views)
+	{
+		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
+
+		view->npositions = Min(view->npositions, w->npartitions);
+	}
+}
+
+typedef struct SeekSums
+{
+	int64 skipped; /* records, or bytes of a journal */
+	int	  moved;   /* partitions */
+	int	  kept;	   /* that stay, because what is from there on is counted */
+} SeekSums;
+
+static void
+seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums *sums)
+{
+	StreamSlot *slot = w->slot;
+
+	streamext_stream_lock_exclusive(slot);
+	if (request->accept && request->kind != SEEK_OFFSET)
+	{
+		seek_forget_partitions(w);
+		slot->watermark = DT_NOBEGIN;
+	}
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		PartitionSlot *partition = &slot->partitions[i];
+		int64		   former = partition->position;
+		int64		   target = targets[i];
+
+		if (target < 0)
+			continue;
+		if (request->rebuild)
+			partition->begin = target;
+		if (!request->accept && former >= 0 && target <= former)
+		{
+			sums->kept += target < former;
+			continue;
+		}
+		if (!request->accept && former >= 0)
+			sums->skipped += target - former;
+		sums->moved++;
+		if (request->accept)
+			partition->max_event_time = DT_NOBEGIN;
+		seek_move_views(w, i, former, target, request->accept && !request->rebuild);
+		partition->position = target;
+		if (partition->start_position < 0)
+			partition->start_position = target;
+		partition->last.position = -1;
+		w->connector->partitions[i].last.position = -1;
+	}
+	slot->seek = request->id;
+	slot->layout++; /* a catch-up worker looks where it stands */
+	LWLockRelease(slot->lock);
+}
+
+static void
+seek_report(Worker *w, const SeekRequest *request, const SeekSums *sums)
+{
+	Connector  *c = w->connector;
+	const char *unit = w->ops->replayable ? "records" : "bytes of the journal";
+	char		where[MAXDATELEN + 64];
+	int			n = c->nevents;
+
+	switch (request->kind)
+	{
+		case SEEK_EARLIEST:
+			strlcpy(where, "earliest", sizeof(where));
+			break;
+		case SEEK_LATEST:
+			strlcpy(where, "latest", sizeof(where));
+			break;
+		case SEEK_TIME:
+			snprintf(where, sizeof(where), "%s", timestamptz_to_str(request->time));
+			break;
+		case SEEK_OFFSET:
+			snprintf(where, sizeof(where), "offset " INT64_FORMAT " of partition %d", request->offset, request->partition);
+			break;
+	}
+	streamext_connector_event(c, "seek", -1, sums->skipped,
+							  "to %s%s%s: " INT64_FORMAT " %s skipped; %d partitions moved, %d not, because all from there on is counted",
+							  where, request->accept ? ", another source" : "", request->rebuild ? ", views begun anew" : "",
+							  sums->skipped, unit, sums->moved, request->rebuild ? 0 : sums->kept);
+	if (c->nevents > n)
+		c->events[n].counted = true; /* not the source's loss */
+}
+
+/* Where a partition of the slot was when it was asked; -1: not known, or of no importance. */
+static int64
+seek_former(const SeekRequest *request, const PartitionSlot *partition)
+{
+	for (int i = 0; i < request->npartitions && !request->accept; i++)
+		if (DatumGetInt32(request->numbers[i]) == partition->partition &&
+			strcmp(TextDatumGetCString(request->topics[i]), partition->topic) == 0)
+			return DatumGetInt64(request->positions[i]);
+	return -1;
+}
+
+bool
+streamext_seeks_due(const Worker *w)
+{
+	if (w->seeks == NIL)
+		return false;
+	for (int i = 0; i < w->npartitions; i++)
+		if (w->slot->partitions[i].position < seek_former(linitial(w->seeks), &w->slot->partitions[i]))
+			return false;
+	return true;
+}
+
+void
+streamext_seeks_bound(const Worker *w, Batch *batch)
+{
+	static int64 bounds[STREAMEXT_MAX_PARTITIONS];
+	int			 n = 0;
+
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		int64 former = seek_former(linitial(w->seeks), &w->slot->partitions[i]);
+
+		bounds[i] = former < 0 ? PG_INT64_MAX : Max(former, w->slot->partitions[i].position);
+	}
+	for (int i = 0; i < batch->nrecords; i++)
+		if (batch->records[i].position < bounds[batch->records[i].partition_index])
+			batch->records[n++] = batch->records[i];
+	batch->nrecords = n;
+	for (int i = 0; i < w->npartitions; i++)
+		batch->positions[i] = Min(batch->positions[i], bounds[i]);
+}
+
+/* Until the source says where: nothing of it counts, whichever it is. */
+static void
+seek_wait(Worker *w)
+{
+	Connector *c = w->connector;
+
+	for (int i = 0; i < c->npartitions; i++)
+		c->partitions[i].last.position = -1;
+	if (w->ops->poll(c, w->batch->records, STREAMEXT_BATCH_ROWS) > 0)
+		w->dropped = true;
+	w->ops->release(c);
+}
+
+bool
+streamext_seeks_apply(Worker *w)
+{
+	static int64 targets[STREAMEXT_MAX_PARTITIONS];
+
+	while (streamext_seeks_due(w))
+	{
+		SeekRequest *request = linitial(w->seeks);
+		SeekSums	 sums = { 0 };
+
+		if (w->npartitions == 0 && w->config->connector == CONNECTOR_LOCAL)
+			return true; /* a shard without a journal */
+		if (w->npartitions == 0 || !seek_resolve(w, request, targets))
+		{
+			seek_wait(w);
+			return false;
+		}
+		seek_move(w, request, targets, &sums);
+		seek_report(w, request, &sums);
+		streamext_checkpoint_confirm_nothing(w);
+		streamext_checkpoint_note(w);
+		w->flush_known = false;
+		w->seeks = list_delete_first(w->seeks);
+	}
+	/* a new comparison with what was read last, where the stream goes on as it was */
+	for (int i = 0; i < w->npartitions; i++)
+		w->connector->partitions[i].last = w->slot->partitions[i].last;
+	return true;
+}
+
+/* ---------------------------------------------------------------- the functions */
+
+/* Continuous views of the stream, one mention each. */
+static List *
+seek_views(Oid relid)
+{
+	List *views = NIL;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *view = &streamext_shared->views[i];
+
+		if (view->in_use && !view->retained && view->dboid == MyDatabaseId &&
+			streamext_shared->streams[view->stream].relid == relid)
+			views = list_append_unique_oid(views, view->viewoid);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return views;
+}
+
+/* Whether one of the stream's workers has found another source than it read before. */
+static bool
+seek_is_diverged(StreamSlot **slots, int n)
+{
+	bool diverged = false;
+
+	for (int i = 0; i < n; i++)
+		diverged = diverged || slots[i]->state == STREAM_DIVERGED;
+	return diverged;
+}
+
+/* Raises for what the stream cannot do. */
+static void
+seek_check(const SeekRequest *request, const char *name, Oid relid)
+{
+	ConnectorKind kind = streamext_stream_kind(relid);
+	ListCell	 *lc;
+
+	if (kind != CONNECTOR_KAFKA && (request->kind == SEEK_TIME || request->kind == SEEK_OFFSET))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("stream \"%s\" cannot seek a time or an offset", name),
+						errdetail("Its journal is read from one record to the next."),
+						errhint("Seek 'earliest', what the journal still holds, or 'latest'.")));
+	if (request->kind == SEEK_OFFSET && request->offset < 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("an offset cannot be negative")));
+	if (!request->accept)
+		return;
+	foreach (lc, seek_views(relid))
+		if (streamext_view_options(lfirst_oid(lc)).into != NULL)
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							errmsg("the continuous view \"%s\" stands at a position of the former source", get_rel_name(lfirst_oid(lc))),
+							errdetail("It writes into a table, and where it stands is kept with its rows."),
+							errhint("Drop it, and create it again after streamext.seek.")));
+}
+
+/* The partition must be one that the stream has seen, and hold the offset: behind the end it would be another source. */
+static void
+seek_check_partition(const SeekRequest *request, const char *name, StreamSlot **slots, int n)
+{
+	bool  found = false;
+	int64 end = -1;
+
+	if (request->kind != SEEK_OFFSET)
+		return;
+	for (int s = 0; s < n; s++)
+	{
+		streamext_stream_lock_shared(slots[s]);
+		for (int i = 0; i < slots[s]->npartitions; i++)
+		{
+			const PartitionSlot *partition = &slots[s]->partitions[i];
+
+			if (partition->partition != request->partition || strcmp(partition->topic, request->topic) != 0)
+				continue;
+			found = true;
+			end = Max(partition->high_watermark, partition->position);
+		}
+		LWLockRelease(slots[s]->lock);
+	}
+	if (found && !request->accept && request->offset > end)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("partition %d of topic \"%s\" ends at offset " INT64_FORMAT, request->partition, request->topic, end),
+						errhint("Seek 'latest', or an offset up to that.")));
+	if (!found)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("stream \"%s\" has no partition %d of topic \"%s\"", name, request->partition, request->topic),
+						errhint("See streamext.stream_partitions.")));
+}
+
+/* The shard's partitions, as three arrays. */
+static void
+seek_put_positions(Datum *values, StreamSlot *slot)
+{
+	Datum *topics;
+	Datum *numbers;
+	Datum *positions;
+	int	   n;
+
+	streamext_stream_lock_shared(slot);
+	n = slot->npartitions;
+	topics = palloc(sizeof(Datum) * Max(n, 1));
+	numbers = palloc(sizeof(Datum) * Max(n, 1));
+	positions = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		topics[i] = CStringGetTextDatum(slot->partitions[i].topic);
+		numbers[i] = Int32GetDatum(slot->partitions[i].partition);
+		positions[i] = Int64GetDatum(slot->partitions[i].position);
+	}
+	LWLockRelease(slot->lock);
+	values[0] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
+	values[1] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	values[2] = PointerGetDatum(construct_array(positions, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+static void
+seek_request(Oid relid, SeekRequest *request)
+{
+	static Oid	types[13] = { OIDOID, INT4OID, INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, INT4OID,
+							  INT8OID, BOOLOID, BOOLOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
+	char	   *name = streamext_control_stream(relid, true);
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	int			n = streamext_control_slots(relid, name, slots);
+	Datum		values[13];
+	char		nulls[14] = "             ";
+	ListCell   *lc;
+
+	request->accept = seek_is_diverged(slots, n);
+	seek_check(request, name, relid);
+	seek_check_partition(request, name, slots, n);
+	if (request->rebuild)
+		foreach (lc, seek_views(relid))
+			if (streamext_view_options(lfirst_oid(lc)).into == NULL)
+				streamext_view_next_round(lfirst_oid(lc), relid);
+	values[0] = ObjectIdGetDatum(relid);
+	values[3] = Int32GetDatum(request->kind);
+	values[4] = TimestampTzGetDatum(request->time);
+	values[5] = request->topic == NULL ? (Datum) 0 : CStringGetTextDatum(request->topic);
+	nulls[5] = request->topic == NULL ? 'n' : ' ';
+	values[6] = Int32GetDatum(request->partition);
+	values[7] = Int64GetDatum(request->offset);
+	values[8] = BoolGetDatum(request->rebuild);
+	values[9] = BoolGetDatum(request->accept);
+	for (int i = 0; i < n; i++)
+	{
+		values[1] = Int32GetDatum(slots[i]->shard);
+		values[2] = Int64GetDatum((int64) slots[i]->source);
+		seek_put_positions(&values[10], slots[i]);
+		(void) streamext_control_execute(seek_insert_sql, 13, types, values, nulls, SPI_OK_INSERT);
+	}
+	streamext_touch_stream(relid);
+}
+
+/* seek(stream, 'earliest' | 'latest' | a time, rebuild) */
+Datum
+streamext_seek(PG_FUNCTION_ARGS)
+{
+	SeekRequest request = { .rebuild = PG_GETARG_BOOL(2) };
+	char	   *position = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	if (pg_strcasecmp(position, "earliest") == 0)
+		request.kind = SEEK_EARLIEST;
+	else if (pg_strcasecmp(position, "latest") == 0)
+		request.kind = SEEK_LATEST;
+	else
+	{
+		request.kind = SEEK_TIME;
+		request.time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(position),
+															   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	}
+	seek_request(PG_GETARG_OID(0), &request);
+	PG_RETURN_VOID();
+}
+
+/* seek(stream, to, rebuild) */
+Datum
+streamext_seek_time(PG_FUNCTION_ARGS)
+{
+	SeekRequest request = { .kind = SEEK_TIME, .time = PG_GETARG_TIMESTAMPTZ(1), .rebuild = PG_GETARG_BOOL(2) };
+
+	seek_request(PG_GETARG_OID(0), &request);
+	PG_RETURN_VOID();
+}
+
+/* seek(stream, topic, partition, offset, rebuild) */
+Datum
+streamext_seek_offset(PG_FUNCTION_ARGS)
+{
+	SeekRequest request = { .kind = SEEK_OFFSET,
+							.topic = text_to_cstring(PG_GETARG_TEXT_PP(1)),
+							.partition = PG_GETARG_INT32(2),
+							.offset = PG_GETARG_INT64(3),
+							.rebuild = PG_GETARG_BOOL(4) };
+
+	seek_request(PG_GETARG_OID(0), &request);
+	PG_RETURN_VOID();
+}
