@@ -261,7 +261,10 @@ CREATE TABLE streamext.seek_request (
 	accept boolean NOT NULL,
 	topics text[] NOT NULL,
 	partitions integer[] NOT NULL,
-	positions bigint[] NOT NULL
+	positions bigint[] NOT NULL,
+	target_topics text[],
+	target_partitions integer[],
+	targets bigint[]
 );
 
 COMMENT ON TABLE streamext.seek_request IS 'internal: calls of streamext.seek that are not in a checkpoint yet';

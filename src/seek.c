@@ -6,7 +6,7 @@
  * Only the worker can ask the source where `latest` or a time is. So the functions leave a row for each shard in
  * streamext.seek_request, and the commit makes the workers look. A worker does the requests above StreamSlot.seek in their
  * order, before it reads anything, and the checkpoint that holds the positions holds that number too: what a crash undoes is
- * done again.
+ * done again. What the source has said is kept in the row first, so that it is done again the same way.
  *
  * A crash also undoes what was read before the request, which must not be skipped then. So the row holds the positions of that
  * moment, and a worker that stands before them reads up to there first.
@@ -25,6 +25,7 @@
  */
 #include "streamext.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -33,7 +34,9 @@
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "checkpoint.h"
@@ -49,6 +52,15 @@ PG_FUNCTION_INFO_V1(streamext_seek);
 PG_FUNCTION_INFO_V1(streamext_seek_time);
 PG_FUNCTION_INFO_V1(streamext_seek_offset);
 
+/* Positions of partitions, as three arrays in a row. */
+typedef struct SeekPositions
+{
+	int	   n;
+	Datum *topics;
+	Datum *numbers;
+	Datum *positions;
+} SeekPositions;
+
 typedef struct SeekRequest
 {
 	int64		id;
@@ -60,11 +72,9 @@ typedef struct SeekRequest
 	bool		rebuild;
 	bool		accept;
 
-	/* where the shard's partitions were when it was asked */
-	int	   npartitions;
-	Datum *topics;
-	Datum *numbers;
-	Datum *positions;
+	SeekPositions former; /* where the shard's partitions were when it was asked */
+	bool		  resolved;
+	SeekPositions targets; /* where they shall be, once the source has said so */
 } SeekRequest;
 
 /* ---------------------------------------------------------------- the table */
@@ -73,10 +83,12 @@ static const char seek_insert_sql[] =
 	"INSERT INTO streamext.seek_request (stream, shard, source, kind, \"time\", topic, partition, \"offset\", rebuild, accept, "
 	"topics, partitions, positions) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 static const char seek_select_sql[] =
-	"SELECT id, kind, \"time\", topic, partition, \"offset\", rebuild, accept, topics, partitions, positions "
-	"FROM streamext.seek_request "
+	"SELECT id, kind, \"time\", topic, partition, \"offset\", rebuild, accept, topics, partitions, positions, target_topics, target_partitions, "
+	"targets FROM streamext.seek_request "
 	"WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 AND id OPERATOR(pg_catalog.>) $3 "
 	"AND source OPERATOR(pg_catalog.=) $4 ORDER BY id";
+static const char seek_resolve_sql[] =
+	"UPDATE streamext.seek_request SET target_topics = $2, target_partitions = $3, targets = $4 WHERE id OPERATOR(pg_catalog.=) $1";
 static const char seek_delete_sql[] =
 	"DELETE FROM streamext.seek_request AS r WHERE r.stream OPERATOR(pg_catalog.=) $1 AND r.shard OPERATOR(pg_catalog.=) $2 "
 	"AND (r.id OPERATOR(pg_catalog.<=) $3 OR r.source OPERATOR(pg_catalog.<>) $4) OR NOT EXISTS "
@@ -88,6 +100,55 @@ seek_has_table(void)
 	Oid namespace = get_namespace_oid("streamext", true);
 
 	return OidIsValid(namespace) && OidIsValid(get_relname_relid("seek_request", namespace));
+}
+
+/* Three columns from `column` on; false: NULL. */
+static bool
+seek_get_positions(HeapTuple tuple, TupleDesc desc, int column, SeekPositions *positions)
+{
+	bool  isnull;
+	Datum topics = SPI_getbinval(tuple, desc, column, &isnull);
+	Datum numbers;
+	Datum values;
+
+	if (isnull)
+		return false;
+	numbers = SPI_getbinval(tuple, desc, column + 1, &isnull);
+	values = SPI_getbinval(tuple, desc, column + 2, &isnull);
+	deconstruct_array(DatumGetArrayTypePCopy(topics), TEXTOID, -1, false, TYPALIGN_INT, &positions->topics, NULL, &positions->n);
+	deconstruct_array(DatumGetArrayTypePCopy(numbers), INT4OID, sizeof(int32), true, TYPALIGN_INT, &positions->numbers, NULL,
+					  &positions->n);
+	deconstruct_array(DatumGetArrayTypePCopy(values), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &positions->positions, NULL, &positions->n);
+	return true;
+}
+
+static void
+seek_put_positions(Datum *values, const SeekPositions *positions)
+{
+	values[0] = PointerGetDatum(construct_array(positions->topics, positions->n, TEXTOID, -1, false, TYPALIGN_INT));
+	values[1] = PointerGetDatum(construct_array(positions->numbers, positions->n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	values[2] = PointerGetDatum(construct_array(positions->positions, positions->n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+}
+
+static void
+seek_make_positions(SeekPositions *positions, int n)
+{
+	positions->n = n;
+	positions->topics = palloc(sizeof(Datum) * Max(n, 1));
+	positions->numbers = palloc(sizeof(Datum) * Max(n, 1));
+	positions->positions = palloc(sizeof(Datum) * Max(n, 1));
+}
+
+/* -1: not among them. */
+static int64
+seek_look_up(const SeekPositions *positions, const char *topic, int32 partition)
+{
+	for (int i = 0; i < positions->n; i++)
+		if (DatumGetInt32(positions->numbers[i]) == partition && strcmp(TextDatumGetCString(positions->topics[i]), topic) == 0)
+			return DatumGetInt64(positions->positions[i]);
+	return -1;
 }
 
 static SeekRequest *
@@ -106,12 +167,8 @@ seek_from_row(HeapTuple tuple, TupleDesc desc)
 	request->offset = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
 	request->rebuild = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
 	request->accept = DatumGetBool(SPI_getbinval(tuple, desc, 8, &isnull));
-	deconstruct_array(DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 9, &isnull)), TEXTOID, -1, false, TYPALIGN_INT,
-					  &request->topics, NULL, &request->npartitions);
-	deconstruct_array(DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 10, &isnull)), INT4OID, sizeof(int32), true,
-					  TYPALIGN_INT, &request->numbers, NULL, &request->npartitions);
-	deconstruct_array(DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 11, &isnull)), INT8OID, sizeof(int64),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &request->positions, NULL, &request->npartitions);
+	(void) seek_get_positions(tuple, desc, 9, &request->former);
+	request->resolved = seek_get_positions(tuple, desc, 12, &request->targets);
 	return request;
 }
 
@@ -169,12 +226,47 @@ streamext_seeks_rebuild(const Worker *w)
 
 /* ---------------------------------------------------------------- one request */
 
+/* Keeps what the source has said, for good. */
+static void
+seek_save(Worker *w, const SeekRequest *request, const int64 *targets)
+{
+	Oid			  types[4] = { INT8OID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
+	Datum		  values[4] = { Int64GetDatum(request->id) };
+	MemoryContext old = CurrentMemoryContext;
+	SeekPositions positions;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	seek_make_positions(&positions, w->npartitions);
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		positions.topics[i] = CStringGetTextDatum(w->connector->partitions[i].topic);
+		positions.numbers[i] = Int32GetDatum(w->connector->partitions[i].partition);
+		positions.positions[i] = Int64GetDatum(targets[i]);
+	}
+	seek_put_positions(&values[1], &positions);
+	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	(void) streamext_control_execute(seek_resolve_sql, 4, types, values, NULL, SPI_OK_UPDATE);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+}
+
 /* Where the partitions shall be; -1: not addressed. False: not known yet. */
 static bool
 seek_resolve(Worker *w, const SeekRequest *request, int64 *targets)
 {
-	if (request->kind != SEEK_OFFSET)
-		return w->ops->find(w->connector, request->kind, request->time, targets);
+	if (request->kind != SEEK_OFFSET && !request->resolved)
+	{
+		if (!w->ops->find(w->connector, request->kind, request->time, targets))
+			return false;
+		seek_save(w, request, targets);
+		return true;
+	}
+	for (int i = 0; i < w->npartitions && request->resolved; i++)
+		targets[i] = seek_look_up(&request->targets, w->connector->partitions[i].topic, w->connector->partitions[i].partition);
+	if (request->resolved)
+		return true;
 	for (int i = 0; i < w->npartitions; i++)
 	{
 		const ConnectorPartition *partition = &w->connector->partitions[i];
@@ -216,6 +308,23 @@ seek_forget_partitions(Worker *w)
 	}
 }
 
+/* Views that do not run are in the next checkpoint as in the last one, which is of the former source. */
+static void
+seek_move_carried(Worker *w, const int64 *targets)
+{
+	CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
+
+	for (int j = 0; last != NULL && j < last->head.npartitions; j++)
+		for (int i = 0; i < w->npartitions; i++)
+		{
+			if (targets[i] < 0 || last->partitions[j].partition != w->connector->partitions[i].partition ||
+				strcmp(last->partitions[j].topic, w->connector->partitions[i].topic) != 0)
+				continue;
+			for (int v = 0; v < last->head.nviews; v++)
+				last->views[v].positions[j] = targets[i];
+		}
+}
+
 typedef struct SeekSums
 {
 	int64 skipped; /* records, or bytes of a journal */
@@ -228,6 +337,8 @@ seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums 
 {
 	StreamSlot *slot = w->slot;
 
+	if (request->accept)
+		seek_move_carried(w, targets);
 	streamext_stream_lock_exclusive(slot);
 	if (request->accept && request->kind != SEEK_OFFSET)
 	{
@@ -301,11 +412,7 @@ seek_report(Worker *w, const SeekRequest *request, const SeekSums *sums)
 static int64
 seek_former(const SeekRequest *request, const PartitionSlot *partition)
 {
-	for (int i = 0; i < request->npartitions && !request->accept; i++)
-		if (DatumGetInt32(request->numbers[i]) == partition->partition &&
-			strcmp(TextDatumGetCString(request->topics[i]), partition->topic) == 0)
-			return DatumGetInt64(request->positions[i]);
-	return -1;
+	return request->accept ? -1 : seek_look_up(&request->former, partition->topic, partition->partition);
 }
 
 bool
@@ -471,30 +578,19 @@ seek_check_partition(const SeekRequest *request, const char *name, StreamSlot **
 						errhint("See streamext.stream_partitions.")));
 }
 
-/* The shard's partitions, as three arrays. */
+/* Where the shard stands. */
 static void
-seek_put_positions(Datum *values, StreamSlot *slot)
+seek_take_positions(SeekPositions *positions, StreamSlot *slot)
 {
-	Datum *topics;
-	Datum *numbers;
-	Datum *positions;
-	int	   n;
-
 	streamext_stream_lock_shared(slot);
-	n = slot->npartitions;
-	topics = palloc(sizeof(Datum) * Max(n, 1));
-	numbers = palloc(sizeof(Datum) * Max(n, 1));
-	positions = palloc(sizeof(Datum) * Max(n, 1));
-	for (int i = 0; i < n; i++)
+	seek_make_positions(positions, slot->npartitions);
+	for (int i = 0; i < positions->n; i++)
 	{
-		topics[i] = CStringGetTextDatum(slot->partitions[i].topic);
-		numbers[i] = Int32GetDatum(slot->partitions[i].partition);
-		positions[i] = Int64GetDatum(slot->partitions[i].position);
+		positions->topics[i] = CStringGetTextDatum(slot->partitions[i].topic);
+		positions->numbers[i] = Int32GetDatum(slot->partitions[i].partition);
+		positions->positions[i] = Int64GetDatum(slot->partitions[i].position);
 	}
 	LWLockRelease(slot->lock);
-	values[0] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
-	values[1] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	values[2] = PointerGetDatum(construct_array(positions, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 static void
@@ -529,7 +625,8 @@ seek_request(Oid relid, SeekRequest *request)
 	{
 		values[1] = Int32GetDatum(slots[i]->shard);
 		values[2] = Int64GetDatum((int64) slots[i]->source);
-		seek_put_positions(&values[10], slots[i]);
+		seek_take_positions(&request->former, slots[i]);
+		seek_put_positions(&values[10], &request->former);
 		(void) streamext_control_execute(seek_insert_sql, 13, types, values, nulls, SPI_OK_INSERT);
 	}
 	streamext_touch_stream(relid);
