@@ -202,21 +202,21 @@ def test_only_owners_pause(db: Database) -> None:
 
 # ---------------------------------------------------------------- rebuild and replace
 
-NAMED = "SELECT l.name, count(*) AS n FROM {} AS r JOIN l USING (g) GROUP BY l.name"
+NAMED = "SELECT name, count(*) AS n FROM {} AS readings JOIN labels USING (g) GROUP BY name"
 
 
 
 
 def test_a_rebuilt_view_shows_what_it_held(db: Database, source: Source) -> None:
     """A joined view by the table as it is now, and a windowed one whose windows are in history."""
-    db.execute("CREATE TABLE l AS SELECT g, 'name ' || g % 3 AS name FROM generate_series(0, 6) AS g")
+    db.execute("CREATE TABLE labels AS SELECT g, 'name ' || g % 3 AS name FROM generate_series(0, 6) AS g")
     create_views(db)
     continuous(db, "named", NAMED.format("s"))
     source.produce(3000)
     db.flush("s")
     wait_for(lambda: db.value("SELECT history_panes FROM streamext.continuous_views WHERE view = 'windowed'::regclass"))
     former = db.rows("SELECT * FROM named ORDER BY 1")
-    db.execute("UPDATE l SET name = 'all'")
+    db.execute("UPDATE labels SET name = 'all'")
     db.execute("SELECT streamext.pause('s')")
     for view in ("named", "windowed"):
         db.execute("SELECT streamext.rebuild(%s::regclass)", view)
