@@ -210,6 +210,7 @@ streamext_seeks_load(Worker *w)
 	{
 		w->stopped = false;
 		pg_atomic_write_u32(&w->slot->pause_requested, streamext_is_paused(w->identity.relid));
+		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL);
 	}
 }
 

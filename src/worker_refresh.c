@@ -736,7 +736,10 @@ refresh_revive(Worker *w)
 	if (w->connector == NULL || !w->connector->failed)
 		return;
 	if (w->stopped)
+	{
 		pg_atomic_write_u32(&w->slot->pause_requested, streamext_is_paused(w->identity.relid));
+		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
+	}
 	w->stopped = false;
 	streamext_worker_close(w);
 }
