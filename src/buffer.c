@@ -3,7 +3,7 @@
  *		The last records of a stream for SELECT * FROM stream: a ring of bytes in one piece of chunk memory.
  *
  * Entries lie back to back in arrival order, 8-aligned, none split: one that does not fit before the ring's end starts at
- * its beginning, and `wrap` tells where the upper part ends then. Payload, key and topic are copied behind the entry's
+ * its beginning, and `wrap` tells where the upper part ends then. Payload, key, topic and headers are copied behind the entry's
  * header; the payload is 8-aligned (rows of local streams are tuples). Everything is read and written under the lock that
  * the caller names (StreamSlot.buffer_lock).
  */
@@ -22,6 +22,7 @@ typedef struct BufferEntry
 	uint32		payload_size;
 	uint32		key_size;
 	uint32		topic_size;
+	uint32		headers_size;	/* with NUL; 0: none */
 	int32		partition;
 	int32		partition_index;
 	int64		position;
@@ -32,7 +33,7 @@ typedef struct BufferEntry
 	bool		retained;
 	bool		has_payload;
 	bool		has_key;
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* from an 8-aligned offset on: payload, key, topic, NUL */
+	char		data[FLEXIBLE_ARRAY_MEMBER];	/* from an 8-aligned offset on: payload, key, topic, NUL, headers, NUL */
 } BufferEntry;
 
 #define BUFFER_ENTRY_HEADER		MAXALIGN(offsetof(BufferEntry, data))
@@ -86,7 +87,8 @@ static Size
 buffer_entry_size(const StreamRecord *record)
 {
 	return MAXALIGN(BUFFER_ENTRY_HEADER + (Size) (record->payload ? record->payload_size : 0) +
-					(record->key ? record->key_size : 0) + (record->topic ? strlen(record->topic) : 0) + 1);
+					(record->key ? record->key_size : 0) + (record->topic ? strlen(record->topic) : 0) + 1 +
+					(record->headers ? strlen(record->headers) + 1 : 0));
 }
 
 static void
@@ -158,6 +160,9 @@ buffer_put(StreamBuffer *buffer, const StreamRecord *record, uint32 size)
 	if (entry->topic_size > 0)
 		memcpy(data, record->topic, entry->topic_size);
 	data[entry->topic_size] = '\0';
+	entry->headers_size = record->headers ? strlen(record->headers) + 1 : 0;
+	if (entry->headers_size > 0)
+		memcpy(data + entry->topic_size + 1, record->headers, entry->headers_size);
 
 	buffer->tail += size;
 	buffer->nrecords++;
@@ -225,6 +230,7 @@ buffer_entry_record(BufferEntry *entry, StreamRecord *record)
 	record->key = entry->has_key ? data : NULL;
 	record->key_size = entry->key_size;
 	record->topic = data + entry->key_size;
+	record->headers = entry->headers_size > 0 ? record->topic + entry->topic_size + 1 : NULL;
 	record->partition = entry->partition;
 	record->partition_index = entry->partition_index;
 	record->position = entry->position;

@@ -30,7 +30,8 @@ typedef struct StreamRecord
 	uint8		qos;
 	bool		retained;
 	uint64		row_type_hash;	/* FORMAT_ROW, else 0 */
-	void	   *message;		/* the connector's own (headers) */
+	void	   *message;		/* the connector's own */
+	const char *headers;		/* JSON, for the buffer: the decoder's, if a column takes them; else NULL */
 } StreamRecord;
 
 /* What tells one record from another that has come to stand at its position. */

@@ -462,7 +462,7 @@ decoder_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size size, in
 }
 
 static const char *
-decoder_metadata(Decoder *decoder, DecoderColumn *col, const StreamRecord *record, int row, Datum *value, bool *isnull, int *sqlstate)
+decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int row, Datum *value, bool *isnull, int *sqlstate)
 {
 	const char *s;
 	Size		size;
@@ -489,11 +489,11 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, const StreamRecord *recor
 		case METADATA_HEADERS:
 			{
 				Connector  *connector = decoder->batch->connector;
-				char	   *json = connector != NULL && connector->ops->headers != NULL && record->message != NULL ?
-					connector->ops->headers(connector, record) : NULL;
 
-				if (json != NULL)
-					return decoder_bytes(decoder, col, json, strlen(json), row, value, sqlstate);
+				if (connector != NULL && connector->ops->headers != NULL && record->message != NULL)
+					record->headers = connector->ops->headers(connector, record);
+				if (record->headers != NULL)
+					return decoder_bytes(decoder, col, record->headers, strlen(record->headers), row, value, sqlstate);
 				break;
 			}
 		case METADATA_QOS:
@@ -553,7 +553,7 @@ decoder_csv_payload(Decoder *decoder, const StreamRecord *record, int *sqlstate)
 
 /* Pass 1 for one record into row `row`; NULL or the reason to reject. */
 static const char *
-decoder_parse_record(Decoder *decoder, const StreamRecord *record, int row, const char **column, int *sqlstate)
+decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
 {
 	Batch	   *batch = decoder->batch;
 	StreamFormat format = decoder->config->format;
@@ -651,7 +651,11 @@ decoder_parse(Decoder *decoder)
 	{
 		const char *column;
 		int			sqlstate;
-		const char *reason = decoder_parse_record(decoder, &batch->records[r], batch->nrows, &column, &sqlstate);
+		const char *reason;
+
+		if (batch->connector != NULL)
+			batch->records[r].headers = NULL;	/* of a record that was here before */
+		reason = decoder_parse_record(decoder, &batch->records[r], batch->nrows, &column, &sqlstate);
 
 		if (unlikely(reason != NULL))
 		{

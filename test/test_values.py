@@ -53,3 +53,17 @@ def test_json_becomes_what_postgresql_makes_of_it(db: Database, kafka: Kafka, to
     assert [row[:2] for row in rejected] == [(len(ACCEPTED) + i, case[2]) for i, case in enumerate(REJECTED)], rejected
     assert all(REJECTED[row[0] - len(ACCEPTED)][0] in row[2] for row in rejected), rejected
     assert counts(db, "v") == (len(ACCEPTED), 0, len(REJECTED))
+
+
+def test_select_from_a_stream_shows_headers(db: Database, kafka: Kafka, topic: str) -> None:
+    """As the views have them, also of a record whose neighbours have none."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int, h jsonb OPTIONS (metadata 'headers'), k text OPTIONS (metadata 'key')")
+    continuous(db, "v", "SELECT a, max(h::text)::jsonb AS h, max(k) AS k FROM s GROUP BY a")
+    messages = [Message(f'{{"a":{i}}}', key=f"k{i}", headers=[("n", str(i).encode()), ("x", b"y" * i)] if i % 3 else None) for i in range(40)]
+    kafka.produce(topic, messages[:30])
+    db.flush("s")
+    kafka.produce(topic, messages[30:])
+    db.flush("s")
+    db.assert_same("SELECT a, h, k FROM s", "TABLE v")
+    assert db.value("SELECT h->>'n' FROM s WHERE a = 37") == "37"
