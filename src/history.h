@@ -37,7 +37,7 @@ enum HistoryColumn
  *
  * With the padding the header and all behind it are aligned in a decompressed bytea, and can be read where they are.
  */
-#define HISTORY_FORMAT		2
+#define HISTORY_FORMAT		(2 * 1000 + PG_VERSION_NUM / 10000)	/* states are of PostgreSQL's version, too */
 #define HISTORY_PAD			(MAXIMUM_ALIGNOF - VARHDRSZ)
 
 /*

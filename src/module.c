@@ -82,7 +82,9 @@ _PG_init(void)
 	streamext_scan_install_hooks();
 	streamext_fdw_install_callbacks();
 	streamext_registry_install_callbacks();
-	streamext_launcher_register();
+	/* pg_upgrade wants its servers, of the old version and the new, for itself. */
+	if (!IsBinaryUpgrade)
+		streamext_launcher_register();
 }
 
 void

@@ -25,7 +25,7 @@ def pg_config(item: str) -> Path:
 class Postgres(Server):
     """Superuser postgres, no passwords, a unix socket in `dir` and TCP on 127.0.0.1:`port`. `preload` is
     shared_preload_libraries; `fsync` is for tests of what survives a crash of the machine. `copy_of`: not a new server, but
-    what pg_basebackup makes of a running one, `standby`: that follows it."""
+    what pg_basebackup makes of a running one, `standby`: that follows it. `bindir`: of another version."""
 
     name = "postgres"
     stop_signal = FAST
@@ -38,10 +38,11 @@ class Postgres(Server):
         settings: Mapping[str, object] | None = None,
         copy_of: "Postgres | None" = None,
         standby: bool = False,
+        bindir: Path | None = None,
     ) -> None:
         # PostgreSQL does not run as root; the Debian package brings the user postgres.
         super().__init__(user="postgres" if os.geteuid() == 0 else None)
-        self.bindir = pg_config("bindir")
+        self.bindir = bindir or pg_config("bindir")
         self.data = self.dir / "data"
         if copy_of is None:
             self._run_as_owner(
