@@ -343,7 +343,7 @@ streamext_checkpoint_decode(const char *data, Size size)
 
 	decode_bytes(&in, &position->head, sizeof(position->head));
 	n = position->head.npartitions;
-	if (in.short_of || position->head.magic != LOG_MAGIC || position->head.version != LOG_VERSION || n < 0 ||
+	if (in.short_of || position->head.magic != LOG_MAGIC || position->head.version / 1000 != LOG_FORMAT || n < 0 ||
 		n > STREAMEXT_MAX_PARTITIONS || position->head.nviews < 0 ||
 		position->head.nviews > in.left / sizeof(CheckpointViewHead))
 		return NULL;
@@ -364,6 +364,10 @@ streamext_checkpoint_decode(const char *data, Size size)
 			decode_bytes(&in, view->max_event_time, sizeof(TimestampTz) * n);
 		}
 	}
+	/* After pg_upgrade: positions mean what they did; states are of PostgreSQL's version, so of no definition that is now. */
+	if (position->head.version != LOG_VERSION)
+		for (int i = 0; i < position->head.nviews; i++)
+			position->views[i].head.definition = 0;
 	return in.short_of || in.left > 0 ? NULL : position;
 }
 

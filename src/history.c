@@ -138,6 +138,8 @@ history_key(const CompiledView *view, const ViewSlot *slot, uint64 source)
 {
 	uint64 key = hash_combine64(view->definition, source);
 
+	/* After pg_upgrade: PostgreSQL's own states, and how they are compressed, are of its version. */
+	key = hash_combine64(key, PG_VERSION_NUM / 10000);
 	if (slot->round > 0)
 		key = hash_combine64(key, (uint64) slot->round);
 
@@ -167,7 +169,8 @@ streamext_history_kept(Oid view, int shard, uint64 key)
 	uint64		  definition;
 
 	if (!OidIsValid(streamext_history_relation()) ||
-		!streamext_history_edge(view, shard, true, &last, &pane, &definition) || definition != key ||
+		!streamext_history_edge(view, shard, true, NULL, &pane, &definition) || definition != key ||
+		!streamext_history_edge(view, shard, true, &last, &pane, &definition) ||
 		!streamext_history_edge(view, shard, false, &first, &pane, &definition))
 		return kept;
 	deleted = history_deleted_before(&first);
@@ -202,11 +205,10 @@ history_leaving(const ViewState *state, int npanes)
 static void
 history_clear_shard(Oid view, int shard)
 {
-	SliceHeader header;
 	int64		pane;
 	uint64		definition;
 
-	if (streamext_history_edge(view, shard, true, &header, &pane, &definition))
+	if (streamext_history_edge(view, shard, true, NULL, &pane, &definition))
 		history_delete_shard(view, shard);
 }
 
@@ -239,7 +241,8 @@ history_choose_set(const CompiledView *view, const ViewSlot *slot, uint64 key, b
 	{
 		int shard = HISTORY_SHARD_OF(slot->shard, set);
 
-		*found = streamext_history_edge(view->relid, shard, true, last, pane, &definition) && definition == key &&
+		*found = streamext_history_edge(view->relid, shard, true, NULL, pane, &definition) && definition == key &&
+				 streamext_history_edge(view->relid, shard, true, last, pane, &definition) &&
 				 last->format == HISTORY_FORMAT && last->state_size == view->state_size;
 		if (*found)
 			return shard;

@@ -37,7 +37,7 @@ enum HistoryColumn
  *
  * With the padding the header and all behind it are aligned in a decompressed bytea, and can be read where they are.
  */
-#define HISTORY_FORMAT		(2 * 1000 + PG_VERSION_NUM / 10000)	/* states are of PostgreSQL's version, too */
+#define HISTORY_FORMAT		2
 #define HISTORY_PAD			(MAXIMUM_ALIGNOF - VARHDRSZ)
 
 /*
@@ -142,7 +142,7 @@ extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state
 
 /* The table and its index; InvalidOid: there is none. */
 extern Oid	streamext_history_relation(void);
-/* The first or last slice of a view and shard; false: there is none. Needs a transaction. */
+/* The first or last slice of a view and shard, header NULL: not looked into; false: there is none. Needs a transaction. */
 extern bool streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition);
 /* Of the slices with this key, what retention has left; none if the last slice is of another. */
 extern HistoryTotals streamext_history_kept(Oid view, int shard, uint64 key);

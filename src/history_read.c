@@ -476,10 +476,12 @@ history_edge(HistoryReader *reader, Oid view, int shard, bool last, SliceHeader 
 		if (!index_fetch_heap(scan, reader->slot))
 			continue;
 		*definition = (uint64) DatumGetInt64(history_column(reader, HISTORY_DEFINITION));
+		found = true;
+		if (header == NULL)
+			break;
 		bytes = PG_DETOAST_DATUM_SLICE(history_column(reader, HISTORY_DATA), HISTORY_PAD, sizeof(SliceHeader));
 		memset(header, 0, sizeof(SliceHeader));
 		memcpy(header, VARDATA_ANY(bytes), Min(VARSIZE_ANY_EXHDR(bytes), sizeof(SliceHeader)));
-		found = true;
 	}
 	index_endscan(scan);
 	return found;
