@@ -55,9 +55,9 @@ class Database:
     def _except_all(self, left: str, right: str) -> tuple[list[Row], list[Row], set[int]]:
         """The rows of only the left, of only the right query, each run once; and which of their columns are floats."""
         cursor = self.connection.execute(
-            f"""WITH l AS MATERIALIZED ({left}), r AS MATERIALIZED ({right})
-            SELECT * FROM (TABLE l EXCEPT ALL TABLE r) AS a, (VALUES (true)) AS side
-            UNION ALL SELECT * FROM (TABLE r EXCEPT ALL TABLE l) AS b, (VALUES (false)) AS side"""
+            f"""WITH left_ AS MATERIALIZED ({left}), right_ AS MATERIALIZED ({right})
+            SELECT * FROM (TABLE left_ EXCEPT ALL TABLE right_) AS a, (VALUES (true)) AS side
+            UNION ALL SELECT * FROM (TABLE right_ EXCEPT ALL TABLE left_) AS b, (VALUES (false)) AS side"""
         )
         floats = {i for i, column in enumerate(cursor.description or []) if column.type_code in _FLOAT_TYPES}
         rows = cursor.fetchall()
