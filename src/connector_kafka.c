@@ -126,8 +126,8 @@ kafka_add_partitions(KafkaConnector *k, const int *counts)
 	return k->c.npartitions > before;
 }
 
-/* Says what is wrong with a topic, or sets how many partitions it has. */
-static void
+/* Says what is wrong with a topic, or sets how many partitions it has. False: the brokers do not know at the moment. */
+static bool
 kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_topic_t *found, int *count)
 {
 	switch (found->err)
@@ -161,32 +161,46 @@ kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_
 		default:
 			topic->missing = true;
 			streamext_connector_report(&k->c, "topic \"%s\": %s", topic->name, rd_kafka_err2str(found->err));
-			break;
+			return false;
 	}
+	return true;
+}
+
+/* A new consumer is asked itself: it needs to know the leaders, and fetches nothing yet. */
+static rd_kafka_t *
+kafka_asker(KafkaConnector *k)
+{
+	for (int i = 0; i < k->c.npartitions; i++)
+		if (k->partitions[i].assigned)
+			return streamext_kafka_asker(k);
+	return k->rk;
 }
 
 /* Asks for the topics' partitions. True if there are new ones. */
 static bool
 kafka_refresh(KafkaConnector *k)
 {
+	rd_kafka_t *asker = kafka_asker(k);
 	TimestampTz deadline = GetCurrentTimestamp() + k->patience * 1000;
 	int		   *counts = palloc0(sizeof(int) * k->ntopics);
-	bool		missing = false, grown = false;
+	bool		missing = false, grown = false, settled = true;
 	int			t;
 
 	for (t = 0; t < k->ntopics; t++)
 	{
 		const struct rd_kafka_metadata *metadata;
+		rd_kafka_topic_t			   *topic = rd_kafka_topic_new(asker, k->topics[t].name, NULL);
 		int								left = Max((int) ((deadline - GetCurrentTimestamp()) / 1000), 10);
-		rd_kafka_resp_err_t				err = rd_kafka_metadata(k->rk, 0, k->topics[t].handle, &metadata, left);
+		rd_kafka_resp_err_t				err = rd_kafka_metadata(asker, 0, topic, &metadata, left);
 
+		rd_kafka_topic_destroy(topic);
 		if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		{
 			streamext_kafka_down(k, "brokers do not answer", rd_kafka_err2str(err));
 			break;
 		}
 		if (metadata->topic_cnt == 1)
-			kafka_judge_topic(k, &k->topics[t], &metadata->topics[0], &counts[t]);
+			settled &= kafka_judge_topic(k, &k->topics[t], &metadata->topics[0], &counts[t]);
 		missing |= k->topics[t].missing;
 		rd_kafka_metadata_destroy(metadata);
 	}
@@ -197,7 +211,7 @@ kafka_refresh(KafkaConnector *k)
 		k->patience = KAFKA_CALL_MS;
 		grown = kafka_add_partitions(k, counts);
 		k->discovered = true;
-		k->flush_fresh = true;
+		k->flush_fresh = settled; /* what a topic holds must be known to be flushed */
 		k->next_metadata = GetCurrentTimestamp() + (missing ? KAFKA_RETRY : KAFKA_METADATA_INTERVAL);
 	}
 	else
@@ -231,7 +245,7 @@ kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *o
 	}
 
 	/* The request's time field is what the protocol calls it, so it takes the logical offsets as well. */
-	err = rd_kafka_offsets_for_times(k->rk, list, KAFKA_CALL_MS);
+	err = rd_kafka_offsets_for_times(kafka_asker(k), list, KAFKA_CALL_MS);
 	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
 	{
 		err = list->elems[i].err;
@@ -554,6 +568,7 @@ kafka_close(Connector *c)
 		return;
 	k->closed = true;
 	kafka_end_consumer(k);
+	streamext_kafka_destroy_asker(k);
 	streamext_kafka_close_fds(k);
 }
 
@@ -860,11 +875,12 @@ kafka_flush_target(Connector *c, uint64 ticket, int64 *targets)
 	offsets = palloc(sizeof(int64) * (c->npartitions + 1));
 	for (int i = 0; i < c->npartitions; i++)
 	{
-		targets[i] = c->partitions[i].position;
-		if (!k->partitions[i].topic->missing)
-			indexes[n++] = i;
+		/* away for a moment or for good: what it holds is not known */
+		if (k->partitions[i].topic->missing)
+			break;
+		indexes[n++] = i;
 	}
-	ok = kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, offsets);
+	ok = n == c->npartitions && kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, offsets);
 	for (int i = 0; i < n && ok; i++)
 	{
 		targets[indexes[i]] = offsets[i];

@@ -42,7 +42,10 @@ static const char *const kafka_properties[][2] = {
 	{ "queued.min.messages", "1000000" },
 	{ "queued.max.messages.kbytes", "262144" },
 
-	/* A fetch is answered as soon as there is a byte; the longest wait is that of a partition added meanwhile. */
+	/*
+	 * A fetch is answered as soon as there is a byte. What waits longest is a partition added meanwhile, and the news that only
+	 * control records are left before the end.
+	 */
 	{ "fetch.min.bytes", "1" },
 	{ "fetch.wait.max.ms", "100" },
 	{ "fetch.error.backoff.ms", "100" },
@@ -273,36 +276,47 @@ kafka_set_options(KafkaConnector *k, rd_kafka_conf_t *conf)
 	return kafka_set(k, conf, "client.id", name) && kafka_set(k, conf, "group.id", group != NULL ? group : name);
 }
 
-/* Makes a client that connects in the background; false: reported, try again later. */
-bool
-streamext_kafka_create(KafkaConnector *k)
+/* A client that connects in the background; NULL: reported. What befalls its connections is told to `on_error`. */
+static rd_kafka_t *
+kafka_new(KafkaConnector *k, void (*on_error)(rd_kafka_t *, int, const char *, void *))
 {
-	uint64			 event = 1;
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	rd_kafka_t		*rk;
 	char			 error[STREAMEXT_MAX_MESSAGE];
 	sigset_t		 all, saved;
 
-	k->next_client = GetCurrentTimestamp() + KAFKA_RETRY;
 	rd_kafka_conf_set_log_cb(conf, kafka_on_log);
-	rd_kafka_conf_set_error_cb(conf, kafka_on_error);
+	rd_kafka_conf_set_error_cb(conf, on_error);
 	rd_kafka_conf_set_opaque(conf, k);
 	if (!kafka_set_options(k, conf))
 	{
 		rd_kafka_conf_destroy(conf);
 		streamext_kafka_update_stalled(k);
-		return false;
+		return NULL;
 	}
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	k->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof(error));
+	rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof(error));
 	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	if (k->rk == NULL)
+	if (rk == NULL)
 	{
 		rd_kafka_conf_destroy(conf);
 		streamext_kafka_down(k, "could not make a Kafka client", error);
-		return false;
 	}
+	return rk;
+}
+
+/* Makes a consumer that connects in the background; false: reported, try again later. */
+bool
+streamext_kafka_create(KafkaConnector *k)
+{
+	uint64 event = 1;
+
+	k->next_client = GetCurrentTimestamp() + KAFKA_RETRY;
+	k->rk = kafka_new(k, kafka_on_error);
+	if (k->rk == NULL)
+		return false;
 
 	rd_kafka_poll_set_consumer(k->rk);
 	k->queue = rd_kafka_queue_get_consumer(k->rk);
@@ -321,15 +335,33 @@ kafka_destroy_thread(void *rk)
 	return NULL;
 }
 
-/* Ends the client within about a second; one that hangs in a name look-up is left to itself. */
-void
-streamext_kafka_destroy(KafkaConnector *k)
+/* Within about a second; a client that hangs in a name look-up is left to itself. */
+static void
+kafka_end(rd_kafka_t *rk)
 {
 	struct timespec deadline;
 	pthread_t		thread;
 	sigset_t		all, saved;
 	int				err;
 
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	err = pthread_create(&thread, NULL, kafka_destroy_thread, rk);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err != 0)
+	{
+		kafka_destroy_thread(rk);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += KAFKA_CALL_MS / 1000;
+	if (pthread_timedjoin_np(thread, NULL, &deadline) != 0)
+		pthread_detach(thread);
+}
+
+void
+streamext_kafka_destroy(KafkaConnector *k)
+{
 	if (k->rk == NULL)
 		return;
 
@@ -342,20 +374,26 @@ streamext_kafka_destroy(KafkaConnector *k)
 			rd_kafka_topic_destroy(k->topics[t].handle);
 		k->topics[t].handle = NULL;
 	}
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	err = pthread_create(&thread, NULL, kafka_destroy_thread, k->rk);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	if (err != 0)
-		kafka_destroy_thread(k->rk);
-	else
-	{
-		clock_gettime(CLOCK_REALTIME, &deadline);
-		deadline.tv_sec += KAFKA_CALL_MS / 1000;
-		if (pthread_timedjoin_np(thread, NULL, &deadline) != 0)
-			pthread_detach(thread);
-	}
+	kafka_end(k->rk);
 	k->rk = NULL;
 	k->queue = NULL;
+}
+
+/* ---- the client that asks ---- */
+
+rd_kafka_t *
+streamext_kafka_asker(KafkaConnector *k)
+{
+	/* its errors are the consumer's as well, which reports them */
+	if (k->asker == NULL)
+		k->asker = kafka_new(k, NULL);
+	return k->asker != NULL ? k->asker : k->rk;
+}
+
+void
+streamext_kafka_destroy_asker(KafkaConnector *k)
+{
+	if (k->asker != NULL)
+		kafka_end(k->asker);
+	k->asker = NULL;
 }

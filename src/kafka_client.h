@@ -43,7 +43,8 @@ typedef struct KafkaConnector
 	bool			  closed;
 	bool			  paused;
 	int				  event_fd, timer_fd;
-	rd_kafka_t		 *rk; /* NULL: none now */
+	rd_kafka_t		 *rk;	 /* the consumer; NULL: none now */
+	rd_kafka_t		 *asker; /* see streamext_kafka_asker; NULL: not needed yet */
 	rd_kafka_queue_t *queue;
 	int				  patience; /* ms that the next look at the metadata may take */
 
@@ -91,5 +92,12 @@ extern void streamext_kafka_update_stalled(KafkaConnector *k);
 extern bool streamext_kafka_create(KafkaConnector *k);
 /* Ends it within about a second. All its messages are destroyed before. */
 extern void streamext_kafka_destroy(KafkaConnector *k);
+
+/*
+ * Whom to ask for metadata and offsets while the consumer fetches: a second client, because a broker answers a connection's requests
+ * in their order, and a fetch waits there for records. It lives as long as the connector. The consumer itself if there is no other.
+ */
+extern rd_kafka_t *streamext_kafka_asker(KafkaConnector *k);
+extern void streamext_kafka_destroy_asker(KafkaConnector *k);
 
 #endif /* STREAMEXT_KAFKA_CLIENT_H */

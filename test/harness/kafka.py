@@ -99,8 +99,9 @@ class Kafka(Server):
         wait_for(lambda: not self._partitions(topic), what=f"end of topic {topic}")
 
     def _partitions(self, topic: str) -> list[int]:
+        """Those that have a leader."""
         found = self.admin.list_topics(timeout=5).topics.get(topic)
-        return sorted(found.partitions) if found and not found.error else []
+        return sorted(n for n, partition in found.partitions.items() if partition.leader >= 0) if found and not found.error else []
 
     def producer(self, config: ClientConfig = {}) -> Producer:
         return Producer({**self._client, "enable.idempotence": True, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000, **config})
