@@ -335,6 +335,8 @@ worker_serve_flush(Worker *w)
 	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending ||
 		!streamext_worker_reached(w, w->flush_targets, w->flush_partitions))
 		return;
+	/* who flushed may look at the lag next */
+	streamext_worker_publish_ends(w);
 	pg_atomic_write_u64(&slot->flush_done, w->flush_ticket);
 	w->flush_ticket = 0;
 	ConditionVariableBroadcast(&slot->progress);

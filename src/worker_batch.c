@@ -184,6 +184,16 @@ streamext_worker_poll(Worker *w)
 	return true;
 }
 
+/* Where the source's partitions end, as the connector knows it. */
+void
+streamext_worker_publish_ends(Worker *w)
+{
+	streamext_stream_lock_exclusive(w->slot);
+	for (int i = 0; i < w->npartitions; i++)
+		w->slot->partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
+	LWLockRelease(w->slot->lock);
+}
+
 /* Asks a paused connector, which delivers nothing, for the source's end. */
 void
 streamext_worker_watch_lag(Worker *w)
@@ -192,10 +202,7 @@ streamext_worker_watch_lag(Worker *w)
 		return;
 	(void) w->ops->poll(w->connector, w->batch->records, STREAMEXT_BATCH_ROWS);
 	w->ops->release(w->connector);
-	streamext_stream_lock_exclusive(w->slot);
-	for (int i = 0; i < w->npartitions; i++)
-		w->slot->partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
-	LWLockRelease(w->slot->lock);
+	streamext_worker_publish_ends(w);
 }
 
 /* ---------------------------------------------------------------- decode and prepare */

@@ -141,6 +141,7 @@ extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 /* worker_batch.c */
 extern bool streamext_worker_poll(Worker *w);
 extern void streamext_worker_watch_lag(Worker *w);
+extern void streamext_worker_publish_ends(Worker *w);
 extern bool streamext_worker_fold(Worker *w);
 extern void streamext_worker_drop_batch(Worker *w);
 extern void streamext_worker_count_view(Worker *w, WorkerView *v);
