@@ -6,11 +6,16 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_coerce.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/formatting.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -89,10 +94,12 @@ static bool
 check_function_depends(const char *name, int nargs)
 {
 	static const char *const prefixes[] = {
-		"current_", "session_user", "getpgusername", "has_", "txid_", "inet_client_", "inet_server_", "to_reg",
+		"current_", "session_user", "system_user", "version", "getpgusername", "has_", "txid_", "inet_client_", "inet_server_", "to_reg",
 		"query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "row_security_active",
 		"obj_description", "col_description", "shobj_description", "now", "transaction_timestamp",
-		"statement_timestamp", "get_current_ts_config", "mxid_age"
+		"statement_timestamp", "get_current_ts_config", "mxid_age",
+		"reg", "aclitem", "format_type", "oidvectortypes", "enum_first", "enum_last", "enum_range",	/* names and values of the catalogue */
+		"ts_match_t", "ts_headline", "json_to_tsvector", "jsonb_to_tsvector"	/* default_text_search_config */
 	};
 	static const char *const one_argument[] = {
 		"age", "to_tsvector", "to_tsquery", "plainto_tsquery", "phraseto_tsquery", "websearch_to_tsquery"
@@ -147,6 +154,38 @@ check_check_function(Oid funcid, void *arg)
 {
 	streamext_view_check_function(funcid, arg, false);
 	return false;
+}
+
+/* A cast by way of text whose function says nothing of it: arrays of what reads the catalogue, and words for the moment. */
+static void
+check_cast(const CoerceViaIO *cast, const char *place)
+{
+	Oid			types[] = {cast->resulttype, exprType((Node *) cast->arg)};
+	const Const *arg = (const Const *) cast->arg;
+
+	for (int i = 0; i < lengthof(types); i++)
+	{
+		Oid			element = get_base_element_type(types[i]);
+		Oid			input;
+		Oid			ioparam;
+
+		if (!OidIsValid(element))
+			continue;
+		getTypeInputInfo(getBaseType(element), &input, &ioparam);
+		streamext_view_check_function(input, place, false);
+	}
+	if (IsA(arg, Const) && !arg->constisnull && arg->consttype == TEXTOID &&
+		TypeCategory(getBaseType(cast->resulttype)) == TYPCATEGORY_DATETIME)
+	{
+		static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
+		char	   *value = TextDatumGetCString(arg->constvalue);
+		char	   *lower = str_tolower(value, strlen(value), C_COLLATION_OID);
+
+		for (int i = 0; i < lengthof(words); i++)
+			if (strstr(lower, words[i]) != NULL)
+				streamext_view_refuse(psprintf("'%s' in %s", value, place),
+									  "now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+	}
 }
 
 const char *
@@ -219,6 +258,8 @@ check_below_walker(Node *node, void *context)
 		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
 		streamext_view_refuse(psprintf("set-returning functions in %s", place), NULL);
 	check_functions_in_node(node, check_check_function, context);
+	if (IsA(node, CoerceViaIO))
+		check_cast((CoerceViaIO *) node, place);
 	return expression_tree_walker(node, check_below_walker, context);
 }
 

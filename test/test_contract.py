@@ -73,3 +73,23 @@ def test_the_owner_of_a_view_must_be_allowed_to_read_the_stream(db: Database) ->
         wait_for(lambda: db.rows(state, "v")[0][0] == "failed", 10, "failed view")
     finally:
         db.execute("DROP OWNED BY keeper, guest; DROP ROLE keeper, guest")
+
+
+# Below the aggregation: what depends on the moment, the session or the catalogue. PostgreSQL calls all of them STABLE.
+DEPENDS = [
+    "k::regclass IS NULL", "i::regclass::text = k", "'{pg_class}'::text::regclass[] IS NULL", "to_regclass(k) IS NULL",
+    "k::regtype IS NULL", "k::regrole IS NULL", "k = format_type(i, NULL)", "version() = k", "k @@ k",
+    "ts > 'now'::text::timestamptz", "ts::date = ' Today'::text::date", "ts > CAST('tomorrow 10:00' AS text)::timestamp",
+]  # fmt: skip
+SAME_FOR_ALL = ["'pg_class'::regclass IS NOT NULL", "to_tsvector('english', k) @@ 'a'", "ts > '2024-05-01'::text::timestamptz", "k::date > '2024-05-01'"]
+
+
+def test_what_depends_on_the_session_or_the_catalogue_is_refused(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    depends = [*DEPENDS, "k = system_user"] if db.connection.info.server_version >= 160000 else DEPENDS
+    for condition in depends:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="continuous views do not support .* in WHERE"):
+            continuous(db, "v", f"SELECT count(*) FROM s WHERE {condition}")
+            pytest.fail(condition)
+    for i, condition in enumerate(SAME_FOR_ALL):
+        continuous(db, f"v{i}", f"SELECT count(*) FROM s WHERE {condition}")
