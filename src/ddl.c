@@ -261,7 +261,7 @@ ddl_refuse_on_view(RangeVar *relation, const char *what)
 				 errmsg("continuous views do not support %s", what)));
 }
 
-/* Rights of owners may have changed. */
+/* Rights of owners may have changed. Of roles' members in this database only: workers of others see it when they look next. */
 static void
 ddl_grant(DdlCall *call)
 {
@@ -269,6 +269,11 @@ ddl_grant(DdlCall *call)
 	ListCell   *cell;
 
 	streamext_ddl_standard(call);
+	if (IsA(stmt, GrantRoleStmt) || stmt->targtype == ACL_TARGET_ALL_IN_SCHEMA)
+	{
+		streamext_ddl_touch_server(NULL);
+		return;
+	}
 	if (stmt->targtype != ACL_TARGET_OBJECT || stmt->objtype != OBJECT_TABLE)
 		return;
 	foreach(cell, stmt->objects)
@@ -325,6 +330,7 @@ ddl_is_of_interest(const Node *stmt)
 		case T_RuleStmt:
 		case T_CreateTrigStmt:
 		case T_GrantStmt:
+		case T_GrantRoleStmt:
 			return true;
 		default:
 			return false;
@@ -379,6 +385,7 @@ ddl_dispatch(DdlCall *call)
 			streamext_ddl_standard(call);
 			break;
 		case T_GrantStmt:
+		case T_GrantRoleStmt:
 			ddl_grant(call);
 			break;
 		default:

@@ -43,6 +43,7 @@ extern void streamext_ddl_alter_stream(DdlCall *call);
 extern void streamext_ddl_rename_column(DdlCall *call);
 /* A statement has touched these: what is a stream must be a valid one. */
 extern void streamext_ddl_check_streams(List *relids);
+/* All streams of a server, or of this database if it is NULL. */
 extern void streamext_ddl_touch_server(const char *servername);
 
 #endif							/* STREAMEXT_DDL_H */

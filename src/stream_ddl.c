@@ -296,12 +296,12 @@ streamext_ddl_rename_column(DdlCall *call)
 void
 streamext_ddl_touch_server(const char *servername)
 {
-	Oid			serverid = get_foreign_server_oid(servername, true);
+	Oid			serverid = servername != NULL ? get_foreign_server_oid(servername, true) : InvalidOid;
 	Relation	tables;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	if (!OidIsValid(serverid))
+	if (servername != NULL && !OidIsValid(serverid))
 		return;
 	tables = table_open(ForeignTableRelationId, AccessShareLock);
 	scan = systable_beginscan(tables, InvalidOid, false, NULL, 0, NULL);
@@ -309,7 +309,7 @@ streamext_ddl_touch_server(const char *servername)
 	{
 		Form_pg_foreign_table table = (Form_pg_foreign_table) GETSTRUCT(tuple);
 
-		if (table->ftserver == serverid)
+		if (servername == NULL || table->ftserver == serverid)
 			streamext_ddl_touch_relation(table->ftrelid);
 	}
 	systable_endscan(scan);

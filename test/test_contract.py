@@ -75,6 +75,30 @@ def test_the_owner_of_a_view_must_be_allowed_to_read_the_stream(db: Database) ->
         db.execute("DROP OWNED BY keeper, guest; DROP ROLE keeper, guest")
 
 
+def test_rights_by_role_and_by_schema(db: Database) -> None:
+    """The owner's right to read the stream comes and goes with a role, and with all tables of a schema."""
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    db.execute("CREATE ROLE keeper; CREATE ROLE readers; GRANT CREATE ON SCHEMA public TO keeper; GRANT SELECT ON s TO readers")
+    try:
+        db.execute("GRANT readers TO keeper")
+        continuous(db, "v", "SELECT upper(k) AS k, count(*) AS n FROM s GROUP BY 1")
+        db.execute("ALTER VIEW v OWNER TO keeper")
+        state = "SELECT state FROM streamext.continuous_views"
+        db.execute("INSERT INTO s VALUES ('a', 1, now())")
+        db.flush("s")
+        for take, give in (
+            ("REVOKE readers FROM keeper", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO keeper"),
+            ("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM keeper", "GRANT readers TO keeper"),
+        ):
+            db.execute(take)
+            wait_for(lambda: db.value(state) == "failed", 10, "failed view")
+            db.execute(give)
+            wait_for(lambda: db.value(state) == "running", 10, "view")
+        assert db.rows("TABLE v") == [("A", 1)]
+    finally:
+        db.execute("DROP OWNED BY keeper, readers; DROP ROLE keeper, readers")
+
+
 # Below the aggregation: what depends on the moment, the session or the catalogue. PostgreSQL calls all of them STABLE.
 DEPENDS = [
     "k::regclass IS NULL", "i::regclass::text = k", "'{pg_class}'::text::regclass[] IS NULL", "to_regclass(k) IS NULL",
