@@ -18,6 +18,8 @@
 #include "utils/formatting.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "options.h"
 #include "view_check.h"
@@ -233,6 +235,27 @@ streamext_view_check_var(const Var *var, const char *place)
 					   "Declare a column with option metadata for what the source says about a record.");
 }
 
+void
+streamext_view_check_zone(Datum zone)
+{
+	DirectFunctionCall3(timestamptz_trunc_zone, CStringGetTextDatum("day"), TimestampTzGetDatum(0), zone);
+}
+
+void
+streamext_view_check_aggregate(const Aggref *aggref)
+{
+	char	   *schema = get_namespace_name(get_func_namespace(aggref->aggfnoid));
+	char	   *name = get_func_name(aggref->aggfnoid);
+	Oid			type;
+
+	if (schema == NULL || name == NULL || strcmp(schema, "streamext") != 0 ||
+		(strcmp(name, "approx_count_distinct") != 0 && strcmp(name, "sketch_distinct") != 0))
+		return;
+	type = linitial_oid(aggref->aggargtypes);
+	if (!OidIsValid(lookup_type_cache(type, TYPECACHE_HASH_PROC)->hash_proc))
+		streamext_view_refuse(psprintf("%s() on type %s", name, format_type_be(type)), "The type cannot be hashed.");
+}
+
 /* Raises for whatever may not be evaluated row by row in the worker. */
 static bool
 check_below_walker(Node *node, void *context)
@@ -258,6 +281,13 @@ check_below_walker(Node *node, void *context)
 		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
 		streamext_view_refuse(psprintf("set-returning functions in %s", place), NULL);
 	check_functions_in_node(node, check_check_function, context);
+	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT)
+	{
+		Const	   *zone = lthird(((FuncExpr *) node)->args);
+
+		if (IsA(zone, Const) && !zone->constisnull)
+			streamext_view_check_zone(zone->constvalue);
+	}
 	if (IsA(node, CoerceViaIO))
 		check_cast((CoerceViaIO *) node, place);
 	return expression_tree_walker(node, check_below_walker, context);

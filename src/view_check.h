@@ -33,6 +33,10 @@ extern void streamext_view_check_below(Node *node, const char *place);
 /* The same for one function; may_read_tables: a function of the user's that is only STABLE passes. */
 extern void streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
 extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);
+/* Counting distinct values of a type that cannot be hashed. */
+extern void streamext_view_check_aggregate(const Aggref *aggref);
+/* A constant third argument of date_trunc: PostgreSQL's error (22023) if there is no such time zone. */
+extern void streamext_view_check_zone(Datum zone);
 /* Whole-row and system column references. */
 extern void streamext_view_check_var(const Var *var, const char *place);
 

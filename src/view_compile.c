@@ -220,7 +220,12 @@ compile_date_trunc(Window *window, FuncExpr *func)
 	window->kind = WINDOW_TRUNC;
 	window->trunc_unit = downcase_identifier(unit, strlen(unit), false, false);
 	if (list_length(func->args) == 3)
-		window->trunc_zone = TextDatumGetCString(compile_const(lthird(func->args))->constvalue);
+	{
+		Datum		zone = compile_const(lthird(func->args))->constvalue;
+
+		streamext_view_check_zone(zone);
+		window->trunc_zone = TextDatumGetCString(zone);
+	}
 }
 
 /* date_bin and date_trunc make a window over the event time with constants; over anything else they are ordinary functions. */
@@ -641,6 +646,7 @@ compile_add_aggref(CompileContext *context, Aggref *aggref)
 		IncrementVarSublevelsUp((Node *) aggref, -context->sublevels, context->sublevels);
 	if (list_member(context->aggrefs, aggref))
 		return;
+	streamext_view_check_aggregate(aggref);
 	streamext_view_check_below((Node *) aggref->args, "an aggregate's arguments");
 	streamext_view_check_below((Node *) aggref->aggdirectargs, "an aggregate's arguments");
 	streamext_view_check_below((Node *) aggref->aggfilter, "FILTER");

@@ -117,3 +117,18 @@ def test_what_depends_on_the_session_or_the_catalogue_is_refused(db: Database) -
             pytest.fail(condition)
     for i, condition in enumerate(SAME_FOR_ALL):
         continuous(db, f"v{i}", f"SELECT count(*) FROM s WHERE {condition}")
+
+
+def test_what_would_reject_each_row_is_refused(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", COLUMNS + ", p point, ps point[]")
+    for aggregate in ("approx_count_distinct(p)", "sketch_distinct(p)", "approx_count_distinct(ps)"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match=r"on type point.*"):
+            continuous(db, "v", f"SELECT streamext.{aggregate} FROM s")
+    for query in (
+        "SELECT date_trunc('day', ts, 'Nowhere/X') AS w, count(*) FROM s GROUP BY w",
+        "SELECT count(*) FROM s WHERE date_trunc('day', ts, 'Nowhere/X') > '2024-05-01'",
+        "SELECT max(date_trunc('day', ts + interval '1 h', 'Nowhere/X')) FROM s",
+    ):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match='time zone "Nowhere/X" not recognized'):
+            continuous(db, "v", query)
+    continuous(db, "v", "SELECT date_trunc('day', ts, 'Asia/Tokyo') AS w, streamext.approx_count_distinct(k) AS n FROM s GROUP BY w")
