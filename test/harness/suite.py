@@ -1,5 +1,7 @@
 """python -m harness.suite TEST...: the given pg_regress tests, then pytest. The last line printed is
-"N passed, N failed" over both; the exit status is 0 only if something passed and nothing failed."""
+"N passed, N failed" over both; the exit status is 0 only if something passed and nothing failed.
+
+Two processes share the tests, each with servers of its own: most tests wait more than they work."""
 
 import sys
 from pathlib import Path
@@ -26,7 +28,7 @@ class Tally:
 def main(regress_tests: list[str]) -> int:
     passed, failed = regress.run(regress_tests)
     tally = Tally()
-    code = pytest.main([str(Path(__file__).parents[1])], plugins=[tally])
+    code = pytest.main([str(Path(__file__).parents[1]), "-n", "2", "--dist", "worksteal"], plugins=[tally])
     passed, failed = passed + tally.passed, failed + tally.failed
     print(f"{passed} passed, {failed} failed", flush=True)
     return 0 if passed and not failed and code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) else 1
