@@ -166,21 +166,11 @@ kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_
 	return true;
 }
 
-/* A new consumer is asked itself: it needs to know the leaders, and fetches nothing yet. */
-static rd_kafka_t *
-kafka_asker(KafkaConnector *k)
-{
-	for (int i = 0; i < k->c.npartitions; i++)
-		if (k->partitions[i].assigned)
-			return streamext_kafka_asker(k);
-	return k->rk;
-}
-
 /* Asks for the topics' partitions. True if there are new ones. */
 static bool
 kafka_refresh(KafkaConnector *k)
 {
-	rd_kafka_t *asker = kafka_asker(k);
+	rd_kafka_t *asker = streamext_kafka_asker(k);
 	TimestampTz deadline = GetCurrentTimestamp() + k->patience * 1000;
 	int		   *counts = palloc0(sizeof(int) * k->ntopics);
 	bool		missing = false, grown = false, settled = true;
@@ -245,7 +235,7 @@ kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *o
 	}
 
 	/* The request's time field is what the protocol calls it, so it takes the logical offsets as well. */
-	err = rd_kafka_offsets_for_times(kafka_asker(k), list, KAFKA_CALL_MS);
+	err = rd_kafka_offsets_for_times(streamext_kafka_asker(k), list, KAFKA_CALL_MS);
 	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
 	{
 		err = list->elems[i].err;

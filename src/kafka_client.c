@@ -384,10 +384,14 @@ streamext_kafka_destroy(KafkaConnector *k)
 rd_kafka_t *
 streamext_kafka_asker(KafkaConnector *k)
 {
+	bool fetching = false;
+
+	for (int i = 0; i < k->c.npartitions && !fetching; i++)
+		fetching = k->partitions[i].assigned;
 	/* its errors are the consumer's as well, which reports them */
-	if (k->asker == NULL)
+	if (fetching && k->asker == NULL)
 		k->asker = kafka_new(k, NULL);
-	return k->asker != NULL ? k->asker : k->rk;
+	return fetching && k->asker != NULL ? k->asker : k->rk;
 }
 
 void

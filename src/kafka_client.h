@@ -95,7 +95,8 @@ extern void streamext_kafka_destroy(KafkaConnector *k);
 
 /*
  * Whom to ask for metadata and offsets while the consumer fetches: a second client, because a broker answers a connection's requests
- * in their order, and a fetch waits there for records. It lives as long as the connector. The consumer itself if there is no other.
+ * in their order, and a fetch waits there for records. It lives as long as the connector. A consumer that does not fetch yet is asked
+ * itself: it needs to know the leaders.
  */
 extern rd_kafka_t *streamext_kafka_asker(KafkaConnector *k);
 extern void streamext_kafka_destroy_asker(KafkaConnector *k);
