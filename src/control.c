@@ -35,6 +35,7 @@
 #include "journal.h"
 #include "checkpoint_read.h"
 #include "options.h"
+#include "pause.h"
 #include "shmem.h"
 #include "view_compile.h"
 
@@ -296,7 +297,7 @@ flush_check_state(FlushTarget *target)
 	LWLockRelease(slot->lock);
 
 	/* on_error 'stop' leaves both: that is a failure */
-	if (pg_atomic_read_u32(&slot->pause_requested) != 0 && !STREAMEXT_STATE_FAILED(state))
+	if (streamext_pause_requested(slot) && !STREAMEXT_STATE_FAILED(state))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream \"%s\" is paused", target->name),

@@ -10,7 +10,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/wait_event.h"
+
 #include "fault.h"
+
+#define FAULT_TICK_MS 100
 
 char *streamext_fault_point = NULL;
 
@@ -37,9 +45,27 @@ streamext_fault_reached_in_thread(const char *name)
 		kill(getpid(), SIGKILL);
 }
 
+/* Until the setting is another. */
+static void
+fault_wait(const char *name)
+{
+	while (strncmp(streamext_fault_point, "wait ", 5) == 0 && strcmp(streamext_fault_point + 5, name) == 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, FAULT_TICK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
 void
 streamext_fault_reached(const char *name)
 {
+	fault_wait(name);
 	if (!fault_is(name))
 		return;
 	ereport(LOG, (errmsg("fault point \"%s\" reached", name)));

@@ -1,9 +1,10 @@
 /*
  * fault.h
- *		Test-only: places where a process kills itself with SIGKILL, as a crash would.
+ *		Test-only: places where a process kills itself with SIGKILL, as a crash would, or waits.
  *
  * streamext.fault_point (superuser) names one. It works in background workers that were running when it was set by a reload;
- * a process that began with it is not concerned, so that the server comes back after the crash.
+ * a process that began with it is not concerned, so that the server comes back after the crash. 'wait NAME' makes every
+ * background worker wait there until another reload.
  */
 #ifndef STREAMEXT_FAULT_H
 #define STREAMEXT_FAULT_H

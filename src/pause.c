@@ -6,7 +6,7 @@
  * The table streamext.paused is the truth, so that a pause outlives the server. Workers read it when they look into the
  * catalogue, which the commit of a change makes them do: that is all there is to a view's pause.
  *
- * A stream's is also a flag in shared memory (StreamSlot.pause_requested), which takes effect at once and has been awaited
+ * A stream's is also a flag in shared memory (StreamSlot.pause), which takes effect at once and has been awaited
  * when the function returns. The end of the transaction settles it: by the table, or, if it is aborted, as it was. A
  * worker sets it from the table when shared memory is new. `on_error 'stop'` sets it too, and only there.
  *
@@ -25,8 +25,10 @@
 #include "utils/wait_event.h"
 
 #include "control.h"
+#include "fault.h"
 #include "pause.h"
 #include "worker.h"
+#include "worker_private.h"
 
 PG_FUNCTION_INFO_V1(streamext_pause);
 PG_FUNCTION_INFO_V1(streamext_resume);
@@ -62,10 +64,19 @@ pause_execute(const char *sql, Oid relid, int expected)
 	return streamext_control_execute(sql, 1, types, values, NULL, expected);
 }
 
-bool
-streamext_is_paused(Oid relid)
+static bool
+pause_is_listed(Oid relid)
 {
 	return pause_has_table() && pause_execute(pause_count_sql, relid, SPI_OK_SELECT) > 0;
+}
+
+/* True if it was listed before. */
+static bool
+pause_change(Oid relid, bool pause)
+{
+	if (pause)
+		return pause_execute(pause_insert_sql, relid, SPI_OK_INSERT) == 0;
+	return pause_execute(pause_delete_sql, relid, SPI_OK_DELETE) > 0;
 }
 
 List *
@@ -95,26 +106,53 @@ streamext_paused_list(void)
 	return relids;
 }
 
+/* ---------------------------------------------------------------- the flag */
+
+static uint32
+pause_next(uint32 old, bool pause)
+{
+	return ((old | 1) + 1) | pause;
+}
+
+void
+streamext_pause_request(StreamSlot *slot, bool pause)
+{
+	uint32 old = pg_atomic_read_u32(&slot->pause);
+
+	while (!pg_atomic_compare_exchange_u32(&slot->pause, &old, pause_next(old, pause)))
+		;
+}
+
+void
+streamext_pause_settle(Worker *w)
+{
+	uint32 seen = w->pause_seen;
+	bool   listed = pause_is_listed(w->identity.relid);
+
+	STREAMEXT_FAULT("pause-read");
+	(void) pg_atomic_compare_exchange_u32(&w->slot->pause, &seen, pause_next(seen, listed));
+}
+
 /* ---------------------------------------------------------------- the flag, until the transaction ends */
 
 typedef struct PauseChange
 {
-	Oid	   relid;
-	uint32 former;
-	uint32 final;
+	Oid	 relid;
+	bool former;
+	bool final;
 } PauseChange;
 
 static List *pause_changes = NIL; /* of this transaction, in its context */
 
 static void
-pause_set(Oid relid, uint32 value)
+pause_set(Oid relid, bool pause)
 {
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	int			n = streamext_control_find_slots(relid, slots);
 
 	for (int i = 0; i < n; i++)
 	{
-		pg_atomic_write_u32(&slots[i]->pause_requested, value);
+		streamext_pause_request(slots[i], pause);
 		streamext_wake_worker(slots[i]);
 	}
 }
@@ -135,7 +173,7 @@ pause_xact_callback(XactEvent event, void *arg)
 			{
 				PauseChange *change = lfirst(lc);
 
-				change->final = streamext_is_paused(change->relid);
+				change->final = pause_is_listed(change->relid);
 			}
 			PopActiveSnapshot();
 			break;
@@ -159,7 +197,7 @@ pause_xact_callback(XactEvent event, void *arg)
 }
 
 static void
-pause_note(Oid relid, uint32 former)
+pause_note(Oid relid, bool former)
 {
 	static bool	  registered = false;
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -199,9 +237,11 @@ pause_stream(Oid relid, bool pause)
 {
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	int			n = streamext_control_slots(relid, streamext_control_stream(relid, true), slots);
+	bool		former;
 
-	pause_execute(pause ? pause_insert_sql : pause_delete_sql, relid, pause ? SPI_OK_INSERT : SPI_OK_DELETE);
-	pause_note(relid, pg_atomic_read_u32(&slots[0]->pause_requested));
+	/* the worker may not have looked into the table yet */
+	former = pause_change(relid, pause) || streamext_pause_requested(slots[0]);
+	pause_note(relid, former);
 	pause_set(relid, pause);
 	for (int i = 0; i < n; i++)
 		pause_wait(slots[i], pause);
@@ -219,7 +259,7 @@ pause_or_resume(Oid relid, bool pause)
 		pause_stream(relid, pause);
 		return;
 	}
-	pause_execute(pause ? pause_insert_sql : pause_delete_sql, relid, pause ? SPI_OK_INSERT : SPI_OK_DELETE);
+	(void) pause_change(relid, pause);
 	streamext_touch_view(relid, stream);
 }
 

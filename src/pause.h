@@ -8,10 +8,26 @@
 #include "streamext.h"
 #include "nodes/pg_list.h"
 
+#include "shmem.h"
+
+struct Worker;
+
 /* All of this database that are; what is no more is deleted on the way. In a transaction with a snapshot, by a worker. */
 extern List *streamext_paused_list(void);
 
-/* Whether this one is. The same, by anyone. */
-extern bool streamext_is_paused(Oid relid);
+/*
+ * StreamSlot.pause: bit 0 says whether the stream shall not be read, the others count the changes. Whoever has read the table
+ * in an older snapshot sees by them that somebody knew better since.
+ */
+static inline bool
+streamext_pause_requested(StreamSlot *slot)
+{
+	return (pg_atomic_read_u32(&slot->pause) & 1) != 0;
+}
+
+extern void streamext_pause_request(StreamSlot *slot, bool pause);
+
+/* What the table says, unless it was changed since w->pause_seen. In a transaction with a snapshot that is not older. */
+extern void streamext_pause_settle(struct Worker *w);
 
 #endif							/* STREAMEXT_PAUSE_H */

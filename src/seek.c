@@ -209,7 +209,7 @@ streamext_seeks_load(Worker *w)
 	if (w->seeks != NIL && w->stopped)
 	{
 		w->stopped = false;
-		pg_atomic_write_u32(&w->slot->pause_requested, streamext_is_paused(w->identity.relid));
+		streamext_pause_settle(w);
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL);
 	}
 }

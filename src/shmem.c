@@ -61,7 +61,7 @@ shmem_init_stream(StreamSlot *slot, LWLockPadded *locks)
 	pg_atomic_init_u32(&slot->generation, 0);
 	pg_atomic_init_u32(&slot->generation_seen, 0);
 	pg_atomic_init_u32(&slot->readers_waiting, 0);
-	pg_atomic_init_u32(&slot->pause_requested, 0);
+	pg_atomic_init_u32(&slot->pause, 0);
 	pg_atomic_init_u32(&slot->catchup_requests, 0);
 	pg_atomic_init_u32(&slot->windows_due, 0);
 	pg_atomic_init_u64(&slot->flush_requested, 0);
@@ -153,7 +153,7 @@ shmem_clear_stream(StreamSlot *slot)
 {
 	pg_atomic_write_u32(&slot->generation, 0);
 	pg_atomic_write_u32(&slot->generation_seen, 0);
-	pg_atomic_write_u32(&slot->pause_requested, 0);
+	pg_atomic_write_u32(&slot->pause, 0);
 	pg_atomic_write_u64(&slot->flush_requested, 0);
 	pg_atomic_write_u64(&slot->flush_done, 0);
 	pg_atomic_write_u64(&slot->journal_end, (uint64) -1);

@@ -86,7 +86,7 @@ typedef struct StreamSlot
 	ConditionVariable progress; /* broadcast when flush_done, state, generation_seen change */
 
 	/* requests; set by any backend, then SetLatch */
-	pg_atomic_uint32 pause_requested;
+	pg_atomic_uint32 pause;		/* see streamext_pause_requested */
 	pg_atomic_uint64 flush_requested;	/* tickets */
 	pg_atomic_uint64 flush_done;
 	pg_atomic_uint32 windows_due;	/* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */

@@ -32,6 +32,7 @@
 #include "fault.h"
 #include "history.h"
 #include "into.h"
+#include "pause.h"
 #include "seek.h"
 #include "stream_event.h"
 #include "view_retain.h"
@@ -131,7 +132,7 @@ worker_claim(Worker *w, int index)
 		w->index = index;
 		w->slot = slot;
 		/* on_error 'stop' outlives the worker */
-		w->stopped = STREAMEXT_STATE_FAILED(slot->state) && pg_atomic_read_u32(&slot->pause_requested) != 0;
+		w->stopped = STREAMEXT_STATE_FAILED(slot->state) && streamext_pause_requested(slot);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return mine;
@@ -193,12 +194,12 @@ worker_fail(Worker *w)
 
 /* ---------------------------------------------------------------- stop, pause, rate */
 
-/* Until resume() clears pause_requested. The reason is the stream's error. */
+/* Until resume(). The reason is the stream's error. */
 void
 streamext_worker_stop(Worker *w, const char *reason)
 {
 	w->stopped = true;
-	pg_atomic_write_u32(&w->slot->pause_requested, 1);
+	streamext_pause_request(w->slot, true);
 	streamext_stream_set_state(w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
 							   reason);
 }
@@ -207,7 +208,7 @@ streamext_worker_stop(Worker *w, const char *reason)
 static bool
 worker_check_pause(Worker *w)
 {
-	bool paused = pg_atomic_read_u32(&w->slot->pause_requested) != 0;
+	bool paused = streamext_pause_requested(w->slot);
 
 	if (w->connector != NULL && w->connector->failed && !w->stopped)
 	{

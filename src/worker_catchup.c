@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "history.h"
+#include "pause.h"
 #include "stream_event.h"
 #include "worker.h"
 #include "worker_private.h"
@@ -465,7 +466,7 @@ catchup_run(Worker *w)
 		streamext_stream_events_write(w);
 		if (catchup_refresh_due(w) && !streamext_worker_refresh_catchup(w))
 			return;
-		paused = w->views == NIL || pg_atomic_read_u32(&w->slot->pause_requested) != 0;
+		paused = w->views == NIL || streamext_pause_requested(w->slot);
 		catchup_pause(w, paused || w->full);
 		if (!paused)
 		{

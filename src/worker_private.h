@@ -91,6 +91,7 @@ typedef struct Worker
 	TimestampTz retry_at; /* when full */
 
 	bool		stopped;	/* until resume(): on_error stop, or the connector failed */
+	uint32		pause_seen; /* StreamSlot.pause before the last look into the catalogue */
 	TimestampTz refresh_at; /* look into the catalogue again (a view was locked); 0: no */
 
 	uint64 flush_ticket; /* being served; 0: none */

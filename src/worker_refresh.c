@@ -235,8 +235,8 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	streamext_checkpoint_read_forget();
 	if (!w->catchup)
 	{
-		if (w->slot->source == 0 && streamext_is_paused(w->identity.relid))
-			pg_atomic_write_u32(&w->slot->pause_requested, 1); /* since before a restart of the server */
+		if (w->slot->source == 0)
+			streamext_pause_settle(w); /* it may be paused since before a restart of the server */
 		if (w->slot->source != source)
 		{
 			refresh_reset_stream(w, source);
@@ -681,6 +681,7 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	MemoryContext old;
 	StreamConfig *config;
 
+	w->pause_seen = pg_atomic_read_u32(&w->slot->pause);
 	StartTransactionCommand();
 	InvalidateSystemCaches();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -737,7 +738,7 @@ refresh_revive(Worker *w)
 		return;
 	if (w->stopped)
 	{
-		pg_atomic_write_u32(&w->slot->pause_requested, streamext_is_paused(w->identity.relid));
+		streamext_pause_settle(w);
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
 	}
 	w->stopped = false;

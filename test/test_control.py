@@ -86,6 +86,12 @@ def crash(db: Database) -> None:
     db.connection = db.connect()
 
 
+def configure(db: Database, setting: str, value: str) -> None:
+    db.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+    db.server.reload()
+    wait_for(lambda: db.value("SELECT setting FROM pg_settings WHERE name = %s", setting) == value, what=setting)
+
+
 def view_state(db: Database, view: str) -> str:
     return db.value("SELECT state FROM streamext.continuous_views WHERE view = %s::regclass", view)
 
@@ -404,6 +410,33 @@ def test_seek_an_offset_and_a_time(db: Database, kafka: Kafka, topic: str) -> No
     source.produce(100)
     db.flush("s")
     assert_exact(db, 900)
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_resume_while_the_worker_starts(own_db: Database, own_source: Source, undone: bool) -> None:
+    """The worker has looked into the catalogue before the stream was resumed, and goes on after it."""
+    db, source = own_db, own_source
+    create_views(db)
+    db.execute("SELECT streamext.pause('s')")
+    source.produce(100)
+    configure(db, "streamext.fault_point", "wait pause-read")
+    crash(db)
+    wait_for(
+        lambda: db.value(
+            "SELECT bool_or(backend_xmin IS NOT NULL AND wait_event = 'Extension')"
+            " FROM pg_stat_activity JOIN streamext.workers USING (pid)"
+        ),
+        what="the worker at the fault point",
+    )
+    db.execute("BEGIN; SELECT streamext.resume('s'); " + ("ROLLBACK" if undone else "COMMIT"))
+    configure(db, "streamext.fault_point", "")
+    if undone:
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is paused"):
+            db.flush("s")
+        wait_for(lambda: state(db) == "paused", what="state paused")
+    else:
+        db.flush("s")
+        assert_exact(db, 100)
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
