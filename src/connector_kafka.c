@@ -35,6 +35,8 @@
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)
 #define KAFKA_BEYOND_TRIES 3 /* how often a position must be found beyond the end before that is believed */
 #define KAFKA_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+/* The first millisecond that is not before the time, as Kafka counts them. */
+#define KAFKA_MILLISECOND(time) Max((time) / 1000 + ((time) % 1000 > 0) + KAFKA_EPOCH_SHIFT / 1000, 0)
 
 static void
 kafka_fail(KafkaConnector *k, bool diverged)
@@ -278,7 +280,7 @@ kafka_resolve_starts(KafkaConnector *k)
 
 	ok = kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends);
 	if (ok && config->start == START_TIMESTAMP)
-		ok = kafka_offsets(k, indexes, n, Max((config->start_time + KAFKA_EPOCH_SHIFT + 999) / 1000, 0), offsets);
+		ok = kafka_offsets(k, indexes, n, KAFKA_MILLISECOND(config->start_time), offsets);
 	for (int i = 0; i < n && ok; i++)
 	{
 		bool at_end = config->start == START_LATEST || offsets[i] < 0;
@@ -897,7 +899,7 @@ kafka_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 		indexes[i] = i;
 	if (kind == SEEK_TIME)
 		ok = kafka_offsets(k, indexes, c->npartitions, RD_KAFKA_OFFSET_END, ends) &&
-			 kafka_offsets(k, indexes, c->npartitions, Max((time + KAFKA_EPOCH_SHIFT + 999) / 1000, 0), positions);
+			 kafka_offsets(k, indexes, c->npartitions, KAFKA_MILLISECOND(time), positions);
 	else
 		ok = kafka_offsets(k, indexes, c->npartitions,
 						   kind == SEEK_EARLIEST ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END, positions);

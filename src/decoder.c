@@ -343,7 +343,7 @@ decoder_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 s
 		number[size] = '\0';
 		errno = 0;
 		f = strtof(number, &stop);
-		if (errno == 0 && f != 0 && isfinite(f) && *stop == '\0' && (number[0] == '-' || (number[0] >= '0' && number[0] <= '9')))
+		if (errno == 0 && f != 0 && isfinite(f) && stop == number + size && (number[0] == '-' || (number[0] >= '0' && number[0] <= '9')))
 		{
 			*value = Float4GetDatum(f);
 			return NULL;

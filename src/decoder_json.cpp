@@ -41,6 +41,7 @@ struct Node
 	Node	  **children = nullptr;
 	int			nchildren = 0;
 	int			guess = 0;
+	uint64_t	walked = 0;		/* the walk that was here last; kept where there are children */
 };
 
 /* Grows a malloc'd array by one; false: out of memory. */
@@ -69,6 +70,27 @@ json_free_node(Node *node)
 	free(node->wanted);
 	free(node->wants);
 	free(node->name);
+}
+
+/* As if nothing below the node had been found. */
+void
+json_forget(const Node *node, JsonValue *values)
+{
+	for (int i = 0; i < node->nwanted; i++)
+		values[node->wanted[i]].kind = JSON_MISSING;
+	for (int i = 0; i < node->nchildren; i++)
+		json_forget(node->children[i], values);
+}
+
+/* To be called where a walk comes to a value: of a field that comes twice the last counts, with all that is in it. */
+inline void
+json_arrive(Node *node, uint64_t walk, JsonValue *values)
+{
+	if (node == nullptr || node->nchildren == 0)
+		return;
+	if (node->walked == walk)
+		json_forget(node, values);
+	node->walked = walk;
 }
 
 /* The child with this name (or index, if name is NULL), made if need be; NULL: out of memory. */
@@ -172,6 +194,7 @@ struct JsonPlain
 	const uint32_t *end;		/* behind the last; the payload's size is stored there */
 	JsonValue  *values;
 	int			max_depth;
+	uint64_t	walk;
 
 	bool		walk_object(Node *node, int depth);
 	bool		walk_array(Node *node, int depth);
@@ -199,6 +222,7 @@ struct JsonParser
 	Node		root;
 	int			nwanted = 0;
 	int			max_depth = 0;
+	uint64_t	walk = 0;		/* number of the walk at hand; a payload may take two */
 	char	   *buffer = nullptr;	/* the payload with the padding that simdjson reads beyond */
 	size_t		capacity = 0;
 	const char *end = nullptr;	/* of the padded buffer */
@@ -273,6 +297,7 @@ JsonPlain::walk_value(Node *node, int depth)
 
 	if (wanted && node->nwanted > 1)
 		return false;
+	json_arrive(node, walk, values);
 	switch (*start)
 	{
 		case '{':
@@ -428,6 +453,7 @@ JsonParser::parse_plain(size_t size, JsonValue *values)
 	plain.end = plain.at + stage1->n_structural_indexes;
 	plain.values = values;
 	plain.max_depth = max_depth;
+	plain.walk = ++walk;
 	return buffer[*plain.at] == '{' && plain.walk_object(&root, 1) && plain.at == plain.end;
 }
 
@@ -515,6 +541,7 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 
 	if (error)
 		return error;
+	json_arrive(node, walk, values);
 	if (type == ondemand::json_type::object || type == ondemand::json_type::array)
 	{
 		std::string_view raw;
@@ -781,6 +808,7 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 		}
 	}
 
+	parser->walk++;
 	error = parser->parser.iterate(parser->buffer, size, size + SIMDJSON_PADDING).get(doc);
 	if (!error)
 	{

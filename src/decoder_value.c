@@ -104,9 +104,8 @@ streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
 	return input;
 }
 
-/* Raises if a word of the text stands for the moment at which it is read. */
-static void
-value_check_moment(const char *text)
+void
+streamext_value_check_moment(const char *text)
 {
 	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
 	const char *s = text;
@@ -147,7 +146,7 @@ Datum
 streamext_value_convert(ValueInput *input, char *text)
 {
 	if (input->of_time)
-		value_check_moment(text);
+		streamext_value_check_moment(text);
 	if (input->json)
 		return value_from_json(input, text);
 	return InputFunctionCall(&input->function, text, input->typioparam, input->typmod);

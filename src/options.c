@@ -43,6 +43,7 @@
 
 #include "decoder.h"
 #include "decoder_json.h"
+#include "decoder_value.h"
 #include "options.h"
 
 PG_FUNCTION_INFO_V1(streamext_kafka_validator);
@@ -310,7 +311,8 @@ option_parse_start(const OptionSpec *spec, const char *value, TimestampTz *time)
 	if (strcmp(value, "latest") == 0)
 		return START_LATEST;
 	if (!isdigit((unsigned char) value[0]))
-		option_invalid(spec, value, "Valid values are: earliest, latest, or a timestamp (UTC, unless it names a time zone).");
+		option_invalid(spec, value, "Valid values are: earliest, latest, or a timestamp like 2024-05-01 12:00:00 (UTC, unless it names a time zone).");
+	streamext_value_check_moment(value);
 	level = streamext_decoder_session();
 	*time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid),
 													Int32GetDatum(-1)));
@@ -361,7 +363,16 @@ static void
 option_check_filter(const OptionSpec *spec, const char *value)
 {
 	bool		good = value[0] != '\0' && strlen(value) <= OPTION_MAX_TOPIC;
+	const char *share = "$share/";
 
+	if (strncmp(value, share, strlen(share)) == 0)
+	{
+		Size		group = strcspn(value + strlen(share), "/+#");
+		const char *rest = value + strlen(share) + group;
+
+		if (group == 0 || rest[0] != '/' || rest[1] == '\0')
+			option_invalid(spec, value, "A shared subscription is written $share/group/filter.");
+	}
 	for (const char *p = value; good && *p != '\0'; p++)
 	{
 		bool		alone = (p == value || p[-1] == '/') && (p[1] == '\0' || p[1] == '/');

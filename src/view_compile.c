@@ -344,42 +344,72 @@ compile_sliding_lower(CompiledView *view, const Interval *interval, bool inclusi
 	view->sliding_days = interval->day;
 }
 
-/* Takes a qual of the forms event_time > now() - interval and event_time <= now() into the window; false: it is neither. */
-static bool
-compile_sliding(CompileContext *context, Node *qual)
+/* event_time + interval: the interval, or NULL if it is anything else. */
+static Interval *
+compile_event_time_plus(const CompileContext *context, Node *node)
 {
-	Window	   *window = &context->view->window;
-	OpExpr	   *op = (OpExpr *) qual;
-	Node	   *time,
-			   *bound;
-	Oid			function;
+	OpExpr	   *op = (OpExpr *) node;
+	Const	   *c;
 	Interval   *interval;
 
-	if (!IsA(qual, OpExpr) || list_length(op->args) != 2)
-		return false;
-	function = get_opcode(op->opno);
-	time = linitial(op->args);
-	bound = lsecond(op->args);
-	if (compile_is_event_time(context, bound))
-	{
-		Oid			commutator = get_commutator(op->opno);
+	if (!IsA(node, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_PL_INTERVAL || !compile_is_event_time(context, linitial(op->args)))
+		return NULL;
+	c = compile_const(lsecond(op->args));
+	if (c == NULL)
+		return NULL;
+	interval = DatumGetIntervalP(c->constvalue);
+	if (interval->day != 0 || interval->month != 0)
+		streamext_view_refuse("days, months or years added to the event time in WHERE",
+							  "Write the predicate like event_time > now() - interval '1 day'.");
+	return interval;
+}
 
-		function = OidIsValid(commutator) ? get_opcode(commutator) : InvalidOid;
-		time = lsecond(op->args);
-		bound = linitial(op->args);
-	}
-	if (!compile_is_event_time(context, time))
-		return false;
+/* now() - event_time compared with an interval: the interval, in which a day is 24 hours as in such a comparison. */
+static Interval *
+compile_age(const CompileContext *context, Node *age, Node *bound)
+{
+	OpExpr	   *op = (OpExpr *) age;
+	Const	   *c;
+	Interval   *result;
+
+	if (!IsA(age, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_MI || !compile_is_now(linitial(op->args)) ||
+		!compile_is_event_time(context, lsecond(op->args)))
+		return NULL;
+	c = compile_const(bound);
+	if (c == NULL)
+		return NULL;
+	result = palloc0(sizeof(Interval));
+	result->time = compile_interval(DatumGetIntervalP(c->constvalue), "the interval of the sliding predicate");
+	return result;
+}
+
+/*
+ * Takes left <function> right into the window if it is of one of the forms
+ *		event_time > now() - interval, event_time + interval > now(), now() - event_time < interval		(the lower bound)
+ *		event_time <= now()
+ * false: it is none of them.
+ */
+static bool
+compile_sliding_sides(CompileContext *context, Oid function, Node *left, Node *right)
+{
+	Window	   *window = &context->view->window;
+	Interval   *interval = NULL;
 
 	if (function == F_TIMESTAMPTZ_GT || function == F_TIMESTAMPTZ_GE)
 	{
-		interval = compile_now_minus(bound);
-		if (interval == NULL)
-			return false;
-		compile_sliding_lower(context->view, interval, function == F_TIMESTAMPTZ_GE);
+		if (compile_is_event_time(context, left))
+			interval = compile_now_minus(right);
+		else if (compile_is_now(right))
+			interval = compile_event_time_plus(context, left);
+	}
+	else if (function == F_INTERVAL_LT || function == F_INTERVAL_LE)
+		interval = compile_age(context, left, right);
+	if (interval != NULL)
+	{
+		compile_sliding_lower(context->view, interval, function == F_TIMESTAMPTZ_GE || function == F_INTERVAL_LE);
 		return true;
 	}
-	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) && compile_is_now(bound))
+	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) && compile_is_event_time(context, left) && compile_is_now(right))
 	{
 		if (window->has_upper)
 			streamext_view_refuse("two upper bounds at now()", NULL);
@@ -388,6 +418,20 @@ compile_sliding(CompileContext *context, Node *qual)
 		return true;
 	}
 	return false;
+}
+
+/* Takes a qual that bounds the event time by now() into the window; false: it is none. */
+static bool
+compile_sliding(CompileContext *context, Node *qual)
+{
+	OpExpr	   *op = (OpExpr *) qual;
+	Oid			commutator;
+
+	if (!IsA(qual, OpExpr) || list_length(op->args) != 2)
+		return false;
+	commutator = get_commutator(op->opno);
+	return compile_sliding_sides(context, get_opcode(op->opno), linitial(op->args), lsecond(op->args)) ||
+		(OidIsValid(commutator) && compile_sliding_sides(context, get_opcode(commutator), lsecond(op->args), linitial(op->args)));
 }
 
 static List *

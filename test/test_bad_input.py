@@ -164,6 +164,26 @@ def test_what_counts(db: Database, kafka: Kafka, topic: str) -> None:
     assert found == {name: values for name, (_, values) in FINE.items()}
 
 
+# Payload and what the columns n.b, l[0] and l[1].c hold: of a field that comes twice the last counts, with all that is in it.
+TWICE = [
+    ('{"n":{"b":1,"b":2}}', (2, None, None)), ('{"n":{"b":1},"n":{}}', (None, None, None)), ('{"n":{"b":1},"n":5}', (None, None, None)),
+    ('{"n":{"b":1},"n":null}', (None, None, None)), ('{"n":{"b":1},"x":{"b":2},"n":{"b":3}}', (3, None, None)),
+    (r'{"n":{"b":1},"\u006e":{}}', (None, None, None)), ('{"l":["x",{"c":1}],"l":[]}', (None, None, None)),
+    ('{"l":["x",{"c":1}],"l":["y"]}', (None, "y", None)), ('{"l":["x",{"c":1,"c":2}]}', (None, "x", 2)),
+]  # fmt: skip
+
+
+def test_a_field_that_comes_twice(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    columns = "pos bigint OPTIONS (metadata 'offset'), b int OPTIONS (path 'n.b'), l text OPTIONS (path 'l[0]'), c int OPTIONS (path 'l[1].c'), f real"
+    kafka_stream(db, kafka, f"topic '{topic}'", columns)
+    continuous(db, "v", "SELECT pos, b, l, c, count(*) FROM s GROUP BY pos, b, l, c")
+    kafka.produce(topic, [payload for payload, _ in TWICE] + [r'{"f":"1\u0000x"}'])
+    db.flush("s")
+    assert dict(zip([payload for payload, _ in TWICE], db.rows("SELECT b, l, c FROM v ORDER BY pos"), strict=True)) == dict(TWICE)
+    assert db.rows("SELECT sqlstate FROM streamext.dead_letters") == [("22P05",)]
+
+
 def test_a_view_that_cannot_take_a_row(db: Database, kafka: Kafka, topic: str) -> None:
     """The row is rejected for that view alone."""
     kafka.create_topic(topic)

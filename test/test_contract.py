@@ -40,6 +40,39 @@ def test_spellings_of_windows(db: Database) -> None:
             db.execute("DROP TABLE expected")
 
 
+# Spellings of a sliding window; each is compared with PostgreSQL's answer at times on, before and between the edges of a step.
+SLIDING = [
+    "ts > {now} - interval '1 minute'", "ts >= {now} - interval '1 minute'", "ts > {now} + interval '-1 minute'",
+    "{now} - interval '1 minute' < ts", "{now} < ts + interval '1 minute'", "ts + interval '1 minute' >= {now} AND ts < {now}",
+    "{now} - ts < interval '1 minute'", "interval '1 minute' >= {now} - ts AND {now} >= ts", "{now} - ts <= interval '1 day' AND i % 2 = 0",
+    "ts BETWEEN {now} - make_interval(mins => 1) AND {now}",
+]  # fmt: skip
+
+
+def test_spellings_of_the_sliding_predicate(db: Database) -> None:
+    local_stream(db, "event_time 'ts', max_ahead '1 day'", COLUMNS)
+    db.execute(f"CREATE TABLE t ({COLUMNS}); SET timezone = 'UTC'")
+    query = "SELECT count(*) AS n, sum(i) AS total, min(ts), max(ts) FROM {s} WHERE "
+    for i, where in enumerate(SLIDING):
+        continuous(db, f"v{i}", query.format(s="s") + where.format(now="now()"), ", streamext.step = '10 s'")
+    try:
+        db.execute("SELECT streamext.set_clock('2024-05-01 12:00Z')")
+        db.execute("""INSERT INTO t SELECT 'a', i, '2024-05-01 11:58Z'::timestamptz + i * interval '0.5 s' FROM generate_series(0, 500) AS i
+            UNION ALL SELECT 'a', i, '2024-04-30 11:59:50Z'::timestamptz + i * interval '1 s' FROM generate_series(0, 20) AS i""")
+        db.execute("INSERT INTO s TABLE t")
+        db.flush("s")
+        for clock, step in (("12:00", "12:00"), ("11:59:59.99", "11:59:50"), ("12:00:10", "12:00:10"), ("12:00:17.5", "12:00:10")):
+            db.execute(f"SELECT streamext.set_clock('2024-05-01 {clock}Z')")
+            for i, where in enumerate(SLIDING):
+                db.assert_same(f"TABLE v{i}", query.format(s="t") + where.format(now=f"timestamptz '2024-05-01 {step}Z'"))
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
+    for where in ("ts + interval '1 day' > now()", "now() - ts < interval '1 month'", "now() - ts > interval '1 minute'", "NOT ts < now() - interval '1 minute'"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            continuous(db, "x", f"SELECT count(*) FROM s WHERE {where}")
+            pytest.fail(where)
+
+
 def test_the_owner_of_a_view_must_be_allowed_to_read_the_stream(db: Database) -> None:
     """A view whose owner may not read the stream any more does not run the owner's expressions; what it missed is counted
     when the right comes back."""

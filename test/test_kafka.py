@@ -166,7 +166,7 @@ def test_text_and_raw(
 
 @pytest.mark.parametrize(
     "start, counted",
-    [("earliest", 7), ("latest", 2), ("1970-01-01 00:00:02+00", 5), ("2001-01-01", 2), ("1960-01-01", 7)],
+    [("earliest", 7), ("latest", 2), ("1970-01-01 00:00:02+00", 5), ("2001-01-01", 2), ("1960-01-01", 7), ("294276-12-31", 2)],
 )
 def test_start(db: Database, kafka: Kafka, topic: str, start: str, counted: int) -> None:
     kafka.create_topic(topic, partitions=2, config={"retention.ms": "-1"})  # the timestamps are of 1970
