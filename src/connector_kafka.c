@@ -830,6 +830,7 @@ kafka_poll(Connector *c, StreamRecord *records, int max)
 		got = rd_kafka_consume_batch_queue(k->queue, 0, k->messages, max);
 		k->nmessages = Max(got, 0);
 		n = kafka_records(k, records);
+		streamext_kafka_refill(k);
 		if (k->nmessages == max)
 			streamext_kafka_wake(k); /* there may be more */
 		if (n == 0)

@@ -25,6 +25,8 @@
 
 #include "kafka_client.h"
 
+#define KAFKA_SAMPLE 64 /* of so many records one is looked at for their size */
+
 /* Every client property that is not an option. */
 static const char *const kafka_properties[][2] = {
 	{ "enable.auto.commit", "false" },
@@ -38,9 +40,9 @@ static const char *const kafka_properties[][2] = {
 	{ "topic.metadata.refresh.interval.ms", "10000" },
 	{ "max.poll.interval.ms", "86400000" },
 
-	/* A consumer slower than the fetcher starves for a second each time this many are queued, so the bytes are the bound. */
-	{ "queued.min.messages", "1000000" },
-	{ "queued.max.messages.kbytes", "262144" },
+	/* see streamext_kafka_refill */
+	{ "queued.min.messages", CppAsString2(KAFKA_AHEAD_RECORDS) },
+	{ "queued.max.messages.kbytes", CppAsString2(KAFKA_AHEAD_KB) },
 
 	/*
 	 * A fetch is answered as soon as there is a byte. What waits longest is a partition added meanwhile, and the news that only
@@ -249,6 +251,8 @@ kafka_set_options(KafkaConnector *k, rd_kafka_conf_t *conf)
 	for (int i = 0; kafka_properties[i][0] != NULL; i++)
 		if (!kafka_set(k, conf, kafka_properties[i][0], kafka_properties[i][1]))
 			return false;
+	/* not known before 2.2 */
+	(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
 	for (const KafkaOption *o = kafka_options; o->option != NULL; o++)
 	{
 		const char *value = streamext_option(o->user ? config->user_options : config->server_options, o->option);
@@ -377,6 +381,45 @@ streamext_kafka_destroy(KafkaConnector *k)
 	kafka_end(k->rk);
 	k->rk = NULL;
 	k->queue = NULL;
+}
+
+/* ---- fetching ahead ---- */
+
+static double
+kafka_mean_size(const KafkaConnector *k)
+{
+	size_t sum = 0, n = 0;
+
+	for (int i = 0; i < k->nmessages; i += KAFKA_SAMPLE, n++)
+		sum += k->messages[i]->len;
+	return n == 0 ? 0 : (double) sum / n;
+}
+
+/*
+ * A fetcher that has stopped because enough is queued looks again within a second, whatever has become of the queue: a worker that
+ * takes what is there in a tenth of that would stand still for the rest. So it is woken when a quarter is left. Any request to its
+ * broker does that; this asks for offsets, which takes no right that reading does not take, and does not wait for the
+ * answer. From version 2.2 on librdkafka has a property for it (kafka_set_options).
+ */
+void
+streamext_kafka_refill(KafkaConnector *k)
+{
+	double							 queued = rd_kafka_queue_length(k->queue);
+	double							 share = Max(queued / KAFKA_AHEAD_RECORDS, queued * kafka_mean_size(k) / (KAFKA_AHEAD_KB * 1024.0));
+	rd_kafka_topic_partition_list_t *list;
+
+	if (share > 0.5)
+		k->ahead = true;
+	if (!k->ahead || share > 0.25)
+		return;
+	k->ahead = false;
+	list = rd_kafka_topic_partition_list_new(k->c.npartitions);
+	for (int i = 0; i < k->c.npartitions; i++)
+		if (k->partitions[i].assigned && !k->partitions[i].topic->missing)
+			rd_kafka_topic_partition_list_add(list, k->c.partitions[i].topic, k->c.partitions[i].partition)->offset =
+				RD_KAFKA_OFFSET_END;
+	(void) rd_kafka_offsets_for_times(k->rk, list, 0);
+	rd_kafka_topic_partition_list_destroy(list);
 }
 
 /* ---- the client that asks ---- */
