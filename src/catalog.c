@@ -656,7 +656,7 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 			values[7] = Int64GetDatum(partition->rows);
 			values[8] = Int64GetDatum(partition->missed);
 			catalog_put_time(values, nulls, 9, partition->max_event_time);
-			catalog_put_time(values, nulls, 10, partition->last_arrival);
+			catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 	}

@@ -77,7 +77,9 @@ streamext_control_stream(Oid relid, bool owner)
 	if (name == NULL || streamext_stream_kind(relid) == CONNECTOR_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a stream", name != NULL ? name : psprintf("%u", relid))));
+				 errmsg("\"%s\" is not a stream", name != NULL ? name : psprintf("%u", relid)),
+				 name != NULL && streamext_view_options(relid).continuous ?
+				 errhint("Name the stream that the view reads: \"%s\".", get_rel_name(streamext_view_stream(relid))) : 0));
 	if (!owner)
 	{
 		AclResult	allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
@@ -276,7 +278,9 @@ flush_fail(const FlushTarget *target, StreamState state, const char *error)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg(state == STREAM_DIVERGED ? "the source of stream \"%s\" is not the one read before" :
 					"stream \"%s\" has failed", target->name),
-			 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
+			 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+			 state == STREAM_DIVERGED ? errhint("streamext.seek takes the source as it is now; streamext.resume looks at it again.") :
+			 errhint("When the cause is mended, streamext.resume goes on; rejected records are in streamext.dead_letters.")));
 }
 
 /*
@@ -415,7 +419,8 @@ flush_check_views(const FlushTarget *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("continuous view \"%s\" has failed", get_rel_name(viewoid)),
-				 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
+				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+				 errhint("When the cause is mended it goes on where it stood: at once after a GRANT, else after any ALTER VIEW or CREATE OR REPLACE VIEW.")));
 }
 
 /*

@@ -209,7 +209,9 @@ mqtt_reason(const MqttClient *m, int code)
 										   "not authorised (bad user name or password)", "not authorised" };
 	const char				*text;
 
-	if (code < 0)
+	if (code == MQTTASYNC_FAILURE)
+		text = "no connection";
+	else if (code < 0)
 		text = MQTTAsync_strerror(code);
 	else if (code == MQTTREASONCODE_BAD_USER_NAME_OR_PASSWORD)
 		text = "not authorised (bad user name or password)";
@@ -373,6 +375,16 @@ mqtt_on_tls_error(const char *text, size_t length, void *context)
 	return 1;
 }
 
+/* With the address, which may be what is wrong: for a name that is not known the library says no more than that it failed. */
+static void
+mqtt_not_connected(MqttClient *m, const char *why)
+{
+	char what[512];
+
+	snprintf(what, sizeof(what), "could not connect to the broker %s", m->uri);
+	mqtt_lost(m, what, why);
+}
+
 static void
 mqtt_connect_failed(MqttClient *m, int code, const char *message)
 {
@@ -385,7 +397,7 @@ mqtt_connect_failed(MqttClient *m, int code, const char *message)
 		strlcpy(reason, mqtt_reason(m, code), sizeof(reason));
 	else if (reason[0] == '\0')
 		strlcpy(reason, message, sizeof(reason));
-	mqtt_lost(m, "could not connect to the broker", reason);
+	mqtt_not_connected(m, reason);
 }
 
 static void
@@ -630,7 +642,7 @@ mqtt_step(MqttClient *m)
 			if (rc == MQTTASYNC_SUCCESS)
 				rc = mqtt_connect(m);
 			if (rc != MQTTASYNC_SUCCESS)
-				mqtt_lost(m, "could not connect to the broker", mqtt_reason(m, rc));
+				mqtt_not_connected(m, mqtt_reason(m, rc));
 			pthread_mutex_lock(&m->mutex);
 			break;
 

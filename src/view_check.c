@@ -23,6 +23,7 @@
 
 #include "options.h"
 #include "view_check.h"
+#include "view_compile.h"
 
 /* 0A000: continuous views do not support <construct>. */
 void
@@ -375,6 +376,8 @@ streamext_view_check_from(const RangeTblEntry *rte)
 	}
 	if (rte->tablesample != NULL)
 		streamext_view_refuse("TABLESAMPLE", NULL);
+	if (streamext_view_options(rte->relid).continuous)
+		streamext_view_refuse("continuous views in FROM", "Make an ordinary view over it: its answer is always the newest.");
 	if (streamext_stream_kind(rte->relid) == CONNECTOR_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),

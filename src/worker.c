@@ -347,12 +347,16 @@ worker_serve_flush(Worker *w)
 static void
 worker_note_state(Worker *w, StreamState state)
 {
-	StreamState before = w->slot->state;
-
-	if (state == STREAM_STALLED && before != STREAM_STALLED && before != STREAM_STARTING && before != STREAM_WAITING)
+	if (state == STREAM_STALLED && !w->outage && w->connector->error[0] != '\0')
+	{
 		streamext_connector_event(w->connector, "stalled", -1, 0, "%s", w->connector->error);
-	else if (before == STREAM_STALLED && state != STREAM_STALLED)
+		w->outage = true;
+	}
+	else if (w->outage && (state == STREAM_RUNNING || state == STREAM_CATCHING_UP))
+	{
 		streamext_connector_event(w->connector, "recovered", -1, 0, "the source is reachable");
+		w->outage = false;
+	}
 }
 
 static void

@@ -71,6 +71,7 @@ typedef struct Worker
 	List			   *seeks; /* still to be done (seek.c) */
 	MemoryContext		seeks_cxt;
 	uint64				connector_errors; /* seen */
+	bool				outage;			  /* an event of it is written */
 
 	MemoryContext views_cxt;
 	List		 *views; /* of WorkerView; in the stream's worker those in other hands too, without a fold */

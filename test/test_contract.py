@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from harness.database import Database
-from harness.streams import continuous, local_stream
+from harness.streams import continuous, error_of, local_stream
 from harness.wait import wait_for
 
 COLUMNS = "k text, i int, ts timestamptz"
@@ -165,3 +165,24 @@ def test_what_would_reject_each_row_is_refused(db: Database) -> None:
         with pytest.raises(psycopg.errors.InvalidParameterValue, match='time zone "Nowhere/X" not recognized'):
             continuous(db, "v", query)
     continuous(db, "v", "SELECT date_trunc('day', ts, 'Asia/Tokyo') AS w, streamext.approx_count_distinct(k) AS n FROM s GROUP BY w")
+
+
+def test_errors_say_what_to_do(db: Database) -> None:
+    local_stream(db, "event_time 'ts', on_error 'stop'", COLUMNS)
+    continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    for statement, sqlstate, hint in (
+        ("SELECT streamext.flush('v')", "42809", 'reads: "s"'),
+        ("SELECT streamext.seek('v', 'latest')", "42809", 'reads: "s"'),
+        ("CREATE VIEW x WITH (streamext.continuous) AS SELECT sum(n) FROM v", "0A000", "ordinary view"),
+        ("CREATE VIEW x WITH (streamext.continuous) AS SELECT sum(n) FROM s JOIN v USING (k)", "0A000", "query over this view"),
+    ):
+        with pytest.raises(psycopg.Error) as error:
+            db.execute(statement)
+        assert (error_of(error)[0], hint in error_of(error)[2]) == (sqlstate, True), statement
+    db.execute("INSERT INTO s VALUES ('a', 1, NULL)")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
+        db.flush("s")
+    assert "the event time is null" in error_of(error)[1] and "streamext.resume" in error_of(error)[2]
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert db.rows("SELECT accepted, late, rejected FROM streamext.continuous_views") == [(0, 0, 1)]

@@ -270,8 +270,8 @@ def test_positions_and_lag(db: Database, kafka: Kafka, topic: str) -> None:
     db.flush("s")
     assert positions(db, "v_s") == kafka.end_offsets(topic) == {0: 50, 1: 50, 2: 0}
     assert db.rows("SELECT rows_in, lag_rows, rejected, state FROM streamext.streams") == [(100, 0, 0, "running")]
-    partitions = db.rows("SELECT topic, partition, position, high_watermark FROM streamext.stream_partitions ORDER BY 2")
-    assert partitions == [(topic, 0, 50, 50), (topic, 1, 50, 50), (topic, 2, 0, 0)]
+    partitions = db.rows("SELECT topic, partition, position, high_watermark, last_arrival IS NULL FROM streamext.stream_partitions ORDER BY 2")
+    assert partitions == [(topic, 0, 50, 50, False), (topic, 1, 50, 50, False), (topic, 2, 0, 0, True)]
 
 
 def test_pause_and_resume(db: Database, kafka: Kafka, topic: str) -> None:

@@ -132,6 +132,22 @@ def test_broker_restart(db: Database, topic: str, how: str, protocol: str) -> No
         assert_counted(db, 0, 1000)
 
 
+def test_outages_are_events(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """Also one from the beginning; a stream that had none has none. The error has the address."""
+    events = "SELECT kind FROM streamext.stream_events WHERE stream = %s::regclass ORDER BY id"
+    count_stream(db, mosquitto, topic)
+    assert db.rows(events, "s") == []
+    with Mosquitto() as broker:
+        broker.stop()
+        db.execute(f"CREATE SERVER away FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
+        db.execute(f"CREATE FOREIGN TABLE t (a int) SERVER away OPTIONS (topic '{topic}')")
+        wait_for(lambda: db.rows(events, "t") == [("stalled",)], what="event")
+        assert broker.uri in db.value("SELECT last_error FROM streamext.streams WHERE stream = 't'::regclass")
+        broker.start()
+        db.flush("t")
+        wait_for(lambda: db.rows(events, "t") == [("stalled",), ("recovered",)], what="event")
+
+
 def test_a_broker_that_forgot_the_session(db: Database, topic: str) -> None:
     """The subscription is made anew."""
     with Mosquitto() as broker:
