@@ -134,6 +134,9 @@ ddl_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 	/* of these the object is the relation, too */
 	if (classid != RelationRelationId && classid != InheritsRelationId && classid != ForeignTableRelationId)
 		return;
+	/* a child of a stream; a stream that is a child itself is found at the statement's end */
+	if (classid == InheritsRelationId && access == OAT_POST_ALTER && streamext_ddl_is_stream(((ObjectAccessPostAlter *) arg)->auxiliary_id))
+		streamext_stream_refuse_inheritance(get_rel_name(((ObjectAccessPostAlter *) arg)->auxiliary_id));
 	if (ddl_frame != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(ddl_frame->cxt);

@@ -120,6 +120,9 @@ extern StreamConfig *streamext_stream_config(Oid relid);
 /* Checks what options and columns mean together (called by the DDL hook after CREATE / ALTER FOREIGN TABLE); raises. */
 extern void streamext_stream_check(Oid relid);
 
+/* Raises: a stream has neither parent nor child. */
+pg_noreturn extern void streamext_stream_refuse_inheritance(const char *name);
+
 /* An option's text or NULL. */
 extern const char *streamext_option(List *options, const char *name);
 

@@ -15,6 +15,14 @@
 #include "decoder_csv.h"
 #include "options.h"
 
+void
+streamext_stream_refuse_inheritance(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("stream \"%s\" cannot be a partition or take part in inheritance", name)));
+}
+
 static void
 stream_check_relation(const StreamConfig *config)
 {
@@ -24,9 +32,7 @@ stream_check_relation(const StreamConfig *config)
 				 errmsg("streams need a database with encoding UTF8"),
 				 errdetail("The encoding of this database is %s.", GetDatabaseEncodingName())));
 	if (has_superclass(config->relid) || find_inheritance_children(config->relid, NoLock) != NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" cannot be a partition or take part in inheritance", config->name)));
+		streamext_stream_refuse_inheritance(config->name);
 	if (config->format == FORMAT_RAW || config->format == FORMAT_TEXT)
 	{
 		int			payloads = 0;

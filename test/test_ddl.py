@@ -191,7 +191,7 @@ def test_constructs_refused(ddl: Database, query: str, names: str) -> None:
 # Statement, SQLSTATE, what the error names.
 VIEW_DDL = [
     ("CREATE VIEW x WITH (streamext.continuous) AS SELECT k, count(*) FROM t GROUP BY k", "42809", "t"),
-    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT k, sum(n) FROM v GROUP BY k", "42809", "v"),
+    ("CREATE VIEW x WITH (streamext.continuous) AS SELECT k, sum(n) FROM v GROUP BY k", "0A000", "continuous views in FROM"),
     ("CREATE VIEW x WITH (streamext.continuous, streamext.retentoin = '1 h') AS SELECT count(*) FROM s", "22023", "retentoin"),
     ("CREATE VIEW x WITH (streamext.continuous, streamext.retention = 'x') AS SELECT count(*) FROM s", "22007", "x"),
     ("CREATE VIEW x WITH (streamext.continuous, streamext.lateness = '-1 s') AS SELECT count(*) FROM s", "22023", "lateness"),
@@ -211,6 +211,8 @@ VIEW_DDL = [
     ("ALTER VIEW v SET (streamext.step = '1 s')", "0A000", "step"),
     ("ALTER VIEW v SET (streamext.nothing = '1 s')", None, "nothing"),
     ("CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", "0A000", "rule"),
+    ("CREATE TABLE x () INHERITS (s)", "0A000", "inheritance"),
+    ("CREATE TABLE x (LIKE s); ALTER TABLE x INHERIT s", "0A000", "inheritance"),
     ("DROP FOREIGN TABLE s", "2BP01", "s"),
     ("ALTER FOREIGN TABLE s DROP COLUMN k", "2BP01", "k"),
     ("ALTER FOREIGN TABLE s ALTER COLUMN k TYPE varchar(10)", "0A000", ""),
