@@ -49,6 +49,7 @@
 #define MQTT_MARKER_MS 2000			 /* publish the marker again when it is not back by then, */
 #define MQTT_MARKER_REFUSED_MS 30000 /* or by then if the broker seems to refuse it */
 #define MQTT_DISCONNECT_MS 200
+#define MQTT_FORGET_MS	   1200 /* for a DISCONNECT that ends the session; the one that destroying the client sends does not */
 #define MQTT_CLOSE_MS 2500 /* paho's receive thread looks up once a second when it is to end */
 #define MQTT_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
@@ -714,7 +715,7 @@ mqtt_control(void *arg)
 			mqtt_add_property(&options.properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, 0);
 		options.timeout = MQTT_DISCONNECT_MS;
 		(void) MQTTAsync_disconnect(m->handle, &options);
-		for (int waited = 0; MQTTAsync_isConnected(m->handle) && waited < 2 * MQTT_DISCONNECT_MS; waited += 5)
+		for (int waited = 0; MQTTAsync_isConnected(m->handle) && waited < (m->forget ? MQTT_FORGET_MS : 2 * MQTT_DISCONNECT_MS); waited += 5)
 			pg_usleep(5000);
 		MQTTAsync_destroy(&m->handle);
 	}

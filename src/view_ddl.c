@@ -64,20 +64,45 @@ view_ddl_find_option(List *options, const char *name)
 	return NULL;
 }
 
+static const char *const view_ddl_names[] = {"continuous", "retention", "lateness", "keep_late", "step", "max_groups", "timezone", "datestyle",
+"intervalstyle", "into"};
+
+static bool
+view_ddl_is_name(const char *name)
+{
+	for (int i = 0; i < lengthof(view_ddl_names); i++)
+		if (strcmp(name, view_ddl_names[i]) == 0)
+			return true;
+	return false;
+}
+
 /* Raises for a name that is none of ours. */
 static void
 view_ddl_check_name(const char *name)
 {
-	static const char *const names[] = {"continuous", "retention", "lateness", "keep_late", "step", "max_groups", "timezone", "datestyle",
-	"intervalstyle", "into"};
+	if (!view_ddl_is_name(name + strlen(VIEW_DDL_PREFIX)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized view option \"%s\"", name),
+				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
+}
 
-	for (int i = 0; i < lengthof(names); i++)
-		if (strcmp(name + strlen(VIEW_DDL_PREFIX), names[i]) == 0)
-			return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unrecognized view option \"%s\"", name),
-			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
+/* One of ours without its prefix, which PostgreSQL is about to refuse without a hint. */
+static void
+view_ddl_check_prefix(List *options)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+
+		if (def->defnamespace == NULL && view_ddl_is_name(def->defname))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unrecognized parameter \"%s\"", def->defname),
+					 errhint("Write streamext.%s.", def->defname)));
+	}
 }
 
 /*
@@ -287,6 +312,7 @@ streamext_ddl_create_view(DdlCall *call)
 	Oid			relid = InvalidOid;
 	ListCell   *cell;
 
+	view_ddl_check_prefix(stmt->options);
 	if (was_continuous)
 		streamext_touch_view(replaced, streamext_view_stream(replaced));
 	relids = streamext_ddl_run(call);
@@ -408,6 +434,7 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 			continue;
 		others = (List *) cmd->def;
 		options = view_ddl_change_options(options, view_ddl_take_own_options(&others, !reset), reset);
+		view_ddl_check_prefix(others);
 		cmd->def = (Node *) others;
 	}
 	view_ddl_store_options(relid, NIL);

@@ -229,6 +229,15 @@ def test_view_ddl_refused(ddl: Database, statement: str, sqlstate: str | None, n
     assert names in message + hint
 
 
+@pytest.mark.parametrize("statement", [
+    "CREATE VIEW x WITH (continuous) AS SELECT count(*) FROM s", "ALTER VIEW v SET (retention = '1 h')", "ALTER VIEW v RESET (retention)",
+    "CREATE VIEW x WITH (streamext.continuous, retention = '1 h') AS SELECT count(*) FROM s",
+])  # fmt: skip
+def test_a_view_option_without_its_prefix(ddl: Database, statement: str) -> None:
+    sqlstate, message, hint = error_from(ddl, statement)
+    assert sqlstate == "22023" and hint.startswith("Write streamext."), (message, hint)
+
+
 def test_the_hint_lists_view_options(ddl: Database) -> None:
     _, _, hint = error_from(ddl, "CREATE VIEW x WITH (streamext.continuous, streamext.x = 1) AS SELECT count(*) FROM s")
     assert all(name in hint for name in ("continuous", "retention", "lateness", "keep_late", "step", "max_groups"))

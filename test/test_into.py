@@ -46,6 +46,7 @@ def test_rows_are_transformed_and_written_once(simple: Database) -> None:
     db.assert_same("SELECT k, quotient, word, doubled, at FROM target",
                    "SELECT k, round(100.0 / x, 2), 'k' || k, 2 * k, timestamptz '2024-01-01' FROM o WHERE k > 0")
     assert counts(db, "v") == (1000, 0, 0)
+    assert db.value("SELECT options FROM streamext.continuous_views") == ["streamext.into=public.target"]
     assert db.value("SELECT count(DISTINCT id) FROM target") == db.value("SELECT count(*) FROM target")
 
 
