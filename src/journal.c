@@ -37,6 +37,7 @@
 #include "journal.h"
 
 #define JOURNAL_SEGMENT		INT64CONST(16777216)
+#define JOURNAL_LIMIT_MIN	(4 * JOURNAL_SEGMENT)	/* files are trimmed whole, and the last 16 MB of MQTT are kept */
 #define JOURNAL_MAGIC		0x314a5853	/* SXJ1 */
 #define JOURNAL_UNKNOWN		PG_UINT64_MAX
 #define JOURNAL_BUFFER		(1024 * 1024)	/* bytes read or written at once */
@@ -102,6 +103,7 @@ struct Journal
 	size_t		append_capacity;
 	size_t		append_used;
 	int64		append_position;	/* of append_buffer[0] */
+	int64		room_base;		/* the base when it was last looked at, see journal_has_room */
 
 	/* read side */
 	int			read_fd;
@@ -824,6 +826,22 @@ journal_undo(Journal *journal, int64 start, int64 reached)
 	errno = saved;
 }
 
+/* The directory is read only when what came since the last time may be too much. What a floor left out takes no room. */
+static bool
+journal_has_room(Journal *journal)
+{
+	int64		limit = Max((int64) streamext_journal_limit_mb * 1024 * 1024, JOURNAL_LIMIT_MIN),
+				end = (int64) pg_atomic_read_u64(journal->end);
+
+	if (streamext_journal_limit_mb == 0 || end - journal->room_base < limit)
+		return true;
+	journal->room_base = streamext_journal_base(journal);
+	if (end - journal->room_base < limit || streamext_journal_bytes(journal) < limit)
+		return true;
+	errno = EDQUOT;
+	return false;
+}
+
 bool
 streamext_journal_append(Journal *journal, const JournalRecord *records, int n)
 {
@@ -838,7 +856,7 @@ streamext_journal_append(Journal *journal, const JournalRecord *records, int n)
 		return false;
 	}
 	pthread_mutex_lock(&journal->mutex);
-	if (pg_atomic_read_u64(journal->end) == JOURNAL_UNKNOWN && !journal_recover(journal))
+	if ((pg_atomic_read_u64(journal->end) == JOURNAL_UNKNOWN && !journal_recover(journal)) || !journal_has_room(journal))
 		ok = false;
 	if (ok)
 	{

@@ -45,7 +45,10 @@ typedef struct Journal Journal;
 extern Journal *streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, int64 floor,
 									   pg_atomic_uint64 *end);
 
-/* Appends n records and syncs if the mode says so. No PostgreSQL call inside: for client threads. False and errno on failure. */
+/*
+ * Appends n records and syncs if the mode says so. No PostgreSQL call inside: for client threads. False and errno on failure:
+ * EDQUOT when the journal has reached streamext.journal_limit; one call may exceed it.
+ */
 extern bool streamext_journal_append(Journal *journal, const JournalRecord *records, int n);
 
 /* First position still there, and the end. */

@@ -32,6 +32,7 @@ int	 streamext_max_views = 256;
 int	 streamext_dead_letter_limit = 10000;
 int	 streamext_late_row_limit = 10000;
 int	 streamext_catchup_min_rows = 100000;
+int	 streamext_journal_limit_mb = 16384;
 bool streamext_preloaded = false;
 
 void _PG_init(void);
@@ -55,6 +56,9 @@ module_define_settings(void)
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.journal_limit", "Size of the journal of a local or MQTT stream.",
+							"For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. Less than 64 MB is taken as 64 MB. Zero: no limit.",
+							&streamext_journal_limit_mb, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.catchup_min_rows",
 							"Records that a continuous view must be behind to catch up in a worker of its own.",
 							"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",

@@ -480,6 +480,13 @@ spool_handle(const RowSpool *spool, StreamSlot *slot)
 static void
 spool_report(const RowSpool *spool, int saved_errno)
 {
+	if (saved_errno == EDQUOT)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("the journal of stream \"%s\" is full", spool->name),
+				 errdetail("It has reached streamext.journal_limit. None of the transaction's rows is taken."),
+				 errhint("It is trimmed when its views have counted what it holds: see state and last_error in streamext.streams. "
+						 "Rows of a transaction larger than the limit need several, or a higher limit.")));
 	errno = saved_errno;
 	ereport(ERROR,
 			(errcode_for_file_access(),

@@ -36,6 +36,7 @@ extern int	streamext_max_views;		/* streamext.max_views: views x shards, postmas
 extern int	streamext_late_row_limit;	/* streamext.late_row_limit: rows kept a stream, sighup */
 extern int	streamext_dead_letter_limit;	/* streamext.dead_letter_limit: rows kept a stream, sighup */
 
+extern int	streamext_journal_limit_mb;	/* streamext.journal_limit: see journal.h, sighup; 0: none */
 extern int	streamext_catchup_min_rows;	/* streamext.catchup_min_rows: see worker_catchup.c, sighup */
 
 /* True in a server that loaded the library by shared_preload_libraries. */

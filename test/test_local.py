@@ -6,6 +6,7 @@ import pytest
 from harness.database import Database
 from harness.kafka import Kafka
 from harness.streams import continuous, kafka_stream, local_stream
+from harness.wait import wait_for
 
 
 @pytest.fixture
@@ -218,3 +219,35 @@ def test_views_made_one_after_another_begin_where_they_were_made(db: Database) -
         db.flush("s")
         assert db.rows("SELECT v.n, w.n FROM v, w") == [(1000, 1000)]
         db.execute("DROP VIEW v, w")
+
+
+def test_a_full_journal(db: Database) -> None:
+    """At streamext.journal_limit (64 MB is the least) a transaction fails as a whole; trimmed, the journal takes rows again."""
+    local_stream(db, columns="a bigint, t text")
+    continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+    db.flush("s")
+    db.execute("ALTER SYSTEM SET streamext.journal_limit = '64MB'")
+    try:
+        db.server.reload()
+        wait_for(lambda: db.value("SHOW streamext.journal_limit") == "64MB", what="the setting")
+        db.execute("SELECT streamext.pause('s')")
+        db.execute("INSERT INTO s SELECT i, repeat('x', 1000000) FROM generate_series(1, 50) i")
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded) as error:
+            db.execute("INSERT INTO s SELECT i, repeat('x', 1000000) FROM generate_series(1, 50) i")
+        assert "streamext.journal_limit" in (error.value.diag.message_detail or "")
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded):
+            db.execute("INSERT INTO s VALUES (1)")
+        db.execute("SELECT streamext.resume('s')")
+
+        def taken() -> bool:
+            try:
+                db.execute("INSERT INTO s VALUES (1000)")
+            except psycopg.errors.ConfigurationLimitExceeded:
+                return False
+            return True
+
+        wait_for(taken, what="the journal to be trimmed")
+        assert total(db) == (51, 50 * 51 // 2 + 1000)
+    finally:
+        db.execute("ALTER SYSTEM RESET streamext.journal_limit")
+        db.server.reload()

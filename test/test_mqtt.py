@@ -259,3 +259,26 @@ def test_insert_is_refused(db: Database, mosquitto: Mosquitto, topic: str) -> No
     mqtt_stream(db, mosquitto, f"topic '{topic}'", "a int")
     with pytest.raises(psycopg.errors.FeatureNotSupported):
         db.execute("INSERT INTO s VALUES (1)")
+
+
+def test_a_full_journal(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """At streamext.journal_limit the broker keeps what is not acknowledged; it comes when the journal is trimmed."""
+    count_stream(db, mosquitto, topic)
+    db.execute("ALTER SYSTEM SET streamext.journal_limit = '64MB'")
+    try:
+        db.server.reload()
+        wait_for(lambda: db.value("SHOW streamext.journal_limit") == "64MB", what="the setting")
+        db.execute("SELECT streamext.pause('s')")
+        padding = "x" * 1_000_000
+        mosquitto.publish([(f"{topic}/x", f'{{"a":{i},"t":"{padding}"}}') for i in range(90)])
+        wait_for(
+            lambda: "journal_limit" in (db.value("SELECT last_error FROM streamext.streams WHERE stream = 's'::regclass") or ""),
+            what="the full journal in the catalogue",
+        )
+        db.execute("SELECT streamext.resume('s')")
+        wait_for(lambda: db.rows("TABLE v") == [(90, sum(range(90)))], what="all messages")
+        assert_counted(db, 0, 90)
+        wait_for(lambda: state(db) == "running", what="running")
+    finally:
+        db.execute("ALTER SYSTEM RESET streamext.journal_limit")
+        db.server.reload()
