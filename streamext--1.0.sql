@@ -292,7 +292,8 @@ AS 'MODULE_PATHNAME', 'streamext_get_streams';
 
 CREATE FUNCTION streamext.get_stream_partitions(
 	OUT stream regclass, OUT topic text, OUT partition integer, OUT shard integer, OUT "position" bigint, OUT high_watermark bigint,
-	OUT lag_rows bigint, OUT rows_in bigint, OUT missed bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz) RETURNS SETOF record
+	OUT lag_rows bigint, OUT rows_in bigint, OUT missed bigint, OUT max_event_time timestamptz, OUT last_arrival timestamptz,
+	OUT journal_begin bigint, OUT journal_end bigint, OUT journal_bytes bigint) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_stream_partitions';
 
@@ -319,7 +320,8 @@ SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_i
 FROM streamext.get_streams() AS s;
 
 CREATE VIEW streamext.stream_partitions AS
-SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.missed, p.max_event_time, p.last_arrival
+SELECT p.stream, p.topic, p.partition, p.shard, p.position, p.high_watermark, p.lag_rows, p.rows_in, p.missed, p.max_event_time, p.last_arrival,
+       p.journal_begin, p.journal_end, p.journal_bytes
 FROM streamext.get_stream_partitions() AS p;
 
 CREATE VIEW streamext.continuous_views AS
@@ -353,6 +355,9 @@ COMMENT ON COLUMN streamext.stream_partitions.high_watermark IS 'end of the part
 COMMENT ON COLUMN streamext.stream_partitions.lag_rows IS 'records between position and high_watermark; NULL: not known';
 COMMENT ON COLUMN streamext.stream_partitions.missed IS 'records that the source had lost (retention, deletion) before they were read; see stream_events';
 COMMENT ON COLUMN streamext.stream_partitions.last_arrival IS 'when the last record came in';
+COMMENT ON COLUMN streamext.stream_partitions.journal_begin IS 'first byte position that the journal still holds; NULL: no journal, or not opened since the server''s start';
+COMMENT ON COLUMN streamext.stream_partitions.journal_end IS 'where the next record goes; rows of open and rolled back transactions lie before it too';
+COMMENT ON COLUMN streamext.stream_partitions.journal_bytes IS 'what the journal takes on disk; streamext.journal_limit bounds it';
 
 COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
 COMMENT ON COLUMN streamext.continuous_views.window_kind IS 'tumble (also date_bin), hop, trunc (date_trunc), session, none';

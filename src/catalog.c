@@ -42,6 +42,7 @@
 #include "checkpoint_read.h"
 #include "clock.h"
 #include "history.h"
+#include "journal.h"
 #include "options.h"
 #include "shmem.h"
 #include "view_compile.h"
@@ -161,6 +162,7 @@ catalog_make_shard(Oid relid, int shard)
 	copy->slot.shard = shard;
 	copy->slot.watermark = DT_NOBEGIN;
 	copy->slot.state = STREAM_STARTING;
+	pg_atomic_init_u64(&copy->slot.journal_end, PG_UINT64_MAX);
 	return copy;
 }
 
@@ -634,14 +636,15 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 
 	foreach(cell, catalog_copy_shards(relid))
 	{
-		const ShardCopy *shard = lfirst(cell);
+		ShardCopy *shard = lfirst(cell);
 
 		for (int i = 0; i < shard->slot.npartitions; i++)
 		{
 			const PartitionSlot *partition = &shard->partitions[i];
 			int64		lag = catalog_partition_lag(partition, kind);
-			Datum		values[11] = {0};
-			bool		nulls[11] = {0};
+			JournalExtent journal = {0};
+			Datum		values[14] = {0};
+			bool		nulls[14] = {0};
 
 			values[0] = ObjectIdGetDatum(relid);
 			catalog_put_text(values, nulls, 1, partition->topic);
@@ -657,6 +660,11 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 			values[8] = Int64GetDatum(partition->missed);
 			catalog_put_time(values, nulls, 9, partition->max_event_time);
 			catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
+			nulls[11] = nulls[12] = nulls[13] = kind == CONNECTOR_KAFKA ||
+				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.shard, pg_atomic_read_u64(&shard->slot.journal_end), &journal);
+			values[11] = Int64GetDatum(journal.begin);
+			values[12] = Int64GetDatum(journal.end);
+			values[13] = Int64GetDatum(journal.bytes);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 	}

@@ -435,13 +435,18 @@ cut_view(CheckpointCut *cut, const Checkpoint *c, WorkerView *v, CheckpointView 
 	state->period++;
 }
 
-/* False: nothing has changed. */
+/*
+ * False: nothing has changed. Even so a journal is told once what need not be kept: who took the last checkpoint may have died before it
+ * did, and a full journal takes nothing that would bring the next one about.
+ */
 static bool
 cut_is_needed(const Worker *w, CheckpointCut *cut)
 {
 	const Checkpoint *c = w->checkpoint;
 	ListCell		 *lc;
 
+	if (w->attached && !w->ops->replayable && !w->confirmed)
+		return true;
 	if (c->last == NULL || cut->comparable.len != c->last_encoded.len ||
 		memcmp(cut->comparable.data, c->last_encoded.data, cut->comparable.len) != 0)
 		return true;
@@ -741,11 +746,13 @@ checkpoint_confirm(Worker *w, bool wait)
 		XLogFlush(c->lsn);
 	else if (GetFlushRecPtr(NULL) < c->lsn)
 		return;
+	STREAMEXT_FAULT("checkpoint-before-confirm");
 	c->lsn = InvalidXLogRecPtr;
 	if (w->connector != NULL && w->connector == c->connector && w->ops->commit != NULL &&
 		c->nconfirm <= w->npartitions)
 	{
 		w->ops->commit(w->connector, c->confirm, c->nconfirm);
+		w->confirmed = w->confirmed || c->nconfirm > 0;
 		STREAMEXT_FAULT("checkpoint-after-confirm");
 	}
 }

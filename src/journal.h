@@ -69,9 +69,20 @@ extern int streamext_journal_read(Journal *journal, int64 *position, JournalReco
 
 /* Deletes whole segments below position. */
 extern void streamext_journal_trim(Journal *journal, int64 position);
-/* Bytes on disk. */
-extern int64 streamext_journal_bytes(Journal *journal);
 extern void streamext_journal_close(Journal *journal);
+
+/* Where its files lie. */
+extern void streamext_journal_directory(Oid dboid, Oid relid, int shard, char directory[MAXPGPATH]);
+
+/* What the files are like, to be shown; without a handle. `end`: the shared one; false: it is not known. */
+typedef struct JournalExtent
+{
+	int64		begin,			/* first position still there */
+				end,
+				bytes;			/* on disk */
+} JournalExtent;
+
+extern bool streamext_journal_extent(Oid dboid, Oid relid, int shard, uint64 end, JournalExtent *extent);
 
 /* Removes the files of a dropped stream (all shards) or database; missing ones are fine. */
 extern void streamext_journal_remove(Oid dboid, Oid relid);

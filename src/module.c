@@ -57,7 +57,8 @@ module_define_settings(void)
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.journal_limit", "Size of the journal of a local or MQTT stream.",
-							"For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. Less than 64 MB is taken as 64 MB. Zero: no limit.",
+							"For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. "
+							"Less than 64 MB is taken as 64 MB. Zero: no limit.",
 							&streamext_journal_limit_mb, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.catchup_min_rows",
 							"Records that a continuous view must be behind to catch up in a worker of its own.",

@@ -485,7 +485,8 @@ spool_report(const RowSpool *spool, int saved_errno)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("the journal of stream \"%s\" is full", spool->name),
 				 errdetail("It has reached streamext.journal_limit. None of the transaction's rows is taken."),
-				 errhint("It is trimmed when its views have counted what it holds: see state and last_error in streamext.streams. "
+				 errhint("It is trimmed when all views have counted what it holds. A paused or failed view holds it until it is "
+						 "resumed, mended or dropped: see state in streamext.streams and streamext.continuous_views. "
 						 "Rows of a transaction larger than the limit need several, or a higher limit.")));
 	errno = saved_errno;
 	ereport(ERROR,

@@ -99,6 +99,8 @@ streamext_worker_signals(void)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, worker_sigterm);
 	BackgroundWorkerUnblockSignals();
+	/* A reload since the fork is lost: PostgreSQL has the signal ignored until there is a handler. */
+	ConfigReloadPending = true;
 }
 
 void

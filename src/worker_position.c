@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "chunk.h"
+#include "checkpoint.h"
 #include "clock.h"
 #include "seek.h"
 #include "worker_private.h"
@@ -367,5 +368,7 @@ streamext_worker_attach(Worker *w)
 	}
 	w->dropped = false;
 	w->attached = true;
+	if (!w->ops->replayable && !w->confirmed)
+		streamext_checkpoint_note(w);
 	return true;
 }

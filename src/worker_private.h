@@ -72,6 +72,7 @@ typedef struct Worker
 	MemoryContext		seeks_cxt;
 	uint64				connector_errors; /* seen */
 	bool				outage;			  /* an event of it is written */
+	bool				confirmed;		  /* the connector was told of a checkpoint */
 
 	MemoryContext views_cxt;
 	List		 *views; /* of WorkerView; in the stream's worker those in other hands too, without a fold */

@@ -147,7 +147,7 @@ streamext_worker_close(Worker *w)
 	w->config = NULL;
 	w->fingerprint = NULL;
 	w->npartitions = w->nmapped = 0;
-	w->attached = w->dropped = w->connector_paused = w->pending = w->full = w->flush_known = false;
+	w->attached = w->dropped = w->connector_paused = w->pending = w->full = w->flush_known = w->confirmed = false;
 	w->connector_errors = 0;
 	if (w->config_cxt != NULL)
 		MemoryContextDelete(w->config_cxt);
