@@ -239,6 +239,14 @@ compile_is_calendar_window(const CompileContext *context, FuncExpr *func)
 	return compile_const(linitial(func->args)) != NULL && (n < 3 || compile_const_time(context->view, lthird(func->args)) != NULL);
 }
 
+pg_noreturn static void
+compile_refuse_time(const CompileContext *context, const char *what)
+{
+	streamext_view_refuse(psprintf("%s on anything but the stream's event time", what),
+						  context->config->event_time != 0 ? "The stream's event time is the column that its option event_time names." :
+						  "The stream has no option event_time. Name a timestamptz column with ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '...'), or declare one with metadata 'timestamp' for the time that the source gives.");
+}
+
 /* If the group key is a window, fills the view's window and returns true. */
 static bool
 compile_window(CompileContext *context, Node *node)
@@ -258,9 +266,7 @@ compile_window(CompileContext *context, Node *node)
 			return false;
 	}
 	else if (!compile_is_event_time(context, llast(args)))
-		streamext_view_refuse("windows on anything but the stream's event time",
-					   context->config->event_time != 0 ? "The stream's event time is the column that its option event_time names." :
-					   "The stream has no option event_time; declare a timestamptz column with metadata 'timestamp' for the time that the source gives.");
+		compile_refuse_time(context, "windows");
 	if (window->kind != WINDOW_NONE)
 		streamext_view_refuse("two windows", "Make a view for each window.");
 
@@ -397,8 +403,12 @@ compile_sliding_sides(CompileContext *context, Oid function, Node *left, Node *r
 
 	if (function == F_TIMESTAMPTZ_GT || function == F_TIMESTAMPTZ_GE)
 	{
-		if (compile_is_event_time(context, left))
+		if (IsA(left, Var))
+		{
 			interval = compile_now_minus(right);
+			if (interval != NULL && !compile_is_event_time(context, left))
+				compile_refuse_time(context, "sliding predicates");
+		}
 		else if (compile_is_now(right))
 			interval = compile_event_time_plus(context, left);
 	}

@@ -169,9 +169,11 @@ def test_what_would_reject_each_row_is_refused(db: Database) -> None:
 
 def test_errors_say_what_to_do(db: Database) -> None:
     local_stream(db, "event_time 'ts', on_error 'stop'", COLUMNS)
+    local_stream(db, columns=COLUMNS, name="n")
     continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
     for statement, sqlstate, hint in (
         ("SELECT streamext.flush('v')", "42809", 'reads: "s"'),
+        ("CREATE VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM n WHERE ts > now() - interval '1 min'", "0A000", "option event_time"),
         ("SELECT streamext.seek('v', 'latest')", "42809", 'reads: "s"'),
         ("CREATE VIEW x WITH (streamext.continuous) AS SELECT sum(n) FROM v", "0A000", "ordinary view"),
         ("CREATE VIEW x WITH (streamext.continuous) AS SELECT sum(n) FROM s JOIN v USING (k)", "0A000", "query over this view"),
