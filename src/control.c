@@ -273,7 +273,7 @@ flush_fail(const FlushTarget *target, StreamState state, const char *error)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("stream \"%s\" has stopped at the memory limit", target->name),
 				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-				 errhint("Raise streamext.memory_limit and restart the server, or give views a retention.")));
+				 errhint("Raise streamext.memory_limit and restart the server, give views a retention, or raise streamext.max_groups by ALTER VIEW.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg(state == STREAM_DIVERGED ? "the source of stream \"%s\" is not the one read before" :
@@ -367,7 +367,7 @@ flush_check_catchup(FlushTarget *target)
 				 errmsg(status == VIEW_FULL ? "continuous view \"%s\" has stopped at the memory limit" :
 						"continuous view \"%s\" is waiting for a worker", name),
 				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-				 status == VIEW_FULL ? errhint("Raise streamext.memory_limit and restart the server, or give views a retention.") :
+				 status == VIEW_FULL ? errhint("Raise streamext.memory_limit and restart the server, give views a retention, or raise streamext.max_groups by ALTER VIEW.") :
 				 errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
 }
 

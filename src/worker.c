@@ -387,7 +387,7 @@ worker_update_state(Worker *w, bool paused)
 	else
 		state = STREAM_RUNNING;
 	if (state == STREAM_FULL && w->slot->state != STREAM_FULL)
-		message = "streamext.memory_limit is reached, or a view's streamext.max_groups";
+		message = w->full_reason[0] != '\0' ? w->full_reason : "streamext.memory_limit is reached";
 	worker_note_state(w, state);
 	streamext_stream_set_state(w->slot, state, message);
 }

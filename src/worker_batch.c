@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -27,6 +28,7 @@
 #include "fault.h"
 #include "seek.h"
 #include "stream_event.h"
+#include "view_compile.h"
 #include "view_retain.h"
 #include "worker_private.h"
 
@@ -289,6 +291,21 @@ batch_abandon_views(Worker *w)
 	}
 }
 
+/* Which view it is, and which limit: who reads it has one or the other to change. */
+static void
+batch_note_full(Worker *w, const WorkerView *full)
+{
+	const char *name = get_rel_name(full->viewoid);
+	int64		limit = streamext_fold_view(full->fold)->options.max_groups;
+
+	if (limit > 0 && full->slot->state.ngroups > limit)
+		snprintf(w->full_reason, sizeof(w->full_reason),
+				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT, name != NULL ? name : "?", limit);
+	else
+		snprintf(w->full_reason, sizeof(w->full_reason), "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
+				 name != NULL ? name : "?");
+}
+
 /* False: memory is full, and nothing is prepared. */
 static bool
 batch_prepare_views(Worker *w)
@@ -296,6 +313,7 @@ batch_prepare_views(Worker *w)
 	WorkerView *full = NULL;
 	ListCell   *lc;
 
+	w->full_reason[0] = '\0';
 	foreach (lc, w->views)
 		((WorkerView *) lfirst(lc))->prepared = false;
 	foreach (lc, w->views)
@@ -310,6 +328,7 @@ batch_prepare_views(Worker *w)
 	}
 	if (full == NULL)
 		return true;
+	batch_note_full(w, full);
 	batch_abandon_views(w);
 	/* better no former content than no progress */
 	streamext_view_retire(full->slot);

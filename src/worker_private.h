@@ -72,6 +72,7 @@ typedef struct Worker
 	MemoryContext		seeks_cxt;
 	uint64				connector_errors; /* seen */
 	bool				outage;			  /* an event of it is written */
+	char				full_reason[STREAMEXT_MAX_MESSAGE];
 	bool				confirmed;		  /* the connector was told of a checkpoint */
 
 	MemoryContext views_cxt;

@@ -395,6 +395,7 @@ def test_max_groups_is_a_limit(db: Database) -> None:
     db.flush("s")
     db.execute("INSERT INTO s SELECT generate_series(10, 20)")
     wait_for(lambda: state(db) == "full", what="state full")
+    assert '"v" has more groups than its streamext.max_groups, 10' in db.value("SELECT last_error FROM streamext.streams")
     db.execute("ALTER VIEW v SET (streamext.max_groups = 100)")
     wait_for(lambda: state(db) == "running", what="state running")
     db.flush("s")
