@@ -731,7 +731,7 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 				char	   *after;
 				long		index = strtol(p + 1, &after, 10);
 
-				if (after == p + 1 || *after != ']' || index < 0)
+				if (p[1] < '0' || p[1] > '9' || after - p > 9 || *after != ']' || (after[1] != '\0' && strchr(".[", after[1]) == nullptr))
 					return -1;
 				node = json_child(node, nullptr, 0, index);
 				p = after + 1;
