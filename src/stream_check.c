@@ -82,7 +82,8 @@ stream_check_event_time(const StreamConfig *config)
 	if (config->event_time == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of option \"event_time\" does not exist", name)));
+				 errmsg("column \"%s\" of option \"event_time\" does not exist", name),
+				 errhint("Name a column of the stream with the option, or drop the option.")));
 	column = &config->columns[config->event_time - 1];
 	if (column->type != TIMESTAMPTZOID)
 		ereport(ERROR,
