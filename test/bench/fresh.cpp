@@ -7,7 +7,7 @@
  *
  * With CONNINFO it is seen when a SELECT of the view by_device shows it, which is asked once a millisecond; the clock stops when the
  * answer is here. Without, when a bare consumer of the whole flow meets it: what broker and client library take by themselves.
- * Prints one line of JSON: latencies in milliseconds, ascending. A program of its own and not Python, because it shares two cores with
+ * Prints one line of JSON: latencies in milliseconds, ascending, and how many records a second a bare consumer took. A program of its own and not Python, because it shares two cores with
  * what it measures.
  */
 #include <libpq-fe.h>
@@ -61,6 +61,18 @@ public:
 	virtual void follow() = 0;
 	/* Waits up to a millisecond for something to arrive; the greatest number met so far. */
 	virtual long met() = 0;
+
+	long taken = 0; /* by met() */
+
+protected:
+	long last = 0;
+
+	void
+	take(std::string_view payload)
+	{
+		taken++;
+		last = std::max(last, number_of(payload));
+	}
 };
 
 class KafkaSource : public Source
@@ -103,7 +115,7 @@ public:
 
 		if (poll(&ready, 1, 1) > 0 && read(event, &count, sizeof count) < 0)
 			return last;
-		while (consumer->take([this](const char *payload, size_t length) { last = std::max(last, number_of({payload, length})); }))
+		while (consumer->take([this](const char *payload, size_t length) { Source::take({payload, length}); }))
 			;
 		return last;
 	}
@@ -114,7 +126,6 @@ private:
 	rd_kafka_topic_t	  *topic;
 	std::unique_ptr<Topic> consumer;
 	int					   event = -1;
-	long				   last = 0;
 };
 
 class MqttSource : public Source
@@ -142,7 +153,7 @@ public:
 	long
 	met() override
 	{
-		consumer->take(1, [this](std::string_view payload) { last = std::max(last, number_of(payload)); });
+		consumer->take(1, [this](std::string_view payload) { Source::take(payload); });
 		return last;
 	}
 
@@ -151,7 +162,6 @@ private:
 	std::string				  topic;
 	MqttLink				  sender;
 	std::unique_ptr<MqttLink> consumer;
-	long					  last = 0;
 };
 
 /* The number that the view shows. */
@@ -231,7 +241,10 @@ main(int argc, char **argv)
 			if (total.seconds() > 2 * GIVE_UP)
 				die("no record is visible");
 			if (warm)
+			{
 				total = Stopwatch();
+				source->taken = 0;
+			}
 			continue;
 		}
 
@@ -248,10 +261,12 @@ main(int argc, char **argv)
 				(void) source->met();
 	}
 
+	double rate = source->taken / total.seconds();
+
 	std::sort(found.begin(), found.end());
-	printf("[");
+	printf("{\"rate\": %.1f, \"latencies\": [", rate);
 	for (size_t i = 0; i < found.size(); i++)
 		printf("%s%.3f", i > 0 ? ", " : "", found[i]);
-	printf("]\n");
+	printf("]}\n");
 	return 0;
 }

@@ -11,7 +11,7 @@ from harness.database import Database
 from harness.mosquitto import Mosquitto
 from harness.streams import COLUMNS
 from harness.wait import wait_for
-from measure import cpu
+from measure import idle_cpu
 from plant import Plant
 from reading import flow
 
@@ -20,7 +20,7 @@ DEVICES = 1000
 LIMIT_SHARE = 4  # the bare consumer is measured for this part of the time
 
 
-def _summary(source: str, rate: float | None, latencies: Sequence[float], wanted: int) -> dict[str, object]:
+def _summary(source: str, rate: float, latencies: Sequence[float], wanted: int) -> dict[str, object]:
     """Without latencies no probe came through in time: the broker's queue grows faster than it is read."""
 
     def at(share: float) -> float | None:
@@ -34,16 +34,20 @@ def _summary(source: str, rate: float | None, latencies: Sequence[float], wanted
     return row
 
 
-def _probe(plant: Plant, where: Sequence[str], seconds: float, conninfo: str = "") -> list[float]:
-    """Latencies in ms, ascending; without conninfo those of a bare consumer. Empty: none was seen."""
+def _probe(plant: Plant, where: Sequence[str], seconds: float, conninfo: str = "") -> tuple[list[float], float]:
+    """Latencies in ms, ascending; without conninfo those of a bare consumer, and its rate. Empty: none was seen."""
     command = [str(plant.programs["fresh"]), *where, str(seconds), *([conninfo] if conninfo else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout) if done.returncode == 0 else []
+    if done.returncode:
+        return [], 0
+    printed = json.loads(done.stdout)
+    return printed["latencies"], printed["rate"]
 
 
 def _limit(plant: Plant, source: str, where: Sequence[str], wanted: int, seconds: float) -> dict[str, object]:
     time.sleep(1)
-    return _summary(f"limit: {source}", None, _probe(plant, where, seconds / LIMIT_SHARE), wanted)
+    latencies, rate = _probe(plant, where, seconds / LIMIT_SHARE)
+    return _summary(f"limit: {source}", rate, latencies, wanted)
 
 
 def _visible(plant: Plant, db: Database, source: str, where: Sequence[str], wanted: int, seconds: float) -> dict[str, object]:
@@ -54,7 +58,7 @@ def _visible(plant: Plant, db: Database, source: str, where: Sequence[str], want
     wait_for(lambda: rows() > first, what="the flow")
     time.sleep(2)
     first, start = rows(), time.monotonic()
-    latencies = _probe(plant, where, seconds, plant.conninfo)
+    latencies, _ = _probe(plant, where, seconds, plant.conninfo)
     return _summary(source, (rows() - first) / (time.monotonic() - start), latencies, wanted)
 
 
@@ -112,14 +116,15 @@ def _mqtt(plant: Plant, seconds: float) -> list[dict[str, object]]:
     return found
 
 
-def idle(plant: Plant, db: Database, source: str, seconds: float = 10) -> dict[str, object]:
-    """CPU of the whole server while nothing arrives, as a share of a core."""
+def idle(plant: Plant, db: Database, source: str, seconds: float = 20) -> dict[str, object]:
+    """CPU of launcher and worker while nothing arrives, as a share of a core."""
     db.flush("s")
     time.sleep(2)
     assert plant.pg.process is not None
-    before = cpu(plant.pg.process.pid)
+    server = plant.pg.process.pid
+    before = idle_cpu(server, "postgres: streamext")
     time.sleep(seconds)
-    return {"source": source, "idle": (cpu(plant.pg.process.pid) - before) / seconds}
+    return {"source": source, "idle": (idle_cpu(server, "postgres: streamext") - before) / seconds}
 
 
 def measure(plant: Plant, seconds: float) -> list[dict[str, object]]:
@@ -132,11 +137,10 @@ def table(results: list[dict[str, object]]) -> str:
     lines = ["| source | events/s | probes | p50, ms | p99, ms | max, ms | p99 wanted |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for r in results:
         if "idle" in r:
-            lines.append(f"| {r['source']} | idle: {r['idle']:.2%} of a core (< 0.1 %) | | | | | |")
+            lines.append(f"| {r['source']} | idle: {r['idle']:.3%} of a core (< 0.1 %) | | | | | |")
             continue
-        limit = r["rate"] is None
-        rate = f"{r['wanted']:,}" if limit else f"{r['rate']:,.0f} of {r['wanted']:,}"
-        wanted = "" if limit else f"< {r['target']:.0f}"
+        rate = f"{r['rate']:,.0f} of {r['wanted']:,}"
+        wanted = "" if r["source"].startswith("limit") else f"< {r['target']:.0f}"
         seen = " | ".join("none" if r[at] is None else f"{r[at]:.1f}" for at in ("p50", "p99", "max"))
         lines.append(f"| {r['source']} | {rate} | {r['probes']:,} | {seen} | {wanted} |")
     return "\n".join(lines)

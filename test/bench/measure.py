@@ -45,6 +45,18 @@ def cpu(root: int) -> float:
     return ticks / _TICK
 
 
+def idle_cpu(root: int, title: str) -> float:
+    """CPU-seconds of the living threads of those of the tree whose title begins so; to the nanosecond, where cpu() counts hundredths."""
+    total = 0
+    for pid in tree(root):
+        try:
+            if Path(f"/proc/{pid}/cmdline").read_text().startswith(title):
+                total += sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+        except OSError:
+            continue
+    return total / 1e9
+
+
 def memory(root: int) -> int:
     """Bytes of a process tree, what is shared counted once."""
     total = 0

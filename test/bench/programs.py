@@ -8,7 +8,13 @@ from pathlib import Path
 from harness.postgres import pg_config
 
 HERE = Path(__file__).parent
-LIBRARIES = {"limit": ["simdjson", "rdkafka"], "generate": ["rdkafka"], "byhand": ["simdjson", "rdkafka", "pq"], "fresh": ["rdkafka", "pq"]}
+LIBRARIES = {
+    "limit": ["simdjson", "rdkafka"],
+    "generate": ["rdkafka"],
+    "byhand": ["simdjson", "rdkafka", "pq"],
+    "fresh": ["rdkafka", "pq"],
+    "subscribe": ["paho-mqtt3as", "rdkafka"],
+}
 
 
 def build() -> dict[str, Path]:

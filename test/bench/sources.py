@@ -1,10 +1,11 @@
-"""Several workers on a topic; MQTT against mosquitto_sub; local streams against an unlogged table. Every result is verified."""
+"""Several workers on a topic; MQTT against bare subscribers; local streams against an unlogged table. Every result is verified."""
 
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from harness.database import Database
 from harness.mosquitto import Mosquitto
@@ -44,18 +45,26 @@ def shards(plant: Plant) -> list[dict[str, object]]:
     return found
 
 
-def _subscriber(plant: Plant, broker: Mosquitto, qos: int) -> dict[str, object]:
-    """mosquitto_sub takes all and throws it away."""
-    records = plant.load.records
+def _subscribers(plant: Plant, broker: Mosquitto, qos: int) -> list[dict[str, object]]:
+    """What throws away all it takes: mosquitto's own client, and the library that streamext uses."""
+    port, records = str(broker.port), str(plant.load.records)
+    return [
+        _subscriber(
+            plant, broker, qos, "mosquitto_sub", ["mosquitto_sub", "-p", port, "-t", "plant/#", "-q", str(qos), "-C", records, "-F", "%l"]
+        ),
+        _subscriber(plant, broker, qos, "paho alone", [plant.programs["subscribe"], port, "plant/#", str(qos), records]),
+    ]
+
+
+def _subscriber(plant: Plant, broker: Mosquitto, qos: int, name: str, command: Sequence[str | Path]) -> dict[str, object]:
     assert broker.process is not None
-    command = ["mosquitto_sub", "-p", str(broker.port), "-t", "plant/#", "-q", str(qos), "-C", str(records), "-F", "%l"]
     publisher = threading.Thread(target=lambda: (time.sleep(0.3), _publish(plant, broker, qos)))
     with Meter(0, broker.process.pid) as meter:
         publisher.start()
         meter.run(command)
     publisher.join()
     meter.cost.seconds -= 0.3
-    return _row(f"mosquitto_sub, QoS {qos}", records, meter.cost)
+    return _row(f"{name}, QoS {qos}", plant.load.records, meter.cost)
 
 
 def _publish(plant: Plant, broker: Mosquitto, qos: int) -> None:
@@ -89,7 +98,7 @@ def mqtt(plant: Plant) -> list[dict[str, object]]:
     with Mosquitto(quiet=True) as broker:
         plant.db.execute(f"CREATE SERVER floor FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
         for qos in range(3):
-            found.append(_subscriber(plant, broker, qos))
+            found += _subscribers(plant, broker, qos)
             found.append(_mqtt_stream(plant, broker, qos, 1))
             if qos == 1:
                 found.append(_mqtt_stream(plant, broker, qos, 2))

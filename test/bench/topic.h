@@ -57,7 +57,7 @@ public:
 												 {"check.crcs", "true"},
 												 {"queued.min.messages", "200000"},
 												 {"queued.max.messages.kbytes", "262144"},
-												 {"fetch.wait.max.ms", "100"},
+												 {"fetch.wait.max.ms", "200"},
 												 {"fetch.error.backoff.ms", "100"}});
 		rd_kafka_poll_set_consumer(client);
 
