@@ -48,17 +48,13 @@ kafka_fail(KafkaConnector *k, bool diverged)
 static void
 kafka_release(Connector *c)
 {
-	KafkaConnector *k = (KafkaConnector *) c;
-
-	for (int i = 0; i < k->nmessages; i++)
-		rd_kafka_message_destroy(k->messages[i]);
-	k->nmessages = 0;
+	streamext_kafka_release((KafkaConnector *) c, false);
 }
 
 static void
 kafka_end_consumer(KafkaConnector *k)
 {
-	kafka_release(&k->c);
+	streamext_kafka_release(k, true);
 	for (int i = 0; i < k->c.npartitions; i++)
 		k->partitions[i].assigned = k->partitions[i].broken = false;
 	k->mend = false;
@@ -532,7 +528,8 @@ kafka_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 	k->patience = KAFKA_CALL_MS;
 	c->partitions = MemoryContextAllocZero(cxt, sizeof(ConnectorPartition) * k->capacity);
 	k->partitions = MemoryContextAllocZero(cxt, sizeof(KafkaPartition) * k->capacity);
-	k->messages = MemoryContextAlloc(cxt, sizeof(rd_kafka_message_t *) * STREAMEXT_BATCH_ROWS);
+	k->messages = k->held =
+		MemoryContextAlloc(cxt, sizeof(rd_kafka_message_t *) * (KAFKA_HELD_RECORDS + STREAMEXT_BATCH_ROWS));
 	k->commit = MemoryContextAlloc(cxt, sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 	kafka_set_topics(k, config);
 
@@ -833,12 +830,13 @@ kafka_poll(Connector *c, StreamRecord *records, int max)
 		streamext_kafka_refill(k);
 		if (k->nmessages == max)
 			streamext_kafka_wake(k); /* there may be more */
-		if (n == 0)
-			kafka_release(c);
 		streamext_kafka_update_stalled(k);
 	}
 	if (n == 0)
+	{
+		streamext_kafka_release(k, true);
 		streamext_kafka_arm(k, now);
+	}
 	return n;
 }
 

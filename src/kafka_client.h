@@ -20,8 +20,9 @@
  * librdkafka stops fetching when so many records or bytes are queued. Few enough that the allocator hands out again what was just freed: a million
  * cost a fifth more CPU and three times the memory.
  */
-#define KAFKA_AHEAD_RECORDS 200000
+#define KAFKA_AHEAD_RECORDS 100000
 #define KAFKA_AHEAD_KB 262144
+#define KAFKA_HELD_RECORDS 100000 /* see streamext_kafka_release */
 
 typedef struct KafkaTopic
 {
@@ -54,6 +55,7 @@ typedef struct KafkaConnector
 	rd_kafka_t		 *asker; /* see streamext_kafka_asker; NULL: not needed yet */
 	rd_kafka_queue_t *queue;
 	bool			  ahead; /* so much is queued that the fetcher may have stopped */
+	bool			  full;	 /* the last poll got all that fits into a batch */
 	int				  patience; /* ms that the next look at the metadata may take */
 
 	int				ntopics;
@@ -61,8 +63,11 @@ typedef struct KafkaConnector
 	KafkaPartition *partitions; /* parallel to c.partitions */
 	int				capacity;
 
-	rd_kafka_message_t **messages; /* of the last poll */
+	rd_kafka_message_t **messages; /* of the last poll, in `held` behind those */
 	int					 nmessages;
+	rd_kafka_message_t **held; /* released but not freed; [KAFKA_HELD_RECORDS + STREAMEXT_BATCH_ROWS] */
+	int					 nheld;
+	bool				 hold; /* keep those of the last poll too */
 
 	bool		discovered;					   /* all topics were looked up once */
 	bool		up;							   /* brokers answered last */
@@ -100,6 +105,9 @@ extern void streamext_kafka_update_stalled(KafkaConnector *k);
 extern bool streamext_kafka_create(KafkaConnector *k);
 /* Ends it within about a second. All its messages are destroyed before. */
 extern void streamext_kafka_destroy(KafkaConnector *k);
+
+/* The last poll's messages are not needed any more; `all`: they and those held are freed now. */
+extern void streamext_kafka_release(KafkaConnector *k, bool all);
 
 /* Has more fetched if librdkafka has stopped and what it has queued is running out. After each poll, with its messages at hand. */
 extern void streamext_kafka_refill(KafkaConnector *k);

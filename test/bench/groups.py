@@ -4,6 +4,7 @@ import json
 
 import psycopg
 
+from harness.database import Database
 from plant import Plant
 from queries import View
 
@@ -12,7 +13,24 @@ BY_DEVICE = View(
     """SELECT device, count(*) AS n, avg(temperature) AS mean, min(temperature) AS low, max(temperature) AS peak
     FROM {source} GROUP BY device""",
 )
-TIMEOUT = 300  # seconds; a stream at the memory limit waits
+TIMEOUT = 600  # seconds, of a stream that is not at the memory limit
+LOOK = 5  # seconds between two looks whether it is
+
+
+def _flush(db: Database) -> bool:
+    """False: the memory limit has stopped consumption, and the stream says so."""
+    db.execute(f"SET statement_timeout = '{LOOK} s'")
+    try:
+        for _ in range(TIMEOUT // LOOK):
+            try:
+                db.flush("s")
+                return True
+            except psycopg.errors.QueryCanceled:
+                if db.value("SELECT state FROM streamext.streams") == "full":
+                    return False
+        raise RuntimeError(f"not all was read within {TIMEOUT} seconds")
+    finally:
+        db.execute("RESET statement_timeout")
 
 
 def measure(plant: Plant, devices: int) -> dict[str, object]:
@@ -33,14 +51,9 @@ def measure(plant: Plant, devices: int) -> dict[str, object]:
     limit()
     plant.restart()
     db = plant.db
-    db.execute(f"SET statement_timeout = '{TIMEOUT} s'")
-    full = False
     with plant.meter() as meter:
         plant.create_stream(db, topic, (BY_DEVICE,))
-        try:
-            db.flush("s")
-        except psycopg.errors.QueryCanceled:
-            full = True
+        full = not _flush(db)
     limit()
     groups, state_bytes, state = db.rows("SELECT groups, state_bytes, state FROM streamext.continuous_views")[0]
     if not full:

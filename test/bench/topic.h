@@ -55,7 +55,7 @@ public:
 												 {"group.id", "bench"},
 												 {"enable.auto.commit", "false"},
 												 {"check.crcs", "true"},
-												 {"queued.min.messages", "200000"},
+												 {"queued.min.messages", "100000"},
 												 {"queued.max.messages.kbytes", "262144"},
 												 {"fetch.wait.max.ms", "200"},
 												 {"fetch.error.backoff.ms", "100"}});
@@ -119,9 +119,9 @@ public:
 			/* As streamext_kafka_refill() does. */
 			size_t queued = rd_kafka_queue_length(queue);
 
-			if (queued > 100000)
+			if (queued > 90000)
 				ahead = true;
-			else if (ahead && queued < 50000)
+			else if (ahead && queued < 40000)
 			{
 				ahead = false;
 				(void) rd_kafka_offsets_for_times(client, partitions, 0);

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from harness.server import Server, free_port
@@ -132,9 +132,19 @@ class Kafka(Server):
     def end_offsets(self, topic: str) -> dict[int, int]:
         """For each partition the offset that the next message gets."""
         consumer = self.consumer()
+
+        def ends(partition: int) -> tuple[int, int] | None:
+            """None while the broker does not know yet that it leads a partition that has just been made."""
+            try:
+                return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            except KafkaException as e:
+                if e.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                    raise
+                return None
+
         try:
             return {
-                partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+                partition: wait_for(lambda n=partition: ends(n), what=f"the end of {topic} {partition}")[1]
                 for partition in self._partitions(topic)
             }
         finally:
