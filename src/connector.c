@@ -17,6 +17,8 @@
 #include "port.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "connector.h"
@@ -190,4 +192,29 @@ streamext_connector_secret(const StreamConfig *config, const char *name, const c
 		size--;
 	contents[size] = '\0';
 	return contents + strspn(contents, " \t\r\n");
+}
+
+/* ---- headers ---- */
+
+void
+streamext_connector_header_text(StringInfo json, const char *value, size_t size)
+{
+	char *text;
+
+	if (value == NULL)
+	{
+		appendStringInfoString(json, "null");
+		return;
+	}
+	if (pg_verify_mbstr(GetDatabaseEncoding(), value, (int) size, true))
+	{
+		text = pnstrdup(value, size);
+		escape_json(json, text);
+		pfree(text);
+		return;
+	}
+	text = palloc(size * 2 + 1);
+	text[hex_encode(value, size, text)] = '\0';
+	appendStringInfo(json, "\"\\\\x%s\"", text);
+	pfree(text);
 }

@@ -12,6 +12,9 @@
 #define STREAMEXT_CONNECTOR_H
 
 #include "streamext.h"
+
+#include "lib/stringinfo.h"
+
 #include "options.h"
 
 /* One message as the source delivered it. Pointers are good until release. */
@@ -164,5 +167,8 @@ extern void streamext_connector_event(Connector *c, const char *kind, int index,
  * directory); palloc'd. NULL if there is none; *problem then says what went wrong, or is NULL.
  */
 extern char *streamext_connector_secret(const StreamConfig *config, const char *name, const char *file_name, char **problem);
+
+/* Appends a header's name or value as a JSON string: text if it is that in the database's encoding, else as bytea prints it; NULL as null. */
+extern void streamext_connector_header_text(StringInfo json, const char *value, size_t size);
 
 #endif							/* STREAMEXT_CONNECTOR_H */

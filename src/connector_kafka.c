@@ -21,10 +21,7 @@
 
 #include "lib/stringinfo.h"
 #include "libpq/pqsignal.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/json.h"
 #include "port/pg_crc32c.h"
 #include "utils/timestamp.h"
 
@@ -920,30 +917,6 @@ kafka_commit(Connector *c, const int64 *positions, int n)
 	streamext_kafka_arm(k, GetCurrentTimestamp());
 }
 
-/* A header's value: text if it is that in the database's encoding, else as bytea prints it. */
-static void
-kafka_header_value(StringInfo json, const char *value, size_t size)
-{
-	char *text;
-
-	if (value == NULL)
-	{
-		appendStringInfoString(json, "null");
-		return;
-	}
-	if (pg_verify_mbstr(GetDatabaseEncoding(), value, (int) size, true))
-	{
-		text = pnstrdup(value, size);
-		escape_json(json, text);
-		pfree(text);
-		return;
-	}
-	text = palloc(size * 2 + 1);
-	text[hex_encode(value, size, text)] = '\0';
-	appendStringInfo(json, "\"\\\\x%s\"", text);
-	pfree(text);
-}
-
 static char *
 kafka_headers(Connector *c, const StreamRecord *record)
 {
@@ -961,9 +934,9 @@ kafka_headers(Connector *c, const StreamRecord *record)
 	{
 		if (json.len > 1)
 			appendStringInfoString(&json, ", ");
-		kafka_header_value(&json, name, strlen(name));
+		streamext_connector_header_text(&json, name, strlen(name));
 		appendStringInfoString(&json, ": ");
-		kafka_header_value(&json, value, size);
+		streamext_connector_header_text(&json, value, size);
 	}
 	appendStringInfoChar(&json, '}');
 	return json.data;

@@ -17,6 +17,7 @@
 #include "connector.h"
 #include "journal.h"
 #include "mqtt_client.h"
+#include "mqtt_properties.h"
 
 #define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
 #define MQTT_COMMIT_TRIM (1024 * 1024)
@@ -165,8 +166,8 @@ mqtt_read(MqttConnector *k, StreamRecord *records, int max)
 	}
 	for (int i = 0; i < n; i++)
 	{
-		const JournalRecord *from = &k->records[i];
-		StreamRecord		*to = &records[i];
+		JournalRecord *from = &k->records[i];
+		StreamRecord  *to = &records[i];
 
 		memset(to, 0, sizeof(*to));
 		to->payload = from->payload;
@@ -178,6 +179,7 @@ mqtt_read(MqttConnector *k, StreamRecord *records, int max)
 		to->timestamp = from->timestamp;
 		to->qos = from->qos;
 		to->retained = from->retained;
+		to->message = from;
 	}
 	c->partitions[0].position = position;
 	return n;
@@ -210,6 +212,14 @@ mqtt_poll(Connector *c, StreamRecord *records, int max)
 	if (c->partitions[0].position > before && c->partitions[0].position < c->partitions[0].high_watermark)
 		streamext_mqtt_client_wake_reader(k->client);
 	return n;
+}
+
+static char *
+mqtt_headers(Connector *c, const StreamRecord *record)
+{
+	const JournalRecord *from = record->message;
+
+	return streamext_mqtt_properties_json(from->topic, from->topic_size);
 }
 
 static void
@@ -269,7 +279,7 @@ const ConnectorOps streamext_mqtt_ops = {
 	.flush_target = mqtt_flush_target,
 	.find = mqtt_find,
 	.commit = mqtt_commit,
-	.headers = NULL,
+	.headers = mqtt_headers,
 	.pause = mqtt_pause,
 	.close = mqtt_close,
 };

@@ -32,6 +32,7 @@
 
 #include "fault.h"
 #include "mqtt_client.h"
+#include "mqtt_properties.h"
 #include "mqtt_seen.h"
 #include "mqtt_topic.h"
 #include "shmem.h"
@@ -301,6 +302,7 @@ mqtt_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_message 
 {
 	MqttClient	 *m = context;
 	JournalRecord record = { 0 };
+	char		 *packed = NULL;
 
 	if (strncmp(topic, MQTT_MARKER_PREFIX, strlen(MQTT_MARKER_PREFIX)) == 0)
 	{
@@ -317,11 +319,15 @@ mqtt_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_message 
 		record.packet_id = message->qos > 0 ? message->msgid : 0;
 		record.topic = topic;
 		record.topic_size = strlen(topic);
+		packed = streamext_mqtt_properties_pack(topic, &message->properties, &record.topic_size);
+		if (packed != NULL)
+			record.topic = packed;
 		record.payload = message->payload;
 		record.payload_size = message->payloadlen;
 		mqtt_append(m, &record);
 		STREAMEXT_FAULT_THREAD("mqtt-after-append");
 	}
+	free(packed);
 	MQTTAsync_freeMessage(&message);
 	MQTTAsync_free(topic);
 	return 1;

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from harness.database import Database
 from harness.mosquitto import Mosquitto
@@ -77,6 +79,37 @@ def test_metadata_columns(db: Database, mosquitto: Mosquitto, topic: str) -> Non
     assert db.rows("SELECT a, t, two, four, qos, kept FROM s ORDER BY a") == db.rows(
         "SELECT a, t, two, four, qos, kept FROM v ORDER BY a"
     )
+
+
+# User properties, and the JSON that the metadata column `headers` shows.
+PROPERTIES: list[tuple[list[tuple[str, str]], object]] = [
+    ([], None), ([("unit", "°C")], {"unit": "°C"}), ([("", "")], {"": ""}), ([("a", ""), ("b", "1")], {"a": "", "b": "1"}),
+    ([("a", "1"), ("a", "2")], {"a": "2"}), ([('q"', "\\{}")], {'q"': "\\{}"}), ([("x", "y" * 60_000)], {"x": "y" * 60_000}),
+    ([("x", "y" * 33_000), ("z", "y" * 33_000)], None),  # more than the journal takes with a topic
+]  # fmt: skip
+
+
+def test_user_properties_are_headers(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    for name, protocol, workers in (("s", "5", 1), ("w", "5", 2), ("old", "3.1.1", 1)):
+        columns = "a int, t text OPTIONS (metadata 'topic'), h jsonb OPTIONS (metadata 'headers'), k text OPTIONS (metadata 'key')"
+        mqtt_stream(db, mosquitto, f"topic '{topic}/#', protocol '{protocol}', workers '{workers}'", columns, name)
+        continuous(db, f"v_{name}", f"SELECT a, t, h, k, count(*) FROM {name} GROUP BY a, t, h, k")
+        db.flush(name)
+    client = mosquitto.client()
+    for i, (pairs, _) in enumerate(PROPERTIES):
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.UserProperty = pairs
+        properties.ContentType = "application/json"
+        client.publish(f"{topic}/x", f'{{"a":{i}}}', i % 3, properties=properties).wait_for_publish(30)
+    client.disconnect()
+    client.loop_stop()
+    expected = [(i, f"{topic}/x", headers, None, 1) for i, (_, headers) in enumerate(PROPERTIES)]
+    for name in ("s", "w"):
+        wait_for(lambda: db.value("SELECT rows_in FROM streamext.streams WHERE stream = %s::regclass", name) == len(PROPERTIES), what="messages")
+        assert db.rows(f"TABLE v_{name} ORDER BY a") == expected
+        db.assert_same(f"SELECT a, t, h, k, 1::bigint FROM {name}", f"TABLE v_{name}")
+    db.flush("old")
+    assert db.value("SELECT count(*) FROM v_old WHERE h IS NULL") == len(PROPERTIES)
 
 
 def test_only_the_filters_topics(db: Database, mosquitto: Mosquitto, topic: str) -> None:
