@@ -148,10 +148,12 @@ CREATE TABLE streamext.into_position (
 	topic text NOT NULL,
 	partition integer NOT NULL,
 	position bigint NOT NULL,
+	accepted bigint NOT NULL,
+	rejected bigint NOT NULL,
 	PRIMARY KEY (view, stream, topic, partition)
 ) WITH (fillfactor = 50);
 
-COMMENT ON TABLE streamext.into_position IS 'next offset of each view with streamext.into: the rows of everything before it are in its table';
+COMMENT ON TABLE streamext.into_position IS 'next offset of each view with streamext.into, and how many records it has counted: the rows of everything before are in its table';
 
 -- The same for windows. Not dumped either.
 CREATE TABLE streamext.into_window (

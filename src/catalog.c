@@ -42,6 +42,7 @@
 #include "checkpoint_read.h"
 #include "clock.h"
 #include "history.h"
+#include "into.h"
 #include "journal.h"
 #include "options.h"
 #include "shmem.h"
@@ -865,6 +866,8 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
+	if (compiled != NULL && compiled->stateless)
+		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);
 	values[0] = ObjectIdGetDatum(viewoid);
 	values[1] = ObjectIdGetDatum(stream);
 	nulls[1] = !OidIsValid(stream);

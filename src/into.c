@@ -225,12 +225,21 @@ enum
 	INTO_STREAM,
 	INTO_TOPIC,
 	INTO_PARTITION,
-	INTO_POSITION
+	INTO_POSITION,
+	INTO_ACCEPTED,
+	INTO_REJECTED
 };
 
-/* Without SPI: the user, whose COMMIT this may be, has no rights on the table. */
-int64
-streamext_into_highest(Oid stream)
+typedef struct IntoTotals
+{
+	int64		highest;		/* position; 0: none */
+	int64		accepted,
+				rejected;
+} IntoTotals;
+
+/* Of all partitions, as committed now. Without SPI: the user, whose COMMIT this may be, has no rights on the table. */
+static void
+into_scan(Oid stream, Oid view, IntoTotals *totals)
 {
 	Oid			namespace = get_namespace_oid("streamext", true);
 	Oid			relid = OidIsValid(namespace) ? get_relname_relid("into_position", namespace) : InvalidOid;
@@ -238,25 +247,47 @@ streamext_into_highest(Oid stream)
 	Snapshot	snapshot;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
-	int64		highest = 0;
 
+	memset(totals, 0, sizeof(*totals));
 	if (!OidIsValid(relid))
-		return 0;
+		return;
 	rel = table_open(relid, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	scan = table_beginscan(rel, snapshot, 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		slot_getsomeattrs(slot, INTO_POSITION);
-		if (DatumGetObjectId(slot->tts_values[INTO_STREAM - 1]) == stream)
-			highest = Max(highest, DatumGetInt64(slot->tts_values[INTO_POSITION - 1]));
+		slot_getsomeattrs(slot, INTO_REJECTED);
+		if (DatumGetObjectId(slot->tts_values[INTO_STREAM - 1]) != stream ||
+			(OidIsValid(view) && DatumGetObjectId(slot->tts_values[INTO_VIEW - 1]) != view))
+			continue;
+		totals->highest = Max(totals->highest, DatumGetInt64(slot->tts_values[INTO_POSITION - 1]));
+		totals->accepted += DatumGetInt64(slot->tts_values[INTO_ACCEPTED - 1]);
+		totals->rejected += DatumGetInt64(slot->tts_values[INTO_REJECTED - 1]);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
-	return highest;
+}
+
+int64
+streamext_into_highest(Oid stream)
+{
+	IntoTotals	totals;
+
+	into_scan(stream, InvalidOid, &totals);
+	return totals.highest;
+}
+
+void
+streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejected)
+{
+	IntoTotals	totals;
+
+	into_scan(stream, viewoid, &totals);
+	*accepted = totals.accepted;
+	*rejected = totals.rejected;
 }
 
 static SPIPlanPtr into_save_plan = NULL;
@@ -264,18 +295,21 @@ static SPIPlanPtr into_save_plan = NULL;
 static void
 into_prepare_save(void)
 {
-	Oid			types[] = {OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Oid			types[] = {OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
 
 	if (into_save_plan != NULL)
 		return;
-	into_save_plan = SPI_prepare("INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\") "
-								 "SELECT $1, $2, u.topic, u.partition, u.next "
-								 "FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) "
-								 "AS u (topic, partition, next) "
-								 "ON CONFLICT (view, stream, topic, partition) DO UPDATE SET \"position\" = EXCLUDED.\"position\" "
+	into_save_plan = SPI_prepare("INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\", accepted, rejected) "
+								 "SELECT $1, $2, u.topic, u.partition, u.next, u.accepted, u.rejected "
+								 "FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
+								 "pg_catalog.unnest($7), pg_catalog.unnest($8)) "
+								 "AS u (topic, partition, next, accepted, rejected) "
+								 "ON CONFLICT (view, stream, topic, partition) DO UPDATE SET \"position\" = EXCLUDED.\"position\", "
+								 "accepted = p.accepted OPERATOR(pg_catalog.+) EXCLUDED.accepted, "
+								 "rejected = p.rejected OPERATOR(pg_catalog.+) EXCLUDED.rejected "
 								 "WHERE p.\"position\" OPERATOR(pg_catalog.<=) $6[(SELECT n.i FROM pg_catalog.generate_subscripts($3, 1) AS n (i) "
 								 "WHERE $3[n.i] OPERATOR(pg_catalog.=) p.topic AND $4[n.i] OPERATOR(pg_catalog.=) p.partition)]",
-								 6, types);
+								 8, types);
 	if (into_save_plan == NULL)
 		elog(ERROR, "could not prepare a statement on streamext.into_position: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(into_save_plan);
@@ -285,6 +319,27 @@ static Datum
 into_int8_array(Datum *values, int n)
 {
 	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* Records of the batch that are new to the view, which stood at `former`, by partition. A view without windows has no late ones. */
+static void
+into_count(Oid viewoid, const Batch *batch, const int64 *former, int64 *accepted, int64 *rejected)
+{
+	ListCell   *lc;
+
+	for (int i = 0; i < batch->nrecords; i++)
+		if (batch->records[i].position >= former[batch->records[i].partition_index])
+			accepted[batch->records[i].partition_index]++;
+	foreach(lc, batch->rejected)
+	{
+		const RejectedRecord *reject = lfirst(lc);
+		const StreamRecord *record = &batch->records[reject->record];
+
+		if ((reject->view != viewoid && OidIsValid(reject->view)) || record->position < former[record->partition_index])
+			continue;
+		accepted[record->partition_index]--;
+		rejected[record->partition_index]++;
+	}
 }
 
 void
@@ -297,26 +352,34 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	Datum	   *numbers = palloc(sizeof(Datum) * most);
 	Datum	   *next = palloc(sizeof(Datum) * most);
 	Datum	   *former = palloc(sizeof(Datum) * most);
-	Datum		args[6];
+	Datum	   *accepted = palloc(sizeof(Datum) * most);
+	Datum	   *rejected = palloc(sizeof(Datum) * most);
+	int		   *index = palloc(sizeof(int) * most);
+	int64	   *stood = palloc(sizeof(int64) * most);
+	int64	   *counts = palloc0(sizeof(int64) * most * 2);
+	Datum		args[8];
 	int			n = 0;
 
 	/* By the slot's order, as the batch's positions are; a catch-up worker's slot may be rearranged at any time. */
 	streamext_stream_lock_shared(stream);
-	for (int i = 0; i < batch->npartitions && i < stream->npartitions; i++)
+	for (int i = 0; i < batch->npartitions; i++)
 	{
-		int64		position = i < slot->npositions ? slot->positions[i] : -1;
-
-		if (batch->positions[i] < 0 || batch->positions[i] <= position)
+		stood[i] = i < slot->npositions ? slot->positions[i] : -1;
+		if (i >= stream->npartitions || batch->positions[i] < 0 || batch->positions[i] <= stood[i])
 			continue;
 		partitions[n] = stream->partitions[i];
 		next[n] = Int64GetDatum(batch->positions[i]);
-		former[n++] = Int64GetDatum(position);
+		former[n] = Int64GetDatum(stood[i]);
+		index[n++] = i;
 	}
 	LWLockRelease(stream->lock);
 	if (n == 0)
 		return;
+	into_count(slot->viewoid, batch, stood, counts, counts + most);
 	for (int i = 0; i < n; i++)
 	{
+		accepted[i] = Int64GetDatum(counts[index[i]]);
+		rejected[i] = Int64GetDatum(counts[most + index[i]]);
 		topics[i] = CStringGetTextDatum(partitions[i].topic);
 		numbers[i] = Int32GetDatum(partitions[i].partition);
 	}
@@ -328,6 +391,8 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	args[3] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 	args[4] = into_int8_array(next, n);
 	args[5] = into_int8_array(former, n);
+	args[6] = into_int8_array(accepted, n);
+	args[7] = into_int8_array(rejected, n);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	into_prepare_save();

@@ -5,7 +5,7 @@
  * Of a stateless view each accepted row, transformed (into.c); of a view with windows each window's rows when it is closed
  * (into_window.c).
  *
- * The rows of a batch and the view's positions behind it are written in one transaction, so that after whatever end of the
+ * The rows of a batch, the view's positions behind it and its counters are written in one transaction, so that after whatever end of the
  * worker the table streamext.into_position says which records have their rows in the target.
  */
 #ifndef STREAMEXT_INTO_H
@@ -45,6 +45,8 @@ extern void streamext_into_check(Oid target, List *targetList);
 
 /* The greatest position that any view has in the stream; 0: none. In a transaction. */
 extern int64 streamext_into_highest(Oid stream);
+/* Of a view without windows: the records that it has counted, which are kept with its positions. In a transaction. */
+extern void streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejected);
 /* The view's positions in the stream (of IntoPosition), in the current memory context. */
 extern List *streamext_into_load(Oid viewoid, Oid stream);
 /*

@@ -172,6 +172,7 @@ def test_exactly_once_when_workers_and_the_server_are_killed() -> None:
                 db = crash(pg, db)
         db.flush("s")
         assert db.rows("SELECT count(*), count(DISTINCT k), min(k), max(k) FROM target") == [(sent, sent, 0, sent - 1)]
+        assert counts(db, "v") == (sent, 0, 0)
 
 
 def test_exactly_once_from_kafka(kafka: Kafka, topic: str) -> None:
@@ -193,6 +194,7 @@ def test_exactly_once_from_kafka(kafka: Kafka, topic: str) -> None:
             db = crash(pg, db)
         db.flush("s")
         assert db.rows("SELECT count(*), count(DISTINCT k), min(k), max(k) FROM target") == [(sent, sent, 0, sent - 1)]
+        assert counts(db, "v") == (sent, 0, 0)
 
 
 def test_a_new_view_catches_up_into_its_table(db: Database, kafka: Kafka, topic: str) -> None:
@@ -216,6 +218,7 @@ def test_a_new_view_catches_up_into_its_table(db: Database, kafka: Kafka, topic:
     for table in ("target", "second"):
         wait_for(lambda: db.value(f"SELECT count(*) FROM {table}") >= sent, 60, f"all rows in {table}")
         assert db.rows(f"SELECT count(*), count(DISTINCT k), min(k), max(k) FROM {table}") == [(sent, sent, 0, sent - 1)]
+    assert counts(db, "v") == counts(db, "w") == (sent, 0, 0)
 
 
 def crash(pg: Postgres, db: Database) -> Database:

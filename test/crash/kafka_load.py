@@ -137,6 +137,6 @@ class KafkaLoad(Load):
         floor = f"'{db.value('SELECT watermark FROM streamext.streams WHERE stream = %s::regclass', 'k')}'::timestamptz - interval '{RETENTION}'"
         wrong += compare(db, "retained", "TABLE retained",
                          f"SELECT * FROM ({RETAINED.format(source='recount')}) AS q WHERE w + interval '2 s' > {floor}")  # fmt: skip
-        for view in [*VIEWS, "sessioned", "sliding", "retained"]:
+        for view in [*VIEWS, "sessioned", "sliding", "retained", "copied"]:
             wrong += counted(db, view, n)
         return wrong
