@@ -105,7 +105,7 @@ typedef void (*AggPut) (void *arg, const void *bytes, Size size);
 
 /*
  * The published state's further bytes: of VALUES the rows behind those that a committed checkpoint has, which are noted in
- * the state as belonging to the checkpoint of state->period; whole: all rows. Between batches, by the writer.
+ * the state as belonging to the cut, of period state->period - 1; whole: all rows. Between batches, by the writer.
  */
 extern Size streamext_aggregate_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole);
 extern void streamext_aggregate_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put, void *arg);

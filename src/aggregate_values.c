@@ -409,7 +409,7 @@ streamext_values_export(const AggSpec *spec, const ViewState *state, GroupEntry 
 	values->mark = values->count == 0 ? NULL : values->tail;
 	values->mark_count = values->count;
 	values->mark_used = values->tail_used;
-	values->mark_period = state->period;
+	values->mark_period = state->period - 1;
 }
 
 /* Puts the rows before those that are there; the newest export founds the state. */

@@ -3,8 +3,8 @@
  *		What a worker keeps in the database so that after any crash its views go on exactly where they were.
  *
  * A checkpoint is the groups that have changed since the one before and, last, the position row: how far the stream and each
- * view have counted. It is cut between two batches, written in slices between the batches that follow, and holds from the commit
- * of its position row on.
+ * view have counted. It is cut between two batches, copied and written in slices between the batches that follow, and holds from the
+ * commit of its position row on.
  */
 #ifndef STREAMEXT_CHECKPOINT_H
 #define STREAMEXT_CHECKPOINT_H
@@ -52,6 +52,14 @@ extern int64 streamext_checkpoint_start_position(Worker *w, Oid viewoid);
 
 /* Something that a checkpoint holds may have changed. */
 extern void streamext_checkpoint_note(Worker *w);
+
+/* Before the prepared batch is published: groups that it changes are copied first if a cut wants them as they are. */
+extern void streamext_checkpoint_keep(Worker *w);
+
+/* While this is true no pane may be dropped and no fold end, */
+extern bool streamext_checkpoint_is_copying(const Worker *w);
+/* unless this was called: it copies all there is left. */
+extern void streamext_checkpoint_copy_rest(Worker *w);
 
 /* Does what is due, for some ms at most; no transaction is open. Never raises for what the table does. */
 extern void streamext_checkpoint_run(Worker *w, TimestampTz now);

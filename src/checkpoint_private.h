@@ -1,6 +1,7 @@
 /*
  * checkpoint_private.h
- *		What checkpoint.c (taking) and checkpoint_load.c (restoring) share.
+ *		What the files of checkpoints share: checkpoint_cut.c and checkpoint.c (taking), checkpoint_load.c and checkpoint_view.c
+ *		(restoring).
  *
  * The entries of a pane in one checkpoint are one stream of bytes, cut into rows anywhere: a PaneHead, then for each group an
  * EntryHead, the states as they are in memory (pointers in them mean nothing), the key, and for each aggregate that is
@@ -10,6 +11,7 @@
 #define STREAMEXT_CHECKPOINT_PRIVATE_H
 
 #include "access/xlogdefs.h"
+#include "portability/instr_time.h"
 
 #include "checkpoint.h"
 #include "checkpoint_log.h"
@@ -68,7 +70,76 @@ extern void streamext_checkpoint_load_view(ViewLoad *load);
 extern void streamext_checkpoint_load_show(const ViewLoad *load);
 extern void streamext_checkpoint_load_full(void);
 
-typedef struct CheckpointCut CheckpointCut;
+/* ---- checkpoint_cut.c: what is to be written ---- */
+
+#define CHECKPOINT_SLICE_MS 5 /* of copying, or writing, between two batches */
+#define CHECKPOINT_ROW_OVERHEAD 80
+
+typedef struct CutBlock CutBlock;
+typedef struct CutView CutView;
+
+typedef struct CutRow
+{
+	struct CutRow *next; /* of the same pane */
+	int32		   size;
+	char		   data[FLEXIBLE_ARRAY_MEMBER]; /* multiple of 8 from the row's beginning */
+} CutRow;
+
+typedef struct CutPane
+{
+	CutView	   *view;
+	const Pane *pane; /* while copying */
+	int64		id;
+	uint64		nrows; /* at the cut */
+	CutRow	   *first; /* NULL: not begun */
+	CutRow	   *last;  /* open while copying */
+} CutPane;
+
+struct CutView
+{
+	Oid					viewoid;
+	ViewSlot		   *slot;
+	uint64				definition;
+	const CompiledView *view; /* while copying */
+	bool				whole;
+	bool				plain;	/* aggregates */
+	uint32				after;	/* groups with visible in (after, period] are to be copied, */
+	uint32				period; /* and copied ones have visible = period + 1 */
+	int					npanes;
+	CutPane			   *panes; /* ascending by id */
+	int32				nrows;
+	uint64				bytes;
+};
+
+typedef struct CheckpointCut
+{
+	MemoryContext	   cxt; /* of all of it */
+	uint64			   source;
+	int64			   seq;
+	CheckpointPosition position;
+	CutView			  *views;
+	int				   nviews;
+	const Connector	  *connector; /* that `confirm` is for */
+	int				   nconfirm;
+	int64			  *confirm;
+	TimestampTz		   begun_at;
+	uint64			   cost_us;
+	uint64			   bytes;
+	int32			   nrows;
+	CutBlock		  *block;	   /* where rows are added */
+	StringInfoData	   comparable; /* the position row without what differs anyway, */
+	StringInfoData	   encoded;	   /* and as it is; both once everything is copied */
+
+	/* where copying, then writing, stands */
+	bool			  copying;
+	int				  view;
+	int				  pane;
+	const StateBlock *entries; /* copying: of the pane; NULL: at its beginning */
+	uint32			  offset;
+	CutRow			 *row;		 /* writing: of the pane; NULL: at its beginning */
+	int32			  written;	 /* rows, committed or about to be */
+	bool			  committed; /* some slice was */
+} CheckpointCut;
 
 /* A worker's. */
 struct Checkpoint
@@ -88,7 +159,7 @@ struct Checkpoint
 	bool		   noted;
 	TimestampTz	   due_at;
 	TimestampTz	   blocked_until; /* the table is locked, or writing failed */
-	CheckpointCut *cut;			  /* being written; NULL: none */
+	CheckpointCut *cut;			  /* being copied, then written; NULL: none */
 
 	/* committed, but not yet known to be on disk */
 	XLogRecPtr		 lsn; /* 0: none */
@@ -96,5 +167,22 @@ struct Checkpoint
 	int				 nconfirm;
 	int64			*confirm; /* positions for the connector, [STREAMEXT_MAX_PARTITIONS] */
 };
+
+/* Between two batches; if something has changed, c->cut is that, to be copied. */
+extern void streamext_checkpoint_cut(Worker *w, TimestampTz now);
+/* Some of it, or all; true when everything is copied. */
+extern bool streamext_checkpoint_copy(Worker *w, bool all);
+/* If there is one. It may have been given up at any point. */
+extern void streamext_checkpoint_cut_free(Checkpoint *c);
+
+static inline uint64
+streamext_checkpoint_elapsed_us(instr_time since)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, since);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
 
 #endif							/* STREAMEXT_CHECKPOINT_PRIVATE_H */

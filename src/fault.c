@@ -32,6 +32,12 @@ streamext_fault_start(void)
 	fault_started = true;
 }
 
+bool
+streamext_fault_is_set(const char *name)
+{
+	return streamext_fault_point != NULL && strcmp(streamext_fault_point, name) == 0;
+}
+
 static bool
 fault_is(const char *name)
 {

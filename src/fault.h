@@ -13,6 +13,8 @@
 
 extern char *streamext_fault_point;		/* the setting */
 
+/* For what is only different, and no fault. */
+extern bool streamext_fault_is_set(const char *name);
 /* At the start of a worker. */
 extern void streamext_fault_start(void);
 

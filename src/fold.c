@@ -669,6 +669,14 @@ streamext_fold_abandon(ViewFold *fold)
 	fold->nselected = 0;
 }
 
+int
+streamext_fold_groups(const ViewFold *fold, GroupEntry *const **groups, Pane *const **panes)
+{
+	*groups = fold->groups;
+	*panes = fold->panes;
+	return fold->nselected;
+}
+
 void
 streamext_fold_publish(ViewFold *fold, Batch *batch)
 {

@@ -25,6 +25,8 @@ typedef enum FoldResult
 extern ViewFold *streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt);
 extern FoldResult streamext_fold_prepare(ViewFold *fold, Batch *batch);
 extern void streamext_fold_publish(ViewFold *fold, Batch *batch);
+/* The groups that publish will change, and their panes: so many, with repetitions. */
+extern int	streamext_fold_groups(const ViewFold *fold, GroupEntry *const **groups, Pane *const **panes);
 /* After prepare said OK but another view of the stream did not. */
 extern void streamext_fold_abandon(ViewFold *fold);
 /* Drops panes beyond retention (takes the lock); now = the clock. */

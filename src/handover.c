@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint.h"
 #include "worker_private.h"
 
 /* A view that is less than this many records behind the group that catches up joins it; else it waits for its turn. */
@@ -89,6 +90,7 @@ streamext_handover_request(Worker *w)
 		if (v->fold == NULL || v->paused ||
 			streamext_handover_backlog(w->slot, v->slot) - least <= streamext_catchup_min_rows)
 			continue;
+		streamext_checkpoint_copy_rest(w);
 		streamext_fold_end(v->fold);
 		v->fold = NULL;
 		v->prepared = v->behind = false;

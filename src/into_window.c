@@ -346,7 +346,7 @@ into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
 		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid, error->message)));
 		done = !into_is_passing(error->sqlerrcode);
 		if (done)
-			streamext_worker_fail_view(v, w->slot, error->message);
+			streamext_worker_fail_view(w, v, error->message);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

@@ -22,7 +22,11 @@ typedef struct GroupEntry
 	uint32		hash;			/* of the key; the same in every pane and shard */
 	uint32		size;			/* bytes to the next entry of the block, this header included; multiple of 8 */
 	uint32		key_size;
-	uint32		visible;		/* 0 until published, then ViewState.period of the last publication; under the exclusive lock */
+	/*
+	 * 0 until published, then ViewState.period of the last publication, under the exclusive lock; the period of a cut that holds it,
+	 * without a lock (checkpoint_cut.c)
+	 */
+	uint32		visible;
 	char		data[FLEXIBLE_ARRAY_MEMBER];	/* state_size bytes of states, then key_size bytes of key */
 } GroupEntry;
 
@@ -64,7 +68,7 @@ typedef struct ViewState
 	int			npanes;
 	int			panes_capacity;
 	uint64		batches;		/* published so far */
-	uint32		period;			/* from 1; begun anew by each checkpoint's cut */
+	uint32		period;			/* from 1; each checkpoint's cut ends it and takes the next one for itself */
 	uint32		saved;			/* last period that is in a committed checkpoint; 0: none */
 	uint64		ngroups;		/* over all panes, visible or not */
 	Size		bytes;			/* chunks owned in all */

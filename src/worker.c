@@ -296,7 +296,7 @@ worker_expire(Worker *w, TimestampTz now)
 	bool	  due = w->expire_due || w->full || worker_is_behind(w);
 
 	if (!TimestampDifferenceExceeds(w->expired_at, now, due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
-		!(due || worker_has_sliding_panes(w)))
+		!(due || worker_has_sliding_panes(w)) || streamext_checkpoint_is_copying(w))
 		return;
 	foreach (lc, w->views)
 	{

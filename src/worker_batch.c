@@ -268,7 +268,7 @@ batch_prepare_view(Worker *w, WorkerView *v)
 		if (batch_is_general_error(error))
 			ReThrowError(error);
 		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
-		streamext_worker_fail_view(v, w->slot, error->message);
+		streamext_worker_fail_view(w, v, error->message);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
@@ -483,6 +483,7 @@ streamext_worker_fold(Worker *w)
 	}
 	batch_write_dead_letters(w);
 	letters = w->batch->rejected != NIL || w->batch->late != NIL;
+	streamext_checkpoint_keep(w);
 	published = w->catchup ? streamext_catchup_publish(w) : batch_publish(w, now);
 	PopActiveSnapshot();
 	if (!published)

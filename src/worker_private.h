@@ -130,7 +130,7 @@ extern void streamext_worker_end_views(Worker *w);
 extern void streamext_worker_short_lock_timeout(void);
 extern uint64 streamext_worker_source(const StreamConfig *config);	/* StreamSlot.source */
 extern void streamext_worker_close(Worker *w);
-extern void streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message);
+extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 
 /* worker_position.c */
 extern bool	 streamext_worker_attach(Worker *w);

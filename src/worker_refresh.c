@@ -101,12 +101,13 @@ streamext_worker_source(const StreamConfig *config)
 /* ---------------------------------------------------------------- configuration */
 
 void
-streamext_worker_fail_view(WorkerView *v, StreamSlot *slot, const char *message)
+streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
 {
-	streamext_stream_lock_exclusive(slot);
+	streamext_checkpoint_copy_rest(w);
+	streamext_stream_lock_exclusive(w->slot);
 	v->slot->status = VIEW_FAILED;
 	strlcpy(v->slot->last_error, message, STREAMEXT_MAX_MESSAGE);
-	LWLockRelease(slot->lock);
+	LWLockRelease(w->slot->lock);
 	v->prepared = v->behind = false;
 	if (v->fold != NULL)
 		streamext_fold_end(v->fold);
@@ -119,6 +120,7 @@ streamext_worker_end_views(Worker *w)
 {
 	ListCell *lc;
 
+	streamext_checkpoint_copy_rest(w);
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
@@ -538,7 +540,7 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 		if (available)
 		{
 			ereport(LOG, (errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
-			streamext_worker_fail_view(v, w->slot, error->message);
+			streamext_worker_fail_view(w, v, error->message);
 		}
 	}
 	PG_END_TRY();

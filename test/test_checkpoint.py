@@ -172,7 +172,7 @@ def test_what_is_not_saved_is_read_again(database: Database, kafka: Kafka, topic
 
 
 FAULTS = [
-    "checkpoint-after-cut", "checkpoint-in-slice", "checkpoint-after-slice", "checkpoint-before-commit",
+    "checkpoint-in-copy", "checkpoint-after-cut", "checkpoint-in-slice", "checkpoint-after-slice", "checkpoint-before-commit",
     "checkpoint-after-commit", "checkpoint-after-confirm",
 ]  # fmt: skip
 
@@ -209,6 +209,51 @@ def test_a_crash_at_each_step(database: Database, kafka: Kafka, topic: str, faul
     forget(kafka, topic)
     db = crash(db)
     assert_numbers(db, end + 1000)
+
+
+def test_batches_while_groups_are_copied(database: Database, kafka: Kafka, topic: str) -> None:
+    """Copying goes on over hundreds of batches: each group is in the checkpoint as it was at the cut, whatever came to it since."""
+    db = database
+    start = "'2024-05-01 12:00+00'::timestamptz"
+    queries = {
+        "wide": "SELECT a % 20000 AS k, count(*) AS n, sum(a) AS total, bit_xor(a) AS x FROM {source} GROUP BY k",
+        "kept": """SELECT a % 700 AS k, array_agg(a ORDER BY a) AS list, sum(a::numeric) AS total, max(a::text) AS last
+            FROM {source} GROUP BY k""",
+        "sealed": "SELECT streamext.tumble('1 min', ts) AS w, a % 500 AS k, count(*) AS n, sum(a) AS total FROM {source} GROUP BY w, k",
+        "sliding": f"SELECT a % 3000 AS k, count(*) AS n, sum(a) AS total FROM {{source}} WHERE ts > {start} GROUP BY k",
+    }
+
+    def produce_some(first: int, last: int) -> None:
+        times = (datetime(2024, 5, 1, 12, tzinfo=UTC) + timedelta(milliseconds=10 * a) for a in range(first, last))
+        kafka.produce(topic, [f'{{"a":{a},"ts":"{ts.isoformat()}"}}' for a, ts in enumerate(times, first)])
+
+    def assert_exact(end: int) -> None:
+        source = f"(SELECT a, {start} + a * interval '10 ms' AS ts FROM generate_series(0::bigint, {end - 1}) AS a) AS rows_"
+        db.flush("s")
+        for name, query in queries.items():
+            db.assert_same(f"TABLE {name}", query.format(source=source))
+            assert counts(db, name) == (end, 0, 0)
+
+    configure(db, "streamext.fault_point", "small-checkpoint-steps")
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '5 s'", "a bigint, ts timestamptz")
+    for name, query in queries.items():
+        continuous(db, name, query.format(source="s"))
+    produce_some(0, 20_000)
+    saved(db, "s")
+    end = 20_000
+    for _ in range(3):
+        before = db.value("SELECT checkpoint_seq FROM streamext.workers")
+        produce_some(end, end + 30_000)
+        end += 30_000
+        wait_for(lambda: db.value("SELECT checkpoint_seq FROM streamext.workers") > before, what="a checkpoint")
+        db = crash(db, "worker")
+        db.flush("s")
+    assert_exact(end)
+    saved(db, "s")
+    forget(kafka, topic)
+    db = crash(db)
+    assert_exact(end)
 
 
 @pytest.mark.parametrize("how", ["worker", "immediate", "fast"])

@@ -77,6 +77,14 @@ def assert_open(db: Database, connections: list[psycopg.Connection]) -> int:
     return snapshot
 
 
+def flush(db: Database, kafka: Kafka) -> None:
+    """The broker may be about to append what the generator sent last."""
+    before = None
+    while (ends := kafka.end_offsets(TOPIC)) != before:
+        before = ends
+        db.flush("s")
+
+
 def recount(db: Database, kafka: Kafka, program: object) -> int:
     """The topic, read by a consumer of its own into the table byhand_events; how many records that are."""
     records = sum(kafka.end_offsets(TOPIC).values())
@@ -191,7 +199,7 @@ def main() -> int:
             samples = measure(db, process, options)
         age = assert_open(db, connections)
 
-        db.flush("s")
+        flush(db, kafka)
         now = db.value("SELECT date_trunc('second', clock_timestamp()) + interval '1 s'")
         db.execute("SELECT streamext.set_clock(%s)", now)  # for what slides over now()
         rows = compare(samples, minute, sealed_anew(db))
