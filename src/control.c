@@ -240,6 +240,7 @@ typedef struct FlushTarget
 	StreamState state;			/* as last seen, since when */
 	TimestampTz since;
 	TimestampTz blocked_since;	/* a view that catches up does not get on; 0: none */
+	bool		told;			/* that the source is away */
 } FlushTarget;
 
 /* The slot may have been given up, or even to another stream. */
@@ -281,6 +282,18 @@ flush_fail(const FlushTarget *target, StreamState state, const char *error)
 			 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
 			 state == STREAM_DIVERGED ? errhint("streamext.seek takes the source as it is now; streamext.resume looks at it again.") :
 			 errhint("When the cause is mended, streamext.resume goes on; rejected records are in streamext.dead_letters.")));
+}
+
+/* Who waits learns what for, and who does not, because no source means no records, that there is none. */
+static void
+flush_tell_stalled(FlushTarget *target, const char *error, bool waits)
+{
+	if (target->told || target->shard != 0)
+		return;
+	target->told = true;
+	ereport(NOTICE,
+			(errmsg(waits ? "stream \"%s\" is stalled; flush waits for its source" : "stream \"%s\" is stalled", target->name),
+			 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
 }
 
 /*
@@ -328,6 +341,8 @@ flush_check_state(FlushTarget *target)
 		target->state = state;
 		target->since = GetCurrentTimestamp();
 	}
+	if (state == STREAM_STALLED && TimestampDifferenceExceeds(target->since, GetCurrentTimestamp(), FLUSH_GRACE_MS))
+		flush_tell_stalled(target, error, true);
 	if (grace >= 0 && (grace == 0 || TimestampDifferenceExceeds(target->since, GetCurrentTimestamp(), grace)))
 		flush_fail(target, state, error);
 }
@@ -388,15 +403,19 @@ flush_wait(FlushTarget *target)
 
 /* All that the source held is counted, but not by a view that has failed, and not by paused ones, which are named. */
 static void
-flush_check_views(const FlushTarget *target)
+flush_check_views(FlushTarget *target)
 {
 	char		error[STREAMEXT_MAX_MESSAGE];
+	char		stalled[STREAMEXT_MAX_MESSAGE];
+	StreamState state;
 	Oid			viewoid = InvalidOid;
 	List	   *paused = NIL;
 	ListCell   *lc;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_shared(target->slot);
+	state = target->slot->state;
+	strlcpy(stalled, target->slot->last_error, sizeof(stalled));
 	for (int i = 0; i < streamext_shared->nviews && !OidIsValid(viewoid); i++)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
@@ -411,6 +430,8 @@ flush_check_views(const FlushTarget *target)
 	}
 	LWLockRelease(target->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
+	if (state == STREAM_STALLED)
+		flush_tell_stalled(target, stalled, false);
 	foreach(lc, target->shard == 0 ? paused : NIL)
 		if (get_rel_name(lfirst_oid(lc)) != NULL)
 			ereport(NOTICE,

@@ -4,7 +4,8 @@ import psycopg
 import pytest
 
 from harness.database import Database
-from harness.streams import continuous, error_of, local_stream
+from harness.kafka import Kafka
+from harness.streams import continuous, error_of, kafka_stream, local_stream, state
 from harness.wait import wait_for
 
 COLUMNS = "k text, i int, ts timestamptz"
@@ -188,3 +189,25 @@ def test_errors_say_what_to_do(db: Database) -> None:
     db.execute("SELECT streamext.resume('s')")
     db.flush("s")
     assert db.rows("SELECT accepted, late, rejected FROM streamext.continuous_views") == [(0, 0, 1)]
+
+
+def test_flush_says_that_the_source_is_away(db: Database, kafka: Kafka) -> None:
+    notices: list[str] = []
+
+    def take(notice: psycopg.errors.Diagnostic) -> None:
+        notices.append(f"{notice.message_primary}: {notice.message_detail}")
+        if "waits" in notices[-1]:
+            db.connection.cancel()
+
+    db.connection.add_notice_handler(take)
+    kafka_stream(db, kafka, "topic 'no-such-topic'", "a int")
+    wait_for(lambda: state(db) == "stalled", what="state stalled")
+    db.flush("s")
+    assert notices == ['stream "s" is stalled: topic "no-such-topic" does not exist']
+    db.execute("CREATE SERVER gone FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    db.execute("CREATE FOREIGN TABLE t (a int) SERVER gone OPTIONS (topic 't')")
+    db.execute("SET statement_timeout = '60 s'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        db.flush("t")
+    assert [notice.partition(":")[0] for notice in notices[1:]] == ['stream "t" is stalled; flush waits for its source']
+    assert "127.0.0.1:1" in notices[1]
