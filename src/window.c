@@ -355,6 +355,19 @@ window_check_panes(int64 length, int64 part, const char *detail, const char *hin
 				 errhint("%s", hint)));
 }
 
+/* What to do about too many panes of a sliding window: the least step that people would write and that is enough for the window alone. */
+static const char *
+window_step_hint(int64 length)
+{
+	static const int seconds[] = {1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800};
+
+	for (int i = 0; i < lengthof(seconds); i++)
+		if (length % (seconds[i] * USECS_PER_SEC) == 0 && length / (seconds[i] * USECS_PER_SEC) <= STREAMEXT_MAX_PANES)
+			return psprintf("Set streamext.step to a larger divisor of the length, such as '%d %s'.",
+							seconds[i] < 60 ? seconds[i] : seconds[i] / 60, seconds[i] < 60 ? "s" : "min");
+	return "Set streamext.step to a larger divisor of the length.";
+}
+
 /* The sliding predicate's part: narrows the panes to where its edges may fall. */
 static void
 window_finish_sliding(Window *window)
@@ -382,7 +395,7 @@ window_finish_sliding(Window *window)
 	window->edges = true;
 	window_check_panes(window->length, window->pane,
 					   "A pane is the greatest common divisor of the sliding window's length, its step, and the other window's size, slide and origin, or gap.",
-					   "Set streamext.step to a larger divisor of the length.");
+					   window_step_hint(window->length));
 }
 
 void
