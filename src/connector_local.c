@@ -9,6 +9,7 @@
 #include "streamext.h"
 
 #include "miscadmin.h"
+#include "storage/latch.h"
 
 #include "clock.h"
 #include "connector.h"
@@ -202,6 +203,8 @@ local_poll(Connector *c, StreamRecord *records, int max)
 		kept = local_records(local, records, n);
 		if (local->partition.position == before)
 			break;
+		if (kept == 0 && tries + 1 == LOCAL_READS)
+			SetLatch(MyLatch);	/* nobody else will, and there may be more */
 	}
 	local->partition.high_watermark = streamext_journal_end(local->journal);
 

@@ -312,6 +312,23 @@ def test_a_torn_tail_is_cut(
     assert state(db) == "running"
 
 
+def test_a_file_whose_end_was_not_made(database: Database) -> None:
+    """Killed between the mark that the rest of a file is empty and its full length: what came into the next one is there."""
+    db = database
+    counting(db)
+    for i in range(12):
+        db.execute(f"INSERT INTO s VALUES ({i}, repeat('x', 2000000))")
+    db.flush("s")
+
+    def shorten_first(files: list[Path]) -> None:
+        assert len(files) == 2
+        os.truncate(files[0], files[0].read_bytes().rindex(MAGIC) + 56)
+
+    db = restarted(db, shorten_first)
+    db.flush("s")
+    assert db.rows("TABLE v") == [(12, sum(range(12)))]
+
+
 def make_source(db: Database, mosquitto: Mosquitto, topic: str, source: str) -> Callable[..., None]:
     """A stream s and its view v; what puts a number into it."""
     if source == "local":
