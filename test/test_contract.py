@@ -197,14 +197,15 @@ def test_flush_says_that_the_source_is_away(db: Database, kafka: Kafka) -> None:
 
     def take(notice: psycopg.errors.Diagnostic) -> None:
         notices.append(f"{notice.message_primary}: {notice.message_detail}")
-        if "waits" in notices[-1]:
+        if 'stream "t"' in notices[-1]:
             db.connection.cancel()
 
     db.connection.add_notice_handler(take)
     kafka_stream(db, kafka, "topic 'no-such-topic'", "a int")
     wait_for(lambda: state(db) == "stalled", what="state stalled")
     db.flush("s")
-    assert notices == ['stream "s" is stalled: topic "no-such-topic" does not exist']
+    (notice,) = notices
+    assert notice.startswith('stream "s" is stalled') and notice.endswith('topic "no-such-topic" does not exist')
     db.execute("CREATE SERVER gone FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
     db.execute("CREATE FOREIGN TABLE t (a int) SERVER gone OPTIONS (topic 't')")
     db.execute("SET statement_timeout = '60 s'")
