@@ -232,6 +232,16 @@ checkpoint_write(Worker *w, bool all)
 	return result;
 }
 
+static int64
+checkpoint_alive_bytes(const CheckpointPosition *last)
+{
+	int64 bytes = 0;
+
+	for (int i = 0; i < last->head.nviews; i++)
+		bytes += last->views[i].head.bytes;
+	return bytes;
+}
+
 static void
 checkpoint_compact(Worker *w)
 {
@@ -239,7 +249,7 @@ checkpoint_compact(Worker *w)
 
 	PG_TRY();
 	{
-		streamext_checkpoint_log_compact();
+		streamext_checkpoint_log_compact(checkpoint_alive_bytes(w->checkpoint->last));
 	}
 	PG_CATCH();
 	{

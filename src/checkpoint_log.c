@@ -46,7 +46,8 @@
 #define LOG_VERSION (LOG_FORMAT * 1000 + PG_VERSION_NUM / 10000)
 
 #define LOG_COMPACT_BYTES (16 * 1024 * 1024) /* smaller ones are left alone */
-#define LOG_COMPACT_FACTOR 4
+#define LOG_COMPACT_FACTOR 4 /* times what was alive after the last one */
+#define LOG_COMPACT_GAIN 2	 /* times what is alive, as far as is known: a log that has only begun to fill is not copied for nothing */
 
 #define WRITER_ROWS 64
 
@@ -675,7 +676,7 @@ log_rewrite(Relation *rel)
 }
 
 bool
-streamext_checkpoint_log_compact(void)
+streamext_checkpoint_log_compact(int64 alive)
 {
 	Relation rel;
 	bool	 wanted = false;
@@ -688,7 +689,7 @@ streamext_checkpoint_log_compact(void)
 	{
 		int64 bytes = streamext_checkpoint_log_bytes(rel);
 
-		wanted = bytes > LOG_COMPACT_BYTES &&
+		wanted = bytes > LOG_COMPACT_BYTES && bytes > LOG_COMPACT_GAIN * alive &&
 				 bytes > LOG_COMPACT_FACTOR * log_compacted_bytes(rel, GetActiveSnapshot());
 		table_close(rel, AccessShareLock);
 	}

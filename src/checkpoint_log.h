@@ -183,9 +183,10 @@ extern void				 streamext_checkpoint_write(CheckpointWriter *writer, const Check
 extern void streamext_checkpoint_writer_end(CheckpointWriter *writer);
 
 /*
- * Outside transactions: if the table is worth it, does the compaction. False: it would be, but is not possible now.
+ * Outside transactions: if the table is worth it, does the compaction. False: it would be, but is not possible now. `alive`: bytes that
+ * the caller knows to be alive; that much again must be to gain.
  */
-extern bool streamext_checkpoint_log_compact(void);
+extern bool streamext_checkpoint_log_compact(int64 alive);
 
 /* Bytes of the table's file. In a transaction. */
 extern int64 streamext_checkpoint_log_bytes(Relation rel);
