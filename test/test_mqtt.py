@@ -106,6 +106,7 @@ def test_user_properties_are_headers(db: Database, mosquitto: Mosquitto, topic: 
     expected = [(i, f"{topic}/x", headers, None, 1) for i, (_, headers) in enumerate(PROPERTIES)]
     for name in ("s", "w"):
         wait_for(lambda: db.value("SELECT rows_in FROM streamext.streams WHERE stream = %s::regclass", name) == len(PROPERTIES), what="messages")
+        db.flush(name)  # the buffer follows the views
         assert db.rows(f"TABLE v_{name} ORDER BY a") == expected
         db.assert_same(f"SELECT a, t, h, k, 1::bigint FROM {name}", f"TABLE v_{name}")
     db.flush("old")
