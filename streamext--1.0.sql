@@ -84,11 +84,16 @@ CREATE TABLE streamext.dead_letter (
 	received_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	sqlstate text NOT NULL,
 	reason text NOT NULL,
-	payload bytea
+	payload bytea,
+	source bigint NOT NULL DEFAULT 0,	-- 0: what the stream reads now; else the streamext.seek that left the letter's source behind
+	record bytea NOT NULL,	-- what else is to be known to read it again (dead_letter.h)
+	whole boolean NOT NULL,	-- payload and record are not cut
+	done oid[] NOT NULL DEFAULT '{}',	-- of a letter of the whole stream: views that have counted the record
+	retry bigint NOT NULL DEFAULT 0		-- the retry_request by which the view has counted it, in a state that no checkpoint holds yet
 );
 
 -- One rejection of a record for each view (0: for the whole stream), however often it is read again.
-CREATE UNIQUE INDEX dead_letter_record ON streamext.dead_letter (stream, view, topic, partition, position);
+CREATE UNIQUE INDEX dead_letter_record ON streamext.dead_letter (stream, partition, position, view, topic, source);
 -- The newest of a stream are kept.
 CREATE INDEX dead_letter_stream ON streamext.dead_letter (stream, id);
 
@@ -104,7 +109,7 @@ WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
 COMMENT ON VIEW streamext.dead_letters IS 'rejected records of the streams that the user may read';
 COMMENT ON COLUMN streamext.dead_letters.view IS 'the continuous view that could not count the record; NULL: no view has it';
 COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in the journal for other connectors';
-COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected';
+COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected, the last time';
 COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it';
 
 /* ---- late rows ---- */
@@ -190,7 +195,7 @@ WHERE pg_catalog.has_table_privilege(e.stream, 'SELECT') OR
 
 COMMENT ON VIEW streamext.stream_events IS 'what happened to the sources of streams; the newest 1000 of each';
 COMMENT ON COLUMN streamext.stream_events.kind IS
-'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done)';
+'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done), retry (streamext.retry_dead_letters was done)';
 COMMENT ON COLUMN streamext.stream_events.missed IS 'of a gap or a seek: how many offsets';
 
 /* ---- sealed windows ---- */
@@ -270,6 +275,20 @@ CREATE TABLE streamext.seek_request (
 );
 
 COMMENT ON TABLE streamext.seek_request IS 'internal: calls of streamext.seek that are not in a checkpoint yet';
+
+/* ---- dead letters to be tried again ---- */
+
+-- Written by streamext.retry_dead_letters, read and deleted by workers. Not dumped, as the letters are not.
+CREATE TABLE streamext.retry_request (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	stream oid NOT NULL,
+	shard integer NOT NULL,
+	source bigint NOT NULL,
+	letters bigint[] NOT NULL,
+	decoded integer NOT NULL DEFAULT 0
+);
+
+COMMENT ON TABLE streamext.retry_request IS 'internal: calls of streamext.retry_dead_letters that are not in a checkpoint yet';
 
 /* ---- how often views were begun anew ---- */
 
@@ -422,6 +441,10 @@ CREATE FUNCTION streamext.seek(stream regclass, topic text, partition integer, "
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_seek_offset';
 
+CREATE FUNCTION streamext.retry_dead_letters(stream regclass, view regclass DEFAULT NULL, ids bigint[] DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_retry_dead_letters';
+
 CREATE FUNCTION streamext.rebuild(view regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_rebuild';
@@ -448,6 +471,8 @@ COMMENT ON FUNCTION streamext.seek(regclass, timestamptz, boolean) IS
 'from commit on the stream goes on at the first record of this time or later, as the source has it; for its owner';
 COMMENT ON FUNCTION streamext.seek(regclass, text, integer, bigint, boolean) IS
 'from commit on the stream goes on at this offset in this partition; for its owner';
+COMMENT ON FUNCTION streamext.retry_dead_letters(regclass, regclass, bigint[]) IS
+'from commit on decodes dead letters of a stream again, of all, one view or these ids, and counts them in the views that had rejected them; how many are tried; flush waits for it; for its owner';
 COMMENT ON FUNCTION streamext.rebuild(regclass) IS
 'from commit on counts a continuous view anew from the stream''s start; it shows its former content until it has caught up; for its owner';
 COMMENT ON FUNCTION streamext.view_positions(regclass) IS 'next offset of each partition: everything before it is counted in the view';

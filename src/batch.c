@@ -40,6 +40,7 @@ streamext_batch_reset(Batch *batch)
 {
 	batch->nrecords = batch->nrows = 0;
 	batch->rejected = batch->late = NIL;
+	batch->owed = NULL;
 	MemoryContextReset(batch->cxt);
 }
 
@@ -53,6 +54,8 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 	rejected->record = record;
 	rejected->sqlstate = sqlstate;
 	rejected->reason = pstrdup(reason);
+	rejected->known = false;
+	rejected->done = NULL;
 	batch->rejected = lappend(batch->rejected, rejected);
 	MemoryContextSwitchTo(old);
 }

@@ -16,6 +16,8 @@ typedef struct RejectedRecord
 	int			record;			/* into Batch.records */
 	int			sqlstate;
 	char	   *reason;			/* in the batch's context */
+	bool		known;			/* its letter was written when the record was read first */
+	const char *done;			/* of the whole stream's: views that have counted the record, as oid[] in text; NULL: none */
 } RejectedRecord;
 
 /* A record that came too late for a view that keeps such (streamext.keep_late). */
@@ -49,6 +51,7 @@ typedef struct Batch
 	int			npartitions;
 	int64	   *positions;		/* after this batch, [npartitions] */
 	TimestampTz watermark;		/* of the stream before this batch; DT_NOBEGIN: none yet */
+	const bool *owed;			/* [record] these, once rejected, are tried again for the view at hand (retry.c); NULL: new records */
 } Batch;
 
 extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt);

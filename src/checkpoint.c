@@ -270,6 +270,14 @@ streamext_checkpoint_note(Worker *w)
 	w->slot->checkpoint_pending = true;
 }
 
+void
+streamext_checkpoint_want(Worker *w)
+{
+	streamext_checkpoint_note(w);
+	if (w->checkpoint != NULL)
+		w->checkpoint->wanted = true;
+}
+
 /* Tells the connector when a checkpoint has reached the disk. */
 static void
 checkpoint_confirm(Worker *w, bool wait)
@@ -317,7 +325,7 @@ streamext_checkpoint_run(Worker *w, TimestampTz now)
 		streamext_checkpoint_cut_free(c);
 	if (now < c->blocked_until)
 		return;
-	if (c->cut == NULL && c->noted && streamext_checkpoint_interval > 0 && now >= c->due_at)
+	if (c->cut == NULL && (c->wanted || (c->noted && streamext_checkpoint_interval > 0 && now >= c->due_at)))
 		streamext_checkpoint_cut(w, now);
 	if (c->cut == NULL || (c->cut->copying && !streamext_checkpoint_copy(w, false)))
 		return;
@@ -342,7 +350,7 @@ streamext_checkpoint_deadline(Worker *w, TimestampTz now)
 
 	if (c == NULL || w->config == NULL)
 		return next;
-	if (c->cut != NULL)
+	if (c->cut != NULL || c->wanted)
 		next = Max(now, c->blocked_until);
 	else if (c->noted && streamext_checkpoint_interval > 0)
 		next = Max(c->due_at, c->blocked_until);

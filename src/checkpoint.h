@@ -53,6 +53,9 @@ extern int64 streamext_checkpoint_start_position(Worker *w, Oid viewoid);
 /* Something that a checkpoint holds may have changed. */
 extern void streamext_checkpoint_note(Worker *w);
 
+/* The same, and somebody waits for the next one: it is taken at once. */
+extern void streamext_checkpoint_want(Worker *w);
+
 /* Before the prepared batch is published: groups that it changes are copied first if a cut wants them as they are. */
 extern void streamext_checkpoint_keep(Worker *w);
 

@@ -209,6 +209,7 @@ position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, 
 	head->viewoid = v->viewoid;
 	head->definition = slot->definition;
 	head->round = slot->round;
+	head->retry = slot->retry;
 	head->start_position = slot->start_position;
 	head->accepted = slot->accepted;
 	head->late = slot->late;
@@ -290,6 +291,7 @@ position_take(const Worker *w, CheckpointPosition *position)
 	position->head.bytes_in = slot->bytes_in;
 	position->head.rejected = slot->rejected;
 	position->head.seek = slot->seek;
+	position->head.retry = slot->retry;
 	position_partitions(slot, position);
 	position->views = palloc0(sizeof(CheckpointView) * (list_length(w->views) + (last != NULL ? last->head.nviews : 0) + 1));
 	foreach (lc, w->views)
@@ -429,7 +431,7 @@ streamext_checkpoint_cut(Worker *w, TimestampTz now)
 	ListCell	  *lc;
 
 	INSTR_TIME_SET_CURRENT(begin);
-	c->noted = false;
+	c->noted = c->wanted = false;
 	cut->cxt = cxt;
 	cut->begun_at = now;
 	cut->source = w->slot->source;

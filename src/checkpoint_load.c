@@ -262,6 +262,7 @@ streamext_checkpoint_restore_stream(Worker *w)
 	slot->bytes_in = last->head.bytes_in;
 	slot->rejected = last->head.rejected;
 	slot->seek = last->head.seek;
+	slot->retry = last->head.retry;
 	slot->checkpoint_seq = last->seq;
 	slot->checkpoint_at = last->head.taken_at;
 	LWLockRelease(slot->lock);
@@ -330,6 +331,7 @@ load_publish(const ViewLoad *load, StreamSlot *slot, ViewSlot *view, const Check
 	view->accepted = head->accepted;
 	view->late = head->late;
 	view->rejected = head->rejected;
+	view->retry = head->retry;
 	view->checkpoint_at = last->head.taken_at;
 	view->settled = streamext_checkpoint_settled(last, load->from);
 	LWLockRelease(slot->lock);

@@ -42,7 +42,7 @@
 #define LOG_TABLE "checkpoint_log"
 
 #define LOG_MAGIC 0x31435853 /* SXC1 */
-#define LOG_FORMAT 4
+#define LOG_FORMAT 5
 #define LOG_VERSION (LOG_FORMAT * 1000 + PG_VERSION_NUM / 10000)
 
 #define LOG_COMPACT_BYTES (16 * 1024 * 1024) /* smaller ones are left alone */

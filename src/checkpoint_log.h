@@ -85,6 +85,7 @@ typedef struct CheckpointViewHead
 	int64		base;		/* checkpoint that holds all of the view's groups */
 	int64		first_pane; /* earlier ones had been dropped */
 	int64		round;		/* ViewSlot.round */
+	int64		retry;		/* ViewSlot.retry */
 	int64		start_position;
 	uint64		accepted;
 	uint64		late;
@@ -123,6 +124,7 @@ typedef struct CheckpointPositionHead
 	uint64		bytes_in;
 	uint64		rejected;
 	int64		seek; /* as StreamSlot.seek */
+	int64		retry; /* as StreamSlot.retry */
 	Oid			dboid;
 	int32		npartitions;
 	int32		nviews;

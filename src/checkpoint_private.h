@@ -157,6 +157,7 @@ struct Checkpoint
 	LocalTransactionId index_made;
 
 	bool		   noted;
+	bool		   wanted; /* without waiting for due_at */
 	TimestampTz	   due_at;
 	TimestampTz	   blocked_until; /* the table is locked, or writing failed */
 	CheckpointCut *cut;			  /* being copied, then written; NULL: none */

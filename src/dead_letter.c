@@ -41,6 +41,9 @@ enum
 	LATE_COLUMNS,
 	LETTER_SQLSTATE = LETTER_COMMON, /* dead_letter */
 	LETTER_REASON,
+	LETTER_RECORD,
+	LETTER_WHOLE,
+	LETTER_DONE,
 	LETTER_COLUMNS
 };
 
@@ -65,13 +68,15 @@ typedef struct LetterTable
 static LetterTable letter_dead = {
 	.name = "streamext.dead_letter",
 	.insert_sql =
-		"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, payload, sqlstate, reason) "
-		"SELECT $1, u.v, u.t, u.p, u.o, u.b, u.s, u.r "
+		"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, payload, sqlstate, reason, record, whole, done) "
+		"SELECT $1, u.v, u.t, u.p, u.o, u.b, u.s, u.r, u.e, u.w, u.d::pg_catalog.oid[] "
 		"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
-		"pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8)) AS u(v, t, p, o, b, s, r) "
-		"ON CONFLICT DO NOTHING",
+		"pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10), "
+		"pg_catalog.unnest($11)) AS u(v, t, p, o, b, s, r, e, w, d) "
+		"ON CONFLICT (stream, partition, position, view, topic, source) DO UPDATE SET sqlstate = EXCLUDED.sqlstate, "
+		"reason = EXCLUDED.reason, payload = EXCLUDED.payload, record = EXCLUDED.record, whole = EXCLUDED.whole, retry = 0",
 	.prune_sql = LETTER_PRUNE_SQL("dead_letter"),
-	.types = { OIDOID, TEXTOID, INT4OID, INT8OID, BYTEAOID, TEXTOID, TEXTOID },
+	.types = { OIDOID, TEXTOID, INT4OID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, BYTEAOID, BOOLOID, TEXTOID },
 	.ncolumns = LETTER_COLUMNS,
 	.limit = &streamext_dead_letter_limit,
 	.unpruned = PG_INT64_MAX
@@ -118,8 +123,8 @@ letter_prepare_plans(LetterTable *table)
 }
 
 /* Text from outside, in whatever encoding: bytes that the database's encoding does not know become question marks. */
-static Datum
-letter_text(const char *s)
+Datum
+streamext_dead_letter_text(const char *s)
 {
 	char *copy = pstrdup(s == NULL ? "" : s);
 
@@ -182,6 +187,101 @@ letter_payload(Batch *batch, Decoder *decoder, const StreamRecord *record, Size 
 	return PointerGetDatum(payload);
 }
 
+/* ---------------------------------------------------------------- what makes it a record again */
+
+/* What the table's columns do not say; then the key, the headers, and of a row, whose payload is shown as JSON, the row. */
+typedef struct LetterRecord
+{
+	TimestampTz timestamp;
+	uint64		row_type_hash;
+	uint32		key_size;
+	uint32		headers_size;
+	uint32		row_size;
+	uint8		qos;
+	bool		retained;
+	bool		has_key;
+	bool		has_headers;
+} LetterRecord;
+
+/* *whole: nothing was too large to be kept. */
+static bytea *
+letter_record(const Batch *batch, StreamRecord *record, bool *whole)
+{
+	Connector  *connector = batch->connector;
+	const char *headers = record->headers;
+	const char *row = batch->config->format == FORMAT_ROW ? record->payload : NULL;
+	LetterRecord head;
+	Size		size = sizeof(head);
+	bytea	   *result;
+	char	   *to;
+
+	/* no column takes them, now */
+	if (headers == NULL && connector != NULL && connector->ops->headers != NULL && record->message != NULL)
+		headers = connector->ops->headers(connector, record);
+	memset(&head, 0, sizeof(head));
+	head.timestamp = record->timestamp;
+	head.row_type_hash = record->row_type_hash;
+	head.qos = record->qos;
+	head.retained = record->retained;
+	head.has_key = record->key != NULL && record->key_size <= DEAD_LETTER_PAYLOAD;
+	head.key_size = head.has_key ? record->key_size : 0;
+	head.has_headers = headers != NULL && strlen(headers) <= DEAD_LETTER_PAYLOAD;
+	head.headers_size = head.has_headers ? strlen(headers) : 0;
+	head.row_size = row != NULL && record->payload_size <= DEAD_LETTER_PAYLOAD ? record->payload_size : 0;
+	*whole = (record->payload == NULL || record->payload_size <= DEAD_LETTER_PAYLOAD) &&
+		head.has_key == (record->key != NULL) && head.has_headers == (headers != NULL);
+
+	size += head.key_size + head.headers_size + head.row_size;
+	result = palloc(VARHDRSZ + size);
+	SET_VARSIZE(result, VARHDRSZ + size);
+	to = VARDATA(result);
+	memcpy(to, &head, sizeof(head));
+	to += sizeof(head);
+	if (head.key_size > 0)
+		memcpy(to, record->key, head.key_size);
+	to += head.key_size;
+	if (head.headers_size > 0)
+		memcpy(to, headers, head.headers_size);
+	to += head.headers_size;
+	if (head.row_size > 0)
+		memcpy(to, row, head.row_size);
+	return result;
+}
+
+bool
+streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload, const bytea *rest)
+{
+	const char *from = VARDATA_ANY(rest);
+	LetterRecord head;
+
+	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head))
+		return false;
+	memcpy(&head, from, sizeof(head));
+	if (VARSIZE_ANY_EXHDR(rest) != sizeof(head) + (Size) head.key_size + head.headers_size + head.row_size)
+		return false;
+	from += sizeof(head);
+	record->timestamp = head.timestamp;
+	record->row_type_hash = head.row_type_hash;
+	record->qos = head.qos;
+	record->retained = head.retained;
+	record->key = head.has_key ? from : NULL;
+	record->key_size = head.key_size;
+	from += head.key_size;
+	record->headers = head.has_headers ? pnstrdup(from, head.headers_size) : NULL;
+	from += head.headers_size;
+	if (format == FORMAT_ROW)
+	{
+		record->payload = from;
+		record->payload_size = head.row_size;
+	}
+	else if (payload != NULL)
+	{
+		record->payload = VARDATA_ANY(payload);
+		record->payload_size = VARSIZE_ANY_EXHDR(payload);
+	}
+	return true;
+}
+
 static Datum
 letter_array(Datum *values, bool *nulls, int n, Oid type)
 {
@@ -196,11 +296,13 @@ letter_array(Datum *values, bool *nulls, int n, Oid type)
 }
 
 /* The columns that only one of the tables has, and the view; gives the record. */
-static const StreamRecord *
+static StreamRecord *
 letter_fill(const LetterTable *table, const Batch *batch, const void *item, Datum **values, int n)
 {
 	const RejectedRecord *rejected = item;
 	const LateRecord *late = item;
+	StreamRecord *record;
+	bool		whole;
 
 	if (table == &letter_late)
 	{
@@ -210,8 +312,12 @@ letter_fill(const LetterTable *table, const Batch *batch, const void *item, Datu
 	}
 	values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
 	values[LETTER_SQLSTATE][n] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
-	values[LETTER_REASON][n] = letter_text(rejected->reason);
-	return &batch->records[rejected->record];
+	values[LETTER_REASON][n] = streamext_dead_letter_text(rejected->reason);
+	values[LETTER_DONE][n] = CStringGetTextDatum(rejected->done != NULL ? rejected->done : "{}");
+	record = &batch->records[rejected->record];
+	values[LETTER_RECORD][n] = PointerGetDatum(letter_record(batch, record, &whole));
+	values[LETTER_WHOLE][n] = BoolGetDatum(whole);
+	return record;
 }
 
 /* Inserts items from number `from` on, as many as one statement shall carry; the next one's number. */
@@ -230,13 +336,15 @@ letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *ite
 		values[i] = palloc(sizeof(Datum) * DEAD_LETTER_ROWS);
 	for (; from < list_length(items) && n < DEAD_LETTER_ROWS && bytes < DEAD_LETTER_BYTES; from++, n++)
 	{
-		const StreamRecord *record = letter_fill(table, batch, list_nth(items, from), values, n);
+		StreamRecord *record = letter_fill(table, batch, list_nth(items, from), values, n);
 
-		values[LETTER_TOPIC][n] = letter_text(record->topic);
+		values[LETTER_TOPIC][n] = streamext_dead_letter_text(record->topic);
 		values[LETTER_PARTITION][n] = Int32GetDatum(record->partition);
 		values[LETTER_POSITION][n] = Int64GetDatum(record->position);
 		payload_nulls[n] = record->payload == NULL;
 		values[LETTER_PAYLOAD][n] = payload_nulls[n] ? (Datum) 0 : letter_payload(batch, decoder, record, &bytes);
+		if (table == &letter_dead)
+			bytes += VARSIZE_ANY(DatumGetPointer(values[LETTER_RECORD][n]));
 	}
 	args[0] = ObjectIdGetDatum(batch->config->relid);
 	for (int i = 0; i < table->ncolumns; i++)
@@ -295,8 +403,15 @@ letter_write(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
 void
 streamext_dead_letters_write(Batch *batch, Decoder *decoder)
 {
-	if (batch->config->on_error != ON_ERROR_SKIP)
-		letter_write(&letter_dead, batch, decoder, batch->rejected);
+	List	   *fresh = NIL;
+	ListCell   *lc;
+
+	if (batch->config->on_error == ON_ERROR_SKIP)
+		return;
+	foreach(lc, batch->rejected)
+		if (!((RejectedRecord *) lfirst(lc))->known)
+			fresh = lappend(fresh, lfirst(lc));
+	letter_write(&letter_dead, batch, decoder, fresh);
 }
 
 void

@@ -10,12 +10,21 @@
 #include "decoder.h"
 
 /*
- * Inserts batch->rejected (ON CONFLICT DO NOTHING on stream, view, topic, partition, position, so that a replay adds nothing) and deletes
- * the oldest beyond streamext.dead_letter_limit. Needs a transaction.
+ * Inserts those of batch->rejected that are not known and deletes the oldest beyond streamext.dead_letter_limit. A replay adds nothing: the letter that
+ * is there gets the new reason. Needs a transaction.
  */
 extern void streamext_dead_letters_write(Batch *batch, Decoder *decoder);
 
 /* The same for batch->late, into streamext.late_row and by streamext.late_row_limit; on_error has no say in it. */
 extern void streamext_late_rows_write(Batch *batch, Decoder *decoder);
+
+/*
+ * The rest of a record whose topic, partition and position are known, from the table's columns payload (NULL: a tombstone) and record,
+ * which it points into. False: they make no sense.
+ */
+extern bool streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload, const bytea *rest);
+
+/* Text from outside as a text Datum, valid in the database's encoding. */
+extern Datum streamext_dead_letter_text(const char *s);
 
 #endif							/* STREAMEXT_DEAD_LETTER_H */

@@ -653,8 +653,8 @@ decoder_parse(Decoder *decoder)
 		int			sqlstate;
 		const char *reason;
 
-		if (batch->connector != NULL)
-			batch->records[r].headers = NULL;	/* of a record that was here before */
+		if (batch->connector != NULL && batch->records[r].message != NULL)
+			batch->records[r].headers = NULL;	/* of a record that was here before; what comes without a message brings its own */
 		reason = decoder_parse_record(decoder, &batch->records[r], batch->nrows, &column, &sqlstate);
 
 		if (unlikely(reason != NULL))

@@ -90,10 +90,12 @@ fold_guarded(ViewFold *fold, FoldStep step, volatile int *at, volatile bool *res
 
 /* ---------------------------------------------------------------- step 1: select */
 
-/* False if the view has counted the row's record before. */
+/* False if the view has counted the record before, or rejected it and it is not to be tried again. */
 static inline bool
 fold_is_new(ViewFold *fold, const StreamRecord *record)
 {
+	if (unlikely(fold->batch->owed != NULL))
+		return fold->batch->owed[record - fold->batch->records];
 	return record->partition_index >= fold->slot->npositions ||
 		record->position >= fold->slot->positions[record->partition_index];
 }
@@ -122,7 +124,7 @@ fold_is_late(ViewFold *fold, int64 pane)
 	TimestampTz end;
 
 	/* Never into a sealed pane, even if the watermark has begun anew or the lateness was raised since. */
-	if (pane <= fold->slot->sealed && pane > fold->slot->covered)
+	if (pane <= fold->slot->sealed && (pane > fold->slot->covered || fold->batch->owed != NULL))
 		return true;
 	end = streamext_window_pane_end(&fold->view->window, pane);
 	if (end <= fold_written(fold))
@@ -698,7 +700,10 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	}
 	slot->accepted += fold->accepted;
 	slot->late += fold->late;
-	slot->rejected += fold->rejected;
+	if (batch->owed == NULL)
+		slot->rejected += fold->rejected;
+	else
+		slot->rejected -= Min(slot->rejected, fold->accepted + fold->late);
 
 	if (fold->new_positions != NULL)
 	{

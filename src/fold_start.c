@@ -156,6 +156,7 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 	slot->definition = fold->view->definition;
 	slot->layout = fold->view->layout;
 	slot->accepted = slot->late = slot->rejected = 0;
+	slot->retry = 0;
 	for (int i = 0; i < slot->npositions; i++)
 		slot->positions[i] = -1;
 	slot->history = 0;

@@ -290,6 +290,19 @@ streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejecte
 	*rejected = totals.rejected;
 }
 
+void
+streamext_into_recount(Oid viewoid, Oid stream, const char *topic, int partition, int64 n)
+{
+	Oid			types[] = {OIDOID, OIDOID, TEXTOID, INT4OID, INT8OID};
+	Datum		values[] = {ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream), CStringGetTextDatum(topic), Int32GetDatum(partition), Int64GetDatum(n)};
+
+	if (SPI_execute_with_args("UPDATE streamext.into_position SET accepted = accepted OPERATOR(pg_catalog.+) $5, "
+							  "rejected = rejected OPERATOR(pg_catalog.-) $5 WHERE view OPERATOR(pg_catalog.=) $1 "
+							  "AND stream OPERATOR(pg_catalog.=) $2 AND topic OPERATOR(pg_catalog.=) $3 "
+							  "AND partition OPERATOR(pg_catalog.=) $4", 5, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write streamext.into_position");
+}
+
 static SPIPlanPtr into_save_plan = NULL;
 
 static void

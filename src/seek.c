@@ -42,6 +42,7 @@
 #include "checkpoint.h"
 #include "checkpoint_private.h"
 #include "control.h"
+#include "dead_letter_reread.h"
 #include "pause.h"
 #include "seek.h"
 #include "view_compile.h"
@@ -477,6 +478,8 @@ streamext_seeks_apply(Worker *w)
 			seek_wait(w);
 			return false;
 		}
+		if (request->accept)
+			streamext_letters_leave(w, request->id);
 		seek_move(w, request, targets, &sums);
 		seek_report(w, request, &sums);
 		streamext_checkpoint_confirm_nothing(w);

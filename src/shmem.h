@@ -97,6 +97,7 @@ typedef struct StreamSlot
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	TimestampTz last_error_at;
 	int64		seek;			/* number of the last request that was done (seek.c) */
+	int64		retry;			/* the same of retries (retry.c) */
 	uint64		source;			/* hash of what positions mean (connector, topics, start, shards); 0: none yet */
 	PartitionSlot *partitions;	/* chunk memory */
 	int			npartitions;
@@ -180,6 +181,7 @@ typedef struct ViewSlot
 	uint64		accepted;
 	uint64		late;
 	uint64		rejected;
+	int64		retry;			/* number of the last retry_request that the state holds (retry.c) */
 	int64		start_position; /* non-replayable: the journal's end when the view was created */
 
 	/* history (history.h); set when a state is begun */

@@ -81,6 +81,7 @@ retain_empty(ViewSlot *slot)
 {
 	streamext_state_init(&slot->state, slot->state.lock, slot->state.state_size);
 	slot->accepted = slot->late = slot->rejected = 0;
+	slot->retry = 0;
 	for (int i = 0; i < slot->npositions; i++)
 		slot->positions[i] = -1;
 	slot->catchup_started = 0;

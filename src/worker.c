@@ -33,6 +33,7 @@
 #include "history.h"
 #include "into.h"
 #include "pause.h"
+#include "retry.h"
 #include "seek.h"
 #include "stream_event.h"
 #include "view_retain.h"
@@ -335,7 +336,7 @@ worker_serve_flush(Worker *w)
 		w->flush_known = w->ops->flush_target(w->connector, w->flush_ticket, w->flush_targets);
 		w->flush_partitions = w->connector->npartitions;
 	}
-	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending ||
+	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending || w->retries != NIL ||
 		!streamext_worker_reached(w, w->flush_targets, w->flush_partitions))
 		return;
 	/* who flushed may look at the lag next */
@@ -405,6 +406,7 @@ worker_housekeeping(Worker *w, bool paused)
 	streamext_views_retire(w);
 	streamext_views_tidy(w, now);
 	streamext_checkpoint_run(w, now);
+	streamext_retries_settle(w);
 	streamext_into_windows(w, now);
 	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
 	{
@@ -470,6 +472,8 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	if (!reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 
+	if (streamext_retries_due(w))
+		return now;
 	if (!w->attached)
 		return w->seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
 	if (w->flush_ticket != 0)
@@ -582,6 +586,12 @@ worker_advance(Worker *w)
 	{
 		worker_note_full(w, !streamext_worker_attach(w));
 		if (w->full || !w->attached)
+			return false;
+	}
+	if (!w->pending && streamext_retries_due(w))
+	{
+		worker_note_full(w, !streamext_retries_run(w));
+		if (w->full)
 			return false;
 	}
 	if (!w->pending)

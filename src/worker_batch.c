@@ -25,6 +25,7 @@
 #include "checkpoint.h"
 #include "clock.h"
 #include "dead_letter.h"
+#include "dead_letter_reread.h"
 #include "fault.h"
 #include "seek.h"
 #include "stream_event.h"
@@ -150,6 +151,7 @@ batch_publish_empty(Worker *w)
 		moved = moved || ((WorkerView *) lfirst(lc))->behind;
 	if (!moved)
 		return;
+	streamext_letters_passed(w);
 	streamext_stream_lock_exclusive(w->slot);
 	if (!w->slot->catchup_done)
 	{
@@ -238,8 +240,8 @@ batch_is_general_error(const ErrorData *error)
 }
 
 /* An error that the fold does not lay to a row's charge ends the view, not the stream. False: memory is full. */
-static bool
-batch_prepare_view(Worker *w, WorkerView *v)
+bool
+streamext_worker_prepare_view(Worker *w, WorkerView *v)
 {
 	MemoryContext		old = CurrentMemoryContext;
 	ResourceOwner		owner = CurrentResourceOwner;
@@ -276,8 +278,8 @@ batch_prepare_view(Worker *w, WorkerView *v)
 	return result == FOLD_OK;
 }
 
-static void
-batch_abandon_views(Worker *w)
+void
+streamext_worker_abandon_views(Worker *w)
 {
 	ListCell *lc;
 
@@ -292,8 +294,8 @@ batch_abandon_views(Worker *w)
 }
 
 /* Which view it is, and which limit: who reads it has one or the other to change. */
-static void
-batch_note_full(Worker *w, const WorkerView *full)
+void
+streamext_worker_note_full(Worker *w, const WorkerView *full)
 {
 	const char *name = get_rel_name(full->viewoid);
 	int64		limit = streamext_fold_view(full->fold)->options.max_groups;
@@ -320,7 +322,7 @@ batch_prepare_views(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && !v->paused && !batch_prepare_view(w, v))
+		if (v->fold != NULL && !v->paused && !streamext_worker_prepare_view(w, v))
 		{
 			full = v;
 			break;
@@ -328,8 +330,8 @@ batch_prepare_views(Worker *w)
 	}
 	if (full == NULL)
 		return true;
-	batch_note_full(w, full);
-	batch_abandon_views(w);
+	streamext_worker_note_full(w, full);
+	streamext_worker_abandon_views(w);
 	/* better no former content than no progress */
 	streamext_view_retire(full->slot);
 	if (full->slot->status != VIEW_FULL)
@@ -354,8 +356,11 @@ batch_write_dead_letters(Worker *w)
 	{
 		RejectedRecord *rejected = lfirst(lc);
 
-		if (rejected->view == InvalidOid && !batch_new[rejected->record])
-			batch->rejected = foreach_delete_current (batch->rejected, lc);
+		if (rejected->view != InvalidOid)
+			continue;
+		rejected->known = !batch_new[rejected->record];
+		if (!rejected->known)
+			rejected->done = streamext_letters_ahead(w, &batch->records[rejected->record]);
 	}
 	streamext_dead_letters_write(batch, w->decoder);
 	streamext_late_rows_write(batch, w->decoder);
@@ -367,12 +372,20 @@ batch_check_stop(Worker *w)
 {
 	Batch		   *batch = w->batch;
 	char			message[STREAMEXT_MAX_MESSAGE];
-	RejectedRecord *rejected;
+	RejectedRecord *rejected = NULL;
 	StreamRecord   *record;
+	ListCell	   *lc;
 
-	if (w->config->on_error != ON_ERROR_STOP || batch->rejected == NIL)
+	if (w->config->on_error != ON_ERROR_STOP)
 		return;
-	rejected = linitial(batch->rejected);
+	foreach (lc, batch->rejected)
+	{
+		rejected = lfirst(lc);
+		if (!rejected->known)
+			break;
+	}
+	if (lc == NULL)
+		return;
 	record = &batch->records[rejected->record];
 	snprintf(message, sizeof(message), "stopped at a rejected record (partition %d, position " INT64_FORMAT "): %s",
 			 record->partition, record->position, rejected->reason);
@@ -474,6 +487,14 @@ streamext_worker_fold(Worker *w)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!w->decoded)
 		batch_decode(w, now);
+	if (streamext_letters_reread(w))
+	{
+		/* before anything is published: should this process end in between, the records are read once more */
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+	}
 	if (!batch_prepare_views(w))
 	{
 		/* views may have written into tables, and will again */
@@ -489,7 +510,7 @@ streamext_worker_fold(Worker *w)
 	if (!published)
 	{
 		/* as above; the batch stays at hand, but for a catch-up worker, which may have to read from elsewhere */
-		batch_abandon_views(w);
+		streamext_worker_abandon_views(w);
 		AbortCurrentTransaction();
 		w->full = false;
 		if (w->catchup)

@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "dead_letter_reread.h"
 #include "history.h"
 #include "pause.h"
 #include "stream_event.h"
@@ -260,6 +261,7 @@ catchup_publish_empty(Worker *w)
 {
 	ListCell *lc;
 
+	streamext_letters_passed(w);
 	streamext_stream_lock_exclusive(w->slot);
 	if (w->slot->layout != w->layout)
 		w->attached = false;

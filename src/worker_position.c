@@ -286,6 +286,7 @@ position_adopt(Worker *w)
 	if (slot->partitions[index].last.position > theirs->last.position)
 		theirs->last = slot->partitions[index].last;
 	w->npartitions++;
+	w->letters_behind = false;
 	return true;
 }
 

@@ -70,6 +70,9 @@ typedef struct Worker
 	bool				connector_paused;
 	List			   *seeks; /* still to be done (seek.c) */
 	MemoryContext		seeks_cxt;
+	List			   *retries;		/* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (retry.c) */
+	MemoryContext		retries_cxt;
+	bool				letters_behind; /* no dead letter is of a record that the stream has still to read */
 	uint64				connector_errors; /* seen */
 	bool				outage;			  /* an event of it is written */
 	char				full_reason[STREAMEXT_MAX_MESSAGE];
@@ -149,6 +152,11 @@ extern void streamext_worker_publish_ends(Worker *w);
 extern bool streamext_worker_fold(Worker *w);
 extern void streamext_worker_drop_batch(Worker *w);
 extern void streamext_worker_count_view(Worker *w, WorkerView *v);
+/* One view's part of the batch; an error that is no row's fault ends the view. False: memory is full. */
+extern bool streamext_worker_prepare_view(Worker *w, WorkerView *v);
+extern void streamext_worker_abandon_views(Worker *w);
+/* Why the stream is full. In a transaction. */
+extern void streamext_worker_note_full(Worker *w, const WorkerView *full);
 
 /* worker_watermark.c */
 extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);

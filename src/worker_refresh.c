@@ -39,6 +39,7 @@
 #include "into.h"
 #include "journal.h"
 #include "pause.h"
+#include "retry.h"
 #include "seek.h"
 #include "view_compile.h"
 #include "view_retain.h"
@@ -192,7 +193,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 	slot->watermark = DT_NOBEGIN;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
 	slot->source = source;
-	slot->seek = 0;
+	slot->seek = slot->retry = 0;
 	LWLockRelease(slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	if (partitions != NULL)
@@ -794,12 +795,13 @@ streamext_worker_refresh(Worker *w)
 		refresh_install(w, cxt, config, fingerprint);
 	}
 	streamext_seeks_load(w);
+	streamext_retries_load(w);
 	complete = refresh_start_views(w);
 	refresh_end(w);
 
 	if (w->connector == NULL)
 		refresh_open(w);
-	w->attached = false;
+	w->attached = w->letters_behind = false;
 	w->refresh_at = 0;
 	streamext_checkpoint_note(w);
 	if (complete)

@@ -1,0 +1,506 @@
+/*-------------------------------------------------------------------------
+ *
+ * dead_letter_reread.c
+ *		Dead letters of records that are read again.
+ *
+ * What streamext.retry_dead_letters relies on: of the records before a view's position, those that it has rejected, and not
+ * counted, are the ones with a letter of that view, or one of the whole stream (view 0) whose `done` does not name it. At and
+ * behind the position a letter means nothing for the view, for the record will be read, and decided, again: after a crash that
+ * undid what came after the checkpoint, in a view that is begun anew, or in one made later, when expressions and columns may not be
+ * what they were.
+ *
+ * So before a view is published behind records that have letters, and in a transaction committed by then, it is taken out of
+ * these: its own letters are deleted (it writes them anew if it rejects the records again), and it is put into `done` of those of
+ * the stream, or taken out of it if the record is rejected again. A letter that no view is in any more is deleted.
+ *
+ * Where reading goes on from live records none of this costs anything: a worker looks only as long as there are letters of
+ * records that it has still to read (Worker.letters_behind), and for views that are behind.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "dead_letter_reread.h"
+
+static const char reread_select_sql[] =
+	"SELECT d.id, d.view, d.position, d.done, u.i::pg_catalog.int4 "
+	"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) "
+	"AS u (i, topic, number, first, next) JOIN streamext.dead_letter AS d ON d.stream OPERATOR(pg_catalog.=) $1 "
+	"AND d.partition OPERATOR(pg_catalog.=) u.number AND d.position OPERATOR(pg_catalog.>=) u.first "
+	"AND d.position OPERATOR(pg_catalog.<) u.next AND (u.topic IS NULL OR d.topic OPERATOR(pg_catalog.=) u.topic) "
+	"WHERE d.source OPERATOR(pg_catalog.=) 0 ORDER BY d.id FOR UPDATE OF d";
+static const char reread_behind_sql[] =
+	"SELECT FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (number, next) "
+	"JOIN streamext.dead_letter AS d ON d.stream OPERATOR(pg_catalog.=) $1 AND d.partition OPERATOR(pg_catalog.=) u.number "
+	"AND d.position OPERATOR(pg_catalog.>=) u.next WHERE d.source OPERATOR(pg_catalog.=) 0 LIMIT 1";
+static const char reread_done_sql[] =
+	"UPDATE streamext.dead_letter AS d SET done = u.done::pg_catalog.oid[] "
+	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (id, done) WHERE d.id OPERATOR(pg_catalog.=) u.id";
+static const char reread_delete_sql[] =
+	"DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char reread_leave_sql[] =
+	"UPDATE streamext.dead_letter SET source = $2 WHERE stream OPERATOR(pg_catalog.=) $1 AND source OPERATOR(pg_catalog.=) 0 "
+	"AND partition OPERATOR(pg_catalog.=) ANY ($3)";
+
+static SPIPlanPtr reread_select_plan = NULL;
+
+/* ---------------------------------------------------------------- what letters mean */
+
+const char *
+streamext_letters_topic(const Worker *w, int index)
+{
+	return w->config->connector == CONNECTOR_KAFKA ? w->slot->partitions[index].topic : NULL;
+}
+
+int64
+streamext_letters_begin(const Worker *w, const ViewSlot *view, int index)
+{
+	return Max(w->slot->partitions[index].begin, w->ops->replayable ? -1 : view->start_position);
+}
+
+const char *
+streamext_letters_ahead(Worker *w, const StreamRecord *record)
+{
+	StringInfoData done;
+	ListCell	  *lc;
+	int			   n = 0;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+
+		if (record->partition_index >= v->slot->npositions ||
+			v->slot->positions[record->partition_index] <= record->position)
+			continue;
+		if (n++ == 0)
+		{
+			MemoryContext old = MemoryContextSwitchTo(w->batch->cxt);
+
+			initStringInfo(&done);
+			MemoryContextSwitchTo(old);
+		}
+		appendStringInfo(&done, "%c%u", n == 1 ? '{' : ',', v->viewoid);
+	}
+	if (n == 0)
+		return NULL;
+	appendStringInfoChar(&done, '}');
+	return done.data;
+}
+
+/* ---------------------------------------------------------------- what the batch passes */
+
+/* Where views stood, by partition of the slot: of the batch's own views, and of all. */
+typedef struct RereadView
+{
+	Oid	   viewoid;
+	bool   moves;
+	int64 *positions;
+	int64 *begins;
+} RereadView;
+
+typedef struct Reread
+{
+	int			n; /* partitions that are passed */
+	int		   *indexes;
+	int64	   *first;
+	int64	   *next;
+	int			nviews;
+	RereadView *views;
+} Reread;
+
+/* Views that the batch moves are those of this process which run. */
+static bool
+reread_moves(const WorkerView *v)
+{
+	return v->fold != NULL && !v->paused;
+}
+
+static bool
+reread_is_needed(const Worker *w)
+{
+	ListCell *lc;
+
+	if (w->catchup || !w->letters_behind)
+		return true;
+	foreach (lc, w->views)
+		if (((const WorkerView *) lfirst(lc))->behind)
+			return true;
+	return false;
+}
+
+static int64
+reread_position(const ViewSlot *view, int index)
+{
+	return index < view->npositions ? view->positions[index] : -1;
+}
+
+/* False: no view of this process moves. In the current memory context. */
+static bool
+reread_range(const Worker *w, Reread *r)
+{
+	const Batch *batch = w->batch;
+	ListCell	*lc;
+
+	memset(r, 0, sizeof(*r));
+	r->indexes = palloc(sizeof(int) * Max(batch->npartitions, 1));
+	r->first = palloc(sizeof(int64) * Max(batch->npartitions, 1));
+	r->next = palloc(sizeof(int64) * Max(batch->npartitions, 1));
+	streamext_stream_lock_shared(w->slot);
+	for (int i = 0; i < Min(batch->npartitions, w->slot->npartitions); i++)
+	{
+		/* the stream's own letters, where there is no view that counts */
+		int64 first = w->catchup ? PG_INT64_MAX : w->slot->partitions[i].position;
+
+		foreach (lc, w->views)
+			if (reread_moves(lfirst(lc)))
+				first = Min(first, reread_position(((const WorkerView *) lfirst(lc))->slot, i));
+		if (first >= batch->positions[i])
+			continue;
+		r->indexes[r->n] = i;
+		r->first[r->n] = first;
+		r->next[r->n++] = batch->positions[i];
+	}
+	LWLockRelease(w->slot->lock);
+	return r->n > 0;
+}
+
+/* All views of the stream, as they stand now. */
+static void
+reread_views(const Worker *w, Reread *r)
+{
+	const Batch *batch = w->batch;
+	ListCell	*lc;
+
+	r->views = palloc0(sizeof(RereadView) * streamext_shared->nviews);
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	streamext_stream_lock_shared(w->slot);
+	for (int s = 0; s < streamext_shared->nviews; s++)
+	{
+		const ViewSlot *slot = &streamext_shared->views[s];
+		RereadView	   *view = &r->views[r->nviews];
+
+		if (!slot->in_use || slot->retained || slot->stream != w->index)
+			continue;
+		view->viewoid = slot->viewoid;
+		view->positions = palloc(sizeof(int64) * Max(batch->npartitions, 1));
+		view->begins = palloc(sizeof(int64) * Max(batch->npartitions, 1));
+		for (int i = 0; i < batch->npartitions; i++)
+		{
+			view->positions[i] = reread_position(slot, i);
+			view->begins[i] = i < w->slot->npartitions ? streamext_letters_begin(w, slot, i) : -1;
+		}
+		foreach (lc, w->views)
+			view->moves = view->moves || (((const WorkerView *) lfirst(lc))->slot == slot && reread_moves(lfirst(lc)));
+		r->nviews++;
+	}
+	LWLockRelease(w->slot->lock);
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+static Datum
+reread_array(Datum *values, bool *nulls, int n, Oid type)
+{
+	int	  dims[1] = { n };
+	int	  lbs[1] = { 1 };
+	int16 len;
+	bool  byval;
+	char  align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
+}
+
+/* Within SPI: the letters in the ranges, locked. */
+static void
+reread_select(const Worker *w, const Reread *r)
+{
+	static const Oid element[] = { INT4OID, TEXTOID, INT4OID, INT8OID, INT8OID };
+	Oid				 types[6] = { OIDOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID };
+	Datum			 args[6] = { ObjectIdGetDatum(w->identity.relid) };
+	Datum			*values[lengthof(element)];
+	bool			*nulls = palloc0(sizeof(bool) * r->n);
+	bool			*topic_nulls = palloc0(sizeof(bool) * r->n);
+
+	for (int c = 0; c < lengthof(element); c++)
+		values[c] = palloc(sizeof(Datum) * r->n);
+	for (int i = 0; i < r->n; i++)
+	{
+		const char *topic = streamext_letters_topic(w, r->indexes[i]);
+
+		values[0][i] = Int32GetDatum(r->indexes[i]);
+		values[1][i] = topic == NULL ? (Datum) 0 : CStringGetTextDatum(topic);
+		topic_nulls[i] = topic == NULL;
+		values[2][i] = Int32GetDatum(w->slot->partitions[r->indexes[i]].partition);
+		values[3][i] = Int64GetDatum(r->first[i]);
+		values[4][i] = Int64GetDatum(r->next[i]);
+	}
+	for (int c = 0; c < lengthof(element); c++)
+		args[c + 1] = reread_array(values[c], c == 1 ? topic_nulls : nulls, r->n, element[c]);
+	if (reread_select_plan == NULL)
+	{
+		reread_select_plan = SPI_prepare(reread_select_sql, 6, types);
+		if (reread_select_plan == NULL)
+			elog(ERROR, "could not prepare a statement on streamext.dead_letter: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(reread_select_plan);
+	}
+	if (SPI_execute_plan(reread_select_plan, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.dead_letter");
+}
+
+/* Within SPI: whether letters are left of records that the stream has still to read. */
+static bool
+reread_is_behind(const Worker *w)
+{
+	Oid	   types[3] = { OIDOID, INT4ARRAYOID, INT8ARRAYOID };
+	Datum  args[3] = { ObjectIdGetDatum(w->identity.relid) };
+	int	   n = w->batch->npartitions;
+	Datum *numbers = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *positions = palloc(sizeof(Datum) * Max(n, 1));
+	bool  *nulls = palloc0(sizeof(bool) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
+		positions[i] = Int64GetDatum(Max(w->batch->positions[i], w->slot->partitions[i].position));
+	}
+	args[1] = reread_array(numbers, nulls, n, INT4OID);
+	args[2] = reread_array(positions, nulls, n, INT8OID);
+	if (SPI_execute_with_args(reread_behind_sql, 3, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.dead_letter");
+	return SPI_processed > 0;
+}
+
+/* ---------------------------------------------------------------- one letter */
+
+/* Whether the batch holds the record and the stream rejects it. */
+static bool
+reread_is_rejected(const Batch *batch, int index, int64 position)
+{
+	ListCell *lc;
+
+	foreach (lc, batch->rejected)
+	{
+		const RejectedRecord *rejected = lfirst(lc);
+		const StreamRecord	 *record = &batch->records[rejected->record];
+
+		if (rejected->view == InvalidOid && record->partition_index == index && record->position == position)
+			return true;
+	}
+	return false;
+}
+
+/* Of the stream's letters: *done as it is to be. False: it is that already. *owed: some view has rejected the record and not counted it. */
+static bool
+reread_done(const Reread *r, int index, int64 position, bool rejected, List **done, bool *owed)
+{
+	bool changed = false;
+
+	*owed = rejected;
+	for (int i = 0; i < r->nviews; i++)
+	{
+		const RereadView *view = &r->views[i];
+		bool			  named = list_member_oid(*done, view->viewoid);
+
+		if (view->positions[index] > position)
+			*owed = *owed || (!named && position >= view->begins[index]);
+		else if (view->moves && named == rejected)
+		{
+			*done = rejected ? list_delete_oid(*done, view->viewoid) : lappend_oid(*done, view->viewoid);
+			changed = true;
+		}
+	}
+	return changed;
+}
+
+/* A letter of a view that is behind it, or of one that is no more. */
+static bool
+reread_is_void(const Reread *r, Oid viewoid, int index, int64 position)
+{
+	for (int i = 0; i < r->nviews; i++)
+		if (r->views[i].viewoid == viewoid)
+			return r->views[i].moves && r->views[i].positions[index] <= position;
+	return false;
+}
+
+static List *
+reread_get_done(Datum array)
+{
+	Datum *values;
+	List  *done = NIL;
+	int	   n;
+
+	deconstruct_array(DatumGetArrayTypePCopy(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &values, NULL, &n);
+	for (int i = 0; i < n; i++)
+		done = lappend_oid(done, DatumGetObjectId(values[i]));
+	return done;
+}
+
+static Datum
+reread_put_done(const List *done)
+{
+	StringInfoData text;
+	ListCell	  *lc;
+
+	initStringInfo(&text);
+	foreach (lc, done)
+		appendStringInfo(&text, "%s%u", lc == list_head(done) ? "" : ",", lfirst_oid(lc));
+	return CStringGetTextDatum(psprintf("{%s}", text.data));
+}
+
+/* Within SPI, after reread_select. True: something was written. */
+static bool
+reread_apply(Worker *w, Reread *r)
+{
+	uint64		n = SPI_processed;
+	SPITupleTable *found = SPI_tuptable;
+	Datum	   *gone = palloc(sizeof(Datum) * n);
+	Datum	   *ids = palloc(sizeof(Datum) * n);
+	Datum	   *lists = palloc(sizeof(Datum) * n);
+	bool	   *nulls = palloc0(sizeof(bool) * n);
+	Oid			types[2] = { INT8ARRAYOID, TEXTARRAYOID };
+	Datum		args[2];
+	int			ngone = 0;
+	int			nids = 0;
+
+	reread_views(w, r);
+	for (uint64 i = 0; i < n; i++)
+	{
+		HeapTuple tuple = found->vals[i];
+		TupleDesc desc = found->tupdesc;
+		bool	  isnull;
+		Datum	  id = Int64GetDatum(DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)));
+		Oid		  viewoid = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
+		int64	  position = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
+		int		  index = DatumGetInt32(SPI_getbinval(tuple, desc, 5, &isnull));
+		List	 *done;
+		bool	  owed;
+
+		if (OidIsValid(viewoid))
+		{
+			if (reread_is_void(r, viewoid, index, position))
+				gone[ngone++] = id;
+			continue;
+		}
+		done = reread_get_done(SPI_getbinval(tuple, desc, 4, &isnull));
+		if (reread_done(r, index, position, reread_is_rejected(w->batch, index, position), &done, &owed) && owed)
+		{
+			ids[nids] = id;
+			lists[nids++] = reread_put_done(done);
+		}
+		if (!owed)
+			gone[ngone++] = id;
+	}
+	args[0] = reread_array(gone, nulls, ngone, INT8OID);
+	if (ngone > 0 && SPI_execute_with_args(reread_delete_sql, 1, types, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from streamext.dead_letter");
+	args[0] = reread_array(ids, nulls, nids, INT8OID);
+	args[1] = reread_array(lists, nulls, nids, TEXTOID);
+	if (nids > 0 && SPI_execute_with_args(reread_done_sql, 2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update streamext.dead_letter");
+	return ngone + nids > 0;
+}
+
+/* ---------------------------------------------------------------- when */
+
+/* Not while the extension is being dropped. */
+static bool
+reread_has_table(void)
+{
+	Oid namespace = get_namespace_oid("streamext", true);
+
+	return OidIsValid(namespace) && OidIsValid(get_relname_relid("dead_letter", namespace));
+}
+
+static bool
+reread_run(Worker *w, Reread *r)
+{
+	bool written = false;
+
+	if (!reread_has_table())
+		return false;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	reread_select(w, r);
+	if (SPI_processed > 0)
+		written = reread_apply(w, r);
+	if (!w->catchup && !w->letters_behind)
+		w->letters_behind = !reread_is_behind(w);
+	SPI_finish();
+	return written;
+}
+
+bool
+streamext_letters_reread(Worker *w)
+{
+	MemoryContext old;
+	Reread		  r;
+	bool		  written = false;
+
+	if (!reread_is_needed(w))
+		return false;
+	old = MemoryContextSwitchTo(w->batch->cxt);
+	if (reread_range(w, &r))
+		written = reread_run(w, &r);
+	MemoryContextSwitchTo(old);
+	return written;
+}
+
+void
+streamext_letters_passed(Worker *w)
+{
+	MemoryContext old;
+	Reread		  r;
+
+	if (!reread_is_needed(w))
+		return;
+	old = MemoryContextSwitchTo(w->batch->cxt);
+	if (reread_range(w, &r))
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(w->batch->cxt);
+		(void) reread_run(w, &r);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_letters_leave(Worker *w, int64 seek)
+{
+	Oid			  types[3] = { OIDOID, INT8OID, INT4ARRAYOID };
+	Datum		  args[3] = { ObjectIdGetDatum(w->identity.relid), Int64GetDatum(seek) };
+	MemoryContext old = CurrentMemoryContext;
+	int			  n = w->slot->npartitions;
+	Datum		 *numbers;
+	bool		 *nulls;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (reread_has_table())
+	{
+		numbers = palloc(sizeof(Datum) * Max(n, 1));
+		nulls = palloc0(sizeof(bool) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+			numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
+		args[2] = reread_array(numbers, nulls, n, INT4OID);
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "could not connect to SPI");
+		if (SPI_execute_with_args(reread_leave_sql, 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not update streamext.dead_letter");
+		SPI_finish();
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+}

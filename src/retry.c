@@ -1,0 +1,757 @@
+/*-------------------------------------------------------------------------
+ *
+ * retry.c
+ *		streamext.retry_dead_letters: rejected records are decoded and folded again, for the views that rejected them.
+ *
+ * The function leaves rows for each shard in streamext.retry_request, each for as many letters as one batch shall hold, and the commit makes
+ * the workers look. A worker does the requests above StreamSlot.retry in their order, between two batches:
+ *
+ *	1. in one transaction the letters are decoded and prepared for the views that owe them, and what comes of it is written. Of a letter that
+ *	   is decoded now and was of the whole stream (view 0) each view that owes it gets one of its own, and it goes. A letter that its view
+ *	   rejects again gets the new reason. One that the view takes (it counts, or is late) is marked with the request (dead_letter.retry);
+ *	   if the view writes its rows into a table it goes at once, for they are written in this transaction;
+ *	2. it commits, and then the views are published, and with them, under the same lock, the request's number, in each view (ViewSlot.retry) and
+ *	   in the stream. Both numbers are in checkpoints, with the states that they tell of;
+ *	3. a checkpoint is taken at once, and when it is committed, the marked letters of views whose number in it says so go, and the
+ *	   request with them.
+ *
+ * So after any end in between, the numbers say whether a marked letter is in the view's state: below, the request is done again, with all its
+ * letters and those that are marked with it. There is one request at a time, so a mark never has to be told from a later one.
+ *
+ * Which views owe a letter is what dead_letter_reread.c keeps true. A view that does not run (paused, failed, catching up) keeps its letters.
+ *
+ * Where views stand is looked at before the letters: the process that moves a view over letters commits what that means for them first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "streamext.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "checkpoint.h"
+#include "checkpoint_private.h"
+#include "clock.h"
+#include "control.h"
+#include "dead_letter.h"
+#include "dead_letter_reread.h"
+#include "fault.h"
+#include "into.h"
+#include "retry.h"
+#include "view_compile.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(streamext_retry_dead_letters);
+
+/* ---------------------------------------------------------------- statements */
+
+/* Requests of at most 512 letters and about 8 MB. $3: letters (NULL: all), $4 and $5: shards and their sources. */
+static const char retry_insert_sql[] =
+	"WITH l AS MATERIALIZED (SELECT d.id, pg_catalog.row_number() OVER (ORDER BY d.id) AS n, "
+	"pg_catalog.sum(COALESCE(pg_catalog.octet_length(d.payload), 0)) OVER (ORDER BY d.id) AS bytes FROM streamext.dead_letter AS d "
+	"WHERE d.stream OPERATOR(pg_catalog.=) $1 AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole "
+	"AND ($2 OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR d.view OPERATOR(pg_catalog.=) $2) "
+	"AND ($3 IS NULL OR d.id OPERATOR(pg_catalog.=) ANY ($3)) AND (d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR EXISTS "
+	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) d.view))), "
+	"r AS (INSERT INTO streamext.retry_request (stream, shard, source, letters) "
+	"SELECT $1, s.shard, s.source, pg_catalog.array_agg(l.id ORDER BY l.id) "
+	"FROM l, ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS s (shard, source) "
+	"GROUP BY s.shard, s.source, (l.n OPERATOR(pg_catalog.-) 1) OPERATOR(pg_catalog./) 512, "
+	"l.bytes OPERATOR(pg_catalog./) 8388608 ORDER BY pg_catalog.min(l.id)) SELECT pg_catalog.count(*) FROM l";
+/* One of the ids that is not to be retried, -1 for 0 and NULL; no row: all are. */
+static const char retry_check_sql[] =
+	"SELECT COALESCE(NULLIF(u.id, 0), -1) FROM pg_catalog.unnest($3) AS u (id) WHERE NOT EXISTS (SELECT FROM streamext.dead_letter AS d "
+	"WHERE d.id OPERATOR(pg_catalog.=) u.id AND d.stream OPERATOR(pg_catalog.=) $1 "
+	"AND ($2 OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR d.view OPERATOR(pg_catalog.=) $2) "
+	"AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole AND (d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR EXISTS "
+	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) d.view))) LIMIT 1";
+/* 1: it is cut; 2: of a former source; 3: of a view that is no more. */
+static const char retry_reason_sql[] =
+	"SELECT (CASE WHEN d.source OPERATOR(pg_catalog.<>) 0 THEN 2 WHEN NOT d.whole THEN 1 ELSE 3 END)::pg_catalog.int8 "
+	"FROM streamext.dead_letter AS d WHERE d.id OPERATOR(pg_catalog.=) $3 AND d.stream OPERATOR(pg_catalog.=) $1 "
+	"AND ($2 OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR d.view OPERATOR(pg_catalog.=) $2)";
+
+static const char retry_list_sql[] =
+	"SELECT id FROM streamext.retry_request WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 "
+	"AND source OPERATOR(pg_catalog.=) $3 ORDER BY id";
+static const char retry_tidy_sql[] =
+	"DELETE FROM streamext.retry_request AS r WHERE (r.stream OPERATOR(pg_catalog.=) $1 AND r.source OPERATOR(pg_catalog.<>) $3) "
+	"OR NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.stream)";
+
+static const char retry_select_sql[] =
+	"SELECT d.id, d.view, d.topic, d.partition, d.position, d.payload, d.record, d.done, d.retry FROM streamext.dead_letter AS d, "
+	"streamext.retry_request AS r WHERE r.id OPERATOR(pg_catalog.=) $1 AND d.stream OPERATOR(pg_catalog.=) r.stream "
+	"AND (d.id OPERATOR(pg_catalog.=) ANY (r.letters) OR d.retry OPERATOR(pg_catalog.=) r.id) "
+	"AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole ORDER BY d.id FOR UPDATE OF d";
+static const char retry_unmark_sql[] =
+	"UPDATE streamext.dead_letter SET retry = 0 WHERE stream OPERATOR(pg_catalog.=) $1 AND retry OPERATOR(pg_catalog.=) $2";
+static const char retry_reject_sql[] =
+	"UPDATE streamext.dead_letter AS d SET sqlstate = u.s, reason = u.r, received_at = pg_catalog.clock_timestamp() "
+	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (id, s, r) "
+	"WHERE d.id OPERATOR(pg_catalog.=) u.id";
+static const char retry_mark_sql[] =
+	"UPDATE streamext.dead_letter SET retry = $2 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char retry_split_sql[] =
+	"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, received_at, sqlstate, reason, payload, record, whole, retry) "
+	"SELECT d.stream, u.v, d.topic, d.partition, d.position, d.received_at, COALESCE(u.s, d.sqlstate), COALESCE(u.r, d.reason), d.payload, "
+	"d.record, d.whole, u.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
+	"pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u (id, v, s, r, n) JOIN streamext.dead_letter AS d "
+	"ON d.id OPERATOR(pg_catalog.=) u.id ON CONFLICT (stream, partition, position, view, topic, source) "
+	"DO UPDATE SET sqlstate = EXCLUDED.sqlstate, reason = EXCLUDED.reason, retry = EXCLUDED.retry";
+static const char retry_delete_sql[] = "DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char retry_decoded_sql[] =
+	"UPDATE streamext.retry_request SET decoded = decoded OPERATOR(pg_catalog.+) $2 WHERE id OPERATOR(pg_catalog.=) $1 RETURNING decoded";
+static const char retry_settle_sql[] =
+	"DELETE FROM streamext.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 AND retry OPERATOR(pg_catalog.=) $2 "
+	"AND view OPERATOR(pg_catalog.=) ANY ($3)";
+static const char retry_end_sql[] = "DELETE FROM streamext.retry_request WHERE id OPERATOR(pg_catalog.=) $1";
+
+/* Not while the extension is being dropped. */
+static bool
+retry_has_table(void)
+{
+	Oid namespace = get_namespace_oid("streamext", true);
+
+	return OidIsValid(namespace) && OidIsValid(get_relname_relid("retry_request", namespace));
+}
+
+/* Within SPI. */
+static void
+retry_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
+{
+	int rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
+
+	if (rc != expected)
+		elog(ERROR, "could not run a statement on streamext.dead_letter: %s", SPI_result_code_string(rc));
+}
+
+/* ---------------------------------------------------------------- requests */
+
+void
+streamext_retries_load(Worker *w)
+{
+	Oid	  types[3] = { OIDOID, INT4OID, INT8OID };
+	Datum values[3];
+
+	w->retries = NIL;
+	if (w->retries_cxt == NULL)
+		w->retries_cxt = AllocSetContextCreate(w->cxt, "streamext retries", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(w->retries_cxt);
+	if (!retry_has_table())
+		return;
+	values[0] = ObjectIdGetDatum(w->identity.relid);
+	values[1] = Int32GetDatum(w->identity.shard);
+	values[2] = Int64GetDatum((int64) w->slot->source);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	retry_execute(retry_list_sql, 3, types, values, SPI_OK_SELECT);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->retries_cxt);
+		int64		 *id = palloc(sizeof(int64));
+		bool		  isnull;
+
+		*id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		w->retries = lappend(w->retries, id);
+		MemoryContextSwitchTo(old);
+	}
+	retry_execute(retry_tidy_sql, 3, types, values, SPI_OK_DELETE);
+	SPI_finish();
+}
+
+bool
+streamext_retries_due(const Worker *w)
+{
+	return w->retries != NIL && w->attached && !w->pending && w->slot->retry < *(const int64 *) linitial(w->retries);
+}
+
+/* ---------------------------------------------------------------- letters and views */
+
+/* A letter, whose record is the batch's of the same number. */
+typedef struct RetryLetter
+{
+	int64		   id;
+	Oid			   view;
+	List		  *done;
+	int64		   retry;
+	int			   index;	 /* of its partition */
+	int64		   position;
+	RejectedRecord *rejected; /* it cannot be decoded now either */
+} RetryLetter;
+
+typedef struct RetryView
+{
+	WorkerView	   *v;
+	int64		   *positions; /* by partition */
+	int64		   *begins;
+	bool			ready;
+	bool		   *owed; /* [letter] */
+	RejectedRecord **rejected; /* [letter], by the view itself */
+	int64		   *counted;   /* by partition, of a stateless one */
+} RetryView;
+
+typedef struct Retry
+{
+	int64		 request;
+	int			 nletters;
+	RetryLetter *letters;
+	int			 nviews;
+	RetryView	*views;
+
+	/* what is to be written; arrays with room for all */
+	int			 nreject, nmark, ngone, nsplit, ndecoded, nagain;
+	Datum		*reject_ids, *reject_states, *reject_reasons;
+	Datum		*mark_ids;
+	Datum		*gone_ids;
+	Datum		*split_ids, *split_views, *split_states, *split_reasons, *split_numbers;
+	bool		*split_nulls;
+} Retry;
+
+static bool
+retry_is_ready(const WorkerView *v)
+{
+	return v->fold != NULL && !v->paused && !v->behind;
+}
+
+/* Where all views stand now. */
+static void
+retry_take_views(Worker *w, Retry *r)
+{
+	int		  n = Max(w->npartitions, 1);
+	ListCell *lc;
+
+	r->views = palloc0(sizeof(RetryView) * Max(list_length(w->views), 1));
+	streamext_stream_lock_shared(w->slot);
+	foreach (lc, w->views)
+	{
+		RetryView *view = &r->views[r->nviews++];
+
+		view->v = lfirst(lc);
+		view->ready = retry_is_ready(view->v);
+		view->positions = palloc(sizeof(int64) * n);
+		view->begins = palloc(sizeof(int64) * n);
+		view->counted = palloc0(sizeof(int64) * n);
+		for (int i = 0; i < w->npartitions; i++)
+		{
+			view->positions[i] = i < view->v->slot->npositions ? view->v->slot->positions[i] : -1;
+			view->begins[i] = streamext_letters_begin(w, view->v->slot, i);
+		}
+	}
+	LWLockRelease(w->slot->lock);
+}
+
+/* Whether the view has rejected the record and not counted it since. */
+static bool
+retry_is_owed(const RetryView *view, const RetryLetter *letter)
+{
+	if (letter->position >= view->positions[letter->index] || letter->position < view->begins[letter->index])
+		return false;
+	if (!OidIsValid(letter->view))
+		return !list_member_oid(letter->done, view->v->viewoid);
+	return letter->view == view->v->viewoid && (letter->retry == 0 || letter->retry > view->v->slot->retry);
+}
+
+/* The index of a letter's partition; -1: another shard's. */
+static int
+retry_partition(const Worker *w, const char *topic, int32 partition)
+{
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		const char *own = streamext_letters_topic(w, i);
+
+		if (w->slot->partitions[i].partition == partition && (own == NULL || strcmp(own, topic) == 0))
+			return i;
+	}
+	return -1;
+}
+
+/* Whether trying it now can lead to anything. */
+static bool
+retry_is_wanted(const Worker *w, const Retry *r, const RetryLetter *letter)
+{
+	if (!OidIsValid(letter->view))
+		return letter->position < w->slot->partitions[letter->index].position;
+	for (int i = 0; i < r->nviews; i++)
+		if (r->views[i].ready && retry_is_owed(&r->views[i], letter))
+			return true;
+	return false;
+}
+
+static List *
+retry_get_done(Datum array)
+{
+	Datum *values;
+	List  *done = NIL;
+	int	   n;
+
+	deconstruct_array(DatumGetArrayTypePCopy(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &values, NULL, &n);
+	for (int i = 0; i < n; i++)
+		done = lappend_oid(done, DatumGetObjectId(values[i]));
+	return done;
+}
+
+/* One row of retry_select_sql, as the batch's next record. In the batch's context. */
+static void
+retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
+{
+	Batch		 *batch = w->batch;
+	RetryLetter	 *letter = &r->letters[r->nletters];
+	StreamRecord *record = &batch->records[r->nletters];
+	bool		  isnull;
+	bool		  no_payload;
+	char		 *topic = TextDatumGetCString(SPI_getbinval(tuple, desc, 3, &isnull));
+	int32		  partition = DatumGetInt32(SPI_getbinval(tuple, desc, 4, &isnull));
+	Datum		  payload = SPI_getbinval(tuple, desc, 6, &no_payload);
+
+	memset(letter, 0, sizeof(*letter));
+	letter->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	letter->view = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
+	letter->position = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
+	letter->done = retry_get_done(SPI_getbinval(tuple, desc, 8, &isnull));
+	letter->retry = DatumGetInt64(SPI_getbinval(tuple, desc, 9, &isnull));
+	letter->index = retry_partition(w, topic, partition);
+	if (letter->index < 0 || !retry_is_wanted(w, r, letter))
+		return;
+	memset(record, 0, sizeof(*record));
+	record->topic = topic;
+	record->partition = partition;
+	record->partition_index = letter->index;
+	record->position = letter->position;
+	record->next_position = letter->position + 1;
+	if (streamext_dead_letter_record(record, w->config->format, no_payload ? NULL : DatumGetByteaPCopy(payload),
+									 DatumGetByteaPCopy(SPI_getbinval(tuple, desc, 7, &isnull))))
+		r->nletters++;
+}
+
+/* Fills the batch. */
+static void
+retry_take_letters(Worker *w, Retry *r)
+{
+	Batch *batch = w->batch;
+	Oid	   types[1] = { INT8OID };
+	Datum  values[1] = { Int64GetDatum(r->request) };
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	retry_execute(retry_select_sql, 1, types, values, SPI_OK_SELECT);
+	MemoryContextSwitchTo(batch->cxt);
+	r->letters = palloc(sizeof(RetryLetter) * Max(SPI_processed, 1));
+	for (uint64 i = 0; i < SPI_processed && r->nletters < STREAMEXT_BATCH_ROWS; i++)
+		retry_add_letter(w, r, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	SPI_finish();
+	MemoryContextSwitchTo(batch->cxt);
+	batch->nrecords = r->nletters;
+	batch->npartitions = w->npartitions;
+	for (int i = 0; i < w->npartitions; i++)
+		batch->positions[i] = -1; /* nothing moves */
+}
+
+/* ---------------------------------------------------------------- decode and prepare */
+
+static void
+retry_decode(Worker *w, Retry *r)
+{
+	int		  level = streamext_decoder_session();
+	ListCell *lc;
+
+	streamext_decoder_run(w->decoder, w->batch, streamext_clock_now());
+	AtEOXact_GUC(true, level);
+	foreach (lc, w->batch->rejected)
+	{
+		RejectedRecord *rejected = lfirst(lc);
+
+		r->letters[rejected->record].rejected = rejected;
+	}
+}
+
+/* False: memory is full, and nothing is prepared. */
+static bool
+retry_prepare(Worker *w, Retry *r)
+{
+	ListCell *lc;
+
+	for (int i = 0; i < r->nviews; i++)
+	{
+		RetryView *view = &r->views[i];
+		bool	   any = false;
+
+		view->v->prepared = false;
+		view->owed = palloc0(sizeof(bool) * Max(r->nletters, 1));
+		view->rejected = palloc0(sizeof(RejectedRecord *) * Max(r->nletters, 1));
+		for (int n = 0; n < r->nletters; n++)
+		{
+			view->owed[n] = retry_is_owed(view, &r->letters[n]);
+			any = any || view->owed[n];
+		}
+		if (!any || !view->ready)
+			continue;
+		w->batch->owed = view->owed;
+		if (!streamext_worker_prepare_view(w, view->v))
+		{
+			streamext_worker_note_full(w, view->v);
+			streamext_worker_abandon_views(w);
+			return false;
+		}
+		view->ready = view->v->fold != NULL;
+		foreach (lc, w->batch->rejected)
+		{
+			RejectedRecord *rejected = lfirst(lc);
+
+			if (rejected->view == view->v->viewoid)
+				view->rejected[rejected->record] = rejected;
+		}
+	}
+	return true;
+}
+
+/* ---------------------------------------------------------------- what comes of it */
+
+static void
+retry_reject(Retry *r, const RetryLetter *letter, const RejectedRecord *rejected)
+{
+	r->reject_ids[r->nreject] = Int64GetDatum(letter->id);
+	r->reject_states[r->nreject] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
+	r->reject_reasons[r->nreject++] = streamext_dead_letter_text(rejected->reason);
+	r->nagain++;
+}
+
+/* A letter of the view's own for one of the stream. */
+static void
+retry_split(Retry *r, const RetryLetter *letter, const RetryView *view, const RejectedRecord *rejected)
+{
+	int n = r->nsplit++;
+
+	r->split_ids[n] = Int64GetDatum(letter->id);
+	r->split_views[n] = ObjectIdGetDatum(view->v->viewoid);
+	r->split_nulls[n] = rejected == NULL;
+	r->split_states[n] = rejected == NULL ? (Datum) 0 : CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
+	r->split_reasons[n] = rejected == NULL ? (Datum) 0 : streamext_dead_letter_text(rejected->reason);
+	r->split_numbers[n] = Int64GetDatum(rejected == NULL && view->ready ? r->request : 0);
+}
+
+static void
+retry_decide(Retry *r, int n)
+{
+	const RetryLetter *letter = &r->letters[n];
+	bool			   again = false;
+
+	if (letter->rejected != NULL)
+	{
+		retry_reject(r, letter, letter->rejected);
+		return;
+	}
+	for (int i = 0; i < r->nviews; i++)
+	{
+		const RetryView *view = &r->views[i];
+		bool			 stateless = view->ready && streamext_fold_view(view->v->fold)->stateless;
+
+		if (!view->owed[n])
+			continue;
+		again = again || view->rejected[n] != NULL || !view->ready;
+		view->counted[letter->index] += stateless && view->rejected[n] == NULL;
+		if (!OidIsValid(letter->view))
+		{
+			if (!stateless || view->rejected[n] != NULL)
+				retry_split(r, letter, view, view->rejected[n]);
+		}
+		else if (view->rejected[n] != NULL)
+			retry_reject(r, letter, view->rejected[n]);
+		else if (stateless)
+			r->gone_ids[r->ngone++] = Int64GetDatum(letter->id);
+		else if (view->ready)
+			r->mark_ids[r->nmark++] = Int64GetDatum(letter->id);
+	}
+	if (!OidIsValid(letter->view))
+	{
+		r->gone_ids[r->ngone++] = Int64GetDatum(letter->id);
+		r->ndecoded++;
+		r->nagain += again;
+	}
+}
+
+static void
+retry_make_room(Retry *r)
+{
+	int n = Max(r->nletters, 1);
+	int nsplit = Max(r->nletters * r->nviews, 1);
+
+	r->reject_ids = palloc(sizeof(Datum) * n);
+	r->reject_states = palloc(sizeof(Datum) * n);
+	r->reject_reasons = palloc(sizeof(Datum) * n);
+	r->mark_ids = palloc(sizeof(Datum) * n);
+	r->gone_ids = palloc(sizeof(Datum) * n);
+	r->split_ids = palloc(sizeof(Datum) * nsplit);
+	r->split_views = palloc(sizeof(Datum) * nsplit);
+	r->split_states = palloc(sizeof(Datum) * nsplit);
+	r->split_reasons = palloc(sizeof(Datum) * nsplit);
+	r->split_numbers = palloc(sizeof(Datum) * nsplit);
+	r->split_nulls = palloc(sizeof(bool) * nsplit);
+}
+
+static Datum
+retry_array(Datum *values, bool *nulls, int n, Oid type)
+{
+	int	  dims[1] = { n };
+	int	  lbs[1] = { 1 };
+	int16 len;
+	bool  byval;
+	char  align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
+}
+
+/* Returns how many letters of the stream were decoded by the request, with former tries whose state is lost. */
+static int32
+retry_write(Worker *w, Retry *r)
+{
+	Oid	  types[5] = { OIDOID, INT8OID };
+	Datum values[5] = { ObjectIdGetDatum(w->identity.relid), Int64GetDatum(r->request) };
+	int32 decoded = 0;
+	bool  isnull;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	retry_execute(retry_unmark_sql, 2, types, values, SPI_OK_UPDATE);
+	types[0] = INT8ARRAYOID;
+	if (r->nreject > 0)
+	{
+		types[1] = types[2] = TEXTARRAYOID;
+		values[0] = retry_array(r->reject_ids, NULL, r->nreject, INT8OID);
+		values[1] = retry_array(r->reject_states, NULL, r->nreject, TEXTOID);
+		values[2] = retry_array(r->reject_reasons, NULL, r->nreject, TEXTOID);
+		retry_execute(retry_reject_sql, 3, types, values, SPI_OK_UPDATE);
+	}
+	if (r->nmark > 0)
+	{
+		types[1] = INT8OID;
+		values[0] = retry_array(r->mark_ids, NULL, r->nmark, INT8OID);
+		values[1] = Int64GetDatum(r->request);
+		retry_execute(retry_mark_sql, 2, types, values, SPI_OK_UPDATE);
+	}
+	if (r->nsplit > 0)
+	{
+		types[1] = OIDARRAYOID;
+		types[2] = types[3] = TEXTARRAYOID;
+		types[4] = INT8ARRAYOID;
+		values[0] = retry_array(r->split_ids, NULL, r->nsplit, INT8OID);
+		values[1] = retry_array(r->split_views, NULL, r->nsplit, OIDOID);
+		values[2] = retry_array(r->split_states, r->split_nulls, r->nsplit, TEXTOID);
+		values[3] = retry_array(r->split_reasons, r->split_nulls, r->nsplit, TEXTOID);
+		values[4] = retry_array(r->split_numbers, NULL, r->nsplit, INT8OID);
+		retry_execute(retry_split_sql, 5, types, values, SPI_OK_INSERT);
+	}
+	for (int i = 0; i < r->nviews; i++)
+		for (int p = 0; p < w->npartitions; p++)
+			if (r->views[i].counted[p] > 0)
+				streamext_into_recount(r->views[i].v->viewoid, w->identity.relid, w->slot->partitions[p].topic,
+									   w->slot->partitions[p].partition, r->views[i].counted[p]);
+	if (r->ngone > 0)
+	{
+		values[0] = retry_array(r->gone_ids, NULL, r->ngone, INT8OID);
+		retry_execute(retry_delete_sql, 1, types, values, SPI_OK_DELETE);
+	}
+	types[0] = INT8OID;
+	types[1] = INT4OID;
+	values[0] = Int64GetDatum(r->request);
+	values[1] = Int32GetDatum(r->ndecoded);
+	retry_execute(retry_decoded_sql, 2, types, values, SPI_OK_UPDATE_RETURNING);
+	if (SPI_processed > 0)
+		decoded = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return decoded;
+}
+
+/* ---------------------------------------------------------------- publish */
+
+static void
+retry_publish(Worker *w, Retry *r, int32 decoded)
+{
+	StreamSlot *slot = w->slot;
+
+	streamext_stream_lock_exclusive(slot);
+	for (int i = 0; i < r->nviews; i++)
+	{
+		WorkerView *v = r->views[i].v;
+
+		if (v->prepared)
+		{
+			w->batch->watermark = slot->watermark;
+			streamext_fold_publish(v->fold, w->batch);
+			v->prepared = false;
+		}
+		if (r->views[i].ready)
+			v->slot->retry = r->request;
+	}
+	slot->rejected -= Min(slot->rejected, decoded);
+	slot->retry = r->request;
+	LWLockRelease(slot->lock);
+}
+
+static void
+retry_end_batch(Worker *w, MemoryContext old)
+{
+	MemoryContextSwitchTo(old);
+	streamext_batch_reset(w->batch);
+}
+
+bool
+streamext_retries_run(Worker *w)
+{
+	MemoryContext old = CurrentMemoryContext;
+	Retry		 *r;
+	int32		  decoded;
+
+	streamext_batch_reset(w->batch);
+	r = MemoryContextAllocZero(w->batch->cxt, sizeof(Retry));
+	r->request = *(int64 *) linitial(w->retries);
+	StartTransactionCommand();
+	MemoryContextSwitchTo(w->batch->cxt);
+	retry_take_views(w, r);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	retry_take_letters(w, r);
+	retry_decode(w, r);
+	if (!retry_prepare(w, r))
+	{
+		PopActiveSnapshot();
+		AbortCurrentTransaction();
+		retry_end_batch(w, old);
+		return false;
+	}
+	retry_make_room(r);
+	for (int n = 0; n < r->nletters; n++)
+		retry_decide(r, n);
+	decoded = retry_write(w, r);
+	streamext_late_rows_write(w->batch, w->decoder);
+	streamext_checkpoint_keep(w);
+	PopActiveSnapshot();
+	STREAMEXT_FAULT("retry-before-commit");
+	CommitTransactionCommand();
+	STREAMEXT_FAULT("retry-after-commit");
+	retry_publish(w, r, decoded);
+	streamext_connector_event(w->connector, "retry", -1, 0, "%d dead letters tried again, %d of them rejected again", r->nletters,
+							  r->nagain);
+	retry_end_batch(w, old);
+	streamext_checkpoint_want(w);
+	return true;
+}
+
+/* ---------------------------------------------------------------- settle */
+
+void
+streamext_retries_settle(Worker *w)
+{
+	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
+	MemoryContext			  old = CurrentMemoryContext;
+	Oid						  types[3] = { OIDOID, INT8OID, OIDARRAYOID };
+	Datum					  values[3];
+	Datum					 *views;
+	int						  n = 0;
+	int64					  request;
+
+	if (w->retries == NIL || w->slot->retry < *(int64 *) linitial(w->retries))
+		return;
+	request = *(int64 *) linitial(w->retries);
+	if (last == NULL || last->head.retry < request)
+	{
+		if (w->checkpoint != NULL && w->checkpoint->cut == NULL && !w->checkpoint->wanted)
+			streamext_checkpoint_want(w);
+		return;
+	}
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (retry_has_table())
+	{
+		views = palloc(sizeof(Datum) * Max(last->head.nviews, 1));
+		for (int i = 0; i < last->head.nviews; i++)
+			if (last->views[i].head.retry >= request)
+				views[n++] = ObjectIdGetDatum(last->views[i].head.viewoid);
+		values[0] = ObjectIdGetDatum(w->identity.relid);
+		values[1] = Int64GetDatum(request);
+		values[2] = retry_array(views, NULL, n, OIDOID);
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "could not connect to SPI");
+		retry_execute(retry_settle_sql, 3, types, values, SPI_OK_DELETE);
+		types[0] = INT8OID;
+		retry_execute(retry_end_sql, 1, types, &values[1], SPI_OK_DELETE);
+		SPI_finish();
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+	w->retries = list_delete_first(w->retries);
+}
+
+/* ---------------------------------------------------------------- the function */
+
+/* Raises for the first of the ids that is not to be had. */
+static void
+retry_check_ids(const char *name, Oid *types, Datum *values, const char *nulls)
+{
+	int64 id = streamext_control_execute(retry_check_sql, 3, types, values, nulls, SPI_OK_SELECT);
+	Oid	  id_types[3] = { OIDOID, OIDOID, INT8OID };
+	Datum id_values[3] = { values[0], values[1], Int64GetDatum(id) };
+	int64 reason;
+
+	if (id == 0)
+		return;
+	reason = streamext_control_execute(retry_reason_sql, 3, id_types, id_values, NULL, SPI_OK_SELECT);
+	if (reason == 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("stream \"%s\" has no such dead letter: " INT64_FORMAT, name, id),
+						errhint("See streamext.dead_letters; a letter goes when its record is read again.")));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("dead letter " INT64_FORMAT " cannot be tried again", id),
+					errdetail_internal("%s", reason == 1	? "Its record is larger than 1 MB and was not kept whole."
+											 : reason == 2 ? "It is of a source that the stream has left behind by streamext.seek."
+														   : "Its view was dropped.")));
+}
+
+Datum
+streamext_retry_dead_letters(PG_FUNCTION_ARGS)
+{
+	Oid			types[5] = { OIDOID, OIDOID, INT8ARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
+	Datum		values[5];
+	char		nulls[6] = "     ";
+	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
+	Datum		shards[STREAMEXT_MAX_SHARDS];
+	Datum		sources[STREAMEXT_MAX_SHARDS];
+	Oid			relid;
+	Oid			viewoid = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
+	char	   *name;
+	int			n;
+	int64		count;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the stream must not be null")));
+	relid = PG_GETARG_OID(0);
+	name = streamext_control_stream(relid, true);
+	if (OidIsValid(viewoid) && (!streamext_view_options(viewoid).continuous || streamext_view_stream(viewoid) != relid))
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a continuous view of stream \"%s\"",
+							   get_rel_name(viewoid) != NULL ? get_rel_name(viewoid) : psprintf("%u", viewoid), name)));
+	n = streamext_control_slots(relid, name, slots);
+	for (int i = 0; i < n; i++)
+	{
+		shards[i] = Int32GetDatum(slots[i]->shard);
+		sources[i] = Int64GetDatum((int64) slots[i]->source);
+	}
+	values[0] = ObjectIdGetDatum(relid);
+	values[1] = ObjectIdGetDatum(viewoid);
+	values[2] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
+	nulls[2] = PG_ARGISNULL(2) ? 'n' : ' ';
+	values[3] = retry_array(shards, NULL, n, INT4OID);
+	values[4] = retry_array(sources, NULL, n, INT8OID);
+	if (!PG_ARGISNULL(2))
+		retry_check_ids(name, types, values, nulls);
+	count = streamext_control_execute(retry_insert_sql, 5, types, values, nulls, SPI_OK_SELECT);
+	if (count > 0)
+		streamext_touch_stream(relid);
+	PG_RETURN_INT64(count);
+}
