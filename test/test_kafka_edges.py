@@ -197,6 +197,24 @@ def test_aborted_transaction_at_the_end(db: Database, kafka: Kafka, topic: str) 
     assert events(db) == []
 
 
+def test_more_than_is_fetched_ahead(db: Database, kafka: Kafka, topic: str) -> None:
+    """Three times as long as the client's queue; paused, begun anew and by another worker in the midst of it."""
+    n = 300_000
+    kafka.create_topic(topic, 4)
+    kafka.produce(topic, numbers(0, n, 4))
+    count_stream(db, kafka, topic)
+    wait_for(lambda: db.value("SELECT rows_in > 0 FROM streamext.streams"), what="records")
+    db.execute("SELECT streamext.pause('s')")
+    wait_for(lambda: state(db) == "paused", what="the pause")
+    db.execute("SELECT streamext.resume('s')")
+    db.execute("SELECT streamext.seek('s', 'earliest', rebuild => true)")
+    wait_for(lambda: db.value("SELECT n > 0 FROM v"), what="records again")
+    db.execute("SELECT pg_terminate_backend(%s)", worker_pid(db))
+    db.flush("s")
+    assert db.rows("TABLE v") == [(n, sum(range(n)))]
+    assert events(db, "gap") == []
+
+
 def test_tombstones(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     kafka.produce(topic, [Message(None, key="k"), *numbers(0, 10)])
