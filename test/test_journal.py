@@ -161,6 +161,8 @@ def test_killed_before_the_full_journal_was_trimmed(database: Database) -> None:
     db.flush("s")
     before = db.server.log_file.stat().st_size
     configure(db, "streamext.fault_point", "checkpoint-before-confirm")
+    db.flush("s")
+    db.flush("s")  # the worker's loop has been round, and it has the setting
     os.kill(worker_pid(db), signal.SIGTERM)  # its last checkpoint
     wait_for(lambda: "all server processes terminated" in db.server.log(before), what="the crash")
     wait_for(db.server.is_ready, what="recovery")
