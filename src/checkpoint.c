@@ -180,23 +180,14 @@ checkpoint_committed(Worker *w)
 	streamext_into_settled(w);
 }
 
-/* From a catch block, in no state in particular: back to none, and the log says why. */
+/* From a catch block: the log says why. */
 static void
 checkpoint_failed(Worker *w, MemoryContext cxt)
 {
 	Checkpoint *c = w->checkpoint;
-	ErrorData  *error;
+	ErrorData  *error = streamext_worker_caught(cxt);
 	char		message[STREAMEXT_MAX_MESSAGE];
 
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(cxt);
-	error = CopyErrorData();
-	FlushErrorState();
-	AbortCurrentTransaction();
-	MemoryContextSwitchTo(cxt);
-	RESUME_INTERRUPTS();
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		ReThrowError(error);
 	ereport(WARNING, (errcode(error->sqlerrcode),
 					  errmsg("could not write a checkpoint of stream \"%s.%s\": %s", w->config->schema,
 							 w->config->name, error->message)));

@@ -637,14 +637,8 @@ seal_try_write(Worker *w, List *views)
 	}
 	PG_CATCH();
 	{
-		ErrorData *error;
+		ErrorData *error = streamext_worker_caught(cxt);
 
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			PG_RE_THROW();
-		FlushErrorState();
-		AbortCurrentTransaction();
 		ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s", error->message)));
 		FreeErrorData(error);
 	}

@@ -334,15 +334,8 @@ into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = streamext_worker_caught(cxt);
 
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			PG_RE_THROW();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(cxt);
 		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid, error->message)));
 		done = !into_is_passing(error->sqlerrcode);
 		if (done)

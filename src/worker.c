@@ -195,6 +195,27 @@ worker_fail(Worker *w)
 	proc_exit(1);
 }
 
+/*
+ * In the catch block around a transaction of the worker's own, in no state in particular: back to none. The error, in cxt; one that asks
+ * the process to end is raised again.
+ */
+ErrorData *
+streamext_worker_caught(MemoryContext cxt)
+{
+	ErrorData *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(cxt);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(cxt);
+	RESUME_INTERRUPTS();
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	return error;
+}
+
 /* ---------------------------------------------------------------- stop, pause, rate */
 
 /* Until resume(). The reason is the stream's error. */

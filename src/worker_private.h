@@ -124,6 +124,7 @@ extern void streamext_worker_contexts(Worker *w);
 extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
 extern void streamext_worker_stop(Worker *w, const char *reason);
 extern void streamext_worker_count_rate(Worker *w, uint64 n);
+extern ErrorData *streamext_worker_caught(MemoryContext cxt);
 
 /* worker_refresh.c: false if the stream is gone, its slot removed with it */
 extern bool streamext_worker_refresh(Worker *w);
