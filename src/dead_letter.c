@@ -16,6 +16,7 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -23,6 +24,8 @@
 #include "utils/timestamp.h"
 
 #include "dead_letter.h"
+
+#define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, checkpoint_load.c's the one before */
 
 #define DEAD_LETTER_ROWS 512
 #define DEAD_LETTER_BYTES (8 * 1024 * 1024)
@@ -357,6 +360,15 @@ letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *ite
 	return from;
 }
 
+bool
+streamext_dead_letters_lock(Oid stream, bool wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, stream, 0, LETTER_LOCK_CLASS);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 /* Not after each batch: a tenth more than the limit may stand there for a while. */
 static void
 letter_prune(LetterTable *table, Oid stream)
@@ -365,6 +377,9 @@ letter_prune(LetterTable *table, Oid stream)
 	int	  rc;
 
 	if (table->unpruned <= *table->limit / 10)
+		return;
+	/* this transaction has letters: rather next time than wait */
+	if (table == &letter_dead && !streamext_dead_letters_lock(stream, false))
 		return;
 	args[0] = ObjectIdGetDatum(stream);
 	args[1] = Int64GetDatum(*table->limit);

@@ -24,6 +24,12 @@ extern void streamext_late_rows_write(Batch *batch, Decoder *decoder);
  */
 extern bool streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload, const bytea *rest);
 
+/*
+ * Who updates or deletes letters of a stream holds this lock until the end of the transaction, and has touched no letter before: several
+ * processes do so, in whatever order. False: not to be had without waiting.
+ */
+extern bool streamext_dead_letters_lock(Oid stream, bool wait);
+
 /* Text from outside as a text Datum, valid in the database's encoding. */
 extern Datum streamext_dead_letter_text(const char *s);
 

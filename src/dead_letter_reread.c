@@ -29,19 +29,23 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "dead_letter.h"
 #include "dead_letter_reread.h"
 
+/* LATERAL, so that each range is looked up by the index and the letters of a full table are not read for each batch. */
 static const char reread_select_sql[] =
-	"SELECT d.id, d.view, d.position, d.done, u.i::pg_catalog.int4 "
+	"SELECT d.id, d.view, d.position, d.done, u.i "
 	"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) "
-	"AS u (i, topic, number, first, next) JOIN streamext.dead_letter AS d ON d.stream OPERATOR(pg_catalog.=) $1 "
-	"AND d.partition OPERATOR(pg_catalog.=) u.number AND d.position OPERATOR(pg_catalog.>=) u.first "
-	"AND d.position OPERATOR(pg_catalog.<) u.next AND (u.topic IS NULL OR d.topic OPERATOR(pg_catalog.=) u.topic) "
-	"WHERE d.source OPERATOR(pg_catalog.=) 0 ORDER BY d.id FOR UPDATE OF d";
+	"AS u (i, topic, number, first, next) CROSS JOIN LATERAL (SELECT e.id, e.view, e.position, e.done FROM streamext.dead_letter AS e "
+	"WHERE e.stream OPERATOR(pg_catalog.=) $1 AND e.partition OPERATOR(pg_catalog.=) u.number "
+	"AND e.position OPERATOR(pg_catalog.>=) u.first AND e.position OPERATOR(pg_catalog.<) u.next "
+	"AND (u.topic IS NULL OR e.topic OPERATOR(pg_catalog.=) u.topic) AND e.source OPERATOR(pg_catalog.=) 0 "
+	"OFFSET 0) AS d";
 static const char reread_behind_sql[] =
 	"SELECT FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (number, next) "
-	"JOIN streamext.dead_letter AS d ON d.stream OPERATOR(pg_catalog.=) $1 AND d.partition OPERATOR(pg_catalog.=) u.number "
-	"AND d.position OPERATOR(pg_catalog.>=) u.next WHERE d.source OPERATOR(pg_catalog.=) 0 LIMIT 1";
+	"CROSS JOIN LATERAL (SELECT FROM streamext.dead_letter AS e WHERE e.stream OPERATOR(pg_catalog.=) $1 "
+	"AND e.partition OPERATOR(pg_catalog.=) u.number AND e.position OPERATOR(pg_catalog.>=) u.next "
+	"AND e.source OPERATOR(pg_catalog.=) 0 LIMIT 1) AS d LIMIT 1";
 static const char reread_done_sql[] =
 	"UPDATE streamext.dead_letter AS d SET done = u.done::pg_catalog.oid[] "
 	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (id, done) WHERE d.id OPERATOR(pg_catalog.=) u.id";
@@ -219,7 +223,7 @@ reread_array(Datum *values, bool *nulls, int n, Oid type)
 	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
 }
 
-/* Within SPI: the letters in the ranges, locked. */
+/* Within SPI: the letters in the ranges, of a snapshot taken now. */
 static void
 reread_select(const Worker *w, const Reread *r)
 {
@@ -356,16 +360,16 @@ reread_put_done(const List *done)
 	return CStringGetTextDatum(psprintf("{%s}", text.data));
 }
 
-/* Within SPI, after reread_select. True: something was written. */
-static bool
+/* Within SPI, after reread_select. */
+static void
 reread_apply(Worker *w, Reread *r)
 {
 	uint64		n = SPI_processed;
 	SPITupleTable *found = SPI_tuptable;
-	Datum	   *gone = palloc(sizeof(Datum) * n);
-	Datum	   *ids = palloc(sizeof(Datum) * n);
-	Datum	   *lists = palloc(sizeof(Datum) * n);
-	bool	   *nulls = palloc0(sizeof(bool) * n);
+	Datum	   *gone = palloc(sizeof(Datum) * Max(n, 1));
+	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
+	Datum	   *lists = palloc(sizeof(Datum) * Max(n, 1));
+	bool	   *nulls = palloc0(sizeof(bool) * Max(n, 1));
 	Oid			types[2] = { INT8ARRAYOID, TEXTARRAYOID };
 	Datum		args[2];
 	int			ngone = 0;
@@ -406,7 +410,6 @@ reread_apply(Worker *w, Reread *r)
 	args[1] = reread_array(lists, nulls, nids, TEXTOID);
 	if (nids > 0 && SPI_execute_with_args(reread_done_sql, 2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update streamext.dead_letter");
-	return ngone + nids > 0;
 }
 
 /* ---------------------------------------------------------------- when */
@@ -423,7 +426,7 @@ reread_has_table(void)
 static bool
 reread_run(Worker *w, Reread *r)
 {
-	bool written = false;
+	bool locked = false;
 
 	if (!reread_has_table())
 		return false;
@@ -431,11 +434,17 @@ reread_run(Worker *w, Reread *r)
 		elog(ERROR, "could not connect to SPI");
 	reread_select(w, r);
 	if (SPI_processed > 0)
-		written = reread_apply(w, r);
+	{
+		/* as they are once nobody else is at them */
+		(void) streamext_dead_letters_lock(w->identity.relid, true);
+		reread_select(w, r);
+		reread_apply(w, r);
+		locked = true;
+	}
 	if (!w->catchup && !w->letters_behind)
 		w->letters_behind = !reread_is_behind(w);
 	SPI_finish();
-	return written;
+	return locked;
 }
 
 bool
@@ -486,6 +495,7 @@ streamext_letters_leave(Worker *w, int64 seek)
 	bool		 *nulls;
 
 	StartTransactionCommand();
+	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (reread_has_table())
 	{

@@ -9,8 +9,8 @@
 #include "worker_private.h"
 
 /*
- * Takes the views that are about to count the batch at hand, which is decoded, out of the letters it passes. True: something was
- * written, which is to be committed before the batch is published. In a transaction with a snapshot.
+ * Takes the views that are about to count the batch at hand, which is decoded, out of the letters it passes. True: there were some, and
+ * the transaction is to be committed before the batch is published. In a transaction with a snapshot.
  */
 extern bool streamext_letters_reread(Worker *w);
 

@@ -89,7 +89,7 @@ static const char retry_select_sql[] =
 	"SELECT d.id, d.view, d.topic, d.partition, d.position, d.payload, d.record, d.done, d.retry FROM streamext.dead_letter AS d, "
 	"streamext.retry_request AS r WHERE r.id OPERATOR(pg_catalog.=) $1 AND d.stream OPERATOR(pg_catalog.=) r.stream "
 	"AND (d.id OPERATOR(pg_catalog.=) ANY (r.letters) OR d.retry OPERATOR(pg_catalog.=) r.id) "
-	"AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole ORDER BY d.id FOR UPDATE OF d";
+	"AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole ORDER BY d.id";
 static const char retry_unmark_sql[] =
 	"UPDATE streamext.dead_letter SET retry = 0 WHERE stream OPERATOR(pg_catalog.=) $1 AND retry OPERATOR(pg_catalog.=) $2";
 static const char retry_reject_sql[] =
@@ -614,6 +614,7 @@ streamext_retries_run(Worker *w)
 	r->request = *(int64 *) linitial(w->retries);
 	StartTransactionCommand();
 	MemoryContextSwitchTo(w->batch->cxt);
+	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	retry_take_views(w, r);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	retry_take_letters(w, r);
@@ -666,6 +667,7 @@ streamext_retries_settle(Worker *w)
 		return;
 	}
 	StartTransactionCommand();
+	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (retry_has_table())
 	{

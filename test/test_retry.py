@@ -33,7 +33,7 @@ VIEWS = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
     """Of this module's own: it is crashed. Only what asks for a checkpoint gets one soon."""
-    with Postgres(settings={"streamext.checkpoint_interval": 60_000}) as server:
+    with Postgres(settings={"streamext.checkpoint_interval": 60_000, "streamext.catchup_min_rows": 1000}) as server:
         yield server
 
 
@@ -361,6 +361,28 @@ def test_rebuilt_views(db: Database, kafka: Kafka, topic: str) -> None:
     oracle(db, *data)
     assert_views(db)
     assert ([counts(db, v) for v in VIEWS], letters(db)) == ([(30, 0, 0)] * 3, 0)
+
+
+def test_while_a_view_catches_up(database: Database, kafka: Kafka, topic: str) -> None:
+    """It reads the records in a process of its own, and is not given them by the retry."""
+    db = database
+    kafka.create_topic(topic, 2)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '1 h'", "a int, k text NOT NULL, ts timestamptz")
+    create_views(db)
+    data = [(a, k if a % 50 else None, ts) for a, k, ts in rows(1, 20_001)]
+    kafka.produce(topic, [Message(m, i % 2) for i, m in enumerate(messages(data))])
+    db.flush("s")
+    assert counts(db, "plain") == (19_600, 0, 400)
+    db.execute(REPAIRED)
+    db.execute("ALTER FOREIGN TABLE s ALTER k DROP NOT NULL")
+    continuous(db, "later", VIEWS["halves"].format("s"))
+    retry(db)
+    retry(db)
+    oracle(db, *data)
+    assert_views(db)
+    db.assert_same("TABLE later", VIEWS["halves"].format("o"))
+    assert [counts(db, v) for v in (*VIEWS, "later")] == [(20_000, 0, 0)] * 4
+    assert letters(db) == 0
 
 
 def test_letters_of_a_source_left_behind(db: Database, kafka: Kafka, topic: str) -> None:
