@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.database import Database
 from soak.views import READS
 
+LOOK = 0.5  # seconds between two looks at sizes
 TIMES = 20  # each read in a sample; the median counts
 
 CONTROL = "(an ordinary table of 1,000 rows)"  # shows how steady the machine is
@@ -22,7 +23,7 @@ SEALED = "SELECT coalesce(sum(pg_column_size(h.*)), 0)::bigint FROM streamext.hi
 @dataclass
 class Sample:
     at: float  # seconds since the measurement began
-    sizes: dict[str, int]  # bytes by relation
+    sizes: dict[str, int]  # bytes by relation, the greatest since the sample before
     sealed: int  # bytes of the rows of streamext.history
     state: int  # bytes of shared memory
     worker: int  # bytes of the worker's own memory
@@ -36,6 +37,17 @@ class Gauge:
     db: Database
     samples: list[Sample] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+    _sizes: dict[str, int] = field(default_factory=dict)
+
+    def _look_at_sizes(self) -> None:
+        for name, size in self.db.rows(SIZES):
+            self._sizes[name] = max(self._sizes.get(name, 0), size)
+
+    def wait(self, until: float) -> None:
+        """Looks at sizes, of which some go up and down, more often than a sample is taken."""
+        while (left := until - time.monotonic()) > 0:
+            self._look_at_sizes()
+            time.sleep(min(LOOK, left))
 
     def _read(self, sql: str) -> float:
         taken = []
@@ -49,10 +61,12 @@ class Gauge:
         db = self.db
         rows, lag = db.rows("SELECT rows_in, coalesce(lag_rows, 0) FROM streamext.streams")[0]
         pid = db.value("SELECT pid FROM streamext.workers")
+        self._look_at_sizes()
+        sizes, self._sizes = self._sizes, {}
         self.samples.append(
             Sample(
                 at=time.monotonic() - self.begun,
-                sizes=dict(db.rows(SIZES)),
+                sizes=sizes,
                 sealed=db.value(SEALED),
                 state=db.value("SELECT sum(state_bytes)::bigint FROM streamext.continuous_views"),
                 worker=private(pid),
