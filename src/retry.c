@@ -30,6 +30,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -721,13 +722,13 @@ streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 	Oid			types[5] = { OIDOID, OIDOID, INT8ARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
 	Datum		values[5];
 	char		nulls[6] = "     ";
+	StreamConfig *config;
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	Datum		shards[STREAMEXT_MAX_SHARDS];
 	Datum		sources[STREAMEXT_MAX_SHARDS];
 	Oid			relid;
 	Oid			viewoid = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
 	char	   *name;
-	int			n;
 	int64		count;
 
 	if (PG_ARGISNULL(0))
@@ -738,18 +739,22 @@ streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a continuous view of stream \"%s\"",
 							   get_rel_name(viewoid) != NULL ? get_rel_name(viewoid) : psprintf("%u", viewoid), name)));
-	n = streamext_control_slots(relid, name, slots);
-	for (int i = 0; i < n; i++)
+	(void) streamext_control_slots(relid, name, slots);
+	/* requests commit in the order of their numbers, since a worker that has done one looks for greater numbers only */
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	/* as the workers will find it: they may be starting, and have no source yet */
+	config = streamext_stream_config(relid);
+	for (int i = 0; i < config->workers; i++)
 	{
-		shards[i] = Int32GetDatum(slots[i]->shard);
-		sources[i] = Int64GetDatum((int64) slots[i]->source);
+		shards[i] = Int32GetDatum(i);
+		sources[i] = Int64GetDatum((int64) streamext_worker_source(config));
 	}
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = ObjectIdGetDatum(viewoid);
 	values[2] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
 	nulls[2] = PG_ARGISNULL(2) ? 'n' : ' ';
-	values[3] = retry_array(shards, NULL, n, INT4OID);
-	values[4] = retry_array(sources, NULL, n, INT8OID);
+	values[3] = retry_array(shards, NULL, config->workers, INT4OID);
+	values[4] = retry_array(sources, NULL, config->workers, INT8OID);
 	if (!PG_ARGISNULL(2))
 		retry_check_ids(name, types, values, nulls);
 	count = streamext_control_execute(retry_insert_sql, 5, types, values, nulls, SPI_OK_SELECT);

@@ -14,7 +14,7 @@ from harness.mosquitto import Mosquitto
 from harness.postgres import FAST, IMMEDIATE, Postgres
 from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, mqtt_stream, state, worker_pid
 from harness.wait import wait_for
-from test_checkpoint import forget, set_fault
+from test_checkpoint import configure, forget, set_fault
 from test_kafka_edges import pause_without_client
 
 COLUMNS = "a int, k text, ts timestamptz"
@@ -183,6 +183,23 @@ def test_a_record_that_a_view_rejects_next(db: Database) -> None:
     assert_views(db)
 
 
+def test_two_sessions(db: Database) -> None:
+    """The one that comes second is numbered when the first has committed, so that no worker passes over the first."""
+    local_stream(db, "event_time 'ts', watermark_delay '1 h'", COLUMNS)
+    create_views(db)
+    insert(db, rows(0, 20))
+    db.execute(REPAIRED)
+    some = [one for (one,) in db.rows("SELECT id FROM streamext.dead_letters ORDER BY id LIMIT 3")]
+    with psycopg.connect(db.connection.info.dsn) as other:
+        other.execute("SELECT streamext.retry_dead_letters('s', ids => %s)", (some[:2],))
+        db.execute("SET lock_timeout = 100")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            retry(db, f"'s', ids => ARRAY[{some[2]}]")
+    db.execute("RESET lock_timeout")
+    assert retry(db, f"'s', ids => ARRAY[{some[2]}]") == 1
+    assert letters(db) == 8 - 3
+
+
 def test_late_by_now(db: Database) -> None:
     local_stream(db, "event_time 'ts'", COLUMNS)
     create_views(db)
@@ -297,6 +314,23 @@ def test_a_crash_in_the_retry(database: Database, kafka: Kafka, topic: str, faul
     db.flush("s")
     assert_views(db)
     assert (retry(db), [counts(db, v) for v in VIEWS]) == (0, [(50, 0, 0)] * 3)
+
+
+def test_while_the_worker_starts(database: Database) -> None:
+    """It has not looked yet what its source is."""
+    db = database
+    local_stream(db, "event_time 'ts', watermark_delay '1 h'", COLUMNS)
+    create_views(db)
+    insert(db, rows(0, 20))
+    db.execute(REPAIRED)
+    db.execute("ALTER SYSTEM SET streamext.fault_point = 'wait pause-read'")
+    db = restart(db, FAST)
+    assert db.value("SELECT streamext.retry_dead_letters('s')") == 8
+    configure(db, "streamext.fault_point", "")
+    db.flush("s")
+    oracle(db, *rows(0, 20))
+    assert_views(db)
+    assert letters(db) == 0
 
 
 def test_read_again_after_a_crash(database: Database, kafka: Kafka, topic: str) -> None:
