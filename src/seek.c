@@ -30,6 +30,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -582,12 +583,12 @@ seek_check_partition(const SeekRequest *request, const char *name, StreamSlot **
 						errhint("See streamext.stream_partitions.")));
 }
 
-/* Where the shard stands. */
+/* Where the shard stands in the source; nowhere yet if its worker has not looked what that is. */
 static void
-seek_take_positions(SeekPositions *positions, StreamSlot *slot)
+seek_take_positions(SeekPositions *positions, StreamSlot *slot, uint64 source)
 {
 	streamext_stream_lock_shared(slot);
-	seek_make_positions(positions, slot->npartitions);
+	seek_make_positions(positions, slot->source == source ? slot->npartitions : 0);
 	for (int i = 0; i < positions->n; i++)
 	{
 		positions->topics[i] = CStringGetTextDatum(slot->partitions[i].topic);
@@ -607,8 +608,12 @@ seek_request(Oid relid, SeekRequest *request)
 	int			n = streamext_control_slots(relid, name, slots);
 	Datum		values[13];
 	char		nulls[14] = "             ";
+	uint64		source;
 	ListCell   *lc;
 
+	/* requests commit in the order of their numbers, since a worker that has done one looks for greater numbers only */
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	source = streamext_worker_source(streamext_stream_config(relid));
 	request->accept = seek_is_diverged(slots, n);
 	seek_check(request, name, relid);
 	seek_check_partition(request, name, slots, n);
@@ -628,8 +633,8 @@ seek_request(Oid relid, SeekRequest *request)
 	for (int i = 0; i < n; i++)
 	{
 		values[1] = Int32GetDatum(slots[i]->shard);
-		values[2] = Int64GetDatum((int64) slots[i]->source);
-		seek_take_positions(&request->former, slots[i]);
+		values[2] = Int64GetDatum((int64) source);
+		seek_take_positions(&request->former, slots[i], source);
 		seek_put_positions(&values[10], &request->former);
 		(void) streamext_control_execute(seek_insert_sql, 13, types, values, nulls, SPI_OK_INSERT);
 	}

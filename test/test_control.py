@@ -7,7 +7,7 @@ import pytest
 
 from harness.database import Database
 from harness.kafka import Kafka, Message
-from harness.postgres import Postgres
+from harness.postgres import FAST, Postgres
 from harness.streams import continuous, counts, kafka_stream, local_stream, state, worker_pid
 from harness.wait import wait_for
 
@@ -410,6 +410,28 @@ def test_seek_an_offset_and_a_time(db: Database, kafka: Kafka, topic: str) -> No
     source.produce(100)
     db.flush("s")
     assert_exact(db, 900)
+
+
+def test_seek_while_the_worker_starts(own_db: Database, own_source: Source) -> None:
+    """It has not looked yet what its source is. Nor is a seek passed over that another session commits first."""
+    db, source = own_db, own_source
+    create_views(db)
+    source.produce(100)
+    db.flush("s")
+    configure(db, "streamext.fault_point", "wait pause-read")
+    db.server.restart(FAST)
+    db.connection = db.connect()
+    db.execute("SELECT streamext.seek('s', 'earliest')")
+    with db.connect() as other:
+        other.execute("SET lock_timeout = 100")
+        db.execute("BEGIN; SELECT streamext.seek('s', 'earliest')")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("SELECT streamext.seek('s', 'earliest')")
+        db.execute("COMMIT")
+    configure(db, "streamext.fault_point", "")
+    db.flush("s")
+    assert_exact(db, 100)
+    wait_for(lambda: len(seeks(db)) == 2, what="the events")
 
 
 @pytest.mark.parametrize("undone", [False, True])
