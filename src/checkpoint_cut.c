@@ -397,7 +397,7 @@ cut_view(CheckpointCut *cut, const Checkpoint *c, WorkerView *v, CheckpointView 
 
 /*
  * False: nothing has changed. Even so a journal is told once what need not be kept: who took the last checkpoint may have died before it
- * did, and a full journal takes nothing that would bring the next one about.
+ * did, and a full journal takes nothing that would bring the next one about. Not while that is on its way.
  */
 static bool
 cut_is_needed(const Worker *w, CheckpointCut *cut)
@@ -405,7 +405,7 @@ cut_is_needed(const Worker *w, CheckpointCut *cut)
 	const Checkpoint *c = w->checkpoint;
 	ListCell		 *lc;
 
-	if (w->attached && !w->ops->replayable && !w->confirmed)
+	if (w->attached && !w->ops->replayable && !w->confirmed && c->lsn == InvalidXLogRecPtr)
 		return true;
 	if (c->last == NULL || cut->comparable.len != c->last_encoded.len ||
 		memcmp(cut->comparable.data, c->last_encoded.data, cut->comparable.len) != 0)
