@@ -348,7 +348,7 @@ def test_read_again_after_a_crash(database: Database, kafka: Kafka, topic: str) 
     db.execute("ALTER FOREIGN TABLE s ALTER k DROP NOT NULL")
     db = restart(db)
     oracle(db, *data)
-    assert retry(db) in (0, 13)  # it may be asked before they have been read again
+    assert retry(db) <= 13  # it may be asked before they have been read again
     assert letters(db) == 0
     assert_views(db)
     assert [counts(db, v) for v in VIEWS] == [(30, 0, 0)] * 3
