@@ -54,7 +54,7 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 	rejected->record = record;
 	rejected->sqlstate = sqlstate;
 	rejected->reason = pstrdup(reason);
-	rejected->known = false;
+	rejected->known = rejected->unlettered = false;
 	rejected->done = NULL;
 	batch->rejected = lappend(batch->rejected, rejected);
 	MemoryContextSwitchTo(old);

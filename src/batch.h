@@ -17,6 +17,7 @@ typedef struct RejectedRecord
 	int			sqlstate;
 	char	   *reason;			/* in the batch's context */
 	bool		known;			/* its letter was written when the record was read first */
+	bool		unlettered;		/* of the whole stream's: the record was taken when it was read first, or its letter is gone */
 	const char *done;			/* of the whole stream's: views that have counted the record, as oid[] in text; NULL: none */
 } RejectedRecord;
 

@@ -285,7 +285,21 @@ reread_is_behind(const Worker *w)
 
 /* ---------------------------------------------------------------- one letter */
 
-/* Whether the batch holds the record and the stream rejects it. */
+/* The stream's rejections: none has a letter, until one is found. */
+static void
+reread_begin_rejections(const Batch *batch)
+{
+	ListCell *lc;
+
+	foreach (lc, batch->rejected)
+	{
+		RejectedRecord *rejected = lfirst(lc);
+
+		rejected->unlettered = rejected->view == InvalidOid;
+	}
+}
+
+/* Whether the batch holds the letter's record and the stream rejects it. */
 static bool
 reread_is_rejected(const Batch *batch, int index, int64 position)
 {
@@ -293,11 +307,13 @@ reread_is_rejected(const Batch *batch, int index, int64 position)
 
 	foreach (lc, batch->rejected)
 	{
-		const RejectedRecord *rejected = lfirst(lc);
-		const StreamRecord	 *record = &batch->records[rejected->record];
+		RejectedRecord	   *rejected = lfirst(lc);
+		const StreamRecord *record = &batch->records[rejected->record];
 
-		if (rejected->view == InvalidOid && record->partition_index == index && record->position == position)
-			return true;
+		if (rejected->view != InvalidOid || record->partition_index != index || record->position != position)
+			continue;
+		rejected->unlettered = false;
+		return true;
 	}
 	return false;
 }
@@ -432,6 +448,7 @@ reread_run(Worker *w, Reread *r)
 		return false;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
+	reread_begin_rejections(w->batch);
 	reread_select(w, r);
 	if (SPI_processed > 0)
 	{

@@ -345,12 +345,41 @@ batch_prepare_views(Worker *w)
 
 /* ---------------------------------------------------------------- dead letters and on_error */
 
+/*
+ * A record that the stream took when it was read first, and rejects for the views that read it again: each of these gets a letter of its
+ * own, for the others have counted it.
+ */
+static List *
+batch_reject_for_views(Worker *w, const RejectedRecord *rejected, List *more)
+{
+	const StreamRecord *record = &w->batch->records[rejected->record];
+	ListCell		   *lc;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+		RejectedRecord	 *own;
+
+		if (!v->prepared ||
+			(record->partition_index < v->slot->npositions && v->slot->positions[record->partition_index] > record->position))
+			continue;
+		own = MemoryContextAlloc(w->batch->cxt, sizeof(RejectedRecord));
+		*own = *rejected;
+		own->view = v->viewoid;
+		own->known = own->unlettered = false;
+		more = lappend(more, own);
+	}
+	return more;
+}
+
 /* What was rejected for the whole stream when it was read first is not written again when a view reads it again. */
 static void
 batch_write_dead_letters(Worker *w)
 {
-	Batch	 *batch = w->batch;
-	ListCell *lc;
+	Batch		 *batch = w->batch;
+	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
+	List		 *more = NIL;
+	ListCell	 *lc;
 
 	foreach (lc, batch->rejected)
 	{
@@ -361,7 +390,11 @@ batch_write_dead_letters(Worker *w)
 		rejected->known = !batch_new[rejected->record];
 		if (!rejected->known)
 			rejected->done = streamext_letters_ahead(w, &batch->records[rejected->record]);
+		else if (rejected->unlettered)
+			more = batch_reject_for_views(w, rejected, more);
 	}
+	batch->rejected = list_concat(batch->rejected, more);
+	MemoryContextSwitchTo(old);
 	streamext_dead_letters_write(batch, w->decoder);
 	streamext_late_rows_write(batch, w->decoder);
 }

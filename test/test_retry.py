@@ -419,6 +419,31 @@ def test_while_a_view_catches_up(database: Database, kafka: Kafka, topic: str) -
     assert letters(db) == 0
 
 
+def test_what_the_stream_took_before(db: Database, kafka: Kafka, topic: str) -> None:
+    """A view that is begun anew rejects what the column does not take any more, and only that view: it has the letter."""
+    data = rows(0, 30)
+    data[11] = (11, None, data[11][2])
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '1 h'", COLUMNS)
+    create_views(db)
+    db.execute(REPAIRED)
+    kafka.produce(topic, [*messages(data), b"no json"])
+    db.flush("s")
+    db.execute("ALTER FOREIGN TABLE s ALTER k SET NOT NULL")
+    db.execute("SELECT streamext.rebuild('plain')")
+    db.flush("s")
+    assert [counts(db, v) for v in VIEWS] == [(30, 0, 1), (30, 0, 1), (29, 0, 2)]
+    assert db.rows("SELECT view::text, position FROM streamext.dead_letters ORDER BY position") == [("plain", 11), (None, 30)]
+    assert db.value("SELECT rejected FROM streamext.streams") == 1
+    assert (retry(db), letters(db)) == (2, 2)
+    db.execute("ALTER FOREIGN TABLE s ALTER k DROP NOT NULL")
+    assert (retry(db), letters(db)) == (2, 1)
+    oracle(db, *data)
+    assert_views(db)
+    assert [counts(db, v) for v in VIEWS] == [(30, 0, 1)] * 3
+    assert db.value("SELECT rejected FROM streamext.streams") == 1
+
+
 def test_letters_of_a_source_left_behind(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     kafka_stream(db, kafka, f"topic '{topic}'", "a int NOT NULL")
