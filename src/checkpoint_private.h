@@ -81,8 +81,8 @@ typedef struct CutView CutView;
 typedef struct CutRow
 {
 	struct CutRow *next; /* of the same pane */
-	int32		   size;
-	char		   data[FLEXIBLE_ARRAY_MEMBER]; /* multiple of 8 from the row's beginning */
+	int64		   size;
+	char		   data[FLEXIBLE_ARRAY_MEMBER]; /* multiple of 8 from the row's beginning, for a PaneHead */
 } CutRow;
 
 typedef struct CutPane

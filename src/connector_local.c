@@ -24,7 +24,7 @@ typedef struct LocalConnector
 	Connector	base;
 	ConnectorPartition partition;
 	Journal    *journal;		/* NULL: not open (yet); see local_connect */
-	int64		wanted;			/* where to begin once the journal is open; -1: at the stream's start */
+	int64		wanted;			/* where to begin once the journal is open; -1: at the journal's beginning */
 	bool		paused;
 	JournalRecord *records;		/* STREAMEXT_BATCH_ROWS */
 } LocalConnector;
@@ -39,7 +39,7 @@ local_place(LocalConnector *local)
 
 	c->failed = c->diverged = false;
 	if (local->wanted < 0)
-		local->partition.position = c->config->start == START_LATEST ? end : base;
+		local->partition.position = base;
 	else
 		local->partition.position = streamext_journal_align(local->journal, Max(local->wanted, base));
 	local->partition.high_watermark = end;
@@ -146,21 +146,15 @@ local_read_failed(Connector *c, int saved_errno)
 	}
 }
 
-/* The last read's n rows as records, those before the stream's start left out. */
-static int
-local_records(LocalConnector *local, StreamRecord *records, int n)
+/* The last read's n rows as records. */
+static void
+local_records(const LocalConnector *local, StreamRecord *records, int n)
 {
-	const StreamConfig *config = local->base.config;
-	int			kept = 0;
-
 	for (int i = 0; i < n; i++)
 	{
 		const JournalRecord *row = &local->records[i];
-		StreamRecord *record;
+		StreamRecord *record = &records[i];
 
-		if (config->start == START_TIMESTAMP && row->timestamp < config->start_time)
-			continue;
-		record = &records[kept++];
 		memset(record, 0, sizeof(*record));
 		record->payload = row->payload;
 		record->payload_size = row->payload_size;
@@ -170,25 +164,24 @@ local_records(LocalConnector *local, StreamRecord *records, int n)
 		record->timestamp = row->timestamp;
 		record->row_type_hash = row->row_type_hash;
 	}
-	return kept;
 }
 
 static int
 local_poll(Connector *c, StreamRecord *records, int max)
 {
 	LocalConnector *local = (LocalConnector *) c;
-	int			kept = 0;
+	int			n = 0;
 
 	if (c->npartitions == 0 || local->paused || !local_connect(local) || c->failed)
 		return 0;
 
-	/* Rolled back rows, and those before `start`, may fill whole reads. */
-	for (int tries = 0; tries < LOCAL_READS && kept == 0; tries++)
+	/* Rolled back rows may fill whole reads. */
+	for (int tries = 0; tries < LOCAL_READS && n == 0; tries++)
 	{
 		int64		before = local->partition.position;
 		bool		corrupt;
-		int			n = streamext_journal_read(local->journal, &local->partition.position, local->records,
-											   Min(max, STREAMEXT_BATCH_ROWS), &corrupt);
+
+		n = streamext_journal_read(local->journal, &local->partition.position, local->records, Min(max, STREAMEXT_BATCH_ROWS), &corrupt);
 
 		if (corrupt)
 		{
@@ -200,15 +193,14 @@ local_poll(Connector *c, StreamRecord *records, int max)
 			c->stalled = false;
 			c->error[0] = '\0';
 		}
-		kept = local_records(local, records, n);
 		if (local->partition.position == before)
 			break;
-		if (kept == 0 && tries + 1 == LOCAL_READS)
+		if (n == 0 && tries + 1 == LOCAL_READS)
 			SetLatch(MyLatch);	/* nobody else will, and there may be more */
 	}
+	local_records(local, records, n);
 	local->partition.high_watermark = streamext_journal_end(local->journal);
-
-	return kept;
+	return n;
 }
 
 /* Records are good until the next read of the journal anyway. */

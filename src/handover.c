@@ -180,6 +180,7 @@ streamext_handover_accept(Worker *w)
 	w->slot->catchup_done = false;
 	w->slot->hold_until = 0;
 	LWLockRelease(w->slot->lock);
+	w->letters_behind = false; /* of a batch at hand: these views have not been taken out of its letters */
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
