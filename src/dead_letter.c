@@ -285,8 +285,8 @@ streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const by
 	return true;
 }
 
-static Datum
-letter_array(Datum *values, bool *nulls, int n, Oid type)
+Datum
+streamext_dead_letter_array(Datum *values, bool *nulls, int n, Oid type)
 {
 	int	  dims[1] = { n };
 	int	  lbs[1] = { 1 };
@@ -296,6 +296,19 @@ letter_array(Datum *values, bool *nulls, int n, Oid type)
 
 	get_typlenbyvalalign(type, &len, &byval, &align);
 	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
+}
+
+List *
+streamext_dead_letter_done(Datum array)
+{
+	Datum	   *values;
+	List	   *done = NIL;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypePCopy(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &values, NULL, &n);
+	for (int i = 0; i < n; i++)
+		done = lappend_oid(done, DatumGetObjectId(values[i]));
+	return done;
 }
 
 /* The columns that only one of the tables has, and the view; gives the record. */
@@ -351,7 +364,7 @@ letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *ite
 	}
 	args[0] = ObjectIdGetDatum(batch->config->relid);
 	for (int i = 0; i < table->ncolumns; i++)
-		args[i + 1] = letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, table->types[i]);
+		args[i + 1] = streamext_dead_letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, table->types[i]);
 	rc = SPI_execute_plan(table->insert_plan, args, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into %s: %s", table->name, SPI_result_code_string(rc));

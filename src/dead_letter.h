@@ -30,6 +30,12 @@ extern bool streamext_dead_letter_record(StreamRecord *record, StreamFormat form
  */
 extern bool streamext_dead_letters_lock(Oid stream, bool wait);
 
+/* The letters' column `done`. */
+extern List *streamext_dead_letter_done(Datum array);
+
+/* Such an array, of one dimension, as statements on the tables take it. nulls: NULL if none is. */
+extern Datum streamext_dead_letter_array(Datum *values, bool *nulls, int n, Oid type);
+
 /* Text from outside as a text Datum, valid in the database's encoding. */
 extern Datum streamext_dead_letter_text(const char *s);
 

@@ -210,19 +210,6 @@ reread_views(const Worker *w, Reread *r)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
-static Datum
-reread_array(Datum *values, bool *nulls, int n, Oid type)
-{
-	int	  dims[1] = { n };
-	int	  lbs[1] = { 1 };
-	int16 len;
-	bool  byval;
-	char  align;
-
-	get_typlenbyvalalign(type, &len, &byval, &align);
-	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
-}
-
 /* Within SPI: the letters in the ranges, of a snapshot taken now. */
 static void
 reread_select(const Worker *w, const Reread *r)
@@ -248,7 +235,7 @@ reread_select(const Worker *w, const Reread *r)
 		values[4][i] = Int64GetDatum(r->next[i]);
 	}
 	for (int c = 0; c < lengthof(element); c++)
-		args[c + 1] = reread_array(values[c], c == 1 ? topic_nulls : nulls, r->n, element[c]);
+		args[c + 1] = streamext_dead_letter_array(values[c], c == 1 ? topic_nulls : nulls, r->n, element[c]);
 	if (reread_select_plan == NULL)
 	{
 		reread_select_plan = SPI_prepare(reread_select_sql, 6, types);
@@ -276,8 +263,8 @@ reread_is_behind(const Worker *w)
 		numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
 		positions[i] = Int64GetDatum(Max(w->batch->positions[i], w->slot->partitions[i].position));
 	}
-	args[1] = reread_array(numbers, nulls, n, INT4OID);
-	args[2] = reread_array(positions, nulls, n, INT8OID);
+	args[1] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
+	args[2] = streamext_dead_letter_array(positions, nulls, n, INT8OID);
 	if (SPI_execute_with_args(reread_behind_sql, 3, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read streamext.dead_letter");
 	return SPI_processed > 0;
@@ -351,19 +338,6 @@ reread_is_void(const Reread *r, Oid viewoid, int index, int64 position)
 	return false;
 }
 
-static List *
-reread_get_done(Datum array)
-{
-	Datum *values;
-	List  *done = NIL;
-	int	   n;
-
-	deconstruct_array(DatumGetArrayTypePCopy(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &values, NULL, &n);
-	for (int i = 0; i < n; i++)
-		done = lappend_oid(done, DatumGetObjectId(values[i]));
-	return done;
-}
-
 static Datum
 reread_put_done(const List *done)
 {
@@ -410,7 +384,7 @@ reread_apply(Worker *w, Reread *r)
 				gone[ngone++] = id;
 			continue;
 		}
-		done = reread_get_done(SPI_getbinval(tuple, desc, 4, &isnull));
+		done = streamext_dead_letter_done(SPI_getbinval(tuple, desc, 4, &isnull));
 		if (reread_done(r, index, position, reread_is_rejected(w->batch, index, position), &done, &owed) && owed)
 		{
 			ids[nids] = id;
@@ -419,11 +393,11 @@ reread_apply(Worker *w, Reread *r)
 		if (!owed)
 			gone[ngone++] = id;
 	}
-	args[0] = reread_array(gone, nulls, ngone, INT8OID);
+	args[0] = streamext_dead_letter_array(gone, nulls, ngone, INT8OID);
 	if (ngone > 0 && SPI_execute_with_args(reread_delete_sql, 1, types, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from streamext.dead_letter");
-	args[0] = reread_array(ids, nulls, nids, INT8OID);
-	args[1] = reread_array(lists, nulls, nids, TEXTOID);
+	args[0] = streamext_dead_letter_array(ids, nulls, nids, INT8OID);
+	args[1] = streamext_dead_letter_array(lists, nulls, nids, TEXTOID);
 	if (nids > 0 && SPI_execute_with_args(reread_done_sql, 2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update streamext.dead_letter");
 }
@@ -520,7 +494,7 @@ streamext_letters_leave(Worker *w, int64 seek)
 		nulls = palloc0(sizeof(bool) * Max(n, 1));
 		for (int i = 0; i < n; i++)
 			numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
-		args[2] = reread_array(numbers, nulls, n, INT4OID);
+		args[2] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
 		if (SPI_execute_with_args(reread_leave_sql, 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)

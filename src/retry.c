@@ -285,19 +285,6 @@ retry_is_wanted(const Worker *w, const Retry *r, const RetryLetter *letter)
 	return false;
 }
 
-static List *
-retry_get_done(Datum array)
-{
-	Datum *values;
-	List  *done = NIL;
-	int	   n;
-
-	deconstruct_array(DatumGetArrayTypePCopy(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &values, NULL, &n);
-	for (int i = 0; i < n; i++)
-		done = lappend_oid(done, DatumGetObjectId(values[i]));
-	return done;
-}
-
 /* One row of retry_select_sql, as the batch's next record. In the batch's context. */
 static void
 retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
@@ -315,7 +302,7 @@ retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
 	letter->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	letter->view = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 	letter->position = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
-	letter->done = retry_get_done(SPI_getbinval(tuple, desc, 8, &isnull));
+	letter->done = streamext_dead_letter_done(SPI_getbinval(tuple, desc, 8, &isnull));
 	letter->retry = DatumGetInt64(SPI_getbinval(tuple, desc, 9, &isnull));
 	letter->index = retry_partition(w, topic, partition);
 	if (letter->index < 0 || !retry_is_wanted(w, r, letter))
@@ -496,19 +483,6 @@ retry_make_room(Retry *r)
 	r->split_nulls = palloc(sizeof(bool) * nsplit);
 }
 
-static Datum
-retry_array(Datum *values, bool *nulls, int n, Oid type)
-{
-	int	  dims[1] = { n };
-	int	  lbs[1] = { 1 };
-	int16 len;
-	bool  byval;
-	char  align;
-
-	get_typlenbyvalalign(type, &len, &byval, &align);
-	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lbs, type, len, byval, align));
-}
-
 /* Returns how many letters of the stream were decoded by the request, with former tries whose state is lost. */
 static int32
 retry_write(Worker *w, Retry *r)
@@ -525,15 +499,15 @@ retry_write(Worker *w, Retry *r)
 	if (r->nreject > 0)
 	{
 		types[1] = types[2] = TEXTARRAYOID;
-		values[0] = retry_array(r->reject_ids, NULL, r->nreject, INT8OID);
-		values[1] = retry_array(r->reject_states, NULL, r->nreject, TEXTOID);
-		values[2] = retry_array(r->reject_reasons, NULL, r->nreject, TEXTOID);
+		values[0] = streamext_dead_letter_array(r->reject_ids, NULL, r->nreject, INT8OID);
+		values[1] = streamext_dead_letter_array(r->reject_states, NULL, r->nreject, TEXTOID);
+		values[2] = streamext_dead_letter_array(r->reject_reasons, NULL, r->nreject, TEXTOID);
 		retry_execute(retry_reject_sql, 3, types, values, SPI_OK_UPDATE);
 	}
 	if (r->nmark > 0)
 	{
 		types[1] = INT8OID;
-		values[0] = retry_array(r->mark_ids, NULL, r->nmark, INT8OID);
+		values[0] = streamext_dead_letter_array(r->mark_ids, NULL, r->nmark, INT8OID);
 		values[1] = Int64GetDatum(r->request);
 		retry_execute(retry_mark_sql, 2, types, values, SPI_OK_UPDATE);
 	}
@@ -542,11 +516,11 @@ retry_write(Worker *w, Retry *r)
 		types[1] = OIDARRAYOID;
 		types[2] = types[3] = TEXTARRAYOID;
 		types[4] = INT8ARRAYOID;
-		values[0] = retry_array(r->split_ids, NULL, r->nsplit, INT8OID);
-		values[1] = retry_array(r->split_views, NULL, r->nsplit, OIDOID);
-		values[2] = retry_array(r->split_states, r->split_nulls, r->nsplit, TEXTOID);
-		values[3] = retry_array(r->split_reasons, r->split_nulls, r->nsplit, TEXTOID);
-		values[4] = retry_array(r->split_numbers, NULL, r->nsplit, INT8OID);
+		values[0] = streamext_dead_letter_array(r->split_ids, NULL, r->nsplit, INT8OID);
+		values[1] = streamext_dead_letter_array(r->split_views, NULL, r->nsplit, OIDOID);
+		values[2] = streamext_dead_letter_array(r->split_states, r->split_nulls, r->nsplit, TEXTOID);
+		values[3] = streamext_dead_letter_array(r->split_reasons, r->split_nulls, r->nsplit, TEXTOID);
+		values[4] = streamext_dead_letter_array(r->split_numbers, NULL, r->nsplit, INT8OID);
 		retry_execute(retry_split_sql, 5, types, values, SPI_OK_INSERT);
 	}
 	for (int i = 0; i < r->nviews; i++)
@@ -556,7 +530,7 @@ retry_write(Worker *w, Retry *r)
 									   w->slot->partitions[p].partition, r->views[i].counted[p]);
 	if (r->ngone > 0)
 	{
-		values[0] = retry_array(r->gone_ids, NULL, r->ngone, INT8OID);
+		values[0] = streamext_dead_letter_array(r->gone_ids, NULL, r->ngone, INT8OID);
 		retry_execute(retry_delete_sql, 1, types, values, SPI_OK_DELETE);
 	}
 	types[0] = INT8OID;
@@ -678,7 +652,7 @@ streamext_retries_settle(Worker *w)
 				views[n++] = ObjectIdGetDatum(last->views[i].head.viewoid);
 		values[0] = ObjectIdGetDatum(w->identity.relid);
 		values[1] = Int64GetDatum(request);
-		values[2] = retry_array(views, NULL, n, OIDOID);
+		values[2] = streamext_dead_letter_array(views, NULL, n, OIDOID);
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
 		retry_execute(retry_settle_sql, 3, types, values, SPI_OK_DELETE);
@@ -753,8 +727,8 @@ streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 	values[1] = ObjectIdGetDatum(viewoid);
 	values[2] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
 	nulls[2] = PG_ARGISNULL(2) ? 'n' : ' ';
-	values[3] = retry_array(shards, NULL, config->workers, INT4OID);
-	values[4] = retry_array(sources, NULL, config->workers, INT8OID);
+	values[3] = streamext_dead_letter_array(shards, NULL, config->workers, INT4OID);
+	values[4] = streamext_dead_letter_array(sources, NULL, config->workers, INT8OID);
 	if (!PG_ARGISNULL(2))
 		retry_check_ids(name, types, values, nulls);
 	count = streamext_control_execute(retry_insert_sql, 5, types, values, nulls, SPI_OK_SELECT);
