@@ -437,8 +437,10 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 	switch (message->err)
 	{
 		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-			/* Behind the last record there may be control records and aborted or compacted ones. */
-			if (partition != NULL && !k->partitions[index].broken)
+			/* Behind the last record there may be control records and aborted or compacted ones. An end before it is another topic's. */
+			if (partition != NULL && !k->renew && message->offset < partition->position)
+				kafka_break(k, index);
+			else if (partition != NULL && !k->partitions[index].broken)
 			{
 				partition->position = Max(partition->position, message->offset);
 				partition->high_watermark = Max(partition->high_watermark, message->offset);

@@ -114,7 +114,7 @@ def test_topic_deleted(db: Database, kafka: Kafka, topic: str) -> None:
     assert events(db)[-1][0] == "stalled"
 
 
-@pytest.mark.parametrize("length", [5, 10, 100])
+@pytest.mark.parametrize("length", [5, 9, 10, 100])
 @pytest.mark.parametrize("how", ["running", "stopped"])
 def test_topic_made_anew(db: Database, kafka: Kafka, topic: str, length: int, how: str) -> None:
     """Shorter than what was read of the old one, as long, longer: never counted as its continuation."""
