@@ -236,7 +236,7 @@ fold_select(ViewFold *fold)
 	{
 		ErrorData  *error = fold_guarded(fold, fold_select_rows, &at, &result);
 
-		if (error != NULL)
+		if (error != NULL && !streamext_fold_renew(fold))
 		{
 			fold_reject(fold, at, error);
 			at++;
@@ -642,6 +642,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 			fold->exprs[i].nulls = batch->nulls[fold->exprs[i].column];
 		}
 	fold_withdraw_rejects(fold);
+	(void) streamext_fold_renew(fold);
 
 	fits = view->options.max_groups == 0 || slot->state.ngroups <= view->options.max_groups;
 	if (fits)

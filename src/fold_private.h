@@ -37,6 +37,8 @@ struct ViewFold
 	ExprContext *econtext;
 	TupleTableSlot *row;		/* a row of the batch for expressions */
 	ExprState  *where;			/* NULL: none */
+	uint64		functions;		/* how often functions had been changed when the expressions were made ready */
+	MemoryContext renewed_cxt;	/* of expressions that were made ready again; NULL: none yet */
 	int			nexprs;
 	FoldExpr   *exprs;
 	int		   *key_expr;		/* [nkeys], -1 for the window key and the grouping set's number */
@@ -81,6 +83,12 @@ typedef struct OwnerScope
 	int			sec_context;
 	int			guc_level;
 } OwnerScope;
+
+/*
+ * Makes the expressions ready anew if a function of the database was changed since; true if so. PL/pgSQL keeps what it has compiled with each
+ * call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not compile the changed function.
+ */
+extern bool streamext_fold_renew(ViewFold *fold);
 
 extern OwnerScope streamext_fold_enter_owner(ViewFold *fold);
 extern void streamext_fold_leave_owner(OwnerScope scope);

@@ -12,7 +12,9 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "fold_private.h"
 #include "history.h"
@@ -68,14 +70,38 @@ fold_init_join(ViewFold *fold)
 	fold->join = streamext_join_start(fold->view, fold->config, exprs, fold->cxt);
 }
 
+static uint64 fold_functions = 0;	/* changes seen */
+
 static void
-fold_init_expressions(ViewFold *fold)
+fold_note_function(Datum arg, int cacheid, uint32 hashvalue)
 {
-	CompiledView *view = fold->view;
-	int			n = view->nkeys;
+	fold_functions++;
+}
+
+static void
+fold_init_quals(ViewFold *fold)
+{
 	List	   *quals = NIL;
 	ListCell   *lc;
 
+	foreach(lc, fold->view->quals)
+		quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
+	if (quals != NIL)
+		fold->where = ExecInitQual(quals, NULL);
+}
+
+static void
+fold_init_expressions(ViewFold *fold)
+{
+	static bool watching = false;
+	CompiledView *view = fold->view;
+	int			n = view->nkeys;
+	ListCell   *lc;
+
+	if (!watching)
+		CacheRegisterSyscacheCallback(PROCOID, fold_note_function, (Datum) 0);
+	watching = true;
+	fold->functions = fold_functions;
 	for (int a = 0; a < view->naggs; a++)
 		n += list_length(view->aggs[a].args) + 1;
 	fold->exprs = palloc0(sizeof(FoldExpr) * Max(n, 1));
@@ -100,13 +126,9 @@ fold_init_expressions(ViewFold *fold)
 	if (view->has_joins || view->stateless)
 		fold_init_join(fold);
 	else
-		foreach(lc, view->quals)
-			quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
-	if (quals != NIL)
-	{
-		fold->where = ExecInitQual(quals, NULL);
+		fold_init_quals(fold);
+	if (fold->where != NULL)
 		fold->guard_select = true;
-	}
 	if (view->window.kind == WINDOW_TRUNC)
 		fold->guard_select = true;	/* date_trunc may raise at the ends of the calendar */
 	fold->guard_group = !streamext_keys_bytewise(view);
@@ -117,6 +139,31 @@ fold_set(const char *name, const char *value)
 {
 	if (value != NULL)
 		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+bool
+streamext_fold_renew(ViewFold *fold)
+{
+	MemoryContext former = fold->renewed_cxt;
+	MemoryContext old;
+	OwnerScope	scope;
+
+	if (fold->functions == fold_functions)
+		return false;
+	fold->functions = fold_functions;
+	fold->renewed_cxt = AllocSetContextCreate(fold->cxt, "streamext fold expressions", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(fold->renewed_cxt);
+	scope = streamext_fold_enter_owner(fold);
+	for (int i = 0; i < fold->nexprs; i++)
+		if (fold->exprs[i].state != NULL)
+			fold->exprs[i].state = ExecInitExpr(expression_planner((Expr *) copyObject(fold->exprs[i].expr)), NULL);
+	if (fold->where != NULL)
+		fold_init_quals(fold);
+	streamext_fold_leave_owner(scope);
+	MemoryContextSwitchTo(old);
+	if (former != NULL)
+		MemoryContextDelete(former);
+	return true;
 }
 
 OwnerScope

@@ -131,6 +131,19 @@ def test_expressions_that_raised(db: Database) -> None:
     assert db.value("SELECT count(*) FROM streamext.retry_request") == 0
 
 
+def test_a_function_of_another_language(db: Database) -> None:
+    """PL/pgSQL's handler crashed the server when it was called again for a function that had become SQL's."""
+    local_stream(db, "event_time 'ts', watermark_delay '1 h'", COLUMNS)
+    create_views(db)
+    insert(db, rows(0, 20))
+    db.execute(REPAIRED)
+    insert(db, rows(20, 40))
+    assert counts(db, "halves") == counts(db, "windows") == (36, 0, 4)
+    assert (retry(db), letters(db)) == (8, 0)
+    oracle(db, *rows(0, 40))
+    assert_views(db)
+
+
 def test_records_that_could_not_be_decoded(db: Database, kafka: Kafka, topic: str) -> None:
     """Each view gets them once: those that read the topic before the repair, by the retry, and one made later as it reads."""
     kafka.create_topic(topic, 2)
