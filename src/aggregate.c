@@ -188,6 +188,12 @@ streamext_aggregate_start(const AggSpec *spec, ViewState *state, MemoryContext c
 	return agg;
 }
 
+void
+streamext_aggregate_end(AggRuntime *agg)
+{
+	MemoryContextDelete(agg->cxt);
+}
+
 bool
 streamext_aggregate_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 {

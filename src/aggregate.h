@@ -82,6 +82,8 @@ extern void streamext_aggregate_compile(Aggref *aggref, AggSpec *spec);
 typedef struct AggRuntime AggRuntime;
 
 extern AggRuntime *streamext_aggregate_start(const AggSpec *spec, ViewState *state, MemoryContext cxt);
+/* Nothing of a batch is prepared. */
+extern void streamext_aggregate_end(AggRuntime *agg);
 
 /*
  * Before publication, unlocked: everything that may raise or allocate. *row is the row number being worked on, for the

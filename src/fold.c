@@ -574,6 +574,8 @@ fold_aggregate(ViewFold *fold)
 		if (error == NULL)
 			return fits;
 		fold_forget(fold);
+		if (streamext_fold_renew(fold))
+			continue;
 		for (i = 0; i < fold->nselected && fold->rows[i] != row; i++)
 			;
 		if (i == fold->nselected)

@@ -85,7 +85,7 @@ typedef struct OwnerScope
 } OwnerScope;
 
 /*
- * Makes the expressions ready anew if a function of the database was changed since; true if so. PL/pgSQL keeps what it has compiled with each
+ * Makes expressions and aggregates, none of which is prepared, ready anew if a function of the database was changed since; true if so. PL/pgSQL keeps what it has compiled with each
  * call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not compile the changed function.
  */
 extern bool streamext_fold_renew(ViewFold *fold);

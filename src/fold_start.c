@@ -159,6 +159,12 @@ streamext_fold_renew(ViewFold *fold)
 			fold->exprs[i].state = ExecInitExpr(expression_planner((Expr *) copyObject(fold->exprs[i].expr)), NULL);
 	if (fold->where != NULL)
 		fold_init_quals(fold);
+	for (int a = 0; a < fold->view->naggs; a++)
+		if (fold->view->aggs[a].mode == AGG_TRANS)
+		{
+			streamext_aggregate_end(fold->aggs[a]);
+			fold->aggs[a] = streamext_aggregate_start(&fold->view->aggs[a], &fold->slot->state, fold->cxt);
+		}
 	streamext_fold_leave_owner(scope);
 	MemoryContextSwitchTo(old);
 	if (former != NULL)

@@ -135,13 +135,21 @@ def test_a_function_of_another_language(db: Database) -> None:
     """PL/pgSQL's handler crashed the server when it was called again for a function that had become SQL's."""
     local_stream(db, "event_time 'ts', watermark_delay '1 h'", COLUMNS)
     create_views(db)
+    signature = "FUNCTION plus(s int, a int) RETURNS int IMMUTABLE PARALLEL SAFE LANGUAGE"
+    db.execute(f"CREATE {signature} plpgsql AS 'BEGIN RETURN s + a; END'")
+    db.execute("CREATE AGGREGATE total (int) (SFUNC = plus, STYPE = int, COMBINEFUNC = plus, INITCOND = 0, PARALLEL = SAFE)")
+    for view in ("one", "other"):
+        continuous(db, view, f"SELECT k, total(a) AS {view} FROM s GROUP BY k")
     insert(db, rows(0, 20))
     db.execute(REPAIRED)
+    db.execute(f"CREATE OR REPLACE {signature} sql AS 'SELECT s + a'")
     insert(db, rows(20, 40))
     assert counts(db, "halves") == counts(db, "windows") == (36, 0, 4)
     assert (retry(db), letters(db)) == (8, 0)
     oracle(db, *rows(0, 40))
     assert_views(db)
+    for view in ("one", "other"):
+        db.assert_same(f"TABLE {view}", "SELECT k, sum(a) FROM o GROUP BY k")
 
 
 def test_records_that_could_not_be_decoded(db: Database, kafka: Kafka, topic: str) -> None:
