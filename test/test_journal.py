@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -222,10 +223,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    directory = tmp_path_factory.mktemp("machine")
-    for above in [directory, *directory.parents][:3]:  # for the server's user
-        above.chmod(0o755)
+def machine() -> Iterator[Machine]:
+    directory = Path(tempfile.mkdtemp(prefix="streamext-machine-"))
+    directory.chmod(0o755)  # for the server's user
     machine = Machine(directory)
     with machine.server:
         machine.server.psql("CREATE EXTENSION streamext")
