@@ -260,6 +260,8 @@ def test_transactions(db: Database, kafka: Kafka, topic: str) -> None:
         producer.flush()
         producer.commit_transaction() if commit else producer.abort_transaction()
         db.flush("s")
+    # a commit is visible to readers when the broker has written its marker, a moment after the producer was told
+    wait_for(lambda: (db.flush("s"), db.value("SELECT n FROM v_s"))[1] == 20, what="the last commit's marker")
     assert_counted(db, 0, 20)
 
 
