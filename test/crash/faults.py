@@ -82,13 +82,19 @@ class Faults:
             found = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE %s || '%%' AND pid <> pg_backend_pid()", (kind,)
             ).fetchall()
-            if kind == "client backend" and not found:
-                return connection.info.backend_pid
         return self._rng.choice(found)[0] if found else 0
 
     def _kill(self, kind: str) -> None:
-        pid = wait_for(lambda: self._pid(kind), what=f"a process: {kind}")
-        self._pg.kill_backend(pid)
+        own = self._connect()  # a client backend where there is no other one
+        try:
+            while True:
+                pid = wait_for(lambda: self._pid(kind), what=f"a process: {kind}")
+                try:
+                    return self._pg.kill_backend(pid)
+                except ProcessLookupError:  # it has just ended by itself
+                    pass
+        finally:
+            own.close()
 
     def _kill_postmaster(self) -> None:
         """Its orphans end by themselves."""
