@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from crash.faults import children
-from harness.database import Database
+from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
 from harness.postgres import FAST, IMMEDIATE, Postgres
@@ -48,26 +48,14 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(server: Postgres) -> Iterator[Database]:
-    name = f"c{os.urandom(4).hex()}"
-    server.psql(f"CREATE DATABASE {name}")
-    server.psql("CREATE EXTENSION streamext", name)
-    yield Database(server, name)
-    server.psql("ALTER SYSTEM RESET ALL")
-    server.reload()
-    server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def configure(db: Database, setting: str, value: object) -> None:
-    """Returns when the streams' workers have the setting too."""
-    db.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-    db.server.reload()
-    wait_for(lambda: db.value("SELECT setting FROM pg_settings WHERE name = %s", setting) == str(value), what=setting)
+    with temporary_database(server) as database:
+        yield database
 
 
 def set_fault(db: Database, fault: str) -> None:
     """The server may reach it before it says that it has the setting."""
     with contextlib.suppress(psycopg.OperationalError):
-        configure(db, "streamext.fault_point", fault)
+        db.configure("streamext.fault_point", fault)
 
 
 def saved(db: Database, *streams: str) -> None:
@@ -157,7 +145,7 @@ def test_what_is_not_saved_is_read_again(database: Database, kafka: Kafka, topic
     number_stream(db, kafka, topic)
     kafka.produce(topic, numbers(0, 1000))
     saved(db, "s")
-    configure(db, "streamext.checkpoint_interval", "0")
+    db.configure("streamext.checkpoint_interval", "0")
     kafka.produce(topic, numbers(1000, 3000))
     assert_numbers(db, 3000)
     db = crash(db)
@@ -234,7 +222,7 @@ def test_batches_while_groups_are_copied(database: Database, kafka: Kafka, topic
             db.assert_same(f"TABLE {name}", query.format(source=source))
             assert counts(db, name) == (end, 0, 0)
 
-    configure(db, "streamext.fault_point", "small-checkpoint-steps")
+    db.configure("streamext.fault_point", "small-checkpoint-steps")
     kafka.create_topic(topic)
     kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '5 s'", "a bigint, ts timestamptz")
     for name, query in queries.items():
@@ -295,7 +283,7 @@ def test_mqtt_views_go_on(database: Database, mosquitto: Mosquitto, topic: str) 
 
 def test_where_a_new_view_begins_survives_a_crash(database: Database) -> None:
     db = database
-    configure(db, "streamext.checkpoint_interval", "0")
+    db.configure("streamext.checkpoint_interval", "0")
     local_stream(db, columns="a bigint")
     db.execute("INSERT INTO s SELECT generate_series(0, 99)")
     continuous(db, "v", "SELECT a % 10 AS k, count(*) AS n, sum(a) AS total, array_agg(a) AS list FROM s GROUP BY k")
@@ -316,7 +304,7 @@ def test_views_replaced_made_and_dropped(database: Database, kafka: Kafka, topic
         continuous(db, name, "SELECT a % 10 AS k, count(*) AS n FROM s GROUP BY k")
     kafka.produce(topic, numbers(0, 1000))
     saved(db, "s")
-    configure(db, "streamext.checkpoint_interval", "0")
+    db.configure("streamext.checkpoint_interval", "0")
     db.execute("DROP VIEW goes")
     db.execute("CREATE OR REPLACE VIEW changes WITH (streamext.continuous) AS SELECT a % 10 AS k, sum(a)::bigint AS n FROM s GROUP BY k")
     continuous(db, "comes", "SELECT count(*) AS n FROM s")
@@ -331,7 +319,7 @@ def test_views_replaced_made_and_dropped(database: Database, kafka: Kafka, topic
 def test_a_commit_that_a_crash_undoes_does_not_count(database: Database) -> None:
     """synchronous_commit = off: the view had counted the rows, but the server forgets the transaction."""
     db = database
-    configure(db, "streamext.checkpoint_interval", "0")
+    db.configure("streamext.checkpoint_interval", "0")
     local_stream(db, columns="a bigint")
     continuous(db, "v", "SELECT count(*) AS n FROM s")
     db.execute("CREATE TABLE companion (a bigint)")
@@ -422,7 +410,7 @@ def test_damage_is_found_and_the_view_counted_anew(database: Database, kafka: Ka
     continuous(db, "other", "SELECT count(*) AS n FROM s")
     kafka.produce(topic, numbers(0, 5000))
     saved(db, "s")
-    configure(db, "streamext.checkpoint_interval", "0")
+    db.configure("streamext.checkpoint_interval", "0")
     relid = db.value("SELECT 'v'::regclass::oid")
     if damage == "row":
         db.execute(f"DELETE FROM streamext.checkpoint_log WHERE view = {relid}")
@@ -436,7 +424,7 @@ def test_damage_is_found_and_the_view_counted_anew(database: Database, kafka: Ka
     assert_numbers(db, 5000)
     assert db.rows("TABLE other") == [(5000,)]
     assert "damaged" in db.value("SELECT last_error FROM streamext.streams")
-    configure(db, "streamext.checkpoint_interval", "50")
+    db.configure("streamext.checkpoint_interval", "50")
     kafka.produce(topic, numbers(5000, 5100))
     saved(db, "s")
     forget(kafka, topic)
@@ -476,7 +464,7 @@ def log_bytes(db: Database) -> int:
 
 def test_bounded_size_while_a_transaction_is_open(database: Database, kafka: Kafka, topic: str) -> None:
     db = database
-    configure(db, "streamext.checkpoint_interval", "20")
+    db.configure("streamext.checkpoint_interval", "20")
     kafka.create_topic(topic)
     kafka_stream(db, kafka, f"topic '{topic}'", "a bigint")
     continuous(db, "v", "SELECT a % 20000 AS k, count(*) AS n, sum(a) AS total FROM s GROUP BY k")
@@ -499,7 +487,7 @@ def test_bounded_size_while_a_transaction_is_open(database: Database, kafka: Kaf
 @pytest.mark.parametrize("fault", ["compaction-before-commit", "compaction-after-commit"])
 def test_a_crash_in_the_compaction(database: Database, kafka: Kafka, topic: str, fault: str) -> None:
     db = database
-    configure(db, "streamext.checkpoint_interval", "20")
+    db.configure("streamext.checkpoint_interval", "20")
     kafka.create_topic(topic)
     number_stream(db, kafka, topic)
     local_stream(db, columns="a bigint", name="l")

@@ -86,12 +86,6 @@ def crash(db: Database) -> None:
     db.connection = db.connect()
 
 
-def configure(db: Database, setting: str, value: str) -> None:
-    db.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-    db.server.reload()
-    wait_for(lambda: db.value("SELECT setting FROM pg_settings WHERE name = %s", setting) == value, what=setting)
-
-
 def view_state(db: Database, view: str) -> str:
     return db.value("SELECT state FROM streamext.continuous_views WHERE view = %s::regclass", view)
 
@@ -418,7 +412,7 @@ def test_seek_while_the_worker_starts(own_db: Database, own_source: Source) -> N
     create_views(db)
     source.produce(100)
     db.flush("s")
-    configure(db, "streamext.fault_point", "wait pause-read")
+    db.configure("streamext.fault_point", "wait pause-read")
     db.server.restart(FAST)
     db.connection = db.connect()
     db.execute("SELECT streamext.seek('s', 'earliest')")
@@ -428,7 +422,7 @@ def test_seek_while_the_worker_starts(own_db: Database, own_source: Source) -> N
         with pytest.raises(psycopg.errors.LockNotAvailable):
             other.execute("SELECT streamext.seek('s', 'earliest')")
         db.execute("COMMIT")
-    configure(db, "streamext.fault_point", "")
+    db.configure("streamext.fault_point", "")
     db.flush("s")
     assert_exact(db, 100)
     wait_for(lambda: len(seeks(db)) == 2, what="the events")
@@ -441,7 +435,7 @@ def test_resume_while_the_worker_starts(own_db: Database, own_source: Source, un
     create_views(db)
     db.execute("SELECT streamext.pause('s')")
     source.produce(100)
-    configure(db, "streamext.fault_point", "wait pause-read")
+    db.configure("streamext.fault_point", "wait pause-read")
     crash(db)
     wait_for(
         lambda: db.value(
@@ -451,7 +445,7 @@ def test_resume_while_the_worker_starts(own_db: Database, own_source: Source, un
         what="the worker at the fault point",
     )
     db.execute("BEGIN; SELECT streamext.resume('s'); " + ("ROLLBACK" if undone else "COMMIT"))
-    configure(db, "streamext.fault_point", "")
+    db.configure("streamext.fault_point", "")
     if undone:
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is paused"):
             db.flush("s")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from harness.database import Database
+from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
 from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, worker_pid
@@ -42,15 +42,9 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(server: Postgres) -> Iterator[Database]:
-    name = f"w{os.urandom(4).hex()}"
-    server.psql(f"CREATE DATABASE {name}")
-    server.psql("CREATE EXTENSION streamext", name)
-    database = Database(server, name)
-    database.execute("SET timezone = 'UTC'")
-    yield database
-    server.psql("ALTER SYSTEM RESET ALL")
-    server.reload()
-    server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with temporary_database(server) as database:
+        database.execute("SET timezone = 'UTC'")
+        yield database
 
 
 def create_views(db: Database, options: str = "") -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from crash.faults import children
-from harness.database import Database
+from crash.faults import kill_all
+from harness.database import Database, temporary_database
 from harness.mosquitto import Mosquitto
 from harness.postgres import IMMEDIATE, Postgres
-from harness.streams import continuous, counts, is_alive, local_stream, mqtt_stream, state, worker_pid
+from harness.streams import continuous, counts, local_stream, mqtt_stream, state, worker_pid
 from harness.wait import wait_for
 
 SEGMENT = 16 << 20
@@ -31,19 +31,8 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(server: Postgres) -> Iterator[Database]:
-    name = f"j{os.urandom(4).hex()}"
-    server.psql(f"CREATE DATABASE {name}")
-    server.psql("CREATE EXTENSION streamext", name)
-    yield Database(server, name)
-    server.psql("ALTER SYSTEM RESET ALL")
-    server.reload()
-    server.psql(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def configure(db: Database, setting: str, value: object) -> None:
-    db.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-    db.server.reload()
-    wait_for(lambda: db.value("SELECT setting FROM pg_settings WHERE name = %s", setting) == str(value), what=setting)
+    with temporary_database(server) as database:
+        yield database
 
 
 def counting(db: Database, options: str = "") -> None:
@@ -55,19 +44,6 @@ def journal(db: Database) -> list[Path]:
     """Its files, the oldest first."""
     relid, dboid = db.rows("SELECT 's'::regclass::oid, oid FROM pg_database WHERE datname = current_database()")[0]
     return sorted((db.server.data / "streamext" / str(dboid) / f"{relid}.0").iterdir())
-
-
-def kill_all(server: Postgres) -> None:
-    """kill -9 of every process."""
-    assert server.process is not None
-    orphans = children(server.process.pid)
-    server.kill9()
-    for pid in orphans:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    wait_for(lambda: not any(map(is_alive, orphans)), 30, "end of the orphans")
 
 
 def restarted(db: Database, meanwhile: Callable[[list[Path]], None]) -> Database:
@@ -105,7 +81,7 @@ def test_a_stream_without_views_keeps_nothing(database: Database) -> None:
     """Nobody has to count its rows: what was read is trimmed, by checkpoints as for any."""
     db = database
     local_stream(db, columns="a bigint, t text")
-    configure(db, "streamext.checkpoint_interval", 20)
+    db.configure("streamext.checkpoint_interval", 20)
     for _ in range(5):
         wait_for(lambda: taken(db, 25), what="room in the journal")
     wait_for(lambda: db.value("SELECT journal_bytes FROM streamext.stream_partitions") <= 2 * SEGMENT, what="a trimmed journal")
@@ -117,7 +93,7 @@ def test_a_paused_view_keeps_the_journal_until_it_is_dropped(database: Database)
     db = database
     counting(db)
     continuous(db, "w", "SELECT count(*) AS n FROM s")
-    configure(db, "streamext.checkpoint_interval", 20)
+    db.configure("streamext.checkpoint_interval", 20)
     db.flush("s")
     db.execute("SELECT streamext.pause('w')")
     rows = fill(db)
@@ -141,7 +117,7 @@ def test_a_failed_view_keeps_the_journal_until_it_is_mended(database: Database) 
         db.execute("GRANT SELECT ON s TO writer; GRANT INSERT ON target TO writer; GRANT CREATE ON SCHEMA public TO writer")
         with db.connect("writer") as writer:
             writer.execute("CREATE VIEW w WITH (streamext.continuous, streamext.into = 'target') AS SELECT a FROM s")
-        configure(db, "streamext.checkpoint_interval", 20)
+        db.configure("streamext.checkpoint_interval", 20)
         db.execute("REVOKE INSERT ON target FROM writer")
         rows = fill(db)
         wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", what="the view to fail")
@@ -161,14 +137,14 @@ def test_killed_before_the_full_journal_was_trimmed(database: Database) -> None:
     rows = fill(db)
     db.flush("s")
     before = db.server.log_file.stat().st_size
-    configure(db, "streamext.fault_point", "checkpoint-before-confirm")
+    db.configure("streamext.fault_point", "checkpoint-before-confirm")
     db.flush("s")
     db.flush("s")  # the worker's loop has been round, and it has the setting
     os.kill(worker_pid(db), signal.SIGTERM)  # its last checkpoint
     wait_for(lambda: "all server processes terminated" in db.server.log(before), what="the crash")
     wait_for(db.server.is_ready, what="recovery")
     db = Database(db.server, db.name)
-    configure(db, "streamext.checkpoint_interval", 20)
+    db.configure("streamext.checkpoint_interval", 20)
     wait_for(lambda: taken(db), what="room in the journal")
     db.flush("s")
     assert db.rows("SELECT n FROM v") == [(rows + 1,)]
@@ -179,7 +155,7 @@ def test_a_message_larger_than_the_limit(database: Database, mosquitto: Mosquitt
     db = database
     mqtt_stream(db, mosquitto, f"topic '{topic}'", "a text", format="text")
     continuous(db, "v", "SELECT count(*) AS n FROM s")
-    configure(db, "streamext.checkpoint_interval", 20)
+    db.configure("streamext.checkpoint_interval", 20)
     db.flush("s")
     mosquitto.publish([(topic, "x" * 70_000_000)], qos=1)
     for _ in range(3):

@@ -1,20 +1,19 @@
 """streamext.retry_dead_letters: what was rejected and has been repaired counts once, whatever crashes in between."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from harness.database import Database
+from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
 from harness.postgres import FAST, IMMEDIATE, Postgres
 from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, mqtt_stream, state, worker_pid
 from harness.wait import wait_for
-from test_checkpoint import configure, forget, set_fault
+from test_checkpoint import forget, set_fault
 from test_kafka_edges import pause_without_client
 
 COLUMNS = "a int, k text, ts timestamptz"
@@ -39,13 +38,8 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(server: Postgres) -> Iterator[Database]:
-    name = f"r{os.urandom(4).hex()}"
-    server.psql(f"CREATE DATABASE {name}")
-    server.psql("CREATE EXTENSION streamext", name)
-    yield Database(server, name)
-    server.psql("ALTER SYSTEM RESET ALL")
-    server.reload()
-    server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with temporary_database(server) as database:
+        yield database
 
 
 Row = tuple[int | None, str | None, str]
@@ -347,7 +341,7 @@ def test_while_the_worker_starts(database: Database) -> None:
     db.execute("ALTER SYSTEM SET streamext.fault_point = 'wait pause-read'")
     db = restart(db, FAST)
     assert db.value("SELECT streamext.retry_dead_letters('s')") == 8
-    configure(db, "streamext.fault_point", "")
+    db.configure("streamext.fault_point", "")
     db.flush("s")
     oracle(db, *rows(0, 20))
     assert_views(db)

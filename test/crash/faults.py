@@ -30,6 +30,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def kill_all(server: Postgres) -> None:
+    """kill -9 of the postmaster and of every process of it."""
+    assert server.process is not None
+    orphans = children(server.process.pid)
+    server.kill9()
+    for pid in orphans:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    wait_for(lambda: not any(map(is_alive, orphans)), 30, "end of the orphans")
+
+
 class Faults:
     """`hold` is how long something is stopped at most, `wait` how long a fault point is waited for."""
 
@@ -105,15 +118,7 @@ class Faults:
         self._pg.start()
 
     def _kill_all(self) -> None:
-        assert self._pg.process is not None
-        orphans = children(self._pg.process.pid)
-        self._pg.kill9()
-        for pid in orphans:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        wait_for(lambda: not any(map(is_alive, orphans)), 30, "end of the orphans")
+        kill_all(self._pg)
         self._pg.start()
 
     def _stop_process(self, kind: str) -> None:

@@ -1,12 +1,16 @@
 """A database of a test server, and the comparison of a view with PostgreSQL's own answer."""
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 
 from harness.postgres import Postgres
+from harness.wait import wait_for
 
 Row = tuple[Any, ...]
 _FLOAT_TYPES = {700, 701}
@@ -38,6 +42,12 @@ class Database:
         for stream in streams:
             self.execute("SELECT streamext.flush(%s)", stream)
 
+    def configure(self, setting: str, value: object) -> None:
+        """For the whole server; returns when a new look at the setting shows it, so the streams' workers were told too."""
+        self.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+        self.server.reload()
+        wait_for(lambda: self.value("SELECT setting FROM pg_settings WHERE name = %s", setting) == str(value), what=setting)
+
     def assert_same(self, actual: str, expected: str, tolerance: float = 1e-9) -> None:
         """Two queries return the same rows, any order: EXCEPT ALL both ways; what differs only by `tolerance`
         (relative, and absolute near zero) in float columns is the same. The oracle for a view v over a stream whose
@@ -62,6 +72,18 @@ class Database:
         floats = {i for i, column in enumerate(cursor.description or []) if column.type_code in _FLOAT_TYPES}
         rows = cursor.fetchall()
         return [row[:-1] for row in rows if row[-1]], [row[:-1] for row in rows if not row[-1]], floats
+
+
+@contextmanager
+def temporary_database(server: Postgres) -> Iterator[Database]:
+    """A new one with the extension, on a server that may be crashed meanwhile; settings of ALTER SYSTEM go with it."""
+    name = f"t{os.urandom(4).hex()}"
+    server.psql(f"CREATE DATABASE {name}")
+    server.psql("CREATE EXTENSION streamext", name)
+    yield Database(server, name)
+    server.psql("ALTER SYSTEM RESET ALL")
+    server.reload()
+    server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def _by_exact_columns(rows: list[Row], floats: set[int]) -> list[Row]:
