@@ -15,6 +15,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -147,6 +148,14 @@ control_tables_owner(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return owner;
+}
+
+Oid
+streamext_control_table(const char *name)
+{
+	Oid namespace = get_namespace_oid("streamext", true);
+
+	return OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
 }
 
 int64

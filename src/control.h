@@ -23,6 +23,9 @@ extern int	streamext_control_slots(Oid relid, const char *name, StreamSlot *slot
 /* The first position that the journal of a stream's shard still holds; -1: there is none. */
 extern int64 streamext_control_journal_base(const StreamConfig *config, int shard);
 
+/* One of the extension's own tables; InvalidOid while the extension is being dropped. */
+extern Oid	streamext_control_table(const char *name);
+
 /*
  * Runs a statement on the extension's own tables, with the rights of their owner; the number of rows, or the one value of a query
  * (0: no row). `expected` as SPI_OK_*.

@@ -21,14 +21,13 @@
 #include "streamext.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "control.h"
 #include "dead_letter.h"
 #include "dead_letter_reread.h"
 
@@ -404,21 +403,12 @@ reread_apply(Worker *w, Reread *r)
 
 /* ---------------------------------------------------------------- when */
 
-/* Not while the extension is being dropped. */
-static bool
-reread_has_table(void)
-{
-	Oid namespace = get_namespace_oid("streamext", true);
-
-	return OidIsValid(namespace) && OidIsValid(get_relname_relid("dead_letter", namespace));
-}
-
 static bool
 reread_run(Worker *w, Reread *r)
 {
 	bool locked = false;
 
-	if (!reread_has_table())
+	if (!OidIsValid(streamext_control_table("dead_letter")))
 		return false;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
@@ -488,7 +478,7 @@ streamext_letters_leave(Worker *w, int64 seek)
 	StartTransactionCommand();
 	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (reread_has_table())
+	if (OidIsValid(streamext_control_table("dead_letter")))
 	{
 		numbers = palloc(sizeof(Datum) * Max(n, 1));
 		nulls = palloc0(sizeof(bool) * Max(n, 1));

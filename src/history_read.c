@@ -17,7 +17,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -26,6 +25,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "control.h"
 #include "history.h"
 
 /* A slice that is being put together from its parts. */
@@ -61,9 +61,7 @@ struct HistoryReader
 Oid
 streamext_history_relation(void)
 {
-	Oid			schema = get_namespace_oid("streamext", true);
-
-	return OidIsValid(schema) ? get_relname_relid("history", schema) : InvalidOid;
+	return streamext_control_table("history");
 }
 
 void

@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "control.h"
 #include "into.h"
 #include "view_check.h"
 
@@ -241,8 +242,7 @@ typedef struct IntoTotals
 static void
 into_scan(Oid stream, Oid view, IntoTotals *totals)
 {
-	Oid			namespace = get_namespace_oid("streamext", true);
-	Oid			relid = OidIsValid(namespace) ? get_relname_relid("into_position", namespace) : InvalidOid;
+	Oid			relid = streamext_control_table("into_position");
 	Relation	rel;
 	Snapshot	snapshot;
 	TableScanDesc scan;

@@ -15,11 +15,9 @@
 #include "streamext.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "storage/condition_variable.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -46,15 +44,6 @@ static const char pause_tidy_sql[] = "DELETE FROM streamext.paused AS p WHERE NO
 									 "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.relation)";
 static const char pause_list_sql[] = "SELECT relation FROM streamext.paused";
 
-/* Not while the extension is being dropped. */
-static bool
-pause_has_table(void)
-{
-	Oid namespace = get_namespace_oid("streamext", true);
-
-	return OidIsValid(namespace) && OidIsValid(get_relname_relid("paused", namespace));
-}
-
 static int64
 pause_execute(const char *sql, Oid relid, int expected)
 {
@@ -67,7 +56,7 @@ pause_execute(const char *sql, Oid relid, int expected)
 static bool
 pause_is_listed(Oid relid)
 {
-	return pause_has_table() && pause_execute(pause_count_sql, relid, SPI_OK_SELECT) > 0;
+	return OidIsValid(streamext_control_table("paused")) && pause_execute(pause_count_sql, relid, SPI_OK_SELECT) > 0;
 }
 
 /* True if it was listed before. */
@@ -85,7 +74,7 @@ streamext_paused_list(void)
 	MemoryContext cxt = CurrentMemoryContext;
 	List		 *relids = NIL;
 
-	if (!pause_has_table())
+	if (!OidIsValid(streamext_control_table("paused")))
 		return NIL;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");

@@ -27,7 +27,6 @@
 #include "streamext.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "storage/lmgr.h"
@@ -114,15 +113,6 @@ static const char retry_settle_sql[] =
 	"AND view OPERATOR(pg_catalog.=) ANY ($3)";
 static const char retry_end_sql[] = "DELETE FROM streamext.retry_request WHERE id OPERATOR(pg_catalog.=) $1";
 
-/* Not while the extension is being dropped. */
-static bool
-retry_has_table(void)
-{
-	Oid namespace = get_namespace_oid("streamext", true);
-
-	return OidIsValid(namespace) && OidIsValid(get_relname_relid("retry_request", namespace));
-}
-
 /* Within SPI. */
 static void
 retry_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
@@ -145,7 +135,7 @@ streamext_retries_load(Worker *w)
 	if (w->retries_cxt == NULL)
 		w->retries_cxt = AllocSetContextCreate(w->cxt, "streamext retries", ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(w->retries_cxt);
-	if (!retry_has_table())
+	if (!OidIsValid(streamext_control_table("retry_request")))
 		return;
 	values[0] = ObjectIdGetDatum(w->identity.relid);
 	values[1] = Int32GetDatum(w->identity.shard);
@@ -644,7 +634,7 @@ streamext_retries_settle(Worker *w)
 	StartTransactionCommand();
 	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (retry_has_table())
+	if (OidIsValid(streamext_control_table("retry_request")))
 	{
 		views = palloc(sizeof(Datum) * Max(last->head.nviews, 1));
 		for (int i = 0; i < last->head.nviews; i++)

@@ -26,7 +26,6 @@
 #include "streamext.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -95,14 +94,6 @@ static const char seek_delete_sql[] =
 	"DELETE FROM streamext.seek_request AS r WHERE r.stream OPERATOR(pg_catalog.=) $1 AND r.shard OPERATOR(pg_catalog.=) $2 "
 	"AND (r.id OPERATOR(pg_catalog.<=) $3 OR r.source OPERATOR(pg_catalog.<>) $4) OR NOT EXISTS "
 	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.stream)";
-
-static bool
-seek_has_table(void)
-{
-	Oid namespace = get_namespace_oid("streamext", true);
-
-	return OidIsValid(namespace) && OidIsValid(get_relname_relid("seek_request", namespace));
-}
 
 /* Three columns from `column` on; false: NULL. */
 static bool
@@ -185,7 +176,7 @@ streamext_seeks_load(Worker *w)
 	if (w->seeks_cxt == NULL)
 		w->seeks_cxt = AllocSetContextCreate(w->cxt, "streamext seeks", ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(w->seeks_cxt);
-	if (!seek_has_table())
+	if (!OidIsValid(streamext_control_table("seek_request")))
 		return;
 	values[0] = ObjectIdGetDatum(w->identity.relid);
 	values[1] = Int32GetDatum(w->identity.shard);

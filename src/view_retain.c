@@ -22,7 +22,6 @@
 #include "streamext.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -193,21 +192,13 @@ static const char round_next_sql[] =
 	"INSERT INTO streamext.round AS r (view, number) VALUES ($1, 1) "
 	"ON CONFLICT (view) DO UPDATE SET number = r.number OPERATOR(pg_catalog.+) 1";
 
-static bool
-round_has_table(void)
-{
-	Oid namespace = get_namespace_oid("streamext", true);
-
-	return OidIsValid(namespace) && OidIsValid(get_relname_relid("round", namespace));
-}
-
 int64
 streamext_view_round(Oid viewoid)
 {
 	Oid	  types[1] = { OIDOID };
 	Datum values[1] = { ObjectIdGetDatum(viewoid) };
 
-	return round_has_table() ? streamext_control_execute(round_read_sql, 1, types, values, NULL, SPI_OK_SELECT) : 0;
+	return OidIsValid(streamext_control_table("round")) ? streamext_control_execute(round_read_sql, 1, types, values, NULL, SPI_OK_SELECT) : 0;
 }
 
 bool
