@@ -113,10 +113,9 @@ streamext_pause_request(StreamSlot *slot, bool pause)
 }
 
 void
-streamext_pause_settle(Worker *w)
+streamext_pause_settle(Worker *w, uint32 seen)
 {
-	uint32 seen = w->pause_seen;
-	bool   listed = pause_is_listed(w->identity.relid);
+	bool listed = pause_is_listed(w->identity.relid);
 
 	STREAMEXT_FAULT("pause-read");
 	(void) pg_atomic_compare_exchange_u32(&w->slot->pause, &seen, pause_next(seen, listed));

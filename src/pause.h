@@ -27,7 +27,10 @@ streamext_pause_requested(StreamSlot *slot)
 
 extern void streamext_pause_request(StreamSlot *slot, bool pause);
 
-/* What the table says, unless it was changed since w->pause_seen. In a transaction with a snapshot that is not older. */
-extern void streamext_pause_settle(struct Worker *w);
+/*
+ * What the table says, unless StreamSlot.pause is not `seen` any more: who has changed it settles it at the end of the transaction. In
+ * a transaction with a snapshot that is not older. Of new shared memory `seen` is 0.
+ */
+extern void streamext_pause_settle(struct Worker *w, uint32 seen);
 
 #endif							/* STREAMEXT_PAUSE_H */

@@ -202,7 +202,7 @@ streamext_seeks_load(Worker *w)
 	if (w->seeks != NIL && w->stopped)
 	{
 		w->stopped = false;
-		streamext_pause_settle(w);
+		streamext_pause_settle(w, w->pause_seen);
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL);
 	}
 }

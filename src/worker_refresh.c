@@ -35,6 +35,7 @@
 #include "chunk.h"
 #include "checkpoint.h"
 #include "checkpoint_read.h"
+#include "fault.h"
 #include "history.h"
 #include "into.h"
 #include "journal.h"
@@ -239,7 +240,7 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	if (!w->catchup)
 	{
 		if (w->slot->source == 0)
-			streamext_pause_settle(w); /* it may be paused since before a restart of the server */
+			streamext_pause_settle(w, 0); /* it may be paused since before a restart of the server */
 		if (w->slot->source != source)
 		{
 			refresh_reset_stream(w, source);
@@ -684,6 +685,7 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	MemoryContext old;
 	StreamConfig *config;
 
+	STREAMEXT_FAULT("refresh-begin");
 	w->pause_seen = pg_atomic_read_u32(&w->slot->pause);
 	StartTransactionCommand();
 	InvalidateSystemCaches();
@@ -741,7 +743,7 @@ refresh_revive(Worker *w)
 		return;
 	if (w->stopped)
 	{
-		streamext_pause_settle(w);
+		streamext_pause_settle(w, w->pause_seen);
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
 	}
 	w->stopped = false;

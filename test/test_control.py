@@ -1,5 +1,6 @@
 """What an operator does to streams and views that run: pause and resume, from Kafka and from a local stream."""
 
+import threading
 from collections.abc import Iterator
 
 import psycopg
@@ -453,6 +454,28 @@ def test_resume_while_the_worker_starts(own_db: Database, own_source: Source, un
     else:
         db.flush("s")
         assert_exact(db, 100)
+
+
+def test_pause_while_the_worker_starts(own_db: Database, own_source: Source) -> None:
+    """It takes effect before it is committed, although the worker finds nothing of it in the table."""
+    db, source = own_db, own_source
+    create_views(db)
+    source.produce(100)
+    db.flush("s")
+    db.configure("streamext.fault_point", "wait refresh-begin")
+    crash(db)
+    waits = "SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = %s"
+    wait_for(lambda: db.value(waits, worker_pid(db)), what="the worker at the fault point")
+    other = db.connect()
+    pausing = threading.Thread(target=lambda: other.execute("BEGIN; SELECT streamext.pause('s')"))
+    pausing.start()
+    wait_for(lambda: db.value(waits, other.info.backend_pid), what="the call that waits for the worker")
+    db.configure("streamext.fault_point", "")
+    pausing.join()
+    assert state(db) == "paused"
+    other.execute("COMMIT")
+    other.close()
+    assert state(db) == "paused"
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
