@@ -25,7 +25,7 @@ ROUNDS = int(os.environ.get("STREAMEXT_CRASH_ROUNDS", "30"))
 def test_nothing_lost_nothing_twice() -> None:
     print(f"STREAMEXT_CRASH_SEED={SEED}")
     rng = random.Random(SEED)
-    with Postgres() as pg, Kafka() as kafka, Mosquitto() as mosquitto:
+    with Postgres() as pg, Kafka() as kafka, Mosquitto(inflight=1000) as mosquitto:
         loads = [
             KafkaLoad(kafka, random.Random(SEED), rate=2000, devices=100),
             MqttLoad(mosquitto, rate=100),

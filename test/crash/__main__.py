@@ -60,7 +60,7 @@ def main() -> int:
         pg = stack.enter_context(Postgres(settings={"streamext.memory_limit": "1GB", "max_wal_size": "4GB"}))
         sources = options.source or ["kafka", "mqtt", "local"]
         kafka = stack.enter_context(Kafka()) if "kafka" in sources else None
-        mosquitto = stack.enter_context(Mosquitto()) if "mqtt" in sources else None
+        mosquitto = stack.enter_context(Mosquitto(inflight=1000)) if "mqtt" in sources else None
         loads: list[Load] = []
         if kafka:
             loads.append(KafkaLoad(kafka, random.Random(options.seed), options.rate))
