@@ -52,7 +52,7 @@ static const char *const kafka_properties[][2] = {
 	 * control records are left before the end.
 	 */
 	{ "fetch.min.bytes", "1" },
-	{ "fetch.wait.max.ms", "200" },
+	{ "fetch.wait.max.ms", "300" },
 	{ "fetch.error.backoff.ms", "100" },
 
 	{ "reconnect.backoff.ms", "100" },

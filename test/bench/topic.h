@@ -57,7 +57,7 @@ public:
 												 {"check.crcs", "true"},
 												 {"queued.min.messages", "100000"},
 												 {"queued.max.messages.kbytes", "262144"},
-												 {"fetch.wait.max.ms", "200"},
+												 {"fetch.wait.max.ms", "300"},
 												 {"fetch.error.backoff.ms", "100"}});
 		rd_kafka_poll_set_consumer(client);
 
