@@ -1,0 +1,75 @@
+/*
+ * catalog.h
+ *		What the files of the catalogue views share.
+ *
+ *	catalog.c			copies of slots and checkpoints, who may see them
+ *	catalog_stream.c	streams, partitions, workers
+ *	catalog_view.c		views and their positions
+ */
+#ifndef STREAMEXT_CATALOG_H
+#define STREAMEXT_CATALOG_H
+
+#include "streamext.h"
+
+#include "shmem.h"
+#include "view_compile.h"
+
+/* One shard of a stream. */
+typedef struct ShardCopy
+{
+	int			index;			/* of the slot */
+	StreamSlot	slot;			/* pointers in it are not to be followed */
+	PartitionSlot *partitions;	/* slot.npartitions */
+} ShardCopy;
+
+/* A view on one shard. */
+typedef struct ViewCopy
+{
+	ViewStatus	status;
+	char		last_error[STREAMEXT_MAX_MESSAGE];
+	uint64		groups,
+				panes,
+				bytes,
+				accepted,
+				late,
+				rejected,
+				history_panes,
+				history_bytes;
+	TimestampTz sealed_until;
+	int64	   *positions;
+	int			npositions;
+	int			stream;			/* index of the stream's slot */
+	TimestampTz catchup_started;	/* 0: it is not behind */
+	int64		catchup_rows,	/* read since then, */
+				catchup_left;	/* and still to be read */
+	TimestampTz	checkpoint_at;
+	int			shard;
+	bool		ready;			/* as ViewSlot.ready */
+	const ShardCopy *checkpointed;	/* not ready: the partitions that positions are of; NULL: the slot's */
+} ViewCopy;
+
+/* ShardCopies of all shards of a stream that have a slot, in the order of their numbers, or a checkpoint. */
+extern List *streamext_catalog_copy_shards(Oid relid);
+
+/* ViewCopies of all shards of a view that have a slot or a checkpoint. */
+extern List *streamext_catalog_copy_views(Oid viewoid);
+
+/* NULL, with *error set, if the view cannot be compiled any more: one bad view does not hide the others. */
+extern CompiledView *streamext_catalog_try_compile(Oid viewoid, char **error);
+
+/* The state of a shard; a slot whose worker has gone keeps the last one. */
+extern StreamState streamext_catalog_shard_state(const StreamSlot *slot);
+
+/* Of several ShardCopies the state that needs an operator most. */
+extern StreamState streamext_catalog_stream_state(List *shards);
+
+/* Who may SELECT from the stream or view or has the rights of pg_read_all_stats (pg_monitor has them). */
+extern bool streamext_catalog_may_see(Oid relid);
+
+/* Empty text is NULL. */
+extern void streamext_catalog_put_text(Datum *values, bool *nulls, int column, const char *text);
+
+/* So is no time: zero, or one of the infinities, which are all of this extension's own making. */
+extern void streamext_catalog_put_time(Datum *values, bool *nulls, int column, TimestampTz time);
+
+#endif							/* STREAMEXT_CATALOG_H */

@@ -1,0 +1,260 @@
+/*
+ * catalog_stream.c
+ *		The functions behind streamext.streams, streamext.stream_partitions and streamext.workers.
+ *
+ * Which streams there are is read from PostgreSQL's catalogue, how they do from copies of their slots, so that a stream
+ * without a slot is shown as well. Everybody may call the functions; they show a row only to who may see the stream.
+ */
+#include "streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "catalog/pg_foreign_table.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "clock.h"
+#include "journal.h"
+#include "options.h"
+
+PG_FUNCTION_INFO_V1(streamext_get_streams);
+PG_FUNCTION_INFO_V1(streamext_get_stream_partitions);
+PG_FUNCTION_INFO_V1(streamext_get_workers);
+
+/* ---- streamext.streams ---- */
+
+/* Records between the position and the source's end, -1: not known. Positions of journals count bytes, so there only zero is known. */
+static int64
+catalog_partition_lag(const PartitionSlot *partition, ConnectorKind kind)
+{
+	if (partition->high_watermark < 0 || partition->position < 0)
+		return -1;
+	if (partition->position >= partition->high_watermark)
+		return 0;
+	return kind == CONNECTOR_KAFKA ? partition->high_watermark - partition->position : -1;
+}
+
+typedef struct StreamSums
+{
+	uint64		rows,
+				bytes,
+				rejected;
+	double		rate;
+	TimestampTz watermark;		/* the lowest of the shards; DT_NOEND: none */
+	TimestampTz newest;			/* event time, or else arrival; DT_NOBEGIN: none */
+	int64		lag;			/* -1: not known of any partition */
+	const ShardCopy *failed;	/* with the last error, or NULL */
+} StreamSums;
+
+static void
+catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, ConnectorKind kind)
+{
+	for (int i = 0; i < shard->slot.npartitions; i++)
+	{
+		const PartitionSlot *partition = &shard->partitions[i];
+		int64		lag = catalog_partition_lag(partition, kind);
+
+		if (lag >= 0)
+			sums->lag = Max(sums->lag, 0) + lag;
+		if (!TIMESTAMP_NOT_FINITE(partition->max_event_time))
+			sums->newest = Max(sums->newest, partition->max_event_time);
+		else if (partition->last_arrival != 0)
+			sums->newest = Max(sums->newest, partition->last_arrival);
+	}
+}
+
+static void
+catalog_sum_shards(StreamSums *sums, List *shards, ConnectorKind kind)
+{
+	ListCell   *cell;
+
+	memset(sums, 0, sizeof(*sums));
+	sums->watermark = DT_NOEND;
+	sums->newest = DT_NOBEGIN;
+	sums->lag = -1;
+	foreach(cell, shards)
+	{
+		const ShardCopy *shard = lfirst(cell);
+
+		sums->rows += shard->slot.rows_in;
+		sums->bytes += shard->slot.bytes_in;
+		sums->rejected += shard->slot.rejected;
+		sums->rate += shard->slot.rate;
+		if (!TIMESTAMP_IS_NOBEGIN(shard->slot.watermark))
+			sums->watermark = Min(sums->watermark, shard->slot.watermark);
+		if (shard->slot.last_error[0] != '\0' &&
+			(sums->failed == NULL || shard->slot.last_error_at > sums->failed->slot.last_error_at))
+			sums->failed = shard;
+		catalog_sum_partitions(sums, shard, kind);
+	}
+}
+
+static void
+catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
+{
+	Datum		values[14] = {0};
+	bool		nulls[14] = {0};
+	List	   *shards = streamext_catalog_copy_shards(relid);
+	const char *format = streamext_option(options, "format");
+	StreamSums	sums;
+
+	catalog_sum_shards(&sums, shards, kind);
+	if (format == NULL)
+		format = streamext_format_name(kind == CONNECTOR_LOCAL ? FORMAT_ROW : FORMAT_JSON);
+	values[0] = ObjectIdGetDatum(relid);
+	values[1] = CStringGetTextDatum(streamext_connector_name(kind));
+	values[2] = CStringGetTextDatum(format);
+	values[3] = CStringGetTextDatum(streamext_stream_state_name(streamext_catalog_stream_state(shards)));
+	values[4] = Int32GetDatum(list_length(shards));
+	values[5] = Int64GetDatum(sums.rows);
+	values[6] = Int64GetDatum(sums.bytes);
+	values[7] = Float8GetDatum(sums.rate);
+	streamext_catalog_put_time(values, nulls, 8, sums.watermark);
+	values[9] = Int64GetDatum(sums.lag);
+	nulls[9] = sums.lag < 0;
+	nulls[10] = TIMESTAMP_NOT_FINITE(sums.newest);
+	if (!nulls[10])
+		values[10] = Float8GetDatum((streamext_clock_now() - sums.newest) / 1000000.0);
+	values[11] = Int64GetDatum(sums.rejected);
+	nulls[12] = nulls[13] = true;
+	if (sums.failed != NULL)
+	{
+		streamext_catalog_put_text(values, nulls, 12, sums.failed->slot.last_error);
+		streamext_catalog_put_time(values, nulls, 13, sums.failed->slot.last_error_at);
+	}
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* Calls `put` for each stream that the user may see. */
+static void
+catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put) (ReturnSetInfo *, Oid, ConnectorKind, List *))
+{
+	Relation	tables = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(tables, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Oid			relid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid;
+		ConnectorKind kind = streamext_stream_kind(relid);
+		bool		isnull;
+		Datum		options;
+
+		if (kind == CONNECTOR_NONE || !streamext_catalog_may_see(relid))
+			continue;
+		options = heap_getattr(tuple, Anum_pg_foreign_table_ftoptions, RelationGetDescr(tables), &isnull);
+		put(rsinfo, relid, kind, isnull ? NIL : untransformRelOptions(options));
+	}
+	systable_endscan(scan);
+	table_close(tables, AccessShareLock);
+}
+
+Datum
+streamext_get_streams(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_stream);
+	PG_RETURN_VOID();
+}
+
+static void
+catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
+{
+	ListCell   *cell;
+
+	foreach(cell, streamext_catalog_copy_shards(relid))
+	{
+		ShardCopy *shard = lfirst(cell);
+
+		for (int i = 0; i < shard->slot.npartitions; i++)
+		{
+			const PartitionSlot *partition = &shard->partitions[i];
+			int64		lag = catalog_partition_lag(partition, kind);
+			JournalExtent journal = {0};
+			Datum		values[14] = {0};
+			bool		nulls[14] = {0};
+
+			values[0] = ObjectIdGetDatum(relid);
+			streamext_catalog_put_text(values, nulls, 1, partition->topic);
+			values[2] = Int32GetDatum(partition->partition);
+			values[3] = Int32GetDatum(shard->slot.shard);
+			values[4] = Int64GetDatum(partition->position);
+			nulls[4] = partition->position < 0;
+			values[5] = Int64GetDatum(partition->high_watermark);
+			nulls[5] = partition->high_watermark < 0;
+			values[6] = Int64GetDatum(lag);
+			nulls[6] = lag < 0;
+			values[7] = Int64GetDatum(partition->rows);
+			values[8] = Int64GetDatum(partition->missed);
+			streamext_catalog_put_time(values, nulls, 9, partition->max_event_time);
+			streamext_catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
+			nulls[11] = nulls[12] = nulls[13] = kind == CONNECTOR_KAFKA ||
+				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.shard, pg_atomic_read_u64(&shard->slot.journal_end), &journal);
+			values[11] = Int64GetDatum(journal.begin);
+			values[12] = Int64GetDatum(journal.end);
+			values[13] = Int64GetDatum(journal.bytes);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
+	}
+}
+
+Datum
+streamext_get_stream_partitions(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_partitions);
+	PG_RETURN_VOID();
+}
+
+static void
+catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
+{
+	ListCell   *cell;
+
+	foreach(cell, streamext_catalog_copy_shards(relid))
+	{
+		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
+		Datum		values[12] = {0};
+		bool		nulls[12] = {0};
+
+		values[0] = Int32GetDatum(slot->worker_pid);
+		nulls[0] = slot->worker_pid == 0;
+		values[1] = ObjectIdGetDatum(slot->relid);
+		values[2] = Int32GetDatum(slot->shard);
+		values[3] = CStringGetTextDatum(streamext_stream_state_name(streamext_catalog_shard_state(slot)));
+		streamext_catalog_put_time(values, nulls, 4, slot->worker_pid == 0 ? 0 : slot->started_at);
+		values[5] = Int64GetDatum(slot->restarts);
+		values[6] = CStringGetTextDatum("stream");
+		values[7] = Int64GetDatum(slot->checkpoint_seq);
+		streamext_catalog_put_time(values, nulls, 8, slot->checkpoint_at);
+		values[9] = Int64GetDatum(slot->checkpoint_bytes);
+		values[10] = Float8GetDatum(slot->checkpoint_ms);
+		values[11] = BoolGetDatum(slot->checkpoint_pending);
+		nulls[7] = slot->checkpoint_seq == 0;
+		nulls[9] = nulls[10] = slot->checkpoint_bytes == 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		if (slot->catchup_pid == 0)
+			continue;
+		values[0] = Int32GetDatum(slot->catchup_pid);
+		nulls[0] = false;
+		values[3] = CStringGetTextDatum(streamext_stream_state_name(STREAM_CATCHING_UP));
+		streamext_catalog_put_time(values, nulls, 4, slot->catchup_started_at);
+		nulls[5] = nulls[7] = nulls[8] = nulls[9] = nulls[10] = nulls[11] = true;
+		values[6] = CStringGetTextDatum("catch_up");
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+}
+
+Datum
+streamext_get_workers(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_workers);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,296 @@
+/*
+ * catalog_view.c
+ *		The functions behind streamext.continuous_views, and streamext.view_positions.
+ *
+ * Which views there are is read from PostgreSQL's catalogue, how they do from copies of their slots, so that a view
+ * without a slot is shown as well. Everybody may call the functions; they show a row only to who may see the view.
+ */
+#include "streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "into.h"
+#include "window.h"
+
+PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
+PG_FUNCTION_INFO_V1(streamext_view_positions);
+
+/* ---- streamext.continuous_views ---- */
+
+static char *
+catalog_interval_text(int64 usecs)
+{
+	Interval	interval = {.time = usecs};
+
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
+}
+
+/* Columns kind, size, slide, sliding. */
+static void
+catalog_put_window(Datum *values, bool *nulls, const Window *window)
+{
+	static const char *const kinds[] = {"none", "tumble", "hop", "trunc", "session"};
+
+	streamext_catalog_put_text(values, nulls, 0, kinds[window->kind]);
+	nulls[1] = nulls[2] = nulls[3] = true;
+	if (window->kind == WINDOW_TRUNC)
+		streamext_catalog_put_text(values, nulls, 1, window->trunc_unit);
+	else if (window->kind != WINDOW_NONE)
+		streamext_catalog_put_text(values, nulls, 1, catalog_interval_text(window->size));
+	if (window->kind == WINDOW_HOP)
+		streamext_catalog_put_text(values, nulls, 2, catalog_interval_text(window->slide));
+	if (window->sliding)
+		streamext_catalog_put_text(values, nulls, 3, catalog_interval_text(window->length));
+}
+
+/* A view does as its stream does, unless it does worse. */
+static const char *
+catalog_view_state(List *views, Oid stream)
+{
+	ViewStatus	worst = VIEW_RUNNING;
+	StreamState state = streamext_catalog_stream_state(streamext_catalog_copy_shards(stream));
+	ListCell   *cell;
+
+	foreach(cell, views)
+	{
+		ViewStatus	status = ((ViewCopy *) lfirst(cell))->status;
+
+		if (status == VIEW_STARTING)
+			status = VIEW_CATCHING_UP;
+		worst = Max(worst, status);
+	}
+	if (state == STREAM_STANDBY)
+		return streamext_stream_state_name(state);
+	if (views == NIL)
+		return streamext_view_status_name(VIEW_STARTING);
+	if (worst >= VIEW_PAUSED || state == STREAM_RUNNING)
+		return streamext_view_status_name(worst);
+	return streamext_stream_state_name(state);
+}
+
+/* The view's own options as name=value, without what CREATE VIEW kept by itself. */
+static Datum
+catalog_view_options(List *stored)
+{
+	Datum	   *items = palloc(sizeof(Datum) * (list_length(stored) + 1));
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, stored)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+
+		if (strcmp(def->defname, "streamext.retention") == 0 || strcmp(def->defname, "streamext.lateness") == 0 ||
+			strcmp(def->defname, "streamext.keep_late") == 0 ||
+			strcmp(def->defname, "streamext.step") == 0 || strcmp(def->defname, "streamext.max_groups") == 0 ||
+			strcmp(def->defname, "streamext.into") == 0)
+			items[n++] = CStringGetTextDatum(psprintf("%s=%s", def->defname, defGetString(def)));
+	}
+	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Columns rows, total and estimated end; of several shards the latest end. */
+static void
+catalog_put_catchup(Datum *values, bool *nulls, List *views)
+{
+	int64		rows = 0,
+				left = 0;
+	TimestampTz now = GetCurrentTimestamp(),
+				end = 0;
+	bool		behind = false,
+				known = true;
+	ListCell   *cell;
+
+	foreach(cell, views)
+	{
+		const ViewCopy *copy = lfirst(cell);
+
+		if (copy->catchup_left < 0)
+			continue;
+		behind = true;
+		rows += copy->catchup_rows;
+		left += copy->catchup_left;
+		if (copy->catchup_rows == 0 || copy->catchup_started == 0)
+			known = false;
+		else
+			end = Max(end, now + (TimestampTz) ((double) (now - copy->catchup_started) / copy->catchup_rows * copy->catchup_left));
+	}
+	nulls[0] = nulls[1] = nulls[2] = true;
+	if (!behind)
+		return;
+	nulls[0] = nulls[1] = false;
+	values[0] = Int64GetDatum(rows);
+	values[1] = Int64GetDatum(rows + left);
+	if (known)
+		streamext_catalog_put_time(values, nulls, 2, end);
+}
+
+static void
+catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
+{
+	Datum		values[25] = {0};
+	bool		nulls[25] = {0};
+	TimestampTz sealed_until = DT_NOEND;
+	List	   *views = streamext_catalog_copy_views(viewoid);
+	Oid			stream = streamext_view_stream(viewoid);
+	ViewCopy	sums = {.checkpoint_at = DT_NOEND};
+	char	   *error;
+	CompiledView *compiled = streamext_catalog_try_compile(viewoid, &error);
+	ListCell   *cell;
+
+	foreach(cell, views)
+	{
+		const ViewCopy *copy = lfirst(cell);
+
+		sums.groups += copy->groups;
+		sums.panes = Max(sums.panes, copy->panes);
+		sums.bytes += copy->bytes;
+		sums.accepted += copy->accepted;
+		sums.late += copy->late;
+		sums.rejected += copy->rejected;
+		sums.history_panes = Max(sums.history_panes, copy->history_panes);
+		sums.history_bytes += copy->history_bytes;
+		sealed_until = Min(sealed_until, copy->sealed_until);
+		sums.checkpoint_at = Min(sums.checkpoint_at, copy->checkpoint_at);
+		if (copy->last_error[0] != '\0')
+			error = pstrdup(copy->last_error);
+	}
+	if (compiled != NULL && compiled->stateless)
+		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);
+	values[0] = ObjectIdGetDatum(viewoid);
+	values[1] = ObjectIdGetDatum(stream);
+	nulls[1] = !OidIsValid(stream);
+	nulls[2] = nulls[3] = nulls[4] = nulls[5] = true;
+	if (compiled != NULL)
+		catalog_put_window(values + 2, nulls + 2, &compiled->window);
+	values[6] = CStringGetTextDatum(catalog_view_state(views, stream));
+	values[7] = Int64GetDatum(sums.groups);
+	values[8] = Int64GetDatum(sums.panes);
+	values[9] = Int64GetDatum(sums.bytes);
+	values[10] = Int64GetDatum(sums.accepted);
+	values[11] = Int64GetDatum(sums.late);
+	values[12] = Int64GetDatum(sums.rejected);
+	streamext_catalog_put_text(values, nulls, 13, options->timezone);
+	streamext_catalog_put_text(values, nulls, 14, options->datestyle);
+	streamext_catalog_put_text(values, nulls, 15, options->intervalstyle);
+	values[16] = catalog_view_options(stored);
+	streamext_catalog_put_text(values, nulls, 17, error);
+	streamext_catalog_put_time(values, nulls, 18, sums.checkpoint_at);
+	catalog_put_catchup(values + 19, nulls + 19, views);
+	values[22] = Int64GetDatum(sums.history_panes);
+	values[23] = Int64GetDatum(sums.history_bytes);
+	values[24] = TimestampTzGetDatum(sealed_until);
+	nulls[24] = TIMESTAMP_NOT_FINITE(sealed_until);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+streamext_get_continuous_views(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Relation	classes;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *views = NIL;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	classes = table_open(RelationRelationId, AccessShareLock);
+	scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+
+		if (class->relkind == RELKIND_VIEW && !heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
+			views = lappend_oid(views, class->oid);
+	}
+	systable_endscan(scan);
+	table_close(classes, AccessShareLock);
+
+	foreach(cell, views)
+	{
+		Oid			viewoid = lfirst_oid(cell);
+		ContinuousViewOptions options = streamext_view_options(viewoid);
+		bool		isnull;
+		Datum		stored;
+
+		if (!options.continuous || !streamext_catalog_may_see(viewoid))
+			continue;
+		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		stored = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+		catalog_put_view(rsinfo, viewoid, &options, isnull ? NIL : untransformRelOptions(stored));
+		ReleaseSysCache(tuple);
+	}
+	PG_RETURN_VOID();
+}
+
+/* ---- streamext.view_positions ---- */
+
+static void
+catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCopy *shard)
+{
+	for (int i = 0; i < view->npositions && i < shard->slot.npartitions; i++)
+	{
+		Datum		values[3] = {0};
+		bool		nulls[3] = {0};
+
+		if (view->positions[i] < 0)
+			continue;
+		values[0] = Int32GetDatum(shard->partitions[i].partition);
+		values[1] = Int64GetDatum(view->positions[i]);
+		streamext_catalog_put_text(values, nulls, 2, shard->partitions[i].topic);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+}
+
+Datum
+streamext_view_positions(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			viewoid = PG_GETARG_OID(0);
+	char	   *name = get_rel_name(viewoid);
+	AclResult	allowed;
+	List	   *shards;
+	ListCell   *cell;
+	ListCell   *other;
+
+	if (name == NULL || !streamext_view_options(viewoid).continuous)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a continuous view", name != NULL ? name : psprintf("%u", viewoid))));
+	allowed = pg_class_aclcheck(viewoid, GetUserId(), ACL_SELECT);
+	if (allowed != ACLCHECK_OK)
+		aclcheck_error(allowed, OBJECT_VIEW, name);
+
+	InitMaterializedSRF(fcinfo, 0);
+	shards = streamext_catalog_copy_shards(streamext_view_stream(viewoid));
+	foreach(cell, streamext_catalog_copy_views(viewoid))
+	{
+		const ViewCopy *view = lfirst(cell);
+
+		if (view->checkpointed != NULL)
+			catalog_put_positions(rsinfo, view, view->checkpointed);
+		foreach(other, shards)
+			if (view->checkpointed == NULL && ((ShardCopy *) lfirst(other))->index == view->stream)
+				catalog_put_positions(rsinfo, view, lfirst(other));
+	}
+	PG_RETURN_VOID();
+}
