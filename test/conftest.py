@@ -56,6 +56,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         for name, server in getattr(item, "funcargs", {}).items():
-            if isinstance(server, Server):
+            if isinstance(server, Server) and server.log_file.exists():  # one that ended in teardown has none
                 report.sections.append((f"log of {name}", "\n".join(server.log().splitlines()[-40:])))
     return report
