@@ -75,12 +75,6 @@ log_table(void)
 	return OidIsValid(schema) ? get_relname_relid(LOG_TABLE, schema) : InvalidOid;
 }
 
-bool
-streamext_checkpoint_log_exists(void)
-{
-	return OidIsValid(log_table());
-}
-
 /* Takes over the lock. */
 static Relation
 log_open_locked(Oid relid, LOCKMODE lockmode)
@@ -115,8 +109,9 @@ streamext_checkpoint_log_wait(LOCKMODE lockmode)
 	return log_open_locked(relid, lockmode);
 }
 
-int64
-streamext_checkpoint_log_bytes(Relation rel)
+/* Of the table's file. */
+static int64
+log_bytes(Relation rel)
 {
 	return (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
 }
@@ -687,7 +682,7 @@ streamext_checkpoint_log_compact(int64 alive)
 	rel = streamext_checkpoint_log_open(AccessShareLock);
 	if (rel != NULL)
 	{
-		int64 bytes = streamext_checkpoint_log_bytes(rel);
+		int64 bytes = log_bytes(rel);
 
 		wanted = bytes > LOG_COMPACT_BYTES && bytes > LOG_COMPACT_GAIN * alive &&
 				 bytes > LOG_COMPACT_FACTOR * log_compacted_bytes(rel, GetActiveSnapshot());

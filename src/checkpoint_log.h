@@ -158,8 +158,6 @@ typedef struct StartRow
 extern Relation streamext_checkpoint_log_open(LOCKMODE lockmode);
 /* The same, but waits. */
 extern Relation streamext_checkpoint_log_wait(LOCKMODE lockmode);
-/* False where the extension has just been dropped. */
-extern bool streamext_checkpoint_log_exists(void);
 
 /* All rows, or those of one stream and shard; in the current memory context. */
 extern CheckpointIndex *streamext_checkpoint_log_index(Relation rel, Snapshot snapshot, Oid stream, int32 shard);
@@ -189,8 +187,5 @@ extern void streamext_checkpoint_writer_end(CheckpointWriter *writer);
  * the caller knows to be alive; that much again must be to gain.
  */
 extern bool streamext_checkpoint_log_compact(int64 alive);
-
-/* Bytes of the table's file. In a transaction. */
-extern int64 streamext_checkpoint_log_bytes(Relation rel);
 
 #endif							/* STREAMEXT_CHECKPOINT_LOG_H */

@@ -41,7 +41,6 @@ typedef struct ChunkControl
 	char	   *area;
 	uint8	   *map;			/* a byte for each STREAMEXT_CHUNK_MIN of the area */
 	Size		total;
-	pg_atomic_uint64 used;		/* written under the lock, read by anyone */
 	FreeChunk  *free[CHUNK_ORDERS];
 } ChunkControl;
 
@@ -152,7 +151,6 @@ streamext_chunk_shmem_init(LWLock *lock)
 		end_of_map = (char *) chunk_control->map + chunk_control->total / STREAMEXT_CHUNK_MIN;
 		chunk_control->area = (char *) TYPEALIGN(CHUNK_AREA_ALIGN, end_of_map);
 		memset(chunk_control->map, 0, chunk_control->total / STREAMEXT_CHUNK_MIN);
-		pg_atomic_init_u64(&chunk_control->used, 0);
 		chunk_seed();
 	}
 
@@ -190,8 +188,6 @@ streamext_chunk_alloc(Size size, Size *actual)
 		chunk_push(offset + chunk_order_size(found), found);
 	}
 	*chunk_head(offset) = CHUNK_HEAD | CHUNK_ALLOCATED | order;
-	pg_atomic_write_u64(&chunk_control->used,
-						pg_atomic_read_u64(&chunk_control->used) + chunk_order_size(order));
 	LWLockRelease(chunk_control->lock);
 
 	if (actual != NULL)
@@ -242,23 +238,11 @@ streamext_chunk_free(void *chunk)
 	if (offset % STREAMEXT_CHUNK_MIN == 0)
 		head = *chunk_head(offset);
 	if (head & CHUNK_ALLOCATED)
-	{
-		int			order = head & CHUNK_ORDER_MASK;
-
-		pg_atomic_write_u64(&chunk_control->used,
-							pg_atomic_read_u64(&chunk_control->used) - chunk_order_size(order));
-		chunk_release(offset, order);
-	}
+		chunk_release(offset, head & CHUNK_ORDER_MASK);
 	LWLockRelease(chunk_control->lock);
 
 	if (!(head & CHUNK_ALLOCATED))
 		elog(WARNING, "streamext: freed chunk %p is not in use", chunk);
-}
-
-Size
-streamext_chunk_used(void)
-{
-	return chunk_control == NULL ? 0 : (Size) pg_atomic_read_u64(&chunk_control->used);
 }
 
 Size

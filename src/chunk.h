@@ -21,8 +21,7 @@ extern void streamext_chunk_shmem_init(LWLock *lock);
 extern void *streamext_chunk_alloc(Size size, Size *actual);
 extern void streamext_chunk_free(void *chunk);
 
-/* Bytes handed out, and bytes there are. */
-extern Size streamext_chunk_used(void);
+/* Bytes that there are, handed out or not. */
 extern Size streamext_chunk_total(void);
 
 /* A place in the area as a 32-bit number of 8-byte units, and back; 0 is never a valid reference. */

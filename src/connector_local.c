@@ -11,7 +11,6 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 
-#include "clock.h"
 #include "connector.h"
 #include "journal.h"
 #include "shmem.h"

@@ -31,7 +31,6 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "connector.h"
 #include "control.h"
 #include "journal.h"
 #include "checkpoint_read.h"

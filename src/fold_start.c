@@ -17,7 +17,6 @@
 #include "utils/syscache.h"
 
 #include "fold_private.h"
-#include "history.h"
 #include "into.h"
 #include "view_retain.h"
 

@@ -14,7 +14,6 @@
 #include "state.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
-#include "view_compile.h"
 
 /* Columns of streamext.history; its primary key is the first five. */
 enum HistoryColumn

@@ -33,7 +33,7 @@ int	 streamext_dead_letter_limit = 10000;
 int	 streamext_late_row_limit = 10000;
 int	 streamext_catchup_min_rows = 100000;
 int	 streamext_journal_limit_mb = 16384;
-bool streamext_preloaded = false;
+static bool module_preloaded = false; /* by shared_preload_libraries */
 
 void _PG_init(void);
 
@@ -80,7 +80,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 
-	streamext_preloaded = true;
+	module_preloaded = true;
 	module_define_settings();
 	streamext_shmem_install_hooks();
 	streamext_ddl_install_hooks();
@@ -95,7 +95,7 @@ _PG_init(void)
 void
 streamext_require_preload(void)
 {
-	if (streamext_preloaded)
+	if (module_preloaded)
 		return;
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("streamext must be loaded with shared_preload_libraries"),

@@ -12,7 +12,6 @@
 #include "streamext.h"
 #include "buffer.h"
 #include "connector.h"
-#include "options.h"
 #include "port/atomics.h"
 #include "state.h"
 #include "storage/condition_variable.h"

@@ -155,14 +155,6 @@ state_lower_bound(const ViewState *state, int64 id)
 	return low;
 }
 
-Pane *
-streamext_state_find_pane(const ViewState *state, int64 id)
-{
-	int			at = state_lower_bound(state, id);
-
-	return at < state->npanes && state->panes[at]->id == id ? state->panes[at] : NULL;
-}
-
 /* Room for one more pane in the array; false when memory is full. */
 static bool
 state_reserve_pane(ViewState *state)

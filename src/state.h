@@ -93,9 +93,6 @@ extern void streamext_state_init_private(ViewState *state, uint32 state_size, Me
 /* The pane with this id, made if need be; NULL when memory is full. */
 extern Pane *streamext_state_pane(ViewState *state, int64 id);
 
-/* The pane with this id or NULL. */
-extern Pane *streamext_state_find_pane(const ViewState *state, int64 id);
-
 /*
  * The group with this key, made (invisible, states zeroed) if need be; NULL when memory is full.
  * *is_new says that this call made it. An entry that is not new may still be invisible: left by a batch that was never

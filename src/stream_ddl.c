@@ -33,7 +33,6 @@
 #include "ddl.h"
 #include "options.h"
 #include "view_compile.h"
-#include "worker.h"
 
 /* Options of a stream that say what its positions and rows are. */
 static const char *const stream_ddl_fixed_options[] = {"topic", "topics", "event_time", "start"};

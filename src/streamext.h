@@ -39,10 +39,7 @@ extern int	streamext_dead_letter_limit;	/* streamext.dead_letter_limit: rows kep
 extern int	streamext_journal_limit_mb;	/* streamext.journal_limit: see journal.h, sighup; 0: none */
 extern int	streamext_catchup_min_rows;	/* streamext.catchup_min_rows: see worker_catchup.c, sighup */
 
-/* True in a server that loaded the library by shared_preload_libraries. */
-extern bool streamext_preloaded;
-
-/* Raises 55000 with a hint about shared_preload_libraries unless preloaded. */
+/* Raises 55000 with a hint about shared_preload_libraries unless that loaded the library. */
 extern void streamext_require_preload(void);
 
 #endif							/* STREAMEXT_H */

@@ -30,11 +30,9 @@
 #include "utils/timestamp.h"
 
 #include "checkpoint.h"
-#include "chunk.h"
 #include "control.h"
 #include "history.h"
 #include "options.h"
-#include "journal.h"
 #include "view_retain.h"
 #include "worker.h"
 

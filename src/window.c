@@ -315,8 +315,9 @@ streamext_window_prepare(Window *window, MemoryContext cxt)
 
 /* ---- a window's definition ---- */
 
-int64
-streamext_window_default_step(int64 length)
+/* length / 60, at most 1 s, at least 1 us; made to divide length. */
+static int64
+window_default_step(int64 length)
 {
 	int64		step = Min(length / 60, USECS_PER_SEC);
 	int64		parts;
@@ -376,7 +377,7 @@ window_finish_sliding(Window *window)
 
 	window_check_positive(window->length, "length of a sliding window");
 	if (window->step == 0)
-		window->step = streamext_window_default_step(window->length);
+		window->step = window_default_step(window->length);
 	window_check_positive(window->step, "streamext.step");
 
 	grain = gcd(window->step, window->length);
@@ -493,44 +494,14 @@ pane_instant(const Window *window, int64 id)
 int64
 streamext_window_pane(const Window *window, TimestampTz t)
 {
-	int64		pane;
-
-	streamext_window_panes(window, &t, &pane, 1);
-	return pane;
-}
-
-void
-streamext_window_panes(const Window *window, const TimestampTz *t, int64 *panes, int n)
-{
 	int64		rest;
-	int64		number = 0;
-	TimestampTz lower = 1;		/* of pane `number`, [lower, upper): none yet */
-	TimestampTz upper = 0;
-	int			i;
+	TimestampTz lower;
 
 	if (window->pane == 0)
-	{
-		TruncCache *cache = window->kind == WINDOW_TRUNC ? window_trunc(window) : NULL;
-
-		for (i = 0; i < n; i++)
-			panes[i] = cache == NULL ? 0 : trunc_bucket(cache, t[i]);
-		return;
-	}
-
+		return window->kind == WINDOW_TRUNC ? trunc_bucket(window_trunc(window), t) : 0;
 	rest = pane_rest(window);
-	for (i = 0; i < n; i++)
-	{
-		/* Neighbours are mostly in the same pane, which saves the divisions. */
-		if (t[i] < lower || t[i] >= upper)
-		{
-			number = pane_number(window, rest, t[i]);
-			lower = clamped_sub(t[i], floor_mod_diff(t[i], rest, window->pane));
-			upper = clamped_add(lower, window->pane);
-			if (unlikely(lower == PG_INT64_MIN))
-				upper = lower;	/* no shortcut from a clamped edge */
-		}
-		panes[i] = pane_id(window, number, t[i] != lower);
-	}
+	lower = clamped_sub(t, floor_mod_diff(t, rest, window->pane));
+	return pane_id(window, pane_number(window, rest, t), t != lower);
 }
 
 TimestampTz
@@ -647,28 +618,6 @@ streamext_window_end(const Window *window, TimestampTz start)
 	if (window->kind == WINDOW_TUMBLE)	/* the first of all windows may have begun before its start */
 		return clamped_add(start, window->size - floor_mod_diff(start, window->origin, window->slide));
 	return clamped_add(start, window->size);
-}
-
-bool
-streamext_window_is_start(const Window *window, TimestampTz start)
-{
-	if (TIMESTAMP_NOT_FINITE(start) || !IS_VALID_TIMESTAMP(start))
-		return false;
-	switch (window->kind)
-	{
-		case WINDOW_TUMBLE:
-			if (start == MIN_TIMESTAMP)
-				return true;
-			/* FALLTHROUGH */
-		case WINDOW_HOP:
-			return floor_mod_diff(start, window->origin, window->slide) == 0;
-		case WINDOW_TRUNC:
-			return trunc_bucket(window_trunc(window), start) == start;
-		case WINDOW_SESSION:
-			return true;
-		default:
-			return false;
-	}
 }
 
 /*

@@ -48,9 +48,6 @@ typedef struct Window
 	bool		edges;			/* panes are split at their lower edge; always true when sliding */
 } Window;
 
-/* Default step of a sliding window: length / 60, at most 1 s, at least 1 us; made to divide length. */
-extern int64 streamext_window_default_step(int64 length);
-
 /* Sets pane and edges from the rest; raises 0A000 / 22023 (too many panes a window: STREAMEXT_MAX_PANES). */
 extern void streamext_window_finish(Window *window);
 
@@ -62,8 +59,6 @@ extern void streamext_window_prepare(Window *window, MemoryContext cxt);
 
 /* The pane of a finite event time. TRUNC may raise for times at the end of the world. */
 extern int64 streamext_window_pane(const Window *window, TimestampTz t);
-/* The same for n times. */
-extern void streamext_window_panes(const Window *window, const TimestampTz *t, int64 *panes, int n);
 
 /* The first instant after the pane (for the watermark); PG_INT64_MAX for an unwindowed pane; for a purely sliding view too (no late rows). Says nothing of sessions. */
 extern TimestampTz streamext_window_pane_end(const Window *window, int64 pane);
@@ -84,8 +79,6 @@ extern void streamext_window_starts(const Window *window, int64 pane, TimestampT
 extern bool streamext_window_has_ends(const Window *window);
 /* The first instant after the window of such a kind that starts at `start`; PG_INT64_MAX where there is none. */
 extern TimestampTz streamext_window_end(const Window *window, TimestampTz start);
-/* True when `start` is a possible window start. */
-extern bool streamext_window_is_start(const Window *window, TimestampTz start);
 /* Pane ids that the sliding predicate lets through when the clock says now (PG_INT64_MIN / MAX where open). */
 extern void streamext_window_sliding_range(const Window *window, TimestampTz now, int64 *first, int64 *last);
 

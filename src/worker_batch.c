@@ -29,7 +29,6 @@
 #include "fault.h"
 #include "seek.h"
 #include "stream_event.h"
-#include "view_compile.h"
 #include "view_retain.h"
 #include "worker_private.h"
 

@@ -130,10 +130,8 @@ extern ErrorData *streamext_worker_caught(MemoryContext cxt);
 extern bool streamext_worker_refresh(Worker *w);
 extern bool streamext_worker_refresh_catchup(Worker *w);
 extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
-extern void streamext_worker_end_views(Worker *w);
 extern void streamext_worker_short_lock_timeout(void);
 extern uint64 streamext_worker_source(const StreamConfig *config);	/* StreamSlot.source */
-extern void streamext_worker_close(Worker *w);
 extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 
 /* worker_position.c */

@@ -44,7 +44,6 @@
 #include "seek.h"
 #include "view_compile.h"
 #include "view_retain.h"
-#include "worker.h"
 #include "worker_private.h"
 
 #define REFRESH_LOCK_TIMEOUT "100" /* ms, for what a transaction holds */
@@ -117,8 +116,8 @@ streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
 }
 
 /* May be called outside a transaction. */
-void
-streamext_worker_end_views(Worker *w)
+static void
+refresh_end_views(Worker *w)
 {
 	ListCell *lc;
 
@@ -135,8 +134,8 @@ streamext_worker_end_views(Worker *w)
 }
 
 /* Closes connector and decoder and forgets the configuration; views have ended. */
-void
-streamext_worker_close(Worker *w)
+static void
+refresh_close(Worker *w)
 {
 	Connector *connector = w->connector;
 
@@ -661,7 +660,7 @@ refresh_leave(Worker *w, uint32 generation, bool dropped)
 {
 	if (w->connector != NULL)
 		w->connector->gone = dropped;
-	streamext_worker_close(w);
+	refresh_close(w);
 	if (!streamext_remove_stream_at(w->index, generation))
 		return true; /* something happened since: look again */
 	w->slot = NULL;
@@ -747,7 +746,7 @@ refresh_revive(Worker *w)
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
 	}
 	w->stopped = false;
-	streamext_worker_close(w);
+	refresh_close(w);
 }
 
 bool
@@ -775,7 +774,7 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w); /* the catch-up worker lets go, for the same reason that we are here */
 		return true;
 	}
-	streamext_worker_end_views(w);
+	refresh_end_views(w);
 	if (config == NULL || w->identity.shard >= config->workers)
 	{
 		streamext_history_forget_dropped();
@@ -793,7 +792,7 @@ streamext_worker_refresh(Worker *w)
 		MemoryContextDelete(cxt);
 	else
 	{
-		streamext_worker_close(w);
+		refresh_close(w);
 		refresh_install(w, cxt, config, fingerprint);
 	}
 	streamext_seeks_load(w);
@@ -860,7 +859,7 @@ streamext_worker_refresh_catchup(Worker *w)
 	streamext_worker_drop_batch(w);
 	foreach (lc, w->views)
 		streamext_handover_release(w, ((WorkerView *) lfirst(lc))->slot);
-	streamext_worker_end_views(w);
+	refresh_end_views(w);
 	streamext_wake_worker(w->slot); /* it may have waited for that */
 	if (!refresh_try_begin(w, cxt, &config))
 	{
@@ -882,7 +881,7 @@ streamext_worker_refresh_catchup(Worker *w)
 		MemoryContextDelete(cxt);
 	else
 	{
-		streamext_worker_close(w);
+		refresh_close(w);
 		refresh_install(w, cxt, config, fingerprint);
 	}
 	w->refresh_at = 0;
