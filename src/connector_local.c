@@ -1,6 +1,6 @@
 /*
  * connector_local.c
- *		The source without an outside system: rows that INSERT and COPY put into the stream's journal at commit (stream_fdw.c).
+ *		The source without an outside system: rows that INSERT and COPY put into the stream's journal at commit (spool.c).
  *
  * One partition ("local", 0) on shard 0; other shards have nothing to read. The committing backend sets the worker's latch, so
  * there is no descriptor to wait on. Positions are journal positions. The end is made known (and a torn tail repaired) here

@@ -7,9 +7,8 @@
 
 #include "streamext.h"
 
-extern void streamext_ddl_install_hooks(void);	/* view_ddl.c: ProcessUtility, object_access */
+extern void streamext_ddl_install_hooks(void);	/* ddl.c: ProcessUtility, object_access */
 extern void streamext_scan_install_hooks(void); /* view_scan.c: planner, set_rel_pathlist, custom scan methods */
-extern void streamext_fdw_install_callbacks(void);	/* stream_fdw.c: transaction callbacks of local INSERTs */
 
 /* Raises if the query tree being planned scans the stream under an unsubstituted continuous view (view_scan.c; called by stream_fdw.c). */
 struct PlannerInfo;

@@ -16,6 +16,7 @@
 #include "fault.h"
 #include "hooks.h"
 #include "shmem.h"
+#include "spool.h"
 #include "worker.h"
 
 PG_MODULE_MAGIC;
@@ -85,7 +86,7 @@ _PG_init(void)
 	streamext_shmem_install_hooks();
 	streamext_ddl_install_hooks();
 	streamext_scan_install_hooks();
-	streamext_fdw_install_callbacks();
+	streamext_spool_install_callbacks();
 	streamext_registry_install_callbacks();
 	/* pg_upgrade wants its servers, of the old version and the new, for itself. */
 	if (!IsBinaryUpgrade)

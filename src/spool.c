@@ -1,0 +1,507 @@
+/*
+ * spool.c
+ *		Rows that a transaction has inserted into local streams, until it commits.
+ *
+ * They wait in a spool of the transaction, one for each stream (and row type, should that change on the way); rows
+ * of subtransactions that roll back are passed over. At PRE_COMMIT they are appended to the stream's journal with the
+ * transaction's id; the worker counts them once the transaction has committed, so they come with the commit or not at all. Before
+ * that, WAL with the id is flushed: otherwise a crash could give the same id to another transaction, whose commit would bring
+ * our rows to life.
+ *
+ * Locks: journal_lock of the slot for each piece of about 1 MB, never longer. Before a stream has a slot (made in the same transaction, or
+ * streamext.max_streams is reached) registry_lock takes its place: no slot can appear meanwhile.
+ */
+#include "streamext.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "replication/message.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#include "checkpoint_read.h"
+#include "clock.h"
+#include "journal.h"
+#include "shmem.h"
+#include "spool.h"
+
+#define SPOOL_PIECE_BYTES	(1024 * 1024)	/* appended under one hold of the lock */
+#define SPOOL_PIECE_ROWS	8192
+#define SPOOL_HANDLES		8		/* journals kept open by a backend */
+
+typedef struct SpoolMark		/* rows from start on belong to the subtransaction (those of its committed children too) */
+{
+	SubTransactionId subid;
+	int64		start;
+} SpoolMark;
+
+typedef struct SpoolHole		/* rows from .. to - 1 were rolled back */
+{
+	int64		from;
+	int64		to;
+} SpoolHole;
+
+static List *spools = NIL;		/* of this transaction, in TopTransactionContext */
+
+/* ---- rows wait ---- */
+
+RowSpool *
+streamext_spool_get(const StreamConfig *config)
+{
+	MemoryContext old;
+	ResourceOwner owner;
+	RowSpool   *spool;
+	ListCell   *lc;
+
+	foreach(lc, spools)
+	{
+		spool = lfirst(lc);
+		if (spool->relid == config->relid && spool->row_type_hash == config->row_type_hash && !spool->broken)
+			return spool;
+	}
+
+	/* It outlives the subtransaction that happens to come first. */
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	spool = palloc0(sizeof(RowSpool));
+	spool->relid = config->relid;
+	spool->row_type_hash = config->row_type_hash;
+	spool->journal = config->journal;
+	spool->name = pstrdup(config->name);
+	spool->desc = CreateTupleDescCopy(config->desc);
+	owner = CurrentResourceOwner;
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	spool->rows = tuplestore_begin_heap(false, false, work_mem);
+	CurrentResourceOwner = owner;
+	spools = lappend(spools, spool);
+	MemoryContextSwitchTo(old);
+	return spool;
+}
+
+void
+streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	SpoolMark  *mark = spool->marks == NIL ? NULL : llast(spool->marks);
+
+	if (spool->broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot insert into stream \"%s\" after an insert of this transaction failed to write", spool->name)));
+	if (mark == NULL || mark->subid != subid)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		mark = palloc(sizeof(SpoolMark));
+		mark->subid = subid;
+		mark->start = spool->nrows;
+		spool->marks = lappend(spool->marks, mark);
+		MemoryContextSwitchTo(old);
+	}
+	spool->broken = true;
+	tuplestore_putvalues(spool->rows, spool->desc, values, nulls);
+	spool->broken = false;
+	spool->nrows++;
+}
+
+/* A subtransaction's rows become its parent's. */
+static void
+spool_subcommit(RowSpool *spool, SubTransactionId subid, SubTransactionId parent)
+{
+	SpoolMark  *mark = spool->marks == NIL ? NULL : llast(spool->marks);
+	int			n = list_length(spool->marks);
+
+	if (mark == NULL || mark->subid != subid)
+		return;
+	if (n > 1 && ((SpoolMark *) list_nth(spool->marks, n - 2))->subid == parent)
+		spool->marks = list_delete_last(spool->marks);
+	else
+		mark->subid = parent;
+}
+
+static void
+spool_subabort(RowSpool *spool, SubTransactionId subid)
+{
+	SpoolMark  *mark = spool->marks == NIL ? NULL : llast(spool->marks);
+	SpoolHole  *hole;
+	MemoryContext old;
+
+	if (mark == NULL || mark->subid != subid)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	spool->marks = list_delete_last(spool->marks);
+	while (spool->holes != NIL && ((SpoolHole *) llast(spool->holes))->from >= mark->start)
+		spool->holes = list_delete_last(spool->holes);
+	if (spool->nrows > mark->start)
+	{
+		hole = palloc(sizeof(SpoolHole));
+		hole->from = mark->start;
+		hole->to = spool->nrows;
+		spool->holes = lappend(spool->holes, hole);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* Rows that were not rolled back. */
+static int64
+spool_live_rows(const RowSpool *spool)
+{
+	int64		live = spool->nrows;
+	ListCell   *lc;
+
+	foreach(lc, spool->holes)
+	{
+		const SpoolHole *hole = lfirst(lc);
+
+		live -= hole->to - hole->from;
+	}
+	return live;
+}
+
+/* ---- rows into the journal ---- */
+
+typedef struct SpoolHandle
+{
+	Oid			relid;
+	JournalMode mode;
+	pg_atomic_uint64 *end;
+	Journal    *journal;		/* NULL: free */
+} SpoolHandle;
+
+static SpoolHandle spool_handles[SPOOL_HANDLES];
+static int	spool_next_handle = 0;
+
+static void
+spool_close_handle(SpoolHandle *handle)
+{
+	streamext_journal_close(handle->journal);
+	handle->journal = NULL;
+}
+
+/* This backend's writer of the stream's journal; with journal_lock held. NULL and errno on failure. */
+static SpoolHandle *
+spool_handle(const RowSpool *spool, StreamSlot *slot)
+{
+	SpoolHandle *handle;
+
+	for (int i = 0; i < SPOOL_HANDLES; i++)
+	{
+		handle = &spool_handles[i];
+		if (handle->journal == NULL || handle->relid != spool->relid)
+			continue;
+		if (handle->end == &slot->journal_end && handle->mode == spool->journal)
+			return handle;
+		spool_close_handle(handle); /* the slot is another one now */
+	}
+	handle = &spool_handles[spool_next_handle];
+	spool_next_handle = (spool_next_handle + 1) % SPOOL_HANDLES;
+	if (handle->journal != NULL)
+		spool_close_handle(handle);
+	handle->relid = spool->relid;
+	handle->mode = spool->journal;
+	handle->end = &slot->journal_end;
+	handle->journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, handle->end);
+	return handle->journal != NULL ? handle : NULL;
+}
+
+static void
+spool_report(const RowSpool *spool, int saved_errno)
+{
+	if (saved_errno == EDQUOT)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("the journal of stream \"%s\" is full", spool->name),
+				 errdetail("It has reached streamext.journal_limit. None of the transaction's rows is taken."),
+				 errhint("It is trimmed when all views have counted what it holds. A paused or failed view holds it until it is "
+						 "resumed, mended or dropped: see state in streamext.streams and streamext.continuous_views. "
+						 "Rows of a transaction larger than the limit need several, or a higher limit.")));
+	errno = saved_errno;
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not write to the journal of stream \"%s\": %m", spool->name)));
+}
+
+static bool
+spool_slot_is(const StreamSlot *slot, Oid relid)
+{
+	return slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == 0;
+}
+
+/* Under the slot's journal_lock. False: the slot is no longer the stream's. */
+static bool
+spool_append_slot(const RowSpool *spool, StreamSlot *slot, const JournalRecord *records, int n)
+{
+	SpoolHandle *handle;
+	bool		done;
+	int			saved;
+
+	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
+	if (!spool_slot_is(slot, spool->relid))
+	{
+		LWLockRelease(slot->journal_lock);
+		return false;
+	}
+	handle = spool_handle(spool, slot);
+	done = handle != NULL && streamext_journal_append(handle->journal, records, n);
+	saved = errno;
+	if (handle != NULL && !done)
+		spool_close_handle(handle);
+	LWLockRelease(slot->journal_lock);
+	if (!done)
+		spool_report(spool, saved);
+	return true;
+}
+
+/*
+ * Without a slot: the end is found anew for each piece, as nothing shared remembers it. False: there is a slot by now.
+ */
+static bool
+spool_append_unregistered(const RowSpool *spool, const JournalRecord *records, int n)
+{
+	pg_atomic_uint64 end;
+	Journal    *journal;
+	bool		done;
+	int			saved;
+
+	pg_atomic_init_u64(&end, PG_UINT64_MAX);
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+		if (spool_slot_is(&streamext_shared->streams[i], spool->relid))
+		{
+			LWLockRelease(streamext_shared->registry_lock);
+			return false;
+		}
+	journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, &end);
+	done = journal != NULL && streamext_journal_append(journal, records, n);
+	saved = errno;
+	streamext_journal_close(journal);
+	LWLockRelease(streamext_shared->registry_lock);
+	if (!done)
+		spool_report(spool, saved);
+	return true;
+}
+
+static void
+spool_append_piece(const RowSpool *spool, const JournalRecord *records, int n)
+{
+	for (;;)
+	{
+		int			index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
+
+		if (index >= 0 ? spool_append_slot(spool, &streamext_shared->streams[index], records, n) :
+			spool_append_unregistered(spool, records, n))
+			return;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* What a writer that is the first since the server's start must know. It reads tables, so no lock may be held. */
+static int64
+spool_floor(const RowSpool *spool)
+{
+	int			index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
+
+	if (index >= 0 && pg_atomic_read_u64(&streamext_shared->streams[index].journal_end) != (uint64) -1)
+		return 0;
+	return streamext_checkpoint_journal_floor(spool->relid, 0);
+}
+
+/* Appends what was not rolled back, piece by piece. */
+static void
+spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
+	JournalRecord *records = palloc0(sizeof(JournalRecord) * SPOOL_PIECE_ROWS);
+	Size		capacity = SPOOL_PIECE_BYTES,
+				used = 0;
+	char	   *piece = palloc(capacity);
+	ListCell   *hole = list_head(spool->holes);
+	int			n = 0;
+
+	spool->floor = spool_floor(spool);
+	for (int64 row = 0; tuplestore_gettupleslot(spool->rows, true, false, slot); row++)
+	{
+		MinimalTuple tuple;
+		bool		should_free;
+
+		while (hole != NULL && row >= ((SpoolHole *) lfirst(hole))->to)
+			hole = lnext(spool->holes, hole);
+		if (hole != NULL && row >= ((SpoolHole *) lfirst(hole))->from)
+			continue;
+
+		tuple = ExecFetchSlotMinimalTuple(slot, &should_free);
+		if (n == SPOOL_PIECE_ROWS || (n > 0 && used + tuple->t_len > capacity))
+		{
+			CHECK_FOR_INTERRUPTS();
+			spool_append_piece(spool, records, n);
+			n = 0;
+			used = 0;
+		}
+		if (tuple->t_len > capacity)
+		{
+			pfree(piece);
+			capacity = tuple->t_len;
+			piece = palloc(capacity);
+		}
+		memcpy(piece + used, tuple, tuple->t_len);
+		records[n].fxid = fxid;
+		records[n].timestamp = now;
+		records[n].row_type_hash = spool->row_type_hash;
+		records[n].payload = piece + used;
+		records[n].payload_size = tuple->t_len;
+		n++;
+		used += tuple->t_len;
+		if (should_free)
+			pfree(tuple);
+	}
+	if (n > 0)
+		spool_append_piece(spool, records, n);
+
+	ExecDropSingleTupleTableSlot(slot);
+	pfree(piece);
+	pfree(records);
+}
+
+/* ---- the transaction ends ---- */
+
+/* The transaction's id, after WAL that carries it is on disk (see the top of the file). */
+static uint64
+spool_log_transaction(void)
+{
+	FullTransactionId fxid = GetTopFullTransactionId();
+	XLogRecPtr	lsn;
+
+#if PG_VERSION_NUM >= 170000
+	lsn = LogLogicalMessage("streamext", "", 0, true, false);
+#else
+	lsn = LogLogicalMessage("streamext", "", 0, true);
+#endif
+	XLogFlush(lsn);
+	return U64FromFullTransactionId(fxid);
+}
+
+/* The temporary files go here, at commit nobody else would close them without a warning. */
+static void
+spool_end_all(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, spools)
+	{
+		RowSpool   *spool = lfirst(lc);
+
+		if (spool->rows != NULL)
+			tuplestore_end(spool->rows);
+		spool->rows = NULL;
+	}
+}
+
+static void
+spool_pre_commit(void)
+{
+	uint64		fxid = 0;
+	TimestampTz now = streamext_clock_now();
+	ListCell   *lc;
+
+	foreach(lc, spools)
+	{
+		RowSpool   *spool = lfirst(lc);
+
+		/* nothing left of it, or the stream was dropped by this transaction */
+		if (spool_live_rows(spool) == 0 || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(spool->relid)))
+			continue;
+		if (spool->broken)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot commit rows of stream \"%s\" after an insert of this transaction failed to write",
+							spool->name)));
+		if (fxid == 0)
+			fxid = spool_log_transaction();
+		spool->appended = true;
+		spool_append(spool, fxid, now);
+	}
+	spool_end_all();
+}
+
+static void
+spool_pre_prepare(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, spools)
+		if (spool_live_rows(lfirst(lc)) > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has inserted into a local stream")));
+	spool_end_all();
+}
+
+/* The transaction is over, one way or the other: workers that waited for it may go on. */
+static void
+spool_finish(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, spools)
+	{
+		RowSpool   *spool = lfirst(lc);
+		int			index;
+
+		if (!spool->appended)
+			continue;
+		index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
+		if (index >= 0)
+			streamext_wake_worker(&streamext_shared->streams[index]);
+	}
+	spools = NIL;
+}
+
+static void
+spool_xact_callback(XactEvent event, void *arg)
+{
+	if (spools == NIL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			spool_pre_commit();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			spool_pre_prepare();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			spool_finish();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+spool_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	ListCell   *lc;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	foreach(lc, spools)
+	{
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			spool_subcommit(lfirst(lc), subid, parent);
+		else
+			spool_subabort(lfirst(lc), subid);
+	}
+}
+
+void
+streamext_spool_install_callbacks(void)
+{
+	RegisterXactCallback(spool_xact_callback, NULL);
+	RegisterSubXactCallback(spool_subxact_callback, NULL);
+}

@@ -1,0 +1,38 @@
+/*
+ * spool.h
+ *		Rows that a transaction has inserted into local streams, until it commits.
+ */
+#ifndef STREAMEXT_SPOOL_H
+#define STREAMEXT_SPOOL_H
+
+#include "streamext.h"
+#include "utils/tuplestore.h"
+
+#include "options.h"
+
+typedef struct RowSpool
+{
+	Oid			relid;
+	uint32		row_type_hash;
+	JournalMode journal;
+	char	   *name;			/* for messages */
+	TupleDesc	desc;
+	Tuplestorestate *rows;
+	int64		nrows;
+	List	   *marks;			/* of SpoolMark *, innermost last */
+	List	   *holes;			/* of SpoolHole *, ascending, apart */
+	bool		broken;			/* a write failed half-way */
+	bool		appended;
+	int64		floor;			/* for streamext_journal_open */
+} RowSpool;
+
+/* The transaction's spool for a stream as it is defined now. */
+extern RowSpool *streamext_spool_get(const StreamConfig *config);
+
+/* Adds a row of spool->desc whose values are flat. Raises if an earlier one failed half-way. */
+extern void streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls);
+
+/* What commit, rollback and PREPARE do with spools. */
+extern void streamext_spool_install_callbacks(void);
+
+#endif							/* STREAMEXT_SPOOL_H */
