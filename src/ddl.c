@@ -18,6 +18,7 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_table.h"
 #include "catalog/pg_inherits.h"
@@ -197,6 +198,23 @@ ddl_run_without_workers(DdlCall *call, Oid dboid, bool allowed)
 	PG_END_TRY();
 }
 
+/* As have_createdb_privilege, which not all minor releases of 15 export (15.18 does not). */
+static bool
+ddl_may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		may;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return may;
+}
+
 static bool
 ddl_may_copy_database(Oid dboid)
 {
@@ -207,7 +225,7 @@ ddl_may_copy_database(Oid dboid)
 		return false;
 	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
 	ReleaseSysCache(tuple);
-	return have_createdb_privilege() && (is_template || ddl_owns_database(dboid));
+	return ddl_may_create_databases() && (is_template || ddl_owns_database(dboid));
 }
 
 static void

@@ -448,40 +448,53 @@ mqtt_subscribed(MqttClient *m, int filter, int marker)
 }
 
 static void
-mqtt_on_subscribe(void *context, MQTTAsync_successData *data)
-{
-	mqtt_subscribed(context, data->alt.qosList[0], data->alt.qosList[1]);
-}
-
-static void
-mqtt_on_subscribe5(void *context, MQTTAsync_successData5 *data)
-{
-	mqtt_subscribed(context, data->alt.sub.reasonCodes[0], data->alt.sub.reasonCodes[1]);
-}
-
-static void
-mqtt_subscribe_failed(MqttClient *m, int code)
+mqtt_subscribe_failed(MqttClient *m, const char *why)
 {
 	pthread_mutex_lock(&m->mutex);
 	if (m->link == MQTT_SUBSCRIBING)
 	{
-		mqtt_set_error(m, "could not subscribe", mqtt_reason(m, code));
+		mqtt_set_error(m, "could not subscribe", why);
 		mqtt_set_link(m, MQTT_CONNECTED, MQTT_RETRY_MAX_MS);
 	}
 	pthread_mutex_unlock(&m->mutex);
 	mqtt_signal(m);
 }
 
+/*
+ * A broker may answer with another number of codes than there are topics. The library gives them on as they came: two or more as an
+ * array, one as an int in the array's place, what is beside it uninitialised. Only MQTT 5 has the number beside them; with 3.1.1 the
+ * int is told from an address by its being a byte: an address whose lower half is so small costs a second try.
+ */
+static void
+mqtt_on_subscribe(void *context, MQTTAsync_successData *data)
+{
+	if ((unsigned) data->alt.qos > PG_UINT8_MAX)
+		mqtt_subscribed(context, data->alt.qosList[0], data->alt.qosList[1]);
+	else
+		mqtt_subscribe_failed(context, "the broker answered for one of two topics");
+}
+
+static void
+mqtt_on_subscribe5(void *context, MQTTAsync_successData5 *data)
+{
+	if (data->alt.sub.reasonCodeCount >= 2 && data->alt.sub.reasonCodes != NULL)
+		mqtt_subscribed(context, data->alt.sub.reasonCodes[0], data->alt.sub.reasonCodes[1]);
+	else
+		mqtt_subscribe_failed(context, "the broker answered for one of two topics");
+}
+
 static void
 mqtt_on_subscribe_failure(void *context, MQTTAsync_failureData *data)
 {
-	mqtt_subscribe_failed(context, data->code);
+	mqtt_subscribe_failed(context, mqtt_reason(context, data->code));
 }
 
 static void
 mqtt_on_subscribe_failure5(void *context, MQTTAsync_failureData5 *data)
 {
-	mqtt_subscribe_failed(context, data->reasonCode != MQTTREASONCODE_SUCCESS ? (int) data->reasonCode : data->code);
+	int code = data->reasonCode != MQTTREASONCODE_SUCCESS ? (int) data->reasonCode : data->code;
+
+	mqtt_subscribe_failed(context, mqtt_reason(context, code));
 }
 
 static void
@@ -661,7 +674,7 @@ mqtt_step(MqttClient *m)
 			pthread_mutex_unlock(&m->mutex);
 			rc = mqtt_subscribe(m);
 			if (rc != MQTTASYNC_SUCCESS)
-				mqtt_subscribe_failed(m, rc);
+				mqtt_subscribe_failed(m, mqtt_reason(m, rc));
 			pthread_mutex_lock(&m->mutex);
 			break;
 
