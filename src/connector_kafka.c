@@ -27,20 +27,9 @@
 
 #include "kafka_client.h"
 
-#define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
 #define KAFKA_COMMIT_INTERVAL USECS_PER_SEC
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)
 #define KAFKA_BEYOND_TRIES 3 /* how often a position must be found beyond the end before that is believed */
-#define KAFKA_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
-/* The first millisecond that is not before the time, as Kafka counts them. */
-#define KAFKA_MILLISECOND(time) Max((time) / 1000 + ((time) % 1000 > 0) + KAFKA_EPOCH_SHIFT / 1000, 0)
-
-static void
-kafka_fail(KafkaConnector *k, bool diverged)
-{
-	k->c.failed = true;
-	k->c.diverged = diverged;
-}
 
 static void
 kafka_release(Connector *c)
@@ -58,235 +47,7 @@ kafka_end_consumer(KafkaConnector *k)
 	streamext_kafka_destroy(k);
 }
 
-/* ---- partitions ---- */
-
-static void
-kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
-{
-	Connector	   *c = &k->c;
-	KafkaPartition *partition;
-
-	if (c->npartitions == STREAMEXT_MAX_PARTITIONS)
-	{
-		streamext_connector_report(c, "the stream has more than %d partitions", STREAMEXT_MAX_PARTITIONS);
-		kafka_fail(k, false);
-		return;
-	}
-	if (c->npartitions == k->capacity)
-	{
-		k->capacity *= 2;
-		c->partitions = repalloc(c->partitions, k->capacity * sizeof(ConnectorPartition));
-		k->partitions = repalloc(k->partitions, k->capacity * sizeof(KafkaPartition));
-	}
-
-	strlcpy(c->partitions[c->npartitions].topic, topic->name, sizeof(c->partitions[0].topic));
-	c->partitions[c->npartitions].partition = number;
-	c->partitions[c->npartitions].position = -1;
-	c->partitions[c->npartitions].high_watermark = -1;
-	c->partitions[c->npartitions].last.position = -1;
-
-	partition = &k->partitions[c->npartitions];
-	memset(partition, 0, sizeof(*partition));
-	partition->topic = topic;
-	partition->initial = !k->discovered;
-	partition->start = -1;
-	partition->start_known = c->config->start == START_EARLIEST || !partition->initial;
-	topic->index[number] = c->npartitions++;
-}
-
-/* Adds what is new, by partition number and then topic, so that the order depends little on when a partition came. */
-static bool
-kafka_add_partitions(KafkaConnector *k, const int *counts)
-{
-	int before = k->c.npartitions, most = 0;
-
-	for (int t = 0; t < k->ntopics; t++)
-		most = Max(most, counts[t]);
-	for (int number = 0; number < most; number++)
-		for (int t = 0; t < k->ntopics && !k->c.failed; t++)
-		{
-			KafkaTopic *topic = &k->topics[t];
-
-			if (number >= counts[t] || number < topic->nindex)
-				continue;
-			if (topic->index == NULL)
-				topic->index = MemoryContextAlloc(k->cxt, sizeof(int) * (number + 1));
-			else
-				topic->index = repalloc(topic->index, sizeof(int) * (number + 1));
-			topic->nindex = number + 1;
-			topic->index[number] = -1;
-			if ((number + t) % k->c.shards == k->c.shard)
-				kafka_add_partition(k, topic, number);
-		}
-	return k->c.npartitions > before;
-}
-
-/* Says what is wrong with a topic, or sets how many partitions it has. False: the brokers do not know at the moment. */
-static bool
-kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_topic_t *found, int *count)
-{
-	switch (found->err)
-	{
-		case RD_KAFKA_RESP_ERR_NO_ERROR:
-			if (topic->missing && topic->nindex > 0)
-			{
-				/* back again, or another one of that name: a new consumer compares */
-				k->renew = true;
-				k->renew_at = 0;
-			}
-			topic->missing = false;
-			*count = found->partition_cnt;
-			if (*count < topic->nindex)
-			{
-				streamext_connector_report(&k->c, "diverged: topic \"%s\" has %d partitions, but had %d before", topic->name,
-										   *count, topic->nindex);
-				streamext_connector_event(&k->c, "diverged", -1, 0, "topic \"%s\" has %d partitions, but had %d before",
-										  topic->name, *count, topic->nindex);
-				kafka_fail(k, true);
-			}
-			break;
-		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-			topic->missing = true;
-			streamext_connector_report(&k->c, "topic \"%s\" does not exist", topic->name);
-			break;
-		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-			topic->missing = true;
-			streamext_connector_report(&k->c, "not authorised to read topic \"%s\"", topic->name);
-			break;
-		default:
-			topic->missing = true;
-			streamext_connector_report(&k->c, "topic \"%s\": %s", topic->name, rd_kafka_err2str(found->err));
-			return false;
-	}
-	return true;
-}
-
-/* Asks for the topics' partitions. True if there are new ones. */
-static bool
-kafka_refresh(KafkaConnector *k)
-{
-	rd_kafka_t *asker = streamext_kafka_asker(k);
-	TimestampTz deadline = GetCurrentTimestamp() + k->patience * 1000;
-	int		   *counts = palloc0(sizeof(int) * k->ntopics);
-	bool		missing = false, grown = false, settled = true;
-	int			t;
-
-	for (t = 0; t < k->ntopics; t++)
-	{
-		const struct rd_kafka_metadata *metadata;
-		rd_kafka_topic_t			   *topic = rd_kafka_topic_new(asker, k->topics[t].name, NULL);
-		int								left = Max((int) ((deadline - GetCurrentTimestamp()) / 1000), 10);
-		rd_kafka_resp_err_t				err = rd_kafka_metadata(asker, 0, topic, &metadata, left);
-
-		rd_kafka_topic_destroy(topic);
-		if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		{
-			streamext_kafka_down(k, "brokers do not answer", rd_kafka_err2str(err));
-			break;
-		}
-		if (metadata->topic_cnt == 1)
-			settled &= kafka_judge_topic(k, &k->topics[t], &metadata->topics[0], &counts[t]);
-		missing |= k->topics[t].missing;
-		rd_kafka_metadata_destroy(metadata);
-	}
-
-	if (t == k->ntopics)
-	{
-		streamext_kafka_up(k);
-		k->patience = KAFKA_CALL_MS;
-		grown = kafka_add_partitions(k, counts);
-		k->discovered = true;
-		k->flush_fresh = settled; /* what a topic holds must be known to be flushed */
-		k->next_metadata = GetCurrentTimestamp() + (missing ? KAFKA_RETRY : KAFKA_METADATA_INTERVAL);
-	}
-	else
-	{
-		k->patience = Min(k->patience * 2, KAFKA_CALL_MS);
-		k->next_metadata = GetCurrentTimestamp() + KAFKA_RETRY;
-	}
-	streamext_kafka_update_stalled(k);
-	pfree(counts);
-	return grown;
-}
-
-/*
- * Asks for n partitions' offsets at a time in milliseconds, or RD_KAFKA_OFFSET_BEGINNING or _END; -1: no record that late.
- * False: no answer within a second, reported.
- */
-static bool
-kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *offsets)
-{
-	rd_kafka_topic_partition_list_t *list;
-	rd_kafka_resp_err_t				 err;
-
-	if (n == 0)
-		return true;
-	list = rd_kafka_topic_partition_list_new(n);
-	for (int i = 0; i < n; i++)
-	{
-		ConnectorPartition *partition = &k->c.partitions[indexes[i]];
-
-		rd_kafka_topic_partition_list_add(list, partition->topic, partition->partition)->offset = time;
-	}
-
-	/* The request's time field is what the protocol calls it, so it takes the logical offsets as well. */
-	err = rd_kafka_offsets_for_times(streamext_kafka_asker(k), list, KAFKA_CALL_MS);
-	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-	{
-		err = list->elems[i].err;
-		offsets[i] = list->elems[i].offset;
-		if (err == RD_KAFKA_RESP_ERR_NO_ERROR && time < 0 && offsets[i] < 0)
-			err = RD_KAFKA_RESP_ERR_UNKNOWN;
-	}
-	rd_kafka_topic_partition_list_destroy(list);
-	k->next_offsets = GetCurrentTimestamp() + (err == RD_KAFKA_RESP_ERR_NO_ERROR ? 0 : KAFKA_RETRY);
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		return true;
-	streamext_connector_report(&k->c, "could not read offsets: %s", rd_kafka_err2str(err));
-	return false;
-}
-
-/* Finds out at which offsets `start` is; true when all are known. */
-static bool
-kafka_resolve_starts(KafkaConnector *k)
-{
-	StreamConfig *config = k->c.config;
-	int			  n = 0;
-	int			 *indexes;
-	int64		 *offsets, *ends;
-	bool		  ok;
-
-	for (int i = 0; i < k->c.npartitions; i++)
-		n += !k->partitions[i].start_known && k->c.partitions[i].position < 0;
-	if (n == 0)
-		return true;
-	if (GetCurrentTimestamp() < k->next_offsets)
-		return false;
-
-	indexes = palloc(sizeof(int) * n);
-	offsets = palloc(sizeof(int64) * n);
-	ends = palloc(sizeof(int64) * n);
-	n = 0;
-	for (int i = 0; i < k->c.npartitions; i++)
-		if (!k->partitions[i].start_known && k->c.partitions[i].position < 0)
-			indexes[n++] = i;
-
-	ok = kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends);
-	if (ok && config->start == START_TIMESTAMP)
-		ok = kafka_offsets(k, indexes, n, KAFKA_MILLISECOND(config->start_time), offsets);
-	for (int i = 0; i < n && ok; i++)
-	{
-		bool at_end = config->start == START_LATEST || offsets[i] < 0;
-
-		k->partitions[indexes[i]].start = at_end ? ends[i] : offsets[i];
-		k->partitions[indexes[i]].start_known = true;
-		k->c.partitions[indexes[i]].position = k->partitions[indexes[i]].start;
-	}
-	pfree(indexes);
-	pfree(offsets);
-	pfree(ends);
-	return ok;
-}
+/* ---- assignment ---- */
 
 /* Where to begin: with the record before the position, if it is known, to see whether it is still the same. */
 static int64
@@ -376,7 +137,7 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 		{
 			streamext_connector_event(&k->c, "diverged", index, 0, "ends at offset " INT64_FORMAT
 									  ", but was read up to " INT64_FORMAT " before", high, partition->position);
-			kafka_fail(k, true);
+			streamext_kafka_fail(k, true);
 		}
 	}
 	else
@@ -397,8 +158,8 @@ kafka_mend(KafkaConnector *k)
 			indexes[n++] = i;
 	k->next_mend = GetCurrentTimestamp() + KAFKA_RETRY;
 
-	if (kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_BEGINNING, lows) &&
-		kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, highs))
+	if (streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_BEGINNING, lows) &&
+		streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, highs))
 	{
 		for (int i = 0; i < n; i++)
 			kafka_mend_partition(k, indexes[i], lows[i], highs[i]);
@@ -542,7 +303,7 @@ kafka_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 	streamext_connector_guard(c, cxt);
 
 	if (streamext_kafka_create(k))
-		kafka_refresh(k);
+		streamext_kafka_refresh(k);
 	streamext_kafka_wake(k); /* for the assignment */
 	return c;
 }
@@ -627,7 +388,7 @@ kafka_check_mark(KafkaConnector *k, int index, const rd_kafka_message_t *message
 							   partition->topic, partition->partition, message->offset);
 	streamext_connector_event(&k->c, "diverged", index, 0, "another record at offset " INT64_FORMAT " than was read before",
 							  message->offset);
-	kafka_fail(k, true);
+	streamext_kafka_fail(k, true);
 	return false;
 }
 
@@ -754,7 +515,7 @@ kafka_housekeep(KafkaConnector *k, TimestampTz now)
 	if (k->rk == NULL && (now < k->next_client || !streamext_kafka_create(k)))
 		return false;
 
-	if (now >= k->next_metadata && kafka_refresh(k))
+	if (now >= k->next_metadata && streamext_kafka_refresh(k))
 	{
 		streamext_kafka_wake(k);
 		return false;
@@ -766,7 +527,7 @@ kafka_housekeep(KafkaConnector *k, TimestampTz now)
 		streamext_kafka_wake(k);
 		return false;
 	}
-	k->unresolved = !kafka_resolve_starts(k);
+	k->unresolved = !streamext_kafka_resolve_starts(k);
 	if (!k->unresolved)
 		kafka_assign(k);
 
@@ -798,7 +559,7 @@ kafka_poll_paused(KafkaConnector *k, TimestampTz now)
 	for (int i = 0; i < k->c.npartitions; i++)
 		if (!k->partitions[i].topic->missing)
 			indexes[n++] = i;
-	if (kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends))
+	if (streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends))
 		for (int i = 0; i < n; i++)
 			k->c.partitions[indexes[i]].high_watermark = ends[i];
 	k->next_offsets = GetCurrentTimestamp() + KAFKA_RETRY;
@@ -870,7 +631,7 @@ kafka_flush_target(Connector *c, uint64 ticket, int64 *targets)
 			break;
 		indexes[n++] = i;
 	}
-	ok = n == c->npartitions && kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, offsets);
+	ok = n == c->npartitions && streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, offsets);
 	for (int i = 0; i < n && ok; i++)
 	{
 		targets[indexes[i]] = offsets[i];
@@ -896,10 +657,10 @@ kafka_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 	for (int i = 0; i < c->npartitions; i++)
 		indexes[i] = i;
 	if (kind == SEEK_TIME)
-		ok = kafka_offsets(k, indexes, c->npartitions, RD_KAFKA_OFFSET_END, ends) &&
-			 kafka_offsets(k, indexes, c->npartitions, KAFKA_MILLISECOND(time), positions);
+		ok = streamext_kafka_offsets(k, indexes, c->npartitions, RD_KAFKA_OFFSET_END, ends) &&
+			 streamext_kafka_offsets(k, indexes, c->npartitions, KAFKA_MILLISECOND(time), positions);
 	else
-		ok = kafka_offsets(k, indexes, c->npartitions,
+		ok = streamext_kafka_offsets(k, indexes, c->npartitions,
 						   kind == SEEK_EARLIEST ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END, positions);
 	for (int i = 0; i < c->npartitions && ok && kind == SEEK_TIME; i++)
 		if (positions[i] < 0)

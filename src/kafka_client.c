@@ -174,6 +174,13 @@ streamext_kafka_update_stalled(KafkaConnector *k)
 }
 
 void
+streamext_kafka_fail(KafkaConnector *k, bool diverged)
+{
+	k->c.failed = true;
+	k->c.diverged = diverged;
+}
+
+void
 streamext_kafka_down(KafkaConnector *k, const char *what, const char *why)
 {
 	k->up = false;

@@ -1,7 +1,10 @@
 /*
  * kafka_client.h
- *		What one Kafka consumer is made of, shared by connector_kafka.c (records, partitions, faults) and kafka_client.c (the client
- *		itself: properties, life, errors, descriptors).
+ *		What one Kafka consumer is made of, shared by its files.
+ *
+ *	connector_kafka.c	records, faults
+ *	kafka_partition.c	which partitions there are, and their offsets
+ *	kafka_client.c		the client itself: properties, life, errors, descriptors
  */
 #ifndef STREAMEXT_KAFKA_CLIENT_H
 #define STREAMEXT_KAFKA_CLIENT_H
@@ -15,6 +18,10 @@
 #define KAFKA_CALL_MS 1000	   /* a call that asks the brokers, at most */
 #define KAFKA_CALL_AWAY_MS 125 /* the same after all were found away; doubles up to the above */
 #define KAFKA_RETRY USECS_PER_SEC
+
+#define KAFKA_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+/* The first millisecond that is not before the time, as Kafka counts them. */
+#define KAFKA_MILLISECOND(time) Max((time) / 1000 + ((time) % 1000 > 0) + KAFKA_EPOCH_SHIFT / 1000, 0)
 
 /*
  * librdkafka stops fetching when so many records or bytes are queued. Few enough that the allocator hands out again what was just freed: a million
@@ -87,6 +94,8 @@ typedef struct KafkaConnector
 	int	   ncommit; /* 0: nothing to commit */
 } KafkaConnector;
 
+/* ---- kafka_client.c ---- */
+
 /* Makes wait_fd readable; makes it unreadable; makes it readable when something is due. */
 extern void streamext_kafka_wake(KafkaConnector *k);
 extern void streamext_kafka_drain(KafkaConnector *k);
@@ -100,6 +109,8 @@ extern void streamext_kafka_close_fds(KafkaConnector *k);
 extern void streamext_kafka_up(KafkaConnector *k);
 extern void streamext_kafka_down(KafkaConnector *k, const char *what, const char *why);
 extern void streamext_kafka_update_stalled(KafkaConnector *k);
+/* The stream must not go on; what is wrong has been reported. */
+extern void streamext_kafka_fail(KafkaConnector *k, bool diverged);
 
 /* Makes a client that connects in the background; false: reported, try again later. */
 extern bool streamext_kafka_create(KafkaConnector *k);
@@ -119,5 +130,19 @@ extern void streamext_kafka_refill(KafkaConnector *k);
  */
 extern rd_kafka_t *streamext_kafka_asker(KafkaConnector *k);
 extern void streamext_kafka_destroy_asker(KafkaConnector *k);
+
+/* ---- kafka_partition.c ---- */
+
+/* Asks for the topics' partitions. True if there are new ones. */
+extern bool streamext_kafka_refresh(KafkaConnector *k);
+
+/*
+ * Asks for n partitions' offsets at a time in milliseconds, or RD_KAFKA_OFFSET_BEGINNING or _END; -1: no record that late.
+ * False: no answer within a second, reported.
+ */
+extern bool streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *offsets);
+
+/* Finds out at which offsets `start` is; true when all are known. */
+extern bool streamext_kafka_resolve_starts(KafkaConnector *k);
 
 #endif /* STREAMEXT_KAFKA_CLIENT_H */

@@ -1,0 +1,237 @@
+/*
+ * kafka_partition.c
+ *		Which partitions a Kafka stream has, and what the brokers say of their offsets.
+ *
+ * Partitions are only ever added; their indexes stay for the connector's life. Everything here asks the brokers, with a
+ * timeout of a second at most, and is repeated a second later once it has failed.
+ */
+#include "streamext.h"
+
+#include "utils/timestamp.h"
+
+#include "kafka_client.h"
+#include "options.h"
+
+#define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
+
+static void
+kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
+{
+	Connector	   *c = &k->c;
+	KafkaPartition *partition;
+
+	if (c->npartitions == STREAMEXT_MAX_PARTITIONS)
+	{
+		streamext_connector_report(c, "the stream has more than %d partitions", STREAMEXT_MAX_PARTITIONS);
+		streamext_kafka_fail(k, false);
+		return;
+	}
+	if (c->npartitions == k->capacity)
+	{
+		k->capacity *= 2;
+		c->partitions = repalloc(c->partitions, k->capacity * sizeof(ConnectorPartition));
+		k->partitions = repalloc(k->partitions, k->capacity * sizeof(KafkaPartition));
+	}
+
+	strlcpy(c->partitions[c->npartitions].topic, topic->name, sizeof(c->partitions[0].topic));
+	c->partitions[c->npartitions].partition = number;
+	c->partitions[c->npartitions].position = -1;
+	c->partitions[c->npartitions].high_watermark = -1;
+	c->partitions[c->npartitions].last.position = -1;
+
+	partition = &k->partitions[c->npartitions];
+	memset(partition, 0, sizeof(*partition));
+	partition->topic = topic;
+	partition->initial = !k->discovered;
+	partition->start = -1;
+	partition->start_known = c->config->start == START_EARLIEST || !partition->initial;
+	topic->index[number] = c->npartitions++;
+}
+
+/* Adds what is new, by partition number and then topic, so that the order depends little on when a partition came. */
+static bool
+kafka_add_partitions(KafkaConnector *k, const int *counts)
+{
+	int before = k->c.npartitions, most = 0;
+
+	for (int t = 0; t < k->ntopics; t++)
+		most = Max(most, counts[t]);
+	for (int number = 0; number < most; number++)
+		for (int t = 0; t < k->ntopics && !k->c.failed; t++)
+		{
+			KafkaTopic *topic = &k->topics[t];
+
+			if (number >= counts[t] || number < topic->nindex)
+				continue;
+			if (topic->index == NULL)
+				topic->index = MemoryContextAlloc(k->cxt, sizeof(int) * (number + 1));
+			else
+				topic->index = repalloc(topic->index, sizeof(int) * (number + 1));
+			topic->nindex = number + 1;
+			topic->index[number] = -1;
+			if ((number + t) % k->c.shards == k->c.shard)
+				kafka_add_partition(k, topic, number);
+		}
+	return k->c.npartitions > before;
+}
+
+/* Says what is wrong with a topic, or sets how many partitions it has. False: the brokers do not know at the moment. */
+static bool
+kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_topic_t *found, int *count)
+{
+	switch (found->err)
+	{
+		case RD_KAFKA_RESP_ERR_NO_ERROR:
+			if (topic->missing && topic->nindex > 0)
+			{
+				/* back again, or another one of that name: a new consumer compares */
+				k->renew = true;
+				k->renew_at = 0;
+			}
+			topic->missing = false;
+			*count = found->partition_cnt;
+			if (*count < topic->nindex)
+			{
+				streamext_connector_report(&k->c, "diverged: topic \"%s\" has %d partitions, but had %d before", topic->name,
+										   *count, topic->nindex);
+				streamext_connector_event(&k->c, "diverged", -1, 0, "topic \"%s\" has %d partitions, but had %d before",
+										  topic->name, *count, topic->nindex);
+				streamext_kafka_fail(k, true);
+			}
+			break;
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+			topic->missing = true;
+			streamext_connector_report(&k->c, "topic \"%s\" does not exist", topic->name);
+			break;
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+			topic->missing = true;
+			streamext_connector_report(&k->c, "not authorised to read topic \"%s\"", topic->name);
+			break;
+		default:
+			topic->missing = true;
+			streamext_connector_report(&k->c, "topic \"%s\": %s", topic->name, rd_kafka_err2str(found->err));
+			return false;
+	}
+	return true;
+}
+
+bool
+streamext_kafka_refresh(KafkaConnector *k)
+{
+	rd_kafka_t *asker = streamext_kafka_asker(k);
+	TimestampTz deadline = GetCurrentTimestamp() + k->patience * 1000;
+	int		   *counts = palloc0(sizeof(int) * k->ntopics);
+	bool		missing = false, grown = false, settled = true;
+	int			t;
+
+	for (t = 0; t < k->ntopics; t++)
+	{
+		const struct rd_kafka_metadata *metadata;
+		rd_kafka_topic_t			   *topic = rd_kafka_topic_new(asker, k->topics[t].name, NULL);
+		int								left = Max((int) ((deadline - GetCurrentTimestamp()) / 1000), 10);
+		rd_kafka_resp_err_t				err = rd_kafka_metadata(asker, 0, topic, &metadata, left);
+
+		rd_kafka_topic_destroy(topic);
+		if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			streamext_kafka_down(k, "brokers do not answer", rd_kafka_err2str(err));
+			break;
+		}
+		if (metadata->topic_cnt == 1)
+			settled &= kafka_judge_topic(k, &k->topics[t], &metadata->topics[0], &counts[t]);
+		missing |= k->topics[t].missing;
+		rd_kafka_metadata_destroy(metadata);
+	}
+
+	if (t == k->ntopics)
+	{
+		streamext_kafka_up(k);
+		k->patience = KAFKA_CALL_MS;
+		grown = kafka_add_partitions(k, counts);
+		k->discovered = true;
+		k->flush_fresh = settled; /* what a topic holds must be known to be flushed */
+		k->next_metadata = GetCurrentTimestamp() + (missing ? KAFKA_RETRY : KAFKA_METADATA_INTERVAL);
+	}
+	else
+	{
+		k->patience = Min(k->patience * 2, KAFKA_CALL_MS);
+		k->next_metadata = GetCurrentTimestamp() + KAFKA_RETRY;
+	}
+	streamext_kafka_update_stalled(k);
+	pfree(counts);
+	return grown;
+}
+
+bool
+streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *offsets)
+{
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_resp_err_t				 err;
+
+	if (n == 0)
+		return true;
+	list = rd_kafka_topic_partition_list_new(n);
+	for (int i = 0; i < n; i++)
+	{
+		ConnectorPartition *partition = &k->c.partitions[indexes[i]];
+
+		rd_kafka_topic_partition_list_add(list, partition->topic, partition->partition)->offset = time;
+	}
+
+	/* The request's time field is what the protocol calls it, so it takes the logical offsets as well. */
+	err = rd_kafka_offsets_for_times(streamext_kafka_asker(k), list, KAFKA_CALL_MS);
+	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+	{
+		err = list->elems[i].err;
+		offsets[i] = list->elems[i].offset;
+		if (err == RD_KAFKA_RESP_ERR_NO_ERROR && time < 0 && offsets[i] < 0)
+			err = RD_KAFKA_RESP_ERR_UNKNOWN;
+	}
+	rd_kafka_topic_partition_list_destroy(list);
+	k->next_offsets = GetCurrentTimestamp() + (err == RD_KAFKA_RESP_ERR_NO_ERROR ? 0 : KAFKA_RETRY);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return true;
+	streamext_connector_report(&k->c, "could not read offsets: %s", rd_kafka_err2str(err));
+	return false;
+}
+
+bool
+streamext_kafka_resolve_starts(KafkaConnector *k)
+{
+	StreamConfig *config = k->c.config;
+	int			  n = 0;
+	int			 *indexes;
+	int64		 *offsets, *ends;
+	bool		  ok;
+
+	for (int i = 0; i < k->c.npartitions; i++)
+		n += !k->partitions[i].start_known && k->c.partitions[i].position < 0;
+	if (n == 0)
+		return true;
+	if (GetCurrentTimestamp() < k->next_offsets)
+		return false;
+
+	indexes = palloc(sizeof(int) * n);
+	offsets = palloc(sizeof(int64) * n);
+	ends = palloc(sizeof(int64) * n);
+	n = 0;
+	for (int i = 0; i < k->c.npartitions; i++)
+		if (!k->partitions[i].start_known && k->c.partitions[i].position < 0)
+			indexes[n++] = i;
+
+	ok = streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends);
+	if (ok && config->start == START_TIMESTAMP)
+		ok = streamext_kafka_offsets(k, indexes, n, KAFKA_MILLISECOND(config->start_time), offsets);
+	for (int i = 0; i < n && ok; i++)
+	{
+		bool at_end = config->start == START_LATEST || offsets[i] < 0;
+
+		k->partitions[indexes[i]].start = at_end ? ends[i] : offsets[i];
+		k->partitions[indexes[i]].start_known = true;
+		k->c.partitions[indexes[i]].position = k->partitions[indexes[i]].start;
+	}
+	pfree(indexes);
+	pfree(offsets);
+	pfree(ends);
+	return ok;
+}
