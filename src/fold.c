@@ -646,7 +646,9 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	fold_withdraw_rejects(fold);
 	(void) streamext_fold_renew(fold);
 
-	fits = view->options.max_groups == 0 || slot->state.ngroups <= view->options.max_groups;
+	/* a batch that memory has refused may have left groups of its own, which are not what refuses it when it is offered again */
+	fold->admitted = fold->admitted || view->options.max_groups == 0 || slot->state.ngroups <= view->options.max_groups;
+	fits = fold->admitted;
 	if (fits)
 	{
 		fold_select(fold);
@@ -661,7 +663,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	if (!fits)
 		streamext_fold_abandon(fold);
 	MemoryContextSwitchTo(old);
-	return fits ? FOLD_OK : FOLD_FULL;
+	return fits ? FOLD_OK : fold->admitted ? FOLD_FULL : FOLD_TOO_MANY_GROUPS;
 }
 
 void
@@ -718,5 +720,6 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	}
 	for (int i = 0; i < batch->npartitions; i++)
 		slot->positions[i] = Max(slot->positions[i], batch->positions[i]);
+	fold->admitted = false;
 	fold->nselected = 0;
 }

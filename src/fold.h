@@ -18,7 +18,9 @@ typedef struct ViewFold ViewFold;
 typedef enum FoldResult
 {
 	FOLD_OK,
-	FOLD_FULL					/* nothing was changed that readers see; the batch must be offered again */
+	/* nothing was changed that readers see; the batch must be offered again: */
+	FOLD_FULL,					/* no memory */
+	FOLD_TOO_MANY_GROUPS		/* more than streamext.max_groups before this batch */
 } FoldResult;
 
 /* cxt outlives transactions; the view was compiled in it. Needs a transaction. */

@@ -69,6 +69,7 @@ struct ViewFold
 	Pane	  **panes;			/* [selected] */
 	GroupEntry **groups;
 	AggInput   *inputs;			/* [agg] */
+	bool		admitted;		/* it was offered while there were no more groups than streamext.max_groups */
 	int64	   *new_positions;	/* chunk memory that replaces slot->positions at publication, or NULL */
 	uint64		inserted;		/* rows of a stateless view */
 	uint64		accepted;

@@ -47,8 +47,9 @@ extern Journal *streamext_journal_open(Oid dboid, Oid relid, int shard, JournalM
 
 /*
  * Appends n records and syncs if the mode says so. No PostgreSQL call inside: for client threads. False and errno on failure:
- * EDQUOT when the journal has reached streamext.journal_limit; one call may exceed it.
+ * JOURNAL_AT_LIMIT when the journal has reached streamext.journal_limit; one call may exceed it.
  */
+#define JOURNAL_AT_LIMIT (-1) /* no system's errno */
 extern bool streamext_journal_append(Journal *journal, const JournalRecord *records, int n);
 
 /* First position still there, and the end. */

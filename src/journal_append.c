@@ -244,7 +244,7 @@ journal_has_room(Journal *journal)
 	room = end - journal->room_base < limit || streamext_journal_segment_bytes(journal, firsts + 1, n - 1) < limit;
 	free(firsts);
 	if (!room)
-		errno = EDQUOT;
+		errno = JOURNAL_AT_LIMIT;
 	return room;
 }
 

@@ -254,7 +254,7 @@ mqtt_append(MqttClient *m, const JournalRecord *record)
 		pthread_mutex_lock(&m->mutex);
 		m->append_failing = failed = true;
 		mqtt_set_error(m, "could not write the journal",
-					   err == EDQUOT ? "it has reached streamext.journal_limit" : strerror_r(err, reason, sizeof(reason)));
+					   err == JOURNAL_AT_LIMIT ? "it has reached streamext.journal_limit" : strerror_r(err, reason, sizeof(reason)));
 		pthread_mutex_unlock(&m->mutex);
 		mqtt_signal(m);
 		sleep(1);

@@ -211,7 +211,7 @@ spool_handle(const RowSpool *spool, StreamSlot *slot)
 static void
 spool_report(const RowSpool *spool, int saved_errno)
 {
-	if (saved_errno == EDQUOT)
+	if (saved_errno == JOURNAL_AT_LIMIT)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("the journal of stream \"%s\" is full", spool->name),
@@ -220,6 +220,12 @@ spool_report(const RowSpool *spool, int saved_errno)
 						 "resumed, mended or dropped: see state in streamext.streams and streamext.continuous_views. "
 						 "Rows of a transaction larger than the limit need several, or a higher limit.")));
 	errno = saved_errno;
+	if (saved_errno == ENOSPC || saved_errno == EDQUOT)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("could not write to the journal of stream \"%s\": %m", spool->name),
+				 errdetail("None of the transaction's rows is taken."),
+				 errhint("Make room on the file system of the data directory, or raise its quota for the server's user.")));
 	ereport(ERROR,
 			(errcode_for_file_access(),
 			 errmsg("could not write to the journal of stream \"%s\": %m", spool->name)));

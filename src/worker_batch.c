@@ -256,6 +256,7 @@ streamext_worker_prepare_view(Worker *w, WorkerView *v)
 	{
 		result = streamext_fold_prepare(v->fold, w->batch);
 		v->prepared = result == FOLD_OK;
+		v->too_many_groups = result == FOLD_TOO_MANY_GROUPS;
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -297,11 +298,11 @@ void
 streamext_worker_note_full(Worker *w, const WorkerView *full)
 {
 	const char *name = get_rel_name(full->viewoid);
-	int64		limit = streamext_fold_view(full->fold)->options.max_groups;
 
-	if (limit > 0 && full->slot->state.ngroups > limit)
+	if (full->too_many_groups)
 		snprintf(w->full_reason, sizeof(w->full_reason),
-				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT, name != NULL ? name : "?", limit);
+				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT, name != NULL ? name : "?",
+				 (int64) streamext_fold_view(full->fold)->options.max_groups);
 	else
 		snprintf(w->full_reason, sizeof(w->full_reason), "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
 				 name != NULL ? name : "?");

@@ -35,6 +35,7 @@ typedef struct WorkerView
 	MemoryContext cxt;		/* of the compiled view and the fold */
 	ViewFold	 *fold;		/* NULL: failed */
 	bool		  prepared; /* of the batch at hand */
+	bool		  too_many_groups; /* why it was not */
 	bool		  paused;	/* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
 	TimestampTz retired_at; /* its former content; 0: nothing of that is left in history */

@@ -5,16 +5,19 @@
  *
  * Below LOSS_KEPT it keeps, under the same path, what a journal's file held when it was last synced, and in "names" a file for each
  * name in a directory that was synced ('/' as '!'). While there is a file LOSS_KEPT/die, the next process that would sync a
- * journal's file kills itself first. Nothing is really synced.
+ * journal's file kills itself first. Nothing is really synced. While there is a file LOSS_KEPT/quota, writes to journals fail as they do
+ * when the user's quota of the disk is used up.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Makes all directories above path. */
@@ -71,25 +74,33 @@ loss_keep_names(const char *kept, const char *path)
 		closedir(dir);
 }
 
+/* The file's path, if it is the data directory or of the journals. */
 static int
-loss_sync(int fd)
+loss_is_ours(int fd, char path[4096])
 {
-	const char *kept = getenv("LOSS_KEPT"),
-			   *data = getenv("LOSS_DATA");
-	char		link[64],
-				path[4096],
-				die[4096];
-	struct stat st;
+	const char *data = getenv("LOSS_DATA");
+	char		link[64];
 	ssize_t		length;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, path, sizeof(path) - 1);
-	if (kept == NULL || data == NULL || length < 0 || fstat(fd, &st) != 0)
+	length = readlink(link, path, 4095);
+	if (data == NULL || length < 0)
 		return 0;
 	path[length] = '\0';
 	if (strncmp(path, data, strlen(data)) != 0)
 		return 0;
-	if (strcmp(path, data) != 0 && strncmp(path + strlen(data), "/streamext", strlen("/streamext")) != 0)
+	return strcmp(path, data) == 0 || strncmp(path + strlen(data), "/streamext", strlen("/streamext")) == 0;
+}
+
+static int
+loss_sync(int fd)
+{
+	const char *kept = getenv("LOSS_KEPT");
+	char		path[4096],
+				die[4096];
+	struct stat st;
+
+	if (kept == NULL || !loss_is_ours(fd, path) || fstat(fd, &st) != 0)
 		return 0;
 	if (S_ISDIR(st.st_mode))
 		loss_keep_names(kept, path);
@@ -113,4 +124,29 @@ int
 fdatasync(int fd)
 {
 	return loss_sync(fd);
+}
+
+ssize_t
+pwrite(int fd, const void *bytes, size_t size, off_t offset)
+{
+	const char *kept = getenv("LOSS_KEPT");
+	char		path[4096],
+				quota[4096];
+
+	if (kept != NULL && loss_is_ours(fd, path))
+	{
+		snprintf(quota, sizeof(quota), "%s/quota", kept);
+		if (access(quota, F_OK) == 0)
+		{
+			errno = EDQUOT;
+			return -1;
+		}
+	}
+	return syscall(SYS_pwrite64, fd, bytes, size, offset);
+}
+
+ssize_t
+pwrite64(int fd, const void *bytes, size_t size, off_t offset)
+{
+	return pwrite(fd, bytes, size, offset);
 }

@@ -257,6 +257,21 @@ def test_what_was_acknowledged_is_on_the_disk(machine: Machine, mosquitto: Mosqu
     assert db.rows("TABLE v") == [(21, sum(range(21)))]
 
 
+def test_a_quota_of_the_disk_is_not_the_limit(machine: Machine) -> None:
+    """What the operating system refuses is reported as that, and not as streamext.journal_limit."""
+    db = Database(machine.server, "postgres")
+    counting(db)
+    db.execute("INSERT INTO s VALUES (1)")
+    (machine.kept / "quota").touch()
+    with pytest.raises(psycopg.errors.DiskFull, match="could not write to the journal") as error:
+        db.execute("INSERT INTO s VALUES (2)")
+    assert "journal_limit" not in str(error.value)
+    (machine.kept / "quota").unlink()
+    db.execute("INSERT INTO s VALUES (3)")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(2, 4)]
+
+
 # ---- torn and damaged ----
 
 

@@ -27,6 +27,24 @@ def test_a_full_stream_goes_on_when_there_is_memory() -> None:
         assert db.value("SELECT state FROM streamext.streams") == "running"
 
 
+def test_the_limit_that_is_reached_is_named() -> None:
+    """Memory ends within a batch that also has more groups than the view may have: raising max_groups would not help."""
+    with Postgres(settings={"streamext.memory_limit": "16MB"}) as server:
+        server.psql("CREATE EXTENSION streamext")
+        db = Database(server, "postgres")
+        db.execute(STREAM)
+        db.execute(
+            "CREATE VIEW v WITH (streamext.continuous, streamext.max_groups = 10) AS "
+            "SELECT repeat(k, 20000) AS k, count(*) FROM s GROUP BY 1"
+        )
+        db.execute("INSERT INTO s SELECT lpad(i::text, 10), timestamptz '2024-01-01', 1 FROM generate_series(1, 200) i")
+        wait_for(lambda: db.value("SELECT state FROM streamext.streams") == "full", what="full")
+        assert "streamext.memory_limit is reached" in db.value("SELECT last_error FROM streamext.streams")
+        with pytest.raises(psycopg.Error, match="memory limit") as error:
+            db.flush("s")
+        assert "streamext.memory_limit is reached" in str(error.value)  # when it was tried again, too
+
+
 def test_flush_right_after_a_restart() -> None:
     with Postgres() as server:
         server.psql("CREATE EXTENSION streamext")
