@@ -508,7 +508,6 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 		header.nentries = counts[b];
 		sizes[b] += HISTORY_PAD + sizeof(SliceHeader) + nblocks * sizeof(SliceBlock) + header.blobs_size;
 		slices[b] = at[b] = palloc_extended(sizes[b], MCXT_ALLOC_HUGE);
-		memset(at[b], 0, HISTORY_PAD);
 		at[b] += HISTORY_PAD;
 		memcpy(at[b], &header, sizeof(SliceHeader));
 		at[b] += sizeof(SliceHeader);
@@ -531,6 +530,8 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 	}
 	for (int b = 0; b < n; b++)
 	{
+		pg_crc32c crc;
+
 		if (counts[b] == 0)
 			continue;
 		for (int i = 0; i < nblocks; i++)
@@ -539,6 +540,8 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 			at[b] += blocks[i]->used;
 		}
 		Assert(at[b] == slices[b] + sizes[b]);
+		crc = streamext_slice_checksum(slices[b], sizes[b]);
+		memcpy(slices[b], &crc, sizeof(crc));
 		slice_write(writer, sealed, pane, n + b, slices[b], sizes[b]);
 	}
 }

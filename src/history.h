@@ -10,6 +10,7 @@
 
 #include "streamext.h"
 #include "fold.h"
+#include "port/pg_crc32c.h"
 #include "shmem.h"
 #include "state.h"
 #include "utils/relcache.h"
@@ -30,14 +31,16 @@ enum HistoryColumn
 };
 
 /*
- * A slice is HISTORY_PAD bytes, this header, nblocks SliceBlocks, the visible entries of a bucket of the pane as they stood
+ * A slice is a checksum of what follows, this header, nblocks SliceBlocks, the visible entries of a bucket of the pane as they stood
  * in shared memory, and the bytes of the pane's blobs. It is cut into parts, a row each. Buckets: a view whose aggregates
  * are all native has n of them (a power of two, by size), bucket n + (hash & (n - 1)) each; all others have one, number 1.
  *
- * With the padding the header and all behind it are aligned in a decompressed bytea, and can be read where they are.
+ * Behind the checksum the header and all that follows are aligned in a decompressed bytea, and can be read where they are.
  */
-#define HISTORY_FORMAT		2
+#define HISTORY_FORMAT		3
 #define HISTORY_PAD			(MAXIMUM_ALIGNOF - VARHDRSZ)
+
+StaticAssertDecl(HISTORY_PAD == sizeof(pg_crc32c), "a slice begins with its checksum");
 
 /*
  * The column shard: two sets of numbers, so that a view that is begun anew writes beside what it held before, which is read until it
@@ -65,6 +68,18 @@ typedef struct SliceBlock
 	uint64		shared;			/* where its bytes stood: what pointers in entries and blobs refer to */
 	uint64		size;
 } SliceBlock;
+
+/* Of a whole slice; size is at least HISTORY_PAD. */
+static inline pg_crc32c
+streamext_slice_checksum(const char *slice, Size size)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, slice + HISTORY_PAD, size - HISTORY_PAD);
+	FIN_CRC32C(crc);
+	return crc;
+}
 
 /* ---- the worker ---- */
 

@@ -173,10 +173,25 @@ slice_has_hash(int32 bucket, uint32 hash)
 	return ((uint32) bucket - n) == (hash & (n - 1));
 }
 
-static void
-slice_check(const SliceHeader *header, Size size, uint32 state_size)
+/* What is in a slice is trusted, down to the states of transition functions, so nothing of it may have changed on disk. */
+static bool
+slice_is_whole(const SliceParts *slice)
 {
-	if (size < sizeof(SliceHeader) || header->format != HISTORY_FORMAT || header->state_size != state_size ||
+	pg_crc32c	stored;
+
+	if (slice->size < HISTORY_PAD + sizeof(SliceHeader))
+		return false;
+	memcpy(&stored, slice->bytes, sizeof(stored));
+	return EQ_CRC32C(stored, streamext_slice_checksum(slice->bytes, slice->size));
+}
+
+static void
+slice_check(const SliceParts *slice, uint32 state_size)
+{
+	const SliceHeader *header = (const SliceHeader *) (slice->bytes + HISTORY_PAD);
+	Size		size = slice->size - HISTORY_PAD;
+
+	if (!slice_is_whole(slice) || header->format != HISTORY_FORMAT || header->state_size != state_size ||
 		header->nblocks > (size - sizeof(SliceHeader)) / sizeof(SliceBlock) || header->entries_size > size ||
 		header->blobs_size > size ||
 		sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock) + header->entries_size + header->blobs_size != size)
@@ -268,21 +283,22 @@ slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blob
 	}
 }
 
-/* A slice's bytes, aligned, as a copy of its pane; NULL if none of its entries is wanted. */
+/* A slice that has been put together, as a copy of its pane; NULL if none of its entries is wanted. */
 static StateCopy *
-slice_to_copy(char *bytes, Size size, uint32 state_size, int64 id, const uint32 *hash, MemoryContext cxt)
+slice_to_copy(const SliceParts *slice, uint32 state_size, const uint32 *hash, MemoryContext cxt)
 {
 	struct
 	{
 		StateCopy	copy;
 		PaneCopy	pane;
 	}		   *result;
+	char	   *bytes = slice->bytes + HISTORY_PAD;
 	const SliceHeader *header = (const SliceHeader *) bytes;
 	const SliceBlock *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
 	char	   *entries;
-	PaneCopy	pane = {.id = id};
+	PaneCopy	pane = {.id = slice->pane};
 
-	slice_check(header, size, state_size);
+	slice_check(slice, state_size);
 	entries = bytes + sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock);
 	slice_find_groups(header, entries, hash, &pane, cxt);
 	if (pane.ngroups == 0)
@@ -405,8 +421,7 @@ static StateCopy *
 history_finish_slice(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
 {
 	SliceParts *slice = &reader->slice;
-	StateCopy  *copy = slice_to_copy(slice->bytes + HISTORY_PAD, Max(slice->size, HISTORY_PAD) - HISTORY_PAD,
-									 reader->state_size, slice->pane, reader->by_hash ? &reader->hash : NULL, cxt);
+	StateCopy  *copy = slice_to_copy(slice, reader->state_size, reader->by_hash ? &reader->hash : NULL, cxt);
 
 	stats->slices++;
 	stats->bytes += slice->size;

@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from harness import views as oracle
@@ -172,6 +173,24 @@ def test_time_ranges_and_keys_read_little(db: Database) -> None:
     db.assert_same(f"SELECT * FROM hopped {bounds} AND k = 'k3'", f"SELECT * FROM ({hop.format(s='o')}) AS q {bounds} AND k = 'k3'")
     rows_planned = db.value("EXPLAIN (FORMAT JSON) SELECT * FROM keys")[0]["Plan"]["Plan Rows"]
     assert 15_000 < rows_planned < 25_000
+
+
+def test_damage_is_told(kept: Database) -> None:
+    """Whatever bit of a slice has changed on disk: an error of who reads it. States of aggregates would crash the server else."""
+    insert(kept, 0, 600)
+    kept.flush("s")
+    wait_sealed(kept, "hopped_text", START + timedelta(minutes=8))
+    compare(kept, ["hopped_text"])
+    where = """WHERE view = 'hopped_text'::regclass AND pane = (SELECT min(pane) FROM streamext.history WHERE view = 'hopped_text'::regclass)
+        AND part = 0"""
+    size = kept.value(f"SELECT length(data) FROM streamext.history {where}")
+    for bit in [0, 40, 8 * 150, *random.Random(1).sample(range(8 * size), 20)]:
+        flip = f"UPDATE streamext.history SET data = set_bit(data, {bit}, 1 - get_bit(data, {bit})) {where}"
+        kept.execute(flip)
+        with pytest.raises(psycopg.errors.DataCorrupted, match="streamext.history"):
+            kept.rows("TABLE hopped_text")
+        kept.execute(flip)
+    compare(kept, ["hopped_text"])
 
 
 def test_key_look_ups_in_joins(kept: Database) -> None:
