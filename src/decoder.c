@@ -74,7 +74,6 @@ struct Decoder
 	StreamConfig *config;
 	int			natts;
 	DecoderColumn *columns;
-	int			payload_column; /* text, raw: index */
 	JsonParser *json;
 	MemoryContextCallback json_callback;
 	JsonValue  *json_values;
@@ -207,7 +206,6 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 	decoder->config = config;
 	decoder->natts = config->desc->natts;
 	decoder->columns = palloc0(sizeof(DecoderColumn) * Max(decoder->natts, 1));
-	decoder->payload_column = -1;
 	decoder->bad = palloc0(sizeof(bool) * STREAMEXT_BATCH_ROWS);
 
 	for (int i = 0; i < decoder->natts; i++)
@@ -220,8 +218,6 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 			continue;
 		col->structured = config->format == FORMAT_JSON && col->way == WAY_INPUT && streamext_value_is_structured(col->column->type);
 		col->input = streamext_value_input(col->column, col->structured, own);
-		if (col->way != WAY_METADATA)
-			decoder->payload_column = i;
 	}
 	if (config->format == FORMAT_JSON)
 		decoder_add_json(decoder);

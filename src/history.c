@@ -629,7 +629,7 @@ seal_write(List *views)
 
 /* The same; trouble is logged, and false. */
 static bool
-seal_try_write(Worker *w, List *views)
+seal_try_write(List *views)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool written = false;
@@ -717,7 +717,7 @@ streamext_history_seal(Worker *w)
 	}
 	if (views == NIL)
 		return false;
-	if (!seal_try_write(w, views))
+	if (!seal_try_write(views))
 	{
 		history_retry_at = TimestampTzPlusMilliseconds(now, HISTORY_RETRY_MS);
 		more = false;

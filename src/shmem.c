@@ -178,7 +178,6 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->watermark = DT_NOBEGIN;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
 	slot->rate = 0;
-	slot->last_record_at = 0;
 	slot->checkpoint_seq = 0;
 	slot->checkpoint_at = 0;
 	slot->checkpoint_bytes = 0;

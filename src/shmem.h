@@ -112,7 +112,6 @@ typedef struct StreamSlot
 	uint64		bytes_in;
 	uint64		rejected;
 	double		rate;			/* records a second over about the last 10 s */
-	TimestampTz last_record_at;
 
 	/* the last checkpoint (checkpoint.c) */
 	int64		checkpoint_seq; /* 0: none yet */

@@ -447,8 +447,6 @@ batch_publish_counters(Worker *w)
 	}
 	slot->rows_in += n;
 	slot->batches++;
-	if (n > 0)
-		slot->last_record_at = GetCurrentTimestamp();
 	streamext_worker_count_rate(w, n);
 	return n;
 }
