@@ -13,10 +13,12 @@
  *	2. it commits, and then the views are published, and with them, under the same lock, the request's number, in each view (ViewSlot.retry) and
  *	   in the stream. Both numbers are in checkpoints, with the states that they tell of;
  *	3. a checkpoint is taken at once, and when it is committed, the marked letters of views whose number in it says so go, and the
- *	   request with them.
+ *	   request. The letters of a view whose fold ended after 2, so that it is in the checkpoint as it was before, stay marked, and go
+ *	   by a later one.
  *
  * So after any end in between, the numbers say whether a marked letter is in the view's state: below, the request is done again, with all its
- * letters and those that are marked with it. There is one request at a time, so a mark never has to be told from a later one.
+ * letters and those that are marked with it. There is one request at a time. Before it raises a view's number, the marks above that number,
+ * of a state that was lost, are taken away; so a number that is not below a mark always tells of it.
  *
  * Which views owe a letter is what dead_letter_reread.c keeps true. A view that does not run (paused, failed, catching up) keeps its letters.
  *
@@ -90,8 +92,10 @@ static const char retry_select_sql[] =
 	"streamext.retry_request AS r WHERE r.id OPERATOR(pg_catalog.=) $1 AND d.stream OPERATOR(pg_catalog.=) r.stream "
 	"AND (d.id OPERATOR(pg_catalog.=) ANY (r.letters) OR d.retry OPERATOR(pg_catalog.=) r.id) "
 	"AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole ORDER BY d.id";
-static const char retry_unmark_sql[] =
-	"UPDATE streamext.dead_letter SET retry = 0 WHERE stream OPERATOR(pg_catalog.=) $1 AND retry OPERATOR(pg_catalog.=) $2";
+static const char retry_marked_sql[] =
+	"SELECT id, view, topic, partition, retry FROM streamext.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 "
+	"AND retry OPERATOR(pg_catalog.<>) 0";
+static const char retry_unmark_sql[] = "UPDATE streamext.dead_letter SET retry = 0 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char retry_reject_sql[] =
 	"UPDATE streamext.dead_letter AS d SET sqlstate = u.s, reason = u.r, received_at = pg_catalog.clock_timestamp() "
 	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (id, s, r) "
@@ -108,9 +112,9 @@ static const char retry_split_sql[] =
 static const char retry_delete_sql[] = "DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char retry_decoded_sql[] =
 	"UPDATE streamext.retry_request SET decoded = decoded OPERATOR(pg_catalog.+) $2 WHERE id OPERATOR(pg_catalog.=) $1 RETURNING decoded";
+/* One that its view rejects again just now is marked no more. */
 static const char retry_settle_sql[] =
-	"DELETE FROM streamext.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 AND retry OPERATOR(pg_catalog.=) $2 "
-	"AND view OPERATOR(pg_catalog.=) ANY ($3)";
+	"DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND retry OPERATOR(pg_catalog.<>) 0";
 static const char retry_end_sql[] = "DELETE FROM streamext.retry_request WHERE id OPERATOR(pg_catalog.=) $1";
 
 /* Within SPI. */
@@ -389,6 +393,77 @@ retry_prepare(Worker *w, Retry *r)
 	return true;
 }
 
+/* ---------------------------------------------------------------- marks */
+
+/* What retry_marked_sql finds, in the memory context of its caller. */
+typedef struct RetryMark
+{
+	Datum id;
+	Oid	  view;
+	int64 retry;
+	bool  own; /* of a partition of this shard */
+} RetryMark;
+
+/* Within SPI. While the shard's partitions are not known none is its own. */
+static RetryMark *
+retry_marks(Worker *w, int *n)
+{
+	Oid		   types[1] = { OIDOID };
+	Datum	   values[1] = { ObjectIdGetDatum(w->identity.relid) };
+	RetryMark *marks;
+
+	retry_execute(retry_marked_sql, 1, types, values, SPI_OK_SELECT);
+	*n = SPI_processed;
+	marks = palloc(sizeof(RetryMark) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool	  isnull;
+		char	 *topic = TextDatumGetCString(SPI_getbinval(tuple, desc, 3, &isnull));
+		int32	  partition = DatumGetInt32(SPI_getbinval(tuple, desc, 4, &isnull));
+
+		marks[i].id = Int64GetDatum(DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)));
+		marks[i].view = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
+		marks[i].retry = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
+		marks[i].own = w->attached && retry_partition(w, topic, partition) >= 0;
+	}
+	return marks;
+}
+
+/* Of a view that is about to get the request's number: whether its state was lost. */
+static bool
+retry_is_lost(const Retry *r, const RetryMark *mark)
+{
+	if (mark->retry == r->request)
+		return true;
+	for (int i = 0; i < r->nviews && mark->own; i++)
+		if (r->views[i].v->viewoid == mark->view)
+			return r->views[i].ready && mark->retry > r->views[i].v->slot->retry;
+	return false;
+}
+
+/* Within SPI. */
+static void
+retry_unmark(Worker *w, const Retry *r)
+{
+	Oid		   types[1] = { INT8ARRAYOID };
+	Datum	   values[1];
+	Datum	  *ids;
+	int		   nids = 0;
+	int		   n;
+	RetryMark *marks = retry_marks(w, &n);
+
+	ids = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		if (retry_is_lost(r, &marks[i]))
+			ids[nids++] = marks[i].id;
+	if (nids == 0)
+		return;
+	values[0] = streamext_dead_letter_array(ids, NULL, nids, INT8OID);
+	retry_execute(retry_unmark_sql, 1, types, values, SPI_OK_UPDATE);
+}
+
 /* ---------------------------------------------------------------- what comes of it */
 
 static void
@@ -477,15 +552,14 @@ retry_make_room(Retry *r)
 static int32
 retry_write(Worker *w, Retry *r)
 {
-	Oid	  types[5] = { OIDOID, INT8OID };
-	Datum values[5] = { ObjectIdGetDatum(w->identity.relid), Int64GetDatum(r->request) };
+	Oid	  types[5] = { INT8ARRAYOID };
+	Datum values[5];
 	int32 decoded = 0;
 	bool  isnull;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	retry_execute(retry_unmark_sql, 2, types, values, SPI_OK_UPDATE);
-	types[0] = INT8ARRAYOID;
+	retry_unmark(w, r);
 	if (r->nreject > 0)
 	{
 		types[1] = types[2] = TEXTARRAYOID;
@@ -611,49 +685,75 @@ streamext_retries_run(Worker *w)
 
 /* ---------------------------------------------------------------- settle */
 
+/* Within SPI: letters go whose view's state, as it is in the checkpoint, tells of their marks, or whose view is no more. */
+static void
+retry_delete_marked(Worker *w, const CheckpointPosition *last, int64 request)
+{
+	Oid		   types[1] = { INT8ARRAYOID };
+	Datum	   values[1];
+	Datum	  *ids;
+	int		   nids = 0;
+	int		   n;
+	RetryMark *marks = retry_marks(w, &n);
+
+	ids = palloc(sizeof(Datum) * Max(n, 1));
+	w->unmarked = w->attached;
+	w->marks_seen = w->attached ? last->seq : 0;
+	for (int i = 0; i < n; i++)
+	{
+		const CheckpointView *view = streamext_checkpoint_find_view(last, marks[i].view);
+
+		if (!marks[i].own && marks[i].retry != request)
+			continue;
+		if ((view != NULL && view->head.retry >= marks[i].retry) || get_rel_name(marks[i].view) == NULL)
+			ids[nids++] = marks[i].id;
+		else
+			w->unmarked = false;
+	}
+	if (nids == 0)
+		return;
+	values[0] = streamext_dead_letter_array(ids, NULL, nids, INT8OID);
+	retry_execute(retry_settle_sql, 1, types, values, SPI_OK_DELETE);
+}
+
 void
 streamext_retries_settle(Worker *w)
 {
 	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
 	MemoryContext			  old = CurrentMemoryContext;
-	Oid						  types[3] = { OIDOID, INT8OID, OIDARRAYOID };
-	Datum					  values[3];
-	Datum					 *views;
-	int						  n = 0;
-	int64					  request;
+	Oid						  types[1] = { INT8OID };
+	Datum					  values[1];
+	int64					  request = 0;
 
-	if (w->retries == NIL || w->slot->retry < *(int64 *) linitial(w->retries))
-		return;
-	request = *(int64 *) linitial(w->retries);
-	if (last == NULL || last->head.retry < request)
+	if (w->retries != NIL && w->slot->retry >= *(int64 *) linitial(w->retries))
+		request = *(int64 *) linitial(w->retries);
+	if (request > 0 && (last == NULL || last->head.retry < request))
 	{
 		if (w->checkpoint != NULL && w->checkpoint->cut == NULL && !w->checkpoint->wanted)
 			streamext_checkpoint_want(w);
 		return;
 	}
+	/* marks that former requests have left, or former workers: once for each checkpoint */
+	if (request == 0 && (w->unmarked || !w->attached || last == NULL || last->seq == w->marks_seen))
+		return;
 	StartTransactionCommand();
 	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(streamext_control_table("retry_request")))
 	{
-		views = palloc(sizeof(Datum) * Max(last->head.nviews, 1));
-		for (int i = 0; i < last->head.nviews; i++)
-			if (last->views[i].head.retry >= request)
-				views[n++] = ObjectIdGetDatum(last->views[i].head.viewoid);
-		values[0] = ObjectIdGetDatum(w->identity.relid);
-		values[1] = Int64GetDatum(request);
-		values[2] = streamext_dead_letter_array(views, NULL, n, OIDOID);
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "could not connect to SPI");
-		retry_execute(retry_settle_sql, 3, types, values, SPI_OK_DELETE);
-		types[0] = INT8OID;
-		retry_execute(retry_end_sql, 1, types, &values[1], SPI_OK_DELETE);
+		retry_delete_marked(w, last, request);
+		values[0] = Int64GetDatum(request);
+		if (request > 0)
+			retry_execute(retry_end_sql, 1, types, values, SPI_OK_DELETE);
 		SPI_finish();
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);
-	w->retries = list_delete_first(w->retries);
+	if (request > 0)
+		w->retries = list_delete_first(w->retries);
 }
 
 /* ---------------------------------------------------------------- the function */

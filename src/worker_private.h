@@ -73,6 +73,8 @@ typedef struct Worker
 	MemoryContext		seeks_cxt;
 	List			   *retries;		/* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (retry.c) */
 	MemoryContext		retries_cxt;
+	bool				unmarked;		/* no letter is marked by a request that is done (retry.c); else not yet in checkpoint marks_seen */
+	int64				marks_seen;
 	bool				letters_behind; /* no dead letter is of a record that the stream has still to read */
 	uint64				connector_errors; /* seen */
 	bool				outage;			  /* an event of it is written */
