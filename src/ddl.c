@@ -151,20 +151,6 @@ ddl_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 /* ---- databases ---- */
 
 static bool
-ddl_has_streams(Oid dboid)
-{
-	bool		found = false;
-
-	if (!OidIsValid(dboid) || streamext_shared == NULL)
-		return false;
-	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	for (int i = 0; i < streamext_shared->nstreams && !found; i++)
-		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
-	LWLockRelease(streamext_shared->registry_lock);
-	return found;
-}
-
-static bool
 ddl_owns_database(Oid dboid)
 {
 #if PG_VERSION_NUM >= 160000
@@ -181,7 +167,7 @@ ddl_owns_database(Oid dboid)
 static void
 ddl_run_without_workers(DdlCall *call, Oid dboid, bool allowed)
 {
-	if (!allowed || !ddl_has_streams(dboid) || IsTransactionBlock())
+	if (!allowed || !streamext_database_has_streams(dboid) || IsTransactionBlock())
 	{
 		streamext_ddl_standard(call);
 		return;
@@ -248,7 +234,7 @@ ddl_create_database(DdlCall *call)
 	ddl_run_without_workers(call, source, ddl_may_copy_database(source));
 	CommandCounterIncrement();
 	created = get_database_oid(stmt->dbname, true);
-	if (OidIsValid(created) && ddl_has_streams(source))
+	if (OidIsValid(created) && streamext_database_has_streams(source))
 		streamext_touch_database(created);
 }
 
@@ -282,27 +268,33 @@ ddl_refuse_on_view(RangeVar *relation, const char *what)
 				 errmsg("continuous views do not support %s", what)));
 }
 
-/* Rights of owners may have changed. Of roles' members in this database only: workers of others see it when they look next. */
-static void
-ddl_grant(DdlCall *call)
+/*
+ * Whether the rights of views' owners may be others afterwards. Which views that is for, their workers find out (streamext_worker_check_rights).
+ * Roles are the same in all databases.
+ */
+static bool
+ddl_changes_rights(const Node *stmt)
 {
-	GrantStmt  *stmt = (GrantStmt *) call->pstmt->utilityStmt;
 	ListCell   *cell;
 
-	streamext_ddl_standard(call);
-	if (IsA(stmt, GrantRoleStmt) || stmt->targtype == ACL_TARGET_ALL_IN_SCHEMA)
+	switch (nodeTag(stmt))
 	{
-		streamext_ddl_touch_server(NULL);
-		return;
-	}
-	if (stmt->targtype != ACL_TARGET_OBJECT || stmt->objtype != OBJECT_TABLE)
-		return;
-	foreach(cell, stmt->objects)
-	{
-		Oid			relid = RangeVarGetRelid(lfirst_node(RangeVar, cell), NoLock, true);
-
-		if (OidIsValid(relid))
-			streamext_ddl_touch_relation(relid);
+		case T_CreateRoleStmt:
+		case T_AlterRoleStmt:
+		case T_DropRoleStmt:
+		case T_GrantRoleStmt:
+			return true;
+		case T_AlterTableStmt:
+			foreach(cell, ((const AlterTableStmt *) stmt)->cmds)
+				if (lfirst_node(AlterTableCmd, cell)->subtype == AT_ChangeOwner)
+					return OidIsValid(get_extension_oid("streamext", true));
+			return false;
+		case T_GrantStmt:
+		case T_DropOwnedStmt:
+		case T_ReassignOwnedStmt:
+			return OidIsValid(get_extension_oid("streamext", true));
+		default:
+			return false;
 	}
 }
 
@@ -350,8 +342,6 @@ ddl_is_of_interest(const Node *stmt)
 		case T_DropUserMappingStmt:
 		case T_RuleStmt:
 		case T_CreateTrigStmt:
-		case T_GrantStmt:
-		case T_GrantRoleStmt:
 			return true;
 		default:
 			return false;
@@ -405,10 +395,6 @@ ddl_dispatch(DdlCall *call)
 			ddl_refuse_on_view(((CreateTrigStmt *) stmt)->relation, "triggers");
 			streamext_ddl_standard(call);
 			break;
-		case T_GrantStmt:
-		case T_GrantRoleStmt:
-			ddl_grant(call);
-			break;
 		default:
 			streamext_ddl_standard(call);
 			break;
@@ -420,13 +406,17 @@ ddl_process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only
 					ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest, QueryCompletion *completion)
 {
 	DdlCall		call = {pstmt, query_string, read_only_tree, context, params, query_env, dest, completion};
+	bool		rights;
 
 	if (ddl_dispatch_database(&call))
 		return;
+	rights = ddl_changes_rights(pstmt->utilityStmt);
 	if (ddl_is_of_interest(pstmt->utilityStmt) && OidIsValid(get_extension_oid("streamext", true)))
 		ddl_dispatch(&call);
 	else
 		streamext_ddl_standard(&call);
+	if (rights)
+		streamext_touch_rights();
 }
 
 void

@@ -53,6 +53,7 @@ typedef struct RegistryStream
 static List *registry_streams = NIL;
 static List *registry_views = NIL;
 static List *registry_databases = NIL;
+static bool	 registry_rights = false; /* who may do what is not as before */
 
 /* Databases that this process has asked workers to leave. */
 #define REGISTRY_MAX_LEFT 8
@@ -125,6 +126,12 @@ streamext_touch_database(Oid dboid)
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	registry_databases = list_append_unique_oid(registry_databases, dboid);
 	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_touch_rights(void)
+{
+	registry_rights = true;
 }
 
 /* ---------------------------------------------------------------- before commit */
@@ -300,6 +307,11 @@ registry_commit(void)
 			streamext_database_set_probe(lfirst_oid(lc), true);
 		LWLockRelease(streamext_shared->registry_lock);
 	}
+	if (registry_rights)
+	{
+		pg_atomic_add_fetch_u32(&streamext_shared->rights, 1);
+		streamext_wake_all_workers();
+	}
 	if (registry_streams != NIL || registry_databases != NIL)
 		streamext_wake_launcher();
 }
@@ -325,6 +337,20 @@ registry_abort(void)
 }
 
 /* ---------------------------------------------------------------- databases */
+
+bool
+streamext_database_has_streams(Oid dboid)
+{
+	bool found = false;
+
+	if (!OidIsValid(dboid) || streamext_shared == NULL)
+		return false;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams && !found; i++)
+		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
+	LWLockRelease(streamext_shared->registry_lock);
+	return found;
+}
 
 /* Needs registry_lock exclusive. NULL: no room. */
 static struct DatabaseSlot *
@@ -480,6 +506,7 @@ static void
 registry_forget(void)
 {
 	registry_streams = registry_views = registry_databases = NIL;
+	registry_rights = false;
 }
 
 static void
@@ -509,6 +536,11 @@ registry_xact_callback(XactEvent event, void *arg)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg(
 						 "cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
+			/* nobody would tell the workers when it commits */
+			if (registry_rights && streamext_database_has_streams(MyDatabaseId))
+				ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+								errmsg("cannot PREPARE a transaction that has changed rights in a database with streams")));
+			registry_rights = false;
 			break;
 		default:
 			break;

@@ -203,6 +203,7 @@ typedef struct SharedState
 	LWLock	   *registry_lock;
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
+	pg_atomic_uint32 rights;		/* transactions that may have changed what a view's owner may do; workers look */
 	pg_atomic_uint64 test_clock;	/* set by streamext.set_clock, as clock.c encodes it; 0: none */
 
 	/* databases to be probed by the launcher, and those that must be left alone for a while; registry_lock */

@@ -497,8 +497,8 @@ compile_definition(const CompileContext *context)
 
 /* ---- entry points ---- */
 
-void
-streamext_view_check_rights(const CompiledView *view)
+bool
+streamext_view_has_rights(const CompiledView *view, bool raise)
 {
 	ListCell   *cell;
 #if PG_VERSION_NUM >= 160000
@@ -506,13 +506,13 @@ streamext_view_check_rights(const CompiledView *view)
 
 	foreach(cell, infos)
 		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = view->owner;
-	(void) ExecCheckPermissions(view->query->rtable, infos, true);
+	return ExecCheckPermissions(view->query->rtable, infos, raise);
 #else
 	List	   *entries = copyObject(view->query->rtable);
 
 	foreach(cell, entries)
 		lfirst_node(RangeTblEntry, cell)->checkAsUser = view->owner;
-	(void) ExecCheckRTPerms(entries, true);
+	return ExecCheckRTPerms(entries, raise);
 #endif
 }
 

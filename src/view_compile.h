@@ -92,8 +92,8 @@ extern const CompiledView *streamext_view_cached(Oid relid, MemoryContext user);
  */
 extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options);
 
-/* Raises if the view's owner may not read what the query names, whoever is to read the view (security_invoker). */
-extern void streamext_view_check_rights(const CompiledView *view);
+/* Whether the view's owner may read what the query names, whoever is to read the view (security_invoker); raises if he may not and `raise`. */
+extern bool streamext_view_has_rights(const CompiledView *view, bool raise);
 
 /* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
 extern void streamext_view_flatten_groups(Query *query);

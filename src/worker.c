@@ -343,9 +343,10 @@ worker_serve_flush(Worker *w)
 	{
 		if (requested <= pg_atomic_read_u64(&slot->flush_done))
 			return;
-		/* who asked may have made a view before */
+		/* who asked may have made a view before, or given its owner a right */
 		pg_memory_barrier();
-		if (pg_atomic_read_u32(&slot->generation) != pg_atomic_read_u32(&slot->generation_seen))
+		if (streamext_worker_rights_due(w) ||
+			pg_atomic_read_u32(&slot->generation) != pg_atomic_read_u32(&slot->generation_seen))
 			return;
 		w->flush_ticket = requested;
 		w->flush_known = false;
@@ -624,7 +625,8 @@ worker_advance(Worker *w)
 		w->gather_until = w->batch->nrecords < WORKER_GATHER_RECORDS ? GetCurrentTimestamp() + WORKER_GATHER_US : 0;
 		/* what was committed after a change is read by the changed definition */
 		pg_memory_barrier();
-		if (pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
+		if (streamext_worker_rights_due(w) ||
+			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
 			return true;
 	}
 	worker_note_full(w, !streamext_worker_fold(w));
@@ -649,6 +651,8 @@ worker_run(Worker *w)
 		ResetLatch(MyLatch);
 		streamext_worker_interrupts();
 		paused = worker_check_pause(w);
+		if (streamext_worker_rights_due(w))
+			streamext_worker_check_rights(w);
 		if (w->connector == NULL || (w->refresh_at != 0 && w->refresh_at <= GetCurrentTimestamp()) ||
 			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
 		{

@@ -20,7 +20,11 @@ extern void streamext_launcher_register(void);	/* from _PG_init */
 extern void streamext_touch_stream(Oid relid);
 extern void streamext_touch_view(Oid viewoid, Oid stream_relid);
 extern void streamext_touch_database(Oid dboid);	/* probe it (after CREATE DATABASE ... TEMPLATE) */
+extern void streamext_touch_rights(void);	/* of some role, in whatever database */
 extern void streamext_registry_install_callbacks(void);
+
+/* Whether the registry knows any. */
+extern bool streamext_database_has_streams(Oid dboid);
 
 /* Asks the database's workers to leave and waits up to 5 s until they have; until `streamext_database_return`. */
 extern void streamext_database_leave(Oid dboid);

@@ -370,6 +370,8 @@ catchup_advance(Worker *w)
 		return !w->attached;
 	/* what was committed after a change is read by the changed definition */
 	pg_memory_barrier();
+	if (streamext_worker_rights_due(w))
+		return true;
 	if (pg_atomic_read_u32(&w->slot->generation) != w->generation)
 		return w->refresh_at == 0;
 	if (w->full && GetCurrentTimestamp() < w->retry_at)
@@ -466,6 +468,8 @@ catchup_run(Worker *w)
 		ResetLatch(MyLatch);
 		streamext_worker_interrupts();
 		streamext_stream_events_write(w);
+		if (streamext_worker_rights_due(w))
+			streamext_worker_check_rights(w);
 		if (catchup_refresh_due(w) && !streamext_worker_refresh_catchup(w))
 			return;
 		paused = w->views == NIL || streamext_pause_requested(w->slot);

@@ -100,6 +100,7 @@ typedef struct Worker
 	TimestampTz retry_at; /* when full */
 
 	bool		stopped;	/* until resume(): on_error stop, or the connector failed */
+	uint32		rights_seen; /* SharedState.rights that all views were checked at */
 	uint32		pause_seen; /* StreamSlot.pause before the last look into the catalogue */
 	TimestampTz refresh_at; /* look into the catalogue again (a view was locked); 0: no */
 
@@ -133,6 +134,8 @@ extern ErrorData *streamext_worker_caught(MemoryContext cxt);
 extern bool streamext_worker_refresh(Worker *w);
 extern bool streamext_worker_refresh_catchup(Worker *w);
 extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
+extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
+extern void streamext_worker_check_rights(Worker *w);
 extern void streamext_worker_short_lock_timeout(void);
 extern uint64 streamext_worker_source(const StreamConfig *config);	/* StreamSlot.source */
 extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);

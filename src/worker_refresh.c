@@ -3,7 +3,7 @@
  * worker_refresh.c
  *		From the catalogue to what the worker works with: configuration, connector, decoder, and a fold for each view.
  *
- * Done at start and whenever the slot's generation has moved. The commit that moved it may not have sent its invalidation messages yet,
+ * Done at start and whenever the slot's generation has moved, be it by this process itself because an owner's rights have changed. The commit that moved it may not have sent its invalidation messages yet,
  * so all caches are dropped first. Everything about views is made anew each time (their kept state is in shared
  * memory and stays as long as its definition is the same); connector and decoder only when their definition has changed.
  *
@@ -507,7 +507,7 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 	{
 		CompiledView *compiled = streamext_view_compile(v->viewoid);
 
-		streamext_view_check_rights(compiled);
+		(void) streamext_view_has_rights(compiled, true);
 		*round = streamext_view_round(v->viewoid);
 		if (fresh)
 			v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *round);
@@ -811,6 +811,63 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w);
 	ConditionVariableBroadcast(&w->slot->progress);
 	return true;
+}
+
+/* ---------------------------------------------------------------- rights */
+
+bool
+streamext_worker_rights_due(const Worker *w)
+{
+	return pg_atomic_read_u32(&streamext_shared->rights) != w->rights_seen;
+}
+
+/* A view that has failed may be able to go on; one that runs must not, if its owner may not read what it reads any more. */
+static bool
+refresh_rights_have_changed(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+
+		if (v->slot->status == VIEW_FAILED ||
+			(v->fold != NULL && !streamext_view_has_rights(streamext_fold_view(v->fold), false)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Looks whether it matters to this stream's views that some role's rights have changed; if so, the stream's processes look into the
+ * catalogue. Outside transactions.
+ */
+void
+streamext_worker_check_rights(Worker *w)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	uint32		  rights = pg_atomic_read_u32(&streamext_shared->rights);
+	volatile bool changed = true;
+
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		InvalidateSystemCaches();
+		changed = refresh_rights_have_changed(w);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		FreeErrorData(streamext_worker_caught(cxt)); /* something is being dropped */
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	if (changed)
+	{
+		streamext_announce_stream(w->identity.dboid, w->identity.relid, w->identity.shard, false);
+		streamext_wake_launcher();
+	}
+	w->rights_seen = rights;
 }
 
 /* ---------------------------------------------------------------- the catch-up worker's */

@@ -205,6 +205,24 @@ def test_a_view_is_replaced_while_it_catches_up(db: Database, kafka: Kafka, stre
     assert_exact(db, end_of(kafka, stream), "running", "grouped")
 
 
+def test_rights_are_revoked_meanwhile(db: Database, stream: str) -> None:
+    """What catches up stops, too, and goes on when the right is back."""
+    db.execute("CREATE ROLE catcher; GRANT CREATE ON SCHEMA public TO catcher; GRANT SELECT ON s TO catcher")
+    try:
+        with db.connection.transaction():
+            continuous(db, "v", CALLS.format("s"))
+            db.execute("ALTER VIEW v OWNER TO catcher")
+        state = "SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass"
+        wait_for(lambda: progress(db, "v")[0], what="progress")
+        db.execute("REVOKE SELECT ON s FROM catcher")
+        wait_for(lambda: db.value(state) == "failed", what="failed view")
+        db.execute("GRANT SELECT ON s TO catcher")
+        db.flush("s")
+        assert db.value("SELECT sum(n)::bigint FROM v") == db.value("SELECT n FROM running")
+    finally:
+        db.execute("DROP OWNED BY catcher CASCADE; DROP ROLE catcher")
+
+
 def test_the_stream_is_dropped_or_altered_meanwhile(db: Database, kafka: Kafka, stream: str) -> None:
     continuous(db, "calls", CALLS.format("s"))
     wait_for(lambda: progress(db, "calls")[0], what="progress")

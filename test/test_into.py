@@ -144,7 +144,6 @@ def test_rights_are_the_owners(simple: Database) -> None:
         db.execute("INSERT INTO s (k) VALUES (2)")
         wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", 20, "the view to fail")
         db.execute("GRANT INSERT (k) ON target TO writer")
-        db.execute("ALTER FOREIGN TABLE s OPTIONS (ADD buffer_size '100')")
         db.flush("s")
         assert db.rows("SELECT k FROM target ORDER BY k") == [(1,), (2,)]
     finally:

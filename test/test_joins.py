@@ -269,9 +269,16 @@ def test_rights_are_the_owners(db: Database) -> None:
         wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass") == "failed",
                  20, "the view to fail")
         assert db.value("SELECT count(*) FROM streamext.dead_letters") == 0
+        db.execute("ALTER TABLE secret OWNER TO joiner")
+        db.flush("s")
+        assert sorted(db.rows("TABLE v")) == [("one", 1), ("two", 1)]
+        db.execute("ALTER TABLE secret OWNER TO CURRENT_USER")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", 20, "the view to fail")
+        db.execute("GRANT SELECT ON secret TO joiner")
+        db.flush("s")
 
         # Row security applies to the owner.
-        db.execute("GRANT SELECT ON secret TO joiner; ALTER TABLE secret ENABLE ROW LEVEL SECURITY")
+        db.execute("ALTER TABLE secret ENABLE ROW LEVEL SECURITY")
         db.execute("CREATE POLICY p ON secret TO joiner USING (k > 1)")
         with db.connect("joiner") as joiner:
             joiner.execute(definition.replace("VIEW v", "VIEW w"))
