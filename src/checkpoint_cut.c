@@ -39,11 +39,11 @@
 #define CUT_BLOCK_BYTES (1024 * 1024)
 #define CUT_ROW_MAX MAXALIGN(offsetof(CutRow, data) + CHECKPOINT_ROW_BYTES)
 
-/* Rows back to back. */
+/* Rows back to back, aligned. */
 struct CutBlock
 {
 	int32 used;
-	char  bytes[CUT_BLOCK_BYTES];
+	char  bytes[CUT_BLOCK_BYTES] pg_attribute_aligned(MAXIMUM_ALIGNOF);
 };
 
 /* It is the pane's last one, and may become as large as a row can be. */

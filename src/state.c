@@ -274,6 +274,8 @@ streamext_state_drop_pane(ViewState *state, Pane *pane)
 void
 streamext_state_unlink_panes(ViewState *state, int npanes)
 {
+	if (npanes == 0)
+		return;					/* there may be no array */
 	for (int i = 0; i < npanes; i++)
 	{
 		state->ngroups -= state->panes[i]->ngroups;
