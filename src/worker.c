@@ -74,6 +74,7 @@ streamext_worker_session(void)
 		{ "default_transaction_isolation", "read committed" },
 		{ "default_transaction_read_only", "off" },
 		{ "session_replication_role", "origin" },
+		{ "row_security", "on" },
 		{ "synchronous_commit", "off" }, /* what is written, dead letters and history, can be made again */
 		{ "application_name", "streamext worker" },
 	};

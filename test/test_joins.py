@@ -9,7 +9,7 @@ import pytest
 from harness import views
 from harness.database import Database
 from harness.sensors import START, Plant
-from harness.streams import COLUMNS, continuous, copy_into, counts, error_of, local_stream
+from harness.streams import COLUMNS, continuous, copy_into, counts, error_of, local_stream, worker_pid
 from harness.wait import wait_for
 
 NOW = START + timedelta(minutes=10)
@@ -285,6 +285,15 @@ def test_rights_are_the_owners(db: Database) -> None:
         db.execute("INSERT INTO s VALUES (1), (2)")
         db.flush("s")
         assert db.rows("TABLE w") == [("two", 1)]
+
+        # A setting by which the same query is an error for clients is none of the worker's.
+        db.execute(f"ALTER DATABASE {db.name} SET row_security = off")
+        pid = worker_pid(db)
+        db.execute("SELECT pg_terminate_backend(%s)", pid)
+        worker_pid(db, besides=pid)
+        db.execute("INSERT INTO s VALUES (1), (2)")
+        db.flush("s")
+        assert db.rows("TABLE w") == [("two", 2)]
     finally:
         db.execute("DROP OWNED BY joiner CASCADE; DROP ROLE joiner")
 
