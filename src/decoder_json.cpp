@@ -184,6 +184,18 @@ json_underflows(const char *p, size_t size)
 	return false;
 }
 
+/*
+ * True of a number that simdjson 3.0.1 reads as another double: one that begins with zero and has more digits than 64 bits
+ * hold (0.12345678901234567890), whose overflow it looks for among the zeros only.
+ */
+bool
+json_misreads(const char *p, size_t size)
+{
+	if (size > 0 && *p == '-')
+		p++, size--;
+	return size > strlen("0.1234567890123456789") && *p == '0';
+}
+
 }								/* namespace */
 
 /* One walk over a plain payload. False from any function: not plain. */
@@ -486,7 +498,8 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 			{
 				double		d;
 
-				if (value.get_double().get(d) == SUCCESS && (d != 0.0 || !json_underflows(token.data(), token.size())))
+				if (!json_misreads(token.data(), token.size()) && value.get_double().get(d) == SUCCESS &&
+					(d != 0.0 || !json_underflows(token.data(), token.size())))
 				{
 					out->kind = JSON_DOUBLE;
 					out->u.d = d;

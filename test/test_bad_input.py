@@ -100,6 +100,8 @@ FINE: dict[str, tuple[bytes, tuple[int | None, float | None, str]]] = {
     "number in a string": (with_value("i", '"42"'), (42, 1.5, "good")),
     "int for a float": (with_value("n", "3"), (1, 3.0, "good")),
     "many digits": (with_value("n", "0." + "3" * 3000), (1, 1 / 3, "good")),
+    "more digits than 64 bits hold": (with_value("n", "-0.1000000000000000055511151231257827"), (1, -0.1, "good")),
+    "more digits behind zeros": (with_value("n", "0.00012345678901234567890123e-2"), (1, 0.00012345678901234567890123e-2, "good")),
     "big exponent": (with_value("n", "12345e300"), (1, 12345e300, "good")),
     "number for a text": (with_value("t", "12.50"), (1, 1.5, "12.50")),
     "bool for a text": (with_value("t", "true"), (1, 1.5, "true")),
