@@ -7,23 +7,23 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "checkpoint.h"
-#include "fault.h"
-#include "hooks.h"
-#include "shmem.h"
-#include "spool.h"
-#include "worker.h"
+#include "durable/checkpoint.h"
+#include "base/fault.h"
+#include "base/hooks.h"
+#include "shared/shmem.h"
+#include "sql/spool.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(streamext_require_preload_sql);
 
-/* References into the area are 32-bit numbers of 8-byte units (chunk.h). */
+/* References into the area are 32-bit numbers of 8-byte units (base/chunk.h). */
 #define MEMORY_LIMIT_MAX_MB 32767
 #define MEMORY_LIMIT_MIN_MB 16
 

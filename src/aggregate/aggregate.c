@@ -1,6 +1,6 @@
 /*
- * aggregate.c
- *		Which way an aggregate is kept, and the dispatch to the three ways (aggregate.h).
+ * aggregate/aggregate.c
+ *		Which way an aggregate is kept, and the dispatch to the three ways (aggregate/aggregate.h).
  */
 #include "postgres.h"
 
@@ -16,8 +16,8 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "aggregate_modes.h"
-#include "aggregate_native.h"
+#include "aggregate/mode.h"
+#include "aggregate/native.h"
 
 /* ---- compile ---- */
 

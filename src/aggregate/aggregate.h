@@ -1,5 +1,5 @@
 /*
- * aggregate.h
+ * aggregate/aggregate.h
  *		How the partial state of one aggregate is kept, combined and finished.
  *
  * Three ways, chosen once for a view by streamext_aggregate_compile:
@@ -16,9 +16,9 @@
 #ifndef STREAMEXT_AGGREGATE_H
 #define STREAMEXT_AGGREGATE_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "nodes/primnodes.h"
-#include "state.h"
+#include "state/pane.h"
 
 typedef enum AggMode
 {

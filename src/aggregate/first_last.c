@@ -1,11 +1,11 @@
 /*
- * first_last.c
+ * aggregate/first_last.c
  *		first(x, ts) and last(x, ts): the value at the earliest or latest time; among equal times the one that came first.
  *
  * The state is bytea: the time, whether the value is NULL, and the value's bytes as its type lays them out. Rows whose time is NULL
  * do not count.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "utils/datum.h"
 #include "utils/lsyscache.h"

@@ -1,8 +1,8 @@
 /*
- * aggregate_modes.h
- *		What aggregate.c shares with the two general ways of keeping an aggregate: aggregate_trans.c, aggregate_values.c.
+ * aggregate/mode.h
+ *		What aggregate/aggregate.c shares with the two general ways of keeping an aggregate: aggregate/trans.c, aggregate_values.c.
  *
- * Functions here do for one mode what the function of aggregate.h of like name promises.
+ * Functions here do for one mode what the function of aggregate/aggregate.h of like name promises.
  */
 #ifndef STREAMEXT_AGGREGATE_MODES_H
 #define STREAMEXT_AGGREGATE_MODES_H
@@ -13,7 +13,7 @@
 #include "utils/hsearch.h"
 #include "utils/tuplestore.h"
 
-#include "aggregate.h"
+#include "aggregate/aggregate.h"
 
 /* Of a hash table by group's entry. */
 #define AGG_HASH_ENTRY(key)	murmurhash32((uint32) ((uintptr_t) (key) >> 3))

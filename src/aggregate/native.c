@@ -1,5 +1,5 @@
 /*
- * aggregate_native.c
+ * aggregate/native.c
  *		Aggregates whose partial state has a fixed size: fold loops over vectors, combine, final.
  *
  * Invariants: the empty state is all zero bytes, so a new group needs no initialisation. Fold runs under the stream's
@@ -21,7 +21,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "aggregate_native.h"
+#include "aggregate/native.h"
 
 #ifndef HAVE_INT128
 #error "streamext needs a compiler with 128-bit integers"

@@ -1,11 +1,11 @@
 /*
- * aggregate_native.h
+ * aggregate/native.h
  *		The table of aggregates that have a native form.
  */
 #ifndef STREAMEXT_AGGREGATE_NATIVE_H
 #define STREAMEXT_AGGREGATE_NATIVE_H
 
-#include "aggregate.h"
+#include "aggregate/aggregate.h"
 
 /* The native form of a built-in aggregate, or NULL. */
 extern const NativeAggregate *streamext_native_aggregate(Oid aggfnoid);

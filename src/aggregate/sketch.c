@@ -1,14 +1,14 @@
 /*
- * sketch.c
+ * aggregate/sketch.c
  *		Input, output and binary functions of the sketch types.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "libpq/pqformat.h"
 #include "utils/builtins.h"
 #include "utils/varlena.h"
 
-#include "sketch.h"
+#include "aggregate/sketch.h"
 
 PG_FUNCTION_INFO_V1(streamext_sketch_out);
 PG_FUNCTION_INFO_V1(streamext_sketch_send);

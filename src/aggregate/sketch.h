@@ -1,5 +1,5 @@
 /*
- * sketch.h
+ * aggregate/sketch.h
  *		Approximate aggregates: what their states have in common.
  *
  * A state is the value of an SQL type of its own (distinct_sketch, percentile_sketch), a flat varlena, so that it can be stored,
@@ -9,7 +9,7 @@
 #ifndef STREAMEXT_SKETCH_H
 #define STREAMEXT_SKETCH_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "lib/stringinfo.h"
 
 /* Raises 22P03 unless the bytes are a state. */

@@ -1,11 +1,11 @@
 /*
- * sketch_distinct.c
+ * aggregate/sketch_distinct.c
  *		approx_count_distinct: HyperLogLog, by PostgreSQL's own lib/hyperloglog.
  *
  * A state starts as a set of hash values, which is exact but for colliding 32-bit hashes, and becomes a HyperLogLog of 4,096 registers when the set
  * outgrows SPARSE_MAX: the standard error is then 1.04 / sqrt(4096) = 1.6 %.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <math.h>
 
@@ -13,7 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/typcache.h"
 
-#include "sketch.h"
+#include "aggregate/sketch.h"
 
 #define WIDTH			12
 #define REGISTERS		(1 << WIDTH)

@@ -1,5 +1,5 @@
 /*
- * sketch_percentile.c
+ * aggregate/sketch_percentile.c
  *		approx_percentile: DDSketch (Masson, Rim, Lee: "DDSketch: a fast and fully-mergeable quantile sketch", VLDB 2019).
  *
  * A value x > 0 is counted in the bucket i = ceil(log_gamma(x)), gamma = (1 + ACCURACY) / (1 - ACCURACY), whose representative is within
@@ -7,14 +7,14 @@
  * value that percentile_disc would return lies. A side has at most BUCKETS_MAX buckets, a factor of 10^35 between the largest and the smallest
  * magnitude; what is smaller still is counted in the smallest one. NaN counts as larger than infinity, as in PostgreSQL's order.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <math.h>
 
 #include "utils/builtins.h"
 #include "utils/float.h"
 
-#include "sketch.h"
+#include "aggregate/sketch.h"
 
 #define ACCURACY		0.01
 #define BUCKETS_MAX		4096

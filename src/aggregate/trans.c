@@ -1,5 +1,5 @@
 /*
- * aggregate_trans.c
+ * aggregate/trans.c
  *		Aggregates kept by PostgreSQL's own transition, combine and serialise functions.
  *
  * Invariants. What stands in a group's entry and its blob is the truth; the worker's transition values are a cache of it,
@@ -29,7 +29,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "aggregate_modes.h"
+#include "aggregate/mode.h"
 
 #define TRANS_CACHE_BYTES	((Size) 64 * 1024 * 1024)	/* of a worker's transition values, for each aggregate */
 

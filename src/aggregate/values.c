@@ -1,5 +1,5 @@
 /*
- * aggregate_values.c
+ * aggregate/values.c
  *		Aggregates kept by their arguments: rows of values in blobs of the pane, and PostgreSQL's executor over them at read.
  *
  * Invariants. Only the rows that ValuesState counts are there; the writer appends behind them without the lock, and what a
@@ -26,7 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/queryenvironment.h"
 
-#include "aggregate_modes.h"
+#include "aggregate/mode.h"
 
 #define VALUES_NODE_MIN		256
 #define VALUES_NODE_MAX		(64 * 1024)

@@ -1,5 +1,5 @@
 /*
- * chunk.c
+ * base/chunk.c
  *		A buddy system over one area of main shared memory.
  *
  * The area is cut into blocks of STREAMEXT_CHUNK_MIN << order bytes, each aligned to its size within the area. Free
@@ -15,7 +15,7 @@
  */
 #include "postgres.h"
 
-#include "chunk.h"
+#include "base/chunk.h"
 #include "port/atomics.h"
 #include "port/pg_bitutils.h"
 #include "storage/shmem.h"

@@ -1,5 +1,5 @@
 /*
- * chunk.h
+ * base/chunk.h
  *		The allocator of view state: a buddy system over one area of main shared memory.
  *
  * The area is reserved at server start (streamext.memory_limit) and has the same address in every process, so plain
@@ -9,7 +9,7 @@
 #ifndef STREAMEXT_CHUNK_H
 #define STREAMEXT_CHUNK_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 #define STREAMEXT_CHUNK_MIN		1024
 #define STREAMEXT_CHUNK_MAX		(256 * 1024)	/* what state grows by; a single larger request is served too */

@@ -1,5 +1,5 @@
 /*
- * compat.h
+ * base/compat.h
  *		What several files need and PostgreSQL's versions have under different names. What one file alone needs stands
  *		in that file, below its own #if.
  */

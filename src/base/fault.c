@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * fault.c
+ * base/fault.c
  *		Test-only fault points.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <signal.h>
 #include <unistd.h>
@@ -16,7 +16,7 @@
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
-#include "fault.h"
+#include "base/fault.h"
 
 #define FAULT_TICK_MS 100
 

@@ -1,5 +1,5 @@
 /*
- * fault.h
+ * base/fault.h
  *		Test-only: places where a process kills itself with SIGKILL, as a crash would, or waits.
  *
  * streamext.fault_point (superuser) names one. It works in background workers that were running when it was set by a reload;
@@ -9,7 +9,7 @@
 #ifndef STREAMEXT_FAULT_H
 #define STREAMEXT_FAULT_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 extern char *streamext_fault_point;		/* the setting */
 

@@ -1,5 +1,5 @@
 /*
- * streamext.h
+ * base/streamext.h
  *		What every file needs: PostgreSQL's base headers, the settings, and the limits.
  *
  * Units: times are TimestampTz or int64 microseconds unless a name says otherwise; sizes are bytes.
@@ -15,7 +15,7 @@
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 
-#include "compat.h"
+#include "base/compat.h"
 
 /* Limits; error messages print these constants. */
 #define STREAMEXT_BATCH_ROWS		4096	/* records a batch at most */
@@ -36,8 +36,8 @@ extern int	streamext_max_views;		/* streamext.max_views: views x shards, postmas
 extern int	streamext_late_row_limit;	/* streamext.late_row_limit: rows kept a stream, sighup */
 extern int	streamext_dead_letter_limit;	/* streamext.dead_letter_limit: rows kept a stream, sighup */
 
-extern int	streamext_journal_limit_mb;	/* streamext.journal_limit: see journal.h, sighup; 0: none */
-extern int	streamext_catchup_min_rows;	/* streamext.catchup_min_rows: see worker_catchup.c, sighup */
+extern int	streamext_journal_limit_mb;	/* streamext.journal_limit: see source/journal/journal.h, sighup; 0: none */
+extern int	streamext_catchup_min_rows;	/* streamext.catchup_min_rows: see worker/catchup.c, sighup */
 
 /* Raises 55000 with a hint about shared_preload_libraries unless that loaded the library. */
 extern void streamext_require_preload(void);

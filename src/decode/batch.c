@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
- * batch.c
+ * decode/batch.c
  *		The memory of a batch: vectors of fixed capacity, and a context for what a batch's values point to.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
-#include "batch.h"
+#include "decode/batch.h"
 
 Batch *
 streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt)

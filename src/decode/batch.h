@@ -1,13 +1,13 @@
 /*
- * batch.h
+ * decode/batch.h
  *		The unit of everything: up to STREAMEXT_BATCH_ROWS records decoded into column vectors, with the positions that hold
  *		after it. Folded whole, counted whole.
  */
 #ifndef STREAMEXT_BATCH_H
 #define STREAMEXT_BATCH_H
 
-#include "streamext.h"
-#include "connector.h"
+#include "base/streamext.h"
+#include "source/connector.h"
 
 /* A record that does not count: for the whole stream (view = 0) or for one view. */
 typedef struct RejectedRecord
@@ -52,7 +52,7 @@ typedef struct Batch
 	int			npartitions;
 	int64	   *positions;		/* after this batch, [npartitions] */
 	TimestampTz watermark;		/* of the stream before this batch; DT_NOBEGIN: none yet */
-	const bool *owed;			/* [record] these, once rejected, are tried again for the view at hand (retry.c); NULL: new records */
+	const bool *owed;			/* [record] these, once rejected, are tried again for the view at hand (worker/retry.c); NULL: new records */
 } Batch;
 
 extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt);

@@ -1,5 +1,5 @@
 /*
- * decoder_csv.c
+ * decode/csv.c
  *		CSV payloads. A record is one line, and a line of COPY ... (FORMAT csv) and a record with the same bytes have the same
  *		fields: a quote may begin and end anywhere in a field, the escape character counts only inside quotes and only
  *		before a quote or itself, NULL is what stands without any quote and equals the dialect's null.
@@ -7,11 +7,11 @@
  * What differs is what makes a file out of lines: here one newline (\n, \r\n or \r) may end the payload, more lines are
  * malformed, and \. is a value like any other.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "mb/pg_wchar.h"
 
-#include "decoder_csv.h"
+#include "decode/csv.h"
 
 struct CsvParser
 {

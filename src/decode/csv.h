@@ -1,11 +1,11 @@
 /*
- * decoder_csv.h
+ * decode/csv.h
  *		One line of CSV in, its fields out: quoting as COPY ... (FORMAT csv) has it.
  */
 #ifndef STREAMEXT_DECODER_CSV_H
 #define STREAMEXT_DECODER_CSV_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 #define STREAMEXT_MAX_CSV_FIELD 9999
 

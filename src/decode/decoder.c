@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * decoder.c
+ * decode/decoder.c
  *		From records to rows.
  *
  * Three passes over a batch, so that no failure costs more than its record:
@@ -14,7 +14,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <math.h>
 
@@ -34,12 +34,12 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
-#include "decoder.h"
-#include "decoder_csv.h"
-#include "decoder_json.h"
-#include "decoder_number.h"
-#include "decoder_time.h"
-#include "decoder_value.h"
+#include "decode/decoder.h"
+#include "decode/csv.h"
+#include "decode/json.h"
+#include "decode/number.h"
+#include "decode/time.h"
+#include "decode/value.h"
 
 #define ARENA_BLOCK		(64 * 1024)
 

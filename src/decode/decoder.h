@@ -1,5 +1,5 @@
 /*
- * decoder.h
+ * decode/decoder.h
  *		From records to rows: payloads of a format and metadata into a batch's column vectors.
  *
  * Untrusted bytes never raise out of here: a record that cannot be decoded is rejected with SQLSTATE and reason and the
@@ -9,8 +9,8 @@
 #ifndef STREAMEXT_DECODER_H
 #define STREAMEXT_DECODER_H
 
-#include "streamext.h"
-#include "batch.h"
+#include "base/streamext.h"
+#include "decode/batch.h"
 
 typedef struct Decoder Decoder;
 

@@ -1,5 +1,5 @@
 /*
- * decoder_json.cpp
+ * decode/json.cpp
  *		JSON payloads by simdjson's on-demand parser: the one C++ file.
  *
  * The wanted paths form a tree of names and array indexes. A payload is walked once along that tree; fields come in the same
@@ -19,8 +19,8 @@
 #include <new>
 #include <utility>
 
-#include "decoder_json.h"
-#include "decoder_number.h"
+#include "decode/json.h"
+#include "decode/number.h"
 
 using namespace simdjson;
 

@@ -1,6 +1,6 @@
 /*
- * decoder_json.h
- *		The C interface of the simdjson file (decoder_json.cpp): one JSON object in, the wanted values out.
+ * decode/json.h
+ *		The C interface of the simdjson file (decode/json.cpp): one JSON object in, the wanted values out.
  *
  * It makes no PostgreSQL call, lets no exception out and allocates only when a payload is larger than any before. The whole
  * payload is validated, also the fields nobody wants: a record is malformed or it is not, whoever looks.

@@ -1,11 +1,11 @@
 /*
- * decoder_time.h
+ * decode/time.h
  *		ISO 8601 times by a fast path; what it does not know goes to timestamptz's input function.
  */
 #ifndef STREAMEXT_DECODER_TIME_H
 #define STREAMEXT_DECODER_TIME_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * decoder_value.c
+ * decode/value.c
  *		A column's value from a text.
  *
  * By the type's input function, or for JSON arrays and objects by json_populate_record over a row of this one column: the
@@ -24,7 +24,7 @@
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
-#include "decoder_value.h"
+#include "decode/value.h"
 
 struct ValueInput
 {

@@ -1,11 +1,11 @@
 /*
- * decoder_value.h
+ * decode/value.h
  *		A column's value from a text: what the decoder's second pass does with one value.
  */
 #ifndef STREAMEXT_DECODER_VALUE_H
 #define STREAMEXT_DECODER_VALUE_H
 
-#include "options.h"
+#include "stream/definition.h"
 
 typedef struct ValueInput ValueInput;
 

@@ -1,5 +1,5 @@
 /*
- * checkpoint.h
+ * durable/checkpoint.h
  *		What a worker keeps in the database so that after any crash its views go on exactly where they were.
  *
  * A checkpoint is the groups that have changed since the one before and, last, the position row: how far the stream and each
@@ -9,8 +9,8 @@
 #ifndef STREAMEXT_CHECKPOINT_H
 #define STREAMEXT_CHECKPOINT_H
 
-#include "streamext.h"
-#include "worker_private.h"
+#include "base/streamext.h"
+#include "worker/worker_private.h"
 
 typedef struct Checkpoint Checkpoint;
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * checkpoint_cut.c
+ * durable/checkpoint_cut.c
  *		What goes into a checkpoint: the state of all views between two batches, as the rows it will be.
  *
  * The cut fixes the moment: positions, counters, and of each view the panes that have changed. Then their changed groups are copied to
@@ -9,7 +9,7 @@
  * not dropped meanwhile. What ends a view's fold or drops its state otherwise first lets the copying come to its end
  * (streamext_checkpoint_copy_rest).
  *
- * The cut gives each view two periods (state.h): `period`, which ends, so that what is to be copied are the groups with visible in
+ * The cut gives each view two periods (state/pane.h): `period`, which ends, so that what is to be copied are the groups with visible in
  * (after, period]; and the next one, which marks copied groups. Who publishes after the cut uses the one after that. Once the
  * checkpoint is committed ViewState.saved is the second, and copied groups that have not changed since are clean; if it is given up,
  * saved stays, and they are as dirty as they were.
@@ -19,14 +19,14 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint_private.h"
-#include "fault.h"
+#include "durable/checkpoint_state.h"
+#include "base/fault.h"
 
 #define CUT_STEP_GROUPS 64 /* between two looks at the clock */
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * checkpoint_log.c
+ * durable/checkpoint_log.c
  *		The table of checkpoints: reading, writing, compaction.
  *
  * An ordinary logged table without index or TOAST, so WAL, crash recovery, standbys and backups are PostgreSQL's. It grows by a
@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -35,8 +35,8 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
-#include "checkpoint_log.h"
-#include "fault.h"
+#include "durable/checkpoint_log.h"
+#include "base/fault.h"
 
 #define LOG_SCHEMA "streamext"
 #define LOG_TABLE "checkpoint_log"

@@ -1,10 +1,10 @@
 /*
- * checkpoint_log.h
+ * durable/checkpoint_log.h
  *		The table streamext.checkpoint_log: rows, checksums, the position row, compaction.
  *
  * Rows are only ever inserted, at the table's end. A row belongs to a stream and shard; `seq` numbers its checkpoints from 1,
  * `part` the rows of one. Kinds:
- *	'E'	a piece of the changed groups of one pane of one view (checkpoint.c knows what is in it)
+ *	'E'	a piece of the changed groups of one pane of one view (durable/checkpoint_write.c knows what is in it)
  *	'P'	a piece of the position row, last in its checkpoint
  *	'S'	seq 0: where a new view begins on a source that cannot be replayed (StartRow)
  *	'H'	no stream's: the file's first row after a compaction, how many bytes were alive then (int64)
@@ -16,8 +16,8 @@
 #ifndef STREAMEXT_CHECKPOINT_LOG_H
 #define STREAMEXT_CHECKPOINT_LOG_H
 
-#include "streamext.h"
-#include "connector.h"
+#include "base/streamext.h"
+#include "source/connector.h"
 #include "lib/stringinfo.h"
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * checkpoint_read.c
+ * durable/checkpoint_read.c
  *		Readers without a worker: views as the last complete checkpoint has them, in private memory.
  *
  * On a physical standby there are no workers and shared memory is empty; on any server it is so from its start until the worker
@@ -17,7 +17,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -29,10 +29,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint_private.h"
-#include "checkpoint_read.h"
-#include "into.h"
-#include "options.h"
+#include "durable/checkpoint_state.h"
+#include "durable/checkpoint_read.h"
+#include "view/target.h"
+#include "stream/definition.h"
 
 #define READ_CACHE_BYTES ((Size) 256 * 1024 * 1024)
 #define READ_FRESH_FACTOR 10

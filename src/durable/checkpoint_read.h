@@ -1,14 +1,14 @@
 /*
- * checkpoint_read.h
+ * durable/checkpoint_read.h
  *		What the last complete checkpoint says, for who has no worker to ask: on a standby, and before a worker has restored a view.
  */
 #ifndef STREAMEXT_CHECKPOINT_READ_H
 #define STREAMEXT_CHECKPOINT_READ_H
 
-#include "streamext.h"
-#include "checkpoint_log.h"
-#include "state.h"
-#include "view_compile.h"
+#include "base/streamext.h"
+#include "durable/checkpoint_log.h"
+#include "state/pane.h"
+#include "view/compile.h"
 
 typedef struct CheckpointReader CheckpointReader;
 

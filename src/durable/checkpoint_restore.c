@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * checkpoint_load.c
+ * durable/checkpoint_restore.c
  *		From the log back to shared memory.
  *
  * A worker that starts reads the last position row, whether it will need it or not: its own checkpoints go on from there. If shared memory
@@ -9,7 +9,7 @@
  * definition is the checkpoint's.
  *
  * What reads a view's rows is checkpoint_view.c. Readers see none of it before the panes' row counts are set, at the end and
- * under the lock; until then the view's slot is not `ready`, and they read the log themselves (checkpoint_read.c).
+ * under the lock; until then the view's slot is not `ready`, and they read the log themselves (durable/checkpoint_read.c).
  *
  * A checksum that is wrong, or contents that contradict themselves, are reported, and the view is counted anew from the source.
  *
@@ -17,7 +17,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -30,9 +30,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint_private.h"
-#include "chunk.h"
-#include "clock.h"
+#include "durable/checkpoint_state.h"
+#include "base/chunk.h"
+#include "shared/clock.h"
 
 /* Tells this process's transactions apart. */
 #if PG_VERSION_NUM >= 170000

@@ -1,11 +1,11 @@
 /*
- * checkpoint_private.h
- *		What the files of checkpoints share: checkpoint_cut.c and checkpoint.c (taking), checkpoint_load.c and checkpoint_view.c
+ * durable/checkpoint_state.h
+ *		What the files of checkpoints share: durable/checkpoint_cut.c and durable/checkpoint_write.c (taking), durable/checkpoint_restore.c and durable/checkpoint_view.c
  *		(restoring).
  *
  * The entries of a pane in one checkpoint are one stream of bytes, cut into rows anywhere: a PaneHead, then for each group an
  * EntryHead, the states as they are in memory (pointers in them mean nothing), the key, and for each aggregate that is
- * not plain (aggregate.h) a uint32 size and so many bytes.
+ * not plain (aggregate/aggregate.h) a uint32 size and so many bytes.
  */
 #ifndef STREAMEXT_CHECKPOINT_PRIVATE_H
 #define STREAMEXT_CHECKPOINT_PRIVATE_H
@@ -13,8 +13,8 @@
 #include "access/xlogdefs.h"
 #include "portability/instr_time.h"
 
-#include "checkpoint.h"
-#include "checkpoint_log.h"
+#include "durable/checkpoint.h"
+#include "durable/checkpoint_log.h"
 
 typedef struct PaneHead
 {
@@ -29,7 +29,7 @@ typedef struct EntryHead
 	uint32 key_size;
 } EntryHead;
 
-/* ---- checkpoint_view.c: a view's rows in the log as a state ---- */
+/* ---- durable/checkpoint_view.c: a view's rows in the log as a state ---- */
 
 typedef struct LoadPane
 {
@@ -70,7 +70,7 @@ extern void streamext_checkpoint_load_view(ViewLoad *load);
 extern void streamext_checkpoint_load_show(const ViewLoad *load);
 extern void streamext_checkpoint_load_full(void);
 
-/* ---- checkpoint_cut.c: what is to be written ---- */
+/* ---- durable/checkpoint_cut.c: what is to be written ---- */
 
 #define CHECKPOINT_SLICE_MS 5 /* of copying, or writing, between two batches */
 #define CHECKPOINT_ROW_OVERHEAD 80

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * checkpoint_view.c
+ * durable/checkpoint_view.c
  *		From a view's rows in the log to a state: in shared memory for the worker that goes on with it, in private memory for readers.
  *
  * The rows are read from the newest checkpoint back to the view's base. The first version of a group that is met is the
@@ -11,11 +11,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "miscadmin.h"
 
-#include "checkpoint_private.h"
+#include "durable/checkpoint_state.h"
 
 static void
 load_damaged(const ViewLoad *load, const char *what)

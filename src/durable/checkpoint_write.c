@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * checkpoint.c
+ * durable/checkpoint_write.c
  *		Taking checkpoints.
  *
- * Cut, between two batches (checkpoint_cut.c): the groups published into since the last committed checkpoint are copied to private memory
+ * Cut, between two batches (durable/checkpoint_cut.c): the groups published into since the last committed checkpoint are copied to private memory
  * as they are then, as the rows they will be, together with the position row of this moment. Write, between the batches that follow:
  * slices of a few milliseconds, a transaction each; the last one holds the position row. Its commit makes the checkpoint; as commits get to
  * disk in order, nothing is waited for. When it is on disk the connector is told, which trims its journal.
  *
- * What has changed: GroupEntry.visible and Pane.changed hold the period of their last publication (state.h), ViewState.saved the
+ * What has changed: GroupEntry.visible and Pane.changed hold the period of their last publication (state/pane.h), ViewState.saved the
  * last period that a committed checkpoint holds. They are in shared memory, so a worker that follows one that died in
  * between goes on; a checkpoint that was given up is taken again with the next one.
  *
@@ -19,7 +19,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -30,9 +30,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint_private.h"
-#include "fault.h"
-#include "into.h"
+#include "durable/checkpoint_state.h"
+#include "base/fault.h"
+#include "view/target.h"
 
 #define CHECKPOINT_COST_FACTOR 10 /* at most a tenth of the time is spent with checkpoints */
 #define CHECKPOINT_BLOCKED_MS 50

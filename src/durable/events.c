@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
- * stream_event.c
+ * durable/events.c
  *		What happened to streams' sources, in the table streamext.stream_event: gaps, outages, a source that is another one.
  *
  * Events are few. Each look of the worker at its connector writes those noted since, and when a stream has many the oldest go.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -16,7 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-#include "stream_event.h"
+#include "durable/events.h"
 
 #define STREAM_EVENT_ROWS 1000
 

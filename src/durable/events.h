@@ -1,12 +1,12 @@
 /*
- * stream_event.h
+ * durable/events.h
  *		What happened to streams' sources, in the table streamext.stream_event.
  */
 #ifndef STREAMEXT_STREAM_EVENT_H
 #define STREAMEXT_STREAM_EVENT_H
 
-#include "streamext.h"
-#include "worker_private.h"
+#include "base/streamext.h"
+#include "worker/worker_private.h"
 
 /*
  * Writes the connector's events, in a transaction of its own (so outside of any). The newest STREAM_EVENT_ROWS of

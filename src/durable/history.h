@@ -1,18 +1,18 @@
 /*
- * history.h
+ * durable/history.h
  *		Sealed panes in the table streamext.history: written once by the worker, read by statements.
  *
- * A pane is sealed when no row can come into it any more: watermark >= its end + lateness. history.c moves such panes out
- * of shared memory, history_read.c gives them to readers as copies of the kind that state.h makes of memory.
+ * A pane is sealed when no row can come into it any more: watermark >= its end + lateness. durable/history_write.c moves such panes out
+ * of shared memory, durable/history_read.c gives them to readers as copies of the kind that state/pane.h makes of memory.
  */
 #ifndef STREAMEXT_HISTORY_H
 #define STREAMEXT_HISTORY_H
 
-#include "streamext.h"
-#include "fold.h"
+#include "base/streamext.h"
+#include "fold/fold.h"
 #include "port/pg_crc32c.h"
-#include "shmem.h"
-#include "state.h"
+#include "shared/shmem.h"
+#include "state/pane.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -44,7 +44,7 @@ StaticAssertDecl(HISTORY_PAD == sizeof(pg_crc32c), "a slice begins with its chec
 
 /*
  * The column shard: two sets of numbers, so that a view that is begun anew writes beside what it held before, which is read until it
- * has caught up (view_retain.c).
+ * has caught up (sql/rebuild.c).
  */
 #define HISTORY_SETS		2
 #define HISTORY_SHARD_OF(shard, set)	((shard) + (set) * STREAMEXT_MAX_SHARDS)

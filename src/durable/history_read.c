@@ -1,5 +1,5 @@
 /*
- * history_read.c
+ * durable/history_read.c
  *		From the table streamext.history to copies of panes, for statements and for the worker's own start.
  *
  * The table is opened directly, without permission checks: who may read a view is decided by the view. The snapshot is
@@ -25,8 +25,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "control.h"
-#include "history.h"
+#include "sql/control.h"
+#include "durable/history.h"
 
 /* A slice that is being put together from its parts. */
 typedef struct SliceParts

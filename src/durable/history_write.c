@@ -1,10 +1,10 @@
 /*
- * history.c
+ * durable/history_write.c
  *		Sealed panes leave memory for the table streamext.history, exactly once.
  *
  * The worker writes the slices of panes that became sealed, commits, and only then, under the stream's exclusive lock, publishes
  * the mark ViewSlot.sealed (all panes up to it are in history) and takes the panes out of memory: in one step for readers,
- * who copy memory and mark under the lock and read slices with a newer snapshot (history_read.c).
+ * who copy memory and mark under the lock and read slices with a newer snapshot (durable/history_read.c).
  *
  * No transaction is shared with anything else that is durable. The table is the truth about what is sealed: when a view's
  * state is begun or gone on with, the last slice says how far history reaches, and panes up to there are void in memory,
@@ -20,7 +20,7 @@
  * Windows that tumble or hop and calendar buckets are kept so; not what slides over now, nor sessions, nor views without a
  * window, whose panes are never sealed.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -39,9 +39,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "fault.h"
-#include "history.h"
-#include "worker_private.h"
+#include "base/fault.h"
+#include "durable/history.h"
+#include "worker/worker_private.h"
 
 #define HISTORY_BUCKET_BYTES (8 * 1024)				   /* about, of entries, before compression */
 #define HISTORY_MAX_BUCKETS 4096

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * dead_letter.c
+ * durable/letters.c
  *		Rejected records into the table streamext.dead_letter, late ones into streamext.late_row.
  *
  * Both tables are written in one way and differ in few columns. One INSERT over unnested arrays for up to
@@ -9,7 +9,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -23,9 +23,9 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "dead_letter.h"
+#include "durable/letters.h"
 
-#define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, checkpoint_load.c's the one before */
+#define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, durable/checkpoint_restore.c's the one before */
 
 #define DEAD_LETTER_ROWS 512
 #define DEAD_LETTER_BYTES (8 * 1024 * 1024)

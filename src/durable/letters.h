@@ -1,13 +1,13 @@
 /*
- * dead_letter.h
+ * durable/letters.h
  *		Rejected records into the table streamext.dead_letter, late ones into streamext.late_row.
  */
 #ifndef STREAMEXT_DEAD_LETTER_H
 #define STREAMEXT_DEAD_LETTER_H
 
-#include "streamext.h"
-#include "batch.h"
-#include "decoder.h"
+#include "base/streamext.h"
+#include "decode/batch.h"
+#include "decode/decoder.h"
 
 /*
  * Inserts those of batch->rejected that are not known and deletes the oldest beyond streamext.dead_letter_limit. A replay adds nothing: the letter that

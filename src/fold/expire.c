@@ -1,21 +1,21 @@
 /*-------------------------------------------------------------------------
  *
- * fold_expire.c
+ * fold/expire.c
  *		Panes that nobody can ask for any more: beyond retention, or passed by a sliding window.
  *
  * Readers are told first (ViewSlot.floor), so that a window is whole or absent.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "common/int.h"
 #include "utils/timestamp.h"
 
-#include "clock.h"
-#include "fold_private.h"
-#include "into.h"
-#include "session.h"
+#include "shared/clock.h"
+#include "fold/fold_private.h"
+#include "view/target.h"
+#include "fold/session.h"
 
 /* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
 #define SLIDING_SLACK	(60 * USECS_PER_SEC)

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * fold.c
+ * fold/fold.c
  *		One batch into one view.
  *
  * prepare, unlocked, in this order:
  *	1. select: rows the view has not counted yet, less late ones, less those that WHERE drops; key, argument and FILTER
  *	   expressions are evaluated into vectors (plain columns are used as they are). In a view that joins, WHERE and
- *	   expressions are those of a query over the rows that are not late (join.h), and what follows works on its rows;
+ *	   expressions are those of a query over the rows that are not late (fold/join.h), and what follows works on its rows;
  *	2. group: the pane and the group of each selected row, made if need be (new groups stay invisible);
  *	3. aggregate: what aggregates without a native form can do ahead.
  * publish, under the stream's exclusive lock: native folds over the vectors, counters, positions. It cannot raise.
@@ -17,7 +17,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "common/int.h"
@@ -26,11 +26,11 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "chunk.h"
-#include "fold_private.h"
-#include "into.h"
-#include "join.h"
-#include "session.h"
+#include "base/chunk.h"
+#include "fold/fold_private.h"
+#include "view/target.h"
+#include "fold/join.h"
+#include "fold/session.h"
 
 #define PANE_CACHE		16
 

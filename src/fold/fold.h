@@ -1,5 +1,5 @@
 /*
- * fold.h
+ * fold/fold.h
  *		One batch into one view: lateness, WHERE, keys, panes, groups, aggregates.
  *
  * prepare does everything that can fail, unlocked; publish runs under the stream's exclusive lock and cannot fail.
@@ -8,10 +8,10 @@
 #ifndef STREAMEXT_FOLD_H
 #define STREAMEXT_FOLD_H
 
-#include "streamext.h"
-#include "batch.h"
-#include "shmem.h"
-#include "view_compile.h"
+#include "base/streamext.h"
+#include "decode/batch.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
 
 typedef struct ViewFold ViewFold;
 

@@ -1,19 +1,19 @@
 /*
- * fold_private.h
+ * fold/fold_private.h
  *		What the files of a fold share.
  *
- *	fold_start.c	from the compiled view to what is needed for each batch; the end of it
- *	fold.c			one batch: prepare, publish
- *	fold_expire.c	panes that nobody can ask for any more
+ *	fold/start.c	from the compiled view to what is needed for each batch; the end of it
+ *	fold/fold.c			one batch: prepare, publish
+ *	fold/expire.c	panes that nobody can ask for any more
  */
 #ifndef STREAMEXT_FOLD_PRIVATE_H
 #define STREAMEXT_FOLD_PRIVATE_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "executor/executor.h"
 
-#include "fold.h"
-#include "join.h"
+#include "fold/fold.h"
+#include "fold/join.h"
 
 /* An expression as a vector over the rows of a batch. */
 typedef struct FoldExpr

@@ -1,5 +1,5 @@
 /*
- * join.c
+ * fold/join.c
  *		The rows of a batch, joined with tables as they are now.
  *
  * The view's query below the aggregation becomes a query of its own: the stream's range table entry is an ephemeral named
@@ -10,7 +10,7 @@
  * Order in a run: lock the plan's relations, see whether the plan survived that, execute. Before the executor has started
  * nothing depends on rows, so that an error until then (no permission, a view below that is broken) is the query's.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
@@ -31,8 +31,8 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
-#include "into.h"
-#include "join.h"
+#include "view/target.h"
+#include "fold/join.h"
 
 #define JOIN_RELATION	"streamext_batch"
 #define JOIN_FEW		64		/* rows up to here take the plan for few */

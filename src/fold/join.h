@@ -1,5 +1,5 @@
 /*
- * join.h
+ * fold/join.h
  *		The rows of a batch, joined: one query a batch, by PostgreSQL's own planner and executor.
  *
  * The view's FROM and WHERE are run with the batch in the place of the stream, as of the active snapshot; its output is
@@ -8,9 +8,9 @@
 #ifndef STREAMEXT_JOIN_H
 #define STREAMEXT_JOIN_H
 
-#include "streamext.h"
-#include "batch.h"
-#include "view_compile.h"
+#include "base/streamext.h"
+#include "decode/batch.h"
+#include "view/compile.h"
 
 typedef struct JoinRun JoinRun;
 

@@ -1,5 +1,5 @@
 /*
- * session.c
+ * fold/session.c
  *		When a session's rows are late, and when a pane of sessions may be dropped. See session.h.
  *
  * Groups are told apart by the hash of their key alone: groups that share one are taken for one, whose sessions are longer,
@@ -7,11 +7,11 @@
  *
  * Lock order: registry_lock shared, then the locks of the stream's other shards, shared.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "miscadmin.h"
 
-#include "session.h"
+#include "fold/session.h"
 
 /* The states of all shards of a view. Panes that are looked at next are found by cursors, which only go forward. */
 typedef struct SessionShards

@@ -1,11 +1,11 @@
 /*
- * session.h
+ * fold/session.h
  *		Session windows: what is kept for them, and when a session is over for good.
  *
  * A group's session is a run of its rows, each at most the gap after the one before. Panes are at most as wide as the gap,
  * so the rows of a group in one pane are of one session, and two panes' rows are of one session if no gap between the
  * panes in a row is longer than that. So no more is kept than the times of a group's first and last row in each pane; readers
- * chain panes into sessions (view_rows.c), and the writer never merges anything, in whatever order rows arrive.
+ * chain panes into sessions (read/rows.c), and the writer never merges anything, in whatever order rows arrive.
  *
  * A row is late when the watermark has reached its time + gap + lateness. So a session that ends at e can grow until the
  * watermark is e + 2 gaps + lateness: a row at e + gap may still come and is of it. Retention begins there. The greatest e that it
@@ -16,11 +16,11 @@
 #ifndef STREAMEXT_SESSION_H
 #define STREAMEXT_SESSION_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "common/int.h"
-#include "shmem.h"
-#include "state.h"
-#include "view_compile.h"
+#include "shared/shmem.h"
+#include "state/pane.h"
+#include "view/compile.h"
 
 /* In GroupEntry.data at CompiledView.span_offset, behind the aggregates' states; meaningless while the entry is not visible. */
 typedef struct SessionSpan

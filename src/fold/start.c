@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * fold_start.c
+ * fold/start.c
  *		From a compiled view to a fold: its expressions made ready, its state in shared memory adopted or begun anew; and its end.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -16,9 +16,9 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "fold_private.h"
-#include "into.h"
-#include "view_retain.h"
+#include "fold/fold_private.h"
+#include "view/target.h"
+#include "sql/rebuild.h"
 
 CompiledView *
 streamext_fold_view(ViewFold *fold)

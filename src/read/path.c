@@ -1,5 +1,5 @@
 /*
- * view_path.c
+ * read/path.c
  *		Paths and plans of a continuous view's scan, and what it may leave out.
  *
  * The scan of view_rows has custom paths only: one without parameters, and one for nested loops when join clauses give all
@@ -26,8 +26,8 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
-#include "shmem.h"
-#include "view_scan.h"
+#include "shared/shmem.h"
+#include "read/scan.h"
 
 static Plan *path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, List *clauses,
 						  List *custom_plans);

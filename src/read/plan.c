@@ -1,5 +1,5 @@
 /*
- * view_plan.c
+ * read/plan.c
  *		The planner hook: continuous views' expanded rules become scans of their state.
  *
  * When the planner is called the rewriter has put each view's rule into the query as a subquery. The hook walks the whole
@@ -32,10 +32,10 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "hooks.h"
-#include "view_compile.h"
-#include "view_join.h"
-#include "view_scan.h"
+#include "base/hooks.h"
+#include "view/compile.h"
+#include "view/join_clause.h"
+#include "read/scan.h"
 
 typedef struct PlanContext
 {

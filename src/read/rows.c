@@ -1,11 +1,11 @@
 /*
- * view_rows.c
+ * read/rows.c
  *		From copied panes to groups and windows.
  *
  * Rows are made in one of two ways. If each group of a pane is a row of its own, straight from the copy. Otherwise groups
  * are gathered over panes and shards into slices, ascending by pane, and each group's slices are combined into windows;
  * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it; sessions are
- * chained from slices here (session.h). What was gathered stays over rescans.
+ * chained from slices here (fold/session.h). What was gathered stays over rescans.
  *
  * Panes that are left out make windows incomplete, but only such as the quals drop: they all stay as filters.
  */
@@ -16,8 +16,8 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "session.h"
-#include "view_scan.h"
+#include "fold/session.h"
+#include "read/scan.h"
 
 /* What one group's row in one pane and shard holds. */
 typedef struct Slice

@@ -1,5 +1,5 @@
 /*
- * view_scan.c
+ * read/scan.c
  *		The executor node of a continuous view's scan: values from partial aggregates, filters, EXPLAIN.
  *
  * Only columns that the plan refers to are computed, and quals that need no aggregate are tried before aggregates are.
@@ -27,8 +27,8 @@
 #include "utils/ruleutils.h"
 #include "utils/timestamp.h"
 
-#include "hooks.h"
-#include "view_scan.h"
+#include "base/hooks.h"
+#include "read/scan.h"
 
 typedef struct ViewScanState
 {

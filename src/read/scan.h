@@ -1,7 +1,7 @@
 /*
- * view_scan.h
- *		What the files that read continuous views know of each other: view_plan.c (queries), view_path.c (paths), view_read.c
- *		(the statement's copies), view_rows.c (groups and windows) and view_scan.c (the executor node).
+ * read/scan.h
+ *		What the files that read continuous views know of each other: read/plan.c (queries), read/path.c (paths), read/statement.c
+ *		(the statement's copies), read/rows.c (groups and windows) and read/scan.c (the executor node).
  *
  * A continuous view's rule becomes a scan of the function streamext.view_rows(view), which nobody ever runs: its columns
  * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, and its only path is the
@@ -10,13 +10,13 @@
 #ifndef STREAMEXT_VIEW_SCAN_H
 #define STREAMEXT_VIEW_SCAN_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "executor/executor.h"
 #include "nodes/extensible.h"
 #include "nodes/pathnodes.h"
 
-#include "history.h"
-#include "view_compile.h"
+#include "durable/history.h"
+#include "view/compile.h"
 
 /* ---- plans ---- */
 

@@ -1,5 +1,5 @@
 /*
- * view_read.c
+ * read/statement.c
  *		What a statement reads of continuous views: private copies of their panes, all of one moment.
  *
  * The first scan that begins walks the whole plan and copies what every scan in it wants with all their streams' locks
@@ -11,8 +11,8 @@
  * for the statement that is taken when the locks are released. See history_read.c.
  *
  * A slot whose state is laid out for another definition than the one that was compiled here counts as empty. What a view
- * held before it was begun anew is read in its place until it has caught up (view_retain.c). Where no worker has restored a
- * shard, or can (on a standby), the last checkpoint takes the place of memory (checkpoint_read.c).
+ * held before it was begun anew is read in its place until it has caught up (sql/rebuild.c). Where no worker has restored a
+ * shard, or can (on a standby), the last checkpoint takes the place of memory (durable/checkpoint_read.c).
  */
 #include "postgres.h"
 
@@ -29,12 +29,12 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint_read.h"
-#include "clock.h"
-#include "into.h"
-#include "shmem.h"
-#include "view_retain.h"
-#include "view_scan.h"
+#include "durable/checkpoint_read.h"
+#include "shared/clock.h"
+#include "view/target.h"
+#include "shared/shmem.h"
+#include "sql/rebuild.h"
+#include "read/scan.h"
 
 /* Streams of one statement whose locks are held together; PostgreSQL allows 200 at once. */
 #define READ_MAX_STREAMS	128

@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
- * clock.c
+ * shared/clock.c
  *		The system's clock, or the one set by streamext.set_clock.
  *
  * SharedState.test_clock holds the time with its sign bit flipped, so that 0 is -infinity, which nobody can set.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "clock.h"
-#include "shmem.h"
+#include "shared/clock.h"
+#include "shared/shmem.h"
 
 #define CLOCK_SIGN_BIT (UINT64CONST(1) << 63)
 

@@ -1,11 +1,11 @@
 /*
- * clock.h
+ * shared/clock.h
  *		The clock of windows, idle partitions and max_ahead: the system's, or the one set by streamext.set_clock for tests.
  */
 #ifndef STREAMEXT_CLOCK_H
 #define STREAMEXT_CLOCK_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 extern TimestampTz streamext_clock_now(void);
 /* True while streamext.set_clock holds the clock: then it moves only when it is set, which wakes all workers. */

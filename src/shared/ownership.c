@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * handover.c
+ * shared/ownership.c
  *		Views that change hands between a stream's worker and its catch-up worker: every transition of ViewSlot.catchup.
  *
  *	NONE -> WANTED		the stream's worker ends its fold on a view that is far behind the others (handover_request)
@@ -20,7 +20,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "storage/latch.h"
@@ -28,8 +28,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint.h"
-#include "worker_private.h"
+#include "durable/checkpoint.h"
+#include "worker/worker_private.h"
 
 /* A view that is less than this many records behind the group that catches up joins it; else it waits for its turn. */
 #define HANDOVER_JOIN_RECORDS 500000

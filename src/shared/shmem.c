@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * shmem.c
+ * shared/shmem.c
  *		The registry in shared memory: request and start-up, slots, the gate between readers and writer.
  *
  * One allocation holds SharedState, then the StreamSlots, then the ViewSlots. The tranche `streamext` has the registry lock, the
@@ -11,15 +11,15 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-#include "chunk.h"
-#include "shmem.h"
+#include "base/chunk.h"
+#include "shared/shmem.h"
 
 #define SHMEM_TRANCHE "streamext"
 #define SHMEM_FIXED_LOCKS 2

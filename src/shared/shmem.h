@@ -1,5 +1,5 @@
 /*
- * shmem.h
+ * shared/shmem.h
  *		The registry in shared memory: a slot for each stream and shard, a slot for each continuous view and shard.
  *
  * Lock order: registry_lock, then a StreamSlot's journal_lock, lock, buffer_lock, then the chunk allocator's lock.
@@ -9,11 +9,11 @@
 #ifndef STREAMEXT_SHMEM_H
 #define STREAMEXT_SHMEM_H
 
-#include "streamext.h"
-#include "buffer.h"
-#include "connector.h"
+#include "base/streamext.h"
+#include "state/buffer.h"
+#include "source/connector.h"
 #include "port/atomics.h"
-#include "state.h"
+#include "state/pane.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 
@@ -71,7 +71,7 @@ typedef struct StreamSlot
 	TimestampTz started_at;
 	uint64		restarts;
 
-	/* the catch-up worker (worker_catchup.c), the same way */
+	/* the catch-up worker (worker/catchup.c), the same way */
 	pid_t		catchup_pid;
 	Latch	   *catchup_latch;
 	TimestampTz catchup_started_at;
@@ -89,14 +89,14 @@ typedef struct StreamSlot
 	pg_atomic_uint64 flush_requested;	/* tickets */
 	pg_atomic_uint64 flush_done;
 	pg_atomic_uint32 windows_due;	/* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */
-	pg_atomic_uint64 journal_end;	/* see journal.h; (uint64) -1: unknown */
+	pg_atomic_uint64 journal_end;	/* see source/journal/journal.h; (uint64) -1: unknown */
 
 	/* worker, under lock exclusive (readers: shared) */
 	StreamState state;
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	TimestampTz last_error_at;
-	int64		seek;			/* number of the last request that was done (seek.c) */
-	int64		retry;			/* the same of retries (retry.c) */
+	int64		seek;			/* number of the last request that was done (worker/seek.c) */
+	int64		retry;			/* the same of retries (worker/retry.c) */
 	uint64		source;			/* hash of what positions mean (connector, topics, start, shards); 0: none yet */
 	PartitionSlot *partitions;	/* chunk memory */
 	int			npartitions;
@@ -113,7 +113,7 @@ typedef struct StreamSlot
 	uint64		rejected;
 	double		rate;			/* records a second over about the last 10 s */
 
-	/* the last checkpoint (checkpoint.c) */
+	/* the last checkpoint (durable/checkpoint_write.c) */
 	int64		checkpoint_seq; /* 0: none yet */
 	TimestampTz checkpoint_at;	/* when it was cut */
 	uint64		checkpoint_bytes;	/* written for it */
@@ -134,7 +134,7 @@ typedef enum ViewStatus
 
 /*
  * Which process a view's state belongs to: only that one may write ViewSlot's fields, have a fold on it, and follow pointers
- * into it without the lock. Changes under the stream's lock exclusive; handover.c has all transitions.
+ * into it without the lock. Changes under the stream's lock exclusive; shared/ownership.c has all transitions.
  */
 typedef enum ViewCatchup
 {
@@ -160,7 +160,7 @@ typedef struct ViewSlot
 	int			stream;			/* index into streams[] */
 	int			shard;
 	bool		reserved;		/* its transaction has not committed: no worker may free it; registry_lock */
-	bool		retained;		/* former content of another slot's view, for readers only (view_retain.c) */
+	bool		retained;		/* former content of another slot's view, for readers only (sql/rebuild.c) */
 	int			retained_slot;	/* 1 + index of what the view held before it was begun anew; 0: nothing. With the stream's lock too */
 
 	/* the rest by the process that `catchup` says, under the stream slot's lock exclusive; positions may be moved by the stream's worker */
@@ -179,10 +179,10 @@ typedef struct ViewSlot
 	uint64		accepted;
 	uint64		late;
 	uint64		rejected;
-	int64		retry;			/* number of the last retry_request that the state holds (retry.c) */
+	int64		retry;			/* number of the last retry_request that the state holds (worker/retry.c) */
 	int64		start_position; /* non-replayable: the journal's end when the view was created */
 
-	/* history (history.h); set when a state is begun */
+	/* history (durable/history.h); set when a state is begun */
 	uint64		history;		/* what its slices are known by; 0: not looked at yet */
 	int			history_shard;	/* the number that they have for the shard: two sets take turns when a view is begun anew */
 	int64		sealed;			/* panes up to this one are in history, PG_INT64_MIN: none */
@@ -193,7 +193,7 @@ typedef struct ViewSlot
 	HistoryTotals history_deleted;	/* of these, by retention */
 	TimestampTz checkpoint_at;	/* of the last checkpoint that holds it; 0: none */
 
-	/* streamext.into of a view with windows (into_window.c) */
+	/* streamext.into of a view with windows (sink/windows.c) */
 	TimestampTz settled;		/* watermark of the last checkpoint that holds it with all that the stream had read; DT_NOBEGIN: none */
 	TimestampTz written;		/* windows that end by then are in the table; DT_NOBEGIN: none */
 } ViewSlot;
@@ -204,7 +204,7 @@ typedef struct SharedState
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	pg_atomic_uint32 rights;		/* transactions that may have changed what a view's owner may do; workers look */
-	pg_atomic_uint64 test_clock;	/* set by streamext.set_clock, as clock.c encodes it; 0: none */
+	pg_atomic_uint64 test_clock;	/* set by streamext.set_clock, as shared/clock.c encodes it; 0: none */
 
 	/* databases to be probed by the launcher, and those that must be left alone for a while; registry_lock */
 #define STREAMEXT_MAX_DATABASES 64

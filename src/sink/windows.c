@@ -1,9 +1,9 @@
 /*
- * into_window.c
+ * sink/windows.c
  *		streamext.into of views with windows: each window's rows into a table, once, when no row can come into it any more.
  *
  * What is written is what a SELECT on the view returns for these windows: the statement is one, and its scan of the view is
- * limited to windows that end within a range of time (view_scan.h), of sessions to those whose last row is within it.
+ * limited to windows that end within a range of time (read/scan.h), of sessions to those whose last row is within it.
  *
  * Exactly once: a window is written when a committed checkpoint holds a watermark by which it is closed and a view that
  * had counted everything up to there (ViewSlot.settled). So after any crash the state that is gone on with has the window
@@ -14,7 +14,7 @@
  * One process writes: the worker of shard 0, up to where all shards are settled. A window that the table refuses fails the view,
  * which is gone on with later from where it is.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -32,11 +32,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "fault.h"
-#include "fold_private.h"
-#include "into.h"
-#include "view_scan.h"
-#include "worker_private.h"
+#include "base/fault.h"
+#include "fold/fold_private.h"
+#include "view/target.h"
+#include "read/scan.h"
+#include "worker/worker_private.h"
 
 #define INTO_RETRY_MS		1000
 #define INTO_SESSION_STEPS	16	/* sessions are looked for each time the watermark has moved by the gap / this */

@@ -1,12 +1,12 @@
 /*
- * connector.c
+ * source/connector.c
  *		What the connectors have in common: the look-up by kind, error texts, secrets, and that no client outlives its context.
  *
  * A client library's threads must be gone before the process detaches from shared memory (the MQTT client's write the
  * journal's end there) and before exit() runs the libraries' exit handlers under them. So each connector with threads is
  * guarded: closed by the worker, else by the reset of its memory context, else by before_shmem_exit.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
-#include "connector.h"
+#include "source/connector.h"
 
 #define CONNECTOR_SECRET_MAX 8192			  /* bytes of a secret's file */
 #define CONNECTOR_REPEAT INT64CONST(10000000) /* the same error counts again after this many microseconds */

@@ -1,5 +1,5 @@
 /*
- * connector.h
+ * source/connector.h
  *		What a source of records looks like to a worker: one const ops struct for each client library.
  *
  * Call order: open, then any of partitions/seek, then poll and release in turn, flush_target at any time, close.
@@ -11,11 +11,11 @@
 #ifndef STREAMEXT_CONNECTOR_H
 #define STREAMEXT_CONNECTOR_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "lib/stringinfo.h"
 
-#include "options.h"
+#include "stream/definition.h"
 
 /* One message as the source delivered it. Pointers are good until release. */
 typedef struct StreamRecord

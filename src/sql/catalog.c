@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * catalog.c
+ * sql/catalog.c
  *		What the catalogue views are made of: copies of the slots of streams and views, and who may see them.
  *
  * Slots are copied under the locks and looked at afterwards. What no worker has restored since the server's start, or can
@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
@@ -25,10 +25,10 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
-#include "checkpoint_read.h"
-#include "history.h"
-#include "worker_private.h"
+#include "sql/catalog.h"
+#include "durable/checkpoint_read.h"
+#include "durable/history.h"
+#include "worker/worker_private.h"
 
 /* ---- copies ---- */
 

@@ -1,18 +1,18 @@
 /*
- * catalog.h
+ * sql/catalog.h
  *		What the files of the catalogue views share.
  *
- *	catalog.c			copies of slots and checkpoints, who may see them
- *	catalog_stream.c	streams, partitions, workers
- *	catalog_view.c		views and their positions
+ *	sql/catalog.c			copies of slots and checkpoints, who may see them
+ *	sql/catalog_stream.c	streams, partitions, workers
+ *	sql/catalog_view.c		views and their positions
  */
 #ifndef STREAMEXT_CATALOG_H
 #define STREAMEXT_CATALOG_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
-#include "shmem.h"
-#include "view_compile.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
 
 /* One shard of a stream. */
 typedef struct ShardCopy

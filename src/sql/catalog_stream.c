@@ -1,11 +1,11 @@
 /*
- * catalog_stream.c
+ * sql/catalog_stream.c
  *		The functions behind streamext.streams, streamext.stream_partitions and streamext.workers.
  *
  * Which streams there are is read from PostgreSQL's catalogue, how they do from copies of their slots, so that a stream
  * without a slot is shown as well. Everybody may call the functions; they show a row only to who may see the stream.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -18,10 +18,10 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
-#include "clock.h"
-#include "journal.h"
-#include "options.h"
+#include "sql/catalog.h"
+#include "shared/clock.h"
+#include "source/journal/journal.h"
+#include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_streams);
 PG_FUNCTION_INFO_V1(streamext_get_stream_partitions);

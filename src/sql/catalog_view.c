@@ -1,11 +1,11 @@
 /*
- * catalog_view.c
+ * sql/catalog_view.c
  *		The functions behind streamext.continuous_views, and streamext.view_positions.
  *
  * Which views there are is read from PostgreSQL's catalogue, how they do from copies of their slots, so that a view
  * without a slot is shown as well. Everybody may call the functions; they show a row only to who may see the view.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -24,9 +24,9 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
-#include "into.h"
-#include "window.h"
+#include "sql/catalog.h"
+#include "view/target.h"
+#include "view/window.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
 PG_FUNCTION_INFO_V1(streamext_view_positions);

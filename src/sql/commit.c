@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * registry.c
+ * sql/commit.c
  *		What a transaction does to streams and views reaches the registry when it commits, and what a command does to a database before.
  *
  * DDL hooks only note names (streamext_touch_*), without regard to subtransactions: one too many is harmless, because workers
@@ -14,7 +14,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <signal.h>
 
@@ -24,14 +24,14 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "checkpoint.h"
-#include "connector.h"
-#include "journal.h"
-#include "checkpoint_read.h"
-#include "options.h"
-#include "shmem.h"
-#include "view_compile.h"
-#include "worker.h"
+#include "durable/checkpoint.h"
+#include "source/connector.h"
+#include "source/journal/journal.h"
+#include "durable/checkpoint_read.h"
+#include "stream/definition.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
+#include "worker/worker.h"
 
 #define LEAVE_TIMEOUT_MS 5000
 #define LEAVE_POLL_MS 10

@@ -1,12 +1,12 @@
 /*
- * control.h
- *		What the control functions (control.c, pause.c) share: who may do what to which stream, and its slots.
+ * sql/control.h
+ *		What the control functions (sql/flush.c, sql/pause.c) share: who may do what to which stream, and its slots.
  */
 #ifndef STREAMEXT_CONTROL_H
 #define STREAMEXT_CONTROL_H
 
-#include "streamext.h"
-#include "shmem.h"
+#include "base/streamext.h"
+#include "shared/shmem.h"
 
 /* The name of a stream that the user owns, or may SELECT from; raises. */
 extern char *streamext_control_stream(Oid relid, bool owner);

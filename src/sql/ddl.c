@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
- * ddl.c
+ * sql/ddl.c
  *		The hooks through which DDL on streams, continuous views, their servers and databases is seen.
  *
  * Which relations a statement has touched is told by the object access hook (names may be resolved differently later, and
  * CASCADE or ATTACH PARTITION touch what the statement does not name). It notes them in the innermost frame, and
- * they are checked when the statement is done; it also tells the registry (worker.h) by itself, because DROP SCHEMA,
+ * they are checked when the statement is done; it also tells the registry (worker/worker.h) by itself, because DROP SCHEMA,
  * REASSIGN OWNED and the like come along here without a frame.
  *
  * Commands that need a database without other sessions make its workers leave before.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
@@ -30,12 +30,12 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "ddl.h"
-#include "hooks.h"
-#include "options.h"
-#include "shmem.h"
-#include "view_compile.h"
-#include "worker.h"
+#include "sql/ddl.h"
+#include "base/hooks.h"
+#include "stream/definition.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
+#include "worker/worker.h"
 
 /* The relations that the statement being run has created or altered. */
 typedef struct DdlFrame

@@ -1,11 +1,11 @@
 /*
- * ddl.h
- *		What the files of DDL share: ddl.c (the hooks, databases), view_ddl.c (continuous views), stream_ddl.c (streams, servers).
+ * sql/ddl.h
+ *		What the files of DDL share: sql/ddl.c (the hooks, databases), sql/ddl_view.c (continuous views), sql/ddl_stream.c (streams, servers).
  */
 #ifndef STREAMEXT_DDL_H
 #define STREAMEXT_DDL_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "tcop/utility.h"
 
 /* A call of ProcessUtility. */
@@ -33,12 +33,12 @@ extern bool streamext_ddl_is_stream(Oid relid);
 /* Tells the registry about a stream or continuous view; of anything else it does nothing. */
 extern void streamext_ddl_touch_relation(Oid relid);
 
-/* view_ddl.c */
+/* sql/ddl_view.c */
 extern void streamext_ddl_create_view(DdlCall *call);
 /* ALTER VIEW or TABLE ... SET or RESET that concerns a continuous view: does it all and returns true. */
 extern bool streamext_ddl_alter_view_options(DdlCall *call);
 
-/* stream_ddl.c */
+/* sql/ddl_stream.c */
 extern void streamext_ddl_alter_stream(DdlCall *call);
 extern void streamext_ddl_rename_column(DdlCall *call);
 /* A statement has touched these: what is a stream must be a valid one. */

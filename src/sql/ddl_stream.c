@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * stream_ddl.c
+ * sql/ddl_stream.c
  *		DDL on streams and their servers, beside PostgreSQL's own part: what a stream must be after each statement, what may not
  *		change under continuous views, and what a renamed column means.
  *
@@ -8,7 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -30,9 +30,9 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "ddl.h"
-#include "options.h"
-#include "view_compile.h"
+#include "sql/ddl.h"
+#include "stream/definition.h"
+#include "view/compile.h"
 
 /* Options of a stream that say what its positions and rows are. */
 static const char *const stream_ddl_fixed_options[] = {"topic", "topics", "event_time", "start"};

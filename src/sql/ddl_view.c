@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * view_ddl.c
+ * sql/ddl_view.c
  *		CREATE and ALTER VIEW for continuous views.
  *
  * A continuous view is an ordinary view with streamext.* in pg_class.reloptions. PostgreSQL would refuse these names, so they
@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
@@ -33,10 +33,10 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "ddl.h"
-#include "into.h"
-#include "view_compile.h"
-#include "worker.h"
+#include "sql/ddl.h"
+#include "view/target.h"
+#include "view/compile.h"
+#include "worker/worker.h"
 
 #define VIEW_DDL_PREFIX	"streamext."
 

@@ -1,13 +1,13 @@
 /*
- * stream_fdw.c
+ * sql/fdw.c
  *		Streams as foreign tables: SELECT reads what the stream's buffer holds, INSERT and COPY put rows into local streams.
  *
  * A scan takes private copies of the buffers (one a shard) and decodes them at executor start, before a plan may enter parallel
  * mode, where the decoder's subtransactions are not allowed. It shows the moment the statement starts.
  *
- * Inserted rows wait in a spool (spool.c) until their transaction commits.
+ * Inserted rows wait in a spool (sql/spool.c) until their transaction commits.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
@@ -32,14 +32,14 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "batch.h"
-#include "buffer.h"
-#include "connector.h"
-#include "decoder.h"
-#include "hooks.h"
-#include "options.h"
-#include "shmem.h"
-#include "spool.h"
+#include "decode/batch.h"
+#include "state/buffer.h"
+#include "source/connector.h"
+#include "decode/decoder.h"
+#include "base/hooks.h"
+#include "stream/definition.h"
+#include "shared/shmem.h"
+#include "sql/spool.h"
 
 #define SCAN_ROWS_ESTIMATE	1000
 

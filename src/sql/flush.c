@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * control.c
+ * sql/flush.c
  *		streamext.flush, and what all functions that control streams need.
  *
  * It sets a request in the slots of a stream, wakes the workers and waits on the slot's condition variable; no lock is held
@@ -8,7 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -31,13 +31,13 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "control.h"
-#include "journal.h"
-#include "checkpoint_read.h"
-#include "options.h"
-#include "pause.h"
-#include "shmem.h"
-#include "view_compile.h"
+#include "sql/control.h"
+#include "source/journal/journal.h"
+#include "durable/checkpoint_read.h"
+#include "stream/definition.h"
+#include "sql/pause.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
 
 PG_FUNCTION_INFO_V1(streamext_flush);
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * pause.c
+ * sql/pause.c
  *		streamext.pause and streamext.resume, of streams and of continuous views.
  *
  * The table streamext.paused is the truth, so that a pause outlives the server. Workers read it when they look into the
@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -22,11 +22,11 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "control.h"
-#include "fault.h"
-#include "pause.h"
-#include "worker.h"
-#include "worker_private.h"
+#include "sql/control.h"
+#include "base/fault.h"
+#include "sql/pause.h"
+#include "worker/worker.h"
+#include "worker/worker_private.h"
 
 PG_FUNCTION_INFO_V1(streamext_pause);
 PG_FUNCTION_INFO_V1(streamext_resume);

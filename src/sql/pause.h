@@ -1,14 +1,14 @@
 /*
- * pause.h
+ * sql/pause.h
  *		Which streams and continuous views are paused: the table streamext.paused.
  */
 #ifndef STREAMEXT_PAUSE_H
 #define STREAMEXT_PAUSE_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "nodes/pg_list.h"
 
-#include "shmem.h"
+#include "shared/shmem.h"
 
 struct Worker;
 

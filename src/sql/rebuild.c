@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * view_retain.c
+ * sql/rebuild.c
  *		A view that is begun anew (streamext.rebuild, CREATE OR REPLACE) shows its former content until it has caught up.
  *
  * The slot that processes know is emptied and counts from the start. What it held, panes in memory and the mark of its slices in
@@ -19,7 +19,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -29,12 +29,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint.h"
-#include "control.h"
-#include "history.h"
-#include "options.h"
-#include "view_retain.h"
-#include "worker.h"
+#include "durable/checkpoint.h"
+#include "sql/control.h"
+#include "durable/history.h"
+#include "stream/definition.h"
+#include "sql/rebuild.h"
+#include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(streamext_rebuild);
 

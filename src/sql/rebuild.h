@@ -1,14 +1,14 @@
 /*
- * view_retain.h
+ * sql/rebuild.h
  *		What a view held before it was begun anew, for readers until it has caught up.
  */
 #ifndef STREAMEXT_VIEW_RETAIN_H
 #define STREAMEXT_VIEW_RETAIN_H
 
-#include "streamext.h"
-#include "shmem.h"
-#include "view_compile.h"
-#include "worker_private.h"
+#include "base/streamext.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
+#include "worker/worker_private.h"
 
 /*
  * Empties the slot, which is this process's to write and has no fold: positions, counts and state as those of a view that has

@@ -1,5 +1,5 @@
 /*
- * spool.c
+ * sql/spool.c
  *		Rows that a transaction has inserted into local streams, until it commits.
  *
  * They wait in a spool of the transaction, one for each stream (and row type, should that change on the way); rows
@@ -11,7 +11,7 @@
  * Locks: journal_lock of the slot for each piece of about 1 MB, never longer. Before a stream has a slot (made in the same transaction, or
  * streamext.max_streams is reached) registry_lock takes its place: no slot can appear meanwhile.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/htup_details.h"
 #include "access/transam.h"
@@ -24,11 +24,11 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
-#include "checkpoint_read.h"
-#include "clock.h"
-#include "journal.h"
-#include "shmem.h"
-#include "spool.h"
+#include "durable/checkpoint_read.h"
+#include "shared/clock.h"
+#include "source/journal/journal.h"
+#include "shared/shmem.h"
+#include "sql/spool.h"
 
 #define SPOOL_PIECE_BYTES	(1024 * 1024)	/* appended under one hold of the lock */
 #define SPOOL_PIECE_ROWS	8192

@@ -1,14 +1,14 @@
 /*
- * spool.h
+ * sql/spool.h
  *		Rows that a transaction has inserted into local streams, until it commits.
  */
 #ifndef STREAMEXT_SPOOL_H
 #define STREAMEXT_SPOOL_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "utils/tuplestore.h"
 
-#include "options.h"
+#include "stream/definition.h"
 
 typedef struct RowSpool
 {

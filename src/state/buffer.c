@@ -1,5 +1,5 @@
 /*
- * buffer.c
+ * state/buffer.c
  *		The last records of a stream for SELECT * FROM stream: a ring of bytes in one piece of chunk memory.
  *
  * Entries lie back to back in arrival order, 8-aligned, none split: one that does not fit before the ring's end starts at
@@ -7,10 +7,10 @@
  * header; the payload is 8-aligned (rows of local streams are tuples). Everything is read and written under the lock that
  * the caller names (StreamSlot.buffer_lock).
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
-#include "buffer.h"
-#include "chunk.h"
+#include "state/buffer.h"
+#include "base/chunk.h"
 
 #define BUFFER_RECORD_BYTES		512 /* assumed for a record's payload, key and topic */
 #define BUFFER_BYTES_MAX		(16 * 1024 * 1024)

@@ -1,12 +1,12 @@
 /*
- * buffer.h
+ * state/buffer.h
  *		The raw records a stream keeps for SELECT * FROM stream: a ring in shared memory, decoded by who reads it.
  */
 #ifndef STREAMEXT_BUFFER_H
 #define STREAMEXT_BUFFER_H
 
-#include "streamext.h"
-#include "connector.h"
+#include "base/streamext.h"
+#include "source/connector.h"
 
 typedef struct StreamBuffer StreamBuffer;	/* in chunk memory; guarded by its own LWLock (StreamSlot.buffer_lock) */
 

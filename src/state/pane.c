@@ -1,5 +1,5 @@
 /*
- * state.c
+ * state/pane.c
  *		Panes and groups of one view on one shard: the writer's look-ups and growth. Readers' copies: state_copy below.
  *
  * A pane begins as one smallest chunk that holds its header, an index of 16 slots and the first entries, so that a pane
@@ -19,9 +19,9 @@
  */
 #include "postgres.h"
 
-#include "chunk.h"
+#include "base/chunk.h"
 #include "port/atomics.h"
-#include "state.h"
+#include "state/pane.h"
 
 #define PANE_FIRST_SLOTS	16
 #define PANE_INDEX_MAX		((uint32) 1 << 31)

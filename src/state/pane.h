@@ -1,5 +1,5 @@
 /*
- * state.h
+ * state/pane.h
  *		The kept content of one view on one shard: panes, each a hash table of groups with partial aggregates.
  *
  * Everything lives in chunks of shared memory that the pane owns, so dropping a pane is a few frees. One writer (the
@@ -13,8 +13,8 @@
 #ifndef STREAMEXT_STATE_H
 #define STREAMEXT_STATE_H
 
-#include "streamext.h"
-#include "chunk.h"
+#include "base/streamext.h"
+#include "base/chunk.h"
 #include "datatype/timestamp.h"
 
 typedef struct GroupEntry
@@ -24,7 +24,7 @@ typedef struct GroupEntry
 	uint32		key_size;
 	/*
 	 * 0 until published, then ViewState.period of the last publication, under the exclusive lock; the period of a cut that holds it,
-	 * without a lock (checkpoint_cut.c)
+	 * without a lock (durable/checkpoint_cut.c)
 	 */
 	uint32		visible;
 	char		data[FLEXIBLE_ARRAY_MEMBER];	/* state_size bytes of states, then key_size bytes of key */
@@ -47,7 +47,7 @@ typedef struct PaneIndexSlot
 
 typedef struct Pane
 {
-	int64		id;				/* see window.h */
+	int64		id;				/* see view/window.h */
 	StateBlock *entries,
 			   *entries_tail;
 	StateBlock *blobs,
@@ -72,7 +72,7 @@ typedef struct ViewState
 	uint32		saved;			/* last period that is in a committed checkpoint; 0: none */
 	uint64		ngroups;		/* over all panes, visible or not */
 	Size		bytes;			/* chunks owned in all */
-	TimestampTz horizon;		/* session views: readers leave out sessions that end by then (session.h); DT_NOBEGIN: none */
+	TimestampTz horizon;		/* session views: readers leave out sessions that end by then (fold/session.h); DT_NOBEGIN: none */
 	Pane	   *recent;			/* what the writer's last look-up gave, or NULL; the writer's alone */
 	struct StatePrivate *own;	/* NULL: in shared memory */
 } ViewState;

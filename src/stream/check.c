@@ -1,19 +1,19 @@
 /*
- * stream_check.c
+ * stream/check.c
  *		What options and columns of a stream mean together: checked by the DDL hook once the relation is there.
  *
  * pg_dump makes a foreign table first and gives its columns their options afterwards, by one ALTER each, so what is between
  * must pass: a check here may not ask for options of several columns at once.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
-#include "decoder_csv.h"
-#include "options.h"
+#include "decode/csv.h"
+#include "stream/definition.h"
 
 void
 streamext_stream_refuse_inheritance(const char *name)

@@ -1,19 +1,19 @@
 /*-------------------------------------------------------------------------
  *
- * options.c
+ * stream/definition.c
  *		The options of servers, user mappings, streams and columns: one table, checked at DDL time; and a stream's
  *		definition as read from the catalogue.
  *
  * option_table is the only place that knows an option's name, where it may stand, its type and its range. The validators,
  * streamext_stream_config and all messages are driven by it; values are parsed by the same functions at DDL time and by
  * workers, so that what DDL has let through, a worker understands. What options and columns mean together is checked
- * once the relation is there (stream_check.c).
+ * once the relation is there (stream/check.c).
  *
  * Values of secret options are in no message.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/htup_details.h"
 #include "access/relation.h"
@@ -41,10 +41,10 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "decoder.h"
-#include "decoder_json.h"
-#include "decoder_value.h"
-#include "options.h"
+#include "decode/decoder.h"
+#include "decode/json.h"
+#include "decode/value.h"
+#include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_kafka_validator);
 PG_FUNCTION_INFO_V1(streamext_mqtt_validator);

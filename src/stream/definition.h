@@ -1,14 +1,14 @@
 /*
- * options.h
+ * stream/definition.h
  *		The options of servers, user mappings, streams and columns: one table, checked at DDL time; and a stream's
  *		definition as read from the catalogue.
  */
 #ifndef STREAMEXT_OPTIONS_H
 #define STREAMEXT_OPTIONS_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "access/tupdesc.h"
-#include "decoder_csv.h"
+#include "decode/csv.h"
 
 typedef enum ConnectorKind
 {

@@ -1,5 +1,5 @@
 /*
- * view_cache.c
+ * view/cache.c
  *		Compiled views that readers of this process share: to compile one takes longer than to look a group up.
  *
  * What is compiled depends on the view, its stream and what it is joined with (relcache), and on types, functions, operators
@@ -18,7 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#include "view_compile.h"
+#include "view/compile.h"
 
 typedef struct CachedView
 {

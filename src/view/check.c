@@ -1,5 +1,5 @@
 /*
- * view_check.c
+ * view/check.c
  *		What a continuous view's query may not contain: refused with 0A000, naming the construct.
  */
 #include "postgres.h"
@@ -21,9 +21,9 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
-#include "options.h"
-#include "view_check.h"
-#include "view_compile.h"
+#include "stream/definition.h"
+#include "view/check.h"
+#include "view/compile.h"
 
 /* 0A000: continuous views do not support <construct>. */
 void

@@ -1,12 +1,12 @@
 /*
- * view_check.h
+ * view/check.h
  *		What a continuous view's query may not contain. Everything here raises 0A000 naming the construct, or returns.
  */
 #ifndef STREAMEXT_VIEW_CHECK_H
 #define STREAMEXT_VIEW_CHECK_H
 
-#include "streamext.h"
-#include "window.h"
+#include "base/streamext.h"
+#include "view/window.h"
 
 typedef enum WindowFunction
 {

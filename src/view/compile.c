@@ -1,14 +1,14 @@
 /*
- * view_compile.c
+ * view/compile.c
  *		A continuous view's query: what of it is kept, and how.
  *
  * The query is split at the aggregation. Below it (WHERE, group keys, aggregate arguments, FILTER) stands what the worker
  * evaluates once for each row, so nothing there may depend on when, by whom or against which tables it is evaluated
- * (view_check.c). Above it (HAVING, output expressions, DISTINCT, ORDER BY, LIMIT, window
+ * (view/check.c). Above it (HAVING, output expressions, DISTINCT, ORDER BY, LIMIT, window
  * functions) everything is the reader's and stays with PostgreSQL.
  *
- * Nothing is planned or folded here but the constants of windows (view_window.c): keys and aggregates must stay equal() to
- * the expressions of the query, which view_plan.c looks for.
+ * Nothing is planned or folded here but the constants of windows (view/window_clause.c): keys and aggregates must stay equal() to
+ * the expressions of the query, which read/plan.c looks for.
  */
 #include "postgres.h"
 
@@ -33,14 +33,14 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "chunk.h"
-#include "into.h"
-#include "options.h"
-#include "session.h"
-#include "view_check.h"
-#include "view_compile.h"
-#include "view_join.h"
-#include "view_window.h"
+#include "base/chunk.h"
+#include "view/target.h"
+#include "stream/definition.h"
+#include "fold/session.h"
+#include "view/check.h"
+#include "view/compile.h"
+#include "view/join_clause.h"
+#include "view/window_clause.h"
 
 typedef struct CompileContext
 {

@@ -1,5 +1,5 @@
 /*
- * view_compile.h
+ * view/compile.h
  *		From the Query of a continuous view's rule to what workers fold and readers read.
  *
  * The same function is run at CREATE VIEW (to refuse what is not supported), in the worker (to fold) and in the planner
@@ -8,9 +8,9 @@
 #ifndef STREAMEXT_VIEW_COMPILE_H
 #define STREAMEXT_VIEW_COMPILE_H
 
-#include "streamext.h"
-#include "aggregate.h"
-#include "window.h"
+#include "base/streamext.h"
+#include "aggregate/aggregate.h"
+#include "view/window.h"
 #include "utils/rel.h"
 
 /* streamext.* options of a view, from pg_class.reloptions. */
@@ -53,7 +53,7 @@ typedef struct CompiledView
 	Index		stream_varno;	/* in query */
 	bool		stateless;		/* no aggregation: rows go into a table; no keys, no aggregates, no window */
 	Oid			into;			/* that table */
-	bool		has_joins;		/* more than the stream in FROM: expressions are over the joined row (join.h) */
+	bool		has_joins;		/* more than the stream in FROM: expressions are over the joined row (fold/join.h) */
 	Query	   *query;			/* a copy of the user's own */
 	ContinuousViewOptions options;
 	Window		window;			/* finished; prepare it in the process that uses it */
@@ -69,7 +69,7 @@ typedef struct CompiledView
 	int			naggs;
 	AggSpec    *aggs;			/* distinct ones */
 	uint32		state_size;		/* of all aggregates, and a session's span */
-	uint32		span_offset;	/* WINDOW_SESSION: of the span (session.h) in GroupEntry.data */
+	uint32		span_offset;	/* WINDOW_SESSION: of the span (fold/session.h) in GroupEntry.data */
 	bool		has_group_by;	/* false: exactly one row */
 	uint64		definition;		/* hash of all that the kept state depends on; never 0 */
 	uint64		layout;			/* of these, what a reader of a state depends on: all but which rows are counted; never 0 */
@@ -112,7 +112,7 @@ extern void streamext_key_deserialize(const CompiledView *view, const char *key,
 typedef struct KeyMatcher KeyMatcher;
 extern KeyMatcher *streamext_key_matcher(const CompiledView *view, MemoryContext cxt);
 extern uint32 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size);
-/* A GroupEqual (state.h) with the matcher as arg; NULL may be passed instead when all keys are bytewise. */
+/* A GroupEqual (state/pane.h) with the matcher as arg; NULL may be passed instead when all keys are bytewise. */
 extern bool streamext_key_equal(void *matcher, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size);
 extern bool streamext_keys_bytewise(const CompiledView *view);
 

@@ -1,5 +1,5 @@
 /*
- * view_join.c
+ * view/join_clause.c
  *		FROM of a continuous view that joins its stream: found, checked, hashed.
  */
 #include "postgres.h"
@@ -12,10 +12,10 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "options.h"
-#include "view_check.h"
-#include "view_compile.h"
-#include "view_join.h"
+#include "stream/definition.h"
+#include "view/check.h"
+#include "view/compile.h"
+#include "view/join_clause.h"
 
 #define JOIN_PLACE "FROM"
 

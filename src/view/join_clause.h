@@ -1,5 +1,5 @@
 /*
- * view_join.h
+ * view/join_clause.h
  *		FROM of a continuous view that joins its stream with other things: which is the stream, and what may not be there.
  *
  * Everything besides the stream is read as it is when the row arrives: tables, views over tables, subqueries, functions,
@@ -8,7 +8,7 @@
 #ifndef STREAMEXT_VIEW_JOIN_H
 #define STREAMEXT_VIEW_JOIN_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 /* True unless FROM is one plain item. */
 extern bool streamext_join_is_join(const Query *query);

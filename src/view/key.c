@@ -1,5 +1,5 @@
 /*
- * view_key.c
+ * view/key.c
  *		Group keys: values to bytes and back, hashing and equality.
  *
  * A stored key is what a group is known by in every pane, shard and process: bitmap of NULLs (a bit for each stored key,
@@ -20,7 +20,7 @@
 #include "fmgr.h"
 #include "utils/memutils.h"
 
-#include "view_compile.h"
+#include "view/compile.h"
 
 struct KeyMatcher
 {

@@ -1,8 +1,8 @@
 /*
- * view_options.c
+ * view/options.c
  *		The streamext.* options of a view, kept as text in pg_class.reloptions.
  *
- * view_ddl.c puts them there past PostgreSQL's own validation; here is the one place that knows their names and types.
+ * sql/ddl_view.c puts them there past PostgreSQL's own validation; here is the one place that knows their names and types.
  */
 #include "postgres.h"
 
@@ -14,7 +14,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "view_compile.h"
+#include "view/compile.h"
 
 static int64
 view_option_interval(const DefElem *def, bool zero)

@@ -1,11 +1,11 @@
 /*
- * into.c
+ * view/target.c
  *		streamext.into: the target table, the INSERT, the positions.
  *
  * The option keeps the target's qualified name; a dependency keeps it from being dropped and makes pg_dump put it first.
  * PostgreSQL's own INSERT does the rest: assignment casts, defaults, generated columns, constraints, triggers, partitions.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/table.h"
 #include "access/tableam.h"
@@ -32,9 +32,9 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "control.h"
-#include "into.h"
-#include "view_check.h"
+#include "sql/control.h"
+#include "view/target.h"
+#include "view/check.h"
 
 #define INTO_ROWS	"streamext_rows"
 

@@ -1,9 +1,9 @@
 /*
- * into.h
+ * view/target.h
  *		streamext.into: what a view makes goes into an ordinary table, once.
  *
- * Of a stateless view each accepted row, transformed (into.c); of a view with windows each window's rows when it is closed
- * (into_window.c).
+ * Of a stateless view each accepted row, transformed (view/target.c); of a view with windows each window's rows when it is closed
+ * (sink/windows.c).
  *
  * The rows of a batch, the view's positions behind it and its counters are written in one transaction, so that after whatever end of the
  * worker the table streamext.into_position says which records have their rows in the target.
@@ -11,10 +11,10 @@
 #ifndef STREAMEXT_INTO_H
 #define STREAMEXT_INTO_H
 
-#include "streamext.h"
-#include "batch.h"
-#include "shmem.h"
-#include "view_compile.h"
+#include "base/streamext.h"
+#include "decode/batch.h"
+#include "shared/shmem.h"
+#include "view/compile.h"
 
 /* Where a view stands in a partition, as committed. */
 typedef struct IntoPosition

@@ -1,5 +1,5 @@
 /*
- * window.c
+ * view/window.c
  *		Window and pane arithmetic, and the window functions in SQL.
  *
  * Fixed windows and panes are floor divisions of int64 microseconds. Divisions and remainders are taken before anything is
@@ -18,7 +18,7 @@
 #include "parser/scansup.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "window.h"
+#include "view/window.h"
 
 #define TRUNC_SLOTS			1024	/* powers of two */
 #define TRUNC_END_SLOTS		64

@@ -1,5 +1,5 @@
 /*
- * window.h
+ * view/window.h
  *		Window and pane arithmetic: pure int64, no shared state.
  *
  * A view's rows are folded into panes, the time slices that all of its windows are unions of. A pane is known by an int64:
@@ -7,12 +7,12 @@
  *	WINDOW_TUMBLE, WINDOW_HOP, and sliding views: floor((t - origin) / pane), times two plus one when `edges` splits the
  *					instant at the pane's lower edge (id 2k) from the rest of the pane (id 2k + 1); ids ascend with time
  *	WINDOW_TRUNC	the bucket's start (TimestampTz), calendar units in a time zone (unless sliding)
- *	WINDOW_SESSION	as TUMBLE, of width gap (sliding: a part of it); which panes are of one session is session.h's business
+ *	WINDOW_SESSION	as TUMBLE, of width gap (sliding: a part of it); which panes are of one session is fold/session.h's business
  */
 #ifndef STREAMEXT_WINDOW_H
 #define STREAMEXT_WINDOW_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 #include "pgtime.h"
 #include "utils/timestamp.h"
 

@@ -1,5 +1,5 @@
 /*
- * view_window.c
+ * view/window_clause.c
  *		What a continuous view's query says of time: the window among its group keys, the sliding predicate in WHERE.
  */
 #include "postgres.h"
@@ -15,8 +15,8 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-#include "view_check.h"
-#include "view_window.h"
+#include "view/check.h"
+#include "view/window_clause.h"
 
 /* Sliding over whole days: the start moves by daylight saving time, always in steps of this. */
 #define WINDOW_DST_STEP	(30 * INT64CONST(60000000))

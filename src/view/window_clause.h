@@ -1,16 +1,16 @@
 /*
- * view_window.h
- *		From the expressions over a continuous view's event time to its Window (window.h).
+ * view/window_clause.h
+ *		From the expressions over a continuous view's event time to its Window (view/window.h).
  *
  * For each group key and each qual one function says whether it is of the window, and takes it in if so; finish comes last.
  */
 #ifndef STREAMEXT_VIEW_WINDOW_H
 #define STREAMEXT_VIEW_WINDOW_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
-#include "options.h"
-#include "view_compile.h"
+#include "stream/definition.h"
+#include "view/compile.h"
 
 /* Whether the group key is a window; 0A000 for what is one but is not supported. */
 extern bool streamext_view_window_key(CompiledView *view, const StreamConfig *config, Node *node);

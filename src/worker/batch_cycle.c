@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker_batch.c
+ * worker/batch_cycle.c
  *		One batch: poll, decode, fold into each view, dead letters, publish, buffer.
  *
  * All in one transaction. What may fail comes first and changes nothing that others see: decoding, the views' prepare,
@@ -11,7 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -22,15 +22,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint.h"
-#include "clock.h"
-#include "dead_letter.h"
-#include "dead_letter_reread.h"
-#include "fault.h"
-#include "seek.h"
-#include "stream_event.h"
-#include "view_retain.h"
-#include "worker_private.h"
+#include "durable/checkpoint.h"
+#include "shared/clock.h"
+#include "durable/letters.h"
+#include "worker/letters_reread.h"
+#include "base/fault.h"
+#include "worker/seek.h"
+#include "durable/events.h"
+#include "sql/rebuild.h"
+#include "worker/worker_private.h"
 
 /* Records of the batch at hand: not read before by the stream; of these, not rejected for the whole stream. */
 static bool batch_new[STREAMEXT_BATCH_ROWS];

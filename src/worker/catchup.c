@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * worker_catchup.c
+ * worker/catchup.c
  *		The second process of a stream and shard: new views read what the stream has read before, while its worker goes on.
  *
  * When views wait for it (ViewSlot.catchup), the launcher starts one. It has a connector of its own, reads from the least position of
  * the views it took, and folds into them alone, under the stream's lock as any publication; the stream's counters, positions,
  * watermark, buffer and the dead letters of the whole stream are its worker's. Event time goes by each view's own watermark. When
- * the views have reached the stream's positions they are handed over (handover.c), and when no view waits it ends.
+ * the views have reached the stream's positions they are handed over (shared/ownership.c), and when no view waits it ends.
  *
  * At the end both read the same records at the same time, and neither is sure to be ahead. So once it is near, the stream's worker is
  * held for a moment (StreamSlot.hold_until, bounded): it reads nothing, and the views draw level within milliseconds.
@@ -15,11 +15,11 @@
  * connector, and are mapped. What was prepared by a layout that is not the slot's at publication is thrown away and read again.
  *
  * An error, or the end of the process, leaves the views as published, waiting for the next one. One that cannot be had is
- * said so in the views' state (launcher.c).
+ * said so in the views' state (worker/launcher.c).
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -30,12 +30,12 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
-#include "dead_letter_reread.h"
-#include "history.h"
-#include "pause.h"
-#include "stream_event.h"
-#include "worker.h"
-#include "worker_private.h"
+#include "worker/letters_reread.h"
+#include "durable/history.h"
+#include "sql/pause.h"
+#include "durable/events.h"
+#include "worker/worker.h"
+#include "worker/worker_private.h"
 
 #define CATCHUP_TICK_MS 100
 #define CATCHUP_FULL_RETRY_MS 500

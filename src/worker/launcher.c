@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * launcher.c
+ * worker/launcher.c
  *		The process that keeps one worker running for each stream slot, and a catch-up worker while views wait for it.
  *
  * The launcher is connected to no database. It sleeps until somebody sets its latch: a commit that announced a stream, a
  * worker that goes (by itself, and through the postmaster's notification), a database to be probed.
  *
- * At start it probes each connectable non-template database, one after the other; afterwards only those it is told. That a probe (probe.c)
+ * At start it probes each connectable non-template database, one after the other; afterwards only those it is told. That a probe (worker/probe.c)
  * went well is seen by its having taken back the database's mark.
  *
  * What it knows of a slot's worker process (handle, when to try again) is its own memory; a launcher that restarts finds the
@@ -14,7 +14,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -36,10 +36,10 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "journal.h"
-#include "shmem.h"
-#include "worker.h"
-#include "worker_private.h"
+#include "source/journal/journal.h"
+#include "shared/shmem.h"
+#include "worker/worker.h"
+#include "worker/worker_private.h"
 
 #define LAUNCHER_RESTART_MS 100		/* after a worker was told to go */
 #define LAUNCHER_RETRY_MS 1000		/* after one has failed, and while none can be had */

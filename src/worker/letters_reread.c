@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * dead_letter_reread.c
+ * worker/letters_reread.c
  *		Dead letters of records that are read again.
  *
  * What streamext.retry_dead_letters relies on: of the records before a view's position, those that it has rejected, and not
@@ -18,7 +18,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -27,9 +27,9 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-#include "control.h"
-#include "dead_letter.h"
-#include "dead_letter_reread.h"
+#include "sql/control.h"
+#include "durable/letters.h"
+#include "worker/letters_reread.h"
 
 /* LATERAL, so that each range is looked up by the index and the letters of a full table are not read for each batch. */
 static const char reread_select_sql[] =

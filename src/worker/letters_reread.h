@@ -1,12 +1,12 @@
 /*
- * dead_letter_reread.h
+ * worker/letters_reread.h
  *		Dead letters of records that are read again.
  */
 #ifndef STREAMEXT_DEAD_LETTER_REREAD_H
 #define STREAMEXT_DEAD_LETTER_REREAD_H
 
-#include "streamext.h"
-#include "worker_private.h"
+#include "base/streamext.h"
+#include "worker/worker_private.h"
 
 /*
  * Takes the views that are about to count the batch at hand, which is decoded, out of the letters it passes. True: there were some, and

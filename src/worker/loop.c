@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker.c
+ * worker/loop.c
  *		The process of one stream and shard: it does the whole way from the connector to published views.
  *
  * The loop: look into the catalogue if somebody has changed it, take a batch and fold it, do what is due (watermark of idle
@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -27,18 +27,18 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "checkpoint.h"
-#include "clock.h"
-#include "fault.h"
-#include "history.h"
-#include "into.h"
-#include "pause.h"
-#include "retry.h"
-#include "seek.h"
-#include "stream_event.h"
-#include "view_retain.h"
-#include "worker.h"
-#include "worker_private.h"
+#include "durable/checkpoint.h"
+#include "shared/clock.h"
+#include "base/fault.h"
+#include "durable/history.h"
+#include "view/target.h"
+#include "sql/pause.h"
+#include "worker/retry.h"
+#include "worker/seek.h"
+#include "durable/events.h"
+#include "sql/rebuild.h"
+#include "worker/worker.h"
+#include "worker/worker_private.h"
 
 #define WORKER_FULL_RETRY_MS 500
 #define WORKER_GATHER_US 1000 /* a batch of fewer records than this many is followed by the next one no sooner */

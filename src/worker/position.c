@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker_position.c
+ * worker/position.c
  *		Partitions and position vectors: where the stream and each view stand, and where the connector shall read from.
  *
  * Vectors are indexed as Connector.partitions. A connector that was opened anew may know its partitions in another order and
@@ -14,15 +14,15 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "utils/timestamp.h"
 
-#include "chunk.h"
-#include "checkpoint.h"
-#include "clock.h"
-#include "seek.h"
-#include "worker_private.h"
+#include "base/chunk.h"
+#include "durable/checkpoint.h"
+#include "shared/clock.h"
+#include "worker/seek.h"
+#include "worker/worker_private.h"
 
 #define POSITION_CAPACITY 16
 

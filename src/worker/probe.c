@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
- * probe.c
+ * worker/probe.c
  *		The process that finds out what streams a database has: it connects, announces them, and exits.
  *
  * Their workers find the views. Taking back the database's probe mark tells the launcher that it went well.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -22,12 +22,12 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "history.h"
-#include "journal.h"
-#include "options.h"
-#include "shmem.h"
-#include "worker.h"
-#include "worker_private.h"
+#include "durable/history.h"
+#include "source/journal/journal.h"
+#include "stream/definition.h"
+#include "shared/shmem.h"
+#include "worker/worker.h"
+#include "worker/worker_private.h"
 
 /* Announces each foreign table of our wrappers; its worker finds the views. */
 static void

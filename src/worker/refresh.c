@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker_refresh.c
+ * worker/refresh.c
  *		From the catalogue to what the worker works with: configuration, connector, decoder, and a fold for each view.
  *
  * Done at start and whenever the slot's generation has moved, be it by this process itself because an owner's rights have changed. The commit that moved it may not have sent its invalidation messages yet,
@@ -11,7 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -32,19 +32,19 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "chunk.h"
-#include "checkpoint.h"
-#include "checkpoint_read.h"
-#include "fault.h"
-#include "history.h"
-#include "into.h"
-#include "journal.h"
-#include "pause.h"
-#include "retry.h"
-#include "seek.h"
-#include "view_compile.h"
-#include "view_retain.h"
-#include "worker_private.h"
+#include "base/chunk.h"
+#include "durable/checkpoint.h"
+#include "durable/checkpoint_read.h"
+#include "base/fault.h"
+#include "durable/history.h"
+#include "view/target.h"
+#include "source/journal/journal.h"
+#include "sql/pause.h"
+#include "worker/retry.h"
+#include "worker/seek.h"
+#include "view/compile.h"
+#include "sql/rebuild.h"
+#include "worker/worker_private.h"
 
 #define REFRESH_LOCK_TIMEOUT "100" /* ms, for what a transaction holds */
 #define REFRESH_RETRY_MS 200

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * retry.c
+ * worker/retry.c
  *		streamext.retry_dead_letters: rejected records are decoded and folded again, for the views that rejected them.
  *
  * The function leaves rows for each shard in streamext.retry_request, each for as many letters as one batch shall hold, and the commit makes
@@ -20,13 +20,13 @@
  * letters and those that are marked with it. There is one request at a time. Before it raises a view's number, the marks above that number,
  * of a state that was lost, are taken away; so a number that is not below a mark always tells of it.
  *
- * Which views owe a letter is what dead_letter_reread.c keeps true. A view that does not run (paused, failed, catching up) keeps its letters.
+ * Which views owe a letter is what worker/letters_reread.c keeps true. A view that does not run (paused, failed, catching up) keeps its letters.
  *
  * Where views stand is looked at before the letters: the process that moves a view over letters commits what that means for them first.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -38,17 +38,17 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
-#include "checkpoint.h"
-#include "checkpoint_private.h"
-#include "clock.h"
-#include "control.h"
-#include "dead_letter.h"
-#include "dead_letter_reread.h"
-#include "fault.h"
-#include "into.h"
-#include "retry.h"
-#include "view_compile.h"
-#include "worker.h"
+#include "durable/checkpoint.h"
+#include "durable/checkpoint_state.h"
+#include "shared/clock.h"
+#include "sql/control.h"
+#include "durable/letters.h"
+#include "worker/letters_reread.h"
+#include "base/fault.h"
+#include "view/target.h"
+#include "worker/retry.h"
+#include "view/compile.h"
+#include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(streamext_retry_dead_letters);
 

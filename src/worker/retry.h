@@ -1,12 +1,12 @@
 /*
- * retry.h
+ * worker/retry.h
  *		streamext.retry_dead_letters: requests of backends, carried out by the stream's worker.
  */
 #ifndef STREAMEXT_RETRY_H
 #define STREAMEXT_RETRY_H
 
-#include "streamext.h"
-#include "worker_private.h"
+#include "base/streamext.h"
+#include "worker/worker_private.h"
 
 /* Reads into w->retries what is still to be done, and deletes what is void. In a transaction with a snapshot. */
 extern void streamext_retries_load(Worker *w);

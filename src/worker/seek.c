@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * seek.c
+ * worker/seek.c
  *		streamext.seek: a stream goes on at another position.
  *
  * Only the worker can ask the source where `latest` or a time is. So the functions leave a row for each shard in
@@ -18,12 +18,12 @@
  *	accepted			the stream was `diverged` when it was asked: what is at the source now is another one. Stream and views go to T,
  *						whichever way, and keep what they have counted; event time begins anew;
  *	rebuild				besides, T is from now on where counting begins (PartitionSlot.begin), for new views too, and the views
- *						that there are have been begun anew by streamext.round (view_retain.c). The stream's own position and
+ *						that there are have been begun anew by streamext.round (sql/rebuild.c). The stream's own position and
  *						counts only go forward.
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -39,15 +39,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "checkpoint.h"
-#include "checkpoint_private.h"
-#include "control.h"
-#include "dead_letter_reread.h"
-#include "pause.h"
-#include "seek.h"
-#include "view_compile.h"
-#include "view_retain.h"
-#include "worker.h"
+#include "durable/checkpoint.h"
+#include "durable/checkpoint_state.h"
+#include "sql/control.h"
+#include "worker/letters_reread.h"
+#include "sql/pause.h"
+#include "worker/seek.h"
+#include "view/compile.h"
+#include "sql/rebuild.h"
+#include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(streamext_seek);
 PG_FUNCTION_INFO_V1(streamext_seek_time);

@@ -1,12 +1,12 @@
 /*
- * seek.h
+ * worker/seek.h
  *		streamext.seek: requests of backends, carried out by the stream's worker.
  */
 #ifndef STREAMEXT_SEEK_H
 #define STREAMEXT_SEEK_H
 
-#include "streamext.h"
-#include "worker_private.h"
+#include "base/streamext.h"
+#include "worker/worker_private.h"
 
 /*
  * Reads what is still to be done into w->seeks, and deletes what a committed checkpoint holds. In a transaction with a snapshot,

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker_watermark.c
+ * worker/watermark.c
  *		Event time's progress: of the stream, and of views that read again what the stream has read before.
  *
  * The stream's watermark is the least of its partitions' greatest event times, less watermark_delay; it never goes back. A
@@ -12,11 +12,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
-#include "checkpoint.h"
-#include "clock.h"
-#include "worker_private.h"
+#include "durable/checkpoint.h"
+#include "shared/clock.h"
+#include "worker/worker_private.h"
 
 static TimestampTz
 watermark_after(TimestampTz event_time, int64 delay)

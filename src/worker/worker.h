@@ -1,11 +1,11 @@
 /*
- * worker.h
+ * worker/worker.h
  *		Processes: the launcher that keeps one worker for each stream and shard, and what backends tell them at commit.
  */
 #ifndef STREAMEXT_WORKER_H
 #define STREAMEXT_WORKER_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 extern PGDLLEXPORT void streamext_launcher_main(Datum arg);
 extern PGDLLEXPORT void streamext_worker_main(Datum arg);	/* arg: stream slot index */
@@ -14,7 +14,7 @@ extern PGDLLEXPORT void streamext_probe_main(Datum arg);	/* arg: database oid; r
 extern void streamext_launcher_register(void);	/* from _PG_init */
 
 /*
- * Registry changes of this transaction, applied at commit and forgotten at abort (registry.c): the named stream or view was
+ * Registry changes of this transaction, applied at commit and forgotten at abort (sql/commit.c): the named stream or view was
  * created, altered or dropped. Workers and launcher then look into the catalogue themselves, so naming one too many is harmless.
  */
 extern void streamext_touch_stream(Oid relid);

@@ -1,24 +1,24 @@
 /*
- * worker_private.h
+ * worker/worker_private.h
  *		What the files of the worker process share.
  *
- *	worker.c			the process: start, loop, wait, flush, state, end
- *	worker_refresh.c	from the catalogue to configuration, connector, views
- *	worker_position.c	partitions, position vectors, where to read from
- *	worker_batch.c		one batch: decode, fold, publish, dead letters, buffer
- *	worker_watermark.c	event time's progress, of the stream and of views that catch up
- *	worker_catchup.c	the other process of a stream, in which new views catch up
- *	handover.c			views that change hands between the two
+ *	worker/loop.c			the process: start, loop, wait, flush, state, end
+ *	worker/refresh.c	from the catalogue to configuration, connector, views
+ *	worker/position.c	partitions, position vectors, where to read from
+ *	worker/batch_cycle.c		one batch: decode, fold, publish, dead letters, buffer
+ *	worker/watermark.c	event time's progress, of the stream and of views that catch up
+ *	worker/catchup.c	the other process of a stream, in which new views catch up
+ *	shared/ownership.c			views that change hands between the two
  */
 #ifndef STREAMEXT_WORKER_PRIVATE_H
 #define STREAMEXT_WORKER_PRIVATE_H
 
-#include "streamext.h"
-#include "batch.h"
-#include "connector.h"
-#include "decoder.h"
-#include "fold.h"
-#include "shmem.h"
+#include "base/streamext.h"
+#include "decode/batch.h"
+#include "source/connector.h"
+#include "decode/decoder.h"
+#include "fold/fold.h"
+#include "shared/shmem.h"
 
 /* Whose worker it is, as the launcher meant it (bgw_extra). */
 typedef struct WorkerIdentity
@@ -52,7 +52,7 @@ typedef struct Worker
 {
 	WorkerIdentity identity;
 	int			   index;
-	bool		   catchup; /* this is the catch-up worker: see worker_catchup.c */
+	bool		   catchup; /* this is the catch-up worker: see worker/catchup.c */
 	StreamSlot	  *slot;
 	MemoryContext  cxt;		  /* as long as the process */
 	MemoryContext  round_cxt; /* as long as a round of the loop, or its batch */
@@ -69,11 +69,11 @@ typedef struct Worker
 	bool				attached;	 /* all positions are set and the connector reads from the right place */
 	bool				dropped;	 /* records were polled and thrown away since */
 	bool				connector_paused;
-	List			   *seeks; /* still to be done (seek.c) */
+	List			   *seeks; /* still to be done (worker/seek.c) */
 	MemoryContext		seeks_cxt;
-	List			   *retries;		/* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (retry.c) */
+	List			   *retries;		/* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (worker/retry.c) */
 	MemoryContext		retries_cxt;
-	bool				unmarked;		/* no letter is marked by a request that is done (retry.c); else not yet in checkpoint marks_seen */
+	bool				unmarked;		/* no letter is marked by a request that is done (worker/retry.c); else not yet in checkpoint marks_seen */
 	int64				marks_seen;
 	bool				letters_behind; /* no dead letter is of a record that the stream has still to read */
 	uint64				connector_errors; /* seen */
@@ -119,7 +119,7 @@ typedef struct Worker
 	int64  rate_second; /* that rate_counts ends with */
 } Worker;
 
-/* worker.c */
+/* worker/loop.c */
 extern void streamext_worker_session(void);
 extern void streamext_worker_signals(void);
 extern void streamext_worker_interrupts(void);
@@ -130,7 +130,7 @@ extern void streamext_worker_stop(Worker *w, const char *reason);
 extern void streamext_worker_count_rate(Worker *w, uint64 n);
 extern ErrorData *streamext_worker_caught(MemoryContext cxt);
 
-/* worker_refresh.c: false if the stream is gone, its slot removed with it */
+/* worker/refresh.c: false if the stream is gone, its slot removed with it */
 extern bool streamext_worker_refresh(Worker *w);
 extern bool streamext_worker_refresh_catchup(Worker *w);
 extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
@@ -140,7 +140,7 @@ extern void streamext_worker_short_lock_timeout(void);
 extern uint64 streamext_worker_source(const StreamConfig *config);	/* StreamSlot.source */
 extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 
-/* worker_position.c */
+/* worker/position.c */
 extern bool	 streamext_worker_attach(Worker *w);
 extern bool	 streamext_worker_adopt(Worker *w);
 extern int64 streamext_worker_target(Worker *w, int index);
@@ -150,7 +150,7 @@ extern bool	 streamext_worker_check_behind(Worker *w, WorkerView *v);
 extern void streamext_worker_view_begin_behind(WorkerView *v);
 extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 
-/* worker_batch.c */
+/* worker/batch_cycle.c */
 extern bool streamext_worker_poll(Worker *w);
 extern void streamext_worker_watch_lag(Worker *w);
 extern void streamext_worker_publish_ends(Worker *w);
@@ -163,17 +163,17 @@ extern void streamext_worker_abandon_views(Worker *w);
 /* Why the stream is full. In a transaction. */
 extern void streamext_worker_note_full(Worker *w, const WorkerView *full);
 
-/* worker_watermark.c */
+/* worker/watermark.c */
 extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);
 extern void		   streamext_worker_view_events(Worker *w, WorkerView *v);
 extern void		   streamext_worker_stream_events(Worker *w, TimestampTz now);
 extern void		   streamext_worker_advance_watermark(Worker *w, TimestampTz now);
 extern TimestampTz streamext_worker_idle_deadline(Worker *w, TimestampTz now);
 
-/* worker_catchup.c: false if the batch could not be published and is given up */
+/* worker/catchup.c: false if the batch could not be published and is given up */
 extern bool streamext_catchup_publish(Worker *w);
 
-/* handover.c */
+/* shared/ownership.c */
 extern int64	 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
 extern void		 streamext_handover_request(Worker *w);
 extern bool		 streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone);

@@ -4,7 +4,7 @@
  *
  * subscribe PORT FILTER QOS RECORDS
  *
- * Connects with streamext's protocol and limits (src/mqtt_client.c) and ends when so many messages have arrived.
+ * Connects with streamext's protocol and limits (src/source/mqtt/client.c) and ends when so many messages have arrived.
  */
 #include <MQTTAsync.h>
 

@@ -2,7 +2,7 @@
  * topic.h
  *		A topic read from its beginning by librdkafka, as the benchmark's hand-written consumers read it.
  *
- * What decides how fast librdkafka fetches is set as streamext sets it (src/kafka_client.c): checksums are verified, and a fetcher that
+ * What decides how fast librdkafka fetches is set as streamext sets it (src/source/kafka/client.c): checksums are verified, and a fetcher that
  * has stopped because enough is queued is woken before the queue is empty. Any failure ends the program: a benchmark has nothing to recover.
  */
 #ifndef BENCH_TOPIC_H

@@ -1,16 +1,16 @@
 /*
- * journal_append.c
+ * source/journal/append.c
  *		From records to the journal's files. All with the handle's mutex held.
  *
  * Bytes, then (with 'fsync') the disk, then the shared end. What a failed append left behind the end is cut off at once, or
  * overwritten by the next.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "journal_private.h"
+#include "source/journal/journal_private.h"
 
 #define JOURNAL_LIMIT_MIN (4 * JOURNAL_SEGMENT) /* files are trimmed whole, and the last 16 MB of MQTT are kept */
 #define JOURNAL_RECORD_MAX (1024 * 1024 * 1024 - 1024)

@@ -1,13 +1,13 @@
 /*
- * journal.c
- *		The handle of a journal (see journal.h): opening, which after the server's start finds and mends the end, and closing.
+ * source/journal/journal.c
+ *		The handle of a journal (see source/journal/journal.h): opening, which after the server's start finds and mends the end, and closing.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "journal_private.h"
+#include "source/journal/journal_private.h"
 
 /* ---- finding the end ---- */
 

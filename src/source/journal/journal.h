@@ -1,5 +1,5 @@
 /*
- * journal.h
+ * source/journal/journal.h
  *		The append-only, checksummed file of a stream that makes a source replayable which is not: local streams and MQTT.
  *
  * Segment files under DataDir/streamext/<database oid>/<stream oid>.<shard>/<first position, 16 hex>. A position is a byte
@@ -13,8 +13,8 @@
 #ifndef STREAMEXT_JOURNAL_H
 #define STREAMEXT_JOURNAL_H
 
-#include "streamext.h"
-#include "options.h"
+#include "base/streamext.h"
+#include "stream/definition.h"
 #include "port/atomics.h"
 
 typedef struct JournalRecord

@@ -1,7 +1,7 @@
 /*
- * journal_private.h
- *		What the files of the journal share: journal.c (opening, recovery), journal_segment.c (files), journal_append.c (writing),
- *		journal_read.c (reading).
+ * source/journal/journal_private.h
+ *		What the files of the journal share: source/journal/journal.c (opening, recovery), source/journal/segment.c (files), source/journal/append.c (writing),
+ *		source/journal/read.c (reading).
  *
  * Segment files are cut at multiples of 16 MB of the position, so that the file of a position follows from the position
  * alone and a writer's or reader's open file can never be a stale one: position p lies in the file named p - p % 16 MB. A
@@ -21,7 +21,7 @@
 
 #include "port/pg_crc32c.h"
 
-#include "journal.h"
+#include "source/journal/journal.h"
 
 #define JOURNAL_SEGMENT INT64CONST(16777216)
 #define JOURNAL_MAGIC 0x314a5853 /* SXJ1 */
@@ -116,7 +116,7 @@ struct Journal
 	bool		warned;
 };
 
-/* ---- journal_segment.c ---- */
+/* ---- source/journal/segment.c ---- */
 
 #define JOURNAL_PATH_SIZE (MAXPGPATH + 32)
 
@@ -132,7 +132,7 @@ extern bool streamext_journal_make_directory(Oid dboid, const Journal *journal);
 /* Bytes on disk of so many segments. */
 extern int64 streamext_journal_segment_bytes(const Journal *journal, const int64 *firsts, int n);
 
-/* ---- journal_read.c ---- */
+/* ---- source/journal/read.c ---- */
 
 extern uint32 streamext_journal_crc(const JournalHeader *header, const char *body);
 
@@ -142,7 +142,7 @@ extern uint32 streamext_journal_crc(const JournalHeader *header, const char *bod
  */
 extern JournalHeader *streamext_journal_fetch(Journal *journal, int64 position, int64 limit, bool refill);
 
-/* ---- journal_append.c ---- */
+/* ---- source/journal/append.c ---- */
 
 /*
  * Moves the end to a segment's beginning not before floor: what is left out between reads as pads. Segments of a pad and nothing
@@ -151,7 +151,7 @@ extern JournalHeader *streamext_journal_fetch(Journal *journal, int64 position, 
 extern bool streamext_journal_skip(Journal *journal, int64 floor);
 extern void streamext_journal_close_append(Journal *journal);
 
-/* ---- journal.c ---- */
+/* ---- source/journal/journal.c ---- */
 
 /* Finds the end and makes it known; a torn tail is cut off, *cut bytes. False and errno on failure. */
 extern bool streamext_journal_recover(Journal *journal, int64 *cut);

@@ -1,13 +1,13 @@
 /*
- * journal_read.c
+ * source/journal/read.c
  *		From the journal's files to records.
  *
  * Whether a record counts is decided by its transaction's state in the commit log, so a transaction id in a journal must never
- * be given out again: who appends inside a transaction has flushed WAL that carries the id before (spool.c). The one-byte
+ * be given out again: who appends inside a transaction has flushed WAL that carries the id before (sql/spool.c). The one-byte
  * hint in a record's header keeps the answer beyond the commit log's truncation; it is outside of the checksum, and is not
  * given before the commit is on disk: a crash undoes one that is not (synchronous_commit = off).
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -16,7 +16,7 @@
 #include "access/xlog.h"
 #include "storage/procarray.h"
 
-#include "journal_private.h"
+#include "source/journal/journal_private.h"
 
 #define JOURNAL_READ_LIMIT (128 * 1024 * 1024) /* bytes a read looks at before it returns empty-handed */
 

@@ -1,15 +1,15 @@
 /*
- * journal_remove.c
+ * source/journal/remove.c
  *		The end of the journals of what is dropped.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <dirent.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
 
-#include "journal.h"
+#include "source/journal/journal.h"
 
 
 /* A directory of plain files, and itself. */

@@ -1,8 +1,8 @@
 /*
- * journal_segment.c
- *		The journal's files: their names, which there are, trimming. Their contents are journal_append.c's and journal_read.c's.
+ * source/journal/segment.c
+ *		The journal's files: their names, which there are, trimming. Their contents are source/journal/append.c's and source/journal/read.c's.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include "common/file_perm.h"
 #include "miscadmin.h"
 
-#include "journal_private.h"
+#include "source/journal/journal_private.h"
 
 void
 streamext_journal_directory(Oid dboid, Oid relid, int shard, char directory[MAXPGPATH])

@@ -1,5 +1,5 @@
 /*
- * kafka_client.c
+ * source/kafka/client.c
  *		The Kafka client itself: its properties, its life, what it says about connections, and the descriptors to wait for.
  *
  * librdkafka's threads call nothing here except a log callback that does nothing; they are made with all signals masked. Its
@@ -10,7 +10,7 @@
  *
  * Properties come from a closed list. librdkafka's default for sasl.mechanism runs a shell command, so it is always set.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -24,7 +24,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "kafka_client.h"
+#include "source/kafka/client.h"
 
 #define KAFKA_TIMER_SLACK 1500000 /* nanoseconds; see kafka_new */
 #define KAFKA_HOLD_SIZE 1024	/* bytes; larger messages are freed at once */

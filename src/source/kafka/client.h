@@ -1,19 +1,19 @@
 /*
- * kafka_client.h
+ * source/kafka/client.h
  *		What one Kafka consumer is made of, shared by its files.
  *
- *	connector_kafka.c	records, faults
- *	kafka_partition.c	which partitions there are, and their offsets
- *	kafka_client.c		the client itself: properties, life, errors, descriptors
+ *	source/kafka/kafka.c	records, faults
+ *	source/kafka/partition.c	which partitions there are, and their offsets
+ *	source/kafka/client.c		the client itself: properties, life, errors, descriptors
  */
 #ifndef STREAMEXT_KAFKA_CLIENT_H
 #define STREAMEXT_KAFKA_CLIENT_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <librdkafka/rdkafka.h>
 
-#include "connector.h"
+#include "source/connector.h"
 
 #define KAFKA_CALL_MS 1000	   /* a call that asks the brokers, at most */
 #define KAFKA_CALL_AWAY_MS 125 /* the same after all were found away; doubles up to the above */
@@ -94,7 +94,7 @@ typedef struct KafkaConnector
 	int	   ncommit; /* 0: nothing to commit */
 } KafkaConnector;
 
-/* ---- kafka_client.c ---- */
+/* ---- source/kafka/client.c ---- */
 
 /* Makes wait_fd readable; makes it unreadable; makes it readable when something is due. */
 extern void streamext_kafka_wake(KafkaConnector *k);
@@ -131,7 +131,7 @@ extern void streamext_kafka_refill(KafkaConnector *k);
 extern rd_kafka_t *streamext_kafka_asker(KafkaConnector *k);
 extern void streamext_kafka_destroy_asker(KafkaConnector *k);
 
-/* ---- kafka_partition.c ---- */
+/* ---- source/kafka/partition.c ---- */
 
 /* Asks for the topics' partitions. True if there are new ones. */
 extern bool streamext_kafka_refresh(KafkaConnector *k);

@@ -1,5 +1,5 @@
 /*
- * connector_kafka.c
+ * source/kafka/kafka.c
  *		Kafka by librdkafka: neither lost nor counted twice.
  *
  * Partitions are assigned with explicit offsets, no group is joined; offsets are committed only for the usual lag tools.
@@ -17,7 +17,7 @@
  * Everything runs in the main thread but librdkafka's own threads, which call nothing here except a log callback that does
  * nothing. Calls that ask the brokers have a timeout of a second at most and, once failed, are repeated a second later.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "lib/stringinfo.h"
 #include "libpq/pqsignal.h"
@@ -25,7 +25,7 @@
 #include "port/pg_crc32c.h"
 #include "utils/timestamp.h"
 
-#include "kafka_client.h"
+#include "source/kafka/client.h"
 
 #define KAFKA_COMMIT_INTERVAL USECS_PER_SEC
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)

@@ -1,16 +1,16 @@
 /*
- * kafka_partition.c
+ * source/kafka/partition.c
  *		Which partitions a Kafka stream has, and what the brokers say of their offsets.
  *
  * Partitions are only ever added; their indexes stay for the connector's life. Everything here asks the brokers, with a
  * timeout of a second at most, and is repeated a second later once it has failed.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "utils/timestamp.h"
 
-#include "kafka_client.h"
-#include "options.h"
+#include "source/kafka/client.h"
+#include "stream/definition.h"
 
 #define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
 

@@ -1,19 +1,19 @@
 /*
- * connector_local.c
- *		The source without an outside system: rows that INSERT and COPY put into the stream's journal at commit (spool.c).
+ * source/local/local.c
+ *		The source without an outside system: rows that INSERT and COPY put into the stream's journal at commit (sql/spool.c).
  *
  * One partition ("local", 0) on shard 0; other shards have nothing to read. The committing backend sets the worker's latch, so
  * there is no descriptor to wait on. Positions are journal positions. The end is made known (and a torn tail repaired) here
  * when nobody has written since server start, under the slot's journal_lock like every use as a writer.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "miscadmin.h"
 #include "storage/latch.h"
 
-#include "connector.h"
-#include "journal.h"
-#include "shmem.h"
+#include "source/connector.h"
+#include "source/journal/journal.h"
+#include "shared/shmem.h"
 
 #define LOCAL_TOPIC		"local"
 #define LOCAL_READS		4		/* journal reads a poll at most */

@@ -1,5 +1,5 @@
 /*
- * mqtt_client.c
+ * source/mqtt/client.c
  *		The MQTT client of a stream: its threads, from the broker into the journal. What it promises is in mqtt_client.h.
  *
  * Threads: the main thread never calls paho, whose calls take a lock that is held across name look-ups and callbacks. The
@@ -17,7 +17,7 @@
  * flush: a marker through the broker, published to and subscribed at a topic of the client's own, comes back after all that the
  * broker held for this session; the journal's end at that moment is the target.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -30,15 +30,15 @@
 #include "port/atomics.h"
 #include "utils/timestamp.h"
 
-#include "fault.h"
-#include "mqtt_client.h"
-#include "mqtt_properties.h"
-#include "mqtt_seen.h"
-#include "mqtt_topic.h"
-#include "shmem.h"
+#include "base/fault.h"
+#include "source/mqtt/client.h"
+#include "source/mqtt/properties.h"
+#include "source/mqtt/seen.h"
+#include "source/mqtt/topic.h"
+#include "shared/shmem.h"
 
 #define MQTT_SESSION_EXPIRY (7 * SECS_PER_DAY) /* seconds the broker keeps the session of a client that is away */
-#define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see mqtt_seen.h */
+#define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see source/mqtt/seen.h */
 #define MQTT_KEEPALIVE 10					   /* seconds */
 #define MQTT_CONNECT_TIMEOUT 5				   /* seconds */
 #define MQTT_STUCK_MS 30000					   /* an answer that takes longer than this is not coming */

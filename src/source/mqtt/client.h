@@ -1,5 +1,5 @@
 /*
- * mqtt_client.h
+ * source/mqtt/client.h
  *		The MQTT client of a stream: connects, subscribes, and puts what arrives into the stream's journal before it is acknowledged.
  *
  * All functions are for the main thread and return at once, but for _end. Two phases, because a password may come later: new,
@@ -8,9 +8,9 @@
 #ifndef STREAMEXT_MQTT_CLIENT_H
 #define STREAMEXT_MQTT_CLIENT_H
 
-#include "streamext.h"
-#include "journal.h"
-#include "options.h"
+#include "base/streamext.h"
+#include "source/journal/journal.h"
+#include "stream/definition.h"
 
 typedef struct MqttClient MqttClient;
 

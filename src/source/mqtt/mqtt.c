@@ -1,12 +1,12 @@
 /*
- * connector_mqtt.c
- *		MQTT: records are read from the journal that the client (mqtt_client.c) fills.
+ * source/mqtt/mqtt.c
+ *		MQTT: records are read from the journal that the client (source/mqtt/client.c) fills.
  *
  * One partition, whose positions are the journal's. With several workers each has a client and a journal of its own, and the
  * clients' subscriptions are one shared one: the broker gives each message to one of them. A message is in the journal before it is acknowledged; the journal is
  * trimmed by commit, with journal 'none' behind what was delivered.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -14,10 +14,10 @@
 #include "libpq/pqsignal.h"
 #include "utils/timestamp.h"
 
-#include "connector.h"
-#include "journal.h"
-#include "mqtt_client.h"
-#include "mqtt_properties.h"
+#include "source/connector.h"
+#include "source/journal/journal.h"
+#include "source/mqtt/client.h"
+#include "source/mqtt/properties.h"
 
 #define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
 #define MQTT_COMMIT_TRIM (1024 * 1024)

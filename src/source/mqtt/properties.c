@@ -1,16 +1,16 @@
 /*
- * mqtt_properties.c
+ * source/mqtt/properties.c
  *		User properties of MQTT 5 messages. What the functions promise is in mqtt_properties.h.
  *
  * A topic in the journal has a size and is read up to its first NUL, which a topic cannot hold; neither can names and values, and
  * where a broker sends one all the same, a name or value ends there. So the journal needs no field for them.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "lib/stringinfo.h"
 
-#include "connector.h"
-#include "mqtt_properties.h"
+#include "source/connector.h"
+#include "source/mqtt/properties.h"
 
 #define MQTT_PROPERTIES_MAX PG_UINT16_MAX /* with the topic; the journal's limit of a topic */
 

@@ -1,5 +1,5 @@
 /*
- * mqtt_properties.h
+ * source/mqtt/properties.h
  *		User properties of MQTT 5 messages: kept in the journal behind the topic, shown as Kafka's headers are.
  */
 #ifndef STREAMEXT_MQTT_PROPERTIES_H

@@ -1,12 +1,12 @@
 /*
- * mqtt_seen.c
- *		Which messages an MQTT stream has received already (see mqtt_seen.h).
+ * source/mqtt/seen.c
+ *		Which messages an MQTT stream has received already (see source/mqtt/seen.h).
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "port/pg_crc32c.h"
 
-#include "mqtt_seen.h"
+#include "source/mqtt/seen.h"
 
 #define SEEN_IDS 65536
 #define SEEN_READ 64
@@ -47,7 +47,7 @@ seen_remember(MqttSeen *seen, uint16 packet_id, pg_crc32c crc)
 	seen->last[packet_id].crc = crc;
 }
 
-/* The journal's last two files, of which the first is kept for this (connector_mqtt.c). */
+/* The journal's last two files, of which the first is kept for this (source/mqtt/mqtt.c). */
 static void
 seen_load(MqttSeen *seen, Journal *journal)
 {

@@ -1,5 +1,5 @@
 /*
- * mqtt_seen.h
+ * source/mqtt/seen.h
  *		Which messages an MQTT stream has received already, so that one which the broker sends again is not counted twice.
  *
  * The broker sends a message again, marked so, when the connection was lost before it had the acknowledgement. It is the same
@@ -18,11 +18,11 @@
 #ifndef STREAMEXT_MQTT_SEEN_H
 #define STREAMEXT_MQTT_SEEN_H
 
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include <MQTTAsync.h>
 
-#include "journal.h"
+#include "source/journal/journal.h"
 
 typedef struct MqttSeen MqttSeen;
 

@@ -1,17 +1,17 @@
 /*
- * mqtt_topic.c
+ * source/mqtt/topic.c
  *		MQTT's topics and filters. What the functions promise is in mqtt_topic.h.
  *
  * Names of clients and of their group hold system identifier, database and stream, so that two servers or streams never take each
  * other's messages. The group's does not hold the number of workers: when there are more, the new ones join the old ones' group, and
  * the broker loses and doubles nothing.
  */
-#include "streamext.h"
+#include "base/streamext.h"
 
 #include "access/xlog.h"
 #include "miscadmin.h"
 
-#include "mqtt_topic.h"
+#include "source/mqtt/topic.h"
 
 bool
 streamext_mqtt_matches(const char *filter, const char *topic)

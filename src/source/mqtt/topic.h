@@ -1,13 +1,13 @@
 /*
- * mqtt_topic.h
+ * source/mqtt/topic.h
  *		MQTT's topics and filters: which match, and those that a stream's clients have for themselves. No PostgreSQL call in the
  *		functions for client threads.
  */
 #ifndef STREAMEXT_MQTT_TOPIC_H
 #define STREAMEXT_MQTT_TOPIC_H
 
-#include "streamext.h"
-#include "options.h"
+#include "base/streamext.h"
+#include "stream/definition.h"
 
 #define MQTT_MARKER_PREFIX "streamext/flush/"
 
