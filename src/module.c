@@ -27,13 +27,13 @@ PG_FUNCTION_INFO_V1(streamext_require_preload_sql);
 #define MEMORY_LIMIT_MAX_MB 32767
 #define MEMORY_LIMIT_MIN_MB 16
 
-int	 streamext_memory_limit_mb = 256;
-int	 streamext_max_streams = 64;
-int	 streamext_max_views = 256;
-int	 streamext_dead_letter_limit = 10000;
-int	 streamext_late_row_limit = 10000;
-int	 streamext_catchup_min_rows = 100000;
-int	 streamext_journal_limit_mb = 16384;
+int			streamext_memory_limit_mb = 256;
+int			streamext_max_streams = 64;
+int			streamext_max_views = 256;
+int			streamext_dead_letter_limit = 10000;
+int			streamext_late_row_limit = 10000;
+int			streamext_catchup_min_rows = 100000;
+int			streamext_journal_limit_mb = 16384;
 static bool module_preloaded = false; /* by shared_preload_libraries */
 
 void _PG_init(void);
@@ -61,17 +61,17 @@ module_define_settings(void)
 							"For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. "
 							"Less than 64 MB is taken as 64 MB. Zero: no limit.",
 							&streamext_journal_limit_mb, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.catchup_min_rows",
-							"Records that a continuous view must be behind to catch up in a worker of its own.",
-							"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",
-							&streamext_catchup_min_rows, 100000, -1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"streamext.catchup_min_rows",
+		"Records that a continuous view must be behind to catch up in a worker of its own.",
+		"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",
+		&streamext_catchup_min_rows, 100000, -1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
 							"Zero: only when the server stops. Checkpoints that take long come less often.",
 							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
 							NULL);
 	DefineCustomStringVariable("streamext.fault_point", "For tests: where a worker kills itself.", NULL,
-							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL,
-							   NULL);
+							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("streamext");
 }
 

@@ -25,7 +25,7 @@
 static void
 aggregate_check_execute(Oid function, Oid user, ObjectType kind)
 {
-	AclResult	result;
+	AclResult result;
 
 #if PG_VERSION_NUM >= 160000
 	result = object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE);
@@ -41,9 +41,9 @@ aggregate_check_execute(Oid function, Oid user, ObjectType kind)
 static void
 aggregate_check_parts(const AggSpec *spec)
 {
-	Oid			parts[] = {spec->transfn, spec->finalfn, spec->combinefn, spec->serialfn, spec->deserialfn};
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(spec->aggref->aggfnoid));
-	Oid			owner;
+	Oid		  parts[] = { spec->transfn, spec->finalfn, spec->combinefn, spec->serialfn, spec->deserialfn };
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(spec->aggref->aggfnoid));
+	Oid		  owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", spec->aggref->aggfnoid);
@@ -62,7 +62,7 @@ static bool
 aggregate_grows(Oid aggfnoid)
 {
 	return aggfnoid == F_ARRAY_AGG_ANYNONARRAY || aggfnoid == F_ARRAY_AGG_ANYARRAY ||
-		aggfnoid == F_STRING_AGG_TEXT_TEXT || aggfnoid == F_STRING_AGG_BYTEA_BYTEA;
+		   aggfnoid == F_STRING_AGG_TEXT_TEXT || aggfnoid == F_STRING_AGG_BYTEA_BYTEA;
 }
 
 /* Repeated inputs do not change the result; so neither does DISTINCT. */
@@ -91,10 +91,10 @@ aggregate_idempotent(Oid aggfnoid, Oid aggsortop)
 static List *
 aggregate_plain_args(const Aggref *aggref)
 {
-	List	   *args = NIL;
-	ListCell   *lc;
+	List	 *args = NIL;
+	ListCell *lc;
 
-	foreach(lc, aggref->args)
+	foreach (lc, aggref->args)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 
@@ -107,11 +107,11 @@ aggregate_plain_args(const Aggref *aggref)
 void
 streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 {
-	Oid			types[FUNC_MAX_ARGS];
-	int			ntypes = get_aggregate_argtypes(aggref, types);
-	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	Oid				  types[FUNC_MAX_ARGS];
+	int				  ntypes = get_aggregate_argtypes(aggref, types);
+	HeapTuple		  tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
 	Form_pg_aggregate form;
-	bool		order_free;
+	bool			  order_free;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
@@ -125,8 +125,8 @@ streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 	/* A native aggregate depends on no order; of the others min and max are known not to. */
 	spec->native = streamext_native_aggregate(aggref->aggfnoid);
 	order_free = aggref->aggdistinct == NIL
-		? aggref->aggorder == NIL || spec->native != NULL || OidIsValid(form->aggsortop)
-		: aggregate_idempotent(aggref->aggfnoid, form->aggsortop);
+					 ? aggref->aggorder == NIL || spec->native != NULL || OidIsValid(form->aggsortop)
+					 : aggregate_idempotent(aggref->aggfnoid, form->aggsortop);
 
 	if (spec->native != NULL && order_free)
 	{
@@ -152,8 +152,7 @@ streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 	aggregate_check_parts(spec);
 
 	if (aggref->aggkind == AGGKIND_NORMAL && order_free && OidIsValid(spec->combinefn) &&
-		!aggregate_grows(aggref->aggfnoid) &&
-		spec->transtype != RECORDOID && spec->transtype != RECORDARRAYOID &&
+		!aggregate_grows(aggref->aggfnoid) && spec->transtype != RECORDOID && spec->transtype != RECORDARRAYOID &&
 		(spec->transtype != INTERNALOID ||
 		 (OidIsValid(spec->serialfn) && OidIsValid(spec->deserialfn) && !func_strict(spec->combinefn))))
 	{
@@ -172,7 +171,7 @@ streamext_aggregate_start(const AggSpec *spec, ViewState *state, MemoryContext c
 {
 	MemoryContext own = AllocSetContextCreate(cxt, "streamext aggregate", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
-	AggRuntime *agg = palloc0(sizeof(AggRuntime));
+	AggRuntime	 *agg = palloc0(sizeof(AggRuntime));
 
 	agg->spec = spec;
 	agg->state = state;
@@ -309,7 +308,7 @@ AggReader *
 streamext_aggregate_reader(const AggSpec *spec, MemoryContext cxt)
 {
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	AggReader  *reader = palloc0(sizeof(AggReader));
+	AggReader	 *reader = palloc0(sizeof(AggReader));
 
 	reader->spec = spec;
 	reader->cxt = cxt;
@@ -327,8 +326,8 @@ AggPartial *
 streamext_partial_empty(AggReader *reader)
 {
 	const AggSpec *spec = reader->spec;
-	Size		native = spec->mode == AGG_NATIVE ? spec->native->state_size : 0;
-	AggPartial *partial = palloc0(MAXALIGN(sizeof(AggPartial)) + native);
+	Size		   native = spec->mode == AGG_NATIVE ? spec->native->state_size : 0;
+	AggPartial	  *partial = palloc0(MAXALIGN(sizeof(AggPartial)) + native);
 
 	partial->cxt = CurrentMemoryContext;
 	partial->native = (char *) partial + MAXALIGN(sizeof(AggPartial));

@@ -30,45 +30,41 @@ typedef enum AggMode
 /* The rows of a batch that an aggregate takes: after WHERE, lateness and its own FILTER. */
 typedef struct AggInput
 {
-	int			n;
-	const int  *rows;			/* n row numbers, into the argument vectors */
-	GroupEntry *const *groups;	/* n */
-	Pane	   *const *panes;	/* n */
-	Datum	  **args;			/* nargs vectors by row number */
-	bool	  **nulls;
+	int				   n;
+	const int		  *rows;   /* n row numbers, into the argument vectors */
+	GroupEntry *const *groups; /* n */
+	Pane *const		  *panes;  /* n */
+	Datum			 **args;   /* nargs vectors by row number */
+	bool			 **nulls;
 } AggInput;
 
 typedef struct NativeAggregate
 {
-	Oid			aggfnoid;
-	uint32		state_size;		/* multiple of 8; the empty state is all zero */
-	void		(*fold) (uint32 offset, const AggInput *in);	/* offset: of the state within GroupEntry.data */
-	void		(*combine) (void *into, const void *from);
-	Datum		(*final) (const void *state, bool *isnull); /* may raise (as PostgreSQL's would) */
+	Oid	   aggfnoid;
+	uint32 state_size;								 /* multiple of 8; the empty state is all zero */
+	void (*fold)(uint32 offset, const AggInput *in); /* offset: of the state within GroupEntry.data */
+	void (*combine)(void *into, const void *from);
+	Datum (*final)(const void *state, bool *isnull); /* may raise (as PostgreSQL's would) */
 } NativeAggregate;
 
 typedef struct AggSpec
 {
-	Aggref	   *aggref;			/* as in the view's query */
-	AggMode		mode;
+	Aggref				  *aggref; /* as in the view's query */
+	AggMode				   mode;
 	const NativeAggregate *native;
-	List	   *args;			/* of Expr: direct, aggregated and ordering arguments that are evaluated for each row */
-	Expr	   *filter;			/* or NULL */
-	uint32		offset;			/* of its state in GroupEntry.data, set by view_compile */
-	uint32		state_size;		/* multiple of 8 */
+	List  *args;	   /* of Expr: direct, aggregated and ordering arguments that are evaluated for each row */
+	Expr  *filter;	   /* or NULL */
+	uint32 offset;	   /* of its state in GroupEntry.data, set by view_compile */
+	uint32 state_size; /* multiple of 8 */
 
 	/* TRANS and VALUES */
-	Oid			transfn,
-				finalfn,
-				combinefn,
-				serialfn,
-				deserialfn;
-	Oid			transtype;		/* resolved, never polymorphic */
-	int16		translen;
-	bool		transbyval;
-	bool		finalextra;
-	Datum		initval;
-	bool		initnull;
+	Oid	  transfn, finalfn, combinefn, serialfn, deserialfn;
+	Oid	  transtype; /* resolved, never polymorphic */
+	int16 translen;
+	bool  transbyval;
+	bool  finalextra;
+	Datum initval;
+	bool  initnull;
 } AggSpec;
 
 /*
@@ -100,30 +96,32 @@ extern void streamext_aggregate_forget_pane(AggRuntime *agg, Pane *pane);
 /* ---- checkpoints: what of a state stands outside of the entry, or is not to be copied as it is ---- */
 
 /* Takes the next bytes of an export. */
-typedef void (*AggPut) (void *arg, const void *bytes, Size size);
+typedef void (*AggPut)(void *arg, const void *bytes, Size size);
 
 /* Does the mode's state need export and import beside its plain bytes? */
-#define streamext_aggregate_is_plain(spec)	((spec)->mode == AGG_NATIVE)
+#define streamext_aggregate_is_plain(spec) ((spec)->mode == AGG_NATIVE)
 
 /*
  * The published state's further bytes: of VALUES the rows behind those that a committed checkpoint has, which are noted in
  * the state as belonging to the cut, of period state->period - 1; whole: all rows. Between batches, by the writer.
  */
-extern Size streamext_aggregate_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole);
-extern void streamext_aggregate_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put, void *arg);
+extern Size streamext_aggregate_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry,
+											bool whole);
+extern void streamext_aggregate_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole,
+									   AggPut put, void *arg);
 
 /*
  * Gives a state back. Exports of one entry are offered newest first. `raw`: the state's own bytes in this export; of the
  * newest they stand in the entry already. False: memory is full; raises XX001 for what cannot be.
  */
-extern bool streamext_aggregate_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
-									   const char *raw, const char *bytes, Size size);
+extern bool streamext_aggregate_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry,
+									   bool newest, const char *raw, const char *bytes, Size size);
 /* After the last one. Raises if something is missing. */
 extern void streamext_aggregate_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry);
 
 /* ---- reader ---- */
 
-typedef struct AggReader AggReader;
+typedef struct AggReader  AggReader;
 typedef struct AggPartial AggPartial;
 
 /* collation and types come from the spec's aggref. Run it in the reader's own session. */
@@ -139,4 +137,4 @@ extern void streamext_partial_combine(AggReader *reader, AggPartial *into, const
 /* The aggregate's value in the current memory context; may change the partial's contents (give it a copy if it is needed again). */
 extern Datum streamext_partial_final(AggReader *reader, AggPartial *partial, bool *isnull);
 
-#endif							/* STREAMEXT_AGGREGATE_H */
+#endif /* STREAMEXT_AGGREGATE_H */

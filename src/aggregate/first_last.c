@@ -16,13 +16,13 @@ typedef struct FirstLast
 	int32		vl_len_;
 	int32		isnull;
 	TimestampTz at;
-	char		value[FLEXIBLE_ARRAY_MEMBER];	/* by value: the Datum; else its bytes */
+	char		value[FLEXIBLE_ARRAY_MEMBER]; /* by value: the Datum; else its bytes */
 } FirstLast;
 
 typedef struct FirstLastType
 {
-	int16		typlen;
-	bool		typbyval;
+	int16 typlen;
+	bool  typbyval;
 } FirstLastType;
 
 PG_FUNCTION_INFO_V1(streamext_first_add);
@@ -38,7 +38,7 @@ first_last_type(FunctionCallInfo fcinfo, int arg)
 
 	if (type == NULL)
 	{
-		Oid			oid = get_fn_expr_argtype(fcinfo->flinfo, arg);
+		Oid oid = get_fn_expr_argtype(fcinfo->flinfo, arg);
 
 		if (!OidIsValid(oid))
 			elog(ERROR, "could not determine the type of the argument");
@@ -52,8 +52,8 @@ first_last_type(FunctionCallInfo fcinfo, int arg)
 static FirstLast *
 first_last_make(const FirstLastType *type, Datum value, bool isnull, TimestampTz at)
 {
-	Size		size = 0;
-	FirstLast  *s;
+	Size	   size = 0;
+	FirstLast *s;
 
 	if (!isnull && type->typlen == -1)
 		value = PointerGetDatum(PG_DETOAST_DATUM(value));
@@ -101,8 +101,8 @@ streamext_last_add(PG_FUNCTION_ARGS)
 static Datum
 first_last_merge(FunctionCallInfo fcinfo, bool last)
 {
-	FirstLast  *a = (FirstLast *) PG_GETARG_BYTEA_P(0);
-	FirstLast  *b = (FirstLast *) PG_GETARG_BYTEA_P(1);
+	FirstLast *a = (FirstLast *) PG_GETARG_BYTEA_P(0);
+	FirstLast *b = (FirstLast *) PG_GETARG_BYTEA_P(1);
 
 	PG_RETURN_POINTER((last ? b->at > a->at : b->at < a->at) ? b : a);
 }
@@ -125,8 +125,8 @@ Datum
 streamext_first_last_final(PG_FUNCTION_ARGS)
 {
 	FirstLastType *type;
-	FirstLast  *s;
-	Datum		value;
+	FirstLast	  *s;
+	Datum		   value;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();

@@ -28,25 +28,25 @@
 #endif
 
 /* The rows of `in` whose first argument is not NULL: runs body with `s`, the group's state, and `row`. */
-#define FOLD_NOT_NULL(State, body) \
-	do \
-	{ \
-		const bool *nulls = in->nulls[0]; \
-		for (int i = 0; i < in->n; i++) \
-		{ \
-			int			row = in->rows[i]; \
-			State	   *s = (State *) (in->groups[i]->data + offset); \
-			if (nulls[row]) \
-				continue; \
-			body \
-		} \
+#define FOLD_NOT_NULL(State, body)                               \
+	do                                                           \
+	{                                                            \
+		const bool *nulls = in->nulls[0];                        \
+		for (int i = 0; i < in->n; i++)                          \
+		{                                                        \
+			int	   row = in->rows[i];                            \
+			State *s = (State *) (in->groups[i]->data + offset); \
+			if (nulls[row])                                      \
+				continue;                                        \
+			body                                                 \
+		}                                                        \
 	} while (0)
 
 /* ---- count ---- */
 
 typedef struct CountState
 {
-	int64		count;
+	int64 count;
 } CountState;
 
 static void
@@ -82,23 +82,25 @@ count_final(const void *state, bool *isnull)
 
 typedef struct IntSumState
 {
-	int64		sum;
-	int64		count;
+	int64 sum;
+	int64 count;
 } IntSumState;
 
 typedef struct WideSumState
 {
-	int128		sum;
-	int64		count;
+	int128 sum;
+	int64  count;
 } WideSumState;
 
-#define INT_SUM_FOLD(name, State, GET) \
-static void \
-name(uint32 offset, const AggInput *in) \
-{ \
-	const Datum *values = in->args[0]; \
-	FOLD_NOT_NULL(State, { s->sum += GET(values[row]); s->count++; }); \
-}
+#define INT_SUM_FOLD(name, State, GET)                  \
+	static void name(uint32 offset, const AggInput *in) \
+	{                                                   \
+		const Datum *values = in->args[0];              \
+		FOLD_NOT_NULL(State, {                          \
+			s->sum += GET(values[row]);                 \
+			s->count++;                                 \
+		});                                             \
+	}
 
 INT_SUM_FOLD(int2_sum_fold, IntSumState, DatumGetInt16)
 INT_SUM_FOLD(int4_sum_fold, IntSumState, DatumGetInt32)
@@ -107,7 +109,7 @@ INT_SUM_FOLD(int8_sum_fold, WideSumState, DatumGetInt64)
 static void
 int_sum_combine(void *into, const void *from)
 {
-	IntSumState *a = into;
+	IntSumState		  *a = into;
 	const IntSumState *b = from;
 
 	a->sum += b->sum;
@@ -117,7 +119,7 @@ int_sum_combine(void *into, const void *from)
 static void
 wide_sum_combine(void *into, const void *from)
 {
-	WideSumState *a = into;
+	WideSumState	   *a = into;
 	const WideSumState *b = from;
 
 	a->sum += b->sum;
@@ -137,9 +139,9 @@ int_sum_final(const void *state, bool *isnull)
 static Datum
 numeric_from_int128(int128 value)
 {
-	char		digits[48];
-	char	   *p = digits + sizeof(digits);
-	bool		negative = value < 0;
+	char			  digits[48];
+	char			 *p = digits + sizeof(digits);
+	bool			  negative = value < 0;
 	unsigned __int128 rest;
 
 	if (value >= PG_INT64_MIN && value <= PG_INT64_MAX)
@@ -183,8 +185,7 @@ wide_avg_final(const void *state, bool *isnull)
 	*isnull = s->count == 0;
 	if (*isnull)
 		return (Datum) 0;
-	return DirectFunctionCall2(numeric_div, numeric_from_int128(s->sum),
-							   NumericGetDatum(int64_to_numeric(s->count)));
+	return DirectFunctionCall2(numeric_div, numeric_from_int128(s->sum), NumericGetDatum(int64_to_numeric(s->count)));
 }
 
 /* ---- sum and avg of floats ---- */
@@ -192,48 +193,46 @@ wide_avg_final(const void *state, bool *isnull)
 /* sum(float4) accumulates in float4 as PostgreSQL does; avg of both and sum(float8) in float8. */
 typedef struct Float4SumState
 {
-	float4		sum;
-	uint32		infinite;		/* an input was infinite or NaN: an infinite sum is no overflow */
-	int64		count;
+	float4 sum;
+	uint32 infinite; /* an input was infinite or NaN: an infinite sum is no overflow */
+	int64  count;
 } Float4SumState;
 
 typedef struct Float8SumState
 {
-	float8		sum;
-	int64		count;
-	uint64		infinite;
+	float8 sum;
+	int64  count;
+	uint64 infinite;
 } Float8SumState;
 
 /* The first value is taken as it is, so that a sum of -0 alone is -0. */
-#define FLOAT_SUM_FOLD(name, State, GET, Value) \
-static void \
-name(uint32 offset, const AggInput *in) \
-{ \
-	const Datum *values = in->args[0]; \
-	FOLD_NOT_NULL(State, { \
-		Value		v = GET(values[row]); \
-		s->sum = s->count == 0 ? v : s->sum + v; \
-		s->infinite |= !isfinite(v); \
-		s->count++; \
-	}); \
-}
+#define FLOAT_SUM_FOLD(name, State, GET, Value)         \
+	static void name(uint32 offset, const AggInput *in) \
+	{                                                   \
+		const Datum *values = in->args[0];              \
+		FOLD_NOT_NULL(State, {                          \
+			Value v = GET(values[row]);                 \
+			s->sum = s->count == 0 ? v : s->sum + v;    \
+			s->infinite |= !isfinite(v);                \
+			s->count++;                                 \
+		});                                             \
+	}
 
 FLOAT_SUM_FOLD(float4_sum_fold, Float4SumState, DatumGetFloat4, float4)
 FLOAT_SUM_FOLD(float4_avg_fold, Float8SumState, DatumGetFloat4, float8)
 FLOAT_SUM_FOLD(float8_sum_fold, Float8SumState, DatumGetFloat8, float8)
 
-#define FLOAT_SUM_COMBINE(name, State) \
-static void \
-name(void *into, const void *from) \
-{ \
-	State	   *a = into; \
-	const State *b = from; \
-	if (b->count == 0) \
-		return; \
-	a->sum = a->count == 0 ? b->sum : a->sum + b->sum; \
-	a->infinite |= b->infinite; \
-	a->count += b->count; \
-}
+#define FLOAT_SUM_COMBINE(name, State)                     \
+	static void name(void *into, const void *from)         \
+	{                                                      \
+		State		*a = into;                             \
+		const State *b = from;                             \
+		if (b->count == 0)                                 \
+			return;                                        \
+		a->sum = a->count == 0 ? b->sum : a->sum + b->sum; \
+		a->infinite |= b->infinite;                        \
+		a->count += b->count;                              \
+	}
 
 FLOAT_SUM_COMBINE(float4_sum_combine, Float4SumState)
 FLOAT_SUM_COMBINE(float8_sum_combine, Float8SumState)
@@ -264,7 +263,7 @@ static Datum
 float_avg_final(const void *state, bool *isnull)
 {
 	const Float8SumState *s = state;
-	Datum		sum = float8_sum_final(state, isnull);
+	Datum				  sum = float8_sum_final(state, isnull);
 
 	return *isnull ? (Datum) 0 : Float8GetDatum(DatumGetFloat8(sum) / s->count);
 }
@@ -272,12 +271,12 @@ float_avg_final(const void *state, bool *isnull)
 /* ---- min and max ---- */
 
 /* Every type's value fits into 8 bytes; `has` is 0 or 1. */
-#define EXTREME_STATE(State, Value) \
-typedef struct State \
-{ \
-	Value		value; \
-	pg_attribute_aligned(8) int64 has; \
-} State;
+#define EXTREME_STATE(State, Value)        \
+	typedef struct State                   \
+	{                                      \
+		Value value;                       \
+		pg_attribute_aligned(8) int64 has; \
+	} State;
 
 EXTREME_STATE(Int16Extreme, int16)
 EXTREME_STATE(Int32Extreme, int32)
@@ -286,36 +285,33 @@ EXTREME_STATE(OidExtreme, Oid)
 EXTREME_STATE(Float4Extreme, float4)
 EXTREME_STATE(Float8Extreme, float8)
 
-#define INT_LT(a, b)	((a) < (b))
-#define INT_GT(a, b)	((a) > (b))
+#define INT_LT(a, b) ((a) < (b))
+#define INT_GT(a, b) ((a) > (b))
 
 /* KEEP(old, new): the old value stays; among equal ones (0 and -0) the newer wins, as in PostgreSQL. */
-#define EXTREME(name, State, Value, GET, MAKE, KEEP) \
-static void \
-name##_fold(uint32 offset, const AggInput *in) \
-{ \
-	const Datum *values = in->args[0]; \
-	FOLD_NOT_NULL(State, { \
-		Value		v = GET(values[row]); \
-		s->value = (s->has && KEEP(s->value, v)) ? s->value : v; \
-		s->has = 1; \
-	}); \
-} \
-static void \
-name##_combine(void *into, const void *from) \
-{ \
-	State	   *a = into; \
-	const State *b = from; \
-	if (b->has && !(a->has && KEEP(a->value, b->value))) \
-		*a = *b; \
-} \
-static Datum \
-name##_final(const void *state, bool *isnull) \
-{ \
-	const State *s = state; \
-	*isnull = !s->has; \
-	return MAKE(s->value); \
-}
+#define EXTREME(name, State, Value, GET, MAKE, KEEP)                 \
+	static void name##_fold(uint32 offset, const AggInput *in)       \
+	{                                                                \
+		const Datum *values = in->args[0];                           \
+		FOLD_NOT_NULL(State, {                                       \
+			Value v = GET(values[row]);                              \
+			s->value = (s->has && KEEP(s->value, v)) ? s->value : v; \
+			s->has = 1;                                              \
+		});                                                          \
+	}                                                                \
+	static void name##_combine(void *into, const void *from)         \
+	{                                                                \
+		State		*a = into;                                       \
+		const State *b = from;                                       \
+		if (b->has && !(a->has && KEEP(a->value, b->value)))         \
+			*a = *b;                                                 \
+	}                                                                \
+	static Datum name##_final(const void *state, bool *isnull)       \
+	{                                                                \
+		const State *s = state;                                      \
+		*isnull = !s->has;                                           \
+		return MAKE(s->value);                                       \
+	}
 
 EXTREME(int2_min, Int16Extreme, int16, DatumGetInt16, Int16GetDatum, INT_LT)
 EXTREME(int2_max, Int16Extreme, int16, DatumGetInt16, Int16GetDatum, INT_GT)
@@ -334,18 +330,18 @@ EXTREME(float8_max, Float8Extreme, float8, DatumGetFloat8, Float8GetDatum, float
 
 typedef struct FloatVarState
 {
-	float8		n;
-	float8		sum;
-	float8		squares;		/* sum of squared distances from the mean; NaN once an input was not finite */
-	uint64		overflow;		/* finite inputs made an infinity */
+	float8 n;
+	float8 sum;
+	float8 squares;	 /* sum of squared distances from the mean; NaN once an input was not finite */
+	uint64 overflow; /* finite inputs made an infinity */
 } FloatVarState;
 
 static inline void
 float_var_add(FloatVarState *s, float8 v)
 {
-	float8		before = s->n;
-	float8		sum = s->sum + v;
-	float8		distance;
+	float8 before = s->n;
+	float8 sum = s->sum + v;
+	float8 distance;
 
 	s->n = before + 1.0;
 	if (before > 0.0)
@@ -363,13 +359,12 @@ float_var_add(FloatVarState *s, float8 v)
 	s->sum = sum;
 }
 
-#define FLOAT_VAR_FOLD(name, GET) \
-static void \
-name(uint32 offset, const AggInput *in) \
-{ \
-	const Datum *values = in->args[0]; \
-	FOLD_NOT_NULL(FloatVarState, float_var_add(s, GET(values[row]));); \
-}
+#define FLOAT_VAR_FOLD(name, GET)                                          \
+	static void name(uint32 offset, const AggInput *in)                    \
+	{                                                                      \
+		const Datum *values = in->args[0];                                 \
+		FOLD_NOT_NULL(FloatVarState, float_var_add(s, GET(values[row]));); \
+	}
 
 FLOAT_VAR_FOLD(float4_var_fold, DatumGetFloat4)
 FLOAT_VAR_FOLD(float8_var_fold, DatumGetFloat8)
@@ -377,12 +372,12 @@ FLOAT_VAR_FOLD(float8_var_fold, DatumGetFloat8)
 static void
 float_var_combine(void *into, const void *from)
 {
-	FloatVarState *a = into;
+	FloatVarState		*a = into;
 	const FloatVarState *b = from;
-	float8		n = a->n + b->n;
-	float8		sum = a->sum + b->sum;
-	float8		distance;
-	float8		squares;
+	float8				 n = a->n + b->n;
+	float8				 sum = a->sum + b->sum;
+	float8				 distance;
+	float8				 squares;
 
 	if (b->n == 0.0)
 		return;
@@ -404,7 +399,7 @@ float_var_combine(void *into, const void *from)
 static Datum
 float_var_finish(const FloatVarState *s, int least, PGFunction function, bool *isnull)
 {
-	Datum		transition[3];
+	Datum transition[3];
 
 	*isnull = s->n < least;
 	if (*isnull)
@@ -418,12 +413,11 @@ float_var_finish(const FloatVarState *s, int least, PGFunction function, bool *i
 																		 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)));
 }
 
-#define FLOAT_VAR_FINAL(name, least, function) \
-static Datum \
-name(const void *state, bool *isnull) \
-{ \
-	return float_var_finish(state, least, function, isnull); \
-}
+#define FLOAT_VAR_FINAL(name, least, function)                   \
+	static Datum name(const void *state, bool *isnull)           \
+	{                                                            \
+		return float_var_finish(state, least, function, isnull); \
+	}
 
 FLOAT_VAR_FINAL(float_var_pop_final, 1, float8_var_pop)
 FLOAT_VAR_FINAL(float_var_samp_final, 2, float8_var_samp)
@@ -434,23 +428,22 @@ FLOAT_VAR_FINAL(float_stddev_samp_final, 2, float8_stddev_samp)
 
 typedef struct IntVarState
 {
-	int128		squares;
-	int128		sum;
-	int64		count;
+	int128 squares;
+	int128 sum;
+	int64  count;
 } IntVarState;
 
-#define INT_VAR_FOLD(name, GET) \
-static void \
-name(uint32 offset, const AggInput *in) \
-{ \
-	const Datum *values = in->args[0]; \
-	FOLD_NOT_NULL(IntVarState, { \
-		int64		v = GET(values[row]); \
-		s->sum += v; \
-		s->squares += v * v; \
-		s->count++; \
-	}); \
-}
+#define INT_VAR_FOLD(name, GET)                         \
+	static void name(uint32 offset, const AggInput *in) \
+	{                                                   \
+		const Datum *values = in->args[0];              \
+		FOLD_NOT_NULL(IntVarState, {                    \
+			int64 v = GET(values[row]);                 \
+			s->sum += v;                                \
+			s->squares += v * v;                        \
+			s->count++;                                 \
+		});                                             \
+	}
 
 INT_VAR_FOLD(int2_var_fold, DatumGetInt16)
 INT_VAR_FOLD(int4_var_fold, DatumGetInt32)
@@ -458,7 +451,7 @@ INT_VAR_FOLD(int4_var_fold, DatumGetInt32)
 static void
 int_var_combine(void *into, const void *from)
 {
-	IntVarState *a = into;
+	IntVarState		  *a = into;
 	const IntVarState *b = from;
 
 	a->squares += b->squares;
@@ -473,14 +466,13 @@ int_var_combine(void *into, const void *from)
 static Datum
 numeric_root_same_scale(Datum variance)
 {
-	int32		scale = DatumGetInt32(DirectFunctionCall1(numeric_scale, variance));
-	Datum		root = DirectFunctionCall2(numeric_round, DirectFunctionCall1(numeric_sqrt, variance),
-										   Int32GetDatum(scale));
-	Datum		ulp = DirectFunctionCall3(numeric_in, CStringGetDatum(psprintf("1e-%d", scale)),
-										  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-	Datum		half = DirectFunctionCall3(numeric_in, CStringGetDatum(psprintf("5e-%d", scale + 1)),
-										   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-	Datum		bound;
+	int32 scale = DatumGetInt32(DirectFunctionCall1(numeric_scale, variance));
+	Datum root = DirectFunctionCall2(numeric_round, DirectFunctionCall1(numeric_sqrt, variance), Int32GetDatum(scale));
+	Datum ulp = DirectFunctionCall3(numeric_in, CStringGetDatum(psprintf("1e-%d", scale)), ObjectIdGetDatum(InvalidOid),
+									Int32GetDatum(-1));
+	Datum half = DirectFunctionCall3(numeric_in, CStringGetDatum(psprintf("5e-%d", scale + 1)),
+									 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	Datum bound;
 
 	bound = DirectFunctionCall2(numeric_add, root, half);
 	bound = DirectFunctionCall2(numeric_mul, bound, bound);
@@ -497,30 +489,29 @@ numeric_root_same_scale(Datum variance)
 static Datum
 int_var_finish(const IntVarState *s, bool sample, bool root, bool *isnull)
 {
-	Datum		count = NumericGetDatum(int64_to_numeric(s->count));
-	Datum		other = sample ? NumericGetDatum(int64_to_numeric(s->count - 1)) : count;
-	Datum		sum = numeric_from_int128(s->sum);
-	Datum		numerator;
-	Datum		variance;
+	Datum count = NumericGetDatum(int64_to_numeric(s->count));
+	Datum other = sample ? NumericGetDatum(int64_to_numeric(s->count - 1)) : count;
+	Datum sum = numeric_from_int128(s->sum);
+	Datum numerator;
+	Datum variance;
 
 	*isnull = s->count < (sample ? 2 : 1);
 	if (*isnull)
 		return (Datum) 0;
-	numerator = DirectFunctionCall2(numeric_sub,
-									DirectFunctionCall2(numeric_mul, count, numeric_from_int128(s->squares)),
-									DirectFunctionCall2(numeric_mul, sum, sum));
+	numerator =
+		DirectFunctionCall2(numeric_sub, DirectFunctionCall2(numeric_mul, count, numeric_from_int128(s->squares)),
+							DirectFunctionCall2(numeric_mul, sum, sum));
 	if (DatumGetBool(DirectFunctionCall2(numeric_eq, numerator, NumericGetDatum(int64_to_numeric(0)))))
 		return numerator;
 	variance = DirectFunctionCall2(numeric_div, numerator, DirectFunctionCall2(numeric_mul, count, other));
 	return root ? numeric_root_same_scale(variance) : variance;
 }
 
-#define INT_VAR_FINAL(name, sample, root) \
-static Datum \
-name(const void *state, bool *isnull) \
-{ \
-	return int_var_finish(state, sample, root, isnull); \
-}
+#define INT_VAR_FINAL(name, sample, root)                   \
+	static Datum name(const void *state, bool *isnull)      \
+	{                                                       \
+		return int_var_finish(state, sample, root, isnull); \
+	}
 
 INT_VAR_FINAL(int_var_pop_final, false, false)
 INT_VAR_FINAL(int_var_samp_final, true, false)
@@ -531,8 +522,8 @@ INT_VAR_FINAL(int_stddev_samp_final, true, true)
 
 typedef struct BoolState
 {
-	int64		count;
-	int64		count_true;
+	int64 count;
+	int64 count_true;
 } BoolState;
 
 static void
@@ -540,13 +531,16 @@ bool_fold(uint32 offset, const AggInput *in)
 {
 	const Datum *values = in->args[0];
 
-	FOLD_NOT_NULL(BoolState, { s->count++; s->count_true += DatumGetBool(values[row]); });
+	FOLD_NOT_NULL(BoolState, {
+		s->count++;
+		s->count_true += DatumGetBool(values[row]);
+	});
 }
 
 static void
 bool_combine(void *into, const void *from)
 {
-	BoolState  *a = into;
+	BoolState		*a = into;
 	const BoolState *b = from;
 
 	a->count += b->count;
@@ -575,17 +569,20 @@ bool_or_final(const void *state, bool *isnull)
 
 typedef struct BitState
 {
-	uint64		bits;			/* bit_and: those that some input lacks */
-	uint64		has;
+	uint64 bits; /* bit_and: those that some input lacks */
+	uint64 has;
 } BitState;
 
-#define BIT_FOLD(name, GET, STEP) \
-static void \
-name(uint32 offset, const AggInput *in) \
-{ \
-	const Datum *values = in->args[0]; \
-	FOLD_NOT_NULL(BitState, { uint64 v = (uint64) (int64) GET(values[row]); s->bits STEP; s->has = 1; }); \
-}
+#define BIT_FOLD(name, GET, STEP)                          \
+	static void name(uint32 offset, const AggInput *in)    \
+	{                                                      \
+		const Datum *values = in->args[0];                 \
+		FOLD_NOT_NULL(BitState, {                          \
+			uint64	v = (uint64) (int64) GET(values[row]); \
+			s->bits STEP;                                  \
+			s->has = 1;                                    \
+		});                                                \
+	}
 
 BIT_FOLD(int2_bit_and_fold, DatumGetInt16, |= ~v)
 BIT_FOLD(int4_bit_and_fold, DatumGetInt32, |= ~v)
@@ -611,14 +608,13 @@ bit_xor_combine(void *into, const void *from)
 	((BitState *) into)->has |= ((const BitState *) from)->has;
 }
 
-#define BIT_FINAL(name, Value, MAKE, INVERT) \
-static Datum \
-name(const void *state, bool *isnull) \
-{ \
-	const BitState *s = state; \
-	*isnull = !s->has; \
-	return MAKE((Value) (INVERT s->bits)); \
-}
+#define BIT_FINAL(name, Value, MAKE, INVERT)           \
+	static Datum name(const void *state, bool *isnull) \
+	{                                                  \
+		const BitState *s = state;                     \
+		*isnull = !s->has;                             \
+		return MAKE((Value) (INVERT s->bits));         \
+	}
 
 BIT_FINAL(int2_bit_and_final, int16, Int16GetDatum, ~)
 BIT_FINAL(int4_bit_and_final, int32, Int32GetDatum, ~)
@@ -629,24 +625,27 @@ BIT_FINAL(int8_bit_final, int64, Int64GetDatum, +)
 
 /* ---- the table ---- */
 
-#define ENTRY(oid, State, fold, combine, final)	{ oid, sizeof(State), fold, combine, final }
-#define EXTREME_ENTRY(oid, State, name)	ENTRY(oid, State, name##_fold, name##_combine, name##_final)
-#define INT_VAR_ENTRY(oid, type, final)	ENTRY(oid, IntVarState, type##_var_fold, int_var_combine, final)
-#define FLOAT_VAR_ENTRY(oid, type, final)	ENTRY(oid, FloatVarState, type##_var_fold, float_var_combine, final)
+#define ENTRY(oid, State, fold, combine, final)  \
+	{                                            \
+		oid, sizeof(State), fold, combine, final \
+	}
+#define EXTREME_ENTRY(oid, State, name) ENTRY(oid, State, name##_fold, name##_combine, name##_final)
+#define INT_VAR_ENTRY(oid, type, final) ENTRY(oid, IntVarState, type##_var_fold, int_var_combine, final)
+#define FLOAT_VAR_ENTRY(oid, type, final) ENTRY(oid, FloatVarState, type##_var_fold, float_var_combine, final)
 
 /* All variances of one type's suffix. */
-#define VAR_ENTRIES(TYPE, type, ENTRY_OF, prefix) \
-	ENTRY_OF(F_VAR_POP_##TYPE, type, prefix##_var_pop_final), \
-	ENTRY_OF(F_VAR_SAMP_##TYPE, type, prefix##_var_samp_final), \
-	ENTRY_OF(F_VARIANCE_##TYPE, type, prefix##_var_samp_final), \
-	ENTRY_OF(F_STDDEV_POP_##TYPE, type, prefix##_stddev_pop_final), \
-	ENTRY_OF(F_STDDEV_SAMP_##TYPE, type, prefix##_stddev_samp_final), \
-	ENTRY_OF(F_STDDEV_##TYPE, type, prefix##_stddev_samp_final)
+#define VAR_ENTRIES(TYPE, type, ENTRY_OF, prefix)                         \
+	ENTRY_OF(F_VAR_POP_##TYPE, type, prefix##_var_pop_final),             \
+		ENTRY_OF(F_VAR_SAMP_##TYPE, type, prefix##_var_samp_final),       \
+		ENTRY_OF(F_VARIANCE_##TYPE, type, prefix##_var_samp_final),       \
+		ENTRY_OF(F_STDDEV_POP_##TYPE, type, prefix##_stddev_pop_final),   \
+		ENTRY_OF(F_STDDEV_SAMP_##TYPE, type, prefix##_stddev_samp_final), \
+		ENTRY_OF(F_STDDEV_##TYPE, type, prefix##_stddev_samp_final)
 
-#define BIT_ENTRIES(TYPE, type) \
+#define BIT_ENTRIES(TYPE, type)                                                                   \
 	ENTRY(F_BIT_AND_##TYPE, BitState, type##_bit_and_fold, bit_or_combine, type##_bit_and_final), \
-	ENTRY(F_BIT_OR_##TYPE, BitState, type##_bit_or_fold, bit_or_combine, type##_bit_final), \
-	ENTRY(F_BIT_XOR_##TYPE, BitState, type##_bit_xor_fold, bit_xor_combine, type##_bit_final)
+		ENTRY(F_BIT_OR_##TYPE, BitState, type##_bit_or_fold, bit_or_combine, type##_bit_final),   \
+		ENTRY(F_BIT_XOR_##TYPE, BitState, type##_bit_xor_fold, bit_xor_combine, type##_bit_final)
 
 static const NativeAggregate native_aggregates[] = {
 	ENTRY(F_COUNT_, CountState, count_star_fold, count_combine, count_final),

@@ -10,4 +10,4 @@
 /* The native form of a built-in aggregate, or NULL. */
 extern const NativeAggregate *streamext_native_aggregate(Oid aggfnoid);
 
-#endif							/* STREAMEXT_AGGREGATE_NATIVE_H */
+#endif /* STREAMEXT_AGGREGATE_NATIVE_H */

@@ -16,16 +16,14 @@ PG_FUNCTION_INFO_V1(streamext_sketch_send);
 void
 streamext_sketch_invalid(const char *type)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-			 errmsg("invalid value for type streamext.%s", type),
-			 errhint("Values of this type are made by its aggregates only.")));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("invalid value for type streamext.%s", type),
+					errhint("Values of this type are made by its aggregates only.")));
 }
 
 Datum
 streamext_sketch_in(const char *text, SketchValidate validate)
 {
-	Datum		bytes = DirectFunctionCall1(byteain, CStringGetDatum(text));
+	Datum bytes = DirectFunctionCall1(byteain, CStringGetDatum(text));
 
 	validate((struct varlena *) DatumGetPointer(bytes));
 	return bytes;
@@ -34,8 +32,8 @@ streamext_sketch_in(const char *text, SketchValidate validate)
 Datum
 streamext_sketch_recv(StringInfo buf, SketchValidate validate)
 {
-	int			size = buf->len - buf->cursor;
-	bytea	   *bytes = palloc(VARHDRSZ + size);
+	int	   size = buf->len - buf->cursor;
+	bytea *bytes = palloc(VARHDRSZ + size);
 
 	SET_VARSIZE(bytes, VARHDRSZ + size);
 	pq_copymsgbytes(buf, VARDATA(bytes), size);
@@ -47,9 +45,9 @@ streamext_sketch_recv(StringInfo buf, SketchValidate validate)
 Datum
 streamext_sketch_out(PG_FUNCTION_ARGS)
 {
-	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
-	Size		size = VARSIZE_ANY_EXHDR(bytes);
-	char	   *text = palloc(size * 2 + 3);
+	bytea *bytes = PG_GETARG_BYTEA_PP(0);
+	Size   size = VARSIZE_ANY_EXHDR(bytes);
+	char  *text = palloc(size * 2 + 3);
 
 	text[0] = '\\';
 	text[1] = 'x';

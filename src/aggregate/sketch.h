@@ -13,14 +13,14 @@
 #include "lib/stringinfo.h"
 
 /* Raises 22P03 unless the bytes are a state. */
-typedef void (*SketchValidate) (const struct varlena *sketch);
+typedef void (*SketchValidate)(const struct varlena *sketch);
 
 /* The types' input (hex, as bytea's), output and binary functions. */
-extern Datum streamext_sketch_in(const char *text, SketchValidate validate);
-extern Datum streamext_sketch_recv(StringInfo buf, SketchValidate validate);
+extern Datum			streamext_sketch_in(const char *text, SketchValidate validate);
+extern Datum			streamext_sketch_recv(StringInfo buf, SketchValidate validate);
 pg_noreturn extern void streamext_sketch_invalid(const char *type);
 
 /* True if the call comes from an aggregate, whose state may be changed in place. */
 extern bool streamext_sketch_in_place(FunctionCallInfo fcinfo);
 
-#endif							/* STREAMEXT_SKETCH_H */
+#endif /* STREAMEXT_SKETCH_H */

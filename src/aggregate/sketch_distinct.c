@@ -15,23 +15,23 @@
 
 #include "aggregate/sketch.h"
 
-#define WIDTH			12
-#define REGISTERS		(1 << WIDTH)
-#define SPARSE_MAX		256
-#define SPARSE_START	8
-#define REGISTER_MAX	(32 - WIDTH + 1)
+#define WIDTH 12
+#define REGISTERS (1 << WIDTH)
+#define SPARSE_MAX 256
+#define SPARSE_START 8
+#define REGISTER_MAX (32 - WIDTH + 1)
 
 typedef struct DistinctSketch
 {
-	int32		vl_len_;
-	uint16		dense;			/* 1: registers; 0: a set of hashes */
-	uint16		count;			/* hashes in the set */
-	uint32		data[FLEXIBLE_ARRAY_MEMBER];	/* hashes, with room to the end of the varlena; or registers, a byte each */
+	int32  vl_len_;
+	uint16 dense;						/* 1: registers; 0: a set of hashes */
+	uint16 count;						/* hashes in the set */
+	uint32 data[FLEXIBLE_ARRAY_MEMBER]; /* hashes, with room to the end of the varlena; or registers, a byte each */
 } DistinctSketch;
 
-#define HEADER			offsetof(DistinctSketch, data)
-#define SKETCH_REGISTERS(s)	((uint8 *) (s)->data)
-#define SPARSE_ROOM(s)	((VARSIZE(s) - HEADER) / sizeof(uint32))
+#define HEADER offsetof(DistinctSketch, data)
+#define SKETCH_REGISTERS(s) ((uint8 *) (s)->data)
+#define SPARSE_ROOM(s) ((VARSIZE(s) - HEADER) / sizeof(uint32))
 
 PG_FUNCTION_INFO_V1(streamext_distinct_in);
 PG_FUNCTION_INFO_V1(streamext_distinct_recv);
@@ -91,7 +91,7 @@ distinct_open(DistinctSketch *s, hyperLogLogState *hll)
 static DistinctSketch *
 distinct_densify(const DistinctSketch *sparse)
 {
-	DistinctSketch *s = palloc0(HEADER + REGISTERS);
+	DistinctSketch	*s = palloc0(HEADER + REGISTERS);
 	hyperLogLogState hll;
 
 	SET_VARSIZE(s, HEADER + REGISTERS);
@@ -138,40 +138,40 @@ distinct_add_hash(DistinctSketch *s, uint32 hash, hyperLogLogState *hll)
 static DistinctSketch *
 distinct_arg(FunctionCallInfo fcinfo, int n)
 {
-	return (DistinctSketch *) (streamext_sketch_in_place(fcinfo) ?
-							   PG_DETOAST_DATUM(PG_GETARG_DATUM(n)) : PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(n)));
+	return (DistinctSketch *) (streamext_sketch_in_place(fcinfo) ? PG_DETOAST_DATUM(PG_GETARG_DATUM(n))
+																 : PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(n)));
 }
 
 typedef struct DistinctCall
 {
-	TypeCacheEntry *type;
-	hyperLogLogState hll;		/* its registers are set for each call */
+	TypeCacheEntry	*type;
+	hyperLogLogState hll; /* its registers are set for each call */
 } DistinctCall;
 
 /* (distinct_sketch, anyelement) -> distinct_sketch. NULL elements do not count. */
 Datum
 streamext_distinct_add(PG_FUNCTION_ARGS)
 {
-	DistinctCall *call = fcinfo->flinfo->fn_extra;
+	DistinctCall   *call = fcinfo->flinfo->fn_extra;
 	DistinctSketch *s = PG_ARGISNULL(0) ? distinct_sparse(SPARSE_START) : distinct_arg(fcinfo, 0);
 
 	if (call == NULL)
 	{
-		Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 1);
+		Oid type = get_fn_expr_argtype(fcinfo->flinfo, 1);
 
 		call = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(DistinctCall));
 		call->type = lookup_type_cache(type, TYPECACHE_HASH_PROC_FINFO);
 		if (!OidIsValid(call->type->hash_proc))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("could not identify a hash function for type %s", format_type_be(type))));
+			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+							errmsg("could not identify a hash function for type %s", format_type_be(type))));
 		initHyperLogLog(&call->hll, WIDTH);
 		pfree(call->hll.hashesArr);
 		fcinfo->flinfo->fn_extra = call;
 	}
 	if (!PG_ARGISNULL(1))
-		s = distinct_add_hash(s, DatumGetUInt32(FunctionCall1Coll(&call->type->hash_proc_finfo, PG_GET_COLLATION(), PG_GETARG_DATUM(1))),
-							  &call->hll);
+		s = distinct_add_hash(
+			s, DatumGetUInt32(FunctionCall1Coll(&call->type->hash_proc_finfo, PG_GET_COLLATION(), PG_GETARG_DATUM(1))),
+			&call->hll);
 	PG_RETURN_POINTER(s);
 }
 
@@ -179,8 +179,8 @@ streamext_distinct_add(PG_FUNCTION_ARGS)
 Datum
 streamext_distinct_merge(PG_FUNCTION_ARGS)
 {
-	DistinctSketch *into;
-	DistinctSketch *from;
+	DistinctSketch	*into;
+	DistinctSketch	*from;
 	hyperLogLogState hll;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
@@ -210,7 +210,7 @@ streamext_distinct_merge(PG_FUNCTION_ARGS)
 Datum
 streamext_distinct_estimate(PG_FUNCTION_ARGS)
 {
-	DistinctSketch *s;
+	DistinctSketch	*s;
 	hyperLogLogState hll;
 
 	if (PG_ARGISNULL(0))

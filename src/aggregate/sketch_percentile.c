@@ -16,31 +16,31 @@
 
 #include "aggregate/sketch.h"
 
-#define ACCURACY		0.01
-#define BUCKETS_MAX		4096
-#define BUCKETS_MARGIN	16		/* made at once beyond those needed */
-#define INDEX_MAX		40000	/* beyond what doubles can reach */
+#define ACCURACY 0.01
+#define BUCKETS_MAX 4096
+#define BUCKETS_MARGIN 16 /* made at once beyond those needed */
+#define INDEX_MAX 40000	  /* beyond what doubles can reach */
 
 typedef struct Side
 {
-	int32		low;			/* index of the first bucket */
-	int32		n;				/* buckets */
+	int32 low; /* index of the first bucket */
+	int32 n;   /* buckets */
 } Side;
 
 typedef struct PercentileSketch
 {
-	int32		vl_len_;
-	int32		has_p;			/* made by approx_percentile: p holds */
-	double		p;
-	uint64		zeros;
-	uint64		minus_infinity;
-	uint64		plus_infinity;
-	uint64		nans;
-	Side		sides[2];		/* negative, positive: counts of the negative buckets come first */
-	uint64		counts[FLEXIBLE_ARRAY_MEMBER];
+	int32  vl_len_;
+	int32  has_p; /* made by approx_percentile: p holds */
+	double p;
+	uint64 zeros;
+	uint64 minus_infinity;
+	uint64 plus_infinity;
+	uint64 nans;
+	Side   sides[2]; /* negative, positive: counts of the negative buckets come first */
+	uint64 counts[FLEXIBLE_ARRAY_MEMBER];
 } PercentileSketch;
 
-#define SKETCH_SIZE(n)	(offsetof(PercentileSketch, counts) + (n) * sizeof(uint64))
+#define SKETCH_SIZE(n) (offsetof(PercentileSketch, counts) + (n) * sizeof(uint64))
 
 PG_FUNCTION_INFO_V1(streamext_percentile_in);
 PG_FUNCTION_INFO_V1(streamext_percentile_recv);
@@ -61,7 +61,8 @@ percentile_validate(const struct varlena *value)
 	for (int i = 0; i < 2; i++)
 		if (s.sides[i].n < 0 || s.sides[i].n > BUCKETS_MAX || abs(s.sides[i].low) > INDEX_MAX)
 			streamext_sketch_invalid("percentile_sketch");
-	if (VARSIZE(value) != SKETCH_SIZE(s.sides[0].n + s.sides[1].n) || s.has_p < 0 || s.has_p > 1 || !(s.p >= 0 && s.p <= 1))
+	if (VARSIZE(value) != SKETCH_SIZE(s.sides[0].n + s.sides[1].n) || s.has_p < 0 || s.has_p > 1 ||
+		!(s.p >= 0 && s.p <= 1))
 		streamext_sketch_invalid("percentile_sketch");
 }
 
@@ -96,7 +97,7 @@ percentile_side(PercentileSketch *s, int side)
 static PercentileSketch *
 percentile_resize(PercentileSketch *s, int side, int32 low, int32 n)
 {
-	Side		sides[2] = {s->sides[0], s->sides[1]};
+	Side			  sides[2] = { s->sides[0], s->sides[1] };
 	PercentileSketch *t;
 
 	sides[side].low = low;
@@ -107,8 +108,8 @@ percentile_resize(PercentileSketch *s, int side, int32 low, int32 n)
 	memcpy(t->sides, sides, sizeof(sides));
 	for (int i = 0; i < 2; i++)
 	{
-		uint64	   *from = percentile_side(s, i);
-		uint64	   *to = percentile_side(t, i);
+		uint64 *from = percentile_side(s, i);
+		uint64 *to = percentile_side(t, i);
 
 		for (int b = 0; b < s->sides[i].n; b++)
 			if (from[b] != 0)
@@ -121,9 +122,9 @@ percentile_resize(PercentileSketch *s, int side, int32 low, int32 n)
 static PercentileSketch *
 percentile_count(PercentileSketch *s, int side, int32 index, uint64 n)
 {
-	Side	   *buckets = &s->sides[side];
-	int32		low = buckets->low;
-	int32		high = buckets->low + buckets->n - 1;
+	Side *buckets = &s->sides[side];
+	int32 low = buckets->low;
+	int32 high = buckets->low + buckets->n - 1;
 
 	if (buckets->n == 0)
 		s = percentile_resize(s, side, index - BUCKETS_MARGIN / 2, BUCKETS_MARGIN);
@@ -165,7 +166,7 @@ percentile_add_value(PercentileSketch *s, double x)
 static double
 percentile_representative(int32 index)
 {
-	double		value = 2 * exp(index * percentile_log_gamma() - log1p((1 + ACCURACY) / (1 - ACCURACY)));
+	double value = 2 * exp(index * percentile_log_gamma() - log1p((1 + ACCURACY) / (1 - ACCURACY)));
 
 	return isinf(value) ? get_float8_infinity() : value;
 }
@@ -174,10 +175,10 @@ percentile_representative(int32 index)
 static bool
 percentile_find(PercentileSketch *s, double p, double *result)
 {
-	uint64	   *negative = percentile_side(s, 0);
-	uint64	   *positive = percentile_side(s, 1);
-	uint64		total = s->zeros + s->minus_infinity + s->plus_infinity + s->nans;
-	uint64		rank;
+	uint64 *negative = percentile_side(s, 0);
+	uint64 *positive = percentile_side(s, 1);
+	uint64	total = s->zeros + s->minus_infinity + s->plus_infinity + s->nans;
+	uint64	rank;
 
 	for (int i = 0; i < s->sides[0].n; i++)
 		total += negative[i];
@@ -220,15 +221,14 @@ percentile_check_p(double p)
 {
 	if (!(p >= 0 && p <= 1))
 		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("percentile value %g is not between 0 and 1", p)));
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("percentile value %g is not between 0 and 1", p)));
 }
 
 static PercentileSketch *
 percentile_arg(FunctionCallInfo fcinfo, int n)
 {
-	return (PercentileSketch *) (streamext_sketch_in_place(fcinfo) ?
-								 PG_DETOAST_DATUM(PG_GETARG_DATUM(n)) : PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(n)));
+	return (PercentileSketch *) (streamext_sketch_in_place(fcinfo) ? PG_DETOAST_DATUM(PG_GETARG_DATUM(n))
+																   : PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(n)));
 }
 
 /* (percentile_sketch, float8) -> percentile_sketch. NULL values do not count. */
@@ -247,7 +247,7 @@ Datum
 streamext_percentile_add_p(PG_FUNCTION_ARGS)
 {
 	PercentileSketch *s = PG_ARGISNULL(0) ? percentile_make() : percentile_arg(fcinfo, 0);
-	double		p;
+	double			  p;
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_POINTER(s);
@@ -259,10 +259,9 @@ streamext_percentile_add_p(PG_FUNCTION_ARGS)
 		s->p = p;
 	}
 	else if (s->p != p)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("approx_percentile needs one percentile for all rows of a group"),
-				 errdetail("There are %g and %g.", s->p, p)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("approx_percentile needs one percentile for all rows of a group"),
+						errdetail("There are %g and %g.", s->p, p)));
 	PG_RETURN_POINTER(percentile_add_value(s, PG_GETARG_FLOAT8(2)));
 }
 
@@ -292,7 +291,7 @@ streamext_percentile_merge(PG_FUNCTION_ARGS)
 	into->nans += from->nans;
 	for (int side = 0; side < 2; side++)
 	{
-		uint64	   *counts = percentile_side(from, side);
+		uint64 *counts = percentile_side(from, side);
 
 		/* from the largest down, so that the room for them is made once */
 		for (int i = from->sides[side].n - 1; i >= 0; i--)
@@ -307,7 +306,7 @@ Datum
 streamext_percentile_final(PG_FUNCTION_ARGS)
 {
 	PercentileSketch *s;
-	double		result;
+	double			  result;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -322,8 +321,8 @@ Datum
 streamext_percentile_of(PG_FUNCTION_ARGS)
 {
 	PercentileSketch *s = (PercentileSketch *) PG_DETOAST_DATUM(PG_GETARG_DATUM(0));
-	double		p = PG_GETARG_FLOAT8(1);
-	double		result;
+	double			  p = PG_GETARG_FLOAT8(1);
+	double			  result;
 
 	percentile_check_p(p);
 	if (!percentile_find(s, p, &result))

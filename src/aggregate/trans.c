@@ -31,47 +31,43 @@
 
 #include "aggregate/mode.h"
 
-#define TRANS_CACHE_BYTES	((Size) 64 * 1024 * 1024)	/* of a worker's transition values, for each aggregate */
+#define TRANS_CACHE_BYTES ((Size) 64 * 1024 * 1024) /* of a worker's transition values, for each aggregate */
 
 /* ---- what stands in a group's entry ---- */
 
-#define TRANS_PRESENT	1		/* a transition function has run; else the state is the initial one */
-#define TRANS_NULL		2		/* the state is NULL */
-#define TRANS_EMPTY		4		/* nodeAgg's noTransValue: the next input becomes the state */
+#define TRANS_PRESENT 1 /* a transition function has run; else the state is the initial one */
+#define TRANS_NULL 2	/* the state is NULL */
+#define TRANS_EMPTY 4	/* nodeAgg's noTransValue: the next input becomes the state */
 
 /* Written under the lock, the spare by the writer alone. Blob bytes are a whole varlena, or the fixed-length value. */
 typedef struct TransState
 {
 	union
 	{
-		Datum		value;		/* by-value types */
-		char	   *blob;		/* others */
-	}			u;
-	uint32		length;			/* of the blob's content */
-	uint32		capacity;
-	uint32		flags;
-	uint32		spare_capacity;
-	char	   *spare;			/* a larger blob that takes over at a publish, or the one that it replaced */
+		Datum value; /* by-value types */
+		char *blob;	 /* others */
+	} u;
+	uint32 length; /* of the blob's content */
+	uint32 capacity;
+	uint32 flags;
+	uint32 spare_capacity;
+	char  *spare; /* a larger blob that takes over at a publish, or the one that it replaced */
 } TransState;
 
 /* ---- calling an aggregate's functions ---- */
 
 typedef struct AggCall
 {
-	FmgrInfo	flinfo;
-	FunctionCallInfo fcinfo;	/* NULL: there is no such function */
+	FmgrInfo		 flinfo;
+	FunctionCallInfo fcinfo; /* NULL: there is no such function */
 } AggCall;
 
 typedef struct AggCalls
 {
 	const AggSpec *spec;
-	AggState   *aggstate;		/* just enough of one for AggCheckCallContext, AggGetAggref and the like */
-	MemoryContext temp;			/* functions run in it; the user of AggCalls resets it */
-	AggCall		trans,
-				combine,
-				serial,
-				deserial,
-				final;
+	AggState	  *aggstate; /* just enough of one for AggCheckCallContext, AggGetAggref and the like */
+	MemoryContext  temp;	 /* functions run in it; the user of AggCalls resets it */
+	AggCall		   trans, combine, serial, deserial, final;
 } AggCalls;
 
 /* ---- what the worker has of its own ---- */
@@ -84,37 +80,37 @@ typedef struct TransGroup
 	TransPane  *pane;
 	TransValue	value;
 	bool		touched;
-	bool		to_spare;		/* the staged bytes go to the spare blob */
+	bool		to_spare; /* the staged bytes go to the spare blob */
 	uint32		length;
-	char	   *staged;			/* in AggRuntime.staging */
+	char	   *staged; /* in AggRuntime.staging */
 } TransGroup;
 
 typedef struct TransSlot
 {
 	const GroupEntry *entry;
-	TransGroup *group;
-	char		status;
+	TransGroup		 *group;
+	char			  status;
 } TransSlot;
 
-#define SH_PREFIX		transgroups
-#define SH_ELEMENT_TYPE	TransSlot
-#define SH_KEY_TYPE		const GroupEntry *
-#define SH_KEY			entry
-#define SH_HASH_KEY(tb, key)	AGG_HASH_ENTRY(key)
-#define SH_EQUAL(tb, a, b)		((a) == (b))
-#define SH_SCOPE		static inline
+#define SH_PREFIX transgroups
+#define SH_ELEMENT_TYPE TransSlot
+#define SH_KEY_TYPE const GroupEntry *
+#define SH_KEY entry
+#define SH_HASH_KEY(tb, key) AGG_HASH_ENTRY(key)
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
 struct TransPane
 {
-	Pane	   *pane;			/* hash key */
-	int64		id;
-	MemoryContext cxt;			/* holds all of this but the struct itself */
-	ExprContext *aggcontext;	/* its per-tuple memory holds the transition values */
+	Pane			 *pane; /* hash key */
+	int64			  id;
+	MemoryContext	  cxt;		  /* holds all of this but the struct itself */
+	ExprContext		 *aggcontext; /* its per-tuple memory holds the transition values */
 	transgroups_hash *groups;
-	bool		doomed;
+	bool			  doomed;
 };
 
 /* ---- compile ---- */
@@ -126,7 +122,7 @@ struct TransPane
 void
 streamext_trans_compile(AggSpec *spec, const Oid *types, HeapTuple tuple)
 {
-	Datum		initval;
+	Datum initval;
 
 	spec->mode = AGG_TRANS;
 	spec->state_size = sizeof(TransState);
@@ -134,18 +130,15 @@ streamext_trans_compile(AggSpec *spec, const Oid *types, HeapTuple tuple)
 	initval = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval, &spec->initnull);
 	if (!spec->initnull)
 	{
-		Oid			input,
-					param;
+		Oid input, param;
 
 		getTypeInputInfo(spec->transtype, &input, &param);
 		spec->initval = OidInputFunctionCall(input, TextDatumGetCString(initval), param, -1);
 	}
-	else if (func_strict(spec->transfn) &&
-			 (spec->args == NIL || !IsBinaryCoercible(types[0], spec->transtype)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("aggregate %u needs to have compatible input type and transition type",
-						spec->aggref->aggfnoid)));
+	else if (func_strict(spec->transfn) && (spec->args == NIL || !IsBinaryCoercible(types[0], spec->transtype)))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+						errmsg("aggregate %u needs to have compatible input type and transition type",
+							   spec->aggref->aggfnoid)));
 }
 
 /* ---- transition values ---- */
@@ -164,14 +157,14 @@ calls_add(AggCalls *calls, AggCall *call, Oid function, int nargs, Expr *expr)
 static AggCalls *
 calls_create(const AggSpec *spec, MemoryContext temp)
 {
-	AggCalls   *calls = palloc0(sizeof(AggCalls));
-	Aggref	   *aggref = spec->aggref;
-	AggState   *aggstate = makeNode(AggState);
-	Oid			types[FUNC_MAX_ARGS];
-	Oid			combine_type = spec->transtype;
-	int			ntypes = get_aggregate_argtypes(aggref, types);
-	int			nfinal = spec->finalextra ? ntypes + 1 : 1;
-	Expr	   *expr;
+	AggCalls *calls = palloc0(sizeof(AggCalls));
+	Aggref	 *aggref = spec->aggref;
+	AggState *aggstate = makeNode(AggState);
+	Oid		  types[FUNC_MAX_ARGS];
+	Oid		  combine_type = spec->transtype;
+	int		  ntypes = get_aggregate_argtypes(aggref, types);
+	int		  nfinal = spec->finalextra ? ntypes + 1 : 1;
+	Expr	 *expr;
 
 	calls->spec = spec;
 	calls->temp = temp;
@@ -190,8 +183,8 @@ calls_create(const AggSpec *spec, MemoryContext temp)
 	build_aggregate_transfn_expr(types, ntypes, 0, aggref->aggvariadic, spec->transtype, aggref->inputcollid,
 								 spec->transfn, InvalidOid, &expr, NULL);
 	calls_add(calls, &calls->trans, spec->transfn, list_length(spec->args) + 1, expr);
-	build_aggregate_transfn_expr(&combine_type, 1, 0, false, spec->transtype, aggref->inputcollid,
-								 spec->combinefn, InvalidOid, &expr, NULL);
+	build_aggregate_transfn_expr(&combine_type, 1, 0, false, spec->transtype, aggref->inputcollid, spec->combinefn,
+								 InvalidOid, &expr, NULL);
 	calls_add(calls, &calls->combine, spec->combinefn, 2, expr);
 	if (OidIsValid(spec->serialfn))
 	{
@@ -221,8 +214,8 @@ static Datum
 trans_keep(AggCalls *calls, Datum value)
 {
 	const AggSpec *spec = calls->spec;
-	MemoryContext kept = calls->aggstate->curaggcontext->ecxt_per_tuple_memory;
-	MemoryContext old;
+	MemoryContext  kept = calls->aggstate->curaggcontext->ecxt_per_tuple_memory;
+	MemoryContext  old;
 
 	if (spec->transbyval)
 		return value;
@@ -239,7 +232,7 @@ static TransValue
 trans_initial(AggCalls *calls)
 {
 	const AggSpec *spec = calls->spec;
-	TransValue	state;
+	TransValue	   state;
 
 	state.value = spec->initnull ? (Datum) 0 : trans_keep(calls, spec->initval);
 	state.isnull = spec->initnull;
@@ -252,8 +245,8 @@ static void
 trans_advance(AggCalls *calls, AggCall *call, TransValue *state)
 {
 	FunctionCallInfo fcinfo = call->fcinfo;
-	TransValue	next = {0};
-	MemoryContext old;
+	TransValue		 next = { 0 };
+	MemoryContext	 old;
 
 	if (call->flinfo.fn_strict)
 	{
@@ -310,7 +303,7 @@ static char *
 trans_serialize(AggCalls *calls, Datum value, uint32 *length)
 {
 	const AggSpec *spec = calls->spec;
-	int16		translen = spec->translen;
+	int16		   translen = spec->translen;
 
 	if (OidIsValid(spec->serialfn))
 	{
@@ -335,7 +328,7 @@ static Datum
 trans_deserialize(AggCalls *calls, const char *bytes)
 {
 	FunctionCallInfo fcinfo = calls->deserial.fcinfo;
-	Datum		value;
+	Datum			 value;
 
 	fcinfo->args[0].value = PointerGetDatum(bytes);
 	fcinfo->args[0].isnull = false;
@@ -354,7 +347,7 @@ static void
 trans_free_pane(AggRuntime *agg, TransPane *pane)
 {
 	MemoryContext cxt = pane->cxt;
-	ExprContext *aggcontext = pane->aggcontext;
+	ExprContext	 *aggcontext = pane->aggcontext;
 
 	agg->last_pane = NULL;
 	hash_search(agg->panes, &pane->pane, HASH_REMOVE, NULL);
@@ -367,7 +360,7 @@ static void
 trans_free_panes(AggRuntime *agg, bool all)
 {
 	HASH_SEQ_STATUS scan;
-	TransPane  *pane;
+	TransPane	   *pane;
 
 	hash_seq_init(&scan, agg->panes);
 	while ((pane = hash_seq_search(&scan)) != NULL)
@@ -380,10 +373,10 @@ trans_free_panes(AggRuntime *agg, bool all)
 static TransPane *
 trans_pane(AggRuntime *agg, Pane *pane)
 {
-	TransPane  *found;
-	MemoryContext cxt;
-	MemoryContext old;
-	ExprContext *aggcontext;
+	TransPane		 *found;
+	MemoryContext	  cxt;
+	MemoryContext	  old;
+	ExprContext		 *aggcontext;
 	transgroups_hash *groups;
 
 	if (agg->last_pane != NULL && agg->last_pane->pane == pane && agg->last_pane->id == pane->id)
@@ -417,15 +410,15 @@ trans_pane(AggRuntime *agg, Pane *pane)
 static TransValue
 trans_load(AggRuntime *agg, const TransState *published)
 {
-	AggCalls   *calls = agg->calls;
-	TransValue	value = trans_initial(calls);
+	AggCalls  *calls = agg->calls;
+	TransValue value = trans_initial(calls);
 
 	if (!(published->flags & TRANS_PRESENT))
 		return value;
 	if (!(published->flags & TRANS_NULL) && OidIsValid(agg->spec->deserialfn))
 	{
 		MemoryContext old = MemoryContextSwitchTo(calls->temp);
-		Datum		partial = trans_deserialize(calls, published->u.blob);
+		Datum		  partial = trans_deserialize(calls, published->u.blob);
 
 		MemoryContextSwitchTo(old);
 		trans_combine(calls, &value, partial, false);
@@ -433,9 +426,9 @@ trans_load(AggRuntime *agg, const TransState *published)
 	else
 	{
 		value.isnull = (published->flags & TRANS_NULL) != 0;
-		value.value = value.isnull ? (Datum) 0 :
-			agg->spec->transbyval ? published->u.value :
-			trans_keep(calls, PointerGetDatum(published->u.blob));
+		value.value = value.isnull			  ? (Datum) 0
+					  : agg->spec->transbyval ? published->u.value
+											  : trans_keep(calls, PointerGetDatum(published->u.blob));
 	}
 	value.empty = (published->flags & TRANS_EMPTY) != 0;
 	return value;
@@ -505,8 +498,8 @@ bool
 streamext_trans_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 {
 	FunctionCallInfo fcinfo = agg->calls->trans.fcinfo;
-	MemoryContext old;
-	bool		room = true;
+	MemoryContext	 old;
+	bool			 room = true;
 
 	if (agg->ntouched == 0 && MemoryContextMemAllocated(agg->cxt, true) > TRANS_CACHE_BYTES)
 		trans_free_panes(agg, true);
@@ -537,7 +530,7 @@ streamext_trans_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 void
 streamext_trans_publish(AggRuntime *agg)
 {
-	bool		byval = agg->spec->transbyval && agg->spec->transtype != INTERNALOID;
+	bool byval = agg->spec->transbyval && agg->spec->transtype != INTERNALOID;
 
 	for (int i = 0; i < agg->ntouched; i++)
 	{
@@ -545,8 +538,8 @@ streamext_trans_publish(AggRuntime *agg)
 		TransState *published = (TransState *) (group->entry->data + agg->spec->offset);
 
 		group->touched = false;
-		published->flags = TRANS_PRESENT | (group->value.isnull ? TRANS_NULL : 0) |
-			(group->value.empty ? TRANS_EMPTY : 0);
+		published->flags =
+			TRANS_PRESENT | (group->value.isnull ? TRANS_NULL : 0) | (group->value.empty ? TRANS_EMPTY : 0);
 		if (group->value.isnull)
 			continue;
 		if (byval)
@@ -556,8 +549,8 @@ streamext_trans_publish(AggRuntime *agg)
 		}
 		if (group->to_spare)
 		{
-			char	   *outgrown = published->u.blob;
-			uint32		capacity = published->capacity;
+			char  *outgrown = published->u.blob;
+			uint32 capacity = published->capacity;
 
 			published->u.blob = published->spare;
 			published->capacity = published->spare_capacity;
@@ -584,7 +577,7 @@ streamext_trans_forget(AggRuntime *agg)
 void
 streamext_trans_forget_pane(AggRuntime *agg, Pane *pane)
 {
-	TransPane  *found = hash_search(agg->panes, &pane, HASH_FIND, NULL);
+	TransPane *found = hash_search(agg->panes, &pane, HASH_FIND, NULL);
 
 	if (found != NULL)
 		trans_free_pane(agg, found);
@@ -593,7 +586,7 @@ streamext_trans_forget_pane(AggRuntime *agg, Pane *pane)
 void
 streamext_trans_start(AggRuntime *agg)
 {
-	HASHCTL		control = {0};
+	HASHCTL control = { 0 };
 
 	agg->calls = calls_create(agg->spec, agg->temp);
 	agg->staging = AllocSetContextCreate(agg->cxt, "streamext aggregate staging", ALLOCSET_DEFAULT_SIZES);
@@ -693,7 +686,7 @@ void
 streamext_trans_load(AggReader *reader, AggPartial *partial, const char *state, const StateCopy *copy)
 {
 	const TransState *published = (const TransState *) state;
-	const char *bytes;
+	const char		 *bytes;
 
 	trans_enter_partial(reader, partial);
 	if (!(published->flags & TRANS_PRESENT))
@@ -712,8 +705,8 @@ streamext_trans_load(AggReader *reader, AggPartial *partial, const char *state, 
 		return;
 	}
 	bytes = streamext_state_copied(copy, published->u.blob);
-	partial->trans.value = OidIsValid(reader->spec->deserialfn) ?
-		trans_deserialize(reader->calls, bytes) : PointerGetDatum(bytes);
+	partial->trans.value =
+		OidIsValid(reader->spec->deserialfn) ? trans_deserialize(reader->calls, bytes) : PointerGetDatum(bytes);
 }
 
 void
@@ -744,16 +737,16 @@ streamext_trans_copy(AggReader *reader, AggPartial *copy, const AggPartial *part
 static Datum
 trans_finish(AggReader *reader, AggPartial *partial, bool *isnull)
 {
-	AggCalls   *calls = reader->calls;
+	AggCalls		*calls = reader->calls;
 	FunctionCallInfo fcinfo = calls->final.fcinfo;
-	Datum		value = partial->trans.value;
+	Datum			 value = partial->trans.value;
 
 	*isnull = partial->trans.isnull;
 	if (!*isnull)
 		value = MakeExpandedObjectReadOnly(value, false, reader->spec->translen);
 	if (fcinfo != NULL)
 	{
-		bool		strict = fcinfo->flinfo->fn_strict;
+		bool strict = fcinfo->flinfo->fn_strict;
 
 		if (strict && (*isnull || fcinfo->nargs > 1))
 		{
@@ -781,7 +774,7 @@ trans_finish(AggReader *reader, AggPartial *partial, bool *isnull)
 Datum
 streamext_trans_final(AggReader *reader, AggPartial *partial, bool *isnull)
 {
-	AggPartial	combined = {0};
+	AggPartial combined = { 0 };
 
 	if (!partial->loaded || reader->spec->transtype != INTERNALOID)
 		return trans_finish(reader, partial, isnull);

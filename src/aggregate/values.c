@@ -28,52 +28,52 @@
 
 #include "aggregate/mode.h"
 
-#define VALUES_NODE_MIN		256
-#define VALUES_NODE_MAX		(64 * 1024)
+#define VALUES_NODE_MIN 256
+#define VALUES_NODE_MAX (64 * 1024)
 
 /* Rows back to back. */
 typedef struct ValuesNode
 {
-	struct ValuesNode *next;	/* means nothing to who has read `count` rows */
-	uint32		capacity;		/* of data[] */
-	uint32		used;			/* likewise */
-	char		data[FLEXIBLE_ARRAY_MEMBER];
+	struct ValuesNode *next;	 /* means nothing to who has read `count` rows */
+	uint32			   capacity; /* of data[] */
+	uint32			   used;	 /* likewise */
+	char			   data[FLEXIBLE_ARRAY_MEMBER];
 } ValuesNode;
 
 /* uint32 size (all, multiple of 8), null bits, then at multiples of 8 the values: a Datum, or the bytes by reference. */
-#define VALUES_ROW_HEADER(ncolumns)	MAXALIGN(sizeof(uint32) + ((ncolumns) + 7) / 8)
+#define VALUES_ROW_HEADER(ncolumns) MAXALIGN(sizeof(uint32) + ((ncolumns) + 7) / 8)
 
 /* What stands in a group's entry. */
 typedef struct ValuesState
 {
-	ValuesNode *head;			/* set by the writer unlocked; good once count > 0 */
-	ValuesNode *tail;			/* published */
-	uint64		count;			/* published */
-	uint64		tail_used;		/* published */
+	ValuesNode *head;	   /* set by the writer unlocked; good once count > 0 */
+	ValuesNode *tail;	   /* published */
+	uint64		count;	   /* published */
+	uint64		tail_used; /* published */
 
 	/* how far the rows are in checkpoints; the writer's alone */
-	ValuesNode *mark;			/* the node that holds the last such row */
-	uint64		mark_count;		/* rows up to there; while a checkpoint is loaded: that are missing yet */
-	uint32		mark_used;		/* of that node */
-	uint32		mark_period;	/* of the checkpoint, which may not have been committed */
+	ValuesNode *mark;		 /* the node that holds the last such row */
+	uint64		mark_count;	 /* rows up to there; while a checkpoint is loaded: that are missing yet */
+	uint32		mark_used;	 /* of that node */
+	uint32		mark_period; /* of the checkpoint, which may not have been committed */
 } ValuesState;
 
 typedef struct ValuesPending
 {
 	const GroupEntry *entry;
-	ValuesState *state;
-	ValuesNode *tail;
-	uint64		count;
-	char		status;
+	ValuesState		 *state;
+	ValuesNode		 *tail;
+	uint64			  count;
+	char			  status;
 } ValuesPending;
 
-#define SH_PREFIX		valuespending
-#define SH_ELEMENT_TYPE	ValuesPending
-#define SH_KEY_TYPE		const GroupEntry *
-#define SH_KEY			entry
-#define SH_HASH_KEY(tb, key)	AGG_HASH_ENTRY(key)
-#define SH_EQUAL(tb, a, b)		((a) == (b))
-#define SH_SCOPE		static inline
+#define SH_PREFIX valuespending
+#define SH_ELEMENT_TYPE ValuesPending
+#define SH_KEY_TYPE const GroupEntry *
+#define SH_KEY entry
+#define SH_HASH_KEY(tb, key) AGG_HASH_ENTRY(key)
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
@@ -98,13 +98,13 @@ type_is_anonymous(Oid type)
 static bool
 values_type_known(Node *expr)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (!type_is_anonymous(exprType(expr)))
 		return true;
 	if (!IsA(expr, RowExpr))
 		return false;
-	foreach(lc, ((RowExpr *) expr)->args)
+	foreach (lc, ((RowExpr *) expr)->args)
 	{
 		if (type_is_anonymous(exprType(lfirst(lc))))
 			return false;
@@ -115,28 +115,26 @@ values_type_known(Node *expr)
 void
 streamext_values_compile(AggSpec *spec)
 {
-	Aggref	   *aggref = spec->aggref;
-	ListCell   *lc;
+	Aggref	 *aggref = spec->aggref;
+	ListCell *lc;
 
 	spec->mode = AGG_VALUES;
 	spec->state_size = sizeof(ValuesState);
 	if (contain_var_clause((Node *) aggref->aggdirectargs) || contain_subplans((Node *) aggref->aggdirectargs))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a direct argument of %s must be a constant in a continuous view",
-						get_func_name(aggref->aggfnoid))));
-	foreach(lc, aggref->args)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("a direct argument of %s must be a constant in a continuous view",
+							   get_func_name(aggref->aggfnoid))));
+	foreach (lc, aggref->args)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 
 		if (!values_stored(tle))
 			continue;
 		if (!values_type_known((Node *) tle->expr))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("%s over type %s is not supported in a continuous view",
-							get_func_name(aggref->aggfnoid), format_type_be(exprType((Node *) tle->expr))),
-					 errhint("Use a named composite type.")));
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("%s over type %s is not supported in a continuous view",
+								   get_func_name(aggref->aggfnoid), format_type_be(exprType((Node *) tle->expr))),
+							errhint("Use a named composite type.")));
 		spec->args = lappend(spec->args, tle->expr);
 	}
 }
@@ -147,9 +145,9 @@ static ValuesColumn *
 values_columns(const AggSpec *spec)
 {
 	ValuesColumn *columns = palloc0(sizeof(ValuesColumn) * Max(list_length(spec->args), 1));
-	ListCell   *lc;
+	ListCell	 *lc;
 
-	foreach(lc, spec->args)
+	foreach (lc, spec->args)
 	{
 		ValuesColumn *column = &columns[foreach_current_index(lc)];
 
@@ -163,7 +161,7 @@ void
 streamext_values_start(AggRuntime *agg)
 {
 	const AggSpec *spec = agg->spec;
-	ListCell   *lc;
+	ListCell	  *lc;
 
 	agg->columns = values_columns(spec);
 	agg->pending = valuespending_create(agg->cxt, 256, NULL);
@@ -171,7 +169,7 @@ streamext_values_start(AggRuntime *agg)
 	/* A strict transition function ignores such rows, also before DISTINCT and ORDER BY. */
 	if (!func_strict(spec->transfn))
 		return;
-	foreach(lc, spec->aggref->args)
+	foreach (lc, spec->aggref->args)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 
@@ -219,7 +217,7 @@ values_room(AggRuntime *agg, Pane *pane, ValuesPending *pending, uint32 size)
 static uint32
 values_row_size(AggRuntime *agg, Datum *values, const bool *nulls)
 {
-	Size		size = VALUES_ROW_HEADER(agg->nargs);
+	Size size = VALUES_ROW_HEADER(agg->nargs);
 
 	for (int i = 0; i < agg->nargs; i++)
 	{
@@ -227,20 +225,18 @@ values_row_size(AggRuntime *agg, Datum *values, const bool *nulls)
 			continue;
 		if (agg->columns[i].len == -1)
 			values[i] = PointerGetDatum(PG_DETOAST_DATUM(values[i]));
-		size += agg->columns[i].byval ? sizeof(Datum) :
-			MAXALIGN(datumGetSize(values[i], false, agg->columns[i].len));
+		size += agg->columns[i].byval ? sizeof(Datum) : MAXALIGN(datumGetSize(values[i], false, agg->columns[i].len));
 	}
 	if (size > MaxAllocSize)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("arguments of %s are too large", get_func_name(agg->spec->aggref->aggfnoid))));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("arguments of %s are too large", get_func_name(agg->spec->aggref->aggfnoid))));
 	return size;
 }
 
 static void
 values_write_row(AggRuntime *agg, char *at, uint32 size, const Datum *values, const bool *nulls)
 {
-	uint8	   *bits = (uint8 *) at + sizeof(uint32);
+	uint8 *bits = (uint8 *) at + sizeof(uint32);
 
 	*(uint32 *) at = size;
 	memset(bits, 0, VALUES_ROW_HEADER(agg->nargs) - sizeof(uint32));
@@ -256,7 +252,7 @@ values_write_row(AggRuntime *agg, char *at, uint32 size, const Datum *values, co
 		}
 		else
 		{
-			Size		length = datumGetSize(values[i], false, agg->columns[i].len);
+			Size length = datumGetSize(values[i], false, agg->columns[i].len);
 
 			memcpy(at, DatumGetPointer(values[i]), length);
 			at += MAXALIGN(length);
@@ -268,10 +264,10 @@ values_write_row(AggRuntime *agg, char *at, uint32 size, const Datum *values, co
 static bool
 values_append(AggRuntime *agg, Pane *pane, GroupEntry *entry, Datum *values, const bool *nulls)
 {
-	uint32		size = values_row_size(agg, values, nulls);
-	bool		found;
+	uint32		   size = values_row_size(agg, values, nulls);
+	bool		   found;
 	ValuesPending *pending = valuespending_insert(agg->pending, entry, &found);
-	char	   *at;
+	char		  *at;
 
 	if (!found)
 	{
@@ -294,14 +290,14 @@ bool
 streamext_values_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(agg->temp);
-	Datum		values[FUNC_MAX_ARGS * 2];
-	bool		nulls[FUNC_MAX_ARGS * 2];
-	bool		room = true;
+	Datum		  values[FUNC_MAX_ARGS * 2];
+	bool		  nulls[FUNC_MAX_ARGS * 2];
+	bool		  room = true;
 
 	for (int i = 0; i < in->n && room; i++)
 	{
-		int			r = *row = in->rows[i];
-		bool		taken = true;
+		int	 r = *row = in->rows[i];
+		bool taken = true;
 
 		for (int arg = 0; arg < agg->nargs; arg++)
 		{
@@ -322,7 +318,7 @@ void
 streamext_values_publish(AggRuntime *agg)
 {
 	valuespending_iterator scan;
-	ValuesPending *pending;
+	ValuesPending		  *pending;
 
 	valuespending_start_iterate(agg->pending, &scan);
 	while ((pending = valuespending_iterate(agg->pending, &scan)) != NULL)
@@ -348,15 +344,15 @@ streamext_values_forget(AggRuntime *agg)
  */
 typedef struct ValuesRange
 {
-	uint64			  from;			/* rows before it */
+	uint64			  from; /* rows before it */
 	const ValuesNode *node;
-	uint32			  used;			/* of that node, before it */
+	uint32			  used; /* of that node, before it */
 } ValuesRange;
 
 static ValuesRange
 values_range(const ValuesState *values, const ViewState *state, bool whole)
 {
-	ValuesRange range = {0, values->head, 0};
+	ValuesRange range = { 0, values->head, 0 };
 
 	if (!whole && values->mark != NULL && values->mark_period <= state->saved)
 	{
@@ -429,7 +425,7 @@ streamext_values_import(const AggSpec *spec, ViewState *state, Pane *pane, Group
 		values->count = values->mark_count = exported.count;
 	}
 	if (values->mark_count == 0)
-		return true;			/* complete: what is older was superseded */
+		return true; /* complete: what is older was superseded */
 	if (size < sizeof(uint64))
 		streamext_aggregate_import_damaged(spec);
 	memcpy(&from, bytes, sizeof(uint64));
@@ -477,12 +473,12 @@ static Query *
 values_query(AggReader *reader)
 {
 	const AggSpec *spec = reader->spec;
-	Query	   *query = makeNode(Query);
+	Query		  *query = makeNode(Query);
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	RangeTblRef *ref = makeNode(RangeTblRef);
-	Aggref	   *aggref = copyObject(spec->aggref);
-	int			column = 0;
-	ListCell   *lc;
+	RangeTblRef	  *ref = makeNode(RangeTblRef);
+	Aggref		  *aggref = copyObject(spec->aggref);
+	int			   column = 0;
+	ListCell	  *lc;
 
 	rte->rtekind = RTE_NAMEDTUPLESTORE;
 	rte->enrname = "rows";
@@ -498,9 +494,9 @@ values_query(AggReader *reader)
 		rte->colcollations = lappend_oid(rte->colcollations, att->attcollation);
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(NameStr(att->attname))));
 	}
-	foreach(lc, aggref->args)
+	foreach (lc, aggref->args)
 	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		TargetEntry		 *tle = lfirst_node(TargetEntry, lc);
 		Form_pg_attribute att;
 
 		if (!values_stored(tle))
@@ -525,7 +521,7 @@ values_query(AggReader *reader)
 static int32
 values_row_typmod(const RowExpr *row)
 {
-	TupleDesc	desc = ExecTypeFromExprList(row->args);
+	TupleDesc desc = ExecTypeFromExprList(row->args);
 
 	ExecTypeSetColNames(desc, row->colnames);
 	return BlessTupleDesc(desc)->tdtypmod;
@@ -538,11 +534,11 @@ values_row_typmod(const RowExpr *row)
 void
 streamext_values_reader(AggReader *reader)
 {
-	const AggSpec *spec = reader->spec;
+	const AggSpec		  *spec = reader->spec;
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
-	PlannedStmt *plan;
-	MemoryContext old;
-	ListCell   *lc;
+	PlannedStmt			  *plan;
+	MemoryContext		   old;
+	ListCell			  *lc;
 
 	reader->ncolumns = list_length(spec->args);
 	reader->columns = values_columns(spec);
@@ -552,10 +548,10 @@ streamext_values_reader(AggReader *reader)
 	/* A relation has at least one column. */
 	reader->rowdesc = CreateTemplateTupleDesc(Max(reader->ncolumns, 1));
 	TupleDescInitEntry(reader->rowdesc, 1, "c1", INT4OID, -1, 0);
-	foreach(lc, spec->args)
+	foreach (lc, spec->args)
 	{
-		Node	   *expr = lfirst(lc);
-		AttrNumber	number = foreach_current_index(lc) + 1;
+		Node	  *expr = lfirst(lc);
+		AttrNumber number = foreach_current_index(lc) + 1;
 
 		TupleDescInitEntry(reader->rowdesc, number, psprintf("c%d", number), exprType(expr), exprTypmod(expr), 0);
 		TupleDescInitEntryCollation(reader->rowdesc, number, exprCollation(expr));
@@ -585,13 +581,13 @@ static void
 values_put_segment(AggReader *reader, const ValuesSegment *segment)
 {
 	const ValuesNode *node = NULL;
-	uint32		used = 0;
-	uint32		header = VALUES_ROW_HEADER(reader->ncolumns);
+	uint32			  used = 0;
+	uint32			  header = VALUES_ROW_HEADER(reader->ncolumns);
 
 	for (uint64 n = 0; n < segment->state->count; n++)
 	{
-		const char *row;
-		const char *at;
+		const char	*row;
+		const char	*at;
 		const uint8 *bits;
 
 		while (node == NULL || used >= node->used)
@@ -630,9 +626,9 @@ values_put_segment(AggReader *reader, const ValuesSegment *segment)
 Datum
 streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnull)
 {
-	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext	caller = CurrentMemoryContext;
 	TupleTableSlot *slot;
-	Datum		value;
+	Datum			value;
 
 	for (int i = 0; i < partial->nsegments; i++)
 		values_put_segment(reader, &partial->segments[i]);
@@ -657,11 +653,11 @@ streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnul
 void
 streamext_values_combine(AggPartial *into, const AggPartial *from)
 {
-	int			total = into->nsegments + from->nsegments;
+	int total = into->nsegments + from->nsegments;
 
 	if (total > into->segments_capacity)
 	{
-		int			capacity = Max(total, into->segments_capacity * 2);
+		int			   capacity = Max(total, into->segments_capacity * 2);
 		ValuesSegment *segments = MemoryContextAlloc(into->cxt, sizeof(ValuesSegment) * capacity);
 
 		if (into->nsegments > 0)

@@ -20,14 +20,14 @@
 #include "port/pg_bitutils.h"
 #include "storage/shmem.h"
 
-#define CHUNK_ORDERS		26		/* 1 kB to 32 GB, what STREAMEXT_REF reaches */
-#define CHUNK_AREA_MAX		((Size) STREAMEXT_CHUNK_MIN << (CHUNK_ORDERS - 1))
-#define CHUNK_AREA_ALIGN	4096
+#define CHUNK_ORDERS 26 /* 1 kB to 32 GB, what STREAMEXT_REF reaches */
+#define CHUNK_AREA_MAX ((Size) STREAMEXT_CHUNK_MIN << (CHUNK_ORDERS - 1))
+#define CHUNK_AREA_ALIGN 4096
 
 /* The byte of a block's first place. */
-#define CHUNK_HEAD			0x80
-#define CHUNK_ALLOCATED		0x40
-#define CHUNK_ORDER_MASK	0x3f
+#define CHUNK_HEAD 0x80
+#define CHUNK_ALLOCATED 0x40
+#define CHUNK_ORDER_MASK 0x3f
 
 typedef struct FreeChunk
 {
@@ -37,14 +37,14 @@ typedef struct FreeChunk
 
 typedef struct ChunkControl
 {
-	LWLock	   *lock;
-	char	   *area;
-	uint8	   *map;			/* a byte for each STREAMEXT_CHUNK_MIN of the area */
-	Size		total;
-	FreeChunk  *free[CHUNK_ORDERS];
+	LWLock	  *lock;
+	char	  *area;
+	uint8	  *map; /* a byte for each STREAMEXT_CHUNK_MIN of the area */
+	Size	   total;
+	FreeChunk *free[CHUNK_ORDERS];
 } ChunkControl;
 
-char	   *streamext_chunk_base = NULL;
+char *streamext_chunk_base = NULL;
 
 static ChunkControl *chunk_control = NULL;
 
@@ -59,8 +59,8 @@ chunk_area_size(void)
 Size
 streamext_chunk_shmem_size(void)
 {
-	Size		area = chunk_area_size();
-	Size		size = MAXALIGN(sizeof(ChunkControl));
+	Size area = chunk_area_size();
+	Size size = MAXALIGN(sizeof(ChunkControl));
 
 	size = add_size(size, area / STREAMEXT_CHUNK_MIN);
 	size = add_size(size, CHUNK_AREA_ALIGN);
@@ -93,7 +93,7 @@ chunk_head(Size offset)
 static void
 chunk_push(Size offset, int order)
 {
-	FreeChunk  *chunk = (FreeChunk *) (chunk_control->area + offset);
+	FreeChunk *chunk = (FreeChunk *) (chunk_control->area + offset);
 
 	chunk->prev = NULL;
 	chunk->next = chunk_control->free[order];
@@ -120,8 +120,8 @@ chunk_unlink(FreeChunk *chunk, int order)
 static void
 chunk_seed(void)
 {
-	Size		offset = 0;
-	int			order = CHUNK_ORDERS - 1;
+	Size offset = 0;
+	int	 order = CHUNK_ORDERS - 1;
 
 	while (offset < chunk_control->total)
 	{
@@ -138,8 +138,8 @@ chunk_seed(void)
 void
 streamext_chunk_shmem_init(LWLock *lock)
 {
-	bool		found;
-	char	   *end_of_map;
+	bool  found;
+	char *end_of_map;
 
 	chunk_control = ShmemInitStruct("streamext chunks", streamext_chunk_shmem_size(), &found);
 	if (!found)
@@ -161,9 +161,9 @@ streamext_chunk_shmem_init(LWLock *lock)
 void *
 streamext_chunk_alloc(Size size, Size *actual)
 {
-	int			order = chunk_order(size);
-	int			found;
-	Size		offset;
+	int	 order = chunk_order(size);
+	int	 found;
+	Size offset;
 
 	if (chunk_control == NULL || order >= CHUNK_ORDERS)
 		return NULL;
@@ -201,8 +201,8 @@ chunk_release(Size offset, int order)
 {
 	while (order < CHUNK_ORDERS - 1)
 	{
-		Size		size = chunk_order_size(order);
-		Size		buddy = offset ^ size;
+		Size size = chunk_order_size(order);
+		Size buddy = offset ^ size;
 
 		if (buddy + size > chunk_control->total || *chunk_head(buddy) != (CHUNK_HEAD | order))
 			break;
@@ -221,8 +221,8 @@ chunk_release(Size offset, int order)
 void
 streamext_chunk_free(void *chunk)
 {
-	Size		offset;
-	uint8		head = 0;
+	Size  offset;
+	uint8 head = 0;
 
 	if (chunk == NULL)
 		return;

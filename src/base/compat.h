@@ -17,4 +17,4 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
-#endif							/* STREAMEXT_COMPAT_H */
+#endif /* STREAMEXT_COMPAT_H */

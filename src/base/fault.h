@@ -11,7 +11,7 @@
 
 #include "base/streamext.h"
 
-extern char *streamext_fault_point;		/* the setting */
+extern char *streamext_fault_point; /* the setting */
 
 /* For what is only different, and no fault. */
 extern bool streamext_fault_is_set(const char *name);
@@ -22,19 +22,19 @@ extern void streamext_fault_reached(const char *name);
 /* Says nothing. */
 extern void streamext_fault_reached_in_thread(const char *name);
 
-#define STREAMEXT_FAULT(name) \
-	do \
-	{ \
+#define STREAMEXT_FAULT(name)                                                            \
+	do                                                                                   \
+	{                                                                                    \
 		if (unlikely(streamext_fault_point != NULL && streamext_fault_point[0] != '\0')) \
-			streamext_fault_reached(name); \
+			streamext_fault_reached(name);                                               \
 	} while (0)
 
 /* For threads that may not call PostgreSQL. */
-#define STREAMEXT_FAULT_THREAD(name) \
-	do \
-	{ \
+#define STREAMEXT_FAULT_THREAD(name)                                                     \
+	do                                                                                   \
+	{                                                                                    \
 		if (unlikely(streamext_fault_point != NULL && streamext_fault_point[0] != '\0')) \
-			streamext_fault_reached_in_thread(name); \
+			streamext_fault_reached_in_thread(name);                                     \
 	} while (0)
 
-#endif							/* STREAMEXT_FAULT_H */
+#endif /* STREAMEXT_FAULT_H */

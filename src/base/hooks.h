@@ -14,4 +14,4 @@ extern void streamext_scan_install_hooks(void); /* read/scan.c: planner, set_rel
 struct PlannerInfo;
 extern void streamext_scan_check_stream(struct PlannerInfo *root, Oid stream_relid);
 
-#endif							/* STREAMEXT_HOOKS_H */
+#endif /* STREAMEXT_HOOKS_H */

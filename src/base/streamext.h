@@ -18,28 +18,28 @@
 #include "base/compat.h"
 
 /* Limits; error messages print these constants. */
-#define STREAMEXT_BATCH_ROWS		4096	/* records a batch at most */
-#define STREAMEXT_MAX_KEYS			32		/* GROUP BY expressions of a view */
-#define STREAMEXT_MAX_SETS			128		/* GROUPING SETS of a view */
-#define STREAMEXT_MAX_AGGREGATES	128		/* distinct aggregates of a view */
-#define STREAMEXT_MAX_PANES			10000	/* panes a window */
-#define STREAMEXT_MAX_PARTITIONS	1024	/* partitions of a stream and shard */
-#define STREAMEXT_MAX_SHARDS		16		/* option workers */
-#define STREAMEXT_MAX_RECORD		(16 * 1024 * 1024)	/* bytes of a payload */
-#define STREAMEXT_MAX_DEPTH			64		/* nesting of a JSON payload */
-#define STREAMEXT_MAX_MESSAGE		256		/* bytes of an error text kept in shared memory */
+#define STREAMEXT_BATCH_ROWS 4096				/* records a batch at most */
+#define STREAMEXT_MAX_KEYS 32					/* GROUP BY expressions of a view */
+#define STREAMEXT_MAX_SETS 128					/* GROUPING SETS of a view */
+#define STREAMEXT_MAX_AGGREGATES 128			/* distinct aggregates of a view */
+#define STREAMEXT_MAX_PANES 10000				/* panes a window */
+#define STREAMEXT_MAX_PARTITIONS 1024			/* partitions of a stream and shard */
+#define STREAMEXT_MAX_SHARDS 16					/* option workers */
+#define STREAMEXT_MAX_RECORD (16 * 1024 * 1024) /* bytes of a payload */
+#define STREAMEXT_MAX_DEPTH 64					/* nesting of a JSON payload */
+#define STREAMEXT_MAX_MESSAGE 256				/* bytes of an error text kept in shared memory */
 
 /* Settings (module.c). */
-extern int	streamext_memory_limit_mb;	/* streamext.memory_limit, postmaster */
-extern int	streamext_max_streams;		/* streamext.max_streams: streams x shards, postmaster */
-extern int	streamext_max_views;		/* streamext.max_views: views x shards, postmaster */
-extern int	streamext_late_row_limit;	/* streamext.late_row_limit: rows kept a stream, sighup */
-extern int	streamext_dead_letter_limit;	/* streamext.dead_letter_limit: rows kept a stream, sighup */
+extern int streamext_memory_limit_mb;	/* streamext.memory_limit, postmaster */
+extern int streamext_max_streams;		/* streamext.max_streams: streams x shards, postmaster */
+extern int streamext_max_views;			/* streamext.max_views: views x shards, postmaster */
+extern int streamext_late_row_limit;	/* streamext.late_row_limit: rows kept a stream, sighup */
+extern int streamext_dead_letter_limit; /* streamext.dead_letter_limit: rows kept a stream, sighup */
 
-extern int	streamext_journal_limit_mb;	/* streamext.journal_limit: see source/journal/journal.h, sighup; 0: none */
-extern int	streamext_catchup_min_rows;	/* streamext.catchup_min_rows: see worker/catchup.c, sighup */
+extern int streamext_journal_limit_mb; /* streamext.journal_limit: see source/journal/journal.h, sighup; 0: none */
+extern int streamext_catchup_min_rows; /* streamext.catchup_min_rows: see worker/catchup.c, sighup */
 
 /* Raises 55000 with a hint about shared_preload_libraries unless that loaded the library. */
 extern void streamext_require_preload(void);
 
-#endif							/* STREAMEXT_H */
+#endif /* STREAMEXT_H */

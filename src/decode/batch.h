@@ -12,47 +12,48 @@
 /* A record that does not count: for the whole stream (view = 0) or for one view. */
 typedef struct RejectedRecord
 {
-	Oid			view;
-	int			record;			/* into Batch.records */
-	int			sqlstate;
-	char	   *reason;			/* in the batch's context */
-	bool		known;			/* its letter was written when the record was read first */
-	bool		unlettered;		/* of the whole stream's: the record was taken when it was read first, or its letter is gone */
-	const char *done;			/* of the whole stream's: views that have counted the record, as oid[] in text; NULL: none */
+	Oid	  view;
+	int	  record; /* into Batch.records */
+	int	  sqlstate;
+	char *reason;	  /* in the batch's context */
+	bool  known;	  /* its letter was written when the record was read first */
+	bool  unlettered; /* of the whole stream's: the record was taken when it was read first, or its letter is gone */
+	const char *done; /* of the whole stream's: views that have counted the record, as oid[] in text; NULL: none */
 } RejectedRecord;
 
 /* A record that came too late for a view that keeps such (streamext.keep_late). */
 typedef struct LateRecord
 {
 	Oid			view;
-	int			record;			/* into Batch.records */
+	int			record; /* into Batch.records */
 	TimestampTz event_time;
 } LateRecord;
 
 typedef struct Batch
 {
-	MemoryContext cxt;			/* values, reasons; reset for each batch */
+	MemoryContext cxt; /* values, reasons; reset for each batch */
 	StreamConfig *config;
-	Connector  *connector;
+	Connector	 *connector;
 
-	int			nrecords;		/* as polled */
+	int			  nrecords; /* as polled */
 	StreamRecord *records;
 
 	/* rows: the records that were decoded and accepted, in order; every declared column is decoded */
-	int			nrows;
-	int		   *record;			/* row -> index into records */
-	Datum	  **values;			/* [natts][row]; varlena values are plain, unTOASTed; row capacity STREAMEXT_BATCH_ROWS */
-	bool	  **nulls;			/* [natts][row] */
-	TimestampTz *event_time;	/* [row], finite */
+	int			 nrows;
+	int			*record;	 /* row -> index into records */
+	Datum	   **values;	 /* [natts][row]; varlena values are plain, unTOASTed; row capacity STREAMEXT_BATCH_ROWS */
+	bool	   **nulls;		 /* [natts][row] */
+	TimestampTz *event_time; /* [row], finite */
 
-	List	   *rejected;		/* of RejectedRecord *, in cxt */
-	List	   *late;			/* of LateRecord *, in cxt */
+	List *rejected; /* of RejectedRecord *, in cxt */
+	List *late;		/* of LateRecord *, in cxt */
 
 	/* set by the worker */
 	int			npartitions;
-	int64	   *positions;		/* after this batch, [npartitions] */
-	TimestampTz watermark;		/* of the stream before this batch; DT_NOBEGIN: none yet */
-	const bool *owed;			/* [record] these, once rejected, are tried again for the view at hand (worker/retry.c); NULL: new records */
+	int64	   *positions; /* after this batch, [npartitions] */
+	TimestampTz watermark; /* of the stream before this batch; DT_NOBEGIN: none yet */
+	const bool *
+		owed; /* [record] these, once rejected, are tried again for the view at hand (worker/retry.c); NULL: new records */
 } Batch;
 
 extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector, MemoryContext cxt);
@@ -61,4 +62,4 @@ extern void streamext_batch_reset(Batch *batch);
 extern void streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason);
 extern void streamext_batch_keep_late(Batch *batch, Oid view, int row);
 
-#endif							/* STREAMEXT_BATCH_H */
+#endif /* STREAMEXT_BATCH_H */

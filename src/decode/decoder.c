@@ -41,53 +41,53 @@
 #include "decode/time.h"
 #include "decode/value.h"
 
-#define ARENA_BLOCK		(64 * 1024)
+#define ARENA_BLOCK (64 * 1024)
 
 /* How a column's values are made. */
 typedef enum ColumnWay
 {
-	WAY_NULL,					/* dropped column */
+	WAY_NULL, /* dropped column */
 	WAY_BOOL,
-	WAY_INT,					/* int2, int4, int8 */
+	WAY_INT, /* int2, int4, int8 */
 	WAY_FLOAT4,
 	WAY_FLOAT8,
-	WAY_TEXT,					/* text, varchar without length */
+	WAY_TEXT, /* text, varchar without length */
 	WAY_TIMESTAMPTZ,
-	WAY_INPUT,					/* the type's input function */
+	WAY_INPUT, /* the type's input function */
 	WAY_METADATA
 } ColumnWay;
 
 typedef struct DecoderColumn
 {
-	ColumnWay	way;
+	ColumnWay			way;
 	const StreamColumn *column;
-	int			wanted;			/* number at the JSON parser; csv: of the field, from 0 */
-	ValueInput *input;
-	bool		structured;		/* from JSON: an array or composite type */
-	char	  **text;			/* [row] to be converted, or NULL; made when first needed, cleared for each batch */
-	int			ntext;
+	int					wanted; /* number at the JSON parser; csv: of the field, from 0 */
+	ValueInput		   *input;
+	bool				structured; /* from JSON: an array or composite type */
+	char			  **text;		/* [row] to be converted, or NULL; made when first needed, cleared for each batch */
+	int					ntext;
 } DecoderColumn;
 
 struct Decoder
 {
-	MemoryContext cxt;
-	StreamConfig *config;
-	int			natts;
-	DecoderColumn *columns;
-	JsonParser *json;
+	MemoryContext		  cxt;
+	StreamConfig		 *config;
+	int					  natts;
+	DecoderColumn		 *columns;
+	JsonParser			 *json;
 	MemoryContextCallback json_callback;
-	JsonValue  *json_values;
-	CsvParser  *csv;
-	CsvField   *csv_fields;
-	int			csv_wanted;		/* fields up to the last that a column takes */
-	bool		csv_exact;		/* no column has a path: there must be as many fields as columns */
+	JsonValue			 *json_values;
+	CsvParser			 *csv;
+	CsvField			 *csv_fields;
+	int					  csv_wanted; /* fields up to the last that a column takes */
+	bool				  csv_exact;  /* no column has a path: there must be as many fields as columns */
 
 	/* of the batch at hand */
-	Batch	   *batch;
-	char	   *arena;			/* free rest of the current block */
-	Size		arena_left;
-	bool	   *bad;			/* [row] */
-	int			nbad;
+	Batch *batch;
+	char  *arena; /* free rest of the current block */
+	Size   arena_left;
+	bool  *bad; /* [row] */
+	int	   nbad;
 };
 
 static void
@@ -108,7 +108,8 @@ decoder_json_want(const DecoderColumn *col)
 		case WAY_FLOAT8:
 			return JSON_WANT_DOUBLE;
 		default:
-			return col->column->type == JSONOID || col->column->type == JSONBOID || col->structured ? JSON_WANT_RAW : JSON_WANT_TEXT;
+			return col->column->type == JSONOID || col->column->type == JSONBOID || col->structured ? JSON_WANT_RAW
+																									: JSON_WANT_TEXT;
 	}
 }
 
@@ -173,7 +174,7 @@ decoder_add_json(Decoder *decoder)
 static void
 decoder_add_csv(Decoder *decoder)
 {
-	int			place = 0;
+	int place = 0;
 
 	decoder->csv = streamext_csv_create(&decoder->config->csv);
 	decoder->csv_exact = true;
@@ -200,7 +201,7 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 {
 	MemoryContext own = AllocSetContextCreate(cxt, "streamext decoder", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
-	Decoder    *decoder = palloc0(sizeof(Decoder));
+	Decoder		 *decoder = palloc0(sizeof(Decoder));
 
 	decoder->cxt = own;
 	decoder->config = config;
@@ -216,7 +217,8 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 		col->way = decoder_column_way(col->column);
 		if (col->way == WAY_NULL)
 			continue;
-		col->structured = config->format == FORMAT_JSON && col->way == WAY_INPUT && streamext_value_is_structured(col->column->type);
+		col->structured =
+			config->format == FORMAT_JSON && col->way == WAY_INPUT && streamext_value_is_structured(col->column->type);
 		col->input = streamext_value_input(col->column, col->structured, own);
 	}
 	if (config->format == FORMAT_JSON)
@@ -237,7 +239,7 @@ streamext_decoder_free(Decoder *decoder)
 int
 streamext_decoder_session(void)
 {
-	int			level = NewGUCNestLevel();
+	int level = NewGUCNestLevel();
 
 	(void) set_config_option("TimeZone", "UTC", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("DateStyle", "ISO, MDY", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
@@ -249,7 +251,7 @@ streamext_decoder_session(void)
 static inline void *
 decoder_alloc(Decoder *decoder, Size size)
 {
-	void	   *result;
+	void *result;
 
 	size = MAXALIGN(size);
 	if (unlikely(size > decoder->arena_left))
@@ -268,7 +270,7 @@ decoder_alloc(Decoder *decoder, Size size)
 static inline Datum
 decoder_text(Decoder *decoder, const char *s, Size size)
 {
-	text	   *t = decoder_alloc(decoder, VARHDRSZ + size);
+	text *t = decoder_alloc(decoder, VARHDRSZ + size);
 
 	SET_VARSIZE(t, VARHDRSZ + size);
 	memcpy(VARDATA(t), s, size);
@@ -279,7 +281,7 @@ decoder_text(Decoder *decoder, const char *s, Size size)
 static const char *
 decoder_note(Decoder *decoder, DecoderColumn *col, int row, const char *s, Size size)
 {
-	char	   *copy;
+	char *copy;
 
 	if (memchr(s, '\0', size) != NULL)
 		return "the value holds a NUL character";
@@ -296,7 +298,9 @@ decoder_note(Decoder *decoder, DecoderColumn *col, int row, const char *s, Size 
 static bool
 decoder_int_fits(Oid type, int64 i)
 {
-	return type == INT8OID ? true : type == INT4OID ? i >= PG_INT32_MIN && i <= PG_INT32_MAX : i >= PG_INT16_MIN && i <= PG_INT16_MAX;
+	return type == INT8OID	 ? true
+		   : type == INT4OID ? i >= PG_INT32_MIN && i <= PG_INT32_MAX
+							 : i >= PG_INT16_MIN && i <= PG_INT16_MAX;
 }
 
 static inline Datum
@@ -310,7 +314,8 @@ decoder_int_datum(Oid type, int64 i)
  * reason to reject, with *sqlstate.
  */
 static inline const char *
-decoder_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 size, int row, Datum *value, int *sqlstate)
+decoder_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 size, int row, Datum *value,
+				   int *sqlstate)
 {
 	const char *reason;
 
@@ -331,15 +336,16 @@ decoder_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 s
 	}
 	if (col->way == WAY_FLOAT4 && size < 64)
 	{
-		char		number[64];
-		char	   *stop;
-		float		f;
+		char  number[64];
+		char *stop;
+		float f;
 
 		memcpy(number, s, size);
 		number[size] = '\0';
 		errno = 0;
 		f = strtof(number, &stop);
-		if (errno == 0 && f != 0 && isfinite(f) && stop == number + size && (number[0] == '-' || (number[0] >= '0' && number[0] <= '9')))
+		if (errno == 0 && f != 0 && isfinite(f) && stop == number + size &&
+			(number[0] == '-' || (number[0] >= '0' && number[0] <= '9')))
 		{
 			*value = Float4GetDatum(f);
 			return NULL;
@@ -353,7 +359,8 @@ decoder_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 s
 
 /* One JSON value into its vector; NULL or the reason to reject, with *sqlstate. */
 static inline const char *
-decoder_json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Datum *value, bool *isnull, int *sqlstate)
+decoder_json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Datum *value, bool *isnull,
+				   int *sqlstate)
 {
 	*isnull = false;
 	switch (v->kind)
@@ -389,10 +396,11 @@ decoder_json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int
 
 /* One CSV field into its vector; the same promise. */
 static inline const char *
-decoder_csv_value(Decoder *decoder, DecoderColumn *col, const CsvField *field, int row, Datum *value, bool *isnull, int *sqlstate)
+decoder_csv_value(Decoder *decoder, DecoderColumn *col, const CsvField *field, int row, Datum *value, bool *isnull,
+				  int *sqlstate)
 {
 	DecimalNumber number;
-	double		d;
+	double		  d;
 
 	*isnull = field->isnull;
 	*value = (Datum) 0;
@@ -405,7 +413,8 @@ decoder_csv_value(Decoder *decoder, DecoderColumn *col, const CsvField *field, i
 			*value = Float8GetDatum(d);
 			return NULL;
 		}
-		if (col->way == WAY_INT && number.scale == 0 && decoder_int_fits(col->column->type, streamext_decimal_int(&number)))
+		if (col->way == WAY_INT && number.scale == 0 &&
+			decoder_int_fits(col->column->type, streamext_decimal_int(&number)))
 		{
 			*value = decoder_int_datum(col->column->type, streamext_decimal_int(&number));
 			return NULL;
@@ -441,7 +450,7 @@ decoder_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size size, in
 {
 	if (col->column->type == BYTEAOID)
 	{
-		*value = decoder_text(decoder, s, size);	/* bytea has the same layout */
+		*value = decoder_text(decoder, s, size); /* bytea has the same layout */
 		return NULL;
 	}
 	if (pg_encoding_verifymbstr(PG_UTF8, s, size) != size || memchr(s, '\0', size) != NULL)
@@ -458,7 +467,8 @@ decoder_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size size, in
 }
 
 static const char *
-decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int row, Datum *value, bool *isnull, int *sqlstate)
+decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int row, Datum *value, bool *isnull,
+				 int *sqlstate)
 {
 	const char *s;
 	Size		size;
@@ -483,15 +493,15 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 			*value = TimestampTzGetDatum(record->timestamp);
 			return NULL;
 		case METADATA_HEADERS:
-			{
-				Connector  *connector = decoder->batch->connector;
+		{
+			Connector *connector = decoder->batch->connector;
 
-				if (connector != NULL && connector->ops->headers != NULL && record->message != NULL)
-					record->headers = connector->ops->headers(connector, record);
-				if (record->headers != NULL)
-					return decoder_bytes(decoder, col, record->headers, strlen(record->headers), row, value, sqlstate);
-				break;
-			}
+			if (connector != NULL && connector->ops->headers != NULL && record->message != NULL)
+				record->headers = connector->ops->headers(connector, record);
+			if (record->headers != NULL)
+				return decoder_bytes(decoder, col, record->headers, strlen(record->headers), row, value, sqlstate);
+			break;
+		}
 		case METADATA_QOS:
 			*value = decoder_int_datum(col->column->type, record->qos);
 			return NULL;
@@ -513,7 +523,7 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 static const char *
 decoder_row_payload(Decoder *decoder, const StreamRecord *record, Datum *values, bool *nulls, int *sqlstate)
 {
-	MinimalTuple tuple;
+	MinimalTuple  tuple;
 	HeapTupleData htup;
 
 	*sqlstate = ERRCODE_DATATYPE_MISMATCH;
@@ -543,7 +553,8 @@ decoder_csv_payload(Decoder *decoder, const StreamRecord *record, int *sqlstate)
 											 decoder->csv_wanted, &count, sqlstate);
 
 	if (reason == NULL && (decoder->csv_exact ? count != decoder->csv_wanted : count < decoder->csv_wanted))
-		reason = psprintf("the payload has %d fields, not %s%d", count, decoder->csv_exact ? "" : "at least ", decoder->csv_wanted);
+		reason = psprintf("the payload has %d fields, not %s%d", count, decoder->csv_exact ? "" : "at least ",
+						  decoder->csv_wanted);
 	return reason;
 }
 
@@ -551,11 +562,11 @@ decoder_csv_payload(Decoder *decoder, const StreamRecord *record, int *sqlstate)
 static const char *
 decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
 {
-	Batch	   *batch = decoder->batch;
+	Batch		*batch = decoder->batch;
 	StreamFormat format = decoder->config->format;
-	const char *reason = NULL;
-	Datum		row_values[MaxTupleAttributeNumber];
-	bool		row_nulls[MaxTupleAttributeNumber];
+	const char	*reason = NULL;
+	Datum		 row_values[MaxTupleAttributeNumber];
+	bool		 row_nulls[MaxTupleAttributeNumber];
 
 	*column = NULL;
 	*sqlstate = ERRCODE_INVALID_TEXT_REPRESENTATION;
@@ -592,8 +603,8 @@ decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char
 	for (int i = 0; i < decoder->natts; i++)
 	{
 		DecoderColumn *col = &decoder->columns[i];
-		Datum	   *value = &batch->values[i][row];
-		bool	   *isnull = &batch->nulls[i][row];
+		Datum		  *value = &batch->values[i][row];
+		bool		  *isnull = &batch->nulls[i][row];
 
 		if (col->way == WAY_NULL)
 		{
@@ -640,7 +651,7 @@ decoder_unnote(Decoder *decoder, int row)
 static void
 decoder_parse(Decoder *decoder)
 {
-	Batch	   *batch = decoder->batch;
+	Batch *batch = decoder->batch;
 
 	batch->nrows = 0;
 	for (int r = 0; r < batch->nrecords; r++)
@@ -650,7 +661,8 @@ decoder_parse(Decoder *decoder)
 		const char *reason;
 
 		if (batch->connector != NULL && batch->records[r].message != NULL)
-			batch->records[r].headers = NULL;	/* of a record that was here before; what comes without a message brings its own */
+			batch->records[r].headers =
+				NULL; /* of a record that was here before; what comes without a message brings its own */
 		reason = decoder_parse_record(decoder, &batch->records[r], batch->nrows, &column, &sqlstate);
 
 		if (unlikely(reason != NULL))
@@ -682,12 +694,12 @@ decoder_mark_bad(Decoder *decoder, int row, int sqlstate, const char *reason)
 static void
 decoder_convert_rows(Decoder *decoder, int att, volatile int *row)
 {
-	Batch	   *batch = decoder->batch;
+	Batch		  *batch = decoder->batch;
 	DecoderColumn *col = &decoder->columns[att];
 
 	for (; *row < batch->nrows; (*row)++)
 	{
-		char	   *s = col->text != NULL ? col->text[*row] : NULL;
+		char *s = col->text != NULL ? col->text[*row] : NULL;
 
 		if (decoder->bad[*row])
 			continue;
@@ -717,9 +729,9 @@ static void
 decoder_convert(Decoder *decoder, int att)
 {
 	DecoderColumn *col = &decoder->columns[att];
-	MemoryContext old = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile int row = 0;
+	MemoryContext  old = CurrentMemoryContext;
+	ResourceOwner  owner = CurrentResourceOwner;
+	volatile int   row = 0;
 
 	while (row < decoder->batch->nrows)
 	{
@@ -734,7 +746,7 @@ decoder_convert(Decoder *decoder, int att)
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData *error;
 
 			MemoryContextSwitchTo(decoder->batch->cxt);
 			error = CopyErrorData();
@@ -742,7 +754,8 @@ decoder_convert(Decoder *decoder, int att)
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(decoder->batch->cxt);
 			CurrentResourceOwner = owner;
-			decoder_mark_bad(decoder, row, error->sqlerrcode, psprintf("column \"%s\": %s", col->column->name, error->message));
+			decoder_mark_bad(decoder, row, error->sqlerrcode,
+							 psprintf("column \"%s\": %s", col->column->name, error->message));
 			MemoryContextSwitchTo(old);
 			row++;
 		}
@@ -758,9 +771,9 @@ decoder_convert(Decoder *decoder, int att)
 static void
 decoder_check(Decoder *decoder, TimestampTz now)
 {
-	Batch	   *batch = decoder->batch;
+	Batch		 *batch = decoder->batch;
 	StreamConfig *config = decoder->config;
-	TimestampTz latest = now + config->max_ahead;
+	TimestampTz	  latest = now + config->max_ahead;
 
 	for (int i = 0; i < decoder->natts; i++)
 	{
@@ -798,8 +811,8 @@ decoder_check(Decoder *decoder, TimestampTz now)
 static void
 decoder_compact(Decoder *decoder)
 {
-	Batch	   *batch = decoder->batch;
-	int			to = 0;
+	Batch *batch = decoder->batch;
+	int	   to = 0;
 
 	for (int row = 0; row < batch->nrows; row++)
 	{
@@ -830,7 +843,7 @@ streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now)
 	decoder->arena_left = 0;
 	decoder->nbad = 0;
 	for (int i = 0; i < decoder->natts; i++)
-		if (decoder->columns[i].ntext > 0)	/* left by a run that raised */
+		if (decoder->columns[i].ntext > 0) /* left by a run that raised */
 		{
 			memset(decoder->columns[i].text, 0, sizeof(char *) * STREAMEXT_BATCH_ROWS);
 			decoder->columns[i].ntext = 0;
@@ -858,9 +871,9 @@ streamext_decoder_payload(Decoder *decoder, const StreamRecord *record)
 		size > SizeofMinimalTupleHeader)
 	{
 		MinimalTuple tuple = palloc(size);
-		TupleDesc	desc = lookup_rowtype_tupdesc(get_rel_type_id(decoder->config->relid), -1);
-		Datum		row;
-		text	   *json;
+		TupleDesc	 desc = lookup_rowtype_tupdesc(get_rel_type_id(decoder->config->relid), -1);
+		Datum		 row;
+		text		*json;
 
 		memcpy(tuple, payload, size);
 		row = heap_copy_tuple_as_datum(heap_tuple_from_minimal_tuple(tuple), desc);

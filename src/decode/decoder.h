@@ -29,6 +29,6 @@ extern bytea *streamext_decoder_payload(Decoder *decoder, const StreamRecord *re
 extern void streamext_decoder_free(Decoder *decoder);
 
 /* Sets TimeZone, DateStyle, IntervalStyle for decoding; returns the GUC nest level to pass to AtEOXact_GUC(true, level). */
-extern int	streamext_decoder_session(void);
+extern int streamext_decoder_session(void);
 
-#endif							/* STREAMEXT_DECODER_H */
+#endif /* STREAMEXT_DECODER_H */

@@ -24,24 +24,24 @@
 
 using namespace simdjson;
 
-#define JSON_PLAIN_TRIES	8	/* after so many payloads in a row that were not plain */
-#define JSON_PLAIN_PAUSE	1000	/* so many are not tried */
+#define JSON_PLAIN_TRIES 8	  /* after so many payloads in a row that were not plain */
+#define JSON_PLAIN_PAUSE 1000 /* so many are not tried */
 
 namespace
 {
 
 struct Node
 {
-	char	   *name = nullptr; /* NULL: an array element */
-	size_t		name_size = 0;
-	long		index = 0;
-	int		   *wanted = nullptr;	/* numbers of the values that are found here */
-	JsonWant   *wants = nullptr;
-	int			nwanted = 0;
-	Node	  **children = nullptr;
-	int			nchildren = 0;
-	int			guess = 0;
-	uint64_t	walked = 0;		/* the walk that was here last; kept where there are children */
+	char	 *name = nullptr; /* NULL: an array element */
+	size_t	  name_size = 0;
+	long	  index = 0;
+	int		 *wanted = nullptr; /* numbers of the values that are found here */
+	JsonWant *wants = nullptr;
+	int		  nwanted = 0;
+	Node	**children = nullptr;
+	int		  nchildren = 0;
+	int		  guess = 0;
+	uint64_t  walked = 0; /* the walk that was here last; kept where there are children */
 };
 
 /* Grows a malloc'd array by one; false: out of memory. */
@@ -49,7 +49,7 @@ template <typename T>
 bool
 json_append(T *&array, int n, T value)
 {
-	T		   *grown = static_cast<T *>(realloc(array, sizeof(T) * (n + 1)));
+	T *grown = static_cast<T *>(realloc(array, sizeof(T) * (n + 1)));
 
 	if (grown == nullptr)
 		return false;
@@ -99,14 +99,15 @@ json_child(Node *node, const char *name, size_t name_size, long index)
 {
 	for (int i = 0; i < node->nchildren; i++)
 	{
-		Node	   *child = node->children[i];
+		Node *child = node->children[i];
 
-		if (name == nullptr ? child->name == nullptr && child->index == index
-			: child->name != nullptr && child->name_size == name_size && memcmp(child->name, name, name_size) == 0)
+		if (name == nullptr
+				? child->name == nullptr && child->index == index
+				: child->name != nullptr && child->name_size == name_size && memcmp(child->name, name, name_size) == 0)
 			return child;
 	}
 
-	Node	   *child = new (std::nothrow) Node;
+	Node *child = new (std::nothrow) Node;
 
 	if (child == nullptr)
 		return nullptr;
@@ -143,7 +144,8 @@ bool
 json_is_number(const char *p, size_t size)
 {
 	const char *end = p + size;
-	auto		digits = [&]() {
+	auto		digits = [&]()
+	{
 		const char *start = p;
 
 		while (p < end && *p >= '0' && *p <= '9')
@@ -196,22 +198,22 @@ json_misreads(const char *p, size_t size)
 	return size > strlen("0.1234567890123456789") && *p == '0';
 }
 
-}								/* namespace */
+} /* namespace */
 
 /* One walk over a plain payload. False from any function: not plain. */
 struct JsonPlain
 {
-	const char *buffer;
-	const uint32_t *at;			/* position of the token at hand */
-	const uint32_t *end;		/* behind the last; the payload's size is stored there */
-	JsonValue  *values;
-	int			max_depth;
-	uint64_t	walk;
+	const char	   *buffer;
+	const uint32_t *at;	 /* position of the token at hand */
+	const uint32_t *end; /* behind the last; the payload's size is stored there */
+	JsonValue	   *values;
+	int				max_depth;
+	uint64_t		walk;
 
-	bool		walk_object(Node *node, int depth);
-	bool		walk_array(Node *node, int depth);
-	bool		walk_value(Node *node, int depth);
-	bool		number(JsonWant want, JsonValue *out);
+	bool walk_object(Node *node, int depth);
+	bool walk_array(Node *node, int depth);
+	bool walk_value(Node *node, int depth);
+	bool number(JsonWant want, JsonValue *out);
 
 	/* Behind the last byte of the token at hand. */
 	const char *
@@ -227,24 +229,24 @@ struct JsonPlain
 
 struct JsonParser
 {
-	ondemand::parser parser;
-	std::unique_ptr<internal::dom_parser_implementation> stage1;	/* for plain payloads; null: none */
-	int			doubt = 0;		/* payloads to leave to the on-demand parser, because the last ones were not plain */
-	int			missed = 0;		/* payloads in a row that were not plain */
+	ondemand::parser									 parser;
+	std::unique_ptr<internal::dom_parser_implementation> stage1; /* for plain payloads; null: none */
+	int			doubt = 0;	/* payloads to leave to the on-demand parser, because the last ones were not plain */
+	int			missed = 0; /* payloads in a row that were not plain */
 	Node		root;
 	int			nwanted = 0;
 	int			max_depth = 0;
-	uint64_t	walk = 0;		/* number of the walk at hand; a payload may take two */
-	char	   *buffer = nullptr;	/* the payload with the padding that simdjson reads beyond */
+	uint64_t	walk = 0;		  /* number of the walk at hand; a payload may take two */
+	char	   *buffer = nullptr; /* the payload with the padding that simdjson reads beyond */
 	size_t		capacity = 0;
-	const char *end = nullptr;	/* of the padded buffer */
+	const char *end = nullptr; /* of the padded buffer */
 
-	error_code	walk_value(Node *node, ondemand::value value, int depth, JsonValue *values);
-	error_code	walk_object(Node *node, ondemand::object object, int depth, JsonValue *values);
-	error_code	walk_array(Node *node, ondemand::array array, int depth, JsonValue *values);
-	error_code	extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out);
-	Node	   *find_field(Node *node, ondemand::field &field, error_code &error);
-	bool		parse_plain(size_t size, JsonValue *values);
+	error_code walk_value(Node *node, ondemand::value value, int depth, JsonValue *values);
+	error_code walk_object(Node *node, ondemand::object object, int depth, JsonValue *values);
+	error_code walk_array(Node *node, ondemand::array array, int depth, JsonValue *values);
+	error_code extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out);
+	Node	  *find_field(Node *node, ondemand::field &field, error_code &error);
+	bool	   parse_plain(size_t size, JsonValue *values);
 };
 
 namespace
@@ -268,19 +270,20 @@ json_set_text(JsonValue *out, JsonValueKind kind, std::string_view text)
 	out->size = static_cast<uint32_t>(text.size());
 }
 
-}								/* namespace */
+} /* namespace */
 
 /* ---- plain payloads ---- */
 
 bool
 JsonPlain::number(JsonWant want, JsonValue *out)
 {
-	const char *start = buffer + *at;
-	const char *stop = token_end();
-	const char *digits = start + (*start == '-');
+	const char	 *start = buffer + *at;
+	const char	 *stop = token_end();
+	const char	 *digits = start + (*start == '-');
 	DecimalNumber number;
 
-	if ((*digits == '0' && stop - digits > 1 && digits[1] != '.') || !streamext_parse_decimal(start, stop - start, &number))
+	if ((*digits == '0' && stop - digits > 1 && digits[1] != '.') ||
+		!streamext_parse_decimal(start, stop - start, &number))
 		return false;
 	if (want == JSON_WANT_DOUBLE)
 	{
@@ -300,11 +303,11 @@ JsonPlain::number(JsonWant want, JsonValue *out)
 bool
 JsonPlain::walk_value(Node *node, int depth)
 {
-	const char *start = buffer + *at;
-	bool		wanted = node != nullptr && node->nwanted > 0;
-	JsonWant	want = wanted ? node->wants[0] : JSON_WANT_TEXT;
-	JsonValue	ignored;
-	JsonValue  *out = wanted ? &values[node->wanted[0]] : &ignored;
+	const char		*start = buffer + *at;
+	bool			 wanted = node != nullptr && node->nwanted > 0;
+	JsonWant		 want = wanted ? node->wants[0] : JSON_WANT_TEXT;
+	JsonValue		 ignored;
+	JsonValue		*out = wanted ? &values[node->wanted[0]] : &ignored;
 	std::string_view token;
 
 	if (wanted && node->nwanted > 1)
@@ -317,17 +320,17 @@ JsonPlain::walk_value(Node *node, int depth)
 		case '[':
 			return !wanted && depth < max_depth && walk_array(node, depth + 1);
 		case '"':
-			{
-				const char *stop = token_end() - 1;
+		{
+			const char *stop = token_end() - 1;
 
-				if (stop <= start || *stop != '"')
-					return false;
-				if (want == JSON_WANT_RAW)
-					json_set_text(out, JSON_TEXT, std::string_view(start, stop + 1 - start));
-				else
-					json_set_text(out, JSON_STRING, std::string_view(start + 1, stop - start - 1));
-				break;
-			}
+			if (stop <= start || *stop != '"')
+				return false;
+			if (want == JSON_WANT_RAW)
+				json_set_text(out, JSON_TEXT, std::string_view(start, stop + 1 - start));
+			else
+				json_set_text(out, JSON_STRING, std::string_view(start + 1, stop - start - 1));
+			break;
+		}
 		case 't':
 		case 'f':
 			token = std::string_view(start, token_end() - start);
@@ -379,7 +382,8 @@ JsonPlain::walk_object(Node *node, int depth)
 			return false;
 		key++;
 		size -= 2;
-		for (int tried = 0, i = node != nullptr ? node->guess : 0; node != nullptr && tried < node->nchildren; tried++, i++)
+		for (int tried = 0, i = node != nullptr ? node->guess : 0; node != nullptr && tried < node->nchildren;
+			 tried++, i++)
 		{
 			if (i >= node->nchildren)
 				i = 0;
@@ -411,7 +415,7 @@ JsonPlain::walk_object(Node *node, int depth)
 bool
 JsonPlain::walk_array(Node *node, int depth)
 {
-	long		index = 0;
+	long index = 0;
 
 	at++;
 	if (at < end && buffer[*at] == ']')
@@ -421,7 +425,7 @@ JsonPlain::walk_array(Node *node, int depth)
 	}
 	for (;; index++)
 	{
-		Node	   *child = nullptr;
+		Node *child = nullptr;
 
 		for (int i = 0; node != nullptr && i < node->nchildren; i++)
 			if (node->children[i]->name == nullptr && node->children[i]->index == index)
@@ -444,7 +448,7 @@ JsonPlain::walk_array(Node *node, int depth)
 bool
 JsonParser::parse_plain(size_t size, JsonValue *values)
 {
-	JsonPlain	plain;
+	JsonPlain plain;
 
 	if (root.nwanted > 0 || memchr(buffer, '\\', size) != nullptr)
 		return false;
@@ -480,23 +484,23 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 	switch (type)
 	{
 		case ondemand::json_type::string:
-			{
-				std::string_view text;
-				error_code	error = value.get_string().get(text);
+		{
+			std::string_view text;
+			error_code		 error = value.get_string().get(text);
 
-				if (error)
-					return error;
-				if (want == JSON_WANT_RAW)
-					json_set_text(out, JSON_TEXT, token);
-				else
-					json_set_text(out, JSON_STRING, text);
-				return SUCCESS;
-			}
+			if (error)
+				return error;
+			if (want == JSON_WANT_RAW)
+				json_set_text(out, JSON_TEXT, token);
+			else
+				json_set_text(out, JSON_STRING, text);
+			return SUCCESS;
+		}
 
 		case ondemand::json_type::number:
 			if (want == JSON_WANT_DOUBLE)
 			{
-				double		d;
+				double d;
 
 				if (!json_misreads(token.data(), token.size()) && value.get_double().get(d) == SUCCESS &&
 					(d != 0.0 || !json_underflows(token.data(), token.size())))
@@ -508,7 +512,7 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 			}
 			else if (want == JSON_WANT_INT)
 			{
-				int64_t		i;
+				int64_t i;
 
 				if (value.get_int64().get(i) == SUCCESS)
 				{
@@ -523,23 +527,23 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 			return SUCCESS;
 
 		case ondemand::json_type::boolean:
+		{
+			bool	   b;
+			error_code error = value.get_bool().get(b);
+
+			if (error)
+				return error;
+			if (want == JSON_WANT_BOOL)
 			{
-				bool		b;
-				error_code	error = value.get_bool().get(b);
-
-				if (error)
-					return error;
-				if (want == JSON_WANT_BOOL)
-				{
-					out->kind = JSON_BOOL;
-					out->u.b = b;
-				}
-				else
-					json_set_text(out, JSON_TEXT, token);
-				return SUCCESS;
+				out->kind = JSON_BOOL;
+				out->u.b = b;
 			}
+			else
+				json_set_text(out, JSON_TEXT, token);
+			return SUCCESS;
+		}
 
-		default:				/* null */
+		default: /* null */
 			out->kind = JSON_MISSING;
 			return token == "null" ? SUCCESS : N_ATOM_ERROR;
 	}
@@ -550,7 +554,7 @@ error_code
 JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *values)
 {
 	ondemand::json_type type;
-	error_code	error = value.type().get(type);
+	error_code			error = value.type().get(type);
 
 	if (error)
 		return error;
@@ -558,7 +562,7 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 	if (type == ondemand::json_type::object || type == ondemand::json_type::array)
 	{
 		std::string_view raw;
-		bool		wanted = node != nullptr && node->nwanted > 0;
+		bool			 wanted = node != nullptr && node->nwanted > 0;
 
 		if (depth >= max_depth)
 			return DEPTH_ERROR;
@@ -587,7 +591,7 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 
 	if (node == nullptr || node->nwanted == 0)
 	{
-		JsonValue	ignored;
+		JsonValue ignored;
 
 		return extract(value, type, JSON_WANT_TEXT, &ignored);
 	}
@@ -602,10 +606,10 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 			values[node->wanted[i]].kind = JSON_MISSING;
 		else if (type == ondemand::json_type::string && node->wants[i] != JSON_WANT_RAW)
 		{
-			JsonValue  *first = &values[node->wanted[0]];
+			JsonValue *first = &values[node->wanted[0]];
 
 			if (first->kind != JSON_STRING)
-				return UNEXPECTED_ERROR;	/* cannot happen: streamext_json_want puts RAW wishes last */
+				return UNEXPECTED_ERROR; /* cannot happen: streamext_json_want puts RAW wishes last */
 			values[node->wanted[i]] = *first;
 		}
 		else
@@ -626,7 +630,7 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 		if (i >= node->nchildren)
 			i = 0;
 
-		Node	   *child = node->children[i];
+		Node *child = node->children[i];
 
 		if (child->name != nullptr && child->name_size < left && raw[child->name_size] == '"' &&
 			memcmp(raw, child->name, child->name_size) == 0)
@@ -660,12 +664,12 @@ JsonParser::walk_object(Node *node, ondemand::object object, int depth, JsonValu
 	for (auto &&result : object)
 	{
 		ondemand::field field;
-		error_code	error = std::move(result).get(field);
+		error_code		error = std::move(result).get(field);
 
 		if (error)
 			return error;
 
-		Node	   *child = find_field(node != nullptr ? node : &nobody, field, error);
+		Node *child = find_field(node != nullptr ? node : &nobody, field, error);
 
 		if (error || (error = walk_value(child, field.value(), depth, values)))
 			return error;
@@ -676,13 +680,13 @@ JsonParser::walk_object(Node *node, ondemand::object object, int depth, JsonValu
 error_code
 JsonParser::walk_array(Node *node, ondemand::array array, int depth, JsonValue *values)
 {
-	long		index = 0;
+	long index = 0;
 
 	for (auto &&result : array)
 	{
 		ondemand::value value;
-		error_code	error = std::move(result).get(value);
-		Node	   *child = nullptr;
+		error_code		error = std::move(result).get(value);
+		Node		   *child = nullptr;
 
 		if (error)
 			return error;
@@ -719,7 +723,7 @@ streamext_json_destroy(JsonParser *parser)
 extern "C" int
 streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want)
 {
-	Node	   *node = &parser->root;
+	Node *node = &parser->root;
 
 	if (path == nullptr)
 		node = json_child(node, name, strlen(name), 0);
@@ -741,17 +745,18 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 		{
 			if (*p == '[')
 			{
-				char	   *after;
-				long		index = strtol(p + 1, &after, 10);
+				char *after;
+				long  index = strtol(p + 1, &after, 10);
 
-				if (p[1] < '0' || p[1] > '9' || after - p > 9 || *after != ']' || (after[1] != '\0' && strchr(".[", after[1]) == nullptr))
+				if (p[1] < '0' || p[1] > '9' || after - p > 9 || *after != ']' ||
+					(after[1] != '\0' && strchr(".[", after[1]) == nullptr))
 					return -1;
 				node = json_child(node, nullptr, 0, index);
 				p = after + 1;
 			}
 			else
 			{
-				size_t		size = strcspn(p, ".[");
+				size_t size = strcspn(p, ".[");
 
 				if (size == 0)
 					return -1;
@@ -768,7 +773,8 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 	node->nwanted++;
 
 	/* A string is unescaped only once: a wish for its raw text goes last. */
-	for (int i = node->nwanted - 1; i > 0 && node->wants[i - 1] == JSON_WANT_RAW && node->wants[i] != JSON_WANT_RAW; i--)
+	for (int i = node->nwanted - 1; i > 0 && node->wants[i - 1] == JSON_WANT_RAW && node->wants[i] != JSON_WANT_RAW;
+		 i--)
 	{
 		std::swap(node->wants[i - 1], node->wants[i]);
 		std::swap(node->wanted[i - 1], node->wanted[i]);
@@ -780,8 +786,8 @@ extern "C" const char *
 streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonValue *values)
 {
 	ondemand::document doc;
-	ondemand::object object;
-	error_code	error;
+	ondemand::object   object;
+	error_code		   error;
 
 	for (int i = 0; i < parser->nwanted; i++)
 		values[i].kind = JSON_MISSING;
@@ -791,8 +797,8 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 		return "the payload holds a NUL byte";
 	if (size + SIMDJSON_PADDING > parser->capacity)
 	{
-		size_t		capacity = (size + SIMDJSON_PADDING) * 2;
-		char	   *grown = static_cast<char *>(realloc(parser->buffer, capacity));
+		size_t capacity = (size + SIMDJSON_PADDING) * 2;
+		char  *grown = static_cast<char *>(realloc(parser->buffer, capacity));
 
 		if (grown == nullptr)
 			return "out of memory for the payload";

@@ -17,56 +17,56 @@ extern "C"
 {
 #endif
 
-/* What a column wants to make of a value; decides what the parser extracts. */
-typedef enum JsonWant
-{
-	JSON_WANT_BOOL,
-	JSON_WANT_INT,
-	JSON_WANT_DOUBLE,
-	JSON_WANT_TEXT,				/* strings unescaped, anything else as its JSON text */
-	JSON_WANT_RAW				/* any value as its JSON text */
-} JsonWant;
-
-typedef enum JsonValueKind
-{
-	JSON_MISSING,				/* not there, or null */
-	JSON_BOOL,					/* b */
-	JSON_INT,					/* i */
-	JSON_DOUBLE,				/* d */
-	JSON_STRING,				/* s: unescaped, valid UTF-8; may hold NUL */
-	JSON_TEXT					/* s: the value's JSON text: what did not fit the wish */
-} JsonValueKind;
-
-typedef struct JsonValue
-{
-	JsonValueKind kind;
-	uint32_t	size;
-	union
+	/* What a column wants to make of a value; decides what the parser extracts. */
+	typedef enum JsonWant
 	{
-		bool		b;
-		int64_t		i;
-		double		d;
-		const char *s;			/* not NUL-terminated; good until the next parse */
-	}			u;
-} JsonValue;
+		JSON_WANT_BOOL,
+		JSON_WANT_INT,
+		JSON_WANT_DOUBLE,
+		JSON_WANT_TEXT, /* strings unescaped, anything else as its JSON text */
+		JSON_WANT_RAW	/* any value as its JSON text */
+	} JsonWant;
 
-typedef struct JsonParser JsonParser;
+	typedef enum JsonValueKind
+	{
+		JSON_MISSING, /* not there, or null */
+		JSON_BOOL,	  /* b */
+		JSON_INT,	  /* i */
+		JSON_DOUBLE,  /* d */
+		JSON_STRING,  /* s: unescaped, valid UTF-8; may hold NUL */
+		JSON_TEXT	  /* s: the value's JSON text: what did not fit the wish */
+	} JsonValueKind;
 
-/* max_depth: nesting of objects and arrays. NULL: out of memory. */
-extern JsonParser *streamext_json_create(int max_depth);
-extern void streamext_json_destroy(JsonParser *parser);
+	typedef struct JsonValue
+	{
+		JsonValueKind kind;
+		uint32_t	  size;
+		union
+		{
+			bool		b;
+			int64_t		i;
+			double		d;
+			const char *s; /* not NUL-terminated; good until the next parse */
+		} u;
+	} JsonValue;
 
-/*
+	typedef struct JsonParser JsonParser;
+
+	/* max_depth: nesting of objects and arrays. NULL: out of memory. */
+	extern JsonParser *streamext_json_create(int max_depth);
+	extern void		   streamext_json_destroy(JsonParser *parser);
+
+	/*
  * Adds a wanted value and returns its number (0, 1, ...). path NULL: the top-level field called `name`, literally. Else the path
  * `a.b[2].c`, optionally behind `$.`; `$` alone is the whole payload. -1: not a path; -2: out of memory.
  */
-extern int	streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want);
+	extern int streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want);
 
-/* Fills values[0 .. wanted). NULL, or why the payload is malformed (static text). */
-extern const char *streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonValue *values);
+	/* Fills values[0 .. wanted). NULL, or why the payload is malformed (static text). */
+	extern const char *streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonValue *values);
 
 #ifdef __cplusplus
 }
 #endif
 
-#endif							/* STREAMEXT_DECODER_JSON_H */
+#endif /* STREAMEXT_DECODER_JSON_H */

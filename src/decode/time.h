@@ -13,11 +13,11 @@
 static inline int
 streamext_parse_digits(const char *s, int n)
 {
-	int			value = 0;
+	int value = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		unsigned	digit = (unsigned char) s[i] - '0';
+		unsigned digit = (unsigned char) s[i] - '0';
 
 		if (digit > 9)
 			return -1;
@@ -32,17 +32,12 @@ streamext_parse_digits(const char *s, int n)
 static inline bool
 streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
 {
-	int			year,
-				month,
-				day,
-				hour,
-				minute,
-				second,
-				usec = 0;
-	int64		zone = 0;
-	uint32		at = 19;
+	int	   year, month, day, hour, minute, second, usec = 0;
+	int64  zone = 0;
+	uint32 at = 19;
 
-	if (size < 19 || size > 35 || s[4] != '-' || s[7] != '-' || (s[10] != 'T' && s[10] != ' ') || s[13] != ':' || s[16] != ':')
+	if (size < 19 || size > 35 || s[4] != '-' || s[7] != '-' || (s[10] != 'T' && s[10] != ' ') || s[13] != ':' ||
+		s[16] != ':')
 		return false;
 	year = streamext_parse_digits(s, 4);
 	month = streamext_parse_digits(s + 5, 2);
@@ -50,13 +45,13 @@ streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
 	hour = streamext_parse_digits(s + 11, 2);
 	minute = streamext_parse_digits(s + 14, 2);
 	second = streamext_parse_digits(s + 17, 2);
-	if (year < 1 || month < 1 || month > 12 || day < 1 || day > day_tab[isleap(year)][month - 1] ||
-		hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59)
+	if (year < 1 || month < 1 || month > 12 || day < 1 || day > day_tab[isleap(year)][month - 1] || hour < 0 ||
+		hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59)
 		return false;
 
 	if (at < size && s[at] == '.')
 	{
-		int			scale = 100000;
+		int scale = 100000;
 
 		for (at++; at < size && s[at] >= '0' && s[at] <= '9'; at++, scale /= 10)
 		{
@@ -71,9 +66,8 @@ streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
 		at++;
 	else if (at < size && (s[at] == '+' || s[at] == '-'))
 	{
-		int			sign = s[at] == '-' ? -1 : 1;
-		int			hours,
-					minutes = 0;
+		int sign = s[at] == '-' ? -1 : 1;
+		int hours, minutes = 0;
 
 		at++;
 		if (size - at < 2 || (hours = streamext_parse_digits(s + at, 2)) < 0)
@@ -94,9 +88,9 @@ streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
 	if (at != size)
 		return false;
 
-	*result = (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
-		hour * USECS_PER_HOUR + minute * USECS_PER_MINUTE + second * USECS_PER_SEC + usec - zone;
+	*result = (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY + hour * USECS_PER_HOUR +
+			  minute * USECS_PER_MINUTE + second * USECS_PER_SEC + usec - zone;
 	return true;
 }
 
-#endif							/* STREAMEXT_DECODER_TIME_H */
+#endif /* STREAMEXT_DECODER_TIME_H */

@@ -28,21 +28,21 @@
 
 struct ValueInput
 {
-	FmgrInfo	function;
-	Oid			typioparam;
-	int32		typmod;
-	bool		of_time;		/* dates or times are in it */
-	bool		domain;
-	FmgrInfo	populate;		/* json_populate_record, if `json` */
-	bool		json;
-	TupleDesc	row_desc;		/* one column, called "v" */
-	Datum		row;			/* such a row, NULL */
+	FmgrInfo  function;
+	Oid		  typioparam;
+	int32	  typmod;
+	bool	  of_time; /* dates or times are in it */
+	bool	  domain;
+	FmgrInfo  populate; /* json_populate_record, if `json` */
+	bool	  json;
+	TupleDesc row_desc; /* one column, called "v" */
+	Datum	  row;		/* such a row, NULL */
 };
 
 bool
 streamext_value_is_structured(Oid type)
 {
-	Oid			base = getBaseType(type);
+	Oid base = getBaseType(type);
 
 	return type_is_array(base) || get_typtype(base) == TYPTYPE_COMPOSITE;
 }
@@ -50,8 +50,8 @@ streamext_value_is_structured(Oid type)
 static bool
 value_is_of_time(Oid type)
 {
-	Oid			base = getBaseType(type);
-	Oid			within = get_element_type(base);
+	Oid base = getBaseType(type);
+	Oid within = get_element_type(base);
 
 	if (!OidIsValid(within))
 		within = get_range_subtype(base);
@@ -71,9 +71,9 @@ value_is_of_time(Oid type)
 static void
 value_add_json(ValueInput *input, Oid type)
 {
-	Datum		value = (Datum) 0;
-	bool		isnull = true;
-	List	   *arguments = list_make2(makeNullConst(RECORDOID, -1, InvalidOid), makeNullConst(JSONOID, -1, InvalidOid));
+	Datum value = (Datum) 0;
+	bool  isnull = true;
+	List *arguments = list_make2(makeNullConst(RECORDOID, -1, InvalidOid), makeNullConst(JSONOID, -1, InvalidOid));
 
 	input->json = true;
 	input->row_desc = CreateTemplateTupleDesc(1);
@@ -82,7 +82,8 @@ value_add_json(ValueInput *input, Oid type)
 	input->row = heap_copy_tuple_as_datum(heap_form_tuple(input->row_desc, &value, &isnull), input->row_desc);
 	fmgr_info_cxt(F_JSON_POPULATE_RECORD, &input->populate, CurrentMemoryContext);
 	/* It asks for the declared types of its arguments. */
-	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSON_POPULATE_RECORD, RECORDOID, arguments, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSON_POPULATE_RECORD, RECORDOID, arguments, InvalidOid, InvalidOid,
+											 COERCE_EXPLICIT_CALL),
 					   &input->populate);
 }
 
@@ -90,8 +91,8 @@ ValueInput *
 streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
 {
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	ValueInput *input = palloc0(sizeof(ValueInput));
-	Oid			function;
+	ValueInput	 *input = palloc0(sizeof(ValueInput));
+	Oid			  function;
 
 	getTypeInputInfo(column->type, &function, &input->typioparam);
 	fmgr_info_cxt(function, &input->function, cxt);
@@ -107,12 +108,12 @@ streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
 void
 streamext_value_check_moment(const char *text)
 {
-	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
-	const char *s = text;
+	static const char *const words[] = { "now", "today", "tomorrow", "yesterday" };
+	const char				*s = text;
 
 	while (*s != '\0')
 	{
-		Size		size = 0;
+		Size size = 0;
 
 		while (isalpha((unsigned char) s[size]))
 			size++;
@@ -128,13 +129,14 @@ static Datum
 value_from_json(ValueInput *input, const char *text)
 {
 	StringInfoData object;
-	Datum		row;
-	HeapTupleData tuple;
-	bool		isnull;
+	Datum		   row;
+	HeapTupleData  tuple;
+	bool		   isnull;
 
 	initStringInfo(&object);
 	appendStringInfo(&object, "{\"v\":%s}", text);
-	row = FunctionCall2(&input->populate, input->row, PointerGetDatum(cstring_to_text_with_len(object.data, object.len)));
+	row =
+		FunctionCall2(&input->populate, input->row, PointerGetDatum(cstring_to_text_with_len(object.data, object.len)));
 	tuple.t_data = DatumGetHeapTupleHeader(row);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
 	ItemPointerSetInvalid(&tuple.t_self);

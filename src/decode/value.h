@@ -25,4 +25,4 @@ extern void streamext_value_check_moment(const char *text);
 extern bool streamext_value_checks_null(const ValueInput *input);
 extern void streamext_value_check_null(ValueInput *input);
 
-#endif							/* STREAMEXT_DECODER_VALUE_H */
+#endif /* STREAMEXT_DECODER_VALUE_H */

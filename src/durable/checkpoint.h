@@ -78,4 +78,4 @@ extern void streamext_checkpoint_finish(Worker *w);
 /* Notes in this transaction where a new view on a source that cannot be replayed begins. */
 extern void streamext_checkpoint_note_start(Oid stream, int shard, Oid viewoid, int64 position);
 
-#endif							/* STREAMEXT_CHECKPOINT_H */
+#endif /* STREAMEXT_CHECKPOINT_H */

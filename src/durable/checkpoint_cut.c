@@ -147,8 +147,7 @@ cut_entry(CheckpointCut *cut, CutPane *pane, GroupEntry *entry)
 	if (!cv->plain)
 		for (int a = 0; a < view->naggs; a++)
 			if (!streamext_aggregate_is_plain(&view->aggs[a]))
-				head.size +=
-					sizeof(uint32) + streamext_aggregate_export_size(&view->aggs[a], state, entry, cv->whole);
+				head.size += sizeof(uint32) + streamext_aggregate_export_size(&view->aggs[a], state, entry, cv->whole);
 	cut_put(&to, &head, sizeof(head));
 	cut_put(&to, entry->data, state->state_size + entry->key_size);
 	if (!cv->plain)
@@ -202,8 +201,8 @@ position_partitions(const StreamSlot *slot, CheckpointPosition *position)
 static void
 position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, CheckpointView *view)
 {
-	int				  n = w->slot->npartitions;
-	const ViewSlot	 *slot = v->slot;
+	int					n = w->slot->npartitions;
+	const ViewSlot	   *slot = v->slot;
 	CheckpointViewHead *head = &view->head;
 
 	head->viewoid = v->viewoid;
@@ -293,7 +292,8 @@ position_take(const Worker *w, CheckpointPosition *position)
 	position->head.seek = slot->seek;
 	position->head.retry = slot->retry;
 	position_partitions(slot, position);
-	position->views = palloc0(sizeof(CheckpointView) * (list_length(w->views) + (last != NULL ? last->head.nviews : 0) + 1));
+	position->views =
+		palloc0(sizeof(CheckpointView) * (list_length(w->views) + (last != NULL ? last->head.nviews : 0) + 1));
 	foreach (lc, w->views)
 	{
 		const WorkerView *v = lfirst(lc);
@@ -328,7 +328,7 @@ position_confirm(const Worker *w, CheckpointCut *cut)
 		for (int i = 0; i < n; i++)
 		{
 			const CheckpointView *view = &position->views[v];
-			int64 counted = view->positions[i] >= 0 ? view->positions[i] : view->head.start_position;
+			int64				  counted = view->positions[i] >= 0 ? view->positions[i] : view->head.start_position;
 
 			cut->confirm[i] = Min(cut->confirm[i], counted);
 		}
@@ -337,9 +337,9 @@ position_confirm(const Worker *w, CheckpointCut *cut)
 		const WorkerView *v = lfirst(lc);
 
 		for (int i = 0; i < n && v->slot->retained_slot > 0; i++)
-			cut->confirm[i] = Min(cut->confirm[i], i < v->slot->npositions && v->slot->positions[i] >= 0
-													   ? v->slot->positions[i]
-													   : v->slot->start_position);
+			cut->confirm[i] =
+				Min(cut->confirm[i], i < v->slot->npositions && v->slot->positions[i] >= 0 ? v->slot->positions[i]
+																						   : v->slot->start_position);
 		for (int i = 0; i < n && streamext_checkpoint_find_view(position, v->viewoid) == NULL; i++)
 			cut->confirm[i] = Min(cut->confirm[i], v->slot->start_position);
 	}

@@ -46,8 +46,9 @@
 #define LOG_VERSION (LOG_FORMAT * 1000 + PG_VERSION_NUM / 10000)
 
 #define LOG_COMPACT_BYTES (16 * 1024 * 1024) /* smaller ones are left alone */
-#define LOG_COMPACT_FACTOR 4 /* times what was alive after the last one */
-#define LOG_COMPACT_GAIN 2	 /* times what is alive, as far as is known: a log that has only begun to fill is not copied for nothing */
+#define LOG_COMPACT_FACTOR 4				 /* times what was alive after the last one */
+#define LOG_COMPACT_GAIN \
+	2 /* times what is alive, as far as is known: a log that has only begun to fill is not copied for nothing */
 
 #define WRITER_ROWS 64
 
@@ -568,10 +569,10 @@ log_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
 static CheckpointPosition *
 log_try_last(Relation rel, Snapshot snapshot, const CheckpointRef *refs, int n, bool *damaged)
 {
-	MemoryContext				 cxt = CurrentMemoryContext;
-	ResourceOwner				 owner = CurrentResourceOwner;
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
 	CheckpointPosition *volatile last = NULL;
-	int64						 seq;
+	int64 seq;
 
 	*damaged = false;
 	BeginInternalSubTransaction(NULL);
@@ -614,7 +615,7 @@ log_collect(Relation rel, Snapshot snapshot, Tuplestorestate *store)
 		for (end = first; end < index->n && index->refs[end].stream == stream && index->refs[end].shard == shard; end++)
 			;
 		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(stream)))
-			continue;			/* dropped, or the header row */
+			continue; /* dropped, or the header row */
 		last = log_try_last(rel, snapshot, &index->refs[first], end - first, &damaged);
 		for (int i = first; i < end; i++)
 		{

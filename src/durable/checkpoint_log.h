@@ -96,8 +96,8 @@ typedef struct CheckpointViewHead
 	TimestampTz watermark; /* of a view that was behind */
 	TimestampTz horizon;   /* ViewState.horizon */
 	uint64		layout;	   /* ViewSlot.layout */
-	uint64		history;   /* what was in history then, as in ViewSlot: panes up to `sealed`, which are not among the groups */
-	int64		sealed;
+	uint64 history; /* what was in history then, as in ViewSlot: panes up to `sealed`, which are not among the groups */
+	int64  sealed;
 	TimestampTz sealed_until;
 	int64		history_shard;
 	uint64		groups; /* in memory, and their panes; for the catalogue */
@@ -124,7 +124,7 @@ typedef struct CheckpointPositionHead
 	uint64		rows_in;
 	uint64		bytes_in;
 	uint64		rejected;
-	int64		seek; /* as StreamSlot.seek */
+	int64		seek;  /* as StreamSlot.seek */
 	int64		retry; /* as StreamSlot.retry */
 	Oid			dboid;
 	int32		npartitions;
@@ -144,8 +144,8 @@ extern void streamext_checkpoint_encode(StringInfo to, const CheckpointPosition 
 /* In the current memory context; NULL if it makes no sense (to this version). */
 extern CheckpointPosition *streamext_checkpoint_decode(const char *data, Size size);
 /* The watermark by which the view, as it is in the checkpoint, has counted all that the stream had read; DT_NOBEGIN: it has not. */
-extern TimestampTz streamext_checkpoint_settled(const CheckpointPosition *position, const CheckpointView *view);
-extern CheckpointView	  *streamext_checkpoint_find_view(const CheckpointPosition *position, Oid viewoid);
+extern TimestampTz	   streamext_checkpoint_settled(const CheckpointPosition *position, const CheckpointView *view);
+extern CheckpointView *streamext_checkpoint_find_view(const CheckpointPosition *position, Oid viewoid);
 
 typedef struct StartRow
 {
@@ -164,14 +164,15 @@ extern Relation streamext_checkpoint_log_wait(LOCKMODE lockmode);
 extern CheckpointIndex *streamext_checkpoint_log_index(Relation rel, Snapshot snapshot, Oid stream, int32 shard);
 
 /* The row with data in the current memory context; raises XX001 if its checksum is wrong. */
-extern void streamext_checkpoint_log_fetch(Relation rel, Snapshot snapshot, const CheckpointRef *ref, CheckpointRow *row);
+extern void streamext_checkpoint_log_fetch(Relation rel, Snapshot snapshot, const CheckpointRef *ref,
+										   CheckpointRow *row);
 
 /*
  * The last complete checkpoint among refs[0 .. n) of one stream and shard; NULL: none. Raises XX001 if it is damaged. *seq
  * gets the highest number there is, of an incomplete one too.
  */
-extern CheckpointPosition *streamext_checkpoint_log_last(Relation rel, Snapshot snapshot, const CheckpointRef *refs, int n,
-														 int64 *seq);
+extern CheckpointPosition *streamext_checkpoint_log_last(Relation rel, Snapshot snapshot, const CheckpointRef *refs,
+														 int n, int64 *seq);
 
 /* ---- writing; in a transaction ---- */
 
@@ -189,4 +190,4 @@ extern void streamext_checkpoint_writer_end(CheckpointWriter *writer);
  */
 extern bool streamext_checkpoint_log_compact(int64 alive);
 
-#endif							/* STREAMEXT_CHECKPOINT_LOG_H */
+#endif /* STREAMEXT_CHECKPOINT_LOG_H */

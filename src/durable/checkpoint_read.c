@@ -51,8 +51,8 @@ typedef struct KeptShard
 {
 	Oid					stream;
 	int					shard;
-	uint64				look; /* when it was found to be the last one */
-	MemoryContext		cxt;  /* of the position and the views */
+	uint64				look;	  /* when it was found to be the last one */
+	MemoryContext		cxt;	  /* of the position and the views */
 	CheckpointPosition *position; /* NULL: there is none */
 	List			   *views;	  /* of KeptView */
 } KeptShard;
@@ -67,7 +67,7 @@ struct CheckpointReader
 	MemoryContext	 cxt;
 	Relation		 rel; /* NULL: not looked at */
 	Snapshot		 snapshot;
-	CheckpointIndex *index; /* of the whole log */
+	CheckpointIndex *index;	  /* of the whole log */
 	bool			 missing; /* there is no log */
 	uint64			 look;
 
@@ -101,7 +101,8 @@ streamext_checkpoint_shards(Oid stream)
 CheckpointReader *
 streamext_checkpoint_reader(void)
 {
-	MemoryContext	  cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint reader", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext cxt =
+		AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint reader", ALLOCSET_DEFAULT_SIZES);
 	CheckpointReader *reader = MemoryContextAllocZero(cxt, sizeof(CheckpointReader));
 
 	reader->cxt = cxt;
@@ -140,8 +141,8 @@ reader_look(CheckpointReader *reader)
 	}
 	old = MemoryContextSwitchTo(reader->cxt);
 	/* In parallel mode GetLatestSnapshot is refused, and a catalogue snapshot is as new. */
-	reader->snapshot = RegisterSnapshot(IsInParallelMode() ? GetCatalogSnapshot(RelationGetRelid(reader->rel)) :
-															  GetLatestSnapshot());
+	reader->snapshot =
+		RegisterSnapshot(IsInParallelMode() ? GetCatalogSnapshot(RelationGetRelid(reader->rel)) : GetLatestSnapshot());
 	reader->index = streamext_checkpoint_log_index(reader->rel, reader->snapshot, InvalidOid, 0);
 	reader->look = ++read_looks;
 	read_fresh_until = GetCurrentTimestamp();
@@ -162,7 +163,7 @@ reader_range(const CheckpointReader *reader, Oid stream, int shard)
 		first++;
 	for (end = first; end < reader->index->n && refs[end].stream == stream && refs[end].shard == shard; end++)
 		;
-	return (CheckpointIndex) { .n = end - first, .capacity = end - first, .refs = reader->index->refs + first };
+	return (CheckpointIndex){ .n = end - first, .capacity = end - first, .refs = reader->index->refs + first };
 }
 
 /* ---------------------------------------------------------------- streams */
@@ -317,11 +318,11 @@ read_context(void *arg)
 static KeptView *
 reader_load(CheckpointReader *reader, KeptShard *kept, const CheckpointView *from, const CompiledView *view)
 {
-	MemoryContext		 cxt = AllocSetContextCreate(reader->cxt, "streamext checkpointed view", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext		 old = MemoryContextSwitchTo(reader->cxt);
-	KeptView			*loaded = MemoryContextAllocZero(cxt, sizeof(KeptView));
-	CheckpointIndex		 range = reader_range(reader, kept->stream, kept->shard);
-	ViewLoad			 load = { .view = view, .from = from, .seq = kept->position->seq, .state = &loaded->state };
+	MemoryContext	cxt = AllocSetContextCreate(reader->cxt, "streamext checkpointed view", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext	old = MemoryContextSwitchTo(reader->cxt);
+	KeptView	   *loaded = MemoryContextAllocZero(cxt, sizeof(KeptView));
+	CheckpointIndex range = reader_range(reader, kept->stream, kept->shard);
+	ViewLoad		load = { .view = view, .from = from, .seq = kept->position->seq, .state = &loaded->state };
 	ErrorContextCallback context = { .previous = error_context_stack, .callback = read_context };
 
 	context.arg = unconstify(Oid *, &view->relid);
@@ -357,7 +358,7 @@ read_find_view(const KeptShard *kept, Oid viewoid)
 bool
 streamext_checkpoint_read_view(CheckpointReader *reader, const CompiledView *view, int shard, CheckpointedView *found)
 {
-	KeptShard		*kept = reader_usable(reader, view->stream_relid, shard);
+	KeptShard	   *kept = reader_usable(reader, view->stream_relid, shard);
 	CheckpointView *from = kept != NULL ? streamext_checkpoint_find_view(kept->position, view->relid) : NULL;
 	KeptView	   *loaded;
 

@@ -45,4 +45,4 @@ extern int64 streamext_checkpoint_journal_floor(Oid stream, int shard);
 /* What this process keeps of former calls goes. */
 extern void streamext_checkpoint_read_forget(void);
 
-#endif							/* STREAMEXT_CHECKPOINT_READ_H */
+#endif /* STREAMEXT_CHECKPOINT_READ_H */

@@ -72,15 +72,15 @@ load_index(Checkpoint *c, Relation rel, Snapshot snapshot, const Worker *w)
 }
 
 /* What a step of loading found to be damaged; any other error is the caller's. */
-typedef void (*LoadStep) (Worker *w, void *arg);
+typedef void (*LoadStep)(Worker *w, void *arg);
 
 /* Runs the step in a subtransaction; the message if it found damage, else NULL. */
 static char *
 load_guarded(Worker *w, LoadStep step, void *arg)
 {
-	MemoryContext	 old = CurrentMemoryContext;
-	ResourceOwner	 owner = CurrentResourceOwner;
-	char *volatile	 damage = NULL;
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char *volatile damage = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(old);
@@ -114,8 +114,8 @@ load_report(Worker *w, const char *what, const char *damage)
 {
 	char message[STREAMEXT_MAX_MESSAGE];
 
-	snprintf(message, sizeof(message), "the checkpoint of %s is damaged (%s); it is counted anew from what the source has",
-			 what, damage);
+	snprintf(message, sizeof(message),
+			 "the checkpoint of %s is damaged (%s); it is counted anew from what the source has", what, damage);
 	ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("%s", message)));
 	streamext_stream_set_state(w->slot, w->slot->state, message);
 }
@@ -162,7 +162,7 @@ streamext_checkpoint_open(Worker *w)
 	char		 *damage;
 
 	if (rel == NULL)
-		return;					/* the extension is being dropped */
+		return; /* the extension is being dropped */
 	if (w->checkpoint == NULL)
 	{
 		load_lock(w);
@@ -291,7 +291,7 @@ load_positions(Worker *w, WorkerView *v, const CheckpointView *from)
 {
 	const CheckpointPosition *last = w->checkpoint->last;
 	StreamSlot				 *slot = w->slot;
-	int64					 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->partitions_capacity, 1), NULL);
+	int64 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->partitions_capacity, 1), NULL);
 
 	if (positions == NULL)
 		streamext_checkpoint_load_full();
@@ -401,8 +401,8 @@ streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
 {
 	Checkpoint	   *c = w->checkpoint;
 	CheckpointView *from = c != NULL ? streamext_checkpoint_find_view(c->last, v->viewoid) : NULL;
-	MemoryContext		  cxt;
-	MemoryContext		  old;
+	MemoryContext	cxt;
+	MemoryContext	old;
 
 	if (from == NULL)
 		return;
@@ -410,8 +410,9 @@ streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
 		v->slot->start_position = from->head.start_position;
 	if (from->head.definition != v->slot->definition)
 	{
-		ereport(LOG, (errmsg("the continuous view with OID %u is not the one of the last checkpoint and is counted anew",
-							 v->viewoid)));
+		ereport(LOG,
+				(errmsg("the continuous view with OID %u is not the one of the last checkpoint and is counted anew",
+						v->viewoid)));
 		return;
 	}
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint load", ALLOCSET_DEFAULT_SIZES);

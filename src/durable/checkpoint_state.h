@@ -76,7 +76,7 @@ extern void streamext_checkpoint_load_full(void);
 #define CHECKPOINT_ROW_OVERHEAD 80
 
 typedef struct CutBlock CutBlock;
-typedef struct CutView CutView;
+typedef struct CutView	CutView;
 
 typedef struct CutRow
 {
@@ -150,10 +150,10 @@ struct Checkpoint
 	MemoryContext		last_cxt;
 	CheckpointPosition *last;		  /* the last committed one; NULL: none that is of use */
 	StringInfoData		last_encoded; /* without what differs anyway, to see whether there is anything new */
-	bool				incomplete;	  /* rows of a checkpoint that was given up may be there: the next holds everything */
+	bool				incomplete; /* rows of a checkpoint that was given up may be there: the next holds everything */
 
 	/* valid in the transaction that made it */
-	CheckpointIndex *index;
+	CheckpointIndex	  *index;
 	LocalTransactionId index_made;
 
 	bool		   noted;
@@ -186,4 +186,4 @@ streamext_checkpoint_elapsed_us(instr_time since)
 	return INSTR_TIME_GET_MICROSEC(now);
 }
 
-#endif							/* STREAMEXT_CHECKPOINT_PRIVATE_H */
+#endif /* STREAMEXT_CHECKPOINT_PRIVATE_H */

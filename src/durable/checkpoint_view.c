@@ -26,9 +26,9 @@ load_damaged(const ViewLoad *load, const char *what)
 void
 streamext_checkpoint_load_full(void)
 {
-	ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					errmsg("no memory to restore the view's last checkpoint"),
-					errhint("Raise streamext.memory_limit and restart the server.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("no memory to restore the view's last checkpoint"),
+			 errhint("Raise streamext.memory_limit and restart the server.")));
 }
 
 /* Notes how many rows the pane has; the first time is the newest. */
@@ -93,7 +93,7 @@ load_entry(ViewLoad *load, const EntryHead *head, const char *bytes)
 	if (newest)
 	{
 		memcpy(entry->data, bytes, state->state_size);
-		entry->visible = 1;		/* the pane has no rows yet */
+		entry->visible = 1; /* the pane has no rows yet */
 	}
 	load_import(load, entry, newest, bytes, extra, head->size - (extra - bytes));
 }

@@ -57,7 +57,8 @@ write_rows(CheckpointCut *cut, CheckpointWriter *writer, CheckpointRow *row, ins
 
 			for (CutRow *from = cut->row != NULL ? cut->row : pane->first; from != NULL; from = from->next)
 			{
-				if (!all && cut->written % 16 == 0 && streamext_checkpoint_elapsed_us(begin) > CHECKPOINT_SLICE_MS * 1000)
+				if (!all && cut->written % 16 == 0 &&
+					streamext_checkpoint_elapsed_us(begin) > CHECKPOINT_SLICE_MS * 1000)
 				{
 					cut->row = from;
 					return false;
@@ -153,8 +154,9 @@ checkpoint_committed(Worker *w)
 			continue;
 		slot->state.saved = cv->period + 1;
 		slot->checkpoint_at = cut->begun_at;
-		slot->settled = Max(slot->settled, streamext_checkpoint_settled(&cut->position,
-																		 streamext_checkpoint_find_view(&cut->position, cv->viewoid)));
+		slot->settled = Max(
+			slot->settled,
+			streamext_checkpoint_settled(&cut->position, streamext_checkpoint_find_view(&cut->position, cv->viewoid)));
 	}
 	LWLockRelease(w->slot->lock);
 
@@ -172,8 +174,8 @@ checkpoint_committed(Worker *w)
 	c->connector = cut->connector;
 	c->nconfirm = cut->nconfirm;
 	memcpy(c->confirm, cut->confirm, sizeof(int64) * cut->nconfirm);
-	c->due_at = cut->begun_at + Max(streamext_checkpoint_interval * INT64CONST(1000),
-									(int64) cut->cost_us * CHECKPOINT_COST_FACTOR);
+	c->due_at = cut->begun_at +
+				Max(streamext_checkpoint_interval * INT64CONST(1000), (int64) cut->cost_us * CHECKPOINT_COST_FACTOR);
 	cut->committed = false;
 	streamext_checkpoint_cut_free(c);
 	MemoryContextSwitchTo(old);
@@ -188,9 +190,8 @@ checkpoint_failed(Worker *w, MemoryContext cxt)
 	ErrorData  *error = streamext_worker_caught(cxt);
 	char		message[STREAMEXT_MAX_MESSAGE];
 
-	ereport(WARNING, (errcode(error->sqlerrcode),
-					  errmsg("could not write a checkpoint of stream \"%s.%s\": %s", w->config->schema,
-							 w->config->name, error->message)));
+	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("could not write a checkpoint of stream \"%s.%s\": %s",
+														 w->config->schema, w->config->name, error->message)));
 	snprintf(message, sizeof(message), "could not write a checkpoint: %s", error->message);
 	streamext_stream_set_state(w->slot, w->slot->state, message);
 	FreeErrorData(error);
@@ -283,8 +284,7 @@ checkpoint_confirm(Worker *w, bool wait)
 		return;
 	STREAMEXT_FAULT("checkpoint-before-confirm");
 	c->lsn = InvalidXLogRecPtr;
-	if (w->connector != NULL && w->connector == c->connector && w->ops->commit != NULL &&
-		c->nconfirm <= w->npartitions)
+	if (w->connector != NULL && w->connector == c->connector && w->ops->commit != NULL && c->nconfirm <= w->npartitions)
 	{
 		w->ops->commit(w->connector, c->confirm, c->nconfirm);
 		w->confirmed = w->confirmed || c->nconfirm > 0;

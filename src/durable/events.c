@@ -51,10 +51,10 @@ streamext_stream_events_count(Worker *w)
 static void
 event_insert(Worker *w, const ConnectorEvent *event)
 {
-	static Oid types[6] = { OIDOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID };
+	static Oid				  types[6] = { OIDOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID };
 	const ConnectorPartition *partition = event->index >= 0 ? &w->connector->partitions[event->index] : NULL;
-	Datum values[6];
-	char  nulls[7] = "      ";
+	Datum					  values[6];
+	char					  nulls[7] = "      ";
 
 	values[0] = ObjectIdGetDatum(w->identity.relid);
 	values[1] = CStringGetTextDatum(event->kind);

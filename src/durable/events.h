@@ -17,4 +17,4 @@ extern void streamext_stream_events_write(Worker *w);
 /* Right after the poll that noted them, before positions move: counts what the stream itself has missed. */
 extern void streamext_stream_events_count(Worker *w);
 
-#endif							/* STREAMEXT_STREAM_EVENT_H */
+#endif /* STREAMEXT_STREAM_EVENT_H */

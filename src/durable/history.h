@@ -37,8 +37,8 @@ enum HistoryColumn
  *
  * Behind the checksum the header and all that follows are aligned in a decompressed bytea, and can be read where they are.
  */
-#define HISTORY_FORMAT		3
-#define HISTORY_PAD			(MAXIMUM_ALIGNOF - VARHDRSZ)
+#define HISTORY_FORMAT 3
+#define HISTORY_PAD (MAXIMUM_ALIGNOF - VARHDRSZ)
 
 StaticAssertDecl(HISTORY_PAD == sizeof(pg_crc32c), "a slice begins with its checksum");
 
@@ -46,34 +46,34 @@ StaticAssertDecl(HISTORY_PAD == sizeof(pg_crc32c), "a slice begins with its chec
  * The column shard: two sets of numbers, so that a view that is begun anew writes beside what it held before, which is read until it
  * has caught up (sql/rebuild.c).
  */
-#define HISTORY_SETS		2
-#define HISTORY_SHARD_OF(shard, set)	((shard) + (set) * STREAMEXT_MAX_SHARDS)
+#define HISTORY_SETS 2
+#define HISTORY_SHARD_OF(shard, set) ((shard) + (set) *STREAMEXT_MAX_SHARDS)
 
 typedef struct SliceHeader
 {
-	uint32		format;
-	uint32		state_size;
-	uint32		nentries;
-	uint32		nblocks;
-	uint64		entries_size;
-	uint64		blobs_size;
-	uint64		nrows;			/* of the pane */
-	TimestampTz floor;			/* ViewSlot.floor when it was written */
-	HistoryTotals pane;			/* of the pane, in all buckets */
-	HistoryTotals total;		/* of the view and shard since it began, through this pane */
+	uint32		  format;
+	uint32		  state_size;
+	uint32		  nentries;
+	uint32		  nblocks;
+	uint64		  entries_size;
+	uint64		  blobs_size;
+	uint64		  nrows; /* of the pane */
+	TimestampTz	  floor; /* ViewSlot.floor when it was written */
+	HistoryTotals pane;	 /* of the pane, in all buckets */
+	HistoryTotals total; /* of the view and shard since it began, through this pane */
 } SliceHeader;
 
 typedef struct SliceBlock
 {
-	uint64		shared;			/* where its bytes stood: what pointers in entries and blobs refer to */
-	uint64		size;
+	uint64 shared; /* where its bytes stood: what pointers in entries and blobs refer to */
+	uint64 size;
 } SliceBlock;
 
 /* Of a whole slice; size is at least HISTORY_PAD. */
 static inline pg_crc32c
 streamext_slice_checksum(const char *slice, Size size)
 {
-	pg_crc32c	crc;
+	pg_crc32c crc;
 
 	INIT_CRC32C(crc);
 	COMP_CRC32C(crc, slice + HISTORY_PAD, size - HISTORY_PAD);
@@ -108,17 +108,17 @@ extern void streamext_history_forget_dropped(void);
 /* What a reader notes of a slot with its stream's lock held. */
 typedef struct HistoryMark
 {
-	uint64		history;
-	int			shard;
-	int64		sealed;
-	bool		checkpointed;	/* noted not of a slot but of a checkpoint */
+	uint64 history;
+	int	   shard;
+	int64  sealed;
+	bool   checkpointed; /* noted not of a slot but of a checkpoint */
 } HistoryMark;
 
 typedef struct HistoryStats
 {
-	int64		slices;
-	int64		groups;
-	int64		bytes;
+	int64 slices;
+	int64 groups;
+	int64 bytes;
 } HistoryStats;
 
 typedef struct CopyArray
@@ -137,30 +137,32 @@ typedef struct HistoryReader HistoryReader;
  * belongs to the current resource owner.
  */
 extern HistoryReader *streamext_history_open(HistoryReader *other);
-extern void streamext_history_close(HistoryReader *reader);
+extern void			  streamext_history_close(HistoryReader *reader);
 /* What ViewSlot.floor was when the last slice that the reader sees was written: all windows whose slices are gone end by then. */
 extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
 /* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. */
-extern void streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
-									const uint32 *hash);
+extern void		  streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark,
+										  int64 min, int64 max, const uint32 *hash);
 extern StateCopy *streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt);
-extern void streamext_history_end(HistoryReader *reader);
+extern void		  streamext_history_end(HistoryReader *reader);
 
 /*
  * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; hash not NULL: only
  * entries with it.
  */
-extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
-								   const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt);
+extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark,
+								   int64 min, int64 max, const uint32 *hash, CopyArray *into, HistoryStats *stats,
+								   MemoryContext cxt);
 
 /* The table and its index; InvalidOid: there is none. */
-extern Oid	streamext_history_relation(void);
+extern Oid streamext_history_relation(void);
 /* The first or last slice of a view and shard, header NULL: not looked into; false: there is none. Needs a transaction. */
-extern bool streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition);
+extern bool streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane,
+								   uint64 *definition);
 /* Of the slices with this key, what retention has left; none if the last slice is of another. */
 extern HistoryTotals streamext_history_kept(Oid view, int shard, uint64 key);
 /* The least view above `after` that has slices; InvalidOid: none. */
-extern Oid	streamext_history_next_view(Oid after);
+extern Oid streamext_history_next_view(Oid after);
 
-#endif							/* STREAMEXT_HISTORY_H */
+#endif /* STREAMEXT_HISTORY_H */

@@ -31,31 +31,31 @@
 /* A slice that is being put together from its parts. */
 typedef struct SliceParts
 {
-	int64		pane;
-	int32		bucket;
-	int32		nparts;			/* 0: none is at hand */
-	char	   *bytes;			/* from the padding on; what is behind that is 8-aligned */
-	Size		size;
-	Size		capacity;		/* 0: bytes cannot grow */
+	int64 pane;
+	int32 bucket;
+	int32 nparts; /* 0: none is at hand */
+	char *bytes;  /* from the padding on; what is behind that is 8-aligned */
+	Size  size;
+	Size  capacity; /* 0: bytes cannot grow */
 } SliceParts;
 
 struct HistoryReader
 {
-	Relation	table;
-	Relation	index;
-	Snapshot	snapshot;
+	Relation		table;
+	Relation		index;
+	Snapshot		snapshot;
 	TupleTableSlot *slot;
-	MemoryContext cxt;			/* the reader's own: callers come in short-lived ones */
-	MemoryContext slice_cxt;	/* one slice's bytes, if only some of its entries are wanted */
+	MemoryContext	cxt;	   /* the reader's own: callers come in short-lived ones */
+	MemoryContext	slice_cxt; /* one slice's bytes, if only some of its entries are wanted */
 
 	/* slices that are being read */
-	IndexScanDesc scan;			/* NULL: none, or at the end */
-	uint64		definition;
-	uint32		state_size;
-	bool		by_hash;
-	uint32		hash;
-	SliceParts	slice;
-	bool		held;			/* the row in the slot is still to be taken */
+	IndexScanDesc scan; /* NULL: none, or at the end */
+	uint64		  definition;
+	uint32		  state_size;
+	bool		  by_hash;
+	uint32		  hash;
+	SliceParts	  slice;
+	bool		  held; /* the row in the slot is still to be taken */
 };
 
 Oid
@@ -83,30 +83,32 @@ streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
 HistoryReader *
 streamext_history_open(HistoryReader *other)
 {
-	Oid			relid = streamext_history_relation();
+	Oid			   relid = streamext_history_relation();
 	HistoryReader *reader;
 
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table streamext.history is missing"),
-				 errhint("DROP EXTENSION streamext CASCADE and CREATE EXTENSION streamext make it anew.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table streamext.history is missing"),
+						errhint("DROP EXTENSION streamext CASCADE and CREATE EXTENSION streamext make it anew.")));
 	reader = palloc0(sizeof(HistoryReader));
 	reader->table = table_open(relid, AccessShareLock);
 	if (!OidIsValid(RelationGetPrimaryKeyIndex(reader->table
 #if PG_VERSION_NUM >= 180000
-											   , false
+											   ,
+											   false
 #endif
 											   )))
 		elog(ERROR, "table streamext.history has no primary key");
 	reader->index = index_open(RelationGetPrimaryKeyIndex(reader->table
 #if PG_VERSION_NUM >= 180000
-														   , false
+														  ,
+														  false
 #endif
-														   ), AccessShareLock);
+														  ),
+							   AccessShareLock);
 	/* In parallel mode GetLatestSnapshot is refused, and a catalogue snapshot is as new. */
-	reader->snapshot = RegisterSnapshot(other != NULL ? other->snapshot :
-										IsInParallelMode() ? GetCatalogSnapshot(relid) : GetLatestSnapshot());
+	reader->snapshot = RegisterSnapshot(other != NULL		 ? other->snapshot
+										: IsInParallelMode() ? GetCatalogSnapshot(relid)
+															 : GetLatestSnapshot());
 	reader->slot = table_slot_create(reader->table, NULL);
 	reader->cxt = CurrentMemoryContext;
 	reader->slice_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext slice", ALLOCSET_DEFAULT_SIZES);
@@ -144,7 +146,7 @@ history_begin_scan(HistoryReader *reader, ScanKey keys, int nkeys)
 static Datum
 history_index_column(IndexScanDesc scan, int column)
 {
-	bool		isnull;
+	bool isnull;
 
 	return index_getattr(scan->xs_itup, column, scan->xs_itupdesc, &isnull);
 }
@@ -152,8 +154,8 @@ history_index_column(IndexScanDesc scan, int column)
 static Datum
 history_column(HistoryReader *reader, int column)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(reader->slot, column, &isnull);
+	bool  isnull;
+	Datum value = slot_getattr(reader->slot, column, &isnull);
 
 	if (isnull)
 		elog(ERROR, "streamext.history has a NULL in column %d", column);
@@ -166,7 +168,7 @@ history_column(HistoryReader *reader, int column)
 static bool
 slice_has_hash(int32 bucket, uint32 hash)
 {
-	uint32		n = 1;
+	uint32 n = 1;
 
 	while (n <= (uint32) bucket / 2)
 		n *= 2;
@@ -177,7 +179,7 @@ slice_has_hash(int32 bucket, uint32 hash)
 static bool
 slice_is_whole(const SliceParts *slice)
 {
-	pg_crc32c	stored;
+	pg_crc32c stored;
 
 	if (slice->size < HISTORY_PAD + sizeof(SliceHeader))
 		return false;
@@ -189,22 +191,20 @@ static void
 slice_check(const SliceParts *slice, uint32 state_size)
 {
 	const SliceHeader *header = (const SliceHeader *) (slice->bytes + HISTORY_PAD);
-	Size		size = slice->size - HISTORY_PAD;
+	Size			   size = slice->size - HISTORY_PAD;
 
 	if (!slice_is_whole(slice) || header->format != HISTORY_FORMAT || header->state_size != state_size ||
 		header->nblocks > (size - sizeof(SliceHeader)) / sizeof(SliceBlock) || header->entries_size > size ||
 		header->blobs_size > size ||
 		sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock) + header->entries_size + header->blobs_size != size)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("a row of streamext.history cannot be read")));
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
 }
 
 /* The entries of a slice's bytes, which must be sound; returns how many have the hash (NULL: all), and their size. */
 static int
 slice_count_entries(const SliceHeader *header, const char *entries, const uint32 *hash, Size *size)
 {
-	int			n = 0;
+	int n = 0;
 
 	*size = 0;
 	for (Size at = 0; at < header->entries_size;)
@@ -212,9 +212,7 @@ slice_count_entries(const SliceHeader *header, const char *entries, const uint32
 		const GroupEntry *entry = (const GroupEntry *) (entries + at);
 
 		if (entry->size < offsetof(GroupEntry, data) || entry->size % 8 != 0 || entry->size > header->entries_size - at)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("a row of streamext.history cannot be read")));
+			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
 		if (hash == NULL || entry->hash == *hash)
 		{
 			*size += entry->size;
@@ -229,9 +227,9 @@ slice_count_entries(const SliceHeader *header, const char *entries, const uint32
 static void
 slice_find_groups(const SliceHeader *header, char *entries, const uint32 *hash, PaneCopy *pane, MemoryContext cxt)
 {
-	Size		size;
-	char	   *to;
-	int			n = slice_count_entries(header, entries, hash, &size);
+	Size  size;
+	char *to;
+	int	  n = slice_count_entries(header, entries, hash, &size);
 
 	pane->ngroups = n;
 	if (n == 0)
@@ -260,8 +258,8 @@ static void
 slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blobs, const uint32 *hash, StateCopy *copy,
 				 MemoryContext cxt)
 {
-	char	   *to = blobs;
-	Size		at = 0;
+	char *to = blobs;
+	Size  at = 0;
 
 	if (hash != NULL)
 	{
@@ -270,12 +268,10 @@ slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blob
 	}
 	copy->nblocks = header->nblocks;
 	copy->blocks = MemoryContextAllocHuge(cxt, sizeof(StateCopyBlock) * (Size) header->nblocks);
-	for (uint32 b = 0; b < header->nblocks; b++)	/* they were sorted when written */
+	for (uint32 b = 0; b < header->nblocks; b++) /* they were sorted when written */
 	{
 		if (blocks[b].size > header->blobs_size - at)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("a row of streamext.history cannot be read")));
+			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
 		copy->blocks[b].shared = (const char *) (uintptr_t) blocks[b].shared;
 		copy->blocks[b].size = blocks[b].size;
 		copy->blocks[b].copy = to + at;
@@ -289,14 +285,14 @@ slice_to_copy(const SliceParts *slice, uint32 state_size, const uint32 *hash, Me
 {
 	struct
 	{
-		StateCopy	copy;
-		PaneCopy	pane;
-	}		   *result;
-	char	   *bytes = slice->bytes + HISTORY_PAD;
+		StateCopy copy;
+		PaneCopy  pane;
+	} * result;
+	char			  *bytes = slice->bytes + HISTORY_PAD;
 	const SliceHeader *header = (const SliceHeader *) bytes;
-	const SliceBlock *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
-	char	   *entries;
-	PaneCopy	pane = {.id = slice->pane};
+	const SliceBlock  *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
+	char			  *entries;
+	PaneCopy		   pane = { .id = slice->pane };
 
 	slice_check(slice, state_size);
 	entries = bytes + sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock);
@@ -318,7 +314,7 @@ slice_to_copy(const SliceParts *slice, uint32 state_size, const uint32 *hash, Me
 static void
 slice_grow(SliceParts *slice, Size more)
 {
-	char	   *grown;
+	char *grown;
 
 	if (slice->size + more <= slice->capacity)
 		return;
@@ -333,20 +329,18 @@ slice_grow(SliceParts *slice, Size more)
 static void
 slice_append(HistoryReader *reader)
 {
-	SliceParts *slice = &reader->slice;
-	int64		pane = DatumGetInt64(history_column(reader, HISTORY_PANE));
-	int32		bucket = DatumGetInt32(history_column(reader, HISTORY_BUCKET));
-	int32		part = DatumGetInt32(history_column(reader, HISTORY_PART));
-	Datum		stored = history_column(reader, HISTORY_DATA);
+	SliceParts	   *slice = &reader->slice;
+	int64			pane = DatumGetInt64(history_column(reader, HISTORY_PANE));
+	int32			bucket = DatumGetInt32(history_column(reader, HISTORY_BUCKET));
+	int32			part = DatumGetInt32(history_column(reader, HISTORY_PART));
+	Datum			stored = history_column(reader, HISTORY_DATA);
 	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(stored);
-	Size		size = VARSIZE_ANY_EXHDR(bytes);
+	Size			size = VARSIZE_ANY_EXHDR(bytes);
 
 	if (part != slice->nparts || (part > 0 && (pane != slice->pane || bucket != slice->bucket)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("streamext.history lacks a row")));
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("streamext.history lacks a row")));
 	if (part == 0 && (Pointer) bytes != DatumGetPointer(stored))
-		slice->bytes = VARDATA(bytes);	/* decompressed: ours, and aligned */
+		slice->bytes = VARDATA(bytes); /* decompressed: ours, and aligned */
 	else
 	{
 		slice_grow(slice, size);
@@ -361,11 +355,11 @@ slice_append(HistoryReader *reader)
 /* ---- reading ---- */
 
 void
-streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
-						const uint32 *hash)
+streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min,
+						int64 max, const uint32 *hash)
 {
 	MemoryContext old;
-	ScanKeyData keys[4];
+	ScanKeyData	  keys[4];
 
 	streamext_history_end(reader);
 	max = Min(max, mark->sealed);
@@ -402,7 +396,7 @@ history_next_row(HistoryReader *reader)
 {
 	IndexScanDesc scan = reader->scan;
 	MemoryContext old = MemoryContextSwitchTo(reader->cxt);
-	bool		found = false;
+	bool		  found = false;
 
 	while (!found && index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
@@ -410,7 +404,7 @@ history_next_row(HistoryReader *reader)
 		if (reader->by_hash && !slice_has_hash(DatumGetInt32(history_index_column(scan, HISTORY_BUCKET)), reader->hash))
 			continue;
 		found = index_fetch_heap(scan, reader->slot) &&
-			DatumGetInt64(history_column(reader, HISTORY_DEFINITION)) == (int64) reader->definition;
+				DatumGetInt64(history_column(reader, HISTORY_DEFINITION)) == (int64) reader->definition;
 	}
 	MemoryContextSwitchTo(old);
 	return found;
@@ -436,11 +430,11 @@ StateCopy *
 streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
 {
 	MemoryContext old = MemoryContextSwitchTo(reader->by_hash ? reader->slice_cxt : cxt);
-	StateCopy  *copy = NULL;
+	StateCopy	 *copy = NULL;
 
 	while (reader->scan != NULL && copy == NULL)
 	{
-		bool		found = reader->held || history_next_row(reader);
+		bool found = reader->held || history_next_row(reader);
 
 		/* A slice is complete when the next one begins; that row waits in the slot. */
 		if (reader->slice.nparts > 0 && (!found || DatumGetInt32(history_column(reader, HISTORY_PART)) == 0))
@@ -456,10 +450,10 @@ streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext
 }
 
 void
-streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min, int64 max,
-					   const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt)
+streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min,
+					   int64 max, const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt)
 {
-	StateCopy  *copy;
+	StateCopy *copy;
 
 	streamext_history_begin(reader, view, state_size, mark, min, max, hash);
 	while ((copy = streamext_history_next(reader, stats, cxt)) != NULL)
@@ -469,11 +463,12 @@ streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const
 /* ---- its first and last slices ---- */
 
 static bool
-history_edge(HistoryReader *reader, Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
+history_edge(HistoryReader *reader, Oid view, int shard, bool last, SliceHeader *header, int64 *pane,
+			 uint64 *definition)
 {
-	ScanKeyData keys[2];
+	ScanKeyData	  keys[2];
 	IndexScanDesc scan;
-	bool		found = false;
+	bool		  found = false;
 
 	ScanKeyInit(&keys[0], HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
 	ScanKeyInit(&keys[1], HISTORY_SHARD, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(shard));
@@ -484,7 +479,7 @@ history_edge(HistoryReader *reader, Oid view, int shard, bool last, SliceHeader 
 
 		CHECK_FOR_INTERRUPTS();
 		if (DatumGetInt32(history_index_column(scan, HISTORY_PART)) != 0)
-			continue;			/* the header is in the first part */
+			continue; /* the header is in the first part */
 		*pane = DatumGetInt64(history_index_column(scan, HISTORY_PANE));
 		if (!index_fetch_heap(scan, reader->slot))
 			continue;
@@ -504,7 +499,7 @@ bool
 streamext_history_edge(Oid view, int shard, bool last, SliceHeader *header, int64 *pane, uint64 *definition)
 {
 	HistoryReader *reader = streamext_history_open(NULL);
-	bool		found = history_edge(reader, view, shard, last, header, pane, definition);
+	bool		   found = history_edge(reader, view, shard, last, header, pane, definition);
 
 	streamext_history_close(reader);
 	return found;
@@ -524,9 +519,9 @@ Oid
 streamext_history_next_view(Oid after)
 {
 	HistoryReader *reader = streamext_history_open(NULL);
-	ScanKeyData key;
-	IndexScanDesc scan;
-	Oid			view = InvalidOid;
+	ScanKeyData	   key;
+	IndexScanDesc  scan;
+	Oid			   view = InvalidOid;
 
 	ScanKeyInit(&key, HISTORY_VIEW, BTGreaterStrategyNumber, F_OIDGT, ObjectIdGetDatum(after));
 	scan = history_begin_scan(reader, &key, 1);

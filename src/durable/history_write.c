@@ -43,10 +43,10 @@
 #include "durable/history.h"
 #include "worker/worker_private.h"
 
-#define HISTORY_BUCKET_BYTES (8 * 1024)				   /* about, of entries, before compression */
+#define HISTORY_BUCKET_BYTES (8 * 1024) /* about, of entries, before compression */
 #define HISTORY_MAX_BUCKETS 4096
-#define HISTORY_PART_BYTES (512 * 1024)				   /* before compression */
-#define HISTORY_TRANSACTION_BYTES (16 * 1024 * 1024)   /* or one pane */
+#define HISTORY_PART_BYTES (512 * 1024)				 /* before compression */
+#define HISTORY_TRANSACTION_BYTES (16 * 1024 * 1024) /* or one pane */
 #define HISTORY_RETRY_MS 10000
 
 #ifdef USE_LZ4
@@ -81,9 +81,9 @@ static TimestampTz history_retry_at = 0;
 static uint64
 history_delete(const char *sql, Oid view, int shard, int64 pane)
 {
-	Oid	  types[3] = { OIDOID, INT4OID, INT8OID };
-	Datum values[3] = { ObjectIdGetDatum(view), Int32GetDatum(shard), Int64GetDatum(pane) };
-	int	  rc;
+	Oid	   types[3] = { OIDOID, INT4OID, INT8OID };
+	Datum  values[3] = { ObjectIdGetDatum(view), Int32GetDatum(shard), Int64GetDatum(pane) };
+	int	   rc;
 	uint64 n;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -96,7 +96,8 @@ history_delete(const char *sql, Oid view, int shard, int64 pane)
 	return n;
 }
 
-#define HISTORY_DELETE "DELETE FROM streamext.history WHERE view OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog."
+#define HISTORY_DELETE \
+	"DELETE FROM streamext.history WHERE view OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog."
 
 /* Of a shard, panes below `pane`. */
 static uint64
@@ -205,8 +206,8 @@ history_leaving(const ViewState *state, int npanes)
 static void
 history_clear_shard(Oid view, int shard)
 {
-	int64		pane;
-	uint64		definition;
+	int64  pane;
+	uint64 definition;
 
 	if (streamext_history_edge(view, shard, true, NULL, &pane, &definition))
 		history_delete_shard(view, shard);
@@ -232,7 +233,8 @@ history_retained_shard(const ViewSlot *slot)
 
 /* The set where slices of this key are, with the last one of them, or else one that nothing stands in the way in. */
 static int
-history_choose_set(const CompiledView *view, const ViewSlot *slot, uint64 key, bool *found, SliceHeader *last, int64 *pane)
+history_choose_set(const CompiledView *view, const ViewSlot *slot, uint64 key, bool *found, SliceHeader *last,
+				   int64 *pane)
 {
 	int	   retained = history_retained_shard(slot);
 	uint64 definition;
@@ -412,8 +414,8 @@ slice_write(HistoryWriter *writer, const SealedView *sealed, const Pane *pane, i
 static int
 slice_compare_blocks(const void *a, const void *b)
 {
-	uint64 x = (uint64) (uintptr_t) *(StateBlock *const *) a;
-	uint64 y = (uint64) (uintptr_t) *(StateBlock *const *) b;
+	uint64 x = (uint64) (uintptr_t) * (StateBlock *const *) a;
+	uint64 y = (uint64) (uintptr_t) * (StateBlock *const *) b;
 
 	return x < y ? -1 : x > y;
 }
@@ -437,10 +439,10 @@ slice_sort_blocks(const Pane *pane, int *nblocks)
 }
 
 /* Calls for each visible entry of the pane: `FOR_ENTRIES(pane, entry) if (entry->visible) ...` */
-#define FOR_ENTRIES(pane, entry)                                                                                       \
-	for (const StateBlock *block_ = (pane)->entries; block_ != NULL; block_ = block_->next)                            \
-		for (const GroupEntry *entry = (const GroupEntry *) block_->data;                                              \
-			 (const char *) entry < block_->data + block_->used;                                                       \
+#define FOR_ENTRIES(pane, entry)                                                            \
+	for (const StateBlock *block_ = (pane)->entries; block_ != NULL; block_ = block_->next) \
+		for (const GroupEntry *entry = (const GroupEntry *) block_->data;                   \
+			 (const char *) entry < block_->data + block_->used;                            \
 			 entry = (const GroupEntry *) ((const char *) entry + entry->size))
 
 static int
@@ -557,7 +559,8 @@ seal_delete_expired(SealedView *sealed)
 	int64				pane;
 	uint64				definition;
 
-	if (from == DT_NOBEGIN || (view->window.kind == WINDOW_HOP && pg_sub_s64_overflow(from, view->window.size, &from)) ||
+	if (from == DT_NOBEGIN ||
+		(view->window.kind == WINDOW_HOP && pg_sub_s64_overflow(from, view->window.size, &from)) ||
 		TIMESTAMP_NOT_FINITE(from) || !IS_VALID_TIMESTAMP(from))
 		return;
 	pane = Min(streamext_window_pane(&view->window, from), sealed->sealed);
@@ -642,7 +645,8 @@ seal_try_write(List *views)
 	{
 		ErrorData *error = streamext_worker_caught(cxt);
 
-		ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s", error->message)));
+		ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s",
+							 error->message)));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -656,7 +660,7 @@ seal_try_write(List *views)
 static void
 seal_publish(Worker *w, List *views)
 {
-	Pane  ***leaving = palloc(sizeof(Pane **) * list_length(views));
+	Pane   ***leaving = palloc(sizeof(Pane **) * list_length(views));
 	ListCell *lc;
 
 	foreach (lc, views)

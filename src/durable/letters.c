@@ -39,7 +39,7 @@ enum
 	LETTER_PARTITION,
 	LETTER_POSITION,
 	LETTER_PAYLOAD,
-	LETTER_COMMON,				/* columns of both tables */
+	LETTER_COMMON,					   /* columns of both tables */
 	LETTER_EVENT_TIME = LETTER_COMMON, /* late_row */
 	LATE_COLUMNS,
 	LETTER_SQLSTATE = LETTER_COMMON, /* dead_letter */
@@ -57,16 +57,17 @@ typedef struct LetterTable
 	const char *prune_sql;
 	Oid			types[LETTER_COLUMNS];
 	int			ncolumns;
-	const int  *limit;			/* rows kept for each stream */
+	const int  *limit; /* rows kept for each stream */
 
-	SPIPlanPtr	insert_plan;
-	SPIPlanPtr	prune_plan;
-	int64		unpruned;		/* inserted since the last pruning; at first nothing is known */
+	SPIPlanPtr insert_plan;
+	SPIPlanPtr prune_plan;
+	int64	   unpruned; /* inserted since the last pruning; at first nothing is known */
 } LetterTable;
 
-#define LETTER_PRUNE_SQL(table) \
+#define LETTER_PRUNE_SQL(table)                                                                              \
 	"DELETE FROM streamext." table " WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) " \
-	"(SELECT d.id FROM streamext." table " AS d WHERE d.stream OPERATOR(pg_catalog.=) $1 ORDER BY d.id DESC LIMIT 1 OFFSET $2)"
+	"(SELECT d.id FROM streamext." table                                                                     \
+	" AS d WHERE d.stream OPERATOR(pg_catalog.=) $1 ORDER BY d.id DESC LIMIT 1 OFFSET $2)"
 
 static LetterTable letter_dead = {
 	.name = "streamext.dead_letter",
@@ -210,13 +211,13 @@ typedef struct LetterRecord
 static bytea *
 letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 {
-	Connector  *connector = batch->connector;
-	const char *headers = record->headers;
-	const char *row = batch->config->format == FORMAT_ROW ? record->payload : NULL;
+	Connector	*connector = batch->connector;
+	const char	*headers = record->headers;
+	const char	*row = batch->config->format == FORMAT_ROW ? record->payload : NULL;
 	LetterRecord head;
-	Size		size = sizeof(head);
-	bytea	   *result;
-	char	   *to;
+	Size		 size = sizeof(head);
+	bytea		*result;
+	char		*to;
 
 	/* no column takes them, now */
 	if (headers == NULL && connector != NULL && connector->ops->headers != NULL && record->message != NULL)
@@ -232,7 +233,7 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	head.headers_size = head.has_headers ? strlen(headers) : 0;
 	head.row_size = row != NULL && record->payload_size <= DEAD_LETTER_PAYLOAD ? record->payload_size : 0;
 	*whole = (record->payload == NULL || record->payload_size <= DEAD_LETTER_PAYLOAD) &&
-		head.has_key == (record->key != NULL) && head.has_headers == (headers != NULL);
+			 head.has_key == (record->key != NULL) && head.has_headers == (headers != NULL);
 
 	size += head.key_size + head.headers_size + head.row_size;
 	result = palloc(VARHDRSZ + size);
@@ -254,7 +255,7 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 bool
 streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload, const bytea *rest)
 {
-	const char *from = VARDATA_ANY(rest);
+	const char	*from = VARDATA_ANY(rest);
 	LetterRecord head;
 
 	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head))
@@ -301,9 +302,9 @@ streamext_dead_letter_array(Datum *values, bool *nulls, int n, Oid type)
 List *
 streamext_dead_letter_done(Datum array)
 {
-	Datum	   *values;
-	List	   *done = NIL;
-	int			n;
+	Datum *values;
+	List  *done = NIL;
+	int	   n;
 
 	deconstruct_array(DatumGetArrayTypePCopy(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &values, NULL, &n);
 	for (int i = 0; i < n; i++)
@@ -316,9 +317,9 @@ static StreamRecord *
 letter_fill(const LetterTable *table, const Batch *batch, const void *item, Datum **values, int n)
 {
 	const RejectedRecord *rejected = item;
-	const LateRecord *late = item;
-	StreamRecord *record;
-	bool		whole;
+	const LateRecord	 *late = item;
+	StreamRecord		 *record;
+	bool				  whole;
 
 	if (table == &letter_late)
 	{
@@ -364,7 +365,8 @@ letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *ite
 	}
 	args[0] = ObjectIdGetDatum(batch->config->relid);
 	for (int i = 0; i < table->ncolumns; i++)
-		args[i + 1] = streamext_dead_letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, table->types[i]);
+		args[i + 1] =
+			streamext_dead_letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, table->types[i]);
 	rc = SPI_execute_plan(table->insert_plan, args, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into %s: %s", table->name, SPI_result_code_string(rc));
@@ -376,7 +378,7 @@ letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *ite
 bool
 streamext_dead_letters_lock(Oid stream, bool wait)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, stream, 0, LETTER_LOCK_CLASS);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
@@ -431,12 +433,12 @@ letter_write(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
 void
 streamext_dead_letters_write(Batch *batch, Decoder *decoder)
 {
-	List	   *fresh = NIL;
-	ListCell   *lc;
+	List	 *fresh = NIL;
+	ListCell *lc;
 
 	if (batch->config->on_error == ON_ERROR_SKIP)
 		return;
-	foreach(lc, batch->rejected)
+	foreach (lc, batch->rejected)
 		if (!((RejectedRecord *) lfirst(lc))->known)
 			fresh = lappend(fresh, lfirst(lc));
 	letter_write(&letter_dead, batch, decoder, fresh);

@@ -22,7 +22,8 @@ extern void streamext_late_rows_write(Batch *batch, Decoder *decoder);
  * The rest of a record whose topic, partition and position are known, from the table's columns payload (NULL: a tombstone) and record,
  * which it points into. False: they make no sense.
  */
-extern bool streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload, const bytea *rest);
+extern bool streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload,
+										 const bytea *rest);
 
 /*
  * Who updates or deletes letters of a stream holds this lock until the end of the transaction, and has touched no letter before: several
@@ -39,4 +40,4 @@ extern Datum streamext_dead_letter_array(Datum *values, bool *nulls, int n, Oid 
 /* Text from outside as a text Datum, valid in the database's encoding. */
 extern Datum streamext_dead_letter_text(const char *s);
 
-#endif							/* STREAMEXT_DEAD_LETTER_H */
+#endif /* STREAMEXT_DEAD_LETTER_H */

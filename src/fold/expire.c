@@ -18,20 +18,19 @@
 #include "fold/session.h"
 
 /* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
-#define SLIDING_SLACK	(60 * USECS_PER_SEC)
+#define SLIDING_SLACK (60 * USECS_PER_SEC)
 
 /* True if no reader can ask for the pane any more. */
 static bool
 fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, TimestampTz now)
 {
-	const Window *window = &fold->view->window;
+	const Window				*window = &fold->view->window;
 	const ContinuousViewOptions *options = &fold->view->options;
-	TimestampTz end;
+	TimestampTz					 end;
 
 	if (window->sliding && pg_atomic_read_u64(&streamext_shared->test_clock) == 0)
 	{
-		int64		first,
-					last;
+		int64 first, last;
 
 		streamext_window_sliding_range(window, now - SLIDING_SLACK, &first, &last);
 		if (pane->id < first)
@@ -41,19 +40,18 @@ fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, Timesta
 		return false;
 	if (window->kind == WINDOW_SESSION)
 		return fold->slot->state.horizon >= fold->session_end &&
-			streamext_session_is_over(fold->view, fold->slot, pane, &fold->session_end);
+			   streamext_session_is_over(fold->view, fold->slot, pane, &fold->session_end);
 	end = streamext_window_pane_end(window, pane->id);
 	if (window->kind == WINDOW_HOP)
 	{
-		TimestampTz first_start,
-					last_start;
+		TimestampTz first_start, last_start;
 
 		streamext_window_starts(window, pane->id, &first_start, &last_start);
 		if (first_start <= last_start)
 			end = last_start + window->size;
 	}
 	return end < PG_INT64_MAX - options->retention - options->lateness &&
-		end + options->retention + options->lateness <= watermark;
+		   end + options->retention + options->lateness <= watermark;
 }
 
 /* Readers leave out windows that are gone in part before any part goes. */
@@ -74,7 +72,7 @@ TimestampTz
 streamext_fold_floor(const CompiledView *view, TimestampTz watermark)
 {
 	const ContinuousViewOptions *options = &view->options;
-	TimestampTz floor;
+	TimestampTz					 floor;
 
 	if (options->retention == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN ||
 		pg_sub_s64_overflow(watermark, options->retention, &floor) ||
@@ -103,7 +101,7 @@ streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 		streamext_session_advance(fold->view, fold->slot, watermark);
 	while (state->npanes > 0 && fold_is_expired(fold, state->panes[0], watermark, now))
 	{
-		Pane	   *pane = state->panes[0];
+		Pane *pane = state->panes[0];
 
 		for (int a = 0; a < fold->view->naggs; a++)
 			streamext_aggregate_forget_pane(fold->aggs[a], pane);

@@ -32,7 +32,7 @@
 #include "fold/join.h"
 #include "fold/session.h"
 
-#define PANE_CACHE		16
+#define PANE_CACHE 16
 
 /* ---------------------------------------------------------------- guarded steps */
 
@@ -46,12 +46,13 @@ fold_source(const ViewFold *fold, int row)
 static void
 fold_reject(ViewFold *fold, int row, const ErrorData *error)
 {
-	streamext_batch_reject(fold->batch, fold->view->relid, fold->batch->record[fold_source(fold, row)], error->sqlerrcode, error->message);
+	streamext_batch_reject(fold->batch, fold->view->relid, fold->batch->record[fold_source(fold, row)],
+						   error->sqlerrcode, error->message);
 	fold->rejected++;
 }
 
 /* A step: works from *row (or *index) on; raises with it at the culprit. Returns false when memory is full. */
-typedef bool (*FoldStep) (ViewFold *fold, volatile int *at);
+typedef bool (*FoldStep)(ViewFold *fold, volatile int *at);
 
 /*
  * Runs a step as the view's owner in a subtransaction. Returns NULL if it went through (*result is what it returned), else
@@ -62,13 +63,13 @@ fold_guarded(ViewFold *fold, FoldStep step, volatile int *at, volatile bool *res
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(fold->batch->cxt);
 	PG_TRY();
 	{
-		OwnerScope	scope = streamext_fold_enter_owner(fold);
+		OwnerScope scope = streamext_fold_enter_owner(fold);
 
 		*result = step(fold, at);
 		streamext_fold_leave_owner(scope);
@@ -97,7 +98,7 @@ fold_is_new(ViewFold *fold, const StreamRecord *record)
 	if (unlikely(fold->batch->owed != NULL))
 		return fold->batch->owed[record - fold->batch->records];
 	return record->partition_index >= fold->slot->npositions ||
-		record->position >= fold->slot->positions[record->partition_index];
+		   record->position >= fold->slot->positions[record->partition_index];
 }
 
 /* The watermark, not before that of rows which a view that writes its windows has behind it for good. */
@@ -140,13 +141,13 @@ fold_is_late_for_session(ViewFold *fold, TimestampTz t)
 	TimestampTz written = fold_written(fold);
 
 	return (written != DT_NOBEGIN && t <= streamext_session_reach(&fold->view->window, written)) ||
-		streamext_session_is_late(fold->view, &fold->slot->state, t, fold_watermark(fold));
+		   streamext_session_is_late(fold->view, &fold->slot->state, t, fold_watermark(fold));
 }
 
 static void
 fold_load_row(ViewFold *fold, int row)
 {
-	Batch	   *batch = fold->batch;
+	Batch		   *batch = fold->batch;
 	TupleTableSlot *slot = fold->row;
 
 	ExecClearTuple(slot);
@@ -167,7 +168,7 @@ fold_evaluate(ViewFold *fold, int row)
 		return false;
 	for (int i = 0; i < fold->nexprs; i++)
 	{
-		FoldExpr   *fe = &fold->exprs[i];
+		FoldExpr *fe = &fold->exprs[i];
 
 		if (fe->state == NULL)
 			continue;
@@ -182,17 +183,16 @@ fold_evaluate(ViewFold *fold, int row)
 static bool
 fold_select_rows(ViewFold *fold, volatile int *at)
 {
-	Batch	   *batch = fold->batch;
+	Batch		 *batch = fold->batch;
 	const Window *window = &fold->view->window;
-	bool		evaluate = fold->guard_select && fold->join == NULL;
-	int64		known_pane = 0;
-	bool		known_late = false,
-				known = false;
+	bool		  evaluate = fold->guard_select && fold->join == NULL;
+	int64		  known_pane = 0;
+	bool		  known_late = false, known = false;
 
 	for (; *at < batch->nrows; (*at)++)
 	{
-		int			row = *at;
-		int64		pane;
+		int	  row = *at;
+		int64 pane;
 
 		if (!fold_is_new(fold, &batch->records[batch->record[row]]))
 			continue;
@@ -224,7 +224,7 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 static void
 fold_select(ViewFold *fold)
 {
-	volatile int at = 0;
+	volatile int  at = 0;
 	volatile bool result;
 
 	if (!fold->guard_select)
@@ -234,7 +234,7 @@ fold_select(ViewFold *fold)
 	}
 	while (at < fold->batch->nrows)
 	{
-		ErrorData  *error = fold_guarded(fold, fold_select_rows, &at, &result);
+		ErrorData *error = fold_guarded(fold, fold_select_rows, &at, &result);
 
 		if (error != NULL && !streamext_fold_renew(fold))
 		{
@@ -248,12 +248,12 @@ fold_select(ViewFold *fold)
 
 typedef struct FoldJoin
 {
-	const int  *rows;			/* of the batch */
-	int			n;
-	JoinRows   *joined;
+	const int *rows; /* of the batch */
+	int		   n;
+	JoinRows  *joined;
 } FoldJoin;
 
-static FoldJoin fold_join_part;	/* what the step works on */
+static FoldJoin fold_join_part; /* what the step works on */
 
 /* A FoldStep. */
 static bool
@@ -267,13 +267,13 @@ fold_join_step(ViewFold *fold, volatile int *at)
 static void
 fold_join_rows(ViewFold *fold, const int *rows, int n, JoinRows *joined)
 {
-	volatile int at = 0;
+	volatile int  at = 0;
 	volatile bool result;
-	ErrorData  *error;
+	ErrorData	 *error;
 
 	if (n == 0)
 		return;
-	fold_join_part = (FoldJoin) {rows, n, joined};
+	fold_join_part = (FoldJoin){ rows, n, joined };
 	error = fold_guarded(fold, fold_join_step, &at, &result);
 	if (error == NULL)
 	{
@@ -297,9 +297,7 @@ static void
 fold_reserve_rows(ViewFold *fold, Size n)
 {
 	if (n > INT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a batch makes too many rows")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a batch makes too many rows")));
 	if (n <= fold->capacity)
 		return;
 	fold->capacity = n;
@@ -312,8 +310,8 @@ fold_reserve_rows(ViewFold *fold, Size n)
 static void
 fold_expand_sets(ViewFold *fold)
 {
-	int			nsets = fold->view->nsets;
-	Size		n = (Size) fold->nselected * nsets;
+	int	 nsets = fold->view->nsets;
+	Size n = (Size) fold->nselected * nsets;
 
 	fold_reserve_rows(fold, n);
 	fold->sets = MemoryContextAllocHuge(fold->batch->cxt, Max(n, 1));
@@ -342,9 +340,9 @@ fold_into(ViewFold *fold)
 static void
 fold_join(ViewFold *fold)
 {
-	Batch	   *batch = fold->batch;
-	JoinRows   *joined = streamext_join_begin(fold->join, batch);
-	int		   *rows = palloc(sizeof(int) * Max(fold->nselected, 1));
+	Batch	 *batch = fold->batch;
+	JoinRows *joined = streamext_join_begin(fold->join, batch);
+	int		 *rows = palloc(sizeof(int) * Max(fold->nselected, 1));
 
 	memcpy(rows, fold->rows, sizeof(int) * fold->nselected);
 	fold_join_rows(fold, rows, fold->nselected, joined);
@@ -355,7 +353,7 @@ fold_join(ViewFold *fold)
 		fold->rows[i] = i;
 	for (int e = 0; e < fold->nexprs; e++)
 	{
-		FoldExpr   *fe = &fold->exprs[e];
+		FoldExpr *fe = &fold->exprs[e];
 
 		if (fe->joined >= 0)
 		{
@@ -392,22 +390,22 @@ fold_key_of_set(const ViewFold *fold, int set, Datum *values, bool *nulls)
 static bool
 fold_group_rows(ViewFold *fold, volatile int *at)
 {
-	ViewState  *state = &fold->slot->state;
+	ViewState	 *state = &fold->slot->state;
 	CompiledView *view = fold->view;
-	Datum		values[STREAMEXT_MAX_KEYS];
-	bool		nulls[STREAMEXT_MAX_KEYS];
-	int64		cached_id[PANE_CACHE];
-	Pane	   *cached[PANE_CACHE] = {NULL};
+	Datum		  values[STREAMEXT_MAX_KEYS];
+	bool		  nulls[STREAMEXT_MAX_KEYS];
+	int64		  cached_id[PANE_CACHE];
+	Pane		 *cached[PANE_CACHE] = { NULL };
 
 	for (; *at < fold->nselected; (*at)++)
 	{
-		int			i = *at;
-		int			row = fold->rows[i];
-		int64		pane_id = fold->pane_ids[fold_source(fold, row)];
-		int			c = (uint64) pane_id % PANE_CACHE;
-		uint32		size;
-		uint32		hash;
-		bool		is_new;
+		int	   i = *at;
+		int	   row = fold->rows[i];
+		int64  pane_id = fold->pane_ids[fold_source(fold, row)];
+		int	   c = (uint64) pane_id % PANE_CACHE;
+		uint32 size;
+		uint32 hash;
+		bool   is_new;
 
 		if (cached[c] == NULL || cached_id[c] != pane_id)
 		{
@@ -419,7 +417,7 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 		for (int k = 0; k < view->nkeys; k++)
 			if (fold->key_expr[k] >= 0)
 			{
-				FoldExpr   *fe = &fold->exprs[fold->key_expr[k]];
+				FoldExpr *fe = &fold->exprs[fold->key_expr[k]];
 
 				values[k] = fe->values[row];
 				nulls[k] = fe->nulls[row];
@@ -429,7 +427,8 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 		size = streamext_key_serialize(view, values, nulls, &fold->key, &fold->key_capacity);
 		hash = streamext_key_hash(fold->matcher, values, nulls, fold->key, size);
 		fold->panes[i] = cached[c];
-		fold->groups[i] = streamext_state_group(state, cached[c], hash, fold->key, size, fold->equal, fold->matcher, &is_new);
+		fold->groups[i] =
+			streamext_state_group(state, cached[c], hash, fold->key, size, fold->equal, fold->matcher, &is_new);
 		if (fold->groups[i] == NULL)
 			return false;
 	}
@@ -443,9 +442,9 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 static int
 fold_deselect(ViewFold *fold, int i)
 {
-	int			source = fold_source(fold, fold->rows[i]);
-	int			before = 0;
-	int			n = 0;
+	int source = fold_source(fold, fold->rows[i]);
+	int before = 0;
+	int n = 0;
 
 	for (int k = 0; k < fold->nselected; k++)
 	{
@@ -469,14 +468,14 @@ fold_deselect(ViewFold *fold, int i)
 static bool
 fold_group(ViewFold *fold)
 {
-	volatile int at = 0;
+	volatile int  at = 0;
 	volatile bool fits = true;
 
 	if (!fold->guard_group)
 		return fold_group_rows(fold, &at);
 	while (fits && at < fold->nselected)
 	{
-		ErrorData  *error = fold_guarded(fold, fold_group_rows, &at, &fits);
+		ErrorData *error = fold_guarded(fold, fold_group_rows, &at, &fits);
 
 		if (error != NULL)
 		{
@@ -498,8 +497,8 @@ fold_make_inputs(ViewFold *fold)
 
 	for (int a = 0; a < view->naggs; a++)
 	{
-		AggInput   *in = &fold->inputs[a];
-		int			nargs = list_length(view->aggs[a].args);
+		AggInput *in = &fold->inputs[a];
+		int		  nargs = list_length(view->aggs[a].args);
 
 		for (int arg = 0; arg < nargs; arg++)
 		{
@@ -512,16 +511,16 @@ fold_make_inputs(ViewFold *fold)
 		in->panes = fold->panes;
 		if (fold->filter_expr[a] >= 0)
 		{
-			FoldExpr   *filter = &fold->exprs[fold->filter_expr[a]];
-			Size		most = Max(fold->nselected, 1);
-			int		   *rows = MemoryContextAllocHuge(fold->batch->cxt, sizeof(int) * most);
+			FoldExpr	*filter = &fold->exprs[fold->filter_expr[a]];
+			Size		 most = Max(fold->nselected, 1);
+			int			*rows = MemoryContextAllocHuge(fold->batch->cxt, sizeof(int) * most);
 			GroupEntry **groups = MemoryContextAllocHuge(fold->batch->cxt, sizeof(GroupEntry *) * most);
-			Pane	  **panes = MemoryContextAllocHuge(fold->batch->cxt, sizeof(Pane *) * most);
-			int			n = 0;
+			Pane	   **panes = MemoryContextAllocHuge(fold->batch->cxt, sizeof(Pane *) * most);
+			int			 n = 0;
 
 			for (int i = 0; i < fold->nselected; i++)
 			{
-				int			row = fold->rows[i];
+				int row = fold->rows[i];
 
 				if (filter->nulls[row] || !DatumGetBool(filter->values[row]))
 					continue;
@@ -562,10 +561,10 @@ fold_aggregate(ViewFold *fold)
 {
 	for (;;)
 	{
-		volatile int row = -1;
+		volatile int  row = -1;
 		volatile bool fits = true;
-		ErrorData  *error;
-		int			i;
+		ErrorData	 *error;
+		int			  i;
 
 		fold_make_inputs(fold);
 		if (!fold->guard_aggregate)
@@ -579,7 +578,7 @@ fold_aggregate(ViewFold *fold)
 		for (i = 0; i < fold->nselected && fold->rows[i] != row; i++)
 			;
 		if (i == fold->nselected)
-			ThrowErrorData(error);	/* not a row's fault */
+			ThrowErrorData(error); /* not a row's fault */
 		fold_reject(fold, row, error);
 		fold_deselect(fold, i);
 	}
@@ -591,17 +590,17 @@ fold_aggregate(ViewFold *fold)
 static void
 fold_withdraw_rejects(ViewFold *fold)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, fold->batch->late)
+	foreach (lc, fold->batch->late)
 		if (((LateRecord *) lfirst(lc))->view == fold->view->relid)
-			fold->batch->late = foreach_delete_current(fold->batch->late, lc);
-	foreach(lc, fold->batch->rejected)
+			fold->batch->late = foreach_delete_current (fold->batch->late, lc);
+	foreach (lc, fold->batch->rejected)
 	{
 		RejectedRecord *r = lfirst(lc);
 
 		if (r->view == fold->view->relid)
-			fold->batch->rejected = foreach_delete_current(fold->batch->rejected, lc);
+			fold->batch->rejected = foreach_delete_current (fold->batch->rejected, lc);
 		else if (r->view == InvalidOid && fold_is_new(fold, &fold->batch->records[r->record]))
 			fold->rejected++;
 	}
@@ -611,8 +610,8 @@ fold_withdraw_rejects(ViewFold *fold)
 static bool
 fold_reserve_positions(ViewFold *fold)
 {
-	ViewSlot   *slot = fold->slot;
-	int			n = fold->batch->npartitions;
+	ViewSlot *slot = fold->slot;
+	int		  n = fold->batch->npartitions;
 
 	if (n <= slot->npositions)
 		return true;
@@ -627,10 +626,10 @@ fold_reserve_positions(ViewFold *fold)
 FoldResult
 streamext_fold_prepare(ViewFold *fold, Batch *batch)
 {
-	ViewSlot   *slot = fold->slot;
+	ViewSlot	 *slot = fold->slot;
 	CompiledView *view = fold->view;
 	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
-	bool		fits;
+	bool		  fits;
 
 	fold->batch = batch;
 	fold->nselected = 0;
@@ -687,9 +686,9 @@ streamext_fold_groups(const ViewFold *fold, GroupEntry *const **groups, Pane *co
 void
 streamext_fold_publish(ViewFold *fold, Batch *batch)
 {
-	ViewSlot   *slot = fold->slot;
+	ViewSlot	 *slot = fold->slot;
 	CompiledView *view = fold->view;
-	bool		sessions = view->window.kind == WINDOW_SESSION;
+	bool		  sessions = view->window.kind == WINDOW_SESSION;
 
 	for (int a = 0; a < view->naggs; a++)
 		streamext_aggregate_publish(fold->aggs[a], &fold->inputs[a]);

@@ -19,16 +19,16 @@ typedef enum FoldResult
 {
 	FOLD_OK,
 	/* nothing was changed that readers see; the batch must be offered again: */
-	FOLD_FULL,					/* no memory */
-	FOLD_TOO_MANY_GROUPS		/* more than streamext.max_groups before this batch */
+	FOLD_FULL,			 /* no memory */
+	FOLD_TOO_MANY_GROUPS /* more than streamext.max_groups before this batch */
 } FoldResult;
 
 /* cxt outlives transactions; the view was compiled in it. Needs a transaction. */
-extern ViewFold *streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt);
+extern ViewFold	 *streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, MemoryContext cxt);
 extern FoldResult streamext_fold_prepare(ViewFold *fold, Batch *batch);
-extern void streamext_fold_publish(ViewFold *fold, Batch *batch);
+extern void		  streamext_fold_publish(ViewFold *fold, Batch *batch);
 /* The groups that publish will change, and their panes: so many, with repetitions. */
-extern int	streamext_fold_groups(const ViewFold *fold, GroupEntry *const **groups, Pane *const **panes);
+extern int streamext_fold_groups(const ViewFold *fold, GroupEntry *const **groups, Pane *const **panes);
 /* After prepare said OK but another view of the stream did not. */
 extern void streamext_fold_abandon(ViewFold *fold);
 /* Drops panes beyond retention (takes the lock); now = the clock. */
@@ -38,8 +38,8 @@ extern int64 streamext_fold_stored_position(const ViewFold *fold, const char *to
 /* Windows that end by then are beyond retention; DT_NOBEGIN: none is. */
 extern TimestampTz streamext_fold_floor(const CompiledView *view, TimestampTz watermark);
 /* These panes are about to go. */
-extern void streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes);
-extern void streamext_fold_end(ViewFold *fold);
+extern void			 streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes);
+extern void			 streamext_fold_end(ViewFold *fold);
 extern CompiledView *streamext_fold_view(ViewFold *fold);
 
-#endif							/* STREAMEXT_FOLD_H */
+#endif /* STREAMEXT_FOLD_H */

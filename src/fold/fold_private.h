@@ -18,71 +18,71 @@
 /* An expression as a vector over the rows of a batch. */
 typedef struct FoldExpr
 {
-	Expr	   *expr;
-	int			column;			/* plain column: its index; else -1 */
-	ExprState  *state;
-	bool		varlena;
-	Datum	   *values;			/* [row]; the batch's own for a plain column */
-	bool	   *nulls;
-	int			joined;			/* its number in the join's output, -1: none */
+	Expr	  *expr;
+	int		   column; /* plain column: its index; else -1 */
+	ExprState *state;
+	bool	   varlena;
+	Datum	  *values; /* [row]; the batch's own for a plain column */
+	bool	  *nulls;
+	int		   joined; /* its number in the join's output, -1: none */
 } FoldExpr;
 
 struct ViewFold
 {
 	MemoryContext cxt;
 	CompiledView *view;
-	ViewSlot   *slot;
+	ViewSlot	 *slot;
 	StreamConfig *config;
 
-	ExprContext *econtext;
-	TupleTableSlot *row;		/* a row of the batch for expressions */
-	ExprState  *where;			/* NULL: none */
-	uint64		functions;		/* how often functions had been changed when the expressions were made ready */
-	MemoryContext renewed_cxt;	/* of expressions that were made ready again; NULL: none yet */
-	int			nexprs;
-	FoldExpr   *exprs;
-	int		   *key_expr;		/* [nkeys], -1 for the window key and the grouping set's number */
-	int		  **arg_expr;		/* [agg][arg] */
-	int		   *filter_expr;	/* [agg], -1: none */
-	bool		guard_select;	/* step 1 runs user code or may raise */
-	bool		guard_group;	/* key types' own functions */
-	bool		guard_aggregate;
-	List	   *stored;			/* stateless: of IntoPosition, as committed when the fold was started */
-	JoinRun    *join;			/* NULL: the stream alone; else row numbers are those of joined rows after step 1 */
+	ExprContext	   *econtext;
+	TupleTableSlot *row;		 /* a row of the batch for expressions */
+	ExprState	   *where;		 /* NULL: none */
+	uint64			functions;	 /* how often functions had been changed when the expressions were made ready */
+	MemoryContext	renewed_cxt; /* of expressions that were made ready again; NULL: none yet */
+	int				nexprs;
+	FoldExpr	   *exprs;
+	int			   *key_expr;	  /* [nkeys], -1 for the window key and the grouping set's number */
+	int			  **arg_expr;	  /* [agg][arg] */
+	int			   *filter_expr;  /* [agg], -1: none */
+	bool			guard_select; /* step 1 runs user code or may raise */
+	bool			guard_group;  /* key types' own functions */
+	bool			guard_aggregate;
+	List		   *stored; /* stateless: of IntoPosition, as committed when the fold was started */
+	JoinRun		   *join;	/* NULL: the stream alone; else row numbers are those of joined rows after step 1 */
 
 	AggRuntime **aggs;
-	KeyMatcher *matcher;
-	GroupEqual	equal;
-	char	   *key;
-	uint32		key_capacity;
+	KeyMatcher	*matcher;
+	GroupEqual	 equal;
+	char		*key;
+	uint32		 key_capacity;
 
-	TimestampTz session_end;	/* of a session that keeps the oldest pane; DT_NOBEGIN: none is known */
+	TimestampTz session_end; /* of a session that keeps the oldest pane; DT_NOBEGIN: none is known */
 
 	/* the batch at hand */
-	Batch	   *batch;
-	int			nselected;
-	int			capacity;		/* of what is [selected] */
-	int		   *rows;			/* [selected] row numbers */
-	uint8	   *sets;			/* [selected] numbers of grouping sets; NULL: the view has none */
-	const int  *sources;		/* [joined row] row of the batch; NULL: rows are the batch's own */
-	int64	   *pane_ids;		/* [row] */
-	Pane	  **panes;			/* [selected] */
+	Batch		*batch;
+	int			 nselected;
+	int			 capacity; /* of what is [selected] */
+	int			*rows;	   /* [selected] row numbers */
+	uint8		*sets;	   /* [selected] numbers of grouping sets; NULL: the view has none */
+	const int	*sources;  /* [joined row] row of the batch; NULL: rows are the batch's own */
+	int64		*pane_ids; /* [row] */
+	Pane	   **panes;	   /* [selected] */
 	GroupEntry **groups;
-	AggInput   *inputs;			/* [agg] */
-	bool		admitted;		/* it was offered while there were no more groups than streamext.max_groups */
-	int64	   *new_positions;	/* chunk memory that replaces slot->positions at publication, or NULL */
-	uint64		inserted;		/* rows of a stateless view */
-	uint64		accepted;
-	uint64		late;
-	uint64		rejected;
+	AggInput	*inputs;		/* [agg] */
+	bool		 admitted;		/* it was offered while there were no more groups than streamext.max_groups */
+	int64		*new_positions; /* chunk memory that replaces slot->positions at publication, or NULL */
+	uint64		 inserted;		/* rows of a stateless view */
+	uint64		 accepted;
+	uint64		 late;
+	uint64		 rejected;
 };
 
 /* As the view's owner, restricted, with the view's session settings. Undone by leave, or by the abort of the subtransaction. */
 typedef struct OwnerScope
 {
-	Oid			user;
-	int			sec_context;
-	int			guc_level;
+	Oid user;
+	int sec_context;
+	int guc_level;
 } OwnerScope;
 
 /*
@@ -92,6 +92,6 @@ typedef struct OwnerScope
 extern bool streamext_fold_renew(ViewFold *fold);
 
 extern OwnerScope streamext_fold_enter_owner(ViewFold *fold);
-extern void streamext_fold_leave_owner(OwnerScope scope);
+extern void		  streamext_fold_leave_owner(OwnerScope scope);
 
-#endif							/* STREAMEXT_FOLD_PRIVATE_H */
+#endif /* STREAMEXT_FOLD_PRIVATE_H */

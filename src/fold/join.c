@@ -34,68 +34,68 @@
 #include "view/target.h"
 #include "fold/join.h"
 
-#define JOIN_RELATION	"streamext_batch"
-#define JOIN_FEW		64		/* rows up to here take the plan for few */
+#define JOIN_RELATION "streamext_batch"
+#define JOIN_FEW 64 /* rows up to here take the plan for few */
 
 /* Number of rows that the plans are made for. */
-static const int join_plan_rows[] = {16, 1024};
+static const int join_plan_rows[] = { 16, 1024 };
 
-#define JOIN_PLANS		lengthof(join_plan_rows)
+#define JOIN_PLANS lengthof(join_plan_rows)
 
 typedef struct JoinPlan
 {
-	MemoryContext cxt;			/* NULL: to be planned */
-	PlannedStmt *statement;
-	uint64		generation;		/* of join_generation, when it was made */
+	MemoryContext cxt; /* NULL: to be planned */
+	PlannedStmt	 *statement;
+	uint64		  generation; /* of join_generation, when it was made */
 } JoinPlan;
 
 struct JoinRun
 {
 	MemoryContext cxt;
 	CompiledView *view;
-	Query	   *rows;			/* the view's FROM and WHERE over the batch */
-	Query	   *query;			/* before rewriting: rows itself, or an INSERT that has it inside */
-	int			nexprs;
-	int16	   *typlen;			/* [expression] */
-	bool	   *typbyval;
+	Query		 *rows;	 /* the view's FROM and WHERE over the batch */
+	Query		 *query; /* before rewriting: rows itself, or an INSERT that has it inside */
+	int			  nexprs;
+	int16		 *typlen; /* [expression] */
+	bool		 *typbyval;
 
-	TupleDesc	desc;			/* the stream's columns, then the row number */
-	bool	   *needed;			/* [column of the stream] */
-	TupleTableSlot *slot;
-	JoinPlan	plans[JOIN_PLANS];
-	bool		started;		/* the executor has, in the last run */
-	uint64		inserted;		/* rows, in the last run */
+	TupleDesc			  desc;	  /* the stream's columns, then the row number */
+	bool				 *needed; /* [column of the stream] */
+	TupleTableSlot		 *slot;
+	JoinPlan			  plans[JOIN_PLANS];
+	bool				  started;	/* the executor has, in the last run */
+	uint64				  inserted; /* rows, in the last run */
 	MemoryContextCallback forget;
 };
 
 /* Collects what the query returns. */
 typedef struct JoinReceiver
 {
-	DestReceiver pub;
-	JoinRun    *join;
-	JoinRows   *to;
-	MemoryContext cxt;			/* the batch's */
+	DestReceiver  pub;
+	JoinRun		 *join;
+	JoinRows	 *to;
+	MemoryContext cxt; /* the batch's */
 } JoinReceiver;
 
 /* ---------------------------------------------------------------- invalidation */
 
 /* Moves with each invalidation that may concern any plan; plans also look at their own relations. */
 static uint64 join_generation = 1;
-static List *join_runs = NIL;	/* in TopMemoryContext */
+static List	 *join_runs = NIL; /* in TopMemoryContext */
 
 static void
 join_forget_relation(Datum arg, Oid relid)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (!OidIsValid(relid))
 	{
 		join_generation++;
 		return;
 	}
-	foreach(lc, join_runs)
+	foreach (lc, join_runs)
 	{
-		JoinRun    *join = lfirst(lc);
+		JoinRun *join = lfirst(lc);
 
 		for (int i = 0; i < JOIN_PLANS; i++)
 			if (join->plans[i].statement != NULL && list_member_oid(join->plans[i].statement->relationOids, relid))
@@ -119,8 +119,9 @@ join_forget_run(void *join)
 static void
 join_watch(void)
 {
-	static bool watching = false;
-	static const int caches[] = {PROCOID, TYPEOID, NAMESPACEOID, OPEROID, AMOPOPID, FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, AUTHOID};
+	static bool		 watching = false;
+	static const int caches[] = { PROCOID,	TYPEOID,		  NAMESPACEOID,			 OPEROID,
+								  AMOPOPID, FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, AUTHOID };
 
 	if (watching)
 		return;
@@ -136,8 +137,8 @@ join_watch(void)
 static TupleDesc
 join_make_desc(const StreamConfig *config)
 {
-	int			natts = config->desc->natts;
-	TupleDesc	desc = CreateTemplateTupleDesc(natts + 1);
+	int		  natts = config->desc->natts;
+	TupleDesc desc = CreateTemplateTupleDesc(natts + 1);
 
 	for (int i = 0; i < natts; i++)
 	{
@@ -161,7 +162,7 @@ join_make_entry(const JoinRun *join, const RangeTblEntry *stream)
 	for (int i = 0; i < join->desc->natts; i++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(join->desc, i);
-		bool		dropped = attr->attisdropped;
+		bool			  dropped = attr->attisdropped;
 
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(dropped ? "" : NameStr(attr->attname))));
 		rte->coltypes = lappend_oid(rte->coltypes, dropped ? InvalidOid : attr->atttypid);
@@ -176,11 +177,11 @@ static Query *
 join_make_query(JoinRun *join, List *exprs)
 {
 	CompiledView *view = join->view;
-	Query	   *query = copyObject(view->query);
-	Query	   *result = makeNode(Query);
-	AttrNumber	number = 1;
-	Var		   *row = makeVar(view->stream_varno, join->desc->natts, INT4OID, -1, InvalidOid, 0);
-	ListCell   *lc;
+	Query		 *query = copyObject(view->query);
+	Query		 *result = makeNode(Query);
+	AttrNumber	  number = 1;
+	Var			 *row = makeVar(view->stream_varno, join->desc->natts, INT4OID, -1, InvalidOid, 0);
+	ListCell	 *lc;
 
 	result->commandType = CMD_SELECT;
 	result->querySource = QSRC_ORIGINAL;
@@ -196,13 +197,13 @@ join_make_query(JoinRun *join, List *exprs)
 		result->targetList = query->targetList;
 	else
 		result->targetList = list_make1(makeTargetEntry((Expr *) row, number++, pstrdup("streamext_row"), false));
-	foreach(lc, exprs)
+	foreach (lc, exprs)
 		result->targetList = lappend(result->targetList,
 									 makeTargetEntry(copyObject(lfirst(lc)), number++, pstrdup("expression"), false));
 	result->stmt_location = -1;
 	result->stmt_len = 0;
 
-	foreach(lc, result->rtable)
+	foreach (lc, result->rtable)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
@@ -223,8 +224,8 @@ join_make_query(JoinRun *join, List *exprs)
 
 typedef struct JoinNeeds
 {
-	JoinRun    *join;
-	int			sublevels;
+	JoinRun *join;
+	int		 sublevels;
 } JoinNeeds;
 
 /* Notes which of the stream's columns the query uses, also by the names of joins. */
@@ -235,14 +236,15 @@ join_needs_walker(Node *node, JoinNeeds *needs)
 		return false;
 	if (IsA(node, Var) && ((Var *) node)->varlevelsup == needs->sublevels)
 	{
-		Var		   *var = (Var *) node;
-		JoinRun    *join = needs->join;
+		Var			  *var = (Var *) node;
+		JoinRun		  *join = needs->join;
 		RangeTblEntry *rte = rt_fetch(var->varno, join->rows->rtable);
 
 		if (rte->rtekind == RTE_JOIN)
 		{
-			JoinNeeds	outer = {join, 0};
-			Node	   *alias = var->varattno > 0 ? list_nth(rte->joinaliasvars, var->varattno - 1) : (Node *) rte->joinaliasvars;
+			JoinNeeds outer = { join, 0 };
+			Node	 *alias =
+				var->varattno > 0 ? list_nth(rte->joinaliasvars, var->varattno - 1) : (Node *) rte->joinaliasvars;
 
 			return join_needs_walker(alias, &outer);
 		}
@@ -255,7 +257,7 @@ join_needs_walker(Node *node, JoinNeeds *needs)
 	}
 	if (IsA(node, Query))
 	{
-		bool		result;
+		bool result;
 
 		needs->sublevels++;
 		result = query_tree_walker((Query *) node, join_needs_walker, needs, QTW_IGNORE_JOINALIASES);
@@ -270,9 +272,9 @@ streamext_join_start(CompiledView *view, StreamConfig *config, List *exprs, Memo
 {
 	MemoryContext own = AllocSetContextCreate(cxt, "streamext join", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
-	JoinRun    *join = palloc0(sizeof(JoinRun));
-	JoinNeeds	needs = {join, 0};
-	ListCell   *lc;
+	JoinRun		 *join = palloc0(sizeof(JoinRun));
+	JoinNeeds	  needs = { join, 0 };
+	ListCell	 *lc;
 
 	join_watch();
 	join->cxt = own;
@@ -282,7 +284,7 @@ streamext_join_start(CompiledView *view, StreamConfig *config, List *exprs, Memo
 	join->needed = palloc0(sizeof(bool) * join->desc->natts);
 	join->typlen = palloc(sizeof(int16) * Max(list_length(exprs), 1));
 	join->typbyval = palloc(sizeof(bool) * Max(list_length(exprs), 1));
-	foreach(lc, exprs)
+	foreach (lc, exprs)
 	{
 		get_typlenbyval(exprType(lfirst(lc)), &join->typlen[join->nexprs], &join->typbyval[join->nexprs]);
 		join->nexprs++;
@@ -314,9 +316,9 @@ join_plan(JoinRun *join, JoinPlan *plan, int rows)
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext cxt = AllocSetContextCreate(join->cxt, "streamext join plan", ALLOCSET_SMALL_SIZES);
 	MemoryContext scratch = AllocSetContextCreate(old, "streamext join planning", ALLOCSET_DEFAULT_SIZES);
-	uint64		generation = join_generation;
-	Query	   *query;
-	PlannedStmt *statement;
+	uint64		  generation = join_generation;
+	Query		 *query;
+	PlannedStmt	 *statement;
 
 	if (plan->cxt != NULL)
 		MemoryContextDelete(plan->cxt);
@@ -339,9 +341,9 @@ join_plan(JoinRun *join, JoinPlan *plan, int rows)
 static void
 join_lock(const PlannedStmt *statement)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, statement->rtable)
+	foreach (lc, statement->rtable)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
@@ -355,8 +357,8 @@ join_lock(const PlannedStmt *statement)
 static PlannedStmt *
 join_ready(JoinRun *join, int nrows)
 {
-	int			which = nrows <= JOIN_FEW ? 0 : 1;
-	JoinPlan   *plan = &join->plans[which];
+	int		  which = nrows <= JOIN_FEW ? 0 : 1;
+	JoinPlan *plan = &join->plans[which];
 
 	for (;;)
 	{
@@ -376,8 +378,8 @@ static Tuplestorestate *
 join_fill(JoinRun *join, Batch *batch, const int *rows, int nrows)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
-	TupleTableSlot *slot = join->slot;
-	int			natts = join->desc->natts - 1;
+	TupleTableSlot	*slot = join->slot;
+	int				 natts = join->desc->natts - 1;
 
 	for (int n = 0; n < nrows; n++)
 	{
@@ -412,24 +414,23 @@ static bool
 join_receive(TupleTableSlot *slot, DestReceiver *self)
 {
 	JoinReceiver *receiver = (JoinReceiver *) self;
-	JoinRun    *join = receiver->join;
-	JoinRows   *to = receiver->to;
+	JoinRun		 *join = receiver->join;
+	JoinRows	 *to = receiver->to;
 	MemoryContext old = MemoryContextSwitchTo(receiver->cxt);
-	int			at = to->n;
+	int			  at = to->n;
 
 	slot_getallattrs(slot);
 	if (to->n == to->capacity)
 	{
 		if (to->capacity > INT_MAX / 2)
 			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("the join of a batch returns too many rows")));
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the join of a batch returns too many rows")));
 		join_grow(join, to);
 	}
 	to->rows[at] = DatumGetInt32(slot->tts_values[0]);
 	for (int e = 0; e < join->nexprs; e++)
 	{
-		Datum		value = slot->tts_values[e + 1];
+		Datum value = slot->tts_values[e + 1];
 
 		to->nulls[e][at] = slot->tts_isnull[e + 1];
 		if (to->nulls[e][at])
@@ -463,7 +464,7 @@ JoinRows *
 streamext_join_begin(JoinRun *join, Batch *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
-	JoinRows   *to = palloc0(sizeof(JoinRows));
+	JoinRows	 *to = palloc0(sizeof(JoinRows));
 
 	to->capacity = STREAMEXT_BATCH_ROWS;
 	to->rows = palloc(sizeof(int) * to->capacity);
@@ -483,9 +484,9 @@ streamext_join_begin(JoinRun *join, Batch *batch)
 static void
 join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, DestReceiver *receiver)
 {
-	QueryEnvironment *environment = create_queryEnv();
+	QueryEnvironment	  *environment = create_queryEnv();
 	EphemeralNamedRelation batch = palloc0(sizeof(EphemeralNamedRelationData));
-	QueryDesc  *query;
+	QueryDesc			  *query;
 
 	batch->md.name = pstrdup(JOIN_RELATION);
 	batch->md.reliddesc = InvalidOid;
@@ -516,8 +517,8 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 void
 streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to)
 {
-	JoinReceiver receiver = {0};
-	int			before = to != NULL ? to->n : 0;
+	JoinReceiver receiver = { 0 };
+	int			 before = to != NULL ? to->n : 0;
 
 	join->started = false;
 	receiver.pub.receiveSlot = join_receive;
@@ -530,9 +531,9 @@ streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, Join
 	receiver.cxt = batch->cxt;
 	PG_TRY();
 	{
-		MemoryContext cxt = AllocSetContextCreate(batch->cxt, "streamext join run", ALLOCSET_DEFAULT_SIZES);
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-		PlannedStmt *statement;
+		MemoryContext	 cxt = AllocSetContextCreate(batch->cxt, "streamext join run", ALLOCSET_DEFAULT_SIZES);
+		MemoryContext	 old = MemoryContextSwitchTo(cxt);
+		PlannedStmt		*statement;
 		Tuplestorestate *store;
 
 		/* Planning and functions need a snapshot; the tables are read as they are once they are locked. */

@@ -17,16 +17,16 @@ typedef struct JoinRun JoinRun;
 /* What came of the rows given since streamext_join_begin; in the batch's context. */
 typedef struct JoinRows
 {
-	int			n;
-	int			capacity;
-	int		   *rows;			/* [n] row of the batch */
-	Datum	  **values;			/* [expression][n]; varlena values are unTOASTed */
-	bool	  **nulls;
+	int		n;
+	int		capacity;
+	int	   *rows;	/* [n] row of the batch */
+	Datum **values; /* [expression][n]; varlena values are unTOASTed */
+	bool  **nulls;
 } JoinRows;
 
 /* exprs (of Expr) are over the joined row of view->query. cxt outlives transactions. */
 extern JoinRun *streamext_join_start(CompiledView *view, StreamConfig *config, List *exprs, MemoryContext cxt);
-extern void streamext_join_end(JoinRun *join);
+extern void		streamext_join_end(JoinRun *join);
 
 extern JoinRows *streamext_join_begin(JoinRun *join, Batch *batch);
 
@@ -41,4 +41,4 @@ extern uint64 streamext_join_inserted(const JoinRun *join);
 /* True if the error was raised for a row of the batch; false: the query could not be run at all, or not now. */
 extern bool streamext_join_is_row_error(const JoinRun *join, const ErrorData *error);
 
-#endif							/* STREAMEXT_JOIN_H */
+#endif /* STREAMEXT_JOIN_H */

@@ -16,11 +16,11 @@
 /* The states of all shards of a view. Panes that are looked at next are found by cursors, which only go forward. */
 typedef struct SessionShards
 {
-	int			n;
+	int				 n;
 	const ViewState *states[STREAMEXT_MAX_SHARDS];
-	int			cursors[STREAMEXT_MAX_SHARDS];
-	LWLock	   *locks[STREAMEXT_MAX_SHARDS];	/* held; NULL: this process writes it */
-	TimestampTz horizon;		/* the least */
+	int				 cursors[STREAMEXT_MAX_SHARDS];
+	LWLock			*locks[STREAMEXT_MAX_SHARDS]; /* held; NULL: this process writes it */
+	TimestampTz		 horizon;					  /* the least */
 } SessionShards;
 
 /* ---- lateness and horizon ---- */
@@ -44,12 +44,10 @@ streamext_session_advance(const CompiledView *view, ViewSlot *slot, TimestampTz 
 	int64		behind;
 	TimestampTz horizon;
 
-	if (view->options.retention == 0 || watermark == DT_NOBEGIN ||
-		pg_mul_s64_overflow(view->window.size, 2, &behind) ||
+	if (view->options.retention == 0 || watermark == DT_NOBEGIN || pg_mul_s64_overflow(view->window.size, 2, &behind) ||
 		pg_add_s64_overflow(behind, view->options.lateness, &behind) ||
 		pg_add_s64_overflow(behind, view->options.retention, &behind) ||
-		pg_sub_s64_overflow(watermark, behind, &horizon) ||
-		horizon <= slot->state.horizon)
+		pg_sub_s64_overflow(watermark, behind, &horizon) || horizon <= slot->state.horizon)
 		return;
 	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
 	slot->state.horizon = horizon;
@@ -70,7 +68,8 @@ shards_acquire(SessionShards *shards, const CompiledView *view, const ViewSlot *
 		{
 			const ViewSlot *slot = &streamext_shared->views[i];
 
-			if (!slot->in_use || slot->retained || slot->stream != s || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
+			if (!slot->in_use || slot->retained || slot->stream != s || slot->dboid != own->dboid ||
+				slot->viewoid != own->viewoid)
 				continue;
 			if (shards->n == STREAMEXT_MAX_SHARDS)
 				return false;
@@ -101,12 +100,12 @@ shards_seek(SessionShards *shards, int64 pane)
 	for (int s = 0; s < shards->n; s++)
 	{
 		const ViewState *state = shards->states[s];
-		int			low = 0;
-		int			high = state->npanes;
+		int				 low = 0;
+		int				 high = state->npanes;
 
 		while (low < high)
 		{
-			int			middle = low + (high - low) / 2;
+			int middle = low + (high - low) / 2;
 
 			if (state->panes[middle]->id < pane)
 				low = middle + 1;
@@ -121,12 +120,12 @@ shards_seek(SessionShards *shards, int64 pane)
 static bool
 shards_next(const SessionShards *shards, int64 max, int64 *pane)
 {
-	bool		found = false;
+	bool found = false;
 
 	for (int s = 0; s < shards->n; s++)
 	{
 		const ViewState *state = shards->states[s];
-		int64		id;
+		int64			 id;
 
 		if (shards->cursors[s] >= state->npanes)
 			continue;
@@ -143,19 +142,19 @@ shards_next(const SessionShards *shards, int64 max, int64 *pane)
 static bool
 shards_span(SessionShards *shards, const CompiledView *view, int64 id, uint32 hash, SessionSpan *span)
 {
-	bool		found = false;
+	bool found = false;
 
 	for (int s = 0; s < shards->n; s++)
 	{
 		const ViewState *state = shards->states[s];
-		const Pane *pane;
+		const Pane		*pane;
 
 		if (shards->cursors[s] >= state->npanes || state->panes[shards->cursors[s]]->id != id)
 			continue;
 		pane = state->panes[shards->cursors[s]++];
 		for (uint32 at = hash & pane->index_mask; pane->index[at].ref != 0; at = (at + 1) & pane->index_mask)
 		{
-			const GroupEntry *entry = (const GroupEntry *) STREAMEXT_PTR(pane->index[at].ref);
+			const GroupEntry  *entry = (const GroupEntry *) STREAMEXT_PTR(pane->index[at].ref);
 			const SessionSpan *one;
 
 			if (pane->index[at].hash != hash || entry->visible == 0)
@@ -176,8 +175,8 @@ static TimestampTz
 session_end(SessionShards *shards, const CompiledView *view, int64 pane, uint32 hash)
 {
 	const Window *window = &view->window;
-	TimestampTz end = DT_NOBEGIN;
-	int64		max = pane;
+	TimestampTz	  end = DT_NOBEGIN;
+	int64		  max = pane;
 
 	shards_seek(shards, pane);
 	while (end <= shards->horizon && shards_next(shards, max, &pane))
@@ -200,7 +199,7 @@ bool
 streamext_session_is_over(const CompiledView *view, const ViewSlot *slot, const Pane *pane, TimestampTz *beyond)
 {
 	SessionShards shards;
-	bool		over = shards_acquire(&shards, view, slot) && shards.horizon != DT_NOBEGIN;
+	bool		  over = shards_acquire(&shards, view, slot) && shards.horizon != DT_NOBEGIN;
 
 	*beyond = DT_NOBEGIN;
 	for (const StateBlock *block = pane->entries; over && block != NULL; block = block->next)

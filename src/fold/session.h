@@ -25,7 +25,7 @@
 /* In GroupEntry.data at CompiledView.span_offset, behind the aggregates' states; meaningless while the entry is not visible. */
 typedef struct SessionSpan
 {
-	TimestampTz first;			/* of the group's rows in the pane */
+	TimestampTz first; /* of the group's rows in the pane */
 	TimestampTz last;
 } SessionSpan;
 
@@ -60,7 +60,8 @@ streamext_session_reach(const Window *window, TimestampTz last)
 }
 
 /* Whether a row at t comes too late for its session, or could be of one that is over for good. */
-extern bool streamext_session_is_late(const CompiledView *view, const ViewState *state, TimestampTz t, TimestampTz watermark);
+extern bool streamext_session_is_late(const CompiledView *view, const ViewState *state, TimestampTz t,
+									  TimestampTz watermark);
 
 /* Moves the state's horizon to where retention puts it; takes the lock if it moves. */
 extern void streamext_session_advance(const CompiledView *view, ViewSlot *slot, TimestampTz watermark);
@@ -69,6 +70,7 @@ extern void streamext_session_advance(const CompiledView *view, ViewSlot *slot, 
  * True if all sessions that touch the pane are over for good, whichever shards hold their rows. Else *beyond is the end, as far as it
  * is known now, of one that is not: until the horizon has reached it there is no use in asking again.
  */
-extern bool streamext_session_is_over(const CompiledView *view, const ViewSlot *slot, const Pane *pane, TimestampTz *beyond);
+extern bool streamext_session_is_over(const CompiledView *view, const ViewSlot *slot, const Pane *pane,
+									  TimestampTz *beyond);
 
-#endif							/* STREAMEXT_SESSION_H */
+#endif /* STREAMEXT_SESSION_H */

@@ -30,7 +30,7 @@ streamext_fold_view(ViewFold *fold)
 static int
 fold_add_expr(ViewFold *fold, Expr *expr)
 {
-	FoldExpr   *fe;
+	FoldExpr *fe;
 
 	for (int i = 0; i < fold->nexprs; i++)
 		if (equal(fold->exprs[i].expr, expr))
@@ -58,7 +58,7 @@ fold_add_expr(ViewFold *fold, Expr *expr)
 static void
 fold_init_join(ViewFold *fold)
 {
-	List	   *exprs = NIL;
+	List *exprs = NIL;
 
 	for (int i = 0; i < fold->nexprs; i++)
 		if (fold->exprs[i].column < 0)
@@ -69,7 +69,7 @@ fold_init_join(ViewFold *fold)
 	fold->join = streamext_join_start(fold->view, fold->config, exprs, fold->cxt);
 }
 
-static uint64 fold_functions = 0;	/* changes seen */
+static uint64 fold_functions = 0; /* changes seen */
 
 static void
 fold_note_function(Datum arg, int cacheid, uint32 hashvalue)
@@ -80,10 +80,10 @@ fold_note_function(Datum arg, int cacheid, uint32 hashvalue)
 static void
 fold_init_quals(ViewFold *fold)
 {
-	List	   *quals = NIL;
-	ListCell   *lc;
+	List	 *quals = NIL;
+	ListCell *lc;
 
-	foreach(lc, fold->view->quals)
+	foreach (lc, fold->view->quals)
 		quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
 	if (quals != NIL)
 		fold->where = ExecInitQual(quals, NULL);
@@ -92,10 +92,10 @@ fold_init_quals(ViewFold *fold)
 static void
 fold_init_expressions(ViewFold *fold)
 {
-	static bool watching = false;
+	static bool	  watching = false;
 	CompiledView *view = fold->view;
-	int			n = view->nkeys;
-	ListCell   *lc;
+	int			  n = view->nkeys;
+	ListCell	 *lc;
 
 	if (!watching)
 		CacheRegisterSyscacheCallback(PROCOID, fold_note_function, (Datum) 0);
@@ -109,14 +109,15 @@ fold_init_expressions(ViewFold *fold)
 	fold->filter_expr = palloc(sizeof(int) * Max(view->naggs, 1));
 
 	for (int k = 0; k < view->nkeys; k++)
-		fold->key_expr[k] = view->keys[k].is_window || k == view->set_key ? -1 : fold_add_expr(fold, view->keys[k].expr);
+		fold->key_expr[k] =
+			view->keys[k].is_window || k == view->set_key ? -1 : fold_add_expr(fold, view->keys[k].expr);
 	for (int a = 0; a < view->naggs; a++)
 	{
-		AggSpec    *spec = &view->aggs[a];
-		int			arg = 0;
+		AggSpec *spec = &view->aggs[a];
+		int		 arg = 0;
 
 		fold->arg_expr[a] = palloc(sizeof(int) * Max(list_length(spec->args), 1));
-		foreach(lc, spec->args)
+		foreach (lc, spec->args)
 			fold->arg_expr[a][arg++] = fold_add_expr(fold, lfirst(lc));
 		fold->filter_expr[a] = spec->filter == NULL ? -1 : fold_add_expr(fold, spec->filter);
 		if (spec->mode != AGG_NATIVE)
@@ -129,7 +130,7 @@ fold_init_expressions(ViewFold *fold)
 	if (fold->where != NULL)
 		fold->guard_select = true;
 	if (view->window.kind == WINDOW_TRUNC)
-		fold->guard_select = true;	/* date_trunc may raise at the ends of the calendar */
+		fold->guard_select = true; /* date_trunc may raise at the ends of the calendar */
 	fold->guard_group = !streamext_keys_bytewise(view);
 }
 
@@ -145,7 +146,7 @@ streamext_fold_renew(ViewFold *fold)
 {
 	MemoryContext former = fold->renewed_cxt;
 	MemoryContext old;
-	OwnerScope	scope;
+	OwnerScope	  scope;
 
 	if (fold->functions == fold_functions)
 		return false;
@@ -174,7 +175,7 @@ streamext_fold_renew(ViewFold *fold)
 OwnerScope
 streamext_fold_enter_owner(ViewFold *fold)
 {
-	OwnerScope	scope;
+	OwnerScope scope;
 
 	GetUserIdAndSecContext(&scope.user, &scope.sec_context);
 	SetUserIdAndSecContext(fold->view->owner, scope.sec_context | SECURITY_RESTRICTED_OPERATION);
@@ -197,7 +198,7 @@ streamext_fold_leave_owner(OwnerScope scope)
 static void
 fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 {
-	ViewSlot   *slot = fold->slot;
+	ViewSlot *slot = fold->slot;
 
 	if (slot->definition == fold->view->definition)
 		return;
@@ -224,7 +225,7 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 static void
 fold_load_positions(ViewFold *fold, StreamSlot *stream)
 {
-	ViewSlot   *slot = fold->slot;
+	ViewSlot *slot = fold->slot;
 
 	fold->stored = streamext_into_load(fold->view->relid, fold->view->stream_relid);
 	streamext_stream_lock_exclusive(stream);
@@ -246,9 +247,9 @@ fold_load_window(ViewFold *fold, StreamSlot *stream)
 int64
 streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, fold->stored)
+	foreach (lc, fold->stored)
 	{
 		IntoPosition *stored = lfirst(lc);
 
@@ -263,8 +264,8 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 {
 	MemoryContext own = AllocSetContextCreate(cxt, "streamext fold", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
-	ViewFold   *fold = palloc0(sizeof(ViewFold));
-	OwnerScope	scope;
+	ViewFold	 *fold = palloc0(sizeof(ViewFold));
+	OwnerScope	  scope;
 
 	fold->cxt = own;
 	fold->view = view;
@@ -300,7 +301,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->inputs = palloc0(sizeof(AggInput) * Max(view->naggs, 1));
 	for (int a = 0; a < view->naggs; a++)
 	{
-		int			nargs = list_length(view->aggs[a].args);
+		int nargs = list_length(view->aggs[a].args);
 
 		fold->inputs[a].args = palloc(sizeof(Datum *) * Max(nargs, 1));
 		fold->inputs[a].nulls = palloc(sizeof(bool *) * Max(nargs, 1));

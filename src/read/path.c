@@ -56,8 +56,7 @@ path_is_integer(Oid type)
 static bool
 path_is_key_equality(const KeySpec *key, Oid opno, Oid collation, Node *value)
 {
-	Oid			left,
-				right;
+	Oid left, right;
 
 	if (path_is_integer(key->type) && path_is_integer(exprType(value)))
 		return get_op_opfamily_strategy(opno, INTEGER_BTREE_FAM_OID) == BTEqualStrategyNumber;
@@ -95,13 +94,13 @@ path_window_strategy(Oid opno)
 static bool
 path_match(ViewScanPlan *plan, const CompiledView *view, Index rti, Oid opno, Oid collation, Node *key, Node *value)
 {
-	int			k = path_key_column(view, rti, key);
+	int k = path_key_column(view, rti, key);
 
 	if (k < 0 || !OidIsValid(opno))
 		return false;
 	if (view->keys[k].is_window)
 	{
-		int			strategy = path_window_strategy(opno);
+		int strategy = path_window_strategy(opno);
 
 		if (strategy == InvalidStrategy || exprType(value) != TIMESTAMPTZOID)
 			return false;
@@ -128,14 +127,14 @@ path_match(ViewScanPlan *plan, const CompiledView *view, Index rti, Oid opno, Oi
 static bool
 path_match_clause(PlannerInfo *root, ViewScanPlan *plan, const CompiledView *view, Index rti, const RestrictInfo *rinfo)
 {
-	OpExpr	   *op = (OpExpr *) rinfo->clause;
+	OpExpr *op = (OpExpr *) rinfo->clause;
 
 	if (rinfo->pseudoconstant || !IsA(op, OpExpr) || list_length(op->args) != 2)
 		return false;
 	for (int side = 0; side < 2; side++)
 	{
-		Node	   *key = side == 0 ? linitial(op->args) : lsecond(op->args);
-		Node	   *value = side == 0 ? lsecond(op->args) : linitial(op->args);
+		Node *key = side == 0 ? linitial(op->args) : lsecond(op->args);
+		Node *value = side == 0 ? lsecond(op->args) : linitial(op->args);
 
 		if (path_key_column(view, rti, key) < 0 || bms_is_member(rti, pull_varnos(root, value)) ||
 			contain_volatile_functions(value) || contain_subplans(value))
@@ -149,7 +148,7 @@ path_match_clause(PlannerInfo *root, ViewScanPlan *plan, const CompiledView *vie
 static bool
 path_all_keys(const ViewScanPlan *plan, const CompiledView *view)
 {
-	int			stored = view->nkeys - (view->window_key >= 0 ? 1 : 0);
+	int stored = view->nkeys - (view->window_key >= 0 ? 1 : 0);
 
 	return stored > 0 && list_length(plan->keys) == stored;
 }
@@ -158,10 +157,10 @@ path_all_keys(const ViewScanPlan *plan, const CompiledView *view)
 static ViewScanPlan
 path_prune(PlannerInfo *root, const CompiledView *view, Index rti, List *clauses)
 {
-	ViewScanPlan plan = {.view = view->relid};
-	ListCell   *lc;
+	ViewScanPlan plan = { .view = view->relid };
+	ListCell	*lc;
 
-	foreach(lc, clauses)
+	foreach (lc, clauses)
 		path_match_clause(root, &plan, view, rti, lfirst_node(RestrictInfo, lc));
 	if (!path_all_keys(&plan, view))
 		plan.keys = plan.types = plan.values = NIL;
@@ -201,12 +200,9 @@ static CustomPath *
 path_make(PlannerInfo *root, RelOptInfo *rel, const CompiledView *view, const ViewScanPlan *plan, Relids required,
 		  double rows, double panes)
 {
-	static const CustomPathMethods methods = {
-		.CustomName = "ContinuousView",
-		.PlanCustomPath = path_to_plan
-	};
-	CustomPath *path = makeNode(CustomPath);
-	double		looked_at = plan->keys != NIL ? panes : rows;
+	static const CustomPathMethods methods = { .CustomName = "ContinuousView", .PlanCustomPath = path_to_plan };
+	CustomPath					  *path = makeNode(CustomPath);
+	double						   looked_at = plan->keys != NIL ? panes : rows;
 
 	path->path.pathtype = T_CustomScan;
 	path->path.parent = rel;
@@ -215,10 +211,10 @@ path_make(PlannerInfo *root, RelOptInfo *rel, const CompiledView *view, const Vi
 	path->path.rows = path->path.param_info != NULL ? path->path.param_info->ppi_rows : rel->rows;
 	path->path.startup_cost = cpu_operator_cost * looked_at;
 	path->path.total_cost = path->path.startup_cost + (cpu_tuple_cost + rel->baserestrictcost.per_tuple) *
-		(plan->keys != NIL ? path->path.rows : rows);
+														  (plan->keys != NIL ? path->path.rows : rows);
 	path->path.startup_cost += rel->baserestrictcost.startup + rel->reltarget->cost.startup;
-	path->path.total_cost += rel->baserestrictcost.startup + rel->reltarget->cost.startup +
-		rel->reltarget->cost.per_tuple * path->path.rows;
+	path->path.total_cost +=
+		rel->baserestrictcost.startup + rel->reltarget->cost.startup + rel->reltarget->cost.per_tuple * path->path.rows;
 	path->custom_private = list_make1_oid(view->relid);
 	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	path->methods = &methods;
@@ -228,8 +224,8 @@ path_make(PlannerInfo *root, RelOptInfo *rel, const CompiledView *view, const Vi
 typedef struct PathColumn
 {
 	const CompiledView *view;
-	Index		rti;
-	int			key;
+	Index				rti;
+	int					key;
 } PathColumn;
 
 static bool
@@ -244,17 +240,17 @@ path_member_is_column(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, 
 static RestrictInfo *
 path_find_join_clause(PlannerInfo *root, RelOptInfo *rel, const CompiledView *view, int key, ViewScanPlan *plan)
 {
-	PathColumn	column = {view, rel->relid, key};
-	List	   *clauses = NIL;
-	ListCell   *lc;
+	PathColumn column = { view, rel->relid, key };
+	List	  *clauses = NIL;
+	ListCell  *lc;
 
 	if (rel->has_eclass_joins)
-		clauses = generate_implied_equalities_for_column(root, rel, path_member_is_column, &column,
-														 rel->lateral_referencers);
-	foreach(lc, rel->joininfo)
+		clauses =
+			generate_implied_equalities_for_column(root, rel, path_member_is_column, &column, rel->lateral_referencers);
+	foreach (lc, rel->joininfo)
 		if (join_clause_is_movable_to(lfirst_node(RestrictInfo, lc), rel))
 			clauses = lappend(clauses, lfirst(lc));
-	foreach(lc, clauses)
+	foreach (lc, clauses)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 
@@ -268,11 +264,11 @@ path_find_join_clause(PlannerInfo *root, RelOptInfo *rel, const CompiledView *vi
 static void
 path_add_parameterized(PlannerInfo *root, RelOptInfo *rel, const CompiledView *view, double rows, double panes)
 {
-	ViewScanPlan plan = {.view = view->relid};
-	Relids		required = NULL;
-	ListCell   *lc;
+	ViewScanPlan plan = { .view = view->relid };
+	Relids		 required = NULL;
+	ListCell	*lc;
 
-	foreach(lc, rel->baserestrictinfo)
+	foreach (lc, rel->baserestrictinfo)
 		path_match_clause(root, &plan, view, rel->relid, lfirst_node(RestrictInfo, lc));
 	for (int k = 0; k < view->nkeys; k++)
 	{
@@ -296,13 +292,12 @@ static List *
 path_scan_tlist(PlannerInfo *root, Index rti)
 {
 	RangeTblFunction *function = linitial_node(RangeTblFunction, planner_rt_fetch(rti, root)->functions);
-	List	   *result = NIL;
+	List			 *result = NIL;
 
 	for (int i = 0; i < function->funccolcount; i++)
 	{
-		Var		   *var = makeVar(rti, i + 1, list_nth_oid(function->funccoltypes, i),
-								  list_nth_int(function->funccoltypmods, i),
-								  list_nth_oid(function->funccolcollations, i), 0);
+		Var *var = makeVar(rti, i + 1, list_nth_oid(function->funccoltypes, i),
+						   list_nth_int(function->funccoltypmods, i), list_nth_oid(function->funccolcollations, i), 0);
 
 		result = lappend(result, makeTargetEntry((Expr *) var, i + 1, NULL, false));
 	}
@@ -312,9 +307,9 @@ path_scan_tlist(PlannerInfo *root, Index rti)
 static Plan *
 path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, List *clauses, List *custom_plans)
 {
-	CustomScan *scan = makeNode(CustomScan);
+	CustomScan		   *scan = makeNode(CustomScan);
 	const CompiledView *view = streamext_view_cached(linitial_oid(path->custom_private), CurrentMemoryContext);
-	ViewScanPlan plan = path_prune(root, view, rel->relid, clauses);
+	ViewScanPlan		plan = path_prune(root, view, rel->relid, clauses);
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual = extract_actual_clauses(clauses, false);
@@ -330,7 +325,7 @@ path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, 
 static Oid
 path_view(const RangeTblEntry *rte)
 {
-	FuncExpr   *call;
+	FuncExpr *call;
 
 	if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1)
 		return InvalidOid;
@@ -344,12 +339,11 @@ path_view(const RangeTblEntry *rte)
 static void
 path_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 {
-	Oid			viewoid;
+	Oid					viewoid;
 	const CompiledView *view;
-	ViewScanPlan plan;
-	CustomPath *path;
-	double		rows,
-				panes;
+	ViewScanPlan		plan;
+	CustomPath		   *path;
+	double				rows, panes;
 
 	if (path_next_hook != NULL)
 		path_next_hook(root, rel, rti, rte);

@@ -39,18 +39,18 @@
 
 typedef struct PlanContext
 {
-	PlannerGlobal *glob;		/* collects what inlined functions depend on; made when needed */
-	ParamListInfo params;
-	List	   *substituted;	/* RangeTblEntry's made here, not to be looked at */
-	bool		marked;			/* a query around this place locks or changes rows */
+	PlannerGlobal *glob; /* collects what inlined functions depend on; made when needed */
+	ParamListInfo  params;
+	List		  *substituted; /* RangeTblEntry's made here, not to be looked at */
+	bool		   marked;		/* a query around this place locks or changes rows */
 } PlanContext;
 
 /* Replaces what stands below the aggregation by columns of view_rows. */
 typedef struct PlanMutator
 {
 	const CompiledView *view;
-	Index		varno;			/* of view_rows */
-	int			sublevels;
+	Index				varno; /* of view_rows */
+	int					sublevels;
 } PlanMutator;
 
 static planner_hook_type plan_next_hook = NULL;
@@ -60,8 +60,8 @@ static planner_hook_type plan_next_hook = NULL;
 bool
 streamext_is_view_rows(Oid funcid)
 {
-	HeapTuple	tuple;
-	bool		result = false;
+	HeapTuple tuple;
+	bool	  result = false;
 
 	if (funcid < FirstNormalObjectId)
 		return false;
@@ -71,7 +71,7 @@ streamext_is_view_rows(Oid funcid)
 	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
 		strcmp(NameStr(((Form_pg_proc) GETSTRUCT(tuple))->proname), "view_rows") == 0)
 	{
-		char	   *schema = get_namespace_name(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
+		char *schema = get_namespace_name(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
 
 		result = schema != NULL && strcmp(schema, "streamext") == 0;
 	}
@@ -92,8 +92,8 @@ plan_rule_of(const Query *query)
 #if PG_VERSION_NUM < 160000
 	RangeTblEntry *rte = query->rtable == NIL ? NULL : linitial_node(RangeTblEntry, query->rtable);
 
-	if (rte != NULL && rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW &&
-		rte->eref != NULL && strcmp(rte->eref->aliasname, "old") == 0 && plan_is_continuous(rte->relid))
+	if (rte != NULL && rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW && rte->eref != NULL &&
+		strcmp(rte->eref->aliasname, "old") == 0 && plan_is_continuous(rte->relid))
 		return rte->relid;
 #endif
 	return InvalidOid;
@@ -119,17 +119,15 @@ plan_view_of(const RangeTblEntry *rte)
 static void
 plan_refuse_view_rows(const RangeTblEntry *rte)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, rte->functions)
+	foreach (lc, rte->functions)
 	{
-		Node	   *expr = lfirst_node(RangeTblFunction, lc)->funcexpr;
+		Node *expr = lfirst_node(RangeTblFunction, lc)->funcexpr;
 
 		if (expr != NULL && IsA(expr, FuncExpr) && streamext_is_view_rows(((FuncExpr *) expr)->funcid))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("streamext.view_rows cannot be called"),
-					 errhint("Select from the continuous view.")));
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext.view_rows cannot be called"),
+							errhint("Select from the continuous view.")));
 	}
 }
 
@@ -137,9 +135,9 @@ plan_refuse_view_rows(const RangeTblEntry *rte)
 static bool
 plan_may_inline(const RangeTblEntry *rte)
 {
-	Node	   *expr;
-	HeapTuple	tuple;
-	bool		result;
+	Node	 *expr;
+	HeapTuple tuple;
+	bool	  result;
 
 	if (list_length(rte->functions) != 1 || rte->funcordinality)
 		return false;
@@ -159,7 +157,7 @@ static void
 plan_inline_function(PlanContext *context, Query *query, RangeTblEntry *rte)
 {
 	PlannerInfo *root;
-	Query	   *inlined;
+	Query		*inlined;
 
 	if (context->glob == NULL)
 	{
@@ -210,9 +208,10 @@ plan_find_key(const PlanMutator *mutator, Node *node)
 	{
 		for (int k = 0; k < view->nkeys; k++)
 		{
-			Var		   *key = (Var *) view->keys[k].expr;
+			Var *key = (Var *) view->keys[k].expr;
 
-			if (key != NULL && IsA(key, Var) && key->varno == ((Var *) node)->varno && key->varattno == ((Var *) node)->varattno)
+			if (key != NULL && IsA(key, Var) && key->varno == ((Var *) node)->varno &&
+				key->varattno == ((Var *) node)->varattno)
 				return k;
 		}
 	}
@@ -223,7 +222,7 @@ static Node *
 plan_aggregate_var(const PlanMutator *mutator, Aggref *aggref)
 {
 	const CompiledView *view = mutator->view;
-	Aggref	   *wanted = aggref;
+	Aggref			   *wanted = aggref;
 
 	if (mutator->sublevels > 0)
 	{
@@ -232,10 +231,10 @@ plan_aggregate_var(const PlanMutator *mutator, Aggref *aggref)
 	}
 	for (int a = 0; a < view->naggs; a++)
 		if (equal(wanted, view->aggs[a].aggref))
-			return (Node *) makeVar(mutator->varno, view->nkeys + a + 1, aggref->aggtype, -1,
-									aggref->aggcollid, mutator->sublevels);
+			return (Node *) makeVar(mutator->varno, view->nkeys + a + 1, aggref->aggtype, -1, aggref->aggcollid,
+									mutator->sublevels);
 	elog(ERROR, "aggregate not found in the compiled view");
-	return NULL;				/* keep the compiler quiet */
+	return NULL; /* keep the compiler quiet */
 }
 
 /* GROUPING(): a bit for each argument, set where the row's grouping set has it not. */
@@ -243,7 +242,7 @@ static Node *
 plan_grouping(const PlanMutator *mutator, const GroupingFunc *grouping)
 {
 	const CompiledView *view = mutator->view;
-	CaseExpr   *result = makeNode(CaseExpr);
+	CaseExpr		   *result = makeNode(CaseExpr);
 
 	if (view->nsets == 0)
 		return (Node *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(0), false, true);
@@ -251,16 +250,16 @@ plan_grouping(const PlanMutator *mutator, const GroupingFunc *grouping)
 	result->location = -1;
 	for (int s = 0; s < view->nsets; s++)
 	{
-		CaseWhen   *when = makeNode(CaseWhen);
-		int32		bits = 0;
-		ListCell   *lc;
+		CaseWhen *when = makeNode(CaseWhen);
+		int32	  bits = 0;
+		ListCell *lc;
 
-		foreach(lc, grouping->refs)
+		foreach (lc, grouping->refs)
 		{
-			int			k = 0;
-			ListCell   *group;
+			int		  k = 0;
+			ListCell *group;
 
-			foreach(group, view->query->groupClause)
+			foreach (group, view->query->groupClause)
 			{
 				if (lfirst_node(SortGroupClause, group)->tleSortGroupRef == lfirst_int(lc))
 					break;
@@ -268,9 +267,10 @@ plan_grouping(const PlanMutator *mutator, const GroupingFunc *grouping)
 			}
 			bits = (bits << 1) | ((view->sets[s] & ((uint32) 1 << k)) == 0);
 		}
-		when->expr = make_opclause(Int4EqualOperator, BOOLOID, false, (Expr *) plan_key_var(mutator, view->set_key),
-								   (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(s), false, true),
-								   InvalidOid, InvalidOid);
+		when->expr =
+			make_opclause(Int4EqualOperator, BOOLOID, false, (Expr *) plan_key_var(mutator, view->set_key),
+						  (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(s), false, true),
+						  InvalidOid, InvalidOid);
 		when->result = (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(bits), false, true);
 		when->location = -1;
 		result->args = lappend(result->args, when);
@@ -282,7 +282,7 @@ plan_grouping(const PlanMutator *mutator, const GroupingFunc *grouping)
 static Node *
 plan_mutate(Node *node, PlanMutator *mutator)
 {
-	int			k;
+	int k;
 
 	if (node == NULL)
 		return NULL;
@@ -297,7 +297,7 @@ plan_mutate(Node *node, PlanMutator *mutator)
 		elog(ERROR, "a column of the stream is left above the aggregation");
 	if (IsA(node, Query))
 	{
-		Node	   *result;
+		Node *result;
 
 		mutator->sublevels++;
 		result = (Node *) query_tree_mutator((Query *) node, plan_mutate, mutator, 0);
@@ -310,7 +310,7 @@ plan_mutate(Node *node, PlanMutator *mutator)
 static Oid
 plan_view_rows_function(void)
 {
-	Oid			argtypes[] = {OIDOID};
+	Oid argtypes[] = { OIDOID };
 
 	return LookupFuncName(list_make2(makeString("streamext"), makeString("view_rows")), 1, argtypes, false);
 }
@@ -329,12 +329,12 @@ plan_add_column(RangeTblEntry *rte, RangeTblFunction *function, const char *name
 static RangeTblEntry *
 plan_make_entry(const CompiledView *view)
 {
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	RangeTblEntry	 *rte = makeNode(RangeTblEntry);
 	RangeTblFunction *function = makeNode(RangeTblFunction);
-	Const	   *arg = makeConst(OIDOID, -1, InvalidOid, sizeof(Oid), ObjectIdGetDatum(view->relid), false, true);
-	FuncExpr   *call = makeFuncExpr(plan_view_rows_function(), RECORDOID, list_make1(arg), InvalidOid, InvalidOid,
-									COERCE_EXPLICIT_CALL);
-	char	   *name = get_rel_name(view->relid);
+	Const			 *arg = makeConst(OIDOID, -1, InvalidOid, sizeof(Oid), ObjectIdGetDatum(view->relid), false, true);
+	FuncExpr		 *call = makeFuncExpr(plan_view_rows_function(), RECORDOID, list_make1(arg), InvalidOid, InvalidOid,
+										  COERCE_EXPLICIT_CALL);
+	char			 *name = get_rel_name(view->relid);
 
 	call->funcretset = true;
 	function->funcexpr = (Node *) call;
@@ -347,10 +347,11 @@ plan_make_entry(const CompiledView *view)
 						view->keys[k].collation);
 	for (int a = 0; a < view->naggs; a++)
 	{
-		Aggref	   *aggref = view->aggs[a].aggref;
-		char	   *function_name = get_func_name(aggref->aggfnoid);
+		Aggref *aggref = view->aggs[a].aggref;
+		char   *function_name = get_func_name(aggref->aggfnoid);
 
-		plan_add_column(rte, function, function_name != NULL ? function_name : "agg", aggref->aggtype, -1, aggref->aggcollid);
+		plan_add_column(rte, function, function_name != NULL ? function_name : "agg", aggref->aggtype, -1,
+						aggref->aggcollid);
 	}
 	return rte;
 }
@@ -359,9 +360,9 @@ plan_make_entry(const CompiledView *view)
 static void
 plan_retire_entries(Query *query)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, query->rtable)
+	foreach (lc, query->rtable)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 		RangeTblEntry *none;
@@ -380,22 +381,21 @@ plan_retire_entries(Query *query)
 static void
 plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 {
-	PlanMutator mutator = {0};
+	PlanMutator	   mutator = { 0 };
 	RangeTblEntry *rte;
-	RangeTblRef *ref;
+	RangeTblRef	  *ref;
 
 	streamext_require_preload();
 	if (query->rowMarks != NIL)
 		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
 
 	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
-	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid) :
-		streamext_view_compile_query(viewoid, query, NULL);
+	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid)
+												 : streamext_view_compile_query(viewoid, query, NULL);
 	if (mutator.view->stateless)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
-				 errhint("Its rows are in the table %s.", mutator.view->options.into)));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
+						errhint("Its rows are in the table %s.", mutator.view->options.into)));
 	streamext_view_flatten_groups(query);
 	if (mutator.view->has_joins)
 		plan_retire_entries(query);
@@ -426,7 +426,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 static void
 plan_look_at_entry(PlanContext *context, Query *query, RangeTblEntry *rte)
 {
-	Oid			view;
+	Oid view;
 
 	if (rte->rtekind == RTE_FUNCTION)
 	{
@@ -448,13 +448,13 @@ plan_walker(Node *node, PlanContext *context)
 		return false;
 	if (IsA(node, Query))
 	{
-		Query	   *query = (Query *) node;
-		bool		marked = context->marked;
-		ListCell   *lc;
+		Query	 *query = (Query *) node;
+		bool	  marked = context->marked;
+		ListCell *lc;
 
-		context->marked = marked || query->rowMarks != NIL ||
-			(query->commandType != CMD_SELECT && query->commandType != CMD_INSERT);
-		foreach(lc, query->rtable)
+		context->marked =
+			marked || query->rowMarks != NIL || (query->commandType != CMD_SELECT && query->commandType != CMD_INSERT);
+		foreach (lc, query->rtable)
 			plan_look_at_entry(context, query, lfirst_node(RangeTblEntry, lc));
 		query_tree_walker(query, plan_walker, context, 0);
 		context->marked = marked;
@@ -466,7 +466,7 @@ plan_walker(Node *node, PlanContext *context)
 static PlannedStmt *
 plan_hook(Query *parse, const char *query_string, int cursorOptions, ParamListInfo boundParams)
 {
-	PlanContext context = {.params = boundParams};
+	PlanContext	 context = { .params = boundParams };
 	PlannedStmt *result;
 
 	if (parse->commandType != CMD_UTILITY)
@@ -507,12 +507,12 @@ plan_unsubstituted_view(PlannerInfo *root, Oid stream_relid)
 #if PG_VERSION_NUM >= 160000
 	if (root->parent_root != NULL)
 	{
-		ListCell   *lc;
+		ListCell *lc;
 
-		foreach(lc, root->parent_root->parse->rtable)
+		foreach (lc, root->parent_root->parse->rtable)
 		{
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-			Oid			view = plan_view_of(rte);
+			Oid			   view = plan_view_of(rte);
 
 			if (OidIsValid(view) && plan_aggregates(rte->subquery) && streamext_view_stream(view) == stream_relid)
 				return view;
@@ -525,7 +525,7 @@ plan_unsubstituted_view(PlannerInfo *root, Oid stream_relid)
 void
 streamext_scan_check_stream(PlannerInfo *root, Oid stream_relid)
 {
-	Oid			view = plan_unsubstituted_view(root, stream_relid);
+	Oid view = plan_unsubstituted_view(root, stream_relid);
 
 	if (OidIsValid(view))
 		ereport(ERROR,

@@ -22,88 +22,83 @@
 /* What one group's row in one pane and shard holds. */
 typedef struct Slice
 {
-	int64		pane;
+	int64			  pane;
 	const GroupEntry *entry;
-	const StateCopy *copy;
+	const StateCopy	 *copy;
 } Slice;
 
 typedef struct ScanGroup
 {
-	uint32		hash;
-	int			nslices;
-	Slice	   *slices;			/* ascending by pane */
-	const GroupEntry *entry;	/* one that holds the key */
+	uint32			  hash;
+	int				  nslices;
+	Slice			 *slices; /* ascending by pane */
+	const GroupEntry *entry;  /* one that holds the key */
 } ScanGroup;
 
 /* Slices of the hopping window at hand: [head, middle) with what follows combined, [middle, tail) combined as it came. */
 typedef struct ScanQueue
 {
-	int			head,
-				middle,
-				tail;
-	AggPartial ***suffixes;		/* by slice from 0: of each aggregate, slice to middle - 1 combined */
-	AggPartial **back;			/* of each aggregate, [middle, tail) combined */
+	int			  head, middle, tail;
+	AggPartial ***suffixes; /* by slice from 0: of each aggregate, slice to middle - 1 combined */
+	AggPartial	**back;		/* of each aggregate, [middle, tail) combined */
 } ScanQueue;
 
 typedef enum RowSource
 {
-	ROW_EMPTY,					/* nothing was ever counted: empty partials */
+	ROW_EMPTY, /* nothing was ever counted: empty partials */
 	ROW_SLICES,
 	ROW_QUEUE
 } RowSource;
 
 struct RowReader
 {
-	ScanRead   *scan;
+	ScanRead		   *scan;
 	const CompiledView *view;
-	AggReader **readers;		/* by aggregate; NULL: not wanted */
+	AggReader		  **readers; /* by aggregate; NULL: not wanted */
 
 	/* since the last start */
-	bool		done;
-	bool		any;			/* a row was made */
-	int			empties;		/* rows made of nothing */
-	int64		min,
-				max;
-	const ScanProbe *probe;		/* or NULL: all groups */
+	bool			 done;
+	bool			 any;	  /* a row was made */
+	int				 empties; /* rows made of nothing */
+	int64			 min, max;
+	const ScanProbe *probe; /* or NULL: all groups */
 
 	/* straight from the copy */
-	bool		direct;
-	int			copy,
-				pane,
-				group;			/* of the pane; of all that were gathered */
+	bool			   direct;
+	int				   copy, pane, group; /* of the pane; of all that were gathered */
 	GroupEntry *const *pane_groups;
-	int			npane_groups;
-	MemoryContext sealed_cxt;	/* of the slice at hand */
+	int				   npane_groups;
+	MemoryContext	   sealed_cxt; /* of the slice at hand */
 
 	/* by groups */
 	MemoryContext table_cxt;
-	bool		gathered;
-	int			ngroups;
-	ScanGroup  *groups;
-	int		   *index;			/* group + 1 by hash; 0: free */
-	uint32		index_mask;
-	MemoryContext group_cxt;	/* reset for each group */
-	bool		in_group;
-	ScanGroup  *current;
-	int			next_slice;
-	TimestampTz next_start;
-	bool		starts_ended;
-	TimestampTz horizon;		/* of the copies; sessions only */
-	ScanQueue	queue;
+	bool		  gathered;
+	int			  ngroups;
+	ScanGroup	 *groups;
+	int			 *index; /* group + 1 by hash; 0: free */
+	uint32		  index_mask;
+	MemoryContext group_cxt; /* reset for each group */
+	bool		  in_group;
+	ScanGroup	 *current;
+	int			  next_slice;
+	TimestampTz	  next_start;
+	bool		  starts_ended;
+	TimestampTz	  horizon; /* of the copies; sessions only */
+	ScanQueue	  queue;
 
 	/* the row at hand */
-	RowSource	source;
+	RowSource		  source;
 	const GroupEntry *key_entry;
-	TimestampTz start;
-	Slice		single;
-	const Slice *slices;
-	int			nslices;
+	TimestampTz		  start;
+	Slice			  single;
+	const Slice		 *slices;
+	int				  nslices;
 };
 
 RowReader *
 streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt)
 {
-	RowReader  *rows = MemoryContextAllocZero(cxt, sizeof(RowReader));
+	RowReader *rows = MemoryContextAllocZero(cxt, sizeof(RowReader));
 
 	rows->scan = scan;
 	rows->view = scan->read->view;
@@ -130,9 +125,9 @@ streamext_rows_end(RowReader *rows)
 
 typedef struct GatherPane
 {
-	const PaneCopy *pane;
+	const PaneCopy	*pane;
 	const StateCopy *copy;
-	int			number;			/* of the copy */
+	int				 number; /* of the copy */
 } GatherPane;
 
 static int
@@ -160,7 +155,7 @@ gather_panes(const ScanRead *read, int *npanes, Size *nentries)
 	panes = palloc_extended(sizeof(GatherPane) * Max(*npanes, 1), MCXT_ALLOC_HUGE);
 	for (int c = 0; c < read->copies->n; c++)
 	{
-		StateCopy  *copy = read->copies->items[c];
+		StateCopy *copy = read->copies->items[c];
 
 		for (int p = 0; p < copy->npanes; p++)
 		{
@@ -185,12 +180,12 @@ gather_index(RowReader *rows, uint32 size)
 {
 	if (rows->index != NULL)
 		pfree(rows->index);
-	rows->index = MemoryContextAllocExtended(rows->table_cxt, sizeof(int) * (Size) size,
-											  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	rows->index =
+		MemoryContextAllocExtended(rows->table_cxt, sizeof(int) * (Size) size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	rows->index_mask = size - 1;
 	for (int g = 0; g < rows->ngroups; g++)
 	{
-		uint32		at = rows->groups[g].hash & rows->index_mask;
+		uint32 at = rows->groups[g].hash & rows->index_mask;
 
 		while (rows->index[at] != 0)
 			at = (at + 1) & rows->index_mask;
@@ -206,9 +201,8 @@ gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size
 	{
 		const ScanGroup *group = &rows->groups[rows->index[*at] - 1];
 
-		if (group->hash == hash &&
-			streamext_key_equal(rows->scan->read->matcher, gather_key(rows, group->entry), group->entry->key_size,
-								key, key_size))
+		if (group->hash == hash && streamext_key_equal(rows->scan->read->matcher, gather_key(rows, group->entry),
+													   group->entry->key_size, key, key_size))
 			return rows->index[*at] - 1;
 	}
 	return -1;
@@ -217,9 +211,9 @@ gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size
 static int
 gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
 {
-	uint32		at;
-	int			g = gather_find(rows, entry->hash, gather_key(rows, entry), entry->key_size, &at);
-	ScanGroup  *group;
+	uint32	   at;
+	int		   g = gather_find(rows, entry->hash, gather_key(rows, entry), entry->key_size, &at);
+	ScanGroup *group;
 
 	if (g >= 0)
 	{
@@ -249,18 +243,18 @@ static void
 gather_groups(RowReader *rows)
 {
 	MemoryContext old = MemoryContextSwitchTo(rows->table_cxt);
-	int			npanes;
-	Size		nentries;
-	GatherPane *panes = gather_panes(rows->scan, &npanes, &nentries);
-	Size		capacity = 64;
-	int		   *group_of;
-	Slice	   *slices;
-	Size		n = 0;
+	int			  npanes;
+	Size		  nentries;
+	GatherPane	 *panes = gather_panes(rows->scan, &npanes, &nentries);
+	Size		  capacity = 64;
+	int			 *group_of;
+	Slice		 *slices;
+	Size		  n = 0;
 
 	if (nentries > (Size) INT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("continuous view \"%s\" has too many groups to be read at once", get_rel_name(rows->view->relid))));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("continuous view \"%s\" has too many groups to be read at once",
+							   get_rel_name(rows->view->relid))));
 	group_of = MemoryContextAllocHuge(rows->table_cxt, sizeof(int) * Max(nentries, 1));
 	slices = MemoryContextAllocHuge(rows->table_cxt, sizeof(Slice) * Max(nentries, 1));
 	rows->groups = palloc(sizeof(ScanGroup) * capacity);
@@ -285,8 +279,8 @@ gather_groups(RowReader *rows)
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < panes[p].pane->ngroups; i++)
 		{
-			ScanGroup  *group = &rows->groups[group_of[n++]];
-			Slice	   *slice = &group->slices[group->nslices++];
+			ScanGroup *group = &rows->groups[group_of[n++]];
+			Slice	  *slice = &group->slices[group->nslices++];
 
 			slice->pane = panes[p].pane->id;
 			slice->entry = panes[p].pane->groups[i];
@@ -335,7 +329,7 @@ queue_push(RowReader *rows, ScanQueue *queue)
 static void
 queue_flip(RowReader *rows, ScanQueue *queue)
 {
-	int			naggs = rows->view->naggs;
+	int naggs = rows->view->naggs;
 
 	for (int i = queue->tail - 1; i >= queue->head; i--)
 	{
@@ -375,8 +369,8 @@ static AggPartial *
 queue_partial(const RowReader *rows, int a)
 {
 	const ScanQueue *queue = &rows->queue;
-	AggReader  *reader = rows->readers[a];
-	AggPartial *partial;
+	AggReader		*reader = rows->readers[a];
+	AggPartial		*partial;
 
 	if (queue->head == queue->middle)
 		return streamext_partial_copy(reader, queue->back[a]);
@@ -393,19 +387,17 @@ queue_partial(const RowReader *rows, int a)
 static bool
 hop_next_window(RowReader *rows)
 {
-	const Window *window = &rows->view->window;
+	const Window	*window = &rows->view->window;
 	const ScanGroup *group = rows->current;
-	ScanQueue  *queue = &rows->queue;
+	ScanQueue		*queue = &rows->queue;
 
 	while (!rows->starts_ended)
 	{
-		int64		first,
-					last;
+		int64 first, last;
 
 		if (queue->head == queue->tail)
 		{
-			TimestampTz from = 1,
-						to = 0;
+			TimestampTz from = 1, to = 0;
 
 			for (; queue->tail < group->nslices; queue_clear(queue, queue->tail + 1))
 			{
@@ -454,7 +446,7 @@ static int
 session_pane(const RowReader *rows, int from, SessionSpan *span)
 {
 	const ScanGroup *group = rows->current;
-	int			to;
+	int				 to;
 
 	*span = *streamext_session_span(rows->view, group->slices[from].entry);
 	for (to = from + 1; to < group->nslices && group->slices[to].pane == group->slices[from].pane; to++)
@@ -476,13 +468,12 @@ session_next_window(RowReader *rows)
 	while (rows->next_slice < group->nslices)
 	{
 		int			from = rows->next_slice;
-		SessionSpan session,
-					span;
+		SessionSpan session, span;
 		int			to = session_pane(rows, from, &session);
 
 		while (to < group->nslices)
 		{
-			int			next = session_pane(rows, to, &span);
+			int next = session_pane(rows, to, &span);
 
 			if (span.first > streamext_session_reach(&rows->view->window, session.last))
 				break;
@@ -507,17 +498,17 @@ session_next_window(RowReader *rows)
 static bool
 group_next_window(RowReader *rows)
 {
-	const Window *window = &rows->view->window;
+	const Window	*window = &rows->view->window;
 	const ScanGroup *group = rows->current;
-	int			from = rows->next_slice;
-	int			to = group->nslices;
-	TimestampTz last;
+	int				 from = rows->next_slice;
+	int				 to = group->nslices;
+	TimestampTz		 last;
 
 	rows->key_entry = group->entry;
 	if (window->kind == WINDOW_HOP)
 	{
 		MemoryContext old = MemoryContextSwitchTo(rows->group_cxt);
-		bool		found = hop_next_window(rows);
+		bool		  found = hop_next_window(rows);
 
 		MemoryContextSwitchTo(old);
 		rows->source = ROW_QUEUE;
@@ -529,8 +520,8 @@ group_next_window(RowReader *rows)
 		return false;
 	if (window->kind != WINDOW_NONE)
 	{
-		int64		pane_last = group->slices[from].pane;
-		int64		pane_first;
+		int64 pane_last = group->slices[from].pane;
+		int64 pane_first;
 
 		streamext_window_starts(window, group->slices[from].pane, &rows->start, &last);
 		streamext_window_pane_range(window, rows->start, &pane_first, &pane_last);
@@ -564,8 +555,8 @@ group_start(RowReader *rows, ScanGroup *group)
 static bool
 gathered_next_row(RowReader *rows)
 {
-	uint32		at;
-	int			g;
+	uint32 at;
+	int	   g;
 
 	if (!rows->gathered)
 		gather_groups(rows);
@@ -598,8 +589,8 @@ static bool
 row_is_gone(const RowReader *rows)
 {
 	const ViewRead *read = rows->scan->read;
-	TimestampTz floor = Max(read->floor, read->from);
-	TimestampTz end;
+	TimestampTz		floor = Max(read->floor, read->from);
+	TimestampTz		end;
 
 	if ((floor == DT_NOBEGIN && read->until == DT_NOEND) || !streamext_window_has_ends(&rows->view->window))
 		return false;
@@ -631,8 +622,8 @@ direct_enter_pane(RowReader *rows, const StateCopy *copy, const PaneCopy *pane)
 static bool
 direct_next_pane(RowReader *rows)
 {
-	ScanRead   *read = rows->scan;
-	StateCopy  *sealed;
+	ScanRead  *read = rows->scan;
+	StateCopy *sealed;
 
 	for (; rows->copy < read->copies->n; rows->copy++, rows->pane = 0)
 	{
@@ -679,7 +670,7 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	if (rows->done)
 		rows->empties = rows->view->nempty;
 	rows->direct = probe == NULL && rows->scan->read->nshards <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
-		window->kind != WINDOW_SESSION;
+				   window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
 	if (rows->direct)
 	{
@@ -691,8 +682,8 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	if (rows->scan->history != NULL)
 	{
 		Assert(rows->direct);
-		streamext_history_begin(rows->scan->history, rows->view->relid, rows->view->state_size, &rows->scan->read->shards[0],
-								min, max, NULL);
+		streamext_history_begin(rows->scan->history, rows->view->relid, rows->view->state_size,
+								&rows->scan->read->shards[0], min, max, NULL);
 	}
 }
 

@@ -32,46 +32,42 @@
 
 typedef struct ViewScanState
 {
-	CustomScanState css;
-	ViewScanPlan prune;
+	CustomScanState		css;
+	ViewScanPlan		prune;
 	const CompiledView *view;
-	ScanRead   *read;			/* NULL in plain EXPLAIN */
-	RowReader  *rows;
+	ScanRead		   *read; /* NULL in plain EXPLAIN */
+	RowReader		   *rows;
 
-	List	   *values;			/* ExprStates, if the look-up's values are known only while the statement runs */
-	List	   *bounds;			/* the same, NULL in the place of bounds known before */
-	bool		started;		/* since the last rescan */
+	List		 *values;  /* ExprStates, if the look-up's values are known only while the statement runs */
+	List		 *bounds;  /* the same, NULL in the place of bounds known before */
+	bool		  started; /* since the last rescan */
 	MemoryContext probe_cxt;
-	ScanProbe	probe;
+	ScanProbe	  probe;
 
-	bool	   *needed;			/* by column */
-	AggReader **readers;		/* by aggregate; NULL: not needed */
-	bool		need_keys;		/* any but the window key */
-	ExprState  *key_qual;		/* quals that need no aggregate, or NULL */
+	bool	   *needed;	   /* by column */
+	AggReader **readers;   /* by aggregate; NULL: not needed */
+	bool		need_keys; /* any but the window key */
+	ExprState  *key_qual;  /* quals that need no aggregate, or NULL */
 	Datum	   *key_values;
 	bool	   *key_nulls;
 } ViewScanState;
 
-static Node *scan_create_state(CustomScan *scan);
-static void scan_begin(CustomScanState *node, EState *estate, int eflags);
+static Node			  *scan_create_state(CustomScan *scan);
+static void			   scan_begin(CustomScanState *node, EState *estate, int eflags);
 static TupleTableSlot *scan_exec(CustomScanState *node);
-static void scan_end(CustomScanState *node);
-static void scan_rescan(CustomScanState *node);
-static void scan_explain(CustomScanState *node, List *ancestors, ExplainState *es);
+static void			   scan_end(CustomScanState *node);
+static void			   scan_rescan(CustomScanState *node);
+static void			   scan_explain(CustomScanState *node, List *ancestors, ExplainState *es);
 
-const CustomScanMethods streamext_scan_methods = {
-	.CustomName = "ContinuousView",
-	.CreateCustomScanState = scan_create_state
-};
+const CustomScanMethods streamext_scan_methods = { .CustomName = "ContinuousView",
+												   .CreateCustomScanState = scan_create_state };
 
-static const CustomExecMethods scan_exec_methods = {
-	.CustomName = "ContinuousView",
-	.BeginCustomScan = scan_begin,
-	.ExecCustomScan = scan_exec,
-	.EndCustomScan = scan_end,
-	.ReScanCustomScan = scan_rescan,
-	.ExplainCustomScan = scan_explain
-};
+static const CustomExecMethods scan_exec_methods = { .CustomName = "ContinuousView",
+													 .BeginCustomScan = scan_begin,
+													 .ExecCustomScan = scan_exec,
+													 .EndCustomScan = scan_end,
+													 .ReScanCustomScan = scan_rescan,
+													 .ExplainCustomScan = scan_explain };
 
 PG_FUNCTION_INFO_V1(streamext_view_rows);
 
@@ -93,8 +89,8 @@ scan_check_aggregates(const CompiledView *view)
 {
 	for (int a = 0; a < view->naggs; a++)
 	{
-		Oid			function = view->aggs[a].aggref->aggfnoid;
-		AclResult	result;
+		Oid		  function = view->aggs[a].aggref->aggfnoid;
+		AclResult result;
 
 #if PG_VERSION_NUM >= 160000
 		result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
@@ -109,7 +105,7 @@ scan_check_aggregates(const CompiledView *view)
 static Bitmapset *
 scan_columns_of(Node *node)
 {
-	Bitmapset  *columns = NULL;
+	Bitmapset *columns = NULL;
 
 	pull_varattnos(node, INDEX_VAR, &columns);
 	return columns;
@@ -123,10 +119,10 @@ static void
 scan_find_columns(ViewScanState *state, const Plan *plan)
 {
 	const CompiledView *view = state->view;
-	Bitmapset  *columns = bms_union(scan_columns_of((Node *) plan->targetlist), scan_columns_of((Node *) plan->qual));
-	List	   *early = NIL;
-	bool		waiting = false;
-	ListCell   *lc;
+	Bitmapset *columns = bms_union(scan_columns_of((Node *) plan->targetlist), scan_columns_of((Node *) plan->qual));
+	List	  *early = NIL;
+	bool	   waiting = false;
+	ListCell  *lc;
 
 	state->needed = palloc0(sizeof(bool) * Max(view->nkeys + view->naggs, 1));
 	for (int c = 0; c < view->nkeys + view->naggs; c++)
@@ -136,11 +132,11 @@ scan_find_columns(ViewScanState *state, const Plan *plan)
 			state->need_keys = true;
 	}
 
-	foreach(lc, plan->qual)
+	foreach (lc, plan->qual)
 	{
-		Node	   *qual = lfirst(lc);
-		Bitmapset  *used = scan_columns_of(qual);
-		int			highest = bms_is_empty(used) ? 0 : bms_prev_member(used, -1) + FirstLowInvalidHeapAttributeNumber;
+		Node	  *qual = lfirst(lc);
+		Bitmapset *used = scan_columns_of(qual);
+		int		   highest = bms_is_empty(used) ? 0 : bms_prev_member(used, -1) + FirstLowInvalidHeapAttributeNumber;
 
 		if (highest < 1 || highest > view->nkeys || contain_subplans(qual) || contain_volatile_functions(qual) ||
 			(waiting && contain_leaked_vars(qual)))
@@ -157,20 +153,20 @@ scan_find_columns(ViewScanState *state, const Plan *plan)
 static List *
 scan_init_unknown(ViewScanState *state, List *exprs, bool all)
 {
-	List	   *result = NIL;
-	ListCell   *lc;
+	List	 *result = NIL;
+	ListCell *lc;
 
-	foreach(lc, exprs)
-		result = lappend(result, !all && streamext_read_is_known(lfirst(lc)) ? NULL :
-						 ExecInitExpr(lfirst(lc), &state->css.ss.ps));
+	foreach (lc, exprs)
+		result = lappend(
+			result, !all && streamext_read_is_known(lfirst(lc)) ? NULL : ExecInitExpr(lfirst(lc), &state->css.ss.ps));
 	return result;
 }
 
 static void
 scan_begin(CustomScanState *node, EState *estate, int eflags)
 {
-	ViewScanState *state = (ViewScanState *) node;
-	const CustomScan *plan = (const CustomScan *) node->ss.ps.plan;
+	ViewScanState	   *state = (ViewScanState *) node;
+	const CustomScan   *plan = (const CustomScan *) node->ss.ps.plan;
 	const CompiledView *view;
 
 	streamext_require_preload();
@@ -224,20 +220,19 @@ static void
 scan_start(ViewScanState *state)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	int64		min = state->read->min;
-	int64		max = state->read->max;
-	ListCell   *lc,
-			   *lc2;
+	int64		 min = state->read->min;
+	int64		 max = state->read->max;
+	ListCell	*lc, *lc2;
 
 	state->started = true;
 	if (state->values != NIL)
 	{
-		Datum		values[STREAMEXT_MAX_KEYS];
-		bool		nulls[STREAMEXT_MAX_KEYS];
+		Datum		  values[STREAMEXT_MAX_KEYS];
+		bool		  nulls[STREAMEXT_MAX_KEYS];
 		MemoryContext old;
-		int			n = 0;
+		int			  n = 0;
 
-		foreach(lc, state->values)
+		foreach (lc, state->values)
 		{
 			values[n] = ExecEvalExprSwitchContext(lfirst(lc), econtext, &nulls[n]);
 			n++;
@@ -247,10 +242,10 @@ scan_start(ViewScanState *state)
 		state->probe = streamext_read_probe(state->read, values, nulls);
 		MemoryContextSwitchTo(old);
 	}
-	forboth(lc, state->prune.strategies, lc2, state->bounds)
+	forboth (lc, state->prune.strategies, lc2, state->bounds)
 	{
-		bool		isnull;
-		Datum		value;
+		bool  isnull;
+		Datum value;
 
 		if (lfirst(lc2) == NULL)
 			continue;
@@ -287,7 +282,8 @@ row_keys(ViewScanState *state, TupleTableSlot *slot)
 		if (!state->needed[k])
 			continue;
 		slot->tts_isnull[k] = !view->keys[k].is_window && state->key_nulls[k];
-		slot->tts_values[k] = view->keys[k].is_window ? TimestampTzGetDatum(streamext_rows_window(state->rows)) : state->key_values[k];
+		slot->tts_values[k] =
+			view->keys[k].is_window ? TimestampTzGetDatum(streamext_rows_window(state->rows)) : state->key_values[k];
 	}
 }
 
@@ -298,7 +294,7 @@ row_aggregates(ViewScanState *state, TupleTableSlot *slot)
 
 	for (int a = 0; a < view->naggs; a++)
 	{
-		int			c = view->nkeys + a;
+		int c = view->nkeys + a;
 
 		slot->tts_isnull[c] = true;
 		slot->tts_values[c] = (Datum) 0;
@@ -312,7 +308,7 @@ static bool
 row_passes(ViewScanState *state, TupleTableSlot *slot)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	int			nkeys = state->view->nkeys;
+	int			 nkeys = state->view->nkeys;
 
 	memset(slot->tts_isnull + nkeys, true, state->view->naggs);
 	ExecStoreVirtualTuple(slot);
@@ -323,10 +319,10 @@ row_passes(ViewScanState *state, TupleTableSlot *slot)
 static TupleTableSlot *
 scan_fetch(ScanState *node)
 {
-	ViewScanState *state = (ViewScanState *) node;
+	ViewScanState  *state = (ViewScanState *) node;
 	TupleTableSlot *slot = node->ss_ScanTupleSlot;
-	MemoryContext row_cxt = node->ps.ps_ExprContext->ecxt_per_tuple_memory;
-	MemoryContext old = MemoryContextSwitchTo(row_cxt);
+	MemoryContext	row_cxt = node->ps.ps_ExprContext->ecxt_per_tuple_memory;
+	MemoryContext	old = MemoryContextSwitchTo(row_cxt);
 
 	ExecClearTuple(slot);
 	if (!state->started)
@@ -367,7 +363,7 @@ scan_exec(CustomScanState *node)
 static char *
 explain_interval(int64 usecs)
 {
-	Interval	interval = {.time = usecs};
+	Interval interval = { .time = usecs };
 
 	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
 }
@@ -375,7 +371,7 @@ explain_interval(int64 usecs)
 static char *
 explain_window(const CompiledView *view)
 {
-	const Window *window = &view->window;
+	const Window  *window = &view->window;
 	StringInfoData buf;
 
 	initStringInfo(&buf);
@@ -412,8 +408,8 @@ static char *
 explain_keys(const ViewScanState *state)
 {
 	const CompiledView *view = state->view;
-	StringInfoData buf;
-	const char *separator = "";
+	StringInfoData		buf;
+	const char		   *separator = "";
 
 	if (state->prune.keys == NIL)
 		return pstrdup("all groups");
@@ -421,8 +417,8 @@ explain_keys(const ViewScanState *state)
 	appendStringInfoString(&buf, "hash look-up on (");
 	for (int k = 0; k < view->nkeys; k++)
 	{
-		if (view->keys[k].is_window ? !list_member_int(state->prune.strategies, BTEqualStrategyNumber) :
-			!list_member_int(state->prune.keys, k))
+		if (view->keys[k].is_window ? !list_member_int(state->prune.strategies, BTEqualStrategyNumber)
+									: !list_member_int(state->prune.keys, k))
 			continue;
 		appendStringInfo(&buf, "%s%s", separator, quote_identifier(view->keys[k].name));
 		separator = ", ";
@@ -434,17 +430,17 @@ explain_keys(const ViewScanState *state)
 static char *
 explain_panes(const ViewScanState *state, List *ancestors, ExplainState *es)
 {
-	static const char *const operators[] = {"?", "<", "<=", "=", ">=", ">"};
-	const CompiledView *view = state->view;
-	List	   *context = set_deparse_context_plan(es->deparse_cxt, state->css.ss.ps.plan, ancestors);
-	StringInfoData buf;
-	ListCell   *lc,
-			   *lc2;
+	static const char *const operators[] = { "?", "<", "<=", "=", ">=", ">" };
+	const CompiledView		*view = state->view;
+	List					*context = set_deparse_context_plan(es->deparse_cxt, state->css.ss.ps.plan, ancestors);
+	StringInfoData			 buf;
+	ListCell				*lc, *lc2;
 
 	initStringInfo(&buf);
-	forboth(lc, state->prune.strategies, lc2, state->prune.bounds)
-		appendStringInfo(&buf, "%s%s %s %s", buf.len > 0 ? " AND " : "", quote_identifier(view->keys[view->window_key].name),
-						 operators[lfirst_int(lc)], deparse_expression(lfirst(lc2), context, false, false));
+	forboth (lc, state->prune.strategies, lc2, state->prune.bounds)
+		appendStringInfo(&buf, "%s%s %s %s", buf.len > 0 ? " AND " : "",
+						 quote_identifier(view->keys[view->window_key].name), operators[lfirst_int(lc)],
+						 deparse_expression(lfirst(lc2), context, false, false));
 	if (view->window.sliding)
 		appendStringInfo(&buf, "%swithin %s of now", buf.len > 0 ? " AND " : "", explain_interval(view->window.length));
 	if (buf.len == 0)
@@ -456,12 +452,12 @@ explain_panes(const ViewScanState *state, List *ancestors, ExplainState *es)
 static char *
 explain_history(const ViewScanState *state)
 {
-	const Window *window = &state->view->window;
+	const Window   *window = &state->view->window;
 	const ViewRead *read = state->read->read;
-	int64		min = state->read->by_hash ? state->read->min : read->min;
-	int64		max = state->read->by_hash ? state->read->max : read->max;
-	TimestampTz until = read->sealed_until;
-	const char *from = "the start";
+	int64			min = state->read->by_hash ? state->read->min : read->min;
+	int64			max = state->read->by_hash ? state->read->max : read->max;
+	TimestampTz		until = read->sealed_until;
+	const char	   *from = "the start";
 
 	if (min > max)
 		return pstrdup("nothing");
@@ -481,11 +477,11 @@ explain_history(const ViewScanState *state)
 static void
 scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	ViewScanState *state = (ViewScanState *) node;
+	ViewScanState	   *state = (ViewScanState *) node;
 	const CompiledView *view = state->view;
-	char	   *name = es->verbose ?
-		quote_qualified_identifier(get_namespace_name(get_rel_namespace(view->relid)), get_rel_name(view->relid)) :
-		pstrdup(quote_identifier(get_rel_name(view->relid)));
+	char *name = es->verbose ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(view->relid)),
+														  get_rel_name(view->relid))
+							 : pstrdup(quote_identifier(get_rel_name(view->relid)));
 
 	ExplainPropertyText("Continuous View", name, es);
 	ExplainPropertyText("Window", explain_window(view), es);
@@ -493,10 +489,10 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	ExplainPropertyText("Panes", explain_panes(state, ancestors, es), es);
 	if (es->analyze && state->read != NULL)
 	{
-		int64		panes = 0;
-		int64		groups = 0;
+		int64 panes = 0;
+		int64 groups = 0;
 
-		const CopyArray *copies = state->read->copies;
+		const CopyArray	   *copies = state->read->copies;
 		const HistoryStats *own = &state->read->stats;
 		const HistoryStats *stats = own->slices > 0 || state->read->by_hash ? own : &state->read->read->stats;
 
@@ -524,10 +520,8 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 Datum
 streamext_view_rows(PG_FUNCTION_ARGS)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("streamext.view_rows cannot be called"),
-			 errhint("Select from the continuous view.")));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext.view_rows cannot be called"),
+					errhint("Select from the continuous view.")));
 	PG_RETURN_NULL();
 }
 

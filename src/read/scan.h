@@ -26,15 +26,15 @@
  */
 typedef struct ViewScanPlan
 {
-	Oid			view;
-	List	   *keys;			/* int: numbers of the keys looked up, all stored ones or NIL */
-	List	   *types;			/* Oid: of the values */
-	List	   *values;			/* Expr */
-	List	   *strategies;		/* int: btree strategies of window key <op> bound */
-	List	   *bounds;			/* Expr of type timestamptz */
+	Oid	  view;
+	List *keys;		  /* int: numbers of the keys looked up, all stored ones or NIL */
+	List *types;	  /* Oid: of the values */
+	List *values;	  /* Expr */
+	List *strategies; /* int: btree strategies of window key <op> bound */
+	List *bounds;	  /* Expr of type timestamptz */
 } ViewScanPlan;
 
-extern void streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *scan);
+extern void			streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *scan);
 extern ViewScanPlan streamext_scan_plan_load(const CustomScan *scan);
 
 extern const CustomScanMethods streamext_scan_methods;
@@ -56,35 +56,35 @@ extern void streamext_read_windows(Oid view, TimestampTz from, TimestampTz until
 /* A group's key as looked for. */
 typedef struct ScanProbe
 {
-	bool		none;			/* no group can be equal: a NULL, or an integer out of the key's range */
-	uint32		hash;
-	char	   *key;
-	uint32		key_size;
+	bool   none; /* no group can be equal: a NULL, or an integer out of the key's range */
+	uint32 hash;
+	char  *key;
+	uint32 key_size;
 } ScanProbe;
 
 /* One continuous view in one statement. */
 typedef struct ViewRead
 {
 	const CompiledView *view;
-	KeyMatcher *matcher;
-	int64		first,			/* panes that the sliding predicate lets through */
-				last;
-	bool		whole;			/* some scan wants all groups */
-	int64		min,			/* panes that those scans want */
-				max;
-	CopyArray	copies;			/* of memory, then of history */
+	KeyMatcher		   *matcher;
+	int64				first, /* panes that the sliding predicate lets through */
+		last;
+	bool  whole; /* some scan wants all groups */
+	int64 min,	 /* panes that those scans want */
+		max;
+	CopyArray copies; /* of memory, then of history */
 
-	bool		preload;		/* some of them must have history among the copies */
+	bool preload; /* some of them must have history among the copies */
 
 	/* as it was when memory was copied */
-	bool		settled[STREAMEXT_MAX_SHARDS];	/* by shard: shared memory says what there is, if anything */
+	bool		settled[STREAMEXT_MAX_SHARDS]; /* by shard: shared memory says what there is, if anything */
 	int			nshards;
 	HistoryMark shards[STREAMEXT_MAX_SHARDS];
-	TimestampTz sealed_until;	/* of any shard; DT_NOBEGIN: none */
+	TimestampTz sealed_until; /* of any shard; DT_NOBEGIN: none */
 	/* of a moment after the last slice was read */
-	TimestampTz floor;			/* windows that end by then are left out: they are gone, or in part */
-	TimestampTz from,			/* as streamext_read_windows has it */
-				until;
+	TimestampTz floor; /* windows that end by then are left out: they are gone, or in part */
+	TimestampTz from,  /* as streamext_read_windows has it */
+		until;
 	HistoryStats stats;
 } ViewRead;
 
@@ -92,16 +92,15 @@ typedef struct ViewRead
 typedef struct ScanRead
 {
 	const CustomScan *plan;
-	ViewScanPlan prune;
-	ViewRead   *read;
-	bool		by_hash;		/* the look-up's values are known at the start: copies of its own */
-	ScanProbe	probe;
-	int64		min,
-				max;
-	const CopyArray *copies;	/* its own, or the view's */
-	CopyArray	own;
-	HistoryReader *history;		/* gives sealed panes one by one after the copies; NULL: they are among them */
-	HistoryStats stats;			/* of its own */
+	ViewScanPlan	  prune;
+	ViewRead		 *read;
+	bool			  by_hash; /* the look-up's values are known at the start: copies of its own */
+	ScanProbe		  probe;
+	int64			  min, max;
+	const CopyArray	 *copies; /* its own, or the view's */
+	CopyArray		  own;
+	HistoryReader	 *history; /* gives sealed panes one by one after the copies; NULL: they are among them */
+	HistoryStats	  stats;   /* of its own */
 } ScanRead;
 
 /*
@@ -128,7 +127,7 @@ typedef struct RowReader RowReader;
 
 /* Readers of the aggregates that are wanted, by number; NULL: not wanted. */
 extern RowReader *streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt);
-extern void streamext_rows_end(RowReader *rows);
+extern void		  streamext_rows_end(RowReader *rows);
 
 /* From the start again: panes from min to max; only the group of probe unless that is NULL (it must outlive the rows). */
 extern void streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *probe);
@@ -137,11 +136,11 @@ extern void streamext_rows_start(RowReader *rows, int64 min, int64 max, const Sc
 extern bool streamext_rows_next(RowReader *rows);
 
 /* The number of the empty grouping set that the row at hand stands for, if it has no group. */
-extern int	streamext_rows_empty(const RowReader *rows);
+extern int streamext_rows_empty(const RowReader *rows);
 /* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
 extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
-extern TimestampTz streamext_rows_window(const RowReader *rows);
+extern TimestampTz		 streamext_rows_window(const RowReader *rows);
 /* An aggregate's value, in the current memory context. */
 extern Datum streamext_rows_aggregate(const RowReader *rows, int a, bool *isnull);
 
-#endif							/* STREAMEXT_VIEW_SCAN_H */
+#endif /* STREAMEXT_VIEW_SCAN_H */

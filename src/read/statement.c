@@ -37,17 +37,17 @@
 #include "read/scan.h"
 
 /* Streams of one statement whose locks are held together; PostgreSQL allows 200 at once. */
-#define READ_MAX_STREAMS	128
+#define READ_MAX_STREAMS 128
 
 typedef struct StatementRead
 {
 	struct StatementRead *next;
-	EState	   *estate;
-	MemoryContext cxt;			/* goes with the estate's */
+	EState				 *estate;
+	MemoryContext		  cxt; /* goes with the estate's */
 	MemoryContextCallback gone;
-	TimestampTz now;
-	List	   *views;			/* ViewRead */
-	List	   *scans;			/* ScanRead */
+	TimestampTz			  now;
+	List				 *views; /* ViewRead */
+	List				 *scans; /* ScanRead */
 } StatementRead;
 
 /* Statements of this process that read continuous views now. */
@@ -66,7 +66,7 @@ ViewScanPlan
 streamext_scan_plan_load(const CustomScan *scan)
 {
 	ViewScanPlan plan;
-	int			nvalues;
+	int			 nvalues;
 
 	plan.view = linitial_oid((List *) linitial(scan->custom_private));
 	plan.keys = lsecond(scan->custom_private);
@@ -126,7 +126,7 @@ streamext_read_is_known(Node *expr)
 static Datum
 read_evaluate_known(EState *estate, ExprContext *econtext, Expr *expr, bool *isnull)
 {
-	ExprState  *state = ExecInitExprWithParams(expr, estate->es_param_list_info);
+	ExprState *state = ExecInitExprWithParams(expr, estate->es_param_list_info);
 
 	return ExecEvalExprSwitchContext(state, econtext, isnull);
 }
@@ -135,7 +135,7 @@ read_evaluate_known(EState *estate, ExprContext *econtext, Expr *expr, bool *isn
 static bool
 read_convert_value(const KeySpec *key, Oid type, Datum *value)
 {
-	int64		n;
+	int64 n;
 
 	if (type == key->type)
 		return true;
@@ -173,14 +173,14 @@ ScanProbe
 streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *nulls)
 {
 	const ViewRead *read = scan->read;
-	ScanProbe	probe = {0};
-	Datum		key_values[STREAMEXT_MAX_KEYS];
-	bool		key_nulls[STREAMEXT_MAX_KEYS];
-	uint32		capacity = 0;
+	ScanProbe		probe = { 0 };
+	Datum			key_values[STREAMEXT_MAX_KEYS];
+	bool			key_nulls[STREAMEXT_MAX_KEYS];
+	uint32			capacity = 0;
 
 	for (int i = 0; i < list_length(scan->prune.keys); i++)
 	{
-		int			k = list_nth_int(scan->prune.keys, i);
+		int k = list_nth_int(scan->prune.keys, i);
 
 		key_values[k] = values[i];
 		key_nulls[k] = nulls[i];
@@ -198,10 +198,10 @@ void
 streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound, int64 *min, int64 *max)
 {
 	const Window *window = &view->window;
-	bool		lower = strategy == BTGreaterStrategyNumber || strategy == BTGreaterEqualStrategyNumber ||
-		strategy == BTEqualStrategyNumber;
-	bool		upper = strategy == BTLessStrategyNumber || strategy == BTLessEqualStrategyNumber ||
-		strategy == BTEqualStrategyNumber;
+	bool		  lower = strategy == BTGreaterStrategyNumber || strategy == BTGreaterEqualStrategyNumber ||
+				 strategy == BTEqualStrategyNumber;
+	bool upper =
+		strategy == BTLessStrategyNumber || strategy == BTLessEqualStrategyNumber || strategy == BTEqualStrategyNumber;
 
 	if (strategy == BTLessStrategyNumber && bound > MIN_TIMESTAMP && !TIMESTAMP_NOT_FINITE(bound))
 		bound--;
@@ -233,8 +233,7 @@ streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound,
 		/* The last window that starts by then is the last that holds this pane, if any does. */
 		int64		last = streamext_window_pane(window, bound);
 		int64		unused;
-		TimestampTz from,
-					to;
+		TimestampTz from, to;
 
 		streamext_window_starts(window, last, &from, &to);
 		if (from <= to)
@@ -247,13 +246,13 @@ streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound,
 static void
 read_sliding_range(const CompiledView *view, TimestampTz clock, int64 *first, int64 *last)
 {
-	Window		window = view->window;
-	pg_tz	   *zone;
-	pg_tz	   *session_zone = session_timezone;
-	Interval	interval = {0};
+	Window	 window = view->window;
+	pg_tz	*zone;
+	pg_tz	*session_zone = session_timezone;
+	Interval interval = { 0 };
 	TimestampTz volatile lower = 0;
 	TimestampTz volatile now = clock;
-	int64		rest;
+	int64 rest;
 
 	zone = view->sliding_days != 0 ? pg_tzset(view->options.timezone) : NULL;
 	if (zone == NULL)
@@ -268,8 +267,8 @@ read_sliding_range(const CompiledView *view, TimestampTz clock, int64 *first, in
 	PG_TRY();
 	{
 		session_timezone = zone;
-		lower = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(now),
-														IntervalPGetDatum(&interval)));
+		lower = DatumGetTimestampTz(
+			DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(now), IntervalPGetDatum(&interval)));
 	}
 	PG_FINALLY();
 	{
@@ -278,10 +277,10 @@ read_sliding_range(const CompiledView *view, TimestampTz clock, int64 *first, in
 	PG_END_TRY();
 	window.length = now - lower;
 	if (lower % window.pane != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the sliding window of continuous view \"%s\" begins between two steps", get_rel_name(view->relid)),
-				 errhint("Write its interval in hours, or choose a smaller streamext.step.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("the sliding window of continuous view \"%s\" begins between two steps",
+							   get_rel_name(view->relid)),
+						errhint("Write its interval in hours, or choose a smaller streamext.step.")));
 	streamext_window_sliding_range(&window, now, first, last);
 }
 
@@ -305,7 +304,7 @@ static struct
 	Oid			view;
 	TimestampTz from;
 	TimestampTz until;
-}			read_windows = {InvalidOid, DT_NOBEGIN, DT_NOEND};
+} read_windows = { InvalidOid, DT_NOBEGIN, DT_NOEND };
 
 void
 streamext_read_windows(Oid view, TimestampTz from, TimestampTz until)
@@ -320,7 +319,7 @@ static void
 read_limit_windows(ViewRead *read)
 {
 	const Window *window = &read->view->window;
-	TimestampTz first;
+	TimestampTz	  first;
 
 	read->from = DT_NOBEGIN;
 	read->until = DT_NOEND;
@@ -342,10 +341,10 @@ read_limit_windows(ViewRead *read)
 static ViewRead *
 statement_view(StatementRead *statement, Oid viewoid)
 {
-	ViewRead   *read;
-	ListCell   *lc;
+	ViewRead *read;
+	ListCell *lc;
 
-	foreach(lc, statement->views)
+	foreach (lc, statement->views)
 	{
 		read = lfirst(lc);
 		if (read->view->relid == viewoid)
@@ -373,28 +372,27 @@ static void
 statement_evaluate(StatementRead *statement, ScanRead *scan)
 {
 	ExprContext *econtext = CreateExprContext(statement->estate);
-	Datum		values[STREAMEXT_MAX_KEYS];
-	bool		nulls[STREAMEXT_MAX_KEYS];
-	int			n = 0;
-	ListCell   *lc,
-			   *lc2;
+	Datum		 values[STREAMEXT_MAX_KEYS];
+	bool		 nulls[STREAMEXT_MAX_KEYS];
+	int			 n = 0;
+	ListCell	*lc, *lc2;
 
 	scan->by_hash = scan->prune.keys != NIL;
-	foreach(lc, scan->prune.values)
+	foreach (lc, scan->prune.values)
 		scan->by_hash = scan->by_hash && streamext_read_is_known(lfirst(lc));
 	if (scan->by_hash)
 	{
-		foreach(lc, scan->prune.values)
+		foreach (lc, scan->prune.values)
 		{
 			values[n] = read_evaluate_known(statement->estate, econtext, lfirst(lc), &nulls[n]);
 			n++;
 		}
 		scan->probe = streamext_read_probe(scan, values, nulls);
 	}
-	forboth(lc, scan->prune.strategies, lc2, scan->prune.bounds)
+	forboth (lc, scan->prune.strategies, lc2, scan->prune.bounds)
 	{
-		bool		isnull;
-		Datum		value;
+		bool  isnull;
+		Datum value;
 
 		if (!streamext_read_is_known(lfirst(lc2)))
 			continue;
@@ -417,7 +415,7 @@ scan_reads_in_order(const ScanRead *scan)
 static void
 statement_add_scan(StatementRead *statement, const CustomScan *plan)
 {
-	ScanRead   *scan = palloc0(sizeof(ScanRead));
+	ScanRead *scan = palloc0(sizeof(ScanRead));
 
 	scan->plan = plan;
 	scan->prune = streamext_scan_plan_load(plan);
@@ -469,9 +467,9 @@ statement_walk(StatementRead *statement, const Plan *plan)
 static void
 statement_walk_plans(StatementRead *statement, const List *plans)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, plans)
+	foreach (lc, plans)
 		statement_walk(statement, lfirst(lc));
 }
 
@@ -479,16 +477,16 @@ statement_walk_plans(StatementRead *statement, const List *plans)
 static int
 statement_find_streams(StatementRead *statement, bool *wanted)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
-		ListCell   *lc;
+		ListCell	   *lc;
 
 		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
 			continue;
-		foreach(lc, statement->views)
+		foreach (lc, statement->views)
 		{
 			if (((ViewRead *) lfirst(lc))->view->relid != slot->viewoid || wanted[slot->stream])
 				continue;
@@ -510,8 +508,8 @@ statement_raise_floor(ViewRead *read, TimestampTz floor)
 static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
-	TimestampTz floor = streamext_fold_floor(read->view, streamext_into_limit(read->view, slot,
-																			   streamext_shared->streams[slot->stream].watermark));
+	TimestampTz floor = streamext_fold_floor(
+		read->view, streamext_into_limit(read->view, slot, streamext_shared->streams[slot->stream].watermark));
 
 	statement_raise_floor(read, Max(floor, slot->floor));
 }
@@ -534,18 +532,19 @@ statement_note_history(ViewRead *read, const ViewSlot *slot)
 static void
 statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *state)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (read->whole && read->min <= read->max)
 		streamext_copy_array_add(&read->copies, streamext_state_copy(state, read->min, read->max, statement->cxt),
 								 statement->cxt);
-	foreach(lc, statement->scans)
+	foreach (lc, statement->scans)
 	{
-		ScanRead   *scan = lfirst(lc);
+		ScanRead *scan = lfirst(lc);
 
 		if (scan->read == read && scan->by_hash && !scan->probe.none && scan->min <= scan->max)
-			streamext_copy_array_add(&scan->own, streamext_state_copy_hash(state, scan->min, scan->max, scan->probe.hash,
-																		   statement->cxt), statement->cxt);
+			streamext_copy_array_add(
+				&scan->own, streamext_state_copy_hash(state, scan->min, scan->max, scan->probe.hash, statement->cxt),
+				statement->cxt);
 	}
 }
 
@@ -553,11 +552,11 @@ statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *
 static void
 statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, statement->views)
+	foreach (lc, statement->views)
 	{
-		ViewRead   *read = lfirst(lc);
+		ViewRead	   *read = lfirst(lc);
 		const ViewSlot *content = read->view->relid == slot->viewoid ? streamext_view_content(slot, read->view) : NULL;
 
 		/* not ready: the checkpoint has more */
@@ -576,7 +575,7 @@ static void
 statement_copy_checkpoint(StatementRead *statement, ViewRead *read, CheckpointReader *reader, int shard)
 {
 	CheckpointedView found;
-	HistoryMark *mark;
+	HistoryMark		*mark;
 
 	if (!streamext_checkpoint_read_view(reader, read->view, shard, &found))
 		return;
@@ -595,12 +594,12 @@ static void
 statement_copy_checkpoints(StatementRead *statement)
 {
 	CheckpointReader *reader = NULL;
-	ListCell   *lc;
+	ListCell		 *lc;
 
-	foreach(lc, statement->views)
+	foreach (lc, statement->views)
 	{
-		ViewRead   *read = lfirst(lc);
-		int			n = streamext_checkpoint_shards(read->view->stream_relid);
+		ViewRead *read = lfirst(lc);
+		int		  n = streamext_checkpoint_shards(read->view->stream_relid);
 
 		for (int shard = 0; shard < n; shard++)
 		{
@@ -621,16 +620,15 @@ statement_copy_checkpoints(StatementRead *statement)
 static void
 statement_copy(StatementRead *statement)
 {
-	bool	   *wanted = palloc0(sizeof(bool) * streamext_shared->nstreams);
-	int			n;
-	ListCell   *lc;
+	bool	 *wanted = palloc0(sizeof(bool) * streamext_shared->nstreams);
+	int		  n;
+	ListCell *lc;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	n = statement_find_streams(statement, wanted);
 	if (n > READ_MAX_STREAMS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a statement can read the continuous views of at most %d streams", READ_MAX_STREAMS)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("a statement can read the continuous views of at most %d streams", READ_MAX_STREAMS)));
 	for (int s = 0; s < streamext_shared->nstreams; s++)
 		if (wanted[s])
 			streamext_stream_lock_shared(&streamext_shared->streams[s]);
@@ -647,9 +645,9 @@ statement_copy(StatementRead *statement)
 	LWLockRelease(streamext_shared->registry_lock);
 	statement_copy_checkpoints(statement);
 
-	foreach(lc, statement->scans)
+	foreach (lc, statement->scans)
 	{
-		ScanRead   *scan = lfirst(lc);
+		ScanRead *scan = lfirst(lc);
 
 		scan->copies = scan->by_hash ? &scan->own : &scan->read->copies;
 	}
@@ -684,11 +682,11 @@ scan_wants_copies(const ScanRead *scan)
 static void
 statement_raise_floors(StatementRead *statement, HistoryReader *reader)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, statement->views)
+	foreach (lc, statement->views)
 	{
-		ViewRead   *read = lfirst(lc);
+		ViewRead *read = lfirst(lc);
 
 		for (int i = 0; i < read->nshards; i++)
 			if (read->shards[i].checkpointed)
@@ -701,9 +699,9 @@ statement_raise_floors(StatementRead *statement, HistoryReader *reader)
 
 		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
 			continue;
-		foreach(lc, statement->views)
+		foreach (lc, statement->views)
 		{
-			ViewRead   *read = lfirst(lc);
+			ViewRead	   *read = lfirst(lc);
 			const ViewSlot *content;
 
 			if (read->view->relid != slot->viewoid)
@@ -722,11 +720,11 @@ statement_raise_floors(StatementRead *statement, HistoryReader *reader)
 static HistoryReader *
 statement_open_history(StatementRead *statement)
 {
-	MemoryContext old = MemoryContextSwitchTo(statement->cxt);
+	MemoryContext  old = MemoryContextSwitchTo(statement->cxt);
 	HistoryReader *reader = NULL;
-	ListCell   *lc;
+	ListCell	  *lc;
 
-	foreach(lc, statement->scans)
+	foreach (lc, statement->scans)
 		if (((ScanRead *) lfirst(lc))->history != NULL)
 			reader = ((ScanRead *) lfirst(lc))->history;
 	if (reader != NULL)
@@ -745,23 +743,23 @@ static void
 statement_read_history(StatementRead *statement)
 {
 	HistoryReader *reader = NULL;
-	ListCell   *lc;
+	ListCell	  *lc;
 
-	foreach(lc, statement->views)
+	foreach (lc, statement->views)
 	{
-		ViewRead   *read = lfirst(lc);
+		ViewRead *read = lfirst(lc);
 
 		if (!read_wants_copies(read))
 			continue;
 		if (reader == NULL)
 			reader = statement_open_history(statement);
 		for (int i = 0; i < read->nshards; i++)
-			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], read->min, read->max,
-								   NULL, &read->copies, &read->stats, statement->cxt);
+			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], read->min,
+								   read->max, NULL, &read->copies, &read->stats, statement->cxt);
 	}
-	foreach(lc, statement->scans)
+	foreach (lc, statement->scans)
 	{
-		ScanRead   *scan = lfirst(lc);
+		ScanRead	   *scan = lfirst(lc);
 		const ViewRead *read = scan->read;
 
 		if (!scan_wants_copies(scan))
@@ -769,8 +767,8 @@ statement_read_history(StatementRead *statement)
 		if (reader == NULL)
 			reader = statement_open_history(statement);
 		for (int i = 0; i < read->nshards; i++)
-			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], scan->min, scan->max,
-								   &scan->probe.hash, &scan->own, &scan->stats, statement->cxt);
+			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], scan->min,
+								   scan->max, &scan->probe.hash, &scan->own, &scan->stats, statement->cxt);
 	}
 	if (reader != NULL)
 		streamext_history_close(reader);
@@ -781,8 +779,7 @@ static StatementRead *
 statement_of(EState *estate)
 {
 	StatementRead *statement;
-	MemoryContext cxt,
-				old;
+	MemoryContext  cxt, old;
 
 	for (statement = read_statements; statement != NULL; statement = statement->next)
 		if (statement->estate == estate)
@@ -812,11 +809,11 @@ ScanRead *
 streamext_read_begin(EState *estate, const CustomScan *plan)
 {
 	StatementRead *statement = statement_of(estate);
-	ListCell   *lc;
+	ListCell	  *lc;
 
-	foreach(lc, statement->scans)
+	foreach (lc, statement->scans)
 	{
-		ScanRead   *scan = lfirst(lc);
+		ScanRead *scan = lfirst(lc);
 
 		if (scan->plan != plan)
 			continue;
@@ -825,5 +822,5 @@ streamext_read_begin(EState *estate, const CustomScan *plan)
 		return scan;
 	}
 	elog(ERROR, "scan of a continuous view is not part of its statement");
-	return NULL;				/* keep the compiler quiet */
+	return NULL; /* keep the compiler quiet */
 }

@@ -13,4 +13,4 @@ extern bool streamext_clock_is_set(void);
 /* For a reader's sliding windows: statement start, or the test clock. */
 extern TimestampTz streamext_clock_statement(void);
 
-#endif							/* STREAMEXT_CLOCK_H */
+#endif /* STREAMEXT_CLOCK_H */

@@ -38,8 +38,8 @@
 #include "read/scan.h"
 #include "worker/worker_private.h"
 
-#define INTO_RETRY_MS		1000
-#define INTO_SESSION_STEPS	16	/* sessions are looked for each time the watermark has moved by the gap / this */
+#define INTO_RETRY_MS 1000
+#define INTO_SESSION_STEPS 16 /* sessions are looked for each time the watermark has moved by the gap / this */
 
 /* ---------------------------------------------------------------- notifications */
 
@@ -47,7 +47,7 @@
 void
 streamext_into_notify(Oid viewoid, const char *payload)
 {
-	char	   *channel = psprintf("%s.%s", get_namespace_name(get_rel_namespace(viewoid)), get_rel_name(viewoid));
+	char *channel = psprintf("%s.%s", get_namespace_name(get_rel_namespace(viewoid)), get_rel_name(viewoid));
 
 	if (strlen(channel) >= NAMEDATALEN)
 		channel[pg_mbcliplen(channel, strlen(channel), NAMEDATALEN - 1)] = '\0';
@@ -57,7 +57,7 @@ streamext_into_notify(Oid viewoid, const char *payload)
 static void
 into_append_time(StringInfo to, TimestampTz time)
 {
-	char		buf[MAXDATELEN + 1];
+	char buf[MAXDATELEN + 1];
 
 	if (time == DT_NOBEGIN)
 		appendStringInfoString(to, "null");
@@ -71,10 +71,10 @@ into_append_time(StringInfo to, TimestampTz time)
 static int64
 into_delay(const CompiledView *view)
 {
-	int64		delay = view->options.lateness;
+	int64 delay = view->options.lateness;
 
-	if (view->window.kind == WINDOW_SESSION &&
-		(pg_add_s64_overflow(delay, view->window.size, &delay) || pg_add_s64_overflow(delay, view->window.size, &delay)))
+	if (view->window.kind == WINDOW_SESSION && (pg_add_s64_overflow(delay, view->window.size, &delay) ||
+												pg_add_s64_overflow(delay, view->window.size, &delay)))
 		return PG_INT64_MAX;
 	return delay;
 }
@@ -85,7 +85,8 @@ into_closed(const CompiledView *view, TimestampTz watermark)
 {
 	TimestampTz until;
 
-	if (watermark == DT_NOBEGIN || pg_sub_s64_overflow(watermark, into_delay(view), &until) || !IS_VALID_TIMESTAMP(until))
+	if (watermark == DT_NOBEGIN || pg_sub_s64_overflow(watermark, into_delay(view), &until) ||
+		!IS_VALID_TIMESTAMP(until))
 		return DT_NOBEGIN;
 	return until;
 }
@@ -106,8 +107,7 @@ streamext_into_limit(const CompiledView *view, const ViewSlot *slot, TimestampTz
 static TimestampTz
 into_last_end(const Window *window, TimestampTz until)
 {
-	TimestampTz first,
-				last;
+	TimestampTz first, last;
 	int64		slide = window->slide;
 	TimestampTz base = window->origin;
 
@@ -184,22 +184,23 @@ into_publish(const ViewSlot *own, TimestampTz written)
 TimestampTz
 streamext_into_load_window(Oid viewoid)
 {
-	Oid			types[] = {OIDOID};
-	Datum		args[] = {ObjectIdGetDatum(viewoid)};
+	Oid			types[] = { OIDOID };
+	Datum		args[] = { ObjectIdGetDatum(viewoid) };
 	TimestampTz written = DT_NOBEGIN;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	/* Views that are no more leave their rows to whoever comes next. */
 	if (SPI_execute("DELETE FROM streamext.into_window AS p WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)", false, 0) != SPI_OK_DELETE)
+					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
+					false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not tidy streamext.into_window");
-	if (SPI_execute_with_args("SELECT written_until FROM streamext.into_window WHERE view OPERATOR(pg_catalog.=) $1",
-							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT written_until FROM streamext.into_window WHERE view OPERATOR(pg_catalog.=) $1", 1,
+							  types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read streamext.into_window");
 	if (SPI_processed > 0)
 	{
-		bool		isnull;
+		bool isnull;
 
 		written = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
@@ -211,8 +212,8 @@ streamext_into_load_window(Oid viewoid)
 static void
 into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 {
-	Oid			types[] = {OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		args[] = {ObjectIdGetDatum(viewoid), TimestampTzGetDatum(from), TimestampTzGetDatum(until)};
+	Oid	  types[] = { OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID };
+	Datum args[] = { ObjectIdGetDatum(viewoid), TimestampTzGetDatum(from), TimestampTzGetDatum(until) };
 
 	/* Clients are told of it: it must be there for good. */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
@@ -224,9 +225,9 @@ into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write streamext.into_window");
 	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("windows of continuous view \"%s\" have been written by another process", get_rel_name(viewoid))));
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("windows of continuous view \"%s\" have been written by another process",
+							   get_rel_name(viewoid))));
 	SPI_finish();
 }
 
@@ -236,16 +237,18 @@ into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 static char *
 into_windows_statement(Oid viewoid, const char *target)
 {
-	Relation	view = table_open(viewoid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(view);
+	Relation	   view = table_open(viewoid, AccessShareLock);
+	TupleDesc	   desc = RelationGetDescr(view);
 	StringInfoData columns;
-	char	   *sql;
+	char		  *sql;
 
 	initStringInfo(&columns);
 	for (int i = 0; i < desc->natts; i++)
-		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ", quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
-	sql = psprintf("INSERT INTO %s (%s) SELECT %s FROM %s", target, columns.data, columns.data,
-				   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(view)), RelationGetRelationName(view)));
+		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ",
+						 quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
+	sql = psprintf(
+		"INSERT INTO %s (%s) SELECT %s FROM %s", target, columns.data, columns.data,
+		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(view)), RelationGetRelationName(view)));
 	table_close(view, NoLock);
 	return sql;
 }
@@ -263,7 +266,7 @@ into_insert(const CompiledView *view, TimestampTz from, TimestampTz until)
 	streamext_read_windows(view->relid, from, until);
 	PG_TRY();
 	{
-		int			rc = SPI_execute(into_windows_statement(view->relid, view->options.into), false, 0);
+		int rc = SPI_execute(into_windows_statement(view->relid, view->options.into), false, 0);
 
 		if (rc != SPI_OK_INSERT)
 			elog(ERROR, "could not insert windows: %s", SPI_result_code_string(rc));
@@ -283,9 +286,9 @@ static void
 into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 {
 	const CompiledView *view = streamext_fold_view(v->fold);
-	StringInfoData payload;
-	OwnerScope	scope;
-	uint64		rows;
+	StringInfoData		payload;
+	OwnerScope			scope;
+	uint64				rows;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -315,10 +318,10 @@ into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 static bool
 into_is_passing(int sqlerrcode)
 {
-	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+	int category = ERRCODE_TO_CATEGORY(sqlerrcode);
 
 	return category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_TRANSACTION_ROLLBACK ||
-		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+		   sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
 /* The same; trouble ends the view unless it may pass. False: try again later. */
@@ -334,9 +337,10 @@ into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = streamext_worker_caught(cxt);
+		ErrorData *error = streamext_worker_caught(cxt);
 
-		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid, error->message)));
+		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid,
+							 error->message)));
 		done = !into_is_passing(error->sqlerrcode);
 		if (done)
 			streamext_worker_fail_view(w, v, error->message);
@@ -352,10 +356,10 @@ static bool
 into_view(Worker *w, WorkerView *v)
 {
 	const CompiledView *view = streamext_fold_view(v->fold);
-	TimestampTz from = v->slot->written;
-	bool		again = false;
-	TimestampTz until = into_closed(view, into_all_settled(w, v->slot, &again));
-	TimestampTz end;
+	TimestampTz			from = v->slot->written;
+	bool				again = false;
+	TimestampTz			until = into_closed(view, into_all_settled(w, v->slot, &again));
+	TimestampTz			end;
 
 	if (until == DT_NOBEGIN || until <= from)
 		return !again;
@@ -377,14 +381,14 @@ into_view(Worker *w, WorkerView *v)
 void
 streamext_into_windows(Worker *w, TimestampTz now)
 {
-	bool		done = true;
-	ListCell   *lc;
+	bool	  done = true;
+	ListCell *lc;
 
 	if (pg_atomic_read_u32(&w->slot->windows_due) == 0 || now < w->windows_retry_at || w->config == NULL)
 		return;
 	pg_atomic_write_u32(&w->slot->windows_due, 0);
 	pg_memory_barrier();
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -406,11 +410,11 @@ streamext_into_deadline(const Worker *w)
 void
 streamext_into_settled(const Worker *w)
 {
-	int			first = streamext_find_stream(w->identity.dboid, w->identity.relid, 0);
-	bool		any = false;
-	ListCell   *lc;
+	int		  first = streamext_find_stream(w->identity.dboid, w->identity.relid, 0);
+	bool	  any = false;
+	ListCell *lc;
 
-	foreach(lc, w->views)
+	foreach (lc, w->views)
 	{
 		const WorkerView *v = lfirst(lc);
 

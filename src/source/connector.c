@@ -101,7 +101,7 @@ streamext_connector_guard(Connector *c, MemoryContext cxt)
 static void
 connector_clean(char *text)
 {
-	int			length = strlen(text);
+	int length = strlen(text);
 
 	if (length >= STREAMEXT_MAX_MESSAGE)
 		length = pg_mbcliplen(text, length, STREAMEXT_MAX_MESSAGE - 1);
@@ -113,11 +113,11 @@ connector_clean(char *text)
 }
 
 void
-streamext_connector_event(Connector *c, const char *kind, int index, int64 missed, const char *format,...)
+streamext_connector_event(Connector *c, const char *kind, int index, int64 missed, const char *format, ...)
 {
-	char		text[STREAMEXT_MAX_MESSAGE * 2];
+	char			text[STREAMEXT_MAX_MESSAGE * 2];
 	ConnectorEvent *event;
-	va_list		args;
+	va_list			args;
 
 	if (c->nevents == STREAMEXT_CONNECTOR_EVENTS)
 		return;
@@ -134,7 +134,7 @@ streamext_connector_event(Connector *c, const char *kind, int index, int64 misse
 }
 
 void
-streamext_connector_report(Connector *c, const char *format,...)
+streamext_connector_report(Connector *c, const char *format, ...)
 {
 	char		text[STREAMEXT_MAX_MESSAGE * 2];
 	TimestampTz now = GetCurrentTimestamp();

@@ -69,7 +69,7 @@ catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
 	for (int i = 0; i < n; i++)
 	{
 		const CheckpointPartition *from = &position->partitions[i];
-		PartitionSlot *to = &copy->partitions[i];
+		PartitionSlot			  *to = &copy->partitions[i];
 
 		strlcpy(to->topic, from->topic, sizeof(to->topic));
 		to->partition = from->partition;
@@ -84,9 +84,9 @@ catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
 static ShardCopy *
 catalog_find_shard(List *shards, int shard)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, shards)
+	foreach (cell, shards)
 		if (((ShardCopy *) lfirst(cell))->slot.shard == shard)
 			return lfirst(cell);
 	return NULL;
@@ -95,7 +95,7 @@ catalog_find_shard(List *shards, int shard)
 static ShardCopy *
 catalog_make_shard(Oid relid, int shard)
 {
-	ShardCopy  *copy = palloc0(sizeof(ShardCopy));
+	ShardCopy *copy = palloc0(sizeof(ShardCopy));
 
 	copy->index = -1;
 	copy->slot.dboid = MyDatabaseId;
@@ -112,11 +112,11 @@ static List *
 catalog_add_checkpoints(List *shards, Oid relid)
 {
 	CheckpointReader *reader = NULL;
-	int			n = streamext_checkpoint_shards(relid);
+	int				  n = streamext_checkpoint_shards(relid);
 
 	for (int i = 0; i < n; i++)
 	{
-		ShardCopy  *copy = catalog_find_shard(shards, i);
+		ShardCopy				 *copy = catalog_find_shard(shards, i);
 		const CheckpointPosition *position;
 
 		if (copy != NULL && copy->slot.source != 0)
@@ -138,7 +138,7 @@ catalog_add_checkpoints(List *shards, Oid relid)
 List *
 streamext_catalog_copy_shards(Oid relid)
 {
-	List	   *shards = NIL;
+	List *shards = NIL;
 
 	if (streamext_shared == NULL)
 		return NIL;
@@ -163,16 +163,16 @@ streamext_catalog_copy_shards(Oid relid)
 static List *
 catalog_copy_slots(Oid viewoid)
 {
-	List	   *views = NIL;
+	List *views = NIL;
 
 	if (streamext_shared == NULL)
 		return NIL;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
-		ViewSlot   *slot = &streamext_shared->views[i];
-		LWLock	   *lock;
-		ViewCopy   *copy;
+		ViewSlot *slot = &streamext_shared->views[i];
+		LWLock	 *lock;
+		ViewCopy *copy;
 
 		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->viewoid != viewoid)
 			continue;
@@ -230,12 +230,12 @@ catalog_copy_slots(Oid viewoid)
 static CompiledView *
 catalog_compile_as_owner(Oid viewoid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+	HeapTuple	  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
 	CompiledView *compiled;
-	Oid			userid;
-	Oid			owner;
-	int			context;
-	int			level;
+	Oid			  userid;
+	Oid			  owner;
+	int			  context;
+	int			  level;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", viewoid);
@@ -245,7 +245,8 @@ catalog_compile_as_owner(Oid viewoid)
 	GetUserIdAndSecContext(&userid, &context);
 	SetUserIdAndSecContext(owner, context | SECURITY_RESTRICTED_OPERATION);
 	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 	compiled = streamext_view_compile(viewoid);
 	AtEOXact_GUC(false, level);
 	SetUserIdAndSecContext(userid, context);
@@ -269,7 +270,7 @@ streamext_catalog_try_compile(Oid viewoid, char **error)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		MemoryContextSwitchTo(cxt);
 		edata = CopyErrorData();
@@ -293,9 +294,9 @@ streamext_catalog_try_compile(Oid viewoid, char **error)
 static ViewCopy *
 catalog_find_view(List *views, int shard)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, views)
+	foreach (cell, views)
 		if (((ViewCopy *) lfirst(cell))->shard == shard)
 			return lfirst(cell);
 	return NULL;
@@ -306,7 +307,7 @@ static void
 catalog_put_checkpointed(ViewCopy *copy, Oid relid, const CompiledView *compiled, const CheckpointPosition *position,
 						 const CheckpointView *view)
 {
-	ShardCopy  *shard = catalog_make_shard(relid, copy->shard);
+	ShardCopy	 *shard = catalog_make_shard(relid, copy->shard);
 	HistoryTotals kept = streamext_history_kept(compiled->relid, view->head.history_shard, view->head.history);
 
 	catalog_put_checkpoint(shard, position);
@@ -330,15 +331,15 @@ static List *
 catalog_add_checkpointed(List *views, Oid viewoid, Oid relid)
 {
 	CheckpointReader *reader = NULL;
-	CompiledView *compiled = NULL;
-	int			n = streamext_checkpoint_shards(relid);
-	char	   *error;
+	CompiledView	 *compiled = NULL;
+	int				  n = streamext_checkpoint_shards(relid);
+	char			 *error;
 
 	for (int i = 0; i < n; i++)
 	{
-		ViewCopy   *copy = catalog_find_view(views, i);
+		ViewCopy				 *copy = catalog_find_view(views, i);
 		const CheckpointPosition *position;
-		const CheckpointView *view;
+		const CheckpointView	 *view;
 
 		if (copy != NULL && copy->ready)
 			continue;
@@ -367,8 +368,8 @@ catalog_add_checkpointed(List *views, Oid viewoid, Oid relid)
 List *
 streamext_catalog_copy_views(Oid viewoid)
 {
-	Oid			stream = streamext_view_stream(viewoid);
-	List	   *views = catalog_copy_slots(viewoid);
+	Oid	  stream = streamext_view_stream(viewoid);
+	List *views = catalog_copy_slots(viewoid);
 
 	return OidIsValid(stream) ? catalog_add_checkpointed(views, viewoid, stream) : views;
 }
@@ -378,10 +379,10 @@ streamext_catalog_copy_views(Oid viewoid)
 bool
 streamext_catalog_may_see(Oid relid)
 {
-	bool		missing = false;
+	bool missing = false;
 
 	return pg_class_aclcheck_ext(relid, GetUserId(), ACL_SELECT, &missing) == ACLCHECK_OK ||
-		(!missing && has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS));
+		   (!missing && has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS));
 }
 
 void
@@ -413,16 +414,16 @@ streamext_catalog_shard_state(const StreamSlot *slot)
 StreamState
 streamext_catalog_stream_state(List *shards)
 {
-	static const StreamState severity[] = {STREAM_FAILED, STREAM_DIVERGED, STREAM_FULL, STREAM_STALLED, STREAM_WAITING,
-	STREAM_STARTING, STREAM_PAUSED, STREAM_CATCHING_UP};
-	ListCell   *cell;
+	static const StreamState severity[] = { STREAM_FAILED,	STREAM_DIVERGED, STREAM_FULL,	STREAM_STALLED,
+											STREAM_WAITING, STREAM_STARTING, STREAM_PAUSED, STREAM_CATCHING_UP };
+	ListCell				*cell;
 
 	if (RecoveryInProgress())
 		return STREAM_STANDBY;
 	if (shards == NIL)
 		return STREAM_WAITING;
 	for (int i = 0; i < lengthof(severity); i++)
-		foreach(cell, shards)
+		foreach (cell, shards)
 			if (streamext_catalog_shard_state(&((ShardCopy *) lfirst(cell))->slot) == severity[i])
 				return severity[i];
 	return STREAM_RUNNING;

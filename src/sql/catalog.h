@@ -17,9 +17,9 @@
 /* One shard of a stream. */
 typedef struct ShardCopy
 {
-	int			index;			/* of the slot */
-	StreamSlot	slot;			/* pointers in it are not to be followed */
-	PartitionSlot *partitions;	/* slot.npartitions */
+	int			   index;	   /* of the slot */
+	StreamSlot	   slot;	   /* pointers in it are not to be followed */
+	PartitionSlot *partitions; /* slot.npartitions */
 } ShardCopy;
 
 /* A view on one shard. */
@@ -27,25 +27,18 @@ typedef struct ViewCopy
 {
 	ViewStatus	status;
 	char		last_error[STREAMEXT_MAX_MESSAGE];
-	uint64		groups,
-				panes,
-				bytes,
-				accepted,
-				late,
-				rejected,
-				history_panes,
-				history_bytes;
+	uint64		groups, panes, bytes, accepted, late, rejected, history_panes, history_bytes;
 	TimestampTz sealed_until;
 	int64	   *positions;
 	int			npositions;
-	int			stream;			/* index of the stream's slot */
-	TimestampTz catchup_started;	/* 0: it is not behind */
-	int64		catchup_rows,	/* read since then, */
-				catchup_left;	/* and still to be read */
-	TimestampTz	checkpoint_at;
-	int			shard;
-	bool		ready;			/* as ViewSlot.ready */
-	const ShardCopy *checkpointed;	/* not ready: the partitions that positions are of; NULL: the slot's */
+	int			stream;			 /* index of the stream's slot */
+	TimestampTz catchup_started; /* 0: it is not behind */
+	int64		catchup_rows,	 /* read since then, */
+		catchup_left;			 /* and still to be read */
+	TimestampTz		 checkpoint_at;
+	int				 shard;
+	bool			 ready;		   /* as ViewSlot.ready */
+	const ShardCopy *checkpointed; /* not ready: the partitions that positions are of; NULL: the slot's */
 } ViewCopy;
 
 /* ShardCopies of all shards of a stream that have a slot, in the order of their numbers, or a checkpoint. */
@@ -72,4 +65,4 @@ extern void streamext_catalog_put_text(Datum *values, bool *nulls, int column, c
 /* So is no time: zero, or one of the infinities, which are all of this extension's own making. */
 extern void streamext_catalog_put_time(Datum *values, bool *nulls, int column, TimestampTz time);
 
-#endif							/* STREAMEXT_CATALOG_H */
+#endif /* STREAMEXT_CATALOG_H */

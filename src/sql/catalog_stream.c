@@ -42,13 +42,11 @@ catalog_partition_lag(const PartitionSlot *partition, ConnectorKind kind)
 
 typedef struct StreamSums
 {
-	uint64		rows,
-				bytes,
-				rejected;
-	double		rate;
-	TimestampTz watermark;		/* the lowest of the shards; DT_NOEND: none */
-	TimestampTz newest;			/* event time, or else arrival; DT_NOBEGIN: none */
-	int64		lag;			/* -1: not known of any partition */
+	uint64			 rows, bytes, rejected;
+	double			 rate;
+	TimestampTz		 watermark; /* the lowest of the shards; DT_NOEND: none */
+	TimestampTz		 newest;	/* event time, or else arrival; DT_NOBEGIN: none */
+	int64			 lag;		/* -1: not known of any partition */
 	const ShardCopy *failed;	/* with the last error, or NULL */
 } StreamSums;
 
@@ -58,7 +56,7 @@ catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, ConnectorKind k
 	for (int i = 0; i < shard->slot.npartitions; i++)
 	{
 		const PartitionSlot *partition = &shard->partitions[i];
-		int64		lag = catalog_partition_lag(partition, kind);
+		int64				 lag = catalog_partition_lag(partition, kind);
 
 		if (lag >= 0)
 			sums->lag = Max(sums->lag, 0) + lag;
@@ -72,13 +70,13 @@ catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, ConnectorKind k
 static void
 catalog_sum_shards(StreamSums *sums, List *shards, ConnectorKind kind)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	memset(sums, 0, sizeof(*sums));
 	sums->watermark = DT_NOEND;
 	sums->newest = DT_NOBEGIN;
 	sums->lag = -1;
-	foreach(cell, shards)
+	foreach (cell, shards)
 	{
 		const ShardCopy *shard = lfirst(cell);
 
@@ -98,8 +96,8 @@ catalog_sum_shards(StreamSums *sums, List *shards, ConnectorKind kind)
 static void
 catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
 {
-	Datum		values[14] = {0};
-	bool		nulls[14] = {0};
+	Datum		values[14] = { 0 };
+	bool		nulls[14] = { 0 };
 	List	   *shards = streamext_catalog_copy_shards(relid);
 	const char *format = streamext_option(options, "format");
 	StreamSums	sums;
@@ -133,7 +131,7 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *o
 
 /* Calls `put` for each stream that the user may see. */
 static void
-catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put) (ReturnSetInfo *, Oid, ConnectorKind, List *))
+catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put)(ReturnSetInfo *, Oid, ConnectorKind, List *))
 {
 	Relation	tables = table_open(ForeignTableRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(tables, InvalidOid, false, NULL, 0, NULL);
@@ -141,10 +139,10 @@ catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put) (ReturnSetInfo *, Oid, C
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Oid			relid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid;
+		Oid			  relid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid;
 		ConnectorKind kind = streamext_stream_kind(relid);
-		bool		isnull;
-		Datum		options;
+		bool		  isnull;
+		Datum		  options;
 
 		if (kind == CONNECTOR_NONE || !streamext_catalog_may_see(relid))
 			continue;
@@ -166,19 +164,19 @@ streamext_get_streams(PG_FUNCTION_ARGS)
 static void
 catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, streamext_catalog_copy_shards(relid))
+	foreach (cell, streamext_catalog_copy_shards(relid))
 	{
 		ShardCopy *shard = lfirst(cell);
 
 		for (int i = 0; i < shard->slot.npartitions; i++)
 		{
 			const PartitionSlot *partition = &shard->partitions[i];
-			int64		lag = catalog_partition_lag(partition, kind);
-			JournalExtent journal = {0};
-			Datum		values[14] = {0};
-			bool		nulls[14] = {0};
+			int64				 lag = catalog_partition_lag(partition, kind);
+			JournalExtent		 journal = { 0 };
+			Datum				 values[14] = { 0 };
+			bool				 nulls[14] = { 0 };
 
 			values[0] = ObjectIdGetDatum(relid);
 			streamext_catalog_put_text(values, nulls, 1, partition->topic);
@@ -194,8 +192,10 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 			values[8] = Int64GetDatum(partition->missed);
 			streamext_catalog_put_time(values, nulls, 9, partition->max_event_time);
 			streamext_catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
-			nulls[11] = nulls[12] = nulls[13] = kind == CONNECTOR_KAFKA ||
-				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.shard, pg_atomic_read_u64(&shard->slot.journal_end), &journal);
+			nulls[11] = nulls[12] = nulls[13] =
+				kind == CONNECTOR_KAFKA ||
+				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.shard,
+										  pg_atomic_read_u64(&shard->slot.journal_end), &journal);
 			values[11] = Int64GetDatum(journal.begin);
 			values[12] = Int64GetDatum(journal.end);
 			values[13] = Int64GetDatum(journal.bytes);
@@ -215,13 +215,13 @@ streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 static void
 catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, streamext_catalog_copy_shards(relid))
+	foreach (cell, streamext_catalog_copy_shards(relid))
 	{
 		const StreamSlot *slot = &((ShardCopy *) lfirst(cell))->slot;
-		Datum		values[12] = {0};
-		bool		nulls[12] = {0};
+		Datum			  values[12] = { 0 };
+		bool			  nulls[12] = { 0 };
 
 		values[0] = Int32GetDatum(slot->worker_pid);
 		nulls[0] = slot->worker_pid == 0;

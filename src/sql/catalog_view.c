@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(streamext_view_positions);
 static char *
 catalog_interval_text(int64 usecs)
 {
-	Interval	interval = {.time = usecs};
+	Interval interval = { .time = usecs };
 
 	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
 }
@@ -45,7 +45,7 @@ catalog_interval_text(int64 usecs)
 static void
 catalog_put_window(Datum *values, bool *nulls, const Window *window)
 {
-	static const char *const kinds[] = {"none", "tumble", "hop", "trunc", "session"};
+	static const char *const kinds[] = { "none", "tumble", "hop", "trunc", "session" };
 
 	streamext_catalog_put_text(values, nulls, 0, kinds[window->kind]);
 	nulls[1] = nulls[2] = nulls[3] = true;
@@ -67,9 +67,9 @@ catalog_view_state(List *views, Oid stream)
 	StreamState state = streamext_catalog_stream_state(streamext_catalog_copy_shards(stream));
 	ListCell   *cell;
 
-	foreach(cell, views)
+	foreach (cell, views)
 	{
-		ViewStatus	status = ((ViewCopy *) lfirst(cell))->status;
+		ViewStatus status = ((ViewCopy *) lfirst(cell))->status;
 
 		if (status == VIEW_STARTING)
 			status = VIEW_CATCHING_UP;
@@ -88,18 +88,17 @@ catalog_view_state(List *views, Oid stream)
 static Datum
 catalog_view_options(List *stored)
 {
-	Datum	   *items = palloc(sizeof(Datum) * (list_length(stored) + 1));
-	int			n = 0;
-	ListCell   *cell;
+	Datum	 *items = palloc(sizeof(Datum) * (list_length(stored) + 1));
+	int		  n = 0;
+	ListCell *cell;
 
-	foreach(cell, stored)
+	foreach (cell, stored)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem *def = lfirst_node(DefElem, cell);
 
 		if (strcmp(def->defname, "streamext.retention") == 0 || strcmp(def->defname, "streamext.lateness") == 0 ||
-			strcmp(def->defname, "streamext.keep_late") == 0 ||
-			strcmp(def->defname, "streamext.step") == 0 || strcmp(def->defname, "streamext.max_groups") == 0 ||
-			strcmp(def->defname, "streamext.into") == 0)
+			strcmp(def->defname, "streamext.keep_late") == 0 || strcmp(def->defname, "streamext.step") == 0 ||
+			strcmp(def->defname, "streamext.max_groups") == 0 || strcmp(def->defname, "streamext.into") == 0)
 			items[n++] = CStringGetTextDatum(psprintf("%s=%s", def->defname, defGetString(def)));
 	}
 	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
@@ -109,15 +108,12 @@ catalog_view_options(List *stored)
 static void
 catalog_put_catchup(Datum *values, bool *nulls, List *views)
 {
-	int64		rows = 0,
-				left = 0;
-	TimestampTz now = GetCurrentTimestamp(),
-				end = 0;
-	bool		behind = false,
-				known = true;
+	int64		rows = 0, left = 0;
+	TimestampTz now = GetCurrentTimestamp(), end = 0;
+	bool		behind = false, known = true;
 	ListCell   *cell;
 
-	foreach(cell, views)
+	foreach (cell, views)
 	{
 		const ViewCopy *copy = lfirst(cell);
 
@@ -129,7 +125,8 @@ catalog_put_catchup(Datum *values, bool *nulls, List *views)
 		if (copy->catchup_rows == 0 || copy->catchup_started == 0)
 			known = false;
 		else
-			end = Max(end, now + (TimestampTz) ((double) (now - copy->catchup_started) / copy->catchup_rows * copy->catchup_left));
+			end = Max(end, now + (TimestampTz) ((double) (now - copy->catchup_started) / copy->catchup_rows *
+												copy->catchup_left));
 	}
 	nulls[0] = nulls[1] = nulls[2] = true;
 	if (!behind)
@@ -144,17 +141,17 @@ catalog_put_catchup(Datum *values, bool *nulls, List *views)
 static void
 catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
 {
-	Datum		values[25] = {0};
-	bool		nulls[25] = {0};
-	TimestampTz sealed_until = DT_NOEND;
-	List	   *views = streamext_catalog_copy_views(viewoid);
-	Oid			stream = streamext_view_stream(viewoid);
-	ViewCopy	sums = {.checkpoint_at = DT_NOEND};
-	char	   *error;
+	Datum		  values[25] = { 0 };
+	bool		  nulls[25] = { 0 };
+	TimestampTz	  sealed_until = DT_NOEND;
+	List		 *views = streamext_catalog_copy_views(viewoid);
+	Oid			  stream = streamext_view_stream(viewoid);
+	ViewCopy	  sums = { .checkpoint_at = DT_NOEND };
+	char		 *error;
 	CompiledView *compiled = streamext_catalog_try_compile(viewoid, &error);
-	ListCell   *cell;
+	ListCell	 *cell;
 
-	foreach(cell, views)
+	foreach (cell, views)
 	{
 		const ViewCopy *copy = lfirst(cell);
 
@@ -204,11 +201,11 @@ Datum
 streamext_get_continuous_views(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Relation	classes;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	List	   *views = NIL;
-	ListCell   *cell;
+	Relation	   classes;
+	SysScanDesc	   scan;
+	HeapTuple	   tuple;
+	List		  *views = NIL;
+	ListCell	  *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
 	classes = table_open(RelationRelationId, AccessShareLock);
@@ -223,12 +220,12 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 	systable_endscan(scan);
 	table_close(classes, AccessShareLock);
 
-	foreach(cell, views)
+	foreach (cell, views)
 	{
-		Oid			viewoid = lfirst_oid(cell);
+		Oid					  viewoid = lfirst_oid(cell);
 		ContinuousViewOptions options = streamext_view_options(viewoid);
-		bool		isnull;
-		Datum		stored;
+		bool				  isnull;
+		Datum				  stored;
 
 		if (!options.continuous || !streamext_catalog_may_see(viewoid))
 			continue;
@@ -249,8 +246,8 @@ catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCo
 {
 	for (int i = 0; i < view->npositions && i < shard->slot.npartitions; i++)
 	{
-		Datum		values[3] = {0};
-		bool		nulls[3] = {0};
+		Datum values[3] = { 0 };
+		bool  nulls[3] = { 0 };
 
 		if (view->positions[i] < 0)
 			continue;
@@ -265,30 +262,29 @@ Datum
 streamext_view_positions(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			viewoid = PG_GETARG_OID(0);
-	char	   *name = get_rel_name(viewoid);
-	AclResult	allowed;
-	List	   *shards;
-	ListCell   *cell;
-	ListCell   *other;
+	Oid			   viewoid = PG_GETARG_OID(0);
+	char		  *name = get_rel_name(viewoid);
+	AclResult	   allowed;
+	List		  *shards;
+	ListCell	  *cell;
+	ListCell	  *other;
 
 	if (name == NULL || !streamext_view_options(viewoid).continuous)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a continuous view", name != NULL ? name : psprintf("%u", viewoid))));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a continuous view", name != NULL ? name : psprintf("%u", viewoid))));
 	allowed = pg_class_aclcheck(viewoid, GetUserId(), ACL_SELECT);
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_VIEW, name);
 
 	InitMaterializedSRF(fcinfo, 0);
 	shards = streamext_catalog_copy_shards(streamext_view_stream(viewoid));
-	foreach(cell, streamext_catalog_copy_views(viewoid))
+	foreach (cell, streamext_catalog_copy_views(viewoid))
 	{
 		const ViewCopy *view = lfirst(cell);
 
 		if (view->checkpointed != NULL)
 			catalog_put_positions(rsinfo, view, view->checkpointed);
-		foreach(other, shards)
+		foreach (other, shards)
 			if (view->checkpointed == NULL && ((ShardCopy *) lfirst(other))->index == view->stream)
 				catalog_put_positions(rsinfo, view, lfirst(other));
 	}

@@ -38,9 +38,9 @@
 
 typedef struct RegistryView
 {
-	Oid	  viewoid;
-	Oid	  stream_relid;
-	int	  shards; /* reserved at PRE_COMMIT; 0: it is gone */
+	Oid viewoid;
+	Oid stream_relid;
+	int shards; /* reserved at PRE_COMMIT; 0: it is gone */
 } RegistryView;
 
 typedef struct RegistryStream
@@ -162,7 +162,7 @@ registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 {
 	uint64 end;
 
-	int64  floor = 0;
+	int64 floor = 0;
 
 	if (config->journal == JOURNAL_NONE)
 		return -1;
@@ -174,8 +174,8 @@ registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
 	{
 		/* only of a local stream may somebody else than the worker be the writer */
 		bool	 writer = config->connector == CONNECTOR_LOCAL;
-		Journal *journal =
-			streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer, floor, &slot->journal_end);
+		Journal *journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer, floor,
+												  &slot->journal_end);
 
 		if (journal != NULL)
 		{
@@ -538,8 +538,9 @@ registry_xact_callback(XactEvent event, void *arg)
 						 "cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
 			/* nobody would tell the workers when it commits */
 			if (registry_rights && streamext_database_has_streams(MyDatabaseId))
-				ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-								errmsg("cannot PREPARE a transaction that has changed rights in a database with streams")));
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed rights in a database with streams")));
 			registry_rights = false;
 			break;
 		default:

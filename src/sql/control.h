@@ -12,24 +12,25 @@
 extern char *streamext_control_stream(Oid relid, bool owner);
 
 /* The stream of a continuous view that the user owns; InvalidOid: it is no continuous view. Raises if it is somebody else's. */
-extern Oid	streamext_control_view(Oid relid);
+extern Oid streamext_control_view(Oid relid);
 
 /* The stream's slots that a worker would take; how many. */
-extern int	streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
+extern int streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
 
 /* The same; raises if there are none. After a start of the server they come when the launcher has looked into the database. */
-extern int	streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
+extern int streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
 
 /* The first position that the journal of a stream's shard still holds; -1: there is none. */
 extern int64 streamext_control_journal_base(const StreamConfig *config, int shard);
 
 /* One of the extension's own tables; InvalidOid while the extension is being dropped. */
-extern Oid	streamext_control_table(const char *name);
+extern Oid streamext_control_table(const char *name);
 
 /*
  * Runs a statement on the extension's own tables, with the rights of their owner; the number of rows, or the one value of a query
  * (0: no row). `expected` as SPI_OK_*.
  */
-extern int64 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected);
+extern int64 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls,
+									   int expected);
 
-#endif							/* STREAMEXT_CONTROL_H */
+#endif /* STREAMEXT_CONTROL_H */

@@ -41,13 +41,13 @@
 typedef struct DdlFrame
 {
 	struct DdlFrame *outer;
-	MemoryContext cxt;			/* of relids */
-	List	   *relids;
+	MemoryContext	 cxt; /* of relids */
+	List			*relids;
 } DdlFrame;
 
 static ProcessUtility_hook_type ddl_next_utility = NULL;
-static object_access_hook_type ddl_next_access = NULL;
-static DdlFrame *ddl_frame = NULL;
+static object_access_hook_type	ddl_next_access = NULL;
+static DdlFrame				   *ddl_frame = NULL;
 
 /* ---- calling PostgreSQL ---- */
 
@@ -65,7 +65,7 @@ streamext_ddl_standard(const DdlCall *call)
 List *
 streamext_ddl_run(const DdlCall *call)
 {
-	DdlFrame	frame = {ddl_frame, CurrentMemoryContext, NIL};
+	DdlFrame frame = { ddl_frame, CurrentMemoryContext, NIL };
 
 	ddl_frame = &frame;
 	PG_TRY();
@@ -136,7 +136,8 @@ ddl_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 	if (classid != RelationRelationId && classid != InheritsRelationId && classid != ForeignTableRelationId)
 		return;
 	/* a child of a stream; a stream that is a child itself is found at the statement's end */
-	if (classid == InheritsRelationId && access == OAT_POST_ALTER && streamext_ddl_is_stream(((ObjectAccessPostAlter *) arg)->auxiliary_id))
+	if (classid == InheritsRelationId && access == OAT_POST_ALTER &&
+		streamext_ddl_is_stream(((ObjectAccessPostAlter *) arg)->auxiliary_id))
 		streamext_stream_refuse_inheritance(get_rel_name(((ObjectAccessPostAlter *) arg)->auxiliary_id));
 	if (ddl_frame != NULL)
 	{
@@ -188,8 +189,8 @@ ddl_run_without_workers(DdlCall *call, Oid dboid, bool allowed)
 static bool
 ddl_may_create_databases(void)
 {
-	HeapTuple	tuple;
-	bool		may;
+	HeapTuple tuple;
+	bool	  may;
 
 	if (superuser())
 		return true;
@@ -204,8 +205,8 @@ ddl_may_create_databases(void)
 static bool
 ddl_may_copy_database(Oid dboid)
 {
-	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
-	bool		is_template;
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	bool	  is_template;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
@@ -219,13 +220,13 @@ ddl_create_database(DdlCall *call)
 {
 	CreatedbStmt *stmt = (CreatedbStmt *) call->pstmt->utilityStmt;
 	const char *template = "template1";
-	Oid			source;
-	Oid			created;
-	ListCell   *cell;
+	Oid		  source;
+	Oid		  created;
+	ListCell *cell;
 
-	foreach(cell, stmt->options)
+	foreach (cell, stmt->options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem *def = lfirst_node(DefElem, cell);
 
 		if (strcmp(def->defname, "template") == 0 && def->arg != NULL)
 			template = defGetString(def);
@@ -241,7 +242,7 @@ ddl_create_database(DdlCall *call)
 static void
 ddl_change_database(DdlCall *call, const char *dbname)
 {
-	Oid			dboid = get_database_oid(dbname, true);
+	Oid dboid = get_database_oid(dbname, true);
 
 	ddl_run_without_workers(call, dboid, OidIsValid(dboid) && ddl_owns_database(dboid));
 }
@@ -249,9 +250,9 @@ ddl_change_database(DdlCall *call, const char *dbname)
 static bool
 ddl_moves_database(const AlterDatabaseStmt *stmt)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, stmt->options)
+	foreach (cell, stmt->options)
 		if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
 			return true;
 	return false;
@@ -263,9 +264,7 @@ static void
 ddl_refuse_on_view(RangeVar *relation, const char *what)
 {
 	if (streamext_ddl_is_continuous(RangeVarGetRelid(relation, NoLock, true)))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("continuous views do not support %s", what)));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("continuous views do not support %s", what)));
 }
 
 /*
@@ -275,7 +274,7 @@ ddl_refuse_on_view(RangeVar *relation, const char *what)
 static bool
 ddl_changes_rights(const Node *stmt)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	switch (nodeTag(stmt))
 	{
@@ -285,7 +284,7 @@ ddl_changes_rights(const Node *stmt)
 		case T_GrantRoleStmt:
 			return true;
 		case T_AlterTableStmt:
-			foreach(cell, ((const AlterTableStmt *) stmt)->cmds)
+			foreach (cell, ((const AlterTableStmt *) stmt)->cmds)
 				if (lfirst_node(AlterTableCmd, cell)->subtype == AT_ChangeOwner)
 					return OidIsValid(get_extension_oid("streamext", true));
 			return false;
@@ -302,7 +301,7 @@ ddl_changes_rights(const Node *stmt)
 static bool
 ddl_dispatch_database(DdlCall *call)
 {
-	Node	   *stmt = call->pstmt->utilityStmt;
+	Node *stmt = call->pstmt->utilityStmt;
 
 	switch (nodeTag(stmt))
 	{
@@ -351,7 +350,7 @@ ddl_is_of_interest(const Node *stmt)
 static void
 ddl_dispatch(DdlCall *call)
 {
-	Node	   *stmt = call->pstmt->utilityStmt;
+	Node *stmt = call->pstmt->utilityStmt;
 
 	switch (nodeTag(stmt))
 	{
@@ -405,8 +404,8 @@ static void
 ddl_process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree, ProcessUtilityContext context,
 					ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest, QueryCompletion *completion)
 {
-	DdlCall		call = {pstmt, query_string, read_only_tree, context, params, query_env, dest, completion};
-	bool		rights;
+	DdlCall call = { pstmt, query_string, read_only_tree, context, params, query_env, dest, completion };
+	bool	rights;
 
 	if (ddl_dispatch_database(&call))
 		return;

@@ -11,14 +11,14 @@
 /* A call of ProcessUtility. */
 typedef struct DdlCall
 {
-	PlannedStmt *pstmt;
-	const char *query_string;
-	bool		read_only_tree;
+	PlannedStmt			 *pstmt;
+	const char			 *query_string;
+	bool				  read_only_tree;
 	ProcessUtilityContext context;
-	ParamListInfo params;
-	QueryEnvironment *query_env;
-	DestReceiver *dest;
-	QueryCompletion *completion;
+	ParamListInfo		  params;
+	QueryEnvironment	 *query_env;
+	DestReceiver		 *dest;
+	QueryCompletion		 *completion;
 } DdlCall;
 
 /* PostgreSQL's own part. */
@@ -46,4 +46,4 @@ extern void streamext_ddl_check_streams(List *relids);
 /* All streams of a server, or of this database if it is NULL. */
 extern void streamext_ddl_touch_server(const char *servername);
 
-#endif							/* STREAMEXT_DDL_H */
+#endif /* STREAMEXT_DDL_H */

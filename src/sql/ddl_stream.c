@@ -35,7 +35,7 @@
 #include "view/compile.h"
 
 /* Options of a stream that say what its positions and rows are. */
-static const char *const stream_ddl_fixed_options[] = {"topic", "topics", "event_time", "start"};
+static const char *const stream_ddl_fixed_options[] = { "topic", "topics", "event_time", "start" };
 
 /* ---- views of a stream ---- */
 
@@ -62,15 +62,16 @@ stream_ddl_rule_relation(Oid ruleoid)
 static char *
 stream_ddl_views_of_stream(Oid stream)
 {
-	Relation	depend = table_open(DependRelationId, AccessShareLock);
-	List	   *views = NIL;
+	Relation	   depend = table_open(DependRelationId, AccessShareLock);
+	List		  *views = NIL;
 	StringInfoData names;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	ListCell   *cell;
+	ScanKeyData	   keys[2];
+	SysScanDesc	   scan;
+	HeapTuple	   tuple;
+	ListCell	  *cell;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(RelationRelationId));
 	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(stream));
 	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -84,7 +85,7 @@ stream_ddl_views_of_stream(Oid stream)
 	table_close(depend, AccessShareLock);
 
 	initStringInfo(&names);
-	foreach(cell, views)
+	foreach (cell, views)
 		if (streamext_ddl_is_continuous(lfirst_oid(cell)) && streamext_view_stream(lfirst_oid(cell)) == stream)
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", get_rel_name(lfirst_oid(cell)));
 	return names.len > 0 ? names.data : NULL;
@@ -95,9 +96,9 @@ stream_ddl_views_of_stream(Oid stream)
 void
 streamext_ddl_check_streams(List *relids)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, relids)
+	foreach (cell, relids)
 	{
 		streamext_ddl_touch_relation(lfirst_oid(cell));
 		if (streamext_ddl_is_stream(lfirst_oid(cell)))
@@ -117,11 +118,11 @@ stream_ddl_same_option(List *before, List *after, const char *name)
 static void
 stream_ddl_check_fixed_options(Oid relid, List *before)
 {
-	List	   *after = GetForeignTable(relid)->options;
+	List *after = GetForeignTable(relid)->options;
 
 	for (int i = 0; i < lengthof(stream_ddl_fixed_options); i++)
 	{
-		char	   *views;
+		char *views;
 
 		if (stream_ddl_same_option(before, after, stream_ddl_fixed_options[i]))
 			continue;
@@ -132,8 +133,7 @@ stream_ddl_check_fixed_options(Oid relid, List *before)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot change option \"%s\" of stream \"%s\" because continuous views read it",
 						stream_ddl_fixed_options[i], get_rel_name(relid)),
-				 errdetail("Continuous views: %s.", views),
-				 errhint("Drop them first, or make another stream.")));
+				 errdetail("Continuous views: %s.", views), errhint("Drop them first, or make another stream.")));
 	}
 }
 
@@ -165,9 +165,9 @@ stream_ddl_check_mqtt_workers(Oid relid, List *before)
 static bool
 stream_ddl_sets_stream_options(const AlterTableStmt *stmt)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, stmt->cmds)
+	foreach (cell, stmt->cmds)
 		if (lfirst_node(AlterTableCmd, cell)->subtype == AT_GenericOptions)
 			return true;
 	return false;
@@ -177,9 +177,9 @@ void
 streamext_ddl_alter_stream(DdlCall *call)
 {
 	AlterTableStmt *stmt = (AlterTableStmt *) call->pstmt->utilityStmt;
-	List	   *before = NIL;
-	Oid			relid = InvalidOid;
-	bool		options = false;
+	List		   *before = NIL;
+	Oid				relid = InvalidOid;
+	bool			options = false;
 
 	if (stream_ddl_sets_stream_options(stmt))
 		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
@@ -202,8 +202,8 @@ streamext_ddl_alter_stream(DdlCall *call)
 static Datum
 stream_ddl_put_option(Oid catalog, Datum options, const char *name, const char *value, bool replace)
 {
-	DefElem    *def = makeDefElemExtended(NULL, pstrdup(name), (Node *) makeString(pstrdup(value)),
-										  replace ? DEFELEM_SET : DEFELEM_ADD, -1);
+	DefElem *def = makeDefElemExtended(NULL, pstrdup(name), (Node *) makeString(pstrdup(value)),
+									   replace ? DEFELEM_SET : DEFELEM_ADD, -1);
 
 	return transformGenericOptions(catalog, options, list_make1(def), InvalidOid);
 }
@@ -212,21 +212,20 @@ stream_ddl_put_option(Oid catalog, Datum options, const char *name, const char *
 static void
 stream_ddl_keep_path(Oid relid, AttrNumber attnum, const char *old_name)
 {
-	Relation	pg_attribute = table_open(AttributeRelationId, RowExclusiveLock);
-	HeapTuple	tuple = SearchSysCacheCopy2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
-	Datum		values[Natts_pg_attribute] = {0};
-	bool		nulls[Natts_pg_attribute] = {0};
-	bool		replaces[Natts_pg_attribute] = {0};
-	int			i = Anum_pg_attribute_attfdwoptions - 1;
-	bool		isnull;
-	Datum		datum;
+	Relation  pg_attribute = table_open(AttributeRelationId, RowExclusiveLock);
+	HeapTuple tuple = SearchSysCacheCopy2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
+	Datum	  values[Natts_pg_attribute] = { 0 };
+	bool	  nulls[Natts_pg_attribute] = { 0 };
+	bool	  replaces[Natts_pg_attribute] = { 0 };
+	int		  i = Anum_pg_attribute_attfdwoptions - 1;
+	bool	  isnull;
+	Datum	  datum;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, relid);
 	if (old_name[0] == '$' || strpbrk(old_name, ".[") != NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot rename column \"%s\" of a stream", old_name),
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot rename column \"%s\" of a stream", old_name),
 				 errdetail("The column takes the payload's field of that name, which cannot be written as a path.")));
 	datum = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attfdwoptions, &isnull);
 	values[i] = stream_ddl_put_option(AttributeRelationId, isnull ? (Datum) 0 : datum, "path", old_name, false);
@@ -242,14 +241,14 @@ stream_ddl_keep_path(Oid relid, AttrNumber attnum, const char *old_name)
 static void
 stream_ddl_rename_event_time(Oid relid, const char *new_name)
 {
-	Relation	tables = table_open(ForeignTableRelationId, RowExclusiveLock);
-	HeapTuple	tuple = SearchSysCacheCopy1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
-	Datum		values[Natts_pg_foreign_table] = {0};
-	bool		nulls[Natts_pg_foreign_table] = {0};
-	bool		replaces[Natts_pg_foreign_table] = {0};
-	int			i = Anum_pg_foreign_table_ftoptions - 1;
-	bool		isnull;
-	Datum		datum;
+	Relation  tables = table_open(ForeignTableRelationId, RowExclusiveLock);
+	HeapTuple tuple = SearchSysCacheCopy1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
+	Datum	  values[Natts_pg_foreign_table] = { 0 };
+	bool	  nulls[Natts_pg_foreign_table] = { 0 };
+	bool	  replaces[Natts_pg_foreign_table] = { 0 };
+	int		  i = Anum_pg_foreign_table_ftoptions - 1;
+	bool	  isnull;
+	Datum	  datum;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for foreign table %u", relid);
@@ -270,11 +269,11 @@ streamext_ddl_rename_column(DdlCall *call)
 	List	   *relids = streamext_ddl_run(call);
 	ListCell   *cell;
 
-	foreach(cell, relids)
+	foreach (cell, relids)
 	{
-		Oid			relid = lfirst_oid(cell);
-		AttrNumber	attnum = streamext_ddl_is_stream(relid) ? get_attnum(relid, stmt->newname) : InvalidAttrNumber;
-		const char *event_time;
+		Oid			  relid = lfirst_oid(cell);
+		AttrNumber	  attnum = streamext_ddl_is_stream(relid) ? get_attnum(relid, stmt->newname) : InvalidAttrNumber;
+		const char	 *event_time;
 		StreamConfig *config;
 
 		if (attnum <= 0)

@@ -38,10 +38,10 @@
 #include "view/compile.h"
 #include "worker/worker.h"
 
-#define VIEW_DDL_PREFIX	"streamext."
+#define VIEW_DDL_PREFIX "streamext."
 
 /* Settings that a view's expressions run under, in the order of pg_class. */
-static const char *const view_ddl_kept_settings[] = {"timezone", "datestyle", "intervalstyle"};
+static const char *const view_ddl_kept_settings[] = { "timezone", "datestyle", "intervalstyle" };
 
 /* ---- options ---- */
 
@@ -56,16 +56,16 @@ view_ddl_is_own_option(const DefElem *def)
 static DefElem *
 view_ddl_find_option(List *options, const char *name)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, options)
+	foreach (cell, options)
 		if (strcmp(lfirst_node(DefElem, cell)->defname, name) == 0)
 			return lfirst(cell);
 	return NULL;
 }
 
-static const char *const view_ddl_names[] = {"continuous", "retention", "lateness", "keep_late", "step", "max_groups", "timezone", "datestyle",
-"intervalstyle", "into"};
+static const char *const view_ddl_names[] = { "continuous", "retention", "lateness",  "keep_late",	   "step",
+											  "max_groups", "timezone",	 "datestyle", "intervalstyle", "into" };
 
 static bool
 view_ddl_is_name(const char *name)
@@ -81,26 +81,26 @@ static void
 view_ddl_check_name(const char *name)
 {
 	if (!view_ddl_is_name(name + strlen(VIEW_DDL_PREFIX)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unrecognized view option \"%s\"", name),
-				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", name),
+			 errhint(
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
 }
 
 /* One of ours without its prefix, which PostgreSQL is about to refuse without a hint. */
 static void
 view_ddl_check_prefix(List *options)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, options)
+	foreach (cell, options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem *def = lfirst_node(DefElem, cell);
 
 		if (def->defnamespace == NULL && view_ddl_is_name(def->defname))
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unrecognized parameter \"%s\"", def->defname),
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized parameter \"%s\"", def->defname),
 					 errhint("Write streamext.%s.", def->defname)));
 	}
 }
@@ -112,24 +112,23 @@ view_ddl_check_prefix(List *options)
 static List *
 view_ddl_take_own_options(List **options, bool with_values)
 {
-	List	   *own = NIL;
-	ListCell   *cell;
+	List	 *own = NIL;
+	ListCell *cell;
 
-	foreach(cell, *options)
+	foreach (cell, *options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
-		char	   *name;
-		char	   *value;
+		DefElem *def = lfirst_node(DefElem, cell);
+		char	*name;
+		char	*value;
 
 		if (!view_ddl_is_own_option(def))
 			continue;
-		*options = foreach_delete_current(*options, cell);
+		*options = foreach_delete_current (*options, cell);
 		name = def->defnamespace != NULL ? psprintf(VIEW_DDL_PREFIX "%s", def->defname) : pstrdup(def->defname);
 		view_ddl_check_name(name);
 		if (view_ddl_find_option(own, name) != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("view option \"%s\" is given more than once", name)));
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("view option \"%s\" is given more than once", name)));
 		if (!with_values)
 			value = pstrdup("");
 		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0 || strcmp(name, VIEW_DDL_PREFIX "keep_late") == 0)
@@ -145,10 +144,10 @@ view_ddl_take_own_options(List **options, bool with_values)
 static List *
 view_ddl_stored_options(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	List	   *stored = NIL;
-	bool		isnull;
-	Datum		datum;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	List	 *stored = NIL;
+	bool	  isnull;
+	Datum	  datum;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", relid);
@@ -163,15 +162,15 @@ view_ddl_stored_options(Oid relid)
 static void
 view_ddl_store_options(Oid relid, List *own)
 {
-	Relation	pg_class = table_open(RelationRelationId, RowExclusiveLock);
-	HeapTuple	tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
-	Datum		values[Natts_pg_class] = {0};
-	bool		nulls[Natts_pg_class] = {0};
-	bool		replaces[Natts_pg_class] = {0};
-	int			i = Anum_pg_class_reloptions - 1;
-	List	   *options = NIL;
-	bool		isnull;
-	Datum		datum;
+	Relation  pg_class = table_open(RelationRelationId, RowExclusiveLock);
+	HeapTuple tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
+	Datum	  values[Natts_pg_class] = { 0 };
+	bool	  nulls[Natts_pg_class] = { 0 };
+	bool	  replaces[Natts_pg_class] = { 0 };
+	int		  i = Anum_pg_class_reloptions - 1;
+	List	 *options = NIL;
+	bool	  isnull;
+	Datum	  datum;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", relid);
@@ -196,13 +195,14 @@ view_ddl_keep_settings(List *own)
 	{
 		const char *setting = view_ddl_kept_settings[i];
 		char	   *name = psprintf(VIEW_DDL_PREFIX "%s", setting);
-		DefElem    *def = view_ddl_find_option(own, name);
+		DefElem	   *def = view_ddl_find_option(own, name);
 
 		if (def == NULL)
-			own = lappend(own, makeDefElem(name, (Node *) makeString(pstrdup(GetConfigOption(setting, false, false))), -1));
+			own = lappend(own,
+						  makeDefElem(name, (Node *) makeString(pstrdup(GetConfigOption(setting, false, false))), -1));
 		else
-			(void) set_config_option(setting, defGetString(def), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, false, ERROR,
-									 false);
+			(void) set_config_option(setting, defGetString(def), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, false,
+									 ERROR, false);
 	}
 	return own;
 }
@@ -211,7 +211,7 @@ view_ddl_keep_settings(List *own)
 static List *
 view_ddl_keep_into(Oid relid, List *own)
 {
-	DefElem    *into = view_ddl_find_option(own, VIEW_DDL_PREFIX "into");
+	DefElem *into = view_ddl_find_option(own, VIEW_DDL_PREFIX "into");
 
 	if (into != NULL)
 		into->arg = (Node *) makeString(streamext_into_resolve(defGetString(into)));
@@ -229,14 +229,15 @@ static CompiledView *
 view_ddl_compile(Relation rel, Query *query, const ContinuousViewOptions *options)
 {
 	CompiledView *compiled;
-	Oid			userid;
-	int			context;
-	int			level;
+	Oid			  userid;
+	int			  context;
+	int			  level;
 
 	GetUserIdAndSecContext(&userid, &context);
 	SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
 	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 	compiled = streamext_view_compile_query(RelationGetRelid(rel), query, options);
 	AtEOXact_GUC(false, level);
 	SetUserIdAndSecContext(userid, context);
@@ -247,15 +248,14 @@ view_ddl_compile(Relation rel, Query *query, const ContinuousViewOptions *option
 static void
 view_ddl_check_view(Oid relid)
 {
-	Relation	rel = table_open(relid, NoLock);
+	Relation			  rel = table_open(relid, NoLock);
 	ContinuousViewOptions options = streamext_view_options(relid);
-	Query	   *query = copyObject(get_view_query(rel));
-	CompiledView *compiled;
+	Query				 *query = copyObject(get_view_query(rel));
+	CompiledView		 *compiled;
 
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous view cannot be temporary"),
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
 				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
 	compiled = view_ddl_compile(rel, query, &options);
 #if PG_VERSION_NUM >= 160000
@@ -271,7 +271,7 @@ view_ddl_check_view(Oid relid)
 static Oid
 view_ddl_replaced_view(const ViewStmt *stmt)
 {
-	RangeVar   *name;
+	RangeVar *name;
 
 	if (!stmt->replace)
 		return InvalidOid;
@@ -283,34 +283,34 @@ view_ddl_replaced_view(const ViewStmt *stmt)
 static bool
 view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
 {
-	DefElem    *option = view_ddl_find_option(own, VIEW_DDL_PREFIX "continuous");
-	bool		continuous = option != NULL && defGetBoolean(option);
+	DefElem *option = view_ddl_find_option(own, VIEW_DDL_PREFIX "continuous");
+	bool	 continuous = option != NULL && defGetBoolean(option);
 
 	if (option == NULL && streamext_ddl_is_continuous(replaced))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is a continuous view", stmt->view->relname),
-				 errhint("Repeat WITH (streamext.continuous) to keep it one, or say WITH (streamext.continuous = false) to make it an ordinary view.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is a continuous view", stmt->view->relname),
+			 errhint(
+				 "Repeat WITH (streamext.continuous) to keep it one, or say WITH (streamext.continuous = false) to make it an ordinary view.")));
 	if (!continuous && list_length(own) > (option != NULL ? 1 : 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("view option \"%s\" is for continuous views",
-						((DefElem *) (linitial(own) == option ? lsecond(own) : linitial(own)))->defname),
-				 errhint("Add streamext.continuous.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("view option \"%s\" is for continuous views",
+							   ((DefElem *) (linitial(own) == option ? lsecond(own) : linitial(own)))->defname),
+						errhint("Add streamext.continuous.")));
 	return continuous;
 }
 
 void
 streamext_ddl_create_view(DdlCall *call)
 {
-	ViewStmt   *stmt = (ViewStmt *) streamext_ddl_copy_statement(call);
-	List	   *own = view_ddl_take_own_options(&stmt->options, true);
-	Oid			replaced = view_ddl_replaced_view(stmt);
-	bool		was_continuous = streamext_ddl_is_continuous(replaced);
-	bool		continuous = view_ddl_wants_continuous(stmt, own, replaced);
-	List	   *relids;
-	Oid			relid = InvalidOid;
-	ListCell   *cell;
+	ViewStmt *stmt = (ViewStmt *) streamext_ddl_copy_statement(call);
+	List	 *own = view_ddl_take_own_options(&stmt->options, true);
+	Oid		  replaced = view_ddl_replaced_view(stmt);
+	bool	  was_continuous = streamext_ddl_is_continuous(replaced);
+	bool	  continuous = view_ddl_wants_continuous(stmt, own, replaced);
+	List	 *relids;
+	Oid		  relid = InvalidOid;
+	ListCell *cell;
 
 	view_ddl_check_prefix(stmt->options);
 	if (was_continuous)
@@ -322,7 +322,7 @@ streamext_ddl_create_view(DdlCall *call)
 			streamext_into_depend(replaced, InvalidOid);
 		return;
 	}
-	foreach(cell, relids)
+	foreach (cell, relids)
 		if (!OidIsValid(relid) && get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
 			relid = lfirst_oid(cell);
 	if (!OidIsValid(relid))
@@ -336,9 +336,9 @@ streamext_ddl_create_view(DdlCall *call)
 static bool
 view_ddl_sets_options(const AlterTableStmt *stmt)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, stmt->cmds)
+	foreach (cell, stmt->cmds)
 	{
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
 
@@ -351,15 +351,15 @@ view_ddl_sets_options(const AlterTableStmt *stmt)
 static bool
 view_ddl_names_own_option(const AlterTableStmt *stmt)
 {
-	ListCell   *cell;
-	ListCell   *option;
+	ListCell *cell;
+	ListCell *option;
 
-	foreach(cell, stmt->cmds)
+	foreach (cell, stmt->cmds)
 	{
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
 
 		if (cmd->subtype == AT_SetRelOptions || cmd->subtype == AT_ResetRelOptions)
-			foreach(option, (List *) cmd->def)
+			foreach (option, (List *) cmd->def)
 				if (view_ddl_is_own_option(lfirst(option)))
 					return true;
 	}
@@ -370,7 +370,7 @@ view_ddl_names_own_option(const AlterTableStmt *stmt)
 static void
 view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 {
-	static const char *const free_options[] = {"retention", "lateness", "keep_late", "max_groups"};
+	static const char *const free_options[] = { "retention", "lateness", "keep_late", "max_groups" };
 
 	for (int i = 0; i < lengthof(free_options); i++)
 		if (strcmp(name + strlen(VIEW_DDL_PREFIX), free_options[i]) == 0)
@@ -379,31 +379,31 @@ view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 	{
 		if (new != NULL && defGetBoolean((DefElem *) new))
 			return;
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous view cannot be made an ordinary view by ALTER"),
-				 errhint("Use CREATE OR REPLACE VIEW with streamext.continuous = false.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("a continuous view cannot be made an ordinary view by ALTER"),
+						errhint("Use CREATE OR REPLACE VIEW with streamext.continuous = false.")));
 	}
 	if (old != NULL && new != NULL && strcmp(defGetString((DefElem *) old), defGetString((DefElem *) new)) == 0)
 		return;
 	if (old == NULL && new == NULL)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("view option \"%s\" cannot be changed by ALTER", name),
-			 errhint("Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late and streamext.max_groups.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("view option \"%s\" cannot be changed by ALTER", name),
+		 errhint(
+			 "Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late and streamext.max_groups.")));
 }
 
 /* The stored options after one SET or RESET. */
 static List *
 view_ddl_change_options(List *stored, List *changes, bool reset)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, changes)
+	foreach (cell, changes)
 	{
-		DefElem    *change = lfirst_node(DefElem, cell);
-		DefElem    *old = view_ddl_find_option(stored, change->defname);
+		DefElem *change = lfirst_node(DefElem, cell);
+		DefElem *old = view_ddl_find_option(stored, change->defname);
 
 		view_ddl_check_change(old, reset ? NULL : change, change->defname);
 		if (old != NULL && reset)
@@ -421,14 +421,14 @@ static void
 view_ddl_alter_continuous(DdlCall *call, Oid relid)
 {
 	AlterTableStmt *stmt = (AlterTableStmt *) streamext_ddl_copy_statement(call);
-	List	   *options = view_ddl_stored_options(relid);
-	ListCell   *cell;
+	List		   *options = view_ddl_stored_options(relid);
+	ListCell	   *cell;
 
-	foreach(cell, stmt->cmds)
+	foreach (cell, stmt->cmds)
 	{
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
-		bool		reset = cmd->subtype == AT_ResetRelOptions;
-		List	   *others;
+		bool		   reset = cmd->subtype == AT_ResetRelOptions;
+		List		  *others;
 
 		if (cmd->subtype != AT_SetRelOptions && !reset)
 			continue;
@@ -447,7 +447,7 @@ bool
 streamext_ddl_alter_view_options(DdlCall *call)
 {
 	AlterTableStmt *stmt = (AlterTableStmt *) call->pstmt->utilityStmt;
-	Oid			relid;
+	Oid				relid;
 
 	if (!view_ddl_sets_options(stmt))
 		return false;
@@ -458,8 +458,7 @@ streamext_ddl_alter_view_options(DdlCall *call)
 	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0, RangeVarCallbackOwnsRelation, NULL);
 	if (!streamext_ddl_is_continuous(relid))
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a continuous view", stmt->relation->relname),
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a continuous view", stmt->relation->relname),
 				 errhint("Use CREATE OR REPLACE VIEW with streamext.continuous.")));
 	view_ddl_alter_continuous(call, relid);
 	return true;

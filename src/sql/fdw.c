@@ -41,14 +41,14 @@
 #include "shared/shmem.h"
 #include "sql/spool.h"
 
-#define SCAN_ROWS_ESTIMATE	1000
+#define SCAN_ROWS_ESTIMATE 1000
 
 /* ---- scan ---- */
 
 typedef struct StreamScan
 {
-	Tuplestorestate *rows;		/* NULL: not loaded yet */
-	TupleTableSlot *row;
+	Tuplestorestate *rows; /* NULL: not loaded yet */
+	TupleTableSlot	*row;
 } StreamScan;
 
 static void
@@ -63,26 +63,26 @@ static void
 scan_paths(PlannerInfo *root, RelOptInfo *baserel, Oid relid)
 {
 	/* All is decoded before the first row comes. */
-	Cost		startup = baserel->tuples * 10 * cpu_tuple_cost + baserel->baserestrictcost.startup;
-	Cost		total = startup + baserel->tuples * (cpu_tuple_cost + baserel->baserestrictcost.per_tuple);
+	Cost startup = baserel->tuples * 10 * cpu_tuple_cost + baserel->baserestrictcost.startup;
+	Cost total = startup + baserel->tuples * (cpu_tuple_cost + baserel->baserestrictcost.per_tuple);
 
-	add_path(baserel, (Path *)
-			 create_foreignscan_path(root, baserel, NULL, baserel->rows,
+	add_path(baserel, (Path *) create_foreignscan_path(root, baserel, NULL, baserel->rows,
 #if PG_VERSION_NUM >= 180000
-									 0, /* disabled_nodes */
+													   0, /* disabled_nodes */
 #endif
-									 startup, total, NIL, baserel->lateral_relids, NULL,
+													   startup, total, NIL, baserel->lateral_relids, NULL,
 #if PG_VERSION_NUM >= 170000
-									 NIL,	/* fdw_restrictinfo */
+													   NIL, /* fdw_restrictinfo */
 #endif
-									 NIL));
+													   NIL));
 }
 
 static ForeignScan *
-scan_plan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *path, List *tlist, List *clauses, Plan *outer_plan)
+scan_plan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *path, List *tlist, List *clauses,
+		  Plan *outer_plan)
 {
-	return make_foreignscan(tlist, extract_actual_clauses(clauses, false), baserel->relid,
-							NIL, NIL, NIL, NIL, outer_plan);
+	return make_foreignscan(tlist, extract_actual_clauses(clauses, false), baserel->relid, NIL, NIL, NIL, NIL,
+							outer_plan);
 }
 
 /* A private copy of one shard's buffer, oldest record first; 0: nothing there. */
@@ -97,7 +97,8 @@ scan_copy_shard(Oid relid, int shard, StreamRecord **records)
 		return 0;
 	slot = &streamext_shared->streams[index];
 	streamext_stream_lock_shared(slot);
-	if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == shard && slot->buffer != NULL)
+	if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == shard &&
+		slot->buffer != NULL)
 		n = streamext_buffer_copy(slot->buffer, slot->buffer_lock, records);
 	LWLockRelease(slot->lock);
 	return n;
@@ -107,8 +108,8 @@ scan_copy_shard(Oid relid, int shard, StreamRecord **records)
 static void
 scan_decode(StreamScan *scan, Decoder *decoder, Batch *batch, TupleDesc desc, const StreamRecord *records, int n)
 {
-	Datum	   *values = palloc(sizeof(Datum) * Max(desc->natts, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(desc->natts, 1));
+	Datum *values = palloc(sizeof(Datum) * Max(desc->natts, 1));
+	bool  *nulls = palloc(sizeof(bool) * Max(desc->natts, 1));
 
 	/* They were accepted when they came, whatever the clock says now: the far future stands in for it. */
 	const TimestampTz now = END_TIMESTAMP / 2;
@@ -136,24 +137,22 @@ scan_decode(StreamScan *scan, Decoder *decoder, Batch *batch, TupleDesc desc, co
 static void
 scan_load(ForeignScanState *node)
 {
-	StreamScan *scan = node->fdw_state;
-	Oid			relid = RelationGetRelid(node->ss.ss_currentRelation);
-	TupleDesc	desc = RelationGetDescr(node->ss.ss_currentRelation);
-	MemoryContext query_cxt = node->ss.ps.state->es_query_cxt,
-				cxt,
-				shard_cxt;
+	StreamScan	 *scan = node->fdw_state;
+	Oid			  relid = RelationGetRelid(node->ss.ss_currentRelation);
+	TupleDesc	  desc = RelationGetDescr(node->ss.ss_currentRelation);
+	MemoryContext query_cxt = node->ss.ps.state->es_query_cxt, cxt, shard_cxt;
 	StreamConfig *config;
-	Decoder    *decoder;
-	Batch	   *batch;
-	int			nest_level;
+	Decoder		 *decoder;
+	Batch		 *batch;
+	int			  nest_level;
 
 	streamext_require_preload();
 	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream \"%s\" cannot be read during recovery", RelationGetRelationName(node->ss.ss_currentRelation)),
-				 errdetail("Its last records are in the memory of the primary server."),
-				 errhint("Read its continuous views.")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream \"%s\" cannot be read during recovery",
+							   RelationGetRelationName(node->ss.ss_currentRelation)),
+						errdetail("Its last records are in the memory of the primary server."),
+						errhint("Read its continuous views.")));
 	MemoryContextSwitchTo(query_cxt);
 	scan->rows = tuplestore_begin_heap(true, false, work_mem);
 	scan->row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
@@ -173,7 +172,7 @@ scan_load(ForeignScanState *node)
 	for (int shard = 0; shard < Max(config->workers, 1); shard++)
 	{
 		StreamRecord *records;
-		int			n = scan_copy_shard(relid, shard, &records);
+		int			  n = scan_copy_shard(relid, shard, &records);
 
 		if (n > 0)
 			scan_decode(scan, decoder, batch, desc, records, n);
@@ -203,13 +202,13 @@ scan_begin(ForeignScanState *node, int eflags)
 static TupleTableSlot *
 scan_iterate(ForeignScanState *node)
 {
-	StreamScan *scan = node->fdw_state;
+	StreamScan	   *scan = node->fdw_state;
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
-	int			natts = slot->tts_tupleDescriptor->natts;
+	int				natts = slot->tts_tupleDescriptor->natts;
 
 	/* The caller's context lasts for one tuple, `row` frees its tuple with the next. */
 	MemoryContext caller = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
-	bool		found;
+	bool		  found;
 
 	if (scan->rows == NULL)
 		scan_load(node);
@@ -242,7 +241,7 @@ scan_end(ForeignScanState *node)
 
 	if (scan == NULL || scan->rows == NULL)
 		return;
-	ExecClearTuple(node->ss.ss_ScanTupleSlot);	/* points into row */
+	ExecClearTuple(node->ss.ss_ScanTupleSlot); /* points into row */
 	ExecDropSingleTupleTableSlot(scan->row);
 	tuplestore_end(scan->rows);
 	scan->rows = NULL;
@@ -251,9 +250,9 @@ scan_end(ForeignScanState *node)
 static void
 scan_explain(ForeignScanState *node, ExplainState *es)
 {
-	StreamConfig *config = streamext_stream_config(RelationGetRelid(node->ss.ss_currentRelation));
+	StreamConfig  *config = streamext_stream_config(RelationGetRelid(node->ss.ss_currentRelation));
 	StringInfoData topics;
-	ListCell   *lc;
+	ListCell	  *lc;
 
 	if (config == NULL)
 		return;
@@ -261,7 +260,7 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 	if (config->topics == NIL)
 		return;
 	initStringInfo(&topics);
-	foreach(lc, config->topics)
+	foreach (lc, config->topics)
 		appendStringInfo(&topics, "%s%s", topics.len > 0 ? ", " : "", (char *) lfirst(lc));
 	ExplainPropertyText("Topic", topics.data, es);
 }
@@ -270,20 +269,19 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 
 typedef struct InsertState
 {
-	RowSpool   *spool;
-	bool	   *ignored;		/* by attribute: dropped, or its value comes from the record */
-	Datum	   *values;
-	bool	   *nulls;
-	MemoryContext row_cxt;		/* flattened values */
+	RowSpool	 *spool;
+	bool		 *ignored; /* by attribute: dropped, or its value comes from the record */
+	Datum		 *values;
+	bool		 *nulls;
+	MemoryContext row_cxt; /* flattened values */
 } InsertState;
 
 static void
 insert_refuse(ConnectorKind kind)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot insert into a %s stream", streamext_connector_name(kind)),
-			 errhint("Only streams of the local wrapper take INSERT and COPY.")));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("cannot insert into a %s stream", streamext_connector_name(kind)),
+					errhint("Only streams of the local wrapper take INSERT and COPY.")));
 }
 
 /* A bit mask of commands; never raises, information_schema asks too. */
@@ -303,17 +301,16 @@ insert_plan(PlannerInfo *root, ModifyTable *plan, Index result_relation, int sub
 		insert_refuse(kind);
 	if (plan->onConflictAction == ONCONFLICT_UPDATE)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("ON CONFLICT DO UPDATE is not supported for streams")));
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("ON CONFLICT DO UPDATE is not supported for streams")));
 	return NIL;
 }
 
 static void
 insert_start(ResultRelInfo *target)
 {
-	Oid			relid = RelationGetRelid(target->ri_RelationDesc);
+	Oid			  relid = RelationGetRelid(target->ri_RelationDesc);
 	StreamConfig *config;
-	InsertState *state;
+	InsertState	 *state;
 
 	streamext_require_preload();
 	config = streamext_stream_config(relid);
@@ -350,8 +347,8 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *target)
 static TupleTableSlot *
 insert_row(EState *estate, ResultRelInfo *target, TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
-	InsertState *state = target->ri_FdwState;
-	TupleDesc	desc = state->spool->desc;
+	InsertState	 *state = target->ri_FdwState;
+	TupleDesc	  desc = state->spool->desc;
 	MemoryContext old;
 
 	MemoryContextReset(state->row_cxt);
@@ -359,7 +356,7 @@ insert_row(EState *estate, ResultRelInfo *target, TupleTableSlot *slot, TupleTab
 	slot_getallattrs(slot);
 	for (int i = 0; i < desc->natts; i++)
 	{
-		Datum		value = slot->tts_values[i];
+		Datum value = slot->tts_values[i];
 
 		state->nulls[i] = slot->tts_isnull[i] || state->ignored[i];
 		if (state->nulls[i])
@@ -371,10 +368,9 @@ insert_row(EState *estate, ResultRelInfo *target, TupleTableSlot *slot, TupleTab
 	}
 	if (heap_compute_data_size(desc, state->values, state->nulls) >
 		STREAMEXT_MAX_RECORD - MAXALIGN(SizeofMinimalTupleHeader + BITMAPLEN(desc->natts)))
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("row is too large for stream \"%s\"", state->spool->name),
-				 errdetail("A row may have %d bytes.", STREAMEXT_MAX_RECORD)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("row is too large for stream \"%s\"", state->spool->name),
+						errdetail("A row may have %d bytes.", STREAMEXT_MAX_RECORD)));
 	MemoryContextSwitchTo(old);
 
 	streamext_spool_put(state->spool, state->values, state->nulls);

@@ -41,9 +41,9 @@
 
 PG_FUNCTION_INFO_V1(streamext_flush);
 
-#define CONTROL_TICK_MS		100
-#define FLUSH_GRACE_MS		2000	/* a worker takes a moment to start, to fail for good, to find memory */
-#define FLUSH_START_MS		15000	/* the launcher may have all databases to look at first */
+#define CONTROL_TICK_MS 100
+#define FLUSH_GRACE_MS 2000	 /* a worker takes a moment to start, to fail for good, to find memory */
+#define FLUSH_START_MS 15000 /* the launcher may have all databases to look at first */
 
 static bool
 control_is_owner(Oid relid)
@@ -60,29 +60,29 @@ static void
 control_check_recovery(void)
 {
 	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("streams and continuous views cannot be controlled during recovery"),
-				 errhint("Their workers run on the primary server.")));
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("streams and continuous views cannot be controlled during recovery"),
+						errhint("Their workers run on the primary server.")));
 }
 
 char *
 streamext_control_stream(Oid relid, bool owner)
 {
-	char	   *name;
+	char *name;
 
 	streamext_require_preload();
 	control_check_recovery();
 	name = get_rel_name(relid);
 	if (name == NULL || streamext_stream_kind(relid) == CONNECTOR_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a stream", name != NULL ? name : psprintf("%u", relid)),
-				 name != NULL && streamext_view_options(relid).continuous ?
-				 errhint("Name the stream that the view reads: \"%s\".", get_rel_name(streamext_view_stream(relid))) : 0));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a stream", name != NULL ? name : psprintf("%u", relid)),
+						name != NULL && streamext_view_options(relid).continuous
+							? errhint("Name the stream that the view reads: \"%s\".",
+									  get_rel_name(streamext_view_stream(relid)))
+							: 0));
 	if (!owner)
 	{
-		AclResult	allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+		AclResult allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
 
 		if (allowed != ACLCHECK_OK)
 			aclcheck_error(allowed, OBJECT_FOREIGN_TABLE, name);
@@ -108,10 +108,10 @@ streamext_control_journal_base(const StreamConfig *config, int shard)
 {
 	int			index = streamext_find_stream(MyDatabaseId, config->relid, shard);
 	StreamSlot *slot = index < 0 ? NULL : &streamext_shared->streams[index];
-	Journal    *journal;
+	Journal	   *journal;
 	int64		base = -1;
 
-	int64		floor = 0;
+	int64 floor = 0;
 
 	if (slot == NULL || config->journal == JOURNAL_NONE)
 		return -1;
@@ -160,10 +160,10 @@ streamext_control_table(const char *name)
 int64
 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
 {
-	Oid			user;
-	int			context;
-	int64		result;
-	bool		isnull = true;
+	Oid	  user;
+	int	  context;
+	int64 result;
+	bool  isnull = true;
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(control_tables_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
@@ -174,7 +174,7 @@ streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values,
 	result = (int64) SPI_processed;
 	if (expected == SPI_OK_SELECT)
 	{
-		Datum		value = result == 0 ? (Datum) 0 : SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		Datum value = result == 0 ? (Datum) 0 : SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
 		result = isnull ? 0 : DatumGetInt64(value);
 	}
@@ -186,14 +186,15 @@ streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values,
 int
 streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 {
-	int			n = 0;
+	int n = 0;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams && n < STREAMEXT_MAX_SHARDS; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && pg_atomic_read_u32(&slot->generation) != 0)
+		if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid &&
+			pg_atomic_read_u32(&slot->generation) != 0)
 			slots[n++] = slot;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -204,8 +205,8 @@ streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 static bool
 control_is_uncommitted(Oid relid)
 {
-	Relation	rel = relation_open(relid, AccessShareLock);
-	bool		result = rel->rd_createSubid != InvalidSubTransactionId;
+	Relation rel = relation_open(relid, AccessShareLock);
+	bool	 result = rel->rd_createSubid != InvalidSubTransactionId;
 
 	relation_close(rel, AccessShareLock);
 	return result;
@@ -218,17 +219,13 @@ streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT
 	int			n;
 
 	if (control_is_uncommitted(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream \"%s\" has no worker", name),
-				 errdetail("This transaction has created it."),
-				 errhint("Commit the transaction first.")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("stream \"%s\" has no worker", name),
+						errdetail("This transaction has created it."), errhint("Commit the transaction first.")));
 	while ((n = streamext_control_find_slots(relid, slots)) == 0)
 	{
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), FLUSH_START_MS))
 			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("stream \"%s\" has no worker", name),
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("stream \"%s\" has no worker", name),
 					 errhint("See streamext.max_streams and the server's log.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
@@ -243,12 +240,12 @@ typedef struct FlushTarget
 	const char *name;
 	int			shard;
 	StreamSlot *slot;
-	uint32		generation;		/* the worker must have seen this one, */
-	uint64		ticket;			/* then served this one; 0: not drawn yet */
-	StreamState state;			/* as last seen, since when */
+	uint32		generation; /* the worker must have seen this one, */
+	uint64		ticket;		/* then served this one; 0: not drawn yet */
+	StreamState state;		/* as last seen, since when */
 	TimestampTz since;
-	TimestampTz blocked_since;	/* a view that catches up does not get on; 0: none */
-	bool		told;			/* that the source is away */
+	TimestampTz blocked_since; /* a view that catches up does not get on; 0: none */
+	bool		told;		   /* that the source is away */
 } FlushTarget;
 
 /* The slot may have been given up, or even to another stream. */
@@ -272,24 +269,28 @@ pg_noreturn static void
 flush_fail(const FlushTarget *target, StreamState state, const char *error)
 {
 	if (state == STREAM_WAITING || state == STREAM_STARTING)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("stream \"%s\" is waiting for a worker", target->name),
-				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-				 errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("stream \"%s\" is waiting for a worker", target->name),
+						error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+						errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
 	if (state == STREAM_FULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("stream \"%s\" has stopped at the memory limit", target->name),
-				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-				 errhint("Raise streamext.memory_limit and restart the server, give views a retention, or raise streamext.max_groups by ALTER VIEW.")));
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg(state == STREAM_DIVERGED ? "the source of stream \"%s\" is not the one read before" :
-					"stream \"%s\" has failed", target->name),
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("stream \"%s\" has stopped at the memory limit", target->name),
 			 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-			 state == STREAM_DIVERGED ? errhint("streamext.seek takes the source as it is now; streamext.resume looks at it again.") :
-			 errhint("When the cause is mended, streamext.resume goes on; rejected records are in streamext.dead_letters.")));
+			 errhint(
+				 "Raise streamext.memory_limit and restart the server, give views a retention, or raise streamext.max_groups by ALTER VIEW.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg(state == STREAM_DIVERGED ? "the source of stream \"%s\" is not the one read before"
+										 : "stream \"%s\" has failed",
+				target->name),
+		 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+		 state == STREAM_DIVERGED
+			 ? errhint("streamext.seek takes the source as it is now; streamext.resume looks at it again.")
+			 : errhint(
+				   "When the cause is mended, streamext.resume goes on; rejected records are in streamext.dead_letters.")));
 }
 
 /* Who waits learns what for, and who does not, because no source means no records, that there is none. */
@@ -299,9 +300,9 @@ flush_tell_stalled(FlushTarget *target, const char *error, bool waits)
 	if (target->told || target->shard != 0)
 		return;
 	target->told = true;
-	ereport(NOTICE,
-			(errmsg(waits ? "stream \"%s\" is stalled; flush waits for its source" : "stream \"%s\" is stalled", target->name),
-			 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
+	ereport(NOTICE, (errmsg(waits ? "stream \"%s\" is stalled; flush waits for its source" : "stream \"%s\" is stalled",
+							target->name),
+					 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
 }
 
 /*
@@ -323,10 +324,8 @@ flush_check_state(FlushTarget *target)
 
 	/* on_error 'stop' leaves both: that is a failure */
 	if (streamext_pause_requested(slot) && !STREAMEXT_STATE_FAILED(state))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream \"%s\" is paused", target->name),
-				 errhint("Call streamext.resume first.")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream \"%s\" is paused", target->name), errhint("Call streamext.resume first.")));
 	switch (state)
 	{
 		case STREAM_FAILED:
@@ -359,10 +358,10 @@ flush_check_state(FlushTarget *target)
 static void
 flush_check_catchup(FlushTarget *target)
 {
-	ViewStatus	status = VIEW_RUNNING;
-	char		error[STREAMEXT_MAX_MESSAGE];
-	Oid			viewoid = InvalidOid;
-	char	   *name;
+	ViewStatus status = VIEW_RUNNING;
+	char	   error[STREAMEXT_MAX_MESSAGE];
+	Oid		   viewoid = InvalidOid;
+	char	  *name;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_shared(target->slot);
@@ -370,8 +369,8 @@ flush_check_catchup(FlushTarget *target)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || &streamext_shared->streams[view->stream] != target->slot || view->catchup == CATCHUP_NONE ||
-			(view->status != VIEW_WAITING && view->status != VIEW_FULL))
+		if (!view->in_use || &streamext_shared->streams[view->stream] != target->slot ||
+			view->catchup == CATCHUP_NONE || (view->status != VIEW_WAITING && view->status != VIEW_FULL))
 			continue;
 		viewoid = view->viewoid;
 		status = view->status;
@@ -385,13 +384,17 @@ flush_check_catchup(FlushTarget *target)
 	else if (target->blocked_since == 0)
 		target->blocked_since = GetCurrentTimestamp();
 	else if (TimestampDifferenceExceeds(target->blocked_since, GetCurrentTimestamp(), FLUSH_GRACE_MS))
-		ereport(ERROR,
-				(errcode(status == VIEW_FULL ? ERRCODE_OUT_OF_MEMORY : ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg(status == VIEW_FULL ? "continuous view \"%s\" has stopped at the memory limit" :
-						"continuous view \"%s\" is waiting for a worker", name),
-				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-				 status == VIEW_FULL ? errhint("Raise streamext.memory_limit and restart the server, give views a retention, or raise streamext.max_groups by ALTER VIEW.") :
-				 errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
+		ereport(
+			ERROR,
+			(errcode(status == VIEW_FULL ? ERRCODE_OUT_OF_MEMORY : ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg(status == VIEW_FULL ? "continuous view \"%s\" has stopped at the memory limit"
+										: "continuous view \"%s\" is waiting for a worker",
+					name),
+			 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+			 status == VIEW_FULL
+				 ? errhint(
+					   "Raise streamext.memory_limit and restart the server, give views a retention, or raise streamext.max_groups by ALTER VIEW.")
+				 : errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
 }
 
 /* Waits until the worker has seen the generation, or served the ticket. A shard that is not there any more has nothing to wait for. */
@@ -433,23 +436,26 @@ flush_check_views(FlushTarget *target)
 			viewoid = view->viewoid;
 			strlcpy(error, view->last_error, sizeof(error));
 		}
-		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot && view->status == VIEW_PAUSED)
+		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot &&
+				 view->status == VIEW_PAUSED)
 			paused = lappend_oid(paused, view->viewoid);
 	}
 	LWLockRelease(target->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	if (state == STREAM_STALLED)
 		flush_tell_stalled(target, stalled, false);
-	foreach(lc, target->shard == 0 ? paused : NIL)
+	foreach (lc, target->shard == 0 ? paused : NIL)
 		if (get_rel_name(lfirst_oid(lc)) != NULL)
 			ereport(NOTICE,
 					(errmsg("continuous view \"%s\" is paused and was not waited for", get_rel_name(lfirst_oid(lc)))));
 	if (OidIsValid(viewoid) && get_rel_name(viewoid) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("continuous view \"%s\" has failed", get_rel_name(viewoid)),
-				 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
-				 errhint("When the cause is mended it goes on where it stood: at once after a GRANT, else after any ALTER VIEW or CREATE OR REPLACE VIEW.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("continuous view \"%s\" has failed", get_rel_name(viewoid)),
+			 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+			 errhint(
+				 "When the cause is mended it goes on where it stood: at once after a GRANT, else after any ALTER VIEW or CREATE OR REPLACE VIEW.")));
 }
 
 /*
@@ -462,7 +468,7 @@ streamext_flush(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *name = streamext_control_stream(relid, false);
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
-	FlushTarget targets[STREAMEXT_MAX_SHARDS] = {0};
+	FlushTarget targets[STREAMEXT_MAX_SHARDS] = { 0 };
 	int			n = streamext_control_slots(relid, name, slots);
 
 	for (int i = 0; i < n; i++)

@@ -40,8 +40,9 @@ static const char pause_insert_sql[] = "INSERT INTO streamext.paused (relation) 
 static const char pause_delete_sql[] = "DELETE FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
 static const char pause_count_sql[] =
 	"SELECT pg_catalog.count(*) FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
-static const char pause_tidy_sql[] = "DELETE FROM streamext.paused AS p WHERE NOT EXISTS "
-									 "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.relation)";
+static const char pause_tidy_sql[] =
+	"DELETE FROM streamext.paused AS p WHERE NOT EXISTS "
+	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.relation)";
 static const char pause_list_sql[] = "SELECT relation FROM streamext.paused";
 
 static int64
@@ -85,7 +86,8 @@ streamext_paused_list(void)
 		MemoryContext old = MemoryContextSwitchTo(cxt);
 		bool		  isnull;
 
-		relids = lappend_oid(relids, DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
+		relids = lappend_oid(relids,
+							 DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
 		MemoryContextSwitchTo(old);
 	}
 	/* a relation made later may get the number of a dropped one */

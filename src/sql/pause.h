@@ -33,4 +33,4 @@ extern void streamext_pause_request(StreamSlot *slot, bool pause);
  */
 extern void streamext_pause_settle(struct Worker *w, uint32 seen);
 
-#endif							/* STREAMEXT_PAUSE_H */
+#endif /* STREAMEXT_PAUSE_H */

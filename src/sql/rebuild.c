@@ -186,9 +186,8 @@ streamext_views_tidy_deadline(const Worker *w, TimestampTz now)
 static const char round_read_sql[] = "SELECT number FROM streamext.round WHERE view OPERATOR(pg_catalog.=) $1";
 static const char round_tidy_sql[] = "DELETE FROM streamext.round AS r WHERE NOT EXISTS "
 									 "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.view)";
-static const char round_next_sql[] =
-	"INSERT INTO streamext.round AS r (view, number) VALUES ($1, 1) "
-	"ON CONFLICT (view) DO UPDATE SET number = r.number OPERATOR(pg_catalog.+) 1";
+static const char round_next_sql[] = "INSERT INTO streamext.round AS r (view, number) VALUES ($1, 1) "
+									 "ON CONFLICT (view) DO UPDATE SET number = r.number OPERATOR(pg_catalog.+) 1";
 
 int64
 streamext_view_round(Oid viewoid)
@@ -196,7 +195,9 @@ streamext_view_round(Oid viewoid)
 	Oid	  types[1] = { OIDOID };
 	Datum values[1] = { ObjectIdGetDatum(viewoid) };
 
-	return OidIsValid(streamext_control_table("round")) ? streamext_control_execute(round_read_sql, 1, types, values, NULL, SPI_OK_SELECT) : 0;
+	return OidIsValid(streamext_control_table("round"))
+			   ? streamext_control_execute(round_read_sql, 1, types, values, NULL, SPI_OK_SELECT)
+			   : 0;
 }
 
 bool
@@ -253,10 +254,10 @@ streamext_rebuild(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a continuous view", name != NULL ? name : psprintf("%u", relid))));
 	if (streamext_view_options(relid).into != NULL)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("a view with streamext.into cannot be counted anew"),
-						errdetail("Its rows would be written into the table once more."),
-						errhint("Empty the table, then drop and create the view.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a view with streamext.into cannot be counted anew"),
+				 errdetail("Its rows would be written into the table once more."),
+				 errhint("Empty the table, then drop and create the view.")));
 	rebuild_check_journal(relid, stream);
 	streamext_view_next_round(relid, stream);
 	PG_RETURN_VOID();

@@ -49,4 +49,4 @@ streamext_view_content(const ViewSlot *slot, const CompiledView *view)
 	return slot->definition != 0 && slot->layout == view->layout ? slot : NULL;
 }
 
-#endif							/* STREAMEXT_VIEW_RETAIN_H */
+#endif /* STREAMEXT_VIEW_RETAIN_H */

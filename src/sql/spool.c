@@ -30,23 +30,23 @@
 #include "shared/shmem.h"
 #include "sql/spool.h"
 
-#define SPOOL_PIECE_BYTES	(1024 * 1024)	/* appended under one hold of the lock */
-#define SPOOL_PIECE_ROWS	8192
-#define SPOOL_HANDLES		8		/* journals kept open by a backend */
+#define SPOOL_PIECE_BYTES (1024 * 1024) /* appended under one hold of the lock */
+#define SPOOL_PIECE_ROWS 8192
+#define SPOOL_HANDLES 8 /* journals kept open by a backend */
 
-typedef struct SpoolMark		/* rows from start on belong to the subtransaction (those of its committed children too) */
+typedef struct SpoolMark /* rows from start on belong to the subtransaction (those of its committed children too) */
 {
 	SubTransactionId subid;
-	int64		start;
+	int64			 start;
 } SpoolMark;
 
-typedef struct SpoolHole		/* rows from .. to - 1 were rolled back */
+typedef struct SpoolHole /* rows from .. to - 1 were rolled back */
 {
-	int64		from;
-	int64		to;
+	int64 from;
+	int64 to;
 } SpoolHole;
 
-static List *spools = NIL;		/* of this transaction, in TopTransactionContext */
+static List *spools = NIL; /* of this transaction, in TopTransactionContext */
 
 /* ---- rows wait ---- */
 
@@ -55,10 +55,10 @@ streamext_spool_get(const StreamConfig *config)
 {
 	MemoryContext old;
 	ResourceOwner owner;
-	RowSpool   *spool;
-	ListCell   *lc;
+	RowSpool	 *spool;
+	ListCell	 *lc;
 
-	foreach(lc, spools)
+	foreach (lc, spools)
 	{
 		spool = lfirst(lc);
 		if (spool->relid == config->relid && spool->row_type_hash == config->row_type_hash && !spool->broken)
@@ -86,12 +86,12 @@ void
 streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
-	SpoolMark  *mark = spool->marks == NIL ? NULL : llast(spool->marks);
+	SpoolMark		*mark = spool->marks == NIL ? NULL : llast(spool->marks);
 
 	if (spool->broken)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot insert into stream \"%s\" after an insert of this transaction failed to write", spool->name)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("cannot insert into stream \"%s\" after an insert of this transaction failed to write",
+							   spool->name)));
 	if (mark == NULL || mark->subid != subid)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -112,8 +112,8 @@ streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls)
 static void
 spool_subcommit(RowSpool *spool, SubTransactionId subid, SubTransactionId parent)
 {
-	SpoolMark  *mark = spool->marks == NIL ? NULL : llast(spool->marks);
-	int			n = list_length(spool->marks);
+	SpoolMark *mark = spool->marks == NIL ? NULL : llast(spool->marks);
+	int		   n = list_length(spool->marks);
 
 	if (mark == NULL || mark->subid != subid)
 		return;
@@ -126,8 +126,8 @@ spool_subcommit(RowSpool *spool, SubTransactionId subid, SubTransactionId parent
 static void
 spool_subabort(RowSpool *spool, SubTransactionId subid)
 {
-	SpoolMark  *mark = spool->marks == NIL ? NULL : llast(spool->marks);
-	SpoolHole  *hole;
+	SpoolMark	 *mark = spool->marks == NIL ? NULL : llast(spool->marks);
+	SpoolHole	 *hole;
 	MemoryContext old;
 
 	if (mark == NULL || mark->subid != subid)
@@ -150,10 +150,10 @@ spool_subabort(RowSpool *spool, SubTransactionId subid)
 static int64
 spool_live_rows(const RowSpool *spool)
 {
-	int64		live = spool->nrows;
-	ListCell   *lc;
+	int64	  live = spool->nrows;
+	ListCell *lc;
 
-	foreach(lc, spool->holes)
+	foreach (lc, spool->holes)
 	{
 		const SpoolHole *hole = lfirst(lc);
 
@@ -166,14 +166,14 @@ spool_live_rows(const RowSpool *spool)
 
 typedef struct SpoolHandle
 {
-	Oid			relid;
-	JournalMode mode;
+	Oid				  relid;
+	JournalMode		  mode;
 	pg_atomic_uint64 *end;
-	Journal    *journal;		/* NULL: free */
+	Journal			 *journal; /* NULL: free */
 } SpoolHandle;
 
 static SpoolHandle spool_handles[SPOOL_HANDLES];
-static int	spool_next_handle = 0;
+static int		   spool_next_handle = 0;
 
 static void
 spool_close_handle(SpoolHandle *handle)
@@ -204,7 +204,8 @@ spool_handle(const RowSpool *spool, StreamSlot *slot)
 	handle->relid = spool->relid;
 	handle->mode = spool->journal;
 	handle->end = &slot->journal_end;
-	handle->journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, handle->end);
+	handle->journal =
+		streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, handle->end);
 	return handle->journal != NULL ? handle : NULL;
 }
 
@@ -212,23 +213,23 @@ static void
 spool_report(const RowSpool *spool, int saved_errno)
 {
 	if (saved_errno == JOURNAL_AT_LIMIT)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("the journal of stream \"%s\" is full", spool->name),
-				 errdetail("It has reached streamext.journal_limit. None of the transaction's rows is taken."),
-				 errhint("It is trimmed when all views have counted what it holds. A paused or failed view holds it until it is "
-						 "resumed, mended or dropped: see state in streamext.streams and streamext.continuous_views. "
-						 "Rows of a transaction larger than the limit need several, or a higher limit.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("the journal of stream \"%s\" is full", spool->name),
+			 errdetail("It has reached streamext.journal_limit. None of the transaction's rows is taken."),
+			 errhint(
+				 "It is trimmed when all views have counted what it holds. A paused or failed view holds it until it is "
+				 "resumed, mended or dropped: see state in streamext.streams and streamext.continuous_views. "
+				 "Rows of a transaction larger than the limit need several, or a higher limit.")));
 	errno = saved_errno;
 	if (saved_errno == ENOSPC || saved_errno == EDQUOT)
-		ereport(ERROR,
-				(errcode(ERRCODE_DISK_FULL),
-				 errmsg("could not write to the journal of stream \"%s\": %m", spool->name),
-				 errdetail("None of the transaction's rows is taken."),
-				 errhint("Make room on the file system of the data directory, or raise its quota for the server's user.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DISK_FULL), errmsg("could not write to the journal of stream \"%s\": %m", spool->name),
+			 errdetail("None of the transaction's rows is taken."),
+			 errhint("Make room on the file system of the data directory, or raise its quota for the server's user.")));
 	ereport(ERROR,
-			(errcode_for_file_access(),
-			 errmsg("could not write to the journal of stream \"%s\": %m", spool->name)));
+			(errcode_for_file_access(), errmsg("could not write to the journal of stream \"%s\": %m", spool->name)));
 }
 
 static bool
@@ -242,8 +243,8 @@ static bool
 spool_append_slot(const RowSpool *spool, StreamSlot *slot, const JournalRecord *records, int n)
 {
 	SpoolHandle *handle;
-	bool		done;
-	int			saved;
+	bool		 done;
+	int			 saved;
 
 	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
 	if (!spool_slot_is(slot, spool->relid))
@@ -269,9 +270,9 @@ static bool
 spool_append_unregistered(const RowSpool *spool, const JournalRecord *records, int n)
 {
 	pg_atomic_uint64 end;
-	Journal    *journal;
-	bool		done;
-	int			saved;
+	Journal			*journal;
+	bool			 done;
+	int				 saved;
 
 	pg_atomic_init_u64(&end, PG_UINT64_MAX);
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
@@ -296,10 +297,10 @@ spool_append_piece(const RowSpool *spool, const JournalRecord *records, int n)
 {
 	for (;;)
 	{
-		int			index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
+		int index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
 
-		if (index >= 0 ? spool_append_slot(spool, &streamext_shared->streams[index], records, n) :
-			spool_append_unregistered(spool, records, n))
+		if (index >= 0 ? spool_append_slot(spool, &streamext_shared->streams[index], records, n)
+					   : spool_append_unregistered(spool, records, n))
 			return;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -309,7 +310,7 @@ spool_append_piece(const RowSpool *spool, const JournalRecord *records, int n)
 static int64
 spool_floor(const RowSpool *spool)
 {
-	int			index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
+	int index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
 
 	if (index >= 0 && pg_atomic_read_u64(&streamext_shared->streams[index].journal_end) != (uint64) -1)
 		return 0;
@@ -321,18 +322,17 @@ static void
 spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
-	JournalRecord *records = palloc0(sizeof(JournalRecord) * SPOOL_PIECE_ROWS);
-	Size		capacity = SPOOL_PIECE_BYTES,
-				used = 0;
-	char	   *piece = palloc(capacity);
-	ListCell   *hole = list_head(spool->holes);
-	int			n = 0;
+	JournalRecord  *records = palloc0(sizeof(JournalRecord) * SPOOL_PIECE_ROWS);
+	Size			capacity = SPOOL_PIECE_BYTES, used = 0;
+	char		   *piece = palloc(capacity);
+	ListCell	   *hole = list_head(spool->holes);
+	int				n = 0;
 
 	spool->floor = spool_floor(spool);
 	for (int64 row = 0; tuplestore_gettupleslot(spool->rows, true, false, slot); row++)
 	{
 		MinimalTuple tuple;
-		bool		should_free;
+		bool		 should_free;
 
 		while (hole != NULL && row >= ((SpoolHole *) lfirst(hole))->to)
 			hole = lnext(spool->holes, hole);
@@ -379,7 +379,7 @@ static uint64
 spool_log_transaction(void)
 {
 	FullTransactionId fxid = GetTopFullTransactionId();
-	XLogRecPtr	lsn;
+	XLogRecPtr		  lsn;
 
 #if PG_VERSION_NUM >= 170000
 	lsn = LogLogicalMessage("streamext", "", 0, true, false);
@@ -394,11 +394,11 @@ spool_log_transaction(void)
 static void
 spool_end_all(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, spools)
+	foreach (lc, spools)
 	{
-		RowSpool   *spool = lfirst(lc);
+		RowSpool *spool = lfirst(lc);
 
 		if (spool->rows != NULL)
 			tuplestore_end(spool->rows);
@@ -413,9 +413,9 @@ spool_pre_commit(void)
 	TimestampTz now = streamext_clock_now();
 	ListCell   *lc;
 
-	foreach(lc, spools)
+	foreach (lc, spools)
 	{
-		RowSpool   *spool = lfirst(lc);
+		RowSpool *spool = lfirst(lc);
 
 		/* nothing left of it, or the stream was dropped by this transaction */
 		if (spool_live_rows(spool) == 0 || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(spool->relid)))
@@ -436,13 +436,12 @@ spool_pre_commit(void)
 static void
 spool_pre_prepare(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, spools)
+	foreach (lc, spools)
 		if (spool_live_rows(lfirst(lc)) > 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has inserted into a local stream")));
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("cannot PREPARE a transaction that has inserted into a local stream")));
 	spool_end_all();
 }
 
@@ -450,12 +449,12 @@ spool_pre_prepare(void)
 static void
 spool_finish(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, spools)
+	foreach (lc, spools)
 	{
-		RowSpool   *spool = lfirst(lc);
-		int			index;
+		RowSpool *spool = lfirst(lc);
+		int		  index;
 
 		if (!spool->appended)
 			continue;
@@ -492,11 +491,11 @@ spool_xact_callback(XactEvent event, void *arg)
 static void
 spool_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	foreach(lc, spools)
+	foreach (lc, spools)
 	{
 		if (event == SUBXACT_EVENT_COMMIT_SUB)
 			spool_subcommit(lfirst(lc), subid, parent);

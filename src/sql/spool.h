@@ -12,18 +12,18 @@
 
 typedef struct RowSpool
 {
-	Oid			relid;
-	uint32		row_type_hash;
-	JournalMode journal;
-	char	   *name;			/* for messages */
-	TupleDesc	desc;
+	Oid				 relid;
+	uint32			 row_type_hash;
+	JournalMode		 journal;
+	char			*name; /* for messages */
+	TupleDesc		 desc;
 	Tuplestorestate *rows;
-	int64		nrows;
-	List	   *marks;			/* of SpoolMark *, innermost last */
-	List	   *holes;			/* of SpoolHole *, ascending, apart */
-	bool		broken;			/* a write failed half-way */
-	bool		appended;
-	int64		floor;			/* for streamext_journal_open */
+	int64			 nrows;
+	List			*marks;	 /* of SpoolMark *, innermost last */
+	List			*holes;	 /* of SpoolHole *, ascending, apart */
+	bool			 broken; /* a write failed half-way */
+	bool			 appended;
+	int64			 floor; /* for streamext_journal_open */
 } RowSpool;
 
 /* The transaction's spool for a stream as it is defined now. */
@@ -35,4 +35,4 @@ extern void streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls);
 /* What commit, rollback and PREPARE do with spools. */
 extern void streamext_spool_install_callbacks(void);
 
-#endif							/* STREAMEXT_SPOOL_H */
+#endif /* STREAMEXT_SPOOL_H */

@@ -12,17 +12,17 @@
 #include "state/buffer.h"
 #include "base/chunk.h"
 
-#define BUFFER_RECORD_BYTES		512 /* assumed for a record's payload, key and topic */
-#define BUFFER_BYTES_MAX		(16 * 1024 * 1024)
-#define BUFFER_BYTES_MIN		(16 * 1024)
+#define BUFFER_RECORD_BYTES 512 /* assumed for a record's payload, key and topic */
+#define BUFFER_BYTES_MAX (16 * 1024 * 1024)
+#define BUFFER_BYTES_MIN (16 * 1024)
 
 typedef struct BufferEntry
 {
-	uint32		size;			/* to the next entry, multiple of 8 */
+	uint32		size; /* to the next entry, multiple of 8 */
 	uint32		payload_size;
 	uint32		key_size;
 	uint32		topic_size;
-	uint32		headers_size;	/* with NUL; 0: none */
+	uint32		headers_size; /* with NUL; 0: none */
 	int32		partition;
 	int32		partition_index;
 	int64		position;
@@ -33,30 +33,29 @@ typedef struct BufferEntry
 	bool		retained;
 	bool		has_payload;
 	bool		has_key;
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* from an 8-aligned offset on: payload, key, topic, NUL, headers, NUL */
+	char		data[FLEXIBLE_ARRAY_MEMBER]; /* from an 8-aligned offset on: payload, key, topic, NUL, headers, NUL */
 } BufferEntry;
 
-#define BUFFER_ENTRY_HEADER		MAXALIGN(offsetof(BufferEntry, data))
+#define BUFFER_ENTRY_HEADER MAXALIGN(offsetof(BufferEntry, data))
 
 struct StreamBuffer
 {
-	int			max_records;
-	int			nrecords;
-	uint32		capacity;		/* of data */
-	uint32		head;			/* oldest entry */
-	uint32		tail;			/* where the next one goes */
-	uint32		wrap;			/* end of the upper part while tail <= head and nrecords > 0 */
-	char		data[FLEXIBLE_ARRAY_MEMBER];
+	int	   max_records;
+	int	   nrecords;
+	uint32 capacity; /* of data */
+	uint32 head;	 /* oldest entry */
+	uint32 tail;	 /* where the next one goes */
+	uint32 wrap;	 /* end of the upper part while tail <= head and nrecords > 0 */
+	char   data[FLEXIBLE_ARRAY_MEMBER];
 };
 
-#define BUFFER_DATA(buffer)		((char *) (buffer) + MAXALIGN(offsetof(StreamBuffer, data)))
+#define BUFFER_DATA(buffer) ((char *) (buffer) + MAXALIGN(offsetof(StreamBuffer, data)))
 
 StreamBuffer *
 streamext_buffer_create(int buffer_size)
 {
-	Size		header = MAXALIGN(offsetof(StreamBuffer, data));
-	Size		size,
-				actual;
+	Size		  header = MAXALIGN(offsetof(StreamBuffer, data));
+	Size		  size, actual;
 	StreamBuffer *buffer;
 
 	if (buffer_size <= 0)
@@ -95,7 +94,7 @@ static void
 buffer_drop_oldest(StreamBuffer *buffer)
 {
 	BufferEntry *entry = (BufferEntry *) (BUFFER_DATA(buffer) + buffer->head);
-	bool		wrapped = buffer->tail <= buffer->head;
+	bool		 wrapped = buffer->tail <= buffer->head;
 
 	buffer->head += entry->size;
 	if (wrapped && buffer->head == buffer->wrap)
@@ -135,7 +134,7 @@ static void
 buffer_put(StreamBuffer *buffer, const StreamRecord *record, uint32 size)
 {
 	BufferEntry *entry = (BufferEntry *) buffer_make_room(buffer, size);
-	char	   *data = (char *) entry + BUFFER_ENTRY_HEADER;
+	char		*data = (char *) entry + BUFFER_ENTRY_HEADER;
 
 	entry->size = size;
 	entry->has_payload = record->payload != NULL;
@@ -171,10 +170,9 @@ buffer_put(StreamBuffer *buffer, const StreamRecord *record, uint32 size)
 void
 streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *records, const bool *accepted, int n)
 {
-	int			first = n,
-				kept = 0;
-	Size		bytes = 0;
-	bool		replace = false;	/* what is there is older than what is left out now */
+	int	 first = n, kept = 0;
+	Size bytes = 0;
+	bool replace = false; /* what is there is older than what is left out now */
 
 	if (buffer == NULL || n <= 0)
 		return;
@@ -182,7 +180,7 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 	/* Only what will still be there afterwards is worth copying. */
 	while (first > 0 && kept < buffer->max_records)
 	{
-		Size		size;
+		Size size;
 
 		if (accepted == NULL || accepted[first - 1])
 		{
@@ -206,12 +204,12 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 		buffer->nrecords = 0;
 	for (int i = first; i < n; i++)
 	{
-		Size		size;
+		Size size;
 
 		if (accepted != NULL && !accepted[i])
 			continue;
 		size = buffer_entry_size(&records[i]);
-		if (size <= buffer->capacity)	/* else larger than the whole buffer */
+		if (size <= buffer->capacity) /* else larger than the whole buffer */
 			buffer_put(buffer, &records[i], (uint32) size);
 	}
 	LWLockRelease(lock);
@@ -221,7 +219,7 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 static void
 buffer_entry_record(BufferEntry *entry, StreamRecord *record)
 {
-	char	   *data = (char *) entry + BUFFER_ENTRY_HEADER;
+	char *data = (char *) entry + BUFFER_ENTRY_HEADER;
 
 	memset(record, 0, sizeof(*record));
 	record->payload = entry->has_payload ? data : NULL;
@@ -244,10 +242,9 @@ buffer_entry_record(BufferEntry *entry, StreamRecord *record)
 int
 streamext_buffer_copy(StreamBuffer *buffer, LWLock *lock, StreamRecord **records)
 {
-	char	   *copy;
-	uint32		upper = 0,
-				lower = 0;
-	int			n;
+	char  *copy;
+	uint32 upper = 0, lower = 0;
+	int	   n;
 
 	*records = NULL;
 	if (buffer == NULL)
@@ -259,7 +256,7 @@ streamext_buffer_copy(StreamBuffer *buffer, LWLock *lock, StreamRecord **records
 	n = buffer->nrecords;
 	if (n > 0)
 	{
-		bool		wrapped = buffer->tail <= buffer->head;
+		bool wrapped = buffer->tail <= buffer->head;
 
 		upper = (wrapped ? buffer->wrap : buffer->tail) - buffer->head;
 		memcpy(copy, BUFFER_DATA(buffer) + buffer->head, upper);

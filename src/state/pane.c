@@ -23,30 +23,30 @@
 #include "port/atomics.h"
 #include "state/pane.h"
 
-#define PANE_FIRST_SLOTS	16
-#define PANE_INDEX_MAX		((uint32) 1 << 31)
+#define PANE_FIRST_SLOTS 16
+#define PANE_INDEX_MAX ((uint32) 1 << 31)
 
 /* The first chunk of a pane. */
 typedef struct PaneChunk
 {
-	Pane		pane;
+	Pane		  pane;
 	PaneIndexSlot index[PANE_FIRST_SLOTS];
-	StateBlock	block;			/* up to the chunk's end */
+	StateBlock	  block; /* up to the chunk's end */
 } PaneChunk;
 
 StaticAssertDecl(sizeof(PaneChunk) <= STREAMEXT_CHUNK_MIN / 2, "a pane's header leaves room for entries");
 StaticAssertDecl(offsetof(GroupEntry, data) % 8 == 0, "aggregate states are aligned");
 StaticAssertDecl(offsetof(StateBlock, data) % 8 == 0, "entries are aligned");
 
-#define STATE_ALIGN(size)	TYPEALIGN(8, (Size) (size))
+#define STATE_ALIGN(size) TYPEALIGN(8, (Size) (size))
 
 /* Of a state in private memory, whose entries are too far apart for STREAMEXT_REF. */
 typedef struct StatePrivate
 {
 	MemoryContext cxt;
-	GroupEntry **entries;		/* PaneIndexSlot.ref counts from 1 */
-	uint32		n;
-	uint32		capacity;
+	GroupEntry	**entries; /* PaneIndexSlot.ref counts from 1 */
+	uint32		  n;
+	uint32		  capacity;
 } StatePrivate;
 
 
@@ -136,8 +136,8 @@ streamext_state_init_private(ViewState *state, uint32 state_size, MemoryContext 
 static int
 state_lower_bound(const ViewState *state, int64 id)
 {
-	int			low = 0;
-	int			high = state->npanes;
+	int low = 0;
+	int high = state->npanes;
 
 	/* Time goes forward: mostly it is the last one or one after it. */
 	if (high > 0 && state->panes[high - 1]->id <= id)
@@ -145,7 +145,7 @@ state_lower_bound(const ViewState *state, int64 id)
 
 	while (low < high)
 	{
-		int			middle = low + (high - low) / 2;
+		int middle = low + (high - low) / 2;
 
 		if (state->panes[middle]->id < id)
 			low = middle + 1;
@@ -159,10 +159,10 @@ state_lower_bound(const ViewState *state, int64 id)
 static bool
 state_reserve_pane(ViewState *state)
 {
-	Pane	  **old = state->panes;
-	Size		old_size = (Size) state->panes_capacity * sizeof(Pane *);
-	Size		size;
-	Pane	  **panes;
+	Pane **old = state->panes;
+	Size   old_size = (Size) state->panes_capacity * sizeof(Pane *);
+	Size   size;
+	Pane **panes;
 
 	if (state->npanes < state->panes_capacity)
 		return true;
@@ -188,8 +188,8 @@ state_reserve_pane(ViewState *state)
 static Pane *
 state_make_pane(ViewState *state, int64 id)
 {
-	Size		size;
-	PaneChunk  *chunk = state_alloc(state, STREAMEXT_CHUNK_MIN, &size);
+	Size	   size;
+	PaneChunk *chunk = state_alloc(state, STREAMEXT_CHUNK_MIN, &size);
 
 	if (chunk == NULL)
 		return NULL;
@@ -206,8 +206,8 @@ state_make_pane(ViewState *state, int64 id)
 Pane *
 streamext_state_pane(ViewState *state, int64 id)
 {
-	Pane	   *pane = state->recent;
-	int			at;
+	Pane *pane = state->recent;
+	int	  at;
 
 	if (pane != NULL && pane->id == id)
 		return pane;
@@ -248,7 +248,7 @@ state_free_blocks(StateBlock *block, const StateBlock *first)
 static void
 state_free_pane(Pane *pane)
 {
-	PaneChunk  *chunk = (PaneChunk *) pane;
+	PaneChunk *chunk = (PaneChunk *) pane;
 
 	state_free_blocks(pane->entries, &chunk->block);
 	state_free_blocks(pane->blobs, NULL);
@@ -260,7 +260,7 @@ state_free_pane(Pane *pane)
 void
 streamext_state_drop_pane(ViewState *state, Pane *pane)
 {
-	int			at = state_lower_bound(state, pane->id);
+	int at = state_lower_bound(state, pane->id);
 
 	Assert(at < state->npanes && state->panes[at] == pane);
 	state->npanes--;
@@ -275,7 +275,7 @@ void
 streamext_state_unlink_panes(ViewState *state, int npanes)
 {
 	if (npanes == 0)
-		return;					/* there may be no array */
+		return; /* there may be no array */
 	for (int i = 0; i < npanes; i++)
 	{
 		state->ngroups -= state->panes[i]->ngroups;
@@ -296,7 +296,7 @@ streamext_state_free_panes(Pane **panes, int npanes)
 void
 streamext_state_reset(ViewState *state)
 {
-	int			i;
+	int i;
 
 	for (i = 0; i < state->npanes; i++)
 		state_free_pane(state->panes[i]);
@@ -373,7 +373,7 @@ state_reserve(ViewState *state, Pane *pane, StateBlock **head, StateBlock **tail
 void *
 streamext_state_blob(ViewState *state, Pane *pane, Size size)
 {
-	char	   *blob;
+	char *blob;
 
 	if (size > MaxAllocSize)
 		return NULL;
@@ -391,7 +391,7 @@ streamext_state_blob(ViewState *state, Pane *pane, Size size)
 static inline PaneIndexSlot *
 index_free_slot(PaneIndexSlot *index, uint32 mask, uint32 hash)
 {
-	uint32		at = hash & mask;
+	uint32 at = hash & mask;
 
 	while (index[at].ref != 0)
 		at = (at + 1) & mask;
@@ -403,13 +403,13 @@ static bool
 state_grow_index(ViewState *state, Pane *pane)
 {
 	PaneIndexSlot *old = pane->index;
-	uint32		old_slots = pane->index_mask + 1;
-	bool		old_inline = old == ((PaneChunk *) pane)->index;
-	Size		old_size = old_inline ? 0 : old_slots * sizeof(PaneIndexSlot);
-	uint32		slots;
-	Size		size;
+	uint32		   old_slots = pane->index_mask + 1;
+	bool		   old_inline = old == ((PaneChunk *) pane)->index;
+	Size		   old_size = old_inline ? 0 : old_slots * sizeof(PaneIndexSlot);
+	uint32		   slots;
+	Size		   size;
 	PaneIndexSlot *index;
-	uint32		i;
+	uint32		   i;
 
 	if (old_slots >= PANE_INDEX_MAX)
 		return false;
@@ -459,15 +459,15 @@ state_make_entry(ViewState *state, Pane *pane, uint32 hash, const char *key, uin
 }
 
 GroupEntry *
-streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key, uint32 key_size,
-					  GroupEqual equal, void *equal_arg, bool *is_new)
+streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key, uint32 key_size, GroupEqual equal,
+					  void *equal_arg, bool *is_new)
 {
-	const uint32 state_size = state->state_size;
+	const uint32   state_size = state->state_size;
 	PaneIndexSlot *index = pane->index;
-	uint32		mask = pane->index_mask;
-	uint32		at = hash & mask;
+	uint32		   mask = pane->index_mask;
+	uint32		   at = hash & mask;
 	PaneIndexSlot *slot;
-	GroupEntry *entry;
+	GroupEntry	  *entry;
 
 	for (slot = &index[at]; slot->ref != 0; slot = &index[at])
 	{
@@ -478,7 +478,7 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 			entry = slot_entry(state, slot->ref);
 			stored = STREAMEXT_ENTRY_KEY(entry, state_size);
 			if (equal != NULL ? equal(equal_arg, stored, entry->key_size, key, key_size)
-				: (entry->key_size == key_size && streamext_state_same_bytes(stored, key, key_size)))
+							  : (entry->key_size == key_size && streamext_state_same_bytes(stored, key, key_size)))
 			{
 				*is_new = false;
 				return entry;
@@ -515,19 +515,19 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 typedef struct CopyList
 {
 	StateCopyBlock *items;
-	int			n;
-	int			capacity;
-	Size		bytes;
+	int				n;
+	int				capacity;
+	Size			bytes;
 } CopyList;
 
 typedef struct StateCopier
 {
 	MemoryContext cxt;
-	StateCopy  *copy;
-	CopyList	entries;
-	CopyList	blobs;
-	int		   *pane_end;		/* by pane of the copy: end of its stretches in `entries` */
-	Size		max_groups;		/* visible ones, at most */
+	StateCopy	 *copy;
+	CopyList	  entries;
+	CopyList	  blobs;
+	int			 *pane_end;	  /* by pane of the copy: end of its stretches in `entries` */
+	Size		  max_groups; /* visible ones, at most */
 } StateCopier;
 
 static void
@@ -557,7 +557,7 @@ copy_note_chain(StateCopier *copier, CopyList *list, StateBlock *const *head)
 
 	while (block != NULL)
 	{
-		uint32		used;
+		uint32 used;
 
 		pg_read_barrier();
 		used = *(const volatile uint32 *) &block->used;
@@ -571,13 +571,13 @@ copy_note_chain(StateCopier *copier, CopyList *list, StateBlock *const *head)
 static bool
 copy_note_hash(StateCopier *copier, const ViewState *state, const Pane *pane, uint32 hash)
 {
-	uint32		at = hash & pane->index_mask;
-	bool		any = false;
+	uint32 at = hash & pane->index_mask;
+	bool   any = false;
 
 	for (;;)
 	{
 		const volatile PaneIndexSlot *slot = &pane->index[at];
-		uint32		ref = slot->ref;
+		uint32						  ref = slot->ref;
 
 		if (ref == 0)
 			return any;
@@ -601,11 +601,11 @@ copy_note_hash(StateCopier *copier, const ViewState *state, const Pane *pane, ui
 static void
 copy_gather(StateCopier *copier, const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash)
 {
-	StateCopy  *copy = copier->copy;
-	int			first = state_lower_bound(state, min_id);
-	int			end = max_id == PG_INT64_MAX ? state->npanes : state_lower_bound(state, max_id + 1);
-	int			npanes = Max(end - first, 0);
-	int			i;
+	StateCopy *copy = copier->copy;
+	int		   first = state_lower_bound(state, min_id);
+	int		   end = max_id == PG_INT64_MAX ? state->npanes : state_lower_bound(state, max_id + 1);
+	int		   npanes = Max(end - first, 0);
+	int		   i;
 
 	copy->panes = MemoryContextAllocHuge(copier->cxt, Max(npanes, 1) * sizeof(PaneCopy));
 	copier->pane_end = MemoryContextAllocHuge(copier->cxt, Max(npanes, 1) * sizeof(int));
@@ -637,8 +637,8 @@ copy_gather(StateCopier *copier, const ViewState *state, int64 min_id, int64 max
 static void
 copy_bytes(StateCopier *copier, CopyList *list)
 {
-	char	   *to;
-	int			i;
+	char *to;
+	int	  i;
 
 	if (list->n == 0)
 		return;
@@ -655,7 +655,7 @@ copy_bytes(StateCopier *copier, CopyList *list)
 static Size
 copy_walk(const StateCopier *copier, const StateCopyBlock *stretch, GroupEntry **groups, Size n)
 {
-	Size		at = 0;
+	Size at = 0;
 
 	while (at < stretch->size)
 	{
@@ -686,12 +686,12 @@ copy_block_compare(const void *a, const void *b)
 static StateCopy *
 copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash, MemoryContext cxt)
 {
-	StateCopier copier = {.cxt = cxt};
-	StateCopy  *copy = MemoryContextAllocZero(cxt, sizeof(StateCopy));
+	StateCopier	 copier = { .cxt = cxt };
+	StateCopy	*copy = MemoryContextAllocZero(cxt, sizeof(StateCopy));
 	GroupEntry **groups;
-	Size		n = 0;
-	int			stretch = 0;
-	int			i;
+	Size		 n = 0;
+	int			 stretch = 0;
+	int			 i;
 
 	copier.copy = copy;
 	copy->state_size = state->state_size;
@@ -703,8 +703,8 @@ copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash
 
 	for (i = 0; i < copy->npanes; i++)
 	{
-		PaneCopy   *pane = &copy->panes[i];
-		Size		first = n;
+		PaneCopy *pane = &copy->panes[i];
+		Size	  first = n;
 
 		for (; stretch < copier.pane_end[i]; stretch++)
 			n = copy_walk(&copier, &copier.entries.items[stretch], groups, n);
@@ -737,8 +737,8 @@ streamext_state_copy_hash(const ViewState *state, int64 min_id, int64 max_id, ui
 const void *
 streamext_state_copied(const StateCopy *copy, const void *shared)
 {
-	int			low = 0;
-	int			high = copy->nblocks;
+	int low = 0;
+	int high = copy->nblocks;
 
 	if (shared == NULL)
 		return NULL;
@@ -746,7 +746,7 @@ streamext_state_copied(const StateCopy *copy, const void *shared)
 	/* The last block that does not begin after it. */
 	while (low < high)
 	{
-		int			middle = low + (high - low) / 2;
+		int middle = low + (high - low) / 2;
 
 		if (copy->blocks[middle].shared <= (const char *) shared)
 			low = middle + 1;

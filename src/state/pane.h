@@ -19,66 +19,65 @@
 
 typedef struct GroupEntry
 {
-	uint32		hash;			/* of the key; the same in every pane and shard */
-	uint32		size;			/* bytes to the next entry of the block, this header included; multiple of 8 */
-	uint32		key_size;
+	uint32 hash; /* of the key; the same in every pane and shard */
+	uint32 size; /* bytes to the next entry of the block, this header included; multiple of 8 */
+	uint32 key_size;
 	/*
 	 * 0 until published, then ViewState.period of the last publication, under the exclusive lock; the period of a cut that holds it,
 	 * without a lock (durable/checkpoint_cut.c)
 	 */
-	uint32		visible;
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* state_size bytes of states, then key_size bytes of key */
+	uint32 visible;
+	char   data[FLEXIBLE_ARRAY_MEMBER]; /* state_size bytes of states, then key_size bytes of key */
 } GroupEntry;
 
 /* Entries of a pane, or its blobs (out-of-line states), back to back; chained oldest first. */
 typedef struct StateBlock
 {
 	struct StateBlock *next;
-	uint32		size;			/* bytes of data[] */
-	uint32		used;			/* written by the writer unlocked; entries beyond are not there for readers */
-	char		data[FLEXIBLE_ARRAY_MEMBER];
+	uint32			   size; /* bytes of data[] */
+	uint32			   used; /* written by the writer unlocked; entries beyond are not there for readers */
+	char			   data[FLEXIBLE_ARRAY_MEMBER];
 } StateBlock;
 
 typedef struct PaneIndexSlot
 {
-	uint32		hash;
-	uint32		ref;			/* STREAMEXT_REF of the entry (a private state: its number); 0 = free */
+	uint32 hash;
+	uint32 ref; /* STREAMEXT_REF of the entry (a private state: its number); 0 = free */
 } PaneIndexSlot;
 
 typedef struct Pane
 {
-	int64		id;				/* see view/window.h */
-	StateBlock *entries,
-			   *entries_tail;
-	StateBlock *blobs,
-			   *blobs_tail;
-	PaneIndexSlot *index;		/* linear probing, load at most 3/4 */
-	uint32		index_mask;		/* slots - 1 */
-	uint32		ngroups;		/* visible or not */
-	uint64		nrows;			/* rows folded; 0: readers skip the pane. Written at publication */
-	uint32		changed;		/* ViewState.period when last published into; for checkpoints */
-	Size		bytes;			/* chunks owned */
+	int64		   id; /* see view/window.h */
+	StateBlock	  *entries, *entries_tail;
+	StateBlock	  *blobs, *blobs_tail;
+	PaneIndexSlot *index;	   /* linear probing, load at most 3/4 */
+	uint32		   index_mask; /* slots - 1 */
+	uint32		   ngroups;	   /* visible or not */
+	uint64		   nrows;	   /* rows folded; 0: readers skip the pane. Written at publication */
+	uint32		   changed;	   /* ViewState.period when last published into; for checkpoints */
+	Size		   bytes;	   /* chunks owned */
 } Pane;
 
 typedef struct ViewState
 {
-	LWLock	   *lock;			/* the stream slot's lock */
-	uint32		state_size;		/* bytes of aggregate states in an entry; multiple of 8 */
-	Pane	  **panes;			/* ascending by id */
-	int			npanes;
-	int			panes_capacity;
-	uint64		batches;		/* published so far */
-	uint32		period;			/* from 1; each checkpoint's cut ends it and takes the next one for itself */
-	uint32		saved;			/* last period that is in a committed checkpoint; 0: none */
-	uint64		ngroups;		/* over all panes, visible or not */
-	Size		bytes;			/* chunks owned in all */
-	TimestampTz horizon;		/* session views: readers leave out sessions that end by then (fold/session.h); DT_NOBEGIN: none */
-	Pane	   *recent;			/* what the writer's last look-up gave, or NULL; the writer's alone */
-	struct StatePrivate *own;	/* NULL: in shared memory */
+	LWLock *lock;		/* the stream slot's lock */
+	uint32	state_size; /* bytes of aggregate states in an entry; multiple of 8 */
+	Pane  **panes;		/* ascending by id */
+	int		npanes;
+	int		panes_capacity;
+	uint64	batches; /* published so far */
+	uint32	period;	 /* from 1; each checkpoint's cut ends it and takes the next one for itself */
+	uint32	saved;	 /* last period that is in a committed checkpoint; 0: none */
+	uint64	ngroups; /* over all panes, visible or not */
+	Size	bytes;	 /* chunks owned in all */
+	TimestampTz
+		  horizon; /* session views: readers leave out sessions that end by then (fold/session.h); DT_NOBEGIN: none */
+	Pane *recent;  /* what the writer's last look-up gave, or NULL; the writer's alone */
+	struct StatePrivate *own; /* NULL: in shared memory */
 } ViewState;
 
 /* True when the stored key equals the probed one; NULL stands for equal bytes. May raise. */
-typedef bool (*GroupEqual) (void *arg, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size);
+typedef bool (*GroupEqual)(void *arg, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size);
 
 /* ---- the writer; none of these may be called with the lock held ---- */
 
@@ -122,7 +121,7 @@ static inline void
 streamext_state_prefetch_entry(const Pane *pane, uint32 hash)
 {
 #if defined(__GNUC__)
-	uint32		ref = pane->index[hash & pane->index_mask].ref;
+	uint32 ref = pane->index[hash & pane->index_mask].ref;
 
 	if (ref != 0)
 		__builtin_prefetch(STREAMEXT_PTR(ref));
@@ -135,7 +134,7 @@ streamext_state_same_bytes(const char *a, const char *b, uint32 size)
 {
 	if (size >= 8 && size <= 16)
 	{
-		uint64		a1, a2, b1, b2;
+		uint64 a1, a2, b1, b2;
 
 		memcpy(&a1, a, 8);
 		memcpy(&b1, b, 8);
@@ -145,7 +144,7 @@ streamext_state_same_bytes(const char *a, const char *b, uint32 size)
 	}
 	if (size >= 4 && size < 8)
 	{
-		uint32		a1, a2, b1, b2;
+		uint32 a1, a2, b1, b2;
 
 		memcpy(&a1, a, 4);
 		memcpy(&b1, b, 4);
@@ -182,7 +181,7 @@ streamext_state_group_bytewise(ViewState *state, Pane *pane, uint32 hash, const 
 extern void streamext_state_drop_pane(ViewState *state, Pane *pane);
 /* Takes out the first npanes; the caller frees them when it has let go of the lock. */
 extern void streamext_state_unlink_panes(ViewState *state, int npanes);
-extern void streamext_state_free_panes(Pane **panes, int npanes);	/* no lock */
+extern void streamext_state_free_panes(Pane **panes, int npanes); /* no lock */
 /* Frees everything; the state is as after init. */
 extern void streamext_state_reset(ViewState *state);
 
@@ -190,38 +189,39 @@ extern void streamext_state_reset(ViewState *state);
 
 typedef struct StateCopyBlock
 {
-	const char *shared;			/* where its bytes stood */
+	const char *shared; /* where its bytes stood */
 	Size		size;
 	char	   *copy;
 } StateCopyBlock;
 
 typedef struct PaneCopy
 {
-	int64		id;
-	uint64		nrows;
-	int			ngroups;
-	GroupEntry **groups;		/* only visible ones */
+	int64		 id;
+	uint64		 nrows;
+	int			 ngroups;
+	GroupEntry **groups; /* only visible ones */
 } PaneCopy;
 
 typedef struct StateCopy
 {
-	uint32		state_size;
-	TimestampTz horizon;
-	int			npanes;
-	PaneCopy   *panes;			/* ascending by id, only with nrows > 0 */
-	int			nblocks;		/* blobs */
-	StateCopyBlock *blocks;		/* ascending by shared */
+	uint32			state_size;
+	TimestampTz		horizon;
+	int				npanes;
+	PaneCopy	   *panes;	 /* ascending by id, only with nrows > 0 */
+	int				nblocks; /* blobs */
+	StateCopyBlock *blocks;	 /* ascending by shared */
 } StateCopy;
 
 /* Copies the panes with min_id <= id <= max_id into cxt. Memory is taken before anything is copied where possible; may raise out of memory. */
 extern StateCopy *streamext_state_copy(const ViewState *state, int64 min_id, int64 max_id, MemoryContext cxt);
 
 /* The same, only the groups with this key hash (the caller checks the keys). With blobs of those groups' panes. */
-extern StateCopy *streamext_state_copy_hash(const ViewState *state, int64 min_id, int64 max_id, uint32 hash, MemoryContext cxt);
+extern StateCopy *streamext_state_copy_hash(const ViewState *state, int64 min_id, int64 max_id, uint32 hash,
+											MemoryContext cxt);
 
 /* Where a blob that stood at `shared` stands in the copy. */
 extern const void *streamext_state_copied(const StateCopy *copy, const void *shared);
 
-#define STREAMEXT_ENTRY_KEY(entry, state_size)	((entry)->data + (state_size))
+#define STREAMEXT_ENTRY_KEY(entry, state_size) ((entry)->data + (state_size))
 
-#endif							/* STREAMEXT_STATE_H */
+#endif /* STREAMEXT_STATE_H */

@@ -18,25 +18,22 @@
 void
 streamext_stream_refuse_inheritance(const char *name)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("stream \"%s\" cannot be a partition or take part in inheritance", name)));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("stream \"%s\" cannot be a partition or take part in inheritance", name)));
 }
 
 static void
 stream_check_relation(const StreamConfig *config)
 {
 	if (GetDatabaseEncoding() != PG_UTF8)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("streams need a database with encoding UTF8"),
-				 errdetail("The encoding of this database is %s.", GetDatabaseEncodingName())));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streams need a database with encoding UTF8"),
+						errdetail("The encoding of this database is %s.", GetDatabaseEncodingName())));
 	if (has_superclass(config->relid) || find_inheritance_children(config->relid, NoLock) != NIL)
 		streamext_stream_refuse_inheritance(config->name);
 	if (config->format == FORMAT_RAW || config->format == FORMAT_TEXT)
 	{
-		int			payloads = 0;
-		bool		typed = true;
+		int	 payloads = 0;
+		bool typed = true;
 
 		for (int i = 0; i < config->desc->natts; i++)
 			if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE)
@@ -45,18 +42,16 @@ stream_check_relation(const StreamConfig *config)
 				typed = config->format != FORMAT_RAW || config->columns[i].type == BYTEAOID;
 			}
 		if (payloads == 0 || (payloads == 1 && !typed))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-					 errmsg("a stream with format %s must have one %scolumn without the option metadata",
-							streamext_format_name(config->format), config->format == FORMAT_RAW ? "bytea " : ""),
-					 errdetail("That column takes the payload.")));
+			ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+							errmsg("a stream with format %s must have one %scolumn without the option metadata",
+								   streamext_format_name(config->format), config->format == FORMAT_RAW ? "bytea " : ""),
+							errdetail("That column takes the payload.")));
 
 		/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
 		if (payloads > 1)
-			ereport(NOTICE,
-					(errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
-							streamext_format_name(config->format)),
-					 errhint("All columns but one should have the option metadata.")));
+			ereport(NOTICE, (errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
+									streamext_format_name(config->format)),
+							 errhint("All columns but one should have the option metadata.")));
 	}
 }
 
@@ -65,25 +60,22 @@ static void
 stream_check_workers(const StreamConfig *config)
 {
 	if (config->connector == CONNECTOR_MQTT && config->workers > 1 && config->mqtt_protocol != 5)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 errmsg("option \"workers\" above 1 needs protocol 5"),
-				 errdetail("Shared subscriptions are of MQTT 5.")));
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"workers\" above 1 needs protocol 5"),
+						errdetail("Shared subscriptions are of MQTT 5.")));
 }
 
 static void
 stream_check_event_time(const StreamConfig *config)
 {
-	const char *name = streamext_option(config->table_options, "event_time");
+	const char		   *name = streamext_option(config->table_options, "event_time");
 	const StreamColumn *column;
 
 	if (name == NULL)
 		return;
 	if (config->event_time == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of option \"event_time\" does not exist", name),
-				 errhint("Name a column of the stream with the option, or drop the option.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+						errmsg("column \"%s\" of option \"event_time\" does not exist", name),
+						errhint("Name a column of the stream with the option, or drop the option.")));
 	column = &config->columns[config->event_time - 1];
 	if (column->type != TIMESTAMPTZOID)
 		ereport(ERROR,
@@ -91,9 +83,8 @@ stream_check_event_time(const StreamConfig *config)
 				 errmsg("column \"%s\" of option \"event_time\" has type %s", name, format_type_be(column->type)),
 				 errhint("The event time must be of type timestamp with time zone.")));
 	if (column->metadata != METADATA_NONE && column->metadata != METADATA_TIMESTAMP)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("column \"%s\" of option \"event_time\" is metadata other than timestamp", name)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+						errmsg("column \"%s\" of option \"event_time\" is metadata other than timestamp", name)));
 }
 
 /* The valid types of a kind of metadata, for the message; *good tells about `type`. */
@@ -142,21 +133,18 @@ stream_check_column(const StreamConfig *config, const StreamColumn *column)
 
 	if (TupleDescAttr(config->desc, column->attnum - 1)->attgenerated != '\0')
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("generated columns are not supported in streams"),
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("generated columns are not supported in streams"),
 				 errdetail("Column \"%s\" of stream \"%s\" is generated.", column->name, config->name),
 				 errhint("Compute the value in a view.")));
 	types = stream_metadata_types(column->metadata, column->type, &good);
 	if (!good)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" with metadata %s has type %s", column->name, streamext_metadata_name(column->metadata),
-						format_type_be(column->type)),
-				 errhint("The type must be %s.", types)));
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+						errmsg("column \"%s\" with metadata %s has type %s", column->name,
+							   streamext_metadata_name(column->metadata), format_type_be(column->type)),
+						errhint("The type must be %s.", types)));
 	if (column->path != NULL && config->format != FORMAT_JSON && config->format != FORMAT_CSV)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 errmsg("option \"path\" of column \"%s\" needs format json or csv", column->name)));
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+						errmsg("option \"path\" of column \"%s\" needs format json or csv", column->name)));
 	if (column->path != NULL && config->format == FORMAT_CSV && streamext_csv_path(column->path) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

@@ -50,10 +50,10 @@ PG_FUNCTION_INFO_V1(streamext_kafka_validator);
 PG_FUNCTION_INFO_V1(streamext_mqtt_validator);
 PG_FUNCTION_INFO_V1(streamext_local_validator);
 
-#define OPTION_MAX_TOPIC	255		/* bytes; PartitionSlot.topic and ConnectorPartition.topic hold a NUL more */
-#define OPTION_MAX_LEVELS	64		/* N of metadata 'topic_level N' */
+#define OPTION_MAX_TOPIC 255 /* bytes; PartitionSlot.topic and ConnectorPartition.topic hold a NUL more */
+#define OPTION_MAX_LEVELS 64 /* N of metadata 'topic_level N' */
 #define OPTION_MAX_INTERVAL (INT64CONST(36525) * USECS_PER_DAY)
-#define OPTION_MAX_BUFFER	1000000
+#define OPTION_MAX_BUFFER 1000000
 
 typedef enum OptionPlace
 {
@@ -66,101 +66,101 @@ typedef enum OptionPlace
 
 typedef enum OptionType
 {
-	OPTION_TEXT,				/* not empty */
-	OPTION_FILE,				/* a file of the server, see option_check_file */
-	OPTION_SECRET_FILE,			/* the same, below the data directory */
+	OPTION_TEXT,		/* not empty */
+	OPTION_FILE,		/* a file of the server, see option_check_file */
+	OPTION_SECRET_FILE, /* the same, below the data directory */
 	OPTION_INT,
 	OPTION_ENUM,
-	OPTION_INTERVAL,			/* microseconds */
-	OPTION_START,				/* a word or a timestamp */
-	OPTION_TOPIC,				/* kafka: one topic */
-	OPTION_TOPICS,				/* kafka: topics, separated by commas */
-	OPTION_FILTER,				/* mqtt: a topic filter */
+	OPTION_INTERVAL, /* microseconds */
+	OPTION_START,	 /* a word or a timestamp */
+	OPTION_TOPIC,	 /* kafka: one topic */
+	OPTION_TOPICS,	 /* kafka: topics, separated by commas */
+	OPTION_FILTER,	 /* mqtt: a topic filter */
 	OPTION_URI,
-	OPTION_BYTE,				/* one ASCII character */
-	OPTION_NULL,				/* csv: may be empty */
+	OPTION_BYTE, /* one ASCII character */
+	OPTION_NULL, /* csv: may be empty */
 	OPTION_PATH,
 	OPTION_METADATA
 } OptionType;
 
-#define KAFKA	(1 << CONNECTOR_KAFKA)
-#define MQTT	(1 << CONNECTOR_MQTT)
-#define LOCAL	(1 << CONNECTOR_LOCAL)
+#define KAFKA (1 << CONNECTOR_KAFKA)
+#define MQTT (1 << CONNECTOR_MQTT)
+#define LOCAL (1 << CONNECTOR_LOCAL)
 
 typedef struct OptionSpec
 {
-	const char *name;
-	int			connectors;
-	OptionPlace place;
-	OptionType	type;
-	const char *const *words;	/* OPTION_ENUM: NULL-terminated; an enum's value is the word's number */
-	int64		min,
-				max;			/* OPTION_INT, OPTION_INTERVAL */
-	int64		preset;			/* OPTION_INT, OPTION_INTERVAL, OPTION_ENUM: when not given */
-	bool		secret;
-	bool		required;
+	const char		  *name;
+	int				   connectors;
+	OptionPlace		   place;
+	OptionType		   type;
+	const char *const *words;	 /* OPTION_ENUM: NULL-terminated; an enum's value is the word's number */
+	int64			   min, max; /* OPTION_INT, OPTION_INTERVAL */
+	int64			   preset;	 /* OPTION_INT, OPTION_INTERVAL, OPTION_ENUM: when not given */
+	bool			   secret;
+	bool			   required;
 } OptionSpec;
 
-static const char *const words_protocol[] = {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL};
-static const char *const words_sasl[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL};
-static const char *const words_identification[] = {"https", "none", NULL};
-static const char *const words_format[] = {"json", "csv", "text", "raw", NULL};
-static const char *const words_on_error[] = {"dead_letter", "skip", "stop", NULL};
-static const char *const words_journal[] = {"none", "os", "fsync", NULL};
-static const char *const words_journal_local[] = {"os", "fsync", NULL};
-static const char *const words_mqtt_protocol[] = {"5", "3.1.1", NULL};
+static const char *const words_protocol[] = { "plaintext", "ssl", "sasl_plaintext", "sasl_ssl", NULL };
+static const char *const words_sasl[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL };
+static const char *const words_identification[] = { "https", "none", NULL };
+static const char *const words_format[] = { "json", "csv", "text", "raw", NULL };
+static const char *const words_on_error[] = { "dead_letter", "skip", "stop", NULL };
+static const char *const words_journal[] = { "none", "os", "fsync", NULL };
+static const char *const words_journal_local[] = { "os", "fsync", NULL };
+static const char *const words_mqtt_protocol[] = { "5", "3.1.1", NULL };
 
 /* Words of the column option metadata, in the order of MetadataKind. */
-static const char *const words_metadata[] = {
-	"", "topic", "partition", "offset", "key", "timestamp", "headers", "qos", "retained", "topic_level", NULL
-};
+static const char *const words_metadata[] = { "",		 "topic", "partition", "offset",	  "key", "timestamp",
+											  "headers", "qos",	  "retained",  "topic_level", NULL };
 
 static const OptionSpec option_table[] = {
-	{"brokers", KAFKA, PLACE_SERVER, OPTION_TEXT, .required = true},
-	{"group_id", KAFKA, PLACE_SERVER, OPTION_TEXT},
-	{"security_protocol", KAFKA, PLACE_SERVER, OPTION_ENUM, words_protocol},
-	{"sasl_mechanism", KAFKA, PLACE_SERVER, OPTION_ENUM, words_sasl},
-	{"uri", MQTT, PLACE_SERVER, OPTION_URI, .required = true},
-	{"ssl_ca_location", KAFKA | MQTT, PLACE_SERVER, OPTION_FILE},
-	{"ssl_certificate_location", KAFKA | MQTT, PLACE_SERVER, OPTION_FILE},
-	{"ssl_key_location", KAFKA | MQTT, PLACE_SERVER, OPTION_FILE},
-	{"ssl_endpoint_identification_algorithm", KAFKA | MQTT, PLACE_SERVER, OPTION_ENUM, words_identification},
+	{ "brokers", KAFKA, PLACE_SERVER, OPTION_TEXT, .required = true },
+	{ "group_id", KAFKA, PLACE_SERVER, OPTION_TEXT },
+	{ "security_protocol", KAFKA, PLACE_SERVER, OPTION_ENUM, words_protocol },
+	{ "sasl_mechanism", KAFKA, PLACE_SERVER, OPTION_ENUM, words_sasl },
+	{ "uri", MQTT, PLACE_SERVER, OPTION_URI, .required = true },
+	{ "ssl_ca_location", KAFKA | MQTT, PLACE_SERVER, OPTION_FILE },
+	{ "ssl_certificate_location", KAFKA | MQTT, PLACE_SERVER, OPTION_FILE },
+	{ "ssl_key_location", KAFKA | MQTT, PLACE_SERVER, OPTION_FILE },
+	{ "ssl_endpoint_identification_algorithm", KAFKA | MQTT, PLACE_SERVER, OPTION_ENUM, words_identification },
 
-	{"sasl_username", KAFKA, PLACE_MAPPING, OPTION_TEXT},
-	{"sasl_password", KAFKA, PLACE_MAPPING, OPTION_TEXT, .secret = true},
-	{"sasl_password_file", KAFKA, PLACE_MAPPING, OPTION_SECRET_FILE},
-	{"username", MQTT, PLACE_MAPPING, OPTION_TEXT},
-	{"password", MQTT, PLACE_MAPPING, OPTION_TEXT, .secret = true},
-	{"password_file", MQTT, PLACE_MAPPING, OPTION_SECRET_FILE},
-	{"ssl_key_password", KAFKA | MQTT, PLACE_MAPPING, OPTION_TEXT, .secret = true},
+	{ "sasl_username", KAFKA, PLACE_MAPPING, OPTION_TEXT },
+	{ "sasl_password", KAFKA, PLACE_MAPPING, OPTION_TEXT, .secret = true },
+	{ "sasl_password_file", KAFKA, PLACE_MAPPING, OPTION_SECRET_FILE },
+	{ "username", MQTT, PLACE_MAPPING, OPTION_TEXT },
+	{ "password", MQTT, PLACE_MAPPING, OPTION_TEXT, .secret = true },
+	{ "password_file", MQTT, PLACE_MAPPING, OPTION_SECRET_FILE },
+	{ "ssl_key_password", KAFKA | MQTT, PLACE_MAPPING, OPTION_TEXT, .secret = true },
 
-	{"topic", KAFKA, PLACE_TABLE, OPTION_TOPIC},
-	{"topics", KAFKA, PLACE_TABLE, OPTION_TOPICS},
-	{"topic", MQTT, PLACE_TABLE, OPTION_FILTER, .required = true},
-	{"format", KAFKA | MQTT, PLACE_TABLE, OPTION_ENUM, words_format, .preset = FORMAT_JSON},
-	{"delimiter", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE},
-	{"quote", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE},
-	{"escape", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE},
-	{"null", KAFKA | MQTT, PLACE_TABLE, OPTION_NULL},
-	{"event_time", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_TEXT},
-	{"watermark_delay", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 0, OPTION_MAX_INTERVAL, 0},
-	{"idle_timeout", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 1000, OPTION_MAX_INTERVAL, 30 * USECS_PER_SEC},
-	{"max_ahead", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 0, OPTION_MAX_INTERVAL, USECS_PER_HOUR},
-	{"start", KAFKA, PLACE_TABLE, OPTION_START},
-	{"buffer_size", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INT, NULL, 0, OPTION_MAX_BUFFER, 1000},
-	{"on_error", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_ENUM, words_on_error, .preset = ON_ERROR_DEAD_LETTER},
-	{"workers", KAFKA | MQTT, PLACE_TABLE, OPTION_INT, NULL, 1, STREAMEXT_MAX_SHARDS, 1},
-	{"journal", MQTT, PLACE_TABLE, OPTION_ENUM, words_journal, .preset = JOURNAL_OS},
-	{"journal", LOCAL, PLACE_TABLE, OPTION_ENUM, words_journal_local, .preset = JOURNAL_OS - JOURNAL_OS},
-	{"qos", MQTT, PLACE_TABLE, OPTION_INT, NULL, 0, 2, 1},
-	{"protocol", MQTT, PLACE_TABLE, OPTION_ENUM, words_mqtt_protocol, .preset = 0},
-	{"client_id", MQTT, PLACE_TABLE, OPTION_TEXT},
+	{ "topic", KAFKA, PLACE_TABLE, OPTION_TOPIC },
+	{ "topics", KAFKA, PLACE_TABLE, OPTION_TOPICS },
+	{ "topic", MQTT, PLACE_TABLE, OPTION_FILTER, .required = true },
+	{ "format", KAFKA | MQTT, PLACE_TABLE, OPTION_ENUM, words_format, .preset = FORMAT_JSON },
+	{ "delimiter", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE },
+	{ "quote", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE },
+	{ "escape", KAFKA | MQTT, PLACE_TABLE, OPTION_BYTE },
+	{ "null", KAFKA | MQTT, PLACE_TABLE, OPTION_NULL },
+	{ "event_time", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_TEXT },
+	{ "watermark_delay", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 0, OPTION_MAX_INTERVAL, 0 },
+	{ "idle_timeout", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 1000, OPTION_MAX_INTERVAL,
+	  30 * USECS_PER_SEC },
+	{ "max_ahead", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INTERVAL, NULL, 0, OPTION_MAX_INTERVAL, USECS_PER_HOUR },
+	{ "start", KAFKA, PLACE_TABLE, OPTION_START },
+	{ "buffer_size", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_INT, NULL, 0, OPTION_MAX_BUFFER, 1000 },
+	{ "on_error", KAFKA | MQTT | LOCAL, PLACE_TABLE, OPTION_ENUM, words_on_error, .preset = ON_ERROR_DEAD_LETTER },
+	{ "workers", KAFKA | MQTT, PLACE_TABLE, OPTION_INT, NULL, 1, STREAMEXT_MAX_SHARDS, 1 },
+	{ "journal", MQTT, PLACE_TABLE, OPTION_ENUM, words_journal, .preset = JOURNAL_OS },
+	{ "journal", LOCAL, PLACE_TABLE, OPTION_ENUM, words_journal_local, .preset = JOURNAL_OS - JOURNAL_OS },
+	{ "qos", MQTT, PLACE_TABLE, OPTION_INT, NULL, 0, 2, 1 },
+	{ "protocol", MQTT, PLACE_TABLE, OPTION_ENUM, words_mqtt_protocol, .preset = 0 },
+	{ "client_id", MQTT, PLACE_TABLE, OPTION_TEXT },
 
-	{"path", KAFKA | MQTT, PLACE_COLUMN, OPTION_PATH},
-	{"metadata", KAFKA | MQTT, PLACE_COLUMN, OPTION_METADATA},
+	{ "path", KAFKA | MQTT, PLACE_COLUMN, OPTION_PATH },
+	{ "metadata", KAFKA | MQTT, PLACE_COLUMN, OPTION_METADATA },
 };
 
-StaticAssertDecl((int) JOURNAL_OS == 1 && (int) JOURNAL_FSYNC == 2, "words_journal and words_journal_local follow JournalMode");
+StaticAssertDecl((int) JOURNAL_OS == 1 && (int) JOURNAL_FSYNC == 2,
+				 "words_journal and words_journal_local follow JournalMode");
 
 const char *
 streamext_connector_name(ConnectorKind kind)
@@ -194,11 +194,11 @@ streamext_metadata_name(MetadataKind metadata)
 const char *
 streamext_option(List *options, const char *name)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, options)
+	foreach (cell, options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem *def = lfirst_node(DefElem, cell);
 
 		if (strcmp(def->defname, name) == 0)
 			return defGetString(def);
@@ -226,28 +226,25 @@ option_unknown(ConnectorKind kind, OptionPlace place, const char *name)
 	for (int i = 0; i < lengthof(option_table); i++)
 		if (option_table[i].place == place && (option_table[i].connectors & (1 << kind)) != 0)
 			appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", option_table[i].name);
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-			 errmsg("invalid option \"%s\"", name),
-			 valid.len > 0 ? errhint("Valid options in this context are: %s.", valid.data) :
-			 errhint("There are no valid options in this context.")));
+	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
+					valid.len > 0 ? errhint("Valid options in this context are: %s.", valid.data)
+								  : errhint("There are no valid options in this context.")));
 }
 
 /* Raises HV024; the hint says what would do. The value is left out for secrets. */
 pg_noreturn static void pg_attribute_printf(3, 4)
-option_invalid(const OptionSpec *spec, const char *value, const char *hint,...)
+	option_invalid(const OptionSpec *spec, const char *value, const char *hint, ...)
 {
-	char		text[1024];
-	va_list		args;
+	char	text[1024];
+	va_list args;
 
 	va_start(args, hint);
 	vsnprintf(text, sizeof(text), hint, args);
 	va_end(args);
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-			 spec->secret ? errmsg("invalid value for option \"%s\"", spec->name) :
-			 errmsg("invalid value for option \"%s\": \"%s\"", spec->name, value),
-			 errhint("%s", text)));
+	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					spec->secret ? errmsg("invalid value for option \"%s\"", spec->name)
+								 : errmsg("invalid value for option \"%s\": \"%s\"", spec->name, value),
+					errhint("%s", text)));
 }
 
 /* ---- values ---- */
@@ -269,8 +266,8 @@ option_parse_enum(const OptionSpec *spec, const char *value)
 static int64
 option_parse_int(const OptionSpec *spec, const char *value)
 {
-	char	   *end;
-	long		number;
+	char *end;
+	long  number;
 
 	errno = 0;
 	number = strtol(value, &end, 10);
@@ -284,18 +281,17 @@ option_parse_int(const OptionSpec *spec, const char *value)
 static int64
 option_parse_interval(const OptionSpec *spec, const char *value)
 {
-	Interval   *interval;
-	int64		usecs;
+	Interval *interval;
+	int64	  usecs;
 
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid),
-													 Int32GetDatum(-1)));
+	interval = DatumGetIntervalP(
+		DirectFunctionCall3(interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	if (interval->month != 0)
 		option_invalid(spec, value, "Months and years have no fixed length; use days.");
 	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &usecs) ||
-		pg_add_s64_overflow(usecs, interval->time, &usecs) ||
-		usecs < spec->min || usecs > spec->max)
-		option_invalid(spec, value, "The value must be an interval from %g s to %d days.",
-					   spec->min / 1000000.0, (int) (spec->max / USECS_PER_DAY));
+		pg_add_s64_overflow(usecs, interval->time, &usecs) || usecs < spec->min || usecs > spec->max)
+		option_invalid(spec, value, "The value must be an interval from %g s to %d days.", spec->min / 1000000.0,
+					   (int) (spec->max / USECS_PER_DAY));
 	return usecs;
 }
 
@@ -303,7 +299,7 @@ option_parse_interval(const OptionSpec *spec, const char *value)
 static StreamStart
 option_parse_start(const OptionSpec *spec, const char *value, TimestampTz *time)
 {
-	int			level;
+	int level;
 
 	*time = 0;
 	if (strcmp(value, "earliest") == 0)
@@ -311,11 +307,13 @@ option_parse_start(const OptionSpec *spec, const char *value, TimestampTz *time)
 	if (strcmp(value, "latest") == 0)
 		return START_LATEST;
 	if (!isdigit((unsigned char) value[0]))
-		option_invalid(spec, value, "Valid values are: earliest, latest, or a timestamp like 2024-05-01 12:00:00 (UTC, unless it names a time zone).");
+		option_invalid(
+			spec, value,
+			"Valid values are: earliest, latest, or a timestamp like 2024-05-01 12:00:00 (UTC, unless it names a time zone).");
 	streamext_value_check_moment(value);
 	level = streamext_decoder_session();
-	*time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid),
-													Int32GetDatum(-1)));
+	*time = DatumGetTimestampTz(
+		DirectFunctionCall3(timestamptz_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	AtEOXact_GUC(true, level);
 	return START_TIMESTAMP;
 }
@@ -333,14 +331,14 @@ option_parse_topic(const OptionSpec *spec, const char *value)
 static List *
 option_parse_topics(const OptionSpec *spec, const char *value)
 {
-	List	   *topics = NIL;
-	char	   *rest = pstrdup(value);
+	List *topics = NIL;
+	char *rest = pstrdup(value);
 
 	while (rest != NULL)
 	{
-		char	   *topic = rest;
-		char	   *comma = strchr(rest, ',');
-		ListCell   *cell;
+		char	 *topic = rest;
+		char	 *comma = strchr(rest, ',');
+		ListCell *cell;
 
 		rest = comma == NULL ? NULL : comma + 1;
 		if (comma != NULL)
@@ -350,7 +348,7 @@ option_parse_topics(const OptionSpec *spec, const char *value)
 		for (char *end = topic + strlen(topic); end > topic && end[-1] == ' '; end--)
 			end[-1] = '\0';
 		topic = option_parse_topic(spec, topic);
-		foreach(cell, topics)
+		foreach (cell, topics)
 			if (strcmp(lfirst(cell), topic) == 0)
 				option_invalid(spec, value, "Each topic can be named once only.");
 		topics = lappend(topics, topic);
@@ -375,7 +373,7 @@ option_check_filter(const OptionSpec *spec, const char *value)
 	}
 	for (const char *p = value; good && *p != '\0'; p++)
 	{
-		bool		alone = (p == value || p[-1] == '/') && (p[1] == '\0' || p[1] == '/');
+		bool alone = (p == value || p[-1] == '/') && (p[1] == '\0' || p[1] == '/');
 
 		if (*p == '+')
 			good = alone;
@@ -383,20 +381,23 @@ option_check_filter(const OptionSpec *spec, const char *value)
 			good = alone && p[1] == '\0';
 	}
 	if (!good)
-		option_invalid(spec, value, "A topic filter has 1 to %d bytes; \"+\" stands for a whole level and \"#\" for all levels at the end.",
-					   OPTION_MAX_TOPIC);
+		option_invalid(
+			spec, value,
+			"A topic filter has 1 to %d bytes; \"+\" stands for a whole level and \"#\" for all levels at the end.",
+			OPTION_MAX_TOPIC);
 }
 
 static void
 option_check_uri(const OptionSpec *spec, const char *value)
 {
-	static const char *const schemes[] = {"tcp://", "ssl://", "mqtt://", "mqtts://"};
+	static const char *const schemes[] = { "tcp://", "ssl://", "mqtt://", "mqtts://" };
 
 	for (int i = 0; i < lengthof(schemes); i++)
 		if (strncmp(value, schemes[i], strlen(schemes[i])) == 0 && value[strlen(schemes[i])] != '\0' &&
 			strchr(value, '@') == NULL && strchr(value, ' ') == NULL)
 			return;
-	option_invalid(spec, value, "The value must be like tcp://host:1883 or ssl://host:8883 (mqtt:// and mqtts:// mean the same); "
+	option_invalid(spec, value,
+				   "The value must be like tcp://host:1883 or ssl://host:8883 (mqtt:// and mqtts:// mean the same); "
 				   "credentials belong in a user mapping.");
 }
 
@@ -404,7 +405,8 @@ static void
 option_check_byte(const OptionSpec *spec, const char *value)
 {
 	if (strlen(value) != 1 || value[0] == '\n' || value[0] == '\r')
-		option_invalid(spec, value, "The value must be a single one-byte character other than newline and carriage return.");
+		option_invalid(spec, value,
+					   "The value must be a single one-byte character other than newline and carriage return.");
 }
 
 static void
@@ -442,9 +444,10 @@ option_parse_metadata(const OptionSpec *spec, ConnectorKind kind, const char *va
 			return METADATA_TOPIC_LEVEL;
 	}
 	if (kind == CONNECTOR_MQTT)
-		option_invalid(spec, value,
-					   "Valid values are: topic, partition, offset, key, timestamp, headers, qos, retained, topic_level N (N from 1 to %d).",
-					   OPTION_MAX_LEVELS);
+		option_invalid(
+			spec, value,
+			"Valid values are: topic, partition, offset, key, timestamp, headers, qos, retained, topic_level N (N from 1 to %d).",
+			OPTION_MAX_LEVELS);
 	option_invalid(spec, value, "Valid values are: topic, partition, offset, key, timestamp, headers.");
 }
 
@@ -456,12 +459,14 @@ static void
 option_check_file(const OptionSpec *spec, const char *value)
 {
 	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to set option \"%s\"", spec->name),
-				 errdetail("Only superusers and roles with privileges of the role pg_read_server_files may name a file of the server.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to set option \"%s\"", spec->name),
+			 errdetail(
+				 "Only superusers and roles with privileges of the role pg_read_server_files may name a file of the server.")));
 	if (spec->type == OPTION_SECRET_FILE && !path_is_relative_and_below_cwd(value))
-		option_invalid(spec, value, "The value must be the relative name, without \"..\", of a file below the data directory.");
+		option_invalid(spec, value,
+					   "The value must be the relative name, without \"..\", of a file below the data directory.");
 }
 
 static void
@@ -528,19 +533,16 @@ option_check_value(const OptionSpec *spec, ConnectorKind kind, const char *value
 pg_noreturn static void
 option_missing(const char *name, const char *hint)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
-			 errmsg("option \"%s\" is required", name),
-			 hint != NULL ? errhint("%s", hint) : 0));
+	ereport(ERROR, (errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED), errmsg("option \"%s\" is required", name),
+					hint != NULL ? errhint("%s", hint) : 0));
 }
 
 static void
 option_check_conflict(List *options, const char *one, const char *other)
 {
 	if (streamext_option(options, one) != NULL && streamext_option(options, other) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 errmsg("options \"%s\" and \"%s\" cannot be given together", one, other)));
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+						errmsg("options \"%s\" and \"%s\" cannot be given together", one, other)));
 }
 
 /* As COPY has them. */
@@ -563,24 +565,21 @@ option_csv(List *options)
 static void
 option_check_csv(List *options)
 {
-	static const char *const names[] = {"delimiter", "quote", "escape", "null"};
-	const char *format = streamext_option(options, "format");
-	CsvDialect	csv;
+	static const char *const names[] = { "delimiter", "quote", "escape", "null" };
+	const char				*format = streamext_option(options, "format");
+	CsvDialect				 csv;
 
 	for (int i = 0; i < lengthof(names); i++)
 		if (streamext_option(options, names[i]) != NULL && (format == NULL || strcmp(format, "csv") != 0))
 			ereport(ERROR,
-					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-					 errmsg("option \"%s\" needs format csv", names[i])));
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"%s\" needs format csv", names[i])));
 	csv = option_csv(options);
 	if (csv.delimiter == csv.quote)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("options \"delimiter\" and \"quote\" must be different")));
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+						errmsg("options \"delimiter\" and \"quote\" must be different")));
 	if (strchr(csv.null, csv.delimiter) != NULL || strchr(csv.null, csv.quote) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("option \"null\" must not contain the delimiter or the quote character")));
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+						errmsg("option \"null\" must not contain the delimiter or the quote character")));
 }
 
 /* What the options of one place mean together. */
@@ -590,17 +589,19 @@ option_check_together(ConnectorKind kind, OptionPlace place, List *options)
 	const char *protocol;
 
 	for (int i = 0; i < lengthof(option_table); i++)
-		if (option_table[i].required && option_table[i].place == place && (option_table[i].connectors & (1 << kind)) != 0 &&
-			streamext_option(options, option_table[i].name) == NULL)
+		if (option_table[i].required && option_table[i].place == place &&
+			(option_table[i].connectors & (1 << kind)) != 0 && streamext_option(options, option_table[i].name) == NULL)
 			option_missing(option_table[i].name, NULL);
 
 	switch (place)
 	{
 		case PLACE_SERVER:
 			protocol = streamext_option(options, "security_protocol");
-			if (protocol != NULL && strncmp(protocol, "sasl_", 5) == 0 && streamext_option(options, "sasl_mechanism") == NULL)
+			if (protocol != NULL && strncmp(protocol, "sasl_", 5) == 0 &&
+				streamext_option(options, "sasl_mechanism") == NULL)
 				option_missing("sasl_mechanism", "The option security_protocol asks for SASL.");
-			if (streamext_option(options, "sasl_mechanism") != NULL && (protocol == NULL || strncmp(protocol, "sasl_", 5) != 0))
+			if (streamext_option(options, "sasl_mechanism") != NULL &&
+				(protocol == NULL || strncmp(protocol, "sasl_", 5) != 0))
 				option_missing("security_protocol", "With sasl_mechanism it must be sasl_plaintext or sasl_ssl.");
 			break;
 		case PLACE_MAPPING:
@@ -610,7 +611,8 @@ option_check_together(ConnectorKind kind, OptionPlace place, List *options)
 		case PLACE_TABLE:
 			option_check_conflict(options, "topic", "topics");
 			option_check_csv(options);
-			if (kind == CONNECTOR_KAFKA && streamext_option(options, "topic") == NULL && streamext_option(options, "topics") == NULL)
+			if (kind == CONNECTOR_KAFKA && streamext_option(options, "topic") == NULL &&
+				streamext_option(options, "topics") == NULL)
 				option_missing("topic", "Name one topic with the option topic or several with the option topics.");
 			break;
 		case PLACE_COLUMN:
@@ -640,9 +642,9 @@ option_validate(FunctionCallInfo fcinfo, ConnectorKind kind)
 	else
 		place = PLACE_WRAPPER;
 
-	foreach(cell, options)
+	foreach (cell, options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem			 *def = lfirst_node(DefElem, cell);
 		const OptionSpec *spec = option_find(kind, place, def->defname);
 
 		if (spec == NULL)
@@ -678,10 +680,10 @@ streamext_local_validator(PG_FUNCTION_ARGS)
 static bool
 option_is_function(Oid funcid, const char *symbol)
 {
-	HeapTuple	tuple;
-	bool		isnull;
-	bool		result = false;
-	Datum		datum;
+	HeapTuple tuple;
+	bool	  isnull;
+	bool	  result = false;
+	Datum	  datum;
 
 	if (!OidIsValid(funcid))
 		return false;
@@ -700,7 +702,7 @@ option_is_function(Oid funcid, const char *symbol)
 static ConnectorKind
 option_server_kind(Oid serverid)
 {
-	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	ForeignServer	   *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
 	ForeignDataWrapper *wrapper;
 
 	if (server == NULL)
@@ -721,8 +723,8 @@ option_server_kind(Oid serverid)
 static Oid
 option_table_server(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
-	Oid			serverid = InvalidOid;
+	HeapTuple tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
+	Oid		  serverid = InvalidOid;
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -735,7 +737,7 @@ option_table_server(Oid relid)
 ConnectorKind
 streamext_stream_kind(Oid relid)
 {
-	Oid			serverid = option_table_server(relid);
+	Oid serverid = option_table_server(relid);
 
 	return OidIsValid(serverid) ? option_server_kind(serverid) : CONNECTOR_NONE;
 }
@@ -744,10 +746,10 @@ streamext_stream_kind(Oid relid)
 static List *
 option_user_options(Oid owner, Oid serverid)
 {
-	HeapTuple	tuple;
-	List	   *options = NIL;
-	bool		isnull;
-	Datum		datum;
+	HeapTuple tuple;
+	List	 *options = NIL;
+	bool	  isnull;
+	Datum	  datum;
 
 	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(owner), ObjectIdGetDatum(serverid));
 	if (!HeapTupleIsValid(tuple))
@@ -766,7 +768,7 @@ static int64
 option_number(const StreamConfig *config, const char *name)
 {
 	const OptionSpec *spec = option_find(config->connector, PLACE_TABLE, name);
-	const char *value = streamext_option(config->table_options, name);
+	const char		 *value = streamext_option(config->table_options, name);
 
 	if (spec == NULL)
 		return 0;
@@ -783,9 +785,9 @@ static void
 option_read_column(StreamConfig *config, const char *live_name, Form_pg_attribute att)
 {
 	StreamColumn *column = &config->columns[att->attnum - 1];
-	List	   *options;
-	const char *metadata;
-	const char *path;
+	List		 *options;
+	const char	 *metadata;
+	const char	 *path;
 
 	column->attnum = att->attnum;
 	column->dropped = att->attisdropped;
@@ -800,8 +802,8 @@ option_read_column(StreamConfig *config, const char *live_name, Form_pg_attribut
 	metadata = streamext_option(options, "metadata");
 	path = streamext_option(options, "path");
 	if (metadata != NULL)
-		column->metadata = option_parse_metadata(option_find(config->connector, PLACE_COLUMN, "metadata"), config->connector,
-												 metadata, &column->topic_level);
+		column->metadata = option_parse_metadata(option_find(config->connector, PLACE_COLUMN, "metadata"),
+												 config->connector, metadata, &column->topic_level);
 	if (path != NULL)
 		column->path = pstrdup(path);
 }
@@ -846,9 +848,9 @@ streamext_stream_config(Oid relid)
 	ConnectorKind kind;
 	StreamConfig *config;
 	ForeignTable *table;
-	Relation	rel;
-	const char *start;
-	const char *client_id;
+	Relation	  rel;
+	const char	 *start;
+	const char	 *client_id;
 
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)

@@ -29,10 +29,8 @@
 void
 streamext_view_refuse(const char *construct, const char *hint)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("continuous views do not support %s", construct),
-			 hint != NULL ? errhint("%s", hint) : 0));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("continuous views do not support %s", construct),
+					hint != NULL ? errhint("%s", hint) : 0));
 }
 
 /* ---- functions ---- */
@@ -42,7 +40,7 @@ static WindowFunction
 check_own_function(Oid funcid)
 {
 	WindowFunction result = FUNCTION_OTHER;
-	HeapTuple	tuple;
+	HeapTuple	   tuple;
 
 	if (funcid < FirstNormalObjectId)
 		return FUNCTION_OTHER;
@@ -52,7 +50,7 @@ check_own_function(Oid funcid)
 	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
 	{
 		Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
-		char	   *schema = get_namespace_name(proc->pronamespace);
+		char		*schema = get_namespace_name(proc->pronamespace);
 
 		if (schema != NULL && strcmp(schema, "streamext") == 0)
 		{
@@ -71,7 +69,7 @@ check_own_function(Oid funcid)
 WindowFunction
 streamext_view_window_function(const Node *node)
 {
-	Oid			funcid;
+	Oid funcid;
 
 	if (!IsA(node, FuncExpr))
 		return FUNCTION_OTHER;
@@ -97,17 +95,46 @@ static bool
 check_function_depends(const char *name, int nargs)
 {
 	static const char *const prefixes[] = {
-		"current_", "session_user", "system_user", "version", "getpgusername", "has_", "txid_", "inet_client_", "inet_server_", "to_reg",
-		"query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "row_security_active",
-		"obj_description", "col_description", "shobj_description", "now", "transaction_timestamp",
-		"statement_timestamp", "get_current_ts_config", "mxid_age",
-		"reg", "aclitem", "format_type", "oidvectortypes", "enum_first", "enum_last", "enum_range",	/* names and values of the catalogue */
-		"ts_match_t", "ts_headline", "json_to_tsvector", "jsonb_to_tsvector"	/* default_text_search_config */
+		"current_",
+		"session_user",
+		"system_user",
+		"version",
+		"getpgusername",
+		"has_",
+		"txid_",
+		"inet_client_",
+		"inet_server_",
+		"to_reg",
+		"query_to_xml",
+		"table_to_xml",
+		"schema_to_xml",
+		"database_to_xml",
+		"cursor_to_xml",
+		"row_security_active",
+		"obj_description",
+		"col_description",
+		"shobj_description",
+		"now",
+		"transaction_timestamp",
+		"statement_timestamp",
+		"get_current_ts_config",
+		"mxid_age",
+		"reg",
+		"aclitem",
+		"format_type",
+		"oidvectortypes",
+		"enum_first",
+		"enum_last",
+		"enum_range", /* names and values of the catalogue */
+		"ts_match_t",
+		"ts_headline",
+		"json_to_tsvector",
+		"jsonb_to_tsvector" /* default_text_search_config */
 	};
 	static const char *const one_argument[] = {
 		"age", "to_tsvector", "to_tsquery", "plainto_tsquery", "phraseto_tsquery", "websearch_to_tsquery"
 	};
-	static const char *const harmless[] = {"pg_typeof", "pg_collation_for", "pg_client_encoding"};
+	static const char *const harmless[] = { "pg_typeof", "pg_collation_for", "pg_client_encoding" };
 
 	for (int i = 0; i < lengthof(prefixes); i++)
 		if (check_starts(name, prefixes[i]))
@@ -127,9 +154,9 @@ check_function_depends(const char *name, int nargs)
 void
 streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	HeapTuple	 tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	Form_pg_proc proc;
-	const char *what = NULL;
+	const char	*what = NULL;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", funcid);
@@ -141,14 +168,16 @@ streamext_view_check_function(Oid funcid, const char *place, bool may_read_table
 		what = "function";
 	else if (!may_read_tables && funcid >= FirstNormalObjectId && proc->provolatile == PROVOLATILE_STABLE &&
 			 proc->prolang != INTERNALlanguageId && proc->prolang != ClanguageId)
-		what = "STABLE function";	/* may read tables */
+		what = "STABLE function"; /* may read tables */
 	if (what != NULL)
-		streamext_view_refuse(psprintf("%s %s() in %s", what, NameStr(proc->proname), place),
-					   "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+		streamext_view_refuse(
+			psprintf("%s %s() in %s", what, NameStr(proc->proname), place),
+			"Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
 	ReleaseSysCache(tuple);
 	if (check_own_function(funcid) != FUNCTION_OTHER)
-		streamext_view_refuse(psprintf("a window function in %s", place),
-					   "streamext.tumble, streamext.hop and streamext.session can only be a GROUP BY expression of their own, over the stream's event time.");
+		streamext_view_refuse(
+			psprintf("a window function in %s", place),
+			"streamext.tumble, streamext.hop and streamext.session can only be a GROUP BY expression of their own, over the stream's event time.");
 }
 
 /* A check_function_callback: raises for a function that may not stand below the aggregation. */
@@ -163,14 +192,14 @@ check_check_function(Oid funcid, void *arg)
 static void
 check_cast(const CoerceViaIO *cast, const char *place)
 {
-	Oid			types[] = {cast->resulttype, exprType((Node *) cast->arg)};
+	Oid			 types[] = { cast->resulttype, exprType((Node *) cast->arg) };
 	const Const *arg = (const Const *) cast->arg;
 
 	for (int i = 0; i < lengthof(types); i++)
 	{
-		Oid			element = get_base_element_type(types[i]);
-		Oid			input;
-		Oid			ioparam;
+		Oid element = get_base_element_type(types[i]);
+		Oid input;
+		Oid ioparam;
 
 		if (!OidIsValid(element))
 			continue;
@@ -180,14 +209,15 @@ check_cast(const CoerceViaIO *cast, const char *place)
 	if (IsA(arg, Const) && !arg->constisnull && arg->consttype == TEXTOID &&
 		TypeCategory(getBaseType(cast->resulttype)) == TYPCATEGORY_DATETIME)
 	{
-		static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
-		char	   *value = TextDatumGetCString(arg->constvalue);
-		char	   *lower = str_tolower(value, strlen(value), C_COLLATION_OID);
+		static const char *const words[] = { "now", "today", "tomorrow", "yesterday" };
+		char					*value = TextDatumGetCString(arg->constvalue);
+		char					*lower = str_tolower(value, strlen(value), C_COLLATION_OID);
 
 		for (int i = 0; i < lengthof(words); i++)
 			if (strstr(lower, words[i]) != NULL)
-				streamext_view_refuse(psprintf("'%s' in %s", value, place),
-									  "now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+				streamext_view_refuse(
+					psprintf("'%s' in %s", value, place),
+					"now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
 	}
 }
 
@@ -233,7 +263,7 @@ streamext_view_check_var(const Var *var, const char *place)
 		streamext_view_refuse(psprintf("whole-row references in %s", place), "Name the columns.");
 	if (var->varattno < 0)
 		streamext_view_refuse(psprintf("system columns in %s", place),
-					   "Declare a column with option metadata for what the source says about a record.");
+							  "Declare a column with option metadata for what the source says about a record.");
 }
 
 void
@@ -245,9 +275,9 @@ streamext_view_check_zone(Datum zone)
 void
 streamext_view_check_aggregate(const Aggref *aggref)
 {
-	char	   *schema = get_namespace_name(get_func_namespace(aggref->aggfnoid));
-	char	   *name = get_func_name(aggref->aggfnoid);
-	Oid			type;
+	char *schema = get_namespace_name(get_func_namespace(aggref->aggfnoid));
+	char *name = get_func_name(aggref->aggfnoid);
+	Oid	  type;
 
 	if (schema == NULL || name == NULL || strcmp(schema, "streamext") != 0 ||
 		(strcmp(name, "approx_count_distinct") != 0 && strcmp(name, "sketch_distinct") != 0))
@@ -261,30 +291,32 @@ streamext_view_check_aggregate(const Aggref *aggref)
 static bool
 check_below_walker(Node *node, void *context)
 {
-	char	   *place = context;
+	char *place = context;
 
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubLink))
 		streamext_view_refuse(psprintf("subqueries in %s", place),
-					   "Put the subquery into FROM, with LATERAL if it refers to the stream.");
+							  "Put the subquery into FROM, with LATERAL if it refers to the stream.");
 	if (IsA(node, Param))
 		streamext_view_refuse(psprintf("parameters in %s", place), NULL);
 	if (IsA(node, SQLValueFunction))
-		streamext_view_refuse(psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), place),
-					   "now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+		streamext_view_refuse(
+			psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), place),
+			"now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
 	if (IsA(node, NextValueExpr))
 		streamext_view_refuse(psprintf("sequences in %s", place), NULL);
 	if (IsA(node, Var))
 		streamext_view_check_var((Var *) node, place);
 	/* Below streamext.hop, which is a key of its own and never comes here, a row is one row. */
-	if ((IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset && check_own_function(((FuncExpr *) node)->funcid) == FUNCTION_OTHER) ||
+	if ((IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset &&
+		 check_own_function(((FuncExpr *) node)->funcid) == FUNCTION_OTHER) ||
 		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
 		streamext_view_refuse(psprintf("set-returning functions in %s", place), NULL);
 	check_functions_in_node(node, check_check_function, context);
 	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT)
 	{
-		Const	   *zone = lthird(((FuncExpr *) node)->args);
+		Const *zone = lthird(((FuncExpr *) node)->args);
 
 		if (IsA(zone, Const) && !zone->constisnull)
 			streamext_view_check_zone(zone->constvalue);
@@ -326,8 +358,10 @@ void
 streamext_view_check_into_window(const Window *window)
 {
 	if (window->kind == WINDOW_NONE || window->sliding)
-		streamext_view_refuse(psprintf("streamext.into for %s", window->sliding ? "windows that slide over now()" : "queries that aggregate without a window"),
-							  "Rows are written when their window is closed: group by streamext.tumble, streamext.hop, streamext.session or date_trunc of the event time. Select from the view otherwise.");
+		streamext_view_refuse(
+			psprintf("streamext.into for %s",
+					 window->sliding ? "windows that slide over now()" : "queries that aggregate without a window"),
+			"Rows are written when their window is closed: group by streamext.tumble, streamext.hop, streamext.session or date_trunc of the event time. Select from the view otherwise.");
 }
 
 void
@@ -336,7 +370,8 @@ streamext_view_check_shape(const Query *query, bool into)
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
 		streamext_view_refuse("anything but SELECT", NULL);
 	if (query->setOperations != NULL)
-		streamext_view_refuse("UNION, INTERSECT and EXCEPT", "Make a view of each part and an ordinary view over them.");
+		streamext_view_refuse("UNION, INTERSECT and EXCEPT",
+							  "Make a view of each part and an ordinary view over them.");
 	if (query->cteList != NIL)
 		streamext_view_refuse("WITH", NULL);
 	if (query->rowMarks != NIL)
@@ -349,9 +384,8 @@ streamext_view_check_shape(const Query *query, bool into)
 	if (into)
 		check_into(query);
 	if (list_length(query->groupClause) + (query->groupingSets != NIL ? 1 : 0) > STREAMEXT_MAX_KEYS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));
 }
 
 void
@@ -377,12 +411,14 @@ streamext_view_check_from(const RangeTblEntry *rte)
 	if (rte->tablesample != NULL)
 		streamext_view_refuse("TABLESAMPLE", NULL);
 	if (streamext_view_options(rte->relid).continuous)
-		streamext_view_refuse("continuous views in FROM", "Make an ordinary view over it: its answer is always the newest.");
+		streamext_view_refuse("continuous views in FROM",
+							  "Make an ordinary view over it: its answer is always the newest.");
 	if (streamext_stream_kind(rte->relid) == CONNECTOR_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a stream", get_rel_name(rte->relid)),
-				 errdetail("A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", get_rel_name(rte->relid)),
+			 errdetail(
+				 "A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local.")));
 	if (rte->securityQuals != NIL)
 		streamext_view_refuse("row security", NULL);
 }

@@ -12,7 +12,7 @@ typedef enum WindowFunction
 {
 	FUNCTION_OTHER,
 	FUNCTION_DATE_BIN,
-	FUNCTION_DATE_TRUNC,		/* two or three arguments */
+	FUNCTION_DATE_TRUNC, /* two or three arguments */
 	FUNCTION_TUMBLE,
 	FUNCTION_HOP,
 	FUNCTION_SESSION
@@ -31,7 +31,7 @@ extern void streamext_view_check_from(const RangeTblEntry *rte);
  */
 extern void streamext_view_check_below(Node *node, const char *place);
 /* The same for one function; may_read_tables: a function of the user's that is only STABLE passes. */
-extern void streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
+extern void		   streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
 extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);
 /* Counting distinct values of a type that cannot be hashed. */
 extern void streamext_view_check_aggregate(const Aggref *aggref);
@@ -49,4 +49,4 @@ extern bool streamext_view_is_stateless(const Query *query);
 /* Which window function an expression calls, by itself saying nothing of the arguments. */
 extern WindowFunction streamext_view_window_function(const Node *node);
 
-#endif							/* STREAMEXT_VIEW_CHECK_H */
+#endif /* STREAMEXT_VIEW_CHECK_H */

@@ -46,8 +46,8 @@ typedef struct CompileContext
 {
 	CompiledView *view;
 	StreamConfig *config;
-	int			sublevels;
-	List	   *aggrefs;
+	int			  sublevels;
+	List		 *aggrefs;
 } CompileContext;
 
 /* What expressions run under; a view made before the option was kept falls back to fixed settings, never to the session's. */
@@ -86,7 +86,7 @@ streamext_view_flatten_groups(Query *query)
 static void
 compile_from(CompiledView *view)
 {
-	Query	   *query = view->query;
+	Query *query = view->query;
 
 	if (query->jointree->fromlist == NIL)
 		streamext_view_refuse("queries without a stream in FROM", NULL);
@@ -106,19 +106,19 @@ compile_from(CompiledView *view)
 static List *
 compile_flatten_and(Node *node, List *result)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (node == NULL)
 		return result;
 	if (IsA(node, List))
 	{
-		foreach(lc, (List *) node)
+		foreach (lc, (List *) node)
 			result = compile_flatten_and(lfirst(lc), result);
 		return result;
 	}
 	if (!is_andclause(node))
 		return lappend(result, node);
-	foreach(lc, ((BoolExpr *) node)->args)
+	foreach (lc, ((BoolExpr *) node)->args)
 		result = compile_flatten_and(lfirst(lc), result);
 	return result;
 }
@@ -127,11 +127,11 @@ static void
 compile_quals(CompileContext *context)
 {
 	CompiledView *view = context->view;
-	ListCell   *lc;
+	ListCell	 *lc;
 
-	foreach(lc, compile_flatten_and(view->query->jointree->quals, NIL))
+	foreach (lc, compile_flatten_and(view->query->jointree->quals, NIL))
 	{
-		Node	   *qual = lfirst(lc);
+		Node *qual = lfirst(lc);
 
 		if (!view->stateless && streamext_view_window_qual(view, context->config, qual))
 			continue;
@@ -140,7 +140,7 @@ compile_quals(CompileContext *context)
 	}
 	if (view->window.has_upper && !view->window.sliding)
 		streamext_view_refuse("an upper bound at now() without a sliding predicate",
-					   "Add a predicate like event_time > now() - interval '1 minute'.");
+							  "Add a predicate like event_time > now() - interval '1 minute'.");
 }
 
 /* ---- keys ---- */
@@ -148,7 +148,7 @@ compile_quals(CompileContext *context)
 static bool
 compile_bytewise(Oid type, Oid collation)
 {
-	Oid			base = getBaseType(type);
+	Oid base = getBaseType(type);
 
 	switch (base)
 	{
@@ -189,9 +189,8 @@ compile_bytewise(Oid type, Oid collation)
 static void
 compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group, const TargetEntry *entry)
 {
-	Node	   *expr = (Node *) entry->expr;
-	Oid			left,
-				right;
+	Node *expr = (Node *) entry->expr;
+	Oid	  left, right;
 
 	key->expr = entry->expr;
 	key->name = pstrdup(entry->resname != NULL ? entry->resname : "?column?");
@@ -205,8 +204,8 @@ compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group,
 		return;
 
 	streamext_view_check_below(expr, "GROUP BY");
-	if (key->type == RECORDOID || key->type == RECORDARRAYOID ||
-		!group->hashable || !get_op_hash_functions(group->eqop, &left, &right))
+	if (key->type == RECORDOID || key->type == RECORDARRAYOID || !group->hashable ||
+		!get_op_hash_functions(group->eqop, &left, &right))
 		streamext_view_refuse(psprintf("GROUP BY on type %s", format_type_be(key->type)), "The type cannot be hashed.");
 	key->eqfunc = get_opcode(group->eqop);
 	key->hashfunc = left;
@@ -216,11 +215,11 @@ compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group,
 static uint32
 compile_set_mask(const CompiledView *view, const List *refs)
 {
-	uint32		mask = 0;
-	int			k = 0;
-	ListCell   *lc;
+	uint32	  mask = 0;
+	int		  k = 0;
+	ListCell *lc;
 
-	foreach(lc, view->query->groupClause)
+	foreach (lc, view->query->groupClause)
 	{
 		if (list_member_int(refs, lfirst_node(SortGroupClause, lc)->tleSortGroupRef))
 			mask |= (uint32) 1 << k;
@@ -233,24 +232,23 @@ compile_set_mask(const CompiledView *view, const List *refs)
 static void
 compile_sets(CompiledView *view)
 {
-	List	   *sets = expand_grouping_sets(view->query->groupingSets, view->query->groupDistinct, -1);
-	KeySpec    *key = &view->keys[view->nkeys];
-	int			from = 0;
-	int			to;
-	ListCell   *lc;
+	List	 *sets = expand_grouping_sets(view->query->groupingSets, view->query->groupDistinct, -1);
+	KeySpec	 *key = &view->keys[view->nkeys];
+	int		  from = 0;
+	int		  to;
+	ListCell *lc;
 
 	if (list_length(sets) > STREAMEXT_MAX_SETS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
 	if (view->window.kind == WINDOW_SESSION)
 		streamext_view_refuse("grouping sets with session windows", NULL);
 	view->nsets = list_length(sets);
 	view->sets = palloc(sizeof(uint32) * view->nsets);
 	to = view->nsets;
-	foreach(lc, sets)
+	foreach (lc, sets)
 	{
-		uint32		mask = compile_set_mask(view, lfirst(lc));
+		uint32 mask = compile_set_mask(view, lfirst(lc));
 
 		if (view->window_key >= 0 && (mask & ((uint32) 1 << view->window_key)) == 0)
 			streamext_view_refuse("grouping sets without the window",
@@ -274,16 +272,16 @@ static void
 compile_keys(CompileContext *context)
 {
 	CompiledView *view = context->view;
-	List	   *groups = view->query->groupClause;
-	ListCell   *lc;
+	List		 *groups = view->query->groupClause;
+	ListCell	 *lc;
 
 	view->has_group_by = groups != NIL || view->query->groupingSets != NIL;
 	view->window_key = -1;
 	view->keys = palloc0(sizeof(KeySpec) * (list_length(groups) + 1));
-	foreach(lc, groups)
+	foreach (lc, groups)
 	{
 		SortGroupClause *group = lfirst_node(SortGroupClause, lc);
-		KeySpec    *key = &view->keys[view->nkeys];
+		KeySpec			*key = &view->keys[view->nkeys];
 
 		compile_key(context, key, group, get_sortgroupclause_tle(group, view->query->targetList));
 		if (key->is_window)
@@ -325,12 +323,12 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 		return false;
 	}
 	if (IsA(node, GroupingFunc) && ((GroupingFunc *) node)->agglevelsup == context->sublevels)
-		return false;			/* says which keys; nothing is evaluated */
+		return false; /* says which keys; nothing is evaluated */
 	if (IsA(node, Var) && ((Var *) node)->varlevelsup == context->sublevels)
 		streamext_view_check_var((Var *) node, "the output");
 	if (IsA(node, Query))
 	{
-		bool		result;
+		bool result;
 
 		context->sublevels++;
 		result = query_tree_walker((Query *) node, compile_aggregate_walker, context, 0);
@@ -345,9 +343,9 @@ static void
 compile_append_node(StringInfo buf, const void *node)
 {
 	static const char location[] = ":location ";
-	char	   *text = nodeToString(node);
-	char	   *at = text;
-	char	   *found;
+	char			 *text = nodeToString(node);
+	char			 *at = text;
+	char			 *found;
 
 	/* A string inside has its blanks escaped, so the token is a field's name wherever it stands. */
 	while ((found = strstr(at, location)) != NULL)
@@ -366,9 +364,8 @@ compile_append_node(StringInfo buf, const void *node)
 static int
 compile_compare_aggregates(const ListCell *a, const ListCell *b)
 {
-	StringInfoData one,
-				other;
-	int			result;
+	StringInfoData one, other;
+	int			   result;
 
 	initStringInfo(&one);
 	initStringInfo(&other);
@@ -384,20 +381,19 @@ static void
 compile_aggregates(CompileContext *context)
 {
 	CompiledView *view = context->view;
-	ListCell   *lc;
-	uint64		size = 0;
+	ListCell	 *lc;
+	uint64		  size = 0;
 
 	compile_aggregate_walker((Node *) view->query->targetList, context);
 	compile_aggregate_walker(view->query->havingQual, context);
 	if (list_length(context->aggrefs) > STREAMEXT_MAX_AGGREGATES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("continuous views can have at most %d different aggregates", STREAMEXT_MAX_AGGREGATES)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("continuous views can have at most %d different aggregates", STREAMEXT_MAX_AGGREGATES)));
 	list_sort(context->aggrefs, compile_compare_aggregates);
 	view->aggs = palloc0(sizeof(AggSpec) * Max(list_length(context->aggrefs), 1));
-	foreach(lc, context->aggrefs)
+	foreach (lc, context->aggrefs)
 	{
-		AggSpec    *spec = &view->aggs[view->naggs++];
+		AggSpec *spec = &view->aggs[view->naggs++];
 
 		streamext_aggregate_compile(lfirst_node(Aggref, lc), spec);
 		spec->offset = (uint32) size;
@@ -411,8 +407,7 @@ compile_aggregates(CompileContext *context)
 	}
 	if (size > STREAMEXT_CHUNK_MAX / 2)
 		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the aggregates of the view need too large a state")));
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the aggregates of the view need too large a state")));
 	view->state_size = (uint32) size;
 }
 
@@ -423,7 +418,7 @@ static void
 compile_stateless(CompileContext *context, bool check)
 {
 	CompiledView *view = context->view;
-	List	   *outputs = view->query->targetList;
+	List		 *outputs = view->query->targetList;
 
 	streamext_view_check_below((Node *) outputs, "the output");
 	view->into = streamext_into_target(view->options.into);
@@ -449,7 +444,7 @@ compile_into_windows(const CompileContext *context, bool check)
 static uint64
 compile_hash(const StringInfoData *buf)
 {
-	uint64		hash = hash_bytes_extended((unsigned char *) buf->data, buf->len, 0);
+	uint64 hash = hash_bytes_extended((unsigned char *) buf->data, buf->len, 0);
 
 	return hash == 0 ? 1 : hash;
 }
@@ -461,18 +456,18 @@ compile_hash(const StringInfoData *buf)
 static void
 compile_definition(const CompileContext *context)
 {
-	CompiledView *view = context->view;
-	const Window *w = &view->window;
+	CompiledView  *view = context->view;
+	const Window  *w = &view->window;
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, "%u %u %s/%s/%s\n", view->stream_relid, context->config->event_time,
-					 view->options.timezone, view->options.datestyle, view->options.intervalstyle);
-	appendStringInfo(&buf, "%d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s %s\n",
-					 w->kind, w->size, w->slide, w->origin, w->pane,
-					 w->trunc_unit != NULL ? w->trunc_unit : "", w->trunc_zone != NULL ? w->trunc_zone : "");
-	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n",
-					 w->sliding, w->edges, w->length, w->lower_inclusive, w->has_upper, w->upper_inclusive);
+	appendStringInfo(&buf, "%u %u %s/%s/%s\n", view->stream_relid, context->config->event_time, view->options.timezone,
+					 view->options.datestyle, view->options.intervalstyle);
+	appendStringInfo(&buf, "%d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s %s\n", w->kind,
+					 w->size, w->slide, w->origin, w->pane, w->trunc_unit != NULL ? w->trunc_unit : "",
+					 w->trunc_zone != NULL ? w->trunc_zone : "");
+	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n", w->sliding, w->edges, w->length, w->lower_inclusive,
+					 w->has_upper, w->upper_inclusive);
 	for (int k = 0; k < view->nkeys; k++)
 		compile_append_node(&buf, view->keys[k].expr);
 	for (int s = 0; s < view->nsets; s++)
@@ -482,7 +477,7 @@ compile_definition(const CompileContext *context)
 	compile_append_node(&buf, view->quals);
 	if (view->has_joins)
 	{
-		List	   *from = streamext_join_definition(view->query);
+		List *from = streamext_join_definition(view->query);
 
 		compile_append_node(&buf, from);
 	}
@@ -500,17 +495,17 @@ compile_definition(const CompileContext *context)
 bool
 streamext_view_has_rights(const CompiledView *view, bool raise)
 {
-	ListCell   *cell;
+	ListCell *cell;
 #if PG_VERSION_NUM >= 160000
-	List	   *infos = copyObject(view->query->rteperminfos);
+	List *infos = copyObject(view->query->rteperminfos);
 
-	foreach(cell, infos)
+	foreach (cell, infos)
 		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = view->owner;
 	return ExecCheckPermissions(view->query->rtable, infos, raise);
 #else
-	List	   *entries = copyObject(view->query->rtable);
+	List *entries = copyObject(view->query->rtable);
 
-	foreach(cell, entries)
+	foreach (cell, entries)
 		lfirst_node(RangeTblEntry, cell)->checkAsUser = view->owner;
 	return ExecCheckRTPerms(entries, raise);
 #endif
@@ -519,8 +514,8 @@ streamext_view_has_rights(const CompiledView *view, bool raise)
 static Oid
 compile_owner(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid		  owner;
 
 	if (!HeapTupleIsValid(tuple))
 		return GetUserId();
@@ -532,8 +527,8 @@ compile_owner(Oid relid)
 CompiledView *
 streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options)
 {
-	CompiledView *view = palloc0(sizeof(CompiledView));
-	CompileContext context = {.view = view};
+	CompiledView  *view = palloc0(sizeof(CompiledView));
+	CompileContext context = { .view = view };
 
 	view->relid = relid;
 	view->owner = compile_owner(relid);
@@ -566,13 +561,12 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 CompiledView *
 streamext_view_compile(Oid relid)
 {
-	Relation	rel = relation_open(relid, AccessShareLock);
+	Relation	  rel = relation_open(relid, AccessShareLock);
 	CompiledView *view;
 
 	if (rel->rd_rel->relkind != RELKIND_VIEW)
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a view", RelationGetRelationName(rel))));
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a view", RelationGetRelationName(rel))));
 	view = streamext_view_compile_query(relid, get_view_query(rel), NULL);
 	relation_close(rel, NoLock);
 	return view;
@@ -581,8 +575,8 @@ streamext_view_compile(Oid relid)
 Oid
 streamext_view_stream(Oid relid)
 {
-	Relation	rel = try_relation_open(relid, AccessShareLock);
-	Oid			result = InvalidOid;
+	Relation rel = try_relation_open(relid, AccessShareLock);
+	Oid		 result = InvalidOid;
 
 	if (rel == NULL)
 		return InvalidOid;

@@ -16,63 +16,63 @@
 /* streamext.* options of a view, from pg_class.reloptions. */
 typedef struct ContinuousViewOptions
 {
-	bool		continuous;
-	int64		retention;		/* 0: for ever */
-	int64		lateness;
-	bool		keep_late;		/* late rows go to streamext.late_rows */
-	int64		step;			/* 0: default */
-	int64		max_groups;		/* 0: no limit */
-	char	   *into;			/* qualified name of a table, or NULL */
-	char	   *timezone;		/* of CREATE VIEW */
-	char	   *datestyle;
-	char	   *intervalstyle;
+	bool  continuous;
+	int64 retention; /* 0: for ever */
+	int64 lateness;
+	bool  keep_late;  /* late rows go to streamext.late_rows */
+	int64 step;		  /* 0: default */
+	int64 max_groups; /* 0: no limit */
+	char *into;		  /* qualified name of a table, or NULL */
+	char *timezone;	  /* of CREATE VIEW */
+	char *datestyle;
+	char *intervalstyle;
 } ContinuousViewOptions;
 
 typedef struct KeySpec
 {
-	Expr	   *expr;			/* over the stream's columns (varno = stream_varno); has_joins: over all of FROM */
-	bool		is_window;		/* the window's start; not part of the stored key */
-	Oid			type;
-	int32		typmod;
-	Oid			collation;
-	int16		typlen;
-	bool		typbyval;
-	char		typalign;
-	bool		bytewise;		/* equal exactly if the serialised bytes are */
-	Oid			eqop;			/* the group clause's equality operator */
-	Oid			eqfunc;
-	Oid			hashfunc;
-	char	   *name;			/* output column's name or ?column? */
+	Expr *expr;		 /* over the stream's columns (varno = stream_varno); has_joins: over all of FROM */
+	bool  is_window; /* the window's start; not part of the stored key */
+	Oid	  type;
+	int32 typmod;
+	Oid	  collation;
+	int16 typlen;
+	bool  typbyval;
+	char  typalign;
+	bool  bytewise; /* equal exactly if the serialised bytes are */
+	Oid	  eqop;		/* the group clause's equality operator */
+	Oid	  eqfunc;
+	Oid	  hashfunc;
+	char *name; /* output column's name or ?column? */
 } KeySpec;
 
 typedef struct CompiledView
 {
-	Oid			relid;
-	Oid			owner;
-	Oid			stream_relid;
-	Index		stream_varno;	/* in query */
-	bool		stateless;		/* no aggregation: rows go into a table; no keys, no aggregates, no window */
-	Oid			into;			/* that table */
-	bool		has_joins;		/* more than the stream in FROM: expressions are over the joined row (fold/join.h) */
-	Query	   *query;			/* a copy of the user's own */
+	Oid	   relid;
+	Oid	   owner;
+	Oid	   stream_relid;
+	Index  stream_varno; /* in query */
+	bool   stateless;	 /* no aggregation: rows go into a table; no keys, no aggregates, no window */
+	Oid	   into;		 /* that table */
+	bool   has_joins;	 /* more than the stream in FROM: expressions are over the joined row (fold/join.h) */
+	Query *query;		 /* a copy of the user's own */
 	ContinuousViewOptions options;
-	Window		window;			/* finished; prepare it in the process that uses it */
-	int32		sliding_days;	/* of window.length: calendar days of the view's TimeZone (as PostgreSQL's now() - '1 day') */
-	List	   *quals;			/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
-	int			nkeys;			/* with the window key */
-	KeySpec    *keys;
-	int			window_key;		/* index into keys, -1: none */
-	int			set_key;		/* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
-	int			nsets;			/* 0: none */
-	uint32	   *sets;			/* the keys of each, a bit for each key number; empty sets come first */
-	int			nempty;			/* rows that there are without any input: no GROUP BY, or that many empty sets */
-	int			naggs;
-	AggSpec    *aggs;			/* distinct ones */
-	uint32		state_size;		/* of all aggregates, and a session's span */
-	uint32		span_offset;	/* WINDOW_SESSION: of the span (fold/session.h) in GroupEntry.data */
-	bool		has_group_by;	/* false: exactly one row */
-	uint64		definition;		/* hash of all that the kept state depends on; never 0 */
-	uint64		layout;			/* of these, what a reader of a state depends on: all but which rows are counted; never 0 */
+	Window				  window; /* finished; prepare it in the process that uses it */
+	int32 sliding_days; /* of window.length: calendar days of the view's TimeZone (as PostgreSQL's now() - '1 day') */
+	List *quals;		/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
+	int	  nkeys;		/* with the window key */
+	KeySpec *keys;
+	int		 window_key; /* index into keys, -1: none */
+	int		set_key; /* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
+	int		nsets;	 /* 0: none */
+	uint32 *sets;	 /* the keys of each, a bit for each key number; empty sets come first */
+	int		nempty;	 /* rows that there are without any input: no GROUP BY, or that many empty sets */
+	int		naggs;
+	AggSpec *aggs;		   /* distinct ones */
+	uint32	 state_size;   /* of all aggregates, and a session's span */
+	uint32	 span_offset;  /* WINDOW_SESSION: of the span (fold/session.h) in GroupEntry.data */
+	bool	 has_group_by; /* false: exactly one row */
+	uint64	 definition;   /* hash of all that the kept state depends on; never 0 */
+	uint64	 layout;	   /* of these, what a reader of a state depends on: all but which rows are counted; never 0 */
 } CompiledView;
 
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
@@ -99,21 +99,24 @@ extern bool streamext_view_has_rights(const CompiledView *view, bool raise);
 extern void streamext_view_flatten_groups(Query *query);
 
 /* The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. */
-extern Oid	streamext_view_stream(Oid relid);
+extern Oid streamext_view_stream(Oid relid);
 
 /* ---- keys: serialised into a group's key bytes; window key left out ---- */
 
 /* Bytes written to buf (capacity grows by repalloc, *buf may move). values/nulls by key number, detoasted. */
-extern uint32 streamext_key_serialize(const CompiledView *view, const Datum *values, const bool *nulls, char **buf, uint32 *capacity);
+extern uint32 streamext_key_serialize(const CompiledView *view, const Datum *values, const bool *nulls, char **buf,
+									  uint32 *capacity);
 /* The values point into key or are palloc'd. */
 extern void streamext_key_deserialize(const CompiledView *view, const char *key, Datum *values, bool *nulls);
 
 /* Hashing and equality for one view in one process (FmgrInfos). May raise for types whose functions do. */
 typedef struct KeyMatcher KeyMatcher;
-extern KeyMatcher *streamext_key_matcher(const CompiledView *view, MemoryContext cxt);
-extern uint32 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size);
+extern KeyMatcher		 *streamext_key_matcher(const CompiledView *view, MemoryContext cxt);
+extern uint32 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key,
+								 uint32 key_size);
 /* A GroupEqual (state/pane.h) with the matcher as arg; NULL may be passed instead when all keys are bytewise. */
-extern bool streamext_key_equal(void *matcher, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size);
+extern bool streamext_key_equal(void *matcher, const char *stored, uint32 stored_size, const char *probe,
+								uint32 probe_size);
 extern bool streamext_keys_bytewise(const CompiledView *view);
 
-#endif							/* STREAMEXT_VIEW_COMPILE_H */
+#endif /* STREAMEXT_VIEW_COMPILE_H */

@@ -21,10 +21,10 @@
 
 typedef struct JoinCheck
 {
-	Query	   *query;			/* the view's */
-	Index		stream;			/* 0: not met yet */
-	int			sublevels;
-	int			views;			/* nested below this many */
+	Query *query;  /* the view's */
+	Index  stream; /* 0: not met yet */
+	int	   sublevels;
+	int	   views; /* nested below this many */
 } JoinCheck;
 
 bool
@@ -43,10 +43,11 @@ static bool join_check_walker(Node *node, JoinCheck *check);
 static void
 join_check_relation(JoinCheck *check, RangeTblEntry *rte)
 {
-	Relation	rel;
+	Relation rel;
 
 	if (streamext_stream_kind(rte->relid) != CONNECTOR_NONE)
-		streamext_view_refuse("joins of two streams", "Make a continuous view of each stream and join the views in a query.");
+		streamext_view_refuse("joins of two streams",
+							  "Make a continuous view of each stream and join the views in a query.");
 	if (rte->tablesample != NULL)
 		streamext_view_refuse("TABLESAMPLE", NULL);
 	if (rte->relkind != RELKIND_VIEW)
@@ -55,7 +56,8 @@ join_check_relation(JoinCheck *check, RangeTblEntry *rte)
 		streamext_view_refuse("continuous views in FROM", "Join with them in a query over this view.");
 	rel = relation_open(rte->relid, AccessShareLock);
 	check->views++;
-	(void) query_tree_walker(get_view_query(rel), join_check_walker, check, QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
+	(void) query_tree_walker(get_view_query(rel), join_check_walker, check,
+							 QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
 	check->views--;
 	relation_close(rel, NoLock);
 }
@@ -91,8 +93,8 @@ join_check_walker(Node *node, JoinCheck *check)
 	}
 	if (IsA(node, Query))
 	{
-		Query	   *query = (Query *) node;
-		bool		result;
+		Query *query = (Query *) node;
+		bool   result;
 
 		if (query->rowMarks != NIL)
 			streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
@@ -102,8 +104,9 @@ join_check_walker(Node *node, JoinCheck *check)
 		return result;
 	}
 	if (IsA(node, SQLValueFunction))
-		streamext_view_refuse(psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), JOIN_PLACE),
-							  NULL);
+		streamext_view_refuse(
+			psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), JOIN_PLACE),
+			NULL);
 	if (IsA(node, NextValueExpr))
 		streamext_view_refuse("sequences in " JOIN_PLACE, NULL);
 	if (IsA(node, Var) && check->views == 0 && ((Var *) node)->varlevelsup == check->sublevels &&
@@ -151,22 +154,24 @@ join_check_tree(JoinCheck *check, Node *node, bool nullable)
 {
 	if (IsA(node, RangeTblRef))
 	{
-		int			varno = ((RangeTblRef *) node)->rtindex;
+		int			   varno = ((RangeTblRef *) node)->rtindex;
 		RangeTblEntry *rte = rt_fetch(varno, check->query->rtable);
 
 		if (!join_is_stream(rte))
 			return;
 		if (check->stream != 0)
-			streamext_view_refuse("joins of two streams", "Make a continuous view of each stream and join the views in a query.");
+			streamext_view_refuse("joins of two streams",
+								  "Make a continuous view of each stream and join the views in a query.");
 		if (nullable)
-			streamext_view_refuse("outer joins that keep rows without one of the stream",
-								  "The stream must stand on the left side of LEFT JOIN, or on the right side of RIGHT JOIN.");
+			streamext_view_refuse(
+				"outer joins that keep rows without one of the stream",
+				"The stream must stand on the left side of LEFT JOIN, or on the right side of RIGHT JOIN.");
 		streamext_view_check_from(rte);
 		check->stream = varno;
 	}
 	else if (IsA(node, JoinExpr))
 	{
-		JoinExpr   *join = (JoinExpr *) node;
+		JoinExpr *join = (JoinExpr *) node;
 
 		join_check_tree(check, join->larg, nullable || join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL);
 		join_check_tree(check, join->rarg, nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL);
@@ -179,19 +184,20 @@ join_check_tree(JoinCheck *check, Node *node, bool nullable)
 Index
 streamext_join_check(Query *query)
 {
-	JoinCheck	check = {.query = query};
-	Index		varno = 0;
-	ListCell   *lc;
+	JoinCheck check = { .query = query };
+	Index	  varno = 0;
+	ListCell *lc;
 
-	foreach(lc, query->jointree->fromlist)
+	foreach (lc, query->jointree->fromlist)
 		join_check_tree(&check, lfirst(lc), false);
 	if (check.stream == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("there is no stream in FROM"),
-				 errdetail("A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local."),
-				 errhint("The stream must be named in FROM itself, not in a subquery or another view.")));
-	foreach(lc, query->rtable)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("there is no stream in FROM"),
+			 errdetail(
+				 "A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local."),
+			 errhint("The stream must be named in FROM itself, not in a subquery or another view.")));
+	foreach (lc, query->rtable)
 		if (++varno != check.stream)
 			join_check_entry(&check, lfirst_node(RangeTblEntry, lc));
 	return check.stream;
@@ -208,7 +214,7 @@ join_find_stream(const Query *query, Node *node)
 	}
 	if (IsA(node, JoinExpr))
 	{
-		Oid			left = join_find_stream(query, ((JoinExpr *) node)->larg);
+		Oid left = join_find_stream(query, ((JoinExpr *) node)->larg);
 
 		return OidIsValid(left) ? left : join_find_stream(query, ((JoinExpr *) node)->rarg);
 	}
@@ -218,12 +224,12 @@ join_find_stream(const Query *query, Node *node)
 Oid
 streamext_join_stream_of(const Query *query)
 {
-	Oid			result = InvalidOid;
-	ListCell   *lc;
+	Oid		  result = InvalidOid;
+	ListCell *lc;
 
 	if (query->jointree == NULL)
 		return InvalidOid;
-	foreach(lc, query->jointree->fromlist)
+	foreach (lc, query->jointree->fromlist)
 		if (!OidIsValid(result))
 			result = join_find_stream(query, lfirst(lc));
 	return result;
@@ -263,7 +269,7 @@ join_strip_walker(Node *node, void *context)
 List *
 streamext_join_definition(const Query *query)
 {
-	List	   *rtable = copyObject(query->rtable);
+	List *rtable = copyObject(query->rtable);
 
 	(void) range_table_walker(rtable, join_strip_walker, NULL, QTW_EXAMINE_RTES_BEFORE);
 	return list_make2(rtable, query->jointree->fromlist);

@@ -17,9 +17,9 @@ extern bool streamext_join_is_join(const Query *query);
 extern Index streamext_join_check(Query *query);
 
 /* The stream that the query reads, no matter what else is wrong with it; InvalidOid: none. */
-extern Oid	streamext_join_stream_of(const Query *query);
+extern Oid streamext_join_stream_of(const Query *query);
 
 /* What of FROM the kept state depends on, for nodeToString. */
 extern List *streamext_join_definition(const Query *query);
 
-#endif							/* STREAMEXT_VIEW_JOIN_H */
+#endif /* STREAMEXT_VIEW_JOIN_H */

@@ -25,12 +25,12 @@
 struct KeyMatcher
 {
 	const CompiledView *view;
-	bool		bytewise;
-	int			nstored;		/* keys that are stored */
-	int			stored[STREAMEXT_MAX_KEYS]; /* their numbers */
-	FmgrInfo	hash[STREAMEXT_MAX_KEYS];	/* by key number */
-	FmgrInfo	equal[STREAMEXT_MAX_KEYS];
-	MemoryContext scratch;		/* reset after each comparison */
+	bool				bytewise;
+	int					nstored;					/* keys that are stored */
+	int					stored[STREAMEXT_MAX_KEYS]; /* their numbers */
+	FmgrInfo			hash[STREAMEXT_MAX_KEYS];	/* by key number */
+	FmgrInfo			equal[STREAMEXT_MAX_KEYS];
+	MemoryContext		scratch; /* reset after each comparison */
 };
 
 /* Where key_next stands in a stored key. */
@@ -38,7 +38,7 @@ typedef struct KeyCursor
 {
 	const char *nulls;
 	const char *at;
-	int			ordinal;		/* of the next stored key */
+	int			ordinal; /* of the next stored key */
 } KeyCursor;
 
 static int
@@ -61,15 +61,13 @@ streamext_keys_bytewise(const CompiledView *view)
 static inline char *
 key_reserve(char **buf, uint32 *capacity, uint32 used, Size more)
 {
-	Size		need = (Size) used + more;
+	Size need = (Size) used + more;
 
 	if (need > MaxAllocSize)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("group key is too large")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("group key is too large")));
 	if (need > *capacity)
 	{
-		Size		grown = Min(Max(need, (Size) *capacity * 2), MaxAllocSize);
+		Size grown = Min(Max(need, (Size) *capacity * 2), MaxAllocSize);
 
 		grown = Max(grown, 64);
 		*buf = *buf == NULL ? palloc(grown) : repalloc(*buf, grown);
@@ -81,9 +79,9 @@ key_reserve(char **buf, uint32 *capacity, uint32 used, Size more)
 uint32
 streamext_key_serialize(const CompiledView *view, const Datum *values, const bool *nulls, char **buf, uint32 *capacity)
 {
-	uint32		bitmap = (key_count_stored(view) + 7) / 8;
-	uint32		used = bitmap;
-	int			ordinal = 0;
+	uint32 bitmap = (key_count_stored(view) + 7) / 8;
+	uint32 used = bitmap;
+	int	   ordinal = 0;
 
 	memset(key_reserve(buf, capacity, 0, bitmap), 0, bitmap);
 	for (int k = 0; k < view->nkeys; k++)
@@ -96,7 +94,7 @@ streamext_key_serialize(const CompiledView *view, const Datum *values, const boo
 			(*buf)[ordinal / 8] |= 1 << (ordinal % 8);
 		else if (key->typbyval)
 		{
-			uint64		value = (uint64) values[k];
+			uint64 value = (uint64) values[k];
 
 			memcpy(key_reserve(buf, capacity, used, sizeof(value)), &value, sizeof(value));
 			used += sizeof(value);
@@ -138,16 +136,16 @@ streamext_key_serialize(const CompiledView *view, const Datum *values, const boo
 static inline Datum
 key_next(KeyCursor *cursor, const KeySpec *key, bool *isnull)
 {
-	int			ordinal = cursor->ordinal++;
-	uint32		size;
-	char	   *copy;
+	int	   ordinal = cursor->ordinal++;
+	uint32 size;
+	char  *copy;
 
 	*isnull = (cursor->nulls[ordinal / 8] & (1 << (ordinal % 8))) != 0;
 	if (*isnull)
 		return (Datum) 0;
 	if (key->typbyval)
 	{
-		uint64		value;
+		uint64 value;
 
 		memcpy(&value, cursor->at, sizeof(value));
 		cursor->at += sizeof(value);
@@ -185,7 +183,7 @@ key_next(KeyCursor *cursor, const KeySpec *key, bool *isnull)
 void
 streamext_key_deserialize(const CompiledView *view, const char *key, Datum *values, bool *nulls)
 {
-	KeyCursor	cursor = {key, key + (key_count_stored(view) + 7) / 8, 0};
+	KeyCursor cursor = { key, key + (key_count_stored(view) + 7) / 8, 0 };
 
 	for (int k = 0; k < view->nkeys; k++)
 	{
@@ -233,7 +231,7 @@ key_mix(uint64 a, uint64 b)
 static inline uint64
 key_read(const char *at, uint32 size)
 {
-	uint64		word = 0;
+	uint64 word = 0;
 
 	memcpy(&word, at, size);
 	return word;
@@ -244,7 +242,7 @@ key_hash_bytes(const char *key, uint32 size)
 {
 	const uint64 k0 = UINT64CONST(0xa0761d6478bd642f);
 	const uint64 k1 = UINT64CONST(0xe7037ed1a0b428db);
-	uint64		h = k0 ^ size;
+	uint64		 h = k0 ^ size;
 
 	while (size > 16)
 	{
@@ -273,7 +271,7 @@ key_hash_bytes(const char *key, uint32 size)
 uint32
 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size)
 {
-	uint32		h = 0;
+	uint32		  h = 0;
 	MemoryContext old;
 
 	if (matcher->bytewise)
@@ -281,8 +279,8 @@ streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, 
 	old = MemoryContextSwitchTo(matcher->scratch);
 	for (int i = 0; i < matcher->nstored; i++)
 	{
-		int			k = matcher->stored[i];
-		uint32		one = 0;
+		int	   k = matcher->stored[i];
+		uint32 one = 0;
 
 		if (!nulls[k])
 			one = DatumGetUInt32(FunctionCall1Coll(&matcher->hash[k], matcher->view->keys[k].collation, values[k]));
@@ -296,20 +294,19 @@ streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, 
 static bool
 key_equal_values(KeyMatcher *matcher, const char *stored, const char *probe)
 {
-	uint32		bitmap = (matcher->nstored + 7) / 8;
-	KeyCursor	a = {stored, stored + bitmap, 0};
-	KeyCursor	b = {probe, probe + bitmap, 0};
+	uint32	  bitmap = (matcher->nstored + 7) / 8;
+	KeyCursor a = { stored, stored + bitmap, 0 };
+	KeyCursor b = { probe, probe + bitmap, 0 };
 
 	if (memcmp(stored, probe, bitmap) != 0)
 		return false;
 	for (int i = 0; i < matcher->nstored; i++)
 	{
-		int			k = matcher->stored[i];
+		int			   k = matcher->stored[i];
 		const KeySpec *key = &matcher->view->keys[k];
-		bool		anull,
-					bnull;
-		Datum		avalue = key_next(&a, key, &anull);
-		Datum		bvalue = key_next(&b, key, &bnull);
+		bool		   anull, bnull;
+		Datum		   avalue = key_next(&a, key, &anull);
+		Datum		   bvalue = key_next(&b, key, &bnull);
 
 		if (!anull && !DatumGetBool(FunctionCall2Coll(&matcher->equal[k], key->collation, avalue, bvalue)))
 			return false;
@@ -320,9 +317,9 @@ key_equal_values(KeyMatcher *matcher, const char *stored, const char *probe)
 bool
 streamext_key_equal(void *arg, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size)
 {
-	KeyMatcher *matcher = arg;
+	KeyMatcher	 *matcher = arg;
 	MemoryContext old;
-	bool		equal;
+	bool		  equal;
 
 	/* Equal bytes are equal values for every type that hashes. */
 	if (stored_size == probe_size && memcmp(stored, probe, stored_size) == 0)

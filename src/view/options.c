@@ -19,35 +19,33 @@
 static int64
 view_option_interval(const DefElem *def, bool zero)
 {
-	char	   *text = defGetString((DefElem *) def);
-	Interval   *interval;
-	int64		result;
+	char	 *text = defGetString((DefElem *) def);
+	Interval *interval;
+	int64	  result;
 
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
-													 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	interval = DatumGetIntervalP(
+		DirectFunctionCall3(interval_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	result = streamext_interval_usecs(interval, psprintf("view option \"%s\"", def->defname));
 	if (result < 0 || (result == 0 && !zero))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for view option \"%s\": %s", def->defname, text),
-				 errdetail(zero ? "The interval must not be negative." : "The interval must be positive.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for view option \"%s\": %s", def->defname, text),
+						errdetail(zero ? "The interval must not be negative." : "The interval must be positive.")));
 	return result;
 }
 
 static int64
 view_option_integer(const DefElem *def)
 {
-	char	   *text = defGetString((DefElem *) def);
-	char	   *end;
-	int64		result;
+	char *text = defGetString((DefElem *) def);
+	char *end;
+	int64 result;
 
 	errno = 0;
 	result = strtoll(text, &end, 10);
 	if (errno != 0 || end == text || *end != '\0' || result < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for view option \"%s\": %s", def->defname, text),
-				 errdetail("The value must be an integer that is not negative.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for view option \"%s\": %s", def->defname, text),
+						errdetail("The value must be an integer that is not negative.")));
 	return result;
 }
 
@@ -80,28 +78,29 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 	else if (strcmp(name, "intervalstyle") == 0)
 		options->intervalstyle = defGetString((DefElem *) def);
 	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unrecognized view option \"%s\"", def->defname),
-				 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", def->defname),
+			 errhint(
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
 }
 
 ContinuousViewOptions
 streamext_view_options(Oid relid)
 {
-	ContinuousViewOptions options = {0};
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	ContinuousViewOptions options = { 0 };
+	HeapTuple			  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 
 	if (!HeapTupleIsValid(tuple))
 		return options;
 	if (((Form_pg_class) GETSTRUCT(tuple))->relkind == RELKIND_VIEW)
 	{
-		bool		isnull;
-		Datum		reloptions = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
-		ListCell   *lc;
+		bool	  isnull;
+		Datum	  reloptions = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+		ListCell *lc;
 
 		if (!isnull)
-			foreach(lc, untransformRelOptions(reloptions))
+			foreach (lc, untransformRelOptions(reloptions))
 				view_option(&options, lfirst_node(DefElem, lc));
 	}
 	ReleaseSysCache(tuple);

@@ -36,7 +36,7 @@
 #include "view/target.h"
 #include "view/check.h"
 
-#define INTO_ROWS	"streamext_rows"
+#define INTO_ROWS "streamext_rows"
 
 /* ---------------------------------------------------------------- the target */
 
@@ -44,26 +44,25 @@ Oid
 streamext_into_target(const char *name)
 {
 #if PG_VERSION_NUM >= 160000
-	List	   *names = stringToQualifiedNameList(name, NULL);
+	List *names = stringToQualifiedNameList(name, NULL);
 #else
-	List	   *names = stringToQualifiedNameList(name);
+	List *names = stringToQualifiedNameList(name);
 #endif
-	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(names), AccessShareLock, false);
-	char		relkind = get_rel_relkind(relid);
+	Oid	 relid = RangeVarGetRelid(makeRangeVarFromNameList(names), AccessShareLock, false);
+	char relkind = get_rel_relkind(relid);
 
 	if ((relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE) ||
 		get_rel_persistence(relid) == RELPERSISTENCE_TEMP)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("view option \"streamext.into\" must name an ordinary table"),
-				 errdetail("\"%s\" is none, or a temporary one.", get_rel_name(relid))));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("view option \"streamext.into\" must name an ordinary table"),
+						errdetail("\"%s\" is none, or a temporary one.", get_rel_name(relid))));
 	return relid;
 }
 
 char *
 streamext_into_resolve(const char *name)
 {
-	Oid			relid = streamext_into_target(name);
+	Oid relid = streamext_into_target(name);
 
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
@@ -92,7 +91,8 @@ into_statement(Oid target, TupleDesc desc)
 
 	initStringInfo(&columns);
 	for (int i = 0; i < desc->natts; i++)
-		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ", quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
+		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ",
+						 quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "INSERT INTO %s (%s) SELECT %s FROM " INTO_ROWS,
 					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target)),
@@ -104,9 +104,9 @@ into_statement(Oid target, TupleDesc desc)
 static void
 into_replace_rows(Query *insert, Query *rows)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, insert->rtable)
+	foreach (lc, insert->rtable)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 		RangeTblEntry *source;
@@ -130,11 +130,11 @@ into_replace_rows(Query *insert, Query *rows)
 Query *
 streamext_into_query(Oid target, List *targetList, Query *rows)
 {
-	TupleDesc	desc = ExecCleanTypeFromTL(targetList);
-	char	   *sql = into_statement(target, desc);
-	QueryEnvironment *environment = create_queryEnv();
+	TupleDesc			   desc = ExecCleanTypeFromTL(targetList);
+	char				  *sql = into_statement(target, desc);
+	QueryEnvironment	  *environment = create_queryEnv();
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
-	Query	   *insert;
+	Query				  *insert;
 
 	relation->md.name = pstrdup(INTO_ROWS);
 	relation->md.tupdesc = desc;
@@ -151,7 +151,7 @@ streamext_into_query(Oid target, List *targetList, Query *rows)
 Query *
 streamext_into_rewrite(Query *insert)
 {
-	List	   *queries = QueryRewrite(insert);
+	List *queries = QueryRewrite(insert);
 
 	if (list_length(queries) != 1 || linitial_node(Query, queries)->commandType != CMD_INSERT)
 		streamext_view_refuse("streamext.into a table with rules", NULL);
@@ -170,7 +170,7 @@ streamext_into_check_at_once(void)
 void
 streamext_into_check(Oid target, List *targetList)
 {
-	Query	   *insert = streamext_into_query(target, targetList, NULL);
+	Query *insert = streamext_into_query(target, targetList, NULL);
 
 #if PG_VERSION_NUM >= 160000
 	(void) ExecCheckPermissions(insert->rtable, insert->rteperminfos, true);
@@ -187,15 +187,16 @@ List *
 streamext_into_load(Oid viewoid, Oid stream)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	Oid			types[] = {OIDOID, OIDOID};
-	Datum		args[] = {ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream)};
-	List	   *result = NIL;
+	Oid			  types[] = { OIDOID, OIDOID };
+	Datum		  args[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream) };
+	List		 *result = NIL;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	/* Views that are no more leave their rows to whoever comes next. */
 	if (SPI_execute("DELETE FROM streamext.into_position AS p WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)", false, 0) != SPI_OK_DELETE)
+					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
+					false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not tidy streamext.into_position");
 	if (SPI_execute_with_args("SELECT topic, partition, \"position\" FROM streamext.into_position "
 							  "WHERE view OPERATOR(pg_catalog.=) $1 AND stream OPERATOR(pg_catalog.=) $2",
@@ -203,12 +204,12 @@ streamext_into_load(Oid viewoid, Oid stream)
 		elog(ERROR, "could not read streamext.into_position");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		char	   *topic = SPI_getvalue(tuple, desc, 1);
+		HeapTuple	  tuple = SPI_tuptable->vals[i];
+		TupleDesc	  desc = SPI_tuptable->tupdesc;
+		char		 *topic = SPI_getvalue(tuple, desc, 1);
 		MemoryContext old = MemoryContextSwitchTo(cxt);
 		IntoPosition *position = palloc(sizeof(IntoPosition));
-		bool		isnull;
+		bool		  isnull;
 
 		position->topic = pstrdup(topic);
 		position->partition = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
@@ -233,19 +234,18 @@ enum
 
 typedef struct IntoTotals
 {
-	int64		highest;		/* position; 0: none */
-	int64		accepted,
-				rejected;
+	int64 highest; /* position; 0: none */
+	int64 accepted, rejected;
 } IntoTotals;
 
 /* Of all partitions, as committed now. Without SPI: the user, whose COMMIT this may be, has no rights on the table. */
 static void
 into_scan(Oid stream, Oid view, IntoTotals *totals)
 {
-	Oid			relid = streamext_control_table("into_position");
-	Relation	rel;
-	Snapshot	snapshot;
-	TableScanDesc scan;
+	Oid				relid = streamext_control_table("into_position");
+	Relation		rel;
+	Snapshot		snapshot;
+	TableScanDesc	scan;
 	TupleTableSlot *slot;
 
 	memset(totals, 0, sizeof(*totals));
@@ -274,7 +274,7 @@ into_scan(Oid stream, Oid view, IntoTotals *totals)
 int64
 streamext_into_highest(Oid stream)
 {
-	IntoTotals	totals;
+	IntoTotals totals;
 
 	into_scan(stream, InvalidOid, &totals);
 	return totals.highest;
@@ -283,7 +283,7 @@ streamext_into_highest(Oid stream)
 void
 streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejected)
 {
-	IntoTotals	totals;
+	IntoTotals totals;
 
 	into_scan(stream, viewoid, &totals);
 	*accepted = totals.accepted;
@@ -293,13 +293,15 @@ streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejecte
 void
 streamext_into_recount(Oid viewoid, Oid stream, const char *topic, int partition, int64 n)
 {
-	Oid			types[] = {OIDOID, OIDOID, TEXTOID, INT4OID, INT8OID};
-	Datum		values[] = {ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream), CStringGetTextDatum(topic), Int32GetDatum(partition), Int64GetDatum(n)};
+	Oid	  types[] = { OIDOID, OIDOID, TEXTOID, INT4OID, INT8OID };
+	Datum values[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream), CStringGetTextDatum(topic),
+					   Int32GetDatum(partition), Int64GetDatum(n) };
 
 	if (SPI_execute_with_args("UPDATE streamext.into_position SET accepted = accepted OPERATOR(pg_catalog.+) $5, "
 							  "rejected = rejected OPERATOR(pg_catalog.-) $5 WHERE view OPERATOR(pg_catalog.=) $1 "
 							  "AND stream OPERATOR(pg_catalog.=) $2 AND topic OPERATOR(pg_catalog.=) $3 "
-							  "AND partition OPERATOR(pg_catalog.=) $4", 5, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+							  "AND partition OPERATOR(pg_catalog.=) $4",
+							  5, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write streamext.into_position");
 }
 
@@ -308,21 +310,24 @@ static SPIPlanPtr into_save_plan = NULL;
 static void
 into_prepare_save(void)
 {
-	Oid			types[] = {OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Oid types[] = {
+		OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID
+	};
 
 	if (into_save_plan != NULL)
 		return;
-	into_save_plan = SPI_prepare("INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\", accepted, rejected) "
-								 "SELECT $1, $2, u.topic, u.partition, u.next, u.accepted, u.rejected "
-								 "FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
-								 "pg_catalog.unnest($7), pg_catalog.unnest($8)) "
-								 "AS u (topic, partition, next, accepted, rejected) "
-								 "ON CONFLICT (view, stream, topic, partition) DO UPDATE SET \"position\" = EXCLUDED.\"position\", "
-								 "accepted = p.accepted OPERATOR(pg_catalog.+) EXCLUDED.accepted, "
-								 "rejected = p.rejected OPERATOR(pg_catalog.+) EXCLUDED.rejected "
-								 "WHERE p.\"position\" OPERATOR(pg_catalog.<=) $6[(SELECT n.i FROM pg_catalog.generate_subscripts($3, 1) AS n (i) "
-								 "WHERE $3[n.i] OPERATOR(pg_catalog.=) p.topic AND $4[n.i] OPERATOR(pg_catalog.=) p.partition)]",
-								 8, types);
+	into_save_plan = SPI_prepare(
+		"INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\", accepted, rejected) "
+		"SELECT $1, $2, u.topic, u.partition, u.next, u.accepted, u.rejected "
+		"FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
+		"pg_catalog.unnest($7), pg_catalog.unnest($8)) "
+		"AS u (topic, partition, next, accepted, rejected) "
+		"ON CONFLICT (view, stream, topic, partition) DO UPDATE SET \"position\" = EXCLUDED.\"position\", "
+		"accepted = p.accepted OPERATOR(pg_catalog.+) EXCLUDED.accepted, "
+		"rejected = p.rejected OPERATOR(pg_catalog.+) EXCLUDED.rejected "
+		"WHERE p.\"position\" OPERATOR(pg_catalog.<=) $6[(SELECT n.i FROM pg_catalog.generate_subscripts($3, 1) AS n (i) "
+		"WHERE $3[n.i] OPERATOR(pg_catalog.=) p.topic AND $4[n.i] OPERATOR(pg_catalog.=) p.partition)]",
+		8, types);
 	if (into_save_plan == NULL)
 		elog(ERROR, "could not prepare a statement on streamext.into_position: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(into_save_plan);
@@ -338,15 +343,15 @@ into_int8_array(Datum *values, int n)
 static void
 into_count(Oid viewoid, const Batch *batch, const int64 *former, int64 *accepted, int64 *rejected)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	for (int i = 0; i < batch->nrecords; i++)
 		if (batch->records[i].position >= former[batch->records[i].partition_index])
 			accepted[batch->records[i].partition_index]++;
-	foreach(lc, batch->rejected)
+	foreach (lc, batch->rejected)
 	{
 		const RejectedRecord *reject = lfirst(lc);
-		const StreamRecord *record = &batch->records[reject->record];
+		const StreamRecord	 *record = &batch->records[reject->record];
 
 		if ((reject->view != viewoid && OidIsValid(reject->view)) || record->position < former[record->partition_index])
 			continue;
@@ -358,20 +363,20 @@ into_count(Oid viewoid, const Batch *batch, const int64 *former, int64 *accepted
 void
 streamext_into_save(ViewSlot *slot, Batch *batch)
 {
-	StreamSlot *stream = &streamext_shared->streams[slot->stream];
-	int			most = Max(batch->npartitions, 1);
+	StreamSlot	  *stream = &streamext_shared->streams[slot->stream];
+	int			   most = Max(batch->npartitions, 1);
 	PartitionSlot *partitions = palloc(sizeof(PartitionSlot) * most);
-	Datum	   *topics = palloc(sizeof(Datum) * most);
-	Datum	   *numbers = palloc(sizeof(Datum) * most);
-	Datum	   *next = palloc(sizeof(Datum) * most);
-	Datum	   *former = palloc(sizeof(Datum) * most);
-	Datum	   *accepted = palloc(sizeof(Datum) * most);
-	Datum	   *rejected = palloc(sizeof(Datum) * most);
-	int		   *index = palloc(sizeof(int) * most);
-	int64	   *stood = palloc(sizeof(int64) * most);
-	int64	   *counts = palloc0(sizeof(int64) * most * 2);
-	Datum		args[8];
-	int			n = 0;
+	Datum		  *topics = palloc(sizeof(Datum) * most);
+	Datum		  *numbers = palloc(sizeof(Datum) * most);
+	Datum		  *next = palloc(sizeof(Datum) * most);
+	Datum		  *former = palloc(sizeof(Datum) * most);
+	Datum		  *accepted = palloc(sizeof(Datum) * most);
+	Datum		  *rejected = palloc(sizeof(Datum) * most);
+	int			  *index = palloc(sizeof(int) * most);
+	int64		  *stood = palloc(sizeof(int64) * most);
+	int64		  *counts = palloc0(sizeof(int64) * most * 2);
+	Datum		   args[8];
+	int			   n = 0;
 
 	/* By the slot's order, as the batch's positions are; a catch-up worker's slot may be rearranged at any time. */
 	streamext_stream_lock_shared(stream);
@@ -412,8 +417,8 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	if (SPI_execute_plan(into_save_plan, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write streamext.into_position");
 	if (SPI_processed != (uint64) n)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("rows of the batch are already in the table of continuous view \"%s\"", get_rel_name(slot->viewoid))));
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("rows of the batch are already in the table of continuous view \"%s\"",
+							   get_rel_name(slot->viewoid))));
 	SPI_finish();
 }

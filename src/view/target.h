@@ -19,15 +19,15 @@
 /* Where a view stands in a partition, as committed. */
 typedef struct IntoPosition
 {
-	char	   *topic;
-	int			partition;
-	int64		position;
+	char *topic;
+	int	  partition;
+	int64 position;
 } IntoPosition;
 
 /* streamext.into as the user wrote it, qualified and quoted; raises unless it names a table that rows can be put into. */
 extern char *streamext_into_resolve(const char *name);
 /* The table of a resolved name; raises as above. */
-extern Oid	streamext_into_target(const char *name);
+extern Oid streamext_into_target(const char *name);
 /* The view depends on the table; replaces what it depended on before. InvalidOid: on none. */
 extern void streamext_into_depend(Oid viewoid, Oid target);
 
@@ -82,4 +82,4 @@ extern void streamext_into_windows(struct Worker *w, TimestampTz now);
 /* When there is something to do; DT_NOEND: never. */
 extern TimestampTz streamext_into_deadline(const struct Worker *w);
 
-#endif							/* STREAMEXT_INTO_H */
+#endif /* STREAMEXT_INTO_H */

@@ -20,8 +20,8 @@
 #include "utils/datetime.h"
 #include "view/window.h"
 
-#define TRUNC_SLOTS			1024	/* powers of two */
-#define TRUNC_END_SLOTS		64
+#define TRUNC_SLOTS 1024 /* powers of two */
+#define TRUNC_END_SLOTS 64
 
 /* A cached answer; `key` is PG_INT64_MIN where there is none. */
 typedef struct TruncSlot
@@ -32,41 +32,39 @@ typedef struct TruncSlot
 
 struct TruncCache
 {
-	int64		grain;			/* milliseconds and the like: buckets of this width in any zone; else 0 */
-	Interval	width;			/* of a bucket */
-	int64		max_width;
-	bool		has_time;		/* hour, minute: a bucket keeps its rows' offset from UTC */
-	pg_tz	   *zone;
-	text	   *unit;
-	MemoryContext scratch;		/* for what PostgreSQL's functions allocate */
-	TruncSlot	slots[TRUNC_SLOTS]; /* UTC minute -> bucket of all its instants */
-	TruncSlot	ends[TRUNC_END_SLOTS];	/* bucket -> its end */
+	int64		  grain; /* milliseconds and the like: buckets of this width in any zone; else 0 */
+	Interval	  width; /* of a bucket */
+	int64		  max_width;
+	bool		  has_time; /* hour, minute: a bucket keeps its rows' offset from UTC */
+	pg_tz		 *zone;
+	text		 *unit;
+	MemoryContext scratch;				 /* for what PostgreSQL's functions allocate */
+	TruncSlot	  slots[TRUNC_SLOTS];	 /* UTC minute -> bucket of all its instants */
+	TruncSlot	  ends[TRUNC_END_SLOTS]; /* bucket -> its end */
 };
 
 typedef struct TruncUnit
 {
-	int			field;			/* DTK_ */
-	int64		grain;
-	int			months;
-	int			days;
-	int64		usecs;
+	int	  field; /* DTK_ */
+	int64 grain;
+	int	  months;
+	int	  days;
+	int64 usecs;
 } TruncUnit;
 
-static const TruncUnit trunc_units[] = {
-	{DTK_MICROSEC, 1, 0, 0, 0},
-	{DTK_MILLISEC, 1000, 0, 0, 0},
-	{DTK_SECOND, USECS_PER_SEC, 0, 0, 0},
-	{DTK_MINUTE, 0, 0, 0, USECS_PER_MINUTE},
-	{DTK_HOUR, 0, 0, 0, USECS_PER_HOUR},
-	{DTK_DAY, 0, 0, 1, 0},
-	{DTK_WEEK, 0, 0, 7, 0},
-	{DTK_MONTH, 0, 1, 0, 0},
-	{DTK_QUARTER, 0, 3, 0, 0},
-	{DTK_YEAR, 0, 12, 0, 0},
-	{DTK_DECADE, 0, 120, 0, 0},
-	{DTK_CENTURY, 0, 1200, 0, 0},
-	{DTK_MILLENNIUM, 0, 12000, 0, 0}
-};
+static const TruncUnit trunc_units[] = { { DTK_MICROSEC, 1, 0, 0, 0 },
+										 { DTK_MILLISEC, 1000, 0, 0, 0 },
+										 { DTK_SECOND, USECS_PER_SEC, 0, 0, 0 },
+										 { DTK_MINUTE, 0, 0, 0, USECS_PER_MINUTE },
+										 { DTK_HOUR, 0, 0, 0, USECS_PER_HOUR },
+										 { DTK_DAY, 0, 0, 1, 0 },
+										 { DTK_WEEK, 0, 0, 7, 0 },
+										 { DTK_MONTH, 0, 1, 0, 0 },
+										 { DTK_QUARTER, 0, 3, 0, 0 },
+										 { DTK_YEAR, 0, 12, 0, 0 },
+										 { DTK_DECADE, 0, 120, 0, 0 },
+										 { DTK_CENTURY, 0, 1200, 0, 0 },
+										 { DTK_MILLENNIUM, 0, 12000, 0, 0 } };
 
 PG_FUNCTION_INFO_V1(streamext_tumble);
 PG_FUNCTION_INFO_V1(streamext_hop);
@@ -84,7 +82,7 @@ floor_div(int64 a, int64 b)
 static inline int64
 floor_mod(int64 a, int64 b)
 {
-	int64		m = a % b;
+	int64 m = a % b;
 
 	return m < 0 ? m + b : m;
 }
@@ -93,7 +91,7 @@ floor_mod(int64 a, int64 b)
 static inline int64
 floor_mod_diff(int64 a, int64 b, int64 m)
 {
-	int64		diff = floor_mod(a, m) - (b == 0 ? 0 : floor_mod(b, m));
+	int64 diff = floor_mod(a, m) - (b == 0 ? 0 : floor_mod(b, m));
 
 	return diff < 0 ? diff + m : diff;
 }
@@ -101,7 +99,7 @@ floor_mod_diff(int64 a, int64 b, int64 m)
 static inline int64
 clamped_add(int64 a, int64 b)
 {
-	int64		result;
+	int64 result;
 
 	if (unlikely(pg_add_s64_overflow(a, b, &result)))
 		return b < 0 ? PG_INT64_MIN : PG_INT64_MAX;
@@ -111,7 +109,7 @@ clamped_add(int64 a, int64 b)
 static inline int64
 clamped_sub(int64 a, int64 b)
 {
-	int64		result;
+	int64 result;
 
 	if (unlikely(pg_sub_s64_overflow(a, b, &result)))
 		return b > 0 ? PG_INT64_MIN : PG_INT64_MAX;
@@ -123,7 +121,7 @@ gcd(int64 a, int64 b)
 {
 	while (b != 0)
 	{
-		int64		rest = a % b;
+		int64 rest = a % b;
 
 		a = b;
 		b = rest;
@@ -138,9 +136,9 @@ gcd(int64 a, int64 b)
 static const TruncUnit *
 trunc_find_unit(const char *name)
 {
-	char	   *lower = downcase_truncate_identifier(name, strlen(name), false);
-	int			field;
-	int			i;
+	char *lower = downcase_truncate_identifier(name, strlen(name), false);
+	int	  field;
+	int	  i;
 
 	if (DecodeUnits(0, lower, &field) == UNITS)
 	{
@@ -153,24 +151,25 @@ trunc_find_unit(const char *name)
 			}
 		}
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("date_trunc unit \"%s\" not recognized", lower),
-			 errhint("Valid units are microseconds, milliseconds, second, minute, hour, day, week, month, quarter, year, decade, century, and millennium.")));
-	return NULL;				/* keep the compiler quiet */
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("date_trunc unit \"%s\" not recognized", lower),
+		 errhint(
+			 "Valid units are microseconds, milliseconds, second, minute, hour, day, week, month, quarter, year, decade, century, and millennium.")));
+	return NULL; /* keep the compiler quiet */
 }
 
 /* The zone of a three-argument date_trunc: an abbreviation first, then a full name, as timestamptz_trunc_zone has it. */
 static pg_tz *
 trunc_find_zone(const char *name)
 {
-	pg_tz	   *zone;
+	pg_tz *zone;
 #if PG_VERSION_NUM >= 160000
 	zone = DecodeTimezoneNameToTz(name);
 #else
-	char	   *lower = downcase_truncate_identifier(name, strlen(name), false);
-	int			offset;
-	int			type = DecodeTimezoneAbbrev(0, lower, &offset, &zone);
+	char *lower = downcase_truncate_identifier(name, strlen(name), false);
+	int	  offset;
+	int	  type = DecodeTimezoneAbbrev(0, lower, &offset, &zone);
 
 	if (type == TZ || type == DTZ)
 		zone = pg_tzset_offset(-offset);
@@ -179,9 +178,7 @@ trunc_find_zone(const char *name)
 	pfree(lower);
 #endif
 	if (zone == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" not recognized", name)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("time zone \"%s\" not recognized", name)));
 	return zone;
 }
 
@@ -189,9 +186,9 @@ trunc_find_zone(const char *name)
 static TimestampTz
 trunc_call(TruncCache *cache, PGFunction function, Datum a, Datum b)
 {
-	pg_tz	   *session_zone = session_timezone;
+	pg_tz		 *session_zone = session_timezone;
 	MemoryContext caller = MemoryContextSwitchTo(cache->scratch);
-	TimestampTz result;
+	TimestampTz	  result;
 
 	PG_TRY();
 	{
@@ -284,10 +281,10 @@ window_trunc(const Window *window)
 void
 streamext_window_prepare(Window *window, MemoryContext cxt)
 {
-	MemoryContext caller;
+	MemoryContext	 caller;
 	const TruncUnit *unit;
-	TruncCache *cache;
-	int			i;
+	TruncCache		*cache;
+	int				 i;
 
 	if (window->kind != WINDOW_TRUNC)
 		return;
@@ -319,9 +316,9 @@ streamext_window_prepare(Window *window, MemoryContext cxt)
 static int64
 window_default_step(int64 length)
 {
-	int64		step = Min(length / 60, USECS_PER_SEC);
-	int64		parts;
-	int64		tries;
+	int64 step = Min(length / 60, USECS_PER_SEC);
+	int64 parts;
+	int64 tries;
 
 	if (step <= 1)
 		return 1;
@@ -340,27 +337,23 @@ static void
 window_check_positive(int64 value, const char *what)
 {
 	if (value <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be positive", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be positive", what)));
 }
 
 static void
 window_check_panes(int64 length, int64 part, const char *detail, const char *hint)
 {
 	if (length / part > STREAMEXT_MAX_PANES)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window would consist of more than %d panes", STREAMEXT_MAX_PANES),
-				 errdetail_internal("%s", detail),
-				 errhint("%s", hint)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("window would consist of more than %d panes", STREAMEXT_MAX_PANES),
+						errdetail_internal("%s", detail), errhint("%s", hint)));
 }
 
 /* What to do about too many panes of a sliding window: the least step that people would write and that is enough for the window alone. */
 static const char *
 window_step_hint(int64 length)
 {
-	static const int seconds[] = {1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800};
+	static const int seconds[] = { 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800 };
 
 	for (int i = 0; i < lengthof(seconds); i++)
 		if (length % (seconds[i] * USECS_PER_SEC) == 0 && length / (seconds[i] * USECS_PER_SEC) <= STREAMEXT_MAX_PANES)
@@ -373,7 +366,7 @@ window_step_hint(int64 length)
 static void
 window_finish_sliding(Window *window)
 {
-	int64		grain;
+	int64 grain;
 
 	window_check_positive(window->length, "length of a sliding window");
 	if (window->step == 0)
@@ -391,12 +384,13 @@ window_finish_sliding(Window *window)
 		grain = gcd(grain, unit->grain != 0 ? unit->grain : USECS_PER_SEC);
 	}
 	else if (window->kind == WINDOW_SESSION)
-		grain = gcd(grain, window->size);	/* no wider than the gap */
+		grain = gcd(grain, window->size); /* no wider than the gap */
 	window->pane = grain;
 	window->edges = true;
-	window_check_panes(window->length, window->pane,
-					   "A pane is the greatest common divisor of the sliding window's length, its step, and the other window's size, slide and origin, or gap.",
-					   window_step_hint(window->length));
+	window_check_panes(
+		window->length, window->pane,
+		"A pane is the greatest common divisor of the sliding window's length, its step, and the other window's size, slide and origin, or gap.",
+		window_step_hint(window->length));
 }
 
 void
@@ -457,7 +451,7 @@ pane_rest(const Window *window)
 static int64
 pane_lower(const Window *window, int64 number)
 {
-	int64		lower;
+	int64 lower;
 
 	if (pg_mul_s64_overflow(number, window->pane, &lower))
 		return number < 0 ? PG_INT64_MIN : PG_INT64_MAX;
@@ -486,7 +480,7 @@ pane_id_number(const Window *window, int64 id)
 static TimestampTz
 pane_instant(const Window *window, int64 id)
 {
-	int64		lower = pane_lower(window, pane_id_number(window, id));
+	int64 lower = pane_lower(window, pane_id_number(window, id));
 
 	return Min(Max(lower, MIN_TIMESTAMP), END_TIMESTAMP - 1);
 }
@@ -524,7 +518,7 @@ streamext_window_pane_end(const Window *window, int64 pane)
 static void
 window_instant_starts(const Window *window, TimestampTz t, TimestampTz *first, TimestampTz *last)
 {
-	int64		offset = floor_mod_diff(t, window->origin, window->slide);
+	int64 offset = floor_mod_diff(t, window->origin, window->slide);
 
 	*last = clamped_sub(t, offset);
 	if (window->kind == WINDOW_TUMBLE)
@@ -607,7 +601,7 @@ bool
 streamext_window_has_ends(const Window *window)
 {
 	return !window->sliding &&
-		(window->kind == WINDOW_TUMBLE || window->kind == WINDOW_HOP || window->kind == WINDOW_TRUNC);
+		   (window->kind == WINDOW_TUMBLE || window->kind == WINDOW_HOP || window->kind == WINDOW_TRUNC);
 }
 
 TimestampTz
@@ -615,7 +609,7 @@ streamext_window_end(const Window *window, TimestampTz start)
 {
 	if (window->kind == WINDOW_TRUNC)
 		return trunc_bucket_end(window_trunc(window), start);
-	if (window->kind == WINDOW_TUMBLE)	/* the first of all windows may have begun before its start */
+	if (window->kind == WINDOW_TUMBLE) /* the first of all windows may have begun before its start */
 		return clamped_add(start, window->size - floor_mod_diff(start, window->origin, window->slide));
 	return clamped_add(start, window->size);
 }
@@ -626,7 +620,7 @@ streamext_window_end(const Window *window, TimestampTz start)
 void
 streamext_window_sliding_range(const Window *window, TimestampTz now, int64 *first, int64 *last)
 {
-	int64		edge;
+	int64 edge;
 
 	*first = PG_INT64_MIN;
 	*last = PG_INT64_MAX;
@@ -649,31 +643,24 @@ streamext_window_sliding_range(const Window *window, TimestampTz now, int64 *fir
 int64
 streamext_interval_usecs(const Interval *interval, const char *what)
 {
-	int64		usecs;
+	int64 usecs;
 
 #if PG_VERSION_NUM >= 170000
 	if (INTERVAL_NOT_FINITE(interval))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be finite", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be finite", what)));
 #endif
 	if (interval->month != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a fixed interval", what),
-				 errdetail("Months and years have no fixed length; a day is 24 hours.")));
-	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &usecs) ||
-		pg_add_s64_overflow(usecs, interval->time, &usecs))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s is out of range", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be a fixed interval", what),
+						errdetail("Months and years have no fixed length; a day is 24 hours.")));
+	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &usecs) || pg_add_s64_overflow(usecs, interval->time, &usecs))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s is out of range", what)));
 	return usecs;
 }
 
 static int64
 window_interval_arg(const Interval *interval, const char *what)
 {
-	int64		usecs = streamext_interval_usecs(interval, what);
+	int64 usecs = streamext_interval_usecs(interval, what);
 
 	window_check_positive(usecs, what);
 	return usecs;
@@ -683,7 +670,7 @@ window_interval_arg(const Interval *interval, const char *what)
 Datum
 streamext_tumble(PG_FUNCTION_ARGS)
 {
-	Window		window = {.kind = WINDOW_TUMBLE};
+	Window		window = { .kind = WINDOW_TUMBLE };
 	TimestampTz t = PG_GETARG_TIMESTAMPTZ(1);
 	TimestampTz first;
 	TimestampTz last;
@@ -710,19 +697,18 @@ Datum
 streamext_hop(PG_FUNCTION_ARGS)
 {
 	FuncCallContext *context;
-	HopCall    *call;
+	HopCall			*call;
 
 	if (SRF_IS_FIRSTCALL())
 	{
-		Window		window = {.kind = WINDOW_HOP};
+		Window		window = { .kind = WINDOW_HOP };
 		TimestampTz t = PG_GETARG_TIMESTAMPTZ(2);
 
 		window.size = window_interval_arg(PG_GETARG_INTERVAL_P(0), "window size");
 		window.slide = window_interval_arg(PG_GETARG_INTERVAL_P(1), "window slide");
 		if (TIMESTAMP_NOT_FINITE(t))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("an infinite timestamp is in no hopping window")));
+			ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+							errmsg("an infinite timestamp is in no hopping window")));
 		context = SRF_FIRSTCALL_INIT();
 		call = MemoryContextAlloc(context->multi_call_memory_ctx, sizeof(HopCall));
 		call->slide = window.slide;
@@ -747,8 +733,7 @@ Datum
 streamext_session(PG_FUNCTION_ARGS)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("streamext.session() works in continuous views only"),
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext.session() works in continuous views only"),
 			 errdetail("The window that a row falls into depends on the other rows.")));
 	PG_RETURN_NULL();
 }

@@ -19,9 +19,9 @@
 typedef enum WindowKind
 {
 	WINDOW_NONE,
-	WINDOW_TUMBLE,				/* streamext.tumble, date_bin */
-	WINDOW_HOP,					/* streamext.hop */
-	WINDOW_TRUNC,				/* date_trunc */
+	WINDOW_TUMBLE, /* streamext.tumble, date_bin */
+	WINDOW_HOP,	   /* streamext.hop */
+	WINDOW_TRUNC,  /* date_trunc */
 	WINDOW_SESSION
 } WindowKind;
 
@@ -30,22 +30,22 @@ typedef struct TruncCache TruncCache;
 typedef struct Window
 {
 	WindowKind	kind;
-	int64		size;			/* tumble, hop; session: the gap */
-	int64		slide;			/* hop; tumble: = size */
+	int64		size;  /* tumble, hop; session: the gap */
+	int64		slide; /* hop; tumble: = size */
 	int64		origin;
-	int64		pane;			/* width of a pane: gcd(size, slide) and, sliding, of step, length and origin; 0: NONE, TRUNC */
-	char	   *trunc_unit;		/* TRUNC: 'minute', ... as the user wrote it, lower case */
-	char	   *trunc_zone;		/* TRUNC: three-argument date_trunc's zone or NULL for the view's TimeZone */
-	TruncCache *trunc_cache;	/* made by streamext_window_prepare */
+	int64		pane; /* width of a pane: gcd(size, slide) and, sliding, of step, length and origin; 0: NONE, TRUNC */
+	char	   *trunc_unit;	 /* TRUNC: 'minute', ... as the user wrote it, lower case */
+	char	   *trunc_zone;	 /* TRUNC: three-argument date_trunc's zone or NULL for the view's TimeZone */
+	TruncCache *trunc_cache; /* made by streamext_window_prepare */
 
 	/* sliding predicate: event time [>, >=] now() - length, optionally and event time [<, <=] now() */
-	bool		sliding;
-	int64		length;
-	int64		step;			/* now() is rounded down to a multiple of it */
-	bool		lower_inclusive;
-	bool		has_upper;
-	bool		upper_inclusive;
-	bool		edges;			/* panes are split at their lower edge; always true when sliding */
+	bool  sliding;
+	int64 length;
+	int64 step; /* now() is rounded down to a multiple of it */
+	bool  lower_inclusive;
+	bool  has_upper;
+	bool  upper_inclusive;
+	bool  edges; /* panes are split at their lower edge; always true when sliding */
 } Window;
 
 /* Sets pane and edges from the rest; raises 0A000 / 22023 (too many panes a window: STREAMEXT_MAX_PANES). */
@@ -87,4 +87,4 @@ extern int64 streamext_interval_usecs(const Interval *interval, const char *what
 
 /* SQL: streamext.tumble(interval, timestamptz), streamext.hop(interval, interval, timestamptz) setof, streamext.session raises. */
 
-#endif							/* STREAMEXT_WINDOW_H */
+#endif /* STREAMEXT_WINDOW_H */

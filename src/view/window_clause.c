@@ -19,17 +19,17 @@
 #include "view/window_clause.h"
 
 /* Sliding over whole days: the start moves by daylight saving time, always in steps of this. */
-#define WINDOW_DST_STEP	(30 * INT64CONST(60000000))
+#define WINDOW_DST_STEP (30 * INT64CONST(60000000))
 
 /* ---- constants and the event time ---- */
 
 static bool
 window_is_event_time(const CompiledView *view, const StreamConfig *config, const Node *node)
 {
-	const Var  *var = (const Var *) node;
+	const Var *var = (const Var *) node;
 
-	if (!IsA(node, Var) || var->varno != view->stream_varno || var->varlevelsup != 0 ||
-		var->varattno <= 0 || var->vartype != TIMESTAMPTZOID)
+	if (!IsA(node, Var) || var->varno != view->stream_varno || var->varlevelsup != 0 || var->varattno <= 0 ||
+		var->vartype != TIMESTAMPTZOID)
 		return false;
 	if (config->event_time != 0)
 		return var->varattno == config->event_time;
@@ -50,18 +50,20 @@ window_const(Node *node)
 static Const *
 window_const_time(const CompiledView *view, Node *node)
 {
-	Const	   *c = window_const(node);
-	FuncExpr   *cast = (FuncExpr *) node;
-	int			level;
-	Datum		value;
+	Const	 *c = window_const(node);
+	FuncExpr *cast = (FuncExpr *) node;
+	int		  level;
+	Datum	  value;
 
-	if (c != NULL || !IsA(node, FuncExpr) || (cast->funcid != F_TIMESTAMPTZ_TIMESTAMP && cast->funcid != F_TIMESTAMPTZ_DATE))
+	if (c != NULL || !IsA(node, FuncExpr) ||
+		(cast->funcid != F_TIMESTAMPTZ_TIMESTAMP && cast->funcid != F_TIMESTAMPTZ_DATE))
 		return c;
 	c = window_const(linitial(cast->args));
 	if (c == NULL)
 		return NULL;
 	level = NewGUCNestLevel();
-	(void) set_config_option("TimeZone", view->options.timezone, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("TimeZone", view->options.timezone, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 	value = OidFunctionCall1(cast->funcid, c->constvalue);
 	AtEOXact_GUC(true, level);
 	return makeConst(TIMESTAMPTZOID, -1, InvalidOid, sizeof(TimestampTz), value, false, FLOAT8PASSBYVAL);
@@ -71,10 +73,10 @@ window_const_time(const CompiledView *view, Node *node)
 static List *
 window_arguments(const FuncExpr *func)
 {
-	List	   *result = list_copy(func->args);
-	ListCell   *cell;
+	List	 *result = list_copy(func->args);
+	ListCell *cell;
 
-	foreach(cell, func->args)
+	foreach (cell, func->args)
 		if (IsA(lfirst(cell), NamedArgExpr))
 		{
 			NamedArgExpr *named = lfirst_node(NamedArgExpr, cell);
@@ -89,23 +91,22 @@ static int64
 window_interval(const Interval *interval, const char *what)
 {
 	if (interval->month != 0)
-		streamext_view_refuse(psprintf("months or years in %s", what), "Use a fixed interval, in days or shorter units.");
+		streamext_view_refuse(psprintf("months or years in %s", what),
+							  "Use a fixed interval, in days or shorter units.");
 	return streamext_interval_usecs(interval, what);
 }
 
 static int64
 window_const_interval(Node *node, const char *what)
 {
-	Const	   *c = window_const(node);
-	int64		result;
+	Const *c = window_const(node);
+	int64  result;
 
 	if (c == NULL || c->consttype != INTERVALOID)
 		streamext_view_refuse(psprintf("a %s that is not a constant", what), NULL);
 	result = window_interval(DatumGetIntervalP(c->constvalue), psprintf("the %s", what));
 	if (result <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the %s must be positive", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the %s must be positive", what)));
 	return result;
 }
 
@@ -118,9 +119,7 @@ window_date_bin(CompiledView *view, FuncExpr *func)
 	TimestampTz origin = DatumGetTimestampTz(window_const_time(view, lthird(func->args))->constvalue);
 
 	if (TIMESTAMP_NOT_FINITE(origin))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("the origin of date_bin must be finite")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("the origin of date_bin must be finite")));
 	window->kind = WINDOW_TUMBLE;
 	window->size = window->slide = window_const_interval(linitial(func->args), "stride of date_bin");
 	window->origin = origin;
@@ -129,13 +128,13 @@ window_date_bin(CompiledView *view, FuncExpr *func)
 static void
 window_date_trunc(Window *window, FuncExpr *func)
 {
-	char	   *unit = TextDatumGetCString(window_const(linitial(func->args))->constvalue);
+	char *unit = TextDatumGetCString(window_const(linitial(func->args))->constvalue);
 
 	window->kind = WINDOW_TRUNC;
 	window->trunc_unit = downcase_identifier(unit, strlen(unit), false, false);
 	if (list_length(func->args) == 3)
 	{
-		Datum		zone = window_const(lthird(func->args))->constvalue;
+		Datum zone = window_const(lthird(func->args))->constvalue;
 
 		streamext_view_check_zone(zone);
 		window->trunc_zone = TextDatumGetCString(zone);
@@ -146,7 +145,7 @@ window_date_trunc(Window *window, FuncExpr *func)
 static bool
 window_is_calendar(const CompiledView *view, const StreamConfig *config, FuncExpr *func)
 {
-	int			n = list_length(func->args);
+	int n = list_length(func->args);
 
 	if (!window_is_event_time(view, config, lsecond(func->args)))
 		return false;
@@ -156,18 +155,20 @@ window_is_calendar(const CompiledView *view, const StreamConfig *config, FuncExp
 pg_noreturn static void
 window_refuse_time(const StreamConfig *config, const char *what)
 {
-	streamext_view_refuse(psprintf("%s on anything but the stream's event time", what),
-						  config->event_time != 0 ? "The stream's event time is the column that its option event_time names." :
-						  "The stream has no option event_time. Name a timestamptz column with ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '...'), or declare one with metadata 'timestamp' for the time that the source gives.");
+	streamext_view_refuse(
+		psprintf("%s on anything but the stream's event time", what),
+		config->event_time != 0
+			? "The stream's event time is the column that its option event_time names."
+			: "The stream has no option event_time. Name a timestamptz column with ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '...'), or declare one with metadata 'timestamp' for the time that the source gives.");
 }
 
 bool
 streamext_view_window_key(CompiledView *view, const StreamConfig *config, Node *node)
 {
-	Window	   *window = &view->window;
+	Window		  *window = &view->window;
 	WindowFunction function = streamext_view_window_function(node);
-	FuncExpr   *func = (FuncExpr *) node;
-	List	   *args;
+	FuncExpr	  *func = (FuncExpr *) node;
+	List		  *args;
 
 	if (function == FUNCTION_OTHER)
 		return false;
@@ -215,7 +216,8 @@ static bool
 window_is_now(const Node *node)
 {
 	if (IsA(node, FuncExpr))
-		return ((const FuncExpr *) node)->funcid == F_NOW || ((const FuncExpr *) node)->funcid == F_TRANSACTION_TIMESTAMP;
+		return ((const FuncExpr *) node)->funcid == F_NOW ||
+			   ((const FuncExpr *) node)->funcid == F_TRANSACTION_TIMESTAMP;
 	return IsA(node, SQLValueFunction) && ((const SQLValueFunction *) node)->op == SVFOP_CURRENT_TIMESTAMP;
 }
 
@@ -223,10 +225,10 @@ window_is_now(const Node *node)
 static Interval *
 window_now_minus(Node *node)
 {
-	OpExpr	   *op = (OpExpr *) node;
-	Interval   *result;
-	Oid			function;
-	Const	   *c;
+	OpExpr	 *op = (OpExpr *) node;
+	Interval *result;
+	Oid		  function;
+	Const	 *c;
 
 	if (!IsA(node, OpExpr) || list_length(op->args) != 2 || !window_is_now(linitial(op->args)))
 		return NULL;
@@ -250,17 +252,17 @@ window_now_minus(Node *node)
 static void
 window_sliding_lower(CompiledView *view, const Interval *interval, bool inclusive)
 {
-	Window	   *window = &view->window;
+	Window *window = &view->window;
 
 	if (window->sliding)
-		streamext_view_refuse("two sliding predicates", "Keep one predicate like event_time > now() - interval '1 minute'.");
+		streamext_view_refuse("two sliding predicates",
+							  "Keep one predicate like event_time > now() - interval '1 minute'.");
 	window->sliding = true;
 	window->length = window_interval(interval, "the interval of the sliding predicate");
 	window->lower_inclusive = inclusive;
 	if (window->length <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the interval of the sliding predicate must be positive")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("the interval of the sliding predicate must be positive")));
 	view->sliding_days = interval->day;
 }
 
@@ -268,11 +270,12 @@ window_sliding_lower(CompiledView *view, const Interval *interval, bool inclusiv
 static Interval *
 window_event_time_plus(const CompiledView *view, const StreamConfig *config, Node *node)
 {
-	OpExpr	   *op = (OpExpr *) node;
-	Const	   *c;
-	Interval   *interval;
+	OpExpr	 *op = (OpExpr *) node;
+	Const	 *c;
+	Interval *interval;
 
-	if (!IsA(node, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_PL_INTERVAL || !window_is_event_time(view, config, linitial(op->args)))
+	if (!IsA(node, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_PL_INTERVAL ||
+		!window_is_event_time(view, config, linitial(op->args)))
 		return NULL;
 	c = window_const(lsecond(op->args));
 	if (c == NULL)
@@ -288,9 +291,9 @@ window_event_time_plus(const CompiledView *view, const StreamConfig *config, Nod
 static Interval *
 window_age(const CompiledView *view, const StreamConfig *config, Node *age, Node *bound)
 {
-	OpExpr	   *op = (OpExpr *) age;
-	Const	   *c;
-	Interval   *result;
+	OpExpr	 *op = (OpExpr *) age;
+	Const	 *c;
+	Interval *result;
 
 	if (!IsA(age, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_MI || !window_is_now(linitial(op->args)) ||
 		!window_is_event_time(view, config, lsecond(op->args)))
@@ -312,8 +315,8 @@ window_age(const CompiledView *view, const StreamConfig *config, Node *age, Node
 static bool
 window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid function, Node *left, Node *right)
 {
-	Window	   *window = &view->window;
-	Interval   *interval = NULL;
+	Window	 *window = &view->window;
+	Interval *interval = NULL;
 
 	if (function == F_TIMESTAMPTZ_GT || function == F_TIMESTAMPTZ_GE)
 	{
@@ -333,7 +336,8 @@ window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid functio
 		window_sliding_lower(view, interval, function == F_TIMESTAMPTZ_GE || function == F_INTERVAL_LE);
 		return true;
 	}
-	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) && window_is_event_time(view, config, left) && window_is_now(right))
+	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) && window_is_event_time(view, config, left) &&
+		window_is_now(right))
 	{
 		if (window->has_upper)
 			streamext_view_refuse("two upper bounds at now()", NULL);
@@ -347,14 +351,15 @@ window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid functio
 bool
 streamext_view_window_qual(CompiledView *view, const StreamConfig *config, Node *qual)
 {
-	OpExpr	   *op = (OpExpr *) qual;
-	Oid			commutator;
+	OpExpr *op = (OpExpr *) qual;
+	Oid		commutator;
 
 	if (!IsA(qual, OpExpr) || list_length(op->args) != 2)
 		return false;
 	commutator = get_commutator(op->opno);
 	return window_sliding_sides(view, config, get_opcode(op->opno), linitial(op->args), lsecond(op->args)) ||
-		(OidIsValid(commutator) && window_sliding_sides(view, config, get_opcode(commutator), lsecond(op->args), linitial(op->args)));
+		   (OidIsValid(commutator) &&
+			window_sliding_sides(view, config, get_opcode(commutator), lsecond(op->args), linitial(op->args)));
 }
 
 /* ---- both ---- */
@@ -362,48 +367,51 @@ streamext_view_window_qual(CompiledView *view, const StreamConfig *config, Node 
 void
 streamext_view_window_finish(CompiledView *view)
 {
-	Window	   *window = &view->window;
+	Window *window = &view->window;
 
 	if (window->sliding)
-		window->step = view->options.step;	/* 0: the default */
+		window->step = view->options.step; /* 0: the default */
 	else if (view->options.step > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("view option \"streamext.step\" needs a sliding predicate"),
-				 errhint("A sliding predicate is written like event_time > now() - interval '1 minute'.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("view option \"streamext.step\" needs a sliding predicate"),
+						errhint("A sliding predicate is written like event_time > now() - interval '1 minute'.")));
 	streamext_window_finish(window);
 	if (view->sliding_days != 0 && WINDOW_DST_STEP % window->pane != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("view option \"streamext.step\" must divide 30 minutes when the sliding predicate counts in days"),
-				 errdetail("A day is an hour shorter or longer where daylight saving time begins or ends."),
-				 errhint("Write the interval in hours, or set streamext.step to a divisor of 30 minutes.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("view option \"streamext.step\" must divide 30 minutes when the sliding predicate counts in days"),
+			 errdetail("A day is an hour shorter or longer where daylight saving time begins or ends."),
+			 errhint("Write the interval in hours, or set streamext.step to a divisor of 30 minutes.")));
 }
 
 void
 streamext_view_window_warn_alias(const CompiledView *view, const StreamConfig *config)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	for (int k = 0; k < view->nkeys; k++)
 	{
-		Var		   *var = (Var *) view->keys[k].expr;
-		char	   *column;
+		Var	 *var = (Var *) view->keys[k].expr;
+		char *column;
 
 		if (var == NULL || !window_is_event_time(view, config, (Node *) var))
 			continue;
 		column = get_attname(view->stream_relid, var->varattno, false);
-		foreach(lc, view->query->targetList)
+		foreach (lc, view->query->targetList)
 		{
 			TargetEntry *entry = lfirst_node(TargetEntry, lc);
 
 			if (entry->resjunk || entry->resname == NULL || strcmp(entry->resname, column) != 0 ||
 				streamext_view_window_function((Node *) entry->expr) == FUNCTION_OTHER)
 				continue;
-			ereport(WARNING,
-					(errmsg("the view groups by the stream's column \"%s\", not by the output column of the same name", column),
-					 errdetail("GROUP BY prefers input columns to output columns, so each distinct time is a group of its own."),
-					 errhint("Give the output column another name, or repeat the expression in GROUP BY.")));
+			ereport(
+				WARNING,
+				(errmsg("the view groups by the stream's column \"%s\", not by the output column of the same name",
+						column),
+				 errdetail(
+					 "GROUP BY prefers input columns to output columns, so each distinct time is a group of its own."),
+				 errhint("Give the output column another name, or repeat the expression in GROUP BY.")));
 		}
 	}
 }

@@ -24,4 +24,4 @@ extern void streamext_view_window_finish(CompiledView *view);
 /* Warns where date_trunc('minute', ts) AS ts ... GROUP BY ts groups by the column, not by the expression. */
 extern void streamext_view_window_warn_alias(const CompiledView *view, const StreamConfig *config);
 
-#endif							/* STREAMEXT_VIEW_WINDOW_H */
+#endif /* STREAMEXT_VIEW_WINDOW_H */

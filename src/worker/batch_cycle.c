@@ -222,7 +222,8 @@ batch_decode(Worker *w, TimestampTz now)
 
 	for (int i = 0; i < batch->nrecords; i++)
 		batch_new[i] = batch_accepted[i] =
-			!w->catchup && batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
+			!w->catchup &&
+			batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
 	foreach (lc, batch->rejected)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
 	w->decoded = true;
@@ -301,10 +302,11 @@ streamext_worker_note_full(Worker *w, const WorkerView *full)
 
 	if (full->too_many_groups)
 		snprintf(w->full_reason, sizeof(w->full_reason),
-				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT, name != NULL ? name : "?",
-				 (int64) streamext_fold_view(full->fold)->options.max_groups);
+				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT,
+				 name != NULL ? name : "?", (int64) streamext_fold_view(full->fold)->options.max_groups);
 	else
-		snprintf(w->full_reason, sizeof(w->full_reason), "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
+		snprintf(w->full_reason, sizeof(w->full_reason),
+				 "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
 				 name != NULL ? name : "?");
 }
 
@@ -360,8 +362,8 @@ batch_reject_for_views(Worker *w, const RejectedRecord *rejected, List *more)
 		const WorkerView *v = lfirst(lc);
 		RejectedRecord	 *own;
 
-		if (!v->prepared ||
-			(record->partition_index < v->slot->npositions && v->slot->positions[record->partition_index] > record->position))
+		if (!v->prepared || (record->partition_index < v->slot->npositions &&
+							 v->slot->positions[record->partition_index] > record->position))
 			continue;
 		own = MemoryContextAlloc(w->batch->cxt, sizeof(RejectedRecord));
 		*own = *rejected;
@@ -458,8 +460,8 @@ streamext_worker_count_view(Worker *w, WorkerView *v)
 	uint64 n = 0;
 
 	for (int i = 0; i < w->batch->nrecords; i++)
-		n += w->batch->records[i].position >=
-			 streamext_worker_view_position(w, v, w->batch->records[i].partition_index);
+		n +=
+			w->batch->records[i].position >= streamext_worker_view_position(w, v, w->batch->records[i].partition_index);
 	v->slot->catchup_rows += n;
 }
 

@@ -200,8 +200,7 @@ catchup_attach(Worker *w)
 				c->partitions[i].last = w->slot->partitions[w->map[i]].last;
 			targets[i] = PG_INT64_MAX;
 			foreach (lc, w->views)
-				targets[i] =
-					Min(targets[i], ((WorkerView *) lfirst(lc))->slot->positions[w->map[i]]);
+				targets[i] = Min(targets[i], ((WorkerView *) lfirst(lc))->slot->positions[w->map[i]]);
 		}
 	}
 	LWLockRelease(w->slot->lock);
@@ -412,7 +411,8 @@ catchup_check_connector(Worker *w)
 	if (c->failed)
 		streamext_stream_events_write(w);
 	if (c->failed)
-		ereport(ERROR, (errcode(ERRCODE_FDW_ERROR), errmsg("%s", c->error[0] != '\0' ? c->error : "the connector has failed")));
+		ereport(ERROR, (errcode(ERRCODE_FDW_ERROR),
+						errmsg("%s", c->error[0] != '\0' ? c->error : "the connector has failed")));
 }
 
 /* Lets go what has caught up; holds the stream's worker when that is near. */

@@ -323,7 +323,7 @@ launcher_start_probe(TimestampTz now)
 /* A slot that wants a worker, or a catch-up worker, and has none, as it was under the lock. */
 typedef struct LauncherIdle
 {
-	int			   index; /* of the stream's slot */
+	int			   index;	/* of the stream's slot */
 	int			   process; /* into launcher_slots */
 	WorkerIdentity identity;
 	uint32		   generation;

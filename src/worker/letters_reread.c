@@ -48,8 +48,7 @@ static const char reread_behind_sql[] =
 static const char reread_done_sql[] =
 	"UPDATE streamext.dead_letter AS d SET done = u.done::pg_catalog.oid[] "
 	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (id, done) WHERE d.id OPERATOR(pg_catalog.=) u.id";
-static const char reread_delete_sql[] =
-	"DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char reread_delete_sql[] = "DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char reread_leave_sql[] =
 	"UPDATE streamext.dead_letter SET source = $2 WHERE stream OPERATOR(pg_catalog.=) $1 AND source OPERATOR(pg_catalog.=) 0 "
 	"AND partition OPERATOR(pg_catalog.=) ANY ($3)";
@@ -239,7 +238,8 @@ reread_select(const Worker *w, const Reread *r)
 	{
 		reread_select_plan = SPI_prepare(reread_select_sql, 6, types);
 		if (reread_select_plan == NULL)
-			elog(ERROR, "could not prepare a statement on streamext.dead_letter: %s", SPI_result_code_string(SPI_result));
+			elog(ERROR, "could not prepare a statement on streamext.dead_letter: %s",
+				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(reread_select_plan);
 	}
 	if (SPI_execute_plan(reread_select_plan, args, NULL, false, 0) != SPI_OK_SELECT)
@@ -353,16 +353,16 @@ reread_put_done(const List *done)
 static void
 reread_apply(Worker *w, Reread *r)
 {
-	uint64		n = SPI_processed;
+	uint64		   n = SPI_processed;
 	SPITupleTable *found = SPI_tuptable;
-	Datum	   *gone = palloc(sizeof(Datum) * Max(n, 1));
-	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
-	Datum	   *lists = palloc(sizeof(Datum) * Max(n, 1));
-	bool	   *nulls = palloc0(sizeof(bool) * Max(n, 1));
-	Oid			types[2] = { INT8ARRAYOID, TEXTARRAYOID };
-	Datum		args[2];
-	int			ngone = 0;
-	int			nids = 0;
+	Datum		  *gone = palloc(sizeof(Datum) * Max(n, 1));
+	Datum		  *ids = palloc(sizeof(Datum) * Max(n, 1));
+	Datum		  *lists = palloc(sizeof(Datum) * Max(n, 1));
+	bool		  *nulls = palloc0(sizeof(bool) * Max(n, 1));
+	Oid			   types[2] = { INT8ARRAYOID, TEXTARRAYOID };
+	Datum		   args[2];
+	int			   ngone = 0;
+	int			   nids = 0;
 
 	reread_views(w, r);
 	for (uint64 i = 0; i < n; i++)

@@ -29,4 +29,4 @@ extern int64 streamext_letters_begin(const Worker *w, const ViewSlot *view, int 
 /* A partition's topic, by which its letters are told from those of other partitions of this number; NULL: the number is enough. */
 extern const char *streamext_letters_topic(const Worker *w, int index);
 
-#endif							/* STREAMEXT_DEAD_LETTER_REREAD_H */
+#endif /* STREAMEXT_DEAD_LETTER_REREAD_H */

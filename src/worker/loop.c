@@ -44,12 +44,12 @@
 #define WORKER_GATHER_US 1000 /* a batch of fewer records than this many is followed by the next one no sooner */
 #define WORKER_GATHER_RECORDS 256
 #define WORKER_EXPECT_MS 20 /* until a catch-up worker has let go */
-#define WORKER_TICK_MS 100 /* for connectors without a descriptor to wait on */
+#define WORKER_TICK_MS 100	/* for connectors without a descriptor to wait on */
 #define WORKER_STALLED_TICK_MS 1000
 #define WORKER_FLUSH_TICK_MS 10
 #define WORKER_EXPIRE_MS 1000
-#define WORKER_SLIDING_MS 10000 /* panes of sliding views go even if nothing arrives */
-#define WORKER_LAG_MS 1000 /* how often a paused stream asks how far behind it is */
+#define WORKER_SLIDING_MS 10000			   /* panes of sliding views go even if nothing arrives */
+#define WORKER_LAG_MS 1000				   /* how often a paused stream asks how far behind it is */
 #define WORKER_LAG_RECORDS 10000		   /* more than that behind the source is catching_up */
 #define WORKER_LAG_BYTES (4 * 1024 * 1024) /* the same for journals */
 
@@ -225,8 +225,8 @@ streamext_worker_stop(Worker *w, const char *reason)
 {
 	w->stopped = true;
 	streamext_pause_request(w->slot, true);
-	streamext_stream_set_state(w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
-							   reason);
+	streamext_stream_set_state(
+		w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED, reason);
 }
 
 /* True if nothing shall be read. */
@@ -406,7 +406,8 @@ worker_update_state(Worker *w, bool paused)
 		state = STREAM_FULL;
 	else if (c->stalled)
 		state = STREAM_STALLED;
-	else if (worker_is_behind(w) || streamext_worker_lag(w) > (w->ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
+	else if (worker_is_behind(w) ||
+			 streamext_worker_lag(w) > (w->ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
 		state = STREAM_CATCHING_UP;
 	else
 		state = STREAM_RUNNING;
@@ -547,7 +548,7 @@ streamext_worker_interrupts(void)
 {
 	if (ShutdownRequestPending)
 	{
-		HOLD_INTERRUPTS();		/* die() has asked for the end already */
+		HOLD_INTERRUPTS(); /* die() has asked for the end already */
 		streamext_checkpoint_finish(&worker_self);
 		proc_exit(0);
 	}

@@ -90,8 +90,8 @@ streamext_worker_source(const StreamConfig *config)
 
 	initStringInfo(&s);
 	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector,
-					 config->connector == CONNECTOR_MQTT ? 1 : config->workers,
-					 config->start, config->start == START_TIMESTAMP ? config->start_time : 0);
+					 config->connector == CONNECTOR_MQTT ? 1 : config->workers, config->start,
+					 config->start == START_TIMESTAMP ? config->start_time : 0);
 	foreach (lc, config->topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
 	hash = hash_bytes_extended((unsigned char *) s.data, s.len, 0);
@@ -257,8 +257,8 @@ refresh_open(Worker *w)
 {
 	char activity[2 * NAMEDATALEN + 32];
 
-	snprintf(activity, sizeof(activity), "%sstream %s.%s shard %d", w->catchup ? "catch-up of " : "",
-			 w->config->schema, w->config->name, w->identity.shard);
+	snprintf(activity, sizeof(activity), "%sstream %s.%s shard %d", w->catchup ? "catch-up of " : "", w->config->schema,
+			 w->config->name, w->identity.shard);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	w->connector = w->ops->open(w->config, w->identity.shard, w->config->workers, w->config_cxt);
 	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
@@ -562,8 +562,11 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	if (!w->ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->config))
 	{
 		v->slot->round = round;
-		ereport(LOG, (errmsg("the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
-							 v->viewoid)));
+		ereport(
+			LOG,
+			(errmsg(
+				"the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
+				v->viewoid)));
 		return available;
 	}
 	streamext_fold_end(v->fold);
@@ -640,8 +643,8 @@ refresh_start_views(Worker *w)
 	streamext_checkpoint_keep_views(w, oids);
 	foreach (lc, oids)
 	{
-		const char	 *reason;
-		int			  index = refresh_view_slot(w, lfirst_oid(lc), &reason);
+		const char *reason;
+		int			index = refresh_view_slot(w, lfirst_oid(lc), &reason);
 
 		if (index >= 0)
 			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],

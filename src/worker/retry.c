@@ -95,7 +95,8 @@ static const char retry_select_sql[] =
 static const char retry_marked_sql[] =
 	"SELECT id, view, topic, partition, retry FROM streamext.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 "
 	"AND retry OPERATOR(pg_catalog.<>) 0";
-static const char retry_unmark_sql[] = "UPDATE streamext.dead_letter SET retry = 0 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char retry_unmark_sql[] =
+	"UPDATE streamext.dead_letter SET retry = 0 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char retry_reject_sql[] =
 	"UPDATE streamext.dead_letter AS d SET sqlstate = u.s, reason = u.r, received_at = pg_catalog.clock_timestamp() "
 	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (id, s, r) "
@@ -172,24 +173,24 @@ streamext_retries_due(const Worker *w)
 /* A letter, whose record is the batch's of the same number. */
 typedef struct RetryLetter
 {
-	int64		   id;
-	Oid			   view;
-	List		  *done;
-	int64		   retry;
-	int			   index;	 /* of its partition */
-	int64		   position;
+	int64			id;
+	Oid				view;
+	List		   *done;
+	int64			retry;
+	int				index; /* of its partition */
+	int64			position;
 	RejectedRecord *rejected; /* it cannot be decoded now either */
 } RetryLetter;
 
 typedef struct RetryView
 {
-	WorkerView	   *v;
-	int64		   *positions; /* by partition */
-	int64		   *begins;
-	bool			ready;
-	bool		   *owed; /* [letter] */
+	WorkerView		*v;
+	int64			*positions; /* by partition */
+	int64			*begins;
+	bool			 ready;
+	bool			*owed;	   /* [letter] */
 	RejectedRecord **rejected; /* [letter], by the view itself */
-	int64		   *counted;   /* by partition, of a stateless one */
+	int64			*counted;  /* by partition, of a stateless one */
 } RetryView;
 
 typedef struct Retry
@@ -201,12 +202,12 @@ typedef struct Retry
 	RetryView	*views;
 
 	/* what is to be written; arrays with room for all */
-	int			 nreject, nmark, ngone, nsplit, ndecoded, nagain;
-	Datum		*reject_ids, *reject_states, *reject_reasons;
-	Datum		*mark_ids;
-	Datum		*gone_ids;
-	Datum		*split_ids, *split_views, *split_states, *split_reasons, *split_numbers;
-	bool		*split_nulls;
+	int	   nreject, nmark, ngone, nsplit, ndecoded, nagain;
+	Datum *reject_ids, *reject_states, *reject_reasons;
+	Datum *mark_ids;
+	Datum *gone_ids;
+	Datum *split_ids, *split_views, *split_states, *split_reasons, *split_numbers;
+	bool  *split_nulls;
 } Retry;
 
 static bool
@@ -676,8 +677,8 @@ streamext_retries_run(Worker *w)
 	CommitTransactionCommand();
 	STREAMEXT_FAULT("retry-after-commit");
 	retry_publish(w, r, decoded);
-	streamext_connector_event(w->connector, "retry", -1, 0, "%d dead letters tried again, %d of them rejected again", r->nletters,
-							  r->nagain);
+	streamext_connector_event(w->connector, "retry", -1, 0, "%d dead letters tried again, %d of them rejected again",
+							  r->nletters, r->nagain);
 	retry_end_batch(w, old);
 	streamext_checkpoint_want(w);
 	return true;
@@ -774,26 +775,28 @@ retry_check_ids(const char *name, Oid *types, Datum *values, const char *nulls)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("stream \"%s\" has no such dead letter: " INT64_FORMAT, name, id),
 						errhint("See streamext.dead_letters; a letter goes when its record is read again.")));
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("dead letter " INT64_FORMAT " cannot be tried again", id),
-					errdetail_internal("%s", reason == 1	? "Its record is larger than 1 MB and was not kept whole."
-											 : reason == 2 ? "It is of a source that the stream has left behind by streamext.seek."
-														   : "Its view was dropped.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("dead letter " INT64_FORMAT " cannot be tried again", id),
+		 errdetail_internal("%s", reason == 1	? "Its record is larger than 1 MB and was not kept whole."
+								  : reason == 2 ? "It is of a source that the stream has left behind by streamext.seek."
+												: "Its view was dropped.")));
 }
 
 Datum
 streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 {
-	Oid			types[5] = { OIDOID, OIDOID, INT8ARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
-	Datum		values[5];
-	char		nulls[6] = "     ";
+	Oid			  types[5] = { OIDOID, OIDOID, INT8ARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
+	Datum		  values[5];
+	char		  nulls[6] = "     ";
 	StreamConfig *config;
-	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
-	Datum		shards[STREAMEXT_MAX_SHARDS];
-	Datum		sources[STREAMEXT_MAX_SHARDS];
-	Oid			relid;
-	Oid			viewoid = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
-	char	   *name;
-	int64		count;
+	StreamSlot	 *slots[STREAMEXT_MAX_SHARDS];
+	Datum		  shards[STREAMEXT_MAX_SHARDS];
+	Datum		  sources[STREAMEXT_MAX_SHARDS];
+	Oid			  relid;
+	Oid			  viewoid = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
+	char		 *name;
+	int64		  count;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the stream must not be null")));

@@ -20,4 +20,4 @@ extern bool streamext_retries_run(Worker *w);
 /* When a checkpoint holds what was folded: the letters go, and the request. No transaction is open. */
 extern void streamext_retries_settle(Worker *w);
 
-#endif							/* STREAMEXT_RETRY_H */
+#endif /* STREAMEXT_RETRY_H */

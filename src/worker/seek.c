@@ -108,9 +108,10 @@ seek_get_positions(HeapTuple tuple, TupleDesc desc, int column, SeekPositions *p
 		return false;
 	numbers = SPI_getbinval(tuple, desc, column + 1, &isnull);
 	values = SPI_getbinval(tuple, desc, column + 2, &isnull);
-	deconstruct_array(DatumGetArrayTypePCopy(topics), TEXTOID, -1, false, TYPALIGN_INT, &positions->topics, NULL, &positions->n);
-	deconstruct_array(DatumGetArrayTypePCopy(numbers), INT4OID, sizeof(int32), true, TYPALIGN_INT, &positions->numbers, NULL,
+	deconstruct_array(DatumGetArrayTypePCopy(topics), TEXTOID, -1, false, TYPALIGN_INT, &positions->topics, NULL,
 					  &positions->n);
+	deconstruct_array(DatumGetArrayTypePCopy(numbers), INT4OID, sizeof(int32), true, TYPALIGN_INT, &positions->numbers,
+					  NULL, &positions->n);
 	deconstruct_array(DatumGetArrayTypePCopy(values), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 					  &positions->positions, NULL, &positions->n);
 	return true;
@@ -120,9 +121,10 @@ static void
 seek_put_positions(Datum *values, const SeekPositions *positions)
 {
 	values[0] = PointerGetDatum(construct_array(positions->topics, positions->n, TEXTOID, -1, false, TYPALIGN_INT));
-	values[1] = PointerGetDatum(construct_array(positions->numbers, positions->n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	values[2] = PointerGetDatum(construct_array(positions->positions, positions->n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
+	values[1] =
+		PointerGetDatum(construct_array(positions->numbers, positions->n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	values[2] = PointerGetDatum(
+		construct_array(positions->positions, positions->n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 static void
@@ -139,7 +141,8 @@ static int64
 seek_look_up(const SeekPositions *positions, const char *topic, int32 partition)
 {
 	for (int i = 0; i < positions->n; i++)
-		if (DatumGetInt32(positions->numbers[i]) == partition && strcmp(TextDatumGetCString(positions->topics[i]), topic) == 0)
+		if (DatumGetInt32(positions->numbers[i]) == partition &&
+			strcmp(TextDatumGetCString(positions->topics[i]), topic) == 0)
 			return DatumGetInt64(positions->positions[i]);
 	return -1;
 }
@@ -258,7 +261,8 @@ seek_resolve(Worker *w, const SeekRequest *request, int64 *targets)
 		return true;
 	}
 	for (int i = 0; i < w->npartitions && request->resolved; i++)
-		targets[i] = seek_look_up(&request->targets, w->connector->partitions[i].topic, w->connector->partitions[i].partition);
+		targets[i] =
+			seek_look_up(&request->targets, w->connector->partitions[i].topic, w->connector->partitions[i].partition);
 	if (request->resolved)
 		return true;
 	for (int i = 0; i < w->npartitions; i++)
@@ -391,13 +395,15 @@ seek_report(Worker *w, const SeekRequest *request, const SeekSums *sums)
 			snprintf(where, sizeof(where), "%s", timestamptz_to_str(request->time));
 			break;
 		case SEEK_OFFSET:
-			snprintf(where, sizeof(where), "offset " INT64_FORMAT " of partition %d", request->offset, request->partition);
+			snprintf(where, sizeof(where), "offset " INT64_FORMAT " of partition %d", request->offset,
+					 request->partition);
 			break;
 	}
-	streamext_connector_event(c, "seek", -1, sums->skipped,
-							  "to %s%s%s: " INT64_FORMAT " %s skipped; %d partitions moved, %d not, because all from there on is counted",
-							  where, request->accept ? ", another source" : "", request->rebuild ? ", views begun anew" : "",
-							  sums->skipped, unit, sums->moved, request->rebuild ? 0 : sums->kept);
+	streamext_connector_event(
+		c, "seek", -1, sums->skipped,
+		"to %s%s%s: " INT64_FORMAT " %s skipped; %d partitions moved, %d not, because all from there on is counted",
+		where, request->accept ? ", another source" : "", request->rebuild ? ", views begun anew" : "", sums->skipped,
+		unit, sums->moved, request->rebuild ? 0 : sums->kept);
 	if (c->nevents > n)
 		c->events[n].counted = true; /* not the source's loss */
 }
@@ -525,10 +531,10 @@ seek_check(const SeekRequest *request, const char *name, Oid relid)
 	ListCell	 *lc;
 
 	if (kind != CONNECTOR_KAFKA && (request->kind == SEEK_TIME || request->kind == SEEK_OFFSET))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("stream \"%s\" cannot seek a time or an offset", name),
-						errdetail("Its journal is read from one record to the next."),
-						errhint("Seek 'earliest', what the journal still holds, or 'latest'.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("stream \"%s\" cannot seek a time or an offset", name),
+				 errdetail("Its journal is read from one record to the next."),
+				 errhint("Seek 'earliest', what the journal still holds, or 'latest'.")));
 	if (request->kind == SEEK_OFFSET && request->offset < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("an offset cannot be negative")));
 	if (!request->accept)
@@ -536,7 +542,8 @@ seek_check(const SeekRequest *request, const char *name, Oid relid)
 	foreach (lc, seek_views(relid))
 		if (streamext_view_options(lfirst_oid(lc)).into != NULL)
 			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							errmsg("the continuous view \"%s\" stands at a position of the former source", get_rel_name(lfirst_oid(lc))),
+							errmsg("the continuous view \"%s\" stands at a position of the former source",
+								   get_rel_name(lfirst_oid(lc))),
 							errdetail("It writes into a table, and where it stands is kept with its rows."),
 							errhint("Drop it, and create it again after streamext.seek.")));
 }
@@ -566,12 +573,14 @@ seek_check_partition(const SeekRequest *request, const char *name, StreamSlot **
 	}
 	if (found && !request->accept && request->offset > end)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("partition %d of topic \"%s\" ends at offset " INT64_FORMAT, request->partition, request->topic, end),
+						errmsg("partition %d of topic \"%s\" ends at offset " INT64_FORMAT, request->partition,
+							   request->topic, end),
 						errhint("Seek 'latest', or an offset up to that.")));
 	if (!found)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("stream \"%s\" has no partition %d of topic \"%s\"", name, request->partition, request->topic),
-						errhint("See streamext.stream_partitions.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("stream \"%s\" has no partition %d of topic \"%s\"", name, request->partition, request->topic),
+				 errhint("See streamext.stream_partitions.")));
 }
 
 /* Where the shard stands in the source; nowhere yet if its worker has not looked what that is. */
@@ -592,8 +601,8 @@ seek_take_positions(SeekPositions *positions, StreamSlot *slot, uint64 source)
 static void
 seek_request(Oid relid, SeekRequest *request)
 {
-	static Oid	types[13] = { OIDOID, INT4OID, INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, INT4OID,
-							  INT8OID, BOOLOID, BOOLOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID };
+	static Oid	types[13] = { OIDOID,  INT4OID, INT8OID, INT4OID,	   TIMESTAMPTZOID, TEXTOID,		INT4OID,
+							  INT8OID, BOOLOID, BOOLOID, TEXTARRAYOID, INT4ARRAYOID,   INT8ARRAYOID };
 	char	   *name = streamext_control_stream(relid, true);
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	int			n = streamext_control_slots(relid, name, slots);

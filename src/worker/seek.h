@@ -26,4 +26,4 @@ extern void streamext_seeks_bound(const Worker *w, Batch *batch);
 /* Does what is due, with partitions known and before the views' positions are settled. False: the source has not said yet where. */
 extern bool streamext_seeks_apply(Worker *w);
 
-#endif							/* STREAMEXT_SEEK_H */
+#endif /* STREAMEXT_SEEK_H */

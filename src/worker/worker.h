@@ -8,10 +8,11 @@
 #include "base/streamext.h"
 
 extern PGDLLEXPORT void streamext_launcher_main(Datum arg);
-extern PGDLLEXPORT void streamext_worker_main(Datum arg);	/* arg: stream slot index */
+extern PGDLLEXPORT void streamext_worker_main(Datum arg);  /* arg: stream slot index */
 extern PGDLLEXPORT void streamext_catchup_main(Datum arg); /* the same */
-extern PGDLLEXPORT void streamext_probe_main(Datum arg);	/* arg: database oid; registers what streams and views there are, exits */
-extern void streamext_launcher_register(void);	/* from _PG_init */
+extern PGDLLEXPORT void
+			streamext_probe_main(Datum arg); /* arg: database oid; registers what streams and views there are, exits */
+extern void streamext_launcher_register(void); /* from _PG_init */
 
 /*
  * Registry changes of this transaction, applied at commit and forgotten at abort (sql/commit.c): the named stream or view was
@@ -19,8 +20,8 @@ extern void streamext_launcher_register(void);	/* from _PG_init */
  */
 extern void streamext_touch_stream(Oid relid);
 extern void streamext_touch_view(Oid viewoid, Oid stream_relid);
-extern void streamext_touch_database(Oid dboid);	/* probe it (after CREATE DATABASE ... TEMPLATE) */
-extern void streamext_touch_rights(void);	/* of some role, in whatever database */
+extern void streamext_touch_database(Oid dboid); /* probe it (after CREATE DATABASE ... TEMPLATE) */
+extern void streamext_touch_rights(void);		 /* of some role, in whatever database */
 extern void streamext_registry_install_callbacks(void);
 
 /* Whether the registry knows any. */
@@ -35,4 +36,4 @@ extern bool streamext_database_leaving(Oid dboid);
 /* Notes that the launcher shall probe the database, or that it need not any more. Needs registry_lock exclusive. */
 extern void streamext_database_set_probe(Oid dboid, bool probe);
 
-#endif							/* STREAMEXT_WORKER_H */
+#endif /* STREAMEXT_WORKER_H */

@@ -32,11 +32,11 @@ typedef struct WorkerView
 {
 	Oid			  viewoid;
 	ViewSlot	 *slot;
-	MemoryContext cxt;		/* of the compiled view and the fold */
-	ViewFold	 *fold;		/* NULL: failed */
-	bool		  prepared; /* of the batch at hand */
+	MemoryContext cxt;			   /* of the compiled view and the fold */
+	ViewFold	 *fold;			   /* NULL: failed */
+	bool		  prepared;		   /* of the batch at hand */
 	bool		  too_many_groups; /* why it was not */
-	bool		  paused;	/* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
+	bool		  paused;		   /* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
 	TimestampTz retired_at; /* its former content; 0: nothing of that is left in history */
 
@@ -71,15 +71,16 @@ typedef struct Worker
 	bool				connector_paused;
 	List			   *seeks; /* still to be done (worker/seek.c) */
 	MemoryContext		seeks_cxt;
-	List			   *retries;		/* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (worker/retry.c) */
-	MemoryContext		retries_cxt;
-	bool				unmarked;		/* no letter is marked by a request that is done (worker/retry.c); else not yet in checkpoint marks_seen */
-	int64				marks_seen;
-	bool				letters_behind; /* no dead letter is of a record that the stream has still to read */
-	uint64				connector_errors; /* seen */
-	bool				outage;			  /* an event of it is written */
-	char				full_reason[STREAMEXT_MAX_MESSAGE];
-	bool				confirmed;		  /* the connector was told of a checkpoint */
+	List *retries; /* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (worker/retry.c) */
+	MemoryContext retries_cxt;
+	bool
+		unmarked; /* no letter is marked by a request that is done (worker/retry.c); else not yet in checkpoint marks_seen */
+	int64  marks_seen;
+	bool   letters_behind;	 /* no dead letter is of a record that the stream has still to read */
+	uint64 connector_errors; /* seen */
+	bool   outage;			 /* an event of it is written */
+	char   full_reason[STREAMEXT_MAX_MESSAGE];
+	bool   confirmed; /* the connector was told of a checkpoint */
 
 	MemoryContext views_cxt;
 	List		 *views; /* of WorkerView; in the stream's worker those in other hands too, without a fold */
@@ -96,22 +97,22 @@ typedef struct Worker
 	bool		pending; /* polled, not yet published */
 	bool		decoded;
 	TimestampTz gather_until; /* the last batch was small: poll no sooner */
-	bool		full;	  /* memory was full at the last try */
-	TimestampTz retry_at; /* when full */
+	bool		full;		  /* memory was full at the last try */
+	TimestampTz retry_at;	  /* when full */
 
-	bool		stopped;	/* until resume(): on_error stop, or the connector failed */
+	bool		stopped;	 /* until resume(): on_error stop, or the connector failed */
 	uint32		rights_seen; /* SharedState.rights that all views were checked at */
-	uint32		pause_seen; /* StreamSlot.pause before the last look into the catalogue */
-	TimestampTz refresh_at; /* look into the catalogue again (a view was locked); 0: no */
+	uint32		pause_seen;	 /* StreamSlot.pause before the last look into the catalogue */
+	TimestampTz refresh_at;	 /* look into the catalogue again (a view was locked); 0: no */
 
 	uint64 flush_ticket; /* being served; 0: none */
 	bool   flush_known;	 /* targets are */
 	int	   flush_partitions;
 	int64 *flush_targets;
 
-	TimestampTz expired_at;
-	bool		expire_due;
-	struct Checkpoint *checkpoint;	/* NULL: not looked for yet, or no extension any more */
+	TimestampTz		   expired_at;
+	bool			   expire_due;
+	struct Checkpoint *checkpoint; /* NULL: not looked for yet, or no extension any more */
 
 	TimestampTz windows_retry_at; /* windows could not be written into their tables */
 
@@ -120,25 +121,25 @@ typedef struct Worker
 } Worker;
 
 /* worker/loop.c */
-extern void streamext_worker_session(void);
-extern void streamext_worker_signals(void);
-extern void streamext_worker_interrupts(void);
-extern void streamext_worker_doze(int fd, long timeout);
-extern void streamext_worker_contexts(Worker *w);
-extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
-extern void streamext_worker_stop(Worker *w, const char *reason);
-extern void streamext_worker_count_rate(Worker *w, uint64 n);
+extern void		  streamext_worker_session(void);
+extern void		  streamext_worker_signals(void);
+extern void		  streamext_worker_interrupts(void);
+extern void		  streamext_worker_doze(int fd, long timeout);
+extern void		  streamext_worker_contexts(Worker *w);
+extern void		  streamext_worker_unwatch(void); /* the connector is about to be closed */
+extern void		  streamext_worker_stop(Worker *w, const char *reason);
+extern void		  streamext_worker_count_rate(Worker *w, uint64 n);
 extern ErrorData *streamext_worker_caught(MemoryContext cxt);
 
 /* worker/refresh.c: false if the stream is gone, its slot removed with it */
-extern bool streamext_worker_refresh(Worker *w);
-extern bool streamext_worker_refresh_catchup(Worker *w);
-extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
-extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
-extern void streamext_worker_check_rights(Worker *w);
-extern void streamext_worker_short_lock_timeout(void);
-extern uint64 streamext_worker_source(const StreamConfig *config);	/* StreamSlot.source */
-extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
+extern bool	  streamext_worker_refresh(Worker *w);
+extern bool	  streamext_worker_refresh_catchup(Worker *w);
+extern bool	  streamext_worker_start_view(Worker *w, WorkerView *v);
+extern bool	  streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
+extern void	  streamext_worker_check_rights(Worker *w);
+extern void	  streamext_worker_short_lock_timeout(void);
+extern uint64 streamext_worker_source(const StreamConfig *config); /* StreamSlot.source */
+extern void	  streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 
 /* worker/position.c */
 extern bool	 streamext_worker_attach(Worker *w);
@@ -147,7 +148,7 @@ extern int64 streamext_worker_target(Worker *w, int index);
 extern int64 streamext_worker_view_position(Worker *w, WorkerView *v, int index);
 extern int64 streamext_worker_lag(Worker *w);
 extern bool	 streamext_worker_check_behind(Worker *w, WorkerView *v);
-extern void streamext_worker_view_begin_behind(WorkerView *v);
+extern void	 streamext_worker_view_begin_behind(WorkerView *v);
 extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 
 /* worker/batch_cycle.c */

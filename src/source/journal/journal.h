@@ -19,18 +19,18 @@
 
 typedef struct JournalRecord
 {
-	uint64		fxid;			/* FullTransactionId, 0: none */
-	TimestampTz timestamp;		/* arrival */
-	uint64		row_type_hash;	/* FORMAT_ROW, else 0 */
+	uint64		fxid;		   /* FullTransactionId, 0: none */
+	TimestampTz timestamp;	   /* arrival */
+	uint64		row_type_hash; /* FORMAT_ROW, else 0 */
 	uint8		qos;
 	bool		retained;
-	uint16		packet_id;		/* MQTT; 0: none */
-	const char *topic;			/* read: NUL-terminated */
+	uint16		packet_id; /* MQTT; 0: none */
+	const char *topic;	   /* read: NUL-terminated */
 	uint32		topic_size;
 	const char *payload;
 	uint32		payload_size;
-	int64		position,		/* read only */
-				next_position;	/* read only */
+	int64		position, /* read only */
+		next_position;	  /* read only */
 } JournalRecord;
 
 typedef struct Journal Journal;
@@ -78,9 +78,8 @@ extern void streamext_journal_directory(Oid dboid, Oid relid, int shard, char di
 /* What the files are like, to be shown; without a handle. `end`: the shared one; false: it is not known. */
 typedef struct JournalExtent
 {
-	int64		begin,			/* first position still there */
-				end,
-				bytes;			/* on disk */
+	int64 begin,	/* first position still there */
+		end, bytes; /* on disk */
 } JournalExtent;
 
 extern bool streamext_journal_extent(Oid dboid, Oid relid, int shard, uint64 end, JournalExtent *extent);
@@ -89,4 +88,4 @@ extern bool streamext_journal_extent(Oid dboid, Oid relid, int shard, uint64 end
 extern void streamext_journal_remove(Oid dboid, Oid relid);
 extern void streamext_journal_remove_database(Oid dboid);
 
-#endif							/* STREAMEXT_JOURNAL_H */
+#endif /* STREAMEXT_JOURNAL_H */

@@ -16,14 +16,14 @@
 static void
 journal_remove_directory(const char *directory)
 {
-	DIR		   *dir = opendir(directory);
+	DIR			  *dir = opendir(directory);
 	struct dirent *entry;
 
 	if (dir == NULL)
 		return;
 	while ((entry = readdir(dir)) != NULL)
 	{
-		char		path[MAXPGPATH * 2];
+		char path[MAXPGPATH * 2];
 
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
@@ -38,8 +38,8 @@ journal_remove_directory(const char *directory)
 static void
 journal_remove_matching(Oid dboid, const char *prefix)
 {
-	char		base[MAXPGPATH];
-	DIR		   *dir;
+	char		   base[MAXPGPATH];
+	DIR			  *dir;
 	struct dirent *entry;
 
 	snprintf(base, sizeof(base), "%s/streamext/%u", DataDir, dboid);
@@ -48,7 +48,7 @@ journal_remove_matching(Oid dboid, const char *prefix)
 		return;
 	while ((entry = readdir(dir)) != NULL)
 	{
-		char		path[MAXPGPATH * 2];
+		char path[MAXPGPATH * 2];
 
 		if (entry->d_name[0] == '.' || strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
 			continue;
@@ -61,7 +61,7 @@ journal_remove_matching(Oid dboid, const char *prefix)
 void
 streamext_journal_remove(Oid dboid, Oid relid)
 {
-	char		prefix[32];
+	char prefix[32];
 
 	snprintf(prefix, sizeof(prefix), "%u.", relid);
 	journal_remove_matching(dboid, prefix);
@@ -70,7 +70,7 @@ streamext_journal_remove(Oid dboid, Oid relid)
 void
 streamext_journal_remove_database(Oid dboid)
 {
-	char		base[MAXPGPATH];
+	char base[MAXPGPATH];
 
 	journal_remove_matching(dboid, "");
 	snprintf(base, sizeof(base), "%s/streamext/%u", DataDir, dboid);

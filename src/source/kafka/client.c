@@ -27,44 +27,42 @@
 #include "source/kafka/client.h"
 
 #define KAFKA_TIMER_SLACK 1500000 /* nanoseconds; see kafka_new */
-#define KAFKA_HOLD_SIZE 1024	/* bytes; larger messages are freed at once */
-#define KAFKA_SAMPLE 64 /* of so many records one is looked at for their size */
+#define KAFKA_HOLD_SIZE 1024	  /* bytes; larger messages are freed at once */
+#define KAFKA_SAMPLE 64			  /* of so many records one is looked at for their size */
 
 /* Every client property that is not an option. */
-static const char *const kafka_properties[][2] = {
-	{ "enable.auto.commit", "false" },
-	{ "enable.auto.offset.store", "false" },
-	{ "auto.offset.reset", "error" },
-	{ "enable.partition.eof", "true" },
-	{ "check.crcs", "true" },
-	{ "isolation.level", "read_committed" },
-	{ "allow.auto.create.topics", "false" },
-	{ "statistics.interval.ms", "0" },
-	{ "topic.metadata.refresh.interval.ms", "10000" },
-	{ "max.poll.interval.ms", "86400000" },
+static const char *const kafka_properties[][2] = { { "enable.auto.commit", "false" },
+												   { "enable.auto.offset.store", "false" },
+												   { "auto.offset.reset", "error" },
+												   { "enable.partition.eof", "true" },
+												   { "check.crcs", "true" },
+												   { "isolation.level", "read_committed" },
+												   { "allow.auto.create.topics", "false" },
+												   { "statistics.interval.ms", "0" },
+												   { "topic.metadata.refresh.interval.ms", "10000" },
+												   { "max.poll.interval.ms", "86400000" },
 
-	/* see streamext_kafka_refill */
-	{ "queued.min.messages", CppAsString2(KAFKA_AHEAD_RECORDS) },
-	{ "queued.max.messages.kbytes", CppAsString2(KAFKA_AHEAD_KB) },
+												   /* see streamext_kafka_refill */
+												   { "queued.min.messages", CppAsString2(KAFKA_AHEAD_RECORDS) },
+												   { "queued.max.messages.kbytes", CppAsString2(KAFKA_AHEAD_KB) },
 
-	/*
+												   /*
 	 * A fetch is answered as soon as there is a byte. What waits longest is a partition added meanwhile, and the news that only
 	 * control records are left before the end.
 	 */
-	{ "fetch.min.bytes", "1" },
-	{ "fetch.wait.max.ms", "300" },
-	{ "fetch.error.backoff.ms", "100" },
+												   { "fetch.min.bytes", "1" },
+												   { "fetch.wait.max.ms", "300" },
+												   { "fetch.error.backoff.ms", "100" },
 
-	{ "reconnect.backoff.ms", "100" },
-	{ "reconnect.backoff.max.ms", "1000" },
-	{ "socket.keepalive.enable", "true" },
-	{ "socket.timeout.ms", "10000" },
-	{ "socket.connection.setup.timeout.ms", "10000" },
+												   { "reconnect.backoff.ms", "100" },
+												   { "reconnect.backoff.max.ms", "1000" },
+												   { "socket.keepalive.enable", "true" },
+												   { "socket.timeout.ms", "10000" },
+												   { "socket.connection.setup.timeout.ms", "10000" },
 
-	/* librdkafka's default is GSSAPI, which runs a shell command. */
-	{ "sasl.mechanism", "PLAIN" },
-	{ NULL, NULL }
-};
+												   /* librdkafka's default is GSSAPI, which runs a shell command. */
+												   { "sasl.mechanism", "PLAIN" },
+												   { NULL, NULL } };
 
 typedef struct KafkaOption
 {
@@ -442,9 +440,9 @@ kafka_mean_size(const KafkaConnector *k)
 void
 streamext_kafka_refill(KafkaConnector *k)
 {
-	bool							 full = k->nmessages == STREAMEXT_BATCH_ROWS, dry = k->full && !full;
-	double							 queued = rd_kafka_queue_length(k->queue), size = kafka_mean_size(k);
-	double							 records = queued / KAFKA_AHEAD_RECORDS, bytes = queued * size / (KAFKA_AHEAD_KB * 1024.0);
+	bool   full = k->nmessages == STREAMEXT_BATCH_ROWS, dry = k->full && !full;
+	double queued = rd_kafka_queue_length(k->queue), size = kafka_mean_size(k);
+	double records = queued / KAFKA_AHEAD_RECORDS, bytes = queued * size / (KAFKA_AHEAD_KB * 1024.0);
 	rd_kafka_topic_partition_list_t *list;
 
 	/* one batch has been taken since it was as long as the fetcher saw it */

@@ -61,8 +61,8 @@ typedef struct KafkaConnector
 	rd_kafka_t		 *rk;	 /* the consumer; NULL: none now */
 	rd_kafka_t		 *asker; /* see streamext_kafka_asker; NULL: not needed yet */
 	rd_kafka_queue_t *queue;
-	bool			  ahead; /* so much is queued that the fetcher may have stopped */
-	bool			  full;	 /* the last poll got all that fits into a batch */
+	bool			  ahead;	/* so much is queued that the fetcher may have stopped */
+	bool			  full;		/* the last poll got all that fits into a batch */
 	int				  patience; /* ms that the next look at the metadata may take */
 
 	int				ntopics;
@@ -129,7 +129,7 @@ extern void streamext_kafka_refill(KafkaConnector *k);
  * itself: it needs to know the leaders.
  */
 extern rd_kafka_t *streamext_kafka_asker(KafkaConnector *k);
-extern void streamext_kafka_destroy_asker(KafkaConnector *k);
+extern void		   streamext_kafka_destroy_asker(KafkaConnector *k);
 
 /* ---- source/kafka/partition.c ---- */
 

@@ -119,7 +119,8 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 	if (partition->position >= 0 && partition->position < low)
 	{
 		streamext_connector_event(&k->c, "gap", index, low - partition->position,
-								  "offsets " INT64_FORMAT " to " INT64_FORMAT " are gone", partition->position, low - 1);
+								  "offsets " INT64_FORMAT " to " INT64_FORMAT " are gone", partition->position,
+								  low - 1);
 		streamext_connector_report(
 			&k->c, "gap in topic \"%s\" partition %d: offsets " INT64_FORMAT " to " INT64_FORMAT " are gone",
 			partition->topic, partition->partition, partition->position, low - 1);
@@ -135,8 +136,9 @@ kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
 								   partition->topic, partition->partition, high, partition->position);
 		if (++k->partitions[index].beyond >= KAFKA_BEYOND_TRIES)
 		{
-			streamext_connector_event(&k->c, "diverged", index, 0, "ends at offset " INT64_FORMAT
-									  ", but was read up to " INT64_FORMAT " before", high, partition->position);
+			streamext_connector_event(&k->c, "diverged", index, 0,
+									  "ends at offset " INT64_FORMAT ", but was read up to " INT64_FORMAT " before",
+									  high, partition->position);
 			streamext_kafka_fail(k, true);
 		}
 	}
@@ -360,8 +362,8 @@ kafka_timestamp(const rd_kafka_message_t *message)
 static RecordMark
 kafka_mark(const rd_kafka_message_t *message)
 {
-	RecordMark	mark = { .position = message->offset };
-	pg_crc32c	crc;
+	RecordMark mark = { .position = message->offset };
+	pg_crc32c  crc;
 
 	/* not what stands in for a missing one */
 	mark.timestamp = rd_kafka_message_timestamp(message, NULL);
@@ -382,12 +384,11 @@ kafka_check_mark(KafkaConnector *k, int index, const rd_kafka_message_t *message
 
 	if (mark.timestamp == partition->last.timestamp && mark.crc == partition->last.crc)
 		return true;
-	streamext_connector_report(&k->c,
-							   "diverged: topic \"%s\" partition %d has another record at offset " INT64_FORMAT
-							   " than was read before",
-							   partition->topic, partition->partition, message->offset);
-	streamext_connector_event(&k->c, "diverged", index, 0, "another record at offset " INT64_FORMAT " than was read before",
-							  message->offset);
+	streamext_connector_report(
+		&k->c, "diverged: topic \"%s\" partition %d has another record at offset " INT64_FORMAT " than was read before",
+		partition->topic, partition->partition, message->offset);
+	streamext_connector_event(&k->c, "diverged", index, 0,
+							  "another record at offset " INT64_FORMAT " than was read before", message->offset);
 	streamext_kafka_fail(k, true);
 	return false;
 }
@@ -660,8 +661,9 @@ kafka_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 		ok = streamext_kafka_offsets(k, indexes, c->npartitions, RD_KAFKA_OFFSET_END, ends) &&
 			 streamext_kafka_offsets(k, indexes, c->npartitions, KAFKA_MILLISECOND(time), positions);
 	else
-		ok = streamext_kafka_offsets(k, indexes, c->npartitions,
-						   kind == SEEK_EARLIEST ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END, positions);
+		ok =
+			streamext_kafka_offsets(k, indexes, c->npartitions,
+									kind == SEEK_EARLIEST ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END, positions);
 	for (int i = 0; i < c->npartitions && ok && kind == SEEK_TIME; i++)
 		if (positions[i] < 0)
 			positions[i] = ends[i]; /* no record that late */

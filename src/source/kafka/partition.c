@@ -92,8 +92,8 @@ kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_
 			*count = found->partition_cnt;
 			if (*count < topic->nindex)
 			{
-				streamext_connector_report(&k->c, "diverged: topic \"%s\" has %d partitions, but had %d before", topic->name,
-										   *count, topic->nindex);
+				streamext_connector_report(&k->c, "diverged: topic \"%s\" has %d partitions, but had %d before",
+										   topic->name, *count, topic->nindex);
 				streamext_connector_event(&k->c, "diverged", -1, 0, "topic \"%s\" has %d partitions, but had %d before",
 										  topic->name, *count, topic->nindex);
 				streamext_kafka_fail(k, true);

@@ -15,26 +15,25 @@
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
 
-#define LOCAL_TOPIC		"local"
-#define LOCAL_READS		4		/* journal reads a poll at most */
+#define LOCAL_TOPIC "local"
+#define LOCAL_READS 4 /* journal reads a poll at most */
 
 typedef struct LocalConnector
 {
-	Connector	base;
+	Connector		   base;
 	ConnectorPartition partition;
-	Journal    *journal;		/* NULL: not open (yet); see local_connect */
-	int64		wanted;			/* where to begin once the journal is open; -1: at the journal's beginning */
-	bool		paused;
-	JournalRecord *records;		/* STREAMEXT_BATCH_ROWS */
+	Journal			  *journal; /* NULL: not open (yet); see local_connect */
+	int64			   wanted;	/* where to begin once the journal is open; -1: at the journal's beginning */
+	bool			   paused;
+	JournalRecord	  *records; /* STREAMEXT_BATCH_ROWS */
 } LocalConnector;
 
 /* Puts the reader where it was wanted. */
 static void
 local_place(LocalConnector *local)
 {
-	Connector  *c = &local->base;
-	int64		base = streamext_journal_base(local->journal),
-				end = streamext_journal_end(local->journal);
+	Connector *c = &local->base;
+	int64	   base = streamext_journal_base(local->journal), end = streamext_journal_end(local->journal);
 
 	c->failed = c->diverged = false;
 	if (local->wanted < 0)
@@ -43,13 +42,15 @@ local_place(LocalConnector *local)
 		local->partition.position = streamext_journal_align(local->journal, Max(local->wanted, base));
 	local->partition.high_watermark = end;
 	if (local->wanted >= 0 && local->partition.position > local->wanted)
-		streamext_connector_event(c, "gap", 0, 0, "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
+		streamext_connector_event(c, "gap", 0, 0,
+								  "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
 								  local->partition.position, local->wanted);
 	if (local->partition.position > end)
 	{
 		c->failed = c->diverged = true;
-		streamext_connector_report(c, "the stream's journal ends at " INT64_FORMAT ", before position " INT64_FORMAT
-								   " to go on from", end, local->partition.position);
+		streamext_connector_report(
+			c, "the stream's journal ends at " INT64_FORMAT ", before position " INT64_FORMAT " to go on from", end,
+			local->partition.position);
 	}
 }
 
@@ -94,7 +95,7 @@ static Connector *
 local_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 {
 	LocalConnector *local = MemoryContextAllocZero(cxt, sizeof(LocalConnector));
-	Connector  *c = &local->base;
+	Connector	   *c = &local->base;
 
 	c->ops = &streamext_local_ops;
 	c->config = config;
@@ -135,7 +136,8 @@ local_read_failed(Connector *c, int saved_errno)
 	if (saved_errno == EBADMSG)
 	{
 		c->failed = true;
-		streamext_connector_report(c, "the stream's journal is damaged at position " INT64_FORMAT, c->partitions[0].position);
+		streamext_connector_report(c, "the stream's journal is damaged at position " INT64_FORMAT,
+								   c->partitions[0].position);
 	}
 	else
 	{
@@ -152,7 +154,7 @@ local_records(const LocalConnector *local, StreamRecord *records, int n)
 	for (int i = 0; i < n; i++)
 	{
 		const JournalRecord *row = &local->records[i];
-		StreamRecord *record = &records[i];
+		StreamRecord		*record = &records[i];
 
 		memset(record, 0, sizeof(*record));
 		record->payload = row->payload;
@@ -169,7 +171,7 @@ static int
 local_poll(Connector *c, StreamRecord *records, int max)
 {
 	LocalConnector *local = (LocalConnector *) c;
-	int			n = 0;
+	int				n = 0;
 
 	if (c->npartitions == 0 || local->paused || !local_connect(local) || c->failed)
 		return 0;
@@ -177,10 +179,11 @@ local_poll(Connector *c, StreamRecord *records, int max)
 	/* Rolled back rows may fill whole reads. */
 	for (int tries = 0; tries < LOCAL_READS && n == 0; tries++)
 	{
-		int64		before = local->partition.position;
-		bool		corrupt;
+		int64 before = local->partition.position;
+		bool  corrupt;
 
-		n = streamext_journal_read(local->journal, &local->partition.position, local->records, Min(max, STREAMEXT_BATCH_ROWS), &corrupt);
+		n = streamext_journal_read(local->journal, &local->partition.position, local->records,
+								   Min(max, STREAMEXT_BATCH_ROWS), &corrupt);
 
 		if (corrupt)
 		{
@@ -195,7 +198,7 @@ local_poll(Connector *c, StreamRecord *records, int max)
 		if (local->partition.position == before)
 			break;
 		if (n == 0 && tries + 1 == LOCAL_READS)
-			SetLatch(MyLatch);	/* nobody else will, and there may be more */
+			SetLatch(MyLatch); /* nobody else will, and there may be more */
 	}
 	local_records(local, records, n);
 	local->partition.high_watermark = streamext_journal_end(local->journal);
@@ -229,7 +232,8 @@ local_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 
 	if (!local_connect(local))
 		return false;
-	positions[0] = kind == SEEK_EARLIEST ? streamext_journal_base(local->journal) : streamext_journal_end(local->journal);
+	positions[0] =
+		kind == SEEK_EARLIEST ? streamext_journal_base(local->journal) : streamext_journal_end(local->journal);
 	return true;
 }
 

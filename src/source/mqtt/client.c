@@ -44,13 +44,14 @@
 #define MQTT_STUCK_MS 30000					   /* an answer that takes longer than this is not coming */
 #define MQTT_RETRY_MIN_MS 250
 #define MQTT_RETRY_MAX_MS 5000
-#define MQTT_BRIEF_MS 10000	 /* a connection that does not last longer, */
-#define MQTT_BRIEF_LIMIT 3		 /* so often in a row, looks as if two clients had the same id, */
-#define MQTT_BRIEF_RETRY_MS 2000 /* which do each other less harm when they try less often */
+#define MQTT_BRIEF_MS 10000			 /* a connection that does not last longer, */
+#define MQTT_BRIEF_LIMIT 3			 /* so often in a row, looks as if two clients had the same id, */
+#define MQTT_BRIEF_RETRY_MS 2000	 /* which do each other less harm when they try less often */
 #define MQTT_MARKER_MS 2000			 /* publish the marker again when it is not back by then, */
 #define MQTT_MARKER_REFUSED_MS 30000 /* or by then if the broker seems to refuse it */
 #define MQTT_DISCONNECT_MS 200
-#define MQTT_FORGET_MS	   1200 /* for a DISCONNECT that ends the session; the one that destroying the client sends does not */
+#define MQTT_FORGET_MS \
+	1200 /* for a DISCONNECT that ends the session; the one that destroying the client sends does not */
 #define MQTT_CLOSE_MS 2500 /* paho's receive thread looks up once a second when it is to end */
 #define MQTT_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
@@ -66,10 +67,10 @@ typedef enum MqttLink
 struct MqttClient
 {
 	/* set before the threads start */
-	char *uri, *client_id, *filter, *marker_topic, *username, *password, *ca, *certificate, *key, *key_password;
+	char	   *uri, *client_id, *filter, *marker_topic, *username, *password, *ca, *certificate, *key, *key_password;
 	const char *plain_filter; /* within filter: what topics are matched with */
-	bool tls, verify_host;
-	int	 version, /* MQTTVERSION_ */
+	bool		tls, verify_host;
+	int			version, /* MQTTVERSION_ */
 		qos;
 	char			 nonce[64]; /* tells this client's markers from an earlier one's */
 	Journal			*journal;
@@ -254,7 +255,8 @@ mqtt_append(MqttClient *m, const JournalRecord *record)
 		pthread_mutex_lock(&m->mutex);
 		m->append_failing = failed = true;
 		mqtt_set_error(m, "could not write the journal",
-					   err == JOURNAL_AT_LIMIT ? "it has reached streamext.journal_limit" : strerror_r(err, reason, sizeof(reason)));
+					   err == JOURNAL_AT_LIMIT ? "it has reached streamext.journal_limit"
+											   : strerror_r(err, reason, sizeof(reason)));
 		pthread_mutex_unlock(&m->mutex);
 		mqtt_signal(m);
 		sleep(1);
@@ -735,7 +737,9 @@ mqtt_control(void *arg)
 			mqtt_add_property(&options.properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, 0);
 		options.timeout = MQTT_DISCONNECT_MS;
 		(void) MQTTAsync_disconnect(m->handle, &options);
-		for (int waited = 0; MQTTAsync_isConnected(m->handle) && waited < (m->forget ? MQTT_FORGET_MS : 2 * MQTT_DISCONNECT_MS); waited += 5)
+		for (int waited = 0;
+			 MQTTAsync_isConnected(m->handle) && waited < (m->forget ? MQTT_FORGET_MS : 2 * MQTT_DISCONNECT_MS);
+			 waited += 5)
 			pg_usleep(5000);
 		MQTTAsync_destroy(&m->handle);
 	}
@@ -825,8 +829,9 @@ streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int s
 	m->wait_fd = wait_fd;
 	mqtt_set_options(m, config, shard);
 
-	m->journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, true, config->journal_floor,
-										slot < 0 ? &m->private_end : &streamext_shared->streams[slot].journal_end);
+	m->journal =
+		streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, true, config->journal_floor,
+							   slot < 0 ? &m->private_end : &streamext_shared->streams[slot].journal_end);
 	if (m->journal == NULL)
 		ereport(ERROR,
 				(errcode_for_file_access(), errmsg("could not open the journal of stream \"%s\": %m", config->name)));

@@ -21,7 +21,8 @@
 
 #define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
 #define MQTT_COMMIT_TRIM (1024 * 1024)
-#define MQTT_KEEP (16 * 1024 * 1024) /* bytes counted that stay: by the last messages the client knows those sent again */
+#define MQTT_KEEP \
+	(16 * 1024 * 1024) /* bytes counted that stay: by the last messages the client knows those sent again */
 
 typedef struct MqttConnector
 {
@@ -132,7 +133,8 @@ mqtt_seek(Connector *c, int index, int64 position)
 								   position, base - 1);
 	c->partitions[0].position = streamext_journal_align(k->journal, Max(position, base));
 	if (position >= 0 && c->partitions[0].position > position)
-		streamext_connector_event(c, "gap", 0, 0, "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
+		streamext_connector_event(c, "gap", 0, 0,
+								  "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
 								  c->partitions[0].position, position);
 	streamext_mqtt_client_wake_reader(k->client);
 }

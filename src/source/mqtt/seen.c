@@ -22,10 +22,10 @@ typedef struct SeenMessage
 struct MqttSeen
 {
 	MQTTClient_persistence persistence;
-	bool		again; /* how the last message of QoS 2 was marked */
-	uint32		unacknowledged;
-	uint32		number; /* of messages so far */
-	SeenMessage last[SEEN_IDS];
+	bool				   again; /* how the last message of QoS 2 was marked */
+	uint32				   unacknowledged;
+	uint32				   number; /* of messages so far */
+	SeenMessage			   last[SEEN_IDS];
 };
 
 static pg_crc32c
@@ -174,8 +174,8 @@ streamext_mqtt_seen_before(MqttSeen *seen, const char *topic, const MQTTAsync_me
 	if (message->qos == 0)
 		return false; /* has no packet id and is never sent again */
 	crc = seen_crc(topic, message->payload, message->payloadlen);
-	before = again && last->number != 0 && seen->number - last->number < seen->unacknowledged &&
-			 EQ_CRC32C(crc, last->crc);
+	before =
+		again && last->number != 0 && seen->number - last->number < seen->unacknowledged && EQ_CRC32C(crc, last->crc);
 	if (!before)
 		seen_remember(seen, packet_id, crc);
 	return before;
