@@ -13,7 +13,9 @@ from harness.regress import TOP
 
 def test_pgspot_reports_nothing() -> None:
     done = subprocess.run(
-        [Path(sys.executable).parent / "pgspot", TOP / "streamext--1.0.sql"], capture_output=True, text=True
+        [Path(sys.executable).parent / "pgspot", "--append", *sorted(TOP.glob("streamext--*.sql"), key=lambda p: len(p.name))],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Errors: 0 Warnings: 0 Unknown: 0" in done.stdout, done.stdout
