@@ -23,7 +23,6 @@
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "rewrite/rewriteHandler.h"
@@ -36,6 +35,7 @@
 #include "sql/ddl.h"
 #include "view/target.h"
 #include "view/compile.h"
+#include "view/rights.h"
 #include "worker/worker.h"
 
 #define VIEW_DDL_PREFIX "streamext."
@@ -258,11 +258,7 @@ view_ddl_check_view(Oid relid)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
 				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
 	compiled = view_ddl_compile(rel, query, &options);
-#if PG_VERSION_NUM >= 160000
-	(void) ExecCheckPermissions(query->rtable, query->rteperminfos, true);
-#else
-	(void) ExecCheckRTPerms(query->rtable, true);
-#endif
+	(void) streamext_rights_check(query, true);
 	streamext_touch_view(relid, compiled->stream_relid);
 	table_close(rel, NoLock);
 }

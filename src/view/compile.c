@@ -18,7 +18,6 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -491,25 +490,6 @@ compile_definition(const CompileContext *context)
 }
 
 /* ---- entry points ---- */
-
-bool
-streamext_view_has_rights(const CompiledView *view, bool raise)
-{
-	ListCell *cell;
-#if PG_VERSION_NUM >= 160000
-	List *infos = copyObject(view->query->rteperminfos);
-
-	foreach (cell, infos)
-		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = view->owner;
-	return ExecCheckPermissions(view->query->rtable, infos, raise);
-#else
-	List *entries = copyObject(view->query->rtable);
-
-	foreach (cell, entries)
-		lfirst_node(RangeTblEntry, cell)->checkAsUser = view->owner;
-	return ExecCheckRTPerms(entries, raise);
-#endif
-}
 
 static Oid
 compile_owner(Oid relid)

@@ -35,6 +35,7 @@
 #include "sql/control.h"
 #include "view/target.h"
 #include "view/check.h"
+#include "view/rights.h"
 
 #define INTO_ROWS "streamext_rows"
 
@@ -172,11 +173,7 @@ streamext_into_check(Oid target, List *targetList)
 {
 	Query *insert = streamext_into_query(target, targetList, NULL);
 
-#if PG_VERSION_NUM >= 160000
-	(void) ExecCheckPermissions(insert->rtable, insert->rteperminfos, true);
-#else
-	(void) ExecCheckRTPerms(insert->rtable, true);
-#endif
+	(void) streamext_rights_check(insert, true);
 	AcquireRewriteLocks(insert, true, false);
 	(void) streamext_into_rewrite(insert);
 }
