@@ -90,7 +90,7 @@ def test_the_owner_of_a_view_must_be_allowed_to_read_the_stream(db: Database) ->
         db.execute("REVOKE SELECT ON s FROM keeper")
         state = "SELECT state, last_error FROM streamext.continuous_views WHERE view = %s::regclass"
         for name in ("v", "w"):
-            wait_for(lambda: db.rows(state, name)[0][0] == "failed", 10, "failed view")
+            wait_for(lambda: db.rows(state, name)[0][0] == "failed", what="failed view")
             assert db.rows(state, name) == [("failed", "permission denied for foreign table s")]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             db.rows("TABLE v")
@@ -98,13 +98,13 @@ def test_the_owner_of_a_view_must_be_allowed_to_read_the_stream(db: Database) ->
 
         db.execute("GRANT SELECT ON s TO keeper")
         for name in ("v", "w"):
-            wait_for(lambda: db.rows(state, name)[0][0] != "failed", 10, "view")
+            wait_for(lambda: db.rows(state, name)[0][0] != "failed", what="view")
         db.flush("s")
         for name in ("v", "w"):
             assert sorted(db.rows(f"TABLE {name}")) == [("A", 2), ("B", 1)]
 
         db.execute("ALTER VIEW v OWNER TO guest")
-        wait_for(lambda: db.rows(state, "v")[0][0] == "failed", 10, "failed view")
+        wait_for(lambda: db.rows(state, "v")[0][0] == "failed", what="failed view")
     finally:
         db.execute("DROP OWNED BY keeper, guest; DROP ROLE keeper, guest")
 
@@ -128,9 +128,9 @@ def test_rights_by_role_and_by_schema(db: Database) -> None:
             ("ALTER ROLE keeper NOSUPERUSER", "GRANT readers TO keeper"),
         ):
             db.execute(take)
-            wait_for(lambda: db.value(state) == "failed", 10, "failed view")
+            wait_for(lambda: db.value(state) == "failed", what="failed view")
             db.execute(give)
-            wait_for(lambda: db.value(state) == "running", 10, "view")
+            wait_for(lambda: db.value(state) == "running", what="view")
         assert db.rows("TABLE v") == [("A", 1)]
 
         # a role is the same in all databases, and what is read after a REVOKE was committed is not read for the view

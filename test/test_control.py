@@ -508,7 +508,7 @@ def test_a_new_source_is_accepted(db: Database, kafka: Kafka, topic: str) -> Non
     kafka.delete_topic(topic)
     kafka.create_topic(topic, 1)
     kafka.produce(topic, [f'{{"a":{a},"g":0,"ts":"2024-05-01 10:05:00Z"}}' for a in range(1000, 1100)])
-    wait_for(lambda: state(db) == "diverged", 60, "state diverged")
+    wait_for(lambda: state(db) == "diverged", what="state diverged")
     db.execute("SELECT streamext.seek('s', 'earliest')")
     db.flush("s")
     db.execute("INSERT INTO o SELECT a, 0, '2024-05-01 10:05:00Z' FROM generate_series(1000, 1099) AS a")

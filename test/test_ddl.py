@@ -431,7 +431,7 @@ def test_a_view_that_a_transaction_holds_stops_nothing_else(db: Database) -> Non
         other.execute("ALTER VIEW v RENAME TO former")
         continuous(db, "w", "SELECT count(*) AS n FROM s")
         db.execute("INSERT INTO s VALUES (2), (3)")
-        wait_for(lambda: db.rows("TABLE w") == [(2,)], 20, "the other view")
+        wait_for(lambda: db.rows("TABLE w") == [(2,)], what="the other view")
         assert state(db) == "running"
     db.flush("s")
     assert db.rows("SELECT former.n, w.n FROM former, w") == [(3, 2)]

@@ -1,6 +1,6 @@
 """Sealed windows leave memory for streamext.history: exactly once, and readers see each exactly once at every moment.
 
-STREAMEXT_HISTORY_SECONDS sets how long readers poll while windows close, STREAMEXT_HISTORY_DAYS how many days of
+STREAMEXT_HISTORY_READS sets how often readers look while windows close, STREAMEXT_HISTORY_DAYS how many days of
 one-minute windows are kept."""
 
 import os
@@ -19,7 +19,7 @@ from harness.postgres import IMMEDIATE, Postgres
 from harness.streams import continuous, counts, kafka_stream, local_stream, worker_pid
 from harness.wait import wait_for
 
-SECONDS = float(os.environ.get("STREAMEXT_HISTORY_SECONDS", "20"))
+READS = int(os.environ.get("STREAMEXT_HISTORY_READS", "20"))
 DAYS = int(os.environ.get("STREAMEXT_HISTORY_DAYS", "7"))
 SEED = int(os.environ.get("STREAMEXT_ORACLE_SEED", time.time_ns() % 1_000_000))
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -336,7 +336,7 @@ def test_nobody_reads_the_table(db: Database) -> None:
         db.execute("DROP ROLE history_reader")
 
 
-@pytest.mark.timeout(SECONDS * 2 + 120)
+@pytest.mark.timeout(READS * 10 + 300)
 def test_readers_while_windows_close(db: Database) -> None:
     """Every second of event time has three rows. Each read shows every window that is not beyond retention exactly once."""
     local_stream(db, "event_time 'ts'", COLUMNS)
@@ -406,43 +406,32 @@ def test_readers_while_windows_close(db: Database) -> None:
     threads += [threading.Thread(target=read, args=(i, level)) for i, level in enumerate(("REPEATABLE READ", "READ COMMITTED"))]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + SECONDS
-    wait_for(lambda: failures or time.monotonic() > deadline, SECONDS + 30)
+    wait_for(lambda: failures or (min(reads) >= READS and most > 10), READS * 10 + 240, "reads and sealed windows")
     stop.set()
     for thread in threads:
         thread.join()
     print(f"{reads} reads, {history(db, 'v')} sealed")
     assert not failures, failures
-    assert min(reads) > 3 and most > 10
 
 
 @pytest.mark.timeout(1200)
 def test_a_long_time(db: Database) -> None:
-    """One-minute windows of 100 keys; STREAMEXT_HISTORY_DAYS=365 is a year. Prints what reading costs."""
+    """One-minute windows of 100 keys; STREAMEXT_HISTORY_DAYS=365 is a year. What reading costs: make bench ARGS='--history 30'."""
     local_stream(db, "event_time 'ts', buffer_size '0'", "k int, ts timestamptz, f float8")
     continuous(db, "v", "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, sum(f) AS total, max(f) AS peak FROM s GROUP BY k, w")
-    started = time.monotonic()
     for day in range(DAYS):
         db.execute(
             f"""INSERT INTO s SELECT g % 100, timestamptz '{START}' + g / 100 * interval '1 minute', g
             FROM generate_series({day * 144000}, {(day + 1) * 144000 - 1}) AS g"""
         )
     wait_for(lambda: history(db, "v")[0] >= DAYS * 1440 - 1, 900, "history")
-    print(f"{DAYS} days in {time.monotonic() - started:.1f} s, {db.value('SELECT pg_total_relation_size(%s)', 'streamext.history')} bytes")
     end = START + timedelta(days=DAYS)
-
-    def timed(what: str, query: str) -> object:
-        begun = time.monotonic()
-        result = db.value(query)
-        print(f"{what}: {(time.monotonic() - begun) * 1000:.1f} ms")
-        return result
-
-    assert timed("last hour", f"SELECT count(*) FROM v WHERE w >= '{end - timedelta(hours=1)}'") == 6000
-    assert timed("one key", "SELECT sum(n) FROM v WHERE k = 42") == DAYS * 1440
     month = min(DAYS, 30)
-    assert timed(f"one key, {month} days", f"SELECT sum(n) FROM v WHERE k = 42 AND w >= '{end - timedelta(days=month)}'") == month * 1440
+    assert db.value(f"SELECT count(*) FROM v WHERE w >= '{end - timedelta(hours=1)}'") == 6000
+    assert db.value("SELECT sum(n) FROM v WHERE k = 42") == DAYS * 1440
+    assert db.value(f"SELECT sum(n) FROM v WHERE k = 42 AND w >= '{end - timedelta(days=month)}'") == month * 1440
     hours = "SELECT count(*) FROM (SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM v GROUP BY h) AS q WHERE n = 6000"
-    assert timed("all by hour", hours) == DAYS * 24
+    assert db.value(hours) == DAYS * 24
 
 
 @pytest.mark.timeout(600)

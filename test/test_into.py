@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import time
 
 import psycopg
 import pytest
@@ -142,7 +141,7 @@ def test_rights_are_the_owners(simple: Database) -> None:
         assert db.rows("SELECT k FROM target") == [(1,)]
         db.execute("REVOKE INSERT (k) ON target FROM writer")
         db.execute("INSERT INTO s (k) VALUES (2)")
-        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", 20, "the view to fail")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", what="the view to fail")
         db.execute("GRANT INSERT (k) ON target TO writer")
         db.flush("s")
         assert db.rows("SELECT k FROM target ORDER BY k") == [(1,), (2,)]
@@ -164,7 +163,8 @@ def test_exactly_once_when_workers_and_the_server_are_killed() -> None:
             for _ in range(5):
                 db.execute("INSERT INTO s (k) SELECT generate_series(%s::int, %s::int)", sent, sent + 1999)
                 sent += 2000
-                time.sleep(rng.random() * 0.02)
+            enough = sent - rng.randrange(8000)
+            wait_for(lambda: db.value("SELECT count(*) FROM target") >= enough, what="some of the rows")
             if round_ % 2 == 0:
                 os.kill(worker_pid(db), signal.SIGTERM)
             else:
@@ -189,7 +189,8 @@ def test_exactly_once_from_kafka(kafka: Kafka, topic: str) -> None:
             if round_ % 2 == 0:
                 db.flush("s")
             else:
-                time.sleep(0.05)
+                before = sent - 5000
+                wait_for(lambda: db.value("SELECT count(*) FROM target") > before, what="some of the rows")
             db = crash(pg, db)
         db.flush("s")
         assert db.rows("SELECT count(*), count(DISTINCT k), min(k), max(k) FROM target") == [(sent, sent, 0, sent - 1)]
@@ -215,7 +216,7 @@ def test_a_new_view_catches_up_into_its_table(db: Database, kafka: Kafka, topic:
             os.kill(worker_pid(db), signal.SIGTERM)
     db.flush("s")
     for table in ("target", "second"):
-        wait_for(lambda: db.value(f"SELECT count(*) FROM {table}") >= sent, 60, f"all rows in {table}")
+        wait_for(lambda: db.value(f"SELECT count(*) FROM {table}") >= sent, what=f"all rows in {table}")
         assert db.rows(f"SELECT count(*), count(DISTINCT k), min(k), max(k) FROM {table}") == [(sent, sent, 0, sent - 1)]
     assert counts(db, "v") == counts(db, "w") == (sent, 0, 0)
 
@@ -223,8 +224,8 @@ def test_a_new_view_catches_up_into_its_table(db: Database, kafka: Kafka, topic:
 def crash(pg: Postgres, db: Database) -> Database:
     """Kills the stream's worker, and so the server; a connection to the new one."""
     os.kill(worker_pid(db), signal.SIGKILL)
-    wait_for(lambda: not _answers(db.connection), 30, "the crash")
-    wait_for(lambda: _connects(pg), 30, "recovery")
+    wait_for(lambda: not _answers(db.connection), what="the crash")
+    wait_for(lambda: _connects(pg), what="recovery")
     return Database(pg, "postgres")
 
 

@@ -79,7 +79,7 @@ def assert_written(db: Database) -> None:
     """Each window of the rows of o once, and nothing else."""
     for name, (_, oracle) in VIEWS.items():
         expected = oracle.format(source="o")
-        wait_for(lambda: db.value(f"SELECT count(*) FROM into_{name}") >= db.value(f"SELECT count(*) FROM ({expected}) q"), 30, f"windows of {name}")
+        wait_for(lambda: db.value(f"SELECT count(*) FROM into_{name}") >= db.value(f"SELECT count(*) FROM ({expected}) q"), what=f"windows of {name}")
         db.assert_same(f"TABLE into_{name}", expected)
 
 
@@ -97,7 +97,7 @@ def test_closed_windows_are_written_once(database: Database) -> None:
     # what is closed by now, and nothing else
     until = db.value("SELECT max(ts) - interval '15 s' FROM o")
     closed = f"SELECT * FROM ({TUMBLE.format(source='o')}) q WHERE w <= '{until}'"
-    wait_for(lambda: db.value("SELECT count(*) FROM into_tumbling") >= db.value(f"SELECT count(*) FROM ({closed}) q"), 30, "windows")
+    wait_for(lambda: db.value("SELECT count(*) FROM into_tumbling") >= db.value(f"SELECT count(*) FROM ({closed}) q"), what="windows")
     db.assert_same("TABLE into_tumbling", closed)
     close_all(db)
     assert_written(db)
@@ -140,9 +140,9 @@ def test_windows_are_written_once_whatever_crashes(database: Database, fault: st
         except psycopg.OperationalError:
             assert step == 1
         if step == 1:
-            wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), 30, fault)
-            wait_for(lambda: "all server processes terminated" in server.log(before), 30, "the crash")
-            wait_for(server.is_ready, 60, "recovery")
+            wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
+            wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
+            wait_for(server.is_ready, what="recovery")
             db = Database(server, db.name)
             db.execute("SET timezone = 'UTC'")
     close_all(db)
@@ -151,7 +151,7 @@ def test_windows_are_written_once_whatever_crashes(database: Database, fault: st
     assert any(late), late
     for name, column in (("tumbling", "w"), ("hopping", "until"), ("truncated", "minute"), ("sparse", "w"), ("sessions", "w")):
         closed = f"SELECT * FROM {name} WHERE {column} < '{BEGIN + timedelta(minutes=30)}'"
-        wait_for(lambda: db.value(f"SELECT count(*) FROM into_{name}") >= db.value(f"SELECT count(*) FROM ({closed}) q"), 30, f"windows of {name}")
+        wait_for(lambda: db.value(f"SELECT count(*) FROM into_{name}") >= db.value(f"SELECT count(*) FROM ({closed}) q"), what=f"windows of {name}")
         db.assert_same(f"TABLE into_{name}", closed)
 
 
@@ -192,7 +192,7 @@ def test_clients_are_told(database: Database) -> None:
     listener.execute('LISTEN "public.v"; LISTEN "public.Each one"')
 
     def told() -> tuple[str, dict[str, object]]:
-        (notification,) = listener.notifies(timeout=30, stop_after=1)
+        (notification,) = listener.notifies(timeout=90, stop_after=1)
         return notification.channel, json.loads(notification.payload)
 
     insert(db, "s", [(0, 0, BEGIN), (1, 0, BEGIN)])
@@ -224,7 +224,7 @@ def test_retention_takes_no_window_that_is_not_written(database: Database) -> No
     insert(db, "s", [(0, 0, BEGIN + timedelta(hours=6))])
     db.flush("s")
     assert_written(db)
-    wait_for(lambda: db.value("SELECT count(*) FROM tumbling") <= 1, 30, "retention")
+    wait_for(lambda: db.value("SELECT count(*) FROM tumbling") <= 1, what="retention")
     assert_written(db)
 
 
@@ -264,15 +264,15 @@ def test_a_table_that_refuses_a_window_fails_the_view(database: Database) -> Non
         row = [(0, 0, BEGIN + timedelta(seconds=second))]
         insert(db, "s", row)
         insert(db, "o", row)
-    wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass") == "failed", 20, "the view to fail")
+    wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass") == "failed", what="the view to fail")
     assert "t_n_check" in db.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'v'::regclass")
     assert db.rows("TABLE t") == db.rows("SELECT * FROM t WHERE n < 3")
     insert(db, "s", [(0, 0, BEGIN + timedelta(seconds=45))])
     insert(db, "o", [(0, 0, BEGIN + timedelta(seconds=45))])
-    wait_for(lambda: db.value("SELECT n FROM other") == 7, 20, "the other view")
+    wait_for(lambda: db.value("SELECT n FROM other") == 7, what="the other view")
     db.execute("ALTER TABLE t DROP CONSTRAINT t_n_check")
     db.execute(f"CREATE OR REPLACE VIEW v WITH (streamext.continuous, streamext.into = 't') AS {query.format(source='s')}")
     close_all(db)
     db.flush("s")
-    wait_for(lambda: db.value("SELECT count(*) FROM t") >= 4, 30, "windows")
+    wait_for(lambda: db.value("SELECT count(*) FROM t") >= 4, what="windows")
     db.assert_same("TABLE t", query.format(source="o"))

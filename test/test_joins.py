@@ -273,7 +273,7 @@ def test_rights_are_the_owners(db: Database) -> None:
         db.flush("s")
         assert sorted(db.rows("TABLE v")) == [("one", 1), ("two", 1)]
         db.execute("ALTER TABLE secret OWNER TO CURRENT_USER")
-        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", 20, "the view to fail")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", what="the view to fail")
         db.execute("GRANT SELECT ON secret TO joiner")
         db.flush("s")
 

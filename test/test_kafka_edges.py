@@ -93,7 +93,7 @@ def test_compacted_topic(db: Database, kafka: Kafka, topic: str) -> None:
             n += 1
         return n
 
-    wait_for(lambda: kept() < 500, 60, "compaction")
+    wait_for(lambda: kept() < 500, what="compaction")
     consumer.close()
     count_stream(db, kafka, topic)
     db.flush("s")

@@ -116,7 +116,7 @@ def test_an_answer_for_one_of_two_topics(db: Database, version: int) -> None:
     with OddBroker(version, suback=b"\1") as broker:
         odd_stream(db, broker, "a text")
         continuous(db, "v", "SELECT count(*) FROM s")
-        wait_for(lambda: "one of two topics" in (db.value("SELECT last_error FROM streamext.streams") or ""), 30, "the error")
+        wait_for(lambda: "one of two topics" in (db.value("SELECT last_error FROM streamext.streams") or ""), what="the error")
         db.execute("DROP FOREIGN TABLE s CASCADE")
 
 
@@ -145,7 +145,7 @@ def test_odd_messages(db: Database, version: int) -> None:
     with OddBroker(version, packets=b"".join(packets)) as broker:
         odd_stream(db, broker, "t text OPTIONS (metadata 'topic'), h text OPTIONS (metadata 'headers'), a text")
         continuous(db, "v", "SELECT t, h, a, count(*) AS n FROM s GROUP BY t, h, a")
-        wait_for(lambda: db.rows("SELECT 1 FROM v WHERE t = 'last'"), 30, "the last message")
+        wait_for(lambda: db.rows("SELECT 1 FROM v WHERE t = 'last'"), what="the last message")
         assert db.rows("SELECT stream FROM streamext.workers WHERE restarts > 0") == []
         assert {(t, h, a) for t, h, a, n in db.rows("TABLE v") if n == broker.subscriptions} == {*expected, ("last", None, "")}
         rejected = {payload for (payload,) in db.rows("SELECT payload FROM streamext.dead_letters")}

@@ -519,7 +519,7 @@ def test_letters_of_a_source_left_behind(db: Database, kafka: Kafka, topic: str)
     kafka.create_topic(topic)
     kafka.produce(topic, ['{"a":10}', '{"b":20}'])
     db.execute("SELECT streamext.resume('s')")
-    wait_for(lambda: state(db) == "diverged", 60, "diverged")
+    wait_for(lambda: state(db) == "diverged", what="diverged")
     db.execute("SELECT streamext.seek('s', 'earliest')")
     db.flush("s")
     assert db.rows("SELECT position, convert_from(payload, 'UTF8') FROM streamext.dead_letters ORDER BY id") == [

@@ -1,7 +1,6 @@
 """Workers come and go with their streams, and nothing that happens to them makes a view wrong."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def backends(server: Postgres, database: str) -> list[tuple[int, str]]:
         ).fetchall()
 
 
-def test_a_terminated_worker_is_back_within_two_seconds(database: Database, kafka: Kafka, topic: str) -> None:
+def test_a_terminated_worker_is_back(database: Database, kafka: Kafka, topic: str) -> None:
     db = database
     kafka.create_topic(topic)
     kafka_counter(db, kafka, topic, "k")
@@ -103,7 +102,7 @@ def test_a_terminated_worker_is_back_within_two_seconds(database: Database, kafk
         insert(db, end - 1000, end)
         kafka.produce(topic, numbers(end - 1000, end))
         for name, pid in pids.items():
-            worker_pid(db, name, besides=pid, timeout=2)
+            worker_pid(db, name, besides=pid)
         assert_counted(db, end)
         assert_counted(db, end, "k")
 
@@ -173,9 +172,7 @@ def test_drop_database(new_database: Callable[[], Database], kafka: Kafka, topic
     local_counter(db)
     db.flush("k", "s")
     db.connection.close()
-    start = time.monotonic()
-    db.server.psql(f"DROP DATABASE {db.name}")
-    assert time.monotonic() - start < 5
+    db.server.psql(f"DROP DATABASE {db.name}")  # PostgreSQL itself gives up when processes stay for five seconds
     other = new_database()
     local_counter(other)
     insert(other, 0, 10)
@@ -231,7 +228,7 @@ def test_drop_extension(database: Database, kafka: Kafka, topic: str) -> None:
         with pytest.raises(psycopg.errors.DependentObjectsStillExist):
             db.execute("DROP EXTENSION streamext")
         db.execute("DROP EXTENSION streamext CASCADE")
-        wait_for(lambda: not any(map(is_alive, pids)), 5, "end of the workers")
+        wait_for(lambda: not any(map(is_alive, pids)), what="end of the workers")
         assert backends(db.server, db.name) == []
         db.execute("CREATE EXTENSION streamext")
 
@@ -245,7 +242,7 @@ def test_drop_of_a_stream_ends_its_worker(database: Database, drop: str) -> None
     pid = worker_pid(db)
     for statement in drop.split("; DROP "):
         db.execute(f"DROP {statement} CASCADE")
-    wait_for(lambda: not is_alive(pid), 5, "end of the worker")
+    wait_for(lambda: not is_alive(pid), what="end of the worker")
     for relation in ("streams", "stream_partitions", "continuous_views", "workers"):
         assert db.rows(f"TABLE streamext.{relation}") == []
     db.execute("DROP SERVER IF EXISTS local_server CASCADE")
@@ -313,25 +310,3 @@ def test_not_preloaded() -> None:
     sqlstate, _, hint = error_of(error)
     assert sqlstate == "55000"
     assert "shared_preload_libraries" in hint
-
-
-def test_an_idle_worker_uses_no_cpu(database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str) -> None:
-    db = database
-    kafka.create_topic(topic)
-    kafka_counter(db, kafka, topic, "k")
-    mqtt_counter(db, mosquitto, topic, "m")
-    local_counter(db)
-    db.flush("k", "m", "s")
-    kafka.produce(topic, numbers(0, 10))
-    insert(db, 0, 10)
-    db.flush("k", "m", "s")
-    pids = {name: worker_pid(db, name) for name in ("k", "m", "s")}
-
-    def ticks() -> dict[str, int]:
-        stats = {name: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for name, pid in pids.items()}
-        return {name: int(stat[11]) + int(stat[12]) for name, stat in stats.items()}
-
-    before, start = ticks(), time.monotonic()
-    wait_for(lambda: time.monotonic() - start > 3, what="three seconds")  # CPU time is a rate: it needs some time
-    used = {name: after - before[name] for name, after in ticks().items()}
-    assert max(used.values()) <= 0.03 * 3 * os.sysconf("SC_CLK_TCK"), used

@@ -125,5 +125,5 @@ class Postgres(Server):
         """kill -9 of one process; returns when the server has recovered and accepts connections again."""
         before = self.log_file.stat().st_size
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: "all server processes terminated" in self.log(before), 30, "crash restart")
-        wait_for(self.is_ready, 60, "recovery")
+        wait_for(lambda: "all server processes terminated" in self.log(before), what="crash restart")
+        wait_for(self.is_ready, what="recovery")

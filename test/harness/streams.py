@@ -100,7 +100,7 @@ def worker_pids(db: Database, stream: str = "s") -> list[int]:
     ]
 
 
-def worker_pid(db: Database, stream: str = "s", besides: int = 0, timeout: float = 30) -> int:
+def worker_pid(db: Database, stream: str = "s", besides: int = 0, timeout: float = 90) -> int:
     """The stream's worker, once there is one other than `besides`."""
     return wait_for(
         lambda: next((pid for pid in worker_pids(db, stream) if pid != besides), 0), timeout, f"a worker of {stream}"

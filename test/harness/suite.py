@@ -1,14 +1,32 @@
 """python -m harness.suite TEST...: the given pg_regress tests, then pytest. The last line printed is
 "N passed, N failed" over both; the exit status is 0 only if something passed and nothing failed.
 
-Two processes share the tests, each with servers of its own: most tests wait more than they work."""
+Two processes share the tests, each with servers of its own: most tests wait more than they work.
 
+With QUICK set in the environment (make test QUICK=1), for daily work: of each feature the file named here, of that what is not
+marked slow."""
+
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from harness import regress
+
+TESTS = Path(__file__).parents[1]
+# One file a feature; a new feature's file is added here when it runs within seconds.
+QUICK = (
+    "bad_input", "contract", "control", "csv", "ddl", "dump", "grouping_sets", "harness", "install", "into", "joins", "kafka_edges",
+    "lateness", "lifecycle", "local", "mqtt", "nexmark", "operation", "oracle", "reading", "sessions", "sketches", "values", "workers",
+)  # fmt: skip
+
+
+def chosen() -> list[str]:
+    """pytest's arguments: which tests."""
+    if not os.environ.get("QUICK"):
+        return [str(TESTS)]
+    return [*(str(TESTS / f"test_{name}.py") for name in QUICK), "-m", "not slow"]
 
 
 class Tally:
@@ -28,7 +46,7 @@ class Tally:
 def main(regress_tests: list[str]) -> int:
     passed, failed = regress.run(regress_tests)
     tally = Tally()
-    code = pytest.main([str(Path(__file__).parents[1]), "-n", "2", "--dist", "worksteal"], plugins=[tally])
+    code = pytest.main([*chosen(), "-n", "2", "--dist", "worksteal"], plugins=[tally])
     passed, failed = passed + tally.passed, failed + tally.failed
     print(f"{passed} passed, {failed} failed", flush=True)
     return 0 if passed and not failed and code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) else 1
