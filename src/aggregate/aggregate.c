@@ -104,6 +104,19 @@ aggregate_plain_args(const Aggref *aggref)
 	return args;
 }
 
+/*
+ * The number in an anonymous record means a row type in the process that made it and in no other, so no function's own state may
+ * hold one; kept as arguments, what is in a ROW(...) is known from the query (values.c).
+ */
+static bool
+aggregate_takes_record(const Oid *types, int ntypes)
+{
+	for (int i = 0; i < ntypes; i++)
+		if (types[i] == RECORDOID || types[i] == RECORDARRAYOID)
+			return true;
+	return false;
+}
+
 void
 streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 {
@@ -152,7 +165,8 @@ streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 	aggregate_check_parts(spec);
 
 	if (aggref->aggkind == AGGKIND_NORMAL && order_free && OidIsValid(spec->combinefn) &&
-		!aggregate_grows(aggref->aggfnoid) && spec->transtype != RECORDOID && spec->transtype != RECORDARRAYOID &&
+		!aggregate_grows(aggref->aggfnoid) && !aggregate_takes_record(types, ntypes) &&
+		!aggregate_takes_record(&spec->transtype, 1) &&
 		(spec->transtype != INTERNALOID ||
 		 (OidIsValid(spec->serialfn) && OidIsValid(spec->deserialfn) && !func_strict(spec->combinefn))))
 	{

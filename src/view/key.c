@@ -4,7 +4,7 @@
  *
  * A stored key is what a group is known by in every pane, shard and process: bitmap of NULLs (a bit for each stored key,
  * lowest first), then each non-NULL key in order without padding:
- *		by value				8 bytes of the Datum
+ *		by value				8 bytes of the Datum as fetch_att makes it of the value's typlen bytes
  *		fixed length by reference	typlen bytes
  *		varlena					uint32 length, the data without header
  *		cstring					uint32 length, the bytes without the terminator
@@ -76,6 +76,26 @@ key_reserve(char **buf, uint32 *capacity, uint32 used, Size more)
 	return *buf + used;
 }
 
+/*
+ * Functions and rows disagree on what stands above an unsigned value's own bytes (ObjectIdGetDatum puts zeros there, fetch_att
+ * copies of the sign bit), so bytes are only the same if the Datum is made anew from those that mean something.
+ */
+static inline uint64
+key_canonical(Datum value, int16 typlen)
+{
+	switch (typlen)
+	{
+		case sizeof(char):
+			return (uint64) CharGetDatum(DatumGetChar(value));
+		case sizeof(int16):
+			return (uint64) Int16GetDatum(DatumGetInt16(value));
+		case sizeof(int32):
+			return (uint64) Int32GetDatum(DatumGetInt32(value));
+		default:
+			return (uint64) value;
+	}
+}
+
 uint32
 streamext_key_serialize(const CompiledView *view, const Datum *values, const bool *nulls, char **buf, uint32 *capacity)
 {
@@ -94,7 +114,7 @@ streamext_key_serialize(const CompiledView *view, const Datum *values, const boo
 			(*buf)[ordinal / 8] |= 1 << (ordinal % 8);
 		else if (key->typbyval)
 		{
-			uint64 value = (uint64) values[k];
+			uint64 value = key_canonical(values[k], key->typlen);
 
 			memcpy(key_reserve(buf, capacity, used, sizeof(value)), &value, sizeof(value));
 			used += sizeof(value);

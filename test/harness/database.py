@@ -33,6 +33,14 @@ class Database:
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         return self.connection.execute(sql, parameters or None).fetchall()
 
+    def refusal(self, sql: str) -> str:
+        """SQLSTATE and message of a statement that must fail."""
+        try:
+            self.execute(sql)
+        except psycopg.Error as error:
+            return f"{error.sqlstate} {error}"
+        raise AssertionError(f"not refused: {sql}")
+
     def value(self, sql: str, *parameters: Any) -> Any:
         (row,) = self.rows(sql, *parameters)
         return row[0]
