@@ -202,6 +202,7 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 	MemoryContext own = AllocSetContextCreate(cxt, "streamext decoder", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
 	Decoder		 *decoder = palloc0(sizeof(Decoder));
+	IdentityScope scope;
 
 	decoder->cxt = own;
 	decoder->config = config;
@@ -209,6 +210,8 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 	decoder->columns = palloc0(sizeof(DecoderColumn) * Max(decoder->natts, 1));
 	decoder->bad = palloc0(sizeof(bool) * STREAMEXT_BATCH_ROWS);
 
+	/* to look at a domain is to fold the constants of its checks */
+	scope = streamext_decoder_enter(decoder);
 	for (int i = 0; i < decoder->natts; i++)
 	{
 		DecoderColumn *col = &decoder->columns[i];
@@ -225,6 +228,7 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 		decoder_add_json(decoder);
 	else if (config->format == FORMAT_CSV)
 		decoder_add_csv(decoder);
+	streamext_identity_leave(scope);
 
 	MemoryContextSwitchTo(old);
 	return decoder;
@@ -236,15 +240,21 @@ streamext_decoder_free(Decoder *decoder)
 	MemoryContextDelete(decoder->cxt);
 }
 
-int
-streamext_decoder_session(void)
+void
+streamext_decoder_settings(void)
 {
-	int level = NewGUCNestLevel();
+	streamext_identity_set("TimeZone", "UTC");
+	streamext_identity_set("DateStyle", "ISO, MDY");
+	streamext_identity_set("IntervalStyle", "postgres");
+}
 
-	(void) set_config_option("TimeZone", "UTC", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("DateStyle", "ISO, MDY", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	return level;
+IdentityScope
+streamext_decoder_enter(const Decoder *decoder)
+{
+	IdentityScope scope = streamext_identity_enter(decoder->config->owner);
+
+	streamext_decoder_settings();
+	return scope;
 }
 
 /* size bytes of the batch's memory, 8-aligned, without an allocation each. */
@@ -875,12 +885,15 @@ streamext_decoder_payload(Decoder *decoder, const StreamRecord *record)
 		Datum		 row;
 		text		*json;
 
+		IdentityScope scope = streamext_decoder_enter(decoder); /* casts to json are the types' own */
+
 		memcpy(tuple, payload, size);
 		row = heap_copy_tuple_as_datum(heap_tuple_from_minimal_tuple(tuple), desc);
 		ReleaseTupleDesc(desc);
 		json = DatumGetTextPP(DirectFunctionCall1(row_to_json, row));
 		payload = VARDATA_ANY(json);
 		size = VARSIZE_ANY_EXHDR(json);
+		streamext_identity_leave(scope);
 	}
 	result = palloc(VARHDRSZ + size);
 	SET_VARSIZE(result, VARHDRSZ + size);

@@ -4,12 +4,13 @@
  *
  * Untrusted bytes never raise out of here: a record that cannot be decoded is rejected with SQLSTATE and reason and the
  * others go on. Values that need a type's input function are converted column by column inside one subtransaction, row by
- * row after a failure. Time zone of the decode is UTC, DateStyle ISO, MDY: the caller sets them (streamext_decoder_session).
+ * row after a failure. Time zone of the decode is UTC, DateStyle ISO, MDY: the caller sets them (streamext_decoder_enter).
  */
 #ifndef STREAMEXT_DECODER_H
 #define STREAMEXT_DECODER_H
 
 #include "base/streamext.h"
+#include "base/identity.h"
 #include "decode/batch.h"
 
 typedef struct Decoder Decoder;
@@ -28,7 +29,10 @@ extern bytea *streamext_decoder_payload(Decoder *decoder, const StreamRecord *re
 
 extern void streamext_decoder_free(Decoder *decoder);
 
-/* Sets TimeZone, DateStyle, IntervalStyle for decoding; returns the GUC nest level to pass to AtEOXact_GUC(true, level). */
-extern int streamext_decoder_session(void);
+/* Becomes the stream's owner, whose types' code is run, with the settings of decoding. Not for create and payload, which do so themselves. */
+extern IdentityScope streamext_decoder_enter(const Decoder *decoder);
+
+/* Sets TimeZone, DateStyle, IntervalStyle as they are for decoding, for the GUC nest level at hand. */
+extern void streamext_decoder_settings(void);
 
 #endif /* STREAMEXT_DECODER_H */

@@ -69,10 +69,10 @@ fold_guarded(ViewFold *fold, FoldStep step, volatile int *at, volatile bool *res
 	MemoryContextSwitchTo(fold->batch->cxt);
 	PG_TRY();
 	{
-		OwnerScope scope = streamext_fold_enter_owner(fold);
+		IdentityScope scope = streamext_fold_enter_owner(fold);
 
 		*result = step(fold, at);
-		streamext_fold_leave_owner(scope);
+		streamext_identity_leave(scope);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

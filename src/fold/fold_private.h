@@ -9,6 +9,7 @@
 #ifndef STREAMEXT_FOLD_PRIVATE_H
 #define STREAMEXT_FOLD_PRIVATE_H
 
+#include "base/identity.h"
 #include "base/streamext.h"
 #include "executor/executor.h"
 
@@ -77,21 +78,13 @@ struct ViewFold
 	uint64		 rejected;
 };
 
-/* As the view's owner, restricted, with the view's session settings. Undone by leave, or by the abort of the subtransaction. */
-typedef struct OwnerScope
-{
-	Oid user;
-	int sec_context;
-	int guc_level;
-} OwnerScope;
-
 /*
  * Makes expressions and aggregates, none of which is prepared, ready anew if a function of the database was changed since; true if so. PL/pgSQL keeps what it has compiled with each
  * call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not compile the changed function.
  */
 extern bool streamext_fold_renew(ViewFold *fold);
 
-extern OwnerScope streamext_fold_enter_owner(ViewFold *fold);
-extern void		  streamext_fold_leave_owner(OwnerScope scope);
+/* As the view's owner, with the view's session settings. */
+extern IdentityScope streamext_fold_enter_owner(ViewFold *fold);
 
 #endif /* STREAMEXT_FOLD_PRIVATE_H */

@@ -8,10 +8,8 @@
 #include "base/streamext.h"
 
 #include "executor/executor.h"
-#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -134,19 +132,12 @@ fold_init_expressions(ViewFold *fold)
 	fold->guard_group = !streamext_keys_bytewise(view);
 }
 
-static void
-fold_set(const char *name, const char *value)
-{
-	if (value != NULL)
-		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
 bool
 streamext_fold_renew(ViewFold *fold)
 {
 	MemoryContext former = fold->renewed_cxt;
 	MemoryContext old;
-	OwnerScope	  scope;
+	IdentityScope scope;
 
 	if (fold->functions == fold_functions)
 		return false;
@@ -165,33 +156,22 @@ streamext_fold_renew(ViewFold *fold)
 			streamext_aggregate_end(fold->aggs[a]);
 			fold->aggs[a] = streamext_aggregate_start(&fold->view->aggs[a], &fold->slot->state, fold->cxt);
 		}
-	streamext_fold_leave_owner(scope);
+	streamext_identity_leave(scope);
 	MemoryContextSwitchTo(old);
 	if (former != NULL)
 		MemoryContextDelete(former);
 	return true;
 }
 
-OwnerScope
+IdentityScope
 streamext_fold_enter_owner(ViewFold *fold)
 {
-	OwnerScope scope;
+	IdentityScope scope = streamext_identity_enter(fold->view->owner);
 
-	GetUserIdAndSecContext(&scope.user, &scope.sec_context);
-	SetUserIdAndSecContext(fold->view->owner, scope.sec_context | SECURITY_RESTRICTED_OPERATION);
-	scope.guc_level = NewGUCNestLevel();
-	fold_set("search_path", "pg_catalog, pg_temp");
-	fold_set("TimeZone", fold->view->options.timezone);
-	fold_set("DateStyle", fold->view->options.datestyle);
-	fold_set("IntervalStyle", fold->view->options.intervalstyle);
+	streamext_identity_set("TimeZone", fold->view->options.timezone);
+	streamext_identity_set("DateStyle", fold->view->options.datestyle);
+	streamext_identity_set("IntervalStyle", fold->view->options.intervalstyle);
 	return scope;
-}
-
-void
-streamext_fold_leave_owner(OwnerScope scope)
-{
-	AtEOXact_GUC(true, scope.guc_level);
-	SetUserIdAndSecContext(scope.user, scope.sec_context);
 }
 
 /* State that was made for another definition is of no use. */
@@ -265,7 +245,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	MemoryContext own = AllocSetContextCreate(cxt, "streamext fold", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
 	ViewFold	 *fold = palloc0(sizeof(ViewFold));
-	OwnerScope	  scope;
+	IdentityScope scope;
 
 	fold->cxt = own;
 	fold->view = view;
@@ -288,7 +268,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->aggs = palloc(sizeof(AggRuntime *) * Max(view->naggs, 1));
 	for (int a = 0; a < view->naggs; a++)
 		fold->aggs[a] = streamext_aggregate_start(&view->aggs[a], &slot->state, own);
-	streamext_fold_leave_owner(scope);
+	streamext_identity_leave(scope);
 
 	fold->session_end = DT_NOBEGIN;
 	fold->key_capacity = 256;

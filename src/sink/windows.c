@@ -287,7 +287,7 @@ into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 {
 	const CompiledView *view = streamext_fold_view(v->fold);
 	StringInfoData		payload;
-	OwnerScope			scope;
+	IdentityScope		scope;
 	uint64				rows;
 
 	StartTransactionCommand();
@@ -301,7 +301,7 @@ into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 	appendStringInfoString(&payload, ", \"until\": ");
 	into_append_time(&payload, until);
 	appendStringInfo(&payload, ", \"rows\": " UINT64_FORMAT "}", rows);
-	streamext_fold_leave_owner(scope);
+	streamext_identity_leave(scope);
 	if (rows > 0)
 	{
 		into_save_window(v->viewoid, from, until);

@@ -226,33 +226,6 @@ catalog_copy_slots(Oid viewoid)
 	return views;
 }
 
-/* As the view's owner, with nothing to gain: constants of the query may be evaluated. */
-static CompiledView *
-catalog_compile_as_owner(Oid viewoid)
-{
-	HeapTuple	  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
-	CompiledView *compiled;
-	Oid			  userid;
-	Oid			  owner;
-	int			  context;
-	int			  level;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", viewoid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
-	GetUserIdAndSecContext(&userid, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_RESTRICTED_OPERATION);
-	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-							 false);
-	compiled = streamext_view_compile(viewoid);
-	AtEOXact_GUC(false, level);
-	SetUserIdAndSecContext(userid, context);
-	return compiled;
-}
-
 CompiledView *
 streamext_catalog_try_compile(Oid viewoid, char **error)
 {
@@ -265,7 +238,7 @@ streamext_catalog_try_compile(Oid viewoid, char **error)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		compiled = catalog_compile_as_owner(viewoid);
+		compiled = streamext_view_compile(viewoid);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

@@ -221,29 +221,6 @@ view_ddl_keep_into(Oid relid, List *own)
 
 /* ---- CREATE ---- */
 
-/*
- * Compiles a continuous view as its workers will, so that what they could not do is refused now. Constants of the query may be
- * evaluated: as the owner, with nothing to gain.
- */
-static CompiledView *
-view_ddl_compile(Relation rel, Query *query, const ContinuousViewOptions *options)
-{
-	CompiledView *compiled;
-	Oid			  userid;
-	int			  context;
-	int			  level;
-
-	GetUserIdAndSecContext(&userid, &context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
-	level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-							 false);
-	compiled = streamext_view_compile_query(RelationGetRelid(rel), query, options);
-	AtEOXact_GUC(false, level);
-	SetUserIdAndSecContext(userid, context);
-	return compiled;
-}
-
 /* The options are stored: checks them and the query, and tells the registry. */
 static void
 view_ddl_check_view(Oid relid)
@@ -257,7 +234,8 @@ view_ddl_check_view(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
 				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
-	compiled = view_ddl_compile(rel, query, &options);
+	/* As its workers will, so that what they could not do is refused now. */
+	compiled = streamext_view_compile_query(relid, query, &options);
 	(void) streamext_rights_check(query, true);
 	streamext_touch_view(relid, compiled->stream_relid);
 	table_close(rel, NoLock);

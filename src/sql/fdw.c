@@ -144,7 +144,7 @@ scan_load(ForeignScanState *node)
 	StreamConfig *config;
 	Decoder		 *decoder;
 	Batch		 *batch;
-	int			  nest_level;
+	IdentityScope scope;
 
 	streamext_require_preload();
 	if (RecoveryInProgress())
@@ -165,8 +165,8 @@ scan_load(ForeignScanState *node)
 		elog(ERROR, "relation %u is not a stream", relid);
 	if (config->desc->natts != desc->natts)
 		elog(ERROR, "stream %u has changed during the query", relid);
-	nest_level = streamext_decoder_session();
 	decoder = streamext_decoder_create(config, cxt);
+	scope = streamext_decoder_enter(decoder);
 	batch = streamext_batch_create(config, NULL, cxt);
 	MemoryContextSwitchTo(shard_cxt);
 	for (int shard = 0; shard < Max(config->workers, 1); shard++)
@@ -178,8 +178,8 @@ scan_load(ForeignScanState *node)
 			scan_decode(scan, decoder, batch, desc, records, n);
 		MemoryContextReset(shard_cxt);
 	}
+	streamext_identity_leave(scope);
 	streamext_decoder_free(decoder);
-	AtEOXact_GUC(true, nest_level);
 	MemoryContextSwitchTo(query_cxt);
 	MemoryContextDelete(cxt);
 }

@@ -10,27 +10,22 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/identity.h"
 #include "sql/control.h"
 #include "source/journal/journal.h"
 #include "durable/checkpoint_read.h"
@@ -129,26 +124,6 @@ streamext_control_journal_base(const StreamConfig *config, int shard)
 	return base;
 }
 
-/* Who made the extension, and owns its tables. */
-static Oid
-control_tables_owner(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			owner;
-
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(get_extension_oid("streamext", false)));
-	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	owner = HeapTupleIsValid(tuple) ? ((Form_pg_extension) GETSTRUCT(tuple))->extowner : GetUserId();
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return owner;
-}
-
 Oid
 streamext_control_table(const char *name)
 {
@@ -160,13 +135,10 @@ streamext_control_table(const char *name)
 int64
 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
 {
-	Oid	  user;
-	int	  context;
-	int64 result;
-	bool  isnull = true;
+	IdentityScope scope = streamext_identity_enter_extension();
+	int64		  result;
+	bool		  isnull = true;
 
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(control_tables_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	if (SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0) != expected)
@@ -179,7 +151,7 @@ streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values,
 		result = isnull ? 0 : DatumGetInt64(value);
 	}
 	SPI_finish();
-	SetUserIdAndSecContext(user, context);
+	streamext_identity_leave(scope);
 	return result;
 }
 

@@ -311,7 +311,8 @@ option_parse_start(const OptionSpec *spec, const char *value, TimestampTz *time)
 			spec, value,
 			"Valid values are: earliest, latest, or a timestamp like 2024-05-01 12:00:00 (UTC, unless it names a time zone).");
 	streamext_value_check_moment(value);
-	level = streamext_decoder_session();
+	level = NewGUCNestLevel();
+	streamext_decoder_settings();
 	*time = DatumGetTimestampTz(
 		DirectFunctionCall3(timestamptz_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	AtEOXact_GUC(true, level);

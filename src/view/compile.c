@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 
 #include "base/chunk.h"
+#include "base/identity.h"
 #include "view/target.h"
 #include "stream/definition.h"
 #include "fold/session.h"
@@ -504,15 +505,13 @@ compile_owner(Oid relid)
 	return owner;
 }
 
-CompiledView *
-streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options)
+/* Constants are folded and aggregates' first states made: the owner is at work. */
+static void
+compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *options)
 {
-	CompiledView  *view = palloc0(sizeof(CompiledView));
 	CompileContext context = { .view = view };
 
-	view->relid = relid;
-	view->owner = compile_owner(relid);
-	view->options = options != NULL ? *options : streamext_view_options(relid);
+	view->options = options != NULL ? *options : streamext_view_options(view->relid);
 	compile_default_options(&view->options);
 	view->query = copyObject(query);
 	streamext_view_flatten_groups(view->query);
@@ -535,6 +534,19 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 	compile_definition(&context);
 	if (options != NULL)
 		streamext_view_window_warn_alias(view, context.config);
+}
+
+CompiledView *
+streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options)
+{
+	CompiledView *view = palloc0(sizeof(CompiledView));
+	IdentityScope scope;
+
+	view->relid = relid;
+	view->owner = compile_owner(relid);
+	scope = streamext_identity_enter(view->owner);
+	compile_query(view, query, options);
+	streamext_identity_leave(scope);
 	return view;
 }
 

@@ -213,12 +213,12 @@ streamext_worker_watch_lag(Worker *w)
 static void
 batch_decode(Worker *w, TimestampTz now)
 {
-	Batch	 *batch = w->batch;
-	int		  level = streamext_decoder_session();
-	ListCell *lc;
+	Batch		 *batch = w->batch;
+	IdentityScope scope = streamext_decoder_enter(w->decoder);
+	ListCell	 *lc;
 
 	streamext_decoder_run(w->decoder, batch, now);
-	AtEOXact_GUC(true, level);
+	streamext_identity_leave(scope);
 
 	for (int i = 0; i < batch->nrecords; i++)
 		batch_new[i] = batch_accepted[i] =

@@ -792,7 +792,10 @@ streamext_worker_refresh(Worker *w)
 	fingerprint = refresh_fingerprint(config);
 	MemoryContextSwitchTo(old);
 	if (w->fingerprint != NULL && strcmp(w->fingerprint, fingerprint) == 0)
+	{
+		w->config->owner = config->owner; /* as whom the next batch is decoded */
 		MemoryContextDelete(cxt);
+	}
 	else
 	{
 		refresh_close(w);
@@ -938,7 +941,10 @@ streamext_worker_refresh_catchup(Worker *w)
 	fingerprint = refresh_fingerprint(config);
 	MemoryContextSwitchTo(old);
 	if (w->fingerprint != NULL && strcmp(w->fingerprint, fingerprint) == 0)
+	{
+		w->config->owner = config->owner; /* as whom the next batch is decoded */
 		MemoryContextDelete(cxt);
+	}
 	else
 	{
 		refresh_close(w);

@@ -341,11 +341,11 @@ retry_take_letters(Worker *w, Retry *r)
 static void
 retry_decode(Worker *w, Retry *r)
 {
-	int		  level = streamext_decoder_session();
-	ListCell *lc;
+	IdentityScope scope = streamext_decoder_enter(w->decoder);
+	ListCell	 *lc;
 
 	streamext_decoder_run(w->decoder, w->batch, streamext_clock_now());
-	AtEOXact_GUC(true, level);
+	streamext_identity_leave(scope);
 	foreach (lc, w->batch->rejected)
 	{
 		RejectedRecord *rejected = lfirst(lc);

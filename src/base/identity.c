@@ -1,0 +1,77 @@
+/*
+ * base/identity.c
+ *		As whom code runs: scopes of an owner and of the extension.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+
+#include "base/identity.h"
+
+void
+streamext_identity_set(const char *name, const char *value)
+{
+	if (value != NULL)
+		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static IdentityScope
+identity_become(Oid user, int restriction)
+{
+	IdentityScope scope;
+
+	GetUserIdAndSecContext(&scope.user, &scope.sec_context);
+	SetUserIdAndSecContext(user, scope.sec_context | restriction);
+	scope.guc_level = NewGUCNestLevel();
+	streamext_identity_set("search_path", "pg_catalog, pg_temp");
+	return scope;
+}
+
+IdentityScope
+streamext_identity_enter(Oid owner)
+{
+	return identity_become(owner, SECURITY_RESTRICTED_OPERATION);
+}
+
+/*
+ * As the abort of a subtransaction would, every setting goes back, also one that a function made with set_config: committing the
+ * level would keep those for the session, which in a worker is everybody's.
+ */
+void
+streamext_identity_leave(IdentityScope scope)
+{
+	AtEOXact_GUC(false, scope.guc_level);
+	SetUserIdAndSecContext(scope.user, scope.sec_context);
+}
+
+static Oid
+identity_extension_owner(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(get_extension_oid("streamext", false)));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	owner = HeapTupleIsValid(tuple) ? ((Form_pg_extension) GETSTRUCT(tuple))->extowner : GetUserId();
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return owner;
+}
+
+IdentityScope
+streamext_identity_enter_extension(void)
+{
+	return identity_become(identity_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+}

@@ -1,0 +1,35 @@
+/*
+ * base/identity.h
+ *		As whom code runs: the one way to become the owner of a stream or view, and the one way to become the extension.
+ *
+ * Whatever a user has written, types' input and checks, casts, operators, functions folded into constants, aggregates, triggers, runs
+ * inside a scope of the owner's: with his rights, in a security-restricted operation, under a search_path that nobody else chooses. The
+ * extension's own tables are written inside a scope of the extension's, in which nothing of a user's runs.
+ *
+ * A scope costs about two microseconds: enter it once for a batch and a stream or view, never for a row. It ends with leave, or with the
+ * (sub)transaction that it was entered in if that aborts; scopes nest. Settings that were changed inside, by us or by what ran there,
+ * are as before then. Ways out are closed by the restriction itself: no SET ROLE or SESSION AUTHORIZATION, no deferred trigger that
+ * would fire after leave (it raises 42501), no cursor WITH HOLD, no temporary table, no LISTEN.
+ */
+#ifndef STREAMEXT_IDENTITY_H
+#define STREAMEXT_IDENTITY_H
+
+#include "postgres.h"
+
+typedef struct IdentityScope
+{
+	Oid user;
+	int sec_context;
+	int guc_level;
+} IdentityScope;
+
+/* Needs a transaction. */
+extern IdentityScope streamext_identity_enter(Oid owner);
+/* Who made the extension and owns its tables; for statements on these alone. Needs a transaction. */
+extern IdentityScope streamext_identity_enter_extension(void);
+extern void			 streamext_identity_leave(IdentityScope scope);
+
+/* A setting for the rest of the scope; NULL leaves it as it is. */
+extern void streamext_identity_set(const char *name, const char *value);
+
+#endif /* STREAMEXT_IDENTITY_H */
