@@ -1,6 +1,7 @@
 """Approximate aggregates, first and last: over tables, in continuous views, merged, and against garbage."""
 
 import random
+import struct
 
 import psycopg
 import pytest
@@ -103,3 +104,84 @@ def test_sketches_survive_storage_and_garbage_is_refused(db: Database, kind: str
             )
         except psycopg.errors.InvalidBinaryRepresentation:
             pass
+
+
+def _percentile_sketch(low: int, n: int, counts: list[int], *, has_p: int = 0, p: float = 0, specials: tuple[int, ...] = (0, 0, 0, 0)) -> str:
+    """The text of a percentile_sketch with these positive buckets, whether it is one or not."""
+    return "\\x" + struct.pack(f"<id4Q4i{len(counts)}Q", has_p, p, *specials, 0, 0, low, n, *counts).hex()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _percentile_sketch(-(2**31), 0, []),
+        _percentile_sketch(-(2**31), 1, [1]),
+        _percentile_sketch(2**31 - 1, 1, [1]),
+        _percentile_sketch(39_999, 3, [1, 1, 1]),
+        _percentile_sketch(0, -1, []),
+        _percentile_sketch(0, 4097, [1] * 4097),
+        _percentile_sketch(0, 2, [2**63, 2**63]),
+        _percentile_sketch(0, 1, [1], specials=(0, 0, 0, 2**64 - 1)),
+        _percentile_sketch(0, 1, [1], has_p=1, p=float("nan")),
+    ],
+)
+def test_bounds_of_a_percentile_sketch(db: Database, text: str) -> None:
+    """From a client or a stream: what cannot have been made by the aggregates is refused, however it is spelt."""
+    with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+        db.value("SELECT streamext.percentile(%s::streamext.percentile_sketch, 0.5)", text)
+    db.execute("""CREATE SERVER here FOREIGN DATA WRAPPER local;
+        CREATE FOREIGN TABLE s (x streamext.percentile_sketch) SERVER here;
+        CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) AS n, streamext.percentile(streamext.merge(x), 0.5) AS p FROM s""")
+    with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+        db.execute("INSERT INTO s VALUES (%s)", text)
+    db.execute("INSERT INTO s SELECT streamext.sketch_percentile(i) FROM generate_series(1, 100) i")
+    db.flush("s")
+    assert db.rows("SELECT n, p BETWEEN 49 AND 51 FROM v") == [(1, True)]
+
+
+def test_what_is_made_of_valid_sketches_is_valid(db: Database) -> None:
+    """Also at the ends of what is allowed, and through text."""
+    far = [_percentile_sketch(low, len(counts), counts) for low, counts in ((-40_000, [1]), (40_000, [1]), (0, []), (35_905, [1] * 4096))]
+    for a in far:
+        for b in far:
+            merged = db.value(
+                "SELECT streamext.merge(x)::text FROM unnest(ARRAY[%s, %s]::streamext.percentile_sketch[]) x", a, b
+            )
+            assert db.value("SELECT %s::streamext.percentile_sketch::text", merged) == merged
+    full = _percentile_sketch(0, 1, [2**63 - 1])
+    assert db.value("SELECT streamext.percentile(%s::streamext.percentile_sketch, 1)", full) == pytest.approx(1, rel=0.02)
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="can count at most"):
+        db.value("SELECT streamext.merge(x)::text FROM unnest(ARRAY[%s, %s]::streamext.percentile_sketch[]) x", full, full)
+    two = [_percentile_sketch(0, 1, [1], has_p=1, p=p) for p in (0.5, 0.9)]
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="one percentile"):
+        db.value("SELECT streamext.merge(x)::text FROM unnest(ARRAY[%s, %s]::streamext.percentile_sketch[]) x", *two)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\0\0\x01\0" + b"",  # a set that lacks its only element
+        b"\0\0\x02\0" + b"\x01\0\0\0" * 2,  # one element twice
+        b"\0\0\0\0" + bytes(4 * 257),  # more room than there ever is
+        b"\0\0\0\0" + bytes(3),
+        b"\x01\0\x01\0" + bytes(4096),
+        b"\x01\0\0\0" + bytes(4095) + b"\x20",
+        b"\x02\0\0\0" + bytes(4096),
+    ],
+)
+def test_bounds_of_a_distinct_sketch(db: Database, raw: bytes) -> None:
+    with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+        db.value("SELECT streamext.cardinality(%s::streamext.distinct_sketch)", "\\x" + raw.hex())
+
+
+def test_states_of_first_and_last_are_checked(db: Database) -> None:
+    """Only a superuser may call these functions with states of his own; nor does he read memory by them."""
+    at = "timestamptz '2024-01-01'"
+    for raw in (b"", bytes(4), bytes(11), b"\x02" + bytes(11), b"\x01" + bytes(12), bytes(12) + b"\xff\xff\xff\x7f", bytes(12) + b"\x01\x80"):
+        with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+            db.value(f"SELECT streamext.first_last_final(%s::bytea, NULL::text, {at})", raw)
+        with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+            db.value(f"SELECT streamext.first_last_final(%s::bytea, NULL::int, {at})", raw)
+    for raw in (b"", bytes(11)):
+        with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+            db.value("SELECT streamext.last_merge(%s::bytea, streamext.first_add(NULL, 1, now()))", raw)

@@ -31,6 +31,27 @@ PG_FUNCTION_INFO_V1(streamext_first_merge);
 PG_FUNCTION_INFO_V1(streamext_last_merge);
 PG_FUNCTION_INFO_V1(streamext_first_last_final);
 
+pg_noreturn static void
+first_last_invalid(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("invalid state of first or last")));
+}
+
+/*
+ * Argument n as a state. The type is bytea, and whoever may call these functions can hand in anything: what stands in the
+ * header is checked here, the value where it becomes a Datum.
+ */
+static FirstLast *
+first_last_arg(FunctionCallInfo fcinfo, int n)
+{
+	FirstLast *s = (FirstLast *) PG_GETARG_BYTEA_P(n);
+
+	if (VARSIZE(s) < offsetof(FirstLast, value) || s->isnull < 0 || s->isnull > 1 ||
+		(s->isnull && VARSIZE(s) != offsetof(FirstLast, value)))
+		first_last_invalid();
+	return s;
+}
+
 static FirstLastType *
 first_last_type(FunctionCallInfo fcinfo, int arg)
 {
@@ -71,7 +92,7 @@ first_last_make(const FirstLastType *type, Datum value, bool isnull, TimestampTz
 static Datum
 first_last_add(FunctionCallInfo fcinfo, bool last)
 {
-	FirstLast  *s = PG_ARGISNULL(0) ? NULL : (FirstLast *) PG_GETARG_BYTEA_P(0);
+	FirstLast  *s = PG_ARGISNULL(0) ? NULL : first_last_arg(fcinfo, 0);
 	TimestampTz at;
 
 	if (!PG_ARGISNULL(2))
@@ -101,8 +122,8 @@ streamext_last_add(PG_FUNCTION_ARGS)
 static Datum
 first_last_merge(FunctionCallInfo fcinfo, bool last)
 {
-	FirstLast *a = (FirstLast *) PG_GETARG_BYTEA_P(0);
-	FirstLast *b = (FirstLast *) PG_GETARG_BYTEA_P(1);
+	FirstLast *a = first_last_arg(fcinfo, 0);
+	FirstLast *b = first_last_arg(fcinfo, 1);
 
 	PG_RETURN_POINTER((last ? b->at > a->at : b->at < a->at) ? b : a);
 }
@@ -120,6 +141,19 @@ streamext_last_merge(PG_FUNCTION_ARGS)
 	return first_last_merge(fcinfo, true);
 }
 
+/* Are these bytes one value of the type? */
+static bool
+first_last_fits(const FirstLastType *type, const char *value, Size size)
+{
+	if (type->typbyval)
+		return size == sizeof(Datum);
+	if (type->typlen > 0)
+		return size == type->typlen;
+	if (type->typlen == -2)
+		return size > 0 && strnlen(value, size) == size - 1;
+	return size >= VARHDRSZ && VARATT_IS_4B_U(value) && VARSIZE(value) == size;
+}
+
 /* (bytea, anyelement, timestamptz) -> anyelement; the last two are only there for their types */
 Datum
 streamext_first_last_final(PG_FUNCTION_ARGS)
@@ -131,9 +165,11 @@ streamext_first_last_final(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	type = first_last_type(fcinfo, 1);
-	s = (FirstLast *) PG_GETARG_BYTEA_P(0);
+	s = first_last_arg(fcinfo, 0);
 	if (s->isnull)
 		PG_RETURN_NULL();
+	if (!first_last_fits(type, s->value, VARSIZE(s) - offsetof(FirstLast, value)))
+		first_last_invalid();
 	if (!type->typbyval)
 		PG_RETURN_DATUM(datumCopy(PointerGetDatum(s->value), false, type->typlen));
 	memcpy(&value, s->value, sizeof(Datum));

@@ -65,6 +65,8 @@ struct AggRuntime
 	/* VALUES */
 	int						   nstrict; /* a row with a NULL among the first nstrict arguments is not taken */
 	ValuesColumn			  *columns;
+	Datum					  *values; /* nargs of the row being appended */
+	bool					  *nulls;
 	struct valuespending_hash *pending; /* since the last publish or forget */
 };
 

@@ -39,23 +39,37 @@ PG_FUNCTION_INFO_V1(streamext_distinct_add);
 PG_FUNCTION_INFO_V1(streamext_distinct_merge);
 PG_FUNCTION_INFO_V1(streamext_distinct_estimate);
 
+static bool
+distinct_sparse_valid(const DistinctSketch *s)
+{
+	if (SPARSE_ROOM(s) > SPARSE_MAX || VARSIZE(s) != HEADER + SPARSE_ROOM(s) * sizeof(uint32) ||
+		s->count > SPARSE_ROOM(s))
+		return false;
+	for (int i = 0; i < s->count; i++)
+		for (int j = 0; j < i; j++)
+			if (s->data[i] == s->data[j])
+				return false;
+	return true;
+}
+
+static bool
+distinct_dense_valid(const DistinctSketch *s)
+{
+	if (VARSIZE(s) != HEADER + REGISTERS || s->count != 0)
+		return false;
+	for (int i = 0; i < REGISTERS; i++)
+		if (SKETCH_REGISTERS(s)[i] > REGISTER_MAX)
+			return false;
+	return true;
+}
+
 static void
 distinct_validate(const struct varlena *value)
 {
 	const DistinctSketch *s = (const DistinctSketch *) value;
 
-	if (VARSIZE(s) < HEADER || s->dense > 1)
+	if (VARSIZE(s) < HEADER || s->dense > 1 || !(s->dense ? distinct_dense_valid(s) : distinct_sparse_valid(s)))
 		streamext_sketch_invalid("distinct_sketch");
-	if (s->dense == 0 && (s->count > SPARSE_MAX || s->count > SPARSE_ROOM(s)))
-		streamext_sketch_invalid("distinct_sketch");
-	if (s->dense == 1)
-	{
-		if (VARSIZE(s) != HEADER + REGISTERS)
-			streamext_sketch_invalid("distinct_sketch");
-		for (int i = 0; i < REGISTERS; i++)
-			if (SKETCH_REGISTERS(s)[i] > REGISTER_MAX)
-				streamext_sketch_invalid("distinct_sketch");
-	}
 }
 
 Datum

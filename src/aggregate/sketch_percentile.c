@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "common/int.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
 
@@ -50,19 +51,38 @@ PG_FUNCTION_INFO_V1(streamext_percentile_merge);
 PG_FUNCTION_INFO_V1(streamext_percentile_final);
 PG_FUNCTION_INFO_V1(streamext_percentile_of);
 
+/* The number of values counted; false if it is beyond int64. */
+static bool
+percentile_total(const PercentileSketch *s, uint64 *total)
+{
+	const uint64 rest[] = { s->zeros, s->minus_infinity, s->plus_infinity, s->nans };
+	bool		 overflow = false;
+
+	*total = 0;
+	for (int i = 0; i < lengthof(rest); i++)
+		overflow |= pg_add_u64_overflow(*total, rest[i], total);
+	for (int i = 0; i < s->sides[0].n + s->sides[1].n; i++)
+		overflow |= pg_add_u64_overflow(*total, s->counts[i], total);
+	return !overflow && *total <= PG_INT64_MAX;
+}
+
+/* Every bucket is one that percentile_count could have made: what is made of valid sketches is valid too. */
+static bool
+percentile_side_valid(const Side *side)
+{
+	return side->n >= 0 && side->n <= BUCKETS_MAX && side->low >= -INDEX_MAX && side->low <= INDEX_MAX &&
+		   (int64) side->low + side->n - 1 <= INDEX_MAX;
+}
+
 static void
 percentile_validate(const struct varlena *value)
 {
-	PercentileSketch s;
+	const PercentileSketch *s = (const PercentileSketch *) value;
+	uint64					total;
 
-	if (VARSIZE(value) < SKETCH_SIZE(0))
-		streamext_sketch_invalid("percentile_sketch");
-	memcpy(&s, value, SKETCH_SIZE(0));
-	for (int i = 0; i < 2; i++)
-		if (s.sides[i].n < 0 || s.sides[i].n > BUCKETS_MAX || abs(s.sides[i].low) > INDEX_MAX)
-			streamext_sketch_invalid("percentile_sketch");
-	if (VARSIZE(value) != SKETCH_SIZE(s.sides[0].n + s.sides[1].n) || s.has_p < 0 || s.has_p > 1 ||
-		!(s.p >= 0 && s.p <= 1))
+	if (VARSIZE(s) < SKETCH_SIZE(0) || !percentile_side_valid(&s->sides[0]) || !percentile_side_valid(&s->sides[1]) ||
+		VARSIZE(s) != SKETCH_SIZE((Size) s->sides[0].n + s->sides[1].n) || s->has_p < 0 || s->has_p > 1 ||
+		!(s->p >= 0 && s->p <= 1) || !percentile_total(s, &total))
 		streamext_sketch_invalid("percentile_sketch");
 }
 
@@ -126,21 +146,33 @@ percentile_count(PercentileSketch *s, int side, int32 index, uint64 n)
 	int32 low = buckets->low;
 	int32 high = buckets->low + buckets->n - 1;
 
+	Assert(index >= -INDEX_MAX && index <= INDEX_MAX);
 	if (buckets->n == 0)
-		s = percentile_resize(s, side, index - BUCKETS_MARGIN / 2, BUCKETS_MARGIN);
+	{
+		low = Max(index - BUCKETS_MARGIN / 2, -INDEX_MAX);
+		high = Min(low + BUCKETS_MARGIN - 1, INDEX_MAX);
+		s = percentile_resize(s, side, low, high - low + 1);
+	}
 	else if (index > high)
 	{
-		high = index + BUCKETS_MARGIN;
+		high = Min(index + BUCKETS_MARGIN, INDEX_MAX);
 		low = Max(low, high - BUCKETS_MAX + 1);
 		s = percentile_resize(s, side, low, high - low + 1);
 	}
 	else if (index < low && buckets->n < BUCKETS_MAX)
 	{
-		low = Max(index - BUCKETS_MARGIN, high - BUCKETS_MAX + 1);
+		low = Max(Max(index - BUCKETS_MARGIN, -INDEX_MAX), high - BUCKETS_MAX + 1);
 		s = percentile_resize(s, side, low, high - low + 1);
 	}
 	percentile_side(s, side)[Max(index - s->sides[side].low, 0)] += n;
 	return s;
+}
+
+pg_noreturn static void
+percentile_overflow(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					errmsg("a percentile_sketch can count at most " INT64_FORMAT " values", PG_INT64_MAX)));
 }
 
 static double
@@ -177,13 +209,11 @@ percentile_find(PercentileSketch *s, double p, double *result)
 {
 	uint64 *negative = percentile_side(s, 0);
 	uint64 *positive = percentile_side(s, 1);
-	uint64	total = s->zeros + s->minus_infinity + s->plus_infinity + s->nans;
+	uint64	total;
 	uint64	rank;
 
-	for (int i = 0; i < s->sides[0].n; i++)
-		total += negative[i];
-	for (int i = 0; i < s->sides[1].n; i++)
-		total += positive[i];
+	if (!percentile_total(s, &total))
+		percentile_overflow();
 	if (total == 0)
 		return false;
 
@@ -224,6 +254,22 @@ percentile_check_p(double p)
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("percentile value %g is not between 0 and 1", p)));
 }
 
+/* The percentile that the sketch remembers; 22023 if it remembers another. */
+static void
+percentile_set_p(PercentileSketch *s, double p)
+{
+	if (!s->has_p)
+	{
+		percentile_check_p(p);
+		s->has_p = 1;
+		s->p = p;
+	}
+	else if (s->p != p)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("approx_percentile needs one percentile for all rows of a group"),
+						errdetail("There are %g and %g.", s->p, p)));
+}
+
 static PercentileSketch *
 percentile_arg(FunctionCallInfo fcinfo, int n)
 {
@@ -247,21 +293,10 @@ Datum
 streamext_percentile_add_p(PG_FUNCTION_ARGS)
 {
 	PercentileSketch *s = PG_ARGISNULL(0) ? percentile_make() : percentile_arg(fcinfo, 0);
-	double			  p;
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_POINTER(s);
-	p = PG_GETARG_FLOAT8(1);
-	if (!s->has_p)
-	{
-		percentile_check_p(p);
-		s->has_p = 1;
-		s->p = p;
-	}
-	else if (s->p != p)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("approx_percentile needs one percentile for all rows of a group"),
-						errdetail("There are %g and %g.", s->p, p)));
+	percentile_set_p(s, PG_GETARG_FLOAT8(1));
 	PG_RETURN_POINTER(percentile_add_value(s, PG_GETARG_FLOAT8(2)));
 }
 
@@ -271,6 +306,7 @@ streamext_percentile_merge(PG_FUNCTION_ARGS)
 {
 	PercentileSketch *into;
 	PercentileSketch *from;
+	uint64			  counted, more;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 	{
@@ -280,11 +316,10 @@ streamext_percentile_merge(PG_FUNCTION_ARGS)
 	}
 	into = percentile_arg(fcinfo, 0);
 	from = (PercentileSketch *) PG_DETOAST_DATUM(PG_GETARG_DATUM(1));
-	if (!into->has_p && from->has_p)
-	{
-		into->has_p = 1;
-		into->p = from->p;
-	}
+	if (!percentile_total(into, &counted) || !percentile_total(from, &more) || counted > PG_INT64_MAX - more)
+		percentile_overflow();
+	if (from->has_p)
+		percentile_set_p(into, from->p);
 	into->zeros += from->zeros;
 	into->minus_infinity += from->minus_infinity;
 	into->plus_infinity += from->plus_infinity;

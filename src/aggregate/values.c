@@ -137,6 +137,11 @@ streamext_values_compile(AggSpec *spec)
 							errhint("Use a named composite type.")));
 		spec->args = lappend(spec->args, tle->expr);
 	}
+	/* The reader makes a tuple of each row. */
+	if (list_length(spec->args) > MaxTupleAttributeNumber)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("%s can have at most %d arguments and ORDER BY expressions in a continuous view",
+							   get_func_name(aggref->aggfnoid), MaxTupleAttributeNumber)));
 }
 
 /* ---- VALUES in the worker ---- */
@@ -164,6 +169,8 @@ streamext_values_start(AggRuntime *agg)
 	ListCell	  *lc;
 
 	agg->columns = values_columns(spec);
+	agg->values = palloc(sizeof(Datum) * Max(agg->nargs, 1));
+	agg->nulls = palloc(sizeof(bool) * Max(agg->nargs, 1));
 	agg->pending = valuespending_create(agg->cxt, 256, NULL);
 
 	/* A strict transition function ignores such rows, also before DISTINCT and ORDER BY. */
@@ -290,8 +297,6 @@ bool
 streamext_values_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(agg->temp);
-	Datum		  values[FUNC_MAX_ARGS * 2];
-	bool		  nulls[FUNC_MAX_ARGS * 2];
 	bool		  room = true;
 
 	for (int i = 0; i < in->n && room; i++)
@@ -301,13 +306,13 @@ streamext_values_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 
 		for (int arg = 0; arg < agg->nargs; arg++)
 		{
-			values[arg] = in->args[arg][r];
-			nulls[arg] = in->nulls[arg][r];
-			taken &= arg >= agg->nstrict || !nulls[arg];
+			agg->values[arg] = in->args[arg][r];
+			agg->nulls[arg] = in->nulls[arg][r];
+			taken &= arg >= agg->nstrict || !agg->nulls[arg];
 		}
 		if (!taken)
 			continue;
-		room = values_append(agg, in->panes[i], in->groups[i], values, nulls);
+		room = values_append(agg, in->panes[i], in->groups[i], agg->values, agg->nulls);
 		MemoryContextReset(agg->temp);
 	}
 	MemoryContextSwitchTo(old);
@@ -408,6 +413,27 @@ streamext_values_export(const AggSpec *spec, const ViewState *state, GroupEntry 
 	values->mark_period = state->period - 1;
 }
 
+/* Rows that are to be read by their own sizes: n of them, back to back, and nothing else. */
+static bool
+values_rows_good(const AggSpec *spec, const char *bytes, Size size, uint64 n)
+{
+	uint32 least = VALUES_ROW_HEADER(list_length(spec->args));
+
+	for (; n > 0; n--)
+	{
+		uint32 row;
+
+		if (size < least)
+			return false;
+		memcpy(&row, bytes, sizeof(row));
+		if (row < least || row > size || row != MAXALIGN(row))
+			return false;
+		bytes += row;
+		size -= row;
+	}
+	return size == 0;
+}
+
 /* Puts the rows before those that are there; the newest export founds the state. */
 bool
 streamext_values_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
@@ -430,7 +456,8 @@ streamext_values_import(const AggSpec *spec, ViewState *state, Pane *pane, Group
 		streamext_aggregate_import_damaged(spec);
 	memcpy(&from, bytes, sizeof(uint64));
 	size -= sizeof(uint64);
-	if (exported.count != values->mark_count || from > exported.count || (size == 0) != (from == exported.count))
+	if (exported.count != values->mark_count || from > exported.count ||
+		!values_rows_good(spec, bytes + sizeof(uint64), size, exported.count - from))
 		streamext_aggregate_import_damaged(spec);
 	values->mark_count = from;
 	if (size == 0)
