@@ -19,14 +19,16 @@
  */
 #include "base/streamext.h"
 
+#include "access/reloptions.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "foreign/foreign.h"
+#include "catalog/pg_foreign_table.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "durable/checkpoint_state.h"
@@ -91,8 +93,16 @@ streamext_checkpoint_read_forget(void)
 int
 streamext_checkpoint_shards(Oid stream)
 {
-	const char *workers = streamext_option(GetForeignTable(stream)->options, "workers");
+	HeapTuple	tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(stream));
+	const char *workers;
+	bool		isnull;
+	Datum		options;
 
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	options = SysCacheGetAttr(FOREIGNTABLEREL, tuple, Anum_pg_foreign_table_ftoptions, &isnull);
+	workers = isnull ? NULL : streamext_option(untransformRelOptions(options), "workers");
+	ReleaseSysCache(tuple);
 	return workers == NULL ? 1 : Min(Max(atoi(workers), 1), STREAMEXT_MAX_SHARDS);
 }
 

@@ -24,7 +24,7 @@ typedef struct CheckpointedView
 extern CheckpointReader *streamext_checkpoint_reader(void);
 extern void				 streamext_checkpoint_reader_end(CheckpointReader *reader);
 
-/* How many shards the stream has, by its option workers. */
+/* How many shards the stream has, by its option workers; 0: it is gone. */
 extern int streamext_checkpoint_shards(Oid stream);
 
 /*

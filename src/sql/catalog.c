@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "sql/catalog.h"
+#include "sql/lock.h"
 #include "durable/checkpoint_read.h"
 #include "durable/history.h"
 #include "worker/worker_private.h"
@@ -341,7 +342,7 @@ catalog_add_checkpointed(List *views, Oid viewoid, Oid relid)
 List *
 streamext_catalog_copy_views(Oid viewoid)
 {
-	Oid	  stream = streamext_view_stream(viewoid);
+	Oid	  stream = streamext_lock_view(viewoid);
 	List *views = catalog_copy_slots(viewoid);
 
 	return OidIsValid(stream) ? catalog_add_checkpointed(views, viewoid, stream) : views;

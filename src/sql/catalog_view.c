@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "sql/catalog.h"
+#include "sql/lock.h"
 #include "view/target.h"
 #include "view/window.h"
 
@@ -229,6 +230,7 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 
 		if (!options.continuous || !streamext_catalog_may_see(viewoid))
 			continue;
+		(void) streamext_lock_view(viewoid);
 		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
 		if (!HeapTupleIsValid(tuple))
 			continue;
@@ -264,20 +266,21 @@ streamext_view_positions(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			   viewoid = PG_GETARG_OID(0);
 	char		  *name = get_rel_name(viewoid);
+	Oid			   stream = streamext_lock_view(viewoid);
 	AclResult	   allowed;
 	List		  *shards;
 	ListCell	  *cell;
 	ListCell	  *other;
 
-	if (name == NULL || !streamext_view_options(viewoid).continuous)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a continuous view", name != NULL ? name : psprintf("%u", viewoid))));
+	streamext_lock_check_there(viewoid, name);
+	if (!streamext_view_options(viewoid).continuous)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a continuous view", name)));
 	allowed = pg_class_aclcheck(viewoid, GetUserId(), ACL_SELECT);
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_VIEW, name);
 
 	InitMaterializedSRF(fcinfo, 0);
-	shards = streamext_catalog_copy_shards(streamext_view_stream(viewoid));
+	shards = streamext_catalog_copy_shards(stream);
 	foreach (cell, streamext_catalog_copy_views(viewoid))
 	{
 		const ViewCopy *view = lfirst(cell);

@@ -20,6 +20,12 @@ extern int streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_M
 /* The same; raises if there are none. After a start of the server they come when the launcher has looked into the database. */
 extern int streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
 
+/*
+ * For requests, which must commit in the order of their numbers, since a worker that has done one looks for greater numbers only:
+ * holds the stream, which the user must own, against other requests and DDL to the end of the transaction.
+ */
+extern int streamext_control_lock_slots(Oid relid, char **name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
+
 /* The first position that the journal of a stream's shard still holds; -1: there is none. */
 extern int64 streamext_control_journal_base(const StreamConfig *config, int shard);
 

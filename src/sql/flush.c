@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -27,6 +28,7 @@
 
 #include "base/identity.h"
 #include "sql/control.h"
+#include "sql/lock.h"
 #include "source/journal/journal.h"
 #include "durable/checkpoint_read.h"
 #include "stream/definition.h"
@@ -67,14 +69,13 @@ streamext_control_stream(Oid relid, bool owner)
 
 	streamext_require_preload();
 	control_check_recovery();
-	name = get_rel_name(relid);
-	if (name == NULL || streamext_stream_kind(relid) == CONNECTOR_NONE)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a stream", name != NULL ? name : psprintf("%u", relid)),
-						name != NULL && streamext_view_options(relid).continuous
-							? errhint("Name the stream that the view reads: \"%s\".",
-									  get_rel_name(streamext_view_stream(relid)))
-							: 0));
+	name = streamext_lock_relation(relid, AccessShareLock);
+	if (streamext_stream_kind(relid) == CONNECTOR_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", name),
+				 streamext_view_options(relid).continuous ? errhint("Name the stream that the view reads: \"%s\".",
+																	get_rel_name(streamext_view_stream(relid)))
+														  : 0));
 	if (!owner)
 	{
 		AclResult allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
@@ -84,18 +85,27 @@ streamext_control_stream(Oid relid, bool owner)
 	}
 	else if (!control_is_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE, name);
+	UnlockRelationOid(relid, AccessShareLock);
 	return name;
 }
 
 Oid
 streamext_control_view(Oid relid)
 {
+	char *name = get_rel_name(relid);
+	Oid	  stream;
+
 	if (!streamext_view_options(relid).continuous)
+	{
+		streamext_lock_check_there(relid, name);
 		return InvalidOid;
+	}
 	control_check_recovery();
+	stream = streamext_lock_view(relid);
+	streamext_lock_check_there(relid, name);
 	if (!control_is_owner(relid))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(relid));
-	return streamext_view_stream(relid);
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, name);
+	return stream;
 }
 
 int64
@@ -177,10 +187,11 @@ streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 static bool
 control_is_uncommitted(Oid relid)
 {
-	Relation rel = relation_open(relid, AccessShareLock);
-	bool	 result = rel->rd_createSubid != InvalidSubTransactionId;
+	Relation rel = try_relation_open(relid, AccessShareLock);
+	bool	 result = rel != NULL && rel->rd_createSubid != InvalidSubTransactionId;
 
-	relation_close(rel, AccessShareLock);
+	if (rel != NULL)
+		relation_close(rel, AccessShareLock);
 	return result;
 }
 
@@ -195,6 +206,7 @@ streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT
 						errdetail("This transaction has created it."), errhint("Commit the transaction first.")));
 	while ((n = streamext_control_find_slots(relid, slots)) == 0)
 	{
+		streamext_lock_check_there(relid, name);
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), FLUSH_START_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("stream \"%s\" has no worker", name),
@@ -204,6 +216,16 @@ streamext_control_slots(Oid relid, const char *name, StreamSlot *slots[STREAMEXT
 		CHECK_FOR_INTERRUPTS();
 	}
 	return n;
+}
+
+int
+streamext_control_lock_slots(Oid relid, char **name, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
+{
+	*name = streamext_control_stream(relid, true);
+	(void) streamext_control_slots(relid, *name, slots);
+	(void) streamext_lock_relation(relid, ShareUpdateExclusiveLock);
+	*name = streamext_control_stream(relid, true);
+	return streamext_control_slots(relid, *name, slots);
 }
 
 typedef struct FlushTarget
@@ -464,5 +486,7 @@ streamext_flush(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 		if (!flush_slot_lost(&targets[i]))
 			flush_check_views(&targets[i]);
+		else
+			streamext_lock_check_there(relid, name);
 	PG_RETURN_VOID();
 }

@@ -208,14 +208,14 @@ pause_note(Oid relid, bool former)
 
 /* ---------------------------------------------------------------- the functions */
 
-/* Until the shard has stopped or gone on, or will not hear; at most PAUSE_WAIT_MS. */
+/* Until the shard has stopped or gone on, or will not hear, or is of another stream by now; at most PAUSE_WAIT_MS. */
 static void
-pause_wait(StreamSlot *slot, bool stopped)
+pause_wait(StreamSlot *slot, Oid relid, bool stopped)
 {
 	TimestampTz start = GetCurrentTimestamp();
 
 	ConditionVariablePrepareToSleep(&slot->progress);
-	while (slot->in_use && slot->worker_pid != 0 &&
+	while (slot->in_use && slot->relid == relid && slot->worker_pid != 0 &&
 		   (slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state)) != stopped &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
 		(void) ConditionVariableTimedSleep(&slot->progress, PAUSE_TICK_MS, PG_WAIT_EXTENSION);
@@ -234,7 +234,7 @@ pause_stream(Oid relid, bool pause)
 	pause_note(relid, former);
 	pause_set(relid, pause);
 	for (int i = 0; i < n; i++)
-		pause_wait(slots[i], pause);
+		pause_wait(slots[i], relid, pause);
 }
 
 static void

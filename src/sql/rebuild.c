@@ -31,6 +31,7 @@
 
 #include "durable/checkpoint.h"
 #include "sql/control.h"
+#include "sql/lock.h"
 #include "durable/history.h"
 #include "stream/definition.h"
 #include "sql/rebuild.h"
@@ -244,15 +245,14 @@ streamext_view_next_round(Oid viewoid, Oid stream)
 Datum
 streamext_rebuild(PG_FUNCTION_ARGS)
 {
-	Oid	  relid = PG_GETARG_OID(0);
-	char *name = get_rel_name(relid);
-	Oid	  stream;
+	Oid relid = PG_GETARG_OID(0);
+	Oid stream;
 
 	streamext_require_preload();
 	stream = streamext_control_view(relid);
 	if (!OidIsValid(stream))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a continuous view", name != NULL ? name : psprintf("%u", relid))));
+						errmsg("\"%s\" is not a continuous view", streamext_lock_relation(relid, AccessShareLock))));
 	if (streamext_view_options(relid).into != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a view with streamext.into cannot be counted anew"),

@@ -801,14 +801,11 @@ streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the stream must not be null")));
 	relid = PG_GETARG_OID(0);
-	name = streamext_control_stream(relid, true);
+	(void) streamext_control_lock_slots(relid, &name, slots);
 	if (OidIsValid(viewoid) && (!streamext_view_options(viewoid).continuous || streamext_view_stream(viewoid) != relid))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a continuous view of stream \"%s\"",
 							   get_rel_name(viewoid) != NULL ? get_rel_name(viewoid) : psprintf("%u", viewoid), name)));
-	(void) streamext_control_slots(relid, name, slots);
-	/* requests commit in the order of their numbers, since a worker that has done one looks for greater numbers only */
-	LockRelationOid(relid, ShareUpdateExclusiveLock);
 	/* as the workers will find it: they may be starting, and have no source yet */
 	config = streamext_stream_config(relid);
 	for (int i = 0; i < config->workers; i++)

@@ -29,7 +29,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -42,6 +41,7 @@
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_state.h"
 #include "sql/control.h"
+#include "sql/lock.h"
 #include "worker/letters_reread.h"
 #include "sql/pause.h"
 #include "worker/seek.h"
@@ -543,7 +543,7 @@ seek_check(const SeekRequest *request, const char *name, Oid relid)
 		if (streamext_view_options(lfirst_oid(lc)).into != NULL)
 			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							errmsg("the continuous view \"%s\" stands at a position of the former source",
-								   get_rel_name(lfirst_oid(lc))),
+								   streamext_lock_relation(lfirst_oid(lc), AccessShareLock)),
 							errdetail("It writes into a table, and where it stands is kept with its rows."),
 							errhint("Drop it, and create it again after streamext.seek.")));
 }
@@ -603,16 +603,14 @@ seek_request(Oid relid, SeekRequest *request)
 {
 	static Oid	types[13] = { OIDOID,  INT4OID, INT8OID, INT4OID,	   TIMESTAMPTZOID, TEXTOID,		INT4OID,
 							  INT8OID, BOOLOID, BOOLOID, TEXTARRAYOID, INT4ARRAYOID,   INT8ARRAYOID };
-	char	   *name = streamext_control_stream(relid, true);
+	char	   *name;
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
-	int			n = streamext_control_slots(relid, name, slots);
+	int			n = streamext_control_lock_slots(relid, &name, slots);
 	Datum		values[13];
 	char		nulls[14] = "             ";
 	uint64		source;
 	ListCell   *lc;
 
-	/* requests commit in the order of their numbers, since a worker that has done one looks for greater numbers only */
-	LockRelationOid(relid, ShareUpdateExclusiveLock);
 	source = streamext_worker_source(streamext_stream_config(relid));
 	request->accept = seek_is_diverged(slots, n);
 	seek_check(request, name, relid);
