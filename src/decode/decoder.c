@@ -27,7 +27,6 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
@@ -240,14 +239,6 @@ streamext_decoder_free(Decoder *decoder)
 	MemoryContextDelete(decoder->cxt);
 }
 
-void
-streamext_decoder_settings(void)
-{
-	streamext_identity_set("TimeZone", "UTC");
-	streamext_identity_set("DateStyle", "ISO, MDY");
-	streamext_identity_set("IntervalStyle", "postgres");
-}
-
 IdentityScope
 streamext_decoder_enter(const Decoder *decoder)
 {
@@ -438,22 +429,6 @@ decoder_csv_value(Decoder *decoder, DecoderColumn *col, const CsvField *field, i
 	return decoder_text_value(decoder, col, field->s, field->size, row, value, sqlstate);
 }
 
-/* Level `n` (from 1) of an MQTT topic; false if there are fewer. */
-static bool
-decoder_topic_level(const char *topic, int n, const char **start, Size *size)
-{
-	for (int level = 1; level < n; level++)
-	{
-		topic = strchr(topic, '/');
-		if (topic == NULL)
-			return false;
-		topic++;
-	}
-	*start = topic;
-	*size = strcspn(topic, "/");
-	return true;
-}
-
 /* Text or bytea from a record's bytes; NULL or the reason to reject. */
 static const char *
 decoder_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size size, int row, Datum *value, int *sqlstate)
@@ -518,8 +493,8 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 		case METADATA_RETAINED:
 			*value = BoolGetDatum(record->retained);
 			return NULL;
-		case METADATA_TOPIC_LEVEL:
-			if (decoder_topic_level(record->topic, col->column->topic_level, &s, &size))
+		case METADATA_OWN:
+			if (decoder->config->connector->own_metadata(record, col->column, &s, &size))
 				return decoder_bytes(decoder, col, s, size, row, value, sqlstate);
 			break;
 		case METADATA_NONE:

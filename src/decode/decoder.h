@@ -11,6 +11,7 @@
 
 #include "base/streamext.h"
 #include "base/identity.h"
+#include "base/moment.h"
 #include "decode/batch.h"
 
 typedef struct Decoder Decoder;
@@ -31,8 +32,5 @@ extern void streamext_decoder_free(Decoder *decoder);
 
 /* Becomes the stream's owner, whose types' code is run, with the settings of decoding. Not for create and payload, which do so themselves. */
 extern IdentityScope streamext_decoder_enter(const Decoder *decoder);
-
-/* Sets TimeZone, DateStyle, IntervalStyle as they are for decoding, for the GUC nest level at hand. */
-extern void streamext_decoder_settings(void);
 
 #endif /* STREAMEXT_DECODER_H */

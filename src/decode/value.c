@@ -13,8 +13,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -103,26 +101,6 @@ streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
 		value_add_json(input, column->type);
 	MemoryContextSwitchTo(old);
 	return input;
-}
-
-void
-streamext_value_check_moment(const char *text)
-{
-	static const char *const words[] = { "now", "today", "tomorrow", "yesterday" };
-	const char				*s = text;
-
-	while (*s != '\0')
-	{
-		Size size = 0;
-
-		while (isalpha((unsigned char) s[size]))
-			size++;
-		for (int i = 0; size > 0 && i < lengthof(words); i++)
-			if (strlen(words[i]) == size && pg_strncasecmp(s, words[i], size) == 0)
-				ereport(ERROR, (errcode(ERRCODE_INVALID_DATETIME_FORMAT),
-								errmsg("\"%s\" means another time whenever it is read", text)));
-		s += Max(size, 1);
-	}
 }
 
 static Datum

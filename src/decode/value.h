@@ -5,7 +5,8 @@
 #ifndef STREAMEXT_DECODER_VALUE_H
 #define STREAMEXT_DECODER_VALUE_H
 
-#include "stream/definition.h"
+#include "base/moment.h"
+#include "base/stream_def.h"
 
 typedef struct ValueInput ValueInput;
 
@@ -17,9 +18,6 @@ extern ValueInput *streamext_value_input(const StreamColumn *column, bool json, 
 
 /* The value, in the current context; raises if the text is none. */
 extern Datum streamext_value_convert(ValueInput *input, char *text);
-
-/* Raises if a word of a time's text stands for the moment at which it is read. */
-extern void streamext_value_check_moment(const char *text);
 
 /* Whether the type is a domain that may refuse NULL; streamext_value_check_null raises if it does. */
 extern bool streamext_value_checks_null(const ValueInput *input);

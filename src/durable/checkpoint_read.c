@@ -273,7 +273,7 @@ reader_source(CheckpointReader *reader, Oid stream)
 	{
 		reader->stream = stream;
 		reader->source = streamext_worker_source(config);
-		reader->replayable = streamext_connector_ops(config->connector)->replayable;
+		reader->replayable = config->connector->replayable;
 	}
 	MemoryContextSwitchTo(old);
 	return config != NULL;

@@ -1,6 +1,6 @@
 /*
  * source/connector.c
- *		What the connectors have in common: the look-up by kind, error texts, secrets, and that no client outlives its context.
+ *		What the connectors have in common: error texts, secrets, and that no client outlives its context.
  *
  * A client library's threads must be gone before the process detaches from shared memory (the MQTT client's write the
  * journal's end there) and before exit() runs the libraries' exit handlers under them. So each connector with threads is
@@ -36,23 +36,7 @@ typedef struct ConnectorGuard
 static dlist_head connector_guards = DLIST_STATIC_INIT(connector_guards);
 static bool		  connector_exit_hooked = false;
 
-const ConnectorOps *
-streamext_connector_ops(ConnectorKind kind)
-{
-	switch (kind)
-	{
-		case CONNECTOR_KAFKA:
-			return &streamext_kafka_ops;
-		case CONNECTOR_MQTT:
-			return &streamext_mqtt_ops;
-		case CONNECTOR_LOCAL:
-			return &streamext_local_ops;
-		case CONNECTOR_NONE:
-			break;
-	}
-	elog(ERROR, "no connector of kind %d", (int) kind);
-	return NULL; /* not reached */
-}
+const char *const streamext_words_identification[] = { "https", "none", NULL };
 
 /* ---- the guard ---- */
 

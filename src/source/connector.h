@@ -15,35 +15,10 @@
 
 #include "lib/stringinfo.h"
 
-#include "stream/definition.h"
-
-/* One message as the source delivered it. Pointers are good until release. */
-typedef struct StreamRecord
-{
-	const char *payload; /* NULL: a tombstone */
-	uint32		payload_size;
-	uint32		key_size;
-	const char *key;			 /* or NULL */
-	const char *topic;			 /* NUL-terminated */
-	int32		partition;		 /* number in the source (for metadata, dead letters) */
-	int32		partition_index; /* into Connector.partitions and all position vectors */
-	int64		position;		 /* Kafka offset; journal position */
-	int64		next_position;	 /* the position vector's entry once this record is counted */
-	TimestampTz timestamp;		 /* broker's or arrival time */
-	uint8		qos;
-	bool		retained;
-	uint64		row_type_hash; /* FORMAT_ROW, else 0 */
-	void	   *message;	   /* the connector's own */
-	const char *headers;	   /* JSON, for the buffer: the decoder's, if a column takes them; else NULL */
-} StreamRecord;
-
-/* What tells one record from another that has come to stand at its position. */
-typedef struct RecordMark
-{
-	int64		position; /* -1: none */
-	TimestampTz timestamp;
-	uint32		crc; /* of key and payload */
-} RecordMark;
+#include "base/option.h"
+#include "base/record.h"
+#include "base/stream_def.h"
+#include "source/journal/journal.h"
 
 /* Something that happened to the source, for streamext.stream_events. */
 typedef struct ConnectorEvent
@@ -99,13 +74,53 @@ typedef struct Connector
 	ConnectorEvent			   events[STREAMEXT_CONNECTOR_EVENTS];
 } Connector;
 
+/* What open is given. The journal's place is there whether or not the connector keeps one; what it points to outlives the connector. */
+typedef struct ConnectorOpen
+{
+	StreamConfig *config;
+	int			  shard, shards;
+	MemoryContext cxt;
+	JournalPlace  journal;
+} ConnectorOpen;
+
 typedef struct ConnectorOps
 {
-	const char *name;
-	bool		replayable; /* a new view can read from `start` */
+	const char *name;	/* of the foreign data wrapper */
+	int			number; /* in what checkpoints hold: never given to another */
+
+	/* ---- what it is; every other file asks these, none for the name ---- */
+
+	bool replayable;		 /* a new view can read from `start` */
+	bool journaled;			 /* it is read from the stream's journal: positions count bytes, views begin at its end */
+	bool pushed;			 /* other processes than the stream's worker append to the journal, under its lock */
+	bool writable;			 /* INSERT and COPY */
+	bool payloads;			 /* records are payloads of the option format; else rows */
+	bool seeks;				 /* streamext.seek of a time, of an offset */
+	bool sets_latch;		 /* who has something for the worker sets its latch, there is no descriptor to wait on */
+	bool shards_keep_source; /* with another number of workers positions mean what they meant */
+	bool partitioned;		 /* by topic: a partition's number alone does not name it */
+
+	/* ---- definitions; may raise ---- */
+
+	const OptionSpec   *options;
+	const MetadataSpec *metadata; /* NULL: its columns have none */
+
+	/* What the options of one place mean together. May be NULL, as all of these. */
+	void (*check_options)(OptionPlace place, List *options);
+	/* Fills what StreamConfig has for the connector; options and columns are there. Also by workers: values that DDL let through. */
+	void (*configure)(StreamConfig *config);
+	/* What options and columns mean together: after CREATE and ALTER FOREIGN TABLE. */
+	void (*check)(const StreamConfig *config);
+	/* Options of a stream before and after ALTER. */
+	void (*check_change)(const char *name, List *before, List *after);
+
+	/* The value of a METADATA_OWN column, good as long as the record; false: NULL. Does not raise. The record may come from a dead letter. */
+	bool (*own_metadata)(const StreamRecord *record, const StreamColumn *column, const char **value, Size *size);
+
+	/* ---- at work ---- */
 
 	/* Connects in the background; positions are at the stream's `start` unless seek follows. Palloc'd in cxt. */
-	Connector *(*open)(StreamConfig *config, int shard, int shards, MemoryContext cxt);
+	Connector *(*open)(const ConnectorOpen *args);
 
 	/* Next record of partition `index` shall be `position`. Kafka may get -1: the stream's start. */
 	void (*seek)(Connector *c, int index, int64 position);
@@ -144,13 +159,19 @@ typedef struct ConnectorOps
 	void (*close)(Connector *c);
 } ConnectorOps;
 
-extern const ConnectorOps streamext_kafka_ops;
-extern const ConnectorOps streamext_mqtt_ops;
-extern const ConnectorOps streamext_local_ops;
+#define KIND(kind) extern const ConnectorOps streamext_##kind##_ops;
+#include "source/kinds.h"
+#undef KIND
 
-extern const ConnectorOps *streamext_connector_ops(ConnectorKind kind);
+/* All of them; NULL ends it. */
+extern const ConnectorOps *const streamext_connectors[];
+
+/* The name of the one that takes INSERT, for messages. */
+extern const char *streamext_connector_writable(void);
 
 /* ---- for the connectors ---- */
+
+extern const char *const streamext_words_identification[]; /* of ssl_endpoint_identification_algorithm */
 
 /* Closes it when the context is reset or the process exits, whatever comes first; shared memory is still there then. */
 extern void streamext_connector_guard(Connector *c, MemoryContext cxt);

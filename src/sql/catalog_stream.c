@@ -31,13 +31,13 @@ PG_FUNCTION_INFO_V1(streamext_get_workers);
 
 /* Records between the position and the source's end, -1: not known. Positions of journals count bytes, so there only zero is known. */
 static int64
-catalog_partition_lag(const PartitionSlot *partition, ConnectorKind kind)
+catalog_partition_lag(const PartitionSlot *partition, const ConnectorOps *connector)
 {
 	if (partition->high_watermark < 0 || partition->position < 0)
 		return -1;
 	if (partition->position >= partition->high_watermark)
 		return 0;
-	return kind == CONNECTOR_KAFKA ? partition->high_watermark - partition->position : -1;
+	return connector->journaled ? -1 : partition->high_watermark - partition->position;
 }
 
 typedef struct StreamSums
@@ -51,12 +51,12 @@ typedef struct StreamSums
 } StreamSums;
 
 static void
-catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, ConnectorKind kind)
+catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, const ConnectorOps *connector)
 {
 	for (int i = 0; i < shard->slot.npartitions; i++)
 	{
 		const PartitionSlot *partition = &shard->partitions[i];
-		int64				 lag = catalog_partition_lag(partition, kind);
+		int64				 lag = catalog_partition_lag(partition, connector);
 
 		if (lag >= 0)
 			sums->lag = Max(sums->lag, 0) + lag;
@@ -68,7 +68,7 @@ catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, ConnectorKind k
 }
 
 static void
-catalog_sum_shards(StreamSums *sums, List *shards, ConnectorKind kind)
+catalog_sum_shards(StreamSums *sums, List *shards, const ConnectorOps *connector)
 {
 	ListCell *cell;
 
@@ -89,12 +89,12 @@ catalog_sum_shards(StreamSums *sums, List *shards, ConnectorKind kind)
 		if (shard->slot.last_error[0] != '\0' &&
 			(sums->failed == NULL || shard->slot.last_error_at > sums->failed->slot.last_error_at))
 			sums->failed = shard;
-		catalog_sum_partitions(sums, shard, kind);
+		catalog_sum_partitions(sums, shard, connector);
 	}
 }
 
 static void
-catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
+catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
 {
 	Datum		values[14] = { 0 };
 	bool		nulls[14] = { 0 };
@@ -102,11 +102,11 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *o
 	const char *format = streamext_option(options, "format");
 	StreamSums	sums;
 
-	catalog_sum_shards(&sums, shards, kind);
+	catalog_sum_shards(&sums, shards, connector);
 	if (format == NULL)
-		format = streamext_format_name(kind == CONNECTOR_LOCAL ? FORMAT_ROW : FORMAT_JSON);
+		format = streamext_format_name(connector->payloads ? FORMAT_JSON : FORMAT_ROW);
 	values[0] = ObjectIdGetDatum(relid);
-	values[1] = CStringGetTextDatum(streamext_connector_name(kind));
+	values[1] = CStringGetTextDatum(connector->name);
 	values[2] = CStringGetTextDatum(format);
 	values[3] = CStringGetTextDatum(streamext_stream_state_name(streamext_catalog_stream_state(shards)));
 	values[4] = Int32GetDatum(list_length(shards));
@@ -131,7 +131,7 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *o
 
 /* Calls `put` for each stream that the user may see. */
 static void
-catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put)(ReturnSetInfo *, Oid, ConnectorKind, List *))
+catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put)(ReturnSetInfo *, Oid, const ConnectorOps *, List *))
 {
 	Relation	tables = table_open(ForeignTableRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(tables, InvalidOid, false, NULL, 0, NULL);
@@ -139,15 +139,15 @@ catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put)(ReturnSetInfo *, Oid, Co
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Oid			  relid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid;
-		ConnectorKind kind = streamext_stream_kind(relid);
-		bool		  isnull;
-		Datum		  options;
+		Oid					relid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid;
+		const ConnectorOps *connector = streamext_stream_kind(relid);
+		bool				isnull;
+		Datum				options;
 
-		if (kind == CONNECTOR_NONE || !streamext_catalog_may_see(relid))
+		if (connector == NULL || !streamext_catalog_may_see(relid))
 			continue;
 		options = heap_getattr(tuple, Anum_pg_foreign_table_ftoptions, RelationGetDescr(tables), &isnull);
-		put(rsinfo, relid, kind, isnull ? NIL : untransformRelOptions(options));
+		put(rsinfo, relid, connector, isnull ? NIL : untransformRelOptions(options));
 	}
 	systable_endscan(scan);
 	table_close(tables, AccessShareLock);
@@ -162,7 +162,7 @@ streamext_get_streams(PG_FUNCTION_ARGS)
 }
 
 static void
-catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
+catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
 {
 	ListCell *cell;
 
@@ -173,7 +173,7 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 		for (int i = 0; i < shard->slot.npartitions; i++)
 		{
 			const PartitionSlot *partition = &shard->partitions[i];
-			int64				 lag = catalog_partition_lag(partition, kind);
+			int64				 lag = catalog_partition_lag(partition, connector);
 			JournalExtent		 journal = { 0 };
 			Datum				 values[14] = { 0 };
 			bool				 nulls[14] = { 0 };
@@ -193,7 +193,7 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, Lis
 			streamext_catalog_put_time(values, nulls, 9, partition->max_event_time);
 			streamext_catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
 			nulls[11] = nulls[12] = nulls[13] =
-				kind == CONNECTOR_KAFKA ||
+				!connector->journaled ||
 				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.shard,
 										  pg_atomic_read_u64(&shard->slot.journal_end), &journal);
 			values[11] = Int64GetDatum(journal.begin);
@@ -213,7 +213,7 @@ streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 }
 
 static void
-catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, ConnectorKind kind, List *options)
+catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
 {
 	ListCell *cell;
 

@@ -26,6 +26,7 @@
 
 #include "durable/checkpoint.h"
 #include "source/connector.h"
+#include "durable/journal_base.h"
 #include "source/journal/journal.h"
 #include "durable/checkpoint_read.h"
 #include "stream/definition.h"
@@ -156,37 +157,6 @@ registry_reserve_stream(RegistryStream *stream)
 	}
 }
 
-/* Where a new view on a source that cannot be replayed begins: the journal's end. -1: there is no journal yet. */
-static int64
-registry_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
-{
-	uint64 end;
-
-	int64 floor = 0;
-
-	if (config->journal == JOURNAL_NONE)
-		return -1;
-	if (pg_atomic_read_u64(&slot->journal_end) == (uint64) -1)
-		floor = streamext_checkpoint_journal_floor(config->relid, shard);
-	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
-	end = pg_atomic_read_u64(&slot->journal_end);
-	if (end == (uint64) -1)
-	{
-		/* only of a local stream may somebody else than the worker be the writer */
-		bool	 writer = config->connector == CONNECTOR_LOCAL;
-		Journal *journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, writer, floor,
-												  &slot->journal_end);
-
-		if (journal != NULL)
-		{
-			end = (uint64) streamext_journal_end(journal);
-			streamext_journal_close(journal);
-		}
-	}
-	LWLockRelease(slot->journal_lock);
-	return (int64) end;
-}
-
 /* Whether the view has a slot on the stream: not if it is new, or has read another stream. */
 static bool
 registry_is_view_of(Oid viewoid, int shard, int stream)
@@ -212,8 +182,8 @@ registry_reserve_view(RegistryView *view)
 		int	  stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
 		int64 start = -1;
 
-		if (stream >= 0 && !streamext_connector_ops(config->connector)->replayable)
-			start = registry_journal_end(&streamext_shared->streams[stream], config, shard);
+		if (stream >= 0 && !config->connector->replayable)
+			start = streamext_stream_journal_end(&streamext_shared->streams[stream], config, shard);
 		if (start >= 0 && !registry_is_view_of(view->viewoid, shard, stream))
 			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
 		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)

@@ -26,9 +26,6 @@ extern int streamext_control_slots(Oid relid, const char *name, StreamSlot *slot
  */
 extern int streamext_control_lock_slots(Oid relid, char **name, StreamSlot *slots[STREAMEXT_MAX_SHARDS]);
 
-/* The first position that the journal of a stream's shard still holds; -1: there is none. */
-extern int64 streamext_control_journal_base(const StreamConfig *config, int shard);
-
 /* One of the extension's own tables; InvalidOid while the extension is being dropped. */
 extern Oid streamext_control_table(const char *name);
 

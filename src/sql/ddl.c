@@ -100,7 +100,7 @@ streamext_ddl_is_continuous(Oid relid)
 bool
 streamext_ddl_is_stream(Oid relid)
 {
-	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE && streamext_stream_kind(relid) != CONNECTOR_NONE;
+	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE && streamext_stream_kind(relid) != NULL;
 }
 
 /* ---- telling the registry ---- */
@@ -111,7 +111,7 @@ streamext_ddl_touch_relation(Oid relid)
 	switch (get_rel_relkind(relid))
 	{
 		case RELKIND_FOREIGN_TABLE:
-			if (streamext_stream_kind(relid) != CONNECTOR_NONE)
+			if (streamext_stream_kind(relid) != NULL)
 				streamext_touch_stream(relid);
 			break;
 		case RELKIND_VIEW:

@@ -34,9 +34,6 @@
 #include "stream/definition.h"
 #include "view/compile.h"
 
-/* Options of a stream that say what its positions and rows are. */
-static const char *const stream_ddl_fixed_options[] = { "topic", "topics", "event_time", "start" };
-
 /* ---- views of a stream ---- */
 
 static Oid
@@ -115,51 +112,34 @@ stream_ddl_same_option(List *before, List *after, const char *name)
 	return old == NULL || new == NULL ? old == new : strcmp(old, new) == 0;
 }
 
+/* Of an option that says what the stream's positions and rows are. */
 static void
-stream_ddl_check_fixed_options(Oid relid, List *before)
+stream_ddl_refuse_change(Oid relid, const char *option)
 {
-	List *after = GetForeignTable(relid)->options;
+	char *views = stream_ddl_views_of_stream(relid);
 
-	for (int i = 0; i < lengthof(stream_ddl_fixed_options); i++)
-	{
-		char *views;
-
-		if (stream_ddl_same_option(before, after, stream_ddl_fixed_options[i]))
-			continue;
-		views = stream_ddl_views_of_stream(relid);
-		if (views == NULL)
-			return;
+	if (views != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot change option \"%s\" of stream \"%s\" because continuous views read it",
-						stream_ddl_fixed_options[i], get_rel_name(relid)),
+				 errmsg("cannot change option \"%s\" of stream \"%s\" because continuous views read it", option,
+						get_rel_name(relid)),
 				 errdetail("Continuous views: %s.", views), errhint("Drop them first, or make another stream.")));
-	}
 }
 
-static int
-stream_ddl_workers(List *options)
-{
-	const char *workers = streamext_option(options, "workers");
-
-	return workers == NULL ? 1 : pg_strtoint32(workers);
-}
-
-/*
- * Sessions at the broker hold what the clients have subscribed to: a client that is no more would go on getting its share, and one
- * that goes from a subscription of its own to a shared one would miss messages or get them twice.
- */
 static void
-stream_ddl_check_mqtt_workers(Oid relid, List *before)
+stream_ddl_check_changes(Oid relid, List *before)
 {
-	int old = stream_ddl_workers(before), new = stream_ddl_workers(GetForeignTable(relid)->options);
+	List			   *after = GetForeignTable(relid)->options;
+	const ConnectorOps *connector = streamext_stream_kind(relid);
+	const OptionSpec   *tables[STREAMEXT_OPTION_TABLES];
 
-	if (streamext_stream_kind(relid) != CONNECTOR_MQTT || old == new || (old > 1 && new > old))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot change option \"workers\" of stream \"%s\" from %d to %d", get_rel_name(relid), old, new),
-			 errdetail("Over MQTT it can only be raised, and not from 1."), errhint("Make another stream.")));
+	streamext_stream_tables(connector, tables);
+	for (int i = 0; tables[i] != NULL; i++)
+		for (const OptionSpec *spec = tables[i]; spec->name != NULL; spec++)
+			if (spec->place == PLACE_TABLE && spec->fixed && !stream_ddl_same_option(before, after, spec->name))
+				stream_ddl_refuse_change(relid, spec->name);
+	if (connector->check_change != NULL)
+		connector->check_change(get_rel_name(relid), before, after);
 }
 
 static bool
@@ -192,10 +172,7 @@ streamext_ddl_alter_stream(DdlCall *call)
 	}
 	streamext_ddl_check_streams(streamext_ddl_run(call));
 	if (options)
-	{
-		stream_ddl_check_fixed_options(relid, before);
-		stream_ddl_check_mqtt_workers(relid, before);
-	}
+		stream_ddl_check_changes(relid, before);
 }
 
 /* Adds the option to the text[] `options` of the catalogue, or replaces it there. */

@@ -256,7 +256,7 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 
 	if (config == NULL)
 		return;
-	ExplainPropertyText("Connector", streamext_connector_name(config->connector), es);
+	ExplainPropertyText("Connector", config->connector->name, es);
 	if (config->topics == NIL)
 		return;
 	initStringInfo(&topics);
@@ -277,28 +277,29 @@ typedef struct InsertState
 } InsertState;
 
 static void
-insert_refuse(ConnectorKind kind)
+insert_refuse(const ConnectorOps *connector)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("cannot insert into a %s stream", streamext_connector_name(kind)),
-					errhint("Only streams of the local wrapper take INSERT and COPY.")));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot insert into a %s stream", connector->name),
+					errhint("Only streams of the %s wrapper take INSERT and COPY.", streamext_connector_writable())));
 }
 
 /* A bit mask of commands; never raises, information_schema asks too. */
 static int
 insert_updatable(Relation rel)
 {
-	return streamext_stream_kind(RelationGetRelid(rel)) == CONNECTOR_LOCAL ? 1 << CMD_INSERT : 0;
+	const ConnectorOps *connector = streamext_stream_kind(RelationGetRelid(rel));
+
+	return connector != NULL && connector->writable ? 1 << CMD_INSERT : 0;
 }
 
 static List *
 insert_plan(PlannerInfo *root, ModifyTable *plan, Index result_relation, int subplan_index)
 {
-	ConnectorKind kind = streamext_stream_kind(planner_rt_fetch(result_relation, root)->relid);
+	const ConnectorOps *connector = streamext_stream_kind(planner_rt_fetch(result_relation, root)->relid);
 
 	/* Others are refused by the executor, which misses their callbacks. */
-	if (plan->operation == CMD_INSERT && kind != CONNECTOR_LOCAL)
-		insert_refuse(kind);
+	if (plan->operation == CMD_INSERT && !connector->writable)
+		insert_refuse(connector);
 	if (plan->onConflictAction == ONCONFLICT_UPDATE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("ON CONFLICT DO UPDATE is not supported for streams")));
@@ -316,7 +317,7 @@ insert_start(ResultRelInfo *target)
 	config = streamext_stream_config(relid);
 	if (config == NULL)
 		elog(ERROR, "relation %u is not a stream", relid);
-	if (config->connector != CONNECTOR_LOCAL)
+	if (!config->connector->writable)
 		insert_refuse(config->connector);
 
 	state = palloc0(sizeof(InsertState));

@@ -70,7 +70,7 @@ streamext_control_stream(Oid relid, bool owner)
 	streamext_require_preload();
 	control_check_recovery();
 	name = streamext_lock_relation(relid, AccessShareLock);
-	if (streamext_stream_kind(relid) == CONNECTOR_NONE)
+	if (streamext_stream_kind(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", name),
 				 streamext_view_options(relid).continuous ? errhint("Name the stream that the view reads: \"%s\".",
@@ -106,32 +106,6 @@ streamext_control_view(Oid relid)
 	if (!control_is_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, name);
 	return stream;
-}
-
-int64
-streamext_control_journal_base(const StreamConfig *config, int shard)
-{
-	int			index = streamext_find_stream(MyDatabaseId, config->relid, shard);
-	StreamSlot *slot = index < 0 ? NULL : &streamext_shared->streams[index];
-	Journal	   *journal;
-	int64		base = -1;
-
-	int64 floor = 0;
-
-	if (slot == NULL || config->journal == JOURNAL_NONE)
-		return -1;
-	if (pg_atomic_read_u64(&slot->journal_end) == (uint64) -1)
-		floor = streamext_checkpoint_journal_floor(config->relid, shard);
-	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
-	journal = streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal,
-									 config->connector == CONNECTOR_LOCAL, floor, &slot->journal_end);
-	if (journal != NULL)
-	{
-		base = streamext_journal_base(journal);
-		streamext_journal_close(journal);
-	}
-	LWLockRelease(slot->journal_lock);
-	return base;
 }
 
 Oid

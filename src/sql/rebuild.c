@@ -34,6 +34,7 @@
 #include "sql/lock.h"
 #include "durable/history.h"
 #include "stream/definition.h"
+#include "durable/journal_base.h"
 #include "sql/rebuild.h"
 #include "worker/worker.h"
 
@@ -201,20 +202,6 @@ streamext_view_round(Oid viewoid)
 			   : 0;
 }
 
-bool
-streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config)
-{
-	int64		base = streamext_control_journal_base(config, slot->shard);
-	StreamSlot *stream = &streamext_shared->streams[slot->stream];
-	int64		begin = slot->start_position;
-
-	streamext_stream_lock_shared(stream);
-	if (stream->npartitions > 0)
-		begin = Max(begin, stream->partitions[0].begin);
-	LWLockRelease(stream->lock);
-	return base >= 0 && begin >= base;
-}
-
 /* Raises if the journal of a source that cannot be replayed does not hold any more what the view has counted. */
 static void
 rebuild_check_journal(Oid viewoid, Oid stream)
@@ -222,7 +209,7 @@ rebuild_check_journal(Oid viewoid, Oid stream)
 	StreamConfig *config = streamext_stream_config(stream);
 	int			  view = streamext_find_view(MyDatabaseId, viewoid, 0);
 
-	if (config == NULL || streamext_connector_ops(config->connector)->replayable)
+	if (config == NULL || config->connector->replayable)
 		return;
 	if (view < 0 || !streamext_view_is_held(&streamext_shared->views[view], config))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

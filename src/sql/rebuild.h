@@ -29,9 +29,6 @@ extern void streamext_views_tidy(Worker *w, TimestampTz now);
 /* When there is something to do; DT_NOEND: never. */
 extern TimestampTz streamext_views_tidy_deadline(const Worker *w, TimestampTz now);
 
-/* Whether the journal of a source that cannot be replayed still has all that the view has counted. */
-extern bool streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config);
-
 /* One more than that, from commit on. Checks no rights. */
 extern void streamext_view_next_round(Oid viewoid, Oid stream);
 

@@ -25,6 +25,7 @@
 #include "utils/tuplestore.h"
 
 #include "durable/checkpoint_read.h"
+#include "durable/journal_base.h"
 #include "shared/clock.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
@@ -32,7 +33,6 @@
 
 #define SPOOL_PIECE_BYTES (1024 * 1024) /* appended under one hold of the lock */
 #define SPOOL_PIECE_ROWS 8192
-#define SPOOL_HANDLES 8 /* journals kept open by a backend */
 
 typedef struct SpoolMark /* rows from start on belong to the subtransaction (those of its committed children too) */
 {
@@ -70,7 +70,9 @@ streamext_spool_get(const StreamConfig *config)
 	spool = palloc0(sizeof(RowSpool));
 	spool->relid = config->relid;
 	spool->row_type_hash = config->row_type_hash;
-	spool->journal = config->journal;
+	spool->place.dboid = MyDatabaseId;
+	spool->place.relid = config->relid;
+	spool->place.mode = config->journal;
 	spool->name = pstrdup(config->name);
 	spool->desc = CreateTupleDescCopy(config->desc);
 	owner = CurrentResourceOwner;
@@ -164,51 +166,6 @@ spool_live_rows(const RowSpool *spool)
 
 /* ---- rows into the journal ---- */
 
-typedef struct SpoolHandle
-{
-	Oid				  relid;
-	JournalMode		  mode;
-	pg_atomic_uint64 *end;
-	Journal			 *journal; /* NULL: free */
-} SpoolHandle;
-
-static SpoolHandle spool_handles[SPOOL_HANDLES];
-static int		   spool_next_handle = 0;
-
-static void
-spool_close_handle(SpoolHandle *handle)
-{
-	streamext_journal_close(handle->journal);
-	handle->journal = NULL;
-}
-
-/* This backend's writer of the stream's journal; with journal_lock held. NULL and errno on failure. */
-static SpoolHandle *
-spool_handle(const RowSpool *spool, StreamSlot *slot)
-{
-	SpoolHandle *handle;
-
-	for (int i = 0; i < SPOOL_HANDLES; i++)
-	{
-		handle = &spool_handles[i];
-		if (handle->journal == NULL || handle->relid != spool->relid)
-			continue;
-		if (handle->end == &slot->journal_end && handle->mode == spool->journal)
-			return handle;
-		spool_close_handle(handle); /* the slot is another one now */
-	}
-	handle = &spool_handles[spool_next_handle];
-	spool_next_handle = (spool_next_handle + 1) % SPOOL_HANDLES;
-	if (handle->journal != NULL)
-		spool_close_handle(handle);
-	handle->relid = spool->relid;
-	handle->mode = spool->journal;
-	handle->end = &slot->journal_end;
-	handle->journal =
-		streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, handle->end);
-	return handle->journal != NULL ? handle : NULL;
-}
-
 static void
 spool_report(const RowSpool *spool, int saved_errno)
 {
@@ -238,29 +195,19 @@ spool_slot_is(const StreamSlot *slot, Oid relid)
 	return slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == 0;
 }
 
-/* Under the slot's journal_lock. False: the slot is no longer the stream's. */
+/* False: the slot is no longer the stream's. */
 static bool
 spool_append_slot(const RowSpool *spool, StreamSlot *slot, const JournalRecord *records, int n)
 {
-	SpoolHandle *handle;
-	bool		 done;
-	int			 saved;
+	JournalPlace place = spool->place;
+	StreamAppend result;
 
-	LWLockAcquire(slot->journal_lock, LW_EXCLUSIVE);
-	if (!spool_slot_is(slot, spool->relid))
-	{
-		LWLockRelease(slot->journal_lock);
-		return false;
-	}
-	handle = spool_handle(spool, slot);
-	done = handle != NULL && streamext_journal_append(handle->journal, records, n);
-	saved = errno;
-	if (handle != NULL && !done)
-		spool_close_handle(handle);
-	LWLockRelease(slot->journal_lock);
-	if (!done)
-		spool_report(spool, saved);
-	return true;
+	place.end = &slot->journal_end;
+	place.lock = slot->journal_lock;
+	result = streamext_stream_append(slot, &place, records, n);
+	if (result == STREAM_APPEND_FAILED)
+		spool_report(spool, errno);
+	return result == STREAM_APPENDED;
 }
 
 /*
@@ -269,12 +216,14 @@ spool_append_slot(const RowSpool *spool, StreamSlot *slot, const JournalRecord *
 static bool
 spool_append_unregistered(const RowSpool *spool, const JournalRecord *records, int n)
 {
+	JournalPlace	 place = spool->place;
 	pg_atomic_uint64 end;
 	Journal			*journal;
 	bool			 done;
 	int				 saved;
 
 	pg_atomic_init_u64(&end, PG_UINT64_MAX);
+	place.end = &end;
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < streamext_shared->nstreams; i++)
 		if (spool_slot_is(&streamext_shared->streams[i], spool->relid))
@@ -282,7 +231,7 @@ spool_append_unregistered(const RowSpool *spool, const JournalRecord *records, i
 			LWLockRelease(streamext_shared->registry_lock);
 			return false;
 		}
-	journal = streamext_journal_open(MyDatabaseId, spool->relid, 0, spool->journal, true, spool->floor, &end);
+	journal = streamext_journal_open(&place, true);
 	done = journal != NULL && streamext_journal_append(journal, records, n);
 	saved = errno;
 	streamext_journal_close(journal);
@@ -328,7 +277,7 @@ spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
 	ListCell	   *hole = list_head(spool->holes);
 	int				n = 0;
 
-	spool->floor = spool_floor(spool);
+	spool->place.floor = spool_floor(spool);
 	for (int64 row = 0; tuplestore_gettupleslot(spool->rows, true, false, slot); row++)
 	{
 		MinimalTuple tuple;

@@ -8,13 +8,13 @@
 #include "base/streamext.h"
 #include "utils/tuplestore.h"
 
+#include "source/journal/journal.h"
 #include "stream/definition.h"
 
 typedef struct RowSpool
 {
 	Oid				 relid;
 	uint32			 row_type_hash;
-	JournalMode		 journal;
 	char			*name; /* for messages */
 	TupleDesc		 desc;
 	Tuplestorestate *rows;
@@ -23,7 +23,7 @@ typedef struct RowSpool
 	List			*holes;	 /* of SpoolHole *, ascending, apart */
 	bool			 broken; /* a write failed half-way */
 	bool			 appended;
-	int64			 floor; /* for streamext_journal_open */
+	JournalPlace	 place; /* end and lock are the slot's, once there is one */
 } RowSpool;
 
 /* The transaction's spool for a stream as it is defined now. */

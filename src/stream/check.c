@@ -55,15 +55,6 @@ stream_check_relation(const StreamConfig *config)
 	}
 }
 
-/* Several clients need a subscription that they share, which MQTT 3.1.1 does not know: brokers would take it for an ordinary topic. */
-static void
-stream_check_workers(const StreamConfig *config)
-{
-	if (config->connector == CONNECTOR_MQTT && config->workers > 1 && config->mqtt_protocol != 5)
-		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"workers\" above 1 needs protocol 5"),
-						errdetail("Shared subscriptions are of MQTT 5.")));
-}
-
 static void
 stream_check_event_time(const StreamConfig *config)
 {
@@ -87,14 +78,19 @@ stream_check_event_time(const StreamConfig *config)
 						errmsg("column \"%s\" of option \"event_time\" is metadata other than timestamp", name)));
 }
 
-/* The valid types of a kind of metadata, for the message; *good tells about `type`. */
+/* The valid types of the column's metadata, for the message; *good tells about its own. */
 static const char *
-stream_metadata_types(MetadataKind metadata, Oid type, bool *good)
+stream_metadata_types(const StreamColumn *column, bool *good)
 {
-	switch (metadata)
+	Oid type = column->type;
+
+	switch (column->metadata)
 	{
+		case METADATA_OWN:
+			if (!column->metadata_spec->text)
+				break;
+			/* FALLTHROUGH */
 		case METADATA_TOPIC:
-		case METADATA_TOPIC_LEVEL:
 			*good = type == TEXTOID;
 			return "text";
 		case METADATA_PARTITION:
@@ -136,11 +132,11 @@ stream_check_column(const StreamConfig *config, const StreamColumn *column)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("generated columns are not supported in streams"),
 				 errdetail("Column \"%s\" of stream \"%s\" is generated.", column->name, config->name),
 				 errhint("Compute the value in a view.")));
-	types = stream_metadata_types(column->metadata, column->type, &good);
+	types = stream_metadata_types(column, &good);
 	if (!good)
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-						errmsg("column \"%s\" with metadata %s has type %s", column->name,
-							   streamext_metadata_name(column->metadata), format_type_be(column->type)),
+						errmsg("column \"%s\" with metadata %s has type %s", column->name, column->metadata_spec->name,
+							   format_type_be(column->type)),
 						errhint("The type must be %s.", types)));
 	if (column->path != NULL && config->format != FORMAT_JSON && config->format != FORMAT_CSV)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -160,7 +156,8 @@ streamext_stream_check(Oid relid)
 	if (config == NULL)
 		return;
 	stream_check_relation(config);
-	stream_check_workers(config);
+	if (config->connector->check != NULL)
+		config->connector->check(config);
 	stream_check_event_time(config);
 	for (int i = 0; i < config->desc->natts; i++)
 		if (!config->columns[i].dropped)

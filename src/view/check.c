@@ -413,7 +413,7 @@ streamext_view_check_from(const RangeTblEntry *rte)
 	if (streamext_view_options(rte->relid).continuous)
 		streamext_view_refuse("continuous views in FROM",
 							  "Make an ordinary view over it: its answer is always the newest.");
-	if (streamext_stream_kind(rte->relid) == CONNECTOR_NONE)
+	if (streamext_stream_kind(rte->relid) == NULL)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", get_rel_name(rte->relid)),

@@ -45,7 +45,7 @@ join_check_relation(JoinCheck *check, RangeTblEntry *rte)
 {
 	Relation rel;
 
-	if (streamext_stream_kind(rte->relid) != CONNECTOR_NONE)
+	if (streamext_stream_kind(rte->relid) != NULL)
 		streamext_view_refuse("joins of two streams",
 							  "Make a continuous view of each stream and join the views in a query.");
 	if (rte->tablesample != NULL)
@@ -145,7 +145,7 @@ join_check_entry(JoinCheck *check, RangeTblEntry *rte)
 static bool
 join_is_stream(const RangeTblEntry *rte)
 {
-	return rte->rtekind == RTE_RELATION && streamext_stream_kind(rte->relid) != CONNECTOR_NONE;
+	return rte->rtekind == RTE_RELATION && streamext_stream_kind(rte->relid) != NULL;
 }
 
 /* Finds the stream and looks at how it is joined. nullable: an outer join above may extend this side with NULLs. */

@@ -60,7 +60,7 @@ static SPIPlanPtr reread_select_plan = NULL;
 const char *
 streamext_letters_topic(const Worker *w, int index)
 {
-	return w->config->connector == CONNECTOR_KAFKA ? w->slot->partitions[index].topic : NULL;
+	return w->ops->partitioned ? w->slot->partitions[index].topic : NULL;
 }
 
 int64

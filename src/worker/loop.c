@@ -502,8 +502,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		return w->seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
 	if (w->flush_ticket != 0)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_FLUSH_TICK_MS));
-	/* local streams set the latch */
-	if (w->connector->wait_fd < 0 && w->config->connector != CONNECTOR_LOCAL)
+	if (w->connector->wait_fd < 0 && !w->ops->sets_latch)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
 	if (w->connector->stalled)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_STALLED_TICK_MS));

@@ -48,7 +48,7 @@ probe_announce_streams(Oid dboid)
 	{
 		StreamConfig *config;
 
-		if (streamext_stream_kind(lfirst_oid(lc)) == CONNECTOR_NONE)
+		if (streamext_stream_kind(lfirst_oid(lc)) == NULL)
 			continue;
 		config = streamext_stream_config(lfirst_oid(lc));
 		for (int shard = 0; config != NULL && shard < config->workers; shard++)

@@ -38,6 +38,7 @@
 #include "base/fault.h"
 #include "durable/history.h"
 #include "view/target.h"
+#include "durable/journal_base.h"
 #include "source/journal/journal.h"
 #include "sql/pause.h"
 #include "worker/retry.h"
@@ -45,6 +46,7 @@
 #include "view/compile.h"
 #include "sql/rebuild.h"
 #include "worker/worker_private.h"
+#include "stream/definition.h"
 
 #define REFRESH_LOCK_TIMEOUT "100" /* ms, for what a transaction holds */
 #define REFRESH_RETRY_MS 200
@@ -59,7 +61,7 @@ refresh_fingerprint(const StreamConfig *config)
 
 	initStringInfo(&s);
 	appendStringInfo(&s, "%u %d %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
-					 config->connector, config->format, config->event_time, config->journal, config->workers,
+					 config->connector->number, config->format, config->event_time, config->journal, config->workers,
 					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
 	appendStringInfo(&s, "%d %u ", config->on_error, config->row_type_hash);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
@@ -70,8 +72,9 @@ refresh_fingerprint(const StreamConfig *config)
 	{
 		const StreamColumn *column = &config->columns[i];
 
-		appendStringInfo(&s, " (%d %d %u %d %d %d %d %s %s)", column->attnum, column->dropped, column->type,
-						 column->typmod, column->notnull, column->metadata, column->topic_level,
+		appendStringInfo(&s, " (%d %d %u %d %d %d %s %d %s %s)", column->attnum, column->dropped, column->type,
+						 column->typmod, column->notnull, column->metadata,
+						 column->metadata_spec ? column->metadata_spec->name : "", column->metadata_number,
 						 column->name ? column->name : "", column->path ? column->path : "");
 	}
 	return s.data;
@@ -89,8 +92,8 @@ streamext_worker_source(const StreamConfig *config)
 	ListCell	  *lc;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector,
-					 config->connector == CONNECTOR_MQTT ? 1 : config->workers, config->start,
+	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector->number,
+					 config->connector->shards_keep_source ? 1 : config->workers, config->start,
 					 config->start == START_TIMESTAMP ? config->start_time : 0);
 	foreach (lc, config->topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
@@ -230,11 +233,12 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->config_cxt = cxt;
 	w->config = config;
 	w->fingerprint = fingerprint;
-	w->ops = streamext_connector_ops(config->connector);
+	w->ops = config->connector;
+	w->journal_floor = 0;
 	if (!w->ops->replayable && pg_atomic_read_u64(&w->slot->journal_end) == (uint64) -1)
-		config->journal_floor = streamext_checkpoint_is_known(w)
-									? streamext_checkpoint_journal_floor(w->identity.relid, w->identity.shard)
-									: streamext_into_highest(w->identity.relid);
+		w->journal_floor = streamext_checkpoint_is_known(w)
+							   ? streamext_checkpoint_journal_floor(w->identity.relid, w->identity.shard)
+							   : streamext_into_highest(w->identity.relid);
 	streamext_checkpoint_read_forget();
 	if (!w->catchup)
 	{
@@ -255,12 +259,19 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 static void
 refresh_open(Worker *w)
 {
-	char activity[2 * NAMEDATALEN + 32];
+	char		  activity[2 * NAMEDATALEN + 32];
+	ConnectorOpen args;
 
 	snprintf(activity, sizeof(activity), "%sstream %s.%s shard %d", w->catchup ? "catch-up of " : "", w->config->schema,
 			 w->config->name, w->identity.shard);
 	pgstat_report_activity(STATE_RUNNING, activity);
-	w->connector = w->ops->open(w->config, w->identity.shard, w->config->workers, w->config_cxt);
+	args.config = w->config;
+	args.shard = w->identity.shard;
+	args.shards = w->config->workers;
+	args.cxt = w->config_cxt;
+	args.journal = (JournalPlace){ MyDatabaseId,	 w->identity.relid,		w->identity.shard,	  w->config->journal,
+								   w->journal_floor, &w->slot->journal_end, w->slot->journal_lock };
+	w->connector = w->ops->open(&args);
 	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
 	MemoryContextSwitchTo(w->cxt);
 }

@@ -49,6 +49,7 @@
 #include "worker/retry.h"
 #include "view/compile.h"
 #include "worker/worker.h"
+#include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_retry_dead_letters);
 

@@ -48,6 +48,7 @@
 #include "view/compile.h"
 #include "sql/rebuild.h"
 #include "worker/worker.h"
+#include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_seek);
 PG_FUNCTION_INFO_V1(streamext_seek_time);
@@ -469,7 +470,7 @@ streamext_seeks_apply(Worker *w)
 		SeekRequest *request = linitial(w->seeks);
 		SeekSums	 sums = { 0 };
 
-		if (w->npartitions == 0 && w->config->connector == CONNECTOR_LOCAL)
+		if (w->npartitions == 0 && w->ops->pushed)
 			return true; /* a shard without a journal */
 		if (w->npartitions == 0 || !seek_resolve(w, request, targets))
 		{
@@ -527,10 +528,10 @@ seek_is_diverged(StreamSlot **slots, int n)
 static void
 seek_check(const SeekRequest *request, const char *name, Oid relid)
 {
-	ConnectorKind kind = streamext_stream_kind(relid);
-	ListCell	 *lc;
+	const ConnectorOps *connector = streamext_stream_kind(relid);
+	ListCell		   *lc;
 
-	if (kind != CONNECTOR_KAFKA && (request->kind == SEEK_TIME || request->kind == SEEK_OFFSET))
+	if (!connector->seeks && (request->kind == SEEK_TIME || request->kind == SEEK_OFFSET))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("stream \"%s\" cannot seek a time or an offset", name),
 				 errdetail("Its journal is read from one record to the next."),

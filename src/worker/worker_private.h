@@ -58,8 +58,9 @@ typedef struct Worker
 	MemoryContext  round_cxt; /* as long as a round of the loop, or its batch */
 
 	/* one configuration */
-	MemoryContext		config_cxt;	 /* NULL: none */
-	char			   *fingerprint; /* of all that needs a new connector or decoder when it changes */
+	MemoryContext		config_cxt;	   /* NULL: none */
+	int64				journal_floor; /* for the connector: JournalPlace.floor */
+	char			   *fingerprint;   /* of all that needs a new connector or decoder when it changes */
 	StreamConfig	   *config;
 	const ConnectorOps *ops;
 	Connector		   *connector; /* NULL: not open */

@@ -9,6 +9,11 @@
 
 #include "source/journal/journal_private.h"
 
+const char *const streamext_words_journal[] = { "none", "os", "fsync", NULL };
+
+StaticAssertDecl((int) JOURNAL_NONE == 0 && (int) JOURNAL_OS == 1 && (int) JOURNAL_FSYNC == 2,
+				 "streamext_words_journal follows JournalMode");
+
 /* ---- finding the end ---- */
 
 /* The next good record behind a bad one in the same segment; limit: there is none. */
@@ -101,8 +106,7 @@ streamext_journal_recover(Journal *journal, int64 *cut)
 /* ---- handles ---- */
 
 Journal *
-streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, int64 floor,
-					   pg_atomic_uint64 *end)
+streamext_journal_open(const JournalPlace *place, bool writer)
 {
 	Journal *journal = calloc(1, sizeof(Journal));
 	int64	 cut = 0;
@@ -115,16 +119,16 @@ streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool w
 		return NULL;
 	}
 	journal->writer = writer;
-	journal->mode = mode;
-	journal->end = end;
+	journal->mode = place->mode;
+	journal->end = place->end;
 	journal->append_fd = journal->read_fd = -1;
 	pthread_mutex_init(&journal->mutex, NULL);
-	streamext_journal_directory(dboid, relid, shard, journal->directory);
+	streamext_journal_directory(place->dboid, place->relid, place->shard, journal->directory);
 
-	if (writer && !streamext_journal_make_directory(dboid, journal))
+	if (writer && !streamext_journal_make_directory(place->dboid, journal))
 		ok = false;
-	else if (writer && pg_atomic_read_u64(end) == JOURNAL_UNKNOWN)
-		ok = streamext_journal_recover(journal, &cut) && streamext_journal_skip(journal, floor);
+	else if (writer && pg_atomic_read_u64(place->end) == JOURNAL_UNKNOWN)
+		ok = streamext_journal_recover(journal, &cut) && streamext_journal_skip(journal, place->floor);
 	saved = errno;
 	if (cut > 0)
 		ereport(LOG, (errmsg("cut " INT64_FORMAT " bytes of an unfinished record off the end of journal \"%s\"", cut,

@@ -14,8 +14,11 @@
 #define STREAMEXT_JOURNAL_H
 
 #include "base/streamext.h"
-#include "stream/definition.h"
+#include "base/stream_def.h"
 #include "port/atomics.h"
+
+extern const char
+	*const streamext_words_journal[]; /* of the option journal: none and the others, in the order of JournalMode */
 
 typedef struct JournalRecord
 {
@@ -36,14 +39,26 @@ typedef struct JournalRecord
 typedef struct Journal Journal;
 
 /*
- * Opens (and if `writer`, creates and repairs) the journal. `end` is where its end position is shared (in the stream slot, or
+ * Where a journal is, and what its writers and readers share. `end` is where its end position is shared (in the stream slot, or
  * private memory): -1 there means not known since server start, the first writer sets it: where the good records end, but not
  * before `floor`. Positions below that have been given out (streamext_checkpoint_journal_floor), by a journal that this one is
- * an older copy of, or that has lost its tail; a new record must not have one of them. With `writer` the caller
- * holds journal_lock for local streams. malloc'd; usable from client threads. NULL and errno on failure.
+ * an older copy of, or that has lost its tail; a new record must not have one of them.
  */
-extern Journal *streamext_journal_open(Oid dboid, Oid relid, int shard, JournalMode mode, bool writer, int64 floor,
-									   pg_atomic_uint64 *end);
+typedef struct JournalPlace
+{
+	Oid				  dboid, relid;
+	int				  shard;
+	JournalMode		  mode;
+	int64			  floor;
+	pg_atomic_uint64 *end;
+	LWLock			 *lock; /* serialises the writers where several processes are (ConnectorOps.pushed) */
+} JournalPlace;
+
+/*
+ * Opens (and if `writer`, creates and repairs) the journal. Who writes where several processes do holds place->lock. malloc'd;
+ * usable from client threads. NULL and errno on failure.
+ */
+extern Journal *streamext_journal_open(const JournalPlace *place, bool writer);
 
 /*
  * Appends n records and syncs if the mode says so. No PostgreSQL call inside: for client threads. False and errno on failure:

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "source/kafka/client.h"
+#include "source/kafka/options.h"
 
 #define KAFKA_COMMIT_INTERVAL USECS_PER_SEC
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)
@@ -274,15 +275,16 @@ kafka_set_topics(KafkaConnector *k, StreamConfig *config)
 }
 
 static Connector *
-kafka_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
+kafka_open(const ConnectorOpen *args)
 {
+	MemoryContext	cxt = args->cxt;
 	KafkaConnector *k = MemoryContextAllocZero(cxt, sizeof(KafkaConnector));
 	Connector	   *c = &k->c;
 
 	c->ops = &streamext_kafka_ops;
-	c->config = config;
-	c->shard = shard;
-	c->shards = Max(shards, 1);
+	c->config = args->config;
+	c->shard = args->shard;
+	c->shards = Max(args->shards, 1);
 	c->stalled = true;
 	c->wait_fd = -1;
 	k->cxt = cxt;
@@ -293,7 +295,7 @@ kafka_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
 	k->messages = k->held =
 		MemoryContextAlloc(cxt, sizeof(rd_kafka_message_t *) * (KAFKA_HELD_RECORDS + STREAMEXT_BATCH_ROWS));
 	k->commit = MemoryContextAlloc(cxt, sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
-	kafka_set_topics(k, config);
+	kafka_set_topics(k, args->config);
 
 	/* OpenSSL writes to sockets that may be gone; bgworkers start with the default, which kills. */
 	pqsignal(SIGPIPE, SIG_IGN);
@@ -721,7 +723,15 @@ kafka_pause(Connector *c, bool paused)
 
 const ConnectorOps streamext_kafka_ops = {
 	.name = "kafka",
+	.number = 1,
 	.replayable = true,
+	.payloads = true,
+	.seeks = true,
+	.partitioned = true,
+	.options = streamext_kafka_options,
+	.metadata = streamext_kafka_metadata,
+	.check_options = streamext_kafka_check_options,
+	.configure = streamext_kafka_configure,
 	.open = kafka_open,
 	.seek = kafka_seek,
 	.poll = kafka_poll,

@@ -10,7 +10,6 @@
 #include "utils/timestamp.h"
 
 #include "source/kafka/client.h"
-#include "stream/definition.h"
 
 #define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
 

@@ -35,7 +35,6 @@
 #include "source/mqtt/properties.h"
 #include "source/mqtt/seen.h"
 #include "source/mqtt/topic.h"
-#include "shared/shmem.h"
 
 #define MQTT_SESSION_EXPIRY (7 * SECS_PER_DAY) /* seconds the broker keeps the session of a client that is away */
 #define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see source/mqtt/seen.h */
@@ -72,13 +71,12 @@ struct MqttClient
 	bool		tls, verify_host;
 	int			version, /* MQTTVERSION_ */
 		qos;
-	char			 nonce[64]; /* tells this client's markers from an earlier one's */
-	Journal			*journal;
-	pg_atomic_uint64 private_end; /* without a stream slot */
-	int				 wait_fd;
-	pthread_t		 control;
-	bool			 started; /* the control thread, main thread */
-	bool			 forget;  /* with stop: the broker need not keep the session */
+	char	  nonce[64]; /* tells this client's markers from an earlier one's */
+	Journal	 *journal;
+	int		  wait_fd;
+	pthread_t control;
+	bool	  started; /* the control thread, main thread */
+	bool	  forget;  /* with stop: the broker need not keep the session */
 
 	pg_atomic_uint32 signalled; /* wait_fd was written since the last poll */
 
@@ -808,11 +806,10 @@ mqtt_set_options(MqttClient *m, const StreamConfig *config, int shard)
 }
 
 void
-streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int shard, int wait_fd)
+streamext_mqtt_client_new(MqttClient **client, const ConnectorOpen *args, int wait_fd)
 {
 	MqttClient		  *m = calloc(1, sizeof(MqttClient));
 	pthread_condattr_t attributes;
-	int				   slot = streamext_shared == NULL ? -1 : streamext_find_stream(MyDatabaseId, config->relid, shard);
 
 	*client = m;
 	if (m == NULL)
@@ -824,17 +821,14 @@ streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int s
 	pthread_cond_init(&m->wake, &attributes);
 	pthread_condattr_destroy(&attributes);
 	pg_atomic_init_u32(&m->signalled, 0);
-	pg_atomic_init_u64(&m->private_end, PG_UINT64_MAX);
 	m->retry_ms = MQTT_RETRY_MIN_MS;
 	m->wait_fd = wait_fd;
-	mqtt_set_options(m, config, shard);
+	mqtt_set_options(m, args->config, args->shard);
 
-	m->journal =
-		streamext_journal_open(MyDatabaseId, config->relid, shard, config->journal, true, config->journal_floor,
-							   slot < 0 ? &m->private_end : &streamext_shared->streams[slot].journal_end);
+	m->journal = streamext_journal_open(&args->journal, true);
 	if (m->journal == NULL)
-		ereport(ERROR,
-				(errcode_for_file_access(), errmsg("could not open the journal of stream \"%s\": %m", config->name)));
+		ereport(ERROR, (errcode_for_file_access(),
+						errmsg("could not open the journal of stream \"%s\": %m", args->config->name)));
 	m->seen = streamext_mqtt_seen_new(m->journal, MQTT_RECEIVE_MAXIMUM);
 	if (m->seen == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));

@@ -9,8 +9,8 @@
 #define STREAMEXT_MQTT_CLIENT_H
 
 #include "base/streamext.h"
+#include "source/connector.h"
 #include "source/journal/journal.h"
-#include "stream/definition.h"
 
 typedef struct MqttClient MqttClient;
 
@@ -18,7 +18,7 @@ typedef struct MqttClient MqttClient;
  * Opens the journal. wait_fd is an eventfd that becomes readable when something has arrived or changed. Raises; *client may be set
  * then, and wants to be ended.
  */
-extern void streamext_mqtt_client_new(MqttClient **client, const StreamConfig *config, int shard, int wait_fd);
+extern void streamext_mqtt_client_new(MqttClient **client, const ConnectorOpen *args, int wait_fd);
 /* Starts to connect, and goes on trying; 0 or an errno. */
 extern int	streamext_mqtt_client_start(MqttClient *m, const char *password);
 extern bool streamext_mqtt_client_started(const MqttClient *m);

@@ -15,8 +15,9 @@
 #include "utils/timestamp.h"
 
 #include "source/connector.h"
-#include "source/journal/journal.h"
+#include "source/journal/inbox.h"
 #include "source/mqtt/client.h"
+#include "source/mqtt/options.h"
 #include "source/mqtt/properties.h"
 
 #define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
@@ -26,15 +27,11 @@
 
 typedef struct MqttConnector
 {
-	Connector	   c;
-	bool		   closed;
-	bool		   paused;
-	MqttClient	  *client;
-	Journal		  *journal;	   /* the client's */
-	TimestampTz	   next_start; /* of the client, after a failure */
-	uint64		   errors_seen;
-	int64		   trimmed; /* the journal, below here */
-	JournalRecord *records; /* [STREAMEXT_BATCH_ROWS] */
+	JournalInbox inbox; /* its journal is the client's */
+	bool		 closed;
+	MqttClient	*client;
+	TimestampTz	 next_start; /* of the client, after a failure */
+	uint64		 errors_seen;
 } MqttConnector;
 
 /* Starts the client; false: reported, try again later. */
@@ -45,52 +42,47 @@ mqtt_start(MqttConnector *k)
 	int	  err;
 
 	k->next_start = GetCurrentTimestamp() + USECS_PER_SEC;
-	password = streamext_connector_secret(k->c.config, "password", "password_file", &problem);
+	password = streamext_connector_secret(k->inbox.c.config, "password", "password_file", &problem);
 	if (problem != NULL)
 	{
-		streamext_connector_report(&k->c, "%s", problem);
+		streamext_connector_report(&k->inbox.c, "%s", problem);
 		return false;
 	}
 	err = streamext_mqtt_client_start(k->client, password);
 	if (password != NULL)
 		explicit_bzero(password, strlen(password));
 	if (err != 0)
-		streamext_connector_report(&k->c, "could not start a thread: %s", strerror(err));
+		streamext_connector_report(&k->inbox.c, "could not start a thread: %s", strerror(err));
 	return err == 0;
 }
 
 static Connector *
-mqtt_open(StreamConfig *config, int shard, int shards, MemoryContext cxt)
+mqtt_open(const ConnectorOpen *args)
 {
-	MqttConnector *k = MemoryContextAllocZero(cxt, sizeof(MqttConnector));
-	Connector	  *c = &k->c;
+	MqttConnector *k = MemoryContextAllocZero(args->cxt, sizeof(MqttConnector));
+	Connector	  *c = &k->inbox.c;
 
 	if (streamext_mqtt_client_abandoned())
 		ereport(FATAL, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("an earlier MQTT client of this process could not be ended"),
 						errdetail("The worker is started anew.")));
-	c->ops = &streamext_mqtt_ops;
-	c->config = config;
-	c->shard = shard;
-	c->shards = Max(shards, 1);
+	streamext_inbox_init(&k->inbox, &streamext_mqtt_ops, args, linitial(args->config->topics));
+	k->inbox.keep = MQTT_KEEP;
+	k->inbox.step = MQTT_COMMIT_TRIM;
 	c->stalled = true;
 	c->npartitions = 1;
-	c->partitions = MemoryContextAllocZero(cxt, sizeof(ConnectorPartition));
-	c->partitions[0].partition = shard;
-	strlcpy(c->partitions[0].topic, linitial(config->topics), sizeof(c->partitions[0].topic));
-	k->records = MemoryContextAlloc(cxt, sizeof(JournalRecord) * STREAMEXT_BATCH_ROWS);
 
 	/* OpenSSL writes to sockets that may be gone; bgworkers start with the default, which kills. */
 	pqsignal(SIGPIPE, SIG_IGN);
 	c->wait_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (c->wait_fd < 0)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not create an event descriptor: %m")));
-	streamext_connector_guard(c, cxt);
+	streamext_connector_guard(c, args->cxt);
 
-	streamext_mqtt_client_new(&k->client, config, shard, c->wait_fd);
-	k->journal = streamext_mqtt_client_journal(k->client);
-	c->partitions[0].position = k->trimmed = streamext_journal_base(k->journal);
-	c->partitions[0].high_watermark = streamext_journal_end(k->journal);
+	streamext_mqtt_client_new(&k->client, args, c->wait_fd);
+	k->inbox.journal = streamext_mqtt_client_journal(k->client);
+	c->partitions[0].position = k->inbox.trimmed = streamext_journal_base(k->inbox.journal);
+	c->partitions[0].high_watermark = streamext_journal_end(k->inbox.journal);
 	mqtt_start(k);
 	streamext_mqtt_client_wake_reader(k->client); /* the journal may hold something */
 	return c;
@@ -104,10 +96,10 @@ mqtt_close(Connector *c)
 	if (k->closed)
 		return;
 	k->closed = true;
+	k->inbox.journal = NULL;
 	if (k->client != NULL && !streamext_mqtt_client_end(k->client, c->gone))
 		return; /* its threads may still write wait_fd */
 	k->client = NULL;
-	k->journal = NULL;
 	close(c->wait_fd);
 	c->wait_fd = -1;
 }
@@ -120,8 +112,8 @@ mqtt_seek(Connector *c, int index, int64 position)
 
 	if (k->closed || index != 0)
 		return;
-	base = streamext_journal_base(k->journal);
-	end = streamext_journal_end(k->journal);
+	base = streamext_journal_base(k->inbox.journal);
+	end = streamext_journal_end(k->inbox.journal);
 	if (position > end)
 	{
 		streamext_connector_report(
@@ -131,7 +123,7 @@ mqtt_seek(Connector *c, int index, int64 position)
 	else if (position >= 0 && position < base)
 		streamext_connector_report(c, "gap in the journal: positions " INT64_FORMAT " to " INT64_FORMAT " are gone",
 								   position, base - 1);
-	c->partitions[0].position = streamext_journal_align(k->journal, Max(position, base));
+	c->partitions[0].position = streamext_journal_align(k->inbox.journal, Max(position, base));
 	if (position >= 0 && c->partitions[0].position > position)
 		streamext_connector_event(c, "gap", 0, 0,
 								  "the journal goes on at position " INT64_FORMAT " instead of " INT64_FORMAT,
@@ -145,45 +137,27 @@ mqtt_look(MqttConnector *k)
 {
 	char error[STREAMEXT_MAX_MESSAGE];
 
-	if (streamext_mqtt_client_look(k->client, &k->c.stalled, &k->errors_seen, error, sizeof(error)))
-		streamext_connector_report(&k->c, "%s", error);
-	k->c.partitions[0].high_watermark = streamext_journal_end(k->journal);
+	if (streamext_mqtt_client_look(k->client, &k->inbox.c.stalled, &k->errors_seen, error, sizeof(error)))
+		streamext_connector_report(&k->inbox.c, "%s", error);
+	k->inbox.c.partitions[0].high_watermark = streamext_journal_end(k->inbox.journal);
 }
 
 static int
 mqtt_read(MqttConnector *k, StreamRecord *records, int max)
 {
-	Connector *c = &k->c;
-	int64	   position = c->partitions[0].position;
-	bool	   corrupt;
-	int		   n = streamext_journal_read(k->journal, &position, k->records, Min(max, STREAMEXT_BATCH_ROWS), &corrupt);
+	Connector *c = &k->inbox.c;
+	int64	   before = c->partitions[0].position;
+	int		   n = streamext_inbox_read(&k->inbox, records, max);
 
-	if (corrupt)
+	if (n < 0)
 	{
 		c->failed = errno == EBADMSG;
 		c->stalled = true;
-		streamext_connector_report(c, "could not read the journal at " INT64_FORMAT ": %s", position,
+		streamext_connector_report(c, "could not read the journal at " INT64_FORMAT ": %s", c->partitions[0].position,
 								   c->failed ? "it is damaged" : strerror(errno));
+		c->partitions[0].position = before;
 		return 0;
 	}
-	for (int i = 0; i < n; i++)
-	{
-		JournalRecord *from = &k->records[i];
-		StreamRecord  *to = &records[i];
-
-		memset(to, 0, sizeof(*to));
-		to->payload = from->payload;
-		to->payload_size = from->payload_size;
-		to->topic = from->topic;
-		to->partition = c->shard;
-		to->position = from->position;
-		to->next_position = from->next_position;
-		to->timestamp = from->timestamp;
-		to->qos = from->qos;
-		to->retained = from->retained;
-		to->message = from;
-	}
-	c->partitions[0].position = position;
 	return n;
 }
 
@@ -201,13 +175,13 @@ mqtt_poll(Connector *c, StreamRecord *records, int max)
 
 	streamext_mqtt_client_drain(k->client);
 	mqtt_look(k);
-	if (k->paused)
+	if (k->inbox.paused)
 		return 0; /* arrivals go on into the journal */
 
-	if (c->config->journal == JOURNAL_NONE && c->partitions[0].position - k->trimmed >= MQTT_NONE_TRIM)
+	if (c->config->journal == JOURNAL_NONE && c->partitions[0].position - k->inbox.trimmed >= MQTT_NONE_TRIM)
 	{
-		k->trimmed = c->partitions[0].position;
-		streamext_journal_trim(k->journal, k->trimmed - MQTT_KEEP);
+		k->inbox.trimmed = c->partitions[0].position;
+		streamext_journal_trim(k->inbox.journal, k->inbox.trimmed - MQTT_KEEP);
 	}
 	before = c->partitions[0].position;
 	n = mqtt_read(k, records, max);
@@ -224,12 +198,6 @@ mqtt_headers(Connector *c, const StreamRecord *record)
 	return streamext_mqtt_properties_json(from->topic, from->topic_size);
 }
 
-static void
-mqtt_release(Connector *c)
-{
-	/* The journal's buffer is its own until the next read. */
-}
-
 static bool
 mqtt_flush_target(Connector *c, uint64 ticket, int64 *targets)
 {
@@ -241,23 +209,7 @@ mqtt_flush_target(Connector *c, uint64 ticket, int64 *targets)
 static bool
 mqtt_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 {
-	MqttConnector *k = (MqttConnector *) c;
-
-	if (k->closed)
-		return false;
-	positions[0] = kind == SEEK_EARLIEST ? streamext_journal_base(k->journal) : streamext_journal_end(k->journal);
-	return true;
-}
-
-static void
-mqtt_commit(Connector *c, const int64 *positions, int n)
-{
-	MqttConnector *k = (MqttConnector *) c;
-
-	if (k->closed || n < 1 || positions[0] - k->trimmed < MQTT_COMMIT_TRIM)
-		return;
-	k->trimmed = positions[0];
-	streamext_journal_trim(k->journal, k->trimmed - MQTT_KEEP);
+	return !((MqttConnector *) c)->closed && streamext_inbox_find(c, kind, time, positions);
 }
 
 /* Arrivals go on: the journal holds them, the broker's queue is short. */
@@ -266,21 +218,31 @@ mqtt_pause(Connector *c, bool paused)
 {
 	MqttConnector *k = (MqttConnector *) c;
 
-	if (!k->closed && k->paused && !paused)
+	if (!k->closed && k->inbox.paused && !paused)
 		streamext_mqtt_client_wake_reader(k->client);
-	k->paused = paused;
+	k->inbox.paused = paused;
 }
 
 const ConnectorOps streamext_mqtt_ops = {
 	.name = "mqtt",
-	.replayable = false,
+	.number = 2,
+	.journaled = true,
+	.payloads = true,
+	.shards_keep_source = true,
+	.options = streamext_mqtt_options,
+	.metadata = streamext_mqtt_metadata,
+	.check_options = streamext_mqtt_check_options,
+	.configure = streamext_mqtt_configure,
+	.check = streamext_mqtt_check,
+	.check_change = streamext_mqtt_check_change,
+	.own_metadata = streamext_mqtt_own_metadata,
 	.open = mqtt_open,
 	.seek = mqtt_seek,
 	.poll = mqtt_poll,
-	.release = mqtt_release,
+	.release = streamext_inbox_release,
 	.flush_target = mqtt_flush_target,
 	.find = mqtt_find,
-	.commit = mqtt_commit,
+	.commit = streamext_inbox_commit,
 	.headers = mqtt_headers,
 	.pause = mqtt_pause,
 	.close = mqtt_close,

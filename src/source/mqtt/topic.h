@@ -7,7 +7,7 @@
 #define STREAMEXT_MQTT_TOPIC_H
 
 #include "base/streamext.h"
-#include "stream/definition.h"
+#include "base/stream_def.h"
 
 #define MQTT_MARKER_PREFIX "streamext/flush/"
 

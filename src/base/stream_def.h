@@ -1,0 +1,127 @@
+/*
+ * base/stream_def.h
+ *		A stream's definition, as every room below reads it. What fills it is stream/definition.c.
+ */
+#ifndef STREAMEXT_STREAM_DEF_H
+#define STREAMEXT_STREAM_DEF_H
+
+#include "base/streamext.h"
+
+#include "access/tupdesc.h"
+
+struct ConnectorOps;
+
+typedef enum StreamFormat
+{
+	FORMAT_JSON,
+	FORMAT_CSV,	 /* the payload is one line of CSV */
+	FORMAT_TEXT, /* the payload is the one column without metadata, by its type's input function */
+	FORMAT_RAW,	 /* the payload is the one bytea column without metadata */
+	FORMAT_ROW	 /* local streams: the row as INSERT made it */
+} StreamFormat;
+
+typedef enum StreamStart
+{
+	START_EARLIEST,
+	START_LATEST,
+	START_TIMESTAMP
+} StreamStart;
+
+typedef enum OnError
+{
+	ON_ERROR_DEAD_LETTER,
+	ON_ERROR_SKIP,
+	ON_ERROR_STOP
+} OnError;
+
+typedef enum JournalMode
+{
+	JOURNAL_NONE,
+	JOURNAL_OS,
+	JOURNAL_FSYNC
+} JournalMode;
+
+typedef enum MetadataKind
+{
+	METADATA_NONE, /* the column comes from the payload */
+	METADATA_TOPIC,
+	METADATA_PARTITION,
+	METADATA_OFFSET,
+	METADATA_KEY,
+	METADATA_TIMESTAMP,
+	METADATA_HEADERS, /* jsonb or text: {"name": "value", ...} */
+	METADATA_QOS,
+	METADATA_RETAINED,
+	METADATA_OWN /* text that ConnectorOps.metadata gives */
+} MetadataKind;
+
+/* A word of the column option metadata. A connector's are an array that ends with a name of NULL. */
+typedef struct MetadataSpec
+{
+	const char	*name;
+	MetadataKind kind;
+	bool		 text;	/* METADATA_OWN: only text columns take it; else every type, by its input function */
+	int			 limit; /* behind the word, a blank and a number from 1 to this; 0: nothing */
+} MetadataSpec;
+
+typedef struct StreamColumn
+{
+	AttrNumber			attnum;
+	bool				dropped;
+	char			   *name;
+	Oid					type;
+	int32				typmod;
+	bool				notnull;
+	MetadataKind		metadata;
+	const MetadataSpec *metadata_spec;	 /* NULL: METADATA_NONE */
+	int					metadata_number; /* behind the word */
+	char *path; /* option path, or NULL: the column's name is one literal JSON key, its place a CSV field */
+} StreamColumn;
+
+/* COPY's options of the same names. */
+typedef struct CsvDialect
+{
+	char  delimiter;
+	char  quote;
+	char  escape;
+	char *null;
+} CsvDialect;
+
+/* A stream's definition; everything palloc'd in the context current at the call. */
+typedef struct StreamConfig
+{
+	Oid						   relid;
+	Oid						   owner;
+	Oid						   serverid;
+	char					  *schema;
+	char					  *name;
+	const struct ConnectorOps *connector;
+	List					  *server_options; /* DefElem, as stored */
+	List					  *table_options;
+	List					  *user_options; /* of the owner's user mapping (or PUBLIC's); secrets: never print */
+
+	StreamFormat format;
+	CsvDialect	 csv;
+	AttrNumber	 event_time; /* 0: broker's or arrival time */
+	int64		 watermark_delay;
+	int64		 idle_timeout;
+	int64		 max_ahead;
+	int			 buffer_size; /* records */
+	OnError		 on_error;
+	int			 workers;
+
+	/* by ConnectorOps.configure, where the connector has such */
+	List	   *topics; /* of char *; mqtt: one filter */
+	StreamStart start;
+	TimestampTz start_time;
+	JournalMode journal;
+	int			qos;		   /* mqtt */
+	int			mqtt_protocol; /* 5 or 3 (3.1.1) */
+	char	   *client_id;	   /* or NULL */
+
+	TupleDesc	  desc;
+	StreamColumn *columns;		 /* desc->natts */
+	uint32		  row_type_hash; /* of the live columns' numbers and types: guards FORMAT_ROW payloads */
+} StreamConfig;
+
+#endif /* STREAMEXT_STREAM_DEF_H */

@@ -1,0 +1,101 @@
+/*
+ * durable/journal_base.c
+ *		The journals of streams as their slots and checkpoints know them. What the functions promise is in durable/journal_base.h.
+ *
+ * The slot's journal_lock serialises all that write a journal, and who opens one first since the server's start. A slot is
+ * somebody else's as soon as its identity says so, which is looked at with that lock.
+ */
+#include "base/streamext.h"
+
+#include "miscadmin.h"
+
+#include "durable/checkpoint_read.h"
+#include "durable/journal_base.h"
+#include "source/journal/inbox.h"
+
+JournalPlace
+streamext_stream_journal(StreamSlot *slot, Oid relid, int shard, JournalMode mode)
+{
+	JournalPlace place = { MyDatabaseId, relid, shard, mode, 0, &slot->journal_end, slot->journal_lock };
+
+	if (pg_atomic_read_u64(place.end) == (uint64) -1)
+		place.floor = streamext_checkpoint_journal_floor(relid, shard);
+	return place;
+}
+
+int64
+streamext_stream_journal_base(const StreamConfig *config, int shard)
+{
+	int			 index = streamext_find_stream(MyDatabaseId, config->relid, shard);
+	JournalPlace place;
+	Journal		*journal;
+	int64		 base = -1;
+
+	if (index < 0 || config->journal == JOURNAL_NONE)
+		return -1;
+	place = streamext_stream_journal(&streamext_shared->streams[index], config->relid, shard, config->journal);
+	LWLockAcquire(place.lock, LW_EXCLUSIVE);
+	journal = streamext_journal_open(&place, config->connector->pushed);
+	if (journal != NULL)
+	{
+		base = streamext_journal_base(journal);
+		streamext_journal_close(journal);
+	}
+	LWLockRelease(place.lock);
+	return base;
+}
+
+int64
+streamext_stream_journal_end(StreamSlot *slot, const StreamConfig *config, int shard)
+{
+	JournalPlace place;
+	uint64		 end;
+
+	if (config->journal == JOURNAL_NONE)
+		return -1;
+	place = streamext_stream_journal(slot, config->relid, shard, config->journal);
+	LWLockAcquire(place.lock, LW_EXCLUSIVE);
+	end = pg_atomic_read_u64(place.end);
+	if (end == (uint64) -1)
+	{
+		/* only where others than the worker append may somebody else be the writer */
+		Journal *journal = streamext_journal_open(&place, config->connector->pushed);
+
+		if (journal != NULL)
+		{
+			end = (uint64) streamext_journal_end(journal);
+			streamext_journal_close(journal);
+		}
+	}
+	LWLockRelease(place.lock);
+	return (int64) end;
+}
+
+bool
+streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config)
+{
+	int64		base = streamext_stream_journal_base(config, slot->shard);
+	StreamSlot *stream = &streamext_shared->streams[slot->stream];
+	int64		begin = slot->start_position;
+
+	streamext_stream_lock_shared(stream);
+	if (stream->npartitions > 0)
+		begin = Max(begin, stream->partitions[0].begin);
+	LWLockRelease(stream->lock);
+	return base >= 0 && begin >= base;
+}
+
+StreamAppend
+streamext_stream_append(StreamSlot *slot, const JournalPlace *place, const JournalRecord *records, int n)
+{
+	StreamAppend result = STREAM_APPEND_GONE;
+	int			 saved;
+
+	LWLockAcquire(place->lock, LW_EXCLUSIVE);
+	if (slot->in_use && slot->dboid == place->dboid && slot->relid == place->relid && slot->shard == place->shard)
+		result = streamext_inbox_append(place, records, n) ? STREAM_APPENDED : STREAM_APPEND_FAILED;
+	saved = errno;
+	LWLockRelease(place->lock);
+	errno = saved;
+	return result;
+}
