@@ -41,6 +41,7 @@ streamext_batch_reset(Batch *batch)
 	batch->nrecords = batch->nrows = 0;
 	batch->rejected = batch->late = NIL;
 	batch->owed = NULL;
+	batch->again = false;
 	MemoryContextReset(batch->cxt);
 }
 
@@ -58,6 +59,19 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 	rejected->done = NULL;
 	batch->rejected = lappend(batch->rejected, rejected);
 	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_batch_withdraw(Batch *batch, Oid view)
+{
+	ListCell *lc;
+
+	foreach (lc, batch->late)
+		if (((LateRecord *) lfirst(lc))->view == view)
+			batch->late = foreach_delete_current (batch->late, lc);
+	foreach (lc, batch->rejected)
+		if (((RejectedRecord *) lfirst(lc))->view == view)
+			batch->rejected = foreach_delete_current (batch->rejected, lc);
 }
 
 void

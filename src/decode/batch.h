@@ -49,7 +49,9 @@ typedef struct Batch
 	List *late;		/* of LateRecord *, in cxt */
 
 	/* set by the worker */
-	int			npartitions;
+	bool
+		again; /* it has failed by errors that may have been nobody's: what is internal is laid to a row's charge now */
+	int npartitions;
 	int64	   *positions; /* after this batch, [npartitions] */
 	TimestampTz watermark; /* of the stream before this batch; DT_NOBEGIN: none yet */
 	const bool *
@@ -60,6 +62,8 @@ extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector,
 /* Empties it: nrecords = nrows = 0, memory reset. */
 extern void streamext_batch_reset(Batch *batch);
 extern void streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason);
+/* What the view has rejected or kept as late of this batch is void. */
+extern void streamext_batch_withdraw(Batch *batch, Oid view);
 extern void streamext_batch_keep_late(Batch *batch, Oid view, int row);
 
 #endif /* STREAMEXT_BATCH_H */

@@ -19,7 +19,6 @@
 #include <math.h>
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -29,10 +28,10 @@
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "base/transaction.h"
 #include "decode/decoder.h"
 #include "decode/csv.h"
 #include "decode/json.h"
@@ -87,6 +86,7 @@ struct Decoder
 	Size   arena_left;
 	bool  *bad; /* [row] */
 	int	   nbad;
+	int	   ninternal; /* of these, by internal errors */
 };
 
 static void
@@ -709,43 +709,53 @@ decoder_has_checked_null(Decoder *decoder, int att)
 	return false;
 }
 
+typedef struct ConvertStep
+{
+	Decoder		*decoder;
+	int			 att;
+	volatile int row;
+} ConvertStep;
+
+/* A StreamextStep. */
+static void
+decoder_convert_step(void *arg)
+{
+	ConvertStep *step = arg;
+
+	decoder_convert_rows(step->decoder, step->att, &step->row);
+}
+
+/* Whether the row is to blame; if not the error is raised. An internal one is a row's if the batch is tried again and others go through. */
+static void
+decoder_judge(Decoder *decoder, ErrorData *error)
+{
+	ErrorBlame blame = streamext_error_blame(error);
+
+	if (blame == BLAME_GENERAL || (blame == BLAME_INTERNAL && !decoder->batch->again))
+		ReThrowError(error);
+	if (blame == BLAME_INTERNAL && ++decoder->ninternal == decoder->batch->nrows)
+		ReThrowError(error);
+}
+
 /* Pass 2 for one column. */
 static void
 decoder_convert(Decoder *decoder, int att)
 {
 	DecoderColumn *col = &decoder->columns[att];
-	MemoryContext  old = CurrentMemoryContext;
-	ResourceOwner  owner = CurrentResourceOwner;
-	volatile int   row = 0;
+	ConvertStep	   step = { decoder, att, 0 };
 
-	while (row < decoder->batch->nrows)
+	while (step.row < decoder->batch->nrows)
 	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(decoder->batch->cxt);
-		PG_TRY();
-		{
-			decoder_convert_rows(decoder, att, &row);
-			ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(old);
-			CurrentResourceOwner = owner;
-		}
-		PG_CATCH();
-		{
-			ErrorData *error;
+		ErrorData *error = streamext_try(decoder_convert_step, &step);
 
-			MemoryContextSwitchTo(decoder->batch->cxt);
-			error = CopyErrorData();
-			FlushErrorState();
-			RollbackAndReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(decoder->batch->cxt);
-			CurrentResourceOwner = owner;
-			decoder_mark_bad(decoder, row, error->sqlerrcode,
-							 psprintf("column \"%s\": %s", col->column->name, error->message));
-			MemoryContextSwitchTo(old);
-			row++;
-		}
-		PG_END_TRY();
 		CHECK_FOR_INTERRUPTS();
+		if (error == NULL)
+			break;
+		decoder_judge(decoder, error);
+		decoder_mark_bad(decoder, step.row, error->sqlerrcode,
+						 psprintf("column \"%s\": %s", col->column->name, error->message));
+		FreeErrorData(error);
+		step.row++;
 	}
 	if (col->text != NULL)
 		memset(col->text, 0, sizeof(char *) * decoder->batch->nrows);
@@ -826,7 +836,7 @@ streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now)
 	Assert(batch->nrecords <= STREAMEXT_BATCH_ROWS);
 	decoder->batch = batch;
 	decoder->arena_left = 0;
-	decoder->nbad = 0;
+	decoder->nbad = decoder->ninternal = 0;
 	for (int i = 0; i < decoder->natts; i++)
 		if (decoder->columns[i].ntext > 0) /* left by a run that raised */
 		{

@@ -30,11 +30,11 @@
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "base/transaction.h"
 #include "durable/checkpoint_log.h"
 #include "base/fault.h"
 
@@ -565,36 +565,36 @@ log_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
 	return view != NULL && ref->seq >= view->head.base;
 }
 
+typedef struct LastStep
+{
+	Relation			 rel;
+	Snapshot			 snapshot;
+	const CheckpointRef *refs;
+	int					 n;
+	CheckpointPosition	*last;
+} LastStep;
+
+/* A StreamextStep. */
+static void
+log_last_step(void *arg)
+{
+	LastStep *step = arg;
+	int64	  seq;
+
+	step->last = streamext_checkpoint_log_last(step->rel, step->snapshot, step->refs, step->n, &seq);
+}
+
 /* The last checkpoint of refs[0 .. n), which are of one stream and shard. *damaged: nothing of it is to be touched. */
 static CheckpointPosition *
 log_try_last(Relation rel, Snapshot snapshot, const CheckpointRef *refs, int n, bool *damaged)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	CheckpointPosition *volatile last = NULL;
-	int64 seq;
+	LastStep   step = { rel, snapshot, refs, n, NULL };
+	ErrorData *error = streamext_try(log_last_step, &step);
 
-	*damaged = false;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		last = streamext_checkpoint_log_last(rel, snapshot, refs, n, &seq);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		if (geterrcode() != ERRCODE_DATA_CORRUPTED)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(cxt);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		*damaged = true;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	return last;
+	if (error != NULL && error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
+		ReThrowError(error);
+	*damaged = error != NULL;
+	return *damaged ? NULL : step.last;
 }
 
 /* Puts the live rows into the store; their bytes. */

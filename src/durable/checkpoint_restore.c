@@ -26,10 +26,10 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/transaction.h"
 #include "durable/checkpoint_state.h"
 #include "base/chunk.h"
 #include "shared/clock.h"
@@ -74,39 +74,32 @@ load_index(Checkpoint *c, Relation rel, Snapshot snapshot, const Worker *w)
 /* What a step of loading found to be damaged; any other error is the caller's. */
 typedef void (*LoadStep)(Worker *w, void *arg);
 
+typedef struct LoadGuarded
+{
+	Worker	*w;
+	LoadStep step;
+	void	*arg;
+} LoadGuarded;
+
+/* A StreamextStep. */
+static void
+load_guarded_step(void *arg)
+{
+	LoadGuarded *guarded = arg;
+
+	guarded->step(guarded->w, guarded->arg);
+}
+
 /* Runs the step in a subtransaction; the message if it found damage, else NULL. */
 static char *
 load_guarded(Worker *w, LoadStep step, void *arg)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	char *volatile damage = NULL;
+	LoadGuarded guarded = { w, step, arg };
+	ErrorData  *error = streamext_try(load_guarded_step, &guarded);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(old);
-	PG_TRY();
-	{
-		step(w, arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(old);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(old);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
-			ReThrowError(error);
-		damage = error->message;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	CurrentResourceOwner = owner;
-	return damage;
+	if (error != NULL && error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
+		ReThrowError(error);
+	return error != NULL ? error->message : NULL;
 }
 
 static void

@@ -11,7 +11,6 @@
  */
 #include "base/streamext.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
@@ -20,9 +19,9 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "base/transaction.h"
 #include "durable/letters.h"
 
 #define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, durable/checkpoint_restore.c's the one before */
@@ -149,33 +148,35 @@ letter_raw_payload(const StreamRecord *record, Size size)
 	return payload;
 }
 
+typedef struct RowPayload
+{
+	Decoder			   *decoder;
+	const StreamRecord *record;
+	bytea			   *payload;
+} RowPayload;
+
+/* A StreamextStep. */
+static void
+letter_row_step(void *arg)
+{
+	RowPayload *row = arg;
+
+	row->payload = streamext_decoder_payload(row->decoder, row->record);
+}
+
 /* A row as JSON text runs output functions: should one raise, the bytes must do. */
 static bytea *
 letter_row_payload(Decoder *decoder, const StreamRecord *record)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	bytea *volatile payload = NULL;
+	RowPayload row = { decoder, record, NULL };
+	ErrorData *error = streamext_try(letter_row_step, &row);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		payload = streamext_decoder_payload(decoder, record);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(cxt);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		payload = letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 	CHECK_FOR_INTERRUPTS(); /* it may have been a cancel */
-	return payload;
+	if (error == NULL)
+		return row.payload;
+	if (streamext_error_blame(error) == BLAME_GENERAL)
+		ReThrowError(error);
+	return letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
 }
 
 static Datum

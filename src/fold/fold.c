@@ -23,10 +23,10 @@
 #include "common/int.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/chunk.h"
+#include "base/transaction.h"
 #include "fold/fold_private.h"
 #include "view/target.h"
 #include "fold/join.h"
@@ -54,39 +54,62 @@ fold_reject(ViewFold *fold, int row, const ErrorData *error)
 /* A step: works from *row (or *index) on; raises with it at the culprit. Returns false when memory is full. */
 typedef bool (*FoldStep)(ViewFold *fold, volatile int *at);
 
+typedef struct FoldGuarded
+{
+	ViewFold	 *fold;
+	FoldStep	  step;
+	volatile int *at;
+	bool		  result;
+} FoldGuarded;
+
+/* A StreamextStep. */
+static void
+fold_guarded_step(void *arg)
+{
+	FoldGuarded	 *guarded = arg;
+	IdentityScope scope = streamext_fold_enter_owner(guarded->fold);
+
+	guarded->result = guarded->step(guarded->fold, guarded->at);
+	streamext_identity_leave(scope);
+}
+
 /*
  * Runs a step as the view's owner in a subtransaction. Returns NULL if it went through (*result is what it returned), else
- * the error, with *at at the culprit.
+ * the error, with *at at the culprit. An error that is no row's is raised; so is an internal one in a batch that is tried first.
  */
 static ErrorData *
 fold_guarded(ViewFold *fold, FoldStep step, volatile int *at, volatile bool *result)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile error = NULL;
+	FoldGuarded	  guarded = { fold, step, at, false };
+	MemoryContext old = MemoryContextSwitchTo(fold->batch->cxt);
+	ErrorData	 *error = streamext_try(fold_guarded_step, &guarded);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(fold->batch->cxt);
-	PG_TRY();
-	{
-		IdentityScope scope = streamext_fold_enter_owner(fold);
-
-		*result = step(fold, at);
-		streamext_identity_leave(scope);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(fold->batch->cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
 	MemoryContextSwitchTo(old);
-	CurrentResourceOwner = owner;
 	CHECK_FOR_INTERRUPTS();
+	*result = guarded.result;
+	if (error == NULL)
+		return NULL;
+	switch (streamext_error_blame(error))
+	{
+		case BLAME_ROW:
+			break;
+		case BLAME_INTERNAL:
+			if (!fold->batch->again)
+				ReThrowError(error);
+			fold->internal = error;
+			break;
+		case BLAME_GENERAL:
+			ReThrowError(error);
+	}
 	return error;
+}
+
+/* An internal error on every row is not the rows'. */
+static void
+fold_check_internal(ViewFold *fold)
+{
+	if (fold->internal != NULL && fold->accepted == 0)
+		ReThrowError(fold->internal);
 }
 
 /* ---------------------------------------------------------------- step 1: select */
@@ -280,8 +303,8 @@ fold_join_rows(ViewFold *fold, const int *rows, int n, JoinRows *joined)
 		fold->inserted += joined == NULL ? streamext_join_inserted(fold->join) : 0;
 		return;
 	}
-	if (!streamext_join_is_row_error(fold->join, error))
-		ReThrowError(error);
+	if (!streamext_join_has_started(fold->join))
+		ReThrowError(error); /* the tables, or rights on them */
 	if (n == 1)
 	{
 		fold_reject(fold, rows[0], error);
@@ -578,7 +601,7 @@ fold_aggregate(ViewFold *fold)
 		for (i = 0; i < fold->nselected && fold->rows[i] != row; i++)
 			;
 		if (i == fold->nselected)
-			ThrowErrorData(error); /* not a row's fault */
+			ReThrowError(error); /* not a row's fault */
 		fold_reject(fold, row, error);
 		fold_deselect(fold, i);
 	}
@@ -592,16 +615,12 @@ fold_withdraw_rejects(ViewFold *fold)
 {
 	ListCell *lc;
 
-	foreach (lc, fold->batch->late)
-		if (((LateRecord *) lfirst(lc))->view == fold->view->relid)
-			fold->batch->late = foreach_delete_current (fold->batch->late, lc);
+	streamext_batch_withdraw(fold->batch, fold->view->relid);
 	foreach (lc, fold->batch->rejected)
 	{
 		RejectedRecord *r = lfirst(lc);
 
-		if (r->view == fold->view->relid)
-			fold->batch->rejected = foreach_delete_current (fold->batch->rejected, lc);
-		else if (r->view == InvalidOid && fold_is_new(fold, &fold->batch->records[r->record]))
+		if (r->view == InvalidOid && fold_is_new(fold, &fold->batch->records[r->record]))
 			fold->rejected++;
 	}
 }
@@ -636,6 +655,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	fold->sources = NULL;
 	fold->sets = NULL;
 	fold->accepted = fold->late = fold->rejected = 0;
+	fold->internal = NULL;
 	for (int i = 0; i < fold->nexprs; i++)
 		if (fold->exprs[i].column >= 0)
 		{
@@ -658,6 +678,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 		if (view->nsets > 0)
 			fold_expand_sets(fold);
 		fits = fold_group(fold) && fold_aggregate(fold) && fold_reserve_positions(fold);
+		fold_check_internal(fold);
 	}
 	if (!fits)
 		streamext_fold_abandon(fold);

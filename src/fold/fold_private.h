@@ -76,6 +76,7 @@ struct ViewFold
 	uint64		 accepted;
 	uint64		 late;
 	uint64		 rejected;
+	ErrorData	*internal; /* the last internal error that was laid to a row's charge; NULL: none */
 };
 
 /*

@@ -562,16 +562,7 @@ streamext_join_inserted(const JoinRun *join)
 }
 
 bool
-streamext_join_is_row_error(const JoinRun *join, const ErrorData *error)
+streamext_join_has_started(const JoinRun *join)
 {
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-			return false;
-		default:
-			return join->started && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
-	}
+	return join->started;
 }

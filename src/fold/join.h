@@ -32,13 +32,13 @@ extern JoinRows *streamext_join_begin(JoinRun *join, Batch *batch);
 
 /*
  * Joins these rows of the batch and appends to `to`; a stateless view's (to = NULL) are put into its table. Call as the view's owner, in a subtransaction, with an active
- * snapshot. After an error `to` holds what it held before, and streamext_join_is_row_error tells whose fault it was.
+ * snapshot. After an error `to` holds what it held before, and streamext_join_has_started tells how far it got.
  */
 extern void streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to);
 
 /* How many rows the last run has put into the table. */
 extern uint64 streamext_join_inserted(const JoinRun *join);
-/* True if the error was raised for a row of the batch; false: the query could not be run at all, or not now. */
-extern bool streamext_join_is_row_error(const JoinRun *join, const ErrorData *error);
+/* Of a run that has raised: false if the query could not be run at all, whatever the rows. */
+extern bool streamext_join_has_started(const JoinRun *join);
 
 #endif /* STREAMEXT_JOIN_H */

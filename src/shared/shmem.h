@@ -174,6 +174,8 @@ typedef struct ViewSlot
 	TimestampTz catchup_started; /* of the process or rewind at work; 0: none */
 	uint64		catchup_rows;	 /* records read since, that are new to the view */
 	char		last_error[STREAMEXT_MAX_MESSAGE];
+	uint32		failures; /* how often it was set aside since it has last counted a batch (worker/trouble.c) */
+	TimestampTz retry_at; /* of one that was: when it is started again; 0: not by itself */
 	ViewState	state;
 	int64	   *positions; /* next to be counted, by partition index; chunk memory; -1: from the start */
 	int			npositions;

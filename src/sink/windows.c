@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "base/fault.h"
+#include "base/transaction.h"
 #include "fold/fold_private.h"
 #include "view/target.h"
 #include "read/scan.h"
@@ -314,16 +315,6 @@ into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 		STREAMEXT_FAULT("into-after-commit");
 }
 
-/* True for errors that may be over by themselves. */
-static bool
-into_is_passing(int sqlerrcode)
-{
-	int category = ERRCODE_TO_CATEGORY(sqlerrcode);
-
-	return category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_TRANSACTION_ROLLBACK ||
-		   sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
 /* The same; trouble ends the view unless it may pass. False: try again later. */
 static bool
 into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
@@ -341,7 +332,7 @@ into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
 
 		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid,
 							 error->message)));
-		done = !into_is_passing(error->sqlerrcode);
+		done = streamext_error_blame(error) == BLAME_ROW;
 		if (done)
 			streamext_worker_fail_view(w, v, error->message);
 		FreeErrorData(error);

@@ -21,10 +21,10 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/transaction.h"
 #include "sql/catalog.h"
 #include "sql/lock.h"
 #include "durable/checkpoint_read.h"
@@ -227,42 +227,32 @@ catalog_copy_slots(Oid viewoid)
 	return views;
 }
 
+typedef struct CompileStep
+{
+	Oid			  viewoid;
+	CompiledView *compiled;
+} CompileStep;
+
+/* A StreamextStep. */
+static void
+catalog_compile_step(void *arg)
+{
+	CompileStep *step = arg;
+
+	step->compiled = streamext_view_compile(step->viewoid);
+}
+
 CompiledView *
 streamext_catalog_try_compile(Oid viewoid, char **error)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	CompiledView *volatile compiled = NULL;
+	CompileStep step = { viewoid, NULL };
+	ErrorData  *edata = streamext_try(catalog_compile_step, &step);
 
-	*error = NULL;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		compiled = streamext_view_compile(viewoid);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED || edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-		{
-			MemoryContextSwitchTo(cxt);
-			CurrentResourceOwner = owner;
-			ReThrowError(edata);
-		}
-		*error = edata->message;
-		compiled = NULL;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	return compiled;
+	if (edata != NULL && (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
+						  ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES))
+		ReThrowError(edata);
+	*error = edata != NULL ? edata->message : NULL;
+	return edata != NULL ? NULL : step.compiled;
 }
 
 static ViewCopy *

@@ -119,6 +119,7 @@ scan_decode(StreamScan *scan, Decoder *decoder, Batch *batch, TupleDesc desc, co
 		CHECK_FOR_INTERRUPTS();
 		streamext_batch_reset(batch);
 		batch->nrecords = Min(n - done, STREAMEXT_BATCH_ROWS);
+		batch->again = true; /* it is tried once */
 		memcpy(batch->records, records + done, sizeof(StreamRecord) * batch->nrecords);
 		streamext_decoder_run(decoder, batch, now);
 

@@ -18,7 +18,6 @@
 #include "pgstat.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -27,6 +26,7 @@
 #include "durable/letters.h"
 #include "worker/letters_reread.h"
 #include "base/fault.h"
+#include "base/transaction.h"
 #include "worker/seek.h"
 #include "durable/events.h"
 #include "sql/rebuild.h"
@@ -217,6 +217,7 @@ batch_decode(Worker *w, TimestampTz now)
 	IdentityScope scope = streamext_decoder_enter(w->decoder);
 	ListCell	 *lc;
 
+	batch->rejected = batch->late = NIL; /* of a try that has failed */
 	streamext_decoder_run(w->decoder, batch, now);
 	streamext_identity_leave(scope);
 
@@ -229,54 +230,50 @@ batch_decode(Worker *w, TimestampTz now)
 	w->decoded = true;
 }
 
-/* True for errors that are nobody's fault in particular; the worker gives way to them as a whole. */
-static bool
-batch_is_general_error(const ErrorData *error)
+typedef struct PrepareStep
 {
-	int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	WorkerView *v;
+	Batch	   *batch;
+	FoldResult	result;
+} PrepareStep;
 
-	return category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_INSUFFICIENT_RESOURCES ||
-		   category == ERRCODE_TRANSACTION_ROLLBACK || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+/* A StreamextStep. */
+static void
+batch_prepare_step(void *arg)
+{
+	PrepareStep *step = arg;
+
+	step->result = streamext_fold_prepare(step->v->fold, step->batch);
 }
 
-/* An error that the fold does not lay to a row's charge ends the view, not the stream. False: memory is full. */
+/*
+ * An error that the fold does not lay to a row's charge, and that will not be over by itself, ends the view, not the stream. One that may be
+ * is raised, with the view in w->culprit. False: memory is full.
+ */
 bool
 streamext_worker_prepare_view(Worker *w, WorkerView *v)
 {
-	MemoryContext		old = CurrentMemoryContext;
-	ResourceOwner		owner = CurrentResourceOwner;
-	volatile FoldResult result = FOLD_OK;
+	PrepareStep step = { v, w->batch, FOLD_OK };
+	ErrorData  *error;
 
 	if (v->behind)
 		streamext_worker_view_watermark(w, v);
 	w->batch->watermark = v->behind ? v->watermark : w->slot->watermark;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(old);
-	PG_TRY();
+	w->culprit = v;
+	error = streamext_try(batch_prepare_step, &step);
+	if (error != NULL && streamext_worker_error_is_passing(error))
+		ReThrowError(error);
+	w->culprit = NULL;
+	if (error != NULL)
 	{
-		result = streamext_fold_prepare(v->fold, w->batch);
-		v->prepared = result == FOLD_OK;
-		v->too_many_groups = result == FOLD_TOO_MANY_GROUPS;
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(w->batch->cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (batch_is_general_error(error))
-			ReThrowError(error);
 		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
 		streamext_worker_fail_view(w, v, error->message);
+		return true;
 	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	CurrentResourceOwner = owner;
-	return result == FOLD_OK;
+	v->prepared = step.result == FOLD_OK;
+	v->too_many_groups = step.result == FOLD_TOO_MANY_GROUPS;
+	return v->prepared;
 }
 
 void
@@ -497,6 +494,7 @@ batch_publish(Worker *w, TimestampTz now)
 		w->batch->watermark = v->behind ? v->watermark : slot->watermark;
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
+		v->slot->failures = 0;
 	}
 	streamext_worker_stream_events(w, now);
 	batch_publish_counters(w);

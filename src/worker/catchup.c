@@ -321,6 +321,7 @@ streamext_catchup_publish(Worker *w)
 		w->batch->watermark = v->watermark;
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
+		v->slot->failures = 0;
 		v->slot->status = VIEW_CATCHING_UP;
 	}
 	LWLockRelease(w->slot->lock);
@@ -373,13 +374,13 @@ catchup_advance(Worker *w)
 		return true;
 	if (pg_atomic_read_u32(&w->slot->generation) != w->generation)
 		return w->refresh_at == 0;
-	if (w->full && GetCurrentTimestamp() < w->retry_at)
+	if ((w->full && GetCurrentTimestamp() < w->retry_at) || streamext_worker_backs_off(w))
 		return false;
-	w->full = !streamext_worker_fold(w);
+	w->full = !streamext_worker_try_fold(w);
 	if (w->full)
 		w->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CATCHUP_FULL_RETRY_MS);
 	catchup_drop_failed(w);
-	return !w->full;
+	return !w->full && w->backoff_until == 0;
 }
 
 /* ---------------------------------------------------------------- the loop */

@@ -212,7 +212,7 @@ streamext_worker_caught(MemoryContext cxt)
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(cxt);
 	RESUME_INTERRUPTS();
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+	if (ShutdownRequestPending)
 		ReThrowError(error);
 	return error;
 }
@@ -482,6 +482,9 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		next = Min(next, w->retry_at);
 	if (w->refresh_at != 0)
 		next = Min(next, w->refresh_at);
+	if (w->backoff_until != 0)
+		next = Min(next, w->backoff_until);
+	next = Min(next, streamext_worker_retry_view_at(w));
 	if (w->slot->hold_until != 0)
 		next = Min(next, Max(w->slot->hold_until, now + 1000));
 	if (w->slot->rate > 0)
@@ -630,10 +633,12 @@ worker_advance(Worker *w)
 			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
 			return true;
 	}
-	worker_note_full(w, !streamext_worker_fold(w));
+	if (streamext_worker_backs_off(w))
+		return false;
+	worker_note_full(w, !streamext_worker_try_fold(w));
 	if (w->full)
 		worker_pause_connector(w, true);
-	return !w->full;
+	return !w->full && w->backoff_until == 0;
 }
 
 /* Until the stream is gone. */
@@ -652,6 +657,8 @@ worker_run(Worker *w)
 		ResetLatch(MyLatch);
 		streamext_worker_interrupts();
 		paused = worker_check_pause(w);
+		if (w->refresh_at == 0 && streamext_worker_retry_view_at(w) <= GetCurrentTimestamp())
+			w->refresh_at = GetCurrentTimestamp();
 		if (streamext_worker_rights_due(w))
 			streamext_worker_check_rights(w);
 		if (w->connector == NULL || (w->refresh_at != 0 && w->refresh_at <= GetCurrentTimestamp()) ||
@@ -678,7 +685,7 @@ worker_run(Worker *w)
 		worker_housekeeping(w, paused);
 		streamext_stream_events_write(w);
 		if (!more)
-			worker_sleep(w, !paused && !w->full && !worker_is_held(w));
+			worker_sleep(w, !paused && !w->full && w->backoff_until == 0 && !worker_is_held(w));
 	}
 }
 

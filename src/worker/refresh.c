@@ -28,11 +28,11 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/chunk.h"
+#include "base/transaction.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_read.h"
 #include "base/fault.h"
@@ -110,9 +110,12 @@ streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
 	streamext_checkpoint_copy_rest(w);
 	streamext_stream_lock_exclusive(w->slot);
 	v->slot->status = VIEW_FAILED;
+	v->slot->retry_at = 0;
 	strlcpy(v->slot->last_error, message, STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 	v->prepared = v->behind = false;
+	if (w->pending)
+		streamext_batch_withdraw(w->batch, v->viewoid);
 	if (v->fold != NULL)
 		streamext_fold_end(v->fold);
 	v->fold = NULL;
@@ -295,35 +298,32 @@ refresh_rule_relation(Relation rewrite, Oid rule)
 	return relid;
 }
 
+typedef struct ViewStream
+{
+	Oid viewoid;
+	Oid stream;
+} ViewStream;
+
+/* A StreamextStep. */
+static void
+refresh_view_stream_step(void *arg)
+{
+	ViewStream *found = arg;
+
+	found->stream = streamext_view_stream(found->viewoid);
+}
+
 /* The stream that the view reads; false: a transaction holds the view. */
 static bool
 refresh_view_stream(Oid viewoid, Oid *stream)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool available = true;
+	ViewStream found = { viewoid, InvalidOid };
+	ErrorData *error = streamext_try(refresh_view_stream_step, &found);
 
-	*stream = InvalidOid;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		*stream = streamext_view_stream(viewoid);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(cxt);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		available = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	return available;
+	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	*stream = error == NULL ? found.stream : InvalidOid;
+	return error == NULL;
 }
 
 /*
@@ -500,6 +500,39 @@ refresh_show_view(Worker *w, WorkerView *v)
 	LWLockRelease(w->slot->lock);
 }
 
+typedef struct StartStep
+{
+	Worker	   *w;
+	WorkerView *v;
+	int64	   *round;
+	bool		fresh;
+} StartStep;
+
+/* A StreamextStep. */
+static void
+refresh_start_step(void *arg)
+{
+	StartStep	 *step = arg;
+	Worker		 *w = step->w;
+	WorkerView	 *v = step->v;
+	CompiledView *compiled = streamext_view_compile(v->viewoid);
+
+	(void) streamext_view_has_rights(compiled, true);
+	*step->round = streamext_view_round(v->viewoid);
+	if (step->fresh)
+		v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *step->round);
+	if (step->fresh && !w->ops->replayable && v->slot->start_position < 0)
+		v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
+	v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
+	streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
+	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
+	if (step->fresh && !compiled->stateless)
+	{
+		streamext_checkpoint_restore_view(w, v);
+		refresh_drop_sealed(w, v);
+	}
+}
+
 /*
  * Compiles the view and starts its fold, with what the last checkpoint holds if shared memory has nothing. An error makes this view
  * fail only. False: it is locked, try again. *round: what streamext.rebuild wants.
@@ -507,58 +540,28 @@ refresh_show_view(Worker *w, WorkerView *v)
 static bool
 refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	bool		  fresh = v->slot->definition == 0;
-	volatile bool available = true;
+	StartStep	  step = { w, v, round, v->slot->definition == 0 };
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	ErrorData	 *error = streamext_try(refresh_start_step, &step);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(v->cxt);
-	PG_TRY();
-	{
-		CompiledView *compiled = streamext_view_compile(v->viewoid);
-
-		(void) streamext_view_has_rights(compiled, true);
-		*round = streamext_view_round(v->viewoid);
-		if (fresh)
-			v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *round);
-		if (fresh && !w->ops->replayable && v->slot->start_position < 0)
-			v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
-		v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
-		streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
-		/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
-		if (fresh && !compiled->stateless)
-		{
-			streamext_checkpoint_restore_view(w, v);
-			refresh_drop_sealed(w, v);
-		}
-		ReleaseCurrentSubTransaction();
-		refresh_show_view(w, v);
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(v->cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		v->fold = NULL;
-		if (fresh)
-			refresh_unstart_view(w, v);
-		available = error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			ReThrowError(error);
-		if (available)
-		{
-			ereport(LOG, (errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
-			streamext_worker_fail_view(w, v, error->message);
-		}
-	}
-	PG_END_TRY();
 	MemoryContextSwitchTo(old);
-	CurrentResourceOwner = owner;
-	return available;
+	if (error == NULL)
+	{
+		refresh_show_view(w, v);
+		return true;
+	}
+	v->fold = NULL;
+	if (step.fresh)
+		refresh_unstart_view(w, v);
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	ereport(LOG, (errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
+	if (streamext_worker_error_is_passing(error))
+		streamext_worker_set_aside(w, v, error);
+	else
+		streamext_worker_fail_view(w, v, error->message);
+	return true;
 }
 
 /* The same; begins the view anew if streamext.rebuild was called since its state was begun. */

@@ -101,6 +101,10 @@ typedef struct Worker
 	bool		full;		  /* memory was full at the last try */
 	TimestampTz retry_at;	  /* when full */
 
+	int			tries;		   /* that the batch at hand has failed, or batches before it in a row (worker/trouble.c) */
+	TimestampTz backoff_until; /* it is not tried sooner; 0: it is */
+	WorkerView *culprit;	   /* the view at work, while it is */
+
 	bool		stopped;	 /* until resume(): on_error stop, or the connector failed */
 	uint32		rights_seen; /* SharedState.rights that all views were checked at */
 	uint32		pause_seen;	 /* StreamSlot.pause before the last look into the catalogue */
@@ -164,6 +168,19 @@ extern bool streamext_worker_prepare_view(Worker *w, WorkerView *v);
 extern void streamext_worker_abandon_views(Worker *w);
 /* Why the stream is full. In a transaction. */
 extern void streamext_worker_note_full(Worker *w, const WorkerView *full);
+
+/*
+ * worker/trouble.c. As streamext_worker_fold, but an error that is no row's leaves the batch at hand, to be tried again: true, and backs_off says for
+ * how long not.
+ */
+extern bool streamext_worker_try_fold(Worker *w);
+extern bool streamext_worker_backs_off(Worker *w);
+/* An error that may be over by itself. */
+extern bool streamext_worker_error_is_passing(const ErrorData *error);
+/* As streamext_worker_fail_view, for a while. */
+extern void streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error);
+/* When the next of the views that were set aside is to be started again; DT_NOEND: there is none. */
+extern TimestampTz streamext_worker_retry_view_at(const Worker *w);
 
 /* worker/watermark.c */
 extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);

@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ *
+ * base/transaction.c
+ *		Steps that may fail: in a subtransaction, and whose the error is.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/streamext.h"
+
+#include "access/xact.h"
+#include "utils/resowner.h"
+
+#include "base/transaction.h"
+
+ErrorBlame
+streamext_error_blame(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_OBJECT_IN_USE:
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+		case ERRCODE_IN_FAILED_SQL_TRANSACTION:
+		case ERRCODE_DATA_CORRUPTED:
+		case ERRCODE_INDEX_CORRUPTED:
+			return BLAME_GENERAL;
+		default:
+			break;
+	}
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_CONNECTION_EXCEPTION:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_CONFIG_FILE_ERROR:
+			return BLAME_GENERAL;
+		case ERRCODE_INTERNAL_ERROR:
+			return BLAME_INTERNAL;
+		default:
+			return BLAME_ROW;
+	}
+}
+
+ErrorData *
+streamext_try(StreamextStep step, void *arg)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		step(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return error;
+}

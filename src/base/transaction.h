@@ -1,0 +1,30 @@
+/*
+ * base/transaction.h
+ *		Steps that may fail: in a subtransaction, and whose the error is.
+ */
+#ifndef STREAMEXT_TRANSACTION_H
+#define STREAMEXT_TRANSACTION_H
+
+#include "base/streamext.h"
+
+/* To whose charge an error is laid that was raised while a record or a view was at work. */
+typedef enum ErrorBlame
+{
+	BLAME_ROW,		/* the data's, or the expressions' on them: it comes again with the same row, and with no other */
+	BLAME_INTERNAL, /* "cannot happen" (XX000): a row's only if it comes again with that row while others go through */
+	BLAME_GENERAL	/* nobody's: a cancel, a lock, memory, disk, the network. The same again later may go through */
+} ErrorBlame;
+
+/* The only place that decides it. What is not BLAME_ROW is never a reason to leave a row out, but raised. */
+extern ErrorBlame streamext_error_blame(const ErrorData *error);
+
+typedef void (*StreamextStep)(void *arg);
+
+/*
+ * Runs the step in a subtransaction, in the current memory context. NULL: it went through and its subtransaction is committed; else the
+ * error, copied into the current context, and everything that the step did is undone. Memory context and resource owner are the caller's
+ * again in either case.
+ */
+extern ErrorData *streamext_try(StreamextStep step, void *arg);
+
+#endif /* STREAMEXT_TRANSACTION_H */

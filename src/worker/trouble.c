@@ -1,0 +1,160 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker/trouble.c
+ *		Errors that are no row's: a cancel, a deadlock, a lock, memory, disk, the network.
+ *
+ * Nothing of the batch is published, and it comes again: at once, then after pauses that grow. A view on which it has failed
+ * TROUBLE_TRIES times is set aside, so that the stream and its other views go on: it is `failed` with the error, and started again by itself
+ * after a pause that doubles up to TROUBLE_VIEW_MAX_MS, where it stood (it is behind then). A stream whose records cannot even be decoded, or whose
+ * letters cannot be written, fails after as many tries; the launcher starts its worker again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/streamext.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "base/transaction.h"
+#include "worker/worker_private.h"
+
+#define TROUBLE_TRIES 4
+#define TROUBLE_PAUSE_MS 50 /* before the third try; doubles */
+#define TROUBLE_VIEW_MS 1000
+#define TROUBLE_VIEW_MAX_MS 60000
+
+bool
+streamext_worker_error_is_passing(const ErrorData *error)
+{
+	return streamext_error_blame(error) != BLAME_ROW;
+}
+
+void
+streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error)
+{
+	uint32 failures = v->slot->failures;
+	int64  pause = Min(TROUBLE_VIEW_MAX_MS, (int64) TROUBLE_VIEW_MS << Min(failures, 10));
+
+	streamext_worker_fail_view(w, v, error->message);
+	streamext_stream_lock_exclusive(w->slot);
+	v->slot->failures = failures + 1;
+	v->slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	LWLockRelease(w->slot->lock);
+	if (w->catchup)
+		streamext_wake_worker(w->slot); /* which knows when */
+}
+
+/* In no transaction. What the views have prepared is void, and so is what a raise has left of it. */
+static void
+trouble_abandon(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL)
+			streamext_fold_abandon(v->fold);
+		v->prepared = false;
+	}
+}
+
+/* Which view, for it is the one that can be given up. NULL: the stream itself. */
+static void
+trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
+{
+	StreamSlot *slot = w->slot;
+
+	w->tries++;
+	w->batch->again = w->tries == TROUBLE_TRIES - 1;
+	w->backoff_until = 0;
+	if (w->tries > 1)
+		w->backoff_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->tries - 2, 6));
+	streamext_stream_lock_exclusive(slot);
+	if (culprit != NULL)
+		strlcpy(culprit->slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
+	else if (!w->catchup)
+	{
+		strlcpy(slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
+		slot->last_error_at = GetCurrentTimestamp();
+	}
+	LWLockRelease(slot->lock);
+}
+
+/* In the catch block around a batch. True: it comes again; else the error is to be raised. */
+static void
+trouble_caught(Worker *w)
+{
+	MemoryContext cxt = w->round_cxt;
+	WorkerView	 *culprit = w->culprit;
+	ErrorData	 *error;
+
+	w->culprit = NULL;
+	error = streamext_worker_caught(cxt);
+	trouble_abandon(w);
+	if (!streamext_worker_error_is_passing(error) || (culprit == NULL && w->tries + 1 >= TROUBLE_TRIES))
+		ReThrowError(error);
+	ereport(LOG, (errmsg("a batch of %s comes again: %s", w->config->name, error->message)));
+	trouble_note(w, culprit, error);
+	if (culprit != NULL && w->tries >= TROUBLE_TRIES)
+	{
+		ereport(LOG,
+				(errmsg("continuous view with OID %u is set aside for a while: %s", culprit->viewoid, error->message)));
+		streamext_worker_set_aside(w, culprit, error);
+		w->tries = 0;
+		w->backoff_until = 0;
+	}
+	FreeErrorData(error);
+}
+
+bool
+streamext_worker_try_fold(Worker *w)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool result = true;
+
+	w->culprit = NULL;
+	PG_TRY();
+	{
+		result = streamext_worker_fold(w);
+		w->tries = 0;
+	}
+	PG_CATCH();
+	{
+		trouble_caught(w);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	return result;
+}
+
+bool
+streamext_worker_backs_off(Worker *w)
+{
+	if (w->backoff_until == 0)
+		return false;
+	if (w->backoff_until > GetCurrentTimestamp())
+		return true;
+	w->backoff_until = 0;
+	return false;
+}
+
+TimestampTz
+streamext_worker_retry_view_at(const Worker *w)
+{
+	TimestampTz next = DT_NOEND;
+	ListCell   *lc;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+
+		if (v->fold == NULL && v->slot->status == VIEW_FAILED && v->slot->retry_at != 0)
+			next = Min(next, v->slot->retry_at);
+	}
+	return next;
+}

@@ -1,0 +1,159 @@
+"""Errors that are no row's - a cancel, a deadlock, a lock, memory, disk - cost no row: the batch comes again, and a view that has
+one for a while goes on by itself when it is over."""
+
+import psycopg
+import pytest
+from harness.database import Database
+from harness.kafka import Kafka
+from harness.streams import continuous, counts, kafka_stream, local_stream, worker_pid
+from harness.wait import wait_for
+
+PASSING = ["57014", "40P01", "40001", "53200", "53100", "55P03", "58030", "08006", "XX000", "XX001"]
+
+# Raises on the value 5, the first `times` times; a sequence counts, for it is not rolled back.
+TROUBLE = """CREATE SEQUENCE tries;
+    CREATE FUNCTION trouble(v int, state text, times int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+    BEGIN
+        IF v = 5 AND nextval('public.tries') <= times THEN
+            RAISE EXCEPTION 'trouble with %', v USING ERRCODE = state;
+        END IF;
+        RETURN v;
+    END $$"""
+
+
+@pytest.fixture
+def stream(db: Database) -> Database:
+    local_stream(db, columns="v int")
+    db.execute(TROUBLE)
+    return db
+
+
+def insert(db: Database, first: int = 1, last: int = 10) -> None:
+    db.execute("INSERT INTO s SELECT generate_series(%s::int, %s::int)", first, last)
+
+
+def assert_nothing_lost(db: Database, view: str = "v", accepted: int = 10) -> None:
+    db.flush("s")
+    assert counts(db, view) == (accepted, 0, 0)
+    assert db.rows("SELECT sqlstate, reason FROM streamext.dead_letters") == []
+
+
+@pytest.mark.parametrize("state", PASSING)
+def test_an_expression(stream: Database, state: str) -> None:
+    continuous(stream, "v", f"SELECT trouble(v, '{state}', 2) AS t, count(*) FROM s GROUP BY 1")
+    continuous(stream, "other", "SELECT v, count(*) FROM s GROUP BY v")
+    insert(stream)
+    assert_nothing_lost(stream)
+    assert_nothing_lost(stream, "other")
+    assert stream.value("SELECT count(*) FROM v") == 10
+    assert "trouble with 5" in stream.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'v'::regclass")
+
+
+@pytest.mark.parametrize("state", ["40P01", "58030", "XX000"])
+@pytest.mark.parametrize("place", ["key", "aggregate", "join", "into", "trigger"])
+def test_other_places(db: Database, place: str, state: str) -> None:
+    db.execute(TROUBLE)
+    local_stream(db, columns="v int")
+    db.execute("CREATE TABLE numbers AS SELECT generate_series(1, 10) AS n")
+    db.execute("CREATE TABLE target (v int)")
+    call = f"trouble(v, '{state}', 2)"
+    if place == "key":
+        continuous(db, "v", f"SELECT v, count(*) FROM s WHERE {call} > 0 GROUP BY v")
+    elif place == "aggregate":
+        db.execute(f"""CREATE FUNCTION add(a int, v int) RETURNS int IMMUTABLE LANGUAGE sql AS $$ SELECT a + public.{call} $$;
+            CREATE AGGREGATE total(int) (SFUNC = add, STYPE = int, INITCOND = 0, COMBINEFUNC = int4pl)""")
+        continuous(db, "v", "SELECT total(v) FROM s")
+    elif place == "join":
+        continuous(db, "v", f"SELECT n, count(*) FROM s JOIN numbers ON n = {call} GROUP BY n")
+    elif place == "into":
+        continuous(db, "v", f"SELECT {call} AS v FROM s", ", streamext.into = 'target'")
+    else:
+        db.execute(f"""CREATE FUNCTION check_row() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN NEW.v := public.trouble(NEW.v, '{state}', 2); RETURN NEW; END $$""")
+        db.execute("CREATE TRIGGER t BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION check_row()")
+        continuous(db, "v", "SELECT v FROM s", ", streamext.into = 'target'")
+    insert(db)
+    assert_nothing_lost(db)
+    if place in ("into", "trigger"):
+        assert db.rows("SELECT count(*), sum(v) FROM target") == [(10, 55)]
+
+
+def test_a_cancelled_worker_loses_no_row(stream: Database) -> None:
+    db = stream
+    db.execute("""CREATE FUNCTION waits(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN IF v = 5 THEN PERFORM pg_advisory_lock_shared(77); PERFORM pg_advisory_unlock_shared(77); END IF; RETURN v; END $$""")
+    continuous(db, "v", "SELECT waits(v), count(*) FROM s GROUP BY 1")
+    db.flush("s")
+    pid = worker_pid(db)
+    waiting = "SELECT count(*) = 1 FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted"
+    with db.connect() as other:
+        other.execute("SELECT pg_advisory_lock(77)")
+        insert(db)
+        wait_for(lambda: db.value(waiting, pid), what="the worker to wait")
+        db.execute("SELECT pg_cancel_backend(%s)", pid)
+        wait_for(lambda: db.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'v'::regclass"), what="the error")
+    assert_nothing_lost(db)
+    assert worker_pid(db) == pid
+
+
+def test_a_reader_is_cancelled(db: Database, kafka: Kafka, topic: str) -> None:
+    """Rows whose decoding was cut off are not left out of an answer."""
+    db.execute("""CREATE FUNCTION waits(v int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN IF v = 5 AND current_setting('application_name') = 'slow' THEN PERFORM pg_sleep(600); END IF; RETURN true; END $$""")
+    db.execute("CREATE DOMAIN checked AS int CHECK (waits(VALUE))")
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "v checked")
+    kafka.produce(topic, [b'{"v": %d}' % i for i in range(10)])
+    db.flush("s")
+    assert db.value("SELECT count(*) FROM s") == 10
+    with db.connect(application_name="slow") as reader:
+        reader.execute("SET statement_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            reader.execute("SELECT count(*) FROM s")
+
+
+@pytest.mark.parametrize("state", ["40P01", "58030", "XX000"])
+def test_decoding(db: Database, kafka: Kafka, topic: str, state: str) -> None:
+    db.execute(TROUBLE)
+    db.execute(f"CREATE DOMAIN checked AS int CHECK (trouble(VALUE, '{state}', 2) > 0)")
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "v checked")
+    continuous(db, "v", "SELECT v::int, count(*) FROM s GROUP BY 1")
+    db.flush("s")
+    kafka.produce(topic, [b'{"v": %d}' % i for i in range(1, 11)])
+    assert_nothing_lost(db)
+
+
+def test_a_view_in_lasting_trouble(stream: Database) -> None:
+    """It says so, the others go on, and when the trouble is over it counts what it has missed."""
+    db = stream
+    db.execute("CREATE TABLE known AS SELECT generate_series(1, 30) AS k")
+    db.execute("""CREATE FUNCTION look(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT max(k) FROM public.known) = 30 THEN RAISE EXCEPTION 'no disk' USING ERRCODE = '58030'; END IF; RETURN v; END $$""")
+    continuous(db, "v", "SELECT look(v), count(*) FROM s GROUP BY 1")
+    continuous(db, "other", "SELECT v, count(*) FROM s GROUP BY v")
+    insert(db)
+    state = "SELECT state, last_error FROM streamext.continuous_views WHERE view = 'v'::regclass"
+    wait_for(lambda: db.rows(state) == [("failed", "no disk")], what="the view to fail")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has failed"):
+        db.flush("s")
+    insert(db, 11, 20)
+    wait_for(lambda: counts(db, "other") == (20, 0, 0), what="the other view")
+    db.execute("DELETE FROM known WHERE k = 30")
+    wait_for(lambda: counts(db, "v") == (20, 0, 0), what="the view to go on")
+    assert_nothing_lost(db, accepted=20)
+    db.assert_same("SELECT * FROM v", "SELECT i, 1::bigint FROM generate_series(1, 20) i")
+
+
+def test_internal_errors(stream: Database) -> None:
+    """On one row they are the row's, which is not to stop the view; on all of them they are the view's."""
+    db = stream
+    continuous(db, "one", "SELECT trouble(v, 'XX000', 1000000) AS t, count(*) FROM s GROUP BY 1")
+    db.execute("""CREATE FUNCTION always(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+        $$ BEGIN RAISE 'broken' USING ERRCODE = 'XX000'; END $$""")
+    continuous(db, "every", "SELECT always(v), count(*) FROM s GROUP BY 1")
+    insert(db)
+    wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'every'::regclass") == "failed", what="failure")
+    assert db.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'every'::regclass") == "broken"
+    wait_for(lambda: counts(db, "one") == (9, 0, 1), what="the other rows")
+    assert db.rows("SELECT view::text, sqlstate FROM streamext.dead_letters") == [("one", "XX000")]
