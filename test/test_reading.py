@@ -485,3 +485,46 @@ def test_execution_of_aggregates_is_checked_each_time(db: Database) -> None:
                 db.execute(query)
     finally:
         db.execute("RESET ROLE; REVOKE ALL ON d FROM poor; DROP ROLE poor")
+
+
+# Parameter types, the query over {n} (k int, n) or {w} (windows), and parameters with what PostgreSQL answers: an error only
+# where the look-up is asked for.
+BRANCHES = {
+    "else": ("int", "SELECT CASE WHEN $1 = 0 THEN -1 ELSE (SELECT n FROM {n} WHERE k = 10 / $1) END", [0, 5, 1]),
+    "coalesce": ("int, int", "SELECT coalesce($1, (SELECT n FROM {n} WHERE k = 10 / $2))", [(7, 0), (None, 5), (None, 0)]),
+    "and": ("int", "SELECT $1 > 0 AND EXISTS (SELECT FROM {n} WHERE k = 10 / $1)", [0, 5]),
+    "never": ("int", "SELECT count(*) FROM {n} WHERE k = 10 / $1 AND $1 <> 0", [5, 0]),
+    "bound": ("int", "SELECT CASE WHEN $1 = 0 THEN -1 ELSE (SELECT sum(n) FROM {w} WHERE w >= timestamptz '2024-01-01' "
+              "+ make_interval(secs => 60 / $1)) END", [0, 1]),
+    "text": ("text", "SELECT CASE WHEN $1 = '' THEN -1 ELSE (SELECT n FROM {n} WHERE k = int4in($1::cstring)) END", ["2"]),
+    "asked for": ("int", "SELECT n FROM {n} WHERE k = 10 / $1", [0, 5]),
+    "in a transaction": ("int", "SELECT n, (SELECT count(*) FROM {n}) FROM {n} WHERE k = 10 / $1", [5]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plans", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("name", BRANCHES)
+def test_a_look_up_in_a_branch_that_never_runs(db: Database, name: str, plans: str) -> None:
+    types, query, parameters = BRANCHES[name]
+    local_stream(db, "event_time 'ts'", "k int, ts timestamptz")
+    db.execute("CREATE TABLE o (k int, ts timestamptz); SET plan_cache_mode = " + plans)
+    views = {"n": "SELECT k, count(*) AS n FROM {} GROUP BY k",
+             "w": "SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {} GROUP BY w"}  # fmt: skip
+    for view, definition in views.items():
+        continuous(db, view, definition.format("s"))
+        db.execute(f"CREATE VIEW plain_{view} AS {definition.format('o')}")
+    rows = "SELECT i % 4, timestamptz '2024-01-01' + i * interval '1 s' FROM generate_series(1, 200) AS i"
+    db.execute(f"INSERT INTO s {rows}; INSERT INTO o {rows}")
+    db.flush("s")
+    for kind, prefix in ("continuous", ""), ("ordinary", "plain_"):
+        db.execute(f"PREPARE {kind} ({types}) AS {query.format(n=prefix + 'n', w=prefix + 'w')}")
+
+    def answer(kind: str, values: object) -> object:
+        texts = ["NULL" if value is None else f"'{value}'" for value in (values if isinstance(values, tuple) else [values])]
+        try:
+            return db.rows(f"EXECUTE {kind} ({', '.join(texts)})")
+        except psycopg.Error as error:
+            return error.sqlstate
+
+    for values in parameters:
+        assert answer("continuous", values) == answer("ordinary", values), values

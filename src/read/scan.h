@@ -111,6 +111,11 @@ extern ScanRead *streamext_read_begin(EState *estate, const CustomScan *scan);
 
 /* True if the expression can be evaluated before the statement runs: constants, parameters and PostgreSQL's own functions. */
 extern bool streamext_read_is_known(Node *expr);
+/*
+ * Their values, in memory of the ExprContext; false: one of them is not known, or raises, which is to be seen when the scan
+ * runs, if it does.
+ */
+extern bool streamext_read_known(EState *estate, ExprContext *econtext, List *exprs, Datum *values, bool *nulls);
 
 /* The probe for the look-up's values, in the order of prune.keys; its key is in the current memory context. */
 extern ScanProbe streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *nulls);

@@ -80,57 +80,6 @@ streamext_scan_plan_load(const CustomScan *scan)
 
 /* ---- look-up values and bounds ---- */
 
-static bool
-read_is_builtin(Oid function)
-{
-	return function < FirstNormalObjectId;
-}
-
-static bool
-read_unknown_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	switch (nodeTag(node))
-	{
-		case T_Const:
-		case T_RelabelType:
-		case T_List:
-			break;
-		case T_Param:
-			if (((Param *) node)->paramkind != PARAM_EXTERN)
-				return true;
-			break;
-		case T_SQLValueFunction:
-			break;
-		case T_FuncExpr:
-			if (!read_is_builtin(((FuncExpr *) node)->funcid))
-				return true;
-			break;
-		case T_OpExpr:
-			if (!read_is_builtin(get_opcode(((OpExpr *) node)->opno)))
-				return true;
-			break;
-		default:
-			return true;
-	}
-	return expression_tree_walker(node, read_unknown_walker, context);
-}
-
-bool
-streamext_read_is_known(Node *expr)
-{
-	return !read_unknown_walker(expr, NULL);
-}
-
-static Datum
-read_evaluate_known(EState *estate, ExprContext *econtext, Expr *expr, bool *isnull)
-{
-	ExprState *state = ExecInitExprWithParams(expr, estate->es_param_list_info);
-
-	return ExecEvalExprSwitchContext(state, econtext, isnull);
-}
-
 /* An integer value as one of the key's type; false if it is out of range. Other types are what the key's are. */
 static bool
 read_convert_value(const KeySpec *key, Oid type, Datum *value)
@@ -374,30 +323,19 @@ statement_evaluate(StatementRead *statement, ScanRead *scan)
 	ExprContext *econtext = CreateExprContext(statement->estate);
 	Datum		 values[STREAMEXT_MAX_KEYS];
 	bool		 nulls[STREAMEXT_MAX_KEYS];
-	int			 n = 0;
 	ListCell	*lc, *lc2;
 
-	scan->by_hash = scan->prune.keys != NIL;
-	foreach (lc, scan->prune.values)
-		scan->by_hash = scan->by_hash && streamext_read_is_known(lfirst(lc));
+	scan->by_hash =
+		scan->prune.keys != NIL && streamext_read_known(statement->estate, econtext, scan->prune.values, values, nulls);
 	if (scan->by_hash)
-	{
-		foreach (lc, scan->prune.values)
-		{
-			values[n] = read_evaluate_known(statement->estate, econtext, lfirst(lc), &nulls[n]);
-			n++;
-		}
 		scan->probe = streamext_read_probe(scan, values, nulls);
-	}
 	forboth (lc, scan->prune.strategies, lc2, scan->prune.bounds)
 	{
+		List *bound = list_make1(lfirst(lc2));
 		bool  isnull;
 		Datum value;
 
-		if (!streamext_read_is_known(lfirst(lc2)))
-			continue;
-		value = read_evaluate_known(statement->estate, econtext, lfirst(lc2), &isnull);
-		if (!isnull)
+		if (streamext_read_known(statement->estate, econtext, bound, &value, &isnull) && !isnull)
 			streamext_read_narrow(scan->read->view, lfirst_int(lc), DatumGetTimestampTz(value), &scan->min, &scan->max);
 	}
 	FreeExprContext(econtext, true);
