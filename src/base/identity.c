@@ -40,6 +40,18 @@ streamext_identity_enter(Oid owner)
 	return identity_become(owner, SECURITY_RESTRICTED_OPERATION);
 }
 
+void
+streamext_identity_rest(Oid owner)
+{
+	SetUserIdAndSecContext(owner, SECURITY_RESTRICTED_OPERATION);
+}
+
+void
+streamext_identity_rise(void)
+{
+	SetUserIdAndSecContext(GetSessionUserId(), 0);
+}
+
 /*
  * As the abort of a subtransaction would, every setting goes back, also one that a function made with set_config: committing the
  * level would keep those for the session, which in a worker is everybody's.

@@ -29,6 +29,13 @@ extern IdentityScope streamext_identity_enter(Oid owner);
 extern IdentityScope streamext_identity_enter_extension(void);
 extern void			 streamext_identity_leave(IdentityScope scope);
 
+/*
+ * For what a worker's transaction does between scopes: it rests as the owner too, restricted, so that what nobody thought of gets no more than
+ * he has; the worker's session has its search_path pinned. Up to the transaction's end: after its commit rise, an abort does so itself.
+ */
+extern void streamext_identity_rest(Oid owner);
+extern void streamext_identity_rise(void);
+
 /* A setting for the rest of the scope; NULL leaves it as it is. */
 extern void streamext_identity_set(const char *name, const char *value);
 

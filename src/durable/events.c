@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "base/own_table.h"
 #include "durable/events.h"
 
 #define STREAM_EVENT_ROWS 1000
@@ -81,6 +82,7 @@ event_prune(Oid stream)
 void
 streamext_stream_events_write(Worker *w)
 {
+	IdentityScope own;
 	MemoryContext old = CurrentMemoryContext;
 	Connector	 *c = w->connector;
 
@@ -88,12 +90,11 @@ streamext_stream_events_write(Worker *w)
 		return;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	for (int i = 0; i < c->nevents; i++)
 		event_insert(w, &c->events[i]);
 	event_prune(w->identity.relid);
-	SPI_finish();
+	streamext_own_end(own);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);

@@ -39,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/own_table.h"
 #include "base/fault.h"
 #include "durable/history.h"
 #include "worker/worker_private.h"
@@ -81,18 +82,18 @@ static TimestampTz history_retry_at = 0;
 static uint64
 history_delete(const char *sql, Oid view, int shard, int64 pane)
 {
-	Oid	   types[3] = { OIDOID, INT4OID, INT8OID };
-	Datum  values[3] = { ObjectIdGetDatum(view), Int32GetDatum(shard), Int64GetDatum(pane) };
-	int	   rc;
-	uint64 n;
+	IdentityScope own;
+	Oid			  types[3] = { OIDOID, INT4OID, INT8OID };
+	Datum		  values[3] = { ObjectIdGetDatum(view), Int32GetDatum(shard), Int64GetDatum(pane) };
+	int			  rc;
+	uint64		  n;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	rc = SPI_execute_with_args(sql, 3, types, values, NULL, false, 0);
 	if (rc != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from streamext.history: %s", SPI_result_code_string(rc));
 	n = SPI_processed;
-	SPI_finish();
+	streamext_own_end(own);
 	return n;
 }
 

@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/own_table.h"
 #include "base/transaction.h"
 #include "durable/letters.h"
 
@@ -408,14 +409,14 @@ letter_prune(LetterTable *table, Oid stream)
 static void
 letter_write(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
 {
+	IdentityScope own;
 	MemoryContext cxt;
 	MemoryContext old;
 	int			  next;
 
 	if (items == NIL || *table->limit == 0)
 		return;
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	letter_prepare_plans(table);
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext dead letters", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);
@@ -428,7 +429,7 @@ letter_write(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
 	}
 	MemoryContextSwitchTo(old);
 	letter_prune(table, batch->config->relid);
-	SPI_finish();
+	streamext_own_end(own);
 }
 
 void

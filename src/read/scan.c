@@ -168,6 +168,8 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	ViewScanState	   *state = (ViewScanState *) node;
 	const CustomScan   *plan = (const CustomScan *) node->ss.ps.plan;
 	const CompiledView *view;
+	IdentityScope		scope;
+	bool				entered;
 
 	streamext_require_preload();
 	state->prune = streamext_scan_plan_load(plan);
@@ -190,9 +192,11 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	state->key_nulls = palloc0(sizeof(bool) * Max(view->nkeys, 1));
 	state->probe_cxt = AllocSetContextCreate(estate->es_query_cxt, "streamext look-up", ALLOCSET_SMALL_SIZES);
 	state->readers = palloc0(sizeof(AggReader *) * Max(view->naggs, 1));
+	entered = streamext_read_enter(view, &scope);
 	for (int a = 0; a < view->naggs; a++)
 		if (state->needed[view->nkeys + a])
 			state->readers[a] = streamext_aggregate_reader(&view->aggs[a], estate->es_query_cxt);
+	streamext_read_leave(entered, &scope);
 	state->rows = streamext_rows_create(state->read, state->readers, estate->es_query_cxt);
 }
 
@@ -291,6 +295,8 @@ static void
 row_aggregates(ViewScanState *state, TupleTableSlot *slot)
 {
 	const CompiledView *view = state->view;
+	IdentityScope		scope;
+	bool				entered = streamext_read_enter(view, &scope);
 
 	for (int a = 0; a < view->naggs; a++)
 	{
@@ -301,6 +307,19 @@ row_aggregates(ViewScanState *state, TupleTableSlot *slot)
 		if (state->readers[a] != NULL)
 			slot->tts_values[c] = streamext_rows_aggregate(state->rows, a, &slot->tts_isnull[c]);
 	}
+	streamext_read_leave(entered, &scope);
+}
+
+/* Finding the next row compares keys and combines windows. */
+static bool
+row_next(ViewScanState *state)
+{
+	IdentityScope scope;
+	bool		  entered = streamext_read_enter(state->view, &scope);
+	bool		  found = streamext_rows_next(state->rows);
+
+	streamext_read_leave(entered, &scope);
+	return found;
 }
 
 /* True if the row's keys pass the quals on keys; the slot's aggregates are not there yet. */
@@ -327,7 +346,7 @@ scan_fetch(ScanState *node)
 	ExecClearTuple(slot);
 	if (!state->started)
 		scan_start(state);
-	while (streamext_rows_next(state->rows))
+	while (row_next(state))
 	{
 		row_keys(state, slot);
 		if (state->key_qual != NULL && !row_passes(state, slot))

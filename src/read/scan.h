@@ -15,8 +15,28 @@
 #include "nodes/extensible.h"
 #include "nodes/pathnodes.h"
 
+#include "base/identity.h"
 #include "durable/history.h"
 #include "view/compile.h"
+
+/*
+ * States are combined, finished and compared as the view's owner, whose aggregates and types' operators these are; what stands above them,
+ * output expressions and quals, is the reader's. Without a user's code in it a view costs no scope for a row: *scope is not entered.
+ */
+static inline bool
+streamext_read_enter(const CompiledView *view, IdentityScope *scope)
+{
+	if (!view->builtin)
+		*scope = streamext_identity_enter(view->owner);
+	return !view->builtin;
+}
+
+static inline void
+streamext_read_leave(bool entered, const IdentityScope *scope)
+{
+	if (entered)
+		streamext_identity_leave(*scope);
+}
 
 /* ---- plans ---- */
 

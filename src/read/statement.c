@@ -126,6 +126,8 @@ streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *null
 	Datum			key_values[STREAMEXT_MAX_KEYS];
 	bool			key_nulls[STREAMEXT_MAX_KEYS];
 	uint32			capacity = 0;
+	IdentityScope	scope;
+	bool			entered;
 
 	for (int i = 0; i < list_length(scan->prune.keys); i++)
 	{
@@ -139,7 +141,9 @@ streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *null
 	if (probe.none)
 		return probe;
 	probe.key_size = streamext_key_serialize(read->view, key_values, key_nulls, &probe.key, &capacity);
+	entered = streamext_read_enter(read->view, &scope);
 	probe.hash = streamext_key_hash(read->matcher, key_values, key_nulls, probe.key, probe.key_size);
+	streamext_read_leave(entered, &scope);
 	return probe;
 }
 

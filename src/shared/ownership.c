@@ -183,6 +183,7 @@ streamext_handover_accept(Worker *w)
 	w->letters_behind = false; /* of a batch at hand: these views have not been taken out of its letters */
 
 	StartTransactionCommand();
+	streamext_identity_rest(w->config->owner);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	streamext_worker_short_lock_timeout();
 	foreach (lc, w->views)
@@ -196,6 +197,7 @@ streamext_handover_accept(Worker *w)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	streamext_identity_rise();
 	MemoryContextSwitchTo(w->round_cxt);
 
 	if (!complete)

@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/own_table.h"
 #include "base/fault.h"
 #include "base/transaction.h"
 #include "fold/fold_private.h"
@@ -185,12 +186,12 @@ into_publish(const ViewSlot *own, TimestampTz written)
 TimestampTz
 streamext_into_load_window(Oid viewoid)
 {
-	Oid			types[] = { OIDOID };
-	Datum		args[] = { ObjectIdGetDatum(viewoid) };
-	TimestampTz written = DT_NOBEGIN;
+	IdentityScope own;
+	Oid			  types[] = { OIDOID };
+	Datum		  args[] = { ObjectIdGetDatum(viewoid) };
+	TimestampTz	  written = DT_NOBEGIN;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	/* Views that are no more leave their rows to whoever comes next. */
 	if (SPI_execute("DELETE FROM streamext.into_window AS p WHERE NOT EXISTS "
 					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
@@ -205,7 +206,7 @@ streamext_into_load_window(Oid viewoid)
 
 		written = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
-	SPI_finish();
+	streamext_own_end(own);
 	return written;
 }
 
@@ -213,13 +214,13 @@ streamext_into_load_window(Oid viewoid)
 static void
 into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 {
-	Oid	  types[] = { OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID };
-	Datum args[] = { ObjectIdGetDatum(viewoid), TimestampTzGetDatum(from), TimestampTzGetDatum(until) };
+	IdentityScope own;
+	Oid			  types[] = { OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID };
+	Datum		  args[] = { ObjectIdGetDatum(viewoid), TimestampTzGetDatum(from), TimestampTzGetDatum(until) };
 
 	/* Clients are told of it: it must be there for good. */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	if (SPI_execute_with_args("INSERT INTO streamext.into_window AS p (view, written_until) VALUES ($1, $3) "
 							  "ON CONFLICT (view) DO UPDATE SET written_until = EXCLUDED.written_until "
 							  "WHERE p.written_until OPERATOR(pg_catalog.<=) $2",
@@ -229,7 +230,7 @@ into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("windows of continuous view \"%s\" have been written by another process",
 							   get_rel_name(viewoid))));
-	SPI_finish();
+	streamext_own_end(own);
 }
 
 /* ---------------------------------------------------------------- writing */

@@ -26,7 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "base/identity.h"
+#include "base/own_table.h"
 #include "sql/control.h"
 #include "sql/lock.h"
 #include "source/journal/journal.h"
@@ -119,12 +119,10 @@ streamext_control_table(const char *name)
 int64
 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
 {
-	IdentityScope scope = streamext_identity_enter_extension();
+	IdentityScope scope = streamext_own_begin();
 	int64		  result;
 	bool		  isnull = true;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
 	if (SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0) != expected)
 		elog(ERROR, "could not run a statement on the extension's tables");
 	result = (int64) SPI_processed;
@@ -134,8 +132,7 @@ streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values,
 
 		result = isnull ? 0 : DatumGetInt64(value);
 	}
-	SPI_finish();
-	streamext_identity_leave(scope);
+	streamext_own_end(scope);
 	return result;
 }
 

@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/own_table.h"
 #include "sql/control.h"
 #include "base/fault.h"
 #include "sql/pause.h"
@@ -72,13 +73,13 @@ pause_change(Oid relid, bool pause)
 List *
 streamext_paused_list(void)
 {
+	IdentityScope own;
 	MemoryContext cxt = CurrentMemoryContext;
 	List		 *relids = NIL;
 
 	if (!OidIsValid(streamext_control_table("paused")))
 		return NIL;
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	if (SPI_execute(pause_list_sql, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read streamext.paused");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -93,7 +94,7 @@ streamext_paused_list(void)
 	/* a relation made later may get the number of a dropped one */
 	if (SPI_processed > 0 && SPI_execute(pause_tidy_sql, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not tidy streamext.paused");
-	SPI_finish();
+	streamext_own_end(own);
 	return relids;
 }
 

@@ -37,6 +37,7 @@
 #include "view/target.h"
 #include "stream/definition.h"
 #include "fold/session.h"
+#include "view/builtin.h"
 #include "view/check.h"
 #include "view/compile.h"
 #include "view/join_clause.h"
@@ -532,6 +533,7 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 		compile_into_windows(&context, options != NULL);
 	compile_aggregates(&context);
 	compile_definition(&context);
+	view->builtin = streamext_view_is_builtin(view);
 	if (options != NULL)
 		streamext_view_window_warn_alias(view, context.config);
 }

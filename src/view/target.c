@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/own_table.h"
 #include "sql/control.h"
 #include "view/target.h"
 #include "view/check.h"
@@ -183,13 +184,13 @@ streamext_into_check(Oid target, List *targetList)
 List *
 streamext_into_load(Oid viewoid, Oid stream)
 {
+	IdentityScope own;
 	MemoryContext cxt = CurrentMemoryContext;
 	Oid			  types[] = { OIDOID, OIDOID };
 	Datum		  args[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream) };
 	List		 *result = NIL;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	/* Views that are no more leave their rows to whoever comes next. */
 	if (SPI_execute("DELETE FROM streamext.into_position AS p WHERE NOT EXISTS "
 					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
@@ -214,7 +215,7 @@ streamext_into_load(Oid viewoid, Oid stream)
 		result = lappend(result, position);
 		MemoryContextSwitchTo(old);
 	}
-	SPI_finish();
+	streamext_own_end(own);
 	return result;
 }
 
@@ -360,6 +361,7 @@ into_count(Oid viewoid, const Batch *batch, const int64 *former, int64 *accepted
 void
 streamext_into_save(ViewSlot *slot, Batch *batch)
 {
+	IdentityScope  own;
 	StreamSlot	  *stream = &streamext_shared->streams[slot->stream];
 	int			   most = Max(batch->npartitions, 1);
 	PartitionSlot *partitions = palloc(sizeof(PartitionSlot) * most);
@@ -408,8 +410,7 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	args[5] = into_int8_array(former, n);
 	args[6] = into_int8_array(accepted, n);
 	args[7] = into_int8_array(rejected, n);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	into_prepare_save();
 	if (SPI_execute_plan(into_save_plan, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write streamext.into_position");
@@ -417,5 +418,5 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("rows of the batch are already in the table of continuous view \"%s\"",
 							   get_rel_name(slot->viewoid))));
-	SPI_finish();
+	streamext_own_end(own);
 }

@@ -515,6 +515,7 @@ streamext_worker_fold(Worker *w)
 	bool		published;
 
 	StartTransactionCommand();
+	streamext_identity_rest(w->config->owner);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!w->decoded)
 		batch_decode(w, now);
@@ -523,7 +524,9 @@ streamext_worker_fold(Worker *w)
 		/* before anything is published: should this process end in between, the records are read once more */
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		streamext_identity_rise();
 		StartTransactionCommand();
+		streamext_identity_rest(w->config->owner);
 		PushActiveSnapshot(GetTransactionSnapshot());
 	}
 	if (!batch_prepare_views(w))
@@ -550,6 +553,7 @@ streamext_worker_fold(Worker *w)
 	}
 	STREAMEXT_FAULT("batch-before-commit");
 	CommitTransactionCommand();
+	streamext_identity_rise();
 	STREAMEXT_FAULT("batch-after-commit");
 	pgstat_report_stat(letters);
 

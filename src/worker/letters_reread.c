@@ -27,6 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "base/own_table.h"
 #include "sql/control.h"
 #include "durable/letters.h"
 #include "worker/letters_reread.h"
@@ -406,12 +407,12 @@ reread_apply(Worker *w, Reread *r)
 static bool
 reread_run(Worker *w, Reread *r)
 {
-	bool locked = false;
+	IdentityScope own;
+	bool		  locked = false;
 
 	if (!OidIsValid(streamext_control_table("dead_letter")))
 		return false;
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	reread_begin_rejections(w->batch);
 	reread_select(w, r);
 	if (SPI_processed > 0)
@@ -424,7 +425,7 @@ reread_run(Worker *w, Reread *r)
 	}
 	if (!w->catchup && !w->letters_behind)
 		w->letters_behind = !reread_is_behind(w);
-	SPI_finish();
+	streamext_own_end(own);
 	return locked;
 }
 
@@ -468,6 +469,7 @@ streamext_letters_passed(Worker *w)
 void
 streamext_letters_leave(Worker *w, int64 seek)
 {
+	IdentityScope own;
 	Oid			  types[3] = { OIDOID, INT8OID, INT4ARRAYOID };
 	Datum		  args[3] = { ObjectIdGetDatum(w->identity.relid), Int64GetDatum(seek) };
 	MemoryContext old = CurrentMemoryContext;
@@ -485,11 +487,10 @@ streamext_letters_leave(Worker *w, int64 seek)
 		for (int i = 0; i < n; i++)
 			numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
 		args[2] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "could not connect to SPI");
+		own = streamext_own_begin();
 		if (SPI_execute_with_args(reread_leave_sql, 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "could not update streamext.dead_letter");
-		SPI_finish();
+		streamext_own_end(own);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -712,6 +712,8 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	MemoryContextSwitchTo(old);
 	if (config != NULL && w->identity.shard < config->workers && !w->catchup)
 		streamext_checkpoint_open(w);
+	if (config != NULL)
+		streamext_identity_rest(config->owner);
 	return config;
 }
 
@@ -742,6 +744,7 @@ refresh_end(Worker *w)
 {
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	streamext_identity_rise();
 	MemoryContextSwitchTo(w->cxt);
 }
 

@@ -38,6 +38,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "base/own_table.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_state.h"
 #include "shared/clock.h"
@@ -134,8 +135,9 @@ retry_execute(const char *sql, int nargs, Oid *types, Datum *values, int expecte
 void
 streamext_retries_load(Worker *w)
 {
-	Oid	  types[3] = { OIDOID, INT4OID, INT8OID };
-	Datum values[3];
+	IdentityScope own;
+	Oid			  types[3] = { OIDOID, INT4OID, INT8OID };
+	Datum		  values[3];
 
 	w->retries = NIL;
 	if (w->retries_cxt == NULL)
@@ -146,8 +148,7 @@ streamext_retries_load(Worker *w)
 	values[0] = ObjectIdGetDatum(w->identity.relid);
 	values[1] = Int32GetDatum(w->identity.shard);
 	values[2] = Int64GetDatum((int64) w->slot->source);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	retry_execute(retry_list_sql, 3, types, values, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -160,7 +161,7 @@ streamext_retries_load(Worker *w)
 		MemoryContextSwitchTo(old);
 	}
 	retry_execute(retry_tidy_sql, 3, types, values, SPI_OK_DELETE);
-	SPI_finish();
+	streamext_own_end(own);
 }
 
 bool
@@ -318,18 +319,18 @@ retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
 static void
 retry_take_letters(Worker *w, Retry *r)
 {
-	Batch *batch = w->batch;
-	Oid	   types[1] = { INT8OID };
-	Datum  values[1] = { Int64GetDatum(r->request) };
+	IdentityScope own;
+	Batch		 *batch = w->batch;
+	Oid			  types[1] = { INT8OID };
+	Datum		  values[1] = { Int64GetDatum(r->request) };
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	retry_execute(retry_select_sql, 1, types, values, SPI_OK_SELECT);
 	MemoryContextSwitchTo(batch->cxt);
 	r->letters = palloc(sizeof(RetryLetter) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed && r->nletters < STREAMEXT_BATCH_ROWS; i++)
 		retry_add_letter(w, r, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-	SPI_finish();
+	streamext_own_end(own);
 	MemoryContextSwitchTo(batch->cxt);
 	batch->nrecords = r->nletters;
 	batch->npartitions = w->npartitions;
@@ -554,13 +555,13 @@ retry_make_room(Retry *r)
 static int32
 retry_write(Worker *w, Retry *r)
 {
-	Oid	  types[5] = { INT8ARRAYOID };
-	Datum values[5];
-	int32 decoded = 0;
-	bool  isnull;
+	IdentityScope own;
+	Oid			  types[5] = { INT8ARRAYOID };
+	Datum		  values[5];
+	int32		  decoded = 0;
+	bool		  isnull;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	retry_unmark(w, r);
 	if (r->nreject > 0)
 	{
@@ -606,7 +607,7 @@ retry_write(Worker *w, Retry *r)
 	retry_execute(retry_decoded_sql, 2, types, values, SPI_OK_UPDATE_RETURNING);
 	if (SPI_processed > 0)
 		decoded = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_finish();
+	streamext_own_end(own);
 	return decoded;
 }
 
@@ -654,6 +655,7 @@ streamext_retries_run(Worker *w)
 	r = MemoryContextAllocZero(w->batch->cxt, sizeof(Retry));
 	r->request = *(int64 *) linitial(w->retries);
 	StartTransactionCommand();
+	streamext_identity_rest(w->config->owner);
 	MemoryContextSwitchTo(w->batch->cxt);
 	(void) streamext_dead_letters_lock(w->identity.relid, true);
 	retry_take_views(w, r);
@@ -676,6 +678,7 @@ streamext_retries_run(Worker *w)
 	PopActiveSnapshot();
 	STREAMEXT_FAULT("retry-before-commit");
 	CommitTransactionCommand();
+	streamext_identity_rise();
 	STREAMEXT_FAULT("retry-after-commit");
 	retry_publish(w, r, decoded);
 	streamext_connector_event(w->connector, "retry", -1, 0, "%d dead letters tried again, %d of them rejected again",
@@ -721,6 +724,7 @@ retry_delete_marked(Worker *w, const CheckpointPosition *last, int64 request)
 void
 streamext_retries_settle(Worker *w)
 {
+	IdentityScope			  own;
 	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
 	MemoryContext			  old = CurrentMemoryContext;
 	Oid						  types[1] = { INT8OID };
@@ -743,13 +747,12 @@ streamext_retries_settle(Worker *w)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(streamext_control_table("retry_request")))
 	{
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "could not connect to SPI");
+		own = streamext_own_begin();
 		retry_delete_marked(w, last, request);
 		values[0] = Int64GetDatum(request);
 		if (request > 0)
 			retry_execute(retry_end_sql, 1, types, values, SPI_OK_DELETE);
-		SPI_finish();
+		streamext_own_end(own);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();

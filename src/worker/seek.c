@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/own_table.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_state.h"
 #include "sql/control.h"
@@ -172,6 +173,7 @@ seek_from_row(HeapTuple tuple, TupleDesc desc)
 void
 streamext_seeks_load(Worker *w)
 {
+	IdentityScope			  own;
 	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
 	Oid						  types[4] = { OIDOID, INT4OID, INT8OID, INT8OID };
 	Datum					  values[4];
@@ -186,8 +188,7 @@ streamext_seeks_load(Worker *w)
 	values[1] = Int32GetDatum(w->identity.shard);
 	values[2] = Int64GetDatum(w->slot->seek);
 	values[3] = Int64GetDatum((int64) w->slot->source);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	own = streamext_own_begin();
 	if (SPI_execute_with_args(seek_select_sql, 4, types, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read streamext.seek_request");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -200,7 +201,7 @@ streamext_seeks_load(Worker *w)
 	values[2] = Int64GetDatum(last != NULL ? last->head.seek : 0);
 	if (SPI_execute_with_args(seek_delete_sql, 4, types, values, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not tidy streamext.seek_request");
-	SPI_finish();
+	streamext_own_end(own);
 
 	/* what has stopped the stream may be what is left behind */
 	if (w->seeks != NIL && w->stopped)

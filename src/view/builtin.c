@@ -1,0 +1,101 @@
+/*
+ * view/builtin.c
+ *		Whose code it takes to read a view's state.
+ *
+ * What has one of PostgreSQL's own OIDs is trusted as PostgreSQL is; who changed that was a superuser. So is what stands in the extension's
+ * schema, in which nobody else may create anything.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "view/builtin.h"
+
+static bool
+builtin_schema(Oid namespace)
+{
+	return OidIsValid(namespace) && namespace == get_namespace_oid("streamext", true);
+}
+
+static bool
+builtin_function(Oid function)
+{
+	return function < FirstNormalObjectId || builtin_schema(get_func_namespace(function));
+}
+
+/* Of an anonymous row nobody knows the columns. */
+static bool
+builtin_type(Oid type)
+{
+	HeapTuple tuple;
+	Oid namespace;
+
+	if (type < FirstNormalObjectId)
+		return type != RECORDOID && type != RECORDARRAYOID;
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	namespace = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	ReleaseSysCache(tuple);
+	return builtin_schema(namespace);
+}
+
+static bool
+builtin_sort(const List *clauses)
+{
+	ListCell *lc;
+
+	foreach (lc, clauses)
+	{
+		const SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
+
+		if (clause->eqop >= FirstNormalObjectId || clause->sortop >= FirstNormalObjectId)
+			return false;
+	}
+	return true;
+}
+
+/* Its functions come with it. Arguments are evaluated when rows are folded. */
+static bool
+builtin_aggregate(const AggSpec *spec)
+{
+	const Aggref *aggref = spec->aggref;
+	ListCell	 *lc;
+
+	if (spec->mode == AGG_NATIVE)
+		return true;
+	if (!builtin_function(aggref->aggfnoid) || !builtin_type(aggref->aggtype) ||
+		(OidIsValid(spec->transtype) && !builtin_type(spec->transtype)) || !builtin_sort(aggref->aggorder) ||
+		!builtin_sort(aggref->aggdistinct))
+		return false;
+	foreach (lc, aggref->aggargtypes)
+		if (!builtin_type(lfirst_oid(lc)))
+			return false;
+	foreach (lc, spec->args)
+		if (!builtin_type(exprType(lfirst(lc))))
+			return false;
+	return true;
+}
+
+bool
+streamext_view_is_builtin(const CompiledView *view)
+{
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		const KeySpec *key = &view->keys[k];
+
+		if (!key->is_window && !key->bytewise &&
+			(!builtin_type(key->type) || key->eqfunc >= FirstNormalObjectId || key->hashfunc >= FirstNormalObjectId))
+			return false;
+	}
+	for (int a = 0; a < view->naggs; a++)
+		if (!builtin_aggregate(&view->aggs[a]))
+			return false;
+	return true;
+}

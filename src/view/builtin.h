@@ -1,0 +1,16 @@
+/*
+ * view/builtin.h
+ *		Whose code it takes to read a view's state.
+ */
+#ifndef STREAMEXT_VIEW_BUILTIN_H
+#define STREAMEXT_VIEW_BUILTIN_H
+
+#include "view/compile.h"
+
+/*
+ * Of a compiled view: whether what is kept is combined, finished and compared by PostgreSQL's own code and the extension's alone: no aggregate, operator or type
+ * of a user's, nor a row whose columns might be of one. Then a reader needs no scope of the owner's for each row.
+ */
+extern bool streamext_view_is_builtin(const CompiledView *view);
+
+#endif /* STREAMEXT_VIEW_BUILTIN_H */
