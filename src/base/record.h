@@ -22,7 +22,7 @@ typedef struct StreamRecord
 	TimestampTz timestamp;		 /* broker's or arrival time */
 	uint8		qos;
 	bool		retained;
-	uint64		row_type_hash; /* FORMAT_ROW, else 0 */
+	uint64		row_type_hash; /* payloads that are rows, else 0 */
 	void	   *message;	   /* the connector's own */
 	const char *headers;	   /* JSON, for the buffer: the decoder's, if a column takes them; else NULL */
 } StreamRecord;

@@ -10,15 +10,7 @@
 #include "access/tupdesc.h"
 
 struct ConnectorOps;
-
-typedef enum StreamFormat
-{
-	FORMAT_JSON,
-	FORMAT_CSV,	 /* the payload is one line of CSV */
-	FORMAT_TEXT, /* the payload is the one column without metadata, by its type's input function */
-	FORMAT_RAW,	 /* the payload is the one bytea column without metadata */
-	FORMAT_ROW	 /* local streams: the row as INSERT made it */
-} StreamFormat;
+struct FormatOps;
 
 typedef enum StreamStart
 {
@@ -78,15 +70,6 @@ typedef struct StreamColumn
 	char *path; /* option path, or NULL: the column's name is one literal JSON key, its place a CSV field */
 } StreamColumn;
 
-/* COPY's options of the same names. */
-typedef struct CsvDialect
-{
-	char  delimiter;
-	char  quote;
-	char  escape;
-	char *null;
-} CsvDialect;
-
 /* A stream's definition; everything palloc'd in the context current at the call. */
 typedef struct StreamConfig
 {
@@ -100,15 +83,14 @@ typedef struct StreamConfig
 	List					  *table_options;
 	List					  *user_options; /* of the owner's user mapping (or PUBLIC's); secrets: never print */
 
-	StreamFormat format;
-	CsvDialect	 csv;
-	AttrNumber	 event_time; /* 0: broker's or arrival time */
-	int64		 watermark_delay;
-	int64		 idle_timeout;
-	int64		 max_ahead;
-	int			 buffer_size; /* records */
-	OnError		 on_error;
-	int			 workers;
+	const struct FormatOps *format;
+	AttrNumber				event_time; /* 0: broker's or arrival time */
+	int64					watermark_delay;
+	int64					idle_timeout;
+	int64					max_ahead;
+	int						buffer_size; /* records */
+	OnError					on_error;
+	int						workers;
 
 	/* by ConnectorOps.configure, where the connector has such */
 	List	   *topics; /* of char *; mqtt: one filter */
@@ -121,7 +103,7 @@ typedef struct StreamConfig
 
 	TupleDesc	  desc;
 	StreamColumn *columns;		 /* desc->natts */
-	uint32		  row_type_hash; /* of the live columns' numbers and types: guards FORMAT_ROW payloads */
+	uint32		  row_type_hash; /* of the live columns' numbers and types: guards payloads that are rows */
 } StreamConfig;
 
 #endif /* STREAMEXT_STREAM_DEF_H */

@@ -5,9 +5,18 @@
 #ifndef STREAMEXT_DECODER_CSV_H
 #define STREAMEXT_DECODER_CSV_H
 
-#include "base/stream_def.h"
+#include "base/streamext.h"
 
 #define STREAMEXT_MAX_CSV_FIELD 9999
+
+/* COPY's options of the same names. */
+typedef struct CsvDialect
+{
+	char  delimiter;
+	char  quote;
+	char  escape;
+	char *null;
+} CsvDialect;
 
 typedef struct CsvField
 {

@@ -25,7 +25,7 @@ extern Decoder *streamext_decoder_create(StreamConfig *config, MemoryContext cxt
  */
 extern void streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now);
 
-/* A record's bytes as a person should see them in dead_letters: the payload, a FORMAT_ROW one as JSON text. Palloc'd. */
+/* A record's bytes as a person should see them in dead_letters: the payload, a row as JSON text. Palloc'd. */
 extern bytea *streamext_decoder_payload(Decoder *decoder, const StreamRecord *record);
 
 extern void streamext_decoder_free(Decoder *decoder);

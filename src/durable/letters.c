@@ -183,7 +183,7 @@ letter_row_payload(Decoder *decoder, const StreamRecord *record)
 static Datum
 letter_payload(Batch *batch, Decoder *decoder, const StreamRecord *record, Size *size)
 {
-	bytea *payload = batch->config->format == FORMAT_ROW
+	bytea *payload = batch->config->format->rows
 						 ? letter_row_payload(decoder, record)
 						 : letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
 
@@ -215,7 +215,7 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 {
 	Connector	*connector = batch->connector;
 	const char	*headers = record->headers;
-	const char	*row = batch->config->format == FORMAT_ROW ? record->payload : NULL;
+	const char	*row = batch->config->format->rows ? record->payload : NULL;
 	LetterRecord head;
 	Size		 size = sizeof(head);
 	bytea		*result;
@@ -255,7 +255,7 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 }
 
 bool
-streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload, const bytea *rest)
+streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, const bytea *payload, const bytea *rest)
 {
 	const char	*from = VARDATA_ANY(rest);
 	LetterRecord head;
@@ -275,7 +275,7 @@ streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const by
 	from += head.key_size;
 	record->headers = head.has_headers ? pnstrdup(from, head.headers_size) : NULL;
 	from += head.headers_size;
-	if (format == FORMAT_ROW)
+	if (format->rows)
 	{
 		record->payload = from;
 		record->payload_size = head.row_size;

@@ -7,6 +7,7 @@
 
 #include "base/streamext.h"
 #include "decode/batch.h"
+#include "decode/format.h"
 #include "decode/decoder.h"
 
 /*
@@ -22,7 +23,7 @@ extern void streamext_late_rows_write(Batch *batch, Decoder *decoder);
  * The rest of a record whose topic, partition and position are known, from the table's columns payload (NULL: a tombstone) and record,
  * which it points into. False: they make no sense.
  */
-extern bool streamext_dead_letter_record(StreamRecord *record, StreamFormat format, const bytea *payload,
+extern bool streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, const bytea *payload,
 										 const bytea *rest);
 
 /*

@@ -21,6 +21,7 @@
 #include "sql/catalog.h"
 #include "shared/clock.h"
 #include "source/journal/journal.h"
+#include "decode/format.h"
 #include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_streams);
@@ -99,12 +100,10 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connect
 	Datum		values[14] = { 0 };
 	bool		nulls[14] = { 0 };
 	List	   *shards = streamext_catalog_copy_shards(relid);
-	const char *format = streamext_option(options, "format");
+	const char *format = connector->payloads ? streamext_format(options)->name : streamext_row_format.name;
 	StreamSums	sums;
 
 	catalog_sum_shards(&sums, shards, connector);
-	if (format == NULL)
-		format = streamext_format_name(connector->payloads ? FORMAT_JSON : FORMAT_ROW);
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = CStringGetTextDatum(connector->name);
 	values[2] = CStringGetTextDatum(format);

@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 
 #include "sql/ddl.h"
+#include "decode/format.h"
 #include "stream/definition.h"
 #include "view/compile.h"
 
@@ -259,7 +260,7 @@ streamext_ddl_rename_column(DdlCall *call)
 		if (event_time != NULL && strcmp(event_time, stmt->subname) == 0)
 			stream_ddl_rename_event_time(relid, stmt->newname);
 		config = streamext_stream_config(relid);
-		if (config->format == FORMAT_JSON && config->columns[attnum - 1].metadata == METADATA_NONE &&
+		if (config->format->names_fields && config->columns[attnum - 1].metadata == METADATA_NONE &&
 			config->columns[attnum - 1].path == NULL)
 			stream_ddl_keep_path(relid, attnum, stmt->subname);
 	}

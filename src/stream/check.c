@@ -12,7 +12,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
-#include "decode/csv.h"
+#include "decode/format.h"
 #include "stream/definition.h"
 
 void
@@ -30,29 +30,36 @@ stream_check_relation(const StreamConfig *config)
 						errdetail("The encoding of this database is %s.", GetDatabaseEncodingName())));
 	if (has_superclass(config->relid) || find_inheritance_children(config->relid, NoLock) != NIL)
 		streamext_stream_refuse_inheritance(config->name);
-	if (config->format == FORMAT_RAW || config->format == FORMAT_TEXT)
-	{
-		int	 payloads = 0;
-		bool typed = true;
+}
 
-		for (int i = 0; i < config->desc->natts; i++)
-			if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE)
-			{
-				payloads++;
-				typed = config->format != FORMAT_RAW || config->columns[i].type == BYTEAOID;
-			}
-		if (payloads == 0 || (payloads == 1 && !typed))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-							errmsg("a stream with format %s must have one %scolumn without the option metadata",
-								   streamext_format_name(config->format), config->format == FORMAT_RAW ? "bytea " : ""),
-							errdetail("That column takes the payload.")));
+/* Where the payload is one column's. */
+static void
+stream_check_payload(const StreamConfig *config)
+{
+	Oid	 type = config->format->column_type;
+	int	 payloads = 0;
+	bool typed = true;
 
-		/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
-		if (payloads > 1)
-			ereport(NOTICE, (errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
-									streamext_format_name(config->format)),
-							 errhint("All columns but one should have the option metadata.")));
-	}
+	if (!config->format->one_column)
+		return;
+	for (int i = 0; i < config->desc->natts; i++)
+		if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE)
+		{
+			payloads++;
+			typed = !OidIsValid(type) || config->columns[i].type == type;
+		}
+	if (payloads == 0 || (payloads == 1 && !typed))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+						errmsg("a stream with format %s must have one %s%scolumn without the option metadata",
+							   config->format->name, OidIsValid(type) ? format_type_be(type) : "",
+							   OidIsValid(type) ? " " : ""),
+						errdetail("That column takes the payload.")));
+
+	/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
+	if (payloads > 1)
+		ereport(NOTICE, (errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
+								config->format->name),
+						 errhint("All columns but one should have the option metadata.")));
 }
 
 static void
@@ -121,6 +128,19 @@ stream_metadata_types(const StreamColumn *column, bool *good)
 	return "";
 }
 
+/* Their names, for the message. */
+static const char *
+stream_formats_with_paths(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+		if ((*format)->paths)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? " or " : "", (*format)->name);
+	return names.data;
+}
+
 static void
 stream_check_column(const StreamConfig *config, const StreamColumn *column)
 {
@@ -138,14 +158,14 @@ stream_check_column(const StreamConfig *config, const StreamColumn *column)
 						errmsg("column \"%s\" with metadata %s has type %s", column->name, column->metadata_spec->name,
 							   format_type_be(column->type)),
 						errhint("The type must be %s.", types)));
-	if (column->path != NULL && config->format != FORMAT_JSON && config->format != FORMAT_CSV)
-		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-						errmsg("option \"path\" of column \"%s\" needs format json or csv", column->name)));
-	if (column->path != NULL && config->format == FORMAT_CSV && streamext_csv_path(column->path) == 0)
+	if (column->path == NULL)
+		return;
+	if (!config->format->paths)
 		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid path \"%s\" of column \"%s\"", column->path, column->name),
-				 errhint("With format csv a path is the number of a field, from 1 to %d.", STREAMEXT_MAX_CSV_FIELD)));
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"path\" of column \"%s\" needs format %s",
+																  column->name, stream_formats_with_paths())));
+	if (config->format->check_path != NULL)
+		config->format->check_path(column);
 }
 
 void
@@ -156,6 +176,7 @@ streamext_stream_check(Oid relid)
 	if (config == NULL)
 		return;
 	stream_check_relation(config);
+	stream_check_payload(config);
 	if (config->connector->check != NULL)
 		config->connector->check(config);
 	stream_check_event_time(config);

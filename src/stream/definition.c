@@ -31,26 +31,12 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "decode/json.h"
+#include "decode/format.h"
 #include "stream/definition.h"
 
 #define DEFINITION_MAX_BUFFER 1000000
 
-static const char *const words_format[] = { "json", "csv", "text", "raw", NULL };
 static const char *const words_on_error[] = { "dead_letter", "skip", "stop", NULL };
-
-static void definition_check_path(const OptionSpec *spec, const char *value);
-
-/* Of streams whose records are payloads. */
-static const OptionSpec format_options[] = {
-	{ "format", PLACE_TABLE, OPTION_ENUM, words_format, .preset = FORMAT_JSON },
-	{ "delimiter", PLACE_TABLE, OPTION_BYTE },
-	{ "quote", PLACE_TABLE, OPTION_BYTE },
-	{ "escape", PLACE_TABLE, OPTION_BYTE },
-	{ "null", PLACE_TABLE, OPTION_ANY },
-	{ "path", PLACE_COLUMN, OPTION_TEXT, .check = definition_check_path },
-	{ NULL },
-};
 
 static const OptionSpec stream_options[] = {
 	{ "event_time", PLACE_TABLE, OPTION_TEXT, .fixed = true },
@@ -68,12 +54,6 @@ static const OptionSpec metadata_option[] = {
 	{ NULL },
 };
 
-const char *
-streamext_format_name(StreamFormat format)
-{
-	return format == FORMAT_ROW ? "row" : words_format[format];
-}
-
 /* ---- which options there are ---- */
 
 void
@@ -84,7 +64,12 @@ streamext_stream_tables(const ConnectorOps *connector, const OptionSpec *tables[
 	if (connector->options != NULL)
 		tables[n++] = connector->options;
 	if (connector->payloads)
-		tables[n++] = format_options;
+	{
+		tables[n++] = streamext_format_options;
+		for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+			if ((*format)->options != NULL)
+				tables[n++] = (*format)->options;
+	}
 	tables[n++] = stream_options;
 	if (connector->metadata != NULL)
 		tables[n++] = metadata_option;
@@ -118,21 +103,6 @@ definition_unknown(const OptionSpec *const *tables, OptionPlace place, const cha
 }
 
 /* ---- values ---- */
-
-static void
-definition_check_path(const OptionSpec *spec, const char *value)
-{
-	JsonParser *parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
-	int			number;
-
-	if (parser == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	number = streamext_json_want(parser, NULL, value, JSON_WANT_TEXT);
-	streamext_json_destroy(parser);
-	if (number < 0)
-		streamext_option_invalid(spec, value,
-								 "A path is like a.b[0].c, optionally behind \"$.\"; \"$\" is the whole payload.");
-}
 
 static void
 definition_refuse_metadata(const MetadataSpec *table, const char *value)
@@ -174,43 +144,6 @@ definition_metadata(const MetadataSpec *table, const char *value, int *number)
 
 /* ---- validators ---- */
 
-/* As COPY has them. */
-static CsvDialect
-definition_csv(List *options)
-{
-	const char *delimiter = streamext_option(options, "delimiter");
-	const char *quote = streamext_option(options, "quote");
-	const char *escape = streamext_option(options, "escape");
-	const char *null = streamext_option(options, "null");
-	CsvDialect	csv;
-
-	csv.delimiter = delimiter != NULL ? delimiter[0] : ',';
-	csv.quote = quote != NULL ? quote[0] : '"';
-	csv.escape = escape != NULL ? escape[0] : csv.quote;
-	csv.null = pstrdup(null != NULL ? null : "");
-	return csv;
-}
-
-static void
-definition_check_csv(List *options)
-{
-	static const char *const names[] = { "delimiter", "quote", "escape", "null" };
-	const char				*format = streamext_option(options, "format");
-	CsvDialect				 csv;
-
-	for (int i = 0; i < lengthof(names); i++)
-		if (streamext_option(options, names[i]) != NULL && (format == NULL || strcmp(format, "csv") != 0))
-			ereport(ERROR,
-					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"%s\" needs format csv", names[i])));
-	csv = definition_csv(options);
-	if (csv.delimiter == csv.quote)
-		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-						errmsg("options \"delimiter\" and \"quote\" must be different")));
-	if (strchr(csv.null, csv.delimiter) != NULL || strchr(csv.null, csv.quote) != NULL)
-		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-						errmsg("option \"null\" must not contain the delimiter or the quote character")));
-}
-
 /* What the options of one place mean together. */
 static void
 definition_check_together(const ConnectorOps *connector, const OptionSpec *const *tables, OptionPlace place,
@@ -222,8 +155,8 @@ definition_check_together(const ConnectorOps *connector, const OptionSpec *const
 				streamext_option_missing(spec->name, NULL);
 	if (connector->check_options != NULL)
 		connector->check_options(place, options);
-	if (place == PLACE_TABLE)
-		definition_check_csv(options);
+	if (place == PLACE_TABLE && connector->payloads)
+		streamext_format_check_options(options);
 	streamext_option_conflict(options, "path", "metadata");
 }
 
@@ -457,8 +390,7 @@ streamext_stream_config(Oid relid)
 	config->table_options = table->options;
 	config->user_options = definition_user_options(config->owner, table->serverid);
 
-	config->format = kind->payloads ? (StreamFormat) definition_number(config, "format") : FORMAT_ROW;
-	config->csv = definition_csv(table->options);
+	config->format = kind->payloads ? streamext_format(table->options) : &streamext_row_format;
 	config->watermark_delay = definition_number(config, "watermark_delay");
 	config->idle_timeout = definition_number(config, "idle_timeout");
 	config->max_ahead = definition_number(config, "max_ahead");

@@ -18,7 +18,7 @@ extern const ConnectorOps *streamext_stream_kind(Oid relid);
 extern StreamConfig *streamext_stream_config(Oid relid);
 
 /* The tables of all options that streams of the connector have, its servers and columns too; NULL ends them. */
-#define STREAMEXT_OPTION_TABLES 5
+#define STREAMEXT_OPTION_TABLES 20
 extern void streamext_stream_tables(const ConnectorOps *connector, const OptionSpec *tables[STREAMEXT_OPTION_TABLES]);
 
 /* Checks what options and columns mean together (called by the DDL hook after CREATE / ALTER FOREIGN TABLE); raises. */
@@ -26,7 +26,5 @@ extern void streamext_stream_check(Oid relid);
 
 /* Raises: a stream has neither parent nor child. */
 pg_noreturn extern void streamext_stream_refuse_inheritance(const char *name);
-
-extern const char *streamext_format_name(StreamFormat format);
 
 #endif /* STREAMEXT_DEFINITION_H */

@@ -60,8 +60,8 @@ refresh_fingerprint(const StreamConfig *config)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
-					 config->connector->number, config->format, config->event_time, config->journal, config->workers,
+	appendStringInfo(&s, "%u %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
+					 config->connector->number, config->event_time, config->journal, config->workers,
 					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
 	appendStringInfo(&s, "%d %u ", config->on_error, config->row_type_hash);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);

@@ -24,7 +24,7 @@ typedef struct JournalRecord
 {
 	uint64		fxid;		   /* FullTransactionId, 0: none */
 	TimestampTz timestamp;	   /* arrival */
-	uint64		row_type_hash; /* FORMAT_ROW, else 0 */
+	uint64		row_type_hash; /* payloads that are rows, else 0 */
 	uint8		qos;
 	bool		retained;
 	uint16		packet_id; /* MQTT; 0: none */

@@ -1,0 +1,91 @@
+/*
+ * decode/format.c
+ *		The one table of formats, and what their options mean together.
+ */
+#include "base/streamext.h"
+
+#include "lib/stringinfo.h"
+
+#include "decode/format.h"
+#include "decode/json.h"
+
+const FormatOps *const streamext_formats[] = {
+	&streamext_json_format, &streamext_csv_format, &streamext_text_format, &streamext_raw_format, NULL,
+};
+
+static const FormatOps *
+format_find(const char *name)
+{
+	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+		if (strcmp((*format)->name, name) == 0)
+			return *format;
+	return NULL;
+}
+
+static void
+format_check_name(const OptionSpec *spec, const char *value)
+{
+	StringInfoData valid;
+
+	if (format_find(value) != NULL)
+		return;
+	initStringInfo(&valid);
+	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (*format)->name);
+	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
+}
+
+/* The option of a column is checked before its table's format is known; FormatOps.check_path looks again. */
+static void
+format_check_path(const OptionSpec *spec, const char *value)
+{
+	JsonParser *parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
+	int			number;
+
+	if (parser == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	number = streamext_json_want(parser, NULL, value, JSON_WANT_TEXT);
+	streamext_json_destroy(parser);
+	if (number < 0)
+		streamext_option_invalid(spec, value,
+								 "A path is like a.b[0].c, optionally behind \"$.\"; \"$\" is the whole payload.");
+}
+
+const OptionSpec streamext_format_options[] = {
+	{ "format", PLACE_TABLE, OPTION_TEXT, .check = format_check_name },
+	{ "path", PLACE_COLUMN, OPTION_TEXT, .check = format_check_path },
+	{ NULL },
+};
+
+const FormatOps *
+streamext_format(List *options)
+{
+	const char		*name = streamext_option(options, "format");
+	const FormatOps *format = name == NULL ? streamext_formats[0] : format_find(name);
+
+	if (format == NULL)
+		elog(ERROR, "unknown format \"%s\"", name);
+	return format;
+}
+
+/* Options of other formats that this one does not have too. */
+static void
+format_check_others(const FormatOps *chosen, List *options)
+{
+	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+		for (const OptionSpec *spec = (*format)->options; spec != NULL && spec->name != NULL; spec++)
+			if (streamext_option(options, spec->name) != NULL &&
+				streamext_option_find(chosen->options, spec->place, spec->name) == NULL)
+				ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+								errmsg("option \"%s\" needs format %s", spec->name, (*format)->name)));
+}
+
+void
+streamext_format_check_options(List *options)
+{
+	const FormatOps *format = streamext_format(options);
+
+	format_check_others(format, options);
+	if (format->check_options != NULL)
+		format->check_options(options);
+}

@@ -1,0 +1,66 @@
+/*
+ * decode/format.h
+ *		What a format of payloads looks like to the decoder: one const ops struct each, in the one table of format.c.
+ *
+ * open once for a stream's definition, then parse for each record. parse puts a value, or NULL, into the batch's vectors for each of
+ * decoder->payload's columns: one indirect call a record, and within it the format's own loop over columns (decode/column.h).
+ */
+#ifndef STREAMEXT_FORMAT_H
+#define STREAMEXT_FORMAT_H
+
+#include "base/streamext.h"
+
+#include "base/option.h"
+#include "base/record.h"
+#include "base/stream_def.h"
+
+struct Decoder;
+
+typedef struct FormatOps
+{
+	const char *name; /* a word of the option format; of rows what the catalogue shows */
+
+	bool rows;		   /* records are rows as INSERT made them: no choice, and checked already */
+	bool names_fields; /* a column without the option path takes the field of its name */
+	bool paths;		   /* columns may have the option path */
+	bool json;		   /* values of arrays and composite types are JSON */
+	bool one_column;   /* the payload is the one column without metadata */
+
+	/* Options that only this format has: given with another one they are refused. May be NULL, as the checks. */
+	const OptionSpec *options;
+	/* What a table's options mean together; raises. */
+	void (*check_options)(List *options);
+	/* Of a column that has a path; raises. */
+	void (*check_path)(const StreamColumn *column);
+	/* The type that one_column's column must have; InvalidOid: any. */
+	Oid column_type;
+
+	/* In the decoder's context, in a transaction, as the stream's owner; decoder->payload and the columns are there. May raise. */
+	void *(*open)(struct Decoder *decoder);
+
+	/*
+	 * The record's values into row `row`. NULL or the reason to reject it, with *sqlstate (set before to 22P02), and with *column if
+	 * it is one column's. Raises nothing. An envelope may set the record's headers.
+	 */
+	const char *(*parse)(struct Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate);
+} FormatOps;
+
+extern const FormatOps streamext_json_format;
+extern const FormatOps streamext_csv_format;
+extern const FormatOps streamext_text_format;
+extern const FormatOps streamext_raw_format;
+extern const FormatOps streamext_row_format;
+
+/* Those that the option format names, the default first; NULL ends them. */
+extern const FormatOps *const streamext_formats[];
+
+/* The options format and path. */
+extern const OptionSpec streamext_format_options[];
+
+/* The one that a table's options name. */
+extern const FormatOps *streamext_format(List *options);
+
+/* What a table's options mean together, of all formats; raises. */
+extern void streamext_format_check_options(List *options);
+
+#endif /* STREAMEXT_FORMAT_H */

@@ -1,0 +1,133 @@
+/*
+ * decode/format_json.c
+ *		Payloads of JSON: one object, whose fields are found by the columns' names or paths.
+ */
+#include "base/streamext.h"
+
+#include "catalog/pg_type.h"
+
+#include "decode/column.h"
+#include "decode/json.h"
+
+typedef struct JsonFormat
+{
+	JsonParser			 *parser;
+	MemoryContextCallback callback;
+	JsonValue			 *values;
+} JsonFormat;
+
+static void
+json_free(void *arg)
+{
+	streamext_json_destroy((JsonParser *) arg);
+}
+
+static JsonWant
+json_want(const DecoderColumn *col)
+{
+	switch (col->way)
+	{
+		case WAY_BOOL:
+			return JSON_WANT_BOOL;
+		case WAY_INT:
+			return JSON_WANT_INT;
+		case WAY_FLOAT8:
+			return JSON_WANT_DOUBLE;
+		default:
+			return col->column->type == JSONOID || col->column->type == JSONBOID || col->structured ? JSON_WANT_RAW
+																									: JSON_WANT_TEXT;
+	}
+}
+
+static void *
+json_open(Decoder *decoder)
+{
+	JsonFormat *json = palloc0(sizeof(JsonFormat));
+
+	json->parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
+	if (json->parser == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the JSON parser")));
+	json->callback.func = json_free;
+	json->callback.arg = json->parser;
+	MemoryContextRegisterResetCallback(decoder->cxt, &json->callback);
+
+	for (int i = 0; i < decoder->npayload; i++)
+	{
+		DecoderColumn *col = &decoder->columns[decoder->payload[i]];
+
+		col->wanted = streamext_json_want(json->parser, col->column->name, col->column->path, json_want(col));
+		if (col->wanted == -1)
+			ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+							errmsg("invalid path \"%s\" of column \"%s\"", col->column->path, col->column->name),
+							errhint("A path is like a.b[0].c, optionally behind \"$.\"; \"$\" is the whole payload.")));
+		if (col->wanted < 0)
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the JSON parser")));
+	}
+	json->values = palloc(sizeof(JsonValue) * (decoder->natts + 1));
+	return json;
+}
+
+/* One JSON value into its vector; NULL or the reason to reject, with *sqlstate. */
+static inline const char *
+json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Datum *value, bool *isnull, int *sqlstate)
+{
+	*isnull = false;
+	switch (v->kind)
+	{
+		case JSON_MISSING:
+			*isnull = true;
+			*value = (Datum) 0;
+			return NULL;
+		case JSON_BOOL:
+			*value = BoolGetDatum(v->u.b);
+			return NULL;
+		case JSON_DOUBLE:
+			*value = Float8GetDatum(v->u.d);
+			return NULL;
+		case JSON_INT:
+			if (decode_int_fits(col->column->type, v->u.i))
+			{
+				*value = decode_int_datum(col->column->type, v->u.i);
+				return NULL;
+			}
+			*sqlstate = ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE;
+			return "value is out of range";
+		default:
+			break;
+	}
+	if (col->way == WAY_TEXT && v->kind == JSON_STRING && memchr(v->u.s, '\0', v->size) != NULL)
+	{
+		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
+		return "the value holds a NUL character";
+	}
+	return decode_text_value(decoder, col, v->u.s, v->size, row, value, sqlstate);
+}
+
+static const char *
+json_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
+{
+	JsonFormat *json = decoder->format;
+	Batch	   *batch = decoder->batch;
+	const char *reason = streamext_json_parse(json->parser, record->payload, record->payload_size, json->values);
+
+	for (int i = 0; i < decoder->npayload && reason == NULL; i++)
+	{
+		int			   att = decoder->payload[i];
+		DecoderColumn *col = &decoder->columns[att];
+
+		reason = json_value(decoder, col, &json->values[col->wanted], row, &batch->values[att][row],
+							&batch->nulls[att][row], sqlstate);
+		if (unlikely(reason != NULL))
+			*column = col->column->name;
+	}
+	return reason;
+}
+
+const FormatOps streamext_json_format = {
+	.name = "json",
+	.names_fields = true,
+	.paths = true,
+	.json = true,
+	.open = json_open,
+	.parse = json_parse,
+};
