@@ -94,10 +94,10 @@ class OddBroker:
         return packet(0xD0, b"") if type == PINGREQ else b""
 
 
-def odd_stream(db: Database, broker: OddBroker, columns: str) -> None:
+def odd_stream(db: Database, broker: OddBroker, columns: str, topic: str = "#") -> None:
     db.execute(f"CREATE SERVER odd FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
     protocol = "5" if broker.version == 5 else "3.1.1"
-    db.execute(f"CREATE FOREIGN TABLE s ({columns}) SERVER odd OPTIONS (format 'text', topic '#', qos '1', protocol '{protocol}')")
+    db.execute(f"CREATE FOREIGN TABLE s ({columns}) SERVER odd OPTIONS (format 'text', topic '{topic}', qos '1', protocol '{protocol}')")
 
 
 @pytest.fixture(autouse=True)
@@ -150,4 +150,19 @@ def test_odd_messages(db: Database, version: int) -> None:
         assert {(t, h, a) for t, h, a, n in db.rows("TABLE v") if n == broker.subscriptions} == {*expected, ("last", None, "")}
         rejected = {payload for (payload,) in db.rows("SELECT payload FROM streamext.dead_letters")}
         assert rejected == {payload for _, payload, counts in ODD_TOPICS if not counts}
+        db.execute("DROP FOREIGN TABLE s CASCADE")
+
+
+@pytest.mark.parametrize("prefix", ["$queue/", "$exclusive/", "$q/", "$share/team/"])
+@VERSIONS
+def test_prefixes_of_filters(db: Database, version: int, prefix: str) -> None:
+    """Brokers that know the prefix deliver with the topic behind it, others take it for a part of the topic."""
+    packets = [publish(b"a/b", b"plain", version), publish(f"{prefix}a/b".encode(), b"whole", version), publish(b"b/a", b"neither", version)]
+    with OddBroker(version, packets=b"".join([*packets, publish(b"a/last", b"last", version)])) as broker:
+        odd_stream(db, broker, "a text", f"{prefix}a/+")
+        continuous(db, "v", "SELECT a, count(*) FROM s GROUP BY a")
+        wait_for(lambda: db.rows("SELECT 1 FROM v WHERE a = 'last'"), 30, "the last message")
+        assert {a for (a,) in db.rows("SELECT a FROM v")} == {"plain", "whole", "last"}
+        event = wait_for(lambda: db.rows("SELECT kind, missed, detail FROM streamext.stream_events WHERE kind = 'unmatched'"), 30, "the event")
+        assert event[0][1] == 0 and '"b/a"' in event[0][2] and prefix in event[0][2]
         db.execute("DROP FOREIGN TABLE s CASCADE")

@@ -107,3 +107,12 @@ class Mosquitto(Server):
             acknowledged.wait(30)
         client.disconnect()
         client.loop_stop()
+
+    def has_session(self, client_id: str) -> bool:
+        """What the broker says to a client of that id, which takes the session over."""
+        body = b"\0\4MQTT\4\0\0\x3c" + len(client_id).to_bytes(2) + client_id.encode()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(b"\x10" + bytes([len(body)]) + body)
+            acknowledgement = connection.recv(4)
+        assert acknowledgement[:2] == b"\x20\2" and acknowledgement[3] == 0
+        return acknowledgement[2] == 1

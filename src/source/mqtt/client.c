@@ -24,91 +24,31 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <MQTTAsync.h>
-
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "utils/timestamp.h"
 
 #include "base/fault.h"
-#include "source/mqtt/client.h"
+#include "source/mqtt/client_private.h"
 #include "source/mqtt/properties.h"
-#include "source/mqtt/seen.h"
 #include "source/mqtt/topic.h"
 
-#define MQTT_SESSION_EXPIRY (7 * SECS_PER_DAY) /* seconds the broker keeps the session of a client that is away */
-#define MQTT_RECEIVE_MAXIMUM 16384			   /* unacknowledged messages; see source/mqtt/seen.h */
-#define MQTT_KEEPALIVE 10					   /* seconds */
-#define MQTT_CONNECT_TIMEOUT 5				   /* seconds */
-#define MQTT_STUCK_MS 30000					   /* an answer that takes longer than this is not coming */
-#define MQTT_RETRY_MIN_MS 250
-#define MQTT_RETRY_MAX_MS 5000
+#define MQTT_STUCK_MS 30000			 /* an answer that takes longer than this is not coming */
 #define MQTT_BRIEF_MS 10000			 /* a connection that does not last longer, */
 #define MQTT_BRIEF_LIMIT 3			 /* so often in a row, looks as if two clients had the same id, */
 #define MQTT_BRIEF_RETRY_MS 2000	 /* which do each other less harm when they try less often */
 #define MQTT_MARKER_MS 2000			 /* publish the marker again when it is not back by then, */
 #define MQTT_MARKER_REFUSED_MS 30000 /* or by then if the broker seems to refuse it */
+#define MQTT_MARKER_DOUBT 2			 /* so many that do not come back: the subscription may not be there */
 #define MQTT_DISCONNECT_MS 200
-#define MQTT_FORGET_MS \
-	1200 /* for a DISCONNECT that ends the session; the one that destroying the client sends does not */
 #define MQTT_CLOSE_MS 2500 /* paho's receive thread looks up once a second when it is to end */
 #define MQTT_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
-typedef enum MqttLink
-{
-	MQTT_IDLE, /* not connected; connect at `due` */
-	MQTT_CONNECTING,
-	MQTT_CONNECTED, /* subscribe at `due` */
-	MQTT_SUBSCRIBING,
-	MQTT_READY
-} MqttLink;
-
-struct MqttClient
-{
-	/* set before the threads start */
-	char	   *uri, *client_id, *filter, *marker_topic, *username, *password, *ca, *certificate, *key, *key_password;
-	const char *plain_filter; /* within filter: what topics are matched with */
-	bool		tls, verify_host;
-	int			version, /* MQTTVERSION_ */
-		qos;
-	char	  nonce[64]; /* tells this client's markers from an earlier one's */
-	Journal	 *journal;
-	int		  wait_fd;
-	pthread_t control;
-	bool	  started; /* the control thread, main thread */
-	bool	  forget;  /* with stop: the broker need not keep the session */
-
-	pg_atomic_uint32 signalled; /* wait_fd was written since the last poll */
-
-	MQTTAsync handle; /* control thread */
-
-	MqttSeen *seen; /* receive thread */
-
-	pthread_mutex_t append_mutex;
-	bool			abandoned; /* append_mutex: nothing may be appended any more */
-
-	pthread_mutex_t mutex;
-	pthread_cond_t	wake; /* the control thread */
-	bool			stop;
-	MqttLink		link;
-	int64			since; /* ms: the link is in its state since */
-	int64			due;   /* ms */
-	int				retry_ms;
-	int				brief; /* connections in a row */
-	bool			append_failing;
-	char			error[STREAMEXT_MAX_MESSAGE];
-	uint64			errors;
-	char			tls_error[128]; /* of this attempt to connect; "" none */
-	uint64			flush_wanted,	/* tickets; 0: none */
-		flush_published, flush_done;
-	int64 flush_published_at, /* ms */
-		flush_due;			  /* ms: publish the marker no sooner */
-	int64  flush_position;
-	uint64 markers_back; /* how many came back, ever */
-};
-
 /* A client of this process could not be ended: its thread holds paho's lock. */
 static bool mqtt_abandoned = false;
+
+/* Where this process's last client was, NULL: there was none: its session may have to be ended by the next. */
+static MqttAddress *mqtt_former = NULL;
 
 /* ---- small things for all threads ---- */
 
@@ -139,9 +79,8 @@ mqtt_now(void)
 	return ((TimestampTz) now.tv_sec - MQTT_EPOCH_SHIFT) * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
-/* Makes wait_fd readable; one system call for all messages between two polls. */
-static void
-mqtt_signal(MqttClient *m)
+void
+streamext_mqtt_signal(MqttClient *m)
 {
 	uint64 one = 1;
 
@@ -149,8 +88,8 @@ mqtt_signal(MqttClient *m)
 		return; /* full: it is readable */
 }
 
-static void
-mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms)
+void
+streamext_mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms)
 {
 	m->link = link;
 	m->since = mqtt_ms();
@@ -158,18 +97,18 @@ mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms)
 	pthread_cond_signal(&m->wake);
 }
 
-static void
-mqtt_set_error(MqttClient *m, const char *what, const char *why)
+void
+streamext_mqtt_set_error(MqttClient *m, const char *what, const char *why)
 {
 	snprintf(m->error, sizeof(m->error), why != NULL && why[0] != '\0' ? "%s: %s" : "%s", what, why);
 	m->errors++;
 }
 
-/* A flush cannot work, which must not keep the stream from its records. */
-static void
-mqtt_marker_refused(MqttClient *m)
+void
+streamext_mqtt_marker_refused(MqttClient *m)
 {
-	mqtt_set_error(m, "the broker must allow this client to publish flush markers and to read them", m->marker_topic);
+	streamext_mqtt_set_error(m, "the broker must allow this client to publish flush markers and to read them",
+							 m->marker_topic);
 	m->flush_due = mqtt_ms() + MQTT_MARKER_REFUSED_MS;
 }
 
@@ -180,31 +119,30 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 	pthread_mutex_lock(&m->mutex);
 	if (m->link != MQTT_IDLE)
 	{
-		mqtt_set_error(m, what, why);
+		streamext_mqtt_set_error(m, what, why);
 
 		/* mosquitto 2.0.11 answers a forbidden message by ending the connection. */
 		if (m->link == MQTT_READY && m->flush_published != m->flush_done && m->markers_back == 0 &&
 			mqtt_ms() - m->flush_published_at < MQTT_RETRY_MIN_MS)
-			mqtt_marker_refused(m);
+			streamext_mqtt_marker_refused(m);
 		if (m->link == MQTT_READY)
 			m->brief = mqtt_ms() - m->since < MQTT_BRIEF_MS ? m->brief + 1 : 0;
 		if (m->link == MQTT_READY && m->brief >= MQTT_BRIEF_LIMIT)
 		{
 			snprintf(m->error, sizeof(m->error),
 					 "the connection is lost again and again, as if another server used the client id \"%s\": %s",
-					 m->client_id, what);
+					 m->at.client_id, what);
 			m->retry_ms = MQTT_BRIEF_RETRY_MS;
 		}
-		mqtt_set_link(m, MQTT_IDLE, m->retry_ms);
+		streamext_mqtt_set_link(m, MQTT_IDLE, m->retry_ms);
 		m->retry_ms = Min(m->retry_ms * 2, MQTT_RETRY_MAX_MS);
 	}
 	pthread_mutex_unlock(&m->mutex);
-	mqtt_signal(m);
+	streamext_mqtt_signal(m);
 }
 
-/* What a code of CONNACK, SUBACK or the library means. */
-static const char *
-mqtt_reason(const MqttClient *m, int code)
+const char *
+streamext_mqtt_reason(const MqttClient *m, int code)
 {
 	static const char *const connack[] = { "unacceptable protocol version", "client id rejected", "server unavailable",
 										   "not authorised (bad user name or password)", "not authorised" };
@@ -218,7 +156,7 @@ mqtt_reason(const MqttClient *m, int code)
 		text = "not authorised (bad user name or password)";
 	else if (code == MQTTREASONCODE_NOT_AUTHORIZED)
 		text = "not authorised";
-	else if (m->version == MQTTVERSION_5)
+	else if (m->at.version == MQTTVERSION_5)
 		text = MQTTReasonCode_toString(code);
 	else
 		text = code >= 1 && code <= 5 ? connack[code - 1] : NULL;
@@ -252,11 +190,11 @@ mqtt_append(MqttClient *m, const JournalRecord *record)
 
 		pthread_mutex_lock(&m->mutex);
 		m->append_failing = failed = true;
-		mqtt_set_error(m, "could not write the journal",
-					   err == JOURNAL_AT_LIMIT ? "it has reached streamext.journal_limit"
-											   : strerror_r(err, reason, sizeof(reason)));
+		streamext_mqtt_set_error(m, "could not write the journal",
+								 err == JOURNAL_AT_LIMIT ? "it has reached streamext.journal_limit"
+														 : strerror_r(err, reason, sizeof(reason)));
 		pthread_mutex_unlock(&m->mutex);
-		mqtt_signal(m);
+		streamext_mqtt_signal(m);
 		sleep(1);
 	}
 	pthread_mutex_unlock(&m->append_mutex);
@@ -267,7 +205,7 @@ mqtt_append(MqttClient *m, const JournalRecord *record)
 		m->append_failing = false;
 		pthread_mutex_unlock(&m->mutex);
 	}
-	mqtt_signal(m);
+	streamext_mqtt_signal(m);
 }
 
 /* A marker is back: all that came before it is in the journal. */
@@ -294,7 +232,18 @@ mqtt_marker(MqttClient *m, const MQTTAsync_message *message)
 		m->markers_back++;
 	}
 	pthread_mutex_unlock(&m->mutex);
-	mqtt_signal(m);
+	streamext_mqtt_signal(m);
+}
+
+/* Not in silence: of an earlier subscription some may still have waited at the broker, else its filters mean something else than ours. */
+static void
+mqtt_unmatched(MqttClient *m, const char *topic)
+{
+	pthread_mutex_lock(&m->mutex);
+	if (m->unmatched++ == 0)
+		strlcpy(m->unmatched_topic, topic, sizeof(m->unmatched_topic));
+	pthread_mutex_unlock(&m->mutex);
+	streamext_mqtt_signal(m);
 }
 
 static int
@@ -309,8 +258,9 @@ mqtt_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_message 
 		if (strcmp(topic, m->marker_topic) == 0)
 			mqtt_marker(m, message);
 	}
-	else if (streamext_mqtt_matches(m->plain_filter, topic) && /* the session may hold an older subscription */
-			 !streamext_mqtt_seen_before(m->seen, topic, message))
+	else if (!streamext_mqtt_subscription_matches(m->filter, topic))
+		mqtt_unmatched(m, topic);
+	else if (!(m->again && message->retained != 0) && !streamext_mqtt_seen_before(m->seen, topic, message))
 	{
 		STREAMEXT_FAULT_THREAD("mqtt-before-append");
 		record.timestamp = mqtt_now();
@@ -344,7 +294,7 @@ mqtt_on_connection_lost(void *context, char *cause)
 static void
 mqtt_on_disconnected(void *context, MQTTProperties *properties, enum MQTTReasonCodes reason)
 {
-	mqtt_lost(context, "the broker ended the connection", mqtt_reason(context, reason));
+	mqtt_lost(context, "the broker ended the connection", streamext_mqtt_reason(context, reason));
 }
 
 static void
@@ -353,8 +303,12 @@ mqtt_connected(MqttClient *m, int session_present)
 	/* Packet ids begin anew with a session. Nothing arrives before this callback returns. */
 	if (!session_present)
 		streamext_mqtt_seen_forget(m->seen);
+	m->again = false;
 	pthread_mutex_lock(&m->mutex);
-	mqtt_set_link(m, MQTT_CONNECTED, 0);
+	m->present = session_present;
+	m->presumed = m->doubted = false;
+	m->unanswered = 0;
+	streamext_mqtt_set_link(m, MQTT_CONNECTED, 0);
 	pthread_mutex_unlock(&m->mutex);
 }
 
@@ -389,7 +343,7 @@ mqtt_not_connected(MqttClient *m, const char *why)
 {
 	char what[512];
 
-	snprintf(what, sizeof(what), "could not connect to the broker %s", m->uri);
+	snprintf(what, sizeof(what), "could not connect to the broker %s", m->at.uri);
 	mqtt_lost(m, what, why);
 }
 
@@ -402,7 +356,7 @@ mqtt_connect_failed(MqttClient *m, int code, const char *message)
 	strlcpy(reason, m->tls_error, sizeof(reason));
 	pthread_mutex_unlock(&m->mutex);
 	if (code > 0 || (reason[0] == '\0' && message == NULL))
-		strlcpy(reason, mqtt_reason(m, code), sizeof(reason));
+		strlcpy(reason, streamext_mqtt_reason(m, code), sizeof(reason));
 	else if (reason[0] == '\0')
 		strlcpy(reason, message, sizeof(reason));
 	mqtt_not_connected(m, reason);
@@ -420,83 +374,6 @@ mqtt_on_connect_failure5(void *context, MQTTAsync_failureData5 *data)
 	mqtt_connect_failed(context, data->code, data->message);
 }
 
-/* The broker's answers for the filter and the marker's topic: granted QoS, or a reason of 0x80 and above. */
-static void
-mqtt_subscribed(MqttClient *m, int filter, int marker)
-{
-	pthread_mutex_lock(&m->mutex);
-	if (m->link == MQTT_SUBSCRIBING)
-	{
-		if (filter >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-		{
-			mqtt_set_error(m, "the broker refused the subscription", mqtt_reason(m, filter));
-			mqtt_set_link(m, MQTT_CONNECTED, MQTT_RETRY_MAX_MS);
-		}
-		else
-		{
-			if (marker >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-				mqtt_marker_refused(m);
-			else if (filter < m->qos)
-				mqtt_set_error(m, "the broker granted a lower QoS than asked for", NULL);
-			m->retry_ms = MQTT_RETRY_MIN_MS;
-			m->flush_published = m->flush_done; /* again, in this connection */
-			mqtt_set_link(m, MQTT_READY, 0);
-		}
-	}
-	pthread_mutex_unlock(&m->mutex);
-	mqtt_signal(m);
-}
-
-static void
-mqtt_subscribe_failed(MqttClient *m, const char *why)
-{
-	pthread_mutex_lock(&m->mutex);
-	if (m->link == MQTT_SUBSCRIBING)
-	{
-		mqtt_set_error(m, "could not subscribe", why);
-		mqtt_set_link(m, MQTT_CONNECTED, MQTT_RETRY_MAX_MS);
-	}
-	pthread_mutex_unlock(&m->mutex);
-	mqtt_signal(m);
-}
-
-/*
- * A broker may answer with another number of codes than there are topics. The library gives them on as they came: two or more as an
- * array, one as an int in the array's place, what is beside it uninitialised. Only MQTT 5 has the number beside them; with 3.1.1 the
- * int is told from an address by its being a byte: an address whose lower half is so small costs a second try.
- */
-static void
-mqtt_on_subscribe(void *context, MQTTAsync_successData *data)
-{
-	if ((unsigned) data->alt.qos > PG_UINT8_MAX)
-		mqtt_subscribed(context, data->alt.qosList[0], data->alt.qosList[1]);
-	else
-		mqtt_subscribe_failed(context, "the broker answered for one of two topics");
-}
-
-static void
-mqtt_on_subscribe5(void *context, MQTTAsync_successData5 *data)
-{
-	if (data->alt.sub.reasonCodeCount >= 2 && data->alt.sub.reasonCodes != NULL)
-		mqtt_subscribed(context, data->alt.sub.reasonCodes[0], data->alt.sub.reasonCodes[1]);
-	else
-		mqtt_subscribe_failed(context, "the broker answered for one of two topics");
-}
-
-static void
-mqtt_on_subscribe_failure(void *context, MQTTAsync_failureData *data)
-{
-	mqtt_subscribe_failed(context, mqtt_reason(context, data->code));
-}
-
-static void
-mqtt_on_subscribe_failure5(void *context, MQTTAsync_failureData5 *data)
-{
-	int code = data->reasonCode != MQTTREASONCODE_SUCCESS ? (int) data->reasonCode : data->code;
-
-	mqtt_subscribe_failed(context, mqtt_reason(context, code));
-}
-
 static void
 mqtt_on_marker_failure5(void *context, MQTTAsync_failureData5 *data)
 {
@@ -504,104 +381,39 @@ mqtt_on_marker_failure5(void *context, MQTTAsync_failureData5 *data)
 
 	pthread_mutex_lock(&m->mutex);
 	if (data->reasonCode >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-		mqtt_marker_refused(m);
+		streamext_mqtt_marker_refused(m);
 	pthread_mutex_unlock(&m->mutex);
-	mqtt_signal(m);
+	streamext_mqtt_signal(m);
 }
 
 /* ---- the control thread ---- */
 
-static void
-mqtt_add_property(MQTTProperties *properties, enum MQTTPropertyCodes code, uint32 value)
-{
-	MQTTProperty property = { 0 };
-
-	property.identifier = code;
-	if (code == MQTTPROPERTY_CODE_RECEIVE_MAXIMUM)
-		property.value.integer2 = (unsigned short) value;
-	else
-		property.value.integer4 = value;
-	MQTTProperties_add(properties, &property);
-}
-
 static int
 mqtt_connect(MqttClient *m)
 {
-	MQTTAsync_connectOptions options = MQTTAsync_connectOptions_initializer;
-	MQTTAsync_connectOptions options5 = MQTTAsync_connectOptions_initializer5;
-	MQTTAsync_SSLOptions	 ssl = MQTTAsync_SSLOptions_initializer;
-	MQTTProperties			 properties = MQTTProperties_initializer;
-	int						 rc;
+	MqttConnect connect;
+	int			rc;
 
-	if (m->version == MQTTVERSION_5)
+	streamext_mqtt_address_connect(&m->at, false, &connect);
+	if (m->at.version == MQTTVERSION_5)
 	{
-		options = options5;
-		options.cleanstart = 0;
-		options.onSuccess5 = mqtt_on_connect5;
-		options.onFailure5 = mqtt_on_connect_failure5;
-		mqtt_add_property(&properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, MQTT_SESSION_EXPIRY);
-		mqtt_add_property(&properties, MQTTPROPERTY_CODE_RECEIVE_MAXIMUM, MQTT_RECEIVE_MAXIMUM);
-		options.connectProperties = &properties;
+		connect.options.onSuccess5 = mqtt_on_connect5;
+		connect.options.onFailure5 = mqtt_on_connect_failure5;
 	}
 	else
 	{
-		options.MQTTVersion = MQTTVERSION_3_1_1;
-		options.cleansession = 0;
-		options.onSuccess = mqtt_on_connect;
-		options.onFailure = mqtt_on_connect_failure;
+		connect.options.onSuccess = mqtt_on_connect;
+		connect.options.onFailure = mqtt_on_connect_failure;
 	}
-	options.keepAliveInterval = MQTT_KEEPALIVE;
-	options.connectTimeout = MQTT_CONNECT_TIMEOUT;
-	options.username = m->username;
-	options.password = m->password;
-	options.context = m;
-	if (m->tls)
+	connect.options.context = m;
+	if (m->at.tls)
 	{
-		ssl.trustStore = m->ca;
-		ssl.keyStore = m->certificate;
-		ssl.privateKey = m->key;
-		ssl.privateKeyPassword = m->key_password;
-		ssl.enableServerCertAuth = 1;
-		ssl.verify = m->verify_host;
-		ssl.ssl_error_cb = mqtt_on_tls_error;
-		ssl.ssl_error_context = m;
-		options.ssl = &ssl;
+		connect.ssl.ssl_error_cb = mqtt_on_tls_error;
+		connect.ssl.ssl_error_context = m;
 	}
-	rc = MQTTAsync_connect(m->handle, &options);
-	MQTTProperties_free(&properties);
+	rc = MQTTAsync_connect(m->handle, &connect.options);
+	MQTTProperties_free(&connect.properties);
 	return rc;
-}
-
-static int
-mqtt_subscribe(MqttClient *m)
-{
-	MQTTAsync_responseOptions options = MQTTAsync_responseOptions_initializer;
-	MQTTSubscribe_options	  each = MQTTSubscribe_options_initializer;
-	MQTTSubscribe_options	  list[2];
-	char					 *topics[2];
-	int						  qos[2];
-
-	topics[0] = m->filter;
-	topics[1] = m->marker_topic;
-	qos[0] = m->qos;
-	qos[1] = Max(1, m->qos);
-	options.context = m;
-	if (m->version == MQTTVERSION_5)
-	{
-		/* Retained messages only with a new subscription, not at each reconnection. */
-		each.retainHandling = 1;
-		list[0] = list[1] = each;
-		options.subscribeOptionsList = list;
-		options.subscribeOptionsCount = 2;
-		options.onSuccess5 = mqtt_on_subscribe5;
-		options.onFailure5 = mqtt_on_subscribe_failure5;
-	}
-	else
-	{
-		options.onSuccess = mqtt_on_subscribe;
-		options.onFailure = mqtt_on_subscribe_failure;
-	}
-	return MQTTAsync_subscribeMany(m->handle, 2, topics, qos, &options);
 }
 
 static void
@@ -612,7 +424,7 @@ mqtt_publish_marker(MqttClient *m, uint64 ticket)
 	int						  length = snprintf(payload, sizeof(payload), "%s " UINT64_FORMAT, m->nonce, ticket);
 
 	options.context = m;
-	if (m->version == MQTTVERSION_5)
+	if (m->at.version == MQTTVERSION_5)
 		options.onFailure5 = mqtt_on_marker_failure5;
 
 	/* If it fails the marker does not come back, and is published again. */
@@ -625,8 +437,8 @@ mqtt_create(MqttClient *m)
 	MQTTAsync_createOptions options = MQTTAsync_createOptions_initializer;
 	int						rc;
 
-	options.MQTTVersion = m->version;
-	rc = MQTTAsync_createWithOptions(&m->handle, m->uri, m->client_id, MQTTCLIENT_PERSISTENCE_USER,
+	options.MQTTVersion = m->at.version;
+	rc = MQTTAsync_createWithOptions(&m->handle, m->at.uri, m->at.client_id, MQTTCLIENT_PERSISTENCE_USER,
 									 streamext_mqtt_seen_persistence(m->seen), &options);
 	if (rc != MQTTASYNC_SUCCESS)
 	{
@@ -634,7 +446,7 @@ mqtt_create(MqttClient *m)
 		return rc;
 	}
 	MQTTAsync_setCallbacks(m->handle, m, mqtt_on_connection_lost, mqtt_on_arrival, NULL);
-	if (m->version == MQTTVERSION_5)
+	if (m->at.version == MQTTVERSION_5)
 		MQTTAsync_setDisconnected(m->handle, m, mqtt_on_disconnected);
 	return rc;
 }
@@ -655,7 +467,7 @@ mqtt_step(MqttClient *m)
 		case MQTT_IDLE:
 			if (now < m->due)
 				return false;
-			mqtt_set_link(m, MQTT_CONNECTING, 0);
+			streamext_mqtt_set_link(m, MQTT_CONNECTING, 0);
 			m->tls_error[0] = '\0';
 			pthread_mutex_unlock(&m->mutex);
 			if (m->handle == NULL)
@@ -663,22 +475,18 @@ mqtt_step(MqttClient *m)
 			if (rc == MQTTASYNC_SUCCESS)
 				rc = mqtt_connect(m);
 			if (rc != MQTTASYNC_SUCCESS)
-				mqtt_not_connected(m, mqtt_reason(m, rc));
+				mqtt_not_connected(m, streamext_mqtt_reason(m, rc));
 			pthread_mutex_lock(&m->mutex);
 			break;
 
 		case MQTT_CONNECTED:
 			if (now < m->due)
 				return false;
-			mqtt_set_link(m, MQTT_SUBSCRIBING, 0);
-			pthread_mutex_unlock(&m->mutex);
-			rc = mqtt_subscribe(m);
-			if (rc != MQTTASYNC_SUCCESS)
-				mqtt_subscribe_failed(m, mqtt_reason(m, rc));
-			pthread_mutex_lock(&m->mutex);
+			streamext_mqtt_prepare(m);
 			break;
 
 		case MQTT_CONNECTING:
+		case MQTT_UNSUBSCRIBING:
 		case MQTT_SUBSCRIBING:
 			if (now - m->since < MQTT_STUCK_MS || m->append_failing)
 				return false;
@@ -694,6 +502,14 @@ mqtt_step(MqttClient *m)
 			if (ticket == m->flush_done || now < m->flush_due ||
 				(ticket == m->flush_published && now - m->flush_published_at < MQTT_MARKER_MS))
 				return false;
+			m->unanswered = ticket == m->flush_published ? m->unanswered + 1 : 0;
+			if (m->presumed && m->unanswered >= MQTT_MARKER_DOUBT)
+			{
+				/* a broker that has crashed may have kept the session and lost what it held */
+				m->doubted = true;
+				streamext_mqtt_set_link(m, MQTT_CONNECTED, 0);
+				break;
+			}
 			m->flush_published = ticket;
 			m->flush_published_at = now;
 			pthread_mutex_unlock(&m->mutex);
@@ -708,6 +524,7 @@ static void *
 mqtt_control(void *arg)
 {
 	MqttClient *m = arg;
+	bool		forgotten;
 
 	pthread_mutex_lock(&m->mutex);
 	while (!m->stop)
@@ -724,23 +541,24 @@ mqtt_control(void *arg)
 	}
 	pthread_mutex_unlock(&m->mutex);
 
+	forgotten = m->forget && m->at.version == MQTTVERSION_5 && m->handle != NULL && MQTTAsync_isConnected(m->handle);
 	if (m->handle != NULL)
 	{
-		MQTTAsync_disconnectOptions options = MQTTAsync_disconnectOptions_initializer;
-		MQTTAsync_disconnectOptions options5 = MQTTAsync_disconnectOptions_initializer5;
+		MQTTAsync_disconnectOptions options;
 
-		if (m->version == MQTTVERSION_5)
-			options = options5;
-		if (m->version == MQTTVERSION_5 && m->forget)
-			mqtt_add_property(&options.properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, 0);
+		streamext_mqtt_address_disconnect(&m->at, m->forget, &options);
 		options.timeout = MQTT_DISCONNECT_MS;
 		(void) MQTTAsync_disconnect(m->handle, &options);
+		MQTTProperties_free(&options.properties);
 		for (int waited = 0;
 			 MQTTAsync_isConnected(m->handle) && waited < (m->forget ? MQTT_FORGET_MS : 2 * MQTT_DISCONNECT_MS);
 			 waited += 5)
 			pg_usleep(5000);
 		MQTTAsync_destroy(&m->handle);
 	}
+	/* with 3.1.1, or not connected, there is no other way */
+	if (m->forget && !forgotten)
+		(void) streamext_mqtt_address_end_session(&m->at, MQTT_END_MS);
 	return NULL;
 }
 
@@ -757,27 +575,17 @@ mqtt_strdup(const char *text)
 }
 
 static void
-mqtt_free_secret(char *secret)
-{
-	if (secret != NULL)
-		explicit_bzero(secret, strlen(secret));
-	free(secret);
-}
-
-static void
 mqtt_free(MqttClient *m)
 {
 	streamext_journal_close(m->journal);
-	free(m->uri);
-	free(m->client_id);
+	streamext_mqtt_session_close(m->session);
+	streamext_mqtt_address_clear(&m->at);
+	if (m->former != NULL)
+		streamext_mqtt_address_clear(m->former);
+	free(m->former);
+	free(m->ending);
 	free(m->filter);
 	free(m->marker_topic);
-	free(m->username);
-	mqtt_free_secret(m->password);
-	free(m->ca);
-	free(m->certificate);
-	free(m->key);
-	mqtt_free_secret(m->key_password);
 	free(m->seen);
 	free(m);
 }
@@ -785,24 +593,46 @@ mqtt_free(MqttClient *m)
 static void
 mqtt_set_options(MqttClient *m, const StreamConfig *config, int shard)
 {
-	const char *identification = streamext_option(config->server_options, "ssl_endpoint_identification_algorithm");
-	char	   *client_id = streamext_mqtt_client_id(config, shard);
-
-	m->uri = mqtt_strdup(streamext_option(config->server_options, "uri"));
-	m->client_id = mqtt_strdup(client_id);
+	streamext_mqtt_address_set(&m->at, config, shard);
 	m->filter = mqtt_strdup(streamext_mqtt_subscription(config));
-	m->plain_filter = streamext_mqtt_plain_filter(m->filter);
-	m->marker_topic = mqtt_strdup(streamext_mqtt_marker_topic(client_id));
-	m->username = mqtt_strdup(streamext_option(config->user_options, "username"));
-	m->ca = mqtt_strdup(streamext_option(config->server_options, "ssl_ca_location"));
-	m->certificate = mqtt_strdup(streamext_option(config->server_options, "ssl_certificate_location"));
-	m->key = mqtt_strdup(streamext_option(config->server_options, "ssl_key_location"));
-	m->key_password = mqtt_strdup(streamext_option(config->user_options, "ssl_key_password"));
-	m->tls = strncmp(m->uri, "ssl://", 6) == 0 || strncmp(m->uri, "mqtts://", 8) == 0;
-	m->verify_host = identification == NULL || strcmp(identification, "none") != 0;
-	m->version = config->mqtt_protocol == 5 ? MQTTVERSION_5 : MQTTVERSION_3_1_1;
+	m->marker_topic = mqtt_strdup(streamext_mqtt_marker_topic(m->at.client_id));
 	m->qos = config->qos;
 	snprintf(m->nonce, sizeof(m->nonce), "%d." INT64_FORMAT, MyProcPid, GetCurrentTimestamp());
+}
+
+/*
+ * The session that an earlier configuration has left: of this process's last client, whose password is known, else of the one that the file
+ * names. For the control thread, which sees whether it is another one.
+ */
+static void
+mqtt_set_former(MqttClient *m)
+{
+	const char *client_id = streamext_mqtt_session_client(m->session);
+
+	m->former = mqtt_former;
+	mqtt_former = NULL;
+	if (m->former != NULL || client_id == NULL || strcmp(client_id, m->at.client_id) == 0 ||
+		strcmp(streamext_mqtt_session_uri(m->session), m->at.uri) != 0)
+		return;
+	m->former = streamext_mqtt_address_copy(&m->at);
+	if (m->former == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	free(m->former->client_id);
+	m->former->client_id = mqtt_strdup(client_id);
+}
+
+/* What the broker holds, as it was noted last. */
+static void
+mqtt_open_session(MqttClient *m, const StreamConfig *config, int shard)
+{
+	char directory[MAXPGPATH];
+
+	streamext_journal_directory(MyDatabaseId, config->relid, shard, directory);
+	m->session = streamext_mqtt_session_open(directory);
+	if (m->session == NULL)
+		ereport(ERROR, (errcode_for_file_access(),
+						errmsg("could not read what the broker of stream \"%s\" holds: %m", config->name)));
+	mqtt_set_former(m);
 }
 
 void
@@ -829,6 +659,7 @@ streamext_mqtt_client_new(MqttClient **client, const ConnectorOpen *args, int wa
 	if (m->journal == NULL)
 		ereport(ERROR, (errcode_for_file_access(),
 						errmsg("could not open the journal of stream \"%s\": %m", args->config->name)));
+	mqtt_open_session(m, args->config, args->shard);
 	m->seen = streamext_mqtt_seen_new(m->journal, MQTT_RECEIVE_MAXIMUM);
 	if (m->seen == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -840,7 +671,9 @@ streamext_mqtt_client_start(MqttClient *m, const char *password)
 	sigset_t all, saved;
 	int		 err;
 
-	m->password = mqtt_strdup(password);
+	m->at.password = mqtt_strdup(password);
+	if (m->former != NULL && m->former->password == NULL && strcmp(m->former->uri, m->at.uri) == 0)
+		m->former->password = mqtt_strdup(password);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	err = pthread_create(&m->control, NULL, mqtt_control, m);
@@ -848,8 +681,9 @@ streamext_mqtt_client_start(MqttClient *m, const char *password)
 	m->started = err == 0;
 	if (err != 0)
 	{
-		mqtt_free_secret(m->password);
-		m->password = NULL;
+		explicit_bzero(m->at.password, password == NULL ? 0 : strlen(password));
+		free(m->at.password);
+		m->at.password = NULL;
 	}
 	return err;
 }
@@ -870,9 +704,11 @@ streamext_mqtt_client_end(MqttClient *m, bool forget)
 	pthread_cond_signal(&m->wake);
 	pthread_mutex_unlock(&m->mutex);
 
-	mqtt_after(CLOCK_REALTIME, MQTT_CLOSE_MS, &until);
+	mqtt_after(CLOCK_REALTIME, MQTT_CLOSE_MS + (forget ? MQTT_END_MS : 0), &until);
 	if (pthread_timedjoin_np(m->control, NULL, &until) == 0)
 	{
+		if (!forget)
+			mqtt_former = streamext_mqtt_address_copy(&m->at);
 		mqtt_free(m);
 		return true;
 	}
@@ -903,7 +739,7 @@ streamext_mqtt_client_journal(MqttClient *m)
 void
 streamext_mqtt_client_wake_reader(MqttClient *m)
 {
-	mqtt_signal(m);
+	streamext_mqtt_signal(m);
 }
 
 void
@@ -929,6 +765,19 @@ streamext_mqtt_client_look(MqttClient *m, bool *stalled, uint64 *errors_seen, ch
 	strlcpy(error, m->error, size);
 	pthread_mutex_unlock(&m->mutex);
 	return fresh;
+}
+
+uint64
+streamext_mqtt_client_unmatched(MqttClient *m, char *topic, size_t size)
+{
+	uint64 n;
+
+	pthread_mutex_lock(&m->mutex);
+	n = m->unmatched;
+	m->unmatched = 0;
+	strlcpy(topic, m->unmatched_topic, size);
+	pthread_mutex_unlock(&m->mutex);
+	return n;
 }
 
 bool

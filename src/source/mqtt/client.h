@@ -24,8 +24,8 @@ extern int	streamext_mqtt_client_start(MqttClient *m, const char *password);
 extern bool streamext_mqtt_client_started(const MqttClient *m);
 
 /*
- * Disconnects, the session stays at the broker unless it is to `forget` it (which only MQTT 5 can ask for); frees the client and its
- * journal. False: it hangs and is abandoned after some seconds; wait_fd must stay open and the process end soon.
+ * Disconnects, the session stays at the broker unless it is to `forget` it; frees the client and its
+ * journal. A session that stays is ended by this process's next client if that is another one's. False: it hangs and is abandoned after some seconds; wait_fd must stay open and the process end soon.
  */
 extern bool streamext_mqtt_client_end(MqttClient *m, bool forget);
 /* True when that has happened in this process: no client can be made any more. */
@@ -39,6 +39,9 @@ extern void streamext_mqtt_client_drain(MqttClient *m);
 
 /* How it stands. True when there is an error beyond *errors_seen: the last one's text. */
 extern bool streamext_mqtt_client_look(MqttClient *m, bool *stalled, uint64 *errors_seen, char *error, size_t size);
+
+/* How many messages matched no filter of ours since the last call, and the topic of the first. */
+extern uint64 streamext_mqtt_client_unmatched(MqttClient *m, char *topic, size_t size);
 
 /* Sends a marker through the broker unless done; true when it is back: *position is the journal's end at that moment. */
 extern bool streamext_mqtt_client_flush(MqttClient *m, uint64 ticket, int64 *position);

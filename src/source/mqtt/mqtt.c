@@ -22,6 +22,7 @@
 
 #define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
 #define MQTT_COMMIT_TRIM (1024 * 1024)
+#define MQTT_UNMATCHED_INTERVAL (60 * USECS_PER_SEC)
 #define MQTT_KEEP \
 	(16 * 1024 * 1024) /* bytes counted that stay: by the last messages the client knows those sent again */
 
@@ -32,6 +33,7 @@ typedef struct MqttConnector
 	MqttClient	*client;
 	TimestampTz	 next_start; /* of the client, after a failure */
 	uint64		 errors_seen;
+	TimestampTz	 next_unmatched; /* tell of messages that match no filter, not before this */
 } MqttConnector;
 
 /* Starts the client; false: reported, try again later. */
@@ -142,6 +144,23 @@ mqtt_look(MqttConnector *k)
 	k->inbox.c.partitions[0].high_watermark = streamext_journal_end(k->inbox.journal);
 }
 
+/* Messages that are acknowledged and not counted. The first ones at once, then those of a minute together. */
+static void
+mqtt_look_unmatched(MqttConnector *k)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char		topic[128];
+	uint64		n;
+
+	if (now < k->next_unmatched || (n = streamext_mqtt_client_unmatched(k->client, topic, sizeof(topic))) == 0)
+		return;
+	k->next_unmatched = now + MQTT_UNMATCHED_INTERVAL;
+	streamext_connector_event(
+		&k->inbox.c, "unmatched", 0, 0,
+		UINT64_FORMAT " message(s) whose topic does not match \"%s\" were not counted, the first of topic \"%s\"", n,
+		(char *) linitial(k->inbox.c.config->topics), topic);
+}
+
 static int
 mqtt_read(MqttConnector *k, StreamRecord *records, int max)
 {
@@ -175,6 +194,7 @@ mqtt_poll(Connector *c, StreamRecord *records, int max)
 
 	streamext_mqtt_client_drain(k->client);
 	mqtt_look(k);
+	mqtt_look_unmatched(k);
 	if (k->inbox.paused)
 		return 0; /* arrivals go on into the journal */
 

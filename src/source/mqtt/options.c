@@ -22,6 +22,8 @@ mqtt_check_filter(const OptionSpec *spec, const char *value)
 	bool		good = value[0] != '\0' && strlen(value) <= MQTT_MAX_FILTER;
 	const char *share = "$share/";
 
+	static const char *const prefixes[] = { "$queue/", "$exclusive/", "$q/" };
+
 	if (strncmp(value, share, strlen(share)) == 0)
 	{
 		Size		group = strcspn(value + strlen(share), "/+#");
@@ -30,6 +32,9 @@ mqtt_check_filter(const OptionSpec *spec, const char *value)
 		if (group == 0 || rest[0] != '/' || rest[1] == '\0')
 			streamext_option_invalid(spec, value, "A shared subscription is written $share/group/filter.");
 	}
+	for (int i = 0; i < lengthof(prefixes); i++)
+		if (strcmp(value, prefixes[i]) == 0)
+			streamext_option_invalid(spec, value, "A topic filter follows behind %s.", prefixes[i]);
 	for (const char *p = value; good && *p != '\0'; p++)
 	{
 		bool alone = (p == value || p[-1] == '/') && (p[1] == '\0' || p[1] == '/');
@@ -124,6 +129,11 @@ streamext_mqtt_check(const StreamConfig *config)
 	if (config->workers > 1 && config->mqtt_protocol != 5)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"workers\" above 1 needs protocol 5"),
 						errdetail("Shared subscriptions are of MQTT 5.")));
+	if (config->workers > 1 && strncmp(linitial(config->topics), "$exclusive/", strlen("$exclusive/")) == 0)
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+						errmsg("option \"workers\" above 1 goes together with no exclusive subscription"),
+						errdetail("The broker lets one client have $exclusive/filter."),
+						errhint("Name the filter without $exclusive/, or set workers to 1.")));
 }
 
 /*

@@ -42,11 +42,24 @@ streamext_mqtt_matches(const char *filter, const char *topic)
 const char *
 streamext_mqtt_plain_filter(const char *filter)
 {
-	const char *rest;
+	/* of EMQX and others: what they deliver has the topic without it */
+	static const char *const prefixes[] = { "$queue/", "$exclusive/", "$q/" };
+	const char				*rest;
 
+	for (int i = 0; i < lengthof(prefixes); i++)
+		if (strncmp(filter, prefixes[i], strlen(prefixes[i])) == 0 && filter[strlen(prefixes[i])] != '\0')
+			return filter + strlen(prefixes[i]);
 	if (strncmp(filter, "$share/", 7) != 0 || (rest = strchr(filter + 7, '/')) == NULL)
 		return filter;
 	return rest + 1;
+}
+
+bool
+streamext_mqtt_subscription_matches(const char *filter, const char *topic)
+{
+	const char *plain = streamext_mqtt_plain_filter(filter);
+
+	return streamext_mqtt_matches(plain, topic) || (plain != filter && streamext_mqtt_matches(filter, topic));
 }
 
 static char *

@@ -14,8 +14,14 @@
 /* Whether a topic matches a filter; a wildcard does not match a first level that begins with '$'. For client threads. */
 extern bool streamext_mqtt_matches(const char *filter, const char *topic);
 
-/* The part of a filter that topics are matched with: `$share/group/filter` is shared with other clients. Points into it. */
+/*
+ * The part of a filter that topics are matched with: `$share/group/filter` is shared with other clients, and some brokers have
+ * `$queue/filter`, `$exclusive/filter` and `$q/filter`. Points into it.
+ */
 extern const char *streamext_mqtt_plain_filter(const char *filter);
+
+/* Whether a message of the topic is one of the subscription's, whose prefix may be none to its broker. For client threads. */
+extern bool streamext_mqtt_subscription_matches(const char *filter, const char *topic);
 
 /* ---- of the client of one shard; palloc'd ---- */
 
