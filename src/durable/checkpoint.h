@@ -67,6 +67,9 @@ extern void streamext_checkpoint_copy_rest(Worker *w);
 /* Does what is due, for some ms at most; no transaction is open. Never raises for what the table does. */
 extern void streamext_checkpoint_run(Worker *w, TimestampTz now);
 
+/* Takes one now that is on disk when this returns. No transaction is open. False: the log does not let us, try again. */
+extern bool streamext_checkpoint_now(Worker *w);
+
 /* When there is something to do; DT_NOEND: never. */
 extern TimestampTz streamext_checkpoint_deadline(Worker *w, TimestampTz now);
 

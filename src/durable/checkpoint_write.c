@@ -350,6 +350,50 @@ streamext_checkpoint_deadline(Worker *w, TimestampTz now)
 	return next;
 }
 
+/* What is under way to its end, and then one more of this moment. False: blocked. */
+static bool
+checkpoint_write_all(Worker *w, bool *cut)
+{
+	Checkpoint *c = w->checkpoint;
+
+	if (c->cut != NULL && c->cut->source != w->slot->source)
+		streamext_checkpoint_cut_free(c);
+	for (;;)
+	{
+		if (c->cut == NULL)
+		{
+			if (*cut)
+				return true;
+			*cut = true;
+			streamext_checkpoint_cut(w, GetCurrentTimestamp());
+			continue;
+		}
+		streamext_checkpoint_copy_rest(w);
+		if (checkpoint_write(w, true) == SLICE_BLOCKED)
+			return false;
+	}
+}
+
+bool
+streamext_checkpoint_now(Worker *w)
+{
+	Checkpoint *c = w->checkpoint;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		cut = false;
+
+	if (c == NULL || w->config == NULL)
+		return true; /* the extension is being dropped */
+	if (now < c->blocked_until)
+		return false;
+	if (!checkpoint_write_all(w, &cut))
+	{
+		c->blocked_until = Max(c->blocked_until, now + CHECKPOINT_BLOCKED_MS * INT64CONST(1000));
+		return false;
+	}
+	checkpoint_confirm(w, true);
+	return true;
+}
+
 void
 streamext_checkpoint_finish(Worker *w)
 {
@@ -359,21 +403,7 @@ streamext_checkpoint_finish(Worker *w)
 
 	if (c == NULL || w->config == NULL)
 		return;
-	if (c->cut != NULL && c->cut->source != w->slot->source)
-		streamext_checkpoint_cut_free(c);
-	while (GetCurrentTimestamp() < end)
-	{
-		if (c->cut == NULL)
-		{
-			if (cut)
-				break;
-			cut = true;
-			streamext_checkpoint_cut(w, GetCurrentTimestamp());
-			continue;
-		}
-		streamext_checkpoint_copy_rest(w);
-		if (checkpoint_write(w, true) == SLICE_BLOCKED)
-			pg_usleep(10000);
-	}
+	while (GetCurrentTimestamp() < end && !checkpoint_write_all(w, &cut))
+		pg_usleep(10000);
 	checkpoint_confirm(w, true);
 }

@@ -67,11 +67,12 @@ typedef struct Connector
 	bool					   failed;	 /* will not come back without an operator */
 	bool					   diverged; /* failed, because this is not the source that was read before */
 	bool					   gone;	 /* at close: the stream was dropped, the source need keep nothing for it */
-	char					   error[STREAMEXT_MAX_MESSAGE]; /* last error, no secrets; "" none */
-	uint64					   errors;						 /* counts them, so that the worker sees a new one */
-	TimestampTz				   reported_at;					 /* of `error` */
-	int						   nevents;						 /* since the worker took the last ones */
-	ConnectorEvent			   events[STREAMEXT_CONNECTOR_EVENTS];
+	bool known; /* set by the worker: the stream has had partitions here before, so another one is new to the source */
+	char error[STREAMEXT_MAX_MESSAGE]; /* last error, no secrets; "" none */
+	uint64		   errors;			   /* counts them, so that the worker sees a new one */
+	TimestampTz	   reported_at;		   /* of `error` */
+	int			   nevents;			   /* since the worker took the last ones */
+	ConnectorEvent events[STREAMEXT_CONNECTOR_EVENTS];
 } Connector;
 
 /* What open is given. The journal's place is there whether or not the connector keeps one; what it points to outlives the connector. */

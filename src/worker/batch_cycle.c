@@ -161,6 +161,43 @@ batch_publish_empty(Worker *w)
 	streamext_checkpoint_note(w);
 }
 
+/*
+ * What `start` means for a partition is decided once, by the source's end of that moment. A crash must not have it decided again: nothing of it is
+ * counted before that is on disk. False: it is not yet, and nothing is taken.
+ */
+static bool
+batch_settle_start(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	bool		found = false;
+
+	if (!w->ops->replayable || w->config->start == START_EARLIEST || w->catchup)
+		return true;
+	for (int i = 0; i < w->npartitions && !found; i++)
+		found = slot->partitions[i].start_position < 0 && w->connector->partitions[i].position >= 0;
+	if (found)
+	{
+		streamext_stream_lock_exclusive(slot);
+		for (int i = 0; i < w->npartitions; i++)
+		{
+			PartitionSlot *partition = &slot->partitions[i];
+
+			if (partition->start_position >= 0 || w->connector->partitions[i].position < 0)
+				continue;
+			partition->start_position = batch_first_position(w, i);
+			partition->position = Max(partition->position, partition->start_position);
+		}
+		LWLockRelease(slot->lock);
+		w->undecided = true;
+	}
+	if (!w->undecided)
+		return true;
+	STREAMEXT_FAULT("start-before-checkpoint");
+	streamext_checkpoint_note(w);
+	w->undecided = !streamext_checkpoint_now(w);
+	return !w->undecided;
+}
+
 /* Takes what the connector has; true if there is a batch to fold now. */
 bool
 streamext_worker_poll(Worker *w)
@@ -173,6 +210,13 @@ streamext_worker_poll(Worker *w)
 		streamext_stream_events_count(w);
 	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
 		return false;
+	if (!batch_settle_start(w))
+	{
+		w->ops->release(w->connector);
+		w->dropped = batch->nrecords > 0;
+		w->attached = false;
+		return false;
+	}
 	batch_fill_positions(w);
 	if (unlikely(w->seeks != NIL))
 		streamext_seeks_bound(w, batch);

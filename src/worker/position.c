@@ -52,8 +52,8 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 		return Max(w->slot->partitions[index].begin, w->ops->replayable ? -1 : slot->start_position);
 	if (!w->ops->replayable && slot->start_position >= 0)
 		return slot->start_position;
-	/* `latest` means what it meant when the stream was new */
-	if (!w->ops->replayable || w->config->start == START_LATEST)
+	/* `latest` means what it meant when the stream was new, and so does a time that was behind the end then */
+	if (!w->ops->replayable || w->config->start != START_EARLIEST)
 		return w->slot->partitions[index].start_position;
 	return -1;
 }

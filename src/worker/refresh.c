@@ -275,6 +275,8 @@ refresh_open(Worker *w)
 	args.journal = (JournalPlace){ MyDatabaseId,	 w->identity.relid,		w->identity.shard,	  w->config->journal,
 								   w->journal_floor, &w->slot->journal_end, w->slot->journal_lock };
 	w->connector = w->ops->open(&args);
+	for (int i = 0; i < w->slot->npartitions; i++)
+		w->connector->known = w->connector->known || w->slot->partitions[i].start_position >= 0;
 	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
 	MemoryContextSwitchTo(w->cxt);
 }

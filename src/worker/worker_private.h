@@ -69,6 +69,7 @@ typedef struct Worker
 	int					npartitions; /* of the connector's, known to the slot */
 	bool				attached;	 /* all positions are set and the connector reads from the right place */
 	bool				dropped;	 /* records were polled and thrown away since */
+	bool				undecided;	 /* where partitions start is decided, but a crash may take that back */
 	bool				connector_paused;
 	List			   *seeks; /* still to be done (worker/seek.c) */
 	MemoryContext		seeks_cxt;

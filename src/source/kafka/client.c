@@ -47,6 +47,12 @@ static const char *const kafka_properties[][2] = { { "enable.auto.commit", "fals
 												   { "queued.max.messages.kbytes", CppAsString2(KAFKA_AHEAD_KB) },
 
 												   /*
+	 * Of answers, and of what a batch of zstd unpacks to: the client tries sizes that triple, so it gives up beyond a third of this at
+	 * the latest. The default made a batch of 50 MB look damaged. Other compressions have no limit.
+	 */
+												   { "receive.message.max.bytes", CppAsString2(KAFKA_UNPACKED_MAX) },
+
+												   /*
 	 * A fetch is answered as soon as there is a byte. What waits longest is a partition added meanwhile, and the news that only
 	 * control records are left before the end.
 	 */

@@ -29,7 +29,8 @@
  */
 #define KAFKA_AHEAD_RECORDS 100000
 #define KAFKA_AHEAD_KB 262144
-#define KAFKA_HELD_RECORDS 100000 /* see streamext_kafka_release */
+#define KAFKA_UNPACKED_MAX 2147483647 /* the client's own maximum */
+#define KAFKA_HELD_RECORDS 100000	  /* see streamext_kafka_release */
 
 typedef struct KafkaTopic
 {
@@ -43,12 +44,13 @@ typedef struct KafkaTopic
 typedef struct KafkaPartition
 {
 	KafkaTopic *topic;
-	bool		initial; /* was there at the first look: `start` applies; later ones are read from the beginning */
-	bool		assigned;
-	bool		broken;
-	int64		start; /* offset of the stream's `start`, -1: the beginning */
-	bool		start_known;
-	int			beyond; /* how often found beyond the end */
+	bool
+		initial; /* was there at the first look: `start` applies unless c.known; later ones are read from the beginning */
+	bool  assigned;
+	bool  broken;
+	int64 start; /* offset of the stream's `start`, -1: the beginning */
+	bool  start_known;
+	int	  beyond; /* how often found beyond the end */
 } KafkaPartition;
 
 typedef struct KafkaConnector

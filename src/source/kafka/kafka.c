@@ -244,9 +244,12 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 			/* A damaged record set, an unknown compression, ...: librdkafka goes on behind it, the stream must not. */
 			if (partition == NULL)
 				break;
-			streamext_connector_report(&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s",
-									   partition->topic, partition->partition, partition->position,
-									   rd_kafka_message_errstr(message));
+			streamext_connector_report(
+				&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s%s", partition->topic,
+				partition->partition, partition->position, rd_kafka_message_errstr(message),
+				message->err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION
+					? "; it is damaged, or with zstd it unpacks to more than the Kafka client takes, 700 MB at least: see the producer's batch.size"
+					: "");
 			kafka_break(k, index);
 			k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
 			break;

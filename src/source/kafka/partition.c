@@ -43,7 +43,7 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 	partition->topic = topic;
 	partition->initial = !k->discovered;
 	partition->start = -1;
-	partition->start_known = c->config->start == START_EARLIEST || !partition->initial;
+	partition->start_known = c->config->start == START_EARLIEST;
 	topic->index[number] = c->npartitions++;
 }
 
@@ -194,43 +194,60 @@ streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time
 	return false;
 }
 
-bool
-streamext_kafka_resolve_starts(KafkaConnector *k)
+/* Where n partitions begin that were there when the stream was new. */
+static bool
+kafka_find_start(KafkaConnector *k, const int *indexes, int n, int64 *offsets)
 {
 	StreamConfig *config = k->c.config;
-	int			  n = 0;
-	int			 *indexes;
-	int64		 *offsets, *ends;
-	bool		  ok;
+	int64		 *ends = palloc(sizeof(int64) * (n + 1));
+	bool		  ok = streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends);
 
-	for (int i = 0; i < k->c.npartitions; i++)
-		n += !k->partitions[i].start_known && k->c.partitions[i].position < 0;
-	if (n == 0)
-		return true;
-	if (GetCurrentTimestamp() < k->next_offsets)
-		return false;
-
-	indexes = palloc(sizeof(int) * n);
-	offsets = palloc(sizeof(int64) * n);
-	ends = palloc(sizeof(int64) * n);
-	n = 0;
-	for (int i = 0; i < k->c.npartitions; i++)
-		if (!k->partitions[i].start_known && k->c.partitions[i].position < 0)
-			indexes[n++] = i;
-
-	ok = streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends);
 	if (ok && config->start == START_TIMESTAMP)
 		ok = streamext_kafka_offsets(k, indexes, n, KAFKA_MILLISECOND(config->start_time), offsets);
 	for (int i = 0; i < n && ok; i++)
-	{
-		bool at_end = config->start == START_LATEST || offsets[i] < 0;
-
-		k->partitions[indexes[i]].start = at_end ? ends[i] : offsets[i];
-		k->partitions[indexes[i]].start_known = true;
-		k->c.partitions[indexes[i]].position = k->partitions[indexes[i]].start;
-	}
-	pfree(indexes);
-	pfree(offsets);
+		if (config->start == START_LATEST || offsets[i] < 0)
+			offsets[i] = ends[i];
 	pfree(ends);
+	return ok;
+}
+
+/* Of the partitions whose start is not known those that are new to the source, or the others; how many. */
+static int
+kafka_unresolved(const KafkaConnector *k, bool added, int *indexes)
+{
+	int n = 0;
+
+	for (int i = 0; i < k->c.npartitions; i++)
+		if (!k->partitions[i].start_known && k->c.partitions[i].position < 0 &&
+			(k->c.known || !k->partitions[i].initial) == added)
+			indexes[n++] = i;
+	return n;
+}
+
+bool
+streamext_kafka_resolve_starts(KafkaConnector *k)
+{
+	bool ok = true;
+
+	if (k->c.config->start == START_EARLIEST)
+		return true;
+	for (int added = 0; added <= 1 && ok; added++)
+	{
+		int	  *indexes = palloc(sizeof(int) * (k->c.npartitions + 1));
+		int64 *offsets = palloc(sizeof(int64) * (k->c.npartitions + 1));
+		int	   n = kafka_unresolved(k, added, indexes);
+
+		if (n > 0)
+			ok = GetCurrentTimestamp() >= k->next_offsets &&
+				 (added ? streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_BEGINNING, offsets)
+						: kafka_find_start(k, indexes, n, offsets));
+		for (int i = 0; i < n && ok; i++)
+		{
+			k->partitions[indexes[i]].start = k->c.partitions[indexes[i]].position = offsets[i];
+			k->partitions[indexes[i]].start_known = true;
+		}
+		pfree(indexes);
+		pfree(offsets);
+	}
 	return ok;
 }
