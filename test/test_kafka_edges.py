@@ -256,17 +256,17 @@ def test_offsets_are_committed_to_the_brokers_group(db: Database, kafka: Kafka, 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "snappy", "lz4"])
 def test_a_batch_that_unpacks_to_much(db: Database, kafka: Kafka, topic: str, compression: str) -> None:
-    """500 lines of 100 kB that are 8 kB in the topic: the client's limits do not make good records look damaged."""
+    """1,200 lines of 100 kB that are some kB in the topic: the client's limits do not make good records look damaged."""
     kafka.create_topic(topic, config={"max.message.bytes": "20000000"})
     kafka_stream(db, kafka, f"topic '{topic}'", "a text", format="text")
     continuous(db, "v", "SELECT count(*) AS n, min(length(a)) AS least FROM s")
     producer = kafka.producer({
-        "compression.type": compression, "linger.ms": 30_000, "batch.size": 100_000_000, "message.max.bytes": 100_000_000,
+        "compression.type": compression, "linger.ms": 30_000, "batch.size": 200_000_000, "message.max.bytes": 200_000_000,
         "queue.buffering.max.kbytes": 1_000_000,
     })  # fmt: skip
-    for _ in range(500):
+    for _ in range(1200):
         producer.produce(topic, b"x" * 100_000, partition=0)
     assert producer.flush(60) == 0
     db.flush("s")
-    assert db.rows("TABLE v") == [(500, 100_000)]
+    assert db.rows("TABLE v") == [(1200, 100_000)]
     assert events(db) == []

@@ -177,6 +177,8 @@ mqtt_read(MqttConnector *k, StreamRecord *records, int max)
 		c->partitions[0].position = before;
 		return 0;
 	}
+	for (int i = 0; i < n; i++)
+		records[i].topic = ((const JournalRecord *) records[i].message)->topic; /* an empty one is no missing one */
 	return n;
 }
 
