@@ -327,6 +327,31 @@ def test_an_owner_changes(db: Database, mallory: psycopg.Connection) -> None:
         db.execute("DROP OWNED BY heir CASCADE; DROP ROLE heir")
 
 
+def test_security_invoker_over_a_join(db: Database) -> None:
+    """Readers would see what row security hides from them in the joined table: refused at definition, and at read where it is there."""
+    db.execute("CREATE SERVER l FOREIGN DATA WRAPPER local; CREATE FOREIGN TABLE s (k int) SERVER l; CREATE TABLE t (k int, name text)")
+    db.execute("INSERT INTO t VALUES (1, 'shown'), (2, 'hidden'); ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+    db.execute("CREATE POLICY p ON t USING (name = 'shown'); CREATE ROLE visitor LOGIN; GRANT SELECT ON s, t TO visitor")
+    query = "SELECT name, count(*) FROM s JOIN t USING (k) GROUP BY name"
+    try:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="security_invoker"):
+            db.execute(f"CREATE VIEW v WITH (streamext.continuous, security_invoker) AS {query}")
+        db.execute(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="security_invoker"):
+            db.execute("ALTER VIEW v SET (security_invoker)")
+        db.execute("GRANT SELECT ON v TO visitor; INSERT INTO s VALUES (1), (2)")
+        db.flush("s")
+        with db.connect("visitor") as visitor:
+            assert visitor.execute("SELECT count(*) FROM v").fetchall() == [(2,)]  # as any view: with its owner's rights
+            db.execute("""UPDATE pg_class SET reloptions = reloptions || '{security_invoker=true}' WHERE oid = 'v'::regclass""")
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="security_invoker"):
+                visitor.execute("SELECT * FROM v")
+        db.execute("ALTER VIEW v RESET (security_invoker)")
+        assert db.value("SELECT count(*) FROM v") == 2
+    finally:
+        db.execute("DROP OWNED BY visitor; DROP ROLE visitor")
+
+
 def test_readers_need_no_right_on_the_schema(db: Database) -> None:
     """As of any view: who may read it needs none of the rights that its definition took."""
     db.execute("CREATE SERVER l FOREIGN DATA WRAPPER local; CREATE FOREIGN TABLE s (v int, ts timestamptz) SERVER l OPTIONS (event_time 'ts')")

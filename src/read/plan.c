@@ -36,6 +36,7 @@
 #include "base/hooks.h"
 #include "view/compile.h"
 #include "view/join_clause.h"
+#include "view/rights.h"
 #include "read/scan.h"
 
 typedef struct PlanContext
@@ -404,6 +405,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
 						errhint("Its rows are in the table %s.", mutator.view->options.into)));
+	streamext_rights_check_invoker(mutator.view);
 	streamext_view_flatten_groups(query);
 	if (mutator.view->has_joins)
 		plan_retire_entries(query);

@@ -19,6 +19,7 @@
 #include "utils/syscache.h"
 
 #include "view/compile.h"
+#include "view/rights.h"
 
 typedef struct CachedView
 {
@@ -153,6 +154,7 @@ cache_make(Oid relid)
 
 	entry->cxt = cxt;
 	entry->view = streamext_view_compile(relid);
+	streamext_rights_check_invoker(entry->view);
 	cache_prepare_window(entry->view);
 	entry->stale = generation != cache_generation;
 	MemoryContextSwitchTo(old);

@@ -42,6 +42,7 @@
 #include "view/compile.h"
 #include "view/join_clause.h"
 #include "view/window_clause.h"
+#include "view/rights.h"
 
 typedef struct CompileContext
 {
@@ -535,7 +536,10 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	compile_definition(&context);
 	view->builtin = streamext_view_is_builtin(view);
 	if (options != NULL)
+	{
+		streamext_rights_check_invoker(view);
 		streamext_view_window_warn_alias(view, context.config);
+	}
 }
 
 CompiledView *

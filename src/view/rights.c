@@ -9,9 +9,10 @@
  */
 #include "base/streamext.h"
 
+#include "access/relation.h"
 #include "executor/executor.h"
+#include "utils/rel.h"
 
-#include "view/compile.h"
 #include "view/rights.h"
 
 bool
@@ -51,4 +52,25 @@ streamext_view_has_rights(const CompiledView *view, bool raise)
 		lfirst_node(RangeTblEntry, cell)->checkAsUser = view->owner;
 #endif
 	return streamext_rights_check(query, raise);
+}
+
+void
+streamext_rights_check_invoker(const CompiledView *view)
+{
+	Relation rel;
+
+	if (!view->has_joins)
+		return;
+	rel = relation_open(view->relid, AccessShareLock);
+	if (RelationHasSecurityInvoker(rel))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("security_invoker is not supported in continuous view \"%s\", which joins",
+					RelationGetRelationName(rel)),
+			 errdetail(
+				 "Tables are joined once, as the view's owner, for all readers: row security could not hide rows from one of them."),
+			 errhint(
+				 "Reset security_invoker and grant SELECT on the view to who may see all of it, or join in a query over a continuous view of the stream alone.")));
+	relation_close(rel, NoLock);
 }

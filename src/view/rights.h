@@ -7,11 +7,18 @@
 
 #include "base/streamext.h"
 #include "nodes/parsenodes.h"
+#include "view/compile.h"
 
 /*
  * Whether all that the range table's entries ask for is granted, to whom they say (checkAsUser, else the current user). Raises
  * 42501 if not and `raise`. Other modules' ExecutorCheckPerms_hook is not called: there is no executor.
  */
 extern bool streamext_rights_check(Query *query, bool raise);
+
+/*
+ * Raises 0A000 for a view with security_invoker over a join. Row security of what is joined would have to hide other rows from each
+ * reader, and there is one state for all. At its definition, and again whenever somebody reads.
+ */
+extern void streamext_rights_check_invoker(const CompiledView *view);
 
 #endif /* STREAMEXT_VIEW_RIGHTS_H */
