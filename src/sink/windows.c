@@ -38,6 +38,7 @@
 #include "fold/fold_private.h"
 #include "view/target.h"
 #include "read/scan.h"
+#include "sink/sink.h"
 #include "worker/worker_private.h"
 
 #define INTO_RETRY_MS 1000
@@ -235,44 +236,55 @@ into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 
 /* ---------------------------------------------------------------- writing */
 
-/* INSERT INTO target (outputs of the view) SELECT them FROM the view. */
+/* The view's outputs, quoted and separated by commas; *name: the view's. */
 static char *
-into_windows_statement(Oid viewoid, const char *target)
+into_columns(Oid viewoid, char **name)
 {
 	Relation	   view = table_open(viewoid, AccessShareLock);
 	TupleDesc	   desc = RelationGetDescr(view);
 	StringInfoData columns;
-	char		  *sql;
 
 	initStringInfo(&columns);
 	for (int i = 0; i < desc->natts; i++)
 		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ",
 						 quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
-	sql = psprintf(
-		"INSERT INTO %s (%s) SELECT %s FROM %s", target, columns.data, columns.data,
-		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(view)), RelationGetRelationName(view)));
+	*name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(view)), RelationGetRelationName(view));
 	table_close(view, NoLock);
-	return sql;
+	return columns.data;
+}
+
+/* The view's sink. In a transaction, as its owner. */
+static Sink *
+into_sink(WorkerView *v, const CompiledView *view)
+{
+	Oid target = streamext_into_target(view->options.into);
+
+	if (v->sink != NULL && v->sink->target != target)
+	{
+		streamext_sink_close(v->sink);
+		v->sink = NULL;
+	}
+	if (v->sink == NULL)
+		v->sink = streamext_sink_open(view->relid, target, v->cxt);
+	return v->sink;
 }
 
 /* The number of rows. As the view's owner, restricted. */
 static uint64
-into_insert(const CompiledView *view, TimestampTz from, TimestampTz until)
+into_give(WorkerView *v, const CompiledView *view, TimestampTz from, TimestampTz until)
 {
 	volatile uint64 rows = 0;
+	Sink		   *sink = into_sink(v, view);
 
-	(void) streamext_into_target(view->options.into);
-	streamext_into_check_at_once();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	streamext_read_windows(view->relid, from, until);
 	PG_TRY();
 	{
-		int rc = SPI_execute(into_windows_statement(view->relid, view->options.into), false, 0);
+		char *name;
+		char *columns = into_columns(view->relid, &name);
 
-		if (rc != SPI_OK_INSERT)
-			elog(ERROR, "could not insert windows: %s", SPI_result_code_string(rc));
-		rows = SPI_processed;
+		rows = sink->ops->rows(sink, psprintf("SELECT %s FROM %s", columns, name), columns);
 	}
 	PG_FINALLY();
 	{
@@ -285,7 +297,7 @@ into_insert(const CompiledView *view, TimestampTz from, TimestampTz until)
 
 /* Windows that end in (from, until], in a transaction of their own. */
 static void
-into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
+into_write(WorkerView *v, TimestampTz from, TimestampTz until)
 {
 	const CompiledView *view = streamext_fold_view(v->fold);
 	StringInfoData		payload;
@@ -296,7 +308,7 @@ into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	streamext_worker_short_lock_timeout();
 	scope = streamext_fold_enter_owner(v->fold);
-	rows = into_insert(view, from, until);
+	rows = into_give(v, view, from, until);
 	initStringInfo(&payload);
 	appendStringInfoString(&payload, "{\"after\": ");
 	into_append_time(&payload, from);
@@ -316,16 +328,37 @@ into_write(const WorkerView *v, TimestampTz from, TimestampTz until)
 		STREAMEXT_FAULT("into-after-commit");
 }
 
-/* The same; trouble ends the view unless it may pass. False: try again later. */
+/* The sink hears how far the windows are that it has been given. */
+static void
+into_tell(WorkerView *v, TimestampTz from, TimestampTz until)
+{
+	if (v->sink == NULL)
+	{
+		IdentityScope scope;
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		scope = streamext_fold_enter_owner(v->fold);
+		(void) into_sink(v, streamext_fold_view(v->fold));
+		streamext_identity_leave(scope);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	if (v->sink->ops->settled != NULL)
+		v->sink->ops->settled(v->sink, until);
+}
+
+/* One of these; trouble ends the view unless it may pass. False: try again later. */
 static bool
-into_try_write(Worker *w, WorkerView *v, TimestampTz from, TimestampTz until)
+into_try(Worker *w, WorkerView *v, void (*step)(WorkerView *, TimestampTz, TimestampTz), TimestampTz from,
+		 TimestampTz until)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool done = true;
 
 	PG_TRY();
 	{
-		into_write(v, from, until);
+		step(v, from, until);
 	}
 	PG_CATCH();
 	{
@@ -360,7 +393,7 @@ into_view(Worker *w, WorkerView *v)
 		until = end;
 	if (end > from)
 	{
-		if (!into_try_write(w, v, from, end))
+		if (!into_try(w, v, into_write, from, end))
 			return false;
 		if (v->fold == NULL)
 			return true;
@@ -370,13 +403,41 @@ into_view(Worker *w, WorkerView *v)
 	return true;
 }
 
+/* When a sink wants to be told again; DT_NOEND: none does. */
+static TimestampTz
+into_sinks_deadline(const Worker *w)
+{
+	TimestampTz deadline = DT_NOEND;
+	ListCell   *lc;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+
+		if (v->sink != NULL && v->fold != NULL && !v->paused && v->sink->ops->deadline != NULL)
+			deadline = Min(deadline, v->sink->ops->deadline(v->sink));
+	}
+	return deadline;
+}
+
+static bool
+into_view_and_sink(Worker *w, WorkerView *v)
+{
+	bool done = into_view(w, v);
+
+	if (v->fold != NULL && v->slot->written != DT_NOBEGIN)
+		done = into_try(w, v, into_tell, DT_NOBEGIN, v->slot->written) && done;
+	return done;
+}
+
 void
 streamext_into_windows(Worker *w, TimestampTz now)
 {
 	bool	  done = true;
 	ListCell *lc;
 
-	if (pg_atomic_read_u32(&w->slot->windows_due) == 0 || now < w->windows_retry_at || w->config == NULL)
+	if (w->config == NULL || now < w->windows_retry_at ||
+		(pg_atomic_read_u32(&w->slot->windows_due) == 0 && now < into_sinks_deadline(w)))
 		return;
 	pg_atomic_write_u32(&w->slot->windows_due, 0);
 	pg_memory_barrier();
@@ -385,7 +446,7 @@ streamext_into_windows(Worker *w, TimestampTz now)
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold != NULL && !v->paused && streamext_into_has_windows(streamext_fold_view(v->fold)))
-			done = into_view(w, v) && done;
+			done = into_view_and_sink(w, v) && done;
 	}
 	if (done)
 		return;
@@ -396,7 +457,9 @@ streamext_into_windows(Worker *w, TimestampTz now)
 TimestampTz
 streamext_into_deadline(const Worker *w)
 {
-	return pg_atomic_read_u32(&w->slot->windows_due) == 0 ? DT_NOEND : w->windows_retry_at;
+	TimestampTz due = pg_atomic_read_u32(&w->slot->windows_due) == 0 ? into_sinks_deadline(w) : DT_NOBEGIN;
+
+	return due == DT_NOEND ? DT_NOEND : Max(due, w->windows_retry_at);
 }
 
 void

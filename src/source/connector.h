@@ -91,13 +91,14 @@ typedef struct ConnectorOps
 
 	/* ---- what it is; every other file asks these, none for the name ---- */
 
-	bool replayable;		 /* a new view can read from `start` */
-	bool journaled;			 /* it is read from the stream's journal: positions count bytes, views begin at its end */
-	bool pushed;			 /* other processes than the stream's worker append to the journal, under its lock */
-	bool writable;			 /* INSERT and COPY */
-	bool payloads;			 /* records are payloads of the option format; else rows */
-	bool seeks;				 /* streamext.seek of a time, of an offset */
-	bool sets_latch;		 /* who has something for the worker sets its latch, there is no descriptor to wait on */
+	bool replayable; /* a new view can read from `start` */
+	bool journaled;	 /* it is read from the stream's journal: positions count bytes, views begin at its end */
+	bool pushed;	 /* other processes than the stream's worker append to the journal, under its lock */
+	bool writable;	 /* INSERT and COPY */
+	bool sink;		 /* its foreign tables take rows of views: there is a SinkOps of the same name (sink/sink.h) */
+	bool payloads;	 /* records are payloads of the option format; else rows */
+	bool seeks;		 /* streamext.seek of a time, of an offset */
+	bool sets_latch; /* who has something for the worker sets its latch, there is no descriptor to wait on */
 	bool shards_keep_source; /* with another number of workers positions mean what they meant */
 	bool partitioned;		 /* by topic: a partition's number alone does not name it */
 

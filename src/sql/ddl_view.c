@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "sink/sink.h"
 #include "sql/ddl.h"
 #include "view/target.h"
 #include "view/compile.h"
@@ -212,10 +213,14 @@ static List *
 view_ddl_keep_into(Oid relid, List *own)
 {
 	DefElem *into = view_ddl_find_option(own, VIEW_DDL_PREFIX "into");
+	Oid		 target;
 
 	if (into != NULL)
 		into->arg = (Node *) makeString(streamext_into_resolve(defGetString(into)));
-	streamext_into_depend(relid, into != NULL ? streamext_into_target(defGetString(into)) : InvalidOid);
+	target = into != NULL ? streamext_into_target(defGetString(into)) : InvalidOid;
+	streamext_into_depend(relid, target);
+	if (OidIsValid(target))
+		streamext_sink_check(relid, target);
 	return own;
 }
 

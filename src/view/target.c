@@ -34,6 +34,7 @@
 
 #include "base/own_table.h"
 #include "sql/control.h"
+#include "stream/definition.h"
 #include "view/target.h"
 #include "view/check.h"
 #include "view/rights.h"
@@ -53,6 +54,13 @@ streamext_into_target(const char *name)
 	Oid	 relid = RangeVarGetRelid(makeRangeVarFromNameList(names), AccessShareLock, false);
 	char relkind = get_rel_relkind(relid);
 
+	if (relkind == RELKIND_FOREIGN_TABLE)
+	{
+		const ConnectorOps *connector = streamext_stream_kind(relid);
+
+		if (connector != NULL && connector->sink)
+			return relid;
+	}
 	if ((relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE) ||
 		get_rel_persistence(relid) == RELPERSISTENCE_TEMP)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),

@@ -38,6 +38,8 @@ typedef struct WorkerView
 	bool		  too_many_groups; /* why it was not */
 	bool		  paused;		   /* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
+	struct Sink *sink; /* of its closed windows; NULL: not needed yet */
+
 	TimestampTz retired_at; /* its former content; 0: nothing of that is left in history */
 
 	/* behind: it reads what the stream has read before, by a watermark of its own */
