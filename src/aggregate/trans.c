@@ -29,6 +29,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "base/identity.h"
 #include "aggregate/mode.h"
 
 #define TRANS_CACHE_BYTES ((Size) 64 * 1024 * 1024) /* of a worker's transition values, for each aggregate */
@@ -132,6 +133,14 @@ streamext_trans_compile(AggSpec *spec, const Oid *types, HeapTuple tuple)
 	{
 		Oid input, param;
 
+		if (streamext_identity_mistrusts_type(spec->transtype))
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg(
+					 "aggregates whose first state is of an ordinary role's type are not supported in a superuser's view"),
+				 errdetail("The state, of type %s, is made when the view is.", format_type_be(spec->transtype)),
+				 errhint("Make the view as the role that shall own it.")));
 		getTypeInputInfo(spec->transtype, &input, &param);
 		spec->initval = OidInputFunctionCall(input, TextDatumGetCString(initval), param, -1);
 	}

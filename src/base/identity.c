@@ -7,11 +7,15 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/syscache.h"
 
 #include "base/identity.h"
 
@@ -86,4 +90,36 @@ IdentityScope
 streamext_identity_enter_extension(void)
 {
 	return identity_become(identity_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+}
+
+bool
+streamext_identity_mistrusts_function(Oid function)
+{
+	HeapTuple tuple;
+	Oid		  owner;
+
+	if (function < FirstNormalObjectId || !superuser())
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return !superuser_arg(owner);
+}
+
+bool
+streamext_identity_mistrusts_type(Oid type)
+{
+	HeapTuple tuple;
+	Oid		  owner;
+
+	if (type < FirstNormalObjectId || !superuser())
+		return false;
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	owner = ((Form_pg_type) GETSTRUCT(tuple))->typowner;
+	ReleaseSysCache(tuple);
+	return !superuser_arg(owner);
 }

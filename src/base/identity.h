@@ -36,6 +36,13 @@ extern void			 streamext_identity_leave(IdentityScope scope);
 extern void streamext_identity_rest(Oid owner);
 extern void streamext_identity_rise(void);
 
+/*
+ * Whether who is at work is a superuser and the function or type is somebody's who is none: it would run as him, who has not written it.
+ * So it is while a dump is restored, where everything is the superuser's until ALTER ... OWNER TO. For what runs without any row.
+ */
+extern bool streamext_identity_mistrusts_function(Oid function);
+extern bool streamext_identity_mistrusts_type(Oid type);
+
 /* A setting for the rest of the scope; NULL leaves it as it is. */
 extern void streamext_identity_set(const char *name, const char *value);
 

@@ -15,6 +15,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/identity.h"
 #include "view/check.h"
 #include "view/window_clause.h"
 
@@ -36,10 +37,30 @@ window_is_event_time(const CompiledView *view, const StreamConfig *config, const
 	return config->columns[var->varattno - 1].metadata == METADATA_TIMESTAMP;
 }
 
+static bool
+window_mistrusts(Oid function, void *context)
+{
+	return streamext_identity_mistrusts_function(function);
+}
+
+static bool
+window_mistrust_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, window_mistrusts, NULL) ||
+		(!IsA(node, List) && streamext_identity_mistrusts_type(exprType(node))))
+		streamext_view_refuse(
+			"functions and types of ordinary roles in the window of a superuser's view",
+			"What a window's constants are is evaluated when the view is made. Make it as the role that shall own it, or write the constant itself.");
+	return expression_tree_walker(node, window_mistrust_walker, context);
+}
+
 /* The argument as a constant that is not NULL, or NULL if it is none. */
 static Const *
 window_const(Node *node)
 {
+	(void) window_mistrust_walker(node, NULL);
 	node = eval_const_expressions(NULL, copyObject(node));
 	if (!IsA(node, Const) || ((Const *) node)->constisnull)
 		return NULL;
