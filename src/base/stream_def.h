@@ -103,7 +103,6 @@ typedef struct StreamConfig
 
 	TupleDesc	  desc;
 	StreamColumn *columns;		 /* desc->natts */
-	uint32		  row_type_hash; /* of the live columns' numbers and types: guards payloads that are rows */
 } StreamConfig;
 
 #endif /* STREAMEXT_STREAM_DEF_H */

@@ -32,6 +32,7 @@
 #include "base/transaction.h"
 #include "decode/column.h"
 #include "decode/decoder.h"
+#include "decode/row.h"
 
 static ColumnWay
 decoder_column_way(const StreamColumn *column)
@@ -503,23 +504,17 @@ streamext_decoder_payload(Decoder *decoder, const StreamRecord *record)
 	Size		size = record->payload != NULL ? record->payload_size : 0;
 	bytea	   *result;
 
-	if (decoder->config->format->rows && record->row_type_hash == decoder->config->row_type_hash &&
-		size > SizeofMinimalTupleHeader)
+	if (decoder->config->format->rows)
 	{
-		MinimalTuple tuple = palloc(size);
-		TupleDesc	 desc = lookup_rowtype_tupdesc(get_rel_type_id(decoder->config->relid), -1);
-		Datum		 row;
-		text		*json;
-
 		IdentityScope scope = streamext_decoder_enter(decoder); /* casts to json are the types' own */
+		text		 *json = streamext_row_json(decoder->format, record);
 
-		memcpy(tuple, payload, size);
-		row = heap_copy_tuple_as_datum(heap_tuple_from_minimal_tuple(tuple), desc);
-		ReleaseTupleDesc(desc);
-		json = DatumGetTextPP(DirectFunctionCall1(row_to_json, row));
-		payload = VARDATA_ANY(json);
-		size = VARSIZE_ANY_EXHDR(json);
 		streamext_identity_leave(scope);
+		if (json != NULL)
+		{
+			payload = VARDATA_ANY(json);
+			size = VARSIZE_ANY_EXHDR(json);
+		}
 	}
 	result = palloc(VARHDRSZ + size);
 	SET_VARSIZE(result, VARHDRSZ + size);

@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/layout.h"
 #include "base/own_table.h"
 #include "base/transaction.h"
 #include "durable/letters.h"
@@ -195,11 +196,17 @@ letter_payload(Batch *batch, Decoder *decoder, const StreamRecord *record, Size 
 
 /* ---------------------------------------------------------------- what makes it a record again */
 
-/* What the table's columns do not say; then the key, the headers, and of a row, whose payload is shown as JSON, the row. */
+/*
+ * The column `record`: what the table's other columns do not say. This head (32 bytes, as the machine has it), the key, the headers, and of a row, whose payload is
+ * shown as JSON, the row and its layout (base/layout.h). It is valid if and only if its length is the sum of these. `layout` is LETTER_LAYOUT
+ * and the layout's size; 0: not of a row; else, by a version before 1.1, a 32-bit hash of the row's columns' types.
+ */
+#define LETTER_LAYOUT (UINT64CONST(1) << 63)
+
 typedef struct LetterRecord
 {
 	TimestampTz timestamp;
-	uint64		row_type_hash;
+	uint64		layout;
 	uint32		key_size;
 	uint32		headers_size;
 	uint32		row_size;
@@ -226,7 +233,7 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 		headers = connector->ops->headers(connector, record);
 	memset(&head, 0, sizeof(head));
 	head.timestamp = record->timestamp;
-	head.row_type_hash = record->row_type_hash;
+	head.layout = record->layout != NULL ? LETTER_LAYOUT | record->layout->size : record->row_type_hash;
 	head.qos = record->qos;
 	head.retained = record->retained;
 	head.has_key = record->key != NULL && record->key_size <= DEAD_LETTER_PAYLOAD;
@@ -237,7 +244,7 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	*whole = (record->payload == NULL || record->payload_size <= DEAD_LETTER_PAYLOAD) &&
 			 head.has_key == (record->key != NULL) && head.has_headers == (headers != NULL);
 
-	size += head.key_size + head.headers_size + head.row_size;
+	size += head.key_size + head.headers_size + head.row_size + (record->layout != NULL ? record->layout->size : 0);
 	result = palloc(VARHDRSZ + size);
 	SET_VARSIZE(result, VARHDRSZ + size);
 	to = VARDATA(result);
@@ -251,6 +258,9 @@ letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	to += head.headers_size;
 	if (head.row_size > 0)
 		memcpy(to, row, head.row_size);
+	to += head.row_size;
+	if (record->layout != NULL)
+		memcpy(to, record->layout, record->layout->size);
 	return result;
 }
 
@@ -259,15 +269,19 @@ streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, cons
 {
 	const char	*from = VARDATA_ANY(rest);
 	LetterRecord head;
+	Size		 layout_size;
 
 	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head))
 		return false;
 	memcpy(&head, from, sizeof(head));
-	if (VARSIZE_ANY_EXHDR(rest) != sizeof(head) + (Size) head.key_size + head.headers_size + head.row_size)
+	layout_size = (head.layout & LETTER_LAYOUT) != 0 ? head.layout & ~LETTER_LAYOUT : 0;
+	if (layout_size > MaxAllocSize || VARSIZE_ANY_EXHDR(rest) != sizeof(head) + (Size) head.key_size +
+																	 head.headers_size + head.row_size + layout_size)
 		return false;
 	from += sizeof(head);
 	record->timestamp = head.timestamp;
-	record->row_type_hash = head.row_type_hash;
+	record->row_type_hash = layout_size == 0 ? (uint32) head.layout : 0;
+	record->layout = NULL;
 	record->qos = head.qos;
 	record->retained = head.retained;
 	record->key = head.has_key ? from : NULL;
@@ -279,6 +293,13 @@ streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, cons
 	{
 		record->payload = from;
 		record->payload_size = head.row_size;
+		if (layout_size > 0)
+		{
+			record->layout =
+				streamext_layout_intern(memcpy(palloc(layout_size), from + head.row_size, layout_size), layout_size);
+			if (record->layout == NULL)
+				return false;
+		}
 	}
 	else if (payload != NULL)
 	{

@@ -56,12 +56,14 @@ streamext_spool_get(const StreamConfig *config)
 	MemoryContext old;
 	ResourceOwner owner;
 	RowSpool	 *spool;
+	uint64		  changes = streamext_layout_changes();
+	RowLayout	 *layout = streamext_layout_make(config->desc, true);
 	ListCell	 *lc;
 
 	foreach (lc, spools)
 	{
 		spool = lfirst(lc);
-		if (spool->relid == config->relid && spool->row_type_hash == config->row_type_hash && !spool->broken)
+		if (spool->relid == config->relid && streamext_layout_equal(spool->layout, layout) && !spool->broken)
 			return spool;
 	}
 
@@ -69,7 +71,9 @@ streamext_spool_get(const StreamConfig *config)
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	spool = palloc0(sizeof(RowSpool));
 	spool->relid = config->relid;
-	spool->row_type_hash = config->row_type_hash;
+	spool->layout = palloc(layout->size);
+	memcpy(spool->layout, layout, layout->size);
+	spool->changes = changes;
 	spool->place.dboid = MyDatabaseId;
 	spool->place.relid = config->relid;
 	spool->place.mode = config->journal;
@@ -84,6 +88,23 @@ streamext_spool_get(const StreamConfig *config)
 	return spool;
 }
 
+/*
+ * Others cannot alter a type that the rows reach while we hold locks on them (spool_get), but a function that the statement runs can: rows that were made
+ * before and rows that are made after it are not alike.
+ */
+static void
+spool_check_layout(RowSpool *spool)
+{
+	uint64	   changes = streamext_layout_changes();
+	RowLayout *layout = streamext_layout_make(spool->desc, false);
+
+	if (!streamext_layout_equal(spool->layout, layout))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("a type in stream \"%s\" was altered while rows were inserted into it", spool->name)));
+	spool->changes = changes;
+	pfree(layout);
+}
+
 void
 streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls)
 {
@@ -94,6 +115,8 @@ streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("cannot insert into stream \"%s\" after an insert of this transaction failed to write",
 							   spool->name)));
+	if (unlikely(spool->changes != streamext_layout_changes()))
+		spool_check_layout(spool);
 	if (mark == NULL || mark->subid != subid)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -305,7 +328,7 @@ spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
 		memcpy(piece + used, tuple, tuple->t_len);
 		records[n].fxid = fxid;
 		records[n].timestamp = now;
-		records[n].row_type_hash = spool->row_type_hash;
+		records[n].layout = spool->layout;
 		records[n].payload = piece + used;
 		records[n].payload_size = tuple->t_len;
 		n++;

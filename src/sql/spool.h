@@ -6,6 +6,7 @@
 #define STREAMEXT_SPOOL_H
 
 #include "base/streamext.h"
+#include "base/layout.h"
 #include "utils/tuplestore.h"
 
 #include "source/journal/journal.h"
@@ -14,8 +15,9 @@
 typedef struct RowSpool
 {
 	Oid				 relid;
-	uint32			 row_type_hash;
-	char			*name; /* for messages */
+	RowLayout		*layout;  /* of its rows */
+	uint64			 changes; /* streamext_layout_changes() when that was right */
+	char			*name;	  /* for messages */
 	TupleDesc		 desc;
 	Tuplestorestate *rows;
 	int64			 nrows;

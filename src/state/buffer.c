@@ -11,8 +11,10 @@
 
 #include "state/buffer.h"
 #include "base/chunk.h"
+#include "base/layout.h"
 
 #define BUFFER_RECORD_BYTES 512 /* assumed for a record's payload, key and topic */
+#define BUFFER_LAYOUTS 8		/* kept; rows of older ones are passed over */
 #define BUFFER_BYTES_MAX (16 * 1024 * 1024)
 #define BUFFER_BYTES_MIN (16 * 1024)
 
@@ -28,7 +30,8 @@ typedef struct BufferEntry
 	int64		position;
 	int64		next_position;
 	TimestampTz timestamp;
-	uint64		row_type_hash;
+	uint32		row_type_hash;
+	uint32		layout; /* number; 0: none */
 	uint8		qos;
 	bool		retained;
 	bool		has_payload;
@@ -46,7 +49,9 @@ struct StreamBuffer
 	uint32 head;	 /* oldest entry */
 	uint32 tail;	 /* where the next one goes */
 	uint32 wrap;	 /* end of the upper part while tail <= head and nrecords > 0 */
-	char   data[FLEXIBLE_ARRAY_MEMBER];
+	uint32 layout;	 /* number of the newest; number n is layouts[n % BUFFER_LAYOUTS], if n > layout - BUFFER_LAYOUTS */
+	RowLayout *layouts[BUFFER_LAYOUTS];
+	char	   data[FLEXIBLE_ARRAY_MEMBER];
 };
 
 #define BUFFER_DATA(buffer) ((char *) (buffer) + MAXALIGN(offsetof(StreamBuffer, data)))
@@ -78,8 +83,12 @@ streamext_buffer_create(int buffer_size)
 void
 streamext_buffer_destroy(StreamBuffer *buffer)
 {
-	if (buffer != NULL)
-		streamext_chunk_free(buffer);
+	if (buffer == NULL)
+		return;
+	for (int i = 0; i < BUFFER_LAYOUTS; i++)
+		if (buffer->layouts[i] != NULL)
+			streamext_chunk_free(buffer->layouts[i]);
+	streamext_chunk_free(buffer);
 }
 
 static Size
@@ -130,6 +139,35 @@ buffer_make_room(StreamBuffer *buffer, uint32 size)
 	}
 }
 
+static bool
+buffer_has_layout(const StreamBuffer *buffer, uint32 number, const RowLayout *layout)
+{
+	const RowLayout *kept = buffer->layouts[number % BUFFER_LAYOUTS];
+
+	return number > 0 && kept != NULL && streamext_layout_equal(kept, layout);
+}
+
+/* The number of a layout, which is kept; 0: there is no memory for it. */
+static uint32
+buffer_layout(StreamBuffer *buffer, const RowLayout *layout)
+{
+	RowLayout *copy;
+	Size	   actual;
+
+	for (uint32 i = 0; i < Min(buffer->layout, BUFFER_LAYOUTS); i++)
+		if (buffer_has_layout(buffer, buffer->layout - i, layout))
+			return buffer->layout - i;
+	copy = streamext_chunk_alloc(layout->size, &actual);
+	if (copy == NULL)
+		return 0;
+	memcpy(copy, layout, layout->size);
+	buffer->layout++;
+	if (buffer->layouts[buffer->layout % BUFFER_LAYOUTS] != NULL)
+		streamext_chunk_free(buffer->layouts[buffer->layout % BUFFER_LAYOUTS]);
+	buffer->layouts[buffer->layout % BUFFER_LAYOUTS] = copy;
+	return buffer->layout;
+}
+
 static void
 buffer_put(StreamBuffer *buffer, const StreamRecord *record, uint32 size)
 {
@@ -148,6 +186,7 @@ buffer_put(StreamBuffer *buffer, const StreamRecord *record, uint32 size)
 	entry->next_position = record->next_position;
 	entry->timestamp = record->timestamp;
 	entry->row_type_hash = record->row_type_hash;
+	entry->layout = record->layout != NULL ? buffer_layout(buffer, record->layout) : 0;
 	entry->qos = record->qos;
 	entry->retained = record->retained;
 	if (entry->payload_size > 0)
@@ -215,9 +254,36 @@ streamext_buffer_append(StreamBuffer *buffer, LWLock *lock, const StreamRecord *
 	LWLockRelease(lock);
 }
 
+/* What a reader takes along of the layouts, with the lock held. */
+typedef struct BufferLayouts
+{
+	uint32			 newest;
+	RowLayout		*copies[BUFFER_LAYOUTS];
+	const RowLayout *interned[BUFFER_LAYOUTS];
+} BufferLayouts;
+
+static void
+buffer_copy_layouts(const StreamBuffer *buffer, BufferLayouts *layouts)
+{
+	memset(layouts, 0, sizeof(*layouts));
+	layouts->newest = buffer->layout;
+	for (int i = 0; i < BUFFER_LAYOUTS; i++)
+		if (buffer->layouts[i] != NULL)
+			layouts->copies[i] = memcpy(palloc(buffer->layouts[i]->size), buffer->layouts[i], buffer->layouts[i]->size);
+}
+
+/* NULL: none, or not kept any more. */
+static const RowLayout *
+buffer_find_layout(const BufferLayouts *layouts, uint32 number)
+{
+	if (number == 0 || layouts->newest - number >= BUFFER_LAYOUTS)
+		return NULL;
+	return layouts->interned[number % BUFFER_LAYOUTS];
+}
+
 /* An entry of the private copy as a record that points into it. */
 static void
-buffer_entry_record(BufferEntry *entry, StreamRecord *record)
+buffer_entry_record(BufferEntry *entry, const BufferLayouts *layouts, StreamRecord *record)
 {
 	char *data = (char *) entry + BUFFER_ENTRY_HEADER;
 
@@ -237,14 +303,16 @@ buffer_entry_record(BufferEntry *entry, StreamRecord *record)
 	record->qos = entry->qos;
 	record->retained = entry->retained;
 	record->row_type_hash = entry->row_type_hash;
+	record->layout = buffer_find_layout(layouts, entry->layout);
 }
 
 int
 streamext_buffer_copy(StreamBuffer *buffer, LWLock *lock, StreamRecord **records)
 {
-	char  *copy;
-	uint32 upper = 0, lower = 0;
-	int	   n;
+	char		 *copy;
+	uint32		  upper = 0, lower = 0;
+	int			  n;
+	BufferLayouts layouts;
 
 	*records = NULL;
 	if (buffer == NULL)
@@ -265,6 +333,7 @@ streamext_buffer_copy(StreamBuffer *buffer, LWLock *lock, StreamRecord **records
 			lower = buffer->tail;
 			memcpy(copy + upper, BUFFER_DATA(buffer), lower);
 		}
+		buffer_copy_layouts(buffer, &layouts);
 	}
 	LWLockRelease(lock);
 	if (n == 0)
@@ -273,10 +342,13 @@ streamext_buffer_copy(StreamBuffer *buffer, LWLock *lock, StreamRecord **records
 		return 0;
 	}
 
+	for (int i = 0; i < BUFFER_LAYOUTS; i++)
+		if (layouts.copies[i] != NULL)
+			layouts.interned[i] = streamext_layout_intern(layouts.copies[i], layouts.copies[i]->size);
 	*records = palloc(sizeof(StreamRecord) * n);
 	for (int i = 0; i < n; i++)
 	{
-		buffer_entry_record((BufferEntry *) copy, &(*records)[i]);
+		buffer_entry_record((BufferEntry *) copy, &layouts, &(*records)[i]);
 		copy += ((BufferEntry *) copy)->size;
 	}
 	return n;

@@ -345,7 +345,6 @@ definition_read_columns(StreamConfig *config, Relation rel)
 
 	config->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
 	config->columns = palloc0(sizeof(StreamColumn) * Max(config->desc->natts, 1));
-	config->row_type_hash = hash_bytes_uint32(0);
 	for (int i = 0; i < config->desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(config->desc, i);
@@ -355,8 +354,6 @@ definition_read_columns(StreamConfig *config, Relation rel)
 			continue;
 		if (event_time != NULL && strcmp(NameStr(att->attname), event_time) == 0)
 			config->event_time = att->attnum;
-		config->row_type_hash = hash_combine(config->row_type_hash, hash_bytes_uint32(att->attnum));
-		config->row_type_hash = hash_combine(config->row_type_hash, hash_bytes_uint32(att->atttypid));
 	}
 }
 

@@ -63,7 +63,7 @@ refresh_fingerprint(const StreamConfig *config)
 	appendStringInfo(&s, "%u %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
 					 config->connector->number, config->event_time, config->journal, config->workers,
 					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
-	appendStringInfo(&s, "%d %u ", config->on_error, config->row_type_hash);
+	appendStringInfo(&s, "%d ", config->on_error);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
 	appendStringInfoString(&s, nodeToString(config->server_options));
 	appendStringInfoString(&s, nodeToString(config->table_options));

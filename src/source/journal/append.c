@@ -135,33 +135,100 @@ journal_pad(Journal *journal, int64 *position)
 	return true;
 }
 
+/* Notes that the record at position carries the layout. */
+static bool
+journal_note_layout(Journal *journal, const RowLayout *layout, int64 position)
+{
+	RowLayout *copy = malloc(layout->size);
+
+	if (copy == NULL)
+	{
+		errno = ENOMEM;
+		return false;
+	}
+	memcpy(copy, layout, layout->size);
+	free(journal->append_layout);
+	journal->append_layout = copy;
+	journal->append_layout_at = position;
+	return true;
+}
+
+/*
+ * Whether a record of the segment of position carries the layout: of this handle's, or its first, whoever wrote that. So many short-lived
+ * writers do not each write it again.
+ */
+static bool
+journal_has_layout(Journal *journal, const RowLayout *layout, int64 position)
+{
+	int64		  first = JOURNAL_FIRST(position);
+	JournalHeader header;
+	RowLayout	 *other;
+	int			  fd;
+	bool		  same;
+
+	if (journal->append_layout_at >= first)
+		return streamext_layout_equal(journal->append_layout, layout);
+	if (position == first || pg_atomic_read_u64(journal->end) <= (uint64) first)
+		return false;
+	fd = streamext_journal_open_file(journal, first, O_RDONLY);
+	if (fd < 0)
+		return false;
+	other = streamext_journal_load_layout(fd, first, first, &header);
+	close(fd);
+	same = other != NULL && streamext_layout_equal(other, layout) && journal_note_layout(journal, layout, first);
+	free(other);
+	return same;
+}
+
+/*
+ * The size of the record at *position, with its layout if that must come along; *position moves to a segment's beginning if it does not fit. 0
+ * and errno on failure.
+ */
+static uint64
+journal_place(Journal *journal, const JournalRecord *record, int64 *position, bool *carries)
+{
+	uint64 bare = JOURNAL_ALIGN(sizeof(JournalHeader) + (uint64) record->payload_size + record->topic_size + 1);
+
+	for (;;)
+	{
+		uint64 size = bare;
+
+		*carries = record->layout != NULL && !journal_has_layout(journal, record->layout, *position);
+		if (*carries)
+			size += JOURNAL_ALIGN(record->layout->size);
+		if (size > JOURNAL_RECORD_MAX || record->topic_size > PG_UINT16_MAX)
+		{
+			errno = EFBIG;
+			return 0;
+		}
+		if (*position % JOURNAL_SEGMENT == 0 || (int64) size <= JOURNAL_SEGMENT - *position % JOURNAL_SEGMENT)
+			return size;
+		if (!journal_pad(journal, position))
+			return 0;
+	}
+}
+
 static bool
 journal_put(Journal *journal, const JournalRecord *record, int64 *position)
 {
-	uint64		   size = JOURNAL_ALIGN(sizeof(JournalHeader) + (uint64) record->payload_size + record->topic_size + 1);
+	bool		   carries;
+	uint64		   size = journal_place(journal, record, position, &carries);
 	JournalHeader *header;
 	char		  *body;
 
-	if (size > JOURNAL_RECORD_MAX || record->topic_size > PG_UINT16_MAX)
-	{
-		errno = EFBIG;
+	if (size == 0 || (carries && !journal_note_layout(journal, record->layout, *position)))
 		return false;
-	}
-	if (*position % JOURNAL_SEGMENT != 0 && (int64) size > JOURNAL_SEGMENT - *position % JOURNAL_SEGMENT &&
-		!journal_pad(journal, position))
-		return false;
-
 	header = (JournalHeader *) journal_reserve(journal, *position, size);
 	if (header == NULL)
 		return false;
-	header->magic = JOURNAL_MAGIC;
+	header->magic = record->layout != NULL ? JOURNAL_MAGIC_ROW : JOURNAL_MAGIC;
 	header->size = (uint32) size;
 	header->kind = JOURNAL_DATA;
 	header->qos = record->qos;
 	header->retained = record->retained;
 	header->fxid = record->fxid;
 	header->timestamp = record->timestamp;
-	header->row_type_hash = record->row_type_hash;
+	header->layout = record->layout != NULL ? (uint64) journal->append_layout_at : 0;
 	header->payload_size = record->payload_size;
 	header->topic_size = record->topic_size;
 	header->packet_id = record->packet_id;
@@ -174,6 +241,8 @@ journal_put(Journal *journal, const JournalRecord *record, int64 *position)
 		memcpy(body, record->topic, record->topic_size);
 	body += record->topic_size;
 	memset(body, 0, (char *) header + size - body);
+	if (carries)
+		memcpy((char *) header + journal_layout_offset(header), record->layout, record->layout->size);
 	header->crc = streamext_journal_crc(header, (char *) (header + 1));
 
 	/* The buffer never reaches over a segment's end. */
@@ -208,6 +277,7 @@ journal_undo(Journal *journal, int64 start, int64 reached)
 
 	streamext_journal_close_append(journal);
 	journal->append_used = 0;
+	journal->append_layout_at = -1; /* it may lie in what is taken away */
 	for (first = JOURNAL_FIRST(start + JOURNAL_SEGMENT - 1); first <= reached; first += JOURNAL_SEGMENT)
 	{
 		streamext_journal_path(journal, first, path);

@@ -50,6 +50,7 @@ inbox_record(const JournalInbox *inbox, JournalRecord *from, StreamRecord *to)
 	to->qos = from->qos;
 	to->retained = from->retained;
 	to->row_type_hash = from->row_type_hash;
+	to->layout = from->layout;
 	to->message = from;
 }
 

@@ -122,6 +122,8 @@ streamext_journal_open(const JournalPlace *place, bool writer)
 	journal->mode = place->mode;
 	journal->end = place->end;
 	journal->append_fd = journal->read_fd = -1;
+	journal->append_layout_at = -1;
+	memset(journal->layout_at, -1, sizeof(journal->layout_at));
 	pthread_mutex_init(&journal->mutex, NULL);
 	streamext_journal_directory(place->dboid, place->relid, place->shard, journal->directory);
 
@@ -151,6 +153,7 @@ streamext_journal_close(Journal *journal)
 	if (journal->read_fd >= 0)
 		close(journal->read_fd);
 	free(journal->append_buffer);
+	free(journal->append_layout);
 	free(journal->read_buffer);
 	pthread_mutex_destroy(&journal->mutex);
 	free(journal);

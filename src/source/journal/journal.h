@@ -14,6 +14,7 @@
 #define STREAMEXT_JOURNAL_H
 
 #include "base/streamext.h"
+#include "base/layout.h"
 #include "base/stream_def.h"
 #include "port/atomics.h"
 
@@ -22,18 +23,19 @@ extern const char
 
 typedef struct JournalRecord
 {
-	uint64		fxid;		   /* FullTransactionId, 0: none */
-	TimestampTz timestamp;	   /* arrival */
-	uint64		row_type_hash; /* payloads that are rows, else 0 */
-	uint8		qos;
-	bool		retained;
-	uint16		packet_id; /* MQTT; 0: none */
-	const char *topic;	   /* read: NUL-terminated */
-	uint32		topic_size;
-	const char *payload;
-	uint32		payload_size;
-	int64		position, /* read only */
-		next_position;	  /* read only */
+	uint64			 fxid;			/* FullTransactionId, 0: none */
+	TimestampTz		 timestamp;		/* arrival */
+	const RowLayout *layout;		/* payloads that are rows: theirs, read: interned; else NULL */
+	uint32			 row_type_hash; /* read only: rows of a version that kept no layout, else 0 */
+	uint8			 qos;
+	bool			 retained;
+	uint16			 packet_id; /* MQTT; 0: none */
+	const char		*topic;		/* read: NUL-terminated */
+	uint32			 topic_size;
+	const char		*payload;
+	uint32			 payload_size;
+	int64			 position, /* read only */
+		next_position;		   /* read only */
 } JournalRecord;
 
 typedef struct Journal Journal;

@@ -11,6 +11,17 @@
  * The shared end is the only thing writers and readers agree on: it moves after the bytes are in the file, readers never
  * look beyond it.
  *
+ * On disk: records back to back from a segment's beginning, each a JournalHeader (56 bytes, as the machine has it) and its body, in all `size`
+ * bytes, a multiple of 8. Body: payload_size bytes, topic_size bytes, a NUL; of a row that carries its layout zeros up to a multiple of 8 and the
+ * layout (base/layout.h); zeros to the end. Kinds and magics:
+ *		SXJ1 data		the payload is a message; or a row of a version before 1.1, then `layout` is a 32-bit hash of its columns' types, not 0
+ *		SXJ1 pad		the rest of the segment is a hole
+ *		SXJ2 data		the payload is a row; `layout` is the position of the record in the same segment, this one or an earlier one, that carries its layout
+ * The first row of a segment carries its layout, and so does the first one after rows of another: what is trimmed takes no layout
+ * along that is still wanted. A record is valid if and only if its position is what it says, its sizes agree, it ends before the journal does, and its
+ * checksum is right; a row, if besides the record that it names is one of SXJ2 that is valid and names itself. The reader stops at what is not valid and says that the
+ * journal is damaged there; whose transaction has not committed is passed over, be its layout in use or not.
+ *
  * Everything but streamext_journal_read, and the log message of an open that repairs, is POSIX and malloc only. Append side and
  * read side of a handle share no fields, so one thread may append while another reads; `mutex` serialises appends.
  */
@@ -24,7 +35,9 @@
 #include "source/journal/journal.h"
 
 #define JOURNAL_SEGMENT INT64CONST(16777216)
-#define JOURNAL_MAGIC 0x314a5853 /* SXJ1 */
+#define JOURNAL_MAGIC 0x314a5853	 /* SXJ1 */
+#define JOURNAL_MAGIC_ROW 0x324a5853 /* SXJ2 */
+#define JOURNAL_LAYOUTS 16			 /* of a segment, known to a reader at once */
 #define JOURNAL_UNKNOWN PG_UINT64_MAX
 #define JOURNAL_BUFFER (1024 * 1024) /* bytes read or written at once */
 
@@ -46,7 +59,7 @@ typedef enum JournalHint
 typedef struct JournalHeader
 {
 	uint32 magic;
-	uint32 crc;	 /* of all that follows, hint taken as 0 */
+	uint32 crc;	 /* of all that follows, hint taken as 0; of SXJ2 with the magic */
 	uint32 size; /* of the record, header included, multiple of 8 */
 	uint8  kind;
 	uint8  hint;
@@ -54,7 +67,7 @@ typedef struct JournalHeader
 	uint8  retained;
 	uint64 fxid;
 	int64  timestamp;
-	uint64 row_type_hash;
+	uint64 layout; /* see above */
 	uint32 payload_size;
 	uint16 topic_size;
 	uint16 packet_id;
@@ -78,6 +91,19 @@ journal_next(const JournalHeader *header, int64 position)
 	return position;
 }
 
+/* Where a row's layout lies in it, if it carries one. */
+static inline Size
+journal_layout_offset(const JournalHeader *header)
+{
+	return JOURNAL_ALIGN(sizeof(JournalHeader) + (uint64) header->payload_size + header->topic_size + 1);
+}
+
+static inline bool
+journal_carries_layout(const JournalHeader *header)
+{
+	return header->magic == JOURNAL_MAGIC_ROW && header->layout == (uint64) header->position;
+}
+
 /* True when no header fits before the segment's end: an unwritten pad. */
 static inline bool
 journal_at_segment_end(int64 position)
@@ -94,26 +120,31 @@ struct Journal
 	pthread_mutex_t	  mutex;
 
 	/* append side, under mutex */
-	int	   append_fd;	 /* -1: none */
-	int64  append_first; /* its segment */
-	char  *append_buffer;
-	size_t append_capacity;
-	size_t append_used;
-	int64  append_position; /* of append_buffer[0] */
-	int64  room_base;		/* where what counts for the limit began when it was last looked at, see journal_has_room */
+	int		   append_fd;	 /* -1: none */
+	int64	   append_first; /* its segment */
+	char	  *append_buffer;
+	size_t	   append_capacity;
+	size_t	   append_used;
+	int64	   append_position;	 /* of append_buffer[0] */
+	RowLayout *append_layout;	 /* that of append_layout_at, malloc'd */
+	int64	   append_layout_at; /* the record that carries it; -1: none */
+	int64	   room_base; /* where what counts for the limit began when it was last looked at, see journal_has_room */
 
 	/* read side */
-	int			read_fd;
-	int64		read_first;
-	char	   *read_buffer;
-	size_t		read_capacity;
-	size_t		read_size;
-	int64		read_position; /* of read_buffer[0] */
-	uint64		resolved_fxid; /* 0: none */
-	JournalHint resolved;
-	bool		durable;	 /* resolved will still hold after a crash */
-	uint64		hinted_fxid; /* last one whose hint was written in this read */
-	bool		warned;
+	int				 read_fd;
+	int64			 read_first;
+	char			*read_buffer;
+	size_t			 read_capacity;
+	size_t			 read_size;
+	int64			 read_position;				 /* of read_buffer[0] */
+	int64			 layout_at[JOURNAL_LAYOUTS]; /* records whose layouts are known; -1: none */
+	const RowLayout *layouts[JOURNAL_LAYOUTS];
+	int				 next_layout;
+	uint64			 resolved_fxid; /* 0: none */
+	JournalHint		 resolved;
+	bool			 durable;	  /* resolved will still hold after a crash */
+	uint64			 hinted_fxid; /* last one whose hint was written in this read */
+	bool			 warned;
 };
 
 /* ---- source/journal/segment.c ---- */
@@ -135,6 +166,12 @@ extern int64 streamext_journal_segment_bytes(const Journal *journal, const int64
 /* ---- source/journal/read.c ---- */
 
 extern uint32 streamext_journal_crc(const JournalHeader *header, const char *body);
+
+/*
+ * The layout that the record at position of the segment that begins at first, whose file is fd, carries; malloc'd, sizes checked and no more. NULL and
+ * errno: none. *header is the record's.
+ */
+extern RowLayout *streamext_journal_load_layout(int fd, int64 first, int64 position, JournalHeader *header);
 
 /*
  * The whole record at position, checked, in the read buffer. NULL with errno EBADMSG or what the system said if there is none;

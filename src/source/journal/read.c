@@ -34,6 +34,8 @@ streamext_journal_crc(const JournalHeader *header, const char *body)
 
 	plain.hint = 0;
 	INIT_CRC32C(crc);
+	if (header->magic == JOURNAL_MAGIC_ROW)
+		COMP_CRC32C(crc, &plain.magic, sizeof(plain.magic));
 	COMP_CRC32C(crc, (const char *) &plain + offsetof(JournalHeader, size),
 				sizeof(plain) - offsetof(JournalHeader, size));
 	if (header->size > sizeof(JournalHeader))
@@ -45,14 +47,15 @@ streamext_journal_crc(const JournalHeader *header, const char *body)
 static bool
 journal_header_plausible(const JournalHeader *header, int64 position, int64 limit)
 {
-	if (header->magic != JOURNAL_MAGIC || header->position != position)
+	if ((header->magic != JOURNAL_MAGIC && header->magic != JOURNAL_MAGIC_ROW) || header->position != position)
 		return false;
 	if (header->kind == JOURNAL_PAD)
-		return header->size == sizeof(JournalHeader);
-	return header->kind == JOURNAL_DATA &&
-		   header->size ==
-			   JOURNAL_ALIGN(sizeof(JournalHeader) + (uint64) header->payload_size + header->topic_size + 1) &&
-		   header->size <= limit - position;
+		return header->size == sizeof(JournalHeader) && header->magic == JOURNAL_MAGIC;
+	if (header->kind != JOURNAL_DATA || header->size > limit - position)
+		return false;
+	if (journal_carries_layout(header))
+		return header->size >= journal_layout_offset(header) + sizeof(RowLayout);
+	return header->size == journal_layout_offset(header);
 }
 
 /* Reads at least `need` bytes at position into the buffer, more if they are there below limit; false and errno on failure. */
@@ -151,6 +154,92 @@ streamext_journal_fetch(Journal *journal, int64 position, int64 limit, bool refi
 		need = header->size;
 	}
 }
+
+/* ---- layouts ---- */
+
+static bool
+journal_pread(int fd, void *to, size_t size, off_t at)
+{
+	size_t done = 0;
+
+	while (done < size)
+	{
+		ssize_t got = pread(fd, (char *) to + done, size - done, at + done);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+		{
+			if (got == 0)
+				errno = EBADMSG;
+			return false;
+		}
+		done += got;
+	}
+	return true;
+}
+
+RowLayout *
+streamext_journal_load_layout(int fd, int64 first, int64 position, JournalHeader *header)
+{
+	char	  *body;
+	RowLayout *layout;
+	size_t	   size;
+
+	if (!journal_pread(fd, header, sizeof(*header), position - first))
+		return NULL;
+	errno = EBADMSG;
+	if (!journal_header_plausible(header, position, PG_INT64_MAX) || !journal_carries_layout(header))
+		return NULL;
+	size = header->size - sizeof(*header);
+	body = malloc(size);
+	if (body == NULL)
+		return NULL;
+	layout = (RowLayout *) (body + (journal_layout_offset(header) - sizeof(*header)));
+	if (!journal_pread(fd, body, size, position - first + sizeof(*header)) ||
+		header->crc != streamext_journal_crc(header, body) || layout->magic != LAYOUT_MAGIC ||
+		layout->size > (size_t) (body + size - (char *) layout))
+	{
+		free(body);
+		errno = EBADMSG;
+		return NULL;
+	}
+	memmove(body, layout, layout->size);
+	return (RowLayout *) body;
+}
+
+/* The layout that a row names; NULL and errno: there is none. Main thread only. */
+static const RowLayout *
+journal_layout(Journal *journal, const JournalHeader *header)
+{
+	int64			 at = (int64) header->layout;
+	const RowLayout *layout = NULL;
+
+	for (int i = 0; i < JOURNAL_LAYOUTS; i++)
+		if (journal->layout_at[i] == at)
+			return journal->layouts[i];
+	errno = EBADMSG;
+	if (at == header->position)
+		layout = streamext_layout_intern((const char *) header + journal_layout_offset(header),
+										 header->size - journal_layout_offset(header));
+	else if (at >= JOURNAL_FIRST(header->position) && at < header->position)
+	{
+		JournalHeader other;
+		RowLayout	 *loaded = streamext_journal_load_layout(journal->read_fd, journal->read_first, at, &other);
+
+		if (loaded != NULL)
+			layout = streamext_layout_intern(loaded, loaded->size);
+		free(loaded);
+	}
+	if (layout == NULL)
+		return NULL;
+	journal->layout_at[journal->next_layout] = at;
+	journal->layouts[journal->next_layout] = layout;
+	journal->next_layout = (journal->next_layout + 1) % JOURNAL_LAYOUTS;
+	return layout;
+}
+
+/* ---- transactions ---- */
 
 /* The transaction's state, asked of the server; main thread only. */
 static JournalHint
@@ -266,11 +355,20 @@ streamext_journal_read(Journal *journal, int64 *position, JournalRecord *records
 			break;
 		if (state == JOURNAL_HINT_COMMITTED)
 		{
-			JournalRecord *record = &records[n++];
+			JournalRecord *record = &records[n];
 
+			record->layout = NULL;
+			record->row_type_hash = 0;
+			if (header->magic == JOURNAL_MAGIC)
+				record->row_type_hash = (uint32) header->layout;
+			else if ((record->layout = journal_layout(journal, header)) == NULL)
+			{
+				*corrupt = n == 0;
+				break;
+			}
+			n++;
 			record->fxid = header->fxid;
 			record->timestamp = header->timestamp;
-			record->row_type_hash = header->row_type_hash;
 			record->qos = header->qos;
 			record->retained = header->retained != 0;
 			record->packet_id = header->packet_id;

@@ -461,6 +461,7 @@ kafka_records(KafkaConnector *k, StreamRecord *records)
 		record->qos = 0;
 		record->retained = false;
 		record->row_type_hash = 0;
+		record->layout = NULL;
 		record->message = k->messages[i];
 		partitions[index].position = message->offset + 1;
 		n++;
