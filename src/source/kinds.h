@@ -6,3 +6,4 @@
 KIND(kafka)
 KIND(mqtt)
 KIND(local)
+KIND(null)
