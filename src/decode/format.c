@@ -7,7 +7,7 @@
 #include "lib/stringinfo.h"
 
 #include "decode/format.h"
-#include "decode/json.h"
+#include "decode/path.h"
 
 const FormatOps *const streamext_formats[] = {
 	&streamext_json_format, &streamext_csv_format, &streamext_text_format, &streamext_raw_format, NULL,
@@ -39,16 +39,16 @@ format_check_name(const OptionSpec *spec, const char *value)
 static void
 format_check_path(const OptionSpec *spec, const char *value)
 {
-	JsonParser *parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
-	int			number;
+	char	  *key = palloc(strlen(value) + 1);
+	PathReader reader;
+	PathStep   step;
 
-	if (parser == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	number = streamext_json_want(parser, NULL, value, JSON_WANT_TEXT);
-	streamext_json_destroy(parser);
-	if (number < 0)
-		streamext_option_invalid(spec, value,
-								 "A path is like a.b[0].c, optionally behind \"$.\"; \"$\" is the whole payload.");
+	streamext_path_begin(&reader, value);
+	while ((step = streamext_path_next(&reader, key)) < PATH_END)
+		;
+	if (step == PATH_FAULT)
+		streamext_option_invalid(spec, value, "%s " STREAMEXT_PATH_HINT, reader.fault);
+	pfree(key);
 }
 
 const OptionSpec streamext_format_options[] = {

@@ -8,6 +8,7 @@
 
 #include "decode/column.h"
 #include "decode/json.h"
+#include "decode/path.h"
 
 typedef struct JsonFormat
 {
@@ -59,7 +60,7 @@ json_open(Decoder *decoder)
 		if (col->wanted == -1)
 			ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 							errmsg("invalid path \"%s\" of column \"%s\"", col->column->path, col->column->name),
-							errhint("A path is like a.b[0].c, optionally behind \"$.\"; \"$\" is the whole payload.")));
+							errhint(STREAMEXT_PATH_HINT)));
 		if (col->wanted < 0)
 			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the JSON parser")));
 	}

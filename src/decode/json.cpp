@@ -13,6 +13,7 @@
 #define SIMDJSON_EXCEPTIONS 0
 #include <simdjson.h>
 
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -21,6 +22,7 @@
 
 #include "decode/json.h"
 #include "decode/number.h"
+#include "decode/path.h"
 
 using namespace simdjson;
 
@@ -174,6 +176,29 @@ json_is_number(const char *p, size_t size)
 			return false;
 	}
 	return p == end;
+}
+
+/* The JSON grammar of a string with its quotes: PostgreSQL's json asks no more, also not that surrogates come in pairs. */
+bool
+json_is_string(std::string_view token)
+{
+	if (token.size() < 2 || token.front() != '"' || token.back() != '"')
+		return false;
+	token = token.substr(1, token.size() - 2);
+	for (size_t i = 0; i < token.size(); i++)
+	{
+		if (token[i] == '"')
+			return false;
+		if (token[i] != '\\')
+			continue;
+		if (++i == token.size() || strchr("\"\\/bfnrtu", token[i]) == nullptr)
+			return false;
+		if (token[i] == 'u')
+			for (int digit = 0; digit < 4; digit++)
+				if (++i == token.size() || !isxdigit(static_cast<unsigned char>(token[i])))
+					return false;
+	}
+	return true;
 }
 
 /* True if a number's text is not zero though its double is: underflow, which PostgreSQL's input functions refuse. */
@@ -486,14 +511,16 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 		case ondemand::json_type::string:
 		{
 			std::string_view text;
-			error_code		 error = value.get_string().get(text);
+			error_code		 error;
 
-			if (error)
-				return error;
 			if (want == JSON_WANT_RAW)
+			{
 				json_set_text(out, JSON_TEXT, token);
-			else
-				json_set_text(out, JSON_STRING, text);
+				return json_is_string(token) ? SUCCESS : STRING_ERROR;
+			}
+			if ((error = value.get_string().get(text)))
+				return error;
+			json_set_text(out, JSON_STRING, text);
 			return SUCCESS;
 		}
 
@@ -593,7 +620,7 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 	{
 		JsonValue ignored;
 
-		return extract(value, type, JSON_WANT_TEXT, &ignored);
+		return extract(value, type, JSON_WANT_RAW, &ignored);
 	}
 	if ((error = extract(value, type, node->wants[0], &values[node->wanted[0]])) || node->nwanted == 1)
 		return error;
@@ -645,7 +672,12 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 		{
 			std::string_view key;
 
-			if ((error = field.unescaped_key().get(key)))
+			while (p < end && *p != '"')
+				p += *p == '\\' ? 2 : 1;
+			if (p >= end || !json_is_string(std::string_view(raw - 1, p + 2 - raw)))
+				error = STRING_ERROR;
+			/* one that cannot be unescaped is nobody's */
+			if (error || node->nchildren == 0 || field.unescaped_key().get(key))
 				return nullptr;
 			for (int i = 0; i < node->nchildren; i++)
 				if (node->children[i]->name != nullptr &&
@@ -729,43 +761,19 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 		node = json_child(node, name, strlen(name), 0);
 	else
 	{
-		const char *p = path;
+		PathReader reader;
+		char	  *key = static_cast<char *>(malloc(strlen(path) + 1));
+		PathStep   step = PATH_END;
 
-		if (*p == '\0')
+		streamext_path_begin(&reader, path);
+		while (key != nullptr && node != nullptr && (step = streamext_path_next(&reader, key)) < PATH_END)
+			node =
+				step == PATH_KEY ? json_child(node, key, reader.size, 0) : json_child(node, nullptr, 0, reader.index);
+		free(key);
+		if (step == PATH_FAULT)
 			return -1;
-		if (*p == '$')
-		{
-			p++;
-			if (*p != '\0' && *p != '.' && *p != '[')
-				return -1;
-			if (*p == '.' && *++p == '\0')
-				return -1;
-		}
-		while (*p != '\0' && node != nullptr)
-		{
-			if (*p == '[')
-			{
-				char *after;
-				long  index = strtol(p + 1, &after, 10);
-
-				if (p[1] < '0' || p[1] > '9' || after - p > 9 || *after != ']' ||
-					(after[1] != '\0' && strchr(".[", after[1]) == nullptr))
-					return -1;
-				node = json_child(node, nullptr, 0, index);
-				p = after + 1;
-			}
-			else
-			{
-				size_t size = strcspn(p, ".[");
-
-				if (size == 0)
-					return -1;
-				node = json_child(node, p, size, 0);
-				p += size;
-			}
-			if (*p == '.' && (*++p == '\0' || *p == '.' || *p == '['))
-				return -1;
-		}
+		if (key == nullptr)
+			return -2;
 	}
 	if (node == nullptr || !json_append(node->wanted, node->nwanted, parser->nwanted) ||
 		!json_append(node->wants, node->nwanted, want))

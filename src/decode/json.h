@@ -3,7 +3,8 @@
  *		The C interface of the simdjson file (decode/json.cpp): one JSON object in, the wanted values out.
  *
  * It makes no PostgreSQL call, lets no exception out and allocates only when a payload is larger than any before. The whole
- * payload is validated, also the fields nobody wants: a record is malformed or it is not, whoever looks.
+ * payload is validated, also the fields nobody wants, by the grammar that PostgreSQL's json has: a record is malformed or it is not, whoever
+ * looks. Only of a string that is wanted unescaped surrogates must come in pairs.
  */
 #ifndef STREAMEXT_DECODER_JSON_H
 #define STREAMEXT_DECODER_JSON_H
@@ -57,8 +58,8 @@ extern "C"
 	extern void		   streamext_json_destroy(JsonParser *parser);
 
 	/*
- * Adds a wanted value and returns its number (0, 1, ...). path NULL: the top-level field called `name`, literally. Else the path
- * `a.b[2].c`, optionally behind `$.`; `$` alone is the whole payload. -1: not a path; -2: out of memory.
+ * Adds a wanted value and returns its number (0, 1, ...). path NULL: the top-level field called `name`, literally. Else a path
+ * (decode/path.h). -1: it is none; -2: out of memory.
  */
 	extern int streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want);
 

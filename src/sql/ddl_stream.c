@@ -26,12 +26,14 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "sql/ddl.h"
 #include "decode/format.h"
+#include "decode/path.h"
 #include "stream/definition.h"
 #include "view/compile.h"
 
@@ -186,6 +188,22 @@ stream_ddl_put_option(Oid catalog, Datum options, const char *name, const char *
 	return transformGenericOptions(catalog, options, list_make1(def), InvalidOid);
 }
 
+/* The path of the payload's field of this name. */
+static char *
+stream_ddl_path(const char *name)
+{
+	PathReader	   reader;
+	StringInfoData quoted;
+	char		  *key = palloc(strlen(name) + 1);
+
+	streamext_path_begin(&reader, name);
+	if (streamext_path_next(&reader, key) == PATH_KEY && reader.size == strlen(name))
+		return pstrdup(name);
+	initStringInfo(&quoted);
+	escape_json(&quoted, name);
+	return quoted.data;
+}
+
 /* The renamed column goes on taking its value from where it did: its old name in the payload. */
 static void
 stream_ddl_keep_path(Oid relid, AttrNumber attnum, const char *old_name)
@@ -201,12 +219,9 @@ stream_ddl_keep_path(Oid relid, AttrNumber attnum, const char *old_name)
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, relid);
-	if (old_name[0] == '$' || strpbrk(old_name, ".[") != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot rename column \"%s\" of a stream", old_name),
-				 errdetail("The column takes the payload's field of that name, which cannot be written as a path.")));
 	datum = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attfdwoptions, &isnull);
-	values[i] = stream_ddl_put_option(AttributeRelationId, isnull ? (Datum) 0 : datum, "path", old_name, false);
+	values[i] = stream_ddl_put_option(AttributeRelationId, isnull ? (Datum) 0 : datum, "path",
+									  stream_ddl_path(old_name), false);
 	replaces[i] = true;
 	tuple = heap_modify_tuple(tuple, RelationGetDescr(pg_attribute), values, nulls, replaces);
 	CatalogTupleUpdate(pg_attribute, &tuple->t_self, tuple);
