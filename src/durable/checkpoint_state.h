@@ -15,6 +15,7 @@
 
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_log.h"
+#include "view/compile.h"
 
 typedef struct PaneHead
 {
@@ -25,7 +26,7 @@ typedef struct PaneHead
 typedef struct EntryHead
 {
 	uint32 size; /* of what follows */
-	uint32 hash;
+	uint32 hash; /* of the cluster that wrote it (view/key.c); who reads it takes his own from the key */
 	uint32 key_size;
 } EntryHead;
 
@@ -48,6 +49,7 @@ typedef struct ViewLoad
 	const CheckpointIndex *index; /* of the stream and shard; other refs in it are passed over */
 
 	/* the rest by the functions below, in the current memory context */
+	KeyMatcher	 *matcher;
 	bool		  plain; /* aggregates */
 	MemoryContext row_cxt;
 	LoadPane	 *panes; /* nrows of the newest checkpoint */

@@ -15,6 +15,7 @@
 
 #include "miscadmin.h"
 
+#include "base/identity.h"
 #include "durable/checkpoint_state.h"
 
 static void
@@ -83,11 +84,13 @@ load_entry(ViewLoad *load, const EntryHead *head, const char *bytes)
 	const char *key = bytes + state->state_size;
 	const char *extra = key + head->key_size;
 	GroupEntry *entry;
+	uint32		hash;
 	bool		newest;
 
 	if (head->size < state->state_size || head->size - state->state_size < head->key_size)
 		load_damaged(load, "a group is too short");
-	entry = streamext_state_group(state, load->pane, head->hash, key, head->key_size, NULL, NULL, &newest);
+	hash = streamext_key_rehash(load->matcher, key, head->key_size);
+	entry = streamext_state_group(state, load->pane, hash, key, head->key_size, NULL, NULL, &newest);
 	if (entry == NULL)
 		streamext_checkpoint_load_full();
 	if (newest)
@@ -230,8 +233,10 @@ load_end_import(ViewLoad *load)
 void
 streamext_checkpoint_load_view(ViewLoad *load)
 {
-	ViewState *state = load->state;
+	ViewState	 *state = load->state;
+	IdentityScope scope;
 
+	load->matcher = streamext_key_matcher(load->view, CurrentMemoryContext);
 	load->row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint row", ALLOCSET_DEFAULT_SIZES);
 	load->capacity = 4 * CHECKPOINT_ROW_BYTES;
 	load->bytes = palloc(load->capacity);
@@ -242,8 +247,12 @@ streamext_checkpoint_load_view(ViewLoad *load)
 		load->plain = load->plain && streamext_aggregate_is_plain(&load->view->aggs[a]);
 	state->saved = 1;
 	state->period = 2;
+	if (!load->view->builtin)
+		scope = streamext_identity_enter(load->view->owner);
 	load_rows(load);
 	load_end_import(load);
+	if (!load->view->builtin)
+		streamext_identity_leave(scope);
 }
 
 void

@@ -15,6 +15,7 @@
 #include "state/pane.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
+#include "view/compile.h"
 
 /* Columns of streamext.history; its primary key is the first five. */
 enum HistoryColumn
@@ -32,8 +33,9 @@ enum HistoryColumn
 
 /*
  * A slice is a checksum of what follows, this header, nblocks SliceBlocks, the visible entries of a bucket of the pane as they stood
- * in shared memory, and the bytes of the pane's blobs. It is cut into parts, a row each. Buckets: a view whose aggregates
- * are all native has n of them (a power of two, by size), bucket n + (hash & (n - 1)) each; all others have one, number 1.
+ * in shared memory, but for their hash, and the bytes of the pane's blobs. It is cut into parts, a row each. Buckets: a view whose aggregates
+ * are all native has n of them (a power of two, by size), bucket n + (hash & (n - 1)) each; all others have one, number 1. The
+ * hash, here and in the entries, is streamext_key_bucket's; readers' copies have memory's.
  *
  * Behind the checksum the header and all that follows are aligned in a decompressed bytea, and can be read where they are.
  */
@@ -142,18 +144,18 @@ extern void			  streamext_history_close(HistoryReader *reader);
 extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
 /* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. */
-extern void		  streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark,
-										  int64 min, int64 max, const uint32 *hash);
+extern void		  streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,
+										  const HistoryMark *mark, int64 min, int64 max, const uint32 *bucket);
 extern StateCopy *streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt);
 extern void		  streamext_history_end(HistoryReader *reader);
 
 /*
- * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; hash not NULL: only
- * entries with it.
+ * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; bucket not NULL: only
+ * entries with this streamext_key_bucket.
  */
-extern void streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark,
-								   int64 min, int64 max, const uint32 *hash, CopyArray *into, HistoryStats *stats,
-								   MemoryContext cxt);
+extern void streamext_history_read(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,
+								   const HistoryMark *mark, int64 min, int64 max, const uint32 *bucket, CopyArray *into,
+								   HistoryStats *stats, MemoryContext cxt);
 
 /* The table and its index; InvalidOid: there is none. */
 extern Oid streamext_history_relation(void);

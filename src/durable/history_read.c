@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 
 #include "sql/control.h"
+#include "base/identity.h"
 #include "durable/history.h"
 
 /* A slice that is being put together from its parts. */
@@ -49,13 +50,15 @@ struct HistoryReader
 	MemoryContext	slice_cxt; /* one slice's bytes, if only some of its entries are wanted */
 
 	/* slices that are being read */
-	IndexScanDesc scan; /* NULL: none, or at the end */
-	uint64		  definition;
-	uint32		  state_size;
-	bool		  by_hash;
-	uint32		  hash;
-	SliceParts	  slice;
-	bool		  held; /* the row in the slot is still to be taken */
+	IndexScanDesc		scan; /* NULL: none, or at the end */
+	uint64				definition;
+	uint32				state_size;
+	const CompiledView *view;
+	KeyMatcher		   *matcher; /* the caller's: of the keys in the entries */
+	bool				by_hash;
+	uint32				hash;
+	SliceParts			slice;
+	bool				held; /* the row in the slot is still to be taken */
 };
 
 Oid
@@ -211,7 +214,9 @@ slice_count_entries(const SliceHeader *header, const char *entries, const uint32
 	{
 		const GroupEntry *entry = (const GroupEntry *) (entries + at);
 
-		if (entry->size < offsetof(GroupEntry, data) || entry->size % 8 != 0 || entry->size > header->entries_size - at)
+		if (header->entries_size - at < offsetof(GroupEntry, data) || entry->size % 8 != 0 ||
+			entry->size > header->entries_size - at ||
+			entry->size < offsetof(GroupEntry, data) + (Size) header->state_size + entry->key_size)
 			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
 		if (hash == NULL || entry->hash == *hash)
 		{
@@ -221,6 +226,25 @@ slice_count_entries(const SliceHeader *header, const char *entries, const uint32
 		at += entry->size;
 	}
 	return n;
+}
+
+/* Gives a pane's groups memory's hash. */
+static void
+slice_rehash(const HistoryReader *reader, PaneCopy *pane)
+{
+	IdentityScope scope;
+
+	if (!reader->view->builtin)
+		scope = streamext_identity_enter(reader->view->owner);
+	for (Size i = 0; i < pane->ngroups; i++)
+	{
+		GroupEntry *entry = pane->groups[i];
+
+		entry->hash =
+			streamext_key_rehash(reader->matcher, STREAMEXT_ENTRY_KEY(entry, reader->state_size), entry->key_size);
+	}
+	if (!reader->view->builtin)
+		streamext_identity_leave(scope);
 }
 
 /* The pane's groups: all entries where they are, or copies of those with the hash. */
@@ -281,28 +305,31 @@ slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blob
 
 /* A slice that has been put together, as a copy of its pane; NULL if none of its entries is wanted. */
 static StateCopy *
-slice_to_copy(const SliceParts *slice, uint32 state_size, const uint32 *hash, MemoryContext cxt)
+slice_to_copy(const HistoryReader *reader, MemoryContext cxt)
 {
 	struct
 	{
 		StateCopy copy;
 		PaneCopy  pane;
 	} * result;
+	const SliceParts  *slice = &reader->slice;
+	const uint32	  *hash = reader->by_hash ? &reader->hash : NULL;
 	char			  *bytes = slice->bytes + HISTORY_PAD;
 	const SliceHeader *header = (const SliceHeader *) bytes;
 	const SliceBlock  *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
 	char			  *entries;
 	PaneCopy		   pane = { .id = slice->pane };
 
-	slice_check(slice, state_size);
+	slice_check(slice, reader->state_size);
 	entries = bytes + sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock);
 	slice_find_groups(header, entries, hash, &pane, cxt);
 	if (pane.ngroups == 0)
 		return NULL;
+	slice_rehash(reader, &pane);
 	pane.nrows = header->nrows;
 	result = MemoryContextAllocZero(cxt, sizeof(*result));
 	result->pane = pane;
-	result->copy.state_size = state_size;
+	result->copy.state_size = reader->state_size;
 	result->copy.npanes = 1;
 	result->copy.panes = &result->pane;
 	if (header->nblocks > 0)
@@ -355,8 +382,8 @@ slice_append(HistoryReader *reader)
 /* ---- reading ---- */
 
 void
-streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min,
-						int64 max, const uint32 *hash)
+streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher, const HistoryMark *mark,
+						int64 min, int64 max, const uint32 *bucket)
 {
 	MemoryContext old;
 	ScanKeyData	  keys[4];
@@ -365,14 +392,16 @@ streamext_history_begin(HistoryReader *reader, Oid view, uint32 state_size, cons
 	max = Min(max, mark->sealed);
 	if (mark->history == 0 || mark->sealed == PG_INT64_MIN || min > max)
 		return;
-	ScanKeyInit(&keys[0], HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
+	ScanKeyInit(&keys[0], HISTORY_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view->relid));
 	ScanKeyInit(&keys[1], HISTORY_SHARD, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(mark->shard));
 	ScanKeyInit(&keys[2], HISTORY_PANE, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(min));
 	ScanKeyInit(&keys[3], HISTORY_PANE, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(max));
 	reader->definition = mark->history;
-	reader->state_size = state_size;
-	reader->by_hash = hash != NULL;
-	reader->hash = hash != NULL ? *hash : 0;
+	reader->state_size = view->state_size;
+	reader->view = view;
+	reader->matcher = matcher;
+	reader->by_hash = bucket != NULL;
+	reader->hash = bucket != NULL ? *bucket : 0;
 	old = MemoryContextSwitchTo(reader->cxt);
 	reader->scan = history_begin_scan(reader, keys, 4);
 	MemoryContextSwitchTo(old);
@@ -415,7 +444,7 @@ static StateCopy *
 history_finish_slice(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
 {
 	SliceParts *slice = &reader->slice;
-	StateCopy  *copy = slice_to_copy(slice, reader->state_size, reader->by_hash ? &reader->hash : NULL, cxt);
+	StateCopy  *copy = slice_to_copy(reader, cxt);
 
 	stats->slices++;
 	stats->bytes += slice->size;
@@ -450,12 +479,13 @@ streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext
 }
 
 void
-streamext_history_read(HistoryReader *reader, Oid view, uint32 state_size, const HistoryMark *mark, int64 min,
-					   int64 max, const uint32 *hash, CopyArray *into, HistoryStats *stats, MemoryContext cxt)
+streamext_history_read(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher, const HistoryMark *mark,
+					   int64 min, int64 max, const uint32 *bucket, CopyArray *into, HistoryStats *stats,
+					   MemoryContext cxt)
 {
 	StateCopy *copy;
 
-	streamext_history_begin(reader, view, state_size, mark, min, max, hash);
+	streamext_history_begin(reader, view, matcher, mark, min, max, bucket);
 	while ((copy = streamext_history_next(reader, stats, cxt)) != NULL)
 		streamext_copy_array_add(into, copy, cxt);
 }

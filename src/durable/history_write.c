@@ -41,6 +41,7 @@
 
 #include "base/own_table.h"
 #include "base/fault.h"
+#include "base/identity.h"
 #include "durable/history.h"
 #include "worker/worker_private.h"
 
@@ -472,6 +473,10 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 	uint32			   *counts;
 	char			  **at;
 	char			  **slices;
+	KeyMatcher		   *matcher = streamext_key_matcher(view, CurrentMemoryContext);
+	uint32			   *hashes; /* of the visible entries */
+	IdentityScope		scope;
+	int64				e = 0;
 
 	FOR_ENTRIES(pane, entry)
 	{
@@ -480,6 +485,16 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 		header.pane.bytes += entry->size;
 		header.pane.groups++;
 	}
+	if (!view->builtin)
+		scope = streamext_identity_enter(view->owner);
+	hashes = palloc_extended(sizeof(uint32) * Max(header.pane.groups, 1), MCXT_ALLOC_HUGE);
+	FOR_ENTRIES(pane, entry)
+	{
+		if (entry->visible != 0)
+			hashes[e++] = streamext_key_bucket(matcher, STREAMEXT_ENTRY_KEY(entry, view->state_size), entry->key_size);
+	}
+	if (!view->builtin)
+		streamext_identity_leave(scope);
 	n = slice_count_buckets(view, header.pane.bytes);
 	for (int b = 0; b < nblocks; b++)
 		header.blobs_size += blocks[b]->used;
@@ -496,12 +511,16 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 	counts = palloc0(sizeof(uint32) * n);
 	at = palloc(sizeof(char *) * n);
 	slices = palloc(sizeof(char *) * n);
+	e = 0;
 	FOR_ENTRIES(pane, entry)
 	{
+		uint32 hash;
+
 		if (entry->visible == 0)
 			continue;
-		sizes[entry->hash & (n - 1)] += entry->size;
-		counts[entry->hash & (n - 1)]++;
+		hash = hashes[e++];
+		sizes[hash & (n - 1)] += entry->size;
+		counts[hash & (n - 1)]++;
 	}
 	for (int b = 0; b < n; b++)
 	{
@@ -522,13 +541,18 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 			at[b] += sizeof(SliceBlock);
 		}
 	}
+	e = 0;
 	FOR_ENTRIES(pane, entry)
 	{
-		int b = entry->hash & (n - 1);
+		uint32 hash;
+		int	   b;
 
 		if (entry->visible == 0)
 			continue;
+		hash = hashes[e++];
+		b = hash & (n - 1);
 		memcpy(at[b], entry, entry->size);
+		((GroupEntry *) at[b])->hash = hash;
 		at[b] += entry->size;
 	}
 	for (int b = 0; b < n; b++)

@@ -187,6 +187,8 @@ gather_index(RowReader *rows, uint32 size)
 	{
 		uint32 at = rows->groups[g].hash & rows->index_mask;
 
+		if ((g & (STREAMEXT_PROBES - 1)) == 0)
+			CHECK_FOR_INTERRUPTS();
 		while (rows->index[at] != 0)
 			at = (at + 1) & rows->index_mask;
 		rows->index[at] = g + 1;
@@ -197,10 +199,14 @@ gather_index(RowReader *rows, uint32 size)
 static int
 gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size, uint32 *at)
 {
+	uint32 probes = 0;
+
 	for (*at = hash & rows->index_mask; rows->index[*at] != 0; *at = (*at + 1) & rows->index_mask)
 	{
 		const ScanGroup *group = &rows->groups[rows->index[*at] - 1];
 
+		if ((++probes & (STREAMEXT_PROBES - 1)) == 0)
+			CHECK_FOR_INTERRUPTS();
 		if (group->hash == hash && streamext_key_equal(rows->scan->read->matcher, gather_key(rows, group->entry),
 													   group->entry->key_size, key, key_size))
 			return rows->index[*at] - 1;
@@ -682,7 +688,7 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	if (rows->scan->history != NULL)
 	{
 		Assert(rows->direct);
-		streamext_history_begin(rows->scan->history, rows->view->relid, rows->view->state_size,
+		streamext_history_begin(rows->scan->history, rows->view, rows->scan->read->matcher,
 								&rows->scan->read->shards[0], min, max, NULL);
 	}
 }

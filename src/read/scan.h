@@ -78,6 +78,7 @@ typedef struct ScanProbe
 {
 	bool   none; /* no group can be equal: a NULL, or an integer out of the key's range */
 	uint32 hash;
+	uint32 bucket; /* its hash in history */
 	char  *key;
 	uint32 key_size;
 } ScanProbe;

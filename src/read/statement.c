@@ -143,6 +143,7 @@ streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *null
 	probe.key_size = streamext_key_serialize(read->view, key_values, key_nulls, &probe.key, &capacity);
 	entered = streamext_read_enter(read->view, &scope);
 	probe.hash = streamext_key_hash(read->matcher, key_values, key_nulls, probe.key, probe.key_size);
+	probe.bucket = streamext_key_bucket(read->matcher, probe.key, probe.key_size);
 	streamext_read_leave(entered, &scope);
 	return probe;
 }
@@ -696,8 +697,8 @@ statement_read_history(StatementRead *statement)
 		if (reader == NULL)
 			reader = statement_open_history(statement);
 		for (int i = 0; i < read->nshards; i++)
-			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], read->min,
-								   read->max, NULL, &read->copies, &read->stats, statement->cxt);
+			streamext_history_read(reader, read->view, read->matcher, &read->shards[i], read->min, read->max, NULL,
+								   &read->copies, &read->stats, statement->cxt);
 	}
 	foreach (lc, statement->scans)
 	{
@@ -709,8 +710,8 @@ statement_read_history(StatementRead *statement)
 		if (reader == NULL)
 			reader = statement_open_history(statement);
 		for (int i = 0; i < read->nshards; i++)
-			streamext_history_read(reader, read->view->relid, read->view->state_size, &read->shards[i], scan->min,
-								   scan->max, &scan->probe.hash, &scan->own, &scan->stats, statement->cxt);
+			streamext_history_read(reader, read->view, read->matcher, &read->shards[i], scan->min, scan->max,
+								   &scan->probe.bucket, &scan->own, &scan->stats, statement->cxt);
 	}
 	if (reader != NULL)
 		streamext_history_close(reader);

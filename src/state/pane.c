@@ -19,6 +19,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "base/chunk.h"
 #include "port/atomics.h"
 #include "state/pane.h"
@@ -466,6 +468,7 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 	PaneIndexSlot *index = pane->index;
 	uint32		   mask = pane->index_mask;
 	uint32		   at = hash & mask;
+	uint32		   probes = 0;
 	PaneIndexSlot *slot;
 	GroupEntry	  *entry;
 
@@ -484,6 +487,8 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 				return entry;
 			}
 		}
+		if ((++probes & (STREAMEXT_PROBES - 1)) == 0)
+			CHECK_FOR_INTERRUPTS();
 		at = (at + 1) & mask;
 	}
 

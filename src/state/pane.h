@@ -8,7 +8,7 @@
  * shared lock (array of panes, a pane's index, block chains) is only replaced by the writer under the exclusive lock,
  * which the functions below take themselves for the moment of the swap. Aggregate states start as zero bytes.
  *
- * No function here raises; full memory is a NULL.
+ * No function here raises, but for a look-up that is interrupted before it has made anything; full memory is a NULL.
  */
 #ifndef STREAMEXT_STATE_H
 #define STREAMEXT_STATE_H
@@ -19,7 +19,7 @@
 
 typedef struct GroupEntry
 {
-	uint32 hash; /* of the key; the same in every pane and shard */
+	uint32 hash; /* of the key, view/key.c; the same in every pane and shard of the cluster */
 	uint32 size; /* bytes to the next entry of the block, this header included; multiple of 8 */
 	uint32 key_size;
 	/*
@@ -29,6 +29,9 @@ typedef struct GroupEntry
 	uint32 visible;
 	char   data[FLEXIBLE_ARRAY_MEMBER]; /* state_size bytes of states, then key_size bytes of key */
 } GroupEntry;
+
+/* After so many steps a loop over an index looks whether it is to end: keys that share a place make it long. */
+#define STREAMEXT_PROBES 256
 
 /* Entries of a pane, or its blobs (out-of-line states), back to back; chained oldest first. */
 typedef struct StateBlock

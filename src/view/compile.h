@@ -113,8 +113,13 @@ extern void streamext_key_deserialize(const CompiledView *view, const char *key,
 /* Hashing and equality for one view in one process (FmgrInfos). May raise for types whose functions do. */
 typedef struct KeyMatcher KeyMatcher;
 extern KeyMatcher		 *streamext_key_matcher(const CompiledView *view, MemoryContext cxt);
+/* Of memory alone: it depends on a secret of the cluster. */
 extern uint32 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key,
 								 uint32 key_size);
+/* The same from a stored key. */
+extern uint32 streamext_key_rehash(KeyMatcher *matcher, const char *key, uint32 key_size);
+/* What history's buckets are numbered by, the same in every cluster; of a stored key. */
+extern uint32 streamext_key_bucket(KeyMatcher *matcher, const char *key, uint32 key_size);
 /* A GroupEqual (state/pane.h) with the matcher as arg; NULL may be passed instead when all keys are bytewise. */
 extern bool streamext_key_equal(void *matcher, const char *stored, uint32 stored_size, const char *probe,
 								uint32 probe_size);

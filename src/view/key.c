@@ -11,14 +11,22 @@
  * The window key is no part of it: panes stand for it. Nothing in it is aligned.
  *
  * When all keys are bytewise, two keys are equal exactly if their bytes are, and the hash is taken over the bytes.
- * Otherwise hash and equality are those of the types. Either way the hash is the same in all processes.
+ * Otherwise hash and equality are those of the types. Either way the hash is the same in all processes of a cluster.
+ *
+ * Keys come from whoever may publish, and so do keys that share a hash, if it can be foreseen: a pane's index is then a list. So
+ * the hash depends on the cluster's secret, and is of memory alone. What is stored does not: history's buckets are numbered by
+ * another hash of the same keys, which is the same everywhere and for ever (and whose collisions only make one bucket larger),
+ * and what is read from disk gets memory's hash from its key.
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "utils/memutils.h"
+#include "utils/typcache.h"
 
 #include "view/compile.h"
 
@@ -29,6 +37,7 @@ struct KeyMatcher
 	int					nstored;					/* keys that are stored */
 	int					stored[STREAMEXT_MAX_KEYS]; /* their numbers */
 	FmgrInfo			hash[STREAMEXT_MAX_KEYS];	/* by key number */
+	FmgrInfo			seeded[STREAMEXT_MAX_KEYS]; /* extended hash function; fn_oid invalid: the type has none */
 	FmgrInfo			equal[STREAMEXT_MAX_KEYS];
 	MemoryContext		scratch; /* reset after each comparison */
 };
@@ -215,11 +224,37 @@ streamext_key_deserialize(const CompiledView *view, const char *key, Datum *valu
 
 /* ---- hashing and equality ---- */
 
+/* What hashes in memory depend on; key_secrets[0] is 0 until they are known. */
+static uint64 key_secrets[2];
+
+/* From the random bytes that initdb leaves in pg_control: standbys and copies of the cluster have them, clients never see them. */
+static void
+key_load_secrets(void)
+{
+	const unsigned char *nonce = (const unsigned char *) GetMockAuthenticationNonce();
+
+	for (int i = 0; i < lengthof(key_secrets); i++)
+		key_secrets[i] = hash_bytes_extended(nonce, MOCK_AUTH_NONCE_LEN, i + 1) | 1;
+}
+
+/* The extended form of the type's hash function, if what keys are hashed with is the type's own. */
+static void
+key_find_seeded(KeyMatcher *matcher, int k, MemoryContext cxt)
+{
+	const KeySpec  *key = &matcher->view->keys[k];
+	TypeCacheEntry *type = lookup_type_cache(key->type, TYPECACHE_HASH_PROC | TYPECACHE_HASH_EXTENDED_PROC);
+
+	if (type->hash_proc == key->hashfunc && OidIsValid(type->hash_extended_proc))
+		fmgr_info_cxt(type->hash_extended_proc, &matcher->seeded[k], cxt);
+}
+
 KeyMatcher *
 streamext_key_matcher(const CompiledView *view, MemoryContext cxt)
 {
 	KeyMatcher *matcher = MemoryContextAllocZero(cxt, sizeof(KeyMatcher));
 
+	if (key_secrets[0] == 0)
+		key_load_secrets();
 	matcher->view = view;
 	matcher->bytewise = streamext_keys_bytewise(view);
 	for (int k = 0; k < view->nkeys; k++)
@@ -231,6 +266,7 @@ streamext_key_matcher(const CompiledView *view, MemoryContext cxt)
 			continue;
 		fmgr_info_cxt(view->keys[k].hashfunc, &matcher->hash[k], cxt);
 		fmgr_info_cxt(view->keys[k].eqfunc, &matcher->equal[k], cxt);
+		key_find_seeded(matcher, k, cxt);
 	}
 	if (!matcher->bytewise)
 		matcher->scratch = AllocSetContextCreate(cxt, "streamext key comparison", ALLOCSET_SMALL_SIZES);
@@ -239,13 +275,17 @@ streamext_key_matcher(const CompiledView *view, MemoryContext cxt)
 
 #ifdef PG_INT128_TYPE
 
-/* The folded product of two 64-bit numbers: every bit of the input reaches every bit of the result. */
+/*
+ * The folded product of two 64-bit numbers: every bit of the input reaches every bit of the result. keep: the factors stay in it,
+ * so that a factor of zero does not wipe out the other one.
+ */
 static inline uint64
-key_mix(uint64 a, uint64 b)
+key_mix(uint64 a, uint64 b, bool keep)
 {
 	unsigned PG_INT128_TYPE product = (unsigned PG_INT128_TYPE) a * b;
+	uint64					folded = (uint64) product ^ (uint64) (product >> 64);
 
-	return (uint64) product ^ (uint64) (product >> 64);
+	return keep ? folded ^ a ^ b : folded;
 }
 
 static inline uint64
@@ -257,25 +297,36 @@ key_read(const char *at, uint32 size)
 	return word;
 }
 
-static inline uint32
-key_hash_bytes(const char *key, uint32 size)
+static pg_attribute_always_inline uint32
+key_hash_words(const char *key, uint32 size, uint64 k0, uint64 k1, bool keep)
 {
-	const uint64 k0 = UINT64CONST(0xa0761d6478bd642f);
-	const uint64 k1 = UINT64CONST(0xe7037ed1a0b428db);
-	uint64		 h = k0 ^ size;
+	uint64 h = k0 ^ size;
 
 	while (size > 16)
 	{
-		h = key_mix(key_read(key, 8) ^ k1, key_read(key + 8, 8) ^ h);
+		h = key_mix(key_read(key, 8) ^ k1, key_read(key + 8, 8) ^ h, keep);
 		key += 16;
 		size -= 16;
 	}
 	if (size > 8)
-		h = key_mix(key_read(key, 8) ^ k1, key_read(key + 8, size - 8) ^ h);
+		h = key_mix(key_read(key, 8) ^ k1, key_read(key + 8, size - 8) ^ h, keep);
 	else
-		h = key_mix(key_read(key, size) ^ k1, h);
-	h = key_mix(h, k0);
+		h = key_mix(key_read(key, size) ^ k1, h, keep);
+	h = key_mix(h, k0, keep);
 	return (uint32) (h ^ (h >> 32));
+}
+
+static inline uint32
+key_hash_bytes(const char *key, uint32 size)
+{
+	return key_hash_words(key, size, key_secrets[0], key_secrets[1], true);
+}
+
+/* Written into history since 1.0. */
+static inline uint32
+key_bucket_bytes(const char *key, uint32 size)
+{
+	return key_hash_words(key, size, UINT64CONST(0xa0761d6478bd642f), UINT64CONST(0xe7037ed1a0b428db), false);
 }
 
 #else
@@ -283,20 +334,25 @@ key_hash_bytes(const char *key, uint32 size)
 static inline uint32
 key_hash_bytes(const char *key, uint32 size)
 {
+	uint64 h = hash_bytes_extended((const unsigned char *) key, size, key_secrets[0]);
+
+	return (uint32) (h ^ (h >> 32));
+}
+
+static inline uint32
+key_bucket_bytes(const char *key, uint32 size)
+{
 	return hash_bytes((const unsigned char *) key, size);
 }
 
 #endif
 
-uint32
-streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size)
+/* The types' own hashes, without a secret. */
+static uint32
+key_bucket_values(KeyMatcher *matcher, const Datum *values, const bool *nulls)
 {
-	uint32		  h = 0;
-	MemoryContext old;
+	uint32 h = 0;
 
-	if (matcher->bytewise)
-		return key_hash_bytes(key, key_size);
-	old = MemoryContextSwitchTo(matcher->scratch);
 	for (int i = 0; i < matcher->nstored; i++)
 	{
 		int	   k = matcher->stored[i];
@@ -306,9 +362,73 @@ streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, 
 			one = DatumGetUInt32(FunctionCall1Coll(&matcher->hash[k], matcher->view->keys[k].collation, values[k]));
 		h = hash_combine(h, one);
 	}
+	return h;
+}
+
+static uint32
+key_hash_values(KeyMatcher *matcher, const Datum *values, const bool *nulls)
+{
+	uint64 h = key_secrets[0];
+
+	for (int i = 0; i < matcher->nstored; i++)
+	{
+		int	   k = matcher->stored[i];
+		Oid	   collation = matcher->view->keys[k].collation;
+		uint64 one = 0;
+
+		if (!nulls[k] && OidIsValid(matcher->seeded[k].fn_oid))
+			one = DatumGetUInt64(
+				FunctionCall2Coll(&matcher->seeded[k], collation, values[k], UInt64GetDatum(key_secrets[1])));
+		else if (!nulls[k])
+			one = hash_bytes_uint32_extended(DatumGetUInt32(FunctionCall1Coll(&matcher->hash[k], collation, values[k])),
+											 key_secrets[1]);
+		h = hash_combine64(h, one);
+	}
+	return (uint32) (h ^ (h >> 32));
+}
+
+uint32
+streamext_key_hash(KeyMatcher *matcher, const Datum *values, const bool *nulls, const char *key, uint32 key_size)
+{
+	uint32		  h;
+	MemoryContext old;
+
+	if (matcher->bytewise)
+		return key_hash_bytes(key, key_size);
+	old = MemoryContextSwitchTo(matcher->scratch);
+	h = key_hash_values(matcher, values, nulls);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(matcher->scratch);
 	return h;
+}
+
+/* A hash over the values of a stored key. */
+static uint32
+key_hash_stored(KeyMatcher *matcher, const char *key,
+				uint32 (*hash)(KeyMatcher *matcher, const Datum *values, const bool *nulls))
+{
+	MemoryContext old = MemoryContextSwitchTo(matcher->scratch);
+	Datum		  values[STREAMEXT_MAX_KEYS];
+	bool		  nulls[STREAMEXT_MAX_KEYS];
+	uint32		  h;
+
+	streamext_key_deserialize(matcher->view, key, values, nulls);
+	h = hash(matcher, values, nulls);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(matcher->scratch);
+	return h;
+}
+
+uint32
+streamext_key_rehash(KeyMatcher *matcher, const char *key, uint32 key_size)
+{
+	return matcher->bytewise ? key_hash_bytes(key, key_size) : key_hash_stored(matcher, key, key_hash_values);
+}
+
+uint32
+streamext_key_bucket(KeyMatcher *matcher, const char *key, uint32 key_size)
+{
+	return matcher->bytewise ? key_bucket_bytes(key, key_size) : key_hash_stored(matcher, key, key_bucket_values);
 }
 
 static bool

@@ -1,5 +1,5 @@
-"""python -m harness.suite TEST...: the given pg_regress tests, then pytest. The last line printed is
-"N passed, N failed" over both; the exit status is 0 only if something passed and nothing failed.
+"""python -m harness.suite TEST...: the unit tests in C, the given pg_regress tests, then pytest. The last line printed is
+"N passed, N failed" over all; the exit status is 0 only if something passed and nothing failed.
 
 Two processes share the tests, each with servers of its own: most tests wait more than they work.
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import regress
+from harness import regress, unit
 
 TESTS = Path(__file__).parents[1]
 # One file a feature; a new feature's file is added here when it runs within seconds.
@@ -44,7 +44,8 @@ class Tally:
 
 
 def main(regress_tests: list[str]) -> int:
-    passed, failed = regress.run(regress_tests)
+    passed, failed = unit.run()
+    passed, failed = (a + b for a, b in zip((passed, failed), regress.run(regress_tests)))
     tally = Tally()
     code = pytest.main([*chosen(), "-n", "2", "--dist", "worksteal"], plugins=[tally])
     passed, failed = passed + tally.passed, failed + tally.failed

@@ -60,7 +60,12 @@ streamext_journal_list(const Journal *journal, int64 **firsts)
 		return errno == ENOENT ? 0 : -1;
 	while ((entry = readdir(dir)) != NULL)
 	{
+		uint64 first;
+
 		if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789ABCDEF") != 16)
+			continue;
+		first = strtoull(entry->d_name, NULL, 16);
+		if (first % JOURNAL_SEGMENT != 0 || first > JOURNAL_LAST)
 			continue;
 		if (n == capacity)
 		{
@@ -76,7 +81,7 @@ streamext_journal_list(const Journal *journal, int64 **firsts)
 			}
 			*firsts = larger;
 		}
-		(*firsts)[n++] = (int64) strtoull(entry->d_name, NULL, 16);
+		(*firsts)[n++] = (int64) first;
 	}
 	closedir(dir);
 	if (n > 1)
