@@ -17,6 +17,7 @@
 #include "base/hooks.h"
 #include "shared/shmem.h"
 #include "sql/spool.h"
+#include "worker/alone.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -66,6 +67,15 @@ module_define_settings(void)
 		"Records that a continuous view must be behind to catch up in a worker of its own.",
 		"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",
 		&streamext_catchup_min_rows, 100000, -1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"streamext.view_time_limit", "Time that a continuous view may take for a batch of its stream's records.",
+		"A view that takes longer goes on by itself, so that the stream's other views do not wait for "
+		"it. Zero: no limit.",
+		&streamext_view_time_limit_ms, 5000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_memory_share",
+							"Percent of streamext.memory_limit that the views of one owner may use.",
+							"Beyond it the owner's views stop, each by itself.", &streamext_owner_memory_share, 100, 1,
+							100, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
 							"Zero: only when the server stops. Checkpoints that take long come less often.",
 							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,

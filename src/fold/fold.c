@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "base/budget.h"
 #include "base/chunk.h"
 #include "base/transaction.h"
 #include "fold/fold_private.h"
@@ -85,6 +86,9 @@ fold_guarded(ViewFold *fold, FoldStep step, volatile int *at, volatile bool *res
 	ErrorData	 *error = streamext_try(fold_guarded_step, &guarded);
 
 	MemoryContextSwitchTo(old);
+	/* cancelled in the midst of a row, which is not to blame alone, whatever its code has made of that */
+	if (error != NULL && streamext_budget_is_over())
+		ReThrowError(error);
 	CHECK_FOR_INTERRUPTS();
 	*result = guarded.result;
 	if (error == NULL)
@@ -694,6 +698,15 @@ streamext_fold_abandon(ViewFold *fold)
 		streamext_chunk_free(fold->new_positions);
 	fold->new_positions = NULL;
 	fold->nselected = 0;
+}
+
+void
+streamext_fold_withdraw(ViewFold *fold)
+{
+	if (fold->batch == NULL)
+		return;
+	fold_withdraw_rejects(fold);
+	streamext_fold_abandon(fold);
 }
 
 int

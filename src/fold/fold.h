@@ -31,6 +31,8 @@ extern void		  streamext_fold_publish(ViewFold *fold, Batch *batch);
 extern int streamext_fold_groups(const ViewFold *fold, GroupEntry *const **groups, Pane *const **panes);
 /* After prepare said OK but another view of the stream did not. */
 extern void streamext_fold_abandon(ViewFold *fold);
+/* After prepare has raised: the batch goes on without the view, which will come to these records again. The fold is to be ended. */
+extern void streamext_fold_withdraw(ViewFold *fold);
 /* Drops panes beyond retention (takes the lock); now = the clock. */
 extern void streamext_fold_expire(ViewFold *fold, TimestampTz watermark);
 /* Of a view that writes into a table: where its table says it stands; -1: nowhere. */

@@ -3,7 +3,8 @@
  * shared/ownership.c
  *		Views that change hands between a stream's worker and its catch-up worker: every transition of ViewSlot.catchup.
  *
- *	NONE -> WANTED		the stream's worker ends its fold on a view that is far behind the others (handover_request)
+ *	NONE -> WANTED		the stream's worker ends its fold on a view that is far behind the others (handover_request), or holds them up
+ *						(handover_alone)
  *	WANTED -> NONE		it takes the view back, because no other view would wait for it (handover_reclaim)
  *	WANTED -> ACTIVE	the catch-up worker takes it (handover_take)
  *	ACTIVE -> WANTED	it lets it go: DDL, its own end, however that comes (handover_release)
@@ -67,6 +68,16 @@ handover_reached(const StreamSlot *stream, const ViewSlot *view)
 
 /* ---------------------------------------------------------------- the stream's worker */
 
+/* Some views wait. */
+static void
+handover_announce(Worker *w)
+{
+	pg_atomic_add_fetch_u32(&w->slot->catchup_requests, 1);
+	if (w->slot->catchup_pid != 0)
+		streamext_wake_worker(w->slot);
+	streamext_wake_launcher();
+}
+
 /*
  * Gives views that are far behind the most advanced one to the catch-up worker. With positions settled and before the
  * connector is sent anywhere.
@@ -103,12 +114,27 @@ streamext_handover_request(Worker *w)
 		LWLockRelease(w->slot->lock);
 		any = true;
 	}
-	if (!any)
-		return;
-	pg_atomic_add_fetch_u32(&w->slot->catchup_requests, 1);
-	if (w->slot->catchup_pid != 0)
-		streamext_wake_worker(w->slot);
-	streamext_wake_launcher();
+	if (any)
+		handover_announce(w);
+}
+
+/* The view leaves its process, which ends its fold, and goes on by itself; in the catch-up worker too. */
+void
+streamext_handover_alone(Worker *w, WorkerView *v, const char *reason, TimestampTz until)
+{
+	streamext_checkpoint_copy_rest(w);
+	streamext_fold_end(v->fold);
+	v->fold = NULL;
+	v->prepared = v->behind = false;
+	streamext_stream_lock_exclusive(w->slot);
+	if (!w->catchup)
+		v->slot->catchup_started = v->slot->catchup_rows = 0;
+	v->slot->catchup = CATCHUP_WANTED;
+	v->slot->status = VIEW_CATCHING_UP;
+	v->slot->alone_until = until;
+	strlcpy(v->slot->last_error, reason, STREAMEXT_MAX_MESSAGE);
+	LWLockRelease(w->slot->lock);
+	handover_announce(w);
 }
 
 /* True if the view is, from now on at the latest, the stream's worker's. `alone`: no other view would wait for it. */
@@ -121,6 +147,8 @@ streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone)
 	if (view->catchup == CATCHUP_DONE || (view->catchup == CATCHUP_WANTED && alone))
 		view->catchup = CATCHUP_NONE;
 	mine = view->catchup == CATCHUP_NONE;
+	if (mine)
+		view->alone_until = 0;
 	LWLockRelease(stream->lock);
 	return mine;
 }
@@ -149,6 +177,9 @@ handover_accept_view(Worker *w, WorkerView *v)
 
 	streamext_stream_lock_exclusive(w->slot);
 	v->slot->catchup = available ? CATCHUP_NONE : CATCHUP_WANTED;
+	if (available && v->slot->alone_until != 0)
+		v->slot->alone_ended = GetCurrentTimestamp();
+	v->slot->alone_until = 0;
 	v->slot->catchup_rows = 0;
 	v->slot->catchup_started = 0;
 	if (v->fold != NULL)
@@ -232,16 +263,41 @@ streamext_handover_take(Worker *w, Oid viewoid)
 		taken = view;
 		view->catchup = CATCHUP_ACTIVE;
 		view->status = VIEW_CATCHING_UP;
-		view->last_error[0] = '\0';
+		view->taken_at = GetCurrentTimestamp();
+		if (view->alone_until == 0)
+			view->last_error[0] = '\0';
 		if (view->catchup_started == 0)
-			view->catchup_started = GetCurrentTimestamp();
+			view->catchup_started = view->taken_at;
 	}
 	LWLockRelease(w->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	return taken;
 }
 
-/* The views of `oids` that are to be caught up together: the most advanced and what is near to it. Palloc'd. */
+/* Of the views that go on by themselves the one whose turn was the longest ago; NIL: none waits. With both locks. */
+static List *
+handover_choose_alone(Worker *w, List *oids)
+{
+	const ViewSlot *chosen = NULL;
+	ListCell	   *lc;
+
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *view = &streamext_shared->views[i];
+
+		if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_WANTED || view->alone_until == 0)
+			continue;
+		foreach (lc, oids)
+			if (lfirst_oid(lc) == view->viewoid && (chosen == NULL || view->taken_at < chosen->taken_at))
+				chosen = view;
+	}
+	return chosen != NULL ? list_make1_oid(chosen->viewoid) : NIL;
+}
+
+/*
+ * The views of `oids` that are to be caught up together: the most advanced and what is near to it; when there are only such that go on
+ * by themselves, one of them. Palloc'd.
+ */
 List *
 streamext_handover_choose(Worker *w, List *oids)
 {
@@ -257,7 +313,7 @@ streamext_handover_choose(Worker *w, List *oids)
 			ViewSlot *view = &streamext_shared->views[i];
 			int64	  backlog;
 
-			if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_WANTED)
+			if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_WANTED || view->alone_until != 0)
 				continue;
 			backlog = streamext_handover_backlog(w->slot, view);
 			if (pass == 0)
@@ -272,6 +328,8 @@ streamext_handover_choose(Worker *w, List *oids)
 					chosen = lappend_oid(chosen, view->viewoid);
 			}
 		}
+	if (chosen == NIL)
+		chosen = handover_choose_alone(w, oids);
 	LWLockRelease(w->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	return chosen;
@@ -291,16 +349,17 @@ streamext_handover_release(Worker *w, ViewSlot *view)
 int64
 streamext_handover_finish(Worker *w)
 {
-	int64	  backlog = -1;
-	bool	  any = false;
-	ListCell *lc;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		backlog = -1;
+	bool		any = false;
+	ListCell   *lc;
 
 	streamext_stream_lock_exclusive(w->slot);
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL)
+		if (v->fold == NULL || v->slot->alone_until > now)
 			continue;
 		if (handover_reached(w->slot, v->slot))
 		{

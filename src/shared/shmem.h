@@ -200,6 +200,14 @@ typedef struct ViewSlot
 	TimestampTz
 		settled; /* watermark of the last checkpoint that holds it with all that the stream had read; DT_NOBEGIN: none */
 	TimestampTz written; /* windows that end by then are in the table; DT_NOBEGIN: none */
+
+	/* worker/alone.c */
+	Oid			owner;		 /* whose share of memory it takes */
+	TimestampTz alone_until; /* it goes on by itself, and not less long than that; 0: with the others */
+	TimestampTz alone_ended; /* when it came back the last time; 0: never */
+	int			alone_times; /* in a row that it had to leave */
+	int			alone_most;	 /* records it gets at once */
+	TimestampTz taken_at;	 /* by the catch-up worker, the last time */
 } ViewSlot;
 
 typedef struct SharedState

@@ -334,7 +334,7 @@ flush_check_catchup(FlushTarget *target)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || &streamext_shared->streams[view->stream] != target->slot ||
+		if (!view->in_use || &streamext_shared->streams[view->stream] != target->slot || view->alone_until != 0 ||
 			view->catchup == CATCHUP_NONE || (view->status != VIEW_WAITING && view->status != VIEW_FULL))
 			continue;
 		viewoid = view->viewoid;
@@ -386,6 +386,7 @@ flush_check_views(FlushTarget *target)
 	StreamState state;
 	Oid			viewoid = InvalidOid;
 	List	   *paused = NIL;
+	List	   *alone = NIL;
 	ListCell   *lc;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
@@ -404,6 +405,9 @@ flush_check_views(FlushTarget *target)
 		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot &&
 				 view->status == VIEW_PAUSED)
 			paused = lappend_oid(paused, view->viewoid);
+		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot && !view->retained &&
+				 view->alone_until != 0)
+			alone = lappend_oid(alone, view->viewoid);
 	}
 	LWLockRelease(target->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -413,6 +417,10 @@ flush_check_views(FlushTarget *target)
 		if (get_rel_name(lfirst_oid(lc)) != NULL)
 			ereport(NOTICE,
 					(errmsg("continuous view \"%s\" is paused and was not waited for", get_rel_name(lfirst_oid(lc)))));
+	foreach (lc, alone)
+		if (get_rel_name(lfirst_oid(lc)) != NULL)
+			ereport(NOTICE, (errmsg("continuous view \"%s\" goes on by itself and was not waited for",
+									get_rel_name(lfirst_oid(lc)))));
 	if (OidIsValid(viewoid) && get_rel_name(viewoid) != NULL)
 		ereport(
 			ERROR,

@@ -24,6 +24,7 @@
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
 #include "durable/letters.h"
+#include "worker/alone.h"
 #include "worker/letters_reread.h"
 #include "base/fault.h"
 #include "base/transaction.h"
@@ -299,16 +300,26 @@ streamext_worker_prepare_view(Worker *w, WorkerView *v)
 {
 	PrepareStep step = { v, w->batch, FOLD_OK };
 	ErrorData  *error;
+	bool		over;
 
 	if (v->behind)
 		streamext_worker_view_watermark(w, v);
 	w->batch->watermark = v->behind ? v->watermark : w->slot->watermark;
+	if (unlikely(streamext_alone_is_over_share(w, v)))
+		return v->fold == NULL; /* it has left, or stops here */
 
 	w->culprit = v;
+	streamext_alone_begin(w, v);
 	error = streamext_try(batch_prepare_step, &step);
-	if (error != NULL && streamext_worker_error_is_passing(error))
+	over = streamext_alone_end(w);
+	if (error != NULL && !over && streamext_worker_error_is_passing(error))
 		ReThrowError(error);
 	w->culprit = NULL;
+	if (error != NULL && over)
+	{
+		streamext_alone_overrun(w, v);
+		return true;
+	}
 	if (error != NULL)
 	{
 		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
@@ -341,7 +352,12 @@ streamext_worker_note_full(Worker *w, const WorkerView *full)
 {
 	const char *name = get_rel_name(full->viewoid);
 
-	if (full->too_many_groups)
+	if (full->over_share)
+		snprintf(w->full_reason, sizeof(w->full_reason),
+				 "the views of the owner of continuous view \"%s\" have reached streamext.owner_memory_share, %d %% of "
+				 "streamext.memory_limit",
+				 name != NULL ? name : "?", streamext_owner_memory_share);
+	else if (full->too_many_groups)
 		snprintf(w->full_reason, sizeof(w->full_reason),
 				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT,
 				 name != NULL ? name : "?", (int64) streamext_fold_view(full->fold)->options.max_groups);
@@ -381,6 +397,7 @@ batch_prepare_views(Worker *w)
 	{
 		streamext_stream_lock_exclusive(w->slot);
 		full->slot->status = VIEW_FULL;
+		strlcpy(full->slot->last_error, w->full_reason, STREAMEXT_MAX_MESSAGE);
 		LWLockRelease(w->slot->lock);
 	}
 	return false;

@@ -30,6 +30,8 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "base/budget.h"
+#include "worker/alone.h"
 #include "worker/letters_reread.h"
 #include "durable/history.h"
 #include "sql/pause.h"
@@ -102,6 +104,7 @@ catchup_at_exit(int code, Datum arg)
 	if (connector != NULL)
 		w->ops->close(connector);
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	streamext_alone_at_exit(w);
 	catchup_give_back(w, NULL);
 	w->slot->catchup_failed = code != 0 && !ShutdownRequestPending;
 	w->slot->catchup_pid = 0;
@@ -276,7 +279,7 @@ catchup_poll(Worker *w)
 	Batch *batch = w->batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	batch->nrecords = w->ops->poll(w->connector, batch->records, streamext_alone_most(w));
 	if (w->connector->npartitions > w->nmapped)
 	{
 		w->dropped = w->dropped || batch->nrecords > 0;
@@ -325,10 +328,11 @@ streamext_catchup_publish(Worker *w)
 		v->slot->status = VIEW_CATCHING_UP;
 	}
 	LWLockRelease(w->slot->lock);
+	streamext_alone_succeeded(w);
 	return true;
 }
 
-/* Views whose fold has failed are not ours any more. */
+/* Views whose fold has failed, or that go on by themselves from here, are not ours any more. */
 static void
 catchup_drop_failed(Worker *w)
 {
@@ -364,7 +368,7 @@ catchup_expire(Worker *w)
 static bool
 catchup_advance(Worker *w)
 {
-	if (!w->attached && !catchup_attach(w))
+	if (GetCurrentTimestamp() < w->rest_until || (!w->attached && !catchup_attach(w)))
 		return false;
 	if (!w->pending && !catchup_poll(w))
 		return !w->attached;
@@ -428,6 +432,8 @@ catchup_finish(Worker *w)
 	backlog = streamext_handover_finish(w);
 	if (backlog < 0 || backlog > CATCHUP_NEAR_RECORDS || now < w->hold_at)
 		return;
+	if (streamext_alone_most(w) < STREAMEXT_BATCH_ROWS)
+		return; /* it would not draw level meanwhile */
 	streamext_stream_lock_exclusive(w->slot);
 	w->slot->hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
 	LWLockRelease(w->slot->lock);
@@ -441,8 +447,10 @@ catchup_refresh_due(Worker *w)
 		return w->refresh_at <= GetCurrentTimestamp();
 	if (w->views == NIL || pg_atomic_read_u32(&w->slot->generation) != w->generation)
 		return true;
+	if (w->pending)
+		return false;
 	/* some more views wait; those that are near join */
-	return !w->pending && pg_atomic_read_u32(&w->slot->catchup_requests) != w->requests;
+	return pg_atomic_read_u32(&w->slot->catchup_requests) != w->requests || streamext_alone_turn_is_over(w);
 }
 
 static void
@@ -500,6 +508,7 @@ streamext_catchup_main(Datum arg)
 	before_shmem_exit(catchup_at_exit, 0);
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	streamext_budget_register();
 	streamext_worker_session();
 	SetConfigOption("application_name", "streamext catch-up", PGC_SUSET, PGC_S_OVERRIDE);
 	streamext_worker_contexts(w);

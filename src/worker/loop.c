@@ -33,6 +33,8 @@
 #include "durable/history.h"
 #include "view/target.h"
 #include "sql/pause.h"
+#include "base/budget.h"
+#include "worker/alone.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "durable/events.h"
@@ -158,6 +160,7 @@ worker_at_exit(int code, Datum arg)
 		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 		if (slot->worker_pid == MyProcPid)
 		{
+			streamext_alone_at_exit(w);
 			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 			/* the launcher waits before it tries a failed one again */
 			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->state))
@@ -701,6 +704,7 @@ streamext_worker_main(Datum arg)
 	before_shmem_exit(worker_at_exit, 0);
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	streamext_budget_register();
 	streamext_worker_session();
 	streamext_fault_start();
 	streamext_worker_contexts(w);

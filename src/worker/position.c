@@ -21,6 +21,7 @@
 #include "base/chunk.h"
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
+#include "worker/alone.h"
 #include "worker/seek.h"
 #include "worker/worker_private.h"
 
@@ -100,7 +101,7 @@ streamext_worker_lag(Worker *w)
 	return lag;
 }
 
-/* True when the stream and all views that are not failed stand at the targets or beyond. */
+/* True when the stream and all views that are neither failed nor go on by themselves stand at the targets or beyond. */
 bool
 streamext_worker_reached(Worker *w, const int64 *targets, int n)
 {
@@ -116,7 +117,7 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 		{
 			WorkerView *v = lfirst(lc);
 
-			if (!v->paused && (v->fold != NULL || v->slot->catchup != CATCHUP_NONE) &&
+			if (!v->paused && !streamext_alone_is(v->slot) && (v->fold != NULL || v->slot->catchup != CATCHUP_NONE) &&
 				streamext_worker_view_position(w, v, i) < targets[i])
 				return false;
 		}

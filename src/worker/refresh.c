@@ -35,12 +35,14 @@
 #include "base/transaction.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_read.h"
+#include "base/budget.h"
 #include "base/fault.h"
 #include "durable/history.h"
 #include "view/target.h"
 #include "durable/journal_base.h"
 #include "source/journal/journal.h"
 #include "sql/pause.h"
+#include "worker/alone.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "view/compile.h"
@@ -517,14 +519,20 @@ refresh_start_step(void *arg)
 	StartStep	 *step = arg;
 	Worker		 *w = step->w;
 	WorkerView	 *v = step->v;
-	CompiledView *compiled = streamext_view_compile(v->viewoid);
+	CompiledView *compiled;
 
+	streamext_budget_begin(streamext_view_time_limit_ms); /* functions of constants are evaluated */
+	compiled = streamext_view_compile(v->viewoid);
+	(void) streamext_budget_end();
 	(void) streamext_view_has_rights(compiled, true);
 	*step->round = streamext_view_round(v->viewoid);
 	if (step->fresh)
 		v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *step->round);
 	if (step->fresh && !w->ops->replayable && v->slot->start_position < 0)
 		v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
+	v->slot->owner = compiled->owner;
+	if (v->slot->definition != compiled->definition)
+		v->slot->alone_until = Min(v->slot->alone_until, 1); /* another one may well be quicker */
 	v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
 	streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
 	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
@@ -545,6 +553,7 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 	StartStep	  step = { w, v, round, v->slot->definition == 0 };
 	MemoryContext old = MemoryContextSwitchTo(v->cxt);
 	ErrorData	 *error = streamext_try(refresh_start_step, &step);
+	bool		  over = streamext_budget_end();
 
 	MemoryContextSwitchTo(old);
 	if (error == NULL)
@@ -558,6 +567,8 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return false;
 	CHECK_FOR_INTERRUPTS();
+	if (over)
+		error->message = "compiling the view took longer than streamext.view_time_limit";
 	ereport(LOG, (errmsg("continuous view with OID %u could not be started: %s", v->viewoid, error->message)));
 	if (streamext_worker_error_is_passing(error))
 		streamext_worker_set_aside(w, v, error);
@@ -635,7 +646,8 @@ refresh_start_folds(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (running > 0 || v->slot->catchup == CATCHUP_NONE || !streamext_handover_reclaim(w->slot, v->slot, true))
+		if (running > 0 || v->slot->catchup == CATCHUP_NONE || v->slot->alone_until > GetCurrentTimestamp() ||
+			!streamext_handover_reclaim(w->slot, v->slot, true))
 			continue;
 		complete = streamext_worker_start_view(w, v) && complete;
 	}
@@ -972,6 +984,7 @@ streamext_worker_refresh_catchup(Worker *w)
 	w->refresh_at = 0;
 	if (!refresh_take_views(w))
 		refresh_later(w);
+	streamext_alone_begin_turn(w);
 	refresh_end(w);
 	w->attached = false;
 	if (w->views == NIL)

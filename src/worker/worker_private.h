@@ -36,6 +36,7 @@ typedef struct WorkerView
 	ViewFold	 *fold;			   /* NULL: failed */
 	bool		  prepared;		   /* of the batch at hand */
 	bool		  too_many_groups; /* why it was not */
+	bool		  over_share;	   /* the same: its owner's views have too much memory */
 	bool		  paused;		   /* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
 	struct Sink *sink; /* of its closed windows; NULL: not needed yet */
@@ -94,8 +95,14 @@ typedef struct Worker
 	uint32		requests;	/* StreamSlot.catchup_requests, the same */
 	uint32		layout;		/* StreamSlot.layout that the map holds for */
 	int			nmapped;
-	int		   *map;	 /* from the connector's partitions to the slot's */
-	TimestampTz hold_at; /* the stream's worker may be held again */
+	int		   *map;		/* from the connector's partitions to the slot's */
+	TimestampTz hold_at;	/* the stream's worker may be held again */
+	TimestampTz turn_until; /* the view that is alone may have to let another one have its turn */
+	TimestampTz rest_until; /* nothing is read: the last record took too long */
+
+	/* the step of a view's that has a limit in time (worker/alone.c) */
+	WorkerView *timed; /* NULL: none */
+	TimestampTz timed_at;
 
 	/* the batch at hand */
 	bool		pending; /* polled, not yet published */
@@ -200,6 +207,7 @@ extern int64	 streamext_handover_backlog(const StreamSlot *stream, const ViewSlo
 extern void		 streamext_handover_request(Worker *w);
 extern bool		 streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone);
 extern bool		 streamext_handover_is_busy(int stream);
+extern void		 streamext_handover_alone(Worker *w, WorkerView *v, const char *reason, TimestampTz until);
 extern void		 streamext_handover_accept(Worker *w);
 extern List		*streamext_handover_choose(Worker *w, List *oids);
 extern ViewSlot *streamext_handover_take(Worker *w, Oid viewoid);

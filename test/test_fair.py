@@ -1,0 +1,193 @@
+"""A view that takes too long, or whose owner has enough memory, goes on by itself: the stream and its other views do not wait."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.database import Database, temporary_database
+from harness.gate import Gate
+from harness.kafka import Kafka
+from harness.postgres import Postgres
+from harness.streams import continuous, is_alive, kafka_stream, state
+from harness.wait import wait_for
+
+COUNTED = "SELECT count(*) AS n, sum(a)::bigint AS total FROM {}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with Postgres(settings={"streamext.view_time_limit": "500ms", "streamext.memory_limit": "64MB"}) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        yield database
+
+
+@pytest.fixture
+def stream(database: Database, kafka: Kafka, topic: str) -> str:
+    """`s` over the topic, which is returned, with the numbers below 100, and the view `others` that has counted them."""
+    kafka.create_topic(topic)
+    kafka_stream(database, kafka, f"topic '{topic}'", "a bigint")
+    continuous(database, "others", COUNTED.format("s"))
+    produce(kafka, topic, 0, 100)
+    database.flush("s")
+    return topic
+
+
+def produce(kafka: Kafka, topic: str, start: int, end: int) -> None:
+    kafka.produce(topic, [f'{{"a": {a}}}' for a in range(start, end)])
+
+
+def numbers(end: int) -> str:
+    return COUNTED.format(f"(SELECT a::bigint FROM generate_series(0, {end - 1}) AS a) AS o")
+
+
+def worker_pid(db: Database, besides: int = 0) -> int:
+    """The stream's, not that of views by themselves."""
+    query = "SELECT pid FROM streamext.workers WHERE task = 'stream' AND pid IS NOT NULL AND pid <> %s"
+    return wait_for(lambda: next((pid for (pid,) in db.rows(query, besides)), 0), what="the stream's worker")
+
+
+def view(db: Database, name: str) -> tuple[str, str]:
+    """State and last error."""
+    return db.rows("SELECT state, coalesce(last_error, '') FROM streamext.continuous_views WHERE view = %s::regclass", name)[0]
+
+
+def wait_alone(db: Database, name: str, reason: str = "streamext.view_time_limit") -> None:
+    wait_for(lambda: view(db, name)[0] == "catching_up" and reason in view(db, name)[1], what=f"{name} by itself")
+
+
+def assert_counted(db: Database, name: str, end: int) -> None:
+    """Also by a view that does not happen to be waited for, on a machine that is very busy."""
+    wait_for(lambda: (db.value(f"SELECT n FROM {name}") or 0) >= end, what=f"{name} at {end}")
+    db.assert_same(f"TABLE {name}", numbers(end))
+
+
+def wait_back(db: Database, name: str) -> None:
+    wait_for(lambda: view(db, name) == ("running", ""), what=f"{name} with the others again")
+
+
+def test_a_slow_view_goes_on_by_itself(database: Database, kafka: Kafka, stream: str) -> None:
+    db = database
+    notices: list[str] = []
+    with Gate(db) as gate:
+        continuous(db, "slow", COUNTED.format(f"s WHERE {gate.passes('a <> 150')}"))
+        db.flush("s")
+        pid = worker_pid(db)
+        produce(kafka, stream, 100, 200)
+        wait_alone(db, "slow")
+        db.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        db.flush("s")  # does not wait for it
+        assert notices == ['continuous view "slow" goes on by itself and was not waited for']
+        assert_counted(db, "others", 200)
+        assert worker_pid(db) == pid
+        wait_for(lambda: state(db) == "running", what="the stream running")
+        assert db.value("SELECT n FROM slow") == 100
+        events = db.rows("SELECT kind, detail FROM streamext.stream_events WHERE stream = 's'::regclass")
+        assert [kind for kind, _ in events] == ["slow_view"] and '"slow"' in events[0][1] and "streamext.view_time_limit" in events[0][1]
+    wait_back(db, "slow")
+    produce(kafka, stream, 200, 300)
+    db.flush("s")
+    assert_counted(db, "slow", 300)
+    assert_counted(db, "others", 300)
+    assert db.rows("SELECT DISTINCT accepted, late, rejected FROM streamext.continuous_views") == [(300, 0, 0)]
+    assert db.value("SELECT count(*) FROM streamext.dead_letters") == 0
+
+
+def sleeper(db: Database, name: str, body: str) -> None:
+    db.execute(f"CREATE FUNCTION {name}(bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN IF $1 = 2 THEN {body} END IF; RETURN true; END $$")
+
+
+def test_a_record_that_takes_an_hour(database: Database, kafka: Kafka, stream: str) -> None:
+    """It holds up its view alone, which goes on when it is replaced, and can be dropped."""
+    db = database
+    sleeper(db, "sleeps", "PERFORM pg_sleep(3600);")
+    continuous(db, "slow", COUNTED.format("s WHERE sleeps(a)"))
+    wait_for(lambda: "one record" in view(db, "slow")[1], what="a batch of one record")
+    continuous(db, "dropped", COUNTED.format("s WHERE sleeps(a)"))
+    wait_alone(db, "dropped")
+    produce(kafka, stream, 100, 200)
+    db.flush("s")
+    assert_counted(db, "others", 200)
+    wait_for(lambda: state(db) == "running", what="the stream running")
+    assert db.value("SELECT n FROM slow") == 2  # what came before has counted
+    db.execute("DROP VIEW dropped")
+    db.execute("CREATE OR REPLACE VIEW slow WITH (streamext.continuous) AS " + COUNTED.format("s"))
+    wait_back(db, "slow")
+    db.flush("s")
+    assert_counted(db, "slow", 200)
+
+
+def test_slow_views_take_turns(database: Database, kafka: Kafka, stream: str) -> None:
+    """One that gets nowhere does not keep another one from getting on."""
+    db = database
+    sleeper(db, "sleeps", "PERFORM pg_sleep(3600);")
+    continuous(db, "stuck", COUNTED.format("s WHERE sleeps(a)"))
+    wait_alone(db, "stuck")
+    with Gate(db) as gate:
+        continuous(db, "slow", COUNTED.format(f"s WHERE {gate.passes('a <> 20')}"))
+        wait_alone(db, "slow")
+    wait_back(db, "slow")
+    db.flush("s")
+    assert_counted(db, "slow", 100)
+    assert view(db, "stuck")[0] == "catching_up"
+    # neither does it keep a new one
+    continuous(db, "fresh", COUNTED.format("s"))
+    wait_for(lambda: db.value("SELECT n FROM fresh") == 100, what="the new view")
+
+
+def test_one_that_will_not_be_cancelled(database: Database, kafka: Kafka, stream: str) -> None:
+    """The process ends, and the others go on in the next one."""
+    db = database
+    sleeper(db, "stays", "LOOP BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;")
+    pid = worker_pid(db)
+    continuous(db, "slow", COUNTED.format("s WHERE stays(a)"))
+    wait_for(lambda: not is_alive(pid), what="the end of the worker")
+    wait_for(lambda: "could not be cancelled" in view(db, "slow")[1], what="the view by itself")
+    pid = worker_pid(db, besides=pid)
+    produce(kafka, stream, 100, 200)
+    db.flush("s")
+    assert_counted(db, "others", 200)
+    assert worker_pid(db) == pid
+    db.execute("DROP VIEW slow")
+
+
+def test_without_a_limit(database: Database, kafka: Kafka, stream: str) -> None:
+    db = database
+    db.configure("streamext.view_time_limit", "0")
+    with Gate(db) as gate:
+        continuous(db, "slow", COUNTED.format(f"s WHERE {gate.passes('a <> 150')}"))
+        db.flush("s")
+        produce(kafka, stream, 100, 200)
+        gate.wait_until_held()
+        db.configure("streamext.view_time_limit", "500")
+        assert view(db, "slow") == ("running", "")
+    db.flush("s")
+    assert_counted(db, "slow", 200)
+    assert_counted(db, "others", 200)
+
+
+def test_an_owner_has_a_share_of_memory(database: Database, kafka: Kafka, stream: str) -> None:
+    db = database
+    db.configure("streamext.owner_memory_share", "10")
+    db.execute("CREATE ROLE greedy; GRANT CREATE ON SCHEMA public TO greedy; GRANT SELECT ON s TO greedy")
+    try:
+        with db.connection.transaction():
+            continuous(db, "wide", "SELECT a, count(*) AS n, repeat('x', 1000) || a AS t FROM s GROUP BY a, t")
+            db.execute("ALTER VIEW wide OWNER TO greedy")
+        db.flush("s")
+        produce(kafka, stream, 100, 20_000)
+        wait_for(lambda: view(db, "wide")[0] == "full", what="the view full")
+        assert "streamext.owner_memory_share" in view(db, "wide")[1]
+        produce(kafka, stream, 20_000, 20_100)
+        db.flush("s")
+        assert_counted(db, "others", 20_100)
+        wait_for(lambda: state(db) == "running", what="the stream running")
+        db.configure("streamext.owner_memory_share", "100")
+        wait_back(db, "wide")
+        db.assert_same("SELECT a, n FROM wide", "SELECT a::bigint, 1::bigint FROM generate_series(0, 20099) AS a")
+    finally:
+        db.execute("DROP OWNED BY greedy CASCADE; DROP ROLE greedy")
