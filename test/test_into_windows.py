@@ -4,7 +4,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -75,10 +75,10 @@ def close_all(db: Database) -> None:
     insert(db, "s", [(0, 0, BEGIN + timedelta(hours=1))])
 
 
-def assert_written(db: Database) -> None:
+def assert_written(db: Database, views: Collection[str] = VIEWS) -> None:
     """Each window of the rows of o once, and nothing else."""
-    for name, (_, oracle) in VIEWS.items():
-        expected = oracle.format(source="o")
+    for name in views:
+        expected = VIEWS[name][1].format(source="o")
         wait_for(lambda: db.value(f"SELECT count(*) FROM into_{name}") >= db.value(f"SELECT count(*) FROM ({expected}) q"), what=f"windows of {name}")
         db.assert_same(f"TABLE into_{name}", expected)
 
@@ -113,8 +113,9 @@ def test_closed_windows_are_written_once(database: Database) -> None:
     assert counts(db, "sessions")[1] >= 2 and counts(db, "tumbling")[1] == 3
     insert(db, "s", [(0, 0, BEGIN + timedelta(hours=2))])
     db.flush("s")
-    insert(db, "o", [(0, 0, BEGIN + timedelta(hours=1))])  # close_all's, whose windows are closed by now
-    assert_written(db)
+    assert_written(db, ("tumbling", "sessions"))
+    insert(db, "o", [(0, 0, BEGIN + timedelta(hours=1))])  # close_all's, whose windows the others have closed by now
+    assert_written(db, ("hopping", "truncated", "sparse"))
 
 
 @pytest.mark.parametrize("fault", ["into-before-commit", "into-after-commit", "checkpoint-before-commit", "checkpoint-after-commit"])
