@@ -136,6 +136,63 @@ def test_types_input(db: Database, mallory: psycopg.Connection, mosquitto: Mosqu
     assert db.value("SELECT count(*) FROM streamext.streams, streamext.continuous_views, streamext.dead_letters") > 0
 
 
+def test_rows_of_former_columns(db: Database, mallory: psycopg.Connection) -> None:
+    """Casts into what a column is by now, and defaults of columns that were added, are the stream's owner's to run."""
+    mallory.execute("CREATE TYPE old AS (v int); CREATE TYPE new AS (v int)")
+    mallory.execute("""CREATE FUNCTION turn(old) RETURNS new LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN PERFORM mallory.note('cast'); RETURN ROW(($1).v)::mallory.new; END $$;
+        CREATE CAST (old AS new) WITH FUNCTION turn(old) AS ASSIGNMENT""")
+    mallory.execute("CREATE FOREIGN TABLE s (a old) SERVER l")
+    mallory.execute("CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM s")
+    mallory.execute("SELECT streamext.pause('s')")
+    mallory.execute("INSERT INTO s VALUES (ROW(1))")
+    mallory.execute("ALTER FOREIGN TABLE s ALTER a TYPE new, ADD b int DEFAULT pass('added', 7); TRUNCATE seen")
+    mallory.execute("SELECT streamext.resume('s')")
+    flush(mallory)
+    assert db.rows("SELECT * FROM mallory.v") == [(1,)], db.rows("SELECT * FROM streamext.dead_letters")
+    assert places(db) == {"cast", "added"}
+    mallory.execute("TRUNCATE seen")
+    assert db.rows("SELECT (a).v, b FROM mallory.s") == [(1, 7)]
+    assert places(db) == {"cast", "added"}
+
+
+def test_what_a_superuser_does_with_another_ones_stream(db: Database, mallory: psycopg.Connection) -> None:
+    """The catalogue, EXPLAIN, options, rebuild, retry, late rows: whatever he asks for, the owner's code stays the owner's."""
+    aggregates(mallory)
+    mallory.execute("CREATE DOMAIN plain AS int CHECK (mallory.pass('plain', VALUE) = VALUE)")
+    mallory.execute("CREATE TYPE mood AS ENUM ('good', 'bad')")
+    mallory.execute("""CREATE FUNCTION tell(mood) RETURNS json LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM mallory.note('json'); RETURN '"mood"'; END $$""")
+    mallory.execute("CREATE CAST (mood AS json) WITH FUNCTION tell(mood)")
+    mallory.execute("CREATE FUNCTION size() RETURNS interval LANGUAGE plpgsql IMMUTABLE AS "
+                    "$$ BEGIN PERFORM mallory.note('size'); RETURN '1 min'; END $$")
+    mallory.execute("CREATE FOREIGN TABLE s (m mood, v plain, ts timestamptz) SERVER l OPTIONS (event_time 'ts')")
+    mallory.execute("""CREATE VIEW v WITH (streamext.continuous, streamext.keep_late) AS
+        SELECT streamext.tumble(size(), ts) AS w, kept(100 / pass('argument', v)) FROM s GROUP BY 1""")
+    mallory.execute("INSERT INTO s VALUES ('good', 1, '2024-01-02')")
+    flush(mallory)
+    mallory.execute("INSERT INTO s VALUES ('good', 1, '2024-01-01'), ('bad', 0, '2024-01-02 00:10')")
+    flush(mallory)
+    mallory.execute("TRUNCATE seen")
+    for statement in (
+        "SELECT * FROM streamext.continuous_views", "SELECT * FROM streamext.streams", "SELECT * FROM streamext.stream_partitions",
+        "SELECT * FROM streamext.dead_letters", "SELECT * FROM streamext.late_rows", "SELECT streamext.view_positions('mallory.v')",
+        "EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM mallory.v", "EXPLAIN VERBOSE SELECT * FROM mallory.s",
+        "PREPARE p AS SELECT w, kept::text FROM mallory.v WHERE w > '2000-01-01'", "EXECUTE p", "EXECUTE p", "COPY mallory.s TO STDOUT",
+        "ALTER VIEW mallory.v SET (streamext.retention = '10000 days')", "ALTER FOREIGN TABLE mallory.s OPTIONS (ADD max_ahead '2 h')",
+        "SELECT streamext.retry_dead_letters('mallory.s')", "SELECT streamext.flush('mallory.s')",
+        "CREATE OR REPLACE VIEW mallory.v WITH (streamext.continuous, streamext.keep_late) AS SELECT streamext.tumble(mallory.size(), ts) AS w,"
+        " mallory.kept(100 / mallory.pass('argument', v)) FROM mallory.s GROUP BY 1",
+        "SELECT streamext.rebuild('mallory.v')", "SELECT streamext.flush('mallory.s')",
+        "SELECT streamext.seek('mallory.s', 'earliest', true)", "SELECT streamext.flush('mallory.s')",
+        "CREATE TABLE copied AS SELECT w FROM mallory.v", "DROP TABLE copied",
+    ):  # fmt: skip
+        with suppress(psycopg.errors.FeatureNotSupported, psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.WrongObjectType):
+            db.execute(statement)
+        places(db)
+    assert places(db) >= {"size", "finish", "step", "json"}
+
+
 def aggregates(mallory: psycopg.Connection) -> None:
     """`kept` is kept by its states, `listed` by its arguments: it has no combine function."""
     mallory.execute("""
