@@ -4,7 +4,9 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "executor/spi.h"
+#include "utils/lsyscache.h"
 
 #include "base/own_table.h"
 
@@ -23,4 +25,32 @@ streamext_own_end(IdentityScope scope)
 {
 	SPI_finish();
 	streamext_identity_leave(scope);
+}
+
+Oid
+streamext_control_table(const char *name)
+{
+	Oid namespace = get_namespace_oid("streamext", true);
+
+	return OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
+}
+
+int64
+streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
+{
+	IdentityScope scope = streamext_own_begin();
+	int64		  result;
+	bool		  isnull = true;
+
+	if (SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0) != expected)
+		elog(ERROR, "could not run a statement on the extension's tables");
+	result = (int64) SPI_processed;
+	if (expected == SPI_OK_SELECT)
+	{
+		Datum value = result == 0 ? (Datum) 0 : SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		result = isnull ? 0 : DatumGetInt64(value);
+	}
+	streamext_own_end(scope);
+	return result;
 }

@@ -14,4 +14,14 @@
 extern IdentityScope streamext_own_begin(void);
 extern void			 streamext_own_end(IdentityScope scope);
 
+/* One of the extension's own tables; InvalidOid while the extension is being dropped. */
+extern Oid streamext_control_table(const char *name);
+
+/*
+ * Runs a statement on the extension's own tables, with the rights of their owner; the number of rows, or the one value of a query
+ * (0: no row). `expected` as SPI_OK_*.
+ */
+extern int64 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls,
+									   int expected);
+
 #endif /* STREAMEXT_OWN_TABLE_H */

@@ -102,7 +102,7 @@ typedef struct StreamConfig
 	char	   *client_id;	   /* or NULL */
 
 	TupleDesc	  desc;
-	StreamColumn *columns;		 /* desc->natts */
+	StreamColumn *columns; /* desc->natts */
 } StreamConfig;
 
 #endif /* STREAMEXT_STREAM_DEF_H */

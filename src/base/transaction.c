@@ -8,9 +8,14 @@
 #include "base/streamext.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "utils/guc.h"
 #include "utils/resowner.h"
 
 #include "base/transaction.h"
+
+#define TRANSACTION_LOCK_TIMEOUT "100" /* ms, for what a transaction holds */
 
 ErrorBlame
 streamext_error_blame(const ErrorData *error)
@@ -68,4 +73,28 @@ streamext_try(StreamextStep step, void *arg)
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+ErrorData *
+streamext_worker_caught(MemoryContext cxt)
+{
+	ErrorData *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(cxt);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(cxt);
+	RESUME_INTERRUPTS();
+	if (ShutdownRequestPending)
+		ReThrowError(error);
+	return error;
+}
+
+void
+streamext_worker_short_lock_timeout(void)
+{
+	(void) set_config_option("lock_timeout", TRANSACTION_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
+							 true, 0, false);
 }

@@ -27,4 +27,13 @@ typedef void (*StreamextStep)(void *arg);
  */
 extern ErrorData *streamext_try(StreamextStep step, void *arg);
 
+/*
+ * In the catch block around a transaction of the worker's own, in no state in particular: back to none. The error, in cxt; one that asks
+ * the process to end is raised again.
+ */
+extern ErrorData *streamext_worker_caught(MemoryContext cxt);
+
+/* For what a transaction holds, in this transaction. */
+extern void streamext_worker_short_lock_timeout(void);
+
 #endif /* STREAMEXT_TRANSACTION_H */

@@ -15,7 +15,6 @@
 typedef struct Checkpoint Checkpoint;
 
 /* Settings (module.c). */
-extern int streamext_checkpoint_interval; /* streamext.checkpoint_interval: ms, 0: only when the worker ends */
 
 /*
  * In each transaction that looks into the catalogue, before the stream's configuration is installed; the first time it finds

@@ -33,7 +33,7 @@
 
 #include "durable/checkpoint_state.h"
 #include "durable/checkpoint_read.h"
-#include "view/target.h"
+#include "durable/into_position.h"
 #include "stream/definition.h"
 
 #define READ_CACHE_BYTES ((Size) 256 * 1024 * 1024)

@@ -21,6 +21,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/transaction.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -32,7 +33,7 @@
 
 #include "durable/checkpoint_state.h"
 #include "base/fault.h"
-#include "view/target.h"
+#include "sink/windows.h"
 
 #define CHECKPOINT_COST_FACTOR 10 /* at most a tenth of the time is spent with checkpoints */
 #define CHECKPOINT_BLOCKED_MS 50
@@ -40,7 +41,6 @@
 #define CHECKPOINT_CONFIRM_MS 100
 #define CHECKPOINT_FINISH_MS 5000
 
-int streamext_checkpoint_interval = 1000;
 
 /* ---------------------------------------------------------------- writing */
 

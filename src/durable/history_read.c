@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/own_table.h"
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/itup.h"
@@ -25,7 +26,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "sql/control.h"
 #include "base/identity.h"
 #include "durable/history.h"
 

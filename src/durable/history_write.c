@@ -22,6 +22,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/transaction.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"

@@ -14,7 +14,7 @@
 
 #include "shared/clock.h"
 #include "fold/fold_private.h"
-#include "view/target.h"
+#include "view/closing.h"
 #include "fold/session.h"
 
 /* Sliding panes are kept this much longer than their window, for statements that started a while ago. */
@@ -95,7 +95,7 @@ streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 	ViewState  *state = &fold->slot->state;
 	TimestampTz now = streamext_clock_now();
 
-	watermark = streamext_into_limit(fold->view, fold->slot, watermark);
+	watermark = streamext_into_limit(fold->view, fold->slot->written, watermark);
 	fold_raise_floor(fold, watermark);
 	if (fold->view->window.kind == WINDOW_SESSION)
 		streamext_session_advance(fold->view, fold->slot, watermark);

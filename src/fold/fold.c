@@ -29,7 +29,9 @@
 #include "base/chunk.h"
 #include "base/transaction.h"
 #include "fold/fold_private.h"
-#include "view/target.h"
+#include "base/notify.h"
+#include "durable/into_position.h"
+#include "view/closing.h"
 #include "fold/join.h"
 #include "fold/session.h"
 

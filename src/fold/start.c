@@ -15,7 +15,8 @@
 #include "utils/syscache.h"
 
 #include "fold/fold_private.h"
-#include "view/target.h"
+#include "durable/into_position.h"
+#include "view/closing.h"
 #include "sql/rebuild.h"
 
 CompiledView *

@@ -31,7 +31,7 @@
 
 #include "durable/checkpoint_read.h"
 #include "shared/clock.h"
-#include "view/target.h"
+#include "view/closing.h"
 #include "shared/shmem.h"
 #include "sql/rebuild.h"
 #include "read/scan.h"
@@ -452,7 +452,7 @@ static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
 	TimestampTz floor = streamext_fold_floor(
-		read->view, streamext_into_limit(read->view, slot, streamext_shared->streams[slot->stream].watermark));
+		read->view, streamext_into_limit(read->view, slot->written, streamext_shared->streams[slot->stream].watermark));
 
 	statement_raise_floor(read, Max(floor, slot->floor));
 }

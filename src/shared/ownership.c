@@ -23,6 +23,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/transaction.h"
 #include "access/xact.h"
 #include "storage/latch.h"
 #include "utils/guc.h"

@@ -19,13 +19,9 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/async.h"
-#include "common/int.h"
 #include "executor/spi.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -36,26 +32,18 @@
 #include "base/fault.h"
 #include "base/transaction.h"
 #include "fold/fold_private.h"
+#include "base/notify.h"
+#include "durable/into_position.h"
+#include "view/closing.h"
 #include "view/target.h"
 #include "read/scan.h"
 #include "sink/sink.h"
+#include "sink/windows.h"
 #include "worker/worker_private.h"
 
 #define INTO_RETRY_MS 1000
-#define INTO_SESSION_STEPS 16 /* sessions are looked for each time the watermark has moved by the gap / this */
 
 /* ---------------------------------------------------------------- notifications */
-
-/* The channel is the view's name with its schema, cut as LISTEN cuts it. */
-void
-streamext_into_notify(Oid viewoid, const char *payload)
-{
-	char *channel = psprintf("%s.%s", get_namespace_name(get_rel_namespace(viewoid)), get_rel_name(viewoid));
-
-	if (strlen(channel) >= NAMEDATALEN)
-		channel[pg_mbcliplen(channel, strlen(channel), NAMEDATALEN - 1)] = '\0';
-	Async_Notify(channel, payload);
-}
 
 static void
 into_append_time(StringInfo to, TimestampTz time)
@@ -69,73 +57,6 @@ into_append_time(StringInfo to, TimestampTz time)
 }
 
 /* ---------------------------------------------------------------- which windows */
-
-/* What passes between the watermark and the moment at which a window is closed that ends at, or a session whose last row is at, a time. */
-static int64
-into_delay(const CompiledView *view)
-{
-	int64 delay = view->options.lateness;
-
-	if (view->window.kind == WINDOW_SESSION && (pg_add_s64_overflow(delay, view->window.size, &delay) ||
-												pg_add_s64_overflow(delay, view->window.size, &delay)))
-		return PG_INT64_MAX;
-	return delay;
-}
-
-/* Windows that end by then are closed; DT_NOBEGIN: none is. */
-static TimestampTz
-into_closed(const CompiledView *view, TimestampTz watermark)
-{
-	TimestampTz until;
-
-	if (watermark == DT_NOBEGIN || pg_sub_s64_overflow(watermark, into_delay(view), &until) ||
-		!IS_VALID_TIMESTAMP(until))
-		return DT_NOBEGIN;
-	return until;
-}
-
-TimestampTz
-streamext_into_limit(const CompiledView *view, const ViewSlot *slot, TimestampTz watermark)
-{
-	TimestampTz limit;
-
-	if (!streamext_into_has_windows(view))
-		return watermark;
-	if (slot->written == DT_NOBEGIN || pg_add_s64_overflow(slot->written, into_delay(view), &limit))
-		return slot->written;
-	return Min(watermark, limit);
-}
-
-/* The last end of a window up to `until`; of sessions a step of time. DT_NOBEGIN: none. */
-static TimestampTz
-into_last_end(const Window *window, TimestampTz until)
-{
-	TimestampTz first, last;
-	int64		slide = window->slide;
-	TimestampTz base = window->origin;
-
-	switch (window->kind)
-	{
-		case WINDOW_TUMBLE:
-		case WINDOW_TRUNC:
-			streamext_window_starts(window, streamext_window_pane(window, until), &first, &last);
-			return first;
-		case WINDOW_HOP:
-			if (pg_add_s64_overflow(base, window->size, &base))
-				return DT_NOBEGIN;
-			break;
-		default:
-			slide = Max(window->size / INTO_SESSION_STEPS, 1);
-			base = 0;
-			break;
-	}
-	if (pg_sub_s64_overflow(until, base, &last))
-		return DT_NOBEGIN;
-	last = last % slide < 0 ? last % slide + slide : last % slide;
-	if (pg_sub_s64_overflow(until, last, &last) || !IS_VALID_TIMESTAMP(last))
-		return DT_NOBEGIN;
-	return last;
-}
 
 /* The least of all shards of a view; DT_NOBEGIN if one of them is not there, or what is read is what the view held formerly (*again). */
 static TimestampTz
@@ -180,58 +101,6 @@ into_publish(const ViewSlot *own, TimestampTz written)
 		LWLockRelease(stream->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
-}
-
-/* ---------------------------------------------------------------- how far it is */
-
-TimestampTz
-streamext_into_load_window(Oid viewoid)
-{
-	IdentityScope own;
-	Oid			  types[] = { OIDOID };
-	Datum		  args[] = { ObjectIdGetDatum(viewoid) };
-	TimestampTz	  written = DT_NOBEGIN;
-
-	own = streamext_own_begin();
-	/* Views that are no more leave their rows to whoever comes next. */
-	if (SPI_execute("DELETE FROM streamext.into_window AS p WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.into_window");
-	if (SPI_execute_with_args("SELECT written_until FROM streamext.into_window WHERE view OPERATOR(pg_catalog.=) $1", 1,
-							  types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.into_window");
-	if (SPI_processed > 0)
-	{
-		bool isnull;
-
-		written = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	streamext_own_end(own);
-	return written;
-}
-
-/* In the transaction that writes the rows. */
-static void
-into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
-{
-	IdentityScope own;
-	Oid			  types[] = { OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID };
-	Datum		  args[] = { ObjectIdGetDatum(viewoid), TimestampTzGetDatum(from), TimestampTzGetDatum(until) };
-
-	/* Clients are told of it: it must be there for good. */
-	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	own = streamext_own_begin();
-	if (SPI_execute_with_args("INSERT INTO streamext.into_window AS p (view, written_until) VALUES ($1, $3) "
-							  "ON CONFLICT (view) DO UPDATE SET written_until = EXCLUDED.written_until "
-							  "WHERE p.written_until OPERATOR(pg_catalog.<=) $2",
-							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write streamext.into_window");
-	if (SPI_processed != 1)
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						errmsg("windows of continuous view \"%s\" have been written by another process",
-							   get_rel_name(viewoid))));
-	streamext_own_end(own);
 }
 
 /* ---------------------------------------------------------------- writing */
@@ -318,7 +187,7 @@ into_write(WorkerView *v, TimestampTz from, TimestampTz until)
 	streamext_identity_leave(scope);
 	if (rows > 0)
 	{
-		into_save_window(v->viewoid, from, until);
+		streamext_into_save_window(v->viewoid, from, until);
 		streamext_into_notify(v->viewoid, payload.data);
 	}
 	PopActiveSnapshot();
@@ -383,12 +252,12 @@ into_view(Worker *w, WorkerView *v)
 	const CompiledView *view = streamext_fold_view(v->fold);
 	TimestampTz			from = v->slot->written;
 	bool				again = false;
-	TimestampTz			until = into_closed(view, into_all_settled(w, v->slot, &again));
+	TimestampTz			until = streamext_view_closed(view, into_all_settled(w, v->slot, &again));
 	TimestampTz			end;
 
 	if (until == DT_NOBEGIN || until <= from)
 		return !again;
-	end = into_last_end(&view->window, until);
+	end = streamext_view_last_end(&view->window, until);
 	if (view->window.kind == WINDOW_SESSION)
 		until = end;
 	if (end > from)

@@ -26,7 +26,7 @@
 
 #include "sql/catalog.h"
 #include "sql/lock.h"
-#include "view/target.h"
+#include "durable/into_position.h"
 #include "view/window.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);

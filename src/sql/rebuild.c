@@ -21,6 +21,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/own_table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"

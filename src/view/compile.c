@@ -34,6 +34,7 @@
 
 #include "base/chunk.h"
 #include "base/identity.h"
+#include "view/closing.h"
 #include "view/target.h"
 #include "stream/definition.h"
 #include "fold/session.h"

@@ -32,8 +32,6 @@
 #define ALONE_TURN_LIMITS 3 /* a turn takes so many limits */
 #define ALONE_TURN_MS 1000	/* but not less than this */
 
-int streamext_view_time_limit_ms = ALONE_DEFAULT_MS;
-int streamext_owner_memory_share = 100;
 
 /* ---------------------------------------------------------------- the step */
 

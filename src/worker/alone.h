@@ -8,8 +8,6 @@
 #include "base/streamext.h"
 #include "worker/worker_private.h"
 
-extern int streamext_view_time_limit_ms; /* streamext.view_time_limit, sighup; 0: none */
-extern int streamext_owner_memory_share; /* streamext.owner_memory_share: percent, sighup */
 
 /* Around a step of the view's that runs user code; end says whether it ran over. */
 extern void streamext_alone_begin(Worker *w, WorkerView *v);

@@ -28,7 +28,6 @@
 #include "utils/snapmgr.h"
 
 #include "base/own_table.h"
-#include "sql/control.h"
 #include "durable/letters.h"
 #include "worker/letters_reread.h"
 

@@ -31,7 +31,7 @@
 #include "shared/clock.h"
 #include "base/fault.h"
 #include "durable/history.h"
-#include "view/target.h"
+#include "sink/windows.h"
 #include "sql/pause.h"
 #include "base/budget.h"
 #include "worker/alone.h"
@@ -197,27 +197,6 @@ worker_fail(Worker *w)
 	if (w->slot != NULL)
 		streamext_stream_set_state(w->slot, STREAM_FAILED, error->message);
 	proc_exit(1);
-}
-
-/*
- * In the catch block around a transaction of the worker's own, in no state in particular: back to none. The error, in cxt; one that asks
- * the process to end is raised again.
- */
-ErrorData *
-streamext_worker_caught(MemoryContext cxt)
-{
-	ErrorData *error;
-
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(cxt);
-	error = CopyErrorData();
-	FlushErrorState();
-	AbortCurrentTransaction();
-	MemoryContextSwitchTo(cxt);
-	RESUME_INTERRUPTS();
-	if (ShutdownRequestPending)
-		ReThrowError(error);
-	return error;
 }
 
 /* ---------------------------------------------------------------- stop, pause, rate */

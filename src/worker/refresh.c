@@ -38,7 +38,7 @@
 #include "base/budget.h"
 #include "base/fault.h"
 #include "durable/history.h"
-#include "view/target.h"
+#include "durable/into_position.h"
 #include "durable/journal_base.h"
 #include "source/journal/journal.h"
 #include "sql/pause.h"
@@ -50,7 +50,6 @@
 #include "worker/worker_private.h"
 #include "stream/definition.h"
 
-#define REFRESH_LOCK_TIMEOUT "100" /* ms, for what a transaction holds */
 #define REFRESH_RETRY_MS 200
 
 /* ---------------------------------------------------------------- fingerprints */
@@ -698,14 +697,6 @@ refresh_leave(Worker *w, uint32 generation, bool dropped)
 	if (dropped)
 		streamext_journal_remove(w->identity.dboid, w->identity.relid);
 	return false;
-}
-
-/* For what a transaction holds, in this transaction. */
-void
-streamext_worker_short_lock_timeout(void)
-{
-	(void) set_config_option("lock_timeout", REFRESH_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
-							 0, false);
 }
 
 /* Begins a transaction in which nothing waits long for a lock, and reads the stream's definition. NULL: it is gone. */

@@ -46,7 +46,7 @@
 #include "durable/letters.h"
 #include "worker/letters_reread.h"
 #include "base/fault.h"
-#include "view/target.h"
+#include "durable/into_position.h"
 #include "worker/retry.h"
 #include "view/compile.h"
 #include "worker/worker.h"

@@ -136,15 +136,14 @@ typedef struct Worker
 } Worker;
 
 /* worker/loop.c */
-extern void		  streamext_worker_session(void);
-extern void		  streamext_worker_signals(void);
-extern void		  streamext_worker_interrupts(void);
-extern void		  streamext_worker_doze(int fd, long timeout);
-extern void		  streamext_worker_contexts(Worker *w);
-extern void		  streamext_worker_unwatch(void); /* the connector is about to be closed */
-extern void		  streamext_worker_stop(Worker *w, const char *reason);
-extern void		  streamext_worker_count_rate(Worker *w, uint64 n);
-extern ErrorData *streamext_worker_caught(MemoryContext cxt);
+extern void streamext_worker_session(void);
+extern void streamext_worker_signals(void);
+extern void streamext_worker_interrupts(void);
+extern void streamext_worker_doze(int fd, long timeout);
+extern void streamext_worker_contexts(Worker *w);
+extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
+extern void streamext_worker_stop(Worker *w, const char *reason);
+extern void streamext_worker_count_rate(Worker *w, uint64 n);
 
 /* worker/refresh.c: false if the stream is gone, its slot removed with it */
 extern bool	  streamext_worker_refresh(Worker *w);
@@ -152,7 +151,6 @@ extern bool	  streamext_worker_refresh_catchup(Worker *w);
 extern bool	  streamext_worker_start_view(Worker *w, WorkerView *v);
 extern bool	  streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
 extern void	  streamext_worker_check_rights(Worker *w);
-extern void	  streamext_worker_short_lock_timeout(void);
 extern uint64 streamext_worker_source(const StreamConfig *config); /* StreamSlot.source */
 extern void	  streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 

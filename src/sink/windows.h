@@ -1,0 +1,19 @@
+/*
+ * sink/windows.h
+ *		The windows of views with streamext.into, for the worker's loop and checkpoints.
+ */
+#ifndef STREAMEXT_SINK_WINDOWS_H
+#define STREAMEXT_SINK_WINDOWS_H
+
+#include "base/streamext.h"
+
+struct Worker;
+
+/* A checkpoint of the worker's views has been committed. */
+extern void streamext_into_settled(const struct Worker *w);
+/* Writes what is closed and not written; no transaction is open. Trouble ends the view, or is tried again. */
+extern void streamext_into_windows(struct Worker *w, TimestampTz now);
+/* When there is something to do; DT_NOEND: never. */
+extern TimestampTz streamext_into_deadline(const struct Worker *w);
+
+#endif /* STREAMEXT_SINK_WINDOWS_H */
