@@ -277,11 +277,26 @@ percentile_arg(FunctionCallInfo fcinfo, int n)
 																   : PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(n)));
 }
 
+/* Argument 0 as a sketch that a value is added to. What an aggregate has added up itself is not looked through each time. */
+static PercentileSketch *
+percentile_state(FunctionCallInfo fcinfo)
+{
+	PercentileSketch *s;
+	uint64			  total;
+
+	if (PG_ARGISNULL(0))
+		return percentile_make();
+	s = percentile_arg(fcinfo, 0);
+	if (!streamext_sketch_in_place(fcinfo) && (!percentile_total(s, &total) || total == PG_INT64_MAX))
+		percentile_overflow();
+	return s;
+}
+
 /* (percentile_sketch, float8) -> percentile_sketch. NULL values do not count. */
 Datum
 streamext_percentile_add(PG_FUNCTION_ARGS)
 {
-	PercentileSketch *s = PG_ARGISNULL(0) ? percentile_make() : percentile_arg(fcinfo, 0);
+	PercentileSketch *s = percentile_state(fcinfo);
 
 	if (!PG_ARGISNULL(1))
 		s = percentile_add_value(s, PG_GETARG_FLOAT8(1));
@@ -292,7 +307,7 @@ streamext_percentile_add(PG_FUNCTION_ARGS)
 Datum
 streamext_percentile_add_p(PG_FUNCTION_ARGS)
 {
-	PercentileSketch *s = PG_ARGISNULL(0) ? percentile_make() : percentile_arg(fcinfo, 0);
+	PercentileSketch *s = percentile_state(fcinfo);
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_POINTER(s);

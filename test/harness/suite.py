@@ -1,10 +1,10 @@
-"""python -m harness.suite TEST...: the unit tests in C, the given pg_regress tests, then pytest. The last line printed is
+"""python -m harness.suite TEST...: the unit tests in C, the given pg_regress tests, a minute of the fuzzers, then pytest. The last line printed is
 "N passed, N failed" over all; the exit status is 0 only if something passed and nothing failed.
 
 Two processes share the tests, each with servers of its own: most tests wait more than they work.
 
 With QUICK set in the environment (make test QUICK=1), for daily work: of each feature the file named here, of that what is not
-marked slow."""
+marked slow, and no fuzzers."""
 
 import os
 import sys
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import regress, unit
+from harness import native, regress
 
 TESTS = Path(__file__).parents[1]
+FUZZ_SECONDS = 60
 # One file a feature; a new feature's file is added here when it runs within seconds.
 QUICK = (
     "bad_input", "contract", "control", "csv", "ddl", "dump", "grouping_sets", "harness", "install", "into", "joins", "kafka_edges",
@@ -44,8 +45,10 @@ class Tally:
 
 
 def main(regress_tests: list[str]) -> int:
-    passed, failed = unit.run()
-    passed, failed = (a + b for a, b in zip((passed, failed), regress.run(regress_tests)))
+    parts = [native.unit(), regress.run(regress_tests)]
+    if not os.environ.get("QUICK"):
+        parts.append(native.fuzz(FUZZ_SECONDS))
+    passed, failed = (sum(counts) for counts in zip(*parts))
     tally = Tally()
     code = pytest.main([*chosen(), "-n", "2", "--dist", "worksteal"], plugins=[tally])
     passed, failed = passed + tally.passed, failed + tally.failed

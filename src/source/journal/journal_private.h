@@ -34,13 +34,15 @@
 
 #include "source/journal/journal.h"
 
+#ifndef JOURNAL_SEGMENT /* the fuzzer has them smaller */
 #define JOURNAL_SEGMENT INT64CONST(16777216)
+#define JOURNAL_BUFFER (1024 * 1024) /* bytes read or written at once */
+#endif
 #define JOURNAL_LAST (PG_INT64_MAX / 2 / JOURNAL_SEGMENT * JOURNAL_SEGMENT) /* no file begins behind it */
 #define JOURNAL_MAGIC 0x314a5853											/* SXJ1 */
 #define JOURNAL_MAGIC_ROW 0x324a5853										/* SXJ2 */
 #define JOURNAL_LAYOUTS 16 /* of a segment, known to a reader at once */
 #define JOURNAL_UNKNOWN PG_UINT64_MAX
-#define JOURNAL_BUFFER (1024 * 1024) /* bytes read or written at once */
 
 typedef enum JournalKind
 {

@@ -1,0 +1,70 @@
+/*
+ * sources: view/key state/pane
+ *
+ * A slice of streamext.history whose checksum is right, whatever is in it: refused, or every group's key and state and every
+ * blob is within it.
+ */
+#include "fuzz.h"
+
+#include "durable/history_read.c"
+
+static void
+history_check(const StateCopy *copy)
+{
+	for (int p = 0; p < copy->npanes; p++)
+		for (Size g = 0; g < copy->panes[p].ngroups; g++)
+		{
+			const GroupEntry *entry = copy->panes[p].groups[g];
+			char			 *bytes = palloc(entry->size);
+
+			memcpy(bytes, entry, entry->size);
+			REQUIRE(entry->size >= offsetof(GroupEntry, data) + copy->state_size + entry->key_size);
+			pfree(bytes);
+		}
+	for (int b = 0; b < copy->nblocks; b++)
+	{
+		char *bytes = palloc(copy->blocks[b].size);
+
+		memcpy(bytes, copy->blocks[b].copy, copy->blocks[b].size);
+		pfree(bytes);
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	KeySpec		 key = { .typlen = -1, .bytewise = true };
+	CompiledView view = {
+		.nkeys = 1, .keys = &key, .window_key = -1, .set_key = -1, .state_size = 16, .builtin = true
+	};
+	FuzzInput	  in = { data, size };
+	HistoryReader reader = { .state_size = view.state_size, .view = &view };
+	char		 *bytes;
+	Size		  total;
+	StateCopy	 *copy = NULL;
+
+	server_start();
+	reader.matcher = streamext_key_matcher(&view, CurrentMemoryContext);
+	reader.by_hash = fuzz_number(&in, 2) == 1;
+	reader.hash = fuzz_number(&in, 4);
+	total = in.size + (reader.by_hash ? 0 : HISTORY_PAD);
+	bytes = palloc(VARHDRSZ + total); /* as a bytea: what is behind the checksum is aligned */
+	reader.slice.bytes = bytes + VARHDRSZ;
+	reader.slice.size = total;
+	memset(reader.slice.bytes, 0, Min(total, HISTORY_PAD));
+	fuzz_bytes(&in, reader.slice.bytes + (total - in.size), in.size);
+	if (total >= HISTORY_PAD + sizeof(SliceHeader))
+	{
+		SliceHeader *header = (SliceHeader *) (reader.slice.bytes + HISTORY_PAD);
+		pg_crc32c	 crc;
+
+		header->format = HISTORY_FORMAT;
+		header->state_size = view.state_size;
+		crc = streamext_slice_checksum(reader.slice.bytes, total);
+		memcpy(reader.slice.bytes, &crc, sizeof(crc));
+	}
+	if (SERVER_TRY(copy = slice_to_copy(&reader, CurrentMemoryContext)) && copy != NULL)
+		history_check(copy);
+	server_reset();
+	return 0;
+}
