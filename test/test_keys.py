@@ -88,3 +88,45 @@ def test_anonymous_records_are_kept_by_content_or_refused(db: Database) -> None:
     ]:
         message = db.refusal(f"CREATE VIEW w WITH (streamext.continuous) AS {refused}")
         assert message.startswith("0A000"), message
+
+
+TYPES = """CREATE TYPE inner_pair AS (x int, y text); CREATE TYPE pair AS (a int, b inner_pair); CREATE TABLE rowed (a int, b text);
+    CREATE DOMAIN pairish AS pair; CREATE TYPE pairs AS RANGE (subtype = pair)"""
+KEYS = {
+    "composite": "ROW(k % 5, ROW(k, 'y'))::pair", "of_a_table": "ROW(k % 5, 't')::rowed", "array": "ARRAY[ROW(k % 5, NULL), NULL]::pair[]",
+    "domain": "ROW(k % 5, ROW(1, 'd'))::pairish", "range": "pairs(ROW(1, NULL)::pair, ROW(2 + k % 5, NULL)::pair)", "nested": "ARRAY[ROW(k % 3, ROW(k % 2, 'n'))]::pairish[]",
+}  # fmt: skip
+
+
+def test_keys_whose_types_change(db: Database) -> None:
+    """ADD and DROP ATTRIBUTE, ADD COLUMN: what PostgreSQL groups together afterwards is one group; look-ups find it."""
+    db.execute(TYPES)
+    local_stream(db, columns="k int, ts timestamptz")
+    db.execute("CREATE TABLE t (k int, ts timestamptz)")
+    queries = {}
+    for name, key in KEYS.items():
+        queries["v_" + name] = f"SELECT {key} AS key, count(*) AS n, array_agg(k ORDER BY k) AS ks FROM {{}} GROUP BY 1"
+        queries["w_" + name] = f"SELECT {key} AS key, date_trunc('minute', ts) AS w, sum(k) AS total FROM {{}} GROUP BY 1, 2"
+    for name, query in queries.items():
+        continuous(db, name, query.format("s"))
+        db.execute(f"CREATE VIEW o_{name} AS {query.format('t')}")
+
+    def insert(first: int) -> None:
+        db.execute(f"INSERT INTO t SELECT i % 11, timestamptz '2024-01-01' + i * interval '10 s' FROM generate_series({first}, {first + 49}) i")
+        db.execute(f"INSERT INTO s SELECT i % 11, timestamptz '2024-01-01' + i * interval '10 s' FROM generate_series({first}, {first + 49}) i")
+        db.flush("s")
+
+    def same() -> None:
+        for name in queries:
+            db.assert_same(f"SELECT key::text, to_jsonb(v) - 'key' FROM {name} v", f"SELECT key::text, to_jsonb(v) - 'key' FROM o_{name} v")
+            for key, type in db.rows(f"SELECT key::text, pg_typeof(key)::text FROM o_{name} LIMIT 2"):
+                found = [db.rows(f"SELECT to_jsonb(v) - 'key' FROM {view} v WHERE key = %s::{type}", key) for view in [name, "o_" + name]]
+                assert sorted(found[0], key=repr) == sorted(found[1], key=repr), (name, key)
+
+    insert(0)
+    same()
+    for change in ["TYPE pair ADD ATTRIBUTE c int", "TYPE inner_pair ADD ATTRIBUTE z text", "TABLE rowed ADD COLUMN c int", "TYPE pair DROP ATTRIBUTE b", "TABLE rowed DROP COLUMN a"]:
+        db.execute("ALTER " + change)
+        same()
+        insert(50)
+        same()

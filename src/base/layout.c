@@ -301,6 +301,22 @@ streamext_layout_desc(const RowLayout *layout, const LayoutType *type)
 	return desc;
 }
 
+bool
+streamext_type_may_change(Oid type)
+{
+	TupleDesc		  desc = CreateTemplateTupleDesc(1);
+	RowLayout		 *layout;
+	const LayoutType *types;
+
+	TupleDescInitEntry(desc, 1, "v", type, -1, 0);
+	layout = streamext_layout_make(desc, false);
+	types = streamext_layout_types(layout);
+	for (int t = 1; t < layout->ntypes; t++)
+		if (types[t].kind == TYPTYPE_COMPOSITE)
+			return true;
+	return false;
+}
+
 static uint64 layout_changes = 1;
 
 static void

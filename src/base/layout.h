@@ -87,6 +87,9 @@ extern bool streamext_layout_reads(const RowLayout *then, const RowLayout *now, 
 /* Of one of its composites, for heap_deform_tuple; attributes have no names. */
 extern TupleDesc streamext_layout_desc(const RowLayout *layout, const LayoutType *type);
 
+/* Whether a composite is in the type, at any depth: what its values are may change while it keeps its OID. */
+extern bool streamext_type_may_change(Oid type);
+
 /* Moves whenever a relation, and so a composite type, may have changed: a layout made since is still right. */
 extern uint64 streamext_layout_changes(void);
 

@@ -162,7 +162,7 @@ path_prune(PlannerInfo *root, const CompiledView *view, Index rti, List *clauses
 
 	foreach (lc, clauses)
 		path_match_clause(root, &plan, view, rti, lfirst_node(RestrictInfo, lc));
-	if (!path_all_keys(&plan, view))
+	if (view->keys_change || !path_all_keys(&plan, view))
 		plan.keys = plan.types = plan.values = NIL;
 	return plan;
 }

@@ -218,7 +218,10 @@ static int
 gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
 {
 	uint32	   at;
-	int		   g = gather_find(rows, entry->hash, gather_key(rows, entry), entry->key_size, &at);
+	uint32	   hash = rows->view->keys_change
+						  ? streamext_key_rehash(rows->scan->read->matcher, gather_key(rows, entry), entry->key_size)
+						  : entry->hash;
+	int		   g = gather_find(rows, hash, gather_key(rows, entry), entry->key_size, &at);
 	ScanGroup *group;
 
 	if (g >= 0)
@@ -233,7 +236,7 @@ gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
 	}
 	g = rows->ngroups++;
 	group = &rows->groups[g];
-	group->hash = entry->hash;
+	group->hash = hash;
 	group->entry = entry;
 	group->nslices = 1;
 	group->slices = NULL;
@@ -675,8 +678,8 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->done = (probe != NULL && probe->none) || (rows->scan->by_hash && rows->scan->probe.none);
 	if (rows->done)
 		rows->empties = rows->view->nempty;
-	rows->direct = probe == NULL && rows->scan->read->nshards <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
-				   window->kind != WINDOW_SESSION;
+	rows->direct = probe == NULL && !rows->view->keys_change && rows->scan->read->nshards <= 1 && !window->sliding &&
+				   window->kind != WINDOW_HOP && window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
 	if (rows->direct)
 	{

@@ -352,7 +352,8 @@ scan_reads_in_order(const ScanRead *scan)
 {
 	const Window *window = &scan->read->view->window;
 
-	return !scan->by_hash && scan->prune.keys == NIL && streamext_window_has_ends(window) && window->kind != WINDOW_HOP;
+	return !scan->by_hash && scan->prune.keys == NIL && !scan->read->view->keys_change &&
+		   streamext_window_has_ends(window) && window->kind != WINDOW_HOP;
 }
 
 static void

@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 
 #include "base/chunk.h"
+#include "base/layout.h"
 #include "base/identity.h"
 #include "view/closing.h"
 #include "view/target.h"
@@ -213,6 +214,7 @@ compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group,
 	key->eqfunc = get_opcode(group->eqop);
 	key->hashfunc = left;
 	key->bytewise = compile_bytewise(key->type, key->collation);
+	context->view->keys_change = context->view->keys_change || streamext_type_may_change(key->type);
 }
 
 static uint32

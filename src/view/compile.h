@@ -61,7 +61,9 @@ typedef struct CompiledView
 	List *quals;		/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
 	int	  nkeys;		/* with the window key */
 	KeySpec *keys;
-	int		 window_key; /* index into keys, -1: none */
+	bool
+		keys_change; /* one is of a type whose definition may change: hashes of stored keys are of former ones (view/key.c) */
+	int		window_key; /* index into keys, -1: none */
 	int		set_key; /* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
 	int		nsets;	 /* 0: none */
 	uint32 *sets;	 /* the keys of each, a bit for each key number; empty sets come first */

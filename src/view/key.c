@@ -11,7 +11,9 @@
  * The window key is no part of it: panes stand for it. Nothing in it is aligned.
  *
  * When all keys are bytewise, two keys are equal exactly if their bytes are, and the hash is taken over the bytes.
- * Otherwise hash and equality are those of the types. Either way the hash is the same in all processes of a cluster.
+ * Otherwise hash and equality are those of the types. Where a composite is in a key's type (CompiledView.keys_change) both are of its attributes as they
+ * are at the moment: after ADD or DROP ATTRIBUTE a pane may hold a group under several hashes, so readers hash anew what they find, and neither
+ * look up by hash nor take a pane's groups for rows. Either way the hash is the same in all processes of a cluster.
  *
  * Keys come from whoever may publish, and so do keys that share a hash, if it can be foreseen: a pane's index is then a list. So
  * the hash depends on the cluster's secret, and is of memory alone. What is stored does not: history's buckets are numbered by
