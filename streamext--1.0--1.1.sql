@@ -2,3 +2,65 @@
 \echo Use "ALTER EXTENSION streamext UPDATE TO '1.1'" to load this file. \quit
 
 SET LOCAL search_path TO pg_catalog, pg_temp;
+
+/* ---- dead letters: whose eyes a reason is for; the record's key and headers ---- */
+
+CREATE FUNCTION streamext.may_see_reasons(view oid) RETURNS boolean
+LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_may_see_reasons';
+COMMENT ON FUNCTION streamext.may_see_reasons(oid) IS
+'whether the user may see what errors of a continuous view say: he has the rights of its owner, or may read all that the view reads';
+
+CREATE FUNCTION streamext.letter_key(record bytea) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_letter_key';
+COMMENT ON FUNCTION streamext.letter_key(bytea) IS 'internal: a dead letter''s key';
+
+CREATE FUNCTION streamext.letter_headers(record bytea) RETURNS json
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_letter_headers';
+COMMENT ON FUNCTION streamext.letter_headers(bytea) IS 'internal: a dead letter''s headers';
+
+DROP VIEW streamext.dead_letters;
+CREATE VIEW streamext.dead_letters WITH (security_barrier) AS
+SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN d.view END)::pg_catalog.regclass AS view,
+       d.topic, d.partition, d.position, d.received_at, d.sqlstate,
+       CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR streamext.may_see_reasons(d.view) THEN d.reason
+            ELSE 'the reason is for who may read all that the view reads' END AS reason,
+       d.payload, streamext.letter_key(d.record) AS key, streamext.letter_headers(d.record) AS headers
+FROM streamext.dead_letter AS d
+WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
+
+GRANT SELECT ON streamext.dead_letters TO PUBLIC;
+COMMENT ON COLUMN streamext.dead_letters.view IS 'the continuous view that could not count the record; NULL: no view has it';
+COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in the journal for other connectors';
+COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it';
+COMMENT ON VIEW streamext.dead_letters IS 'rejected records of the streams that the user may read';
+COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected, the last time';
+COMMENT ON COLUMN streamext.dead_letters.reason IS 'at most 1 kB; of a continuous view it is shown to who may read all that the view reads';
+COMMENT ON COLUMN streamext.dead_letters.key IS 'the record''s key, if it has one';
+COMMENT ON COLUMN streamext.dead_letters.headers IS 'the record''s headers, if it has any';
+
+CREATE FUNCTION streamext.get_tombstones(stream regclass) RETURNS bigint
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_tombstones';
+COMMENT ON FUNCTION streamext.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over since the server was started';
+
+DROP VIEW streamext.streams;
+CREATE VIEW streamext.streams AS
+SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_in, s.rate, s.watermark, s.lag_rows, s.lag_seconds,
+       s.rejected, s.last_error, s.last_error_at, streamext.get_tombstones(s.stream) AS tombstones
+FROM streamext.get_streams() AS s;
+GRANT SELECT ON streamext.streams TO PUBLIC;
+COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since reading began; checkpoints carry them over restarts';
+COMMENT ON COLUMN streamext.streams.watermark IS 'no record before this event time is expected any more; the lowest of all shards';
+COMMENT ON COLUMN streamext.streams.lag_rows IS 'records that the source holds beyond what was read; NULL: not known';
+COMMENT ON COLUMN streamext.streams.lag_seconds IS 'seconds from the newest event time (or else arrival) to now; grows while the source is silent';
+COMMENT ON COLUMN streamext.streams.state IS
+'running, catching_up, paused, stalled (source unreachable), diverged (not the source read before), full (memory limit), waiting (no worker), failed';
+COMMENT ON COLUMN streamext.streams.workers IS 'shards that have a slot';
+COMMENT ON COLUMN streamext.streams.rows_in IS 'records delivered by the source';
+COMMENT ON COLUMN streamext.streams.bytes_in IS 'bytes of their payloads';
+COMMENT ON COLUMN streamext.streams.rate IS 'records a second, over about the last 10 s';
+COMMENT ON COLUMN streamext.streams.rejected IS 'records rejected for all views: malformed, without event time, NULL in a NOT NULL column';
+COMMENT ON COLUMN streamext.streams.tombstones IS 'records without a payload that were passed over (option tombstones), since the server was started; rows_in holds them';

@@ -131,7 +131,7 @@ def no_process_ends(db: Database) -> Iterator[None]:
 
 def test_bad_records_are_kept_and_explained(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic, partitions=2)
-    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", COLUMNS)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', tombstones 'reject'", COLUMNS)
     continuous(db, "v", "SELECT pos, i, n, t, count(*) FROM s GROUP BY pos, i, n, t")
     messages: list[Message] = []
     for payload, _ in BAD.values():
@@ -153,6 +153,29 @@ def test_bad_records_are_kept_and_explained(db: Database, kafka: Kafka, topic: s
             wrong.append((name, found, reason, kept and kept[:50]))
     assert not wrong
     assert worker_pid(db) == pid
+
+
+def test_tombstones(db: Database, kafka: Kafka, topic: str) -> None:
+    """They are passed over, counted, and push no letter out; a letter keeps the key and the headers of its record."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "i int, k text OPTIONS (metadata 'key')")
+    continuous(db, "v", "SELECT k, count(*) FROM s GROUP BY k")
+    messages = [Message(b'{"i":1}', key="a"), Message(None, key="a"), Message(None, key="b"),
+                Message(b"no", key=b"\x00\xff", headers=[("h", b"1"), ("g", b"x")])]  # fmt: skip
+    kafka.produce(topic, messages)
+    db.flush("s")
+    assert counts(db, "v") == (1, 0, 1)
+    assert db.rows("SELECT rows_in, rejected, tombstones FROM streamext.streams") == [(4, 1, 2)]
+    assert db.rows("SELECT k, count FROM v") == [("a", 1)]
+    assert db.rows("SELECT position, key, headers->>'h', headers->>'g' FROM streamext.dead_letters") == [(3, b"\x00\xff", "1", "x")]
+    assert db.value("SELECT count(*) FROM s") == 1
+    db.execute("ALTER FOREIGN TABLE s OPTIONS (ADD tombstones 'reject')")
+    kafka.produce(topic, [Message(None, key="c"), Message(b"no")])
+    db.flush("s")
+    assert counts(db, "v") == (1, 0, 3)
+    assert db.rows("SELECT rejected, tombstones FROM streamext.streams") == [(3, 2)]
+    assert db.rows("SELECT position, sqlstate, key, headers FROM streamext.dead_letters WHERE position > 3 ORDER BY 1") == [
+        (4, "22004", b"c", None), (5, "22P02", None, None)]  # fmt: skip
 
 
 def test_what_counts(db: Database, kafka: Kafka, topic: str) -> None:
@@ -209,7 +232,7 @@ def test_a_view_that_cannot_take_a_row(db: Database, kafka: Kafka, topic: str) -
 @pytest.mark.parametrize("format, type, bad", [("text", "int", b"x"), ("text", "text", b"\xff"), ("text", "text", b"a\0b")])
 def test_bad_text(db: Database, kafka: Kafka, topic: str, format: str, type: str, bad: bytes) -> None:
     kafka.create_topic(topic)
-    kafka_stream(db, kafka, f"topic '{topic}'", f"a {type}", format=format)
+    kafka_stream(db, kafka, f"topic '{topic}', tombstones 'reject'", f"a {type}", format=format)
     continuous(db, "v", "SELECT count(*) AS n FROM s")
     kafka.produce(topic, ["1", Message(bad), Message(None), "2"])
     db.flush("s")

@@ -159,7 +159,7 @@ BAD = {
 
 def test_bad_records(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
-    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", "i int, t text NOT NULL, ts timestamptz", format="csv")
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', tombstones 'reject'", "i int, t text NOT NULL, ts timestamptz", format="csv")
     continuous(db, "w", "SELECT i, t, count(*) FROM s GROUP BY i, t")
     good = Message(b"1,x,2024-01-01T00:00:00Z")
     kafka.produce(topic, [message for payload, _ in BAD.values() for message in (Message(payload), good)])

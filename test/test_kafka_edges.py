@@ -221,7 +221,8 @@ def test_tombstones(db: Database, kafka: Kafka, topic: str) -> None:
     count_stream(db, kafka, topic)
     db.flush("s")
     assert db.rows("TABLE v") == [(10, 45)]
-    assert db.rows("SELECT topic, position, payload FROM streamext.dead_letters") == [(topic, 0, None)]
+    assert db.rows("SELECT topic FROM streamext.dead_letters") == []
+    assert db.value("SELECT tombstones FROM streamext.streams") == 1
 
 
 def test_broker_away_for_a_while(db: Database, kafka: Kafka, topic: str) -> None:

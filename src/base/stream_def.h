@@ -90,6 +90,7 @@ typedef struct StreamConfig
 	int64					max_ahead;
 	int						buffer_size; /* records */
 	OnError					on_error;
+	bool					tombstones_rejected; /* records without a payload; else they are passed over */
 	int						workers;
 
 	/* by ConnectorOps.configure, where the connector has such */

@@ -27,6 +27,7 @@
 #define STREAMEXT_MAX_SHARDS 16					/* option workers */
 #define STREAMEXT_MAX_RECORD (16 * 1024 * 1024) /* bytes of a payload */
 #define STREAMEXT_MAX_DEPTH 64					/* nesting of a JSON payload */
+#define STREAMEXT_MAX_REASON 1024				/* bytes of a dead letter's reason */
 #define STREAMEXT_MAX_MESSAGE 256				/* bytes of an error text kept in shared memory */
 
 /* Settings (base/settings.c). */

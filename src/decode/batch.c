@@ -7,6 +7,8 @@
  */
 #include "base/streamext.h"
 
+#include "mb/pg_wchar.h"
+
 #include "decode/batch.h"
 
 Batch *
@@ -54,7 +56,7 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 	rejected->view = view;
 	rejected->record = record;
 	rejected->sqlstate = sqlstate;
-	rejected->reason = pstrdup(reason);
+	rejected->reason = pnstrdup(reason, pg_mbcliplen(reason, strlen(reason), STREAMEXT_MAX_REASON));
 	rejected->known = rejected->unlettered = false;
 	rejected->done = NULL;
 	batch->rejected = lappend(batch->rejected, rejected);

@@ -15,7 +15,7 @@ typedef struct RejectedRecord
 	Oid	  view;
 	int	  record; /* into Batch.records */
 	int	  sqlstate;
-	char *reason;	  /* in the batch's context */
+	char *reason;	  /* in the batch's context; at most STREAMEXT_MAX_REASON bytes, in whole characters */
 	bool  known;	  /* its letter was written when the record was read first */
 	bool  unlettered; /* of the whole stream's: the record was taken when it was read first, or its letter is gone */
 	const char *done; /* of the whole stream's: views that have counted the record, as oid[] in text; NULL: none */

@@ -272,6 +272,12 @@ decoder_unnote(Decoder *decoder, int row)
 		}
 }
 
+bool
+streamext_decoder_ignores(const StreamConfig *config, const StreamRecord *record)
+{
+	return record->payload == NULL && !config->tombstones_rejected;
+}
+
 static void
 decoder_parse(Decoder *decoder)
 {
@@ -287,6 +293,8 @@ decoder_parse(Decoder *decoder)
 		if (batch->connector != NULL && batch->records[r].message != NULL)
 			batch->records[r].headers =
 				NULL; /* of a record that was here before; what comes without a message brings its own */
+		if (unlikely(streamext_decoder_ignores(decoder->config, &batch->records[r])))
+			continue;
 		reason = decoder_parse_record(decoder, &batch->records[r], batch->nrows, &column, &sqlstate);
 
 		if (unlikely(reason != NULL))

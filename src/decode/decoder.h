@@ -25,6 +25,9 @@ extern Decoder *streamext_decoder_create(StreamConfig *config, MemoryContext cxt
  */
 extern void streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now);
 
+/* A record that is neither decoded nor rejected: a tombstone, if the stream's option tombstones says so. */
+extern bool streamext_decoder_ignores(const StreamConfig *config, const StreamRecord *record);
+
 /* A record's bytes as a person should see them in dead_letters: the payload, a row as JSON text. Palloc'd. */
 extern bytea *streamext_decoder_payload(Decoder *decoder, const StreamRecord *record);
 

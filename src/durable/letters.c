@@ -18,6 +18,7 @@
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -307,6 +308,48 @@ streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, cons
 		record->payload_size = VARSIZE_ANY_EXHDR(payload);
 	}
 	return true;
+}
+
+/* Of a letter's record: the key, or the headers. False: it has none, or none that was small enough to be kept. */
+static bool
+letter_part(const bytea *rest, bool headers, const char **part, Size *size)
+{
+	LetterRecord head;
+
+	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head))
+		return false;
+	memcpy(&head, VARDATA_ANY(rest), sizeof(head));
+	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head) + (Size) head.key_size + head.headers_size)
+		return false;
+	*part = VARDATA_ANY(rest) + sizeof(head) + (headers ? head.key_size : 0);
+	*size = headers ? head.headers_size : head.key_size;
+	return headers ? head.has_headers : head.has_key;
+}
+
+PG_FUNCTION_INFO_V1(streamext_letter_key);
+PG_FUNCTION_INFO_V1(streamext_letter_headers);
+
+Datum
+streamext_letter_key(PG_FUNCTION_ARGS)
+{
+	const char *part;
+	Size		size;
+
+	if (!letter_part(PG_GETARG_BYTEA_PP(0), false, &part, &size))
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(PointerGetDatum(cstring_to_text_with_len(part, size))); /* bytea has the same layout */
+}
+
+/* Text that the connector has made, of type json. */
+Datum
+streamext_letter_headers(PG_FUNCTION_ARGS)
+{
+	const char *part;
+	Size		size;
+
+	if (!letter_part(PG_GETARG_BYTEA_PP(0), true, &part, &size))
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(DirectFunctionCall1(json_in, CStringGetDatum(pnstrdup(part, size))));
 }
 
 Datum

@@ -62,6 +62,7 @@ shmem_init_stream(StreamSlot *slot, LWLockPadded *locks)
 	pg_atomic_init_u32(&slot->generation_seen, 0);
 	pg_atomic_init_u32(&slot->readers_waiting, 0);
 	pg_atomic_init_u32(&slot->pause, 0);
+	pg_atomic_init_u32(&slot->stops, 0);
 	pg_atomic_init_u32(&slot->catchup_requests, 0);
 	pg_atomic_init_u32(&slot->windows_due, 0);
 	pg_atomic_init_u64(&slot->flush_requested, 0);
@@ -177,7 +178,7 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->buffer = NULL;
 	slot->buffer_size = 0;
 	slot->watermark = DT_NOBEGIN;
-	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
+	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
 	slot->rate = 0;
 	slot->checkpoint_seq = 0;
 	slot->checkpoint_at = 0;

@@ -86,6 +86,7 @@ typedef struct StreamSlot
 
 	/* requests; set by any backend, then SetLatch */
 	pg_atomic_uint32 pause;			  /* see streamext_pause_requested */
+	pg_atomic_uint32 stops;			  /* how often the worker has stopped the stream itself (streamext_worker_stop) */
 	pg_atomic_uint64 flush_requested; /* tickets */
 	pg_atomic_uint64 flush_done;
 	pg_atomic_uint32
@@ -112,7 +113,8 @@ typedef struct StreamSlot
 	uint64		   rows_in; /* records delivered */
 	uint64		   bytes_in;
 	uint64		   rejected;
-	double		   rate; /* records a second over about the last 10 s */
+	uint64		   tombstones; /* ignored, since the stream has its slot */
+	double		   rate;	   /* records a second over about the last 10 s */
 
 	/* the last checkpoint (durable/checkpoint_write.c) */
 	int64		checkpoint_seq;		/* 0: none yet */

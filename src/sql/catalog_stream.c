@@ -257,3 +257,22 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_workers);
 	PG_RETURN_VOID();
 }
+
+/* ---- streamext.get_tombstones ---- */
+
+PG_FUNCTION_INFO_V1(streamext_get_tombstones);
+
+/* NULL: nothing is known, or not for this user. */
+Datum
+streamext_get_tombstones(PG_FUNCTION_ARGS)
+{
+	Oid		  relid = PG_GETARG_OID(0);
+	int64	  n = 0;
+	ListCell *cell;
+
+	if (!streamext_catalog_may_see(relid))
+		PG_RETURN_NULL();
+	foreach (cell, streamext_catalog_copy_shards(relid))
+		n += ((ShardCopy *) lfirst(cell))->slot.tombstones;
+	PG_RETURN_INT64(n);
+}

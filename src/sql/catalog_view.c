@@ -27,6 +27,7 @@
 #include "sql/catalog.h"
 #include "sql/lock.h"
 #include "durable/into_position.h"
+#include "view/rights.h"
 #include "view/window.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
@@ -169,6 +170,8 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
+	if (error != NULL && !streamext_view_explains(viewoid))
+		error = STREAMEXT_ERROR_HIDDEN;
 	if (compiled != NULL && compiled->stateless)
 		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);
 	values[0] = ObjectIdGetDatum(viewoid);

@@ -35,6 +35,7 @@
 #include "sql/pause.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
+#include "view/rights.h"
 
 PG_FUNCTION_INFO_V1(streamext_flush);
 
@@ -398,7 +399,9 @@ flush_check_views(FlushTarget *target)
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("continuous view \"%s\" has failed", get_rel_name(viewoid)),
-			 error[0] != '\0' ? errdetail_internal("%s", error) : 0,
+			 error[0] != '\0'
+				 ? errdetail_internal("%s", streamext_view_explains(viewoid) ? error : STREAMEXT_ERROR_HIDDEN)
+				 : 0,
 			 errhint(
 				 "When the cause is mended it goes on where it stood: at once after a GRANT, else after any ALTER VIEW or CREATE OR REPLACE VIEW.")));
 }

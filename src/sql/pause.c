@@ -131,18 +131,22 @@ typedef struct PauseChange
 	Oid	 relid;
 	bool former;
 	bool final;
+	uint32 stops[STREAMEXT_MAX_SHARDS]; /* StreamSlot.stops as of the call */
 } PauseChange;
 
 static List *pause_changes = NIL; /* of this transaction, in its context */
 
+/* stops: of a call of resume that now commits: what has stopped since, because it went on by then, stays stopped. NULL: whatever was. */
 static void
-pause_set(Oid relid, bool pause)
+pause_set(Oid relid, bool pause, const uint32 *stops)
 {
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	int			n = streamext_control_find_slots(relid, slots);
 
 	for (int i = 0; i < n; i++)
 	{
+		if (!pause && stops != NULL && pg_atomic_read_u32(&slots[i]->stops) != stops[slots[i]->shard])
+			continue;
 		streamext_pause_request(slots[i], pause);
 		streamext_wake_worker(slots[i]);
 	}
@@ -174,7 +178,10 @@ pause_xact_callback(XactEvent event, void *arg)
 			{
 				PauseChange *change = lfirst(lc);
 
-				pause_set(change->relid, event == XACT_EVENT_COMMIT ? change->final : change->former);
+				if (event == XACT_EVENT_COMMIT)
+					pause_set(change->relid, change->final, change->stops);
+				else
+					pause_set(change->relid, change->former, NULL);
 			}
 			pause_changes = NIL;
 			break;
@@ -188,11 +195,11 @@ pause_xact_callback(XactEvent event, void *arg)
 }
 
 static void
-pause_note(Oid relid, bool former)
+pause_note(Oid relid, bool former, StreamSlot *const *slots, int n)
 {
 	static bool	  registered = false;
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	PauseChange	 *change = palloc(sizeof(PauseChange));
+	PauseChange	 *change = palloc0(sizeof(PauseChange));
 	ListCell	 *lc;
 
 	if (!registered)
@@ -203,6 +210,8 @@ pause_note(Oid relid, bool former)
 			former = ((PauseChange *) lfirst(lc))->former;
 	change->relid = relid;
 	change->former = change->final = former;
+	for (int i = 0; i < n; i++)
+		change->stops[slots[i]->shard] = pg_atomic_read_u32(&slots[i]->stops);
 	pause_changes = lappend(pause_changes, change);
 	MemoryContextSwitchTo(old);
 }
@@ -232,8 +241,8 @@ pause_stream(Oid relid, bool pause)
 
 	/* the worker may not have looked into the table yet */
 	former = pause_change(relid, pause) || streamext_pause_requested(slots[0]);
-	pause_note(relid, former);
-	pause_set(relid, pause);
+	pause_note(relid, former, slots, n);
+	pause_set(relid, pause, NULL);
 	for (int i = 0; i < n; i++)
 		pause_wait(slots[i], relid, pause);
 }

@@ -37,6 +37,13 @@
 #define DEFINITION_MAX_BUFFER 1000000
 
 static const char *const words_on_error[] = { "dead_letter", "skip", "stop", NULL };
+static const char *const words_tombstones[] = { "ignore", "reject", NULL };
+
+/* Of streams whose records are payloads. */
+static const OptionSpec payload_options[] = {
+	{ "tombstones", PLACE_TABLE, OPTION_ENUM, words_tombstones },
+	{ NULL },
+};
 
 static const OptionSpec stream_options[] = {
 	{ "event_time", PLACE_TABLE, OPTION_TEXT, .fixed = true },
@@ -66,6 +73,7 @@ streamext_stream_tables(const ConnectorOps *connector, const OptionSpec *tables[
 	if (connector->payloads)
 	{
 		tables[n++] = streamext_format_options;
+		tables[n++] = payload_options;
 		for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
 			if ((*format)->options != NULL)
 				tables[n++] = (*format)->options;
@@ -393,6 +401,7 @@ streamext_stream_config(Oid relid)
 	config->max_ahead = definition_number(config, "max_ahead");
 	config->buffer_size = definition_number(config, "buffer_size");
 	config->on_error = (OnError) definition_number(config, "on_error");
+	config->tombstones_rejected = !kind->payloads || definition_number(config, "tombstones") != 0;
 	config->workers = Max(definition_number(config, "workers"), 1);
 	config->start = START_EARLIEST;
 	definition_read_columns(config, rel);

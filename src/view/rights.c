@@ -11,7 +11,13 @@
 
 #include "access/relation.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/syscache.h"
 
 #include "view/rights.h"
 
@@ -38,19 +44,27 @@ streamext_rights_check(Query *query, bool raise)
 	return allowed;
 }
 
-bool
-streamext_view_has_rights(const CompiledView *view, bool raise)
+/* The query's own entries are asked as that user; InvalidOid: as whoever asks. */
+static void
+rights_ask_as(Query *query, Oid user)
 {
-	Query	 *query = copyObject(view->query);
 	ListCell *cell;
 
 #if PG_VERSION_NUM >= 160000
 	foreach (cell, query->rteperminfos)
-		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = view->owner;
+		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = user;
 #else
 	foreach (cell, query->rtable)
-		lfirst_node(RangeTblEntry, cell)->checkAsUser = view->owner;
+		lfirst_node(RangeTblEntry, cell)->checkAsUser = user;
 #endif
+}
+
+bool
+streamext_view_has_rights(const CompiledView *view, bool raise)
+{
+	Query *query = copyObject(view->query);
+
+	rights_ask_as(query, view->owner);
 	return streamext_rights_check(query, raise);
 }
 
@@ -73,4 +87,69 @@ streamext_rights_check_invoker(const CompiledView *view)
 			 errhint(
 				 "Reset security_invoker and grant SELECT on the view to who may see all of it, or join in a query over a continuous view of the stream alone.")));
 	relation_close(rel, NoLock);
+}
+
+/* ---- who may see what a view's errors say ---- */
+
+/* Every query in it, by the rights of the user himself, who must not be shown less of a table than the view's owner is. */
+static bool
+rights_miss_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	 *query = (Query *) node;
+		ListCell *cell;
+
+		foreach (cell, query->rtable)
+		{
+			const RangeTblEntry *rte = lfirst_node(RangeTblEntry, cell);
+
+			if (rte->rtekind == RTE_RELATION && rte->relkind != RELKIND_VIEW &&
+				check_enable_rls(rte->relid, GetUserId(), true) == RLS_ENABLED)
+				return true;
+		}
+		rights_ask_as(query, InvalidOid);
+		return !streamext_rights_check(query, false) ||
+			   query_tree_walker(query, rights_miss_walker, context, QTW_IGNORE_JOINALIASES);
+	}
+	return expression_tree_walker(node, rights_miss_walker, context);
+}
+
+bool
+streamext_view_explains(Oid viewoid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+	Relation  rel;
+	Oid		  owner;
+	bool	  result;
+
+	if (superuser())
+	{
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		return true;
+	}
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	if (has_privs_of_role(GetUserId(), owner))
+		return true;
+	rel = try_relation_open(viewoid, AccessShareLock);
+	if (rel == NULL)
+		return false;
+	result = rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL &&
+			 !rights_miss_walker((Node *) copyObject(get_view_query(rel)), NULL);
+	relation_close(rel, NoLock);
+	return result;
+}
+
+PG_FUNCTION_INFO_V1(streamext_may_see_reasons);
+
+Datum
+streamext_may_see_reasons(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(streamext_view_explains(PG_GETARG_OID(0)));
 }

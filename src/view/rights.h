@@ -21,4 +21,13 @@ extern bool streamext_rights_check(Query *query, bool raise);
  */
 extern void streamext_rights_check_invoker(const CompiledView *view);
 
+/*
+ * True if the current user may see what the view's errors say: he has the rights of its owner, or may read all that it reads himself, with no rows
+ * hidden from him.
+ */
+extern bool streamext_view_explains(Oid viewoid);
+
+/* Stands in for what he may not. */
+#define STREAMEXT_ERROR_HIDDEN "the error is for who may read all that the view reads"
+
 #endif /* STREAMEXT_VIEW_RIGHTS_H */

@@ -14,6 +14,7 @@
 #include "base/streamext.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/guc.h"
@@ -46,7 +47,7 @@ streamext_worker_drop_batch(Worker *w)
 	if (!w->pending)
 		return;
 	w->ops->release(w->connector);
-	w->pending = w->full = false;
+	w->pending = w->full = w->cut = false;
 	w->dropped = true;
 	w->attached = false;
 }
@@ -267,9 +268,13 @@ batch_decode(Worker *w, TimestampTz now)
 	streamext_identity_leave(scope);
 
 	for (int i = 0; i < batch->nrecords; i++)
+	{
 		batch_new[i] = batch_accepted[i] =
 			!w->catchup &&
 			batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
+		if (unlikely(batch->records[i].payload == NULL) && streamext_decoder_ignores(w->config, &batch->records[i]))
+			batch_accepted[i] = false;
+	}
 	foreach (lc, batch->rejected)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
 	w->decoded = true;
@@ -459,7 +464,59 @@ batch_write_dead_letters(Worker *w)
 	streamext_late_rows_write(batch, w->decoder);
 }
 
-/* on_error 'stop': the batch counts, and nothing after it until resume(). */
+/* The first record of the batch that is rejected and not only known to be; -1: none. */
+static int
+batch_first_rejected(const Worker *w)
+{
+	int		  first = -1;
+	ListCell *lc;
+
+	foreach (lc, w->batch->rejected)
+	{
+		const RejectedRecord *rejected = lfirst(lc);
+
+		if ((rejected->view != InvalidOid || batch_new[rejected->record]) && (first < 0 || rejected->record < first))
+			first = rejected->record;
+	}
+	return first;
+}
+
+/* Positions of what is left of a batch that was cut. */
+static void
+batch_cut_positions(Worker *w)
+{
+	Batch *batch = w->batch;
+
+	for (int i = 0; i < batch->npartitions; i++)
+		batch->positions[i] = w->catchup ? -1 : w->slot->partitions[i].position;
+	for (int i = 0; i < batch->nrecords; i++)
+	{
+		const StreamRecord *record = &batch->records[i];
+
+		batch->positions[record->partition_index] =
+			Max(batch->positions[record->partition_index], record->next_position);
+	}
+}
+
+/*
+ * on_error 'stop': nothing behind the first rejected record counts before resume(). True: the batch was cut behind it, and is to be decoded and
+ * prepared once more; the rest is read again.
+ */
+static bool
+batch_cut(Worker *w)
+{
+	int first = w->config->on_error == ON_ERROR_STOP ? batch_first_rejected(w) : -1;
+
+	if (first < 0 || first == w->batch->nrecords - 1)
+		return false;
+	w->batch->nrecords = first + 1;
+	batch_cut_positions(w);
+	w->decoded = false;
+	w->cut = true;
+	return true;
+}
+
+/* on_error 'stop': the batch ends with the record, and nothing after it is read until resume(). */
 static void
 batch_check_stop(Worker *w)
 {
@@ -480,8 +537,13 @@ batch_check_stop(Worker *w)
 	if (lc == NULL)
 		return;
 	record = &batch->records[rejected->record];
+	/* a view's reason is not for all who may read the stream */
 	snprintf(message, sizeof(message), "stopped at a rejected record (partition %d, position " INT64_FORMAT "): %s",
-			 record->partition, record->position, rejected->reason);
+			 record->partition, record->position,
+			 OidIsValid(rejected->view)
+				 ? psprintf("a continuous view has raised SQLSTATE %s", unpack_sql_state(rejected->sqlstate))
+				 : rejected->reason);
+	message[pg_mbcliplen(message, strlen(message), sizeof(message) - 1)] = '\0';
 	streamext_worker_stop(w, message);
 }
 
@@ -502,8 +564,13 @@ batch_publish_counters(Worker *w)
 		n++;
 		slot->bytes_in += batch->records[i].payload_size;
 		slot->partitions[batch->records[i].partition_index].rows++;
-		if (!batch_accepted[i])
-			slot->rejected++;
+		if (unlikely(!batch_accepted[i]))
+		{
+			if (streamext_decoder_ignores(w->config, &batch->records[i]))
+				slot->tombstones++;
+			else
+				slot->rejected++;
+		}
 	}
 	slot->rows_in += n;
 	slot->batches++;
@@ -597,6 +664,13 @@ streamext_worker_fold(Worker *w)
 		AbortCurrentTransaction();
 		return false;
 	}
+	if (batch_cut(w))
+	{
+		PopActiveSnapshot();
+		streamext_worker_abandon_views(w);
+		AbortCurrentTransaction();
+		return true;
+	}
 	batch_write_dead_letters(w);
 	letters = w->batch->rejected != NIL || w->batch->late != NIL;
 	streamext_checkpoint_keep(w);
@@ -624,5 +698,10 @@ streamext_worker_fold(Worker *w)
 	batch_check_stop(w);
 	w->ops->release(w->connector);
 	w->pending = w->full = false;
+	if (w->cut)
+	{
+		w->cut = w->attached = false;
+		w->dropped = true;
+	}
 	return true;
 }

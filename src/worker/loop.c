@@ -206,6 +206,7 @@ void
 streamext_worker_stop(Worker *w, const char *reason)
 {
 	w->stopped = true;
+	pg_atomic_fetch_add_u32(&w->slot->stops, 1);
 	streamext_pause_request(w->slot, true);
 	streamext_stream_set_state(
 		w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED, reason);

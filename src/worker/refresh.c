@@ -64,7 +64,7 @@ refresh_fingerprint(const StreamConfig *config)
 	appendStringInfo(&s, "%u %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
 					 config->connector->number, config->event_time, config->journal, config->workers,
 					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
-	appendStringInfo(&s, "%d ", config->on_error);
+	appendStringInfo(&s, "%d %d ", config->tombstones_rejected, config->on_error);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
 	appendStringInfoString(&s, nodeToString(config->server_options));
 	appendStringInfoString(&s, nodeToString(config->table_options));
@@ -198,7 +198,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 	slot->layout++;
 	slot->npartitions = slot->partitions_capacity = 0;
 	slot->watermark = DT_NOBEGIN;
-	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = 0;
+	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
 	slot->source = source;
 	slot->seek = slot->retry = 0;
 	LWLockRelease(slot->lock);

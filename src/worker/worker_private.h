@@ -107,6 +107,7 @@ typedef struct Worker
 	/* the batch at hand */
 	bool		pending; /* polled, not yet published */
 	bool		decoded;
+	bool		cut;		  /* by on_error 'stop': records behind it were polled with it */
 	TimestampTz gather_until; /* the last batch was small: poll no sooner */
 	bool		full;		  /* memory was full at the last try */
 	TimestampTz retry_at;	  /* when full */
