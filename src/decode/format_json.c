@@ -10,12 +10,12 @@
 #include "decode/json.h"
 #include "decode/path.h"
 
-typedef struct JsonFormat
+typedef struct JsonPayload
 {
 	JsonParser			 *parser;
 	MemoryContextCallback callback;
 	JsonValue			 *values;
-} JsonFormat;
+} JsonPayload;
 
 static void
 json_free(void *arg)
@@ -43,7 +43,7 @@ json_want(const DecoderColumn *col)
 static void *
 json_open(Decoder *decoder)
 {
-	JsonFormat *json = palloc0(sizeof(JsonFormat));
+	JsonPayload *json = palloc0(sizeof(JsonPayload));
 
 	json->parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
 	if (json->parser == NULL)
@@ -107,9 +107,9 @@ json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Da
 static const char *
 json_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
 {
-	JsonFormat *json = decoder->format;
-	Batch	   *batch = decoder->batch;
-	const char *reason = streamext_json_parse(json->parser, record->payload, record->payload_size, json->values);
+	JsonPayload *json = decoder->format;
+	Batch		*batch = decoder->batch;
+	const char	*reason = streamext_json_parse(json->parser, record->payload, record->payload_size, json->values);
 
 	for (int i = 0; i < decoder->npayload && reason == NULL; i++)
 	{
