@@ -64,3 +64,20 @@ COMMENT ON COLUMN streamext.streams.bytes_in IS 'bytes of their payloads';
 COMMENT ON COLUMN streamext.streams.rate IS 'records a second, over about the last 10 s';
 COMMENT ON COLUMN streamext.streams.rejected IS 'records rejected for all views: malformed, without event time, NULL in a NOT NULL column';
 COMMENT ON COLUMN streamext.streams.tombstones IS 'records without a payload that were passed over (option tombstones), since the server was started; rows_in holds them';
+/* ---- settings kept with a view ---- */
+
+CREATE FUNCTION streamext.view_settings(view oid) RETURNS text[]
+LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_view_settings';
+
+COMMENT ON FUNCTION streamext.view_settings(oid) IS 'column settings of streamext.continuous_views';
+
+CREATE OR REPLACE VIEW streamext.continuous_views AS
+SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
+       v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
+       v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until,
+       v.history_panes, v.history_bytes, v.sealed_until, streamext.view_settings(v.view) AS settings
+FROM streamext.get_continuous_views() AS v;
+
+COMMENT ON COLUMN streamext.continuous_views.settings IS
+'other settings under which the view''s expressions run, where they are not as usual: name=value';

@@ -17,6 +17,7 @@
 #include "fold/fold_private.h"
 #include "durable/into_position.h"
 #include "view/closing.h"
+#include "view/settings.h"
 #include "sql/rebuild.h"
 
 CompiledView *
@@ -169,9 +170,7 @@ streamext_fold_enter_owner(ViewFold *fold)
 {
 	IdentityScope scope = streamext_identity_enter(fold->view->owner);
 
-	streamext_identity_set("TimeZone", fold->view->options.timezone);
-	streamext_identity_set("DateStyle", fold->view->options.datestyle);
-	streamext_identity_set("IntervalStyle", fold->view->options.intervalstyle);
+	streamext_view_enter_settings(&fold->view->options);
 	return scope;
 }
 

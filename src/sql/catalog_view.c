@@ -32,6 +32,7 @@
 
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
 PG_FUNCTION_INFO_V1(streamext_view_positions);
+PG_FUNCTION_INFO_V1(streamext_view_settings);
 
 /* ---- streamext.continuous_views ---- */
 
@@ -104,6 +105,23 @@ catalog_view_options(List *stored)
 			items[n++] = CStringGetTextDatum(psprintf("%s=%s", def->defname, defGetString(def)));
 	}
 	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Settings that are stored with the view besides the three that have columns of their own, as name=value. */
+Datum
+streamext_view_settings(PG_FUNCTION_ARGS)
+{
+	ContinuousViewOptions options = streamext_view_options(PG_GETARG_OID(0));
+	Datum				 *items = palloc(sizeof(Datum) * (list_length(options.settings) + 1));
+	int					  n = 0;
+	ListCell			 *cell;
+
+	if (!options.continuous)
+		PG_RETURN_NULL();
+	foreach (cell, options.settings)
+		items[n++] = CStringGetTextDatum(
+			psprintf("%s=%s", lfirst_node(DefElem, cell)->defname, strVal(lfirst_node(DefElem, cell)->arg)));
+	PG_RETURN_DATUM(PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)));
 }
 
 /* Columns rows, total and estimated end; of several shards the latest end. */

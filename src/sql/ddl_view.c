@@ -37,6 +37,7 @@
 #include "view/target.h"
 #include "view/compile.h"
 #include "view/rights.h"
+#include "view/settings.h"
 #include "worker/worker.h"
 
 #define VIEW_DDL_PREFIX "streamext."
@@ -74,7 +75,7 @@ view_ddl_is_name(const char *name)
 	for (int i = 0; i < lengthof(view_ddl_names); i++)
 		if (strcmp(name, view_ddl_names[i]) == 0)
 			return true;
-	return false;
+	return streamext_view_is_setting(name);
 }
 
 /* Raises for a name that is none of ours. */
@@ -188,24 +189,56 @@ view_ddl_store_options(Oid relid, List *own)
 	CommandCounterIncrement();
 }
 
+/* Raises for a value that no worker could set; changes nothing. */
+static void
+view_ddl_try_setting(const char *setting, const char *value)
+{
+	(void) set_config_option(setting, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, false, ERROR, false);
+}
+
+/*
+ * The other settings that are not as every server has them. Where those above are all given it is a dump that is restored, and
+ * what it does not give was not stored.
+ */
+static List *
+view_ddl_keep_unusual(List *own, bool restored)
+{
+	const char *setting;
+	const char *value;
+
+	for (int i = 0; (setting = streamext_view_setting(i, &value)) != NULL; i++)
+	{
+		char	*name = psprintf(VIEW_DDL_PREFIX "%s", setting);
+		DefElem *def = view_ddl_find_option(own, name);
+
+		if (def != NULL)
+			view_ddl_try_setting(setting, defGetString(def));
+		else if (value != NULL && !restored)
+			own = lappend(own, makeDefElem(name, (Node *) makeString(pstrdup(value)), -1));
+	}
+	return own;
+}
+
 /* Adds the session's settings where none are given; raises 22023 for those that are not valid. */
 static List *
 view_ddl_keep_settings(List *own)
 {
+	bool restored = true;
+
 	for (int i = 0; i < lengthof(view_ddl_kept_settings); i++)
 	{
 		const char *setting = view_ddl_kept_settings[i];
 		char	   *name = psprintf(VIEW_DDL_PREFIX "%s", setting);
 		DefElem	   *def = view_ddl_find_option(own, name);
 
+		restored = restored && def != NULL;
 		if (def == NULL)
 			own = lappend(own,
 						  makeDefElem(name, (Node *) makeString(pstrdup(GetConfigOption(setting, false, false))), -1));
 		else
-			(void) set_config_option(setting, defGetString(def), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, false,
-									 ERROR, false);
+			view_ddl_try_setting(setting, defGetString(def));
 	}
-	return own;
+	return view_ddl_keep_unusual(own, restored);
 }
 
 /* Keeps the table of streamext.into by its full name, and from being dropped. */

@@ -464,10 +464,13 @@ compile_definition(const CompileContext *context)
 	CompiledView  *view = context->view;
 	const Window  *w = &view->window;
 	StringInfoData buf;
+	ListCell	  *cell;
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "%u %u %s/%s/%s\n", view->stream_relid, context->config->event_time, view->options.timezone,
 					 view->options.datestyle, view->options.intervalstyle);
+	foreach (cell, view->options.settings)
+		appendStringInfo(&buf, "%s=%s\n", lfirst_node(DefElem, cell)->defname, strVal(lfirst_node(DefElem, cell)->arg));
 	appendStringInfo(&buf, "%d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s %s\n", w->kind,
 					 w->size, w->slide, w->origin, w->pane, w->trunc_unit != NULL ? w->trunc_unit : "",
 					 w->trunc_zone != NULL ? w->trunc_zone : "");

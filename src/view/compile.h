@@ -26,6 +26,7 @@ typedef struct ContinuousViewOptions
 	char *timezone;	  /* of CREATE VIEW */
 	char *datestyle;
 	char *intervalstyle;
+	List *settings; /* DefElem: others of CREATE VIEW (view/settings.c), by their names in pg_settings */
 } ContinuousViewOptions;
 
 typedef struct KeySpec

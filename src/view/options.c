@@ -10,11 +10,13 @@
 #include "access/reloptions.h"
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
+#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "view/compile.h"
+#include "view/settings.h"
 
 static int64
 view_option_interval(const DefElem *def, bool zero)
@@ -77,6 +79,9 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->datestyle = defGetString((DefElem *) def);
 	else if (strcmp(name, "intervalstyle") == 0)
 		options->intervalstyle = defGetString((DefElem *) def);
+	else if (streamext_view_is_setting(name))
+		options->settings = lappend(options->settings,
+									makeDefElem(pstrdup(name), (Node *) makeString(defGetString((DefElem *) def)), -1));
 	else
 		ereport(
 			ERROR,
