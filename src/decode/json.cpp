@@ -515,6 +515,9 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 
 			if (want == JSON_WANT_RAW)
 			{
+				/* taken, not only looked at: what is left to be skipped may be a key and its value */
+				if ((error = value.get_raw_json_string().error()))
+					return error;
 				json_set_text(out, JSON_TEXT, token);
 				return json_is_string(token) ? SUCCESS : STRING_ERROR;
 			}

@@ -2,10 +2,11 @@
  * sources: decode/json decode/path
  *
  * A JSON payload. Whether it is malformed does not depend on what is wanted of it, but for lone surrogates, nor on what was
- * parsed before; what is found are texts in the payload's encoding.
+ * parsed before; PostgreSQL's parser says the same; what is found are texts in the payload's encoding.
  */
 #include "fuzz.h"
 
+#include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 
 #include "decode/json.h"
@@ -45,6 +46,20 @@ json_check(const JsonValue *value)
 		REQUIRE(value->kind <= JSON_DOUBLE);
 }
 
+/* PostgreSQL's own answer: JSON in UTF-8, an object. Depth is not looked at. */
+static bool
+json_expected(char *payload, size_t size)
+{
+	size_t at = 0;
+
+	if (memchr(payload, 0, size) != NULL || pg_encoding_verifymbstr(PG_UTF8, payload, size) != size)
+		return false;
+	while (at < size && strchr(" \t\n\r", payload[at]) != NULL)
+		at++;
+	return at < size && payload[at] == '{' &&
+		   pg_parse_json(makeJsonLexContextCstringLen(payload, size, PG_UTF8, false), &nullSemAction) == JSON_SUCCESS;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -82,6 +97,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			for (int i = 0; i < lengthof(wanted); i++)
 				json_check(&values[i]);
 		error_none = streamext_json_parse(none, payload, size, others);
+		REQUIRE((error_none == NULL) == json_expected(payload, size) ||
+				(error_none != NULL && strstr(error_none, "too deep")));
 		error_again = streamext_json_parse(all, payload, size, values);
 		REQUIRE((error == NULL) == (error_again == NULL));
 		/* only an escape that stands for no character may be read over where nobody wants the string */
