@@ -12,6 +12,7 @@ from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
 from harness.streams import continuous, counts, kafka_stream, mqtt_stream, worker_pid
+from harness.wait import wait_for
 
 GOOD = b'{"i":1,"n":1.5,"t":"good","ts":"2024-05-01T12:00:00Z"}'
 
@@ -249,6 +250,18 @@ def test_on_error_skip(db: Database, kafka: Kafka, topic: str) -> None:
     assert db.rows("TABLE v") == [(1,)]
     assert db.rows("SELECT rejected FROM streamext.streams") == [(1,)]
     assert db.rows("TABLE streamext.dead_letters") == []
+
+
+def test_error_texts_are_cut_between_characters(db: Database, kafka: Kafka, topic: str) -> None:
+    """Wherever a text of two-byte characters meets the end of its room, at an even or an odd byte."""
+    for prefix in ("", "x"):
+        kafka.create_topic(topic + prefix)
+        kafka_stream(db, kafka, f"topic '{topic + prefix}', on_error 'stop'", "a int", name=f"s{prefix}")
+        db.execute(f"CREATE VIEW v{prefix} WITH (streamext.continuous) AS SELECT count(*) AS n FROM s{prefix}")
+        kafka.produce(topic + prefix, [json.dumps({"a": prefix + "ä" * 300}, ensure_ascii=False)])
+        error = wait_for(lambda p=prefix: db.value("SELECT last_error FROM streamext.streams WHERE stream = %s::regclass", f"s{p}"), what="the error")
+        assert "stopped at a rejected record" in error and error.endswith("ää")
+        assert len(error.encode()) in (254, 255)
 
 
 def test_bad_messages_of_mqtt(db: Database, mosquitto: Mosquitto, topic: str) -> None:

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/transaction.h"
 #include "durable/checkpoint_state.h"
 #include "base/chunk.h"
@@ -107,8 +108,9 @@ load_report(Worker *w, const char *what, const char *damage)
 {
 	char message[STREAMEXT_MAX_MESSAGE];
 
-	snprintf(message, sizeof(message),
-			 "the checkpoint of %s is damaged (%s); it is counted anew from what the source has", what, damage);
+	streamext_clip_format(message, sizeof(message),
+						  "the checkpoint of %s is damaged (%s); it is counted anew from what the source has", what,
+						  damage);
 	ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("%s", message)));
 	streamext_stream_set_state(w->slot, w->slot->state, message);
 }

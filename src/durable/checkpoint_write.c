@@ -21,6 +21,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/clip.h"
 #include "base/transaction.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -192,7 +193,7 @@ checkpoint_failed(Worker *w, MemoryContext cxt)
 
 	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("could not write a checkpoint of stream \"%s.%s\": %s",
 														 w->config->schema, w->config->name, error->message)));
-	snprintf(message, sizeof(message), "could not write a checkpoint: %s", error->message);
+	streamext_clip_format(message, sizeof(message), "could not write a checkpoint: %s", error->message);
 	streamext_stream_set_state(w->slot, w->slot->state, message);
 	FreeErrorData(error);
 	streamext_checkpoint_cut_free(c);

@@ -23,6 +23,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/clip.h"
 #include "base/transaction.h"
 #include "access/xact.h"
 #include "storage/latch.h"
@@ -133,7 +134,7 @@ streamext_handover_alone(Worker *w, WorkerView *v, const char *reason, Timestamp
 	v->slot->catchup = CATCHUP_WANTED;
 	v->slot->status = VIEW_CATCHING_UP;
 	v->slot->alone_until = until;
-	strlcpy(v->slot->last_error, reason, STREAMEXT_MAX_MESSAGE);
+	streamext_clip(v->slot->last_error, reason, STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 	handover_announce(w);
 }

@@ -18,6 +18,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/chunk.h"
 #include "shared/shmem.h"
 
@@ -474,7 +475,7 @@ streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *mess
 	slot->state = state;
 	if (message != NULL)
 	{
-		strlcpy(slot->last_error, message, STREAMEXT_MAX_MESSAGE);
+		streamext_clip(slot->last_error, message, STREAMEXT_MAX_MESSAGE);
 		slot->last_error_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(slot->lock);

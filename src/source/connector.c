@@ -21,6 +21,7 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "source/connector.h"
 
 #define CONNECTOR_SECRET_MAX 8192			  /* bytes of a secret's file */
@@ -114,7 +115,7 @@ streamext_connector_event(Connector *c, const char *kind, int index, int64 misse
 	event->index = index;
 	event->missed = missed;
 	event->counted = false;
-	strlcpy(event->detail, text, sizeof(event->detail));
+	streamext_clip(event->detail, text, sizeof(event->detail));
 }
 
 void
@@ -131,7 +132,7 @@ streamext_connector_report(Connector *c, const char *format, ...)
 	connector_clean(text);
 	if (strcmp(text, c->error) == 0 && now - c->reported_at < CONNECTOR_REPEAT)
 		return;
-	strlcpy(c->error, text, sizeof(c->error));
+	streamext_clip(c->error, text, sizeof(c->error));
 	c->reported_at = now;
 	c->errors++;
 }

@@ -20,6 +20,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/budget.h"
 #include "base/chunk.h"
 #include "worker/alone.h"
@@ -102,9 +103,9 @@ streamext_alone_overrun(Worker *w, WorkerView *v)
 	bool again = w->catchup && streamext_alone_is(v->slot);
 	char reason[STREAMEXT_MAX_MESSAGE];
 
-	snprintf(reason, sizeof(reason), "%s took longer than streamext.view_time_limit%s, %d ms",
-			 again && n == 1 ? "one record" : "a batch", again && n == 1 ? " ten times over" : "",
-			 streamext_view_time_limit_ms);
+	streamext_clip_format(reason, sizeof(reason), "%s took longer than streamext.view_time_limit%s, %d ms",
+						  again && n == 1 ? "one record" : "a batch", again && n == 1 ? " ten times over" : "",
+						  streamext_view_time_limit_ms);
 	alone_leave(w, v, "slow_view", reason);
 	v->slot->alone_most = again ? Max(n / ALONE_SHRINK, 1) : STREAMEXT_BATCH_ROWS;
 	if (again && n == 1)
@@ -215,7 +216,7 @@ streamext_alone_at_exit(Worker *w)
 	v->slot->alone_most = 1;
 	v->slot->catchup = CATCHUP_WANTED;
 	v->slot->status = VIEW_CATCHING_UP;
-	strlcpy(v->slot->last_error, "it took longer than streamext.view_time_limit and could not be cancelled",
-			STREAMEXT_MAX_MESSAGE);
+	streamext_clip(v->slot->last_error, "it took longer than streamext.view_time_limit and could not be cancelled",
+				   STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 }

@@ -14,7 +14,6 @@
 #include "base/streamext.h"
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/guc.h"
@@ -22,6 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
 #include "durable/letters.h"
@@ -358,18 +358,19 @@ streamext_worker_note_full(Worker *w, const WorkerView *full)
 	const char *name = get_rel_name(full->viewoid);
 
 	if (full->over_share)
-		snprintf(w->full_reason, sizeof(w->full_reason),
-				 "the views of the owner of continuous view \"%s\" have reached streamext.owner_memory_share, %d %% of "
-				 "streamext.memory_limit",
-				 name != NULL ? name : "?", streamext_owner_memory_share);
+		streamext_clip_format(
+			w->full_reason, sizeof(w->full_reason),
+			"the views of the owner of continuous view \"%s\" have reached streamext.owner_memory_share, %d %% of "
+			"streamext.memory_limit",
+			name != NULL ? name : "?", streamext_owner_memory_share);
 	else if (full->too_many_groups)
-		snprintf(w->full_reason, sizeof(w->full_reason),
-				 "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT,
-				 name != NULL ? name : "?", (int64) streamext_fold_view(full->fold)->options.max_groups);
+		streamext_clip_format(w->full_reason, sizeof(w->full_reason),
+							  "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT,
+							  name != NULL ? name : "?", (int64) streamext_fold_view(full->fold)->options.max_groups);
 	else
-		snprintf(w->full_reason, sizeof(w->full_reason),
-				 "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
-				 name != NULL ? name : "?");
+		streamext_clip_format(w->full_reason, sizeof(w->full_reason),
+							  "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
+							  name != NULL ? name : "?");
 }
 
 /* False: memory is full, and nothing is prepared. */
@@ -402,7 +403,7 @@ batch_prepare_views(Worker *w)
 	{
 		streamext_stream_lock_exclusive(w->slot);
 		full->slot->status = VIEW_FULL;
-		strlcpy(full->slot->last_error, w->full_reason, STREAMEXT_MAX_MESSAGE);
+		streamext_clip(full->slot->last_error, w->full_reason, STREAMEXT_MAX_MESSAGE);
 		LWLockRelease(w->slot->lock);
 	}
 	return false;
@@ -538,12 +539,12 @@ batch_check_stop(Worker *w)
 		return;
 	record = &batch->records[rejected->record];
 	/* a view's reason is not for all who may read the stream */
-	snprintf(message, sizeof(message), "stopped at a rejected record (partition %d, position " INT64_FORMAT "): %s",
-			 record->partition, record->position,
-			 OidIsValid(rejected->view)
-				 ? psprintf("a continuous view has raised SQLSTATE %s", unpack_sql_state(rejected->sqlstate))
-				 : rejected->reason);
-	message[pg_mbcliplen(message, strlen(message), sizeof(message) - 1)] = '\0';
+	streamext_clip_format(message, sizeof(message),
+						  "stopped at a rejected record (partition %d, position " INT64_FORMAT "): %s",
+						  record->partition, record->position,
+						  OidIsValid(rejected->view) ? psprintf("a continuous view has raised SQLSTATE %s",
+																unpack_sql_state(rejected->sqlstate))
+													 : rejected->reason);
 	streamext_worker_stop(w, message);
 }
 

@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/budget.h"
 #include "worker/alone.h"
 #include "worker/letters_reread.h"
@@ -87,7 +88,7 @@ catchup_give_back(Worker *w, const char *message)
 			continue;
 		view->catchup = CATCHUP_WANTED;
 		if (message != NULL)
-			strlcpy(view->last_error, message, STREAMEXT_MAX_MESSAGE);
+			streamext_clip(view->last_error, message, STREAMEXT_MAX_MESSAGE);
 	}
 	w->slot->hold_until = 0;
 	LWLockRelease(w->slot->lock);
@@ -410,7 +411,7 @@ catchup_check_connector(Worker *w)
 		w->connector_errors = c->errors;
 		streamext_stream_lock_exclusive(w->slot);
 		foreach (lc, w->views)
-			strlcpy(((WorkerView *) lfirst(lc))->slot->last_error, c->error, STREAMEXT_MAX_MESSAGE);
+			streamext_clip(((WorkerView *) lfirst(lc))->slot->last_error, c->error, STREAMEXT_MAX_MESSAGE);
 		LWLockRelease(w->slot->lock);
 	}
 	if (c->failed)

@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/clip.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
 #include "worker/worker.h"
@@ -446,8 +447,8 @@ launcher_note_waiting(int index)
 		if (!view->in_use || view->stream != index || view->catchup != CATCHUP_WANTED)
 			continue;
 		view->status = VIEW_WAITING;
-		strlcpy(view->last_error, "no free background worker slot to catch up in; raise max_worker_processes",
-				STREAMEXT_MAX_MESSAGE);
+		streamext_clip(view->last_error, "no free background worker slot to catch up in; raise max_worker_processes",
+					   STREAMEXT_MAX_MESSAGE);
 	}
 	LWLockRelease(streamext_shared->streams[index].lock);
 	LWLockRelease(streamext_shared->registry_lock);

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/clip.h"
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
 #include "base/fault.h"
@@ -166,7 +167,7 @@ worker_at_exit(int code, Datum arg)
 			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->state))
 			{
 				slot->state = STREAM_FAILED;
-				strlcpy(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
+				streamext_clip(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
 				slot->last_error_at = GetCurrentTimestamp();
 			}
 			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED)

@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/chunk.h"
 #include "base/transaction.h"
 #include "durable/checkpoint.h"
@@ -112,7 +113,7 @@ streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
 	streamext_stream_lock_exclusive(w->slot);
 	v->slot->status = VIEW_FAILED;
 	v->slot->retry_at = 0;
-	strlcpy(v->slot->last_error, message, STREAMEXT_MAX_MESSAGE);
+	streamext_clip(v->slot->last_error, message, STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 	v->prepared = v->behind = false;
 	if (w->pending)

@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/transaction.h"
 #include "worker/worker_private.h"
 
@@ -76,10 +77,10 @@ trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
 		w->backoff_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->tries - 2, 6));
 	streamext_stream_lock_exclusive(slot);
 	if (culprit != NULL)
-		strlcpy(culprit->slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
+		streamext_clip(culprit->slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
 	else if (!w->catchup)
 	{
-		strlcpy(slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
+		streamext_clip(slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
 		slot->last_error_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(slot->lock);

@@ -1,5 +1,5 @@
 /*
- * sources: source/mqtt/topic source/mqtt/properties source/connector
+ * sources: source/mqtt/topic source/mqtt/properties source/connector base/clip
  *
  * Topics against filters, as the standard's words have it; user properties into the journal's form and from there to JSON.
  */

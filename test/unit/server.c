@@ -8,6 +8,7 @@
 #include "access/xlog.h"
 #include "common/file_perm.h"
 #include "lib/hyperloglog.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
@@ -471,6 +472,25 @@ estimateHyperLogLog(hyperLogLogState *state)
 	for (Size i = 0; i < state->nRegisters; i++)
 		sum += 1.0 / (double) (UINT64CONST(1) << state->hashesArr[i]);
 	return state->alphaMM / sum;
+}
+
+/* The database's encoding is UTF-8. */
+int
+pg_mbcliplen(const char *text, int length, int limit)
+{
+	int clipped = 0;
+
+	while (length > 0 && *text != '\0')
+	{
+		int size = pg_encoding_mblen(PG_UTF8, text);
+
+		if (clipped + size > limit)
+			break;
+		clipped += size;
+		text += size;
+		length -= size;
+	}
+	return clipped;
 }
 
 /* Nothing is toasted here. */

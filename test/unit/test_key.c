@@ -88,7 +88,7 @@ test_key(void)
 
 	CHECK(same < 5);
 	chosen = key_fill(&view, matcher, key_chosen, &same);
-	CHECK(same == KEYS);		/* else they are chosen badly */
+	CHECK(same == KEYS); /* else they are chosen badly */
 	/* history's, since 1.0 and for ever */
 	CHECK(streamext_key_bucket(matcher, "0123456789abcdef0123456789", 26) == 0x3edfa328);
 	CHECK(chosen < random * 2); /* unmended: 199,990,000 */

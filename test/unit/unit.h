@@ -22,6 +22,7 @@ extern int unit_failures;
 extern const char *unit_directory(void);
 
 extern void test_chunk(void);
+extern void test_clip(void);
 extern void test_csv(void);
 extern void test_journal(void);
 extern void test_key(void);

@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "source/kafka/client.h"
 
 #define KAFKA_TIMER_SLACK 1500000 /* nanoseconds; see kafka_new */
@@ -228,7 +229,7 @@ kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 		case RD_KAFKA_RESP_ERR__SSL:
 		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
 			/* One broker; the others may be there. */
-			strlcpy(k->reason, reason, sizeof(k->reason));
+			streamext_clip(k->reason, reason, sizeof(k->reason));
 			if (!k->up || err == RD_KAFKA_RESP_ERR__AUTHENTICATION || err == RD_KAFKA_RESP_ERR__SSL)
 				streamext_connector_report(&k->c, "%s", reason);
 			break;

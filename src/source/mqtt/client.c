@@ -28,6 +28,7 @@
 #include "port/atomics.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/fault.h"
 #include "source/mqtt/client_private.h"
 #include "source/mqtt/properties.h"
@@ -100,7 +101,7 @@ streamext_mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms)
 void
 streamext_mqtt_set_error(MqttClient *m, const char *what, const char *why)
 {
-	snprintf(m->error, sizeof(m->error), why != NULL && why[0] != '\0' ? "%s: %s" : "%s", what, why);
+	streamext_clip_format(m->error, sizeof(m->error), why != NULL && why[0] != '\0' ? "%s: %s" : "%s", what, why);
 	m->errors++;
 }
 
@@ -129,9 +130,10 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 			m->brief = mqtt_ms() - m->since < MQTT_BRIEF_MS ? m->brief + 1 : 0;
 		if (m->link == MQTT_READY && m->brief >= MQTT_BRIEF_LIMIT)
 		{
-			snprintf(m->error, sizeof(m->error),
-					 "the connection is lost again and again, as if another server used the client id \"%s\": %s",
-					 m->at.client_id, what);
+			streamext_clip_format(
+				m->error, sizeof(m->error),
+				"the connection is lost again and again, as if another server used the client id \"%s\": %s",
+				m->at.client_id, what);
 			m->retry_ms = MQTT_BRIEF_RETRY_MS;
 		}
 		streamext_mqtt_set_link(m, MQTT_IDLE, m->retry_ms);
@@ -241,7 +243,7 @@ mqtt_unmatched(MqttClient *m, const char *topic)
 {
 	pthread_mutex_lock(&m->mutex);
 	if (m->unmatched++ == 0)
-		strlcpy(m->unmatched_topic, topic, sizeof(m->unmatched_topic));
+		streamext_clip(m->unmatched_topic, topic, sizeof(m->unmatched_topic));
 	pthread_mutex_unlock(&m->mutex);
 	streamext_mqtt_signal(m);
 }
@@ -332,7 +334,7 @@ mqtt_on_tls_error(const char *text, size_t length, void *context)
 
 	pthread_mutex_lock(&m->mutex);
 	if (m->tls_error[0] == '\0')
-		snprintf(m->tls_error, sizeof(m->tls_error), "%.*s", (int) length, text);
+		streamext_clip_format(m->tls_error, sizeof(m->tls_error), "%.*s", (int) length, text);
 	pthread_mutex_unlock(&m->mutex);
 	return 1;
 }
@@ -343,7 +345,7 @@ mqtt_not_connected(MqttClient *m, const char *why)
 {
 	char what[512];
 
-	snprintf(what, sizeof(what), "could not connect to the broker %s", m->at.uri);
+	streamext_clip_format(what, sizeof(what), "could not connect to the broker %s", m->at.uri);
 	mqtt_lost(m, what, why);
 }
 
@@ -353,12 +355,12 @@ mqtt_connect_failed(MqttClient *m, int code, const char *message)
 	char reason[sizeof(m->tls_error)];
 
 	pthread_mutex_lock(&m->mutex);
-	strlcpy(reason, m->tls_error, sizeof(reason));
+	streamext_clip(reason, m->tls_error, sizeof(reason));
 	pthread_mutex_unlock(&m->mutex);
 	if (code > 0 || (reason[0] == '\0' && message == NULL))
-		strlcpy(reason, streamext_mqtt_reason(m, code), sizeof(reason));
+		streamext_clip(reason, streamext_mqtt_reason(m, code), sizeof(reason));
 	else if (reason[0] == '\0')
-		strlcpy(reason, message, sizeof(reason));
+		streamext_clip(reason, message, sizeof(reason));
 	mqtt_not_connected(m, reason);
 }
 
@@ -762,7 +764,7 @@ streamext_mqtt_client_look(MqttClient *m, bool *stalled, uint64 *errors_seen, ch
 	*stalled = m->link != MQTT_READY || m->append_failing;
 	fresh = m->errors != *errors_seen;
 	*errors_seen = m->errors;
-	strlcpy(error, m->error, size);
+	streamext_clip(error, m->error, size);
 	pthread_mutex_unlock(&m->mutex);
 	return fresh;
 }
@@ -775,7 +777,7 @@ streamext_mqtt_client_unmatched(MqttClient *m, char *topic, size_t size)
 	pthread_mutex_lock(&m->mutex);
 	n = m->unmatched;
 	m->unmatched = 0;
-	strlcpy(topic, m->unmatched_topic, size);
+	streamext_clip(topic, m->unmatched_topic, size);
 	pthread_mutex_unlock(&m->mutex);
 	return n;
 }

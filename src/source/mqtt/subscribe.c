@@ -9,6 +9,7 @@
  */
 #include "base/streamext.h"
 
+#include "base/clip.h"
 #include "source/mqtt/client_private.h"
 
 /* ---- answers; both threads ---- */
@@ -234,8 +235,8 @@ mqtt_end_former(MqttClient *m)
 	{
 		char what[256];
 
-		snprintf(what, sizeof(what), "could not end the session of client id \"%.64s\" at the broker %.128s",
-				 former->client_id, former->uri);
+		streamext_clip_format(what, sizeof(what), "could not end the session of client id \"%s\" at the broker %s",
+							  former->client_id, former->uri);
 		streamext_mqtt_set_error(m, what, NULL);
 	}
 	streamext_mqtt_address_clear(former);
