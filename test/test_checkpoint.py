@@ -461,6 +461,7 @@ def log_bytes(db: Database) -> int:
     return db.value("SELECT pg_total_relation_size('streamext.checkpoint_log')")
 
 
+@pytest.mark.slow
 def test_bounded_size_while_a_transaction_is_open(database: Database, kafka: Kafka, topic: str) -> None:
     db = database
     db.configure("streamext.checkpoint_interval", "20")

@@ -97,6 +97,7 @@ def test_what_copy_makes_of_it(db: Database, kafka: Kafka, topic: str, dialect: 
 FUZZ = [b'"', b"'", b"\\", b",", b";", b"x", b"e", b"q", b"%", b"\n", b"\r", b"\r\n", b"\0", b"\xff", b"\xc3", b"\xc3\xa9", b"1", b"-", b" ", b"NULL"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["default", "semicolon", "letters"])
 def test_fuzz(db: Database, kafka: Kafka, topic: str, dialect: str) -> None:
     """Any bytes: accepted as the row that COPY makes of them, or a dead letter where COPY makes an error, no row or several."""

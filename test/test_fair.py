@@ -7,8 +7,9 @@ import pytest
 from harness.database import Database, temporary_database
 from harness.gate import Gate
 from harness.kafka import Kafka
+from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
-from harness.streams import continuous, is_alive, kafka_stream, state
+from harness.streams import continuous, is_alive, kafka_stream, local_stream, mqtt_stream, state
 from harness.wait import wait_for
 
 COUNTED = "SELECT count(*) AS n, sum(a)::bigint AS total FROM {}"
@@ -95,6 +96,41 @@ def test_a_slow_view_goes_on_by_itself(database: Database, kafka: Kafka, stream:
     assert_counted(db, "others", 300)
     assert db.rows("SELECT DISTINCT accepted, late, rejected FROM streamext.continuous_views") == [(300, 0, 0)]
     assert db.value("SELECT count(*) FROM streamext.dead_letters") == 0
+
+
+@pytest.mark.parametrize("source", ["local", "mqtt"])
+def test_of_a_stream_with_a_journal(database: Database, mosquitto: Mosquitto, topic: str, source: str) -> None:
+    """It is read from the journal, which is kept for it."""
+    db = database
+    if source == "local":
+        local_stream(db, columns="a bigint")
+    else:
+        mqtt_stream(db, mosquitto, f"topic '{topic}'", "a bigint")
+        wait_for(lambda: state(db) == "running", what="the subscription")
+
+    def send(start: int, end: int) -> None:
+        if source == "local":
+            db.execute("INSERT INTO s SELECT generate_series(%s::int, %s::int)", start, end - 1)
+        else:
+            mosquitto.publish((topic, f'{{"a": {a}}}') for a in range(start, end))
+
+    continuous(db, "others", COUNTED.format("s"))
+    with Gate(db) as gate:
+        continuous(db, "slow", COUNTED.format(f"s WHERE {gate.passes('a <> 150')}"))
+        db.flush("s")
+        send(0, 100)
+        db.flush("s")
+        send(100, 200)
+        wait_alone(db, "slow")
+        assert_counted(db, "others", 200)
+        send(200, 300)
+        assert_counted(db, "others", 300)
+        assert db.value("SELECT n FROM slow") < 200
+    wait_back(db, "slow")
+    send(300, 400)
+    db.flush("s")
+    assert_counted(db, "others", 400)
+    assert_counted(db, "slow", 400)
 
 
 def sleeper(db: Database, name: str, body: str) -> None:

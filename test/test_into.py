@@ -149,6 +149,7 @@ def test_rights_are_the_owners(simple: Database) -> None:
         db.execute("DROP OWNED BY writer CASCADE; DROP ROLE writer")
 
 
+@pytest.mark.slow
 def test_exactly_once_when_workers_and_the_server_are_killed() -> None:
     """Rows of a local stream while its worker, then the whole server, is killed again and again."""
     rng = random.Random(1)
@@ -174,6 +175,7 @@ def test_exactly_once_when_workers_and_the_server_are_killed() -> None:
         assert counts(db, "v") == (sent, 0, 0)
 
 
+@pytest.mark.slow
 def test_exactly_once_from_kafka(kafka: Kafka, topic: str) -> None:
     with Postgres() as pg:
         pg.psql("CREATE EXTENSION streamext")
@@ -197,6 +199,7 @@ def test_exactly_once_from_kafka(kafka: Kafka, topic: str) -> None:
         assert counts(db, "v") == (sent, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_new_view_catches_up_into_its_table(db: Database, kafka: Kafka, topic: str) -> None:
     """In a process of its own, beside a stream that goes on, and is killed on the way."""
     kafka.create_topic(topic, 5)

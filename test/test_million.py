@@ -33,6 +33,7 @@ def produce(db: Database, kafka: Kafka, topic: str) -> None:
     assert producer.flush(60) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_million_records(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic, PARTITIONS)

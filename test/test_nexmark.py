@@ -50,6 +50,7 @@ def views_and_question(query: str) -> tuple[str, str]:
     return views, question
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_queries(db: Database, kafka: Kafka, topic: str) -> None:
     happened = list(events(EVENTS))

@@ -12,7 +12,7 @@ from harness.streams import continuous, kafka_stream, local_stream
 from harness.versions import TREES, WHEEL, Version, available
 from harness.wait import wait_for
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -283,6 +283,8 @@ handover_choose_alone(Worker *w, List *oids)
 	const ViewSlot *chosen = NULL;
 	ListCell	   *lc;
 
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
+	Assert(LWLockHeldByMe(w->slot->lock));
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];

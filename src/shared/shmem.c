@@ -127,6 +127,7 @@ streamext_shmem_install_hooks(void)
 static int
 shmem_lookup_stream(Oid dboid, Oid relid, int shard)
 {
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	for (int i = 0; i < streamext_shared->nstreams; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
@@ -194,6 +195,7 @@ shmem_make_stream(Oid dboid, Oid relid, int shard)
 {
 	int index = shmem_lookup_stream(dboid, relid, shard);
 
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
 	for (int i = 0; index < 0 && i < streamext_shared->nstreams; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
@@ -247,6 +249,7 @@ streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make)
 static int
 shmem_lookup_view(Oid dboid, Oid viewoid, int shard)
 {
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
@@ -315,6 +318,8 @@ streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
 static void
 shmem_free_view(ViewSlot *view)
 {
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->stream].lock, LW_EXCLUSIVE));
 	if (view->retained_slot > 0)
 		shmem_free_view(&streamext_shared->views[view->retained_slot - 1]);
 	if (view->definition != 0)
@@ -390,6 +395,7 @@ shmem_free_stream(int index)
 	StreamSlot	 *slot = &streamext_shared->streams[index];
 	StreamBuffer *buffer;
 
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
 	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{

@@ -63,10 +63,11 @@ typedef struct Connector
 	int						   wait_fd;		/* readable when poll may have something; -1: none, poll each tick */
 	int						   npartitions; /* may grow; existing indexes never change */
 	ConnectorPartition		  *partitions;
-	bool					   stalled;	 /* source unreachable */
-	bool					   failed;	 /* will not come back without an operator */
-	bool					   diverged; /* failed, because this is not the source that was read before */
-	bool					   gone;	 /* at close: the stream was dropped, the source need keep nothing for it */
+	bool					   stalled;	  /* source unreachable */
+	bool					   failed;	  /* will not come back without an operator */
+	bool					   diverged;  /* failed, because this is not the source that was read before */
+	bool					   gone;	  /* at close: the stream was dropped, the source need keep nothing for it */
+	bool					   delivered; /* the last poll's records live: until release nothing is polled or sought */
 	bool known; /* set by the worker: the stream has had partitions here before, so another one is new to the source */
 	char error[STREAMEXT_MAX_MESSAGE]; /* last error, no secrets; "" none */
 	uint64		   errors;			   /* counts them, so that the worker sees a new one */
@@ -101,6 +102,9 @@ typedef struct ConnectorOps
 	bool sets_latch; /* who has something for the worker sets its latch, there is no descriptor to wait on */
 	bool shards_keep_source; /* with another number of workers positions mean what they meant */
 	bool partitioned;		 /* by topic: a partition's number alone does not name it */
+
+	/* How a second process reads, beside the worker and without a client of its own; NULL: as the worker does. */
+	const struct ConnectorOps *again;
 
 	/* ---- definitions; may raise ---- */
 
@@ -164,6 +168,34 @@ typedef struct ConnectorOps
 #define KIND(kind) extern const ConnectorOps streamext_##kind##_ops;
 #include "source/kinds.h"
 #undef KIND
+
+/* ---- the order of calls, for the worker ---- */
+
+static inline int
+streamext_connector_poll(Connector *c, StreamRecord *records, int max)
+{
+	int n;
+
+	Assert(!c->delivered && max > 0 && max <= STREAMEXT_BATCH_ROWS);
+	n = c->ops->poll(c, records, max);
+	Assert(n >= 0 && n <= max);
+	c->delivered = n > 0;
+	return n;
+}
+
+static inline void
+streamext_connector_release(Connector *c)
+{
+	c->ops->release(c);
+	c->delivered = false;
+}
+
+static inline void
+streamext_connector_seek(Connector *c, int index, int64 position)
+{
+	Assert(!c->delivered && index >= 0 && index < c->npartitions && position >= -1);
+	c->ops->seek(c, index, position);
+}
 
 /* All of them; NULL ends it. */
 extern const ConnectorOps *const streamext_connectors[];

@@ -328,6 +328,7 @@ registry_database(Oid dboid, bool make)
 {
 	struct DatabaseSlot *free_slot = NULL;
 
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	for (int i = 0; i < STREAMEXT_MAX_DATABASES; i++)
 	{
 		struct DatabaseSlot *slot = &streamext_shared->databases[i];
@@ -357,6 +358,7 @@ streamext_database_set_probe(Oid dboid, bool probe)
 {
 	struct DatabaseSlot *slot = registry_database(dboid, probe);
 
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
 	if (slot == NULL)
 	{
 		if (probe)

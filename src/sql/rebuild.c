@@ -55,6 +55,8 @@ retain_has_content(const ViewSlot *slot)
 static int
 retain_move(const ViewSlot *slot)
 {
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[slot->stream].lock, LW_EXCLUSIVE));
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *retained = &streamext_shared->views[i];

@@ -41,6 +41,8 @@ streamext_view_content(const ViewSlot *slot, const CompiledView *view)
 {
 	const ViewSlot *retained = slot->retained_slot > 0 ? &streamext_shared->views[slot->retained_slot - 1] : NULL;
 
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
+	Assert(LWLockHeldByMe(streamext_shared->streams[slot->stream].lock));
 	if (retained != NULL && retained->layout == view->layout)
 		return retained;
 	return slot->definition != 0 && slot->layout == view->layout ? slot : NULL;

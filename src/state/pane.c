@@ -264,6 +264,7 @@ streamext_state_drop_pane(ViewState *state, Pane *pane)
 {
 	int at = state_lower_bound(state, pane->id);
 
+	Assert(state->own != NULL || LWLockHeldByMeInMode(state->lock, LW_EXCLUSIVE));
 	Assert(at < state->npanes && state->panes[at] == pane);
 	state->npanes--;
 	memmove(&state->panes[at], &state->panes[at + 1], (state->npanes - at) * sizeof(Pane *));
@@ -276,6 +277,7 @@ streamext_state_drop_pane(ViewState *state, Pane *pane)
 void
 streamext_state_unlink_panes(ViewState *state, int npanes)
 {
+	Assert(state->own != NULL || LWLockHeldByMeInMode(state->lock, LW_EXCLUSIVE));
 	if (npanes == 0)
 		return; /* there may be no array */
 	for (int i = 0; i < npanes; i++)

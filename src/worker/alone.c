@@ -64,7 +64,7 @@ streamext_alone_end(Worker *w)
 
 /* ---------------------------------------------------------------- leaving */
 
-/* With the lock. When it may come back at the earliest. */
+/* By the view's process. When it may come back at the earliest. */
 static TimestampTz
 alone_until(ViewSlot *view, TimestampTz now)
 {
@@ -209,6 +209,7 @@ streamext_alone_at_exit(Worker *w)
 {
 	WorkerView *v = w->timed;
 
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	if (v == NULL || w->slot == NULL || !streamext_budget_is_over())
 		return;
 	LWLockAcquire(w->slot->lock, LW_EXCLUSIVE);

@@ -46,7 +46,7 @@ streamext_worker_drop_batch(Worker *w)
 {
 	if (!w->pending)
 		return;
-	w->ops->release(w->connector);
+	streamext_connector_release(w->connector);
 	w->pending = w->full = w->cut = false;
 	w->dropped = true;
 	w->attached = false;
@@ -77,7 +77,7 @@ batch_adopt_partitions(Worker *w)
 	}
 	if (usable)
 		return true;
-	w->ops->release(w->connector);
+	streamext_connector_release(w->connector);
 	w->dropped = w->batch->nrecords > 0;
 	w->attached = false;
 	return false;
@@ -107,6 +107,7 @@ batch_publish_positions(Worker *w)
 	Batch		  *batch = w->batch;
 	PartitionSlot *partitions = w->slot->partitions;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->npartitions; i++)
 	{
 		if (partitions[i].start_position < 0 && batch->positions[i] >= 0)
@@ -124,6 +125,7 @@ batch_update_views(Worker *w)
 {
 	ListCell *lc;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
@@ -207,14 +209,14 @@ streamext_worker_poll(Worker *w)
 	Batch *batch = w->batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords = w->ops->poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	batch->nrecords = streamext_connector_poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
 	if (unlikely(w->connector->nevents > 0))
 		streamext_stream_events_count(w);
 	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
 		return false;
 	if (!batch_settle_start(w))
 	{
-		w->ops->release(w->connector);
+		streamext_connector_release(w->connector);
 		w->dropped = batch->nrecords > 0;
 		w->attached = false;
 		return false;
@@ -224,7 +226,7 @@ streamext_worker_poll(Worker *w)
 		streamext_seeks_bound(w, batch);
 	if (batch->nrecords == 0)
 	{
-		w->ops->release(w->connector);
+		streamext_connector_release(w->connector);
 		batch_publish_empty(w);
 		return false;
 	}
@@ -249,8 +251,8 @@ streamext_worker_watch_lag(Worker *w)
 {
 	if (!w->attached || w->pending)
 		return;
-	(void) w->ops->poll(w->connector, w->batch->records, STREAMEXT_BATCH_ROWS);
-	w->ops->release(w->connector);
+	(void) streamext_connector_poll(w->connector, w->batch->records, STREAMEXT_BATCH_ROWS);
+	streamext_connector_release(w->connector);
 	streamext_worker_publish_ends(w);
 }
 
@@ -558,6 +560,7 @@ batch_publish_counters(Worker *w)
 	StreamSlot *slot = w->slot;
 	uint64		n = 0;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		if (!batch_new[i])
@@ -585,6 +588,7 @@ streamext_worker_count_view(Worker *w, WorkerView *v)
 {
 	uint64 n = 0;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < w->batch->nrecords; i++)
 		n +=
 			w->batch->records[i].position >= streamext_worker_view_position(w, v, w->batch->records[i].partition_index);
@@ -697,7 +701,7 @@ streamext_worker_fold(Worker *w)
 		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted,
 								w->batch->nrecords);
 	batch_check_stop(w);
-	w->ops->release(w->connector);
+	streamext_connector_release(w->connector);
 	w->pending = w->full = false;
 	if (w->cut)
 	{

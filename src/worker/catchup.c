@@ -79,6 +79,7 @@ catchup_claim(Worker *w, int index)
 static void
 catchup_give_back(Worker *w, const char *message)
 {
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	LWLockAcquire(w->slot->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
@@ -143,6 +144,7 @@ catchup_map(Worker *w)
 	Connector  *c = w->connector;
 	ListCell   *lc;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	foreach (lc, w->views)
 		if (((WorkerView *) lfirst(lc))->slot->npositions != slot->npartitions)
 			return false;
@@ -166,6 +168,7 @@ catchup_map(Worker *w)
 static void
 catchup_settle_view(Worker *w, WorkerView *v)
 {
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < w->npartitions; i++)
 		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
 	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
@@ -219,7 +222,7 @@ catchup_attach(Worker *w)
 			continue;
 		if (targets[i] < 0 && i >= known && !w->dropped)
 			continue; /* just opened: it is there */
-		w->ops->seek(c, i, targets[i]);
+		streamext_connector_seek(c, i, targets[i]);
 	}
 	w->nmapped = c->npartitions;
 	w->dropped = false;
@@ -254,6 +257,7 @@ catchup_translate(Worker *w)
 static void
 catchup_move_view(Worker *w, WorkerView *v)
 {
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < w->batch->npartitions; i++)
 		v->slot->positions[i] = Max(v->slot->positions[i], w->batch->positions[i]);
 }
@@ -280,18 +284,18 @@ catchup_poll(Worker *w)
 	Batch *batch = w->batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords = w->ops->poll(w->connector, batch->records, streamext_alone_most(w));
+	batch->nrecords = streamext_connector_poll(w->connector, batch->records, streamext_alone_most(w));
 	if (w->connector->npartitions > w->nmapped)
 	{
 		w->dropped = w->dropped || batch->nrecords > 0;
-		w->ops->release(w->connector);
+		streamext_connector_release(w->connector);
 		w->attached = false;
 		return false;
 	}
 	catchup_translate(w);
 	if (batch->nrecords == 0)
 	{
-		w->ops->release(w->connector);
+		streamext_connector_release(w->connector);
 		catchup_publish_empty(w);
 		return false;
 	}

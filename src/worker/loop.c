@@ -256,6 +256,7 @@ streamext_worker_count_rate(Worker *w, uint64 n)
 	int64  second = GetCurrentTimestamp() / USECS_PER_SEC;
 	uint64 sum = 0;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	if (second - w->rate_second >= WORKER_RATE_SECONDS || second < w->rate_second)
 		memset(w->rate_counts, 0, sizeof(w->rate_counts));
 	else

@@ -220,6 +220,7 @@ position_exchange(Worker *w, int a, int b)
 	PartitionSlot partition = w->slot->partitions[a];
 	ListCell	 *lc;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	w->slot->partitions[a] = w->slot->partitions[b];
 	w->slot->partitions[b] = partition;
 	w->slot->layout++;
@@ -366,7 +367,7 @@ streamext_worker_attach(Worker *w)
 			continue;
 		if (target < 0 && i >= known && !w->dropped)
 			continue; /* just opened: it is there */
-		w->ops->seek(w->connector, i, target);
+		streamext_connector_seek(w->connector, i, target);
 	}
 	w->dropped = false;
 	w->attached = true;

@@ -238,7 +238,7 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->config_cxt = cxt;
 	w->config = config;
 	w->fingerprint = fingerprint;
-	w->ops = config->connector;
+	w->ops = w->catchup && config->connector->again != NULL ? config->connector->again : config->connector;
 	w->journal_floor = 0;
 	if (!w->ops->replayable && pg_atomic_read_u64(&w->slot->journal_end) == (uint64) -1)
 		w->journal_floor = streamext_checkpoint_is_known(w)
@@ -586,6 +586,8 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 
 	if (v->fold == NULL || v->slot->round >= round)
 		return available;
+	if (w->catchup && !w->ops->replayable)
+		return available; /* the journal is the stream's worker's, when it has the view back */
 	if (!w->ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->config))
 	{
 		v->slot->round = round;

@@ -284,6 +284,7 @@ seek_move_views(Worker *w, int index, int64 former, int64 target, bool all)
 {
 	ListCell *lc;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	foreach (lc, w->views)
 	{
 		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
@@ -299,6 +300,7 @@ seek_forget_partitions(Worker *w)
 {
 	ListCell *lc;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	w->slot->npartitions = w->npartitions;
 	foreach (lc, w->views)
 	{
@@ -456,9 +458,9 @@ seek_wait(Worker *w)
 
 	for (int i = 0; i < c->npartitions; i++)
 		c->partitions[i].last.position = -1;
-	if (w->ops->poll(c, w->batch->records, STREAMEXT_BATCH_ROWS) > 0)
+	if (streamext_connector_poll(c, w->batch->records, STREAMEXT_BATCH_ROWS) > 0)
 		w->dropped = true;
-	w->ops->release(c);
+	streamext_connector_release(c);
 }
 
 bool

@@ -33,6 +33,7 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 	Batch		  *batch = w->batch;
 	PartitionSlot *partitions = w->slot->partitions;
 
+	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		StreamRecord *record = &batch->records[i];

@@ -18,8 +18,8 @@ TESTS = Path(__file__).parents[1]
 FUZZ_SECONDS = 60
 # One file a feature; a new feature's file is added here when it runs within seconds.
 QUICK = (
-    "bad_input", "contract", "control", "csv", "ddl", "dump", "grouping_sets", "harness", "install", "into", "joins", "kafka_edges",
-    "lateness", "lifecycle", "local", "mqtt", "nexmark", "operation", "oracle", "reading", "sessions", "sketches", "values", "workers",
+    "bad_input", "contract", "control", "csv", "ddl", "dump", "grouping_sets", "install", "into", "joins", "kafka", "lateness", "layers",
+    "local", "mqtt", "operation", "oracle", "reading", "retry", "sessions", "sketches", "values", "fair",
 )  # fmt: skip
 
 

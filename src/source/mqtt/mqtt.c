@@ -245,6 +245,44 @@ mqtt_pause(Connector *c, bool paused)
 	k->inbox.paused = paused;
 }
 
+/* The worker's client fills the journal; what another process is to read is in there. */
+static const ConnectorOps mqtt_again_ops;
+
+static Connector *
+mqtt_open_again(const ConnectorOpen *args)
+{
+	JournalInbox *inbox = MemoryContextAllocZero(args->cxt, sizeof(JournalInbox));
+
+	streamext_inbox_init(inbox, &mqtt_again_ops, args, linitial(args->config->topics));
+	inbox->c.npartitions = 1;
+	streamext_connector_guard(&inbox->c, args->cxt);
+	return &inbox->c;
+}
+
+static const ConnectorOps mqtt_again_ops = {
+	.name = "mqtt",
+	.number = 2,
+	.journaled = true,
+	.payloads = true,
+	.shards_keep_source = true,
+	.options = streamext_mqtt_options,
+	.metadata = streamext_mqtt_metadata,
+	.check_options = streamext_mqtt_check_options,
+	.configure = streamext_mqtt_configure,
+	.check = streamext_mqtt_check,
+	.check_change = streamext_mqtt_check_change,
+	.own_metadata = streamext_mqtt_own_metadata,
+	.headers = mqtt_headers,
+	.open = mqtt_open_again,
+	.seek = streamext_inbox_seek,
+	.poll = streamext_inbox_poll,
+	.release = streamext_inbox_release,
+	.flush_target = streamext_inbox_flush_target,
+	.find = streamext_inbox_find,
+	.pause = streamext_inbox_pause,
+	.close = streamext_inbox_close,
+};
+
 const ConnectorOps streamext_mqtt_ops = {
 	.name = "mqtt",
 	.number = 2,
@@ -258,6 +296,7 @@ const ConnectorOps streamext_mqtt_ops = {
 	.check = streamext_mqtt_check,
 	.check_change = streamext_mqtt_check_change,
 	.own_metadata = streamext_mqtt_own_metadata,
+	.again = &mqtt_again_ops,
 	.open = mqtt_open,
 	.seek = mqtt_seek,
 	.poll = mqtt_poll,
