@@ -180,6 +180,7 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->buffer = NULL;
 	slot->buffer_size = 0;
 	slot->watermark = DT_NOBEGIN;
+	slot->idle = false;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
 	slot->rate = 0;
 	slot->checkpoint_seq = 0;

@@ -44,6 +44,9 @@ typedef struct PartitionSlot /* written by the worker under StreamSlot.lock excl
 	int64		high_watermark; /* -1 unknown */
 	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
 	TimestampTz last_arrival;	/* by the clock */
+	bool		empty;			/* found at the source's end, */
+	bool		idle;			/* for idle_timeout, by the source's own word: it does not hold the watermark back */
+	TimestampTz empty_since;	/* by the clock */
 	uint64		rows;
 	uint64		missed; /* records that the source had lost before they were read */
 	RecordMark	last;	/* of the last record read */
@@ -109,12 +112,14 @@ typedef struct StreamSlot
 	StreamBuffer  *buffer;		 /* or NULL */
 	int			   buffer_size;	 /* that it was made for */
 	TimestampTz	   watermark;	 /* DT_NOBEGIN: none yet */
-	uint64		   batches;
-	uint64		   rows_in; /* records delivered */
-	uint64		   bytes_in;
-	uint64		   rejected;
-	uint64		   tombstones; /* ignored, since the stream has its slot */
-	double		   rate;	   /* records a second over about the last 10 s */
+	bool		idle; /* there is a worker, and all of its partitions are idle, if it has any (worker/watermark.c); */
+	TimestampTz idle_since; /* then: when the last one was found empty, by the clock; DT_NOBEGIN: it has none */
+	uint64		batches;
+	uint64		rows_in; /* records delivered */
+	uint64		bytes_in;
+	uint64		rejected;
+	uint64		tombstones; /* ignored, since the stream has its slot */
+	double		rate;		/* records a second over about the last 10 s */
 
 	/* the last checkpoint (durable/checkpoint_write.c) */
 	int64		checkpoint_seq;		/* 0: none yet */

@@ -152,6 +152,12 @@ typedef struct ConnectorOps
 	 */
 	bool (*find)(Connector *c, SeekKind kind, TimestampTz time, int64 *positions);
 
+	/*
+	 * Asks where n partitions end now: sets their high_watermark. What the source takes from then on is not in it. False: not known at the
+	 * moment, or, of none, whether there are any. Adds no partitions.
+	 */
+	bool (*ends)(Connector *c, const int *indexes, int n);
+
 	/* Everything below these positions is durable elsewhere: commit to the broker's group, trim the journal. May be NULL. */
 	void (*commit)(Connector *c, const int64 *positions, int n);
 

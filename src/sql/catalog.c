@@ -184,6 +184,7 @@ catalog_copy_slots(Oid viewoid)
 			copy->status = VIEW_RUNNING;
 			copy->bytes = slot->state.bytes;
 			copy->sealed_until = copy->checkpoint_at = DT_NOEND;
+			copy->watermark = DT_NOBEGIN;
 			copy->shard = -1;
 			copy->ready = true;
 			copy->stream = slot->stream;
@@ -204,6 +205,8 @@ catalog_copy_slots(Oid viewoid)
 		copy->history_panes = slot->history_written.panes - slot->history_deleted.panes;
 		copy->history_bytes = slot->history_written.bytes - slot->history_deleted.bytes;
 		copy->sealed_until = slot->definition == 0 ? DT_NOBEGIN : slot->sealed_until;
+		copy->watermark = streamext_shared->streams[slot->stream].watermark;
+		copy->first_pane = slot->state.npanes > 0 ? slot->state.panes[0]->id : 0;
 		copy->stream = slot->stream;
 		copy->catchup_started = slot->catchup_started;
 		copy->catchup_rows = slot->catchup_rows;

@@ -29,6 +29,8 @@ typedef struct ViewCopy
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	uint64		groups, panes, bytes, accepted, late, rejected, history_panes, history_bytes;
 	TimestampTz sealed_until;
+	TimestampTz watermark;	/* of the stream's shard; DT_NOBEGIN: not known */
+	int64		first_pane; /* in memory, if panes > 0 */
 	int64	   *positions;
 	int			npositions;
 	int			stream;			 /* index of the stream's slot */

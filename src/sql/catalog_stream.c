@@ -45,7 +45,7 @@ typedef struct StreamSums
 {
 	uint64			 rows, bytes, rejected;
 	double			 rate;
-	TimestampTz		 watermark; /* the lowest of the shards; DT_NOEND: none */
+	TimestampTz		 watermark; /* the lowest of the shards, one that is idle and has none left out; infinite: none */
 	TimestampTz		 newest;	/* event time, or else arrival; DT_NOBEGIN: none */
 	int64			 lag;		/* -1: not known of any partition */
 	const ShardCopy *failed;	/* with the last error, or NULL */
@@ -85,7 +85,7 @@ catalog_sum_shards(StreamSums *sums, List *shards, const ConnectorOps *connector
 		sums->bytes += shard->slot.bytes_in;
 		sums->rejected += shard->slot.rejected;
 		sums->rate += shard->slot.rate;
-		if (!TIMESTAMP_IS_NOBEGIN(shard->slot.watermark))
+		if (!shard->slot.idle || !TIMESTAMP_IS_NOBEGIN(shard->slot.watermark))
 			sums->watermark = Min(sums->watermark, shard->slot.watermark);
 		if (shard->slot.last_error[0] != '\0' &&
 			(sums->failed == NULL || shard->slot.last_error_at > sums->failed->slot.last_error_at))

@@ -158,12 +158,42 @@ catalog_put_catchup(Datum *values, bool *nulls, List *views)
 		streamext_catalog_put_time(values, nulls, 2, end);
 }
 
+/*
+ * The end of the windows that are in history from all shards. One that has had nothing to seal up to where another one is, and will have nothing, is
+ * as far.
+ */
+static TimestampTz
+catalog_sealed_until(List *views, const CompiledView *compiled, int64 lateness)
+{
+	TimestampTz last = DT_NOBEGIN, least = DT_NOEND;
+	ListCell   *cell;
+
+	foreach (cell, views)
+	{
+		const ViewCopy *copy = lfirst(cell);
+
+		if (!TIMESTAMP_NOT_FINITE(copy->sealed_until))
+			last = Max(last, copy->sealed_until);
+	}
+	foreach (cell, views)
+	{
+		const ViewCopy *copy = lfirst(cell);
+		TimestampTz		until = copy->sealed_until;
+
+		if (compiled != NULL && until < last && copy->watermark != DT_NOBEGIN && copy->watermark - lateness >= last &&
+			(copy->panes == 0 || streamext_window_pane_end(&compiled->window, copy->first_pane) > last))
+			until = last;
+		least = Min(least, until);
+	}
+	return least;
+}
+
 static void
 catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
 {
 	Datum		  values[25] = { 0 };
 	bool		  nulls[25] = { 0 };
-	TimestampTz	  sealed_until = DT_NOEND;
+	TimestampTz	  sealed_until;
 	List		 *views = streamext_catalog_copy_views(viewoid);
 	Oid			  stream = streamext_view_stream(viewoid);
 	ViewCopy	  sums = { .checkpoint_at = DT_NOEND };
@@ -183,13 +213,13 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		sums.rejected += copy->rejected;
 		sums.history_panes = Max(sums.history_panes, copy->history_panes);
 		sums.history_bytes += copy->history_bytes;
-		sealed_until = Min(sealed_until, copy->sealed_until);
 		sums.checkpoint_at = Min(sums.checkpoint_at, copy->checkpoint_at);
 		if (copy->last_error[0] != '\0')
 			error = pstrdup(copy->last_error);
 	}
 	if (error != NULL && !streamext_view_explains(viewoid))
 		error = STREAMEXT_ERROR_HIDDEN;
+	sealed_until = catalog_sealed_until(views, compiled, options->lateness);
 	if (compiled != NULL && compiled->stateless)
 		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);
 	values[0] = ObjectIdGetDatum(viewoid);

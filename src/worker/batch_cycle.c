@@ -633,7 +633,7 @@ batch_publish(Worker *w, TimestampTz now)
 	batch_publish_counters(w);
 	batch_publish_positions(w);
 	batch_update_views(w);
-	streamext_worker_advance_watermark(w, now);
+	streamext_worker_advance_watermark(w);
 	LWLockRelease(slot->lock);
 	streamext_checkpoint_note(w);
 	return true;

@@ -131,6 +131,7 @@ worker_claim(Worker *w, int index)
 	if (mine)
 	{
 		slot->worker_latch = MyLatch;
+		slot->idle = false;
 		pg_write_barrier();
 		slot->worker_pid = MyProcPid;
 		if (slot->started_at != 0)
@@ -172,6 +173,7 @@ worker_at_exit(int code, Datum arg)
 			}
 			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED)
 				slot->state = STREAM_STARTING;
+			slot->idle = false;
 			LWLockRelease(slot->lock);
 			slot->worker_pid = 0;
 			slot->worker_latch = NULL;
@@ -347,7 +349,8 @@ worker_serve_flush(Worker *w)
 	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending || w->retries != NIL ||
 		!streamext_worker_reached(w, w->flush_targets, w->flush_partitions))
 		return;
-	/* who flushed may look at the lag next */
+	/* who flushed may look at the lag and the watermark next */
+	streamext_worker_watch_watermark(w, true);
 	streamext_worker_publish_ends(w);
 	pg_atomic_write_u64(&slot->flush_done, w->flush_ticket);
 	w->flush_ticket = 0;
@@ -407,11 +410,12 @@ worker_housekeeping(Worker *w, bool paused)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	if (paused || w->full)
+		streamext_worker_look_away(w);
+	else if (w->attached)
+		streamext_worker_watch_watermark(w, false);
 	if (w->attached)
-	{
-		streamext_worker_advance_watermark(w, streamext_clock_now());
 		worker_expire(w, now);
-	}
 	streamext_views_retire(w);
 	streamext_views_tidy(w, now);
 	streamext_checkpoint_run(w, now);
@@ -494,7 +498,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
 	if (w->connector->stalled)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_STALLED_TICK_MS));
-	return Min(next, streamext_worker_idle_deadline(w, now));
+	return Min(next, streamext_worker_watermark_deadline(w, now));
 }
 
 /* A connector that is not being read is not waited for: its descriptor would stay readable. */
@@ -508,8 +512,12 @@ worker_sleep(Worker *w, bool reading)
 	pgstat_report_stat(true);
 	if (deadline != DT_NOEND)
 		timeout = deadline <= now ? 0 : Min((deadline - now + 999) / 1000, INT_MAX);
-	if (timeout != 0)
-		streamext_worker_doze(reading ? w->connector->wait_fd : -1, timeout);
+	if (timeout == 0)
+		return;
+	streamext_worker_doze(reading ? w->connector->wait_fd : -1, timeout);
+	/* a sleep that ended when it should is no break */
+	if (w->looked_at != 0)
+		w->looked_at = deadline == DT_NOEND ? GetCurrentTimestamp() : Min(GetCurrentTimestamp(), deadline);
 }
 
 /* Until the latch is set, the descriptor (-1: none) is readable, or the time is over; ms, -1: no limit. */

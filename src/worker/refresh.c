@@ -199,6 +199,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 	slot->layout++;
 	slot->npartitions = slot->partitions_capacity = 0;
 	slot->watermark = DT_NOBEGIN;
+	slot->idle = false;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
 	slot->source = source;
 	slot->seek = slot->retry = 0;

@@ -4,8 +4,15 @@
  *		Event time's progress: of the stream, and of views that read again what the stream has read before.
  *
  * The stream's watermark is the least of its partitions' greatest event times, less watermark_delay; it never goes back. A
- * partition is idle when nothing has arrived for idle_timeout and nothing is known to wait in the source; idle ones do not hold
- * it back, but if all are idle it stays.
+ * partition that is idle does not hold it back, but if all are idle it stays.
+ *
+ * Idle is a partition that was found empty at the source's end for idle_timeout, by a worker that has looked without a break. That the source has
+ * nothing to read must be known of a moment after the events by which the watermark moves past the partition came: what is read first says nothing
+ * of what waits elsewhere, after a hold-up, on a busy machine, or when partitions are replayed one after the other. So the worker asks the source for
+ * the ends of its idle partitions before each such step, every WATERMARK_ASK_MS at most; without idle partitions it asks nothing.
+ *
+ * Each worker has a watermark of its own partitions. One whose partitions are all idle, or that has none, is idle and takes over the least watermark of
+ * those that are not, or, when all are, of the one that became so last. A worker that is not there is not idle: it holds the watermark where it was.
  *
  * A view that is behind would find everything late by that watermark. It gets one of its own until it has caught up: over its
  * own progress in the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
@@ -14,9 +21,14 @@
  */
 #include "base/streamext.h"
 
+#include "utils/timestamp.h"
+
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
 #include "worker/worker_private.h"
+
+#define WATERMARK_ASK_MS 250	/* between two questions for the ends of idle partitions */
+#define WATERMARK_BREAK_MS 1000 /* a worker that has not looked for so long, and for idle_timeout, has had a break */
 
 static TimestampTz
 watermark_after(TimestampTz event_time, int64 delay)
@@ -24,7 +36,7 @@ watermark_after(TimestampTz event_time, int64 delay)
 	return event_time == DT_NOBEGIN ? DT_NOBEGIN : event_time - delay;
 }
 
-/* ---------------------------------------------------------------- the stream's */
+/* ---------------------------------------------------------------- what arrives */
 
 /* Takes the accepted rows of the batch that the stream has not read before. With the exclusive lock, before positions move. */
 void
@@ -32,14 +44,19 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 {
 	Batch		  *batch = w->batch;
 	PartitionSlot *partitions = w->slot->partitions;
+	int			   last = -1;
 
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->nrecords; i++)
 	{
-		StreamRecord *record = &batch->records[i];
+		StreamRecord  *record = &batch->records[i];
+		PartitionSlot *partition = &partitions[record->partition_index];
 
-		if (record->position >= partitions[record->partition_index].position)
-			partitions[record->partition_index].last_arrival = now;
+		if (record->partition_index == last || record->position < partition->position)
+			continue;
+		last = record->partition_index;
+		partition->last_arrival = now;
+		partition->empty = partition->idle = w->slot->idle = false;
 	}
 	for (int row = 0; row < batch->nrows; row++)
 	{
@@ -51,61 +68,289 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 	}
 }
 
-static bool
-watermark_is_idle(Worker *w, const PartitionSlot *partition, TimestampTz now)
-{
-	if (partition->high_watermark >= 0 && partition->position < partition->high_watermark)
-		return false;
-	return now - partition->last_arrival >= w->config->idle_timeout;
-}
+/* ---------------------------------------------------------------- the stream's */
 
-/* Takes the exclusive lock if there is something to change. */
-void
-streamext_worker_advance_watermark(Worker *w, TimestampTz now)
+/* Takes the exclusive lock if there is something to change, unless it is held. */
+static void
+watermark_raise(Worker *w, TimestampTz to)
 {
 	StreamSlot *slot = w->slot;
-	TimestampTz least = DT_NOEND;
+	bool		held = LWLockHeldByMe(slot->lock);
 
-	for (int i = 0; i < w->npartitions; i++)
-		if (!watermark_is_idle(w, &slot->partitions[i], now))
-			least = Min(least, slot->partitions[i].max_event_time);
-	if (least == DT_NOEND)
+	if (to <= slot->watermark)
 		return;
-	least = watermark_after(least, w->config->watermark_delay);
-	if (least <= slot->watermark)
-		return;
-	if (LWLockHeldByMe(slot->lock))
-		slot->watermark = least;
-	else
-	{
+	if (!held)
 		streamext_stream_lock_exclusive(slot);
-		slot->watermark = least;
+	slot->watermark = to;
+	if (!held)
 		LWLockRelease(slot->lock);
-	}
 	w->expire_due = true;
 	streamext_checkpoint_note(w);
 }
 
-/* When a partition that holds the watermark back will be idle; DT_NOEND: none does, or a set clock decides. */
-TimestampTz
-streamext_worker_idle_deadline(Worker *w, TimestampTz now)
+/* What the partitions but for those that may be passed over allow; DT_NOEND: none is left. */
+static TimestampTz
+watermark_of_partitions(const Worker *w, const bool *passed)
 {
-	TimestampTz deadline = DT_NOEND;
-	int			active = 0;
+	TimestampTz least = DT_NOEND;
 
-	if (streamext_clock_is_set())
-		return DT_NOEND;
+	for (int i = 0; i < w->npartitions; i++)
+		if (passed == NULL || !passed[i])
+			least = Min(least, w->slot->partitions[i].max_event_time);
+	return least == DT_NOEND ? least : watermark_after(least, w->config->watermark_delay);
+}
+
+/* By the batch that is being published; with the exclusive lock. Where a partition is idle the source is asked first, later. */
+void
+streamext_worker_advance_watermark(Worker *w)
+{
+	TimestampTz least = watermark_of_partitions(w, NULL);
+
+	if (least != DT_NOEND)
+		watermark_raise(w, least);
+}
+
+/* ---------------------------------------------------------------- who is idle */
+
+/* They look whether what they take over has changed. */
+static void
+watermark_tell_others(Worker *w)
+{
+	if (w->config->workers == 1 || (w->told && w->told_idle == w->slot->idle))
+		return;
+	w->told = true;
+	w->told_idle = w->slot->idle;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *other = &streamext_shared->streams[i];
+
+		if (other->in_use && other->dboid == w->identity.dboid && other->relid == w->identity.relid && i != w->index)
+			streamext_wake_worker(other);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+/* Nothing is known of partitions that are not looked at. */
+void
+streamext_worker_look_away(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+
+	w->looked_at = 0;
+	w->ask_later = w->others_busy = false;
+	streamext_stream_lock_exclusive(slot);
+	slot->idle = false;
+	for (int i = 0; i < w->npartitions; i++)
+		slot->partitions[i].empty = slot->partitions[i].idle = false;
+	LWLockRelease(slot->lock);
+	watermark_tell_others(w);
+}
+
+/* Which partitions have been empty for so long that they are idle if they still are; how many. */
+static int
+watermark_look(Worker *w, TimestampTz now, bool *ripe)
+{
+	StreamSlot *slot = w->slot;
+	int			n = 0;
+
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		PartitionSlot *partition = &w->slot->partitions[i];
+		PartitionSlot *partition = &slot->partitions[i];
+		int64		   end = w->connector->partitions[i].high_watermark;
+		bool		   empty = end >= 0 && partition->position >= end && !w->pending;
 
-		if (watermark_is_idle(w, partition, now))
-			continue;
-		active++;
-		if (partition->high_watermark < 0 || partition->position >= partition->high_watermark)
-			deadline = Min(deadline, partition->last_arrival + w->config->idle_timeout);
+		if (empty && !partition->empty)
+			partition->empty_since = now;
+		/* readers of `idle` hold no lock, and may see it late */
+		if (!empty)
+			partition->idle = slot->idle = false;
+		partition->empty = empty;
+		ripe[i] = empty && now - partition->empty_since >= w->config->idle_timeout;
+		n += ripe[i];
 	}
-	return active >= 2 ? deadline : DT_NOEND;
+	return n;
+}
+
+/* Since when all partitions have been empty, if they are; without one for ever. */
+static TimestampTz
+watermark_idle_since(const Worker *w)
+{
+	TimestampTz since = DT_NOBEGIN;
+
+	for (int i = 0; i < w->npartitions; i++)
+		since = Max(since, w->slot->partitions[i].empty_since);
+	return since;
+}
+
+/* The other workers: the watermark that one which is idle takes over, DT_NOBEGIN: none. *busy: one of them is not idle. */
+static TimestampTz
+watermark_of_others(Worker *w, bool *busy)
+{
+	TimestampTz least = DT_NOEND, last = DT_NOBEGIN, since = watermark_idle_since(w);
+	int			n = 0;
+
+	*busy = false;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *other = &streamext_shared->streams[i];
+
+		if (!other->in_use || other->dboid != w->identity.dboid || other->relid != w->identity.relid ||
+			other->shard >= w->config->workers || i == w->index)
+			continue;
+		n++;
+		streamext_stream_lock_shared(other);
+		if (!other->idle)
+		{
+			*busy = true;
+			least = Min(least, other->watermark);
+		}
+		else if (other->idle_since > since)
+		{
+			since = other->idle_since;
+			last = other->watermark;
+		}
+		LWLockRelease(other->lock);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	if (n < w->config->workers - 1)
+	{
+		*busy = true; /* not started yet */
+		return DT_NOBEGIN;
+	}
+	return *busy ? least : last;
+}
+
+/* Whether the ripe partitions still are empty, by the source's own word; those that are not are not ripe. False: it does not say. */
+static bool
+watermark_ask(Worker *w, bool *ripe)
+{
+	static int indexes[STREAMEXT_MAX_PARTITIONS];
+	int		   n = 0;
+
+	for (int i = 0; i < w->npartitions; i++)
+		if (ripe[i])
+			indexes[n++] = i;
+	w->asked_at = GetCurrentTimestamp();
+	if (!w->ops->ends(w->connector, indexes, n))
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		PartitionSlot *partition = &w->slot->partitions[indexes[i]];
+
+		if (partition->position >= w->connector->partitions[indexes[i]].high_watermark)
+			partition->idle = true;
+		else
+			ripe[indexes[i]] = partition->empty = partition->idle = false;
+	}
+	return true;
+}
+
+/* With all partitions idle, or none at all. */
+static void
+watermark_be_idle(Worker *w, TimestampTz take_over)
+{
+	StreamSlot *slot = w->slot;
+
+	if (!slot->idle)
+	{
+		streamext_stream_lock_exclusive(slot);
+		slot->idle = true;
+		slot->idle_since = watermark_idle_since(w);
+		LWLockRelease(slot->lock);
+	}
+	if (take_over != DT_NOBEGIN)
+		watermark_raise(w, take_over);
+}
+
+/* ---------------------------------------------------------------- in each round */
+
+/*
+ * A break in the worker's attention: somebody has stopped it, or a batch took very long. Where the source's end cannot be asked for, as what a broker
+ * still has for an MQTT client, a short one is enough.
+ */
+static bool
+watermark_after_break(Worker *w, TimestampTz real)
+{
+	TimestampTz before = w->looked_at;
+	int64		limit = WATERMARK_BREAK_MS * INT64CONST(1000);
+
+	if (!w->ops->journaled || w->ops->pushed)
+		limit = Max(limit, w->config->idle_timeout);
+	w->looked_at = real;
+	return before != 0 && real - before > limit;
+}
+
+/*
+ * Passes over idle partitions, and takes over the other workers' watermark when all of its own are. `at_once`: the source is asked
+ * whenever it was last asked. Outside transactions, no lock held; the source may take a second to answer.
+ */
+void
+streamext_worker_watch_watermark(Worker *w, bool at_once)
+{
+	static bool ripe[STREAMEXT_MAX_PARTITIONS];
+	TimestampTz now = streamext_clock_now(), real = GetCurrentTimestamp();
+	TimestampTz take_over = DT_NOBEGIN, least;
+	StreamSlot *slot = w->slot;
+	bool		all, wanted;
+	int			n;
+
+	w->ask_later = w->others_busy = false;
+	if (w->connector->stalled || watermark_after_break(w, real))
+	{
+		streamext_worker_look_away(w);
+		if (w->connector->stalled)
+			return;
+		w->looked_at = real;
+	}
+	n = watermark_look(w, now, ripe);
+	all = n == w->npartitions;
+	least = watermark_of_partitions(w, ripe);
+	if (all && w->config->workers > 1)
+		take_over = watermark_of_others(w, &w->others_busy);
+	wanted =
+		all ? w->config->workers > 1 && (!slot->idle || take_over > slot->watermark) : n > 0 && least > slot->watermark;
+	if (wanted && !at_once && real - w->asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
+		w->ask_later = true;
+	else if (wanted && watermark_ask(w, ripe))
+	{
+		least = watermark_of_partitions(w, ripe);
+		if (least != DT_NOEND)
+			watermark_raise(w, least);
+		else
+			watermark_be_idle(w, take_over);
+	}
+	else if (wanted)
+		w->ask_later = true;
+	watermark_tell_others(w);
+}
+
+/* When there is something to be seen by itself; DT_NOEND: nothing, or a set clock decides. */
+TimestampTz
+streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
+{
+	TimestampTz deadline = DT_NOEND;
+	int			held = 0;
+
+	if (w->ask_later)
+		deadline = Max(w->asked_at + WATERMARK_ASK_MS * INT64CONST(1000), now);
+	else if (w->others_busy)
+		deadline = now + WATERMARK_ASK_MS * INT64CONST(1000);
+	if (streamext_clock_is_set())
+		return deadline;
+	for (int i = 0; i < w->npartitions; i++)
+	{
+		const PartitionSlot *partition = &w->slot->partitions[i];
+
+		/* the last one that is not idle holds nothing back, but for other workers */
+		if (partition->idle)
+			continue;
+		held++;
+		if (partition->empty && partition->empty_since + w->config->idle_timeout > now)
+			deadline = Min(deadline, partition->empty_since + w->config->idle_timeout);
+	}
+	return held >= 2 || w->config->workers > 1 || w->ask_later ? deadline : DT_NOEND;
 }
 
 /* ---------------------------------------------------------------- of a view that is behind */
@@ -114,7 +359,6 @@ streamext_worker_idle_deadline(Worker *w, TimestampTz now)
 void
 streamext_worker_view_watermark(Worker *w, WorkerView *v)
 {
-	TimestampTz now = streamext_clock_now();
 	TimestampTz least = DT_NOEND;
 
 	for (int i = 0; i < w->npartitions; i++)
@@ -123,7 +367,7 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 
 		if (streamext_worker_view_position(w, v, i) < partition->position)
 			least = Min(least, v->max_event_time[i]);
-		else if (!watermark_is_idle(w, partition, now))
+		else if (!partition->idle)
 			least = Min(least, partition->max_event_time);
 	}
 	if (least == DT_NOEND)

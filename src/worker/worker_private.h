@@ -126,6 +126,13 @@ typedef struct Worker
 	int	   flush_partitions;
 	int64 *flush_targets;
 
+	/* worker/watermark.c */
+	TimestampTz looked_at, /* at all partitions; 0: away since */
+		asked_at;		   /* for the ends of idle partitions, last */
+	bool ask_later,		   /* it is to be asked again */
+		others_busy,	   /* this worker is idle, another one is not */
+		told, told_idle;   /* the others know that */
+
 	TimestampTz		   expired_at;
 	bool			   expire_due;
 	struct Checkpoint *checkpoint; /* NULL: not looked for yet, or no extension any more */
@@ -195,8 +202,10 @@ extern TimestampTz streamext_worker_retry_view_at(const Worker *w);
 extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);
 extern void		   streamext_worker_view_events(Worker *w, WorkerView *v);
 extern void		   streamext_worker_stream_events(Worker *w, TimestampTz now);
-extern void		   streamext_worker_advance_watermark(Worker *w, TimestampTz now);
-extern TimestampTz streamext_worker_idle_deadline(Worker *w, TimestampTz now);
+extern void		   streamext_worker_advance_watermark(Worker *w);
+extern void		   streamext_worker_watch_watermark(Worker *w, bool at_once);
+extern void		   streamext_worker_look_away(Worker *w); /* nothing is being read */
+extern TimestampTz streamext_worker_watermark_deadline(Worker *w, TimestampTz now);
 
 /* worker/catchup.c: false if the batch could not be published and is given up */
 extern bool streamext_catchup_publish(Worker *w);

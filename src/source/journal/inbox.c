@@ -233,6 +233,19 @@ streamext_inbox_find(Connector *c, SeekKind kind, TimestampTz time, int64 *posit
 	return true;
 }
 
+bool
+streamext_inbox_ends(Connector *c, const int *indexes, int n)
+{
+	JournalInbox *inbox = (JournalInbox *) c;
+
+	if (c->npartitions == 0)
+		return true;
+	if (inbox->journal == NULL || c->stalled || c->failed)
+		return false;
+	inbox->partition.high_watermark = streamext_journal_end(inbox->journal);
+	return true;
+}
+
 void
 streamext_inbox_commit(Connector *c, const int64 *positions, int n)
 {

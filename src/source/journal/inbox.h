@@ -48,6 +48,7 @@ extern int		  streamext_inbox_poll(Connector *c, StreamRecord *records, int max)
 extern void		  streamext_inbox_release(Connector *c);
 extern bool		  streamext_inbox_flush_target(Connector *c, uint64 ticket, int64 *targets);
 extern bool		  streamext_inbox_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions);
+extern bool		  streamext_inbox_ends(Connector *c, const int *indexes, int n);
 extern void		  streamext_inbox_commit(Connector *c, const int64 *positions, int n);
 extern void		  streamext_inbox_pause(Connector *c, bool paused);
 extern void		  streamext_inbox_close(Connector *c);

@@ -678,6 +678,24 @@ kafka_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 	return ok;
 }
 
+static bool
+kafka_ends(Connector *c, const int *indexes, int n)
+{
+	KafkaConnector *k = (KafkaConnector *) c;
+	int64		   *offsets;
+	bool			ok;
+
+	if (k->closed || c->failed || c->stalled || k->paused || k->rk == NULL || !k->discovered || k->renew ||
+		GetCurrentTimestamp() < k->next_offsets)
+		return false;
+	offsets = palloc(sizeof(int64) * (n + 1));
+	ok = streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, offsets);
+	for (int i = 0; i < n && ok; i++)
+		c->partitions[indexes[i]].high_watermark = offsets[i];
+	pfree(offsets);
+	return ok;
+}
+
 static void
 kafka_commit(Connector *c, const int64 *positions, int n)
 {
@@ -742,6 +760,7 @@ const ConnectorOps streamext_kafka_ops = {
 	.release = kafka_release,
 	.flush_target = kafka_flush_target,
 	.find = kafka_find,
+	.ends = kafka_ends,
 	.commit = kafka_commit,
 	.headers = kafka_headers,
 	.pause = kafka_pause,

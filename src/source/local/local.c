@@ -42,6 +42,7 @@ const ConnectorOps streamext_local_ops = {
 	.release = streamext_inbox_release,
 	.flush_target = streamext_inbox_flush_target,
 	.find = streamext_inbox_find,
+	.ends = streamext_inbox_ends,
 	.commit = streamext_inbox_commit,
 	.pause = streamext_inbox_pause,
 	.close = streamext_inbox_close,

@@ -41,15 +41,15 @@ typedef enum MqttLink
 struct MqttClient
 {
 	/* set before the threads start */
-	MqttAddress		 at;
-	char			*filter, *marker_topic;
-	int				 qos;
-	char			 nonce[64]; /* tells this client's markers from an earlier one's */
-	Journal			*journal;
-	int				 wait_fd;
-	pthread_t		 control;
-	bool			 started; /* the control thread, main thread */
-	bool			 forget;  /* with stop: the broker need not keep the session */
+	MqttAddress at;
+	char	   *filter, *marker_topic;
+	int			qos;
+	char		nonce[64]; /* tells this client's markers from an earlier one's */
+	Journal	   *journal;
+	int			wait_fd;
+	pthread_t	control;
+	bool		started; /* the control thread, main thread */
+	bool		forget;	 /* with stop: the broker need not keep the session */
 
 	pg_atomic_uint32 signalled; /* wait_fd was written since the last poll */
 

@@ -234,6 +234,18 @@ mqtt_find(Connector *c, SeekKind kind, TimestampTz time, int64 *positions)
 	return !((MqttConnector *) c)->closed && streamext_inbox_find(c, kind, time, positions);
 }
 
+/* What the broker still has for us is not known; that it has the connection is. */
+static bool
+mqtt_ends(Connector *c, const int *indexes, int n)
+{
+	MqttConnector *k = (MqttConnector *) c;
+
+	if (k->closed || c->failed)
+		return false;
+	mqtt_look(k);
+	return !c->stalled;
+}
+
 /* Arrivals go on: the journal holds them, the broker's queue is short. */
 static void
 mqtt_pause(Connector *c, bool paused)
@@ -303,6 +315,7 @@ const ConnectorOps streamext_mqtt_ops = {
 	.release = streamext_inbox_release,
 	.flush_target = mqtt_flush_target,
 	.find = mqtt_find,
+	.ends = mqtt_ends,
 	.commit = streamext_inbox_commit,
 	.headers = mqtt_headers,
 	.pause = mqtt_pause,
