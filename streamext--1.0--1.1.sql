@@ -49,7 +49,9 @@ COMMENT ON FUNCTION streamext.get_tombstones(regclass) IS 'internal: records wit
 DROP VIEW streamext.streams;
 CREATE VIEW streamext.streams AS
 SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_in, s.rate, s.watermark, s.lag_rows, s.lag_seconds,
-       s.rejected, s.last_error, s.last_error_at, streamext.get_tombstones(s.stream) AS tombstones
+       s.rejected, s.last_error, s.last_error_at, streamext.get_tombstones(s.stream) AS tombstones,
+       (SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
+        WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'partitions') AS partitions
 FROM streamext.get_streams() AS s;
 GRANT SELECT ON streamext.streams TO PUBLIC;
 COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since reading began; checkpoints carry them over restarts';
@@ -64,6 +66,8 @@ COMMENT ON COLUMN streamext.streams.bytes_in IS 'bytes of their payloads';
 COMMENT ON COLUMN streamext.streams.rate IS 'records a second, over about the last 10 s';
 COMMENT ON COLUMN streamext.streams.rejected IS 'records rejected for all views: malformed, without event time, NULL in a NOT NULL column';
 COMMENT ON COLUMN streamext.streams.tombstones IS 'records without a payload that were passed over (option tombstones), since the server was started; rows_in holds them';
+COMMENT ON COLUMN streamext.streams.partitions IS 'the option of kafka: i/n, the partitions p with p mod n = i; NULL: all';
+
 /* ---- settings kept with a view ---- */
 
 CREATE FUNCTION streamext.view_settings(view oid) RETURNS text[]

@@ -98,9 +98,11 @@ typedef struct StreamConfig
 	StreamStart start;
 	TimestampTz start_time;
 	JournalMode journal;
-	int			qos;		   /* mqtt */
-	int			mqtt_protocol; /* 5 or 3 (3.1.1) */
-	char	   *client_id;	   /* or NULL */
+	int			partition_first; /* kafka: of every */
+	int			partition_step;	 /* so many partitions this one is the server's; 0 of 1: all are */
+	int			qos;			 /* mqtt */
+	int			mqtt_protocol;	 /* 5 or 3 (3.1.1) */
+	char	   *client_id;		 /* or NULL */
 
 	TupleDesc	  desc;
 	StreamColumn *columns; /* desc->natts */

@@ -99,6 +99,8 @@ streamext_worker_source(const StreamConfig *config)
 					 config->start == START_TIMESTAMP ? config->start_time : 0);
 	foreach (lc, config->topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
+	if (config->partition_step > 1)
+		appendStringInfo(&s, " %d/%d", config->partition_first, config->partition_step);
 	hash = hash_bytes_extended((unsigned char *) s.data, s.len, 0);
 	pfree(s.data);
 	return hash == 0 ? 1 : hash;

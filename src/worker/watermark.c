@@ -147,6 +147,15 @@ streamext_worker_look_away(Worker *w)
 	watermark_tell_others(w);
 }
 
+/* Whether all is read that the source is known to have. */
+static bool
+watermark_is_empty(const Worker *w, int index)
+{
+	int64 end = w->connector->partitions[index].high_watermark;
+
+	return end >= 0 && Max(w->slot->partitions[index].position, 0) >= end;
+}
+
 /* Which partitions have been empty for so long that they are idle if they still are; how many. */
 static int
 watermark_look(Worker *w, TimestampTz now, bool *ripe)
@@ -157,8 +166,7 @@ watermark_look(Worker *w, TimestampTz now, bool *ripe)
 	for (int i = 0; i < w->npartitions; i++)
 	{
 		PartitionSlot *partition = &slot->partitions[i];
-		int64		   end = w->connector->partitions[i].high_watermark;
-		bool		   empty = end >= 0 && partition->position >= end && !w->pending;
+		bool		   empty = !w->pending && watermark_is_empty(w, i);
 
 		if (empty && !partition->empty)
 			partition->empty_since = now;
@@ -239,7 +247,7 @@ watermark_ask(Worker *w, bool *ripe)
 	{
 		PartitionSlot *partition = &w->slot->partitions[indexes[i]];
 
-		if (partition->position >= w->connector->partitions[indexes[i]].high_watermark)
+		if (watermark_is_empty(w, indexes[i]))
 			partition->idle = true;
 		else
 			ripe[indexes[i]] = partition->empty = partition->idle = false;

@@ -88,6 +88,38 @@ kafka_check_start(const OptionSpec *spec, const char *value)
 	(void) kafka_parse_start(spec, value, &time);
 }
 
+/* A whole number without a sign, and where it ends; -1: there is none, or it is too large. */
+static int
+kafka_parse_number(const char *text, const char **end)
+{
+	Size digits = strspn(text, "0123456789");
+
+	*end = text + digits;
+	return digits == 0 || digits > 6 ? -1 : atoi(text);
+}
+
+/* "i/n": the partitions p with p mod n = i. */
+static void
+kafka_parse_partitions(const OptionSpec *spec, const char *value, int *first, int *step)
+{
+	const char *end;
+
+	*first = kafka_parse_number(value, &end);
+	*step = *end == '/' ? kafka_parse_number(end + 1, &end) : -1;
+	if (*first < 0 || *step < 1 || *first >= *step || *end != '\0')
+		streamext_option_invalid(
+			spec, value,
+			"The value is i/n, like 0/3: of n servers this one, from 0 to n - 1, takes every n-th partition.");
+}
+
+static void
+kafka_check_partitions(const OptionSpec *spec, const char *value)
+{
+	int first, step;
+
+	kafka_parse_partitions(spec, value, &first, &step);
+}
+
 const OptionSpec streamext_kafka_options[] = {
 	{ "brokers", PLACE_SERVER, OPTION_TEXT, .required = true },
 	{ "group_id", PLACE_SERVER, OPTION_TEXT },
@@ -106,6 +138,7 @@ const OptionSpec streamext_kafka_options[] = {
 	{ "topic", PLACE_TABLE, OPTION_TEXT, .fixed = true, .check = kafka_check_topic },
 	{ "topics", PLACE_TABLE, OPTION_TEXT, .fixed = true, .check = kafka_check_topics },
 	{ "start", PLACE_TABLE, OPTION_TEXT, .fixed = true, .check = kafka_check_start },
+	{ "partitions", PLACE_TABLE, OPTION_TEXT, .fixed = true, .check = kafka_check_partitions },
 	{ "workers", PLACE_TABLE, OPTION_INT, NULL, 1, STREAMEXT_MAX_SHARDS, 1 },
 	{ NULL },
 };
@@ -151,7 +184,12 @@ streamext_kafka_configure(StreamConfig *config)
 	const char *topic = streamext_option(config->table_options, "topic");
 	const char *topics = streamext_option(config->table_options, "topics");
 	const char *start = streamext_option(config->table_options, "start");
+	const char *partitions = streamext_option(config->table_options, "partitions");
 
+	config->partition_step = 1;
+	if (partitions != NULL)
+		kafka_parse_partitions(streamext_option_find(streamext_kafka_options, PLACE_TABLE, "partitions"), partitions,
+							   &config->partition_first, &config->partition_step);
 	if (topic != NULL)
 		config->topics = list_make1(pstrdup(topic));
 	else if (topics != NULL)

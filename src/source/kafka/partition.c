@@ -47,6 +47,16 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 	topic->index[number] = c->npartitions++;
 }
 
+/* Whether this worker takes a partition of the topic with number t: of the server's partitions its share. */
+static bool
+kafka_is_ours(const KafkaConnector *k, int number, int t)
+{
+	const StreamConfig *config = k->c.config;
+
+	return number % config->partition_step == config->partition_first &&
+		   (number / config->partition_step + t) % k->c.shards == k->c.shard;
+}
+
 /* Adds what is new, by partition number and then topic, so that the order depends little on when a partition came. */
 static bool
 kafka_add_partitions(KafkaConnector *k, const int *counts)
@@ -68,7 +78,7 @@ kafka_add_partitions(KafkaConnector *k, const int *counts)
 				topic->index = repalloc(topic->index, sizeof(int) * (number + 1));
 			topic->nindex = number + 1;
 			topic->index[number] = -1;
-			if ((number + t) % k->c.shards == k->c.shard)
+			if (kafka_is_ours(k, number, t))
 				kafka_add_partition(k, topic, number);
 		}
 	return k->c.npartitions > before;
