@@ -76,12 +76,33 @@ AS 'MODULE_PATHNAME', 'streamext_view_settings';
 
 COMMENT ON FUNCTION streamext.view_settings(oid) IS 'column settings of streamext.continuous_views';
 
-CREATE OR REPLACE VIEW streamext.continuous_views AS
+DROP VIEW streamext.continuous_views;
+CREATE VIEW streamext.continuous_views AS
 SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
        v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
        v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until,
        v.history_panes, v.history_bytes, v.sealed_until, streamext.view_settings(v.view) AS settings
 FROM streamext.get_continuous_views() AS v;
+GRANT SELECT ON streamext.continuous_views TO PUBLIC;
+COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
+COMMENT ON COLUMN streamext.continuous_views.window_kind IS 'tumble (also date_bin), hop, trunc (date_trunc), session, none';
+COMMENT ON COLUMN streamext.continuous_views.window_size IS 'size, or gap of a session, as an interval; unit of date_trunc';
+COMMENT ON COLUMN streamext.continuous_views.sliding IS 'length of the window that slides over now, as an interval';
+COMMENT ON COLUMN streamext.continuous_views.state IS 'as in streams; failed and full may be of the view alone';
+COMMENT ON COLUMN streamext.continuous_views.groups IS 'groups kept, counted once in each pane';
+COMMENT ON COLUMN streamext.continuous_views.open_windows IS 'panes kept in memory: the windows of a tumbling view, slices of windows else';
+COMMENT ON COLUMN streamext.continuous_views.state_bytes IS 'shared memory taken';
+COMMENT ON COLUMN streamext.continuous_views.accepted IS 'records counted; accepted + late + rejected = delivered';
+COMMENT ON COLUMN streamext.continuous_views.late IS 'records left out because their window had been sealed';
+COMMENT ON COLUMN streamext.continuous_views.rejected IS 'records left out because an expression of the view raised an error, or rejected for the stream';
+COMMENT ON COLUMN streamext.continuous_views.last_checkpoint IS 'the moment of the last checkpoint that holds the view; NULL: none yet';
+COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which the view''s expressions run';
+COMMENT ON COLUMN streamext.continuous_views.catchup_rows IS 'while catching up: records read since it began; else NULL';
+COMMENT ON COLUMN streamext.continuous_views.catchup_total IS 'while catching up: records to be read in all, as far as known; grows with the stream';
+COMMENT ON COLUMN streamext.continuous_views.catchup_until IS 'when that will be done at the present pace';
+COMMENT ON COLUMN streamext.continuous_views.history_panes IS 'sealed panes moved from memory to the table streamext.history';
+COMMENT ON COLUMN streamext.continuous_views.history_bytes IS 'their size before compression';
+COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pane in history; NULL: none is';
 
 COMMENT ON COLUMN streamext.continuous_views.settings IS
 'other settings under which the view''s expressions run, where they are not as usual: name=value';
