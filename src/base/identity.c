@@ -56,6 +56,16 @@ streamext_identity_rise(void)
 	SetUserIdAndSecContext(GetSessionUserId(), 0);
 }
 
+IdentityScope
+streamext_identity_enter_lightly(Oid owner)
+{
+	IdentityScope scope = { 0 };
+
+	GetUserIdAndSecContext(&scope.user, &scope.sec_context);
+	SetUserIdAndSecContext(owner, scope.sec_context | SECURITY_RESTRICTED_OPERATION);
+	return scope;
+}
+
 /*
  * As the abort of a subtransaction would, every setting goes back, also one that a function made with set_config: committing the
  * level would keep those for the session, which in a worker is everybody's.
@@ -63,7 +73,8 @@ streamext_identity_rise(void)
 void
 streamext_identity_leave(IdentityScope scope)
 {
-	AtEOXact_GUC(false, scope.guc_level);
+	if (scope.guc_level > 0)
+		AtEOXact_GUC(false, scope.guc_level);
 	SetUserIdAndSecContext(scope.user, scope.sec_context);
 }
 

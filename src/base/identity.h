@@ -25,6 +25,8 @@ typedef struct IdentityScope
 
 /* Needs a transaction. */
 extern IdentityScope streamext_identity_enter(Oid owner);
+/* For code in C alone, which a superuser has installed: whose rights it has matters, no setting does. Costs next to nothing. */
+extern IdentityScope streamext_identity_enter_lightly(Oid owner);
 /* Who made the extension and owns its tables; for statements on these alone. Needs a transaction. */
 extern IdentityScope streamext_identity_enter_extension(void);
 extern void			 streamext_identity_leave(IdentityScope scope);

@@ -292,11 +292,9 @@ row_keys(ViewScanState *state, TupleTableSlot *slot)
 }
 
 static void
-row_aggregates(ViewScanState *state, TupleTableSlot *slot)
+row_compute(ViewScanState *state, TupleTableSlot *slot)
 {
 	const CompiledView *view = state->view;
-	IdentityScope		scope;
-	bool				entered = streamext_read_enter(view, &scope);
 
 	for (int a = 0; a < view->naggs; a++)
 	{
@@ -307,17 +305,28 @@ row_aggregates(ViewScanState *state, TupleTableSlot *slot)
 		if (state->readers[a] != NULL)
 			slot->tts_values[c] = streamext_rows_aggregate(state->rows, a, &slot->tts_isnull[c]);
 	}
+}
+
+static void
+row_aggregates(ViewScanState *state, TupleTableSlot *slot)
+{
+	IdentityScope scope;
+	bool		  entered = streamext_read_enter(state->view, &scope);
+
+	row_compute(state, slot);
 	streamext_read_leave(entered, &scope);
 }
 
-/* Finding the next row compares keys and combines windows. */
+/* Finding the next row compares keys and combines windows. Its aggregates too, where no qual of the reader's comes between: one scope a row. */
 static bool
-row_next(ViewScanState *state)
+row_next(ViewScanState *state, TupleTableSlot *slot)
 {
 	IdentityScope scope;
 	bool		  entered = streamext_read_enter(state->view, &scope);
 	bool		  found = streamext_rows_next(state->rows);
 
+	if (found && state->key_qual == NULL)
+		row_compute(state, slot);
 	streamext_read_leave(entered, &scope);
 	return found;
 }
@@ -346,7 +355,7 @@ scan_fetch(ScanState *node)
 	ExecClearTuple(slot);
 	if (!state->started)
 		scan_start(state);
-	while (row_next(state))
+	while (row_next(state, slot))
 	{
 		row_keys(state, slot);
 		if (state->key_qual != NULL && !row_passes(state, slot))
@@ -357,7 +366,8 @@ scan_fetch(ScanState *node)
 			continue;
 		}
 		ExecClearTuple(slot);
-		row_aggregates(state, slot);
+		if (state->key_qual != NULL)
+			row_aggregates(state, slot);
 		ExecStoreVirtualTuple(slot);
 		break;
 	}

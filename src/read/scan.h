@@ -27,7 +27,7 @@ static inline bool
 streamext_read_enter(const CompiledView *view, IdentityScope *scope)
 {
 	if (!view->builtin)
-		*scope = streamext_identity_enter(view->owner);
+		*scope = view->in_c ? streamext_identity_enter_lightly(view->owner) : streamext_identity_enter(view->owner);
 	return !view->builtin;
 }
 

@@ -10,6 +10,8 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/lsyscache.h"
@@ -96,6 +98,73 @@ streamext_view_is_builtin(const CompiledView *view)
 	}
 	for (int a = 0; a < view->naggs; a++)
 		if (!builtin_aggregate(&view->aggs[a]))
+			return false;
+	return true;
+}
+
+static bool
+c_function(Oid function)
+{
+	HeapTuple tuple;
+	Oid		  language;
+
+	if (function < FirstNormalObjectId)
+		return true;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
+	ReleaseSysCache(tuple);
+	return language == ClanguageId || language == INTERNALlanguageId;
+}
+
+/* What is inside of others may have operators of its own. */
+static bool
+c_type(Oid type)
+{
+	char kind = get_typtype(type);
+
+	if (builtin_type(type))
+		return true;
+	return kind == TYPTYPE_ENUM || (kind == TYPTYPE_BASE && !OidIsValid(get_element_type(type)));
+}
+
+static bool
+c_aggregate(const AggSpec *spec)
+{
+	const Oid parts[] = { spec->transfn, spec->finalfn, spec->combinefn, spec->serialfn, spec->deserialfn };
+	ListCell *lc;
+
+	if (spec->mode == AGG_NATIVE)
+		return true;
+	for (int i = 0; i < lengthof(parts); i++)
+		if (OidIsValid(parts[i]) && !c_function(parts[i]))
+			return false;
+	if (!c_type(spec->aggref->aggtype) || (OidIsValid(spec->transtype) && !c_type(spec->transtype)) ||
+		!builtin_sort(spec->aggref->aggorder) || !builtin_sort(spec->aggref->aggdistinct))
+		return false;
+	foreach (lc, spec->aggref->aggargtypes)
+		if (!c_type(lfirst_oid(lc)))
+			return false;
+	foreach (lc, spec->args)
+		if (!c_type(exprType(lfirst(lc))))
+			return false;
+	return true;
+}
+
+bool
+streamext_view_is_in_c(const CompiledView *view)
+{
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		const KeySpec *key = &view->keys[k];
+
+		if (!key->is_window && !key->bytewise &&
+			(!c_type(key->type) || !c_function(key->eqfunc) || !c_function(key->hashfunc)))
+			return false;
+	}
+	for (int a = 0; a < view->naggs; a++)
+		if (!c_aggregate(&view->aggs[a]))
 			return false;
 	return true;
 }

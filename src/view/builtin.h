@@ -13,4 +13,10 @@
  */
 extern bool streamext_view_is_builtin(const CompiledView *view);
 
+/*
+ * Of a compiled view that is not: whether it is at least all in C, over types without parts, as what extensions bring. Then whose rights that
+ * code has is all there is to a scope.
+ */
+extern bool streamext_view_is_in_c(const CompiledView *view);
+
 #endif /* STREAMEXT_VIEW_BUILTIN_H */

@@ -541,6 +541,7 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	compile_aggregates(&context);
 	compile_definition(&context);
 	view->builtin = streamext_view_is_builtin(view);
+	view->in_c = !view->builtin && streamext_view_is_in_c(view);
 	if (options != NULL)
 	{
 		streamext_rights_check_invoker(view);

@@ -74,6 +74,7 @@ typedef struct CompiledView
 	uint32	 state_size;   /* of all aggregates, and a session's span */
 	uint32	 span_offset;  /* WINDOW_SESSION: of the span (fold/session.h) in GroupEntry.data */
 	bool	 has_group_by; /* false: exactly one row */
+	bool	 in_c;		   /* not builtin, but all in C */
 	bool	 builtin;	   /* no user's code is at work when its state is read (view/builtin.h) */
 	uint64	 definition;   /* hash of all that the kept state depends on; never 0 */
 	uint64	 layout;	   /* of these, what a reader of a state depends on: all but which rows are counted; never 0 */
