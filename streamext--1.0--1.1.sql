@@ -106,3 +106,36 @@ COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pa
 
 COMMENT ON COLUMN streamext.continuous_views.settings IS
 'other settings under which the view''s expressions run, where they are not as usual: name=value';
+
+/* ---- logical replication ---- */
+
+-- What a publication of all tables brings from another server is not taken (src/sql/replicated.c).
+CREATE FUNCTION streamext.refuse_replicated() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'streamext_refuse_replicated';
+
+REVOKE ALL ON FUNCTION streamext.refuse_replicated() FROM PUBLIC;
+COMMENT ON FUNCTION streamext.refuse_replicated() IS 'internal: rows of the extension''s tables that logical replication brings are not taken';
+
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.dead_letter FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.dead_letter ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.late_row FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.late_row ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_position FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.into_position ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_window FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.into_window ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.stream_event FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.stream_event ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.history FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.history ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.checkpoint_log FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.checkpoint_log ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.paused FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.paused ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.seek_request FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.seek_request ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.retry_request FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.retry_request ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.round FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.round ENABLE REPLICA TRIGGER refuse_replicated;

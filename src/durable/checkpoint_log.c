@@ -470,7 +470,8 @@ writer_flush(CheckpointWriter *writer)
 	MemoryContext old = MemoryContextSwitchTo(writer->cxt);
 
 	if (writer->n > 0)
-		table_multi_insert(writer->rel, writer->slots, writer->n, writer->command, TABLE_INSERT_SKIP_FSM, writer->bulk);
+		table_multi_insert(writer->rel, writer->slots, writer->n, writer->command,
+						   TABLE_INSERT_SKIP_FSM | TABLE_INSERT_NO_LOGICAL, writer->bulk);
 	writer->n = 0;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(writer->cxt);

@@ -341,10 +341,25 @@ ddl_is_of_interest(const Node *stmt)
 		case T_DropUserMappingStmt:
 		case T_RuleStmt:
 		case T_CreateTrigStmt:
+		case T_CreateSchemaStmt:
 			return true;
 		default:
 			return false;
 	}
+}
+
+/*
+ * The schema that an extension is made in is not part of it for PostgreSQL: every dump begins by creating it, and would fail
+ * where the extension is. So there it is as with IF NOT EXISTS.
+ */
+static void
+ddl_create_schema(DdlCall *call)
+{
+	CreateSchemaStmt *stmt = (CreateSchemaStmt *) call->pstmt->utilityStmt;
+
+	if (stmt->schemaname != NULL && strcmp(stmt->schemaname, "streamext") == 0 && stmt->schemaElts == NIL)
+		((CreateSchemaStmt *) streamext_ddl_copy_statement(call))->if_not_exists = true;
+	streamext_ddl_standard(call);
 }
 
 static void
@@ -393,6 +408,9 @@ ddl_dispatch(DdlCall *call)
 		case T_CreateTrigStmt:
 			ddl_refuse_on_view(((CreateTrigStmt *) stmt)->relation, "triggers");
 			streamext_ddl_standard(call);
+			break;
+		case T_CreateSchemaStmt:
+			ddl_create_schema(call);
 			break;
 		default:
 			streamext_ddl_standard(call);

@@ -16,6 +16,7 @@
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -407,6 +408,20 @@ flush_check_views(FlushTarget *target)
 }
 
 /*
+ * What a view calls, a trigger of its `into` table say, runs within a batch of its stream's worker, which serves no request until it is
+ * through: it would wait for itself, or two workers for each other.
+ */
+static void
+flush_refuse_in_worker(const char *name)
+{
+	if (MyBgworkerEntry != NULL && strcmp(MyBgworkerEntry->bgw_library_name, "streamext") == 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream \"%s\" cannot be flushed by a stream's worker", name),
+						errdetail("What a view calls runs in its stream's worker, for which flush would wait."),
+						errhint("Call streamext.flush in a session.")));
+}
+
+/*
  * Returns when everything that the source holds now is in every view. A ticket is drawn only after the worker knows all
  * views, else one made just before could be left out.
  */
@@ -419,6 +434,7 @@ streamext_flush(PG_FUNCTION_ARGS)
 	FlushTarget targets[STREAMEXT_MAX_SHARDS] = { 0 };
 	int			n = streamext_control_slots(relid, name, slots);
 
+	flush_refuse_in_worker(name);
 	for (int i = 0; i < n; i++)
 	{
 		targets[i].relid = relid;

@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -128,9 +129,9 @@ streamext_pause_settle(Worker *w, uint32 seen)
 
 typedef struct PauseChange
 {
-	Oid	 relid;
-	bool former;
-	bool final;
+	Oid	   relid;
+	bool   former;
+	bool   final;
 	uint32 stops[STREAMEXT_MAX_SHARDS]; /* StreamSlot.stops as of the call */
 } PauseChange;
 
@@ -225,7 +226,7 @@ pause_wait(StreamSlot *slot, Oid relid, bool stopped)
 	TimestampTz start = GetCurrentTimestamp();
 
 	ConditionVariablePrepareToSleep(&slot->progress);
-	while (slot->in_use && slot->relid == relid && slot->worker_pid != 0 &&
+	while (slot->in_use && slot->relid == relid && slot->worker_pid != MyProcPid && slot->worker_pid != 0 &&
 		   (slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state)) != stopped &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
 		(void) ConditionVariableTimedSleep(&slot->progress, PAUSE_TICK_MS, PG_WAIT_EXTENSION);
