@@ -77,3 +77,15 @@ streamext_fault_reached(const char *name)
 	ereport(LOG, (errmsg("fault point \"%s\" reached", name)));
 	kill(getpid(), SIGKILL);
 }
+
+void
+streamext_fault_value(const char *name, int64 value)
+{
+	char wanted[2 * NAMEDATALEN];
+
+	snprintf(wanted, sizeof(wanted), "kill %s " INT64_FORMAT, name, value);
+	if (strcmp(streamext_fault_point, wanted) != 0)
+		return;
+	ereport(LOG, (errmsg("fault point \"%s\" reached", wanted)));
+	kill(getpid(), SIGKILL);
+}

@@ -4,7 +4,7 @@
  *
  * streamext.fault_point (superuser) names one. It works in background workers that were running when it was set by a reload;
  * a process that began with it is not concerned, so that the server comes back after the crash. 'wait NAME' makes every
- * background worker wait there until another reload.
+ * background worker wait there until another reload. 'kill NAME VALUE' kills again and again.
  */
 #ifndef STREAMEXT_FAULT_H
 #define STREAMEXT_FAULT_H
@@ -19,6 +19,8 @@ extern bool streamext_fault_is_set(const char *name);
 extern void streamext_fault_start(void);
 
 extern void streamext_fault_reached(const char *name);
+/* 'kill NAME VALUE' kills each process that comes there with this value, also one that began with the setting. */
+extern void streamext_fault_value(const char *name, int64 value);
 /* Says nothing. */
 extern void streamext_fault_reached_in_thread(const char *name);
 

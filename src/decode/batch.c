@@ -41,7 +41,7 @@ void
 streamext_batch_reset(Batch *batch)
 {
 	batch->nrecords = batch->nrows = 0;
-	batch->rejected = batch->late = NIL;
+	batch->rejected = batch->late = batch->set_aside = NIL;
 	batch->owed = NULL;
 	batch->again = false;
 	MemoryContextReset(batch->cxt);
@@ -61,6 +61,35 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 	rejected->done = NULL;
 	batch->rejected = lappend(batch->rejected, rejected);
 	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_batch_set_aside(Batch *batch, Oid view, int record, const char *reason)
+{
+	MemoryContext	old = MemoryContextSwitchTo(batch->cxt);
+	RejectedRecord *aside = palloc0(sizeof(RejectedRecord));
+
+	aside->view = view;
+	aside->record = record;
+	aside->sqlstate = ERRCODE_INTERNAL_ERROR;
+	aside->reason = pstrdup(reason);
+	batch->set_aside = lappend(batch->set_aside, aside);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+streamext_batch_is_set_aside(const Batch *batch, Oid view, int record)
+{
+	ListCell *lc;
+
+	foreach (lc, batch->set_aside)
+	{
+		const RejectedRecord *aside = lfirst(lc);
+
+		if (aside->view == view && aside->record == record)
+			return true;
+	}
+	return false;
 }
 
 void

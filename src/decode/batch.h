@@ -45,6 +45,8 @@ typedef struct Batch
 	bool	   **nulls;		 /* [natts][row] */
 	TimestampTz *event_time; /* [row], finite */
 
+	List *
+		set_aside; /* of RejectedRecord *, in cxt: not to be decoded, or not for that view; to be rejected with its reason */
 	List *rejected; /* of RejectedRecord *, in cxt */
 	List *late;		/* of LateRecord *, in cxt */
 
@@ -62,6 +64,9 @@ extern Batch *streamext_batch_create(StreamConfig *config, Connector *connector,
 /* Empties it: nrecords = nrows = 0, memory reset. */
 extern void streamext_batch_reset(Batch *batch);
 extern void streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const char *reason);
+extern void streamext_batch_set_aside(Batch *batch, Oid view, int record, const char *reason);
+/* For the view itself; InvalidOid: for the stream. */
+extern bool streamext_batch_is_set_aside(const Batch *batch, Oid view, int record);
 /* What the view has rejected or kept as late of this batch is void. */
 extern void streamext_batch_withdraw(Batch *batch, Oid view);
 extern void streamext_batch_keep_late(Batch *batch, Oid view, int row);

@@ -295,6 +295,12 @@ decoder_parse(Decoder *decoder)
 				NULL; /* of a record that was here before; what comes without a message brings its own */
 		if (unlikely(streamext_decoder_ignores(decoder->config, &batch->records[r])))
 			continue;
+		if (unlikely(batch->set_aside != NIL) && streamext_batch_is_set_aside(batch, InvalidOid, r))
+		{
+			streamext_batch_reject(batch, InvalidOid, r, ERRCODE_INTERNAL_ERROR,
+								   ((RejectedRecord *) linitial(batch->set_aside))->reason);
+			continue;
+		}
 		reason = decoder_parse_record(decoder, &batch->records[r], batch->nrows, &column, &sqlstate);
 
 		if (unlikely(reason != NULL))

@@ -225,6 +225,14 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 
 		if (!fold_is_new(fold, &batch->records[batch->record[row]]))
 			continue;
+		if (unlikely(batch->set_aside != NIL) &&
+			streamext_batch_is_set_aside(batch, fold->view->relid, batch->record[row]))
+		{
+			streamext_batch_reject(batch, fold->view->relid, batch->record[row], ERRCODE_INTERNAL_ERROR,
+								   ((RejectedRecord *) linitial(batch->set_aside))->reason);
+			fold->rejected++;
+			continue;
+		}
 		pane = streamext_window_pane(window, batch->event_time[row]);
 		if (window->kind == WINDOW_SESSION)
 			known_late = fold_is_late_for_session(fold, batch->event_time[row]);

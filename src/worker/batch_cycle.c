@@ -32,6 +32,7 @@
 #include "worker/seek.h"
 #include "durable/events.h"
 #include "sql/rebuild.h"
+#include "worker/poison.h"
 #include "worker/worker_private.h"
 
 /* Records of the batch at hand: not read before by the stream; of these, not rejected for the whole stream. */
@@ -209,7 +210,7 @@ streamext_worker_poll(Worker *w)
 	Batch *batch = w->batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords = streamext_connector_poll(w->connector, batch->records, STREAMEXT_BATCH_ROWS);
+	batch->nrecords = streamext_connector_poll(w->connector, batch->records, streamext_poison_most(w));
 	if (unlikely(w->connector->nevents > 0))
 		streamext_stream_events_count(w);
 	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
@@ -232,6 +233,7 @@ streamext_worker_poll(Worker *w)
 	}
 	w->pending = true;
 	w->decoded = false;
+	streamext_poison_cut(w);
 	return true;
 }
 
@@ -316,6 +318,7 @@ streamext_worker_prepare_view(Worker *w, WorkerView *v)
 		return v->fold == NULL; /* it has left, or stops here */
 
 	w->culprit = v;
+	streamext_poison_view(w, v);
 	streamext_alone_begin(w, v);
 	error = streamext_try(batch_prepare_step, &step);
 	over = streamext_alone_end(w);
@@ -484,12 +487,14 @@ batch_first_rejected(const Worker *w)
 	return first;
 }
 
-/* Positions of what is left of a batch that was cut. */
-static void
-batch_cut_positions(Worker *w)
+void
+streamext_worker_cut(Worker *w, int n)
 {
 	Batch *batch = w->batch;
 
+	batch->nrecords = n;
+	w->decoded = false;
+	w->cut = true;
 	for (int i = 0; i < batch->npartitions; i++)
 		batch->positions[i] = w->catchup ? -1 : w->slot->partitions[i].position;
 	for (int i = 0; i < batch->nrecords; i++)
@@ -512,10 +517,7 @@ batch_cut(Worker *w)
 
 	if (first < 0 || first == w->batch->nrecords - 1)
 		return false;
-	w->batch->nrecords = first + 1;
-	batch_cut_positions(w);
-	w->decoded = false;
-	w->cut = true;
+	streamext_worker_cut(w, first + 1);
 	return true;
 }
 
@@ -625,6 +627,7 @@ batch_publish(Worker *w, TimestampTz now)
 		if (v->behind)
 			streamext_worker_count_view(w, v);
 		w->batch->watermark = v->behind ? v->watermark : slot->watermark;
+		streamext_poison_view(w, v);
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
 		v->slot->failures = 0;
@@ -647,6 +650,7 @@ streamext_worker_fold(Worker *w)
 	bool		letters;
 	bool		published;
 
+	streamext_poison_batch(w);
 	StartTransactionCommand();
 	streamext_identity_rest(w->config->owner);
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -676,6 +680,7 @@ streamext_worker_fold(Worker *w)
 		AbortCurrentTransaction();
 		return true;
 	}
+	streamext_poison_rest(w);
 	batch_write_dead_letters(w);
 	letters = w->batch->rejected != NIL || w->batch->late != NIL;
 	streamext_checkpoint_keep(w);
@@ -691,6 +696,7 @@ streamext_worker_fold(Worker *w)
 			streamext_worker_drop_batch(w);
 		return true;
 	}
+	streamext_poison_done(w, true);
 	STREAMEXT_FAULT("batch-before-commit");
 	CommitTransactionCommand();
 	streamext_identity_rise();

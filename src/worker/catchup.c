@@ -38,6 +38,7 @@
 #include "sql/pause.h"
 #include "durable/events.h"
 #include "worker/worker.h"
+#include "worker/poison.h"
 #include "worker/worker_private.h"
 
 #define CATCHUP_TICK_MS 100
@@ -101,6 +102,7 @@ catchup_at_exit(int code, Datum arg)
 	Worker	  *w = &catchup_self;
 	Connector *connector = w->connector;
 
+	streamext_poison_leave();
 	LWLockReleaseAll();
 	w->connector = NULL;
 	if (connector != NULL)
@@ -284,7 +286,8 @@ catchup_poll(Worker *w)
 	Batch *batch = w->batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords = streamext_connector_poll(w->connector, batch->records, streamext_alone_most(w));
+	batch->nrecords =
+		streamext_connector_poll(w->connector, batch->records, Min(streamext_alone_most(w), streamext_poison_most(w)));
 	if (w->connector->npartitions > w->nmapped)
 	{
 		w->dropped = w->dropped || batch->nrecords > 0;
@@ -301,6 +304,7 @@ catchup_poll(Worker *w)
 	}
 	w->pending = true;
 	w->decoded = false;
+	streamext_poison_cut(w);
 	return true;
 }
 
@@ -327,6 +331,7 @@ streamext_catchup_publish(Worker *w)
 			continue;
 		streamext_worker_count_view(w, v);
 		w->batch->watermark = v->watermark;
+		streamext_poison_view(w, v);
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
 		v->slot->failures = 0;
@@ -519,6 +524,7 @@ streamext_catchup_main(Datum arg)
 	streamext_worker_contexts(w);
 	w->map = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
 	w->refresh_at = 0;
+	streamext_worker_calm(streamext_poison_start(w));
 
 	PG_TRY();
 	{

@@ -41,6 +41,7 @@
 #include "durable/events.h"
 #include "sql/rebuild.h"
 #include "worker/worker.h"
+#include "worker/poison.h"
 #include "worker/worker_private.h"
 
 #define WORKER_FULL_RETRY_MS 500
@@ -98,9 +99,18 @@ worker_sigterm(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* Another process has crashed, or the server is stopped at once: not by what is at work here. */
+static void
+worker_sigquit(SIGNAL_ARGS)
+{
+	streamext_poison_leave();
+	SignalHandlerForCrashExit(postgres_signal_arg);
+}
+
 void
 streamext_worker_signals(void)
 {
+	pqsignal(SIGQUIT, worker_sigquit);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, worker_sigterm);
 	BackgroundWorkerUnblockSignals();
@@ -153,6 +163,7 @@ worker_at_exit(int code, Datum arg)
 	StreamSlot *slot = w->slot;
 	Connector  *connector = w->connector;
 
+	streamext_poison_leave();
 	LWLockReleaseAll();
 	w->connector = NULL;
 	if (connector != NULL)
@@ -557,6 +568,22 @@ streamext_worker_interrupts(void)
 		ProcessCatchupInterrupt();
 }
 
+/* A worker that has crashed before does not come back at once. */
+void
+streamext_worker_calm(long ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	TimestampTz now;
+
+	while ((now = GetCurrentTimestamp()) < until)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (until - now + 999) / 1000,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		streamext_worker_interrupts();
+	}
+}
+
 static void
 worker_note_full(Worker *w, bool full)
 {
@@ -699,6 +726,7 @@ streamext_worker_main(Datum arg)
 	streamext_fault_start();
 	streamext_worker_contexts(w);
 	w->flush_targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
+	streamext_worker_calm(streamext_poison_start(w));
 
 	PG_TRY();
 	{

@@ -48,6 +48,7 @@
 #include "worker/seek.h"
 #include "view/compile.h"
 #include "sql/rebuild.h"
+#include "worker/poison.h"
 #include "worker/worker_private.h"
 #include "stream/definition.h"
 
@@ -555,9 +556,19 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 {
 	StartStep	  step = { w, v, round, v->slot->definition == 0 };
 	MemoryContext old = MemoryContextSwitchTo(v->cxt);
-	ErrorData	 *error = streamext_try(refresh_start_step, &step);
-	bool		  over = streamext_budget_end();
+	ErrorData	 *error;
+	bool		  over;
 
+	if (streamext_poison_is_blamed(w, v->viewoid))
+	{
+		MemoryContextSwitchTo(old);
+		streamext_worker_fail_view(w, v, STREAMEXT_POISON_REASON);
+		return true;
+	}
+	streamext_poison_starts(w, v->viewoid);
+	error = streamext_try(refresh_start_step, &step);
+	streamext_poison_leave();
+	over = streamext_budget_end();
 	MemoryContextSwitchTo(old);
 	if (error == NULL)
 	{

@@ -20,6 +20,7 @@
 
 #include "base/clip.h"
 #include "base/transaction.h"
+#include "worker/poison.h"
 #include "worker/worker_private.h"
 
 #define TROUBLE_TRIES 4
@@ -95,6 +96,7 @@ trouble_caught(Worker *w)
 	ErrorData	 *error;
 
 	w->culprit = NULL;
+	streamext_poison_leave();
 	error = streamext_worker_caught(cxt);
 	trouble_abandon(w);
 	if (!streamext_worker_error_is_passing(error) || (culprit == NULL && w->tries + 1 >= TROUBLE_TRIES))
@@ -122,6 +124,7 @@ streamext_worker_try_fold(Worker *w)
 	PG_TRY();
 	{
 		result = streamext_worker_fold(w);
+		streamext_poison_done(w, false);
 		w->tries = 0;
 	}
 	PG_CATCH();

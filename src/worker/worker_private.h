@@ -152,6 +152,7 @@ extern void streamext_worker_contexts(Worker *w);
 extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
 extern void streamext_worker_stop(Worker *w, const char *reason);
 extern void streamext_worker_count_rate(Worker *w, uint64 n);
+extern void streamext_worker_calm(long ms); /* does nothing for so long, but end if it shall */
 
 /* worker/refresh.c: false if the stream is gone, its slot removed with it */
 extern bool	  streamext_worker_refresh(Worker *w);
@@ -178,6 +179,8 @@ extern void streamext_worker_watch_lag(Worker *w);
 extern void streamext_worker_publish_ends(Worker *w);
 extern bool streamext_worker_fold(Worker *w);
 extern void streamext_worker_drop_batch(Worker *w);
+/* Only the first n records of the batch at hand are taken now; the rest is read again. */
+extern void streamext_worker_cut(Worker *w, int n);
 extern void streamext_worker_count_view(Worker *w, WorkerView *v);
 /* One view's part of the batch; an error that is no row's fault ends the view. False: memory is full. */
 extern bool streamext_worker_prepare_view(Worker *w, WorkerView *v);

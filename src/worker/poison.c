@@ -1,0 +1,498 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker/poison.c
+ *		Records and views that crash their worker: known by a mark that survives it.
+ *
+ * A crash of one worker is one of the whole server: shared memory begins anew, the worker reads on from its checkpoint, and without a
+ * mark would crash again, for ever. The mark is a piece of a file that all workers have mapped: what is written there by plain stores
+ * is in the kernel's hands and outlives any process (not the machine; then it is stale, and costs a moment of care). Before a batch a worker
+ * notes which records it holds, before each view the view; after it that nothing is at work. A worker that ends by an error or a signal
+ * says so too, as one does that the postmaster ends because another process has crashed (SIGQUIT). What remains is a crash of its own, or a
+ * kill -9 from outside.
+ *
+ * The first crash makes the next worker careful: records of the marked batch are taken one by one, each in its own transaction, so that the second
+ * names record and view. Only when the same record in the same view crashes the worker once more is it set aside: as a dead letter of that view, or
+ * of the stream if no view was at work. A view that has never counted anything, or that crashes again after a record was set aside for it, is
+ * `failed` itself, until it is changed. So three crashes at most for each culprit, and no single kill -9 blames anybody. Starts after the second crash
+ * wait, for twice as long each time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/streamext.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_rewrite.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "rewrite/rewriteSupport.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/fault.h"
+#include "worker/poison.h"
+
+#define POISON_FILE "streamext_marks"
+#define POISON_MAGIC 0x73786d31
+#define POISON_RANGES 32
+#define POISON_BLAMED 32
+#define POISON_CRASHES 3
+#define POISON_WAIT_MS 1000
+#define POISON_WAIT_MAX_MS 60000
+#define POISON_CAREFUL (2 * STREAMEXT_BATCH_ROWS) /* records at most, where the mark could not hold all partitions */
+
+typedef enum PoisonStage
+{
+	STAGE_NONE,
+	STAGE_DECODE,
+	STAGE_VIEW,
+	STAGE_REST,
+	STAGE_START
+} PoisonStage;
+
+typedef struct PoisonRange
+{
+	uint32 topic; /* hash */
+	int32  partition;
+	int64  first;
+	int64  end;
+} PoisonRange;
+
+typedef struct PoisonBlame
+{
+	Oid	   view;  /* InvalidOid: the stream */
+	int32  whole; /* the view itself, whatever the record */
+	uint64 stamp; /* of its definition; 0: not looked at yet */
+	uint32 topic;
+	int32  partition;
+	int64  position;
+} PoisonBlame;
+
+/* What was at work. */
+typedef struct PoisonPlace
+{
+	uint32		stage;
+	Oid			view;
+	uint32		counted; /* the view has counted something before */
+	uint32		nrecords;
+	uint32		overflow; /* partitions that have no range */
+	uint32		nranges;
+	PoisonRange ranges[POISON_RANGES];
+} PoisonPlace;
+
+/* One process's. Only that one writes it. */
+typedef struct PoisonMark
+{
+	volatile uint32 at_work;
+	uint32			crashes; /* in a row, since the marked place was passed */
+	PoisonPlace		now;
+	PoisonPlace		last; /* of the crash before */
+	uint32			nblamed;
+	uint32			next_blamed; /* is overwritten */
+	PoisonBlame		blamed[POISON_BLAMED];
+} PoisonMark;
+
+/* A stream and shard's: its worker's and its catch-up worker's. Found and taken under registry_lock exclusive. */
+typedef struct PoisonEntry
+{
+	uint32		magic;
+	Oid			dboid;
+	Oid			relid;
+	int32		shard;
+	TimestampTz used;
+	PoisonMark	marks[2];
+} PoisonEntry;
+
+static PoisonEntry *poison_entry = NULL; /* NULL: there is no file, nothing is marked */
+static PoisonMark  *poison_mark = NULL;
+static PoisonPlace	poison_suspect; /* to be taken carefully; stage NONE: nothing */
+static bool			poison_careful = false;
+static int			poison_left;
+static bool			poison_passed[POISON_RANGES];
+
+/* ---------------------------------------------------------------- the file */
+
+static PoisonEntry *
+poison_map(int n)
+{
+	Size		size = sizeof(PoisonEntry) * n;
+	int			fd = OpenTransientFile(POISON_FILE, O_RDWR | O_CREAT | PG_BINARY);
+	struct stat st;
+	void	   *map = MAP_FAILED;
+
+	/* with room on disk for all of it: a store into a mapped hole of a full disk would be the end of the process */
+	if (fd >= 0 && fstat(fd, &st) == 0 && (st.st_size >= (off_t) size || posix_fallocate(fd, 0, size) == 0))
+		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		ereport(LOG, (errcode_for_file_access(), errmsg("could not map file \"%s\": %m", POISON_FILE),
+					  errdetail("Records that crash their worker are not found out.")));
+	if (fd >= 0)
+		CloseTransientFile(fd);
+	return map == MAP_FAILED ? NULL : map;
+}
+
+/* The stream's entry, else the one that was not used for longest. With registry_lock exclusive. */
+static PoisonEntry *
+poison_find(const Worker *w, PoisonEntry *entries, int n)
+{
+	PoisonEntry *oldest = &entries[0];
+
+	for (int i = 0; i < n; i++)
+	{
+		PoisonEntry *entry = &entries[i];
+
+		if (entry->magic != POISON_MAGIC)
+			entry->used = 0;
+		else if (entry->dboid == w->identity.dboid && entry->relid == w->identity.relid &&
+				 entry->shard == w->identity.shard)
+			return entry;
+		if (entry->used < oldest->used)
+			oldest = entry;
+	}
+	memset(oldest, 0, sizeof(*oldest));
+	oldest->dboid = w->identity.dboid;
+	oldest->relid = w->identity.relid;
+	oldest->shard = w->identity.shard;
+	oldest->magic = POISON_MAGIC;
+	return oldest;
+}
+
+/* ---------------------------------------------------------------- whom to blame */
+
+static bool
+poison_blames_view(Oid view)
+{
+	for (uint32 i = 0; i < poison_mark->nblamed; i++)
+		if (poison_mark->blamed[i].view == view)
+			return true;
+	return false;
+}
+
+static void
+poison_blame(const PoisonPlace *place)
+{
+	PoisonBlame blame = { .view = place->view };
+
+	blame.whole = place->stage == STAGE_START ||
+				  (place->stage == STAGE_VIEW && (!place->counted || poison_blames_view(place->view)));
+	if (!blame.whole)
+	{
+		blame.topic = place->ranges[0].topic;
+		blame.partition = place->ranges[0].partition;
+		blame.position = place->ranges[0].first;
+	}
+	poison_mark->blamed[poison_mark->next_blamed % POISON_BLAMED] = blame;
+	poison_mark->next_blamed = (poison_mark->next_blamed + 1) % POISON_BLAMED;
+	poison_mark->nblamed = Min(poison_mark->nblamed + 1, POISON_BLAMED);
+	if (blame.whole)
+		ereport(LOG, (errmsg("continuous view with OID %u has crashed the worker and is set aside", blame.view)));
+	else
+		ereport(LOG, (errmsg("a record (partition %d, position " INT64_FORMAT
+							 ") has crashed the worker and is set aside, %s %u",
+							 blame.partition, blame.position, OidIsValid(blame.view) ? "for view" : "for all views",
+							 blame.view)));
+}
+
+static bool
+poison_same_place(const PoisonPlace *a, const PoisonPlace *b)
+{
+	if (a->stage != b->stage || a->view != b->view)
+		return false;
+	if (a->stage == STAGE_START)
+		return true;
+	return a->nrecords == 1 && b->nrecords == 1 && memcmp(&a->ranges[0], &b->ranges[0], sizeof(PoisonRange)) == 0;
+}
+
+/* The process before has ended in the midst of something. */
+static void
+poison_judge(void)
+{
+	PoisonMark *mark = poison_mark;
+	PoisonPlace place = mark->now;
+	bool		again = mark->crashes > 0 && poison_same_place(&place, &mark->last);
+
+	place.nranges = Min(place.nranges, POISON_RANGES);
+	mark->crashes++;
+	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with %u records at hand%s", mark->crashes,
+						 place.stage == STAGE_START ? 0 : place.nrecords,
+						 OidIsValid(place.view) ? psprintf(", in continuous view with OID %u", place.view) : "")));
+	/* a view for which a record was set aside already does not get three more crashes for each further one */
+	if ((mark->crashes >= POISON_CRASHES && again) || (mark->crashes >= 2 && place.stage == STAGE_VIEW &&
+													   place.view == mark->last.view && poison_blames_view(place.view)))
+	{
+		poison_blame(&place);
+		mark->crashes = 0;
+	}
+	else if (place.stage != STAGE_START)
+		poison_suspect = place;
+	mark->last = place;
+	mark->at_work = 0;
+}
+
+long
+streamext_poison_start(Worker *w)
+{
+	int			 n = streamext_max_streams;
+	PoisonEntry *entries = poison_map(n);
+	int			 crashes;
+
+	if (entries == NULL)
+		return 0;
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	poison_entry = poison_find(w, entries, n);
+	poison_entry->used = GetCurrentTimestamp();
+	LWLockRelease(streamext_shared->registry_lock);
+	poison_mark = &poison_entry->marks[w->catchup ? 1 : 0];
+	if (poison_mark->at_work)
+		poison_judge();
+	poison_left = POISON_CAREFUL;
+	crashes = poison_mark->crashes;
+	return crashes < 2 ? 0 : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
+}
+
+/* Changes with whatever is done to the view. In a transaction. */
+static uint64
+poison_stamp(Oid view)
+{
+	HeapTuple class = SearchSysCache1(RELOID, ObjectIdGetDatum(view));
+	HeapTuple rule = SearchSysCache2(RULERELNAME, ObjectIdGetDatum(view), CStringGetDatum(pstrdup(ViewSelectRuleName)));
+	uint64	  stamp = 1;
+
+	if (HeapTupleIsValid(class))
+	{
+		stamp += HeapTupleHeaderGetRawXmin(class->t_data);
+		ReleaseSysCache(class);
+	}
+	if (HeapTupleIsValid(rule))
+	{
+		stamp += (uint64) HeapTupleHeaderGetRawXmin(rule->t_data) << 32;
+		ReleaseSysCache(rule);
+	}
+	return stamp;
+}
+
+bool
+streamext_poison_is_blamed(Worker *w, Oid view)
+{
+	for (int role = 0; role < 2 && poison_entry != NULL; role++)
+		for (uint32 i = 0; i < poison_entry->marks[role].nblamed; i++)
+		{
+			PoisonBlame *blame = &poison_entry->marks[role].blamed[i];
+			uint64		 stamp;
+
+			if (!blame->whole || blame->view != view)
+				continue;
+			stamp = poison_stamp(view);
+			if (blame->stamp == 0)
+				blame->stamp = stamp;
+			if (blame->stamp == stamp)
+				return true;
+			blame->whole = false; /* it was changed: another try */
+			blame->view = InvalidOid;
+			blame->position = -1;
+		}
+	return false;
+}
+
+/* ---------------------------------------------------------------- care */
+
+static uint32
+poison_topic(const Worker *w, int index)
+{
+	return string_hash(w->slot->partitions[index].topic, sizeof(w->slot->partitions[index].topic));
+}
+
+/* The suspect range that is of the record's partition; -1: none. */
+static int
+poison_range(const Worker *w, const StreamRecord *record)
+{
+	int index = record->partition_index;
+
+	for (uint32 i = 0; i < poison_suspect.nranges; i++)
+		if (poison_suspect.ranges[i].partition == w->slot->partitions[index].partition &&
+			poison_suspect.ranges[i].topic == poison_topic(w, index))
+			return i;
+	return -1;
+}
+
+static bool
+poison_is_suspect(const Worker *w, const StreamRecord *record)
+{
+	int i = poison_range(w, record);
+
+	if (i < 0)
+		return poison_suspect.overflow > 0;
+	return record->position >= poison_suspect.ranges[i].first && record->position < poison_suspect.ranges[i].end;
+}
+
+int
+streamext_poison_most(const Worker *w)
+{
+	return unlikely(poison_careful) ? 1 : STREAMEXT_BATCH_ROWS;
+}
+
+void
+streamext_poison_cut(Worker *w)
+{
+	int n = w->batch->nrecords;
+	int i = 0;
+
+	if (likely(poison_suspect.stage == STAGE_NONE) || n == 0)
+		return;
+	while (i < n && !poison_is_suspect(w, &w->batch->records[i]))
+		i++;
+	if (i == n)
+		return;
+	poison_careful = true;
+	if (n > 1)
+		streamext_worker_cut(w, Max(i, 1));
+}
+
+/* The batch at hand, taken carefully, is through. */
+static void
+poison_note_passed(Worker *w)
+{
+	bool all = poison_suspect.overflow == 0;
+
+	for (int r = 0; r < w->batch->nrecords; r++)
+	{
+		const StreamRecord *record = &w->batch->records[r];
+		int					i = poison_range(w, record);
+
+		if (i >= 0 && record->next_position >= poison_suspect.ranges[i].end)
+			poison_passed[i] = true;
+	}
+	for (uint32 i = 0; i < poison_suspect.nranges; i++)
+		all = all && poison_passed[i];
+	if (!all && --poison_left > 0)
+		return;
+	poison_suspect.stage = STAGE_NONE;
+	poison_careful = false;
+	poison_mark->crashes = 0;
+}
+
+/* ---------------------------------------------------------------- marks */
+
+/* Records of the batch that were set aside before. */
+static void
+poison_match(Worker *w, const PoisonMark *mark)
+{
+	for (uint32 i = 0; i < mark->nblamed; i++)
+	{
+		const PoisonBlame *blame = &mark->blamed[i];
+
+		for (int r = 0; r < w->batch->nrecords && !blame->whole; r++)
+		{
+			const StreamRecord *record = &w->batch->records[r];
+
+			if (record->position == blame->position &&
+				w->slot->partitions[record->partition_index].partition == blame->partition &&
+				poison_topic(w, record->partition_index) == blame->topic)
+				streamext_batch_set_aside(w->batch, blame->view, r, STREAMEXT_POISON_REASON);
+		}
+	}
+}
+
+void
+streamext_poison_batch(Worker *w)
+{
+	Batch		*batch = w->batch;
+	PoisonPlace *now;
+	int			 range[POISON_RANGES]; /* of partitions by their index */
+
+	if (poison_mark == NULL)
+		return;
+	now = &poison_mark->now;
+	now->stage = STAGE_DECODE;
+	now->view = InvalidOid;
+	now->nrecords = batch->nrecords;
+	now->nranges = now->overflow = 0;
+	memset(range, -1, sizeof(range));
+	for (int r = 0; r < batch->nrecords; r++)
+	{
+		const StreamRecord *record = &batch->records[r];
+		int					index = record->partition_index;
+
+		if (unlikely(index >= POISON_RANGES))
+			now->overflow = 1;
+		else if (unlikely(range[index] < 0))
+		{
+			range[index] = now->nranges;
+			now->ranges[now->nranges++] = (PoisonRange){ poison_topic(w, index), w->slot->partitions[index].partition,
+														 record->position, record->next_position };
+		}
+		else
+			now->ranges[range[index]].end = record->next_position;
+	}
+	batch->set_aside = NIL;
+	for (int role = 0; role < 2; role++)
+		if (unlikely(poison_entry->marks[role].nblamed > 0))
+			poison_match(w, &poison_entry->marks[role]);
+	poison_mark->at_work = 1;
+	if (unlikely(streamext_fault_point[0] != '\0'))
+		for (int r = 0; r < batch->nrecords; r++)
+			if (!streamext_batch_is_set_aside(batch, InvalidOid, r))
+				streamext_fault_value("record", batch->records[r].position);
+}
+
+void
+streamext_poison_view(Worker *w, const WorkerView *v)
+{
+	if (poison_mark == NULL)
+		return;
+	poison_mark->now.counted = v->slot->accepted + v->slot->late > 0;
+	poison_mark->now.view = v->viewoid;
+	poison_mark->now.stage = STAGE_VIEW;
+	if (likely(streamext_fault_point[0] == '\0'))
+		return;
+	streamext_fault_value("view", v->viewoid);
+	for (int r = 0; r < w->batch->nrecords; r++)
+		if (!streamext_batch_is_set_aside(w->batch, v->viewoid, r))
+			streamext_fault_value("record-in-view", w->batch->records[r].position);
+}
+
+void
+streamext_poison_rest(Worker *w)
+{
+	if (poison_mark == NULL)
+		return;
+	poison_mark->now.view = InvalidOid;
+	poison_mark->now.stage = STAGE_REST;
+}
+
+void
+streamext_poison_starts(Worker *w, Oid view)
+{
+	if (poison_mark == NULL)
+		return;
+	poison_mark->now.view = view;
+	poison_mark->now.stage = STAGE_START;
+	poison_mark->at_work = 1;
+	if (unlikely(streamext_fault_point[0] != '\0'))
+		streamext_fault_value("start-view", view);
+}
+
+void
+streamext_poison_done(Worker *w, bool published)
+{
+	if (poison_mark == NULL)
+		return;
+	poison_mark->at_work = 0;
+	if (unlikely(poison_careful) && published)
+		poison_note_passed(w);
+}
+
+void
+streamext_poison_leave(void)
+{
+	if (poison_mark != NULL)
+		poison_mark->at_work = 0;
+}

@@ -1,0 +1,33 @@
+/*
+ * worker/poison.h
+ *		Records and views that crash their worker: known by a mark that survives it.
+ */
+#ifndef STREAMEXT_POISON_H
+#define STREAMEXT_POISON_H
+
+#include "worker/worker_private.h"
+
+/* What is said of them, in letters and as a view's error. */
+#define STREAMEXT_POISON_REASON "crashed the worker"
+
+/* In a process that has claimed its slot: finds the mark, judges the crash that it may tell of, and says how long to wait, in ms. */
+extern long streamext_poison_start(Worker *w);
+
+/* How many records to ask for, and what of those that came is to be taken now: in the neighbourhood of a crash one by one. */
+extern int	streamext_poison_most(const Worker *w);
+extern void streamext_poison_cut(Worker *w);
+
+/* What is at work: a batch (its decoding), a view on it, or what is done for all of them; a view that is started. Plain stores. */
+extern void streamext_poison_batch(Worker *w);
+extern void streamext_poison_view(Worker *w, const WorkerView *v);
+extern void streamext_poison_rest(Worker *w);
+extern void streamext_poison_starts(Worker *w, Oid view);
+/* Nothing is, any more; `published`: the batch is through. */
+extern void streamext_poison_done(Worker *w, bool published);
+/* The same from a signal handler or at the end of the process. */
+extern void streamext_poison_leave(void);
+
+/* A view that has crashed the worker and was not changed since. In a transaction. */
+extern bool streamext_poison_is_blamed(Worker *w, Oid view);
+
+#endif /* STREAMEXT_POISON_H */
