@@ -325,10 +325,15 @@ FlushErrorState(void)
 {
 }
 
+#if PG_VERSION_NUM >= 160000
 void
-ExceptionalCondition(const char *condition, const char *type, const char *file, int line)
+ExceptionalCondition(const char *condition, const char *file, int line)
+#else
+void
+						 ExceptionalCondition(const char *condition, const char *type, const char *file, int line)
+#endif
 {
-	fprintf(stderr, "%s:%d: %s(%s)\n", file, line, type, condition);
+	fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);
 	abort();
 }
 
@@ -388,10 +393,15 @@ int streamext_journal_limit_mb = 0;
 
 /* ---- transactions ---- */
 
-uint64					 server_next_fxid = 1000;
-uint64					 server_running = 900;
+uint64 server_next_fxid = 1000;
+uint64 server_running = 900;
+#if PG_VERSION_NUM >= 170000
+static TransamVariablesData server_variables = { .oldestClogXid = 3 };
+TransamVariablesData	   *TransamVariables = &server_variables;
+#else
 static VariableCacheData server_variables = { .oldestClogXid = 3 };
 VariableCache			 ShmemVariableCache = &server_variables;
+#endif
 
 FullTransactionId
 ReadNextFullTransactionId(void)
