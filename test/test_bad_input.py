@@ -312,10 +312,9 @@ def no_constant(name: str) -> None:
 
 
 def loads(payload: bytes) -> dict[str, Any] | None:
-    """The document as Python understands it; None: no JSON object, or text that is no Unicode."""
+    """The document as Python understands it, which takes lone surrogates; None: no JSON object."""
     try:
         document = json.loads(payload.decode(), parse_constant=no_constant)
-        json.dumps(document, ensure_ascii=False).encode()
         return document if isinstance(document, dict) else None
     except ValueError:
         return None
@@ -333,6 +332,10 @@ def must_be_accepted(document: dict[str, Any]) -> bool:
     """Beyond doubt."""
     text, number = document.get("t"), document.get("n")
     is_number = number is None or (type(number) in (int, float) and (number == 0) is False and math.isfinite(float(number)))
+    try:
+        json.dumps(text, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
     return is_number and "\0" not in json.dumps(text, ensure_ascii=False).replace("\\u0000", "\0")
 
 
