@@ -227,3 +227,27 @@ def test_an_owner_has_a_share_of_memory(database: Database, kafka: Kafka, stream
         db.assert_same("SELECT a, n FROM wide", "SELECT a::bigint, 1::bigint FROM generate_series(0, 20099) AS a")
     finally:
         db.execute("DROP OWNED BY greedy CASCADE; DROP ROLE greedy")
+
+
+def test_an_owner_has_a_number_of_workers(database: Database) -> None:
+    db = database
+    db.configure("streamext.owner_workers", "1")
+    local_stream(db, columns="a bigint", name="mine")
+    continuous(db, "mine_counted", COUNTED.format("mine"))
+    db.flush("mine")
+    db.execute("CREATE ROLE greedy; GRANT CREATE ON SCHEMA public TO greedy; GRANT USAGE ON FOREIGN SERVER local_server TO greedy")
+    try:
+        connection = db.connect()
+        connection.execute("SET ROLE greedy")
+        for name in ("first", "second"):
+            connection.execute(f"CREATE FOREIGN TABLE {name} (a bigint) SERVER local_server")
+            wait_for(lambda name=name: state(db, name) in ("running", "waiting"), what="a state")
+        connection.close()
+        waiting = "SELECT state FROM streamext.streams WHERE last_error LIKE '%%streamext.owner_workers%%'"
+        wait_for(lambda: (state(db, "first"), state(db, "second")) == ("running", "waiting") and db.rows(waiting), what="one that waits")
+        db.execute("INSERT INTO mine VALUES (0)")
+        db.flush("mine")
+        db.execute("DROP FOREIGN TABLE first")
+        wait_for(lambda: state(db, "second") == "running", what="the next one")
+    finally:
+        db.execute("DROP OWNED BY greedy CASCADE; DROP ROLE greedy")

@@ -27,6 +27,7 @@ int			streamext_catchup_min_rows = 100000;
 int			streamext_journal_limit_mb = 16384;
 int			streamext_view_time_limit_ms = 5000;
 int			streamext_owner_memory_share = 100;
+int			streamext_owner_workers = 0;
 static bool settings_preloaded = false; /* by shared_preload_libraries */
 
 void
@@ -67,6 +68,9 @@ streamext_define_settings(void)
 							"Percent of streamext.memory_limit that the views of one owner may use.",
 							"Beyond it the owner's views stop, each by itself.", &streamext_owner_memory_share, 100, 1,
 							100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
+							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
 							"Zero: only when the server stops. Checkpoints that take long come less often.",
 							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,

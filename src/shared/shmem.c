@@ -164,6 +164,7 @@ shmem_clear_stream(StreamSlot *slot)
 	slot->worker_pid = 0;
 	slot->worker_latch = NULL;
 	slot->launched_at = slot->started_at = 0;
+	slot->owner = InvalidOid;
 	slot->restarts = 0;
 	slot->catchup_pid = 0;
 	slot->catchup_latch = NULL;

@@ -71,6 +71,7 @@ typedef struct StreamSlot
 	pid_t		worker_pid;	  /* 0: none; spinlock-free: written by the worker itself at start and exit */
 	Latch	   *worker_latch; /* valid while worker_pid != 0 */
 	TimestampTz launched_at;  /* launcher */
+	Oid			owner;		  /* of the stream, when its worker has looked; InvalidOid: none has yet */
 	TimestampTz started_at;
 	uint64		restarts;
 

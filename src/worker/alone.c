@@ -147,6 +147,45 @@ streamext_alone_is_over_share(Worker *w, WorkerView *v)
 	return true;
 }
 
+/* ---------------------------------------------------------------- shares of processes */
+
+/* Of two that start at the same time one sees the other: the one that claimed its slot later, or stands behind it. */
+static int
+alone_workers_before(int stream)
+{
+	const StreamSlot *mine = &streamext_shared->streams[stream];
+	int				  n = 0;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		const StreamSlot *slot = &streamext_shared->streams[i];
+
+		if (i == stream || !slot->in_use || slot->worker_pid == 0 || slot->owner != mine->owner)
+			continue;
+		n += mine->worker_pid == 0 || slot->started_at < mine->started_at ||
+			 (slot->started_at == mine->started_at && i < stream);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return n;
+}
+
+bool
+streamext_alone_has_no_worker(int stream)
+{
+	StreamSlot *slot = &streamext_shared->streams[stream];
+	char		message[STREAMEXT_MAX_MESSAGE];
+
+	if (streamext_owner_workers == 0 || !OidIsValid(slot->owner) ||
+		alone_workers_before(stream) < streamext_owner_workers)
+		return false;
+	snprintf(message, sizeof(message),
+			 "the streams of its owner have as many workers as streamext.owner_workers allows, %d",
+			 streamext_owner_workers);
+	streamext_stream_set_state(slot, STREAM_WAITING, message);
+	return true;
+}
+
 /* ---------------------------------------------------------------- in the catch-up worker */
 
 /* The only view at hand, if it is one that goes on by itself. */

@@ -9,6 +9,9 @@
 #include "worker/worker_private.h"
 
 
+/* The stream's owner has as many workers as one may, that were there before this one's. The stream says so. */
+extern bool streamext_alone_has_no_worker(int stream);
+
 /* Around a step of the view's that runs user code; end says whether it ran over. */
 extern void streamext_alone_begin(Worker *w, WorkerView *v);
 extern bool streamext_alone_end(Worker *w);

@@ -39,6 +39,7 @@
 #include "base/clip.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
+#include "worker/alone.h"
 #include "worker/worker.h"
 #include "worker/worker_private.h"
 
@@ -479,6 +480,12 @@ launcher_start_worker(int index, TimestampTz now)
 
 	snprintf(name, BGW_MAXLEN, "streamext worker of stream %u shard %d", mine->identity.relid, mine->identity.shard);
 	mine->launched_at = slot->launched_at = now;
+	if (streamext_alone_has_no_worker(index))
+	{
+		mine->handle = NULL;
+		mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
+		return;
+	}
 	if (launcher_register_worker(name, "streamext_worker_main", Int32GetDatum(index), &mine->identity,
 								 sizeof(WorkerIdentity), &mine->handle))
 		return;

@@ -182,7 +182,8 @@ worker_at_exit(int code, Datum arg)
 				streamext_clip(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
 				slot->last_error_at = GetCurrentTimestamp();
 			}
-			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED)
+			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED &&
+					 slot->state != STREAM_WAITING)
 				slot->state = STREAM_STARTING;
 			slot->idle = false;
 			LWLockRelease(slot->lock);

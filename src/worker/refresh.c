@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "nodes/nodes.h"
 #include "pgstat.h"
+#include "storage/ipc.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -825,6 +826,12 @@ streamext_worker_refresh(Worker *w)
 		return refresh_leave(w, generation, config == NULL);
 	}
 
+	w->slot->owner = config->owner;
+	if (w->connector == NULL && streamext_alone_has_no_worker(w->index))
+	{
+		refresh_end(w);
+		proc_exit(0);
+	}
 	refresh_revive(w);
 	w->expire_due = true; /* the retention may be another */
 	old = MemoryContextSwitchTo(cxt);
