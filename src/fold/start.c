@@ -15,6 +15,7 @@
 #include "utils/syscache.h"
 
 #include "fold/fold_private.h"
+#include "view/builtin.h"
 #include "durable/into_position.h"
 #include "view/closing.h"
 #include "view/settings.h"
@@ -258,6 +259,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 		fold_load_window(fold, &streamext_shared->streams[slot->stream]);
 
 	scope = streamext_fold_enter_owner(fold);
+	streamext_view_check_trust(view);
 	streamext_window_prepare(&view->window, own);
 	fold->econtext = CreateStandaloneExprContext();
 	fold->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(config->desc), &TTSOpsVirtual);

@@ -13,10 +13,12 @@
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "base/identity.h"
 #include "view/builtin.h"
 
 static bool
@@ -167,4 +169,34 @@ streamext_view_is_in_c(const CompiledView *view)
 		if (!c_aggregate(&view->aggs[a]))
 			return false;
 	return true;
+}
+
+/* ---- a superuser's view ---- */
+
+static bool
+trust_function(Oid function, void *context)
+{
+	return streamext_identity_mistrusts_function(function);
+}
+
+static bool
+trust_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, trust_walker, context, 0);
+	if (check_functions_in_node(node, trust_function, NULL) ||
+		(IsA(node, CoerceToDomain) && streamext_identity_mistrusts_type(((CoerceToDomain *) node)->resulttype)))
+		return true;
+	return expression_tree_walker(node, trust_walker, context);
+}
+
+void
+streamext_view_check_trust(const CompiledView *view)
+{
+	if (superuser() && trust_walker((Node *) view->query, NULL))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("the view is a superuser's and calls functions of ordinary roles"),
+						errhint("ALTER VIEW ... OWNER TO an ordinary role; it goes on by itself.")));
 }

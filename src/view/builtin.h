@@ -19,4 +19,10 @@ extern bool streamext_view_is_builtin(const CompiledView *view);
  */
 extern bool streamext_view_is_in_c(const CompiledView *view);
 
+/*
+ * Raises 0A000 if the view is a superuser's and calls what an ordinary role has written (streamext_identity_mistrusts_function): its constants are
+ * folded as soon as a worker starts on it. Inside the owner's scope. So a view that is being restored waits for ALTER VIEW ... OWNER TO.
+ */
+extern void streamext_view_check_trust(const CompiledView *view);
+
 #endif /* STREAMEXT_VIEW_BUILTIN_H */
