@@ -11,6 +11,7 @@
 
 #include "miscadmin.h"
 
+#include "sql/commit.h"
 #include "base/hooks.h"
 #include "base/settings.h"
 #include "shared/shmem.h"

@@ -19,7 +19,6 @@
 #include "durable/into_position.h"
 #include "view/closing.h"
 #include "view/settings.h"
-#include "sql/rebuild.h"
 
 CompiledView *
 streamext_fold_view(ViewFold *fold)
@@ -177,7 +176,7 @@ streamext_fold_enter_owner(ViewFold *fold)
 
 /* State that was made for another definition is of no use. */
 static void
-fold_adopt_state(ViewFold *fold, StreamSlot *stream)
+fold_adopt_state(ViewFold *fold)
 {
 	ViewSlot *slot = fold->slot;
 
@@ -185,21 +184,7 @@ fold_adopt_state(ViewFold *fold, StreamSlot *stream)
 		return;
 	if (slot->definition != 0)
 		streamext_view_begin_anew(slot);
-	streamext_stream_lock_exclusive(stream);
-	streamext_state_init(&slot->state, stream->lock, fold->view->state_size);
-	slot->definition = fold->view->definition;
-	slot->layout = fold->view->layout;
-	slot->accepted = slot->late = slot->rejected = 0;
-	slot->retry = 0;
-	for (int i = 0; i < slot->npositions; i++)
-		slot->positions[i] = -1;
-	slot->history = 0;
-	memset(&slot->history_written, 0, sizeof(HistoryTotals));
-	memset(&slot->history_deleted, 0, sizeof(HistoryTotals));
-	slot->sealed = slot->covered = PG_INT64_MIN;
-	slot->sealed_until = slot->floor = DT_NOBEGIN;
-	slot->settled = slot->written = DT_NOBEGIN;
-	LWLockRelease(stream->lock);
+	streamext_view_slot_begin(slot, fold->view->definition, fold->view->layout, fold->view->state_size);
 }
 
 /* A stateless view stands where its table says, whatever a worker that ended before its commit has left in shared memory. */
@@ -252,7 +237,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->view = view;
 	fold->slot = slot;
 	fold->config = config;
-	fold_adopt_state(fold, &streamext_shared->streams[slot->stream]);
+	fold_adopt_state(fold);
 	if (view->stateless)
 		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
 	if (streamext_into_has_windows(view))

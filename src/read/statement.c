@@ -33,7 +33,6 @@
 #include "shared/clock.h"
 #include "view/closing.h"
 #include "shared/shmem.h"
-#include "sql/rebuild.h"
 #include "read/scan.h"
 
 /* Streams of one statement whose locks are held together; PostgreSQL allows 200 at once. */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sql/commit.c
- *		What a transaction does to streams and views reaches the registry when it commits, and what a command does to a database before.
+ *		What a transaction does to streams and views reaches the registry when it commits.
  *
  * DDL hooks only note names (streamext_touch_*), without regard to subtransactions: one too many is harmless, because workers
  * look into the catalogue themselves.
@@ -10,19 +10,12 @@
  *	ABORT		gives reserved slots back; a stream that has a worker is told to look again.
  * A worker may be faster than the invalidation messages of the transaction that wakes it, so it drops its caches before it looks.
  *
- * A database that must be empty of workers is marked until the end of the transaction that asked for it, or of the process.
- *
  *-------------------------------------------------------------------------
  */
 #include "base/streamext.h"
 
-#include <signal.h>
-
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
-#include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "durable/checkpoint.h"
 #include "source/connector.h"
@@ -30,12 +23,10 @@
 #include "source/journal/journal.h"
 #include "durable/checkpoint_read.h"
 #include "stream/definition.h"
+#include "shared/database.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
-#include "worker/worker.h"
-
-#define LEAVE_TIMEOUT_MS 5000
-#define LEAVE_POLL_MS 10
+#include "sql/commit.h"
 
 typedef struct RegistryView
 {
@@ -55,12 +46,6 @@ static List *registry_streams = NIL;
 static List *registry_views = NIL;
 static List *registry_databases = NIL;
 static bool	 registry_rights = false; /* who may do what is not as before */
-
-/* Databases that this process has asked workers to leave. */
-#define REGISTRY_MAX_LEFT 8
-static Oid	registry_left[REGISTRY_MAX_LEFT];
-static int	registry_nleft = 0;
-static bool registry_exit_registered = false;
 
 /* ---------------------------------------------------------------- notes */
 
@@ -306,172 +291,6 @@ registry_abort(void)
 	}
 }
 
-/* ---------------------------------------------------------------- databases */
-
-bool
-streamext_database_has_streams(Oid dboid)
-{
-	bool found = false;
-
-	if (!OidIsValid(dboid) || streamext_shared == NULL)
-		return false;
-	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	for (int i = 0; i < streamext_shared->nstreams && !found; i++)
-		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
-	LWLockRelease(streamext_shared->registry_lock);
-	return found;
-}
-
-/* Needs registry_lock exclusive. NULL: no room. */
-static struct DatabaseSlot *
-registry_database(Oid dboid, bool make)
-{
-	struct DatabaseSlot *free_slot = NULL;
-
-	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	for (int i = 0; i < STREAMEXT_MAX_DATABASES; i++)
-	{
-		struct DatabaseSlot *slot = &streamext_shared->databases[i];
-
-		if (slot->dboid == dboid)
-			return slot;
-		if (slot->dboid == InvalidOid && free_slot == NULL)
-			free_slot = slot;
-	}
-	if (!make || free_slot == NULL)
-		return NULL;
-	free_slot->dboid = dboid;
-	free_slot->probe = false;
-	free_slot->leave = 0;
-	return free_slot;
-}
-
-static void
-registry_release_database(struct DatabaseSlot *slot)
-{
-	if (!slot->probe && slot->leave == 0)
-		slot->dboid = InvalidOid;
-}
-
-void
-streamext_database_set_probe(Oid dboid, bool probe)
-{
-	struct DatabaseSlot *slot = registry_database(dboid, probe);
-
-	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
-	if (slot == NULL)
-	{
-		if (probe)
-			streamext_shared->probe_all = true;
-		return;
-	}
-	slot->probe = probe;
-	registry_release_database(slot);
-}
-
-bool
-streamext_database_leaving(Oid dboid)
-{
-	struct DatabaseSlot *slot = registry_database(dboid, false);
-
-	return slot != NULL && slot->leave > 0;
-}
-
-/* Everything that this process has kept empty. */
-static void
-registry_return_databases(void)
-{
-	if (registry_nleft == 0)
-		return;
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	while (registry_nleft > 0)
-	{
-		struct DatabaseSlot *slot = registry_database(registry_left[--registry_nleft], false);
-
-		if (slot != NULL && slot->leave > 0)
-		{
-			slot->leave--;
-			registry_release_database(slot);
-		}
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	streamext_wake_launcher();
-}
-
-static void
-registry_at_exit(int code, Datum arg)
-{
-	LWLockReleaseAll();
-	registry_return_databases();
-}
-
-/* Tells the workers to go; true when there are none. */
-static bool
-registry_dismiss_workers(Oid dboid)
-{
-	bool empty = true;
-
-	/* who holds registry_lock knows that a worker_pid there is alive */
-	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	for (int i = 0; i < streamext_shared->nstreams; i++)
-	{
-		StreamSlot *slot = &streamext_shared->streams[i];
-
-		if (!slot->in_use || slot->dboid != dboid)
-			continue;
-		if (slot->worker_pid != 0)
-			kill(slot->worker_pid, SIGTERM);
-		if (slot->catchup_pid != 0)
-			kill(slot->catchup_pid, SIGTERM);
-		empty = empty && slot->worker_pid == 0 && slot->catchup_pid == 0;
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	return empty;
-}
-
-void
-streamext_database_leave(Oid dboid)
-{
-	TimestampTz			 start = GetCurrentTimestamp();
-	struct DatabaseSlot *slot;
-
-	if (streamext_shared == NULL || !OidIsValid(dboid))
-		return;
-	if (!registry_exit_registered)
-		before_shmem_exit(registry_at_exit, 0);
-	registry_exit_registered = true;
-	if (registry_nleft == REGISTRY_MAX_LEFT)
-		elog(ERROR, "too many databases to be left by streams");
-
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	slot = registry_database(dboid, true);
-	if (slot != NULL)
-	{
-		slot->leave++;
-		registry_left[registry_nleft++] = dboid;
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	if (slot == NULL)
-		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						errmsg("too many databases are being changed at the same time"), errhint("Try again.")));
-
-	while (!registry_dismiss_workers(dboid) &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LEAVE_TIMEOUT_MS))
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LEAVE_POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
-}
-
-/* Before the end of the transaction others would still see a dropped database, and a worker would run into it. */
-void
-streamext_database_return(Oid dboid)
-{
-	if (streamext_shared != NULL && !IsTransactionState())
-		registry_return_databases();
-}
-
 /* ---------------------------------------------------------------- callbacks */
 
 static void
@@ -494,12 +313,12 @@ registry_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			registry_commit();
 			registry_forget();
-			registry_return_databases();
+			streamext_database_return_all();
 			break;
 		case XACT_EVENT_ABORT:
 			registry_abort();
 			registry_forget();
-			registry_return_databases();
+			streamext_database_return_all();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (registry_streams != NIL || registry_views != NIL)

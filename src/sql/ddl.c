@@ -30,12 +30,13 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "shared/database.h"
+#include "sql/commit.h"
 #include "sql/ddl.h"
 #include "base/hooks.h"
 #include "stream/definition.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
-#include "worker/worker.h"
 
 /* The relations that the statement being run has created or altered. */
 typedef struct DdlFrame

@@ -32,13 +32,13 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "sql/commit.h"
 #include "sink/sink.h"
 #include "sql/ddl.h"
 #include "view/target.h"
 #include "view/compile.h"
 #include "view/rights.h"
 #include "view/settings.h"
-#include "worker/worker.h"
 
 #define VIEW_DDL_PREFIX "streamext."
 

@@ -33,7 +33,6 @@
 #include "source/journal/journal.h"
 #include "durable/checkpoint_read.h"
 #include "stream/definition.h"
-#include "sql/pause.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
 #include "view/rights.h"

@@ -23,12 +23,11 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "sql/commit.h"
 #include "base/own_table.h"
 #include "sql/control.h"
-#include "base/fault.h"
-#include "sql/pause.h"
-#include "worker/worker.h"
-#include "worker/worker_private.h"
+#include "durable/paused.h"
+#include "shared/shmem.h"
 
 PG_FUNCTION_INFO_V1(streamext_pause);
 PG_FUNCTION_INFO_V1(streamext_resume);
@@ -40,12 +39,6 @@ PG_FUNCTION_INFO_V1(streamext_resume);
 
 static const char pause_insert_sql[] = "INSERT INTO streamext.paused (relation) VALUES ($1) ON CONFLICT DO NOTHING";
 static const char pause_delete_sql[] = "DELETE FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
-static const char pause_count_sql[] =
-	"SELECT pg_catalog.count(*) FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
-static const char pause_tidy_sql[] =
-	"DELETE FROM streamext.paused AS p WHERE NOT EXISTS "
-	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.relation)";
-static const char pause_list_sql[] = "SELECT relation FROM streamext.paused";
 
 static int64
 pause_execute(const char *sql, Oid relid, int expected)
@@ -54,12 +47,6 @@ pause_execute(const char *sql, Oid relid, int expected)
 	Datum values[1] = { ObjectIdGetDatum(relid) };
 
 	return streamext_control_execute(sql, 1, types, values, NULL, expected);
-}
-
-static bool
-pause_is_listed(Oid relid)
-{
-	return OidIsValid(streamext_control_table("paused")) && pause_execute(pause_count_sql, relid, SPI_OK_SELECT) > 0;
 }
 
 /* True if it was listed before. */
@@ -71,59 +58,7 @@ pause_change(Oid relid, bool pause)
 	return pause_execute(pause_delete_sql, relid, SPI_OK_DELETE) > 0;
 }
 
-List *
-streamext_paused_list(void)
-{
-	IdentityScope own;
-	MemoryContext cxt = CurrentMemoryContext;
-	List		 *relids = NIL;
-
-	if (!OidIsValid(streamext_control_table("paused")))
-		return NIL;
-	own = streamext_own_begin();
-	if (SPI_execute(pause_list_sql, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.paused");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-		bool		  isnull;
-
-		relids = lappend_oid(relids,
-							 DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
-		MemoryContextSwitchTo(old);
-	}
-	/* a relation made later may get the number of a dropped one */
-	if (SPI_processed > 0 && SPI_execute(pause_tidy_sql, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.paused");
-	streamext_own_end(own);
-	return relids;
-}
-
 /* ---------------------------------------------------------------- the flag */
-
-static uint32
-pause_next(uint32 old, bool pause)
-{
-	return ((old | 1) + 1) | pause;
-}
-
-void
-streamext_pause_request(StreamSlot *slot, bool pause)
-{
-	uint32 old = pg_atomic_read_u32(&slot->pause);
-
-	while (!pg_atomic_compare_exchange_u32(&slot->pause, &old, pause_next(old, pause)))
-		;
-}
-
-void
-streamext_pause_settle(Worker *w, uint32 seen)
-{
-	bool listed = pause_is_listed(w->identity.relid);
-
-	STREAMEXT_FAULT("pause-read");
-	(void) pg_atomic_compare_exchange_u32(&w->slot->pause, &seen, pause_next(seen, listed));
-}
 
 /* ---------------------------------------------------------------- the flag, until the transaction ends */
 
@@ -169,7 +104,7 @@ pause_xact_callback(XactEvent event, void *arg)
 			{
 				PauseChange *change = lfirst(lc);
 
-				change->final = pause_is_listed(change->relid);
+				change->final = streamext_is_paused(change->relid);
 			}
 			PopActiveSnapshot();
 			break;

@@ -31,7 +31,6 @@
 #include "base/transaction.h"
 #include "worker/seek.h"
 #include "durable/events.h"
-#include "sql/rebuild.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"
 

@@ -30,12 +30,12 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "shared/database.h"
 #include "base/clip.h"
 #include "base/budget.h"
 #include "worker/alone.h"
 #include "worker/letters_reread.h"
 #include "durable/history.h"
-#include "sql/pause.h"
 #include "durable/events.h"
 #include "worker/worker.h"
 #include "worker/poison.h"

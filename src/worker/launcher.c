@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "shared/database.h"
 #include "base/clip.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"

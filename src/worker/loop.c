@@ -14,6 +14,8 @@
  */
 #include "base/streamext.h"
 
+#include "shared/database.h"
+#include "worker/retire.h"
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -33,13 +35,11 @@
 #include "base/fault.h"
 #include "durable/history.h"
 #include "sink/windows.h"
-#include "sql/pause.h"
 #include "base/budget.h"
 #include "worker/alone.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "durable/events.h"
-#include "sql/rebuild.h"
 #include "worker/worker.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"

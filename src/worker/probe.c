@@ -22,6 +22,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "shared/database.h"
 #include "durable/history.h"
 #include "source/journal/journal.h"
 #include "stream/definition.h"

@@ -13,6 +13,8 @@
  */
 #include "base/streamext.h"
 
+#include "durable/paused.h"
+#include "durable/round.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -43,12 +45,10 @@
 #include "durable/into_position.h"
 #include "durable/journal_base.h"
 #include "source/journal/journal.h"
-#include "sql/pause.h"
 #include "worker/alone.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "view/compile.h"
-#include "sql/rebuild.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"
 #include "stream/definition.h"
@@ -181,23 +181,7 @@ refresh_reset_stream(Worker *w, uint64 source)
 			streamext_view_retire(&streamext_shared->views[i]);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_exclusive(slot);
-	for (int i = 0; i < streamext_shared->nviews; i++)
-	{
-		ViewSlot *view = &streamext_shared->views[i];
-
-		if (!view->in_use || view->stream != w->index || view->retained)
-			continue;
-		if (view->definition != 0)
-			streamext_state_reset(&view->state);
-		if (view->positions != NULL)
-			streamext_chunk_free(view->positions);
-		view->positions = NULL;
-		view->npositions = 0;
-		view->definition = 0;
-		view->ready = false;
-		view->catchup = CATCHUP_NONE;
-		view->accepted = view->late = view->rejected = 0;
-	}
+	streamext_view_slots_void(w->index);
 	partitions = slot->partitions;
 	slot->partitions = NULL;
 	slot->layout++;
@@ -253,7 +237,7 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	if (!w->catchup)
 	{
 		if (w->slot->source == 0)
-			streamext_pause_settle(w, 0); /* it may be paused since before a restart of the server */
+			streamext_pause_settle(w->slot, 0); /* it may be paused since before a restart of the server */
 		if (w->slot->source != source)
 		{
 			refresh_reset_stream(w, source);
@@ -785,7 +769,7 @@ refresh_revive(Worker *w)
 		return;
 	if (w->stopped)
 	{
-		streamext_pause_settle(w, w->pause_seen);
+		streamext_pause_settle(w->slot, w->pause_seen);
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
 	}
 	w->stopped = false;

@@ -38,6 +38,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "sql/commit.h"
 #include "base/own_table.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_state.h"
@@ -49,7 +50,6 @@
 #include "durable/into_position.h"
 #include "worker/retry.h"
 #include "view/compile.h"
-#include "worker/worker.h"
 #include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_retry_dead_letters);

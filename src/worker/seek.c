@@ -25,6 +25,8 @@
  */
 #include "base/streamext.h"
 
+#include "sql/commit.h"
+#include "durable/paused.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -44,11 +46,9 @@
 #include "sql/control.h"
 #include "sql/lock.h"
 #include "worker/letters_reread.h"
-#include "sql/pause.h"
 #include "worker/seek.h"
 #include "view/compile.h"
 #include "sql/rebuild.h"
-#include "worker/worker.h"
 #include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_seek);
@@ -207,7 +207,7 @@ streamext_seeks_load(Worker *w)
 	if (w->seeks != NIL && w->stopped)
 	{
 		w->stopped = false;
-		streamext_pause_settle(w, w->pause_seen);
+		streamext_pause_settle(w->slot, w->pause_seen);
 		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL);
 	}
 }

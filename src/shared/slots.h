@@ -1,0 +1,247 @@
+/*
+ * shared/slots.h
+ *		The structs in shared memory: a slot for each stream and shard, a slot for each continuous view and shard.
+ *
+ * Lock order: registry_lock, then a StreamSlot's journal_lock, lock, buffer_lock, then the chunk allocator's lock.
+ * A slot's identity (in_use .. shard) changes only under registry_lock exclusive; who keeps a pointer to a slot
+ * beyond holding that lock re-checks the identity. Fields say who writes them.
+ */
+#ifndef STREAMEXT_SLOTS_H
+#define STREAMEXT_SLOTS_H
+
+#include "base/streamext.h"
+#include "state/buffer.h"
+#include "source/connector.h"
+#include "port/atomics.h"
+#include "state/pane.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+
+typedef enum StreamState
+{
+	STREAM_STARTING, /* no worker yet (shown as waiting) */
+	STREAM_RUNNING,
+	STREAM_CATCHING_UP,
+	STREAM_PAUSED,
+	STREAM_STALLED,	 /* source unreachable */
+	STREAM_DIVERGED, /* not the source read before */
+	STREAM_FULL,	 /* memory limit */
+	STREAM_WAITING,	 /* no worker slot */
+	STREAM_STANDBY,	 /* never in a slot: the server is in recovery and has no workers */
+	STREAM_FAILED
+} StreamState;
+
+/* Stopped until an operator does something. */
+#define STREAMEXT_STATE_FAILED(state) ((state) == STREAM_FAILED || (state) == STREAM_DIVERGED)
+
+typedef struct PartitionSlot /* written by the worker under StreamSlot.lock exclusive */
+{
+	char		topic[256];
+	int32		partition;
+	int64		position;		/* next to be read; -1: nothing known yet, at the stream's start */
+	int64		start_position; /* where reading began, -1 unknown: what `start` meant when the stream was new */
+	int64		begin; /* where counting begins since streamext.seek with rebuild; -1: as the option start says */
+	int64		high_watermark; /* -1 unknown */
+	TimestampTz max_event_time; /* DT_NOBEGIN: none yet */
+	TimestampTz last_arrival;	/* by the clock */
+	bool		empty;			/* found at the source's end, */
+	bool		idle;			/* for idle_timeout, by the source's own word: it does not hold the watermark back */
+	TimestampTz empty_since;	/* by the clock */
+	uint64		rows;
+	uint64		missed; /* records that the source had lost before they were read */
+	RecordMark	last;	/* of the last record read */
+} PartitionSlot;
+
+typedef struct StreamSlot
+{
+	/* identity; registry_lock */
+	bool in_use;
+	Oid	 dboid;
+	Oid	 relid;
+	int	 shard;
+
+	/*
+	 * Bumped at commit by DDL on the stream or its views; the worker re-reads the catalogue until seen equals it. 0: only
+	 * reserved by a transaction that has not committed; no worker is started for it.
+	 */
+	pg_atomic_uint32 generation;
+	pg_atomic_uint32 generation_seen;
+
+	/* launcher and worker */
+	pid_t		worker_pid;	  /* 0: none; spinlock-free: written by the worker itself at start and exit */
+	Latch	   *worker_latch; /* valid while worker_pid != 0 */
+	TimestampTz launched_at;  /* launcher */
+	Oid			owner;		  /* of the stream, when its worker has looked; InvalidOid: none has yet */
+	TimestampTz started_at;
+	uint64		restarts;
+
+	/* the catch-up worker (worker/catchup.c), the same way */
+	pid_t			 catchup_pid;
+	Latch			*catchup_latch;
+	TimestampTz		 catchup_started_at;
+	bool			 catchup_failed;   /* how the last one ended */
+	pg_atomic_uint32 catchup_requests; /* bumped when a view begins to wait for one */
+
+	LWLock			 *lock; /* guards partitions, all ViewSlots of this slot and their states, for whole batches */
+	LWLock			 *buffer_lock;
+	LWLock			 *journal_lock;	   /* local streams: appends */
+	pg_atomic_uint32  readers_waiting; /* see streamext_stream_lock_shared */
+	ConditionVariable progress;		   /* broadcast when flush_done, state, generation_seen change */
+
+	/* requests; set by any backend, then SetLatch */
+	pg_atomic_uint32 pause;			  /* see streamext_pause_requested */
+	pg_atomic_uint32 stops;			  /* how often the worker has stopped the stream itself (streamext_worker_stop) */
+	pg_atomic_uint64 flush_requested; /* tickets */
+	pg_atomic_uint64 flush_done;
+	pg_atomic_uint32
+		windows_due; /* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */
+	pg_atomic_uint64 journal_end; /* see source/journal/journal.h; (uint64) -1: unknown */
+
+	/* worker, under lock exclusive (readers: shared) */
+	StreamState	   state;
+	char		   last_error[STREAMEXT_MAX_MESSAGE];
+	TimestampTz	   last_error_at;
+	int64		   seek;	   /* number of the last request that was done (worker/seek.c) */
+	int64		   retry;	   /* the same of retries (worker/retry.c) */
+	uint64		   source;	   /* hash of what positions mean (connector, topics, start, shards); 0: none yet */
+	PartitionSlot *partitions; /* chunk memory */
+	int			   npartitions;
+	int			   partitions_capacity;
+	uint32		   layout;		 /* bumped when indexes into partitions mean something else, or arrays were replaced */
+	TimestampTz	   hold_until;	 /* by the catch-up worker: read nothing until then, so that it can draw level; 0: no */
+	bool		   catchup_done; /* some view is CATCHUP_DONE */
+	StreamBuffer  *buffer;		 /* or NULL */
+	int			   buffer_size;	 /* that it was made for */
+	TimestampTz	   watermark;	 /* DT_NOBEGIN: none yet */
+	bool		idle; /* there is a worker, and all of its partitions are idle, if it has any (worker/watermark.c); */
+	TimestampTz idle_since; /* then: when the last one was found empty, by the clock; DT_NOBEGIN: it has none */
+	uint64		batches;
+	uint64		rows_in; /* records delivered */
+	uint64		bytes_in;
+	uint64		rejected;
+	uint64		tombstones; /* ignored, since the stream has its slot */
+	double		rate;		/* records a second over about the last 10 s */
+
+	/* the last checkpoint (durable/checkpoint_write.c) */
+	int64		checkpoint_seq;		/* 0: none yet */
+	TimestampTz checkpoint_at;		/* when it was cut */
+	uint64		checkpoint_bytes;	/* written for it */
+	double		checkpoint_ms;		/* the worker's time for it */
+	bool		checkpoint_pending; /* something may have changed since it was cut, or the next one is being written */
+} StreamSlot;
+
+typedef enum ViewStatus
+{
+	VIEW_STARTING, /* not yet picked up by a worker */
+	VIEW_RUNNING,
+	VIEW_CATCHING_UP,
+	VIEW_WAITING, /* for a process that catches up */
+	VIEW_PAUSED,  /* by streamext.pause, it alone */
+	VIEW_FULL,
+	VIEW_FAILED
+} ViewStatus;
+
+/*
+ * Which process a view's state belongs to: only that one may write ViewSlot's fields, have a fold on it, and follow pointers
+ * into it without the lock. Changes under the stream's lock exclusive; shared/ownership.c has all transitions.
+ */
+typedef enum ViewCatchup
+{
+	CATCHUP_NONE,	/* the stream's worker */
+	CATCHUP_WANTED, /* nobody; waits for the catch-up worker, the stream's worker may take it back */
+	CATCHUP_ACTIVE, /* the catch-up worker */
+	CATCHUP_DONE	/* nobody; waits for the stream's worker, whose positions it has reached */
+} ViewCatchup;
+
+typedef struct HistoryTotals
+{
+	uint64 panes;
+	uint64 groups; /* counted once in each pane */
+	uint64 bytes;  /* before compression */
+} HistoryTotals;
+
+typedef struct ViewSlot
+{
+	/* identity; registry_lock */
+	bool in_use;
+	Oid	 dboid;
+	Oid	 viewoid;
+	int	 stream; /* index into streams[] */
+	int	 shard;
+	bool reserved; /* its transaction has not committed: no worker may free it; registry_lock */
+	bool retained; /* former content of another slot's view, for readers only (sql/rebuild.c) */
+	int retained_slot; /* 1 + index of what the view held before it was begun anew; 0: nothing. With the stream's lock too */
+
+	/* the rest by the process that `catchup` says, under the stream slot's lock exclusive; positions may be moved by the stream's worker */
+	uint64		definition; /* hash of the compiled view; 0: no state yet */
+	uint64		layout;		/* of what readers need to know of it */
+	int64		round;		/* how often the state was begun anew by streamext.rebuild */
+	bool		ready;		/* the state holds all that the last checkpoint does; before, readers take that one */
+	ViewStatus	status;
+	ViewCatchup catchup;
+	TimestampTz catchup_started; /* of the process or rewind at work; 0: none */
+	uint64		catchup_rows;	 /* records read since, that are new to the view */
+	char		last_error[STREAMEXT_MAX_MESSAGE];
+	uint32		failures; /* how often it was set aside since it has last counted a batch (worker/trouble.c) */
+	TimestampTz retry_at; /* of one that was: when it is started again; 0: not by itself */
+	ViewState	state;
+	int64	   *positions; /* next to be counted, by partition index; chunk memory; -1: from the start */
+	int			npositions;
+	uint64		accepted;
+	uint64		late;
+	uint64		rejected;
+	int64		retry;			/* number of the last retry_request that the state holds (worker/retry.c) */
+	int64		start_position; /* non-replayable: the journal's end when the view was created */
+
+	/* history (durable/history.h); set when a state is begun */
+	uint64 history;		  /* what its slices are known by; 0: not looked at yet */
+	int	   history_shard; /* the number that they have for the shard: two sets take turns when a view is begun anew */
+	int64  sealed;		  /* panes up to this one are in history, PG_INT64_MIN: none */
+	int64  covered;		  /* of these, those that were there when the state was begun: rows are read again */
+	TimestampTz	  sealed_until; /* end of pane `sealed`; DT_NOBEGIN: none */
+	TimestampTz	  floor;		/* windows that end by then may be gone; DT_NOBEGIN: none. Published before they go */
+	HistoryTotals history_written; /* since it began */
+	HistoryTotals history_deleted; /* of these, by retention */
+	TimestampTz	  checkpoint_at;   /* of the last checkpoint that holds it; 0: none */
+
+	/* streamext.into of a view with windows (sink/windows.c) */
+	TimestampTz
+		settled; /* watermark of the last checkpoint that holds it with all that the stream had read; DT_NOBEGIN: none */
+	TimestampTz written; /* windows that end by then are in the table; DT_NOBEGIN: none */
+
+	/* worker/alone.c */
+	Oid			owner;		 /* whose share of memory it takes */
+	TimestampTz alone_until; /* it goes on by itself, and not less long than that; 0: with the others */
+	TimestampTz alone_ended; /* when it came back the last time; 0: never */
+	int			alone_times; /* in a row that it had to leave */
+	int			alone_most;	 /* records it gets at once */
+	TimestampTz taken_at;	 /* by the catch-up worker, the last time */
+} ViewSlot;
+
+typedef struct SharedState
+{
+	LWLock			*registry_lock;
+	pid_t			 launcher_pid;
+	Latch			*launcher_latch;
+	pg_atomic_uint32 rights;	 /* transactions that may have changed what a view's owner may do; workers look */
+	pg_atomic_uint64 test_clock; /* set by streamext.set_clock, as shared/clock.c encodes it; 0: none */
+
+	/* databases to be probed by the launcher, and those that must be left alone for a while; registry_lock */
+#define STREAMEXT_MAX_DATABASES 64
+	struct DatabaseSlot
+	{
+		Oid	 dboid; /* 0: free */
+		bool probe; /* look what streams there are */
+		int	 leave; /* so many DDL commands on the database want it empty of workers */
+	} databases[STREAMEXT_MAX_DATABASES];
+	bool probe_all; /* too many to note them one by one; registry_lock */
+
+	int			nstreams; /* = streamext_max_streams */
+	int			nviews;
+	StreamSlot *streams;
+	ViewSlot   *views;
+} SharedState;
+
+extern SharedState *streamext_shared; /* NULL: not preloaded */
+
+#endif /* STREAMEXT_SLOTS_H */

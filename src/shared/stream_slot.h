@@ -1,0 +1,61 @@
+/*
+ * shared/stream_slot.h
+ *		Verbs on the slots of streams and shards.
+ */
+#ifndef STREAMEXT_STREAM_SLOT_H
+#define STREAMEXT_STREAM_SLOT_H
+
+#include "base/streamext.h"
+#include "shared/slots.h"
+
+/* From shmem's start-up: what stays whosever the slot is. Three locks. */
+extern void streamext_stream_slot_init(StreamSlot *slot, LWLockPadded *locks);
+
+/* A private copy of a slot's index; -1 if there is none. Takes registry_lock shared. */
+extern int streamext_find_stream(Oid dboid, Oid relid, int shard);
+
+/* Makes the slot if it is not there (registry_lock exclusive); -1 when streamext.max_streams is reached. */
+extern int streamext_add_stream(Oid dboid, Oid relid, int shard);
+
+/*
+ * Makes the stream's slot if `make` and it is not there, bumps its generation if it is, and wakes its worker. Returns its index,
+ * -1: not there, or no room. Does not raise.
+ */
+extern int streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make);
+
+/*
+ * Frees a slot, its views, buffer and partitions. No worker may run on it any more; false: nothing was done, because a catch-up worker
+ * does.
+ */
+extern bool streamext_remove_stream(int stream);
+/* The same only if the generation is still this one; true if it was. The worker's own way out: its worker_pid may be its own. */
+extern bool streamext_remove_stream_at(int stream, uint32 generation);
+
+/* Sets state and error text (worker; takes the lock exclusively) and broadcasts. message NULL keeps the last error. */
+extern void		   streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *message);
+extern const char *streamext_stream_state_name(StreamState state);
+
+/*
+ * StreamSlot.pause: bit 0 says whether the stream shall not be read, the others count the changes. Whoever has read the table
+ * streamext.paused in an older snapshot sees by them that somebody knew better since.
+ */
+static inline bool
+streamext_pause_requested(StreamSlot *slot)
+{
+	return (pg_atomic_read_u32(&slot->pause) & 1) != 0;
+}
+
+static inline uint32
+streamext_pause_next(uint32 old, bool pause)
+{
+	return ((old | 1) + 1) | pause;
+}
+
+extern void streamext_pause_request(StreamSlot *slot, bool pause);
+
+/* Wakes a slot's worker and its catch-up worker; the launcher. */
+extern void streamext_wake_worker(StreamSlot *slot);
+extern void streamext_wake_launcher(void);
+extern void streamext_wake_all_workers(void);
+
+#endif /* STREAMEXT_STREAM_SLOT_H */

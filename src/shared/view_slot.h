@@ -1,0 +1,59 @@
+/*
+ * shared/view_slot.h
+ *		Verbs on the slots of views and shards.
+ */
+#ifndef STREAMEXT_VIEW_SLOT_H
+#define STREAMEXT_VIEW_SLOT_H
+
+#include "base/streamext.h"
+#include "shared/slots.h"
+#include "view/compile.h"
+
+/* A private copy of a slot's index; -1 if there is none. Takes registry_lock shared. */
+extern int streamext_find_view(Oid dboid, Oid viewoid, int shard);
+
+/* Makes the slot if it is not there (registry_lock exclusive); -1 when streamext.max_views is reached. */
+extern int streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+/* The same for a transaction about to commit: no worker frees the slot until the transaction ends and settles it. */
+extern int	streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+extern void streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed);
+
+/* Frees a slot and its state. No worker may run on it any more; false: nothing was done, because a catch-up worker does. */
+extern bool streamext_remove_view(int view);
+/* The same, with what it retains. Needs registry_lock and the stream's lock, both exclusive. */
+extern void streamext_view_slot_free(ViewSlot *view);
+/* Frees what a view retains; readers see its own state from then on. By the process that the view is with. */
+extern void streamext_free_retained(ViewSlot *view);
+
+/* What a definition that is new to the slot begins with: nothing counted. Takes the stream's lock. */
+extern void streamext_view_slot_begin(ViewSlot *slot, uint64 definition, uint64 layout, uint32 state_size);
+
+/*
+ * Empties the slot, which is this process's to write and has no fold: positions, counts and state as those of a view that has
+ * counted nothing. What it held goes to a slot of its own, if there is one free, and is read until streamext_view_retire.
+ * Takes registry_lock and the stream's lock.
+ */
+extern void streamext_view_begin_anew(ViewSlot *slot);
+
+/* Gives up what was held before; readers see the view's own state from now on. */
+extern void streamext_view_retire(ViewSlot *slot);
+
+/* What the stream's views have counted is void; their folds find them empty. Needs registry_lock and the stream's lock, exclusive. */
+extern void streamext_view_slots_void(int stream);
+
+extern const char *streamext_view_status_name(ViewStatus status);
+
+/* Where the view's content is to be read: in another slot, this one, or nowhere (NULL). Needs registry_lock and the stream's lock. */
+static inline const ViewSlot *
+streamext_view_content(const ViewSlot *slot, const CompiledView *view)
+{
+	const ViewSlot *retained = slot->retained_slot > 0 ? &streamext_shared->views[slot->retained_slot - 1] : NULL;
+
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
+	Assert(LWLockHeldByMe(streamext_shared->streams[slot->stream].lock));
+	if (retained != NULL && retained->layout == view->layout)
+		return retained;
+	return slot->definition != 0 && slot->layout == view->layout ? slot : NULL;
+}
+
+#endif /* STREAMEXT_VIEW_SLOT_H */
