@@ -390,24 +390,86 @@ decoder_judge(Decoder *decoder, ErrorData *error)
 		ReThrowError(error);
 }
 
+/*
+ * PostgreSQL's own types whose input functions open, lock and look up nothing: what raises there leaves nothing behind but memory of the batch, and needs
+ * no subtransaction. Domains and arrays of them are none of these.
+ */
+static bool
+decoder_is_plain(const StreamColumn *column)
+{
+	switch (column->type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case FLOAT4OID:
+		case FLOAT8OID:
+		case NUMERICOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case BYTEAOID:
+		case DATEOID:
+		case TIMEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case INTERVALOID:
+		case UUIDOID:
+		case INETOID:
+		case JSONOID:
+		case JSONBOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+decoder_convert_failed(Decoder *decoder, int att, int row, ErrorData *error)
+{
+	decoder_judge(decoder, error);
+	decoder_mark_bad(decoder, row, error->sqlerrcode,
+					 psprintf("column \"%s\": %s", decoder->columns[att].column->name, error->message));
+	FreeErrorData(error);
+}
+
+/* Converts a plain column's texts from the step's row on. The error, with the row at the culprit, or NULL: all are through. */
+static ErrorData *
+decoder_try_plain(ConvertStep *step)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ErrorData *volatile error = NULL;
+
+	PG_TRY();
+	{
+		decoder_convert_step(step);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return error;
+}
+
 /* Pass 2 for one column. */
 static void
 decoder_convert(Decoder *decoder, int att)
 {
 	DecoderColumn *col = &decoder->columns[att];
 	ConvertStep	   step = { decoder, att, 0 };
+	bool		   plain = decoder_is_plain(col->column);
 
 	while (step.row < decoder->batch->nrows)
 	{
-		ErrorData *error = streamext_try(decoder_convert_step, &step);
+		ErrorData *error = plain ? decoder_try_plain(&step) : streamext_try(decoder_convert_step, &step);
 
 		CHECK_FOR_INTERRUPTS();
 		if (error == NULL)
 			break;
-		decoder_judge(decoder, error);
-		decoder_mark_bad(decoder, step.row, error->sqlerrcode,
-						 psprintf("column \"%s\": %s", col->column->name, error->message));
-		FreeErrorData(error);
+		decoder_convert_failed(decoder, att, step.row, error);
 		step.row++;
 	}
 	if (col->text != NULL)

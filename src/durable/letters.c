@@ -29,7 +29,7 @@
 
 #define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, durable/checkpoint_restore.c's the one before */
 
-#define DEAD_LETTER_ROWS 512
+#define DEAD_LETTER_ROWS STREAMEXT_BATCH_ROWS
 #define DEAD_LETTER_BYTES (8 * 1024 * 1024)
 #define DEAD_LETTER_PAYLOAD (1024 * 1024)
 
