@@ -139,3 +139,18 @@ CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.
 ALTER TABLE streamext.retry_request ENABLE REPLICA TRIGGER refuse_replicated;
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.round FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.round ENABLE REPLICA TRIGGER refuse_replicated;
+
+-- What the numbers stand for by which state names the definition or source that it is of. No dump carries it, as it carries no state.
+CREATE TABLE streamext.content (
+    object oid NOT NULL,
+    number bigint NOT NULL,
+    content bytea NOT NULL,
+    types bytea NOT NULL,
+    CONSTRAINT content_pkey PRIMARY KEY (object, number)
+);
+COMMENT ON TABLE streamext.content IS 'Definitions of continuous views, and what streams read, in full: what kept state was made for.';
+COMMENT ON COLUMN streamext.content.object IS 'View or stream.';
+COMMENT ON COLUMN streamext.content.number IS 'What checkpoints and history call it.';
+COMMENT ON COLUMN streamext.content.content IS 'The definition.';
+COMMENT ON COLUMN streamext.content.types IS 'Layouts of composite types whose values the state holds.';
+REVOKE ALL ON TABLE streamext.content FROM PUBLIC;

@@ -44,9 +44,10 @@ build_add_type(LayoutBuild *build)
 }
 
 static void
-build_add_attribute(LayoutBuild *build, Form_pg_attribute att)
+build_add_attribute(LayoutBuild *build, TupleDesc desc, int i)
 {
-	LayoutAttribute *attribute;
+	Form_pg_attribute att = TupleDescAttr(desc, i);
+	LayoutAttribute	 *attribute;
 
 	if (build->natts == build->attributes_capacity)
 		build->attributes = repalloc(build->attributes, sizeof(LayoutAttribute) * (build->attributes_capacity *= 2));
@@ -58,6 +59,10 @@ build_add_attribute(LayoutBuild *build, Form_pg_attribute att)
 	attribute->byval = att->attbyval;
 	attribute->align = att->attalign;
 	attribute->dropped = att->attisdropped;
+#ifdef ATTRIBUTE_VERSION_ATTOPTION /* minor versions of 2026 */
+	if (!att->attisdropped && desc->tdtypeid != RECORDOID)
+		attribute->version = TupleDescGetAttrVersion(desc, i + 1);
+#endif
 }
 
 static void
@@ -66,7 +71,7 @@ build_add_attributes(LayoutBuild *build, LayoutType *type, TupleDesc desc)
 	type->first = build->natts;
 	type->natts = desc->natts;
 	for (int i = 0; i < desc->natts; i++)
-		build_add_attribute(build, TupleDescAttr(desc, i));
+		build_add_attribute(build, desc, i);
 }
 
 /* What the type itself says; what is in it is added when its turn comes. */
@@ -120,9 +125,6 @@ build_expand(LayoutBuild *build, int t)
 			LockRelationOid(get_typ_typrelid(oid), AccessShareLock);
 		desc = lookup_rowtype_tupdesc(oid, -1);
 		build_add_attributes(build, &build->types[t], desc);
-#ifdef ATTRIBUTE_VERSION_ATTOPTION /* minor versions of 2026 */
-		build->types[t].version = TupleDescGetVersion(desc);
-#endif
 		ReleaseTupleDesc(desc);
 	}
 	for (int i = 0; i < build->types[t].natts; i++)
@@ -241,13 +243,14 @@ layout_attributes_read(const RowLayout *then, const RowLayout *now, const Layout
 {
 	const LayoutAttribute *x = streamext_layout_attributes(then, a), *y = streamext_layout_attributes(now, b);
 
-	if (a->natts > b->natts || a->version != b->version)
+	if (a->natts > b->natts)
 		return false;
 	for (int i = 0; i < a->natts; i++)
 	{
 		if (x[i].len != y[i].len || x[i].byval != y[i].byval || x[i].align != y[i].align)
 			return false;
-		if (!y[i].dropped && (x[i].dropped || x[i].type != y[i].type || !streamext_layout_reads(then, now, x[i].type)))
+		if (!y[i].dropped && (x[i].dropped || x[i].type != y[i].type || x[i].version != y[i].version ||
+							  !streamext_layout_reads(then, now, x[i].type)))
 			return false;
 	}
 	return true;
@@ -301,20 +304,25 @@ streamext_layout_desc(const RowLayout *layout, const LayoutType *type)
 	return desc;
 }
 
+RowLayout *
+streamext_layout_changing(TupleDesc desc)
+{
+	RowLayout		 *layout = streamext_layout_make(desc, false);
+	const LayoutType *types = streamext_layout_types(layout);
+
+	for (int t = 1; t < layout->ntypes; t++)
+		if (types[t].kind == TYPTYPE_COMPOSITE)
+			return layout;
+	return NULL;
+}
+
 bool
 streamext_type_may_change(Oid type)
 {
-	TupleDesc		  desc = CreateTemplateTupleDesc(1);
-	RowLayout		 *layout;
-	const LayoutType *types;
+	TupleDesc desc = CreateTemplateTupleDesc(1);
 
-	TupleDescInitEntry(desc, 1, "v", type, -1, 0);
-	layout = streamext_layout_make(desc, false);
-	types = streamext_layout_types(layout);
-	for (int t = 1; t < layout->ntypes; t++)
-		if (types[t].kind == TYPTYPE_COMPOSITE)
-			return true;
-	return false;
+	TupleDescInitEntry(desc, 1, NULL, type, -1, 0);
+	return streamext_layout_changing(desc) != NULL;
 }
 
 static uint64 layout_changes = 1;

@@ -20,27 +20,27 @@
 
 typedef struct LayoutType
 {
-	Oid	   type;  /* 0: the row */
-	Oid	   inner; /* of an array, domain, range, multirange: element, base type, subtype, range */
-	int32  first; /* of a composite, and the row: number of its first attribute */
-	int32  natts;
-	int16  len;
-	char   byval;
-	char   align;
-	char   kind; /* pg_type.typtype; 'a': an array */
-	char   unused[3];
-	uint64 version; /* of a composite, where the server numbers them and refuses datums of another; else 0 */
+	Oid	  type;	 /* 0: the row */
+	Oid	  inner; /* of an array, domain, range, multirange: element, base type, subtype, range */
+	int32 first; /* of a composite, and the row: number of its first attribute */
+	int32 natts;
+	int16 len;
+	char  byval;
+	char  align;
+	char  kind; /* pg_type.typtype; 'a': an array */
+	char  unused[3];
 } LayoutType;
 
 typedef struct LayoutAttribute
 {
-	Oid	  type; /* 0: dropped */
-	int32 typmod;
-	int16 len;
-	char  byval;
-	char  align;
-	char  dropped;
-	char  unused[3];
+	Oid	   type; /* 0: dropped */
+	int32  typmod;
+	int16  len;
+	char   byval;
+	char   align;
+	char   dropped;
+	char   unused[3];
+	uint64 version; /* where the server numbers changes of attributes and refuses datums of former ones; else 0 */
 } LayoutAttribute;
 
 typedef struct RowLayout
@@ -51,7 +51,7 @@ typedef struct RowLayout
 	int32  natts;
 } RowLayout;
 
-StaticAssertDecl(sizeof(LayoutType) == 32 && sizeof(LayoutAttribute) == 16 && sizeof(RowLayout) == 16,
+StaticAssertDecl(sizeof(LayoutType) == 24 && sizeof(LayoutAttribute) == 24 && sizeof(RowLayout) == 16,
 				 "a layout has no padding");
 
 static inline const LayoutType *
@@ -86,6 +86,9 @@ extern bool streamext_layout_reads(const RowLayout *then, const RowLayout *now, 
 
 /* Of one of its composites, for heap_deform_tuple; attributes have no names. */
 extern TupleDesc streamext_layout_desc(const RowLayout *layout, const LayoutType *type);
+
+/* Of the attributes' types, if a composite is in one of them; else NULL. */
+extern RowLayout *streamext_layout_changing(TupleDesc desc);
 
 /* Whether a composite is in the type, at any depth: what its values are may change while it keeps its OID. */
 extern bool streamext_type_may_change(Oid type);

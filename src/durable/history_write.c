@@ -21,6 +21,7 @@
  * window, whose panes are never sealed.
  */
 #include "base/streamext.h"
+#include "base/content.h"
 
 #include "base/transaction.h"
 #include "access/heapam.h"
@@ -128,6 +129,7 @@ streamext_history_forget_dropped(void)
 {
 	Oid view = InvalidOid;
 
+	streamext_content_forget_dropped();
 	if (!OidIsValid(streamext_history_relation()))
 		return;
 	while (OidIsValid(view = streamext_history_next_view(view)))
@@ -141,13 +143,15 @@ static uint64
 history_key(const CompiledView *view, const ViewSlot *slot, uint64 source)
 {
 	uint64 key = hash_combine64(view->definition, source);
+	char  *content;
 
 	/* After pg_upgrade: PostgreSQL's own states, and how they are compressed, are of its version. */
 	key = hash_combine64(key, PG_VERSION_NUM / 10000);
 	if (slot->round > 0)
 		key = hash_combine64(key, (uint64) slot->round);
-
-	return key == 0 ? 1 : key;
+	content = psprintf("history\n" UINT64_FORMAT " " UINT64_FORMAT " %d " INT64_FORMAT, view->definition, source,
+					   PG_VERSION_NUM / 10000, slot->round);
+	return streamext_content_number(view->relid, content, strlen(content), NULL, key);
 }
 
 /* What retention has deleted before the first slice that is there. */

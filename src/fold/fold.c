@@ -678,6 +678,8 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 		}
 	fold_withdraw_rejects(fold);
 	(void) streamext_fold_renew(fold);
+	if (view->types != NULL)
+		streamext_fold_check_types(fold);
 
 	/* a batch that memory has refused may have left groups of its own, which are not what refuses it when it is offered again */
 	fold->admitted = fold->admitted || view->options.max_groups == 0 || slot->state.ngroups <= view->options.max_groups;

@@ -38,6 +38,7 @@ struct ViewFold
 	ExprContext	   *econtext;
 	TupleTableSlot *row;		 /* a row of the batch for expressions */
 	ExprState	   *where;		 /* NULL: none */
+	uint64			types_seen;	 /* streamext_layout_changes() when they were looked at last */
 	uint64			functions;	 /* how often functions had been changed when the expressions were made ready */
 	MemoryContext	renewed_cxt; /* of expressions that were made ready again; NULL: none yet */
 	int				nexprs;
@@ -84,6 +85,8 @@ struct ViewFold
  * call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not compile the changed function.
  */
 extern bool streamext_fold_renew(ViewFold *fold);
+/* Raises (40001), and has the stream looked at anew, if a composite whose values the state holds is another than when the fold was started. */
+extern void streamext_fold_check_types(ViewFold *fold);
 
 /* As the view's owner, with the view's session settings. */
 extern IdentityScope streamext_fold_enter_owner(ViewFold *fold);

@@ -174,6 +174,26 @@ streamext_fold_enter_owner(ViewFold *fold)
 	return scope;
 }
 
+void
+streamext_fold_check_types(ViewFold *fold)
+{
+	uint64				changes = streamext_layout_changes();
+	const CompiledView *view = fold->view;
+	const StreamSlot   *stream = &streamext_shared->streams[fold->slot->stream];
+	RowLayout		   *types;
+
+	if (fold->types_seen == changes)
+		return;
+	types = streamext_view_types(view);
+	if (types == NULL || !streamext_layout_equal(types, view->types))
+	{
+		streamext_announce_stream(stream->dboid, stream->relid, stream->shard, false);
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("a composite type of the continuous view with OID %u has been altered", view->relid)));
+	}
+	fold->types_seen = changes;
+}
+
 /* State that was made for another definition is of no use. */
 static void
 fold_adopt_state(ViewFold *fold)

@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 
 #include "base/chunk.h"
+#include "base/content.h"
 #include "base/layout.h"
 #include "base/identity.h"
 #include "view/closing.h"
@@ -454,6 +455,51 @@ compile_hash(const StringInfoData *buf)
 	return hash == 0 ? 1 : hash;
 }
 
+/* Of an argument of type record what is in its ROW(...). */
+static List *
+compile_add_types(List *types, Node *expr)
+{
+	ListCell *lc;
+
+	if (!IsA(expr, RowExpr) || exprType(expr) != RECORDOID)
+		return list_append_unique_oid(types, exprType(expr));
+	foreach (lc, ((RowExpr *) expr)->args)
+		types = compile_add_types(types, lfirst(lc));
+	return types;
+}
+
+RowLayout *
+streamext_view_types(const CompiledView *view)
+{
+	List	 *types = NIL;
+	TupleDesc desc;
+	ListCell *lc;
+
+	for (int k = 0; k < view->nkeys; k++)
+		if (!view->keys[k].is_window)
+			types = list_append_unique_oid(types, view->keys[k].type);
+	for (int a = 0; a < view->naggs; a++)
+	{
+		if (OidIsValid(view->aggs[a].transtype))
+			types = list_append_unique_oid(types, view->aggs[a].transtype);
+		foreach (lc, view->aggs[a].args)
+			types = compile_add_types(types, lfirst(lc));
+	}
+	desc = CreateTemplateTupleDesc(list_length(types));
+	foreach (lc, types)
+		TupleDescInitEntry(desc, foreach_current_index(lc) + 1, NULL, lfirst_oid(lc), -1, 0);
+	return streamext_layout_changing(desc);
+}
+
+/* The number of a content of the view that begins with a word for its kind. */
+static uint64
+compile_number(const CompiledView *view, const char *kind, const StringInfoData *buf)
+{
+	char *content = psprintf("%s\n%s", kind, buf->data);
+
+	return streamext_content_number(view->relid, content, strlen(content), view->types, compile_hash(buf));
+}
+
 /*
  * Everything that the kept state depends on; lateness and retention only change what becomes of rows from now on. First what
  * it is made of, then which rows are in it.
@@ -466,6 +512,7 @@ compile_definition(const CompileContext *context)
 	StringInfoData buf;
 	ListCell	  *cell;
 
+	view->types = streamext_view_types(view);
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "%u %u %s/%s/%s\n", view->stream_relid, context->config->event_time, view->options.timezone,
 					 view->options.datestyle, view->options.intervalstyle);
@@ -481,7 +528,7 @@ compile_definition(const CompileContext *context)
 	for (int s = 0; s < view->nsets; s++)
 		appendStringInfo(&buf, "%x ", view->sets[s]);
 	compile_append_node(&buf, context->aggrefs);
-	view->layout = compile_hash(&buf);
+	view->layout = compile_number(view, "layout", &buf);
 	compile_append_node(&buf, view->quals);
 	if (view->has_joins)
 	{
@@ -494,7 +541,7 @@ compile_definition(const CompileContext *context)
 		appendStringInfo(&buf, "%u\n", view->into);
 		compile_append_node(&buf, view->query->targetList);
 	}
-	view->definition = compile_hash(&buf);
+	view->definition = compile_number(view, "definition", &buf);
 	pfree(buf.data);
 }
 

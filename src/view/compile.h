@@ -64,7 +64,8 @@ typedef struct CompiledView
 	KeySpec *keys;
 	bool
 		keys_change; /* one is of a type whose definition may change: hashes of stored keys are of former ones (view/key.c) */
-	int		window_key; /* index into keys, -1: none */
+	const struct RowLayout *types;		/* of the values in the kept state, if composites are in them; else NULL */
+	int						window_key; /* index into keys, -1: none */
 	int		set_key; /* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
 	int		nsets;	 /* 0: none */
 	uint32 *sets;	 /* the keys of each, a bit for each key number; empty sets come first */
@@ -76,8 +77,9 @@ typedef struct CompiledView
 	bool	 has_group_by; /* false: exactly one row */
 	bool	 in_c;		   /* not builtin, but all in C */
 	bool	 builtin;	   /* no user's code is at work when its state is read (view/builtin.h) */
-	uint64	 definition;   /* hash of all that the kept state depends on; never 0 */
-	uint64	 layout;	   /* of these, what a reader of a state depends on: all but which rows are counted; never 0 */
+	/* numbers of contents (base/content.h), never 0 */
+	uint64 definition; /* all that the kept state depends on */
+	uint64 layout;	   /* of these, what a reader of a state depends on: all but which rows are counted */
 } CompiledView;
 
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
@@ -99,6 +101,9 @@ extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const
 
 /* Whether the view's owner may read what the query names, whoever is to read the view (security_invoker); raises if he may not and `raise`. */
 extern bool streamext_view_has_rights(const CompiledView *view, bool raise);
+
+/* CompiledView.types as the catalogue is now, palloc'd; NULL: none. */
+extern struct RowLayout *streamext_view_types(const CompiledView *view);
 
 /* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
 extern void streamext_view_flatten_groups(Query *query);

@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "shared/database.h"
+#include "base/content.h"
 #include "base/clip.h"
 #include "base/budget.h"
 #include "worker/alone.h"
@@ -519,6 +520,7 @@ streamext_catchup_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
 	streamext_budget_register();
+	streamext_content_keep();
 	streamext_worker_session();
 	SetConfigOption("application_name", "streamext catch-up", PGC_SUSET, PGC_S_OVERRIDE);
 	streamext_worker_contexts(w);

@@ -32,6 +32,7 @@
 #include "base/clip.h"
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
+#include "base/content.h"
 #include "base/fault.h"
 #include "durable/history.h"
 #include "sink/windows.h"
@@ -723,6 +724,7 @@ streamext_worker_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
 	streamext_budget_register();
+	streamext_content_keep();
 	streamext_worker_session();
 	streamext_fault_start();
 	streamext_worker_contexts(w);

@@ -36,6 +36,7 @@
 
 #include "base/clip.h"
 #include "base/chunk.h"
+#include "base/content.h"
 #include "base/transaction.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_read.h"
@@ -92,7 +93,7 @@ uint64
 streamext_worker_source(const StreamConfig *config)
 {
 	StringInfoData s;
-	uint64		   hash;
+	uint64		   number;
 	ListCell	  *lc;
 
 	initStringInfo(&s);
@@ -103,9 +104,10 @@ streamext_worker_source(const StreamConfig *config)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
 	if (config->partition_step > 1)
 		appendStringInfo(&s, " %d/%d", config->partition_first, config->partition_step);
-	hash = hash_bytes_extended((unsigned char *) s.data, s.len, 0);
+	number = streamext_content_number(config->relid, s.data, s.len, NULL,
+									  hash_bytes_extended((unsigned char *) s.data, s.len, 0));
 	pfree(s.data);
-	return hash == 0 ? 1 : hash;
+	return number;
 }
 
 /* ---------------------------------------------------------------- configuration */
