@@ -1,4 +1,4 @@
-"""src/LAYERS holds: no room uses names or headers of a room below it; what does not hold yet is listed, and the list only shrinks."""
+"""The walls of src/ (.ci/layers) and its habits (.ci/tidy); what does not hold yet is listed, and the lists only shrink."""
 
 import subprocess
 from pathlib import Path
@@ -8,4 +8,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_no_room_uses_a_room_below_it() -> None:
     checked = subprocess.run([ROOT / ".ci" / "layers"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_files_are_tidy() -> None:
+    checked = subprocess.run([ROOT / ".ci" / "tidy"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
