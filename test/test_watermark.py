@@ -176,9 +176,10 @@ def test_an_idle_partition_gets_records_while_the_worker_is_held_up(clock: Datab
         set_clock(db, 10 * i + 10.5)
         wait_for(lambda at=100 * i: watermark(db) == at, what="the watermark past the idle partition")
         with stopped(db):
-            produce(kafka, topic, [(j % 2, 100 * i + j / 200) for j in range(20_000)])
+            produce(kafka, topic, [(p, 100 * i + j / 300) for p in (0, 1) for j in range(30_000)])
+            set_clock(db, 10 * i + 13)
         db.flush("s")
-    assert counts(db, "v") == (120_008, 0, 0)
+    assert counts(db, "v") == (360_008, 0, 0)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
