@@ -143,7 +143,7 @@ typedef enum ViewStatus
 
 /*
  * Which process a view's state belongs to: only that one may write ViewSlot's fields, have a fold on it, and follow pointers
- * into it without the lock. Changes under the stream's lock exclusive; shared/ownership.c has all transitions.
+ * into it without the lock. Changes under the stream's lock exclusive; worker/handover.c has all transitions.
  */
 typedef enum ViewCatchup
 {

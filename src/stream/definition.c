@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/content.h"
 #include "decode/format.h"
 #include "stream/definition.h"
 
@@ -411,4 +412,25 @@ streamext_stream_config(Oid relid)
 	/* kept to the end of the transaction: who looks at views next has locked in the order of DROP ... CASCADE */
 	relation_close(rel, NoLock);
 	return config;
+}
+
+uint64
+streamext_worker_source(const StreamConfig *config)
+{
+	StringInfoData s;
+	uint64		   number;
+	ListCell	  *lc;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector->number,
+					 config->connector->shards_keep_source ? 1 : config->workers, config->start,
+					 config->start == START_TIMESTAMP ? config->start_time : 0);
+	foreach (lc, config->topics)
+		appendStringInfo(&s, " %s", (char *) lfirst(lc));
+	if (config->partition_step > 1)
+		appendStringInfo(&s, " %d/%d", config->partition_first, config->partition_step);
+	number = streamext_content_number(config->relid, s.data, s.len, NULL,
+									  hash_bytes_extended((unsigned char *) s.data, s.len, 0));
+	pfree(s.data);
+	return number;
 }

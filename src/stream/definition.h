@@ -17,6 +17,12 @@ extern const ConnectorOps *streamext_stream_kind(Oid relid);
 /* NULL if the relation is not a stream (any more). Raises on options that DDL would have refused. */
 extern StreamConfig *streamext_stream_config(Oid relid);
 
+/*
+ * StreamSlot.source: a hash of what makes positions mean something. With another one everything kept is void; of some connectors they keep
+ * their meaning when there are more workers (ConnectorOps.shards_keep_source).
+ */
+extern uint64 streamext_worker_source(const StreamConfig *config);
+
 /* The tables of all options that streams of the connector have, its servers and columns too; NULL ends them. */
 #define STREAMEXT_OPTION_TABLES 20
 extern void streamext_stream_tables(const ConnectorOps *connector, const OptionSpec *tables[STREAMEXT_OPTION_TABLES]);

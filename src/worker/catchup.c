@@ -6,7 +6,7 @@
  * When views wait for it (ViewSlot.catchup), the launcher starts one. It has a connector of its own, reads from the least position of
  * the views it took, and folds into them alone, under the stream's lock as any publication; the stream's counters, positions,
  * watermark, buffer and the dead letters of the whole stream are its worker's. Event time goes by each view's own watermark. When
- * the views have reached the stream's positions they are handed over (shared/ownership.c), and when no view waits it ends.
+ * the views have reached the stream's positions they are handed over (worker/handover.c), and when no view waits it ends.
  *
  * At the end both read the same records at the same time, and neither is sure to be ahead. So once it is near, the stream's worker is
  * held for a moment (StreamSlot.hold_until, bounded): it reads nothing, and the views draw level within milliseconds.

@@ -85,31 +85,6 @@ refresh_fingerprint(const StreamConfig *config)
 	return s.data;
 }
 
-/*
- * Of what makes positions mean something: with another one everything kept is void. Journals of MQTT keep their meaning when there
- * are more of them.
- */
-uint64
-streamext_worker_source(const StreamConfig *config)
-{
-	StringInfoData s;
-	uint64		   number;
-	ListCell	  *lc;
-
-	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector->number,
-					 config->connector->shards_keep_source ? 1 : config->workers, config->start,
-					 config->start == START_TIMESTAMP ? config->start_time : 0);
-	foreach (lc, config->topics)
-		appendStringInfo(&s, " %s", (char *) lfirst(lc));
-	if (config->partition_step > 1)
-		appendStringInfo(&s, " %d/%d", config->partition_first, config->partition_step);
-	number = streamext_content_number(config->relid, s.data, s.len, NULL,
-									  hash_bytes_extended((unsigned char *) s.data, s.len, 0));
-	pfree(s.data);
-	return number;
-}
-
 /* ---------------------------------------------------------------- configuration */
 
 void

@@ -8,7 +8,7 @@
  *	worker/batch_cycle.c		one batch: decode, fold, publish, dead letters, buffer
  *	worker/watermark.c	event time's progress, of the stream and of views that catch up
  *	worker/catchup.c	the other process of a stream, in which new views catch up
- *	shared/ownership.c			views that change hands between the two
+ *	worker/handover.c			views that change hands between the two
  */
 #ifndef STREAMEXT_WORKER_PRIVATE_H
 #define STREAMEXT_WORKER_PRIVATE_H
@@ -155,13 +155,12 @@ extern void streamext_worker_count_rate(Worker *w, uint64 n);
 extern void streamext_worker_calm(long ms); /* does nothing for so long, but end if it shall */
 
 /* worker/refresh.c: false if the stream is gone, its slot removed with it */
-extern bool	  streamext_worker_refresh(Worker *w);
-extern bool	  streamext_worker_refresh_catchup(Worker *w);
-extern bool	  streamext_worker_start_view(Worker *w, WorkerView *v);
-extern bool	  streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
-extern void	  streamext_worker_check_rights(Worker *w);
-extern uint64 streamext_worker_source(const StreamConfig *config); /* StreamSlot.source */
-extern void	  streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
+extern bool streamext_worker_refresh(Worker *w);
+extern bool streamext_worker_refresh_catchup(Worker *w);
+extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
+extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
+extern void streamext_worker_check_rights(Worker *w);
+extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 
 /* worker/position.c */
 extern bool	 streamext_worker_attach(Worker *w);
@@ -213,7 +212,7 @@ extern TimestampTz streamext_worker_watermark_deadline(Worker *w, TimestampTz no
 /* worker/catchup.c: false if the batch could not be published and is given up */
 extern bool streamext_catchup_publish(Worker *w);
 
-/* shared/ownership.c */
+/* worker/handover.c */
 extern int64	 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
 extern void		 streamext_handover_request(Worker *w);
 extern bool		 streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone);

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * shared/ownership.c
+ * worker/handover.c
  *		Views that change hands between a stream's worker and its catch-up worker: every transition of ViewSlot.catchup.
  *
  *	NONE -> WANTED		the stream's worker ends its fold on a view that is far behind the others (handover_request), or holds them up
