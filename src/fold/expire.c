@@ -68,19 +68,6 @@ fold_raise_floor(ViewFold *fold, TimestampTz watermark)
 	LWLockRelease(slot->state.lock);
 }
 
-TimestampTz
-streamext_fold_floor(const CompiledView *view, TimestampTz watermark)
-{
-	const ContinuousViewOptions *options = &view->options;
-	TimestampTz					 floor;
-
-	if (options->retention == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN ||
-		pg_sub_s64_overflow(watermark, options->retention, &floor) ||
-		pg_sub_s64_overflow(floor, options->lateness, &floor))
-		return DT_NOBEGIN;
-	return floor;
-}
-
 void
 streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes)
 {

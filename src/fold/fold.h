@@ -37,8 +37,6 @@ extern void streamext_fold_withdraw(ViewFold *fold);
 extern void streamext_fold_expire(ViewFold *fold, TimestampTz watermark);
 /* Of a view that writes into a table: where its table says it stands; -1: nowhere. */
 extern int64 streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition);
-/* Windows that end by then are beyond retention; DT_NOBEGIN: none is. */
-extern TimestampTz streamext_fold_floor(const CompiledView *view, TimestampTz watermark);
 /* These panes are about to go. */
 extern void			 streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes);
 extern void			 streamext_fold_end(ViewFold *fold);

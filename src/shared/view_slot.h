@@ -41,6 +41,9 @@ extern void streamext_view_retire(ViewSlot *slot);
 /* What the stream's views have counted is void; their folds find them empty. Needs registry_lock and the stream's lock, exclusive. */
 extern void streamext_view_slots_void(int stream);
 
+/* Records (offsets, that is) between the view and the stream, as far as known. Needs the stream's lock or to be its worker. */
+extern int64 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
+
 extern const char *streamext_view_status_name(ViewStatus status);
 
 /* Where the view's content is to be read: in another slot, this one, or nowhere (NULL). Needs registry_lock and the stream's lock. */

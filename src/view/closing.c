@@ -75,3 +75,16 @@ streamext_view_last_end(const Window *window, TimestampTz until)
 		return DT_NOBEGIN;
 	return last;
 }
+
+TimestampTz
+streamext_fold_floor(const CompiledView *view, TimestampTz watermark)
+{
+	const ContinuousViewOptions *options = &view->options;
+	TimestampTz					 floor;
+
+	if (options->retention == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN ||
+		pg_sub_s64_overflow(watermark, options->retention, &floor) ||
+		pg_sub_s64_overflow(floor, options->lateness, &floor))
+		return DT_NOBEGIN;
+	return floor;
+}

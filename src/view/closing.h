@@ -28,4 +28,7 @@ extern TimestampTz streamext_view_last_end(const Window *window, TimestampTz unt
  */
 extern TimestampTz streamext_into_limit(const CompiledView *view, TimestampTz written, TimestampTz watermark);
 
+/* Windows that end by then are beyond retention; DT_NOBEGIN: none is. */
+extern TimestampTz streamext_fold_floor(const CompiledView *view, TimestampTz watermark);
+
 #endif /* STREAMEXT_CLOSING_H */

@@ -39,24 +39,6 @@
 
 /* ---------------------------------------------------------------- how far behind */
 
-/* Records (offsets, that is) between the view and the stream, as far as known. Needs the stream's lock or to be its worker. */
-int64
-streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view)
-{
-	int64 backlog = 0;
-
-	for (int i = 0; i < stream->npartitions; i++)
-	{
-		const PartitionSlot *partition = &stream->partitions[i];
-		int64				 position = i < view->npositions ? view->positions[i] : -1;
-
-		if (position < 0)
-			position = Max(partition->begin >= 0 ? partition->begin : partition->start_position, 0);
-		backlog += Max(partition->position - position, 0);
-	}
-	return backlog;
-}
-
 static bool
 handover_reached(const StreamSlot *stream, const ViewSlot *view)
 {

@@ -213,7 +213,6 @@ extern TimestampTz streamext_worker_watermark_deadline(Worker *w, TimestampTz no
 extern bool streamext_catchup_publish(Worker *w);
 
 /* worker/handover.c */
-extern int64	 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
 extern void		 streamext_handover_request(Worker *w);
 extern bool		 streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone);
 extern bool		 streamext_handover_is_busy(int stream);
