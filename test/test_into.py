@@ -95,7 +95,7 @@ def test_definitions(simple: Database) -> None:
         ("SELECT k, now() AS at FROM s", "target"): ("0A000", "now()"),
         ("SELECT k FROM s WHERE ts > now() - interval '1 min'", "target"): ("0A000", "now()"),
         ("SELECT k FROM s", "nowhere"): ("42P01", "nowhere"),
-        ("SELECT k FROM s", "s"): ("42809", "ordinary table"),
+        ("SELECT k FROM s", "s"): ("42P17", "circle"),
         ("SELECT k AS no_such FROM s", "target"): ("42703", "no_such"),
         ("SELECT k, ts AS quotient FROM s", "target"): ("42804", "quotient"),
         ("SELECT k, x AS doubled FROM s", "target"): ("428C9", "doubled"),

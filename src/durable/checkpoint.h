@@ -55,6 +55,9 @@ extern void streamext_checkpoint_note(Worker *w);
 /* The same, and somebody waits for the next one: it is taken at once. */
 extern void streamext_checkpoint_want(Worker *w);
 
+/* Whether one that was begun after the last call of want is committed. */
+extern bool streamext_checkpoint_is_through(const Worker *w);
+
 /* Before the prepared batch is published: groups that it changes are copied first if a cut wants them as they are. */
 extern void streamext_checkpoint_keep(Worker *w);
 

@@ -198,6 +198,7 @@ checkpoint_failed(Worker *w, MemoryContext cxt)
 	FreeErrorData(error);
 	streamext_checkpoint_cut_free(c);
 	c->noted = true;
+	c->wanted = c->wanted || w->settle_ticket != 0;
 	c->blocked_until = GetCurrentTimestamp() + CHECKPOINT_FAILED_MS * INT64CONST(1000);
 }
 
@@ -269,6 +270,12 @@ streamext_checkpoint_want(Worker *w)
 	streamext_checkpoint_note(w);
 	if (w->checkpoint != NULL)
 		w->checkpoint->wanted = true;
+}
+
+bool
+streamext_checkpoint_is_through(const Worker *w)
+{
+	return w->checkpoint == NULL || (!w->checkpoint->wanted && w->checkpoint->cut == NULL);
 }
 
 /* Tells the connector when a checkpoint has reached the disk. */

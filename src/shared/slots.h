@@ -86,13 +86,17 @@ typedef struct StreamSlot
 	LWLock			 *buffer_lock;
 	LWLock			 *journal_lock;	   /* local streams: appends */
 	pg_atomic_uint32  readers_waiting; /* see streamext_stream_lock_shared */
-	ConditionVariable progress;		   /* broadcast when flush_done, state, generation_seen change */
+	ConditionVariable progress;		   /* broadcast when flush_done and its like, state, generation_seen change */
 
 	/* requests; set by any backend, then SetLatch */
 	pg_atomic_uint32 pause;			  /* see streamext_pause_requested */
 	pg_atomic_uint32 stops;			  /* how often the worker has stopped the stream itself (streamext_worker_stop) */
 	pg_atomic_uint64 flush_requested; /* tickets */
 	pg_atomic_uint64 flush_done;
+	pg_atomic_uint64 settle_requested; /* the same: a checkpoint that was begun after the ticket was drawn is committed; */
+	pg_atomic_uint64 settle_done;
+	pg_atomic_uint64 windows_requested; /* and of shard 0: windows that are closed by then are given to their targets */
+	pg_atomic_uint64 windows_done;
 	pg_atomic_uint32
 		windows_due; /* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */
 	pg_atomic_uint64 journal_end; /* see source/journal/journal.h; (uint64) -1: unknown */

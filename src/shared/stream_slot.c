@@ -28,6 +28,10 @@ streamext_stream_slot_init(StreamSlot *slot, LWLockPadded *locks)
 	pg_atomic_init_u32(&slot->windows_due, 0);
 	pg_atomic_init_u64(&slot->flush_requested, 0);
 	pg_atomic_init_u64(&slot->flush_done, 0);
+	pg_atomic_init_u64(&slot->settle_requested, 0);
+	pg_atomic_init_u64(&slot->settle_done, 0);
+	pg_atomic_init_u64(&slot->windows_requested, 0);
+	pg_atomic_init_u64(&slot->windows_done, 0);
 	pg_atomic_init_u64(&slot->journal_end, (uint64) -1);
 	ConditionVariableInit(&slot->progress);
 	slot->lock = &locks[0].lock;
@@ -72,6 +76,10 @@ stream_slot_clear_stream(StreamSlot *slot)
 	pg_atomic_write_u32(&slot->pause, 0);
 	pg_atomic_write_u64(&slot->flush_requested, 0);
 	pg_atomic_write_u64(&slot->flush_done, 0);
+	pg_atomic_write_u64(&slot->settle_requested, 0);
+	pg_atomic_write_u64(&slot->settle_done, 0);
+	pg_atomic_write_u64(&slot->windows_requested, 0);
+	pg_atomic_write_u64(&slot->windows_done, 0);
 	pg_atomic_write_u64(&slot->journal_end, (uint64) -1);
 	slot->worker_pid = 0;
 	slot->worker_latch = NULL;

@@ -23,7 +23,8 @@ streamext_sink(Oid target)
 {
 	const ConnectorOps *connector =
 		get_rel_relkind(target) == RELKIND_FOREIGN_TABLE ? streamext_stream_kind(target) : NULL;
-	const char *name = connector != NULL ? connector->name : streamext_table_sink.name;
+	/* what INSERT can put into a stream comes with the transaction that counts it, as with a table */
+	const char *name = connector != NULL && connector->sink ? connector->name : streamext_table_sink.name;
 
 	for (int i = 0; i < lengthof(sinks); i++)
 		if (strcmp(sinks[i]->name, name) == 0)

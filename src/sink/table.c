@@ -1,6 +1,6 @@
 /*
  * sink/table.c
- *		Rows of closed windows into an ordinary table: PostgreSQL's own INSERT, part of the transaction that counts them.
+ *		Rows of closed windows into an ordinary table or a stream that takes INSERT: PostgreSQL's own INSERT, part of the transaction that counts them.
  */
 #include "base/streamext.h"
 

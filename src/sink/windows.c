@@ -302,11 +302,13 @@ into_view_and_sink(Worker *w, WorkerView *v)
 void
 streamext_into_windows(Worker *w, TimestampTz now)
 {
+	uint64	  requested = pg_atomic_read_u64(&w->slot->windows_requested);
 	bool	  done = true;
 	ListCell *lc;
 
 	if (w->config == NULL || now < w->windows_retry_at ||
-		(pg_atomic_read_u32(&w->slot->windows_due) == 0 && now < into_sinks_deadline(w)))
+		(pg_atomic_read_u32(&w->slot->windows_due) == 0 && requested <= pg_atomic_read_u64(&w->slot->windows_done) &&
+		 now < into_sinks_deadline(w)))
 		return;
 	pg_atomic_write_u32(&w->slot->windows_due, 0);
 	pg_memory_barrier();
@@ -318,7 +320,14 @@ streamext_into_windows(Worker *w, TimestampTz now)
 			done = into_view_and_sink(w, v) && done;
 	}
 	if (done)
+	{
+		if (requested > pg_atomic_read_u64(&w->slot->windows_done))
+		{
+			pg_atomic_write_u64(&w->slot->windows_done, requested);
+			ConditionVariableBroadcast(&w->slot->progress);
+		}
 		return;
+	}
 	w->windows_retry_at = TimestampTzPlusMilliseconds(now, INTO_RETRY_MS);
 	pg_atomic_write_u32(&w->slot->windows_due, 1);
 }

@@ -35,6 +35,7 @@
 #include "sql/commit.h"
 #include "sink/sink.h"
 #include "sql/ddl.h"
+#include "view/chain.h"
 #include "view/target.h"
 #include "view/compile.h"
 #include "view/rights.h"
@@ -275,6 +276,8 @@ view_ddl_check_view(Oid relid)
 	/* As its workers will, so that what they could not do is refused now. */
 	compiled = streamext_view_compile_query(relid, query, &options);
 	(void) streamext_rights_check(query, true);
+	if (compiled->options.into != NULL)
+		streamext_chain_check(relid, compiled->stream_relid, streamext_into_target(compiled->options.into));
 	streamext_touch_view(relid, compiled->stream_relid);
 	table_close(rel, NoLock);
 }

@@ -34,6 +34,7 @@
 #include "durable/checkpoint_read.h"
 #include "stream/definition.h"
 #include "shared/shmem.h"
+#include "view/chain.h"
 #include "view/compile.h"
 #include "view/rights.h"
 
@@ -174,16 +175,18 @@ streamext_control_lock_slots(Oid relid, char **name, StreamSlot *slots[STREAMEXT
 
 typedef struct FlushTarget
 {
-	Oid			relid;
-	const char *name;
-	int			shard;
-	StreamSlot *slot;
-	uint32		generation; /* the worker must have seen this one, */
-	uint64		ticket;		/* then served this one; 0: not drawn yet */
-	StreamState state;		/* as last seen, since when */
-	TimestampTz since;
-	TimestampTz blocked_since; /* a view that catches up does not get on; 0: none */
-	bool		told;		   /* that the source is away */
+	Oid				  relid;
+	const char		 *name;
+	int				  shard;
+	StreamSlot		 *slot;
+	uint32			  generation; /* the worker must have seen this one, */
+	uint64			  ticket;	  /* then served this one; 0: not drawn yet */
+	pg_atomic_uint64 *done;		  /* where it says so */
+	bool			  hidden;	  /* who flushes has no right to know what its errors say */
+	StreamState		  state;	  /* as last seen, since when */
+	TimestampTz		  since;
+	TimestampTz		  blocked_since; /* a view that catches up does not get on; 0: none */
+	bool			  told;			 /* that the source is away */
 } FlushTarget;
 
 /* The slot may have been given up, or even to another stream. */
@@ -200,12 +203,14 @@ flush_reached(const FlushTarget *target)
 {
 	if (target->ticket == 0)
 		return (int32) (pg_atomic_read_u32(&target->slot->generation_seen) - target->generation) >= 0;
-	return pg_atomic_read_u64(&target->slot->flush_done) >= target->ticket;
+	return pg_atomic_read_u64(target->done) >= target->ticket;
 }
 
 pg_noreturn static void
 flush_fail(const FlushTarget *target, StreamState state, const char *error)
 {
+	if (target->hidden && error[0] != '\0')
+		error = STREAMEXT_ERROR_HIDDEN;
 	if (state == STREAM_WAITING || state == STREAM_STARTING)
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("stream \"%s\" is waiting for a worker", target->name),
@@ -238,6 +243,8 @@ flush_tell_stalled(FlushTarget *target, const char *error, bool waits)
 	if (target->told || target->shard != 0)
 		return;
 	target->told = true;
+	if (target->hidden && error[0] != '\0')
+		error = STREAMEXT_ERROR_HIDDEN;
 	ereport(NOTICE, (errmsg(waits ? "stream \"%s\" is stalled; flush waits for its source" : "stream \"%s\" is stalled",
 							target->name),
 					 error[0] != '\0' ? errdetail_internal("%s", error) : 0));
@@ -420,20 +427,15 @@ flush_refuse_in_worker(const char *name)
 						errhint("Call streamext.flush in a session.")));
 }
 
-/*
- * Returns when everything that the source holds now is in every view. A ticket is drawn only after the worker knows all
- * views, else one made just before could be left out.
- */
-Datum
-streamext_flush(PG_FUNCTION_ARGS)
+/* The shards of a stream. n. */
+static int
+flush_begin(Oid relid, const char *name, FlushTarget targets[STREAMEXT_MAX_SHARDS])
 {
-	Oid			relid = PG_GETARG_OID(0);
-	char	   *name = streamext_control_stream(relid, false);
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
-	FlushTarget targets[STREAMEXT_MAX_SHARDS] = { 0 };
+	bool		hidden = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK;
 	int			n = streamext_control_slots(relid, name, slots);
 
-	flush_refuse_in_worker(name);
+	memset(targets, 0, sizeof(FlushTarget) * STREAMEXT_MAX_SHARDS);
 	for (int i = 0; i < n; i++)
 	{
 		targets[i].relid = relid;
@@ -441,21 +443,85 @@ streamext_flush(PG_FUNCTION_ARGS)
 		targets[i].slot = slots[i];
 		targets[i].shard = slots[i]->shard;
 		targets[i].generation = pg_atomic_read_u32(&slots[i]->generation);
+		targets[i].hidden = hidden;
 		streamext_wake_worker(slots[i]);
 	}
+	return n;
+}
+
+static void
+flush_draw(FlushTarget *target, pg_atomic_uint64 *requested, pg_atomic_uint64 *done)
+{
+	target->done = done;
+	target->ticket = pg_atomic_add_fetch_u64(requested, 1);
+	streamext_wake_worker(target->slot);
+}
+
+/*
+ * Windows that are closed by what is counted go to the targets of streamext.into: the worker of shard 0 gives them, behind a checkpoint of
+ * each shard.
+ */
+static void
+flush_windows(FlushTarget *targets, int n)
+{
+	for (int i = 0; i < n; i++)
+		flush_draw(&targets[i], &targets[i].slot->settle_requested, &targets[i].slot->settle_done);
 	for (int i = 0; i < n; i++)
 		flush_wait(&targets[i]);
 	for (int i = 0; i < n; i++)
-	{
-		targets[i].ticket = pg_atomic_add_fetch_u64(&targets[i].slot->flush_requested, 1);
-		streamext_wake_worker(targets[i].slot);
-	}
+		if (targets[i].shard == 0)
+		{
+			flush_draw(&targets[i], &targets[i].slot->windows_requested, &targets[i].slot->windows_done);
+			flush_wait(&targets[i]);
+		}
+}
+
+/*
+ * Returns when everything that the source holds now is in every view. A ticket is drawn only after the worker knows all
+ * views, else one made just before could be left out. Returns the streams into which views of this one put rows.
+ */
+static List *
+flush_stream(Oid relid, const char *name)
+{
+	FlushTarget targets[STREAMEXT_MAX_SHARDS];
+	int			n = flush_begin(relid, name, targets);
+	bool		into;
+	List	   *next;
+
 	for (int i = 0; i < n; i++)
 		flush_wait(&targets[i]);
+	for (int i = 0; i < n; i++)
+		flush_draw(&targets[i], &targets[i].slot->flush_requested, &targets[i].slot->flush_done);
+	for (int i = 0; i < n; i++)
+		flush_wait(&targets[i]);
+	next = streamext_chain_targets(relid, &into);
+	if (into)
+		flush_windows(targets, n);
 	for (int i = 0; i < n; i++)
 		if (!flush_slot_lost(&targets[i]))
 			flush_check_views(&targets[i]);
 		else
 			streamext_lock_check_there(relid, name);
+	return next;
+}
+
+/* The stream, then in the order of their flow those that take what its views make; there is no circle (view/chain.h). */
+Datum
+streamext_flush(PG_FUNCTION_ARGS)
+{
+	Oid		  relid = PG_GETARG_OID(0);
+	char	 *name = streamext_control_stream(relid, false);
+	List	 *next;
+	ListCell *lc;
+
+	flush_refuse_in_worker(name);
+	next = flush_stream(relid, name);
+	foreach (lc, next) /* grows: one that two lead to is flushed behind both */
+	{
+		char *follower = get_rel_name(lfirst_oid(lc));
+
+		if (follower != NULL)
+			next = list_concat(next, flush_stream(lfirst_oid(lc), follower));
+	}
 	PG_RETURN_VOID();
 }

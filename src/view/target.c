@@ -51,14 +51,16 @@ streamext_into_target(const char *name)
 	{
 		const ConnectorOps *connector = streamext_stream_kind(relid);
 
-		if (connector != NULL && connector->sink)
+		if (connector != NULL && (connector->sink || connector->writable))
 			return relid;
 	}
 	if ((relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE) ||
 		get_rel_persistence(relid) == RELPERSISTENCE_TEMP)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("view option \"streamext.into\" must name an ordinary table"),
-						errdetail("\"%s\" is none, or a temporary one.", get_rel_name(relid))));
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("view option \"streamext.into\" must name an ordinary table, or a stream that takes rows"),
+				 errdetail("\"%s\" is neither, or a temporary table.", get_rel_name(relid)),
+				 errhint("Streams of the %s wrapper take rows.", streamext_connector_writable())));
 	return relid;
 }
 

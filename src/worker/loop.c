@@ -370,6 +370,45 @@ worker_serve_flush(Worker *w)
 	ConditionVariableBroadcast(&slot->progress);
 }
 
+/* A view that has only just caught up gets its fold first. */
+static bool
+worker_awaits_view(Worker *w)
+{
+	ListCell *lc;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView *v = lfirst(lc);
+
+		if (v->fold == NULL && v->slot->catchup != CATCHUP_NONE && !v->paused && !streamext_alone_is(v->slot))
+			return true;
+	}
+	return false;
+}
+
+/* Who flushes waits for a checkpoint of all that is counted by now: behind it closed windows are given away. */
+static void
+worker_serve_settle(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+
+	if (w->settle_ticket == 0)
+	{
+		uint64 requested = pg_atomic_read_u64(&slot->settle_requested);
+
+		if (requested <= pg_atomic_read_u64(&slot->settle_done) || worker_awaits_view(w))
+			return;
+		w->settle_ticket = requested;
+		streamext_checkpoint_want(w);
+		streamext_checkpoint_run(w, GetCurrentTimestamp());
+	}
+	if (!streamext_checkpoint_is_through(w))
+		return;
+	pg_atomic_write_u64(&slot->settle_done, w->settle_ticket);
+	w->settle_ticket = 0;
+	ConditionVariableBroadcast(&slot->progress);
+}
+
 /* Outages are events: that the source is unreachable, and that it is back. */
 static void
 worker_note_state(Worker *w, StreamState state)
@@ -442,7 +481,10 @@ worker_housekeeping(Worker *w, bool paused)
 	}
 	worker_update_state(w, paused);
 	if (!paused)
+	{
 		worker_serve_flush(w);
+		worker_serve_settle(w);
+	}
 }
 
 /* ---------------------------------------------------------------- sleep */
@@ -505,7 +547,8 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 		return now;
 	if (!w->attached)
 		return w->seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
-	if (w->flush_ticket != 0)
+	if (w->flush_ticket != 0 ||
+		pg_atomic_read_u64(&w->slot->settle_requested) > pg_atomic_read_u64(&w->slot->settle_done))
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_FLUSH_TICK_MS));
 	if (w->connector->wait_fd < 0 && !w->ops->sets_latch)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));

@@ -125,6 +125,7 @@ typedef struct Worker
 	bool   flush_known;	 /* targets are */
 	int	   flush_partitions;
 	int64 *flush_targets;
+	uint64 settle_ticket; /* the same of StreamSlot.settle_requested: its checkpoint is under way */
 
 	/* worker/watermark.c */
 	TimestampTz looked_at, /* at all partitions; 0: away since */
