@@ -107,6 +107,15 @@ COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pa
 COMMENT ON COLUMN streamext.continuous_views.settings IS
 'other settings under which the view''s expressions run, where they are not as usual: name=value';
 
+/* ---- changes of views ---- */
+
+CREATE FUNCTION streamext.changes(view regclass, after text DEFAULT NULL, wait interval DEFAULT '0')
+RETURNS TABLE (op text, token text, at timestamptz, "row" jsonb)
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_changes';
+COMMENT ON FUNCTION streamext.changes(regclass, text, interval) IS
+'rows of a continuous view that have changed since a token: op is upsert, delete or reset (begin anew)';
+
 /* ---- logical replication ---- */
 
 -- What a publication of all tables brings from another server is not taken (src/sql/replicated.c).

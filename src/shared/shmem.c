@@ -3,7 +3,7 @@
  *		The registry in shared memory: request and start-up.
  *
  * One allocation holds SharedState, then the StreamSlots, then the ViewSlots. The tranche `streamext` has the registry lock, the
- * chunk allocator's lock, and three locks for each stream slot.
+ * chunk allocator's lock, that of the feeds' directory, and three locks for each stream slot.
  */
 #include "base/streamext.h"
 
@@ -15,7 +15,7 @@
 #include "shared/shmem.h"
 
 #define SHMEM_TRANCHE "streamext"
-#define SHMEM_FIXED_LOCKS 2
+#define SHMEM_FIXED_LOCKS 3
 #define SHMEM_SLOT_LOCKS 3
 
 SharedState *streamext_shared = NULL;
@@ -51,6 +51,7 @@ shmem_init(SharedState *shared, LWLockPadded *locks)
 
 	memset(shared, 0, shmem_registry_size());
 	shared->registry_lock = &locks[0].lock;
+	streamext_feed_init(&shared->feeds, &locks[2].lock);
 	pg_atomic_init_u32(&shared->rights, 0);
 	pg_atomic_init_u64(&shared->test_clock, 0);
 	shared->nstreams = streamext_max_streams;

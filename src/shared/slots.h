@@ -10,6 +10,7 @@
 #define STREAMEXT_SLOTS_H
 
 #include "base/streamext.h"
+#include "shared/feed.h"
 #include "state/buffer.h"
 #include "source/connector.h"
 #include "port/atomics.h"
@@ -93,7 +94,8 @@ typedef struct StreamSlot
 	pg_atomic_uint32 stops;			  /* how often the worker has stopped the stream itself (streamext_worker_stop) */
 	pg_atomic_uint64 flush_requested; /* tickets */
 	pg_atomic_uint64 flush_done;
-	pg_atomic_uint64 settle_requested; /* the same: a checkpoint that was begun after the ticket was drawn is committed; */
+	pg_atomic_uint64
+		settle_requested; /* the same: a checkpoint that was begun after the ticket was drawn is committed; */
 	pg_atomic_uint64 settle_done;
 	pg_atomic_uint64 windows_requested; /* and of shard 0: windows that are closed by then are given to their targets */
 	pg_atomic_uint64 windows_done;
@@ -239,6 +241,8 @@ typedef struct SharedState
 		int	 leave; /* so many DDL commands on the database want it empty of workers */
 	} databases[STREAMEXT_MAX_DATABASES];
 	bool probe_all; /* too many to note them one by one; registry_lock */
+
+	FeedDirectory feeds; /* of readers of changes */
 
 	int			nstreams; /* = streamext_max_streams */
 	int			nviews;

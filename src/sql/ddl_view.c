@@ -67,8 +67,9 @@ view_ddl_find_option(List *options, const char *name)
 	return NULL;
 }
 
-static const char *const view_ddl_names[] = { "continuous", "retention", "lateness",  "keep_late",	   "step",
-											  "max_groups", "timezone",	 "datestyle", "intervalstyle", "into" };
+static const char *const view_ddl_names[] = { "continuous",	   "retention",	 "lateness",	  "keep_late",
+											  "step",		   "max_groups", "timezone",	  "datestyle",
+											  "intervalstyle", "into",		 "emit_interval", "notify" };
 
 static bool
 view_ddl_is_name(const char *name)
@@ -88,7 +89,7 @@ view_ddl_check_name(const char *name)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", name),
 			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify.")));
 }
 
 /* One of ours without its prefix, which PostgreSQL is about to refuse without a hint. */
@@ -134,7 +135,8 @@ view_ddl_take_own_options(List **options, bool with_values)
 							errmsg("view option \"%s\" is given more than once", name)));
 		if (!with_values)
 			value = pstrdup("");
-		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0 || strcmp(name, VIEW_DDL_PREFIX "keep_late") == 0)
+		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0 || strcmp(name, VIEW_DDL_PREFIX "keep_late") == 0 ||
+				 strcmp(name, VIEW_DDL_PREFIX "notify") == 0)
 			value = pstrdup(defGetBoolean(def) ? "true" : "false");
 		else
 			value = pstrdup(defGetString(def));
@@ -385,7 +387,8 @@ view_ddl_names_own_option(const AlterTableStmt *stmt)
 static void
 view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 {
-	static const char *const free_options[] = { "retention", "lateness", "keep_late", "max_groups" };
+	static const char *const free_options[] = { "retention",  "lateness",	   "keep_late",
+												"max_groups", "emit_interval", "notify" };
 
 	for (int i = 0; i < lengthof(free_options); i++)
 		if (strcmp(name + strlen(VIEW_DDL_PREFIX), free_options[i]) == 0)
@@ -406,7 +409,7 @@ view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 		ERROR,
 		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("view option \"%s\" cannot be changed by ALTER", name),
 		 errhint(
-			 "Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late and streamext.max_groups.")));
+			 "Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late, streamext.max_groups, streamext.emit_interval and streamext.notify.")));
 }
 
 /* The stored options after one SET or RESET. */

@@ -73,6 +73,10 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->max_groups = view_option_integer(def);
 	else if (strcmp(name, "into") == 0)
 		options->into = defGetString((DefElem *) def);
+	else if (strcmp(name, "emit_interval") == 0)
+		options->emit_interval = view_option_interval(def, false);
+	else if (strcmp(name, "notify") == 0)
+		options->notify = defGetBoolean((DefElem *) def);
 	else if (strcmp(name, "timezone") == 0)
 		options->timezone = defGetString((DefElem *) def);
 	else if (strcmp(name, "datestyle") == 0)
@@ -87,7 +91,7 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", def->defname),
 			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups and streamext.into.")));
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify.")));
 }
 
 ContinuousViewOptions

@@ -1,0 +1,37 @@
+/*
+ * sink/changes.h
+ *		How a continuous view has changed since a token: its rows as readers see them, compared with what was told before.
+ */
+#ifndef STREAMEXT_CHANGES_H
+#define STREAMEXT_CHANGES_H
+
+#include "base/streamext.h"
+
+#define STREAMEXT_CHANGE_RESET 'r'
+#define STREAMEXT_CHANGE_UPSERT 'u'
+#define STREAMEXT_CHANGE_DELETE 'd'
+#define STREAMEXT_EMIT_INTERVAL INT64CONST(250000) /* us, when a view does not say */
+
+/* One change; row: JSON of row_size bytes, not terminated, NULL of a reset. Must not call user code: the feed is held. */
+typedef void (*ChangesEmit)(void *arg, char op, const char *token, TimestampTz at, const char *row, int row_size);
+
+/* One view as the current user sees it in this session. */
+typedef struct ChangesReader ChangesReader;
+
+/*
+ * Raises what SELECT from the view would, 42809 if the view is not continuous, 0A000 if its rows are not told apart by what it outputs. Lives
+ * in the current memory context, until the transaction's end at most.
+ */
+extern ChangesReader *streamext_changes_open(Oid view);
+
+extern int64 streamext_changes_emit_interval(const ChangesReader *reader); /* us */
+
+/*
+ * Gives what has changed after the token (NULL: all there is), as the view is at `fresh` or later; how many without the reset. `idle`: the
+ * caller waits, and the view is not read again where nothing can have changed since it was. *newest (may be NULL): where it stands now.
+ * Within a transaction with a snapshot; not within SPI.
+ */
+extern uint64 streamext_changes_read(ChangesReader *reader, const char *after, TimestampTz fresh, bool idle,
+									 ChangesEmit emit, void *arg, char **newest);
+
+#endif /* STREAMEXT_CHANGES_H */

@@ -1,0 +1,120 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql/changes.c
+ *		streamext.changes: how a view has changed since a token; waits for changes if asked to.
+ *
+ * While it waits no feed is held; the view stays locked, and the snapshot held, as by any statement that runs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/streamext.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/wait_event.h"
+
+#include "sink/changes.h"
+#include "view/window.h"
+
+PG_FUNCTION_INFO_V1(streamext_changes);
+
+#define CHANGES_COLUMNS 4
+
+typedef struct ChangesCall
+{
+	ReturnSetInfo *rsinfo;
+	MemoryContext  per_row;
+	uint64		   rows; /* with the reset */
+} ChangesCall;
+
+static const char *
+changes_op_name(char op)
+{
+	return op == STREAMEXT_CHANGE_RESET ? "reset" : op == STREAMEXT_CHANGE_DELETE ? "delete" : "upsert";
+}
+
+static void
+changes_put(void *arg, char op, const char *token, TimestampTz at, const char *row, int row_size)
+{
+	ChangesCall	 *call = arg;
+	MemoryContext old = MemoryContextSwitchTo(call->per_row);
+	Datum		  values[CHANGES_COLUMNS];
+	bool		  nulls[CHANGES_COLUMNS] = { false };
+
+	values[0] = CStringGetTextDatum(changes_op_name(op));
+	values[1] = CStringGetTextDatum(token);
+	values[2] = TimestampTzGetDatum(at);
+	nulls[3] = row == NULL;
+	values[3] = row == NULL ? (Datum) 0 : DirectFunctionCall1(jsonb_in, CStringGetDatum(pnstrdup(row, row_size)));
+	tuplestore_putvalues(call->rsinfo->setResult, call->rsinfo->setDesc, values, nulls);
+	call->rows++;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(call->per_row);
+}
+
+/* Up to the next look, or the end of the wait. */
+static void
+changes_sleep(int64 usecs)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max((usecs + 999) / 1000, 1),
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+changes_wait(ChangesCall *call, ChangesReader *reader, const char *after, TimestampTz until)
+{
+	int64		emit_interval = streamext_changes_emit_interval(reader);
+	TimestampTz looked = GetCurrentTimestamp();
+
+	while (call->rows == 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now >= until && looked >= until)
+			return;
+		if (now < until && now < looked + emit_interval)
+		{
+			changes_sleep(Min(until, looked + emit_interval) - now);
+			continue;
+		}
+		/* what somebody has read within the interval is new enough, but at the end */
+		looked = now;
+		(void) streamext_changes_read(reader, after, now < until ? now - emit_interval : now, true, changes_put, call,
+									  NULL);
+	}
+}
+
+Datum
+streamext_changes(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz	   now = GetCurrentTimestamp();
+	ChangesCall	   call = { 0 };
+	ChangesReader *reader;
+	char		  *after;
+	int64		   wait;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the view must not be NULL")));
+	after = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	wait = PG_ARGISNULL(2) ? 0 : streamext_interval_usecs(PG_GETARG_INTERVAL_P(2), "wait");
+	if (wait < 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("wait must not be negative")));
+	InitMaterializedSRF(fcinfo, 0);
+	call.rsinfo = rsinfo;
+	call.per_row = AllocSetContextCreate(CurrentMemoryContext, "streamext changes row", ALLOCSET_DEFAULT_SIZES);
+	reader = streamext_changes_open(PG_GETARG_OID(0));
+	(void) streamext_changes_read(reader, after, now, false, changes_put, &call, NULL);
+	if (wait > 0)
+		changes_wait(&call, reader, after, now + wait);
+	PG_RETURN_NULL();
+}

@@ -1,0 +1,328 @@
+"""streamext.changes: applying what has changed, by the view's keys, gives the view."""
+
+import json
+import os
+import random
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from harness.database import Database, temporary_database
+from harness.postgres import Postgres
+from harness.streams import continuous, error_of, local_stream, worker_pid
+from harness.wait import wait_for
+
+COLUMNS = "k int, grade numeric, x int, ts timestamptz"
+BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
+SEED = int(os.environ.get("STREAMEXT_CHANGES_SEED", random.randrange(1_000_000)))
+
+WINDOWS = {
+    "none": ("", ""),
+    "tumbling": ("streamext.tumble('10 s', ts) AS w", ""),
+    "hopping": ("streamext.hop('10 s', '4 s', ts) AS w", ""),
+    "truncated": ("date_trunc('minute', ts) AS w", ""),
+    "session": ("streamext.session('2 s', ts) AS w", ""),
+    "sliding": ("", "WHERE ts > now() - interval '20 s'"),
+    "sliding and tumbling": ("streamext.tumble('5 s', ts) AS w", "WHERE ts >= now() - interval '30 s'"),
+}
+KEYS = [["k"], ["grade"], ["k", "grade"], ["k % 3 AS thirds"], []]
+VALUES = ["count(*) AS n", "sum(x) AS total", "max(x) AS peak", "min(ts) AS since", "array_agg(x ORDER BY x, ts) AS xs", "avg(x::numeric) AS mean"]
+HAVINGS = ["", "", "HAVING count(*) < 12", "HAVING sum(x) % 2 = 0", "HAVING max(x) > 5", "HAVING count(*) > 2 AND min(x) < 3"]
+TOPS = ["", "", "", "rank() OVER (ORDER BY count(*) DESC) AS place", "now() > timestamptz '2000-01-01' AS late"]
+
+
+class Copy:
+    """What a client has that applies changes by key, and sometimes stops in the middle of them."""
+
+    def __init__(self, db: Database, view: str, keys: list[str], rng: random.Random) -> None:
+        self.db, self.view, self.keys, self.rng = db, view, keys, rng
+        self.rows: dict[str, Any] = {}
+        self.token: str | None = None
+        self.ops: list[str] = []
+
+    def key(self, row: dict[str, Any]) -> str:
+        return json.dumps([float(row[key]) if key == "grade" and row[key] is not None else row[key] for key in self.keys])
+
+    def poll(self, stop: bool = False) -> int:
+        changes = self.db.rows("SELECT op, token, row FROM streamext.changes(%s, %s)", self.view, self.token)
+        if stop and changes:
+            changes = changes[: self.rng.randrange(len(changes) + 1)]
+        for op, token, row in changes:
+            self.token = token
+            self.ops.append(op)
+            if op == "reset":
+                assert row is None
+                self.rows.clear()
+            elif op == "delete":
+                self.rows.pop(self.key(row), None)
+            else:
+                assert op == "upsert"
+                self.rows[self.key(row)] = row
+        return len(changes)
+
+    def assert_current(self) -> None:
+        self.poll()
+        expected = [row for (row,) in self.db.rows(f"SELECT to_jsonb(v) FROM {self.view} v")]
+        assert sorted(map(repr, self.rows.values())) == sorted(map(repr, expected)), self.view
+        assert len({self.key(row) for row in expected}) == len(expected)
+        assert self.poll() == 0 or self.view.startswith("moving")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        yield database
+
+
+def rows(rng: random.Random, count: int, begin: float, seconds: float) -> str:
+    result = []
+    for i in range(count):
+        at = BEGIN + timedelta(milliseconds=int(1000 * (begin + seconds * i / count - rng.random() * 4)))
+        grade = rng.choice(["1.0", "1.00", "2.5", "NULL"])
+        result.append(f"({rng.choice(['NULL', *range(5)])}, {grade}, {rng.randrange(10)}, '{at.isoformat()}')")
+    return ", ".join(result)
+
+
+def create_random_view(db: Database, rng: random.Random, name: str, window: str) -> Copy:
+    expression, where = WINDOWS[window]
+    keys = list(rng.choice(KEYS))
+    outputs = [*keys, *([expression] if expression else [])]
+    names = [output.rpartition(" ")[2] for output in outputs]
+    values = rng.sample(VALUES, rng.randint(1, 3)) + [top for top in [rng.choice(TOPS)] if top]
+    group = f"GROUP BY {', '.join(names)}" if names else ""
+    tail = ""
+    if rng.random() < 0.2 and names:
+        tail = f"ORDER BY count(*) DESC, {', '.join(names)} LIMIT 4"
+    options = ", streamext.retention = '25 s'" if expression and rng.random() < 0.5 else ""
+    query = f"SELECT {', '.join([*outputs, *values])} FROM s {where} {group} {rng.choice(HAVINGS)} {tail}"
+    print(name, query, options)
+    continuous(db, name, query, options)
+    return Copy(db, name, names, rng)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("round_", range(2))
+def test_changes_applied_by_key_are_the_view(database: Database, round_: int) -> None:
+    """Random views of all kinds of windows, whatever happens to them."""
+    db, rng = database, random.Random(SEED + round_)
+    print(f"seed {SEED + round_}")
+    local_stream(db, "event_time 'ts', watermark_delay '5 s'", COLUMNS)
+    db.execute("SELECT streamext.set_clock(%s)", BEGIN)
+    copies = [create_random_view(db, rng, f"v{i}", window) for i, window in enumerate([*WINDOWS, *WINDOWS])]
+    seconds = 0.0
+    for step in range(14):
+        for _ in range(rng.randint(1, 3)):
+            step_seconds = rng.choice([1, 5, 15])
+            db.execute(f"INSERT INTO s VALUES {rows(rng, rng.choice([1, 5, 60]), seconds, step_seconds)}")
+            seconds += step_seconds
+            db.execute("SELECT streamext.set_clock(%s)", BEGIN + timedelta(seconds=seconds))
+            db.flush("s")
+            for copy in copies:
+                if rng.random() < 0.5:
+                    copy.poll(stop=True)
+        event = rng.choice(["", "", "rebuild", "worker", "restart", "alter"])
+        if event == "rebuild":
+            db.execute("SELECT streamext.rebuild(%s)", rng.choice(copies).view)
+        elif event == "worker":
+            pid = worker_pid(db)
+            db.server.kill_backend(pid)
+            wait_for(lambda: db.server.is_ready(), what="the server")
+            db.connection = db.server.connect(db.name)
+            worker_pid(db, besides=pid)
+        elif event == "restart":
+            db.connection.close()
+            db.server.stop()
+            db.server.start()
+            db.connection = db.server.connect(db.name)
+            db.execute("SELECT streamext.set_clock(%s)", BEGIN + timedelta(seconds=seconds))
+        elif event == "alter":
+            db.execute(f"ALTER VIEW {rng.choice(copies).view} SET (streamext.emit_interval = '{rng.randint(1, 900)} ms')")
+        db.flush("s")
+        for copy in copies:
+            copy.assert_current()
+    ops = [op for copy in copies for op in copy.ops]
+    assert {"upsert", "delete", "reset"} == set(ops)
+
+
+def simple(db: Database, query: str = "SELECT k, count(*) AS n FROM s GROUP BY k", options: str = "") -> None:
+    local_stream(db, "", "k int, x int")
+    continuous(db, "v", query, options)
+
+
+def changes(db: Database, token: str | None = None, view: str = "v", wait: str = "0") -> list[tuple[Any, ...]]:
+    return db.rows("SELECT op, row, token FROM streamext.changes(%s, after => %s, wait => %s)", view, token, wait)
+
+
+def test_only_what_has_changed(db: Database) -> None:
+    simple(db, "SELECT k, count(*) AS n FROM s GROUP BY k HAVING count(*) < 3")
+    continuous(db, "total", "SELECT count(*) AS n FROM s")
+    (reset,) = changes(db)
+    assert reset[:2] == ("reset", None)
+    assert changes(db, reset[2]) == []
+    db.execute("INSERT INTO s VALUES (1), (2), (2)")
+    db.flush("s")
+    first = changes(db, reset[2])
+    assert sorted((op, row["k"], row["n"]) for op, row, _ in first) == [("upsert", 1, 1), ("upsert", 2, 2)]
+    db.execute("INSERT INTO s VALUES (2)")
+    db.flush("s")
+    (delete,) = changes(db, first[-1][2])
+    assert delete[:2] == ("delete", {"k": 2, "n": 2})  # the last row that was told
+    assert changes(db, delete[2]) == []
+    # another session goes on with the token
+    with db.connect() as other:
+        other.execute("INSERT INTO s VALUES (1)")
+        db.flush("s")
+        (upsert,) = other.execute("SELECT op, row FROM streamext.changes('v', %s)", (delete[2],)).fetchall()
+        assert upsert == ("upsert", {"k": 1, "n": 2})
+    # who is behind gets the latest of each key, once
+    late = changes(db, reset[2])
+    assert [row[:2] for row in late] == [("delete", {"k": 2, "n": 2}), ("upsert", {"k": 1, "n": 2})]
+    # of a view without GROUP BY the key is empty
+    _, row = changes(db, view="total")
+    assert row[:2] == ("upsert", {"n": 5})
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "0123456789abcdef-1", "-", "1-99999999999999999999999"])
+def test_unknown_tokens_begin_anew(db: Database, token: str) -> None:
+    simple(db)
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+    assert [row[0] for row in changes(db, token)] == ["reset", "upsert"]
+
+
+def test_tokens_are_of_one_view(db: Database) -> None:
+    simple(db)
+    continuous(db, "v2", "SELECT k, max(x) FROM s GROUP BY k")
+    assert [row[0] for row in changes(db, changes(db)[-1][2], "v2")] == ["reset"]
+
+
+def test_waits_for_a_change(db: Database) -> None:
+    simple(db, options=", streamext.emit_interval = '10 ms'")
+    token = changes(db)[-1][2]
+    found: list[tuple[Any, ...]] = []
+    with db.connect() as other:
+        pid = other.info.backend_pid
+
+        def wait() -> None:
+            found.extend(other.execute("SELECT op, row FROM streamext.changes('v', %s, '1 min')", (token,)).fetchall())
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_for(lambda: db.value("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = %s", pid), what="the wait")
+        db.execute("INSERT INTO s VALUES (7)")
+        thread.join(60)
+    assert found == [("upsert", {"k": 7, "n": 1})]
+    assert changes(db, changes(db)[-1][2], wait="30 ms") == []
+
+
+def test_waiting_can_be_cancelled(db: Database) -> None:
+    simple(db)
+    token = changes(db)[-1][2]
+    with db.connect() as other:
+        other.execute("SET statement_timeout = '200 ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            other.execute("SELECT * FROM streamext.changes('v', %s, '1 h')", (token,))
+    assert changes(db, token) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) AS n FROM s GROUP BY k",
+        "SELECT k + 0 AS k, count(*) FROM s GROUP BY s.k",
+        "SELECT k, x, count(*) FROM s GROUP BY GROUPING SETS ((k), (x))",
+    ],
+)
+def test_refuses_views_that_do_not_output_their_keys(db: Database, query: str) -> None:
+    simple(db, query)
+    with pytest.raises(psycopg.Error) as error:
+        changes(db)
+    assert error.value.sqlstate == "0A000" and error_of(error)[2]
+
+
+def test_refuses_what_is_no_continuous_view(db: Database) -> None:
+    simple(db)
+    db.execute("CREATE VIEW ordinary AS SELECT 1 AS a")
+    for name, sqlstate in {"ordinary": "42809", "s": "42809", "pg_class": "42809"}.items():
+        with pytest.raises(psycopg.Error) as error:
+            changes(db, view=name)
+        assert error.value.sqlstate == sqlstate
+    for wait, sqlstate in {"-1 s": "22023", "1 month": "0A000"}.items():
+        with pytest.raises(psycopg.Error) as error:
+            changes(db, wait=wait)
+        assert error.value.sqlstate in (sqlstate, "22023"), wait
+    with pytest.raises(psycopg.Error) as error:
+        changes(db, view=None)  # type: ignore[arg-type]
+    assert error.value.sqlstate == "22004"
+
+
+def test_needs_the_rights_of_a_select(db: Database) -> None:
+    """Also where another has read the view already."""
+    simple(db)
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+    changes(db)
+    role = f"r{os.urandom(4).hex()}"
+    db.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        with db.connect(role) as other:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                other.execute("SELECT * FROM streamext.changes('v')")
+            db.execute(f"GRANT SELECT (k) ON v TO {role}")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                other.execute("SELECT * FROM streamext.changes('v')")
+            db.execute(f"GRANT SELECT ON v TO {role}")
+            assert other.execute("SELECT count(*) FROM streamext.changes('v')").fetchone() == (2,)
+            db.execute("CREATE SCHEMA hidden; ALTER VIEW v SET SCHEMA hidden")
+            oid = db.value("SELECT 'hidden.v'::regclass::oid")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                other.execute(f"SELECT * FROM streamext.changes({oid})")
+    finally:
+        db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_output_is_the_readers_own(db: Database) -> None:
+    """Settings and roles that the output depends on: nobody gets what another's reading has left."""
+    simple(db, "SELECT k, current_user::text AS who, count(*) AS n FROM s GROUP BY k")
+    continuous(db, "times", "SELECT k, to_char(max(x) * interval '1 s' + timestamptz 'epoch', 'HH24') AS hour FROM s GROUP BY k")
+    db.execute("INSERT INTO s VALUES (1, 1)")
+    db.flush("s")
+    changes(db)
+    db.execute("SET timezone = 'UTC'")
+    assert changes(db, view="times")[1][1]["hour"] == "00"
+    role = f"r{os.urandom(4).hex()}"
+    db.execute(f"CREATE ROLE {role} LOGIN; GRANT SELECT ON v, times TO {role}")
+    try:
+        with db.connect(role) as other:
+            other.execute("SET timezone = 'Asia/Tokyo'")
+            assert other.execute("SELECT row ->> 'who' FROM streamext.changes('v') WHERE op = 'upsert'").fetchone() == (role,)
+            assert other.execute("SELECT row ->> 'hour' FROM streamext.changes('times') WHERE op = 'upsert'").fetchone() == ("09",)
+    finally:
+        db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_memory_is_bounded(database: Database) -> None:
+    """Of keys that are gone a bounded number is kept; tokens from before that begin anew."""
+    db = database
+    simple(db, "SELECT k, count(*) AS n FROM s GROUP BY k HAVING count(*) % 2 = 1")
+    copy = Copy(db, "v", ["k"], random.Random(1))
+    copy.poll()
+    early = copy.token
+    for i in range(6):
+        db.execute("INSERT INTO s SELECT g FROM generate_series(%s::int, %s::int) g", i * 1000, i * 1000 + 999)
+        db.flush("s")
+        copy.assert_current()
+        db.execute("INSERT INTO s SELECT g FROM generate_series(%s::int, %s::int) g", i * 1000, i * 1000 + 999)
+        db.flush("s")
+        copy.assert_current()
+    assert copy.ops.count("reset") == 1
+    assert [row[0] for row in changes(db, early)] == ["reset"]
