@@ -245,7 +245,8 @@ def test_restart(own_pg: Postgres, own: Database, kafka: Kafka, topic: str, sour
             db.flush("s")
         sent += 1500
         if round_ % 2 == 0:
-            wait_sealed(db, "hopped", START + timedelta(seconds=sent))
+            # a pane is sealed with the last window that holds it
+            wait_sealed(db, "hopped", START + timedelta(seconds=sent), timedelta(minutes=2))
             # The last seals may be lost with the server, those of a round before are not.
             db.execute("CHECKPOINT")
             sealed = history(db, "hopped")[0]

@@ -2,8 +2,9 @@
  * durable/history.h
  *		Sealed panes in the table streamext.history: written once by the worker, read by statements.
  *
- * A pane is sealed when no row can come into it any more: watermark >= its end + lateness. durable/history_write.c moves such panes out
- * of shared memory, durable/history_read.c gives them to readers as copies of the kind that state/pane.h makes of memory.
+ * A pane is sealed when no row can come into it any more: watermark >= the end of the last window that holds it + lateness.
+ * durable/history_write.c moves such panes out of shared memory, durable/history_read.c gives them to readers as copies of the kind
+ * that state/pane.h makes of memory.
  */
 #ifndef STREAMEXT_HISTORY_H
 #define STREAMEXT_HISTORY_H

@@ -9,7 +9,8 @@
  * No transaction is shared with anything else that is durable. The table is the truth about what is sealed: when a view's
  * state is begun or gone on with, the last slice says how far history reaches, and panes up to there are void in memory,
  * from wherever they came. Rows that are read again and fall into such panes count as accepted and are not folded: every
- * row that was delivered before the seal had been folded by then, and one delivered after it is late. Should the server
+ * row that was delivered before the seal had been folded by then, and one delivered after it is late, for a hopping window's pane
+ * is sealed when the last window that holds it is closed: until then rows may come that count in some of its windows. Should the server
  * crash before the slices' commit has reached the disk, memory is lost as well and the panes are made again from the
  * source. WAL is ordered, so nothing that was committed after the slices outlives them.
  *
@@ -337,7 +338,7 @@ streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shard
 static bool
 seal_is_sealed(const CompiledView *view, const Pane *pane, TimestampTz watermark)
 {
-	TimestampTz end = streamext_window_pane_end(&view->window, pane->id);
+	TimestampTz end = streamext_window_last_end(&view->window, pane->id);
 
 	return !pg_add_s64_overflow(end, view->options.lateness, &end) && watermark >= end;
 }

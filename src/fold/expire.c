@@ -41,15 +41,7 @@ fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, Timesta
 	if (window->kind == WINDOW_SESSION)
 		return fold->slot->state.horizon >= fold->session_end &&
 			   streamext_session_is_over(fold->view, fold->slot, pane, &fold->session_end);
-	end = streamext_window_pane_end(window, pane->id);
-	if (window->kind == WINDOW_HOP)
-	{
-		TimestampTz first_start, last_start;
-
-		streamext_window_starts(window, pane->id, &first_start, &last_start);
-		if (first_start <= last_start)
-			end = last_start + window->size;
-	}
+	end = streamext_window_last_end(window, pane->id);
 	return end < PG_INT64_MAX - options->retention - options->lateness &&
 		   end + options->retention + options->lateness <= watermark;
 }

@@ -4,7 +4,7 @@
  *		One batch into one view.
  *
  * prepare, unlocked, in this order:
- *	1. select: rows the view has not counted yet, less late ones, less those that WHERE drops; key, argument and FILTER
+ *	1. select: rows the view has not counted yet, less those that find none of their windows open, less those that WHERE drops; key, argument and FILTER
  *	   expressions are evaluated into vectors (plain columns are used as they are). In a view that joins, WHERE and
  *	   expressions are those of a query over the rows that are not late (fold/join.h), and what follows works on its rows;
  *	2. group: the pane and the group of each selected row, made if need be (new groups stay invisible);
@@ -148,20 +148,75 @@ fold_written(const ViewFold *fold)
 	return fold->slot->written;
 }
 
+/* Whether a window that ends then takes no more rows. */
 static inline bool
-fold_is_late(ViewFold *fold, int64 pane)
+fold_is_closed(const ViewFold *fold, TimestampTz end)
 {
-	TimestampTz end;
-
-	/* Never into a sealed pane, even if the watermark has begun anew or the lateness was raised since. */
-	if (pane <= fold->slot->sealed && (pane > fold->slot->covered || fold->batch->owed != NULL))
-		return true;
-	end = streamext_window_pane_end(&fold->view->window, pane);
 	if (end <= fold_written(fold))
 		return true;
 	if (pg_add_s64_overflow(end, fold->view->options.lateness, &end))
 		return false;
 	return fold_watermark(fold) >= end;
+}
+
+/* The first hopping window of a pane that is not closed; DT_NOBEGIN: all are open, DT_NOEND: none is. */
+static TimestampTz
+fold_first_open(const ViewFold *fold, int64 pane)
+{
+	const Window *window = &fold->view->window;
+	TimestampTz	  first, last;
+	int64		  low = 0, high;
+
+	streamext_window_starts(window, pane, &first, &last);
+	if (first > last || fold_is_closed(fold, streamext_window_end(window, last)))
+		return DT_NOEND;
+	high = (last - first) / window->slide;
+	while (low < high)
+	{
+		int64 middle = low + (high - low) / 2;
+
+		if (fold_is_closed(fold, streamext_window_end(window, first + middle * window->slide)))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low == 0 ? DT_NOBEGIN : first + low * window->slide;
+}
+
+/* Which windows take a row of this pane that comes now: those that start at the result or later. DT_NOBEGIN: all, DT_NOEND: none. */
+static TimestampTz
+fold_takes_from(const ViewFold *fold, int64 pane)
+{
+	const Window *window = &fold->view->window;
+	TimestampTz	  first, last;
+
+	/* Never into a sealed pane, even if the watermark has begun anew or the lateness was raised since. */
+	if (pane <= fold->slot->sealed && (pane > fold->slot->covered || fold->batch->owed != NULL))
+		return DT_NOEND;
+	if (!fold_is_closed(fold, streamext_window_pane_end(window, pane)))
+		return DT_NOBEGIN;
+	if (window->kind == WINDOW_HOP)
+		return fold_first_open(fold, pane);
+	/* where a predicate slides too, a window is of several panes */
+	if (!window->sliding)
+		return DT_NOEND;
+	streamext_window_starts(window, pane, &first, &last);
+	return fold_is_closed(fold, streamext_window_end(window, first)) ? DT_NOEND : DT_NOBEGIN;
+}
+
+/* Notes that a row counts in some of its windows only. */
+static void
+fold_note_from(ViewFold *fold, int row, TimestampTz from)
+{
+	Batch *batch = fold->batch;
+
+	if (fold->froms == NULL)
+	{
+		fold->froms = MemoryContextAllocHuge(batch->cxt, sizeof(TimestampTz) * batch->nrows);
+		for (int i = 0; i < batch->nrows; i++)
+			fold->froms[i] = DT_NOBEGIN;
+	}
+	fold->froms[row] = from;
 }
 
 static inline bool
@@ -216,6 +271,7 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 	const Window *window = &fold->view->window;
 	bool		  evaluate = fold->guard_select && fold->join == NULL;
 	int64		  known_pane = 0;
+	TimestampTz	  from = DT_NOBEGIN; /* of known_pane */
 	bool		  known_late = false, known = false;
 
 	for (; *at < batch->nrows; (*at)++)
@@ -238,7 +294,8 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 			known_late = fold_is_late_for_session(fold, batch->event_time[row]);
 		else if (!known || pane != known_pane)
 		{
-			known_late = fold_is_late(fold, pane);
+			from = fold_takes_from(fold, pane);
+			known_late = from == DT_NOEND;
 			known_pane = pane;
 			known = true;
 		}
@@ -250,6 +307,8 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 			continue;
 		}
 		fold->pane_ids[row] = pane;
+		if (unlikely(from != DT_NOBEGIN))
+			fold_note_from(fold, row, from);
 		/* What fell into panes that history had when the state was begun is in their slices. */
 		if ((!evaluate || fold_evaluate(fold, row)) && pane > fold->slot->covered)
 			fold->rows[fold->nselected++] = row;
@@ -463,6 +522,8 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 			fold_key_of_set(fold, fold->sets[i], values, nulls);
 		size = streamext_key_serialize(view, values, nulls, &fold->key, &fold->key_capacity);
 		hash = streamext_key_hash(fold->matcher, values, nulls, fold->key, size);
+		if (unlikely(fold->froms != NULL) && fold->froms[fold_source(fold, row)] != DT_NOBEGIN)
+			size = streamext_key_add_from(fold->froms[fold_source(fold, row)], &fold->key, &fold->key_capacity, size);
 		fold->panes[i] = cached[c];
 		fold->groups[i] =
 			streamext_state_group(state, cached[c], hash, fold->key, size, fold->equal, fold->matcher, &is_new);
@@ -668,6 +729,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	fold->nselected = 0;
 	fold->sources = NULL;
 	fold->sets = NULL;
+	fold->froms = NULL;
 	fold->accepted = fold->late = fold->rejected = 0;
 	fold->internal = NULL;
 	for (int i = 0; i < fold->nexprs; i++)

@@ -68,6 +68,7 @@ struct ViewFold
 	uint8		*sets;	   /* [selected] numbers of grouping sets; NULL: the view has none */
 	const int	*sources;  /* [joined row] row of the batch; NULL: rows are the batch's own */
 	int64		*pane_ids; /* [row] */
+	TimestampTz *froms;	   /* [row] its first window that is open, DT_NOBEGIN: all are; NULL: all are of all rows */
 	Pane	   **panes;	   /* [selected] */
 	GroupEntry **groups;
 	AggInput	*inputs;		/* [agg] */

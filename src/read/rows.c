@@ -4,8 +4,9 @@
  *
  * Rows are made in one of two ways. If each group of a pane is a row of its own, straight from the copy. Otherwise groups
  * are gathered over panes and shards into slices, ascending by pane, and each group's slices are combined into windows;
- * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it; sessions are
- * chained from slices here (fold/session.h). What was gathered stays over rescans.
+ * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it; slices of rows
+ * that were late for some of their windows are combined into each of the others one by one; sessions are chained from slices
+ * here (fold/session.h). What was gathered stays over rescans.
  *
  * Panes that are left out make windows incomplete, but only such as the quals drop: they all stay as filters.
  */
@@ -23,6 +24,7 @@
 typedef struct Slice
 {
 	int64			  pane;
+	TimestampTz		  from; /* its rows count in windows that start then or later; DT_NOBEGIN: in all */
 	const GroupEntry *entry;
 	const StateCopy	 *copy;
 } Slice;
@@ -30,7 +32,9 @@ typedef struct Slice
 typedef struct ScanGroup
 {
 	uint32			  hash;
+	uint32			  key_size;
 	int				  nslices;
+	int				  nlate;  /* behind those: slices with a `from`, ascending by it */
 	Slice			 *slices; /* ascending by pane */
 	const GroupEntry *entry;  /* one that holds the key */
 } ScanGroup;
@@ -41,6 +45,9 @@ typedef struct ScanQueue
 	int			  head, middle, tail;
 	AggPartial ***suffixes; /* by slice from 0: of each aggregate, slice to middle - 1 combined */
 	AggPartial	**back;		/* of each aggregate, [middle, tail) combined */
+	int			  late;		/* of the group's late slices, the first that may still count */
+	int			  nlate;	/* that count in the window at hand */
+	const Slice **late_slices;
 } ScanQueue;
 
 typedef enum RowSource
@@ -208,7 +215,7 @@ gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size
 		if ((++probes & (STREAMEXT_PROBES - 1)) == 0)
 			CHECK_FOR_INTERRUPTS();
 		if (group->hash == hash && streamext_key_equal(rows->scan->read->matcher, gather_key(rows, group->entry),
-													   group->entry->key_size, key, key_size))
+													   group->key_size, key, key_size))
 			return rows->index[*at] - 1;
 	}
 	return -1;
@@ -217,12 +224,14 @@ gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size
 static int
 gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
 {
-	uint32	   at;
-	uint32	   hash = rows->view->keys_change
-						  ? streamext_key_rehash(rows->scan->read->matcher, gather_key(rows, entry), entry->key_size)
-						  : entry->hash;
-	int		   g = gather_find(rows, hash, gather_key(rows, entry), entry->key_size, &at);
-	ScanGroup *group;
+	uint32		at;
+	uint32		hash = rows->view->keys_change
+						   ? streamext_key_rehash(rows->scan->read->matcher, gather_key(rows, entry), entry->key_size)
+						   : entry->hash;
+	TimestampTz from;
+	uint32		key_size = streamext_key_split(rows->view, gather_key(rows, entry), entry->key_size, &from);
+	int			g = gather_find(rows, hash, gather_key(rows, entry), key_size, &at);
+	ScanGroup  *group;
 
 	if (g >= 0)
 	{
@@ -237,14 +246,45 @@ gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
 	g = rows->ngroups++;
 	group = &rows->groups[g];
 	group->hash = hash;
+	group->key_size = key_size;
 	group->entry = entry;
 	group->nslices = 1;
+	group->nlate = 0;
 	group->slices = NULL;
 	if ((uint64) rows->ngroups * 4 > ((uint64) rows->index_mask + 1) * 3)
 		gather_index(rows, (rows->index_mask + 1) * 2);
 	else
 		rows->index[at] = g + 1;
 	return g;
+}
+
+static int
+gather_compare_late(const void *a, const void *b)
+{
+	const Slice *x = a;
+	const Slice *y = b;
+
+	return x->from < y->from ? -1 : x->from > y->from;
+}
+
+/* Puts the group's late slices behind the others. */
+static void
+gather_split_late(ScanGroup *group)
+{
+	Slice *late = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Slice) * group->nlate);
+	int	   n = 0, nlate = 0;
+
+	for (int i = 0; i < group->nslices; i++)
+	{
+		if (group->slices[i].from == DT_NOBEGIN)
+			group->slices[n++] = group->slices[i];
+		else
+			late[nlate++] = group->slices[i];
+	}
+	qsort(late, nlate, sizeof(Slice), gather_compare_late);
+	memcpy(group->slices + n, late, sizeof(Slice) * nlate);
+	group->nslices = n;
+	pfree(late);
 }
 
 /* Builds groups, each with its slices in order, of all that was copied. */
@@ -294,8 +334,14 @@ gather_groups(RowReader *rows)
 			slice->pane = panes[p].pane->id;
 			slice->entry = panes[p].pane->groups[i];
 			slice->copy = panes[p].copy;
+			(void) streamext_key_split(rows->view, gather_key(rows, slice->entry), slice->entry->key_size,
+									   &slice->from);
+			group->nlate += slice->from != DT_NOBEGIN;
 		}
 	}
+	for (int g = 0; g < rows->ngroups; g++)
+		if (rows->groups[g].nlate > 0)
+			gather_split_late(&rows->groups[g]);
 	pfree(group_of);
 	pfree(panes);
 	rows->gathered = true;
@@ -373,7 +419,7 @@ queue_evict(RowReader *rows, ScanQueue *queue)
 	queue->head++;
 }
 
-/* A partial of the whole window that may be changed; in the current memory context. */
+/* Of the queue's slices a partial that may be changed; NULL: it has none. In the current memory context. */
 static AggPartial *
 queue_partial(const RowReader *rows, int a)
 {
@@ -381,12 +427,91 @@ queue_partial(const RowReader *rows, int a)
 	AggReader		*reader = rows->readers[a];
 	AggPartial		*partial;
 
+	if (queue->head == queue->tail)
+		return NULL;
 	if (queue->head == queue->middle)
 		return streamext_partial_copy(reader, queue->back[a]);
 	partial = streamext_partial_copy(reader, queue->suffixes[queue->head][a]);
 	if (queue->tail > queue->middle)
 		streamext_partial_combine(reader, partial, queue->back[a]);
 	return partial;
+}
+
+/* The same of the whole window. */
+static AggPartial *
+hop_partial(const RowReader *rows, int a)
+{
+	const ScanQueue *queue = &rows->queue;
+	AggPartial		*partial = queue_partial(rows, a);
+
+	for (int i = 0; i < queue->nlate; i++)
+	{
+		AggPartial *late = slice_load(rows, a, queue->late_slices[i]);
+
+		if (partial == NULL)
+			partial = streamext_partial_copy(rows->readers[a], late);
+		else
+			streamext_partial_combine(rows->readers[a], partial, late);
+	}
+	return partial;
+}
+
+/* Start of the last window that holds a late slice. */
+static TimestampTz
+late_last_start(const RowReader *rows, const Slice *slice)
+{
+	TimestampTz first, last;
+
+	streamext_window_starts(&rows->view->window, slice->pane, &first, &last);
+	return last;
+}
+
+/* The first start from next_start on of a window with a late slice; DT_NOEND: there is none. */
+static TimestampTz
+late_next_start(RowReader *rows)
+{
+	const ScanGroup *group = rows->current;
+	const Slice		*late = group->slices + group->nslices;
+	ScanQueue		*queue = &rows->queue;
+
+	while (queue->late < group->nlate && late_last_start(rows, &late[queue->late]) < rows->next_start)
+		queue->late++;
+	for (int i = queue->late; i < group->nlate; i++)
+		if (late_last_start(rows, &late[i]) >= rows->next_start)
+			return Max(late[i].from, rows->next_start);
+	return DT_NOEND;
+}
+
+/* Finds those that count in the window at hand. */
+static void
+late_find(RowReader *rows)
+{
+	const ScanGroup *group = rows->current;
+	const Slice		*late = group->slices + group->nslices;
+	ScanQueue		*queue = &rows->queue;
+
+	queue->nlate = 0;
+	for (int i = queue->late; i < group->nlate && late[i].from <= rows->start; i++)
+		if (late_last_start(rows, &late[i]) >= rows->start)
+			queue->late_slices[queue->nlate++] = &late[i];
+}
+
+/* The first start from next_start on of a window with one of the slices behind the queue, which is empty; DT_NOEND: there is none. */
+static TimestampTz
+queue_next_start(RowReader *rows)
+{
+	const ScanGroup *group = rows->current;
+	ScanQueue		*queue = &rows->queue;
+
+	for (; queue->tail < group->nslices; queue_clear(queue, queue->tail + 1))
+	{
+		TimestampTz from, to;
+
+		streamext_window_starts(&rows->view->window, group->slices[queue->tail].pane, &from, &to);
+		if (from <= to && to >= rows->next_start)
+			return Max(rows->next_start, from);
+	}
+	return DT_NOEND;
 }
 
 /*
@@ -406,17 +531,13 @@ hop_next_window(RowReader *rows)
 
 		if (queue->head == queue->tail)
 		{
-			TimestampTz from = 1, to = 0;
+			TimestampTz next = queue_next_start(rows);
 
-			for (; queue->tail < group->nslices; queue_clear(queue, queue->tail + 1))
-			{
-				streamext_window_starts(window, group->slices[queue->tail].pane, &from, &to);
-				if (from <= to && to >= rows->next_start)
-					break;
-			}
-			if (queue->tail == group->nslices)
+			if (group->nlate > 0)
+				next = Min(next, late_next_start(rows));
+			if (next == DT_NOEND)
 				return false;
-			rows->next_start = Max(rows->next_start, from);
+			rows->next_start = next;
 		}
 		rows->start = rows->next_start;
 		streamext_window_pane_range(window, rows->start, &first, &last);
@@ -429,7 +550,9 @@ hop_next_window(RowReader *rows)
 			else
 				queue_push(rows, queue);
 		}
-		if (queue->head == queue->tail)
+		if (group->nlate > 0)
+			late_find(rows);
+		if (queue->head == queue->tail && queue->nlate == 0)
 			continue;
 		rows->starts_ended = pg_add_s64_overflow(rows->start, window->slide, &rows->next_start);
 		return true;
@@ -554,9 +677,11 @@ group_start(RowReader *rows, ScanGroup *group)
 	rows->starts_ended = false;
 	rows->in_group = true;
 	queue_clear(&rows->queue, 0);
+	rows->queue.late = rows->queue.nlate = 0;
 	if (rows->view->window.kind == WINDOW_HOP)
 	{
-		rows->queue.suffixes = MemoryContextAllocHuge(rows->group_cxt, sizeof(AggPartial **) * group->nslices);
+		rows->queue.suffixes = MemoryContextAllocHuge(rows->group_cxt, sizeof(AggPartial **) * Max(group->nslices, 1));
+		rows->queue.late_slices = MemoryContextAllocHuge(rows->group_cxt, sizeof(Slice *) * Max(group->nlate, 1));
 		rows->queue.back = MemoryContextAlloc(rows->group_cxt, sizeof(AggPartial *) * Max(rows->view->naggs, 1));
 	}
 }
@@ -743,7 +868,7 @@ row_partial(const RowReader *rows, int a)
 		case ROW_EMPTY:
 			return streamext_partial_empty(reader);
 		case ROW_QUEUE:
-			return queue_partial(rows, a);
+			return hop_partial(rows, a);
 		case ROW_SLICES:
 			break;
 	}

@@ -166,7 +166,7 @@ catalog_put_catchup(Datum *values, bool *nulls, List *views)
 static TimestampTz
 catalog_sealed_until(List *views, const CompiledView *compiled, int64 lateness)
 {
-	TimestampTz last = DT_NOBEGIN, least = DT_NOEND;
+	TimestampTz last = DT_NOBEGIN, least = DT_NOEND, closed;
 	ListCell   *cell;
 
 	foreach (cell, views)
@@ -176,12 +176,15 @@ catalog_sealed_until(List *views, const CompiledView *compiled, int64 lateness)
 		if (!TIMESTAMP_NOT_FINITE(copy->sealed_until))
 			last = Max(last, copy->sealed_until);
 	}
+	closed = last;
+	if (compiled != NULL && compiled->window.kind == WINDOW_HOP && last > DT_NOBEGIN)
+		closed = streamext_window_last_end(&compiled->window, streamext_window_pane(&compiled->window, last - 1));
 	foreach (cell, views)
 	{
 		const ViewCopy *copy = lfirst(cell);
 		TimestampTz		until = copy->sealed_until;
 
-		if (compiled != NULL && until < last && copy->watermark != DT_NOBEGIN && copy->watermark - lateness >= last &&
+		if (compiled != NULL && until < last && copy->watermark != DT_NOBEGIN && copy->watermark - lateness >= closed &&
 			(copy->panes == 0 || streamext_window_pane_end(&compiled->window, copy->first_pane) > last))
 			until = last;
 		least = Min(least, until);

@@ -121,6 +121,14 @@ extern uint32 streamext_key_serialize(const CompiledView *view, const Datum *val
 /* The values point into key or are palloc'd. */
 extern void streamext_key_deserialize(const CompiledView *view, const char *key, Datum *values, bool *nulls);
 
+/*
+ * Hopping windows: a row that comes when some of its windows are closed counts in those that start at `from` or later. Such rows have a group of
+ * their own in their pane, whose stored key is the group's key and behind it this start; all hashes are of the key alone.
+ */
+extern uint32 streamext_key_add_from(TimestampTz from, char **buf, uint32 *capacity, uint32 used);
+/* The size of the key alone; *from is what stands behind it, DT_NOBEGIN: nothing. */
+extern uint32 streamext_key_split(const CompiledView *view, const char *key, uint32 key_size, TimestampTz *from);
+
 /* Hashing and equality for one view in one process (FmgrInfos). May raise for types whose functions do. */
 typedef struct KeyMatcher KeyMatcher;
 extern KeyMatcher		 *streamext_key_matcher(const CompiledView *view, MemoryContext cxt);

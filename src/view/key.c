@@ -8,7 +8,8 @@
  *		fixed length by reference	typlen bytes
  *		varlena					uint32 length, the data without header
  *		cstring					uint32 length, the bytes without the terminator
- * The window key is no part of it: panes stand for it. Nothing in it is aligned.
+ * The window key is no part of it: panes stand for it. Nothing in it is aligned. In views with hopping windows the first start that the group's
+ * rows count in may follow (int64). What comes before tells how long it is itself, so no key is another one with a start behind it.
  *
  * When all keys are bytewise, two keys are equal exactly if their bytes are, and the hash is taken over the bytes.
  * Otherwise hash and equality are those of the types. Where a composite is in a key's type (CompiledView.keys_change) both are of its attributes as they
@@ -224,6 +225,60 @@ streamext_key_deserialize(const CompiledView *view, const char *key, Datum *valu
 	}
 }
 
+/* ---- rows that are late for some of their windows ---- */
+
+uint32
+streamext_key_add_from(TimestampTz from, char **buf, uint32 *capacity, uint32 used)
+{
+	memcpy(key_reserve(buf, capacity, used, sizeof(from)), &from, sizeof(from));
+	return used + sizeof(from);
+}
+
+/* How long a stored key is by its own account. */
+static uint32
+key_own_size(const CompiledView *view, const char *key)
+{
+	const char *at = key + (key_count_stored(view) + 7) / 8;
+	int			ordinal = 0;
+
+	for (int k = 0; k < view->nkeys; k++)
+	{
+		uint32 size;
+
+		if (view->keys[k].is_window)
+			continue;
+		if ((key[ordinal / 8] & (1 << (ordinal % 8))) == 0)
+		{
+			if (view->keys[k].typbyval)
+				size = sizeof(uint64);
+			else if (view->keys[k].typlen > 0)
+				size = view->keys[k].typlen;
+			else
+			{
+				memcpy(&size, at, sizeof(size));
+				at += sizeof(size);
+			}
+			at += size;
+		}
+		ordinal++;
+	}
+	return at - key;
+}
+
+uint32
+streamext_key_split(const CompiledView *view, const char *key, uint32 key_size, TimestampTz *from)
+{
+	uint32 own;
+
+	*from = DT_NOBEGIN;
+	if (view->window.kind != WINDOW_HOP)
+		return key_size;
+	own = key_own_size(view, key);
+	if (key_size == own + sizeof(*from))
+		memcpy(from, key + own, sizeof(*from));
+	return own;
+}
+
 /* ---- hashing and equality ---- */
 
 /* What hashes in memory depend on; key_secrets[0] is 0 until they are known. */
@@ -424,17 +479,25 @@ key_hash_stored(KeyMatcher *matcher, const char *key,
 uint32
 streamext_key_rehash(KeyMatcher *matcher, const char *key, uint32 key_size)
 {
-	return matcher->bytewise ? key_hash_bytes(key, key_size) : key_hash_stored(matcher, key, key_hash_values);
+	TimestampTz from;
+
+	if (!matcher->bytewise)
+		return key_hash_stored(matcher, key, key_hash_values);
+	return key_hash_bytes(key, streamext_key_split(matcher->view, key, key_size, &from));
 }
 
 uint32
 streamext_key_bucket(KeyMatcher *matcher, const char *key, uint32 key_size)
 {
-	return matcher->bytewise ? key_bucket_bytes(key, key_size) : key_hash_stored(matcher, key, key_bucket_values);
+	TimestampTz from;
+
+	if (!matcher->bytewise)
+		return key_hash_stored(matcher, key, key_bucket_values);
+	return key_bucket_bytes(key, streamext_key_split(matcher->view, key, key_size, &from));
 }
 
 static bool
-key_equal_values(KeyMatcher *matcher, const char *stored, const char *probe)
+key_equal_values(KeyMatcher *matcher, const char *stored, uint32 stored_size, const char *probe, uint32 probe_size)
 {
 	uint32	  bitmap = (matcher->nstored + 7) / 8;
 	KeyCursor a = { stored, stored + bitmap, 0 };
@@ -453,7 +516,10 @@ key_equal_values(KeyMatcher *matcher, const char *stored, const char *probe)
 		if (!anull && !DatumGetBool(FunctionCall2Coll(&matcher->equal[k], key->collation, avalue, bvalue)))
 			return false;
 	}
-	return true;
+	/* what stands behind them */
+	stored_size -= a.at - stored;
+	probe_size -= b.at - probe;
+	return stored_size == probe_size && memcmp(a.at, b.at, stored_size) == 0;
 }
 
 bool
@@ -469,7 +535,7 @@ streamext_key_equal(void *arg, const char *stored, uint32 stored_size, const cha
 	if (matcher == NULL || matcher->bytewise)
 		return false;
 	old = MemoryContextSwitchTo(matcher->scratch);
-	equal = key_equal_values(matcher, stored, probe);
+	equal = key_equal_values(matcher, stored, stored_size, probe, probe_size);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(matcher->scratch);
 	return equal;

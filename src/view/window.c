@@ -597,6 +597,20 @@ streamext_window_starts(const Window *window, int64 pane, TimestampTz *first, Ti
 	}
 }
 
+TimestampTz
+streamext_window_last_end(const Window *window, int64 pane)
+{
+	TimestampTz first, last;
+
+	if (window->kind == WINDOW_HOP)
+	{
+		streamext_window_starts(window, pane, &first, &last);
+		if (first <= last)
+			return clamped_add(last, window->size);
+	}
+	return streamext_window_pane_end(window, pane);
+}
+
 bool
 streamext_window_has_ends(const Window *window)
 {

@@ -75,6 +75,8 @@ extern TimestampTz streamext_window_pane_end(const Window *window, int64 pane);
 extern void streamext_window_pane_range(const Window *window, TimestampTz start, int64 *first, int64 *last);
 /* First and last start of the windows that the pane belongs to (HOP with slide > size: none when *first > *last). Step between them is slide. */
 extern void streamext_window_starts(const Window *window, int64 pane, TimestampTz *first, TimestampTz *last);
+/* The end of the last of these windows; of a pane in none, and of other kinds than HOP, its own. From then on nobody adds to it. */
+extern TimestampTz streamext_window_last_end(const Window *window, int64 pane);
 /* True if windows are fixed in time, so that they end for good: tumble, hop, trunc, not sliding. */
 extern bool streamext_window_has_ends(const Window *window);
 /* The first instant after the window of such a kind that starts at `start`; PG_INT64_MAX where there is none. */
