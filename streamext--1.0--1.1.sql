@@ -21,13 +21,19 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'streamext_letter_headers';
 COMMENT ON FUNCTION streamext.letter_headers(bytea) IS 'internal: a dead letter''s headers';
 
+CREATE FUNCTION streamext.payload_text(payload bytea) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_payload_text';
+COMMENT ON FUNCTION streamext.payload_text(bytea) IS 'a record''s bytes as text; what is no UTF-8, and NULs, as \xNN';
+
 DROP VIEW streamext.dead_letters;
 CREATE VIEW streamext.dead_letters WITH (security_barrier) AS
 SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN d.view END)::pg_catalog.regclass AS view,
        d.topic, d.partition, d.position, d.received_at, d.sqlstate,
        CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR streamext.may_see_reasons(d.view) THEN d.reason
             ELSE 'the reason is for who may read all that the view reads' END AS reason,
-       d.payload, streamext.letter_key(d.record) AS key, streamext.letter_headers(d.record) AS headers
+       d.payload, streamext.letter_key(d.record) AS key, streamext.letter_headers(d.record) AS headers,
+       streamext.payload_text(d.payload) AS payload_text
 FROM streamext.dead_letter AS d
 WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
 
@@ -40,6 +46,7 @@ COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rej
 COMMENT ON COLUMN streamext.dead_letters.reason IS 'at most 1 kB; of a continuous view it is shown to who may read all that the view reads';
 COMMENT ON COLUMN streamext.dead_letters.key IS 'the record''s key, if it has one';
 COMMENT ON COLUMN streamext.dead_letters.headers IS 'the record''s headers, if it has any';
+COMMENT ON COLUMN streamext.dead_letters.payload_text IS 'payload as text; what is no UTF-8 as \xNN';
 
 CREATE FUNCTION streamext.get_tombstones(stream regclass) RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -51,7 +58,9 @@ CREATE VIEW streamext.streams AS
 SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_in, s.rate, s.watermark, s.lag_rows, s.lag_seconds,
        s.rejected, s.last_error, s.last_error_at, streamext.get_tombstones(s.stream) AS tombstones,
        (SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
-        WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'partitions') AS partitions
+        WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'partitions') AS partitions,
+       COALESCE((SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
+                 WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'datestyle'), 'ISO, MDY') AS datestyle
 FROM streamext.get_streams() AS s;
 GRANT SELECT ON streamext.streams TO PUBLIC;
 COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since reading began; checkpoints carry them over restarts';
@@ -67,6 +76,8 @@ COMMENT ON COLUMN streamext.streams.rate IS 'records a second, over about the la
 COMMENT ON COLUMN streamext.streams.rejected IS 'records rejected for all views: malformed, without event time, NULL in a NOT NULL column';
 COMMENT ON COLUMN streamext.streams.tombstones IS 'records without a payload that were passed over (option tombstones), since the server was started; rows_in holds them';
 COMMENT ON COLUMN streamext.streams.partitions IS 'the option of kafka: i/n, the partitions p with p mod n = i; NULL: all';
+
+COMMENT ON COLUMN streamext.streams.datestyle IS 'DateStyle under which dates in payloads are read: the session''s at CREATE FOREIGN TABLE, or the option';
 
 /* ---- settings kept with a view ---- */
 

@@ -9,6 +9,8 @@
 
 #include "access/tupdesc.h"
 
+#include "pgtime.h"
+
 struct ConnectorOps;
 struct FormatOps;
 
@@ -32,6 +34,17 @@ typedef enum JournalMode
 	JOURNAL_OS,
 	JOURNAL_FSYNC
 } JournalMode;
+
+/* How a column's times are written; the words of the option time_format are in this order. */
+typedef enum TimeFormat
+{
+	TIME_FORMAT_ISO, /* as the type's input function reads it */
+	TIME_FORMAT_UNIX,
+	TIME_FORMAT_UNIX_MS,
+	TIME_FORMAT_UNIX_US,
+	TIME_FORMAT_UNIX_NS,
+	TIME_FORMAT_PATTERN /* of to_timestamp */
+} TimeFormat;
 
 typedef enum MetadataKind
 {
@@ -67,6 +80,13 @@ typedef struct StreamColumn
 	MetadataKind		metadata;
 	const MetadataSpec *metadata_spec;	 /* NULL: METADATA_NONE */
 	int					metadata_number; /* behind the word */
+	TimeFormat			time_format;
+	bool				time_format_given;
+	char			   *time_pattern; /* TIME_FORMAT_PATTERN */
+	char			   *time_zone;	  /* of texts that name none; NULL: UTC */
+	pg_tz			   *zone;		  /* the same, or NULL */
+	bool				bad_is_null;  /* a value that cannot be read is NULL; else its record is rejected */
+	char			   *encoding;	  /* of a bytea's text; NULL: as bytea's input function reads it */
 	char *path; /* option path, or NULL: the column's name is one literal JSON key, its place a CSV field */
 } StreamColumn;
 
@@ -92,6 +112,9 @@ typedef struct StreamConfig
 	OnError					on_error;
 	bool					tombstones_rejected; /* records without a payload; else they are passed over */
 	int						workers;
+	const char			   *datestyle;	   /* under which values are read */
+	bool					fields_nocase; /* names of fields match in whatever case their ASCII letters are */
+	bool					trims;		   /* byte order marks, NULs and line ends around payloads do not count */
 
 	/* by ConnectorOps.configure, where the connector has such */
 	List	   *topics; /* of char *; mqtt: one filter */

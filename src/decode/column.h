@@ -32,6 +32,7 @@ typedef enum ColumnWay
 	WAY_FLOAT8,
 	WAY_TEXT, /* text, varchar without length */
 	WAY_TIMESTAMPTZ,
+	WAY_UNIX,  /* numbers of seconds or parts of one since 1970 */
 	WAY_INPUT, /* the type's input function */
 	WAY_METADATA
 } ColumnWay;
@@ -43,6 +44,7 @@ typedef struct DecoderColumn
 	int					wanted; /* the format's: where in a parsed payload the value is */
 	ValueInput		   *input;
 	bool				structured; /* from JSON: an array or composite type */
+	bool				no_number;	/* times that are not written as numbers */
 	char			  **text;		/* [row] to be converted, or NULL; made when first needed, cleared for each batch */
 	int					ntext;
 } DecoderColumn;
@@ -73,6 +75,13 @@ extern const char *streamext_decode_note(Decoder *decoder, DecoderColumn *col, i
 /* Text or bytea from a record's bytes; NULL or the reason to reject, with *sqlstate. */
 extern const char *streamext_decode_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size size, int row,
 										  Datum *value, int *sqlstate);
+
+/* A number since 1970 into the column's type; NULL or the reason to reject, with *sqlstate. */
+extern const char *streamext_decode_unix(const DecoderColumn *col, const char *s, Size size, Datum *value,
+										 int *sqlstate);
+
+/* The moment at which clocks of the zone show the time. */
+extern TimestampTz streamext_decode_local(TimestampTz shown, pg_tz *zone);
 
 /* size bytes of the batch's memory, 8-aligned, without an allocation each. */
 static inline void *
@@ -136,13 +145,18 @@ decode_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 si
 	if (col->way == WAY_TIMESTAMPTZ)
 	{
 		TimestampTz t;
+		bool		zoned;
 
-		if (streamext_parse_time(s, size, &t))
+		if (streamext_parse_zoned_time(s, size, &t, &zoned))
 		{
+			if (unlikely(col->column->zone != NULL) && !zoned)
+				t = streamext_decode_local(t, col->column->zone);
 			*value = TimestampTzGetDatum(t);
 			return NULL;
 		}
 	}
+	if (col->way == WAY_UNIX)
+		return streamext_decode_unix(col, s, size, value, sqlstate);
 	if (col->way == WAY_FLOAT4 && size < 64)
 	{
 		char  number[64];
@@ -164,6 +178,18 @@ decode_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 si
 	if (reason != NULL)
 		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
 	return reason;
+}
+
+/* Whether a value that could not be read is to be NULL: then it is, and *sqlstate is again what it was before. */
+static inline bool
+decode_forgive(const DecoderColumn *col, Datum *value, bool *isnull, int *sqlstate)
+{
+	if (!col->column->bad_is_null)
+		return false;
+	*value = (Datum) 0;
+	*isnull = true;
+	*sqlstate = ERRCODE_INVALID_TEXT_REPRESENTATION;
+	return true;
 }
 
 #endif /* STREAMEXT_DECODE_COLUMN_H */

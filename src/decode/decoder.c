@@ -27,12 +27,15 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
+#include "utils/fmgrprotos.h"
 #include "utils/typcache.h"
 
 #include "base/transaction.h"
 #include "decode/column.h"
 #include "decode/decoder.h"
 #include "decode/row.h"
+#include "decode/unix_time.h"
+#include "decode/value_options.h"
 
 static ColumnWay
 decoder_column_way(const StreamColumn *column)
@@ -41,6 +44,8 @@ decoder_column_way(const StreamColumn *column)
 		return WAY_NULL;
 	if (column->metadata != METADATA_NONE)
 		return WAY_METADATA;
+	if (streamext_time_format_digits(column->time_format) >= 0)
+		return WAY_UNIX;
 	switch (column->type)
 	{
 		case BOOLOID:
@@ -58,7 +63,7 @@ decoder_column_way(const StreamColumn *column)
 		case VARCHAROID:
 			return column->typmod < 0 ? WAY_TEXT : WAY_INPUT;
 		case TIMESTAMPTZOID:
-			return column->typmod < 0 ? WAY_TIMESTAMPTZ : WAY_INPUT;
+			return column->typmod < 0 && column->time_pattern == NULL ? WAY_TIMESTAMPTZ : WAY_INPUT;
 		default:
 			return WAY_INPUT;
 	}
@@ -103,6 +108,7 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 			continue;
 		col->structured =
 			config->format->json && col->way == WAY_INPUT && streamext_value_is_structured(col->column->type);
+		col->no_number = streamext_value_is_time(col->column->type) && !col->column->time_format_given;
 		col->input = streamext_value_input(col->column, col->structured, own);
 	}
 	decoder_sort_columns(decoder);
@@ -126,6 +132,8 @@ streamext_decoder_enter(const Decoder *decoder)
 	IdentityScope scope = streamext_identity_enter(decoder->config->owner);
 
 	streamext_decoder_settings();
+	if (unlikely(decoder->config->datestyle != NULL))
+		streamext_identity_set("DateStyle", decoder->config->datestyle);
 	return scope;
 }
 
@@ -150,7 +158,9 @@ const char *
 streamext_decode_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size size, int row, Datum *value,
 					   int *sqlstate)
 {
-	if (col->column->type == BYTEAOID)
+	if (col->way == WAY_UNIX)
+		return streamext_decode_unix(col, s, size, value, sqlstate);
+	if (col->column->type == BYTEAOID && col->column->encoding == NULL)
 	{
 		*value = decode_text(decoder, s, size); /* bytea has the same layout */
 		return NULL;
@@ -166,6 +176,56 @@ streamext_decode_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size
 		return NULL;
 	}
 	return streamext_decode_note(decoder, col, row, s, size);
+}
+
+TimestampTz
+streamext_decode_local(TimestampTz shown, pg_tz *zone)
+{
+	struct pg_tm tm;
+	fsec_t		 fsec;
+
+	if (timestamp2tm(shown, NULL, &tm, &fsec, NULL, NULL) != 0)
+		return shown;
+	return shown + DetermineTimeZoneOffset(&tm, zone) * USECS_PER_SEC;
+}
+
+/* What clocks of the zone show then. */
+static Timestamp
+decoder_shown(TimestampTz t, pg_tz *zone)
+{
+	struct pg_tm tm;
+	fsec_t		 fsec;
+	int			 west;
+
+	return zone != NULL && timestamp2tm(t, &west, &tm, &fsec, NULL, zone) == 0 ? t - west * USECS_PER_SEC : t;
+}
+
+const char *
+streamext_decode_unix(const DecoderColumn *col, const char *s, Size size, Datum *value, int *sqlstate)
+{
+	const StreamColumn *column = col->column;
+	int64				t = 0;
+
+	*sqlstate = ERRCODE_DATETIME_VALUE_OUT_OF_RANGE;
+	switch (streamext_parse_unix_time(s, size, streamext_time_format_digits(column->time_format), &t))
+	{
+		case UNIX_TIME_NO_NUMBER:
+			*sqlstate = ERRCODE_INVALID_DATETIME_FORMAT;
+			return "the value is not a number, as the column's option time_format has it";
+		case UNIX_TIME_OUT_OF_RANGE:
+			return "the number is out of range for a time; does the column's option time_format say what it counts?";
+		case UNIX_TIME_GOOD:
+			break;
+	}
+	if (column->type != TIMESTAMPTZOID)
+		t = decoder_shown(t, column->zone);
+	if (column->type == DATEOID)
+		*value = DateADTGetDatum((DateADT) ((t - (t < 0 ? USECS_PER_DAY - 1 : 0)) / USECS_PER_DAY));
+	else if (column->typmod < 0)
+		*value = Int64GetDatum(t);
+	else
+		*value = DirectFunctionCall2(timestamp_scale, Int64GetDatum(t), Int32GetDatum(column->typmod));
+	return NULL;
 }
 
 static const char *
@@ -222,6 +282,27 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 	return NULL;
 }
 
+/* What is around the payload and not of it is no part of what the format sees; the record stays as it came. */
+static const char *
+decoder_parse_trimmed(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
+{
+	const char *payload = record->payload;
+	Size		size = record->payload_size;
+	const char *reason;
+
+	if (record->payload_size >= 3 && memcmp(payload, "\xef\xbb\xbf", 3) == 0)
+	{
+		record->payload += 3;
+		record->payload_size -= 3;
+	}
+	while (record->payload_size > 0 && strchr("\r\n", record->payload[record->payload_size - 1]) != NULL)
+		record->payload_size--; /* strchr finds NUL too */
+	reason = decoder->config->format->parse(decoder, record, row, column, sqlstate);
+	record->payload = payload;
+	record->payload_size = size;
+	return reason;
+}
+
 /* Pass 1 for one record into row `row`; NULL or the reason to reject. */
 static const char *
 decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
@@ -241,7 +322,10 @@ decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char
 		*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 		return psprintf("the payload is larger than %d bytes", STREAMEXT_MAX_RECORD);
 	}
-	reason = decoder->config->format->parse(decoder, record, row, column, sqlstate);
+	if (unlikely(decoder->config->trims))
+		reason = decoder_parse_trimmed(decoder, record, row, column, sqlstate);
+	else
+		reason = decoder->config->format->parse(decoder, record, row, column, sqlstate);
 	if (unlikely(reason != NULL))
 		return reason;
 	for (int i = 0; i < decoder->nmetadata; i++)
@@ -251,7 +335,8 @@ decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char
 
 		reason =
 			decoder_metadata(decoder, col, record, row, &batch->values[att][row], &batch->nulls[att][row], sqlstate);
-		if (unlikely(reason != NULL))
+		if (unlikely(reason != NULL) &&
+			!decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
 		{
 			*column = col->column->name;
 			return reason;
@@ -424,12 +509,25 @@ decoder_is_plain(const StreamColumn *column)
 	}
 }
 
+/* What there is no value for: NULL if the column's option says so, and then a domain may refuse that; else the row goes. */
 static void
 decoder_convert_failed(Decoder *decoder, int att, int row, ErrorData *error)
 {
+	Batch		  *batch = decoder->batch;
+	DecoderColumn *col = &decoder->columns[att];
+
 	decoder_judge(decoder, error);
-	decoder_mark_bad(decoder, row, error->sqlerrcode,
-					 psprintf("column \"%s\": %s", decoder->columns[att].column->name, error->message));
+	if (col->text != NULL && col->text[row] != NULL && col->column->bad_is_null)
+	{
+		col->text[row] = NULL;
+		batch->values[att][row] = (Datum) 0;
+		batch->nulls[att][row] = true;
+	}
+	else
+		decoder_mark_bad(decoder, row, error->sqlerrcode,
+						 psprintf("column \"%s\": %s%s%s%s", col->column->name, error->message,
+								  error->detail != NULL ? " (" : "", error->detail != NULL ? error->detail : "",
+								  error->detail != NULL ? ")" : ""));
 	FreeErrorData(error);
 }
 
@@ -462,6 +560,8 @@ decoder_convert(Decoder *decoder, int att)
 	ConvertStep	   step = { decoder, att, 0 };
 	bool		   plain = decoder_is_plain(col->column);
 
+	if (unlikely(col->column->time_zone != NULL))
+		streamext_identity_set("TimeZone", col->column->time_zone);
 	while (step.row < decoder->batch->nrows)
 	{
 		ErrorData *error = plain ? decoder_try_plain(&step) : streamext_try(decoder_convert_step, &step);
@@ -469,9 +569,11 @@ decoder_convert(Decoder *decoder, int att)
 		CHECK_FOR_INTERRUPTS();
 		if (error == NULL)
 			break;
+		/* at the same row again: it is marked, or NULL now */
 		decoder_convert_failed(decoder, att, step.row, error);
-		step.row++;
 	}
+	if (unlikely(col->column->time_zone != NULL))
+		streamext_identity_set("TimeZone", "UTC");
 	if (col->text != NULL)
 		memset(col->text, 0, sizeof(char *) * decoder->batch->nrows);
 	col->ntext = 0;

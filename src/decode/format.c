@@ -51,8 +51,17 @@ format_check_path(const OptionSpec *spec, const char *value)
 	pfree(key);
 }
 
+/* By DateOrder's numbers. */
+const char *const streamext_datestyles[] = { "ISO, YMD", "ISO, DMY", "ISO, MDY", NULL };
+
+static const char *const words_fields[] = { "exact", "nocase", NULL };
+static const char *const words_trim[] = { "none", "payload", NULL };
+
 const OptionSpec streamext_format_options[] = {
 	{ "format", PLACE_TABLE, OPTION_TEXT, .check = format_check_name },
+	{ "fields", PLACE_TABLE, OPTION_ENUM, words_fields },
+	{ "trim", PLACE_TABLE, OPTION_ENUM, words_trim },
+	{ "datestyle", PLACE_TABLE, OPTION_ENUM, streamext_datestyles },
 	{ "path", PLACE_COLUMN, OPTION_TEXT, .check = format_check_path },
 	{ NULL },
 };
@@ -86,6 +95,8 @@ streamext_format_check_options(List *options)
 	const FormatOps *format = streamext_format(options);
 
 	format_check_others(format, options);
+	if (streamext_option(options, "fields") != NULL && !format->names_fields)
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"fields\" needs format json")));
 	if (format->check_options != NULL)
 		format->check_options(options);
 }

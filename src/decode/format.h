@@ -54,7 +54,10 @@ extern const FormatOps streamext_row_format;
 /* Those that the option format names, the default first; NULL ends them. */
 extern const FormatOps *const streamext_formats[];
 
-/* The options format and path. */
+/* The values of the option datestyle by PostgreSQL's DateOrder; NULL ends them. */
+extern const char *const streamext_datestyles[];
+
+/* Options that payloads of every format have. */
 extern const OptionSpec streamext_format_options[];
 
 /* The one that a table's options name. */

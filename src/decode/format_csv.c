@@ -156,7 +156,11 @@ csv_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 		reason = csv_value(decoder, col, &csv->fields[col->wanted], row, &batch->values[att][row],
 						   &batch->nulls[att][row], sqlstate);
 		if (unlikely(reason != NULL))
+		{
 			*column = col->column->name;
+			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
+				reason = NULL;
+		}
 	}
 	return reason;
 }

@@ -45,7 +45,7 @@ json_open(Decoder *decoder)
 {
 	JsonPayload *json = palloc0(sizeof(JsonPayload));
 
-	json->parser = streamext_json_create(STREAMEXT_MAX_DEPTH);
+	json->parser = streamext_json_create(STREAMEXT_MAX_DEPTH, decoder->config->fields_nocase);
 	if (json->parser == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the JSON parser")));
 	json->callback.func = json_free;
@@ -101,6 +101,11 @@ json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Da
 		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
 		return "the value holds a NUL character";
 	}
+	if (unlikely(col->no_number) && v->kind == JSON_TEXT && (*v->u.s == '-' || (*v->u.s >= '0' && *v->u.s <= '9')))
+	{
+		*sqlstate = ERRCODE_DATETIME_VALUE_OUT_OF_RANGE;
+		return STREAMEXT_NO_TIME_NUMBER;
+	}
 	return decode_text_value(decoder, col, v->u.s, v->size, row, value, sqlstate);
 }
 
@@ -119,7 +124,11 @@ json_parse(Decoder *decoder, StreamRecord *record, int row, const char **column,
 		reason = json_value(decoder, col, &json->values[col->wanted], row, &batch->values[att][row],
 							&batch->nulls[att][row], sqlstate);
 		if (unlikely(reason != NULL))
+		{
 			*column = col->column->name;
+			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
+				reason = NULL;
+		}
 	}
 	return reason;
 }

@@ -24,7 +24,11 @@ raw_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 		reason = streamext_decode_bytes(decoder, col, record->payload, record->payload_size, row,
 										&batch->values[att][row], sqlstate);
 		if (unlikely(reason != NULL))
+		{
 			*column = col->column->name;
+			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
+				reason = NULL;
+		}
 	}
 	return reason;
 }

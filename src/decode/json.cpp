@@ -43,8 +43,29 @@ struct Node
 	Node	**children = nullptr;
 	int		  nchildren = 0;
 	int		  guess = 0;
-	uint64_t  walked = 0; /* the walk that was here last; kept where there are children */
+	bool	  nocase = false; /* ASCII letters of the name match in either case */
+	uint64_t  walked = 0;	  /* the walk that was here last; kept where there are children */
 };
+
+inline char
+json_lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+/* Whether the key, of the node's name's size, is that name. */
+inline bool
+json_same(const Node *node, const char *key)
+{
+	if (memcmp(key, node->name, node->name_size) == 0)
+		return true;
+	if (!node->nocase)
+		return false;
+	for (size_t i = 0; i < node->name_size; i++)
+		if (json_lower(key[i]) != json_lower(node->name[i]))
+			return false;
+	return true;
+}
 
 /* Grows a malloc'd array by one; false: out of memory. */
 template <typename T>
@@ -97,15 +118,14 @@ json_arrive(Node *node, uint64_t walk, JsonValue *values)
 
 /* The child with this name (or index, if name is NULL), made if need be; NULL: out of memory. */
 Node *
-json_child(Node *node, const char *name, size_t name_size, long index)
+json_child(Node *node, const char *name, size_t name_size, long index, bool nocase)
 {
 	for (int i = 0; i < node->nchildren; i++)
 	{
 		Node *child = node->children[i];
 
-		if (name == nullptr
-				? child->name == nullptr && child->index == index
-				: child->name != nullptr && child->name_size == name_size && memcmp(child->name, name, name_size) == 0)
+		if (name == nullptr ? child->name == nullptr && child->index == index
+							: child->name != nullptr && child->name_size == name_size && json_same(child, name))
 			return child;
 	}
 
@@ -114,6 +134,7 @@ json_child(Node *node, const char *name, size_t name_size, long index)
 	if (child == nullptr)
 		return nullptr;
 	child->index = index;
+	child->nocase = nocase;
 	if (name != nullptr)
 	{
 		child->name = static_cast<char *>(malloc(name_size + 1));
@@ -139,6 +160,15 @@ inline bool
 json_is_space(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Of a payload that is no object: whether it is one value, as sensors send it. */
+bool
+json_is_scalar(const char *s, size_t size)
+{
+	while (size > 0 && json_is_space(*s))
+		s++, size--;
+	return size > 0 && *s != '[' && *s != '{';
 }
 
 /* The JSON grammar of a number, which raw tokens have not been checked against. */
@@ -261,6 +291,7 @@ struct JsonParser
 	Node		root;
 	int			nwanted = 0;
 	int			max_depth = 0;
+	bool		nocase = false;
 	uint64_t	walk = 0;		  /* number of the walk at hand; a payload may take two */
 	char	   *buffer = nullptr; /* the payload with the padding that simdjson reads beyond */
 	size_t		capacity = 0;
@@ -413,7 +444,7 @@ JsonPlain::walk_object(Node *node, int depth)
 			if (i >= node->nchildren)
 				i = 0;
 			if (node->children[i]->name_size == size && node->children[i]->name != nullptr &&
-				memcmp(key, node->children[i]->name, size) == 0)
+				json_same(node->children[i], key))
 			{
 				child = node->children[i];
 				node->guess = i + 1;
@@ -662,8 +693,7 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 
 		Node *child = node->children[i];
 
-		if (child->name != nullptr && child->name_size < left && raw[child->name_size] == '"' &&
-			memcmp(raw, child->name, child->name_size) == 0)
+		if (child->name != nullptr && child->name_size < left && raw[child->name_size] == '"' && json_same(child, raw))
 		{
 			node->guess = i + 1;
 			return child;
@@ -683,8 +713,8 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 			if (error || node->nchildren == 0 || field.unescaped_key().get(key))
 				return nullptr;
 			for (int i = 0; i < node->nchildren; i++)
-				if (node->children[i]->name != nullptr &&
-					key == std::string_view(node->children[i]->name, node->children[i]->name_size))
+				if (node->children[i]->name != nullptr && key.size() == node->children[i]->name_size &&
+					json_same(node->children[i], key.data()))
 					return node->children[i];
 			return nullptr;
 		}
@@ -736,12 +766,14 @@ JsonParser::walk_array(Node *node, ondemand::array array, int depth, JsonValue *
 }
 
 extern "C" JsonParser *
-streamext_json_create(int max_depth)
+streamext_json_create(int max_depth, bool nocase)
 {
 	JsonParser *parser = new (std::nothrow) JsonParser;
 
-	if (parser != nullptr)
-		parser->max_depth = max_depth;
+	if (parser == nullptr)
+		return nullptr;
+	parser->max_depth = max_depth;
+	parser->nocase = nocase;
 	return parser;
 }
 
@@ -761,7 +793,7 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 	Node *node = &parser->root;
 
 	if (path == nullptr)
-		node = json_child(node, name, strlen(name), 0);
+		node = json_child(node, name, strlen(name), 0, parser->nocase);
 	else
 	{
 		PathReader reader;
@@ -770,8 +802,8 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 
 		streamext_path_begin(&reader, path);
 		while (key != nullptr && node != nullptr && (step = streamext_path_next(&reader, key)) < PATH_END)
-			node =
-				step == PATH_KEY ? json_child(node, key, reader.size, 0) : json_child(node, nullptr, 0, reader.index);
+			node = step == PATH_KEY ? json_child(node, key, reader.size, 0, parser->nocase)
+									: json_child(node, nullptr, 0, reader.index, false);
 		free(key);
 		if (step == PATH_FAULT)
 			return -1;
@@ -844,7 +876,9 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	{
 		error = doc.get_object().get(object);
 		if (error == INCORRECT_TYPE)
-			return "the payload is not a JSON object";
+			return json_is_scalar(parser->buffer, size)
+					   ? "the payload is not a JSON object; of bare values the option format is 'text'"
+					   : "the payload is not a JSON object";
 	}
 	if (!error)
 		error = parser->walk_object(&parser->root, object, 1, values);

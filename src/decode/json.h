@@ -53,8 +53,8 @@ extern "C"
 
 	typedef struct JsonParser JsonParser;
 
-	/* max_depth: nesting of objects and arrays. NULL: out of memory. */
-	extern JsonParser *streamext_json_create(int max_depth);
+	/* max_depth: nesting of objects and arrays. nocase: names match in whatever case their ASCII letters are. NULL: out of memory. */
+	extern JsonParser *streamext_json_create(int max_depth, bool nocase);
 	extern void		   streamext_json_destroy(JsonParser *parser);
 
 	/*

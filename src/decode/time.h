@@ -27,10 +27,11 @@ streamext_parse_digits(const char *s, int n)
 }
 
 /*
- * YYYY-MM-DD[T ]HH:MM:SS[.f{1,6}][Z|(+|-)HH[[:]MM]] in the years 1 to 9999; without a zone UTC. False: anything else, right or wrong.
+ * YYYY-MM-DD[T ]HH:MM:SS[.f{1,6}][Z|(+|-)HH[[:]MM]] in the years 1 to 9999; without a zone UTC, and *zoned is false. False: anything
+ * else, right or wrong.
  */
 static inline bool
-streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
+streamext_parse_zoned_time(const char *s, uint32 size, TimestampTz *result, bool *zoned)
 {
 	int	   year, month, day, hour, minute, second, usec = 0;
 	int64  zone = 0;
@@ -62,6 +63,7 @@ streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
 		if (s[at - 1] == '.')
 			return false;
 	}
+	*zoned = at < size;
 	if (at < size && s[at] == 'Z')
 		at++;
 	else if (at < size && (s[at] == '+' || s[at] == '-'))
@@ -91,6 +93,15 @@ streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
 	*result = (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY + hour * USECS_PER_HOUR +
 			  minute * USECS_PER_MINUTE + second * USECS_PER_SEC + usec - zone;
 	return true;
+}
+
+/* The same; who does not ask has UTC for a time without a zone. */
+static inline bool
+streamext_parse_time(const char *s, uint32 size, TimestampTz *result)
+{
+	bool zoned;
+
+	return streamext_parse_zoned_time(s, size, result, &zoned);
 }
 
 #endif /* STREAMEXT_DECODER_TIME_H */

@@ -14,22 +14,31 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
 #include "decode/value.h"
+
+#define VALUE_MAX_DATE_DIGITS 9 /* YYYYMMDD has eight */
 
 struct ValueInput
 {
 	FmgrInfo  function;
 	Oid		  typioparam;
 	int32	  typmod;
-	bool	  of_time; /* dates or times are in it */
+	bool	  of_time;	/* dates or times are in it */
+	bool	  time;		/* it is one, as its input function reads it */
+	text	 *pattern;	/* of to_timestamp; else NULL */
+	Oid		  type;		/* that it is then to become */
+	text	 *encoding; /* of a bytea's text; else NULL */
 	bool	  domain;
 	FmgrInfo  populate; /* json_populate_record, if `json` */
 	bool	  json;
@@ -66,6 +75,14 @@ value_is_of_time(Oid type)
 	}
 }
 
+bool
+streamext_value_is_time(Oid type)
+{
+	Oid base = getBaseType(type);
+
+	return value_is_of_time(base) && !OidIsValid(get_element_type(base)) && !OidIsValid(get_range_subtype(base));
+}
+
 static void
 value_add_json(ValueInput *input, Oid type)
 {
@@ -97,6 +114,10 @@ streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
 	input->typmod = column->typmod;
 	input->of_time = value_is_of_time(column->type);
 	input->domain = get_typtype(column->type) == TYPTYPE_DOMAIN && DomainHasConstraints(column->type);
+	input->type = column->type;
+	input->time = streamext_value_is_time(column->type);
+	input->pattern = column->time_pattern != NULL ? cstring_to_text(column->time_pattern) : NULL;
+	input->encoding = column->encoding != NULL ? cstring_to_text(column->encoding) : NULL;
 	if (json && streamext_value_is_structured(column->type))
 		value_add_json(input, column->type);
 	MemoryContextSwitchTo(old);
@@ -122,11 +143,45 @@ value_from_json(ValueInput *input, const char *text)
 	return heap_getattr(&tuple, 1, input->row_desc, &isnull);
 }
 
+/* By the column's pattern, under the TimeZone at hand. */
+static Datum
+value_from_pattern(ValueInput *input, char *s)
+{
+	Datum value = DirectFunctionCall2Coll(input->type == DATEOID ? to_date : to_timestamp, DEFAULT_COLLATION_OID,
+										  PointerGetDatum(cstring_to_text(s)), PointerGetDatum(input->pattern));
+
+	if (input->type == TIMESTAMPOID)
+		value = DirectFunctionCall1(timestamptz_timestamp, value);
+	if (input->type == TIMESTAMPOID && input->typmod >= 0)
+		value = DirectFunctionCall2(timestamp_scale, value, Int32GetDatum(input->typmod));
+	else if (input->type == TIMESTAMPTZOID && input->typmod >= 0)
+		value = DirectFunctionCall2(timestamptz_scale, value, Int32GetDatum(input->typmod));
+	return value;
+}
+
+/* A long run of digits is a valid date, of the year 171456 say, and never meant so. */
+static void
+value_refuse_number(const char *s)
+{
+	const char *digits = s + (*s == '-' || *s == '+');
+	Size		size = strspn(digits, "0123456789");
+
+	if (size >= VALUE_MAX_DATE_DIGITS && digits[size + strspn(digits + size, ".0123456789 ")] == '\0')
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("%s", STREAMEXT_NO_TIME_NUMBER)));
+}
+
 Datum
 streamext_value_convert(ValueInput *input, char *text)
 {
+	if (input->pattern != NULL)
+		return value_from_pattern(input, text);
+	if (input->encoding != NULL)
+		return DirectFunctionCall2(binary_decode, PointerGetDatum(cstring_to_text(text)),
+								   PointerGetDatum(input->encoding));
 	if (input->of_time)
 		streamext_value_check_moment(text);
+	if (input->time)
+		value_refuse_number(text);
 	if (input->json)
 		return value_from_json(input, text);
 	return InputFunctionCall(&input->function, text, input->typioparam, input->typmod);

@@ -10,8 +10,15 @@
 
 typedef struct ValueInput ValueInput;
 
+/* Why a number in JSON, or a text of digits that would be a date long ago or to come, is not taken for a time. */
+#define STREAMEXT_NO_TIME_NUMBER \
+	"a number is not read as a time: the column's option time_format ('unix', 'unix_ms', ...) says what it counts"
+
 /* Whether JSON is converted as json_populate_record does: arrays and composite types, and domains over them. */
 extern bool streamext_value_is_structured(Oid type);
+
+/* Whether values of the type are a date or time (and not an array or range of such). */
+extern bool streamext_value_is_time(Oid type);
 
 /* `json`: texts are JSON, strings with their quotes; else what the type's input function reads. All is allocated in cxt. */
 extern ValueInput *streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt);

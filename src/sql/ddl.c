@@ -378,7 +378,7 @@ ddl_dispatch(DdlCall *call)
 				streamext_ddl_alter_stream(call);
 			break;
 		case T_CreateForeignTableStmt:
-			streamext_ddl_check_streams(streamext_ddl_run(call));
+			streamext_ddl_create_stream(call);
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN)

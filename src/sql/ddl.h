@@ -39,6 +39,7 @@ extern void streamext_ddl_create_view(DdlCall *call);
 extern bool streamext_ddl_alter_view_options(DdlCall *call);
 
 /* sql/ddl_stream.c */
+extern void streamext_ddl_create_stream(DdlCall *call);
 extern void streamext_ddl_alter_stream(DdlCall *call);
 extern void streamext_ddl_rename_column(DdlCall *call);
 /* A statement has touched these: what is a stream must be a valid one. */

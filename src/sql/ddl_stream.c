@@ -22,6 +22,7 @@
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
 #include "foreign/foreign.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -230,9 +231,8 @@ stream_ddl_keep_path(Oid relid, AttrNumber attnum, const char *old_name)
 	CommandCounterIncrement();
 }
 
-/* The option event_time follows the column that it names. */
 static void
-stream_ddl_rename_event_time(Oid relid, const char *new_name)
+stream_ddl_set_option(Oid relid, const char *name, const char *value, bool replace)
 {
 	Relation  tables = table_open(ForeignTableRelationId, RowExclusiveLock);
 	HeapTuple tuple = SearchSysCacheCopy1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
@@ -246,13 +246,39 @@ stream_ddl_rename_event_time(Oid relid, const char *new_name)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for foreign table %u", relid);
 	datum = SysCacheGetAttr(FOREIGNTABLEREL, tuple, Anum_pg_foreign_table_ftoptions, &isnull);
-	values[i] = stream_ddl_put_option(ForeignTableRelationId, datum, "event_time", new_name, true);
+	values[i] = stream_ddl_put_option(ForeignTableRelationId, isnull ? (Datum) 0 : datum, name, value, replace);
 	replaces[i] = true;
 	tuple = heap_modify_tuple(tuple, RelationGetDescr(tables), values, nulls, replaces);
 	CatalogTupleUpdate(tables, &tuple->t_self, tuple);
 	table_close(tables, RowExclusiveLock);
 	CacheInvalidateRelcacheByRelid(relid);
 	CommandCounterIncrement();
+}
+
+/*
+ * Dates that are not ISO 8601 are read in the order of the session that makes the stream, whoever decodes them later. PostgreSQL's preset
+ * goes without saying.
+ */
+static void
+stream_ddl_keep_datestyle(Oid relid)
+{
+	const ConnectorOps *kind = streamext_stream_kind(relid);
+
+	if (kind != NULL && kind->payloads && DateOrder != DATEORDER_MDY &&
+		streamext_option(GetForeignTable(relid)->options, "datestyle") == NULL)
+		stream_ddl_set_option(relid, "datestyle", streamext_datestyles[DateOrder], false);
+}
+
+void
+streamext_ddl_create_stream(DdlCall *call)
+{
+	List	 *relids = streamext_ddl_run(call);
+	ListCell *cell;
+
+	foreach (cell, relids)
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_FOREIGN_TABLE)
+			stream_ddl_keep_datestyle(lfirst_oid(cell));
+	streamext_ddl_check_streams(relids);
 }
 
 void
@@ -273,7 +299,7 @@ streamext_ddl_rename_column(DdlCall *call)
 			continue;
 		event_time = streamext_option(GetForeignTable(relid)->options, "event_time");
 		if (event_time != NULL && strcmp(event_time, stmt->subname) == 0)
-			stream_ddl_rename_event_time(relid, stmt->newname);
+			stream_ddl_set_option(relid, "event_time", stmt->newname, true);
 		config = streamext_stream_config(relid);
 		if (config->format->names_fields && config->columns[attnum - 1].metadata == METADATA_NONE &&
 			config->columns[attnum - 1].path == NULL)

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 
 #include "decode/format.h"
+#include "decode/value_options.h"
 #include "stream/definition.h"
 
 void
@@ -158,6 +159,7 @@ stream_check_column(const StreamConfig *config, const StreamColumn *column)
 						errmsg("column \"%s\" with metadata %s has type %s", column->name, column->metadata_spec->name,
 							   format_type_be(column->type)),
 						errhint("The type must be %s.", types)));
+	streamext_value_options_check(column);
 	if (column->path == NULL)
 		return;
 	if (!config->format->paths)

@@ -33,6 +33,7 @@
 
 #include "base/content.h"
 #include "decode/format.h"
+#include "decode/value_options.h"
 #include "stream/definition.h"
 
 #define DEFINITION_MAX_BUFFER 1000000
@@ -75,6 +76,7 @@ streamext_stream_tables(const ConnectorOps *connector, const OptionSpec *tables[
 	{
 		tables[n++] = streamext_format_options;
 		tables[n++] = payload_options;
+		tables[n++] = streamext_value_options;
 		for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
 			if ((*format)->options != NULL)
 				tables[n++] = (*format)->options;
@@ -167,6 +169,8 @@ definition_check_together(const ConnectorOps *connector, const OptionSpec *const
 	if (place == PLACE_TABLE && connector->payloads)
 		streamext_format_check_options(options);
 	streamext_option_conflict(options, "path", "metadata");
+	streamext_option_conflict(options, "time_format", "metadata");
+	streamext_option_conflict(options, "time_zone", "metadata");
 }
 
 static OptionPlace
@@ -345,6 +349,8 @@ definition_read_column(StreamConfig *config, const char *live_name, Form_pg_attr
 	}
 	if (path != NULL)
 		column->path = pstrdup(path);
+	if (config->connector->payloads)
+		streamext_value_options_read(column, options);
 }
 
 static void
@@ -403,6 +409,9 @@ streamext_stream_config(Oid relid)
 	config->buffer_size = definition_number(config, "buffer_size");
 	config->on_error = (OnError) definition_number(config, "on_error");
 	config->tombstones_rejected = !kind->payloads || definition_number(config, "tombstones") != 0;
+	config->fields_nocase = definition_number(config, "fields") != 0;
+	config->trims = definition_number(config, "trim") != 0;
+	config->datestyle = streamext_option(config->table_options, "datestyle");
 	config->workers = Max(definition_number(config, "workers"), 1);
 	config->start = START_EARLIEST;
 	definition_read_columns(config, rel);

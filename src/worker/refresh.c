@@ -38,6 +38,7 @@
 #include "base/chunk.h"
 #include "base/content.h"
 #include "base/transaction.h"
+#include "decode/value_options.h"
 #include "durable/checkpoint.h"
 #include "durable/checkpoint_read.h"
 #include "base/budget.h"
@@ -81,6 +82,7 @@ refresh_fingerprint(const StreamConfig *config)
 						 column->typmod, column->notnull, column->metadata,
 						 column->metadata_spec ? column->metadata_spec->name : "", column->metadata_number,
 						 column->name ? column->name : "", column->path ? column->path : "");
+		streamext_value_options_append(&s, column);
 	}
 	return s.data;
 }

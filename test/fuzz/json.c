@@ -72,8 +72,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	server_start();
 	if (all == NULL)
 	{
-		all = streamext_json_create(DEPTH);
-		none = streamext_json_create(DEPTH);
+		all = streamext_json_create(DEPTH, false);
+		none = streamext_json_create(DEPTH, false);
 		for (int i = 0; i < lengthof(wanted); i++)
 			REQUIRE(streamext_json_want(all, wanted[i].name, wanted[i].path, wanted[i].want) == i);
 	}
@@ -81,7 +81,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	payload = fuzz_copy(&in, size = in.size);
 	if (path)
 	{
-		JsonParser *parser = streamext_json_create(DEPTH);
+		JsonParser *parser = streamext_json_create(DEPTH, false);
 		FuzzInput	text = { (uint8_t *) payload, size };
 		int			number = streamext_json_want(parser, NULL, fuzz_text(&text, size), JSON_WANT_TEXT);
 

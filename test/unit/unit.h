@@ -29,6 +29,7 @@ extern void test_key(void);
 extern void test_mqtt_topic(void);
 extern void test_number(void);
 extern void test_time(void);
+extern void test_unix_time(void);
 extern void test_window(void);
 
 #endif /* STREAMEXT_UNIT_H */
