@@ -34,6 +34,7 @@
 
 #include "durable/checkpoint_state.h"
 #include "base/fault.h"
+#include "durable/letters.h"
 #include "sink/windows.h"
 
 #define CHECKPOINT_COST_FACTOR 10 /* at most a tenth of the time is spent with checkpoints */
@@ -226,6 +227,35 @@ checkpoint_write(Worker *w, bool all)
 	return result;
 }
 
+/* A cut of this moment, if anything has changed. Letters of what it has passed are committed before. False: they cannot be. */
+static bool
+checkpoint_begin(Worker *w, TimestampTz now)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool settled = false;
+	instr_time	  begin;
+	int			  us;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	PG_TRY();
+	{
+		streamext_letters_settle(w->identity.relid);
+		settled = true;
+	}
+	PG_CATCH();
+	{
+		checkpoint_failed(w, cxt);
+	}
+	PG_END_TRY();
+	if (!settled)
+		return false;
+	us = streamext_checkpoint_elapsed_us(begin);
+	streamext_checkpoint_cut(w, now);
+	if (w->checkpoint->cut != NULL)
+		w->checkpoint->cut->cost_us += us;
+	return true;
+}
+
 static int64
 checkpoint_alive_bytes(const CheckpointPosition *last)
 {
@@ -325,7 +355,7 @@ streamext_checkpoint_run(Worker *w, TimestampTz now)
 	if (now < c->blocked_until)
 		return;
 	if (c->cut == NULL && (c->wanted || (c->noted && streamext_checkpoint_interval > 0 && now >= c->due_at)))
-		streamext_checkpoint_cut(w, now);
+		(void) checkpoint_begin(w, now);
 	if (c->cut == NULL || (c->cut->copying && !streamext_checkpoint_copy(w, false)))
 		return;
 	switch (checkpoint_write(w, false))
@@ -373,7 +403,8 @@ checkpoint_write_all(Worker *w, bool *cut)
 			if (*cut)
 				return true;
 			*cut = true;
-			streamext_checkpoint_cut(w, GetCurrentTimestamp());
+			if (!checkpoint_begin(w, GetCurrentTimestamp()))
+				return false;
 			continue;
 		}
 		streamext_checkpoint_copy_rest(w);

@@ -7,6 +7,10 @@
  * DEAD_LETTER_ROWS records or about DEAD_LETTER_BYTES of payload, so that a source that sends nothing but rubbish costs no
  * statement a record. Payloads are cut at DEAD_LETTER_PAYLOAD bytes.
  *
+ * Letters of a batch may be held instead (worker/letters_hold.c says when): they stay in this process, in the form in which they will be written, and
+ * of those that follow each other so fast only as many as the table keeps are ever written. Held rows belong to batches that are published; until then
+ * they are staged, and given up with the batch.
+ *
  *-------------------------------------------------------------------------
  */
 #include "base/streamext.h"
@@ -15,23 +19,31 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "access/xact.h"
+#include "portability/instr_time.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/layout.h"
+#include "base/fault.h"
 #include "base/own_table.h"
 #include "base/transaction.h"
+#include "durable/letter_record.h"
 #include "durable/letters.h"
 
 #define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, durable/checkpoint_restore.c's the one before */
 
 #define DEAD_LETTER_ROWS STREAMEXT_BATCH_ROWS
 #define DEAD_LETTER_BYTES (8 * 1024 * 1024)
-#define DEAD_LETTER_PAYLOAD (1024 * 1024)
+
+#define LETTER_OVERHEAD 256 /* bytes of memory for what is in all rows */
+#define LETTER_HELD_BYTES (16 * 1024 * 1024)
+#define LETTER_HELD_MS 1000
+#define LETTER_COST_FACTOR 10 /* at most a tenth of the time is spent with it, where nothing else asks for it */
 
 /* $1 is the stream, the others are arrays by these. */
 enum
@@ -52,6 +64,15 @@ enum
 	LETTER_COLUMNS
 };
 
+typedef struct LetterRows LetterRows;
+
+typedef struct LetterList
+{
+	LetterRows *first;
+	LetterRows *last;
+	int64		n; /* rows */
+} LetterList;
+
 typedef struct LetterTable
 {
 	const char *name;
@@ -64,7 +85,26 @@ typedef struct LetterTable
 	SPIPlanPtr insert_plan;
 	SPIPlanPtr prune_plan;
 	int64	   unpruned; /* inserted since the last pruning; at first nothing is known */
+
+	LetterList staged;
+	LetterList held;
 } LetterTable;
+
+/* What one statement inserts. */
+struct LetterRows
+{
+	LetterRows	 *next;
+	MemoryContext cxt; /* holds all of it */
+	int			  n;
+	Size		  bytes; /* about, of all that is not the same for all rows */
+	Datum		 *values[LETTER_COLUMNS];
+	bool		 *nulls; /* none is */
+	bool		 *payload_nulls;
+};
+
+static Size		   letter_held_bytes;
+static TimestampTz letter_held_since;
+static int64	   letter_cost_us; /* of the last time that held ones were written */
 
 #define LETTER_PRUNE_SQL(table)                                                                              \
 	"DELETE FROM streamext." table " WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) " \
@@ -151,205 +191,51 @@ letter_raw_payload(const StreamRecord *record, Size size)
 	return payload;
 }
 
-typedef struct RowPayload
+typedef struct RowPayloads
 {
-	Decoder			   *decoder;
-	const StreamRecord *record;
-	bytea			   *payload;
-} RowPayload;
+	Batch		*batch;
+	Decoder		*decoder;
+	const int	*records;
+	Datum		*payloads; /* [n] */
+	int			 n;
+	volatile int at;
+} RowPayloads;
 
-/* A StreamextStep. */
+/* A StreamextStep. Rows as JSON text, which runs output functions; raises at the culprit. */
 static void
 letter_row_step(void *arg)
 {
-	RowPayload *row = arg;
+	RowPayloads *rows = arg;
 
-	row->payload = streamext_decoder_payload(row->decoder, row->record);
-}
-
-/* A row as JSON text runs output functions: should one raise, the bytes must do. */
-static bytea *
-letter_row_payload(Decoder *decoder, const StreamRecord *record)
-{
-	RowPayload row = { decoder, record, NULL };
-	ErrorData *error = streamext_try(letter_row_step, &row);
-
-	CHECK_FOR_INTERRUPTS(); /* it may have been a cancel */
-	if (error == NULL)
-		return row.payload;
-	if (streamext_error_blame(error) == BLAME_GENERAL)
-		ReThrowError(error);
-	return letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
-}
-
-static Datum
-letter_payload(Batch *batch, Decoder *decoder, const StreamRecord *record, Size *size)
-{
-	bytea *payload = batch->config->format->rows
-						 ? letter_row_payload(decoder, record)
-						 : letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD));
-
-	if (VARSIZE_ANY_EXHDR(payload) > DEAD_LETTER_PAYLOAD)
-		SET_VARSIZE(payload, VARHDRSZ + DEAD_LETTER_PAYLOAD);
-	*size += VARSIZE_ANY(payload);
-	return PointerGetDatum(payload);
-}
-
-/* ---------------------------------------------------------------- what makes it a record again */
-
-/*
- * The column `record`: what the table's other columns do not say. This head (32 bytes, as the machine has it), the key, the headers, and of a row, whose payload is
- * shown as JSON, the row and its layout (base/layout.h). It is valid if and only if its length is the sum of these. `layout` is LETTER_LAYOUT
- * and the layout's size; 0: not of a row; else, by a version before 1.1, a 32-bit hash of the row's columns' types.
- */
-#define LETTER_LAYOUT (UINT64CONST(1) << 63)
-
-typedef struct LetterRecord
-{
-	TimestampTz timestamp;
-	uint64		layout;
-	uint32		key_size;
-	uint32		headers_size;
-	uint32		row_size;
-	uint8		qos;
-	bool		retained;
-	bool		has_key;
-	bool		has_headers;
-} LetterRecord;
-
-/* *whole: nothing was too large to be kept. */
-static bytea *
-letter_record(const Batch *batch, StreamRecord *record, bool *whole)
-{
-	Connector	*connector = batch->connector;
-	const char	*headers = record->headers;
-	const char	*row = batch->config->format->rows ? record->payload : NULL;
-	LetterRecord head;
-	Size		 size = sizeof(head);
-	bytea		*result;
-	char		*to;
-
-	/* no column takes them, now */
-	if (headers == NULL && connector != NULL && connector->ops->headers != NULL && record->message != NULL)
-		headers = connector->ops->headers(connector, record);
-	memset(&head, 0, sizeof(head));
-	head.timestamp = record->timestamp;
-	head.layout = record->layout != NULL ? LETTER_LAYOUT | record->layout->size : record->row_type_hash;
-	head.qos = record->qos;
-	head.retained = record->retained;
-	head.has_key = record->key != NULL && record->key_size <= DEAD_LETTER_PAYLOAD;
-	head.key_size = head.has_key ? record->key_size : 0;
-	head.has_headers = headers != NULL && strlen(headers) <= DEAD_LETTER_PAYLOAD;
-	head.headers_size = head.has_headers ? strlen(headers) : 0;
-	head.row_size = row != NULL && record->payload_size <= DEAD_LETTER_PAYLOAD ? record->payload_size : 0;
-	*whole = (record->payload == NULL || record->payload_size <= DEAD_LETTER_PAYLOAD) &&
-			 head.has_key == (record->key != NULL) && head.has_headers == (headers != NULL);
-
-	size += head.key_size + head.headers_size + head.row_size + (record->layout != NULL ? record->layout->size : 0);
-	result = palloc(VARHDRSZ + size);
-	SET_VARSIZE(result, VARHDRSZ + size);
-	to = VARDATA(result);
-	memcpy(to, &head, sizeof(head));
-	to += sizeof(head);
-	if (head.key_size > 0)
-		memcpy(to, record->key, head.key_size);
-	to += head.key_size;
-	if (head.headers_size > 0)
-		memcpy(to, headers, head.headers_size);
-	to += head.headers_size;
-	if (head.row_size > 0)
-		memcpy(to, row, head.row_size);
-	to += head.row_size;
-	if (record->layout != NULL)
-		memcpy(to, record->layout, record->layout->size);
-	return result;
-}
-
-bool
-streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, const bytea *payload, const bytea *rest)
-{
-	const char	*from = VARDATA_ANY(rest);
-	LetterRecord head;
-	Size		 layout_size;
-
-	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head))
-		return false;
-	memcpy(&head, from, sizeof(head));
-	layout_size = (head.layout & LETTER_LAYOUT) != 0 ? head.layout & ~LETTER_LAYOUT : 0;
-	if (layout_size > MaxAllocSize || VARSIZE_ANY_EXHDR(rest) != sizeof(head) + (Size) head.key_size +
-																	 head.headers_size + head.row_size + layout_size)
-		return false;
-	from += sizeof(head);
-	record->timestamp = head.timestamp;
-	record->row_type_hash = layout_size == 0 ? (uint32) head.layout : 0;
-	record->layout = NULL;
-	record->qos = head.qos;
-	record->retained = head.retained;
-	record->key = head.has_key ? from : NULL;
-	record->key_size = head.key_size;
-	from += head.key_size;
-	record->headers = head.has_headers ? pnstrdup(from, head.headers_size) : NULL;
-	from += head.headers_size;
-	if (format->rows)
+	for (; rows->at < rows->n; rows->at++)
 	{
-		record->payload = from;
-		record->payload_size = head.row_size;
-		if (layout_size > 0)
-		{
-			record->layout =
-				streamext_layout_intern(memcpy(palloc(layout_size), from + head.row_size, layout_size), layout_size);
-			if (record->layout == NULL)
-				return false;
-		}
+		const StreamRecord *record = &rows->batch->records[rows->records[rows->at]];
+
+		if (record->payload != NULL)
+			rows->payloads[rows->at] = PointerGetDatum(streamext_decoder_payload(rows->decoder, record));
 	}
-	else if (payload != NULL)
+}
+
+/* Payloads of rows. Should the output of one raise, its bytes must do. */
+static void
+letter_row_payloads(Batch *batch, Decoder *decoder, const int *records, Datum *payloads, int n)
+{
+	RowPayloads rows = { batch, decoder, records, payloads, n, 0 };
+
+	while (rows.at < n)
 	{
-		record->payload = VARDATA_ANY(payload);
-		record->payload_size = VARSIZE_ANY_EXHDR(payload);
+		ErrorData		   *error = streamext_try(letter_row_step, &rows);
+		const StreamRecord *record;
+
+		CHECK_FOR_INTERRUPTS(); /* it may have been a cancel */
+		if (error == NULL)
+			return;
+		if (streamext_error_blame(error) == BLAME_GENERAL)
+			ReThrowError(error);
+		record = &batch->records[records[rows.at]];
+		payloads[rows.at++] =
+			PointerGetDatum(letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD)));
 	}
-	return true;
-}
-
-/* Of a letter's record: the key, or the headers. False: it has none, or none that was small enough to be kept. */
-static bool
-letter_part(const bytea *rest, bool headers, const char **part, Size *size)
-{
-	LetterRecord head;
-
-	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head))
-		return false;
-	memcpy(&head, VARDATA_ANY(rest), sizeof(head));
-	if (VARSIZE_ANY_EXHDR(rest) < sizeof(head) + (Size) head.key_size + head.headers_size)
-		return false;
-	*part = VARDATA_ANY(rest) + sizeof(head) + (headers ? head.key_size : 0);
-	*size = headers ? head.headers_size : head.key_size;
-	return headers ? head.has_headers : head.has_key;
-}
-
-PG_FUNCTION_INFO_V1(streamext_letter_key);
-PG_FUNCTION_INFO_V1(streamext_letter_headers);
-
-Datum
-streamext_letter_key(PG_FUNCTION_ARGS)
-{
-	const char *part;
-	Size		size;
-
-	if (!letter_part(PG_GETARG_BYTEA_PP(0), false, &part, &size))
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(PointerGetDatum(cstring_to_text_with_len(part, size))); /* bytea has the same layout */
-}
-
-/* Text that the connector has made, of type json. */
-Datum
-streamext_letter_headers(PG_FUNCTION_ARGS)
-{
-	const char *part;
-	Size		size;
-
-	if (!letter_part(PG_GETARG_BYTEA_PP(0), true, &part, &size))
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(DirectFunctionCall1(json_in, CStringGetDatum(pnstrdup(part, size))));
 }
 
 Datum
@@ -378,67 +264,111 @@ streamext_dead_letter_done(Datum array)
 	return done;
 }
 
-/* The columns that only one of the tables has, and the view; gives the record. */
-static StreamRecord *
-letter_fill(const LetterTable *table, const Batch *batch, const void *item, Datum **values, int n)
+/* ---------------------------------------------------------------- rows */
+
+static int
+letter_record_number(const LetterTable *table, const void *item)
+{
+	return table == &letter_late ? ((const LateRecord *) item)->record : ((const RejectedRecord *) item)->record;
+}
+
+/* The columns that only one of the tables has, and the view. */
+static void
+letter_fill(const LetterTable *table, const Batch *batch, const void *item, LetterRows *rows)
 {
 	const RejectedRecord *rejected = item;
 	const LateRecord	 *late = item;
-	StreamRecord		 *record;
+	bytea				 *record;
 	bool				  whole;
+	int					  n = rows->n;
 
 	if (table == &letter_late)
 	{
-		values[LETTER_VIEW][n] = ObjectIdGetDatum(late->view);
-		values[LETTER_EVENT_TIME][n] = TimestampTzGetDatum(late->event_time);
-		return &batch->records[late->record];
+		rows->values[LETTER_VIEW][n] = ObjectIdGetDatum(late->view);
+		rows->values[LETTER_EVENT_TIME][n] = TimestampTzGetDatum(late->event_time);
+		return;
 	}
-	values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
-	values[LETTER_SQLSTATE][n] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
-	values[LETTER_REASON][n] = streamext_dead_letter_text(rejected->reason);
-	values[LETTER_DONE][n] = CStringGetTextDatum(rejected->done != NULL ? rejected->done : "{}");
-	record = &batch->records[rejected->record];
-	values[LETTER_RECORD][n] = PointerGetDatum(letter_record(batch, record, &whole));
-	values[LETTER_WHOLE][n] = BoolGetDatum(whole);
-	return record;
+	record = streamext_letter_record(batch, &batch->records[rejected->record], &whole);
+	rows->values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
+	rows->values[LETTER_SQLSTATE][n] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
+	rows->values[LETTER_REASON][n] = streamext_dead_letter_text(rejected->reason);
+	rows->values[LETTER_DONE][n] = CStringGetTextDatum(rejected->done != NULL ? rejected->done : "{}");
+	rows->values[LETTER_RECORD][n] = PointerGetDatum(record);
+	rows->values[LETTER_WHOLE][n] = BoolGetDatum(whole);
+	rows->bytes += VARSIZE_ANY(record);
 }
 
-/* Inserts items from number `from` on, as many as one statement shall carry; the next one's number. */
-static int
-letter_insert_some(LetterTable *table, Batch *batch, Decoder *decoder, List *items, int from)
+/* Items from number *from on, as many as one statement shall carry; *from is then the next one's. In a memory context of its own, below `parent`. */
+static LetterRows *
+letter_rows(const LetterTable *table, Batch *batch, Decoder *decoder, List *items, int *from, MemoryContext parent)
 {
-	Datum *values[LETTER_COLUMNS];
-	bool  *nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
-	bool  *payload_nulls = palloc0(sizeof(bool) * DEAD_LETTER_ROWS);
-	Datum  args[1 + LETTER_COLUMNS];
-	Size   bytes = 0;
-	int	   n = 0;
-	int	   rc;
+	MemoryContext cxt = AllocSetContextCreate(parent, "streamext dead letters", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	LetterRows	 *rows = palloc0(sizeof(LetterRows));
+	int			  most = Min(list_length(items) - *from, DEAD_LETTER_ROWS);
+	int			 *records = palloc(sizeof(int) * most);
+	Datum		 *payloads;
 
+	rows->cxt = cxt;
+	rows->nulls = palloc0(sizeof(bool) * most);
+	rows->payload_nulls = palloc0(sizeof(bool) * most);
 	for (int i = 0; i < table->ncolumns; i++)
-		values[i] = palloc(sizeof(Datum) * DEAD_LETTER_ROWS);
-	for (; from < list_length(items) && n < DEAD_LETTER_ROWS && bytes < DEAD_LETTER_BYTES; from++, n++)
+		rows->values[i] = palloc0(sizeof(Datum) * most);
+	for (; rows->n < most && rows->bytes < DEAD_LETTER_BYTES; (*from)++, rows->n++)
 	{
-		StreamRecord *record = letter_fill(table, batch, list_nth(items, from), values, n);
+		const void		   *item = list_nth(items, *from);
+		int					n = rows->n;
+		const StreamRecord *record = &batch->records[letter_record_number(table, item)];
 
-		values[LETTER_TOPIC][n] = streamext_dead_letter_text(record->topic);
-		values[LETTER_PARTITION][n] = Int32GetDatum(record->partition);
-		values[LETTER_POSITION][n] = Int64GetDatum(record->position);
-		payload_nulls[n] = record->payload == NULL;
-		values[LETTER_PAYLOAD][n] = payload_nulls[n] ? (Datum) 0 : letter_payload(batch, decoder, record, &bytes);
-		if (table == &letter_dead)
-			bytes += VARSIZE_ANY(DatumGetPointer(values[LETTER_RECORD][n]));
+		letter_fill(table, batch, item, rows);
+		records[n] = letter_record_number(table, item);
+		rows->values[LETTER_TOPIC][n] = streamext_dead_letter_text(record->topic);
+		rows->values[LETTER_PARTITION][n] = Int32GetDatum(record->partition);
+		rows->values[LETTER_POSITION][n] = Int64GetDatum(record->position);
+		rows->payload_nulls[n] = record->payload == NULL;
+		rows->bytes += LETTER_OVERHEAD;
+		if (record->payload != NULL)
+			rows->bytes += Min(record->payload_size, DEAD_LETTER_PAYLOAD);
 	}
-	args[0] = ObjectIdGetDatum(batch->config->relid);
+	payloads = rows->values[LETTER_PAYLOAD];
+	if (batch->config->format->rows)
+		letter_row_payloads(batch, decoder, records, payloads, rows->n);
+	for (int i = 0; i < rows->n; i++)
+	{
+		const StreamRecord *record = &batch->records[records[i]];
+
+		if (record->payload == NULL)
+			continue;
+		if (!batch->config->format->rows)
+			payloads[i] = PointerGetDatum(letter_raw_payload(record, Min(record->payload_size, DEAD_LETTER_PAYLOAD)));
+		if (VARSIZE_ANY_EXHDR(DatumGetPointer(payloads[i])) > DEAD_LETTER_PAYLOAD)
+			SET_VARSIZE(DatumGetPointer(payloads[i]), VARHDRSZ + DEAD_LETTER_PAYLOAD);
+	}
+	pfree(records);
+	MemoryContextSwitchTo(old);
+	return rows;
+}
+
+/* Within SPI. Of the rows nothing changes. */
+static void
+letter_insert(LetterTable *table, const LetterRows *rows, Oid stream)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext dead letters", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Datum		  args[1 + LETTER_COLUMNS];
+	int			  rc;
+
+	args[0] = ObjectIdGetDatum(stream);
 	for (int i = 0; i < table->ncolumns; i++)
-		args[i + 1] =
-			streamext_dead_letter_array(values[i], i == LETTER_PAYLOAD ? payload_nulls : nulls, n, table->types[i]);
+		args[i + 1] = streamext_dead_letter_array(
+			rows->values[i], i == LETTER_PAYLOAD ? rows->payload_nulls : rows->nulls, rows->n, table->types[i]);
 	rc = SPI_execute_plan(table->insert_plan, args, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into %s: %s", table->name, SPI_result_code_string(rc));
-	if (table->unpruned < PG_INT64_MAX - n)
-		table->unpruned += n;
-	return from;
+	if (table->unpruned < PG_INT64_MAX - rows->n)
+		table->unpruned += rows->n;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
 }
 
 bool
@@ -474,44 +404,196 @@ static void
 letter_write(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
 {
 	IdentityScope own;
-	MemoryContext cxt;
-	MemoryContext old;
 	int			  next;
 
 	if (items == NIL || *table->limit == 0)
 		return;
 	own = streamext_own_begin();
 	letter_prepare_plans(table);
-	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext dead letters", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(cxt);
 	/* those that the pruning would take at once are not written at all */
 	next = Max(0, list_length(items) - *table->limit);
 	while (next < list_length(items))
 	{
-		next = letter_insert_some(table, batch, decoder, items, next);
-		MemoryContextReset(cxt);
+		LetterRows *rows = letter_rows(table, batch, decoder, items, &next, CurrentMemoryContext);
+
+		letter_insert(table, rows, batch->config->relid);
+		MemoryContextDelete(rows->cxt);
 	}
-	MemoryContextSwitchTo(old);
 	letter_prune(table, batch->config->relid);
 	streamext_own_end(own);
 }
 
-void
-streamext_dead_letters_write(Batch *batch, Decoder *decoder)
+/* Those of batch->rejected that are to have a letter. */
+static List *
+letter_fresh(const Batch *batch)
 {
 	List	 *fresh = NIL;
 	ListCell *lc;
 
 	if (batch->config->on_error == ON_ERROR_SKIP)
-		return;
+		return NIL;
 	foreach (lc, batch->rejected)
 		if (!((RejectedRecord *) lfirst(lc))->known)
 			fresh = lappend(fresh, lfirst(lc));
-	letter_write(&letter_dead, batch, decoder, fresh);
+	return fresh;
+}
+
+void
+streamext_dead_letters_write(Batch *batch, Decoder *decoder)
+{
+	letter_write(&letter_dead, batch, decoder, letter_fresh(batch));
 }
 
 void
 streamext_late_rows_write(Batch *batch, Decoder *decoder)
 {
 	letter_write(&letter_late, batch, decoder, batch->late);
+}
+
+/* ---------------------------------------------------------------- held */
+
+static void
+letter_append(LetterList *list, LetterRows *rows)
+{
+	if (list->first == NULL)
+		list->first = rows;
+	else
+		list->last->next = rows;
+	list->last = rows;
+	list->n += rows->n;
+}
+
+static void
+letter_drop_first(LetterList *list)
+{
+	LetterRows *rows = list->first;
+
+	list->first = rows->next;
+	list->n -= rows->n;
+	MemoryContextDelete(rows->cxt);
+}
+
+static void
+letter_drop_all(LetterList *list)
+{
+	while (list->first != NULL)
+		letter_drop_first(list);
+}
+
+static void
+letter_stage(LetterTable *table, Batch *batch, Decoder *decoder, List *items)
+{
+	int next = Max(0, list_length(items) - *table->limit);
+
+	while (next < list_length(items))
+		letter_append(&table->staged, letter_rows(table, batch, decoder, items, &next, TopMemoryContext));
+}
+
+void
+streamext_letters_stage(Batch *batch, Decoder *decoder)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
+
+	streamext_letters_unstage();
+	letter_stage(&letter_dead, batch, decoder, letter_fresh(batch));
+	letter_stage(&letter_late, batch, decoder, batch->late);
+	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_letters_unstage(void)
+{
+	letter_drop_all(&letter_dead.staged);
+	letter_drop_all(&letter_late.staged);
+}
+
+static void
+letter_hold(LetterTable *table)
+{
+	LetterList *held = &table->held;
+	LetterRows *next;
+
+	for (LetterRows *rows = table->staged.first; rows != NULL; rows = next)
+	{
+		next = rows->next;
+		rows->next = NULL;
+		letter_append(held, rows);
+		letter_held_bytes += rows->bytes;
+	}
+	memset(&table->staged, 0, sizeof(LetterList));
+	/* what the pruning would take at once */
+	while (held->first != NULL && held->n - held->first->n >= *table->limit)
+	{
+		letter_held_bytes -= held->first->bytes;
+		letter_drop_first(held);
+	}
+}
+
+void
+streamext_letters_hold(void)
+{
+	bool before = streamext_letters_are_held();
+
+	letter_hold(&letter_dead);
+	letter_hold(&letter_late);
+	if (!before)
+		letter_held_since = GetCurrentTimestamp();
+}
+
+bool
+streamext_letters_are_held(void)
+{
+	return letter_dead.held.first != NULL || letter_late.held.first != NULL;
+}
+
+bool
+streamext_letters_are_due(void)
+{
+	return letter_held_bytes > LETTER_HELD_BYTES ||
+		   GetCurrentTimestamp() - letter_held_since >
+			   Max(LETTER_HELD_MS * INT64CONST(1000), letter_cost_us * LETTER_COST_FACTOR);
+}
+
+/* Within SPI. */
+static void
+letter_write_held(LetterTable *table, Oid stream)
+{
+	if (table->held.first == NULL)
+		return;
+	letter_prepare_plans(table);
+	for (const LetterRows *rows = table->held.first; rows != NULL; rows = rows->next)
+		letter_insert(table, rows, stream);
+	letter_prune(table, stream);
+}
+
+void
+streamext_letters_settle(Oid stream)
+{
+	MemoryContext old = CurrentMemoryContext;
+	IdentityScope own;
+	instr_time	  begin;
+	instr_time	  end;
+
+	if (!streamext_letters_are_held())
+		return;
+	INSTR_TIME_SET_CURRENT(begin);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (OidIsValid(streamext_control_table("dead_letter")))
+	{
+		own = streamext_own_begin();
+		letter_write_held(&letter_dead, stream);
+		letter_write_held(&letter_late, stream);
+		streamext_own_end(own);
+	}
+	PopActiveSnapshot();
+	STREAMEXT_FAULT("letters-before-commit");
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+	letter_drop_all(&letter_dead.held);
+	letter_drop_all(&letter_late.held);
+	letter_held_bytes = 0;
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, begin);
+	letter_cost_us = INSTR_TIME_GET_MICROSEC(end);
 }

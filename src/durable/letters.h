@@ -20,6 +20,18 @@ extern void streamext_dead_letters_write(Batch *batch, Decoder *decoder);
 extern void streamext_late_rows_write(Batch *batch, Decoder *decoder);
 
 /*
+ * Instead of both: rows of a batch that is about to be published are made ready (stage), which may raise; once it is published they are held (hold),
+ * which cannot, and without that they are void (unstage). Of those held the newest are kept, as many as the tables keep. Settle writes them, in a transaction
+ * of its own, in no other; if it raises they are held still. Until then nobody knows of them: the caller settles them before anybody could.
+ */
+extern void streamext_letters_stage(Batch *batch, Decoder *decoder);
+extern void streamext_letters_unstage(void);
+extern void streamext_letters_hold(void);
+extern bool streamext_letters_are_held(void);
+extern bool streamext_letters_are_due(void); /* they are many bytes, or held for long */
+extern void streamext_letters_settle(Oid stream);
+
+/*
  * The rest of a record whose topic, partition and position are known, from the table's columns payload (NULL: a tombstone) and record,
  * which it points into. False: they make no sense.
  */

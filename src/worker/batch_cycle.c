@@ -26,6 +26,7 @@
 #include "shared/clock.h"
 #include "durable/letters.h"
 #include "worker/alone.h"
+#include "worker/letters_hold.h"
 #include "worker/letters_reread.h"
 #include "base/fault.h"
 #include "base/transaction.h"
@@ -465,6 +466,13 @@ batch_write_dead_letters(Worker *w)
 	}
 	batch->rejected = list_concat(batch->rejected, more);
 	MemoryContextSwitchTo(old);
+	if (batch->rejected == NIL && batch->late == NIL)
+		return;
+	if (streamext_letters_may_wait(w))
+	{
+		streamext_letters_stage(batch, w->decoder);
+		return;
+	}
 	streamext_dead_letters_write(batch, w->decoder);
 	streamext_late_rows_write(batch, w->decoder);
 }
@@ -688,6 +696,7 @@ streamext_worker_fold(Worker *w)
 	if (!published)
 	{
 		/* as above; the batch stays at hand, but for a catch-up worker, which may have to read from elsewhere */
+		streamext_letters_unstage();
 		streamext_worker_abandon_views(w);
 		AbortCurrentTransaction();
 		w->full = false;
@@ -695,6 +704,7 @@ streamext_worker_fold(Worker *w)
 			streamext_worker_drop_batch(w);
 		return true;
 	}
+	streamext_letters_hold();
 	streamext_poison_done(w, true);
 	STREAMEXT_FAULT("batch-before-commit");
 	CommitTransactionCommand();

@@ -38,6 +38,7 @@
 #include "sink/windows.h"
 #include "base/budget.h"
 #include "worker/alone.h"
+#include "worker/letters_hold.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "durable/events.h"
@@ -195,6 +196,13 @@ worker_at_exit(int code, Datum arg)
 		ConditionVariableBroadcast(&slot->progress);
 	}
 	streamext_wake_launcher();
+}
+
+/* While there are transactions still. */
+static void
+worker_letters_at_exit(int code, Datum arg)
+{
+	streamext_letters_at_exit(&worker_self);
 }
 
 /* From the catch block: reports, makes shared memory whole, and leaves. */
@@ -361,6 +369,8 @@ worker_serve_flush(Worker *w)
 	}
 	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending || w->retries != NIL ||
 		!streamext_worker_reached(w, w->flush_targets, w->flush_partitions))
+		return;
+	if (!streamext_letters_settled(w))
 		return;
 	/* who flushed may look at the lag and the watermark next */
 	streamext_worker_watch_watermark(w, true);
@@ -540,6 +550,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	next = Min(next, streamext_checkpoint_deadline(w, now));
 	next = Min(next, streamext_views_tidy_deadline(w, now));
 	next = Min(next, streamext_into_deadline(w));
+	next = Min(next, streamext_letters_deadline(w));
 	if (!reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 
@@ -600,7 +611,8 @@ streamext_worker_interrupts(void)
 	if (ShutdownRequestPending)
 	{
 		HOLD_INTERRUPTS(); /* die() has asked for the end already */
-		streamext_checkpoint_finish(&worker_self);
+		if (streamext_letters_settled(&worker_self))
+			streamext_checkpoint_finish(&worker_self);
 		proc_exit(0);
 	}
 	CHECK_FOR_INTERRUPTS();
@@ -671,6 +683,9 @@ worker_advance(Worker *w)
 	streamext_handover_accept(w);
 	if (worker_is_held(w))
 		return false;
+	if (streamext_letters_deadline(w) != DT_NOEND ||
+		(streamext_letters_are_asked_for(w) && !streamext_letters_settled(w)))
+		return false;
 	if (w->attached && !w->pending && streamext_seeks_due(w))
 		w->attached = false;
 	if (!w->attached)
@@ -732,6 +747,11 @@ worker_run(Worker *w)
 			/* a locked view is tried again in its time, not in each round */
 			if (w->refresh_at == 0 || w->refresh_at <= GetCurrentTimestamp() || w->connector == NULL)
 			{
+				if (!streamext_letters_settled(w))
+				{
+					streamext_worker_doze(-1, WORKER_FULL_RETRY_MS);
+					continue;
+				}
 				if (!streamext_worker_refresh(w))
 					return;
 				if (w->connector == NULL)
@@ -747,6 +767,7 @@ worker_run(Worker *w)
 		else
 			more = worker_advance(w) && !w->stopped;
 		paused = paused || w->stopped;
+		streamext_letters_round(w, !more);
 		worker_housekeeping(w, paused);
 		streamext_stream_events_write(w);
 		if (!more)
@@ -766,6 +787,7 @@ streamext_worker_main(Datum arg)
 	before_shmem_exit(worker_at_exit, 0);
 
 	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	before_shmem_exit(worker_letters_at_exit, 0);
 	streamext_budget_register();
 	streamext_content_keep();
 	streamext_worker_session();

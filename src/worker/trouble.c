@@ -20,6 +20,7 @@
 
 #include "base/clip.h"
 #include "base/transaction.h"
+#include "durable/letters.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"
 
@@ -55,6 +56,7 @@ trouble_abandon(Worker *w)
 {
 	ListCell *lc;
 
+	streamext_letters_unstage();
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);

@@ -80,12 +80,13 @@ typedef struct Worker
 	MemoryContext retries_cxt;
 	bool
 		unmarked; /* no letter is marked by a request that is done (worker/retry.c); else not yet in checkpoint marks_seen */
-	int64  marks_seen;
-	bool   letters_behind;	 /* no dead letter is of a record that the stream has still to read */
-	uint64 connector_errors; /* seen */
-	bool   outage;			 /* an event of it is written */
-	char   full_reason[STREAMEXT_MAX_MESSAGE];
-	bool   confirmed; /* the connector was told of a checkpoint */
+	int64		marks_seen;
+	TimestampTz letters_retry_at; /* held letters could not be written (worker/letters_hold.c); 0: they could */
+	bool		letters_behind;	  /* no dead letter is of a record that the stream has still to read */
+	uint64		connector_errors; /* seen */
+	bool		outage;			  /* an event of it is written */
+	char		full_reason[STREAMEXT_MAX_MESSAGE];
+	bool		confirmed; /* the connector was told of a checkpoint */
 
 	MemoryContext views_cxt;
 	List		 *views; /* of WorkerView; in the stream's worker those in other hands too, without a fold */
