@@ -97,7 +97,7 @@ CREATE VIEW v WITH (streamext.continuous) AS SELECT device FROM readings;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings RIGHT JOIN oracle USING (device);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE random() > 0.5;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE device = current_user;
-CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE value > (SELECT 1);
+CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings GROUP BY (SELECT 1);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM tumbling;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT streamext.tumble('1 month', ts) AS w, count(*) FROM readings GROUP BY w;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT device, date_trunc('minute', ts), count(*) FROM readings GROUP BY CUBE (1, 2);

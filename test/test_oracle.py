@@ -50,7 +50,9 @@ def test_random_views(db: Database, round_: int, seen: Counter[str]) -> None:
         if db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'hll'"):
             db.execute("CREATE EXTENSION hll")
             extra += views.HLL
-        definitions = [views.definition(rng, extra) for _ in range(VIEWS_A_ROUND)]
+        for statement in [*views.setup_nested("s"), *views.setup_nested("o"), views.SETUP_NESTED]:
+            db.execute(statement)
+        definitions = [views.definition(rng, extra, nested=True) for _ in range(VIEWS_A_ROUND)]
         for i, definition in enumerate(definitions):
             db.execute(
                 f"CREATE VIEW v{i} WITH (streamext.continuous{definition.options}) AS {definition.view('s')}"

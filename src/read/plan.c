@@ -35,6 +35,7 @@
 
 #include "base/hooks.h"
 #include "view/compile.h"
+#include "view/flatten.h"
 #include "view/join_clause.h"
 #include "view/rights.h"
 #include "read/scan.h"
@@ -399,6 +400,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
 
 	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
+	*query = *streamext_view_flatten(query);
 	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid)
 												 : streamext_view_compile_query(viewoid, query, NULL);
 	if (mutator.view->stateless)
@@ -406,7 +408,6 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 						errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
 						errhint("Its rows are in the table %s.", mutator.view->options.into)));
 	streamext_rights_check_invoker(mutator.view);
-	streamext_view_flatten_groups(query);
 	if (mutator.view->has_joins)
 		plan_retire_entries(query);
 	rte = plan_make_entry(mutator.view);

@@ -37,56 +37,19 @@
 #include "decode/path.h"
 #include "stream/definition.h"
 #include "view/compile.h"
+#include "view/dependents.h"
 
 /* ---- views of a stream ---- */
-
-static Oid
-stream_ddl_rule_relation(Oid ruleoid)
-{
-	Relation	rewrite = table_open(RewriteRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			result = InvalidOid;
-
-	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(ruleoid));
-	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		result = ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
-	systable_endscan(scan);
-	table_close(rewrite, AccessShareLock);
-	return result;
-}
 
 /* Names of the continuous views that read the stream, as for a message; NULL if there are none. */
 static char *
 stream_ddl_views_of_stream(Oid stream)
 {
-	Relation	   depend = table_open(DependRelationId, AccessShareLock);
-	List		  *views = NIL;
 	StringInfoData names;
-	ScanKeyData	   keys[2];
-	SysScanDesc	   scan;
-	HeapTuple	   tuple;
 	ListCell	  *cell;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(RelationRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(stream));
-	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend entry = (Form_pg_depend) GETSTRUCT(tuple);
-
-		if (entry->classid == RewriteRelationId)
-			views = list_append_unique_oid(views, stream_ddl_rule_relation(entry->objid));
-	}
-	systable_endscan(scan);
-	table_close(depend, AccessShareLock);
-
 	initStringInfo(&names);
-	foreach (cell, views)
+	foreach (cell, streamext_view_dependents(stream))
 		if (streamext_ddl_is_continuous(lfirst_oid(cell)) && streamext_view_stream(lfirst_oid(cell)) == stream)
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", get_rel_name(lfirst_oid(cell)));
 	return names.len > 0 ? names.data : NULL;

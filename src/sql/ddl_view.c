@@ -38,6 +38,7 @@
 #include "view/chain.h"
 #include "view/target.h"
 #include "view/compile.h"
+#include "view/dependents.h"
 #include "view/rights.h"
 #include "view/settings.h"
 
@@ -317,6 +318,19 @@ view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
 	return continuous;
 }
 
+/* Continuous views over an ordinary view that is another one now. */
+static void
+view_ddl_touch_dependents(Oid replaced)
+{
+	ListCell *cell;
+
+	if (!OidIsValid(replaced))
+		return;
+	foreach (cell, streamext_view_dependents(replaced))
+		if (streamext_ddl_is_continuous(lfirst_oid(cell)))
+			streamext_touch_view(lfirst_oid(cell), InvalidOid);
+}
+
 void
 streamext_ddl_create_view(DdlCall *call)
 {
@@ -337,6 +351,7 @@ streamext_ddl_create_view(DdlCall *call)
 	{
 		if (was_continuous)
 			streamext_into_depend(replaced, InvalidOid);
+		view_ddl_touch_dependents(replaced);
 		return;
 	}
 	foreach (cell, relids)

@@ -54,7 +54,7 @@ cache_forget_relation(Datum arg, Oid relid)
 		CachedView *entry = dlist_container(CachedView, node, iter.cur);
 
 		if (!OidIsValid(relid) || relid == entry->view->relid || relid == entry->view->stream_relid ||
-			entry->view->has_joins || entry->view->types != NULL)
+			entry->view->has_joins || entry->view->types != NULL || entry->view->below_views)
 			entry->stale = true;
 	}
 }

@@ -24,6 +24,7 @@
 #include "stream/definition.h"
 #include "view/check.h"
 #include "view/compile.h"
+#include "view/join_clause.h"
 
 /* 0A000: continuous views do not support <construct>. */
 void
@@ -287,17 +288,37 @@ streamext_view_check_aggregate(const Aggref *aggref)
 		streamext_view_refuse(psprintf("%s() on type %s", name, format_type_be(type)), "The type cannot be hashed.");
 }
 
+typedef struct CheckBelow
+{
+	const char	 *place;
+	CompiledView *view; /* subqueries are joined; NULL: there may be none */
+} CheckBelow;
+
+static void
+check_sublink(const SubLink *sublink, const CheckBelow *below)
+{
+	if (below->view == NULL)
+		streamext_view_refuse(psprintf("subqueries in %s", below->place),
+							  "Put the subquery into FROM, with LATERAL if it refers to the stream.");
+	streamext_join_check_subquery(below->view->query, below->view->stream_varno, (Query *) sublink->subselect);
+}
+
 /* Raises for whatever may not be evaluated row by row in the worker. */
 static bool
 check_below_walker(Node *node, void *context)
 {
-	char *place = context;
+	const CheckBelow *below = context;
+	const char		 *place = below->place;
 
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubLink))
-		streamext_view_refuse(psprintf("subqueries in %s", place),
-							  "Put the subquery into FROM, with LATERAL if it refers to the stream.");
+	{
+		check_sublink((SubLink *) node, below);
+		return check_below_walker(((SubLink *) node)->testexpr, context);
+	}
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_SUBLINK)
+		return false; /* what the subquery returns */
 	if (IsA(node, Param))
 		streamext_view_refuse(psprintf("parameters in %s", place), NULL);
 	if (IsA(node, SQLValueFunction))
@@ -313,7 +334,7 @@ check_below_walker(Node *node, void *context)
 		 check_own_function(((FuncExpr *) node)->funcid) == FUNCTION_OTHER) ||
 		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
 		streamext_view_refuse(psprintf("set-returning functions in %s", place), NULL);
-	check_functions_in_node(node, check_check_function, context);
+	check_functions_in_node(node, check_check_function, unconstify(char *, place));
 	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT)
 	{
 		Const *zone = lthird(((FuncExpr *) node)->args);
@@ -329,7 +350,17 @@ check_below_walker(Node *node, void *context)
 void
 streamext_view_check_below(Node *node, const char *place)
 {
-	check_below_walker(node, unconstify(char *, place));
+	CheckBelow below = { place, NULL };
+
+	(void) check_below_walker(node, &below);
+}
+
+void
+streamext_view_check_where(CompiledView *view, Node *qual)
+{
+	CheckBelow below = { "WHERE", view };
+
+	(void) check_below_walker(qual, &below);
 }
 
 /* ---- the query's shape ---- */
@@ -372,8 +403,6 @@ streamext_view_check_shape(const Query *query, bool into)
 	if (query->setOperations != NULL)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT",
 							  "Make a view of each part and an ordinary view over them.");
-	if (query->cteList != NIL)
-		streamext_view_refuse("WITH", NULL);
 	if (query->rowMarks != NIL)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
 	if (query->constraintDeps != NIL)

@@ -8,6 +8,8 @@
 #include "base/streamext.h"
 #include "view/window.h"
 
+struct CompiledView;
+
 typedef enum WindowFunction
 {
 	FUNCTION_OTHER,
@@ -30,6 +32,8 @@ extern void streamext_view_check_from(const RangeTblEntry *rte);
  * depends on when, by whom or against which tables it is evaluated.
  */
 extern void streamext_view_check_below(Node *node, const char *place);
+/* The same for a condition of WHERE, in which there may be subqueries over what could be joined. */
+extern void streamext_view_check_where(struct CompiledView *view, Node *qual);
 /* The same for one function; may_read_tables: a function of the user's that is only STABLE passes. */
 extern void		   streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
 extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);

@@ -43,6 +43,7 @@
 #include "view/builtin.h"
 #include "view/check.h"
 #include "view/compile.h"
+#include "view/flatten.h"
 #include "view/join_clause.h"
 #include "view/window_clause.h"
 #include "view/rights.h"
@@ -87,9 +88,9 @@ streamext_view_flatten_groups(Query *query)
 #endif
 }
 
-/* Finds the stream in FROM: the only item there, or the one stream that is joined with other things. */
+/* Finds the stream in FROM: the only item there, or the one stream that is joined with other things. entries: how many the query had as it was written. */
 static void
-compile_from(CompiledView *view)
+compile_from(CompiledView *view, int entries)
 {
 	Query *query = view->query;
 
@@ -104,6 +105,7 @@ compile_from(CompiledView *view)
 		streamext_view_check_from(rt_fetch(view->stream_varno, query->rtable));
 	}
 	view->stream_relid = rt_fetch(view->stream_varno, query->rtable)->relid;
+	view->below_views = view->stream_varno > entries;
 }
 
 /* ---- WHERE ---- */
@@ -140,7 +142,7 @@ compile_quals(CompileContext *context)
 
 		if (!view->stateless && streamext_view_window_qual(view, context->config, qual))
 			continue;
-		streamext_view_check_below(qual, "WHERE");
+		streamext_view_check_where(view, qual);
 		view->quals = lappend(view->quals, qual);
 	}
 	if (view->window.has_upper && !view->window.sliding)
@@ -529,7 +531,7 @@ compile_definition(const CompileContext *context)
 		appendStringInfo(&buf, "%x ", view->sets[s]);
 	compile_append_node(&buf, context->aggrefs);
 	view->layout = compile_number(view, "layout", &buf);
-	compile_append_node(&buf, view->quals);
+	compile_append_node(&buf, streamext_join_quals_definition(view->quals));
 	if (view->has_joins)
 	{
 		List *from = streamext_join_definition(view->query);
@@ -568,12 +570,11 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 
 	view->options = options != NULL ? *options : streamext_view_options(view->relid);
 	compile_default_options(&view->options);
-	view->query = copyObject(query);
-	streamext_view_flatten_groups(view->query);
+	view->query = streamext_view_flatten(query);
 
 	streamext_view_check_shape(view->query, view->options.into != NULL);
 	view->stateless = streamext_view_is_stateless(view->query);
-	compile_from(view);
+	compile_from(view, list_length(query->rtable));
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
@@ -633,7 +634,7 @@ streamext_view_stream(Oid relid)
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-		result = streamext_join_stream_of(get_view_query(rel));
+		result = streamext_view_stream_of(get_view_query(rel));
 	relation_close(rel, NoLock);
 	return result;
 }

@@ -57,7 +57,8 @@ typedef struct CompiledView
 	bool   stateless;	 /* no aggregation: rows go into a table; no keys, no aggregates, no window */
 	Oid	   into;		 /* that table */
 	bool   has_joins;	 /* more than the stream in FROM: expressions are over the joined row (fold/join.h) */
-	Query *query;		 /* a copy of the user's own */
+	bool   below_views;	 /* the stream is below an ordinary view */
+	Query *query;		 /* a copy of the user's own, flattened (view/flatten.h) */
 	ContinuousViewOptions options;
 	Window				  window; /* finished; prepare it in the process that uses it */
 	int32 sliding_days; /* of window.length: calendar days of the view's TimeZone (as PostgreSQL's now() - '1 day') */

@@ -9,6 +9,7 @@
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -32,7 +33,8 @@ streamext_join_is_join(const Query *query)
 {
 	const List *from = query->jointree->fromlist;
 
-	return list_length(from) > 1 || (from != NIL && !IsA(linitial(from), RangeTblRef));
+	return list_length(from) > 1 || (from != NIL && !IsA(linitial(from), RangeTblRef)) ||
+		   checkExprHasSubLink(query->jointree->quals);
 }
 
 /* ---- what is joined ---- */
@@ -178,7 +180,12 @@ join_check_tree(JoinCheck *check, Node *node, bool nullable)
 		streamext_view_check_below(join->quals, "a JOIN condition");
 	}
 	else
-		elog(ERROR, "unexpected node in FROM: %d", (int) nodeTag(node));
+	{
+		ListCell *lc;
+
+		foreach (lc, castNode(FromExpr, node)->fromlist)
+			join_check_tree(check, lfirst(lc), nullable);
+	}
 }
 
 Index
@@ -195,44 +202,19 @@ streamext_join_check(Query *query)
 			ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("there is no stream in FROM"),
 			 errdetail(
-				 "A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local."),
-			 errhint("The stream must be named in FROM itself, not in a subquery or another view.")));
+				 "A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local.")));
 	foreach (lc, query->rtable)
 		if (++varno != check.stream)
 			join_check_entry(&check, lfirst_node(RangeTblEntry, lc));
 	return check.stream;
 }
 
-static Oid
-join_find_stream(const Query *query, Node *node)
+void
+streamext_join_check_subquery(Query *query, Index stream, Query *subquery)
 {
-	if (IsA(node, RangeTblRef))
-	{
-		RangeTblEntry *rte = rt_fetch(((RangeTblRef *) node)->rtindex, query->rtable);
+	JoinCheck check = { .query = query, .stream = stream };
 
-		return join_is_stream(rte) ? rte->relid : InvalidOid;
-	}
-	if (IsA(node, JoinExpr))
-	{
-		Oid left = join_find_stream(query, ((JoinExpr *) node)->larg);
-
-		return OidIsValid(left) ? left : join_find_stream(query, ((JoinExpr *) node)->rarg);
-	}
-	return InvalidOid;
-}
-
-Oid
-streamext_join_stream_of(const Query *query)
-{
-	Oid		  result = InvalidOid;
-	ListCell *lc;
-
-	if (query->jointree == NULL)
-		return InvalidOid;
-	foreach (lc, query->jointree->fromlist)
-		if (!OidIsValid(result))
-			result = join_find_stream(query, lfirst(lc));
-	return result;
+	(void) join_check_walker((Node *) subquery, &check);
 }
 
 /* ---- definition ---- */
@@ -273,4 +255,13 @@ streamext_join_definition(const Query *query)
 
 	(void) range_table_walker(rtable, join_strip_walker, NULL, QTW_EXAMINE_RTES_BEFORE);
 	return list_make2(rtable, query->jointree->fromlist);
+}
+
+List *
+streamext_join_quals_definition(const List *quals)
+{
+	List *result = copyObject(unconstify(List *, quals));
+
+	(void) join_strip_walker((Node *) result, NULL);
+	return result;
 }

@@ -10,16 +10,17 @@
 
 #include "base/streamext.h"
 
-/* True unless FROM is one plain item. */
+/* True unless FROM is one plain item and WHERE has no subqueries. */
 extern bool streamext_join_is_join(const Query *query);
 
 /* The range table number of the stream in a FROM that joins; raises 0A000 or 42809 naming the construct. */
 extern Index streamext_join_check(Query *query);
 
-/* The stream that the query reads, no matter what else is wrong with it; InvalidOid: none. */
-extern Oid streamext_join_stream_of(const Query *query);
+/* A subquery of WHERE: raises for what may not be joined either. */
+extern void streamext_join_check_subquery(Query *query, Index stream, Query *subquery);
 
-/* What of FROM the kept state depends on, for nodeToString. */
+/* What of FROM and WHERE the kept state depends on, for nodeToString. */
 extern List *streamext_join_definition(const Query *query);
+extern List *streamext_join_quals_definition(const List *quals);
 
 #endif /* STREAMEXT_VIEW_JOIN_H */

@@ -19,6 +19,7 @@
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
+#include "view/flatten.h"
 #include "view/rights.h"
 
 bool
@@ -44,19 +45,39 @@ streamext_rights_check(Query *query, bool raise)
 	return allowed;
 }
 
-/* The query's own entries are asked as that user; InvalidOid: as whoever asks. */
+/* The query's own entries are asked as whoever asks. */
 static void
-rights_ask_as(Query *query, Oid user)
+rights_ask_as_user(Query *query)
 {
 	ListCell *cell;
 
 #if PG_VERSION_NUM >= 160000
 	foreach (cell, query->rteperminfos)
-		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = user;
+		lfirst_node(RTEPermissionInfo, cell)->checkAsUser = InvalidOid;
 #else
 	foreach (cell, query->rtable)
-		lfirst_node(RangeTblEntry, cell)->checkAsUser = user;
+		lfirst_node(RangeTblEntry, cell)->checkAsUser = InvalidOid;
 #endif
+}
+
+/* Those that would be asked as whoever asks are asked as that user; what is below another view stays that one's owner's. */
+static void
+rights_ask_as_owner(Query *query, Oid owner)
+{
+	ListCell *cell;
+
+#if PG_VERSION_NUM >= 160000
+	foreach (cell, query->rteperminfos)
+	{
+		RTEPermissionInfo *entry = lfirst(cell);
+#else
+	foreach (cell, query->rtable)
+	{
+		RangeTblEntry *entry = lfirst(cell);
+#endif
+		if (!OidIsValid(entry->checkAsUser))
+			entry->checkAsUser = owner;
+	}
 }
 
 bool
@@ -64,7 +85,7 @@ streamext_view_has_rights(const CompiledView *view, bool raise)
 {
 	Query *query = copyObject(view->query);
 
-	rights_ask_as(query, view->owner);
+	rights_ask_as_owner(query, view->owner);
 	return streamext_rights_check(query, raise);
 }
 
@@ -110,11 +131,24 @@ rights_miss_walker(Node *node, void *context)
 				check_enable_rls(rte->relid, GetUserId(), true) == RLS_ENABLED)
 				return true;
 		}
-		rights_ask_as(query, InvalidOid);
+		rights_ask_as_user(query);
 		return !streamext_rights_check(query, false) ||
 			   query_tree_walker(query, rights_miss_walker, context, QTW_IGNORE_JOINALIASES);
 	}
 	return expression_tree_walker(node, rights_miss_walker, context);
+}
+
+/* The same where the stream is not in the query itself but below a view, which may hide rows and columns of it. */
+static bool
+rights_miss_stream(const Query *query)
+{
+	Oid		  stream = streamext_view_stream_of(query);
+	ListCell *cell;
+
+	foreach (cell, query->rtable)
+		if (lfirst_node(RangeTblEntry, cell)->relid == stream)
+			return false;
+	return pg_class_aclcheck(stream, GetUserId(), ACL_SELECT) != ACLCHECK_OK;
 }
 
 bool
@@ -141,7 +175,8 @@ streamext_view_explains(Oid viewoid)
 	if (rel == NULL)
 		return false;
 	result = rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL &&
-			 !rights_miss_walker((Node *) copyObject(get_view_query(rel)), NULL);
+			 !rights_miss_walker((Node *) copyObject(get_view_query(rel)), NULL) &&
+			 !rights_miss_stream(get_view_query(rel));
 	relation_close(rel, NoLock);
 	return result;
 }

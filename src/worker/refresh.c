@@ -15,20 +15,12 @@
 
 #include "durable/paused.h"
 #include "durable/round.h"
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
-#include "catalog/pg_rewrite.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/nodes.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
@@ -51,6 +43,7 @@
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "view/compile.h"
+#include "view/dependents.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"
 #include "stream/definition.h"
@@ -253,23 +246,6 @@ refresh_open(Worker *w)
 
 /* ---------------------------------------------------------------- which views there are */
 
-static Oid
-refresh_rule_relation(Relation rewrite, Oid rule)
-{
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			relid = InvalidOid;
-
-	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
-	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		relid = ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
-	systable_endscan(scan);
-	return relid;
-}
-
 typedef struct ViewStream
 {
 	Oid viewoid;
@@ -306,36 +282,11 @@ refresh_view_stream(Oid viewoid, Oid *stream)
 static List *
 refresh_list_views(Worker *w, const List *slots)
 {
-	Oid			relid = w->identity.relid;
-	Relation	depend = table_open(DependRelationId, AccessShareLock);
-	Relation	rewrite = table_open(RewriteRelationId, AccessShareLock);
-	ScanKeyData key[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	List	   *relations = NIL;
-	List	   *views = NIL;
-	ListCell   *lc;
+	Oid		  relid = w->identity.relid;
+	List	 *views = NIL;
+	ListCell *lc;
 
-	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(RelationRelationId));
-	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
-		Oid			   relation;
-
-		if (form->classid != RewriteRelationId)
-			continue;
-		relation = refresh_rule_relation(rewrite, form->objid);
-		if (OidIsValid(relation) && relation != relid)
-			relations = list_append_unique_oid(relations, relation);
-	}
-	systable_endscan(scan);
-	table_close(rewrite, AccessShareLock);
-	table_close(depend, AccessShareLock);
-
-	foreach (lc, relations)
+	foreach (lc, streamext_view_dependents(relid))
 	{
 		Oid view = lfirst_oid(lc);
 		Oid stream;

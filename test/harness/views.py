@@ -150,6 +150,54 @@ def _window(rng: random.Random) -> tuple[str, str, str]:
     return (windows[name]() if name in windows else ""), predicate, kind
 
 
+# For definitions that name them: {source} is the stream or the table. plain_{source} is an ordinary view over it, allowed a table of sites.
+def setup_nested(source: str) -> list[str]:
+    columns = ", ".join(column.split()[0] for column in COLUMNS)
+    return [
+        f"CREATE VIEW inner_{source} AS SELECT ts AS time_, {columns} FROM {source} WHERE i2 IS NULL OR i2 <> 100",
+        f"CREATE VIEW plain_{source} AS WITH c AS (SELECT time_ AS ts, {columns} FROM inner_{source}) SELECT * FROM c ORDER BY k",
+    ]
+
+
+SETUP_NESTED = "CREATE TABLE allowed (site int, word text, high int); INSERT INTO allowed VALUES (1, 'x', 5), (3, 'yy', 1000), (NULL, 'z', 0)"
+
+SEMI_JOINS = [
+    "site IN (SELECT site FROM allowed)",
+    "site NOT IN (SELECT site FROM allowed WHERE site IS NOT NULL)",
+    "EXISTS (SELECT FROM allowed a WHERE a.word = t)",
+    "NOT EXISTS (SELECT FROM allowed a WHERE a.high > i4 AND a.site = sub.site)",
+    "i4 > (SELECT min(high) FROM allowed)",
+    "t = ANY (SELECT word FROM allowed) OR f8 > 0",
+    "coalesce(f8, 0) < (WITH h AS (SELECT max(high) AS high FROM allowed) SELECT high FROM h)",
+]
+
+
+def _spell(rng: random.Random, wheres: list[str], nested: bool) -> tuple[str, str, str]:
+    """The same rows said in other ways: what stands before SELECT, and behind FROM; and behind FROM said plainly."""
+    name = rng.choice(["{source}", "plain_{source}", "plain_{source}"]) if nested else "{source}"
+    semi = rng.choice(SEMI_JOINS) if nested and rng.random() < 0.3 else ""
+    inside = [where for where in wheres if rng.random() < 0.5]
+    outside = [where for where in wheres if where not in inside] + ([semi] if semi else [])
+    before, item = "", f"(SELECT * FROM {name}{_where(inside)}) AS sub"
+    match rng.choice(["subquery", "nested", "with", "with twice", "parentheses"]):
+        case "nested":
+            item = f"(SELECT * FROM (SELECT q.ts, q.* FROM (SELECT *, 1 AS one FROM {name}{_where(inside)}) AS q) AS r (ts_)) AS sub"
+        case "with":
+            before, item = f"WITH w AS (SELECT * FROM {name}{_where(inside)}) ", "w AS sub"
+        case "with twice":
+            before = f"WITH a AS (SELECT * FROM {name}), w AS MATERIALIZED (SELECT * FROM a{_where(inside)}) "
+            item = "(WITH a AS (SELECT * FROM w) TABLE a) AS sub"
+        case "parentheses":
+            item = f"(SELECT one.*, n FROM {name} AS one CROSS JOIN (SELECT 1 AS n_) AS x{_where(inside)}) AS sub"
+            item = item.replace("one.*, n ", "one.* ")
+    plain = f"{name} AS sub" if " AS " not in name else name.replace(" AS i", " AS sub")
+    return before, item + _where(outside), plain + _where([*wheres, semi] if semi else wheres)
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in conditions) if conditions else ""
+
+
 def _grouping_sets(rng: random.Random, groups: list[str], window: bool) -> tuple[str, str]:
     """GROUP BY with grouping sets that all hold the window, the last of the groups; and an output that tells them apart."""
     keys = groups[:-1] if window else groups
@@ -164,7 +212,8 @@ def _grouping_sets(rng: random.Random, groups: list[str], window: bool) -> tuple
     return f"{groups[-1]}, {clause}" if window else clause, f"GROUPING({', '.join(keys)})"
 
 
-def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
+def definition(rng: random.Random, extra: Sequence[str] = (), nested: bool = False) -> Definition:
+    """nested: also over what setup_nested and SETUP_NESTED make."""
     window, predicate, kind = _window(rng)
     calls = []
     keys = rng.sample(KEYS, rng.choice([0, 1, 1, 1, 2, 3]))
@@ -180,9 +229,10 @@ def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
             call = f"coalesce(({call})::text, 'nothing')" if _has_one_text(call) else call
         outputs.append(f"{call} AS a{i}")
     wheres = [where for where in (rng.choice(WHERES).replace("%%", "%"), predicate) if where]
-    source, rest, oracle = "{source}", "", ""
-    if wheres:
-        source += " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in wheres)
+    before, source, rest, oracle = "", "{source}" + _where(wheres), "", ""
+    plain = source
+    if nested and rng.random() < 0.5:
+        before, source, plain = _spell(rng, wheres, nested)
     if keys and "session" not in window and rng.random() < 0.25:
         clause, told = _grouping_sets(rng, groups, bool(window))
         outputs.insert(0, _named(told, keys))
@@ -192,9 +242,9 @@ def definition(rng: random.Random, extra: Sequence[str] = ()) -> Definition:
     if having := rng.choice(HAVINGS):
         rest += f" HAVING {having}"
     if session := re.match(r"streamext\.session\(('.*'), ts\)", window):
-        plain = ", ".join(outputs).replace(window, "session_start")
-        oracle = f"SELECT {plain} FROM {sessions(source, keys, session[1])}{rest}"
-    text = f"SELECT {', '.join(outputs)} FROM {source}{rest}"
+        told = ", ".join(outputs).replace(window, "session_start")
+        oracle = f"SELECT {told} FROM {sessions(plain, keys, session[1])}{rest}"
+    text = f"{before}SELECT {', '.join(outputs)} FROM {source}{rest}"
     return Definition(text, ", streamext.step = '1 s'" if predicate else "", oracle, kind, tuple(calls))
 
 

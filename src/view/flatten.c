@@ -1,0 +1,540 @@
+/*
+ * view/flatten.c
+ *		One query of what is written with subqueries, WITH and views.
+ *
+ * What is only spelling goes before anything else looks at the query: a subquery, WITH query or ordinary view that holds the
+ * stream is pulled up into the query around it, as PostgreSQL's planner does with simple subqueries. What does not hold the
+ * stream stays, to be joined. A subquery that aggregates, sorts out or limits is no spelling, and is refused.
+ *
+ * Conditions of what was inside come before those outside: a row that a security_barrier view hides is shown to no function of
+ * the query around it. Where the planner would put them into an order of its own, such views are refused.
+ *
+ * What was pulled up leaves its entry in the range table: a view's for its permissions, others as RTE_RESULT.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/rel.h"
+
+#include "stream/definition.h"
+#include "view/check.h"
+#include "view/compile.h"
+#include "view/flatten.h"
+#include "view/join_clause.h"
+
+#define FLATTEN_HINT_CHAIN "Make a continuous view of the subquery, and a query or ordinary view over it."
+
+typedef struct FlattenLevel
+{
+	const Query				  *query;
+	const struct FlattenLevel *outer;
+} FlattenLevel;
+
+typedef struct Flatten
+{
+	Query *query;
+	List  *hops;	/* window expressions of subqueries that make several rows of one */
+	bool   barrier; /* something was a security_barrier view */
+} Flatten;
+
+/* ---- where the stream is ---- */
+
+static Oid flatten_find(const FlattenLevel *level);
+
+static Oid
+flatten_find_in_view(Oid viewoid)
+{
+	Relation rel = try_relation_open(viewoid, AccessShareLock);
+	Oid		 result = InvalidOid;
+
+	if (rel == NULL)
+		return InvalidOid;
+	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
+	{
+		FlattenLevel level = { get_view_query(rel), NULL };
+
+		result = flatten_find(&level);
+	}
+	relation_close(rel, NoLock);
+	return result;
+}
+
+static Oid
+flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
+{
+	ListCell *lc;
+
+	for (Index up = 0; up < rte->ctelevelsup && level != NULL; up++)
+		level = level->outer;
+	if (rte->self_reference || level == NULL)
+		return InvalidOid;
+	foreach (lc, level->query->cteList)
+	{
+		const CommonTableExpr *cte = lfirst_node(CommonTableExpr, lc);
+
+		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
+		{
+			FlattenLevel inner = { (const Query *) cte->ctequery, level };
+
+			return flatten_find(&inner);
+		}
+	}
+	return InvalidOid;
+}
+
+static Oid
+flatten_find_in_entry(const FlattenLevel *level, const RangeTblEntry *rte)
+{
+	FlattenLevel inner = { rte->subquery, level };
+
+	switch (rte->rtekind)
+	{
+		case RTE_RELATION:
+			if (rte->relkind == RELKIND_FOREIGN_TABLE)
+				return streamext_stream_kind(rte->relid) != NULL ? rte->relid : InvalidOid;
+			if (rte->relkind == RELKIND_VIEW && !streamext_view_options(rte->relid).continuous)
+				return flatten_find_in_view(rte->relid);
+			return InvalidOid;
+		case RTE_SUBQUERY:
+			return rte->subquery != NULL ? flatten_find(&inner) : InvalidOid;
+		case RTE_CTE:
+			return flatten_find_in_cte(level, rte);
+		default:
+			return InvalidOid;
+	}
+}
+
+static Oid
+flatten_find_in_from(const FlattenLevel *level, const Node *node)
+{
+	Oid		  result = InvalidOid;
+	ListCell *lc;
+
+	if (IsA(node, RangeTblRef))
+		return flatten_find_in_entry(level, rt_fetch(((const RangeTblRef *) node)->rtindex, level->query->rtable));
+	if (IsA(node, JoinExpr))
+	{
+		result = flatten_find_in_from(level, ((const JoinExpr *) node)->larg);
+		return OidIsValid(result) ? result : flatten_find_in_from(level, ((const JoinExpr *) node)->rarg);
+	}
+	foreach (lc, castNode(FromExpr, node)->fromlist)
+		if (!OidIsValid(result))
+			result = flatten_find_in_from(level, lfirst(lc));
+	return result;
+}
+
+static Oid
+flatten_find(const FlattenLevel *level)
+{
+	const Query *query = level->query;
+	Oid			 result = InvalidOid;
+	ListCell	*lc;
+
+	check_stack_depth();
+	if (query->jointree == NULL)
+		return InvalidOid;
+	if (query->setOperations == NULL)
+		return flatten_find_in_from(level, (const Node *) query->jointree);
+	foreach (lc, query->rtable)
+		if (!OidIsValid(result) && lfirst_node(RangeTblEntry, lc)->rtekind == RTE_SUBQUERY)
+			result = flatten_find_in_entry(level, lfirst(lc));
+	return result;
+}
+
+Oid
+streamext_view_stream_of(const Query *query)
+{
+	FlattenLevel level = { query, NULL };
+
+	return flatten_find(&level);
+}
+
+/* ---- WITH ---- */
+
+typedef struct FlattenCte
+{
+	const CommonTableExpr *cte;
+	int					   depth; /* of the query at hand below the one that has the CTE */
+} FlattenCte;
+
+/* Puts a copy of the WITH query wherever it is named. */
+static bool
+flatten_cte_walker(Node *node, FlattenCte *inlined)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		if (rte->rtekind != RTE_CTE || strcmp(rte->ctename, inlined->cte->ctename) != 0 ||
+			rte->ctelevelsup != inlined->depth)
+			return false;
+		rte->rtekind = RTE_SUBQUERY;
+		rte->subquery = castNode(Query, copyObject(inlined->cte->ctequery));
+		if (inlined->depth > 0)
+			IncrementVarSublevelsUp((Node *) rte->subquery, inlined->depth, 1);
+		rte->ctename = NULL;
+		rte->ctelevelsup = 0;
+		rte->coltypes = rte->coltypmods = rte->colcollations = NIL;
+		return false;
+	}
+	if (IsA(node, Query))
+	{
+		inlined->depth++;
+		(void) query_tree_walker((Query *) node, flatten_cte_walker, inlined, QTW_EXAMINE_RTES_AFTER);
+		inlined->depth--;
+		return false;
+	}
+	return expression_tree_walker(node, flatten_cte_walker, inlined);
+}
+
+/* Later ones may name earlier ones. */
+static void
+flatten_ctes(Query *query)
+{
+	while (query->cteList != NIL)
+	{
+		CommonTableExpr *cte = linitial_node(CommonTableExpr, query->cteList);
+		FlattenCte		 inlined = { cte, -1 };
+
+		if (cte->cterecursive)
+			streamext_view_refuse("WITH RECURSIVE", "Make an ordinary view of it and join with that.");
+		if (contain_volatile_functions((Node *) cte->ctequery))
+			streamext_view_refuse("volatile functions in WITH", NULL);
+		query->cteList = list_delete_first(query->cteList);
+		(void) flatten_cte_walker((Node *) query, &inlined);
+	}
+	query->hasRecursive = false;
+}
+
+/* ---- what may be pulled up ---- */
+
+/* Set-returning: only hopping windows, which must then be a key. */
+static void
+flatten_note_hops(Flatten *flatten, const Query *subquery)
+{
+	ListCell *lc;
+
+	foreach (lc, subquery->targetList)
+	{
+		Node *expr = (Node *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (!expression_returns_set(expr))
+			continue;
+		if (streamext_view_window_function(expr) != FUNCTION_HOP)
+			streamext_view_refuse("set-returning functions in the output of a subquery",
+								  "Put the function into FROM, with LATERAL if it refers to the stream.");
+		flatten->hops = lappend(flatten->hops, expr);
+	}
+}
+
+static void
+flatten_check(const Query *subquery)
+{
+	if (subquery->setOperations != NULL)
+		streamext_view_refuse("UNION, INTERSECT and EXCEPT over the stream in FROM",
+							  "Make a continuous view of each part and an ordinary view over them.");
+	if (subquery->hasAggs || subquery->groupClause != NIL || subquery->groupingSets != NIL ||
+		subquery->havingQual != NULL)
+		streamext_view_refuse("GROUP BY and aggregates over the stream in FROM", FLATTEN_HINT_CHAIN);
+	if (subquery->distinctClause != NIL)
+		streamext_view_refuse("DISTINCT over the stream in FROM", FLATTEN_HINT_CHAIN);
+	if (subquery->hasWindowFuncs)
+		streamext_view_refuse("window functions over the stream in FROM",
+							  "Make a continuous view without them, and a query or ordinary view with them over it.");
+	if (subquery->limitCount != NULL || subquery->limitOffset != NULL)
+		streamext_view_refuse("LIMIT over the stream in FROM", "Put LIMIT into a query over the continuous view.");
+	if (subquery->rowMarks != NIL)
+		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
+}
+
+/* ---- pulling up ---- */
+
+/* The subquery that the entry is, or NULL if the stream is not in there or in plain sight. */
+static Query *
+flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
+{
+	FlattenLevel level = { flatten->query, NULL };
+	Relation	 rel;
+	Query		*result;
+
+	if (!OidIsValid(flatten_find_in_entry(&level, rte)))
+		return NULL;
+	if (rte->rtekind == RTE_SUBQUERY)
+	{
+		flatten->barrier = flatten->barrier || rte->security_barrier;
+		return rte->subquery;
+	}
+	if (rte->relkind != RELKIND_VIEW)
+		return NULL;
+	rel = relation_open(rte->relid, AccessShareLock);
+	flatten->barrier = flatten->barrier || RelationIsSecurityView(rel);
+	result = copyObject(get_view_query(rel));
+	relation_close(rel, NoLock);
+	return result;
+}
+
+/* What is left of an entry: nothing, or a view's permissions. Nobody refers to it any more. */
+static void
+flatten_retire(RangeTblEntry *rte)
+{
+	rte->lateral = false;
+	rte->inFromCl = false;
+	if (rte->rtekind == RTE_RELATION)
+		return;
+	rte->subquery = NULL;
+	rte->security_barrier = false;
+#if PG_VERSION_NUM >= 160000
+	if (OidIsValid(rte->relid))
+	{
+		rte->rtekind = RTE_RELATION;
+		return;
+	}
+#endif
+	rte->rtekind = RTE_RESULT;
+}
+
+static Node *
+flatten_resolve(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+/*
+ * Columns by the names of joins become those of what is joined. PostgreSQL wants a join's entry behind those that it names, which
+ * it will not be of what is pulled up.
+ */
+static void
+flatten_join_names(Query *query)
+{
+	ListCell *lc;
+
+	query->targetList = (List *) flatten_resolve(query, (Node *) query->targetList);
+	query->havingQual = flatten_resolve(query, query->havingQual);
+	query->jointree = (FromExpr *) flatten_resolve(query, (Node *) query->jointree);
+	foreach (lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->lateral && rte->rtekind == RTE_SUBQUERY)
+			rte->subquery = (Query *) flatten_resolve(query, (Node *) rte->subquery);
+		rte->functions = (List *) flatten_resolve(query, (Node *) rte->functions);
+		rte->tablefunc = (TableFunc *) flatten_resolve(query, (Node *) rte->tablefunc);
+		rte->values_lists = (List *) flatten_resolve(query, (Node *) rte->values_lists);
+	}
+	foreach (lc, query->rtable)
+		lfirst_node(RangeTblEntry, lc)->joinaliasvars = NIL;
+}
+
+/* Level by level: what was inside refers to the query around it as to its own. */
+static void
+flatten_adopt_entries(Query *query, Query *subquery, bool lateral)
+{
+	ListCell *lc;
+
+	OffsetVarNodes((Node *) subquery, list_length(query->rtable), 0);
+	IncrementVarSublevelsUp((Node *) subquery, -1, 1);
+	foreach (lc, subquery->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (lateral && (rte->rtekind == RTE_SUBQUERY || rte->rtekind == RTE_FUNCTION || rte->rtekind == RTE_VALUES ||
+						rte->rtekind == RTE_TABLEFUNC))
+			rte->lateral = true;
+	}
+}
+
+/* A copy with the subquery's expressions in the place of its columns. */
+static Node *
+flatten_replace_vars(Node *node, int varno, RangeTblEntry *entry)
+{
+	bool sublinks = false;
+
+#if PG_VERSION_NUM >= 180000
+	return ReplaceVarsFromTargetList(node, varno, 0, entry, entry->subquery->targetList, 0, REPLACEVARS_REPORT_ERROR, 0,
+									 &sublinks);
+#else
+	return ReplaceVarsFromTargetList(node, varno, 0, entry, entry->subquery->targetList, REPLACEVARS_REPORT_ERROR, 0,
+									 &sublinks);
+#endif
+}
+
+/* FROM with the item in the place of the reference. */
+static Node *
+flatten_replace_item(Node *node, int varno, Node *item)
+{
+	ListCell *lc;
+
+	if (IsA(node, RangeTblRef))
+		return ((RangeTblRef *) node)->rtindex == varno ? item : node;
+	if (IsA(node, JoinExpr))
+	{
+		((JoinExpr *) node)->larg = flatten_replace_item(((JoinExpr *) node)->larg, varno, item);
+		((JoinExpr *) node)->rarg = flatten_replace_item(((JoinExpr *) node)->rarg, varno, item);
+		return node;
+	}
+	foreach (lc, castNode(FromExpr, node)->fromlist)
+		lfirst(lc) = flatten_replace_item(lfirst(lc), varno, item);
+	return node;
+}
+
+static void
+flatten_pull_up(Flatten *flatten, int varno, Query *subquery)
+{
+	RangeTblEntry *shell = rt_fetch(varno, flatten->query->rtable);
+	RangeTblEntry *entry = copyObject(shell);
+	Query		  *query;
+	Node		  *quals;
+	Node		  *item;
+
+	flatten_ctes(subquery);
+	flatten_check(subquery);
+	flatten_join_names(flatten->query);
+	flatten_join_names(subquery);
+	entry->rtekind = RTE_SUBQUERY;
+	entry->subquery = subquery;
+	flatten_adopt_entries(flatten->query, subquery, shell->lateral);
+	flatten_retire(shell);
+	query = (Query *) flatten_replace_vars((Node *) flatten->query, varno, entry);
+	flatten->hops = (List *) flatten_replace_vars((Node *) flatten->hops, varno, entry);
+	flatten_note_hops(flatten, subquery);
+#if PG_VERSION_NUM >= 160000
+	CombineRangeTables(&query->rtable, &query->rteperminfos, subquery->rtable, subquery->rteperminfos);
+#else
+	query->rtable = list_concat(query->rtable, subquery->rtable);
+#endif
+	query->hasSubLinks = query->hasSubLinks || subquery->hasSubLinks;
+	query->hasTargetSRFs = query->hasTargetSRFs || subquery->hasTargetSRFs;
+
+	/* Where an outer join might extend the stream's rows the query is refused, so its conditions may as well be the whole's. */
+	quals = subquery->jointree->quals;
+	subquery->jointree->quals = NULL;
+	item = (Node *) subquery->jointree;
+	if (list_length(subquery->jointree->fromlist) == 1)
+		item = linitial(subquery->jointree->fromlist);
+	flatten_replace_item((Node *) query->jointree, varno, item);
+	if (query->jointree->quals == NULL)
+		query->jointree->quals = quals;
+	else if (quals != NULL)
+		query->jointree->quals = make_and_qual(quals, query->jointree->quals);
+	flatten->query = query;
+}
+
+/* Pulls up the first that holds the stream; false: there is none. */
+static bool
+flatten_step(Flatten *flatten, Node *node)
+{
+	ListCell *lc;
+
+	if (IsA(node, RangeTblRef))
+	{
+		int	   varno = ((RangeTblRef *) node)->rtindex;
+		Query *subquery = flatten_subquery(flatten, rt_fetch(varno, flatten->query->rtable));
+
+		if (subquery != NULL)
+			flatten_pull_up(flatten, varno, subquery);
+		return subquery != NULL;
+	}
+	if (IsA(node, JoinExpr))
+		return flatten_step(flatten, ((JoinExpr *) node)->larg) || flatten_step(flatten, ((JoinExpr *) node)->rarg);
+	foreach (lc, castNode(FromExpr, node)->fromlist)
+		if (flatten_step(flatten, lfirst(lc)))
+			return true;
+	return false;
+}
+
+/* Items that stand beside each other need no FROM of their own. */
+static void
+flatten_splice(FromExpr *from)
+{
+	List	 *items = NIL;
+	ListCell *lc;
+
+	foreach (lc, from->fromlist)
+	{
+		FromExpr *inner = lfirst(lc);
+
+		if (IsA(inner, FromExpr))
+		{
+			flatten_splice(inner);
+			items = list_concat(items, inner->fromlist);
+		}
+		else
+			items = lappend(items, inner);
+	}
+	from->fromlist = items;
+}
+
+/* ---- DISTINCT ---- */
+
+/* SELECT DISTINCT of rows is GROUP BY all of them. */
+static void
+flatten_distinct(Query *query)
+{
+	if (query->distinctClause == NIL || query->hasDistinctOn || query->hasWindowFuncs ||
+		!streamext_view_is_stateless(query))
+		return;
+	query->groupClause = query->distinctClause;
+	query->distinctClause = NIL;
+}
+
+/* ---- all of it ---- */
+
+static bool
+flatten_is_key(const Query *query, Node *expr)
+{
+	ListCell *lc;
+
+	foreach (lc, query->groupClause)
+		if (equal(get_sortgroupclause_expr(lfirst(lc), query->targetList), expr))
+			return true;
+	return false;
+}
+
+/* What became of the whole must mean what it meant in parts. */
+static void
+flatten_check_whole(const Flatten *flatten)
+{
+	const Query *query = flatten->query;
+	ListCell	*lc;
+
+	foreach (lc, flatten->hops)
+		if (!flatten_is_key(query, lfirst(lc)))
+			streamext_view_refuse("streamext.hop in a subquery without GROUP BY on it",
+								  "Group by the window, or write streamext.hop beside GROUP BY.");
+	if (flatten->barrier && streamext_join_is_join(query))
+		streamext_view_refuse(
+			"security_barrier views over the stream in a join",
+			"Make a continuous view over the security_barrier view alone and join with it in a query.");
+}
+
+Query *
+streamext_view_flatten(const Query *query)
+{
+	Flatten flatten = { copyObject(unconstify(Query *, query)), NIL, false };
+
+	streamext_view_flatten_groups(flatten.query);
+	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
+		return flatten.query;
+	flatten_ctes(flatten.query);
+	if (flatten.query->setOperations == NULL)
+		while (flatten_step(&flatten, (Node *) flatten.query->jointree))
+			;
+	flatten_splice(flatten.query->jointree);
+	flatten_distinct(flatten.query);
+	flatten_check_whole(&flatten);
+	return flatten.query;
+}

@@ -1,0 +1,20 @@
+/*
+ * view/flatten.h
+ *		One query of what is written with subqueries, WITH and views.
+ */
+#ifndef STREAMEXT_VIEW_FLATTEN_H
+#define STREAMEXT_VIEW_FLATTEN_H
+
+#include "base/streamext.h"
+
+/*
+ * A copy in which the stream stands in FROM itself: subqueries, WITH queries and ordinary views that it was in are pulled up, and
+ * SELECT DISTINCT has become GROUP BY. The same comes of a view's rule and of what the rewriter has made of it, so that their
+ * keys and aggregates stay equal(). Raises 0A000 where the meaning would not be the same. Takes AccessShareLock on the views.
+ */
+extern Query *streamext_view_flatten(const Query *query);
+
+/* The stream that the query reads, at any depth and no matter what else is wrong with it; InvalidOid: none. */
+extern Oid streamext_view_stream_of(const Query *query);
+
+#endif /* STREAMEXT_VIEW_FLATTEN_H */
