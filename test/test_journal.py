@@ -42,9 +42,10 @@ def counting(db: Database, options: str = "") -> None:
 
 
 def journal(db: Database) -> list[Path]:
-    """Its files, the oldest first."""
+    """Its segment files, the oldest first."""
     relid, dboid = db.rows("SELECT 's'::regclass::oid, oid FROM pg_database WHERE datname = current_database()")[0]
-    return sorted((db.server.data / "streamext" / str(dboid) / f"{relid}.0").iterdir())
+    files = (db.server.data / "streamext" / str(dboid) / f"{relid}.0").iterdir()
+    return sorted(file for file in files if file.name != "session")
 
 
 def restarted(db: Database, meanwhile: Callable[[list[Path]], None]) -> Database:
@@ -304,6 +305,23 @@ def test_a_torn_tail_is_cut(
     db.flush("s")
     assert db.rows("TABLE v") == [(20, sum(range(19)) + 100)]
     assert state(db) == "running"
+
+
+def test_a_damaged_note_of_the_brokers_session(database: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """It is as good as none; a filter made of damage would be refused for ever."""
+    db = database
+    put = make_source(db, mosquitto, topic, "mqtt")
+    put(db, 1)
+    db.flush("s")
+
+    def damage(files: list[Path]) -> None:
+        note = files[-1].parent / "session"
+        note.write_bytes(note.read_bytes().replace(topic.encode(), b"\xff" + topic.encode()[1:]))
+
+    db = restarted(db, damage)
+    put(db, 2)
+    db.flush("s")
+    assert db.rows("TABLE v") == [(2, 3)]
 
 
 def test_a_file_whose_end_was_not_made(database: Database) -> None:

@@ -3,7 +3,9 @@
  *		What the broker remembers for a stream's client (see source/mqtt/session.h).
  *
  * The file has a line each for the format, the broker's address and the client id, then one for each subscription: `+` and the QoS when it
- * was granted, `?0` when that is not known, and the filter. None of these texts has control characters: DDL refuses them.
+ * was granted, `?0` when that is not known, and the filter. None of these texts has control characters: DDL refuses them. The last line
+ * is the CRC-32C of all before it; a file whose last line is anything else, torn or damaged, is as good as none: a wrong filter would be
+ * refused by the broker for ever, while of a session that nothing is known of the present filter is asked for again.
  */
 #include "base/streamext.h"
 
@@ -12,11 +14,14 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "port/pg_crc32c.h"
 
 #include "source/mqtt/session.h"
 
-#define SESSION_FORMAT "streamext mqtt session 1"
+#define SESSION_FORMAT "streamext mqtt session 2"
 #define SESSION_FILE "session"
+#define SESSION_CRC_SIZE 9 /* eight hexadecimal digits and the end of the line */
+#define SESSION_MAX_SIZE (16 * 1024 * 1024)
 
 typedef struct MqttSubscription
 {
@@ -89,36 +94,76 @@ session_read_line(MqttSession *session, int number, const char *line)
 	}
 }
 
+static uint32
+session_crc(const char *text, size_t size)
+{
+	pg_crc32c crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, text, size);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/* The whole file as a string, malloc'd, less the checksum, which fits; NULL, errno 0: there is none to be used. */
+static char *
+session_read_file(const char *path)
+{
+	FILE  *file = fopen(path, "re");
+	char  *text = NULL;
+	long   size = -1;
+	uint32 crc;
+
+	if (file == NULL)
+	{
+		errno = errno == ENOENT ? 0 : errno;
+		return NULL;
+	}
+	if (fseek(file, 0, SEEK_END) == 0)
+		size = ftell(file);
+	rewind(file);
+	errno = 0;
+	if (size > SESSION_CRC_SIZE && size <= SESSION_MAX_SIZE && (text = malloc(size + 1)) != NULL)
+	{
+		bool good = fread(text, 1, size, file) == (size_t) size;
+
+		text[size] = '\0';
+		size -= SESSION_CRC_SIZE;
+		good = good && sscanf(text + size, "%8x", &crc) == 1 && crc == session_crc(text, size);
+		text[size] = '\0';
+		if (!good)
+		{
+			free(text);
+			text = NULL;
+		}
+	}
+	fclose(file);
+	return text;
+}
+
 MqttSession *
 streamext_mqtt_session_open(const char *directory)
 {
 	MqttSession *session = calloc(1, sizeof(MqttSession));
 	char		 path[MAXPGPATH + 16];
-	char		*line = NULL;
-	size_t		 capacity = 0;
-	FILE		*file;
-	bool		 good = true;
+	char		*text, *rest, *line;
+	bool		 good;
 	int			 saved;
 
 	if (session == NULL)
 		return NULL;
 	strlcpy(session->directory, directory, sizeof(session->directory));
 	snprintf(path, sizeof(path), "%s/" SESSION_FILE, directory);
-	file = fopen(path, "re");
-	if (file == NULL && errno == ENOENT)
-		return session;
-	good = file != NULL;
-	for (int number = 0; good && getline(&line, &capacity, file) >= 0; number++)
+	text = rest = session_read_file(path);
+	good = text != NULL || errno == 0;
+	for (int number = 0; good && (line = strsep(&rest, "\n")) != NULL; number++)
 	{
-		line[strcspn(line, "\n")] = '\0';
 		if (number == 0 && strcmp(line, SESSION_FORMAT) != 0)
 			break; /* of another version: as good as none */
 		good = session_read_line(session, number, line);
 	}
 	saved = errno;
-	free(line);
-	if (file != NULL)
-		fclose(file);
+	free(text);
 	if (good)
 		return session;
 	streamext_mqtt_session_close(session);
@@ -142,11 +187,22 @@ streamext_mqtt_session_close(MqttSession *session)
 static bool
 session_write_text(const MqttSession *session, FILE *file)
 {
-	fprintf(file, SESSION_FORMAT "\n%s\n%s\n", session->uri, session->client_id);
+	char  *text = NULL;
+	size_t size = 0;
+	FILE  *memory = open_memstream(&text, &size);
+	bool   good;
+
+	if (memory == NULL)
+		return false;
+	fprintf(memory, SESSION_FORMAT "\n%s\n%s\n", session->uri, session->client_id);
 	for (int i = 0; i < session->n; i++)
-		fprintf(file, "%c%d %s\n", session->subscriptions[i].qos < 0 ? '?' : '+', Max(session->subscriptions[i].qos, 0),
-				session->subscriptions[i].filter);
-	return fflush(file) == 0 && !ferror(file);
+		fprintf(memory, "%c%d %s\n", session->subscriptions[i].qos < 0 ? '?' : '+',
+				Max(session->subscriptions[i].qos, 0), session->subscriptions[i].filter);
+	good = fclose(memory) == 0;
+	if (good)
+		fprintf(file, "%s%08x\n", text, session_crc(text, size));
+	free(text);
+	return good && fflush(file) == 0 && !ferror(file);
 }
 
 /* The name in the directory is on disk. */
