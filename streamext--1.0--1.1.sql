@@ -127,6 +127,39 @@ AS 'MODULE_PATHNAME', 'streamext_changes';
 COMMENT ON FUNCTION streamext.changes(regclass, text, interval) IS
 'rows of a continuous view that have changed since a token: op is upsert, delete or reset (begin anew)';
 
+/* ---- servers with a gateway ---- */
+
+CREATE FUNCTION streamext.http_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_http_validator';
+REVOKE ALL ON FUNCTION streamext.http_validator(text[], oid) FROM PUBLIC;
+COMMENT ON FUNCTION streamext.http_validator(text[], oid) IS 'internal: checks the options of HTTP servers, user mappings and streams';
+
+CREATE FOREIGN DATA WRAPPER http HANDLER streamext.fdw_handler VALIDATOR streamext.http_validator;
+COMMENT ON FOREIGN DATA WRAPPER http IS 'streams of records that are sent by HTTP';
+
+CREATE FUNCTION streamext.get_gateways(
+	OUT server oid, OUT listen text, OUT state text, OUT connections bigint, OUT requests bigint, OUT last_error text) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_gateways';
+REVOKE ALL ON FUNCTION streamext.get_gateways() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION streamext.get_gateways() TO PUBLIC;
+COMMENT ON FUNCTION streamext.get_gateways() IS 'internal: what streamext.gateways shows';
+
+CREATE VIEW streamext.gateways AS
+SELECT s.srvname AS server, COALESCE(g.listen, o.option_value) AS listen, g.state, g.connections, g.requests, g.last_error
+FROM streamext.get_gateways() AS g
+JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) g.server
+LEFT JOIN LATERAL pg_catalog.pg_options_to_table(s.srvoptions) AS o ON o.option_name OPERATOR(pg_catalog.=) 'listen'
+WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+GRANT SELECT ON streamext.gateways TO PUBLIC;
+COMMENT ON VIEW streamext.gateways IS 'a row for each server of this database that has a gateway, of those that one may use';
+COMMENT ON COLUMN streamext.gateways.listen IS 'the address';
+COMMENT ON COLUMN streamext.gateways.state IS 'starting, listening, address_in_use, certificate_unreadable, waiting (no worker slot) or failed; all but listening are tried again';
+COMMENT ON COLUMN streamext.gateways.connections IS 'open now';
+COMMENT ON COLUMN streamext.gateways.requests IS 'taken in, good or not, since the server''s start';
+COMMENT ON COLUMN streamext.gateways.last_error IS 'what went wrong last; it may be over';
+
 /* ---- logical replication ---- */
 
 -- What a publication of all tables brings from another server is not taken (src/sql/replicated.c).

@@ -67,6 +67,7 @@ typedef struct MetadataSpec
 	MetadataKind kind;
 	bool		 text;	/* METADATA_OWN: only text columns take it; else every type, by its input function */
 	int			 limit; /* behind the word, a blank and a number from 1 to this; 0: nothing */
+	bool		 named; /* behind the word, a blank and a name, which may be anything */
 } MetadataSpec;
 
 typedef struct StreamColumn
@@ -87,6 +88,7 @@ typedef struct StreamColumn
 	pg_tz			   *zone;		  /* the same, or NULL */
 	bool				bad_is_null;  /* a value that cannot be read is NULL; else its record is rejected */
 	char			   *encoding;	  /* of a bytea's text; NULL: as bytea's input function reads it */
+	const char		   *metadata_name;	 /* behind the word, or NULL */
 	char *path; /* option path, or NULL: the column's name is one literal JSON key, its place a CSV field */
 } StreamColumn;
 

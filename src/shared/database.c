@@ -37,6 +37,8 @@ streamext_database_has_streams(Oid dboid)
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams && !found; i++)
 		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
+	for (int i = 0; i < STREAMEXT_MAX_GATEWAYS && !found; i++)
+		found = streamext_shared->gateways[i].in_use && streamext_shared->gateways[i].dboid == dboid;
 	LWLockRelease(streamext_shared->registry_lock);
 	return found;
 }
@@ -143,6 +145,15 @@ database_dismiss_workers(Oid dboid)
 		if (slot->catchup_pid != 0)
 			kill(slot->catchup_pid, SIGTERM);
 		empty = empty && slot->worker_pid == 0 && slot->catchup_pid == 0;
+	}
+	for (int i = 0; i < STREAMEXT_MAX_GATEWAYS; i++)
+	{
+		const GatewaySlot *slot = &streamext_shared->gateways[i];
+
+		if (!slot->in_use || slot->dboid != dboid || slot->pid == 0)
+			continue;
+		kill(slot->pid, SIGTERM);
+		empty = false;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return empty;

@@ -7,7 +7,7 @@
 
 #include "base/streamext.h"
 
-/* Whether the registry knows any. */
+/* Whether the registry knows any, or gateways of its. */
 extern bool streamext_database_has_streams(Oid dboid);
 
 /* Asks the database's workers to leave and waits up to 5 s until they have; until `streamext_database_return`. */

@@ -54,6 +54,7 @@ shmem_init(SharedState *shared, LWLockPadded *locks)
 	streamext_feed_init(&shared->feeds, &locks[2].lock);
 	pg_atomic_init_u32(&shared->rights, 0);
 	pg_atomic_init_u64(&shared->test_clock, 0);
+	streamext_gateway_slots_init(shared->gateways);
 	shared->nstreams = streamext_max_streams;
 	shared->nviews = streamext_max_views;
 	at += MAXALIGN(sizeof(SharedState));

@@ -7,6 +7,7 @@
 
 #include "base/streamext.h"
 #include "shared/gate.h"
+#include "shared/gateway_slot.h"
 #include "shared/slots.h"
 #include "shared/stream_slot.h"
 #include "shared/view_slot.h"

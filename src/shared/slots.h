@@ -14,6 +14,7 @@
 #include "state/buffer.h"
 #include "source/connector.h"
 #include "port/atomics.h"
+#include "shared/gateway_slot.h"
 #include "state/pane.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
@@ -243,6 +244,7 @@ typedef struct SharedState
 	bool probe_all; /* too many to note them one by one; registry_lock */
 
 	FeedDirectory feeds; /* of readers of changes */
+	GatewaySlot gateways[STREAMEXT_MAX_GATEWAYS];
 
 	int			nstreams; /* = streamext_max_streams */
 	int			nviews;

@@ -95,6 +95,7 @@ typedef struct ConnectorOps
 	bool replayable; /* a new view can read from `start` */
 	bool journaled;	 /* it is read from the stream's journal: positions count bytes, views begin at its end */
 	bool pushed;	 /* other processes than the stream's worker append to the journal, under its lock */
+	bool gateway;	 /* a process of its server takes the records in, whoever sends them (gateway/gateway.h) */
 	bool writable;	 /* INSERT and COPY */
 	bool sink;		 /* its foreign tables take rows of views: there is a SinkOps of the same name (sink/sink.h) */
 	bool payloads;	 /* records are payloads of the option format; else rows */

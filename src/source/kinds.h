@@ -6,4 +6,5 @@
 KIND(kafka)
 KIND(mqtt)
 KIND(local)
+KIND(http)
 KIND(null)

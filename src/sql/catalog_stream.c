@@ -276,3 +276,37 @@ streamext_get_tombstones(PG_FUNCTION_ARGS)
 		n += ((ShardCopy *) lfirst(cell))->slot.tombstones;
 	PG_RETURN_INT64(n);
 }
+
+/* ---- streamext.gateways ---- */
+
+PG_FUNCTION_INFO_V1(streamext_get_gateways);
+
+Datum
+streamext_get_gateways(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; streamext_shared != NULL && i < STREAMEXT_MAX_GATEWAYS; i++)
+	{
+		Datum		values[6] = { 0 };
+		bool		nulls[6] = { 0 };
+		GatewaySlot copy;
+
+		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+		copy = streamext_shared->gateways[i];
+		LWLockRelease(streamext_shared->registry_lock);
+		if (!copy.in_use || copy.dboid != MyDatabaseId || pg_atomic_read_u32(&copy.generation) == 0)
+			continue;
+		values[0] = ObjectIdGetDatum(copy.serverid);
+		values[1] = CStringGetTextDatum(copy.listen);
+		nulls[1] = copy.listen[0] == '\0';
+		values[2] = CStringGetTextDatum(streamext_gateway_state_name(copy.state));
+		values[3] = Int64GetDatum(pg_atomic_read_u64(&copy.connections));
+		values[4] = Int64GetDatum(pg_atomic_read_u64(&copy.requests));
+		values[5] = CStringGetTextDatum(copy.last_error);
+		nulls[5] = copy.last_error[0] == '\0';
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	PG_RETURN_VOID();
+}

@@ -45,6 +45,7 @@ typedef struct RegistryStream
 static List *registry_streams = NIL;
 static List *registry_views = NIL;
 static List *registry_databases = NIL;
+static List *registry_servers = NIL;  /* made, altered or dropped, of whatever kind */
 static bool	 registry_rights = false; /* who may do what is not as before */
 
 /* ---------------------------------------------------------------- notes */
@@ -115,12 +116,43 @@ streamext_touch_database(Oid dboid)
 }
 
 void
+streamext_touch_server(Oid serverid)
+{
+	MemoryContext old;
+
+	if (streamext_shared == NULL)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	registry_servers = list_append_unique_oid(registry_servers, serverid);
+	MemoryContextSwitchTo(old);
+}
+
+void
 streamext_touch_rights(void)
 {
 	registry_rights = true;
 }
 
 /* ---------------------------------------------------------------- before commit */
+
+static bool
+registry_is_gateway(Oid serverid)
+{
+	const ConnectorOps *kind = streamext_server_kind(serverid);
+
+	return kind != NULL && kind->gateway;
+}
+
+static void
+registry_reserve_gateways(void)
+{
+	ListCell *lc;
+
+	foreach (lc, registry_servers)
+		if (registry_is_gateway(lfirst_oid(lc)) && streamext_gateway_reserve(MyDatabaseId, lfirst_oid(lc)) < 0)
+			ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many servers with a gateway"),
+							errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
+}
 
 static void
 registry_reserve_stream(RegistryStream *stream)
@@ -208,6 +240,7 @@ registry_pre_commit(void)
 	MemoryContext old;
 	ListCell	 *lc;
 
+	registry_reserve_gateways();
 	if (registry_streams == NIL && registry_views == NIL)
 		return;
 	old = MemoryContextSwitchTo(TopTransactionContext);
@@ -242,12 +275,27 @@ registry_settle_views(bool committed)
 	}
 }
 
+/* Those whose servers are gone find out. */
+static void
+registry_commit_gateways(void)
+{
+	ListCell *lc;
+
+	foreach (lc, registry_servers)
+		(void) streamext_gateway_announce(MyDatabaseId, lfirst_oid(lc), false);
+	if (registry_servers != NIL || registry_streams != NIL || registry_rights)
+		streamext_gateway_wake(MyDatabaseId);
+	if (registry_servers != NIL)
+		streamext_wake_launcher();
+}
+
 static void
 registry_commit(void)
 {
 	ListCell *lc;
 
 	registry_settle_views(true);
+	registry_commit_gateways();
 	foreach (lc, registry_streams)
 	{
 		RegistryStream *stream = lfirst(lc);
@@ -277,6 +325,8 @@ registry_abort(void)
 	ListCell *lc;
 
 	registry_settle_views(false);
+	foreach (lc, registry_servers)
+		(void) streamext_gateway_release(MyDatabaseId, lfirst_oid(lc), 0);
 	foreach (lc, registry_streams)
 	{
 		RegistryStream *stream = lfirst(lc);
@@ -296,8 +346,20 @@ registry_abort(void)
 static void
 registry_forget(void)
 {
-	registry_streams = registry_views = registry_databases = NIL;
+	registry_streams = registry_views = registry_databases = registry_servers = NIL;
 	registry_rights = false;
+}
+
+/* Nobody would start one when the transaction commits. */
+static void
+registry_refuse_prepared_gateways(void)
+{
+	ListCell *lc;
+
+	foreach (lc, registry_servers)
+		if (registry_is_gateway(lfirst_oid(lc)))
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("cannot PREPARE a transaction that has created or altered servers with a gateway")));
 }
 
 static void
@@ -327,6 +389,7 @@ registry_xact_callback(XactEvent event, void *arg)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg(
 						 "cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
+			registry_refuse_prepared_gateways();
 			/* nobody would tell the workers when it commits */
 			if (registry_rights && streamext_database_has_streams(MyDatabaseId))
 				ereport(ERROR,

@@ -20,6 +20,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
 #include "catalog/pg_inherits.h"
 #include "commands/dbcommands.h"
@@ -133,6 +134,8 @@ ddl_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 
 	if (access != OAT_POST_CREATE && access != OAT_POST_ALTER && access != OAT_DROP)
 		return;
+	if (classid == ForeignServerRelationId)
+		streamext_touch_server(objectid);
 	/* of these the object is the relation, too */
 	if (classid != RelationRelationId && classid != InheritsRelationId && classid != ForeignTableRelationId)
 		return;

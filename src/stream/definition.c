@@ -126,11 +126,13 @@ definition_refuse_metadata(const MetadataSpec *table, const char *value)
 		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", spec->name);
 		if (spec->limit > 0)
 			appendStringInfo(&valid, " N (N from 1 to %d)", spec->limit);
+		if (spec->named)
+			appendStringInfoString(&valid, " NAME");
 	}
 	streamext_option_invalid(metadata_option, value, "Valid values are: %s.", valid.data);
 }
 
-/* A word of the connector's; `word N` sets *number, others set it 0. Raises for anything else. */
+/* A word of the connector's; `word N` sets *number, others set it 0; the name of `word NAME` is what follows. Raises for anything else. */
 static const MetadataSpec *
 definition_metadata(const MetadataSpec *table, const char *value, int *number)
 {
@@ -140,7 +142,9 @@ definition_metadata(const MetadataSpec *table, const char *value, int *number)
 		Size		size = strlen(spec->name);
 		const char *digits = value + size + 1;
 
-		if (spec->limit == 0 ? strcmp(value, spec->name) == 0 : false)
+		if (spec->named && strncmp(value, spec->name, size) == 0 && value[size] == ' ' && value[size + 1] != '\0')
+			return spec;
+		if (spec->limit == 0 && !spec->named && strcmp(value, spec->name) == 0)
 			return spec;
 		if (spec->limit == 0 || strncmp(value, spec->name, size) != 0 || value[size] != ' ')
 			continue;
@@ -243,8 +247,8 @@ definition_is_function(Oid funcid, const char *symbol)
 	return result;
 }
 
-static const ConnectorOps *
-definition_server_kind(Oid serverid)
+const ConnectorOps *
+streamext_server_kind(Oid serverid)
 {
 	ForeignServer	   *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
 	ForeignDataWrapper *wrapper;
@@ -285,7 +289,7 @@ streamext_stream_kind(Oid relid)
 {
 	Oid serverid = definition_table_server(relid);
 
-	return OidIsValid(serverid) ? definition_server_kind(serverid) : NULL;
+	return OidIsValid(serverid) ? streamext_server_kind(serverid) : NULL;
 }
 
 /* Options of the owner's user mapping, else PUBLIC's, else none. */
@@ -346,6 +350,8 @@ definition_read_column(StreamConfig *config, const char *live_name, Form_pg_attr
 	{
 		column->metadata_spec = definition_metadata(config->connector->metadata, metadata, &column->metadata_number);
 		column->metadata = column->metadata_spec->kind;
+		if (column->metadata_spec->named)
+			column->metadata_name = pstrdup(metadata + strlen(column->metadata_spec->name) + 1);
 	}
 	if (path != NULL)
 		column->path = pstrdup(path);

@@ -14,6 +14,9 @@
 /* The connector of a relation; NULL if it is not a stream of this extension. Needs a transaction. */
 extern const ConnectorOps *streamext_stream_kind(Oid relid);
 
+/* The kind of a server of ours, else NULL. */
+extern const ConnectorOps *streamext_server_kind(Oid serverid);
+
 /* NULL if the relation is not a stream (any more). Raises on options that DDL would have refused. */
 extern StreamConfig *streamext_stream_config(Oid relid);
 

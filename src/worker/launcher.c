@@ -38,6 +38,7 @@
 
 #include "shared/database.h"
 #include "base/clip.h"
+#include "gateway/gateway.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
 #include "worker/alone.h"
@@ -611,6 +612,12 @@ launcher_interrupts(void)
 		ProcessCatchupInterrupt();
 }
 
+static bool
+launcher_database_exists(Oid dboid)
+{
+	return launcher_find_database(launcher_read_databases(), dboid) != NULL;
+}
+
 /* One look at everything; ms to sleep at most, -1: until woken. */
 static long
 launcher_look(void)
@@ -624,6 +631,7 @@ launcher_look(void)
 	launcher_collect_probes();
 	next = launcher_start_probe(now);
 	next = Min(next, launcher_start_workers(now));
+	next = Min(next, streamext_gateways_launch(now, launcher_database_exists));
 	return next == DT_NOEND ? -1 : Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), 1);
 }
 

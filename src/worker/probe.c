@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -58,6 +59,32 @@ probe_announce_streams(Oid dboid)
 								  errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
 								  errhint("Raise streamext.max_streams (now %d) and restart the server.",
 										  streamext_max_streams)));
+	}
+}
+
+/* And each server whose records come through a gateway. */
+static void
+probe_announce_gateways(Oid dboid)
+{
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	List	   *servers = NIL;
+	HeapTuple	tuple;
+	ListCell   *lc;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+		servers = lappend_oid(servers, ((Form_pg_foreign_server) GETSTRUCT(tuple))->oid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	foreach (lc, servers)
+	{
+		const ConnectorOps *kind = streamext_server_kind(lfirst_oid(lc));
+
+		if (kind != NULL && kind->gateway && streamext_gateway_announce(dboid, lfirst_oid(lc), true) < 0)
+			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+							  errmsg("no slot is free for the gateway of the server with OID %u", lfirst_oid(lc)),
+							  errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
 	}
 }
 
@@ -113,6 +140,7 @@ streamext_probe_main(Datum arg)
 	if (OidIsValid(get_extension_oid("streamext", true)))
 	{
 		probe_announce_streams(dboid);
+		probe_announce_gateways(dboid);
 		streamext_history_forget_dropped();
 	}
 	probe_remove_orphans(dboid);

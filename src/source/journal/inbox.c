@@ -57,11 +57,14 @@ inbox_record(const JournalInbox *inbox, JournalRecord *from, StreamRecord *to)
 int
 streamext_inbox_read(JournalInbox *inbox, StreamRecord *records, int max)
 {
-	int64 position = inbox->partition.position;
+	int64 position = inbox->blocks ? inbox->block_at : inbox->partition.position;
 	bool  corrupt;
 	int n = streamext_journal_read(inbox->journal, &position, inbox->records, Min(max, STREAMEXT_BATCH_ROWS), &corrupt);
 
-	inbox->partition.position = position;
+	if (inbox->blocks)
+		inbox->block_at = position;
+	else
+		inbox->partition.position = position;
 	if (corrupt)
 		return -1;
 	for (int i = 0; i < n; i++)
@@ -78,7 +81,14 @@ inbox_place(JournalInbox *inbox)
 
 	c->failed = c->diverged = false;
 	if (inbox->wanted < 0)
-		inbox->partition.position = base;
+		inbox->partition.position = inbox->block_at = base;
+	else if (inbox->blocks)
+	{
+		int64 wanted = Max(inbox->wanted, base);
+
+		inbox->block_at = streamext_journal_containing(inbox->journal, wanted);
+		inbox->partition.position = Max(inbox->block_at, wanted);
+	}
 	else
 		inbox->partition.position = streamext_journal_align(inbox->journal, Max(inbox->wanted, base));
 	inbox->partition.high_watermark = end;
@@ -96,8 +106,8 @@ inbox_place(JournalInbox *inbox)
 }
 
 /* Opens the journal if it is not; a failure is tried again at the next poll. */
-static bool
-inbox_connect(JournalInbox *inbox)
+bool
+streamext_inbox_connect(JournalInbox *inbox)
 {
 	Connector *c = &inbox->c;
 	int		   saved;
@@ -131,7 +141,7 @@ streamext_inbox_open(const ConnectorOps *ops, const ConnectorOpen *args, const c
 		return &inbox->c;
 	inbox->c.npartitions = 1;
 	streamext_connector_guard(&inbox->c, args->cxt);
-	(void) inbox_connect(inbox);
+	(void) streamext_inbox_connect(inbox);
 	return &inbox->c;
 }
 
@@ -149,8 +159,8 @@ streamext_inbox_seek(Connector *c, int index, int64 position)
 }
 
 /* What a reading error means: damage stays, what the system refused may pass. */
-static void
-inbox_read_failed(Connector *c, int saved_errno)
+void
+streamext_inbox_read_failed(Connector *c, int saved_errno)
 {
 	if (saved_errno == EBADMSG)
 	{
@@ -172,7 +182,7 @@ streamext_inbox_poll(Connector *c, StreamRecord *records, int max)
 	JournalInbox *inbox = (JournalInbox *) c;
 	int			  n = 0;
 
-	if (c->npartitions == 0 || inbox->paused || !inbox_connect(inbox) || c->failed)
+	if (c->npartitions == 0 || inbox->paused || !streamext_inbox_connect(inbox) || c->failed)
 		return 0;
 
 	/* Rolled back rows may fill whole reads. */
@@ -183,7 +193,7 @@ streamext_inbox_poll(Connector *c, StreamRecord *records, int max)
 		n = streamext_inbox_read(inbox, records, max);
 		if (n < 0)
 		{
-			inbox_read_failed(c, errno);
+			streamext_inbox_read_failed(c, errno);
 			n = 0;
 			break;
 		}
@@ -215,7 +225,7 @@ streamext_inbox_flush_target(Connector *c, uint64 ticket, int64 *targets)
 
 	if (c->npartitions == 0)
 		return true;
-	if (!inbox_connect(inbox))
+	if (!streamext_inbox_connect(inbox))
 		return false;
 	targets[0] = streamext_journal_end(inbox->journal);
 	return true;
@@ -226,7 +236,7 @@ streamext_inbox_find(Connector *c, SeekKind kind, TimestampTz time, int64 *posit
 {
 	JournalInbox *inbox = (JournalInbox *) c;
 
-	if (!inbox_connect(inbox))
+	if (!streamext_inbox_connect(inbox))
 		return false;
 	positions[0] =
 		kind == SEEK_EARLIEST ? streamext_journal_base(inbox->journal) : streamext_journal_end(inbox->journal);

@@ -31,6 +31,8 @@ typedef struct JournalInbox
 	int64			   step;	/* bytes counted between two trims */
 	int64			   trimmed; /* commit has seen this position */
 	JournalRecord	  *records; /* STREAMEXT_BATCH_ROWS, of the last read */
+	bool blocks; /* its journal's records hold several of the stream's (source/journal/block.h): positions may lie within one */
+	int64 block_at; /* then: where the journal is read next */
 } JournalInbox;
 
 /* Fills what does not need the journal. `topic` names the partition, and records that were appended without a topic. */
@@ -39,6 +41,11 @@ extern void streamext_inbox_init(JournalInbox *inbox, const ConnectorOps *ops, c
 
 /* Up to max records from the partition's position on, which moves. -1 and errno as streamext_journal_read when *corrupt is set there. */
 extern int streamext_inbox_read(JournalInbox *inbox, StreamRecord *records, int max);
+
+/* Opens the journal if it is not; a failure is reported and tried again at the next call. */
+extern bool streamext_inbox_connect(JournalInbox *inbox);
+/* What a reading error means: damage stays, what the system refused may pass. */
+extern void streamext_inbox_read_failed(Connector *c, int saved_errno);
 
 /* ---- ops of a connector that is an inbox and no more: other processes append, and set the worker's latch ---- */
 

@@ -78,6 +78,9 @@ extern int64 streamext_journal_before(Journal *journal, int64 position);
 /* Where the first record begins that is at position or behind it: the same, unless position lies in what a floor left out. */
 extern int64 streamext_journal_align(Journal *journal, int64 position);
 
+/* Where the record begins that position lies in; else as align. */
+extern int64 streamext_journal_containing(Journal *journal, int64 position);
+
 /*
  * Up to max records from position on; they are good until the next read on this handle. Resolves transactions (main thread
  * only): skips aborted ones, stops at one in progress. *position moves behind what was read or skipped.

@@ -407,3 +407,31 @@ streamext_journal_align(Journal *journal, int64 position)
 	}
 	return at;
 }
+
+int64
+streamext_journal_containing(Journal *journal, int64 position)
+{
+	int64 end = streamext_journal_end(journal), at = streamext_journal_before(journal, position + 1);
+
+	if (position >= end || at < 0)
+		return position;
+	while (at < position)
+	{
+		JournalHeader *header;
+		int64		   next;
+
+		if (journal_at_segment_end(at))
+			next = JOURNAL_FIRST(at) + JOURNAL_SEGMENT;
+		else
+		{
+			header = streamext_journal_fetch(journal, at, end, true);
+			if (header == NULL)
+				return position;
+			next = journal_next(header, at);
+			if (next > position && header->kind == JOURNAL_DATA)
+				return at;
+		}
+		at = next;
+	}
+	return at;
+}

@@ -1,0 +1,378 @@
+/*
+ * gateway/http.c
+ *		The protocol http: libmicrohttpd's daemon in the gateway's loop, its connections and their deadlines, TLS.
+ *
+ * The library runs with its own epoll descriptor, which the gateway waits for; all its calls back come from MHD_run. A connection whose request is
+ * submitted is suspended and goes on when it has been told of. The library's time-out starts anew with every byte, so senders that
+ * dribble are found by deadlines of our own, looked at a few times a second while there are connections.
+ */
+#include "base/streamext.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+#include "base/option.h"
+#include "gateway/http_private.h"
+#include "source/http/http.h"
+
+#define HTTP_LOOK_MS 250
+#define HTTP_SLOW_BODIES 30				   /* header_timeouts that a body may take, if it keeps coming */
+#define HTTP_CONNECTION_MEMORY (96 * 1024) /* the library's: request line and headers */
+#define HTTP_FILE_MAX (1024 * 1024)
+
+static char *
+http_key(const StreamConfig *config)
+{
+	return streamext_http_path(config->table_options, config->schema, config->name);
+}
+
+/* ---- connections ---- */
+
+static void
+http_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+{
+	HttpServer	   *server = cls;
+	HttpConnection *connection = *context;
+
+	if (code == MHD_CONNECTION_NOTIFY_STARTED)
+	{
+		connection = calloc(1, sizeof(HttpConnection));
+		*context = connection;
+		if (connection == NULL)
+			return;
+		connection->mhd = mhd;
+		connection->fresh = true;
+		connection->deadline = GetCurrentTimestamp() + server->header_timeout;
+		dlist_push_tail(&server->connections, &connection->node);
+		server->nconnections++;
+	}
+	else if (connection != NULL)
+	{
+		dlist_delete(&connection->node);
+		server->nconnections--;
+		free(connection);
+		*context = NULL;
+	}
+	pg_atomic_write_u64(&server->gateway->slot->connections, server->nconnections);
+}
+
+/* Tells who is too slow, where that can be read, and ends the connection; the library sees its end in the next run. */
+static void
+http_expire(HttpServer *server, HttpConnection *connection)
+{
+	static const char answer[] =
+		"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
+		"Content-Length: 68\r\n\r\n"
+		"{\"error\":\"the request took too long\",\"hint\":\"Send it faster.\"}      \n";
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	if (info == NULL)
+		return;
+	if (server->certificate == NULL && (connection->fresh || connection->request != NULL))
+		(void) send(info->connect_fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void) shutdown(info->connect_fd, SHUT_RDWR);
+	connection->deadline = DT_NOEND;
+}
+
+static bool
+http_is_late(const HttpServer *server, const HttpConnection *connection, TimestampTz now)
+{
+	const HttpRequest *request = connection->request;
+
+	if (request != NULL && request->phase != HTTP_BODY)
+		return false;
+	if (request != NULL && now > request->began + server->header_timeout * HTTP_SLOW_BODIES)
+		return true;
+	return now > connection->deadline;
+}
+
+static void
+http_look(HttpServer *server, TimestampTz now)
+{
+	dlist_iter iter;
+
+	if (now < server->next_look)
+		return;
+	server->next_look = now + HTTP_LOOK_MS * 1000;
+	dlist_foreach (iter, &server->connections)
+	{
+		HttpConnection *connection = dlist_container(HttpConnection, node, iter.cur);
+
+		if (http_is_late(server, connection, now))
+			http_expire(server, connection);
+	}
+}
+
+void
+streamext_http_resume(HttpRequest *request)
+{
+	request->server->done = true;
+	MHD_resume_connection(request->mhd);
+}
+
+/* ---- the daemon ---- */
+
+/* malloc'd; NULL: *error says why. */
+static char *
+http_read_file(const char *path, char *error, Size size)
+{
+	FILE  *file = AllocateFile(path, PG_BINARY_R);
+	char  *text = malloc(HTTP_FILE_MAX + 1);
+	size_t n = 0;
+
+	if (file != NULL && text != NULL)
+		n = fread(text, 1, HTTP_FILE_MAX, file);
+	if (file == NULL || text == NULL || ferror(file) || n == 0)
+	{
+		snprintf(error, size, "could not read \"%s\": %s", path,
+				 n == 0 && errno == 0 ? "it is empty" : strerror(errno));
+		free(text);
+		text = NULL;
+	}
+	else
+		text[n] = '\0';
+	if (file != NULL)
+		FreeFile(file);
+	return text;
+}
+
+static bool
+http_read_certificate(HttpServer *server, List *options, char *error, Size size)
+{
+	const char *certificate = streamext_option(options, "ssl_certificate_location");
+	const char *key = streamext_option(options, "ssl_key_location");
+
+	if (certificate == NULL || key == NULL)
+		return true;
+	errno = 0;
+	server->certificate = http_read_file(certificate, error, size);
+	if (server->certificate != NULL)
+		server->key = http_read_file(key, error, size);
+	return server->certificate != NULL && server->key != NULL;
+}
+
+static void
+http_free(HttpServer *server)
+{
+	if (server->key != NULL)
+		explicit_bzero(server->key, strlen(server->key));
+	free(server->certificate);
+	free(server->key);
+	free(server->rates);
+	free(server);
+}
+
+static void
+http_read_options(HttpServer *server, List *options)
+{
+	const OptionSpec *table = streamext_http_options;
+
+	server->max_body = streamext_http_max_body(options);
+	server->header_timeout = streamext_option_number(table, PLACE_SERVER, options, "header_timeout");
+	server->wait_timeout = streamext_option_number(table, PLACE_SERVER, options, "wait_timeout");
+	server->rate_limit = streamext_option_number(table, PLACE_SERVER, options, "rate_limit");
+}
+
+/* What the daemon was started with. */
+static void
+http_fixed_options(List *options, char text[HTTP_FIXED])
+{
+	static const char *const names[] = { "ssl_certificate_location", "ssl_key_location", "max_connections",
+										 "max_connections_per_address" };
+
+	text[0] = '\0';
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		const char *value = streamext_option(options, names[i]);
+
+		snprintf(text + strlen(text), HTTP_FIXED - strlen(text), "%s\n", value != NULL ? value : "");
+	}
+}
+
+static bool
+http_options(Gateway *gateway)
+{
+	HttpServer *server = gateway->own;
+	char		fixed[HTTP_FIXED];
+
+	http_fixed_options(gateway->options, fixed);
+	if (strcmp(fixed, server->fixed) != 0)
+		return false;
+	http_read_options(server, gateway->options);
+	return true;
+}
+
+static struct MHD_Daemon *
+http_daemon(HttpServer *server, List *options)
+{
+	const OptionSpec	 *table = streamext_http_options;
+	bool				  tls = server->certificate != NULL;
+	unsigned			  flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+	struct MHD_OptionItem items[] = {
+		{ MHD_OPTION_HTTPS_MEM_CERT, 0, server->certificate },
+		{ MHD_OPTION_HTTPS_MEM_KEY, 0, server->key },
+		{ MHD_OPTION_END, 0, NULL },
+	};
+
+	if (!tls)
+		items[0].option = MHD_OPTION_END;
+	return MHD_start_daemon(
+		flags | (tls ? MHD_USE_TLS : 0), 0, NULL, NULL, streamext_http_handle, server, MHD_OPTION_LISTEN_SOCKET,
+		server->gateway->listen_fd, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t) HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
+		(unsigned) streamext_option_number(table, PLACE_SERVER, options, "max_connections"),
+		MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		(unsigned) streamext_option_number(table, PLACE_SERVER, options, "max_connections_per_address"),
+		MHD_OPTION_NOTIFY_CONNECTION, http_connection, server, MHD_OPTION_NOTIFY_COMPLETED, streamext_http_completed,
+		server, MHD_OPTION_ARRAY, items, MHD_OPTION_END);
+}
+
+/* The daemon takes a copy of the descriptor with it when it stops. */
+static bool
+http_start(Gateway *gateway, GatewayState *state, char *error, Size size)
+{
+	HttpServer				   *server = calloc(1, sizeof(HttpServer));
+	const union MHD_DaemonInfo *info;
+
+	if (server == NULL)
+	{
+		strlcpy(error, "out of memory", size);
+		return false;
+	}
+	server->gateway = gateway;
+	dlist_init(&server->connections);
+	dlist_init(&server->waiting);
+	http_read_options(server, gateway->options);
+	http_fixed_options(gateway->options, server->fixed);
+	*state = GATEWAY_CERTIFICATE_UNREADABLE;
+	if (!http_read_certificate(server, gateway->options, error, size))
+	{
+		http_free(server);
+		return false;
+	}
+	server->daemon = http_daemon(server, gateway->options);
+	if (server->daemon == NULL)
+	{
+		*state = server->certificate != NULL ? GATEWAY_CERTIFICATE_UNREADABLE : GATEWAY_FAILED;
+		strlcpy(error,
+				server->certificate != NULL ? "the files of the certificate and its key are not what TLS can use"
+											: "could not start the HTTP server",
+				size);
+		http_free(server);
+		return false;
+	}
+	info = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	server->epoll_fd = info->epoll_fd;
+	gateway->own = server;
+	return true;
+}
+
+static void
+http_stop(Gateway *gateway)
+{
+	HttpServer *server = gateway->own;
+	dlist_iter	iter;
+	int			fd = dup(gateway->listen_fd);
+
+	/* the library wants nobody suspended when it stops; what was submitted has been told of */
+	dlist_foreach (iter, &server->connections)
+	{
+		HttpConnection *connection = dlist_container(HttpConnection, node, iter.cur);
+
+		if (connection->request != NULL && connection->request->phase == HTTP_WAITING)
+		{
+			dlist_delete(&connection->request->node);
+			connection->request->phase = HTTP_OUTCOME;
+			MHD_resume_connection(connection->mhd);
+		}
+	}
+	MHD_run(server->daemon);
+	MHD_stop_daemon(server->daemon);
+	http_free(server);
+	gateway->listen_fd = fd; /* it has closed the other one */
+}
+
+static int
+http_wait_fd(Gateway *gateway)
+{
+	return ((HttpServer *) gateway->own)->epoll_fd;
+}
+
+static long
+http_timeout(Gateway *gateway)
+{
+	HttpServer			  *server = gateway->own;
+	MHD_UNSIGNED_LONG_LONG library;
+	long				   timeout = server->nconnections > 0 ? HTTP_LOOK_MS : -1;
+
+	if (server->done)
+		return 0;
+	if (!dlist_is_empty(&server->waiting))
+		timeout = 2;
+	if (MHD_get_timeout(server->daemon, &library) == MHD_YES && (timeout < 0 || (long) library < timeout))
+		timeout = (long) library;
+	return timeout;
+}
+
+static void
+http_run(Gateway *gateway)
+{
+	HttpServer *server = gateway->own;
+
+	server->done = false;
+	(void) MHD_run(server->daemon);
+	if (server->nconnections > 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		http_look(server, now);
+		if (!dlist_is_empty(&server->waiting))
+			streamext_http_post_look(server, now);
+	}
+}
+
+/* Files of the certificate may be others. What is wrong with them leaves the present ones at work. */
+static void
+http_reload(Gateway *gateway)
+{
+	HttpServer	*server = gateway->own;
+	HttpServer	 files = { 0 };
+	char		 error[STREAMEXT_MAX_MESSAGE] = "";
+	GatewayState state;
+	bool		 changed;
+
+	if (server->certificate == NULL)
+		return;
+	if (!http_read_certificate(&files, gateway->options, error, sizeof(error)))
+	{
+		streamext_gateway_error(gateway, "%s", error);
+		free(files.certificate);
+		return;
+	}
+	changed = strcmp(files.certificate, server->certificate) != 0 || strcmp(files.key, server->key) != 0;
+	free(files.certificate);
+	explicit_bzero(files.key, strlen(files.key));
+	free(files.key);
+	if (!changed)
+		return;
+	http_stop(gateway);
+	gateway->own = NULL;
+	if (!http_start(gateway, &state, error, sizeof(error)))
+		streamext_gateway_set_state(gateway->slot, state, "", error);
+}
+
+const GatewayOps streamext_http_gateway = {
+	.name = "http",
+	.key = http_key,
+	.start = http_start,
+	.stop = http_stop,
+	.wait_fd = http_wait_fd,
+	.timeout = http_timeout,
+	.run = http_run,
+	.options = http_options,
+	.reload = http_reload,
+};

@@ -1,0 +1,125 @@
+/*
+ * gateway/http_private.h
+ *		What the files of the HTTP gateway share: gateway/http.c (the daemon, connections and their deadlines), gateway/http_request.c (a request from
+ *		its first line to its answer), gateway/http_post.c (what is POSTed to a stream).
+ */
+#ifndef STREAMEXT_HTTP_PRIVATE_H
+#define STREAMEXT_HTTP_PRIVATE_H
+
+#include <microhttpd.h>
+
+#include "lib/ilist.h"
+
+#include "gateway/gateway.h"
+
+#define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies that are held at once */
+
+#define HTTP_FIXED (4 * MAXPGPATH)
+
+typedef struct HttpRate
+{
+	Oid			role;
+	double		tokens;
+	TimestampTz at;
+} HttpRate;
+
+typedef struct HttpServer
+{
+	Gateway			  *gateway;
+	struct MHD_Daemon *daemon;
+	int				   epoll_fd;
+	dlist_head		   connections; /* of HttpConnection */
+	int				   nconnections;
+	TimestampTz		   next_look;		  /* at the deadlines */
+	int64			   bodies;			  /* bytes held */
+	bool			   done;			  /* something was told of in this round: answers wait to be sent */
+	char			  *certificate, *key; /* or NULL */
+	dlist_head		   waiting;			  /* of HttpRequest: ?wait=visible */
+
+	/* the options */
+	char	  fixed[HTTP_FIXED]; /* those that the daemon was started with */
+	int64	  max_body;
+	int64	  header_timeout; /* us */
+	int64	  wait_timeout;
+	int		  rate_limit; /* 0: none */
+	HttpRate *rates;
+	int		  nrates;
+} HttpServer;
+
+typedef struct HttpConnection
+{
+	dlist_node			   node;
+	struct MHD_Connection *mhd;
+	struct HttpRequest	  *request;	 /* at work, or NULL */
+	TimestampTz			   deadline; /* of what it is to send next */
+	bool				   fresh;	 /* has sent no request yet */
+} HttpConnection;
+
+/* Where a request is. */
+typedef enum HttpPhase
+{
+	HTTP_BODY,		/* is being received */
+	HTTP_SUBMITTED, /* suspended until its records are in the journal */
+	HTTP_WAITING,	/* suspended until views show them */
+	HTTP_OUTCOME,	/* resumed: answer as `outcome` says */
+	HTTP_ANSWERED
+} HttpPhase;
+
+typedef struct HttpRequest
+{
+	GatewayRequest		   base;
+	HttpServer			  *server;
+	HttpConnection		  *connection;
+	struct MHD_Connection *mhd;
+	HttpPhase			   phase;
+	GatewayOutcome		   outcome;
+	Oid					   role, relid;
+	uint64				   version; /* of the roster that role and relid are of */
+	char				  *path;	/* malloc'd */
+	char				  *body;	/* malloc'd */
+	Size				   size, capacity;
+	bool				   large;		   /* more came than may; it is thrown away */
+	bool				   full;		   /* there was no room for it */
+	char				  *block, *common; /* malloc'd; what base points to */
+	bool				   wait;		   /* ?wait=visible */
+	uint64				   ticket;
+	TimestampTz			   wait_until;
+	bool				   visible;
+	TimestampTz			   began;
+	dlist_node			   node; /* in server->waiting */
+} HttpRequest;
+
+/* ---- gateway/http_request.c ---- */
+
+/* An error's answer: {"error", "hint", "record"}; record < 0: none. `close`: the connection ends with it. */
+extern enum MHD_Result streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 record,
+											 const char *error, const char *hint, ...) pg_attribute_printf(6, 7);
+/* An answer without a body. */
+extern enum MHD_Result streamext_http_answer(HttpRequest *request, unsigned status);
+/* NULL: the request has none. */
+extern const char *streamext_http_header(HttpRequest *request, const char *name);
+extern const char *streamext_http_argument(HttpRequest *request, const char *name);
+/* Who asks. InvalidOid: refused, *result is the answer's. */
+extern Oid streamext_http_role(HttpRequest *request, enum MHD_Result *result);
+/* MHD's callbacks. */
+extern enum MHD_Result streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+											 const char *version, const char *data, size_t *size, void **con_cls);
+extern void			   streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+												enum MHD_RequestTerminationCode code);
+
+/* ---- gateway/http_post.c ---- */
+
+/* Before the body: whether it may come. */
+extern enum MHD_Result streamext_http_post_begin(HttpRequest *request);
+/* The body is there: cuts and submits it, or answers. */
+extern enum MHD_Result streamext_http_post_end(HttpRequest *request);
+/* The answer to what was submitted. */
+extern enum MHD_Result streamext_http_post_answer(HttpRequest *request);
+/* Looks whether views show what requests wait for. */
+extern void streamext_http_post_look(HttpServer *server, TimestampTz now);
+
+/* ---- gateway/http.c ---- */
+
+extern void streamext_http_resume(HttpRequest *request);
+
+#endif /* STREAMEXT_HTTP_PRIVATE_H */

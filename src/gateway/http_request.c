@@ -1,0 +1,359 @@
+/*
+ * gateway/http_request.c
+ *		A request, from its headers to its answer: what is no clear request is refused at once, who asks is found out, and what is asked for.
+ */
+#include "base/streamext.h"
+
+#include <ctype.h>
+
+#include "common/base64.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+#include "gateway/http_private.h"
+
+/* ---- answers ---- */
+
+static enum MHD_Result
+http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response)
+{
+	enum MHD_Result result;
+
+	if (response == NULL)
+		return MHD_NO;
+	if (status == MHD_HTTP_UNAUTHORIZED)
+		(void) MHD_add_response_header(response, "WWW-Authenticate",
+									   "Bearer realm=\"streamext\", Basic realm=\"streamext\"");
+	if (status == MHD_HTTP_TOO_MANY_REQUESTS || status == MHD_HTTP_SERVICE_UNAVAILABLE)
+		(void) MHD_add_response_header(response, "Retry-After", status == MHD_HTTP_SERVICE_UNAVAILABLE ? "5" : "1");
+	result = MHD_queue_response(request->mhd, status, response);
+	MHD_destroy_response(response);
+	request->phase = HTTP_ANSWERED;
+	return result;
+}
+
+enum MHD_Result
+streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 record, const char *error,
+					  const char *hint, ...)
+{
+	StringInfoData		 json;
+	struct MHD_Response *response;
+	char				 text[512];
+	va_list				 args;
+
+	va_start(args, hint);
+	vsnprintf(text, sizeof(text), hint, args);
+	va_end(args);
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"error\":");
+	escape_json(&json, error);
+	appendStringInfoString(&json, ",\"hint\":");
+	escape_json(&json, text);
+	if (record >= 0)
+		appendStringInfo(&json, ",\"record\":" INT64_FORMAT, record);
+	else
+		appendStringInfoString(&json, ",\"record\":null");
+	appendStringInfoString(&json, "}\n");
+	response = MHD_create_response_from_buffer(json.len, json.data, MHD_RESPMEM_MUST_COPY);
+	if (response != NULL)
+	{
+		(void) MHD_add_response_header(response, "Content-Type", "application/json");
+		if (close)
+			(void) MHD_add_response_header(response, "Connection", "close");
+		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+			(void) MHD_add_response_header(response, "Allow",
+										   strncmp(request->path, "/views/", 7) == 0 ? "GET" : "POST");
+	}
+	return http_queue(request, status, response);
+}
+
+enum MHD_Result
+streamext_http_answer(HttpRequest *request, unsigned status)
+{
+	return http_queue(request, status, MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT));
+}
+
+/* ---- headers ---- */
+
+const char *
+streamext_http_header(HttpRequest *request, const char *name)
+{
+	return MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, name);
+}
+
+const char *
+streamext_http_argument(HttpRequest *request, const char *name)
+{
+	return MHD_lookup_connection_value(request->mhd, MHD_GET_ARGUMENT_KIND, name);
+}
+
+typedef struct HttpSeams
+{
+	int	 hosts, lengths, encodings, authorizations;
+	bool bad;
+} HttpSeams;
+
+static enum MHD_Result
+http_count_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	HttpSeams *seams = cls;
+
+	if (pg_strcasecmp(name, "Host") == 0)
+		seams->hosts++;
+	else if (pg_strcasecmp(name, "Content-Length") == 0)
+	{
+		seams->lengths++;
+		seams->bad = seams->bad || value == NULL || strspn(value, "0123456789") != strlen(value);
+	}
+	else if (pg_strcasecmp(name, "Transfer-Encoding") == 0)
+	{
+		seams->encodings++;
+		seams->bad = seams->bad || value == NULL || pg_strcasecmp(value, "chunked") != 0;
+	}
+	else if (pg_strcasecmp(name, "Authorization") == 0)
+		seams->authorizations++;
+	return MHD_YES;
+}
+
+/* What others on the way may read as two requests, or as another one, is none: false. */
+static bool
+http_is_clear(HttpRequest *request, const char *version)
+{
+	HttpSeams seams = { 0 };
+
+	(void) MHD_get_connection_values(request->mhd, MHD_HEADER_KIND, http_count_header, &seams);
+	if (seams.bad || seams.lengths > 1 || seams.encodings > 1 || (seams.lengths > 0 && seams.encodings > 0) ||
+		seams.authorizations > 1 || seams.hosts > 1)
+		return false;
+	if (strcmp(version, MHD_HTTP_VERSION_1_1) == 0)
+		return seams.hosts == 1;
+	return strcmp(version, MHD_HTTP_VERSION_1_0) == 0 && seams.encodings == 0;
+}
+
+/* ---- who asks ---- */
+
+/* Basic credentials: name and secret. False: they are none. */
+static bool
+http_basic(const char *coded, char **name, char **secret)
+{
+	int	  size = strlen(coded);
+	char *plain = palloc(pg_b64_dec_len(size) + 1);
+	char *colon;
+#if PG_VERSION_NUM >= 180000
+	int n = pg_b64_decode(coded, size, (uint8 *) plain, pg_b64_dec_len(size));
+#else
+	int n = pg_b64_decode(coded, size, plain, pg_b64_dec_len(size));
+#endif
+
+	if (n < 0)
+		return false;
+	plain[n] = '\0';
+	colon = strchr(plain, ':');
+	if (colon == NULL)
+		return false;
+	*colon = '\0';
+	*name = plain;
+	*secret = colon + 1;
+	return true;
+}
+
+static Oid
+http_authenticate(HttpRequest *request, const char *header)
+{
+	Gateway *gateway = request->server->gateway;
+	char	*name, *secret;
+	Oid		 role = InvalidOid;
+
+	if (pg_strncasecmp(header, "Bearer ", 7) == 0)
+		return streamext_gateway_authenticate(gateway, NULL, header + 7, strlen(header + 7));
+	if (pg_strncasecmp(header, "Basic ", 6) == 0 && http_basic(header + 6, &name, &secret))
+	{
+		role = streamext_gateway_authenticate(gateway, name, secret, strlen(secret));
+		explicit_bzero(secret, strlen(secret));
+	}
+	return role;
+}
+
+/* A role may have as many requests at once as it may have in a second. */
+static bool
+http_within_rate(HttpServer *server, Oid role)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	HttpRate   *rate = NULL;
+
+	if (server->rate_limit == 0)
+		return true;
+	for (int i = 0; i < server->nrates && rate == NULL; i++)
+		if (server->rates[i].role == role)
+			rate = &server->rates[i];
+	if (rate == NULL)
+	{
+		HttpRate *larger = realloc(server->rates, sizeof(HttpRate) * (server->nrates + 1));
+
+		if (larger == NULL)
+			return false;
+		server->rates = larger;
+		rate = &larger[server->nrates++];
+		*rate = (HttpRate){ role, server->rate_limit, now };
+	}
+	rate->tokens += (double) Max(now - rate->at, 0) / USECS_PER_SEC * server->rate_limit;
+	rate->tokens = Min(rate->tokens, server->rate_limit);
+	rate->at = now;
+	if (rate->tokens < 1)
+		return false;
+	rate->tokens -= 1;
+	return true;
+}
+
+Oid
+streamext_http_role(HttpRequest *request, enum MHD_Result *result)
+{
+	const char *header = streamext_http_header(request, "Authorization");
+	Oid			role = header != NULL ? http_authenticate(request, header) : request->server->gateway->anonymous;
+
+	if (!OidIsValid(role))
+		*result = streamext_http_refuse(request, MHD_HTTP_UNAUTHORIZED, true, -1,
+										header != NULL ? "the credentials are not those of any role"
+													   : "credentials are required",
+										"Send Authorization: Bearer and the token of a user mapping of the server.");
+	return role;
+}
+
+/* ---- a request ---- */
+
+static HttpRequest *
+http_new_request(HttpServer *server, struct MHD_Connection *mhd, const char *url)
+{
+	HttpRequest					   *request = calloc(1, sizeof(HttpRequest));
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	if (request == NULL || info == NULL || info->socket_context == NULL || (request->path = strdup(url)) == NULL)
+	{
+		free(request);
+		return NULL;
+	}
+	request->server = server;
+	request->mhd = mhd;
+	request->connection = info->socket_context;
+	request->connection->request = request;
+	request->connection->fresh = false;
+	request->began = GetCurrentTimestamp();
+	request->connection->deadline = request->began + server->header_timeout;
+	return request;
+}
+
+static enum MHD_Result
+http_begin(HttpRequest *request, const char *method, const char *version)
+{
+	Gateway		   *gateway = request->server->gateway;
+	GatewayStream  *stream;
+	enum MHD_Result result = MHD_YES;
+
+	if (!http_is_clear(request, version))
+		return streamext_http_refuse(
+			request, MHD_HTTP_BAD_REQUEST, true, -1, "the request is not clear",
+			"HTTP/1.1 with one Host, and one of Content-Length and Transfer-Encoding: chunked.");
+	request->role = streamext_http_role(request, &result);
+	if (!OidIsValid(request->role))
+		return result;
+	if (!http_within_rate(request->server, request->role))
+		return streamext_http_refuse(request, MHD_HTTP_TOO_MANY_REQUESTS, true, -1, "too many requests",
+									 "The server's option rate_limit allows a role %d in a second.",
+									 request->server->rate_limit);
+	stream = streamext_gateway_stream_named(gateway, request->path);
+	if (stream == NULL)
+		return streamext_http_refuse(request, MHD_HTTP_NOT_FOUND, true, -1, "there is no stream at this path",
+									 "A stream's path is its option path, else / and its name with the schema.");
+	if (strcmp(method, MHD_HTTP_METHOD_POST) != 0)
+		return streamext_http_refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED, true, -1, "a stream takes POST alone",
+									 "Read views by GET /views/SCHEMA.NAME.");
+	request->relid = stream->config->relid;
+	if (!streamext_gateway_allows(gateway, request->role, request->relid, ACL_INSERT))
+		return streamext_http_refuse(request, MHD_HTTP_FORBIDDEN, true, -1, "permission denied for the stream",
+									 "The role needs INSERT on the foreign table.");
+	request->version = gateway->version;
+	return streamext_http_post_begin(request);
+}
+
+/* What comes of the body. */
+static void
+http_receive(HttpRequest *request, const char *data, size_t size)
+{
+	HttpServer *server = request->server;
+
+	request->connection->deadline = GetCurrentTimestamp() + server->header_timeout;
+	if (request->size + size > server->max_body)
+		request->large = true;
+	if (request->large || request->full)
+		return;
+	if (request->size + size > request->capacity)
+	{
+		Size  capacity = Max(request->size + size, Min(request->capacity * 2, server->max_body));
+		char *larger;
+
+		capacity = Max(capacity, 1024);
+		larger = server->bodies + (int64) (capacity - request->capacity) > HTTP_BODIES
+					 ? NULL
+					 : realloc(request->body, capacity);
+		if (larger == NULL)
+		{
+			request->full = true;
+			return;
+		}
+		server->bodies += capacity - request->capacity;
+		request->body = larger;
+		request->capacity = capacity;
+	}
+	memcpy(request->body + request->size, data, size);
+	request->size += size;
+}
+
+enum MHD_Result
+streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+					  const char *data, size_t *size, void **con_cls)
+{
+	HttpRequest *request = *con_cls;
+
+	if (request == NULL)
+	{
+		request = *con_cls = http_new_request(cls, mhd, url);
+		return request != NULL ? http_begin(request, method, version) : MHD_NO;
+	}
+	if (*size > 0)
+	{
+		http_receive(request, data, *size);
+		*size = 0;
+		return MHD_YES;
+	}
+	switch (request->phase)
+	{
+		case HTTP_BODY:
+			return streamext_http_post_end(request);
+		case HTTP_OUTCOME:
+			return streamext_http_post_answer(request);
+		default:
+			return MHD_YES;
+	}
+}
+
+void
+streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code)
+{
+	HttpServer	*server = cls;
+	HttpRequest *request = *con_cls;
+
+	if (request == NULL)
+		return;
+	Assert(request->phase != HTTP_SUBMITTED);
+	*con_cls = NULL;
+	if (request->phase == HTTP_WAITING)
+		dlist_delete(&request->node);
+	request->connection->request = NULL;
+	request->connection->deadline = GetCurrentTimestamp() + Max(server->header_timeout, 60 * USECS_PER_SEC);
+	server->bodies -= request->capacity;
+	free(request->body);
+	free(request->block);
+	free(request->common);
+	free(request->path);
+	free(request);
+}

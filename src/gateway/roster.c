@@ -1,0 +1,371 @@
+/*
+ * gateway/roster.c
+ *		Who may send what to a server: its options, streams and user mappings, and the rights of roles, as the catalogue has them. What the
+ *		functions promise is in gateway/gateway.h.
+ *
+ * Read whole when something has changed, kept as long as nothing has. Secrets are kept as digests under a key that the process
+ * draws at its start, so that how long a look-up takes tells nothing of them.
+ */
+#include "base/streamext.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_foreign_table.h"
+#include "catalog/pg_user_mapping.h"
+#include "access/reloptions.h"
+#include "common/hmac.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/hsearch.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/option.h"
+#include "base/transaction.h"
+#include "gateway/gateway.h"
+#include "source/connector.h"
+#include "stream/definition.h"
+
+typedef struct RosterRight
+{
+	struct
+	{
+		Oid		role;
+		Oid		relid;
+		AclMode mode;
+	} key;
+	bool allowed;
+} RosterRight;
+
+static uint8		 roster_key[32];
+static bool			 roster_key_drawn = false;
+static ResourceOwner roster_owner = NULL;
+
+/* ---- digests ---- */
+
+bool
+streamext_gateway_hmac(const char *key, Size key_size, const char *const *parts, const Size *sizes, int n,
+					   uint8 digest[32])
+{
+	ResourceOwner saved = CurrentResourceOwner;
+	pg_hmac_ctx	 *ctx;
+	bool		  done;
+
+	/* PostgreSQL's needs one, and outside of transactions there is none */
+	if (roster_owner == NULL)
+		roster_owner = ResourceOwnerCreate(NULL, "streamext gateway");
+	CurrentResourceOwner = roster_owner;
+	ctx = pg_hmac_create(PG_SHA256);
+	done = ctx != NULL && pg_hmac_init(ctx, (const uint8 *) key, key_size) == 0;
+	for (int i = 0; i < n && done; i++)
+		done = pg_hmac_update(ctx, (const uint8 *) parts[i], sizes[i]) == 0;
+	done = done && pg_hmac_final(ctx, digest, 32) == 0;
+	if (ctx != NULL)
+		pg_hmac_free(ctx);
+	CurrentResourceOwner = saved;
+	return done;
+}
+
+bool
+streamext_gateway_same(const void *a, const void *b, Size size)
+{
+	const volatile uint8 *left = a, *right = b;
+	uint8				  different = 0;
+
+	for (Size i = 0; i < size; i++)
+		different |= left[i] ^ right[i];
+	return different == 0;
+}
+
+static bool
+roster_digest(const char *secret, Size size, uint8 digest[32])
+{
+	if (!roster_key_drawn && !pg_strong_random(roster_key, sizeof(roster_key)))
+		return false;
+	roster_key_drawn = true;
+	return streamext_gateway_hmac((char *) roster_key, sizeof(roster_key), &secret, &size, 1, digest);
+}
+
+char *
+streamext_gateway_secret_file(const char *file, char **problem)
+{
+	DefElem		*def = makeDefElem("file", (Node *) makeString(pstrdup(file)), -1);
+	StreamConfig config = { .user_options = list_make1(def) };
+
+	return streamext_connector_secret(&config, "", "file", problem);
+}
+
+/* ---- users ---- */
+
+/*
+ * Who owns the server could give himself any role's rights by a mapping of his own making: what he may not become, its tokens make nobody.
+ */
+static bool
+roster_may_become(const Gateway *gateway, Oid role)
+{
+	return superuser_arg(gateway->owner) || !superuser_arg(role);
+}
+
+static void
+roster_user(Gateway *gateway, Oid role, List *options)
+{
+	StreamConfig config = { .user_options = options };
+	char		*problem;
+	char		*secret = streamext_connector_secret(&config, "token", "token_file", &problem);
+	GatewayUser *user = &gateway->users[gateway->nusers];
+
+	if (problem != NULL)
+		streamext_gateway_error(gateway, "user mapping of role \"%s\": %s", GetUserNameFromId(role, true), problem);
+	if (secret == NULL || secret[0] == '\0')
+		return;
+	if (!OidIsValid(role) || !roster_may_become(gateway, role))
+		streamext_gateway_error(gateway, "a user mapping with a token names %s",
+								OidIsValid(role) ? "a superuser, and the server's owner is none" : "no role");
+	else if (roster_digest(secret, strlen(secret), user->digest))
+	{
+		user->role = role;
+		user->name = GetUserNameFromId(role, true);
+		gateway->nusers += user->name != NULL;
+	}
+	explicit_bzero(secret, strlen(secret));
+}
+
+static void
+roster_users(Gateway *gateway)
+{
+	Relation	rel = table_open(UserMappingRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	int			capacity = 16;
+
+	gateway->users = palloc0(sizeof(GatewayUser) * capacity);
+	gateway->nusers = 0;
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
+		bool				 isnull;
+		Datum				 datum;
+
+		if (form->umserver != gateway->serverid)
+			continue;
+		if (gateway->nusers == capacity)
+			gateway->users = repalloc(gateway->users, sizeof(GatewayUser) * (capacity *= 2));
+		datum = heap_getattr(tuple, Anum_pg_user_mapping_umoptions, RelationGetDescr(rel), &isnull);
+		if (!isnull)
+			roster_user(gateway, form->umuser, untransformRelOptions(datum));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+Oid
+streamext_gateway_authenticate(Gateway *gateway, const char *name, const char *secret, Size size)
+{
+	uint8 digest[32];
+	Oid	  role = InvalidOid;
+
+	if (!roster_digest(secret, size, digest))
+		return InvalidOid;
+	for (int i = 0; i < gateway->nusers; i++)
+	{
+		const GatewayUser *user = &gateway->users[i];
+
+		if (streamext_gateway_same(user->digest, digest, sizeof(digest)) && !OidIsValid(role) &&
+			(name == NULL || strcmp(name, user->name) == 0))
+			role = user->role;
+	}
+	return role;
+}
+
+static Oid
+roster_anonymous(Gateway *gateway)
+{
+	const char *name = streamext_option(gateway->options, "anonymous_role");
+	Oid			role = name != NULL ? get_role_oid(name, true) : InvalidOid;
+
+	if (OidIsValid(role) && !has_privs_of_role(gateway->owner, role))
+	{
+		streamext_gateway_error(gateway, "the server's owner has no privileges of the role in anonymous_role");
+		return InvalidOid;
+	}
+	if (name != NULL && !OidIsValid(role))
+		streamext_gateway_error(gateway, "the role in anonymous_role does not exist");
+	return role;
+}
+
+/* ---- streams ---- */
+
+static int
+roster_compare_oids(const ListCell *a, const ListCell *b)
+{
+	return lfirst_oid(a) < lfirst_oid(b) ? -1 : lfirst_oid(a) > lfirst_oid(b);
+}
+
+static List *
+roster_relids(Oid serverid)
+{
+	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	List	   *relids = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
+
+		if (form->ftserver == serverid)
+			relids = lappend_oid(relids, form->ftrelid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	list_sort(relids, roster_compare_oids);
+	return relids;
+}
+
+static void
+roster_stream(Gateway *gateway, Oid relid)
+{
+	StreamConfig  *config = streamext_stream_config(relid);
+	GatewayStream *stream = &gateway->streams[gateway->nstreams];
+
+	if (config == NULL)
+		return;
+	stream->config = config;
+	stream->key = gateway->ops->key(config);
+	stream->slot = -1;
+	if (stream->key != NULL && streamext_gateway_stream_named(gateway, stream->key) != NULL)
+	{
+		streamext_gateway_error(gateway, "stream \"%s\" is named as another one of the server", config->name);
+		stream->key = NULL;
+	}
+	gateway->nstreams++;
+}
+
+GatewayStream *
+streamext_gateway_stream(Gateway *gateway, Oid relid)
+{
+	for (int i = 0; i < gateway->nstreams; i++)
+		if (gateway->streams[i].config->relid == relid)
+			return &gateway->streams[i];
+	return NULL;
+}
+
+GatewayStream *
+streamext_gateway_stream_named(Gateway *gateway, const char *key)
+{
+	for (int i = 0; i < gateway->nstreams; i++)
+		if (gateway->streams[i].key != NULL && strcmp(gateway->streams[i].key, key) == 0)
+			return &gateway->streams[i];
+	return NULL;
+}
+
+/* ---- rights ---- */
+
+static HTAB *
+roster_make_rights(MemoryContext cxt)
+{
+	HASHCTL control = { .keysize = sizeof(((RosterRight *) NULL)->key), .entrysize = sizeof(RosterRight), .hcxt = cxt };
+
+	return hash_create("streamext gateway rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* A role or relation that is gone since the roster was read may do nothing, and raises nothing. */
+static bool
+roster_check(Oid role, Oid relid, AclMode mode)
+{
+	MemoryContext old = CurrentMemoryContext;
+	bool		  allowed = false;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)) &&
+		SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		allowed = pg_class_aclcheck(relid, role, mode) == ACLCHECK_OK;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+	return allowed;
+}
+
+bool
+streamext_gateway_allows(Gateway *gateway, Oid role, Oid relid, AclMode mode)
+{
+	RosterRight	 wanted;
+	RosterRight *right;
+	bool		 found;
+
+	memset(&wanted, 0, sizeof(wanted));
+	wanted.key.role = role;
+	wanted.key.relid = relid;
+	wanted.key.mode = mode;
+	right = hash_search(gateway->rights, &wanted.key, HASH_FIND, NULL);
+	if (right != NULL)
+		return right->allowed;
+	wanted.allowed = roster_check(role, relid, mode);
+	right = hash_search(gateway->rights, &wanted.key, HASH_ENTER, &found);
+	right->allowed = wanted.allowed;
+	return right->allowed;
+}
+
+/* ---- all of it ---- */
+
+/* In gateway->cxt, in a transaction. */
+static bool
+roster_read(Gateway *gateway)
+{
+	ForeignServer *server = GetForeignServerExtended(gateway->serverid, FSV_MISSING_OK);
+	List		  *relids;
+	ListCell	  *lc;
+
+	if (server == NULL || streamext_server_kind(gateway->serverid) == NULL)
+		return false;
+	gateway->options = server->options;
+	gateway->owner = server->owner;
+	gateway->rights = roster_make_rights(gateway->cxt);
+	roster_users(gateway);
+	gateway->anonymous = roster_anonymous(gateway);
+	relids = roster_relids(gateway->serverid);
+	gateway->streams = palloc0(sizeof(GatewayStream) * Max(list_length(relids), 1));
+	gateway->nstreams = 0;
+	foreach (lc, relids)
+		roster_stream(gateway, lfirst_oid(lc));
+	for (int i = 0; i < gateway->nstreams; i++)
+		gateway->streams[i].last = &gateway->streams[i].first;
+	return true;
+}
+
+bool
+streamext_gateway_roster(Gateway *gateway)
+{
+	Gateway		  next = *gateway;
+	MemoryContext old;
+	bool		  there;
+
+	next.cxt = AllocSetContextCreate(TopMemoryContext, "streamext gateway roster", ALLOCSET_DEFAULT_SIZES);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	streamext_worker_short_lock_timeout();
+	old = MemoryContextSwitchTo(next.cxt);
+	there = roster_read(&next);
+	MemoryContextSwitchTo(old);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (there)
+	{
+		if (gateway->cxt != NULL)
+			MemoryContextDelete(gateway->cxt);
+		*gateway = next;
+		gateway->version++;
+	}
+	return there;
+}

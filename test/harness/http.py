@@ -1,0 +1,101 @@
+"""A server of the wrapper http in a test's database, and its client."""
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.database import Database
+from harness.server import free_port
+from harness.wait import wait_for
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Web:
+    """The server `web` on a free port. Role `ingest` has the token `ingest-token` and INSERT on streams made by stream();
+    `nobody` has a token and no rights."""
+
+    def __init__(self, db: Database, options: str = "", tokens: bool = True) -> None:
+        self.db = db
+        self.port = free_port()
+        more = f", {options}" if options else ""
+        db.execute(f"CREATE SERVER web FOREIGN DATA WRAPPER http OPTIONS (listen '127.0.0.1:{self.port}'{more})")
+        for role in ("ingest", "nobody"):
+            db.execute(f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$")
+            if tokens:
+                db.execute(f"CREATE USER MAPPING FOR {role} SERVER web OPTIONS (token '{role}-token')")
+
+    def stream(
+        self, columns: str = "n int, t text", options: str = "", name: str = "s", path: str = "/s", format: str = "json"
+    ) -> None:
+        more = f", {options}" if options else ""
+        self.db.execute(
+            f"CREATE FOREIGN TABLE {name} ({columns}) SERVER web OPTIONS (path '{path}', format '{format}'{more})"
+        )
+        self.db.execute(f"GRANT INSERT ON {name} TO ingest")
+        self.wait("listening")
+
+    def state(self) -> str | None:
+        rows = self.db.rows("SELECT state FROM streamext.gateways WHERE server = 'web'")
+        return rows[0][0] if rows else None
+
+    def wait(self, state: str) -> None:
+        wait_for(lambda: self.state() == state, what=f"gateway {state}")
+
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = "ingest-token",
+        connection: http.client.HTTPConnection | None = None,
+    ) -> Answer:
+        own = connection or self.connection()
+        all_headers = dict(headers or {})
+        if token is not None:
+            all_headers.setdefault("Authorization", f"Bearer {token}")
+        if isinstance(body, str):
+            body = body.encode()
+        own.request(method, path, body, all_headers)
+        response = own.getresponse()
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        if connection is None:
+            own.close()
+        return answer
+
+    def post(self, body: Any, path: str = "/s", type: str | None = "application/json", **more: Any) -> Answer:
+        """A body that is neither bytes nor a string is sent as JSON."""
+        if not isinstance(body, bytes | str):
+            body = json.dumps(body)
+        headers = dict(more.pop("headers", {}))
+        if type is not None:
+            headers["Content-Type"] = type
+        return self.request("POST", path, body, headers, **more)
+
+    def raw(self, data: bytes) -> bytes:
+        """What comes back to these bytes until the server ends the connection, or says nothing for 2 s."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            connection.sendall(data)
+            answer = b""
+            try:
+                while piece := connection.recv(65536):
+                    answer += piece
+            except TimeoutError:
+                pass
+            return answer

@@ -1,0 +1,318 @@
+"""The receiver http: what is POSTed to a server's gateway and answered 204 is in its stream, whatever happens."""
+
+import base64
+import gzip
+import hashlib
+import hmac
+import json
+import os
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+from harness.database import Database, temporary_database
+from harness.http import Web
+from harness.postgres import Postgres
+from harness.server import free_port
+from harness.streams import continuous
+from harness.wait import wait_for
+
+
+@pytest.fixture
+def web(db: Database) -> Web:
+    """A stream s (n, t) at /s, and the view v (c, total) over it."""
+    server = Web(db)
+    server.stream()
+    continuous(db, "v", "SELECT count(*) AS c, sum(n)::bigint AS total FROM s")
+    return server
+
+
+def counted(web: Web) -> tuple[int, int | None]:
+    web.db.flush("s")
+    return web.db.rows("SELECT c, total FROM v")[0]
+
+
+def test_bodies_are_cut_into_records(web: Web) -> None:
+    assert web.post({"n": 1}).status == 204
+    assert web.post([{"n": 2}, {"n": 3, "t": "], [{\\\""}, {"n": 4}]).status == 204
+    assert web.post('{"n": 5}\n\n{"n": 6}\r\n{"n": 7}', type="application/x-ndjson").status == 204
+    assert web.post('{"n": 8}', type=None).status == 204
+    assert web.post(" [ ] ").status == 204
+    assert web.post("", type="application/x-ndjson").status == 204
+    assert counted(web) == (8, 36)
+    assert web.db.rows("SELECT n FROM s WHERE t IS NOT NULL") == [(3,)]
+
+
+def test_what_is_no_record_is_a_dead_letter(web: Web) -> None:
+    assert web.post('{"n": 1}\n{"n": "x"}\nnothing\n{"n": 2}', type="application/x-ndjson").status == 204
+    assert web.post('[{"n": 3}, {"n": tru}, 7]').status == 204
+    assert counted(web) == (3, 6)
+    letters = web.db.rows("SELECT convert_from(payload, 'UTF8') FROM streamext.dead_letters ORDER BY position")
+    assert [letter for (letter,) in letters] == ['{"n": "x"}', "nothing", '{"n": tru}', "7"]
+
+
+@pytest.mark.parametrize(
+    "body, record",
+    [("", 1), ("[", 1), ('[{"n": 1}, {"n": 2}', 2), ('[{"n": 1},, {"n": 2}]', 2), ('{"n": 1', 1), ('[{"n": 1}] 2', 2), ("no", 1)],
+)
+def test_what_cannot_be_cut_is_refused_whole(web: Web, body: str, record: int) -> None:
+    answer = web.post(body)
+    assert answer.status == 400
+    assert set(answer.json) == {"error", "hint", "record"} and answer.json["record"] == record
+    assert counted(web) == (0, None)
+
+
+def test_csv(db: Database) -> None:
+    web = Web(db)
+    web.stream("n int, t text", format="csv")
+    continuous(db, "v", "SELECT count(*) AS c, sum(n)::bigint AS total FROM s")
+    assert web.post('1,one\r\n2,"two, or\nmore"\n3,three\n', type="text/csv").status == 204
+    assert web.post('4,"open\n', type="text/csv").status == 400
+    assert web.post({"n": 1}).status == 415
+    assert counted(web) == (3, 6)
+    assert db.rows("SELECT t FROM s ORDER BY n")[1] == ("two, or\nmore",)
+
+
+def test_who_may_send(web: Web) -> None:
+    for token in (None, "", "wrong", "ingest-token2"):
+        answer = web.post({"n": 1}, token=token)
+        assert answer.status == 401 and "Bearer" in answer.headers["www-authenticate"] and answer.json["error"]
+    assert web.post({"n": 1}, token="nobody-token").status == 403
+    for login, status in (("ingest:ingest-token", 204), ("nobody:ingest-token", 401), ("ingest:x", 401), ("ingest", 401)):
+        basic = "Basic " + base64.b64encode(login.encode()).decode()
+        assert web.post({"n": 1}, token=None, headers={"Authorization": basic}).status == status
+    web.db.execute("REVOKE INSERT ON s FROM ingest")
+    assert web.post({"n": 1}).status == 403
+    web.db.execute("GRANT INSERT ON s TO nobody")
+    assert web.post({"n": 1}, token="nobody-token").status == 204
+    web.db.execute("DROP USER MAPPING FOR nobody SERVER web")
+    assert web.post({"n": 1}, token="nobody-token").status == 401
+    assert counted(web) == (2, 2)
+
+
+def test_anonymous_role(web: Web) -> None:
+    web.db.execute("ALTER SERVER web OPTIONS (ADD anonymous_role 'ingest')")
+    wait_for(lambda: web.post({"n": 1}, token=None).status == 204)
+    assert web.post({"n": 1}, token="wrong").status == 401
+    assert counted(web) == (1, 1)
+
+
+def test_paths_and_methods(web: Web) -> None:
+    assert web.post({}, path="/nothing").status == 404
+    answer = web.request("PUT", "/s", "{}")
+    assert answer.status == 405 and answer.headers["allow"] == "POST"
+    web.db.execute("CREATE FOREIGN TABLE plain (n int) SERVER web OPTIONS (format 'json')")
+    web.db.execute("GRANT INSERT ON plain TO ingest")
+    assert web.post({"n": 1}, path="/public.plain").status == 204
+    assert web.db.refusal(
+        "CREATE FOREIGN TABLE other (n int) SERVER web OPTIONS (format 'json', path '/s')"
+    ).startswith("42710")
+
+
+def test_types_and_encodings_that_are_not_known(web: Web) -> None:
+    assert web.post({"n": 1}, type="application/json; charset=latin1").status == 415
+    assert web.post({"n": 1}, type="application/json; charset=UTF-8").status == 204
+    assert web.post({"n": 1}, type="text/csv").status == 415
+    assert web.post({"n": 1}, headers={"Content-Encoding": "br"}).status == 415
+
+
+def test_packed_bodies(db: Database) -> None:
+    web = Web(db, "max_body '100kB'")
+    web.stream()
+    continuous(db, "v", "SELECT count(*) AS c, sum(n)::bigint AS total FROM s")
+    body = gzip.compress(b'{"n": 1}\n') + gzip.compress(b'{"n": 2}\n')
+    gzipped = {"Content-Encoding": "gzip"}
+    assert web.post(body, type="application/x-ndjson", headers=gzipped).status == 204
+    assert web.post(body[:-3], type="application/x-ndjson", headers=gzipped).status == 400
+    assert web.post(b"nothing packed", type="application/x-ndjson", headers=gzipped).status == 400
+    bomb = gzip.compress(b'{"n": 1}\n' * 10_000_000)
+    assert len(bomb) > 100_000 or web.post(bomb, type="application/x-ndjson", headers=gzipped).status == 413
+    small_bomb = gzip.compress(b" " * 5_000_000)
+    assert len(small_bomb) < 100_000
+    assert web.post(small_bomb, type="application/x-ndjson", headers=gzipped).status == 413
+    assert web.post(b" " * 110_000, type="application/x-ndjson").status == 413
+    assert counted(web) == (2, 3)
+
+
+def test_chunked_bodies_have_the_same_bound(db: Database) -> None:
+    web = Web(db, "max_body '1kB'")
+    web.stream()
+    head = b"POST /s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert b" 413 " in web.raw(head + b"800\r\n" + b" " * 0x800 + b"\r\n0\r\n\r\n").split(b"\r\n")[0]
+    assert b" 204 " in web.raw(head + b'8\r\n{"n": 1}\r\n0\r\n\r\n').split(b"\r\n")[0]
+
+
+SMUGGLED = b'POST /s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r\nContent-Length: 8\r\n\r\n{"n": 7}'
+HEAD = b"POST /s HTTP/1.1\r\nAuthorization: Bearer ingest-token\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b'Host: x\r\nContent-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n' + SMUGGLED,
+        HEAD + b'Host: x\r\nContent-Length: 8\r\nContent-Length: 80\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host: x\r\nContent-Length: 8\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host: x\r\nContent-Length: +8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host: x\r\nContent-Length: -8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+        HEAD + b'Host: x\r\nTransfer-Encoding: xchunked\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+        HEAD + b'Host: x\r\nHost: y\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host : x\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host: x\r\n Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+        HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+    ],
+)
+def test_requests_that_are_not_clear(web: Web, request_: bytes) -> None:
+    answers = web.raw(request_)
+    assert set(re.findall(rb"HTTP/1.1 (\d\d\d) ", answers)) <= {b"400"}
+    assert counted(web) == (0, None)
+
+
+def test_pipelining_and_100_continue(web: Web) -> None:
+    def one(n: int, more: str = "") -> bytes:
+        return (
+            f"POST /s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r\n{more}Content-Length: 8\r\n\r\n"
+            f'{{"n": {n}}}'
+        ).encode()
+
+    assert web.raw(one(1) + one(2) + one(3, "Expect: 100-continue\r\n")).count(b"HTTP/1.1 204 ") == 3
+    assert counted(web) == (3, 6)
+
+
+def test_slow_senders(db: Database) -> None:
+    web = Web(db, "header_timeout '300 ms'")
+    web.stream()
+    assert web.raw(b"POST /s HTTP/1.1\r\nHost").startswith(b"HTTP/1.1 408 ")
+    head = b"POST /s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r\nContent-Length: 8\r\n\r\n"
+    assert web.raw(head + b'{"n"').startswith(b"HTTP/1.1 408 ")
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as dribble:
+        with pytest.raises(OSError):
+            for byte in b"POST /s HTTP/1.1\r\n" + b"x" * 10_000:
+                dribble.sendall(bytes([byte]))
+                time.sleep(0.02)
+    assert web.post({"n": 1}).status == 204
+
+
+def test_metadata(db: Database) -> None:
+    web = Web(db)
+    web.stream(
+        "n int, path text OPTIONS (metadata 'path'), ip inet OPTIONS (metadata 'remote_address'),"
+        "q int OPTIONS (metadata 'query page'), agent text OPTIONS (metadata 'header User-Agent'),"
+        "headers jsonb OPTIONS (metadata 'headers'), at timestamptz OPTIONS (metadata 'timestamp')"
+    )
+    assert web.post([{"n": 1}, {"n": 2}], path="/s?page=7&x=%20", headers={"User-Agent": "me", "X-A": "1", "Cookie": "c"}).status == 204
+    db.flush("s")
+    rows = db.rows("SELECT n, path, ip::text, q, agent, headers, at > now() - interval '1 min' FROM s ORDER BY n")
+    assert [row[0] for row in rows] == [1, 2]
+    assert rows[0][1:5] == ("/s", "127.0.0.1/32", 7, "me") and rows[0][6]
+    headers = rows[0][5]
+    assert headers["user-agent"] == "me" and headers["x-a"] == "1" and not {"authorization", "cookie"} & headers.keys()
+
+
+def test_signatures(pg: Postgres, db: Database) -> None:
+    (pg.data / "sign.secret").write_text("very secret\n")
+    os.chmod(pg.data / "sign.secret", 0o644)
+    web = Web(db)
+    web.stream(options="signature_header 'X-Sign', signature_secret_file 'sign.secret'")
+    web.stream(
+        options="signature_header 'X-Sign', signature_secret_file 'sign.secret', signature_scheme 'hmac-sha256-timestamp'",
+        name="st",
+        path="/st",
+    )
+    body = '{"n": 1}'
+
+    def sign(text: str) -> str:
+        return hmac.new(b"very secret", text.encode(), hashlib.sha256).hexdigest()
+
+    assert web.post(body, headers={"X-Sign": "sha256=" + sign(body)}).status == 204
+    assert web.post(body).status == 401
+    assert web.post(body, headers={"X-Sign": "sha256=" + sign(body + " ")}).status == 401
+    now = int(time.time())
+    for t, status in ((now, 204), (now - 400, 401), (now + 400, 401)):
+        assert web.post(body, path="/st", headers={"X-Sign": f"t={t},v1={sign(f'{t}.{body}')}"}).status == status
+    assert web.post(body, path="/st", headers={"X-Sign": f"t={now},v1={sign(body)}"}).status == 401
+
+
+def test_wait_visible(web: Web) -> None:
+    for n in range(1, 20):
+        assert web.post({"n": 1}, path="/s?wait=visible").status == 204
+        assert web.db.value("SELECT c FROM v") == n
+    assert web.post({"n": 1}, path="/s?wait=never").status == 400
+    web.db.execute("ALTER SERVER web OPTIONS (ADD wait_timeout '100 ms')")
+    web.db.execute("SELECT streamext.pause('s')")
+    wait_for(lambda: web.post({"n": 1}, path="/s?wait=visible").status == 202)
+
+
+def test_rate_limit(db: Database) -> None:
+    web = Web(db, "rate_limit '5'")
+    web.stream()
+    answers = [web.post({"n": 1}) for _ in range(30)]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert refused and all(answer.headers["retry-after"] for answer in refused)
+    assert {answer.status for answer in answers} == {204, 429}
+
+
+def test_a_port_that_is_taken(db: Database) -> None:
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        db.execute(f"CREATE SERVER web FOREIGN DATA WRAPPER http OPTIONS (listen '127.0.0.1:{port}')")
+        wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [("address_in_use",)])
+    wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [("listening",)])
+    db.execute("DROP SERVER web")
+    wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [])
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def send_until(web: Web, stop: threading.Event, acknowledged: list[int], numbers: "range") -> None:
+    """Posts each number as a batch of three records until it is answered 204; one that got no answer is sent again by its key."""
+    for n in numbers:
+        while True:
+            try:
+                answer = web.post([{"n": n}] * 3, headers={"Idempotency-Key": f"key-{n}"})
+                if answer.status == 204:
+                    acknowledged.append(n)
+                    break
+            except OSError:
+                pass
+            except Exception:
+                pass
+            if stop.is_set():
+                return
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def lonely() -> "Postgres":
+    with Postgres() as server:
+        yield server
+
+
+def test_acknowledged_records_survive_kill9(lonely: Postgres) -> None:
+    with temporary_database(lonely) as db:
+        web = Web(db)
+        web.stream()
+        continuous(db, "v", "SELECT n, count(*) AS c FROM s GROUP BY n")
+        stop = threading.Event()
+        acknowledged: list[int] = []
+        sender = threading.Thread(target=send_until, args=(web, stop, acknowledged, range(600)))
+        sender.start()
+        wait_for(lambda: len(acknowledged) >= 200)
+        gateway = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway'")
+        lonely.kill_backend(gateway)
+        db.connection = lonely.connect(db.name)
+        before = len(acknowledged)
+        wait_for(lambda: len(acknowledged) >= before + 200, what="more after the crash")
+        stop.set()
+        sender.join()
+        web.wait("listening")
+        db.flush("s")
+        assert dict(db.rows("SELECT n, c FROM v WHERE n = ANY(%s)", acknowledged)) == {n: 3 for n in acknowledged}
+        assert not db.rows("SELECT n, c FROM v WHERE c <> 3")
+        db.connection.close()
