@@ -109,6 +109,7 @@ typedef struct StreamConfig
 	AttrNumber				event_time; /* 0: broker's or arrival time */
 	int64					watermark_delay;
 	int64					idle_timeout;
+	int64					close_idle; /* silence after which the clock moves the watermark on; 0: it never does */
 	int64					max_ahead;
 	int						buffer_size; /* records */
 	OnError					on_error;

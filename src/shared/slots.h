@@ -122,6 +122,7 @@ typedef struct StreamSlot
 	TimestampTz	   watermark;	 /* DT_NOBEGIN: none yet */
 	bool		idle; /* there is a worker, and all of its partitions are idle, if it has any (worker/watermark.c); */
 	TimestampTz idle_since; /* then: when the last one was found empty, by the clock; DT_NOBEGIN: it has none */
+	TimestampTz silent_since; /* close_idle: all partitions are empty since then, by the clock; DT_NOEND: they are not */
 	uint64		batches;
 	uint64		rows_in; /* records delivered */
 	uint64		bytes_in;

@@ -102,6 +102,7 @@ stream_slot_clear_stream(StreamSlot *slot)
 	slot->buffer_size = 0;
 	slot->watermark = DT_NOBEGIN;
 	slot->idle = false;
+	slot->silent_since = DT_NOEND;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
 	slot->rate = 0;
 	slot->checkpoint_seq = 0;

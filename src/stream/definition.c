@@ -51,6 +51,7 @@ static const OptionSpec stream_options[] = {
 	{ "event_time", PLACE_TABLE, OPTION_TEXT, .fixed = true },
 	{ "watermark_delay", PLACE_TABLE, OPTION_INTERVAL, NULL, 0, STREAMEXT_OPTION_INTERVAL_MAX, 0 },
 	{ "idle_timeout", PLACE_TABLE, OPTION_INTERVAL, NULL, 1000, STREAMEXT_OPTION_INTERVAL_MAX, 30 * USECS_PER_SEC },
+	{ "close_idle", PLACE_TABLE, OPTION_INTERVAL, NULL, 1000, STREAMEXT_OPTION_INTERVAL_MAX, 0 },
 	{ "max_ahead", PLACE_TABLE, OPTION_INTERVAL, NULL, 0, STREAMEXT_OPTION_INTERVAL_MAX, USECS_PER_HOUR },
 	{ "buffer_size", PLACE_TABLE, OPTION_INT, NULL, 0, DEFINITION_MAX_BUFFER, 1000 },
 	{ "on_error", PLACE_TABLE, OPTION_ENUM, words_on_error, .preset = ON_ERROR_DEAD_LETTER },
@@ -411,6 +412,7 @@ streamext_stream_config(Oid relid)
 	config->format = kind->payloads ? streamext_format(table->options) : &streamext_row_format;
 	config->watermark_delay = definition_number(config, "watermark_delay");
 	config->idle_timeout = definition_number(config, "idle_timeout");
+	config->close_idle = definition_number(config, "close_idle");
 	config->max_ahead = definition_number(config, "max_ahead");
 	config->buffer_size = definition_number(config, "buffer_size");
 	config->on_error = (OnError) definition_number(config, "on_error");

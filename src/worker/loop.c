@@ -144,6 +144,7 @@ worker_claim(Worker *w, int index)
 	{
 		slot->worker_latch = MyLatch;
 		slot->idle = false;
+		slot->silent_since = DT_NOEND;
 		pg_write_barrier();
 		slot->worker_pid = MyProcPid;
 		if (slot->started_at != 0)
@@ -188,6 +189,7 @@ worker_at_exit(int code, Datum arg)
 					 slot->state != STREAM_WAITING)
 				slot->state = STREAM_STARTING;
 			slot->idle = false;
+			slot->silent_since = DT_NOEND;
 			LWLockRelease(slot->lock);
 			slot->worker_pid = 0;
 			slot->worker_latch = NULL;

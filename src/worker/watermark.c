@@ -14,6 +14,9 @@
  * Each worker has a watermark of its own partitions. One whose partitions are all idle, or that has none, is idle and takes over the least watermark of
  * those that are not, or, when all are, of the one that became so last. A worker that is not there is not idle: it holds the watermark where it was.
  *
+ * With close_idle the clock takes over where nothing comes: when all partitions of all workers have been empty for so long, and still are by the source's
+ * word, the watermark is the clock, less watermark_delay, as long as there is a window left to be closed. What comes then with an older time may be late.
+ *
  * A view that is behind would find everything late by that watermark. It gets one of its own until it has caught up: over its
  * own progress in the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
  *
@@ -21,6 +24,7 @@
  */
 #include "base/streamext.h"
 
+#include "common/int.h"
 #include "utils/timestamp.h"
 
 #include "durable/checkpoint.h"
@@ -28,6 +32,7 @@
 #include "worker/worker_private.h"
 
 #define WATERMARK_ASK_MS 250	/* between two questions for the ends of idle partitions */
+#define WATERMARK_CLOSE_MS 1000 /* between two steps of a watermark that goes by the clock */
 #define WATERMARK_BREAK_MS 1000 /* a worker that has not looked for so long, and for idle_timeout, has had a break */
 
 static TimestampTz
@@ -139,8 +144,10 @@ streamext_worker_look_away(Worker *w)
 
 	w->looked_at = 0;
 	w->ask_later = w->others_busy = false;
+	w->close_at = DT_NOEND;
 	streamext_stream_lock_exclusive(slot);
 	slot->idle = false;
+	slot->silent_since = DT_NOEND;
 	for (int i = 0; i < w->npartitions; i++)
 		slot->partitions[i].empty = slot->partitions[i].idle = false;
 	LWLockRelease(slot->lock);
@@ -272,6 +279,137 @@ watermark_be_idle(Worker *w, TimestampTz take_over)
 		watermark_raise(w, take_over);
 }
 
+/* ---------------------------------------------------------------- closing by the clock */
+
+/* The watermark that closes the last window of the views; DT_NOBEGIN: they have none. */
+static TimestampTz
+watermark_wanted(const Worker *w)
+{
+	TimestampTz last = DT_NOBEGIN;
+	ListCell   *lc;
+
+	foreach (lc, w->views)
+	{
+		const WorkerView   *v = lfirst(lc);
+		const CompiledView *view;
+		const ViewState	   *state = &v->slot->state;
+		TimestampTz			end;
+
+		if (v->fold == NULL || v->behind || state->npanes == 0)
+			continue;
+		view = streamext_fold_view(v->fold);
+		if (view->window.kind != WINDOW_SESSION && !streamext_window_has_ends(&view->window))
+			continue;
+		end = streamext_window_last_end(&view->window, state->panes[state->npanes - 1]->id);
+		if (view->window.kind == WINDOW_SESSION && pg_add_s64_overflow(end, 2 * view->window.size, &end))
+			continue;
+		if (!pg_add_s64_overflow(end, view->options.lateness, &end))
+			last = Max(last, end);
+	}
+	return last;
+}
+
+/* Since when the other workers' partitions are all empty, DT_NOEND: they are not; and the greatest watermark of theirs. */
+static TimestampTz
+watermark_others_silent(const Worker *w, TimestampTz *greatest)
+{
+	TimestampTz since = DT_NOBEGIN;
+	int			n = 1;
+
+	*greatest = DT_NOBEGIN;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *other = &streamext_shared->streams[i];
+
+		if (!other->in_use || other->dboid != w->identity.dboid || other->relid != w->identity.relid ||
+			other->shard >= w->config->workers || i == w->index)
+			continue;
+		n++;
+		streamext_stream_lock_shared(other);
+		since = Max(since, other->worker_pid != 0 ? other->silent_since : DT_NOEND);
+		*greatest = Max(*greatest, other->watermark);
+		LWLockRelease(other->lock);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return n < w->config->workers ? DT_NOEND : since;
+}
+
+/* Notes for the other workers since when all partitions are empty; DT_NOEND: they are not. */
+static TimestampTz
+watermark_note_silent(Worker *w)
+{
+	StreamSlot *slot = w->slot;
+	TimestampTz since = w->pending ? DT_NOEND : watermark_idle_since(w);
+
+	for (int i = 0; i < w->npartitions; i++)
+		if (!slot->partitions[i].empty)
+			since = DT_NOEND;
+	if (since != slot->silent_since)
+	{
+		streamext_stream_lock_exclusive(slot);
+		slot->silent_since = since;
+		LWLockRelease(slot->lock);
+	}
+	return since;
+}
+
+/* Whether all partitions are empty, by the source's own word; false also if it does not say. */
+static bool
+watermark_source_is_empty(Worker *w)
+{
+	static int indexes[STREAMEXT_MAX_PARTITIONS];
+
+	for (int i = 0; i < w->npartitions; i++)
+		indexes[i] = i;
+	w->asked_at = GetCurrentTimestamp();
+	if (w->npartitions > 0 && !w->ops->ends(w->connector, indexes, w->npartitions))
+		return false;
+	for (int i = 0; i < w->npartitions; i++)
+		if (!watermark_is_empty(w, i))
+			return false;
+	return true;
+}
+
+/* When the source is silent the watermark goes by the clock until all windows are closed. */
+static void
+watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
+{
+	StreamSlot *slot = w->slot;
+	TimestampTz since, wanted, greatest = DT_NOBEGIN;
+
+	if (w->config->close_idle == 0)
+		return;
+	since = watermark_note_silent(w);
+	if (since == DT_NOEND)
+		return;
+	wanted = watermark_wanted(w);
+	if (w->config->workers > 1)
+	{
+		TimestampTz others = watermark_others_silent(w, &greatest);
+
+		/* windows go out by the least of all workers' watermarks */
+		if (greatest > slot->watermark)
+			wanted = DT_NOEND;
+		w->others_busy = w->others_busy || others == DT_NOEND || wanted > slot->watermark;
+		since = Max(since, others);
+	}
+	if (since == DT_NOEND || wanted <= slot->watermark)
+		return;
+	w->close_at = Max(Max(since, DT_NOBEGIN + 1) + w->config->close_idle, now + WATERMARK_CLOSE_MS * INT64CONST(1000));
+	if (now - since < w->config->close_idle)
+	{
+		w->close_at = since + w->config->close_idle;
+		return;
+	}
+	if (now - w->config->watermark_delay <= slot->watermark)
+		return;
+	if (!at_once && real - w->asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
+		w->ask_later = true;
+	else if (watermark_source_is_empty(w))
+		watermark_raise(w, now - w->config->watermark_delay);
+}
+
 /* ---------------------------------------------------------------- in each round */
 
 /*
@@ -305,6 +443,7 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	int			n;
 
 	w->ask_later = w->others_busy = false;
+	w->close_at = DT_NOEND;
 	if (w->connector->stalled || watermark_after_break(w, real))
 	{
 		streamext_worker_look_away(w);
@@ -331,6 +470,7 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	}
 	else if (wanted)
 		w->ask_later = true;
+	watermark_close_idle(w, now, real, at_once);
 	watermark_tell_others(w);
 }
 
@@ -347,6 +487,7 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 		deadline = now + WATERMARK_ASK_MS * INT64CONST(1000);
 	if (streamext_clock_is_set())
 		return deadline;
+	deadline = Min(deadline, w->close_at);
 	for (int i = 0; i < w->npartitions; i++)
 	{
 		const PartitionSlot *partition = &w->slot->partitions[i];
@@ -358,7 +499,7 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 		if (partition->empty && partition->empty_since + w->config->idle_timeout > now)
 			deadline = Min(deadline, partition->empty_since + w->config->idle_timeout);
 	}
-	return held >= 2 || w->config->workers > 1 || w->ask_later ? deadline : DT_NOEND;
+	return held >= 2 || w->config->workers > 1 || w->ask_later ? deadline : w->close_at;
 }
 
 /* ---------------------------------------------------------------- of a view that is behind */

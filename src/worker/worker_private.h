@@ -134,6 +134,7 @@ typedef struct Worker
 	bool ask_later,		   /* it is to be asked again */
 		others_busy,	   /* this worker is idle, another one is not */
 		told, told_idle;   /* the others know that */
+	TimestampTz close_at;  /* when the clock may move the watermark, with close_idle; DT_NOEND: not by itself */
 
 	TimestampTz		   expired_at;
 	bool			   expire_due;
