@@ -207,3 +207,96 @@ COMMENT ON COLUMN streamext.content.number IS 'What checkpoints and history call
 COMMENT ON COLUMN streamext.content.content IS 'The definition.';
 COMMENT ON COLUMN streamext.content.types IS 'Layouts of composite types whose values the state holds.';
 REVOKE ALL ON TABLE streamext.content FROM PUBLIC;
+
+/* ---- what goes out to other systems ---- */
+
+-- Not dumped (no pg_extension_config_dump), as the other tables are not: rows are for this server's foreign tables, known by OID.
+CREATE TABLE streamext.outbox (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	target oid NOT NULL,
+	view oid NOT NULL,
+	at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	topic text,
+	key bytea,
+	payload bytea,
+	headers text,
+	reason text
+);
+CREATE INDEX outbox_waiting ON streamext.outbox (target, id) WHERE reason IS NULL;
+CREATE INDEX outbox_dead ON streamext.outbox (target, id) WHERE reason IS NOT NULL;
+REVOKE ALL ON TABLE streamext.outbox FROM PUBLIC;
+COMMENT ON TABLE streamext.outbox IS 'Rows inserted into foreign tables of other systems, until they have arrived there.';
+COMMENT ON COLUMN streamext.outbox.view IS 'The continuous view whose rows they are; 0: a session''s INSERT.';
+COMMENT ON COLUMN streamext.outbox.reason IS 'Why the other system does not take the row, however often it is sent; NULL: it waits.';
+
+CREATE TABLE streamext.sink_target (
+	target oid PRIMARY KEY,
+	batch bigint,
+	ids bigint[],
+	state text NOT NULL DEFAULT 'running',
+	last_error text,
+	last_error_at timestamptz
+) WITH (fillfactor = 50);
+REVOKE ALL ON TABLE streamext.sink_target FROM PUBLIC;
+COMMENT ON TABLE streamext.sink_target IS 'Foreign tables whose rows are sent to other systems: how that goes, and which rows are on their way under which number.';
+
+CREATE TABLE streamext.sink_count (
+	target oid NOT NULL,
+	view oid NOT NULL,
+	delivered bigint NOT NULL,
+	CONSTRAINT sink_count_pkey PRIMARY KEY (target, view)
+) WITH (fillfactor = 50);
+REVOKE ALL ON TABLE streamext.sink_count FROM PUBLIC;
+COMMENT ON TABLE streamext.sink_count IS 'Rows that have arrived, of each view (0: of sessions'' INSERTs).';
+
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.outbox FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.outbox ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_target FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.sink_target ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_count FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.sink_count ENABLE REPLICA TRIGGER refuse_replicated;
+
+CREATE VIEW streamext.sinks WITH (security_barrier) AS
+WITH pairs AS (
+    SELECT d.refobjid AS target, d.objid AS view
+    FROM pg_catalog.pg_depend AS d
+    JOIN pg_catalog.pg_class AS v ON v.oid OPERATOR(pg_catalog.=) d.objid AND v.relkind OPERATOR(pg_catalog.=) 'v'
+    JOIN pg_catalog.pg_foreign_table AS t ON t.ftrelid OPERATOR(pg_catalog.=) d.refobjid
+    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) t.ftserver
+    JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND w.fdwname OPERATOR(pg_catalog.=) ANY (ARRAY['kafka', 'mqtt', 'webhook']::pg_catalog.name[])
+    UNION SELECT o.target, o.view FROM streamext.outbox AS o
+    UNION SELECT c.target, c.view FROM streamext.sink_count AS c
+)
+SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view END)::pg_catalog.regclass AS view,
+       p.target::pg_catalog.regclass AS target, COALESCE(t.state, 'running') AS state,
+       COALESCE(c.delivered, 0) AS delivered, o.waiting, o.dead,
+       COALESCE(GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) o.oldest), 0), 0)::pg_catalog.float8 AS lag_seconds,
+       COALESCE(t.last_error, o.reason) AS last_error, t.last_error_at
+FROM pairs AS p
+JOIN pg_catalog.pg_class AS r ON r.oid OPERATOR(pg_catalog.=) p.target
+LEFT JOIN streamext.sink_target AS t ON t.target OPERATOR(pg_catalog.=) p.target
+LEFT JOIN streamext.sink_count AS c ON c.target OPERATOR(pg_catalog.=) p.target AND c.view OPERATOR(pg_catalog.=) p.view
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) FILTER (WHERE x.reason IS NULL) AS waiting, pg_catalog.count(*) FILTER (WHERE x.reason IS NOT NULL) AS dead,
+           pg_catalog.min(x.at) FILTER (WHERE x.reason IS NULL) AS oldest, pg_catalog.max(x.reason) AS reason
+    FROM streamext.outbox AS x
+    WHERE x.target OPERATOR(pg_catalog.=) p.target AND x.view OPERATOR(pg_catalog.=) p.view) AS o
+WHERE pg_catalog.has_table_privilege(p.target, 'INSERT') OR pg_catalog.has_table_privilege(p.target, 'SELECT');
+GRANT SELECT ON streamext.sinks TO PUBLIC;
+COMMENT ON VIEW streamext.sinks IS 'rows on their way to other systems, of each view with streamext.into and of INSERTs, into foreign tables that the user may read or insert into';
+COMMENT ON COLUMN streamext.sinks.view IS 'whose rows they are; NULL: those of INSERT';
+COMMENT ON COLUMN streamext.sinks.target IS 'the foreign table';
+COMMENT ON COLUMN streamext.sinks.state IS 'running, stalled (the other system cannot be reached), failed (something has to be mended first)';
+COMMENT ON COLUMN streamext.sinks.delivered IS 'rows that have arrived';
+COMMENT ON COLUMN streamext.sinks.waiting IS 'rows that are committed and have not arrived';
+COMMENT ON COLUMN streamext.sinks.dead IS 'rows that the other system does not take; streamext.retry_deliveries sends them again';
+COMMENT ON COLUMN streamext.sinks.lag_seconds IS 'for how long the oldest of those that wait has waited';
+
+CREATE FUNCTION streamext.retry_deliveries(target regclass) RETURNS bigint
+LANGUAGE c VOLATILE STRICT
+AS 'MODULE_PATHNAME', 'streamext_retry_deliveries';
+COMMENT ON FUNCTION streamext.retry_deliveries(regclass) IS
+'from commit on sends rows again that the other system has not taken (streamext.sinks.dead); returns how many; for the owner of the foreign table';

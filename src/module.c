@@ -11,6 +11,7 @@
 
 #include "miscadmin.h"
 
+#include "sink/outbox.h"
 #include "sql/commit.h"
 #include "base/hooks.h"
 #include "base/settings.h"
@@ -34,6 +35,7 @@ _PG_init(void)
 	streamext_scan_install_hooks();
 	streamext_spool_install_callbacks();
 	streamext_registry_install_callbacks();
+	streamext_outbox_install_callbacks();
 	/* pg_upgrade wants its servers, of the old version and the new, for itself. */
 	if (!IsBinaryUpgrade)
 		streamext_launcher_register();

@@ -1,15 +1,18 @@
 """streamext.into of streams: what views make flows on into local streams, and out to other systems."""
 
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka
 from harness.postgres import Postgres
-from harness.streams import continuous, kafka_stream, local_stream
+from harness.streams import continuous, kafka_stream, local_stream, worker_pid
 from harness.wait import wait_for
 
 COLUMNS = "k int, x int, ts timestamptz"
@@ -192,6 +195,155 @@ def test_a_new_view_of_a_kafka_stream_catches_up_into_a_stream(db: Database, kaf
     continuous(db, "n", "SELECT count(*) AS windows, sum(n) AS n FROM minutes")
     db.flush("s")
     assert db.rows("TABLE n") == [(897, 2990)]
+
+
+KAFKA_COLUMNS = "k int, ts timestamptz, n bigint, total bigint"
+
+
+def kafka_target(db: Database, kafka: Kafka, topic: str, columns: str = KAFKA_COLUMNS, name: str = "sent") -> None:
+    kafka_stream(db, kafka, f"topic '{topic}'", columns, name=name)
+
+
+def committed(kafka: Kafka, topic: str) -> list[Any]:
+    """All that a reader of what is committed gets, up to the end as it is now."""
+    consumer = kafka.consumer({"isolation.level": "read_committed", "enable.partition.eof": True})
+    partitions = set(kafka.end_offsets(topic))
+    consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+    found = []
+    while partitions:
+        message = consumer.poll(60)
+        assert message is not None, "no end of the partition"
+        if message.error() is None:
+            found.append(message)
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            partitions.discard(message.partition())
+    consumer.close()
+    return found
+
+
+def sink(db: Database, column: str = "state, delivered, waiting, dead") -> Any:
+    return db.rows(f"SELECT {column} FROM streamext.sinks")
+
+
+def wait_delivered(db: Database, n: int) -> None:
+    wait_for(lambda: db.value("SELECT sum(delivered) FROM streamext.sinks") == n, what=f"{n} rows delivered, {sink(db)}")
+
+
+def test_insert_into_kafka_is_published_at_commit(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_target(db, kafka, topic, "k int, word text, id text OPTIONS (metadata 'key')")
+    with db.connect(autocommit=False) as writer:
+        writer.execute("INSERT INTO sent VALUES (1, 'one', 'a'), (2, NULL, NULL)")
+        writer.execute("SAVEPOINT s; INSERT INTO sent VALUES (3, 'never', 'b'); ROLLBACK TO s")
+        writer.execute("INSERT INTO sent (k) VALUES (4)")
+        assert committed(kafka, topic) == []
+        writer.rollback()
+        writer.execute("INSERT INTO sent VALUES (1, 'one', 'a'), (2, NULL, NULL)")
+        writer.execute("SAVEPOINT s; INSERT INTO sent VALUES (3, 'never', 'b'); ROLLBACK TO s")
+        with writer.cursor() as cursor, cursor.copy("COPY sent (k, word) FROM STDIN") as copy:
+            copy.write_row((4, 'a "word"'))
+        writer.commit()
+    wait_delivered(db, 3)
+    messages = committed(kafka, topic)
+    assert [(json.loads(m.value()), m.key()) for m in messages] == [
+        ({"k": 1, "word": "one"}, b"a"),
+        ({"k": 2, "word": None}, None),
+        ({"k": 4, "word": 'a "word"'}, None),
+    ]
+    assert sink(db, "view, target, state, waiting, dead, lag_seconds, last_error") == [(None, "sent", "running", 0, 0, 0.0, None)]
+    # it is a stream as any other
+    db.flush("sent")
+    assert db.rows("SELECT k, word, id FROM sent ORDER BY k") == [(1, "one", "a"), (2, None, None), (4, 'a "word"', None)]
+    assert "PREPARE" in db.refusal("BEGIN; INSERT INTO sent (k) VALUES (1); PREPARE TRANSACTION 'x'")
+
+
+def windows_to_kafka(db: Database, kafka: Kafka, topic: str) -> None:
+    local_stream(db, BY_TS, COLUMNS)
+    db.execute(f"CREATE TABLE o ({COLUMNS})")
+    kafka_target(db, kafka, topic)
+    continuous(db, "v", MINUTES.format(source="s"), ", streamext.into = 'sent'")
+
+
+def insert_both(db: Database, values: list[tuple[int, int, datetime]]) -> None:
+    with db.connection.transaction():
+        insert(db, "s", values)
+        insert(db, "o", values)
+
+
+def assert_published(db: Database, kafka: Kafka, topic: str) -> None:
+    """Each closed window of the rows of o, once."""
+    until = db.value("SELECT max(ts) - interval '5 s' FROM o")
+    closed = db.rows(f"SELECT k, ts, n, total FROM ({MINUTES.format(source='o')}) q WHERE ts <= '{until}' ORDER BY ts, k")
+    wait_for(lambda: db.value("SELECT sum(waiting) FROM streamext.sinks") == 0, what="nothing to wait")
+    found = [json.loads(m.value()) for m in committed(kafka, topic)]
+    rows = sorted((datetime.fromisoformat(m["ts"]), m["k"], m["n"], m["total"]) for m in found)
+    assert rows == sorted((ts, k, n, total) for k, ts, n, total in closed)
+
+
+def test_closed_windows_are_in_kafka_once(database: Database, kafka: Kafka, topic: str) -> None:
+    db = database
+    kafka.create_topic(topic, 2)
+    windows_to_kafka(db, kafka, topic)
+    rng = random.Random(3)
+    for step in range(4):
+        insert_both(db, rows(rng, 400, 30 * step, 30))
+        db.flush("s")
+    assert_published(db, kafka, topic)
+    message = committed(kafka, topic)[0]
+    headers = dict(message.headers())
+    assert json.loads(message.key()) == {"k": json.loads(message.value())["k"]}
+    assert headers["view"] == b"public.v" and headers["token"].isdigit()
+    assert sink(db, "view, target, state") == [("v", "sent", "running")]
+
+
+@pytest.mark.parametrize("kill", ["server", "worker", "broker"])
+def test_closed_windows_are_in_kafka_once_whatever_is_killed(database: Database, kafka: Kafka, topic: str, kill: str) -> None:
+    db = database
+    kafka.create_topic(topic)
+    windows_to_kafka(db, kafka, topic)
+    rng = random.Random(kill)
+    for step in range(5):
+        insert_both(db, rows(rng, 400, 30 * step, 30))
+        db.flush("s")
+        if step < 1:
+            continue
+        if kill == "broker":
+            kafka.kill9()
+            insert_both(db, rows(rng, 200, 30 * step + 30, 1))
+            db.flush("s")  # the view goes on, and does not wait for it
+            kafka.start()
+        elif kill == "worker":
+            db.server.kill_backend(worker_pid(db, "sent"))
+            reconnect(db)
+        else:
+            db.server.kill9()
+            db.server.start()
+            reconnect(db)
+    assert_published(db, kafka, topic)
+
+
+def test_an_outage_is_shown_and_what_waits_comes_in_order(db: Database, topic: str) -> None:
+    with Kafka() as broker:
+        broker.create_topic(topic)
+        kafka_target(db, broker, topic, "k int")
+        db.execute("INSERT INTO sent VALUES (0)")
+        wait_delivered(db, 1)
+        broker.kill9()
+        db.execute("INSERT INTO sent SELECT generate_series(1, 500)")
+        wait_for(lambda: sink(db, "state, waiting, lag_seconds > 0, last_error <> ''") == [("stalled", 500, True, True)], what="the outage")
+        db.execute("ALTER SYSTEM SET streamext.outbox_limit = 500")
+        db.server.reload()
+        wait_for(lambda: db.value("SHOW streamext.outbox_limit") == "500", what="the setting")
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded):
+            db.execute("INSERT INTO sent VALUES (501)")
+        db.execute("ALTER SYSTEM RESET streamext.outbox_limit")
+        db.server.reload()
+        broker.start()
+        wait_delivered(db, 501)
+        assert [json.loads(m.value())["k"] for m in committed(broker, topic)] == list(range(501))
+        assert sink(db) == [("running", 501, 0, 0)]
+        db.execute("DROP FOREIGN TABLE sent")
+        assert sink(db) == []
 
 
 def reconnect(db: Database) -> None:

@@ -22,6 +22,7 @@ int			streamext_memory_limit_mb = 256;
 int			streamext_max_streams = 64;
 int			streamext_max_views = 256;
 int			streamext_dead_letter_limit = 10000;
+int			streamext_outbox_limit = 100000;
 int			streamext_late_row_limit = 10000;
 int			streamext_catchup_min_rows = 100000;
 int			streamext_journal_limit_mb = 16384;
@@ -47,6 +48,10 @@ streamext_define_settings(void)
 	DefineCustomIntVariable("streamext.dead_letter_limit", "Rejected records kept for each stream.",
 							"Zero counts rejected records and keeps none.", &streamext_dead_letter_limit, 10000, 0,
 							INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.outbox_limit",
+							"Rows that may wait to be sent to each foreign table of streamext.into or INSERT.",
+							"Beyond it INSERT is refused, and windows of views wait in the views.",
+							&streamext_outbox_limit, 100000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -10,11 +10,14 @@
 
 #include "base/streamext.h"
 
+#include "lib/stringinfo.h"
+
 #include "base/option.h"
 #include "base/record.h"
 #include "base/stream_def.h"
 
 struct Decoder;
+struct PayloadWriter;
 
 typedef struct FormatOps
 {
@@ -43,6 +46,9 @@ typedef struct FormatOps
 	 * it is one column's. Raises nothing. An envelope may set the record's headers.
 	 */
 	const char *(*parse)(struct Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate);
+
+	/* The way back, for rows that are put into the stream's source (decode/write.h). May be NULL: it has none. */
+	bool (*write)(const struct PayloadWriter *writer, StringInfo to);
 } FormatOps;
 
 extern const FormatOps streamext_json_format;

@@ -9,6 +9,7 @@
 #include "decode/column.h"
 #include "decode/json.h"
 #include "decode/path.h"
+#include "decode/write.h"
 
 typedef struct JsonPayload
 {
@@ -140,4 +141,5 @@ const FormatOps streamext_json_format = {
 	.json = true,
 	.open = json_open,
 	.parse = json_parse,
+	.write = streamext_write_json,
 };

@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 
 #include "decode/column.h"
+#include "decode/write.h"
 
 /* pg_dump makes the columns first and says afterwards which are metadata: until then each takes the payload. */
 static const char *
@@ -37,6 +38,7 @@ const FormatOps streamext_text_format = {
 	.name = "text",
 	.one_column = true,
 	.parse = raw_parse,
+	.write = streamext_write_text,
 };
 
 const FormatOps streamext_raw_format = {
@@ -44,4 +46,5 @@ const FormatOps streamext_raw_format = {
 	.one_column = true,
 	.column_type = BYTEAOID,
 	.parse = raw_parse,
+	.write = streamext_write_raw,
 };

@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "base/giving.h"
 #include "view/target.h"
 #include "fold/join.h"
 
@@ -497,7 +498,12 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 	register_ENR(environment, batch);
 
 	if (statement->commandType == CMD_INSERT)
+	{
+		Giving giving = { .view = join->view->relid };
+
 		streamext_into_check_at_once();
+		streamext_giving_begin(&giving);
+	}
 	query = CreateQueryDesc(statement, "", GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, environment, 0);
 	ExecutorStart(query, 0);
 	join->started = true;
@@ -510,6 +516,7 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 	join->inserted = query->estate->es_processed;
 	ExecutorEnd(query);
 	FreeQueryDesc(query);
+	streamext_giving_end();
 	if (statement->commandType == CMD_INSERT)
 		CommandCounterIncrement();
 }

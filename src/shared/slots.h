@@ -102,6 +102,7 @@ typedef struct StreamSlot
 	pg_atomic_uint64 windows_done;
 	pg_atomic_uint32
 		windows_due; /* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */
+	pg_atomic_uint32 outbox_due;  /* of shard 0 of a published stream: rows may wait to be sent (sink/delivery.c) */
 	pg_atomic_uint64 journal_end; /* see source/journal/journal.h; (uint64) -1: unknown */
 
 	/* worker, under lock exclusive (readers: shared) */

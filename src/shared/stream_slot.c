@@ -26,6 +26,7 @@ streamext_stream_slot_init(StreamSlot *slot, LWLockPadded *locks)
 	pg_atomic_init_u32(&slot->stops, 0);
 	pg_atomic_init_u32(&slot->catchup_requests, 0);
 	pg_atomic_init_u32(&slot->windows_due, 0);
+	pg_atomic_init_u32(&slot->outbox_due, 0);
 	pg_atomic_init_u64(&slot->flush_requested, 0);
 	pg_atomic_init_u64(&slot->flush_done, 0);
 	pg_atomic_init_u64(&slot->settle_requested, 0);

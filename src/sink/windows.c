@@ -30,6 +30,7 @@
 
 #include "base/own_table.h"
 #include "base/fault.h"
+#include "base/giving.h"
 #include "base/transaction.h"
 #include "fold/fold_private.h"
 #include "base/notify.h"
@@ -138,16 +139,32 @@ into_sink(WorkerView *v, const CompiledView *view)
 	return v->sink;
 }
 
+/* Whose rows they are, for targets that are told. */
+static Giving
+into_giving(const CompiledView *view)
+{
+	Giving giving = { .view = view->relid };
+
+	for (int k = 0; k < view->nkeys; k++)
+		if (view->keys[k].is_window)
+			giving.window = view->keys[k].name;
+		else if (k != view->set_key)
+			giving.keys = lappend(giving.keys, view->keys[k].name);
+	return giving;
+}
+
 /* The number of rows. As the view's owner, restricted. */
 static uint64
 into_give(WorkerView *v, const CompiledView *view, TimestampTz from, TimestampTz until)
 {
 	volatile uint64 rows = 0;
 	Sink		   *sink = into_sink(v, view);
+	Giving			giving = into_giving(view);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	streamext_read_windows(view->relid, from, until);
+	streamext_giving_begin(&giving);
 	PG_TRY();
 	{
 		char *name;
@@ -157,6 +174,7 @@ into_give(WorkerView *v, const CompiledView *view, TimestampTz from, TimestampTz
 	}
 	PG_FINALLY();
 	{
+		streamext_giving_end();
 		streamext_read_windows(InvalidOid, DT_NOBEGIN, DT_NOEND);
 	}
 	PG_END_TRY();

@@ -97,6 +97,7 @@ typedef struct ConnectorOps
 	bool pushed;	 /* other processes than the stream's worker append to the journal, under its lock */
 	bool gateway;	 /* a process of its server takes the records in, whoever sends them (gateway/gateway.h) */
 	bool writable;	 /* INSERT and COPY */
+	bool published;	 /* writable: rows wait in the outbox (sink/outbox.h) and are sent there when they are committed */
 	bool sink;		 /* its foreign tables take rows of views: there is a SinkOps of the same name (sink/sink.h) */
 	bool payloads;	 /* records are payloads of the option format; else rows */
 	bool seeks;		 /* streamext.seek of a time, of an offset */
@@ -207,7 +208,7 @@ streamext_connector_seek(Connector *c, int index, int64 position)
 /* All of them; NULL ends it. */
 extern const ConnectorOps *const streamext_connectors[];
 
-/* The name of the one that takes INSERT, for messages. */
+/* The names of those that take INSERT, for messages; palloc'd. */
 extern const char *streamext_connector_writable(void);
 
 /* ---- for the connectors ---- */

@@ -4,6 +4,8 @@
  */
 #include "base/streamext.h"
 
+#include "lib/stringinfo.h"
+
 #include "source/connector.h"
 
 #define KIND(kind) &streamext_##kind##_ops,
@@ -18,8 +20,11 @@ const ConnectorOps *const streamext_connectors[] = {
 const char *
 streamext_connector_writable(void)
 {
+	StringInfoData names;
+
+	initStringInfo(&names);
 	for (const ConnectorOps *const *ops = streamext_connectors; *ops != NULL; ops++)
 		if ((*ops)->writable)
-			return (*ops)->name;
-	return "no";
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", (*ops)->name);
+	return names.data;
 }

@@ -39,6 +39,7 @@
 #include "base/hooks.h"
 #include "stream/definition.h"
 #include "shared/shmem.h"
+#include "sink/outbox.h"
 #include "sql/spool.h"
 
 #define SCAN_ROWS_ESTIMATE 1000
@@ -270,7 +271,9 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 
 typedef struct InsertState
 {
-	RowSpool	 *spool;
+	RowSpool	 *spool;  /* or, where rows are sent from the outbox, */
+	OutboxWriter *outbox; /* that */
+	StreamConfig *config;
 	bool		 *ignored; /* by attribute: dropped, or its value comes from the record */
 	Datum		 *values;
 	bool		 *nulls;
@@ -281,7 +284,7 @@ static void
 insert_refuse(const ConnectorOps *connector)
 {
 	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot insert into a %s stream", connector->name),
-					errhint("Only streams of the %s wrapper take INSERT and COPY.", streamext_connector_writable())));
+					errhint("Streams of the wrappers %s take INSERT and COPY.", streamext_connector_writable())));
 }
 
 /* A bit mask of commands; never raises, information_schema asks too. */
@@ -322,12 +325,17 @@ insert_start(ResultRelInfo *target)
 		insert_refuse(config->connector);
 
 	state = palloc0(sizeof(InsertState));
-	state->spool = streamext_spool_get(config);
+	state->config = config;
+	if (config->connector->published)
+		state->outbox = streamext_outbox_begin(config);
+	else
+		state->spool = streamext_spool_get(config);
 	state->ignored = palloc0(sizeof(bool) * Max(config->desc->natts, 1));
 	state->values = palloc0(sizeof(Datum) * Max(config->desc->natts, 1));
 	state->nulls = palloc0(sizeof(bool) * Max(config->desc->natts, 1));
 	for (int i = 0; i < config->desc->natts; i++)
-		state->ignored[i] = config->columns[i].dropped || config->columns[i].metadata != METADATA_NONE;
+		state->ignored[i] =
+			config->columns[i].dropped || (state->outbox == NULL && config->columns[i].metadata != METADATA_NONE);
 	state->row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext insert row", ALLOCSET_DEFAULT_SIZES);
 	target->ri_FdwState = state;
 }
@@ -350,7 +358,7 @@ static TupleTableSlot *
 insert_row(EState *estate, ResultRelInfo *target, TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
 	InsertState	 *state = target->ri_FdwState;
-	TupleDesc	  desc = state->spool->desc;
+	TupleDesc	  desc = state->config->desc;
 	MemoryContext old;
 
 	MemoryContextReset(state->row_cxt);
@@ -371,11 +379,14 @@ insert_row(EState *estate, ResultRelInfo *target, TupleTableSlot *slot, TupleTab
 	if (heap_compute_data_size(desc, state->values, state->nulls) >
 		STREAMEXT_MAX_RECORD - MAXALIGN(SizeofMinimalTupleHeader + BITMAPLEN(desc->natts)))
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("row is too large for stream \"%s\"", state->spool->name),
+						errmsg("row is too large for stream \"%s\"", state->config->name),
 						errdetail("A row may have %d bytes.", STREAMEXT_MAX_RECORD)));
 	MemoryContextSwitchTo(old);
 
-	streamext_spool_put(state->spool, state->values, state->nulls);
+	if (state->outbox != NULL)
+		streamext_outbox_put(state->outbox, state->values, state->nulls);
+	else
+		streamext_spool_put(state->spool, state->values, state->nulls);
 	return slot;
 }
 
@@ -386,6 +397,8 @@ insert_end(EState *estate, ResultRelInfo *target)
 
 	if (state == NULL)
 		return;
+	if (state->outbox != NULL)
+		streamext_outbox_end(state->outbox);
 	MemoryContextDelete(state->row_cxt);
 	target->ri_FdwState = NULL;
 }

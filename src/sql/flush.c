@@ -518,9 +518,10 @@ streamext_flush(PG_FUNCTION_ARGS)
 	next = flush_stream(relid, name);
 	foreach (lc, next) /* grows: one that two lead to is flushed behind both */
 	{
-		char *follower = get_rel_name(lfirst_oid(lc));
+		char			   *follower = get_rel_name(lfirst_oid(lc));
+		const ConnectorOps *connector = streamext_stream_kind(lfirst_oid(lc));
 
-		if (follower != NULL)
+		if (follower != NULL && connector != NULL && !connector->published)
 			next = list_concat(next, flush_stream(lfirst_oid(lc), follower));
 	}
 	PG_RETURN_VOID();

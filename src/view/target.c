@@ -60,7 +60,7 @@ streamext_into_target(const char *name)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("view option \"streamext.into\" must name an ordinary table, or a stream that takes rows"),
 				 errdetail("\"%s\" is neither, or a temporary table.", get_rel_name(relid)),
-				 errhint("Streams of the %s wrapper take rows.", streamext_connector_writable())));
+				 errhint("Streams of the wrappers %s take rows.", streamext_connector_writable())));
 	return relid;
 }
 

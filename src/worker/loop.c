@@ -485,6 +485,9 @@ worker_housekeeping(Worker *w, bool paused)
 	streamext_checkpoint_run(w, now);
 	streamext_retries_settle(w);
 	streamext_into_windows(w, now);
+	w->sending.config = w->identity.shard == 0 && !w->catchup ? w->config : NULL;
+	w->sending.slot = w->slot;
+	streamext_delivery_run(&w->sending, now, !paused);
 	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
 	{
 		streamext_stream_lock_exclusive(w->slot);
@@ -553,6 +556,8 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	next = Min(next, streamext_views_tidy_deadline(w, now));
 	next = Min(next, streamext_into_deadline(w));
 	next = Min(next, streamext_letters_deadline(w));
+	if (reading || !streamext_pause_requested(w->slot))
+		next = Min(next, streamext_delivery_deadline(&w->sending, now));
 	if (!reading)
 		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
 

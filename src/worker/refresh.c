@@ -127,6 +127,8 @@ refresh_close(Worker *w)
 	w->connector = NULL;
 	if (connector != NULL)
 		w->ops->close(connector);
+	streamext_delivery_close(&w->sending);
+	w->sending.config = NULL;
 	if (w->decoder != NULL)
 		streamext_decoder_free(w->decoder);
 	w->decoder = NULL;

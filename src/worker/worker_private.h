@@ -19,6 +19,7 @@
 #include "decode/decoder.h"
 #include "fold/fold.h"
 #include "shared/shmem.h"
+#include "sink/delivery.h"
 
 /* Whose worker it is, as the launcher meant it (bgw_extra). */
 typedef struct WorkerIdentity
@@ -141,6 +142,8 @@ typedef struct Worker
 	struct Checkpoint *checkpoint; /* NULL: not looked for yet, or no extension any more */
 
 	TimestampTz windows_retry_at; /* windows could not be written into their tables */
+
+	Sending sending; /* what waits in the outbox for the stream */
 
 	uint64 rate_counts[WORKER_RATE_SECONDS];
 	int64  rate_second; /* that rate_counts ends with */

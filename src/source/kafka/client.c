@@ -66,9 +66,6 @@ static const char *const kafka_properties[][2] = { { "enable.auto.commit", "fals
 												   { "socket.keepalive.enable", "true" },
 												   { "socket.timeout.ms", "10000" },
 												   { "socket.connection.setup.timeout.ms", "10000" },
-
-												   /* librdkafka's default is GSSAPI, which runs a shell command. */
-												   { "sasl.mechanism", "PLAIN" },
 												   { NULL, NULL } };
 
 typedef struct KafkaOption
@@ -244,14 +241,45 @@ kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 }
 
 static bool
-kafka_set(KafkaConnector *k, rd_kafka_conf_t *conf, const char *property, const char *value)
+kafka_set(rd_kafka_conf_t *conf, const char *property, const char *value, char *problem)
 {
 	char error[64]; /* not shown: it may quote the value */
 
 	if (rd_kafka_conf_set(conf, property, value, error, sizeof(error)) == RD_KAFKA_CONF_OK)
 		return true;
-	streamext_connector_report(&k->c, "the Kafka client does not take the value of its property %s", property);
+	streamext_clip_format(problem, STREAMEXT_MAX_MESSAGE, "the Kafka client does not take the value of its property %s",
+						  property);
 	return false;
+}
+
+bool
+streamext_kafka_set_login(rd_kafka_conf_t *conf, const StreamConfig *config, char problem[STREAMEXT_MAX_MESSAGE])
+{
+	char *password, *trouble;
+	bool  ok = true;
+
+	/* librdkafka's default is GSSAPI, which runs a shell command. */
+	if (!kafka_set(conf, "sasl.mechanism", "PLAIN", problem))
+		return false;
+	for (const KafkaOption *o = kafka_options; o->option != NULL; o++)
+	{
+		const char *value = streamext_option(o->user ? config->user_options : config->server_options, o->option);
+
+		if (value != NULL && !kafka_set(conf, o->property, value, problem))
+			return false;
+	}
+	password = streamext_connector_secret(config, "sasl_password", "sasl_password_file", &trouble);
+	if (trouble != NULL)
+	{
+		streamext_clip(problem, trouble, STREAMEXT_MAX_MESSAGE);
+		return false;
+	}
+	if (password != NULL)
+	{
+		ok = kafka_set(conf, "sasl.password", password, problem);
+		explicit_bzero(password, strlen(password));
+	}
+	return ok;
 }
 
 static bool
@@ -259,40 +287,21 @@ kafka_set_options(KafkaConnector *k, rd_kafka_conf_t *conf)
 {
 	StreamConfig *config = k->c.config;
 	const char	 *group = streamext_option(config->server_options, "group_id");
-	char		 *password, *problem;
+	char		  problem[STREAMEXT_MAX_MESSAGE];
 	char		  name[128];
-	bool		  ok;
+	bool		  ok = true;
 
-	for (int i = 0; kafka_properties[i][0] != NULL; i++)
-		if (!kafka_set(k, conf, kafka_properties[i][0], kafka_properties[i][1]))
-			return false;
+	for (int i = 0; ok && kafka_properties[i][0] != NULL; i++)
+		ok = kafka_set(conf, kafka_properties[i][0], kafka_properties[i][1], problem);
 	/* not known before 2.2 */
 	(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", "10", NULL, 0);
-	for (const KafkaOption *o = kafka_options; o->option != NULL; o++)
-	{
-		const char *value = streamext_option(o->user ? config->user_options : config->server_options, o->option);
-
-		if (value != NULL && !kafka_set(k, conf, o->property, value))
-			return false;
-	}
-
-	password = streamext_connector_secret(config, "sasl_password", "sasl_password_file", &problem);
-	if (problem != NULL)
-	{
-		streamext_connector_report(&k->c, "%s", problem);
-		return false;
-	}
-	if (password != NULL)
-	{
-		ok = kafka_set(k, conf, "sasl.password", password);
-		explicit_bzero(password, strlen(password));
-		if (!ok)
-			return false;
-	}
-
 	snprintf(name, sizeof(name), "streamext_" UINT64_FORMAT "_%u_%u", GetSystemIdentifier(), MyDatabaseId,
 			 config->relid);
-	return kafka_set(k, conf, "client.id", name) && kafka_set(k, conf, "group.id", group != NULL ? group : name);
+	ok = ok && streamext_kafka_set_login(conf, config, problem) && kafka_set(conf, "client.id", name, problem) &&
+		 kafka_set(conf, "group.id", group != NULL ? group : name, problem);
+	if (!ok)
+		streamext_connector_report(&k->c, "%s", problem);
+	return ok;
 }
 
 /*

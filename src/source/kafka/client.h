@@ -114,6 +114,10 @@ extern void streamext_kafka_update_stalled(KafkaConnector *k);
 /* The stream must not go on; what is wrong has been reported. */
 extern void streamext_kafka_fail(KafkaConnector *k, bool diverged);
 
+/* Where the brokers are and as whom to speak to them; false: *problem says why not. For all clients. */
+extern bool streamext_kafka_set_login(rd_kafka_conf_t *conf, const StreamConfig *config,
+									  char problem[STREAMEXT_MAX_MESSAGE]);
+
 /* Makes a client that connects in the background; false: reported, try again later. */
 extern bool streamext_kafka_create(KafkaConnector *k);
 /* Ends it within about a second. All its messages are destroyed before. */
