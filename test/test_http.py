@@ -247,6 +247,24 @@ def test_wait_visible(web: Web) -> None:
     wait_for(lambda: web.post({"n": 1}, path="/s?wait=visible").status == 202)
 
 
+def test_idempotency_keys(web: Web) -> None:
+    def post(n: int, key: str, token: str = "ingest-token") -> int:
+        return web.post([{"n": n}] * 2, headers={"Idempotency-Key": key}, token=token).status
+
+    assert post(1, "a") == 204 and post(1, "a") == 204 and post(2, "a") == 422 and post(2, "b") == 204
+    web.db.execute("GRANT INSERT ON s TO nobody")
+    assert post(4, "a", "nobody-token") == 204
+    assert web.post("[", headers={"Idempotency-Key": "c"}).status == 400
+    assert post(8, "c") == 204
+    assert counted(web) == (8, 30)
+    gateway = web.db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway' AND datname = current_database()")
+    web.db.execute("SELECT pg_terminate_backend(%s)", gateway)
+    wait_for(lambda: web.db.rows("SELECT 1 FROM pg_stat_activity WHERE pid = %s", gateway) == [])
+    web.wait("listening")
+    assert post(1, "a") == 204 and post(2, "a") == 422 and post(16, "d") == 204
+    assert counted(web) == (10, 62)
+
+
 def test_rate_limit(db: Database) -> None:
     web = Web(db, "rate_limit '5'")
     web.stream()

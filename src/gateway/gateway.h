@@ -20,6 +20,7 @@
 #include "lib/stringinfo.h"
 
 #include "base/stream_def.h"
+#include "gateway/keys.h"
 #include "shared/shmem.h"
 #include "source/journal/journal.h"
 
@@ -100,6 +101,7 @@ typedef enum GatewayOutcome
 	GATEWAY_TAKEN,	  /* in the journal: acknowledge */
 	GATEWAY_FULL,	  /* journal at its limit, or no room on the disk: later */
 	GATEWAY_REFUSED,  /* the journal cannot be written: error */
+	GATEWAY_OTHER,	  /* its key was used with another body */
 	GATEWAY_NO_STREAM /* it is gone */
 } GatewayOutcome;
 
@@ -111,7 +113,10 @@ typedef struct GatewayRequest
 	uint32		common_size;
 	const char *block;
 	uint32		block_size;
-	int64		end; /* when taken: the journal's end behind it */
+	bool		keyed; /* taken once by key, */
+	Oid			role;  /* of this role's keys */
+	KeyHash		key, body;
+	KeyState	key_state; /* of gateway/intake.c */
 	void (*done)(struct GatewayRequest *request, GatewayOutcome outcome);
 	struct GatewayRequest *next;
 } GatewayRequest;

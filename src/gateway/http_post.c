@@ -17,6 +17,7 @@
 #include "gateway/unpack.h"
 #include "source/http/http.h"
 
+#define HTTP_KEY_MAX 255
 #define HTTP_SIGNATURE_TOLERANCE 300 /* s */
 
 /* ---- before the body ---- */
@@ -102,8 +103,12 @@ streamext_http_post_begin(HttpRequest *request)
 	const GatewayStream *stream = streamext_gateway_stream(request->server->gateway, request->relid);
 	const char			*length = streamext_http_header(request, "Content-Length");
 	const char			*wait = streamext_http_argument(request, "wait");
+	const char			*key = streamext_http_header(request, "Idempotency-Key");
 	CutKind				 kind;
 
+	if (key != NULL && (key[0] == '\0' || strlen(key) > HTTP_KEY_MAX))
+		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1,
+									 "the Idempotency-Key is empty or too long", "It may have %d bytes.", HTTP_KEY_MAX);
 	if (length != NULL && (strlen(length) > 18 || strtoll(length, NULL, 10) > request->server->max_body))
 		return http_refuse_large(request);
 	if (!http_cut_kind(request, stream, &kind))
@@ -389,6 +394,29 @@ http_copy(const StringInfo text)
 	return copy;
 }
 
+/* False: no memory. */
+static bool
+http_put_key(HttpRequest *request)
+{
+	const char *key = streamext_http_header(request, "Idempotency-Key");
+	const char *body = request->body != NULL ? request->body : "";
+	Size		key_size;
+	uint8		digest[32];
+
+	request->base.keyed = key != NULL;
+	if (key == NULL)
+		return true;
+	request->base.role = request->role;
+	key_size = strlen(key);
+	if (!streamext_gateway_hmac("key", 3, &key, &key_size, 1, digest))
+		return false;
+	memcpy(&request->base.key, digest, sizeof(KeyHash));
+	if (!streamext_gateway_hmac("body", 4, &body, &request->size, 1, digest))
+		return false;
+	memcpy(&request->base.body, digest, sizeof(KeyHash));
+	return true;
+}
+
 static enum MHD_Result
 http_submit(HttpRequest *request, StringInfo block, StringInfo common)
 {
@@ -404,6 +432,8 @@ http_submit(HttpRequest *request, StringInfo block, StringInfo common)
 	base->common = request->common;
 	base->common_size = common->len;
 	base->done = http_done;
+	if (!http_put_key(request))
+		return http_refuse_full(request);
 	request->phase = HTTP_SUBMITTED;
 	MHD_suspend_connection(request->mhd);
 	streamext_gateway_submit(request->server->gateway, base);
@@ -488,6 +518,10 @@ streamext_http_post_answer(HttpRequest *request)
 			return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, false, -1,
 										 "the stream's journal is full",
 										 "None of the records is taken. Send them again later.");
+		case GATEWAY_OTHER:
+			return streamext_http_refuse(
+				request, MHD_HTTP_UNPROCESSABLE_CONTENT, false, -1, "the Idempotency-Key was used with another body",
+				"A key stands for one body, for a day or the role's next %d keys.", STREAMEXT_KEYS_KEPT);
 		case GATEWAY_NO_STREAM:
 			return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, false, -1, "the stream is not ready",
 										 "Send the request again.");
