@@ -160,6 +160,45 @@ COMMENT ON COLUMN streamext.gateways.connections IS 'open now';
 COMMENT ON COLUMN streamext.gateways.requests IS 'taken in, good or not, since the server''s start';
 COMMENT ON COLUMN streamext.gateways.last_error IS 'what went wrong last; it may be over';
 
+/* ---- views' aggregates aggregated further ---- */
+
+CREATE FUNCTION streamext.merge_step(internal, anyelement) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_refuse';
+COMMENT ON FUNCTION streamext.merge_step(internal, anyelement) IS 'internal: refuses; the planner puts streamext.merge_states in the place of streamext.merge';
+
+CREATE FUNCTION streamext.merge_final(internal, anyelement) RETURNS anyelement
+LANGUAGE c IMMUTABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_refuse';
+COMMENT ON FUNCTION streamext.merge_final(internal, anyelement) IS 'internal: refuses, as streamext.merge_step';
+
+CREATE AGGREGATE streamext.merge(anyelement) (
+	SFUNC = streamext.merge_step, STYPE = internal, FINALFUNC = streamext.merge_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE streamext.merge(anyelement) IS
+'an aggregate column of a continuous view, aggregated over its rows as if all that is in them were one group';
+
+CREATE FUNCTION streamext.merge_states_step(internal, state bytea, view oid, number integer, anyelement) RETURNS internal
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_states_step';
+COMMENT ON FUNCTION streamext.merge_states_step(internal, bytea, oid, integer, anyelement) IS 'internal: transition of streamext.merge_states';
+
+CREATE FUNCTION streamext.merge_states_final(internal, state bytea, view oid, number integer, anyelement) RETURNS anyelement
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_states_final';
+COMMENT ON FUNCTION streamext.merge_states_final(internal, bytea, oid, integer, anyelement) IS 'internal: result of streamext.merge_states';
+
+CREATE AGGREGATE streamext.merge_states(state bytea, view oid, number integer, anyelement) (
+	SFUNC = streamext.merge_states_step, STYPE = internal, FINALFUNC = streamext.merge_states_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE streamext.merge_states(bytea, oid, integer, anyelement) IS
+'internal: what the planner makes of streamext.merge; takes states of the same statement only';
+
+CREATE FUNCTION streamext.fill(view anyelement, "from" timestamptz, "to" timestamptz, mode text DEFAULT 'null') RETURNS SETOF anyelement
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'streamext_fill';
+COMMENT ON FUNCTION streamext.fill(anyelement, timestamptz, timestamptz, text) IS
+'the windows of a continuous view (NULL::view) that start in a range, also those without a row, for the keys that there are; mode: null, last or interpolate';
+
 /* ---- logical replication ---- */
 
 -- What a publication of all tables brings from another server is not taken (src/sql/replicated.c).

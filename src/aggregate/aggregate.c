@@ -401,6 +401,46 @@ streamext_partial_combine(AggReader *reader, AggPartial *into, const AggPartial 
 	}
 }
 
+void
+streamext_partial_give(AggReader *reader, const AggPartial *partial, StringInfo to)
+{
+	switch (reader->spec->mode)
+	{
+		case AGG_NATIVE:
+			appendBinaryStringInfo(to, partial->native, reader->spec->native->state_size);
+			break;
+		case AGG_TRANS:
+			streamext_trans_give(reader, partial, to);
+			break;
+		case AGG_VALUES:
+			streamext_values_give(partial, to);
+			break;
+	}
+}
+
+AggPartial *
+streamext_partial_take(AggReader *reader, const char *bytes, Size size)
+{
+	AggPartial *partial = palloc0(sizeof(AggPartial));
+
+	partial->cxt = CurrentMemoryContext;
+	switch (reader->spec->mode)
+	{
+		case AGG_NATIVE:
+			if (size != reader->spec->native->state_size)
+				streamext_aggregate_import_damaged(reader->spec);
+			partial->native = memcpy(palloc(size), bytes, size);
+			break;
+		case AGG_TRANS:
+			streamext_trans_take(reader, partial, bytes, size);
+			break;
+		case AGG_VALUES:
+			streamext_values_take(reader, partial, bytes, size);
+			break;
+	}
+	return partial;
+}
+
 Datum
 streamext_partial_final(AggReader *reader, AggPartial *partial, bool *isnull)
 {

@@ -17,6 +17,7 @@
 #define STREAMEXT_AGGREGATE_H
 
 #include "base/streamext.h"
+#include "lib/stringinfo.h"
 #include "nodes/primnodes.h"
 #include "state/pane.h"
 
@@ -134,6 +135,12 @@ extern AggPartial *streamext_partial_load(AggReader *reader, const GroupEntry *e
 extern AggPartial *streamext_partial_copy(AggReader *reader, const AggPartial *partial);
 /* into := into, then from. `into` must come from empty or copy (not load). */
 extern void streamext_partial_combine(AggReader *reader, AggPartial *into, const AggPartial *from);
+/*
+ * The partial as bytes, for streamext_partial_take of a reader of the same aggregate in this process. Take: a partial in the current memory context
+ * that needs the bytes no more; to be combined from, not into. Raises XX001 for bytes that are not of the aggregate's size.
+ */
+extern void		   streamext_partial_give(AggReader *reader, const AggPartial *partial, StringInfo to);
+extern AggPartial *streamext_partial_take(AggReader *reader, const char *bytes, Size size);
 /* The aggregate's value in the current memory context; may change the partial's contents (give it a copy if it is needed again). */
 extern Datum streamext_partial_final(AggReader *reader, AggPartial *partial, bool *isnull);
 

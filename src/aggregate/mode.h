@@ -116,6 +116,9 @@ extern void	 streamext_trans_copy(AggReader *reader, AggPartial *copy, const Agg
 extern void	 streamext_trans_combine(AggReader *reader, AggPartial *into, const AggPartial *from);
 extern Datum streamext_trans_final(AggReader *reader, AggPartial *partial, bool *isnull);
 
+extern void	 streamext_trans_give(AggReader *reader, const AggPartial *partial, StringInfo to);
+extern void	 streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
+
 extern Size streamext_trans_export_size(const AggSpec *spec, const GroupEntry *entry);
 extern void streamext_trans_export(const AggSpec *spec, const GroupEntry *entry, AggPut put, void *arg);
 extern bool streamext_trans_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry,
@@ -130,6 +133,8 @@ extern void	 streamext_values_reader(AggReader *reader);
 extern void	 streamext_values_load(AggPartial *partial, const char *state, const StateCopy *copy);
 extern void	 streamext_values_combine(AggPartial *into, const AggPartial *from);
 extern Datum streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnull);
+extern void	 streamext_values_give(const AggPartial *partial, StringInfo to);
+extern void	 streamext_values_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
 extern Size	 streamext_values_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry,
 										  bool whole);
 extern void	 streamext_values_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole,

@@ -742,6 +742,66 @@ streamext_trans_copy(AggReader *reader, AggPartial *copy, const AggPartial *part
 		copy->trans.value = datumCopy(partial->trans.value, spec->transbyval, spec->translen);
 }
 
+/* A byte for what the state is, and a not-NULL one's own bytes, aligned. */
+void
+streamext_trans_give(AggReader *reader, const AggPartial *partial, StringInfo to)
+{
+	const AggSpec *spec = reader->spec;
+	AggPartial	   combined = { 0 };
+	uint64		   flags = partial->trans.isnull ? TRANS_NULL : 0;
+	uint32		   length;
+	char		  *bytes;
+
+	appendBinaryStringInfo(to, (char *) &flags, sizeof(flags));
+	if (partial->trans.isnull)
+		return;
+	if (spec->transbyval && spec->transtype != INTERNALOID)
+	{
+		appendBinaryStringInfo(to, (char *) &partial->trans.value, sizeof(Datum));
+		return;
+	}
+	if (partial->loaded && spec->transtype == INTERNALOID)
+	{
+		/* serialise functions are promised combined states too */
+		combined.cxt = CurrentMemoryContext;
+		streamext_trans_empty(reader, &combined);
+		streamext_trans_combine(reader, &combined, partial);
+		partial = &combined;
+	}
+	trans_enter_partial(reader, partial);
+	bytes = trans_serialize(reader->calls, partial->trans.value, &length);
+	appendBinaryStringInfo(to, bytes, length);
+}
+
+void
+streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size)
+{
+	const AggSpec *spec = reader->spec;
+	uint64		   flags;
+	char		  *copy;
+
+	if (size < sizeof(flags))
+		streamext_aggregate_import_damaged(spec);
+	memcpy(&flags, bytes, sizeof(flags));
+	bytes += sizeof(flags);
+	size -= sizeof(flags);
+	trans_enter_partial(reader, partial);
+	partial->loaded = true;
+	partial->trans.isnull = partial->trans.empty = (flags & TRANS_NULL) != 0;
+	if (partial->trans.isnull)
+		return;
+	if (spec->transbyval && spec->transtype != INTERNALOID)
+	{
+		if (size != sizeof(Datum))
+			streamext_aggregate_import_damaged(spec);
+		memcpy(&partial->trans.value, bytes, sizeof(Datum));
+		return;
+	}
+	copy = memcpy(palloc(Max(size, 1)), bytes, size);
+	partial->trans.value =
+		OidIsValid(spec->deserialfn) ? trans_deserialize(reader->calls, copy) : PointerGetDatum(copy);
+}
+
 /* The final function upon a transition value. As finalize_aggregate in nodeAgg.c. */
 static Datum
 trans_finish(AggReader *reader, AggPartial *partial, bool *isnull)

@@ -697,6 +697,66 @@ streamext_values_combine(AggPartial *into, const AggPartial *from)
 	into->nsegments = total;
 }
 
+/* The rows, as they stand in the nodes. */
+void
+streamext_values_give(const AggPartial *partial, StringInfo to)
+{
+	for (int s = 0; s < partial->nsegments; s++)
+	{
+		const ValuesSegment *segment = &partial->segments[s];
+		const ValuesNode	*node = NULL;
+		uint32				 used = 0;
+
+		for (uint64 n = 0; n < segment->state->count; n++)
+		{
+			const char *row;
+
+			while (node == NULL || used >= node->used)
+			{
+				node = streamext_state_copied(segment->copy, node == NULL ? segment->state->head : node->next);
+				used = 0;
+			}
+			row = node->data + used;
+			appendBinaryStringInfo(to, row, *(const uint32 *) row);
+			used += *(const uint32 *) row;
+		}
+	}
+}
+
+/* One node of all rows, which a copy says to stand where it stands. */
+void
+streamext_values_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size)
+{
+	ValuesState *state = palloc0(sizeof(ValuesState));
+	ValuesNode	*node = MemoryContextAllocHuge(CurrentMemoryContext, offsetof(ValuesNode, data) + size);
+	StateCopy	*copy = palloc0(sizeof(StateCopy));
+	Size		 at = 0;
+
+	memcpy(node->data, bytes, size);
+	node->next = NULL;
+	node->capacity = node->used = size;
+	while (size - at >= VALUES_ROW_HEADER(reader->ncolumns))
+	{
+		uint32 row = *(uint32 *) (node->data + at);
+
+		if (row < VALUES_ROW_HEADER(reader->ncolumns) || row > size - at || row != MAXALIGN(row))
+			break;
+		state->count++;
+		at += row;
+	}
+	if (at != size)
+		streamext_aggregate_import_damaged(reader->spec);
+	state->head = state->tail = node;
+	state->tail_used = size;
+	copy->nblocks = 1;
+	copy->blocks = palloc(sizeof(StateCopyBlock));
+	*copy->blocks = (StateCopyBlock){ (const char *) node, offsetof(ValuesNode, data) + size, (char *) node };
+	partial->segments = palloc(sizeof(ValuesSegment));
+	partial->segments->state = state;
+	partial->segments->copy = copy;
+	partial->nsegments = partial->segments_capacity = 1;
+}
+
 void
 streamext_values_load(AggPartial *partial, const char *state, const StateCopy *copy)
 {

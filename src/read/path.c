@@ -321,9 +321,8 @@ path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, 
 	return &scan->scan.plan;
 }
 
-/* The view whose view_rows the range table entry scans, or InvalidOid. */
-static Oid
-path_view(const RangeTblEntry *rte)
+Oid
+streamext_view_rows_view(const RangeTblEntry *rte)
 {
 	FuncExpr *call;
 
@@ -347,7 +346,7 @@ path_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 
 	if (path_next_hook != NULL)
 		path_next_hook(root, rel, rti, rte);
-	viewoid = path_view(rte);
+	viewoid = streamext_view_rows_view(rte);
 	if (!OidIsValid(viewoid) || IS_DUMMY_REL(rel))
 		return;
 

@@ -481,7 +481,10 @@ plan_hook(Query *parse, const char *query_string, int cursorOptions, ParamListIn
 	PlannedStmt *result;
 
 	if (parse->commandType != CMD_UTILITY)
+	{
 		plan_walker((Node *) parse, &context);
+		streamext_merge_expand(parse);
+	}
 	if (plan_next_hook != NULL)
 		result = plan_next_hook(parse, query_string, cursorOptions, boundParams);
 	else

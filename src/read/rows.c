@@ -891,6 +891,16 @@ streamext_rows_aggregate(const RowReader *rows, int a, bool *isnull)
 	return streamext_partial_final(rows->readers[a], row_partial(rows, a), isnull);
 }
 
+Datum
+streamext_rows_state(const RowReader *rows, int a)
+{
+	StringInfoData state;
+
+	initStringInfo(&state);
+	streamext_partial_give(rows->readers[a], row_partial(rows, a), &state);
+	return PointerGetDatum(streamext_merge_seal(&state));
+}
+
 const GroupEntry *
 streamext_rows_entry(const RowReader *rows)
 {

@@ -44,6 +44,7 @@ typedef struct ViewScanState
 	MemoryContext probe_cxt;
 	ScanProbe	  probe;
 
+	int			ncolumns;  /* of view_rows */
 	bool	   *needed;	   /* by column */
 	AggReader **readers;   /* by aggregate; NULL: not needed */
 	bool		need_keys; /* any but the window key */
@@ -124,8 +125,8 @@ scan_find_columns(ViewScanState *state, const Plan *plan)
 	bool	   waiting = false;
 	ListCell  *lc;
 
-	state->needed = palloc0(sizeof(bool) * Max(view->nkeys + view->naggs, 1));
-	for (int c = 0; c < view->nkeys + view->naggs; c++)
+	state->needed = palloc0(sizeof(bool) * Max(state->ncolumns, 1));
+	for (int c = 0; c < state->ncolumns; c++)
 	{
 		state->needed[c] = bms_is_member(c + 1 - FirstLowInvalidHeapAttributeNumber, columns);
 		if (state->needed[c] && c < view->nkeys && !view->keys[c].is_window)
@@ -162,6 +163,15 @@ scan_init_unknown(ViewScanState *state, List *exprs, bool all)
 	return result;
 }
 
+/* Whether streamext.merge asks for the aggregate's state. */
+static inline bool
+scan_wants_state(const ViewScanState *state, int a)
+{
+	int c = state->view->nkeys + state->view->naggs + a;
+
+	return c < state->ncolumns && state->needed[c];
+}
+
 static void
 scan_begin(CustomScanState *node, EState *estate, int eflags)
 {
@@ -181,7 +191,8 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	}
 	state->read = streamext_read_begin(estate, plan);
 	view = state->view = state->read->read->view;
-	if (list_length(plan->custom_scan_tlist) != view->nkeys + view->naggs)
+	state->ncolumns = list_length(plan->custom_scan_tlist);
+	if (state->ncolumns != view->nkeys + view->naggs && state->ncolumns != view->nkeys + 2 * view->naggs)
 		elog(ERROR, "plan of continuous view %u is out of date", view->relid);
 	scan_check_aggregates(view);
 	scan_find_columns(state, &plan->scan.plan);
@@ -194,7 +205,7 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	state->readers = palloc0(sizeof(AggReader *) * Max(view->naggs, 1));
 	entered = streamext_read_enter(view, &scope);
 	for (int a = 0; a < view->naggs; a++)
-		if (state->needed[view->nkeys + a])
+		if (state->needed[view->nkeys + a] || scan_wants_state(state, a))
 			state->readers[a] = streamext_aggregate_reader(&view->aggs[a], estate->es_query_cxt);
 	streamext_read_leave(entered, &scope);
 	state->rows = streamext_rows_create(state->read, state->readers, estate->es_query_cxt);
@@ -302,8 +313,13 @@ row_compute(ViewScanState *state, TupleTableSlot *slot)
 
 		slot->tts_isnull[c] = true;
 		slot->tts_values[c] = (Datum) 0;
-		if (state->readers[a] != NULL)
+		if (state->needed[c])
 			slot->tts_values[c] = streamext_rows_aggregate(state->rows, a, &slot->tts_isnull[c]);
+		c += view->naggs;
+		if (c >= state->ncolumns)
+			continue;
+		slot->tts_isnull[c] = !state->needed[c];
+		slot->tts_values[c] = state->needed[c] ? streamext_rows_state(state->rows, a) : (Datum) 0;
 	}
 }
 
@@ -338,7 +354,7 @@ row_passes(ViewScanState *state, TupleTableSlot *slot)
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	int			 nkeys = state->view->nkeys;
 
-	memset(slot->tts_isnull + nkeys, true, state->view->naggs);
+	memset(slot->tts_isnull + nkeys, true, state->ncolumns - nkeys);
 	ExecStoreVirtualTuple(slot);
 	econtext->ecxt_scantuple = slot;
 	return ExecQual(state->key_qual, econtext);

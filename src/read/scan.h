@@ -4,8 +4,8 @@
  *		(the statement's copies), read/rows.c (groups and windows) and read/scan.c (the executor node).
  *
  * A continuous view's rule becomes a scan of the function streamext.view_rows(view), which nobody ever runs: its columns
- * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, and its only path is the
- * custom scan.
+ * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, then, if streamext.merge wants one, the
+ * states of these; and its only path is the custom scan.
  */
 #ifndef STREAMEXT_VIEW_SCAN_H
 #define STREAMEXT_VIEW_SCAN_H
@@ -64,6 +64,13 @@ extern void streamext_path_install_hook(void);
 
 /* True for streamext.view_rows(oid). */
 extern bool streamext_is_view_rows(Oid funcid);
+/* The view that the entry is view_rows of, or InvalidOid. */
+extern Oid streamext_view_rows_view(const RangeTblEntry *rte);
+
+/* read/merge.c: calls of streamext.merge over columns of continuous views that are expanded already. */
+extern void streamext_merge_expand(Query *query);
+/* A state of streamext_partial_give as the bytea that this process takes back. */
+extern bytea *streamext_merge_seal(const StringInfo state);
 
 /* ---- copies ---- */
 
@@ -166,6 +173,8 @@ extern int streamext_rows_empty(const RowReader *rows);
 /* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
 extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
 extern TimestampTz		 streamext_rows_window(const RowReader *rows);
+/* An aggregate's state, as streamext.merge takes it (read/merge.c); in the current memory context. */
+extern Datum streamext_rows_state(const RowReader *rows, int a);
 /* An aggregate's value, in the current memory context. */
 extern Datum streamext_rows_aggregate(const RowReader *rows, int a, bool *isnull);
 

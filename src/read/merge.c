@@ -1,0 +1,419 @@
+/*
+ * read/merge.c
+ *		streamext.merge(column): aggregates of a continuous view aggregated further, from their states.
+ *
+ * streamext.merge(anyelement) itself only refuses. The planner hook calls streamext_merge_expand when views have become scans: each
+ * call over a bare aggregate column becomes streamext.merge_states over the state of that aggregate, which the scan gives as a
+ * further column. A state is combined as those of several panes are, by the aggregate's own functions, as the view's owner.
+ *
+ * States go from the scan to the aggregate within one process. They carry numbers that nobody outside knows, so that nobody can have
+ * merge_states take bytes that it did not give: what is in them is then trusted like memory.
+ */
+#include "base/streamext.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "read/scan.h"
+
+PG_FUNCTION_INFO_V1(streamext_merge_refuse);
+PG_FUNCTION_INFO_V1(streamext_merge_states_step);
+PG_FUNCTION_INFO_V1(streamext_merge_states_final);
+
+/* ---- states on their way ---- */
+
+typedef struct MergeHeader
+{
+	uint64 nonce[2];
+} MergeHeader;
+
+static MergeHeader merge_own; /* this process's; zeros: not drawn yet */
+
+static const MergeHeader *
+merge_header(void)
+{
+	if (merge_own.nonce[0] == 0 && !pg_strong_random(&merge_own, sizeof(merge_own)))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw random numbers")));
+	return &merge_own;
+}
+
+bytea *
+streamext_merge_seal(const StringInfo state)
+{
+	Size   size = VARHDRSZ + sizeof(MergeHeader) + state->len;
+	bytea *result;
+
+	if (!AllocSizeIsValid(size))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("an aggregate's state is too large to be merged")));
+	result = palloc(size);
+	SET_VARSIZE(result, size);
+	memcpy(VARDATA(result), merge_header(), sizeof(MergeHeader));
+	memcpy(VARDATA(result) + sizeof(MergeHeader), state->data, state->len);
+	return result;
+}
+
+/* ---- the aggregates ---- */
+
+/* Of a call in a query: what is the same for all groups. */
+typedef struct MergeCall
+{
+	Oid					viewoid;
+	int					number; /* of the aggregate */
+	const CompiledView *view;
+	AggReader		   *reader;
+} MergeCall;
+
+typedef struct MergeState
+{
+	MergeCall  *call;
+	AggPartial *partial;
+} MergeState;
+
+Datum
+streamext_merge_refuse(PG_FUNCTION_ARGS)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		 errmsg("streamext.merge takes an aggregate column of a continuous view"),
+		 errhint(
+			 "Select from the continuous view, and give streamext.merge a column that is an aggregate and nothing else.")));
+	PG_RETURN_NULL();
+}
+
+static MergeCall *
+merge_call(FunctionCallInfo fcinfo)
+{
+	MergeCall	 *call = fcinfo->flinfo->fn_extra;
+	MemoryContext cxt = fcinfo->flinfo->fn_mcxt;
+
+	if (PG_ARGISNULL(2) || PG_ARGISNULL(3))
+		streamext_merge_refuse(fcinfo);
+	if (call == NULL || call->viewoid != PG_GETARG_OID(2) || call->number != PG_GETARG_INT32(3))
+	{
+		call = MemoryContextAllocZero(cxt, sizeof(MergeCall));
+		call->viewoid = PG_GETARG_OID(2);
+		call->number = PG_GETARG_INT32(3);
+		call->view = streamext_view_cached(call->viewoid, cxt);
+		if (call->number < 0 || call->number >= call->view->naggs)
+			streamext_merge_refuse(fcinfo);
+		call->reader = streamext_aggregate_reader(&call->view->aggs[call->number], cxt);
+		fcinfo->flinfo->fn_extra = call;
+	}
+	return call;
+}
+
+/* merge_states_step(internal, state bytea, view oid, number int4, anyelement) */
+Datum
+streamext_merge_states_step(PG_FUNCTION_ARGS)
+{
+	MergeState	 *state = PG_ARGISNULL(0) ? NULL : (MergeState *) PG_GETARG_POINTER(0);
+	MemoryContext aggregate, old;
+	bytea		 *bytes;
+	MergeCall	 *call;
+	IdentityScope scope;
+	AggPartial	 *from;
+	bool		  entered;
+
+	if (!AggCheckCallContext(fcinfo, &aggregate))
+		elog(ERROR, "merge_states_step called in non-aggregate context");
+	if (PG_ARGISNULL(1)) /* the outer side of a join */
+	{
+		if (state == NULL)
+			PG_RETURN_NULL();
+		PG_RETURN_POINTER(state);
+	}
+	bytes = PG_GETARG_BYTEA_PP(1);
+	if (VARSIZE_ANY_EXHDR(bytes) < sizeof(MergeHeader) ||
+		memcmp(VARDATA_ANY(bytes), merge_header(), sizeof(MergeHeader)) != 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("this is no state of an aggregate")));
+	call = merge_call(fcinfo);
+	old = MemoryContextSwitchTo(aggregate);
+	entered = streamext_read_enter(call->view, &scope);
+	if (state == NULL)
+	{
+		state = palloc(sizeof(MergeState));
+		state->call = call;
+		state->partial = streamext_partial_empty(call->reader);
+	}
+	/* kept rows stay where they are until the end, all else is combined away */
+	if (call->view->aggs[call->number].mode != AGG_VALUES)
+		MemoryContextSwitchTo(old);
+	from = streamext_partial_take(call->reader, VARDATA_ANY(bytes) + sizeof(MergeHeader),
+								  VARSIZE_ANY_EXHDR(bytes) - sizeof(MergeHeader));
+	streamext_partial_combine(call->reader, state->partial, from);
+	streamext_read_leave(entered, &scope);
+	MemoryContextSwitchTo(old);
+	PG_RETURN_POINTER(state);
+}
+
+Datum
+streamext_merge_states_final(PG_FUNCTION_ARGS)
+{
+	MergeState	 *state = PG_ARGISNULL(0) ? NULL : (MergeState *) PG_GETARG_POINTER(0);
+	IdentityScope scope;
+	Datum		  value;
+	bool		  entered, isnull;
+
+	if (state == NULL)
+		PG_RETURN_NULL();
+	entered = streamext_read_enter(state->call->view, &scope);
+	/* the call may be finished again, as in a window */
+	value = streamext_partial_final(state->call->reader, streamext_partial_copy(state->call->reader, state->partial),
+									&isnull);
+	streamext_read_leave(entered, &scope);
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(value);
+}
+
+/* ---- the query ---- */
+
+typedef struct MergeContext
+{
+	Query			   *query; /* whose calls are looked at */
+	Oid					merge; /* streamext.merge(anyelement), InvalidOid: there is none */
+	Oid					states;
+	const CompiledView *view;	/* of the column found last, */
+	int					number; /* and its aggregate's */
+} MergeContext;
+
+static Oid
+merge_function(const char *name, const Oid *types, int n)
+{
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(types, n)),
+						   ObjectIdGetDatum(get_namespace_oid("streamext", true)));
+}
+
+/* view_rows gives states too from now on. */
+static void
+merge_add_states(RangeTblEntry *rte, const CompiledView *view)
+{
+	RangeTblFunction *function = linitial_node(RangeTblFunction, rte->functions);
+
+	if (function->funccolcount > view->nkeys + view->naggs)
+		return;
+	for (int a = 0; a < view->naggs; a++)
+	{
+		function->funccolcount++;
+		function->funccolnames = lappend(function->funccolnames, makeString("state"));
+		function->funccoltypes = lappend_oid(function->funccoltypes, BYTEAOID);
+		function->funccoltypmods = lappend_int(function->funccoltypmods, -1);
+		function->funccolcollations = lappend_oid(function->funccolcollations, InvalidOid);
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString("state"));
+	}
+}
+
+/* The column of a subquery's output that is this expression, added if need be. */
+static AttrNumber
+merge_output(RangeTblEntry *rte, Var *expr)
+{
+	Query		*query = rte->subquery;
+	TargetEntry *tle;
+	ListCell	*lc;
+
+	foreach (lc, query->targetList)
+		if (!lfirst_node(TargetEntry, lc)->resjunk && equal(lfirst_node(TargetEntry, lc)->expr, expr))
+			return lfirst_node(TargetEntry, lc)->resno;
+	tle = makeTargetEntry((Expr *) expr, list_length(query->targetList) + 1, "state", false);
+	query->targetList = lappend(query->targetList, tle);
+	while (list_length(rte->eref->colnames) < tle->resno)
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString("state"));
+	return tle->resno;
+}
+
+/* The column of the state that stands behind a bare column of the query; NULL: it is no aggregate column. */
+static Var *
+merge_find_state(MergeContext *context, Query *query, Node *node)
+{
+	Var			  *var = (Var *) node;
+	Var			  *state;
+	RangeTblEntry *rte;
+	TargetEntry	  *tle;
+
+	check_stack_depth();
+	if (node == NULL || !IsA(node, Var) || var->varlevelsup != 0 || var->varattno <= 0)
+		return NULL;
+	rte = rt_fetch(var->varno, query->rtable);
+	if (rte->rtekind == RTE_JOIN)
+		return merge_find_state(context, query, list_nth(rte->joinaliasvars, var->varattno - 1));
+	if (rte->rtekind == RTE_FUNCTION && OidIsValid(streamext_view_rows_view(rte)))
+	{
+		context->view = streamext_view_cached(streamext_view_rows_view(rte), CurrentMemoryContext);
+		context->number = var->varattno - context->view->nkeys - 1;
+		if (context->number < 0 || context->number >= context->view->naggs)
+			return NULL;
+		merge_add_states(rte, context->view);
+		state = makeVar(var->varno, var->varattno + context->view->naggs, BYTEAOID, -1, InvalidOid, 0);
+	}
+	else
+	{
+		Query *sub = rte->rtekind == RTE_SUBQUERY ? rte->subquery : NULL;
+
+		if (sub == NULL || sub->setOperations != NULL || sub->groupClause != NIL || sub->groupingSets != NIL ||
+			sub->hasAggs || sub->distinctClause != NIL)
+			return NULL;
+		tle = get_tle_by_resno(sub->targetList, var->varattno);
+		state = tle == NULL || tle->resjunk ? NULL : merge_find_state(context, sub, (Node *) tle->expr);
+		if (state == NULL)
+			return NULL;
+		state = makeVar(var->varno, merge_output(rte, state), BYTEAOID, -1, InvalidOid, 0);
+	}
+#if PG_VERSION_NUM >= 160000
+	state->varnullingrels = bms_copy(var->varnullingrels);
+#endif
+	return state;
+}
+
+/* What the aggregate makes of nothing; NULL if that is NULL. */
+static Node *
+merge_of_nothing(const CompiledView *view, int number)
+{
+	const Aggref *aggref = view->aggs[number].aggref;
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext merge", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	IdentityScope scope;
+	bool		  entered = streamext_read_enter(view, &scope);
+	AggReader	 *reader = streamext_aggregate_reader(&view->aggs[number], cxt);
+	Node		 *result = NULL;
+	bool		  isnull, byval;
+	int16		  len;
+	Datum		  value = streamext_partial_final(reader, streamext_partial_empty(reader), &isnull);
+
+	streamext_read_leave(entered, &scope);
+	MemoryContextSwitchTo(old);
+	get_typlenbyval(aggref->aggtype, &len, &byval);
+	if (!isnull)
+		result =
+			(Node *) makeConst(aggref->aggtype, -1, aggref->aggcollid, len, datumCopy(value, byval, len), false, byval);
+	MemoryContextDelete(cxt);
+	return result;
+}
+
+static Node *
+merge_expand_call(MergeContext *context, Aggref *aggref)
+{
+	Var			 *state = NULL;
+	Aggref		 *result;
+	Node		 *nothing;
+	CoalesceExpr *coalesce;
+
+	if (aggref->agglevelsup == 0 && aggref->aggdistinct == NIL && aggref->aggorder == NIL)
+		state = merge_find_state(context, context->query, (Node *) linitial_node(TargetEntry, aggref->args)->expr);
+	if (state == NULL)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("streamext.merge takes an aggregate column of a continuous view"),
+			 errdetail(
+				 "It is given something else, DISTINCT or ORDER BY, or there is DISTINCT, GROUP BY, UNION or WITH in between."),
+			 errhint(
+				 "Select from the continuous view, and give streamext.merge a column that is an aggregate and nothing else.")));
+	result = copyObject(aggref);
+	result->aggfnoid = context->states;
+	result->aggargtypes = list_make4_oid(BYTEAOID, OIDOID, INT4OID, aggref->aggtype);
+	result->aggtranstype = InvalidOid;
+	result->args = list_make4(makeTargetEntry((Expr *) state, 1, NULL, false),
+							  makeTargetEntry((Expr *) makeConst(OIDOID, -1, InvalidOid, sizeof(Oid),
+																 ObjectIdGetDatum(context->view->relid), false, true),
+											  2, NULL, false),
+							  makeTargetEntry((Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
+																 Int32GetDatum(context->number), false, true),
+											  3, NULL, false),
+							  makeTargetEntry((Expr *) makeNullConst(aggref->aggtype, -1, InvalidOid), 4, NULL, false));
+	nothing = merge_of_nothing(context->view, context->number);
+	if (nothing == NULL)
+		return (Node *) result;
+	coalesce = makeNode(CoalesceExpr);
+	coalesce->coalescetype = aggref->aggtype;
+	coalesce->coalescecollid = aggref->aggcollid;
+	coalesce->args = list_make2(result, nothing);
+	coalesce->location = -1;
+	return (Node *) coalesce;
+}
+
+static Node *
+merge_mutate(Node *node, MergeContext *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Aggref) && ((Aggref *) node)->aggfnoid == context->merge)
+		return merge_expand_call(context, (Aggref *) node);
+	if (IsA(node, Query))
+		return node; /* comes on its own */
+	return expression_tree_mutator(node, merge_mutate, context);
+}
+
+static bool
+merge_is_call(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Aggref) && ((Aggref *) node)->aggfnoid == ((MergeContext *) context)->merge)
+		return true;
+	return expression_tree_walker(node, merge_is_call, context);
+}
+
+static bool
+merge_walk(Node *node, MergeContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query *query = (Query *) node;
+
+		if (query->hasAggs &&
+			(merge_is_call((Node *) query->targetList, context) || merge_is_call(query->havingQual, context)))
+		{
+			context->query = query;
+			query->targetList = (List *) merge_mutate((Node *) query->targetList, context);
+			query->havingQual = merge_mutate(query->havingQual, context);
+		}
+		return query_tree_walker(query, merge_walk, context, 0);
+	}
+	return expression_tree_walker(node, merge_walk, context);
+}
+
+/* Whether some query of the tree aggregates by a function that is not PostgreSQL's own. */
+static bool
+merge_has_foreign_aggregate(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Aggref) && ((Aggref *) node)->aggfnoid >= FirstNormalObjectId)
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, merge_has_foreign_aggregate, context, 0);
+	return expression_tree_walker(node, merge_has_foreign_aggregate, context);
+}
+
+void
+streamext_merge_expand(Query *query)
+{
+	MergeContext context = { 0 };
+	Oid			 argument = ANYELEMENTOID;
+	Oid			 arguments[] = { BYTEAOID, OIDOID, INT4OID, ANYELEMENTOID };
+
+	if (!merge_has_foreign_aggregate((Node *) query, NULL))
+		return;
+	context.merge = merge_function("merge", &argument, 1);
+	if (!OidIsValid(context.merge))
+		return;
+	context.states = merge_function("merge_states", arguments, lengthof(arguments));
+	merge_walk((Node *) query, &context);
+}
