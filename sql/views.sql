@@ -93,7 +93,7 @@ CREATE VIEW v WITH (streamext.continuous, streamext.timezone = 'Mars/Phobos') AS
 CREATE TEMP VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings;
 CREATE RECURSIVE VIEW v (n) WITH (streamext.continuous) AS SELECT 1 UNION ALL SELECT n + 1 FROM v;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM oracle;
-CREATE VIEW v WITH (streamext.continuous) AS SELECT device FROM readings;
+CREATE VIEW v WITH (streamext.continuous) AS SELECT device FROM readings ORDER BY device;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings RIGHT JOIN oracle USING (device);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE random() > 0.5;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE device = current_user;

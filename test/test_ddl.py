@@ -150,7 +150,7 @@ def test_files_of_the_server_are_for_who_may_read_them(ddl: Database) -> None:
 
 # The query, and what the error names.
 REFUSED = [
-    ("SELECT k, i FROM s", "GROUP BY"),
+    ("SELECT k, i FROM s ORDER BY k", "GROUP BY"),
     ("SELECT DISTINCT ON (k) k, i FROM s", "GROUP BY"),
     ("SELECT count(*) FROM s UNION ALL SELECT 1", "UNION"),
     ("WITH RECURSIVE x AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM x WHERE n < 3) SELECT count(*) FROM s, x", "WITH"),
@@ -210,7 +210,7 @@ VIEW_DDL = [
     ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.hop('1 day', '1 ms', ts) AS w, count(*) FROM s GROUP BY w", None, "10000"),
     ("CREATE VIEW x WITH (streamext.continuous) AS SELECT streamext.tumble('0', ts) AS w, count(*) FROM s GROUP BY w", "22023", "positive"),
     ("CREATE OR REPLACE VIEW v AS SELECT k, count(*) AS n FROM s GROUP BY k", None, "continuous"),
-    ("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, 1::bigint AS n FROM s", "0A000", "GROUP BY"),
+    ("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, 1::bigint AS n FROM s LIMIT 1", "0A000", "GROUP BY"),
     ("ALTER VIEW v SET (streamext.step = '1 s')", "0A000", "step"),
     ("ALTER VIEW v SET (streamext.nothing = '1 s')", None, "nothing"),
     ("CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", "0A000", "rule"),

@@ -85,9 +85,9 @@ def test_joined_rows_into_a_partitioned_table(simple: Database) -> None:
 def test_definitions(simple: Database) -> None:
     db = simple
     refused = {
-        ("SELECT k FROM s", None): ("0A000", "queries without GROUP BY"),
+        ("SELECT k FROM s LIMIT 1", None): ("0A000", "LIMIT without GROUP BY"),
         ("SELECT k, count(*) FROM s GROUP BY k", "target"): ("0A000", "streamext.into for queries that aggregate without a window"),
-        ("SELECT DISTINCT k FROM s", "target"): ("0A000", "DISTINCT"),
+        ("SELECT DISTINCT k FROM s", "target"): ("0A000", "aggregate without a window"),
         ("SELECT k FROM s ORDER BY k", "target"): ("0A000", "ORDER BY"),
         ("SELECT k FROM s LIMIT 1", "target"): ("0A000", "LIMIT"),
         ("SELECT k, rank() OVER () AS quotient FROM s", "target"): ("0A000", "window functions"),

@@ -50,7 +50,7 @@ def test_random_views(db: Database, round_: int, seen: Counter[str]) -> None:
         if db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'hll'"):
             db.execute("CREATE EXTENSION hll")
             extra += views.HLL
-        for statement in [*views.setup_nested("s"), *views.setup_nested("o"), views.SETUP_NESTED]:
+        for statement in [*views.setup_nested("s", True), *views.setup_nested("o", False), views.SETUP_NESTED]:
             db.execute(statement)
         definitions = [views.definition(rng, extra, nested=True) for _ in range(VIEWS_A_ROUND)]
         for i, definition in enumerate(definitions):

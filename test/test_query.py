@@ -2,10 +2,9 @@
 
 from datetime import timedelta
 
-import pytest
 from harness.database import Database
 from harness.sensors import START, Plant
-from harness.streams import COLUMNS, continuous, copy_into, counts, local_stream
+from harness.streams import COLUMNS, continuous, copy_into, counts, local_stream, worker_pid
 from harness.wait import wait_for
 
 NOW = START + timedelta(minutes=10)
@@ -65,7 +64,12 @@ REFUSED = {
     "SELECT l.rank, count(*) FROM lines l LEFT JOIN (SELECT * FROM s) AS q USING (device) GROUP BY 1": "outer joins that keep rows",
     "SELECT site, count(*) FROM s WHERE ts > (SELECT now()) GROUP BY site": "in FROM",
     "SELECT site, count(*) FROM s GROUP BY site, (SELECT max(rank) FROM lines)": "subqueries in GROUP BY",
-    "SELECT DISTINCT ON (site) site, device FROM s": "without GROUP BY or an aggregate",
+    "SELECT DISTINCT ON (site) site, device FROM s": "DISTINCT ON without GROUP BY or an aggregate",
+    "SELECT site FROM s ORDER BY ts": "ORDER BY without GROUP BY or an aggregate",
+    "SELECT site FROM s LIMIT 3": "LIMIT without GROUP BY or an aggregate",
+    "SELECT site, row_number() OVER () FROM s": "window functions without GROUP BY or an aggregate",
+    "SELECT site FROM s WHERE ts > now() - interval '1 min'": "function now() in WHERE",
+    "SELECT n, count(*) FROM counted GROUP BY n": "continuous views in FROM that aggregate or write into a table",
     "SELECT site, count(*) FROM barred JOIN lines USING (device) GROUP BY site": "security_barrier views over the stream in a join",
 }  # fmt: skip
 
@@ -117,6 +121,7 @@ def test_every_spelling(db: Database) -> None:
 def test_refused(db: Database) -> None:
     stream(db)
     tables(db)
+    continuous(db, "counted", "SELECT site, count(*) AS n FROM s GROUP BY site")
     db.execute("CREATE VIEW barred WITH (security_barrier) AS SELECT * FROM s")
     for query, reason in REFUSED.items():
         refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
@@ -200,3 +205,93 @@ def test_semi_joins_see_the_table_as_it_is(db: Database) -> None:
         db.execute("INSERT INTO s SELECT 'd', site, now(), 1, 1 FROM unnest(ARRAY['a', 'b']) AS site")
         db.flush("s")
     assert sorted(db.rows("TABLE v")) == [("a", 2), ("b", 1)]
+
+
+def test_views_that_come_from_each_other(db: Database) -> None:
+    """PostgreSQL lets them be made and refuses to read them; a worker must not go round in them."""
+    stream(db)
+    db.execute("CREATE VIEW a AS SELECT site FROM s; CREATE VIEW b AS SELECT site FROM a")
+    continuous(db, "v", "SELECT site, count(*) FROM b GROUP BY site")
+    continuous(db, "w", "SELECT count(*) FROM s")
+    db.execute("CREATE OR REPLACE VIEW a AS SELECT site FROM b")
+    feed(db)
+    assert db.value("TABLE w") == 2010
+    assert "42" in db.refusal("CREATE VIEW x WITH (streamext.continuous) AS SELECT site, count(*) FROM b GROUP BY site")[:2]
+
+
+DERIVED = "SELECT device, ts, temperature + 273.15 AS kelvin, upper(site) AS site FROM {s} WHERE humidity > 20"
+
+
+def test_a_derived_stream(db: Database) -> None:
+    """It shows its rows, and others read it as they read a stream; a row that raises is rejected for it alone, and is not shown."""
+    local_stream(db, "event_time 'ts', watermark_delay '1 h', max_ahead '1 h', buffer_size '5000'")
+    db.execute(f"CREATE TABLE o ({COLUMNS})")
+    continuous(db, "d", DERIVED.format(s="s"))
+    continuous(db, "v", "SELECT site, streamext.tumble('1 min', ts) AS w, count(*), max(kelvin) FROM d GROUP BY site, w")
+    continuous(db, "dd", "SELECT site, 1000 / (kelvin - 273.15)::int AS inverse FROM d WHERE kelvin < 300")
+    continuous(db, "vv", "SELECT inverse, count(*) FROM dd GROUP BY inverse")
+    feed(db)
+    db.execute("CREATE VIEW od AS " + DERIVED.format(s="o"))
+    db.execute("CREATE VIEW odd AS SELECT site, 1000 / (kelvin - 273.15)::int AS inverse FROM od WHERE kelvin < 300 AND (kelvin - 273.15)::int <> 0")
+    db.assert_same("TABLE d", "TABLE od")
+    db.assert_same("SELECT site, max(kelvin) FROM d GROUP BY site", "SELECT site, max(kelvin) FROM od GROUP BY site")
+    db.assert_same("TABLE v", "SELECT site, streamext.tumble('1 min', ts) AS w, count(*), max(kelvin) FROM od GROUP BY site, w")
+    db.assert_same("TABLE dd", "TABLE odd")
+    db.assert_same("TABLE vv", "SELECT inverse, count(*) FROM odd GROUP BY inverse")
+    db.assert_same("SELECT a.site, b.site FROM d a JOIN dd b USING (site)", "SELECT a.site, b.site FROM od a JOIN odd b USING (site)")
+    assert counts(db, "d") == (2010, 0, 0)
+    zeros = db.value("SELECT count(*) FROM od WHERE kelvin < 300 AND (kelvin - 273.15)::int = 0")
+    assert counts(db, "dd") == (2010 - zeros, 0, zeros) == counts(db, "vv")
+    assert db.value("SELECT count(*) FROM streamext.dead_letters WHERE reason LIKE '%division by zero%'") == 2 * zeros
+    assert "DerivedStream" in str(db.rows("EXPLAIN SELECT * FROM d WHERE site = 'x'"))
+
+
+def test_a_derived_stream_keeps_its_last_rows(db: Database) -> None:
+    local_stream(db, "event_time 'ts', buffer_size '10'")
+    db.execute("CREATE TABLE names (device text, name text)")
+    db.execute("INSERT INTO names VALUES ('7', 'seven'), ('8', 'eight'), ('8', 'acht')")
+    continuous(db, "d", "SELECT device::int AS n, repeat(device, 3) AS t FROM s WHERE device::int % 2 = 0")
+    continuous(db, "j", "SELECT device::int AS n, name FROM s LEFT JOIN names USING (device)")
+    for i in range(3):
+        db.execute("INSERT INTO s SELECT (%s + i)::text, 'a', now(), 1, 1 FROM generate_series(0, 19) AS i", 20 * i)
+        db.flush("s")
+        assert db.rows("TABLE d") == [(n, f"{n}" * 3) for n in range(20 * i + 19 - 19, 20 * i + 20) if n % 2 == 0]
+    db.execute("UPDATE names SET name = 'later'")
+    db.execute("INSERT INTO s SELECT i::text, 'a', now(), 1, 1 FROM generate_series(7, 8) AS i")
+    db.flush("s")
+    assert sorted(db.rows("SELECT * FROM j WHERE name IS NOT NULL")) == [(7, "later"), (8, "later"), (8, "later")]
+    pid = worker_pid(db)
+    db.execute("SELECT pg_terminate_backend(%s)", pid)
+    worker_pid(db, besides=pid)
+    assert len(db.rows("TABLE d")) == 10
+    db.execute("CREATE OR REPLACE VIEW d WITH (streamext.continuous) AS SELECT device::int AS n, 'x' AS t FROM s WHERE device::int = 8")
+    db.execute("INSERT INTO s VALUES ('8', 'a', now(), 1, 1)")
+    db.flush("s")
+    assert set(db.rows("TABLE d")) == {(8, "x")}
+
+
+def test_a_derived_stream_of_other_settings_is_not_read(db: Database) -> None:
+    stream(db)
+    continuous(db, "d", "SELECT site, ts::text AS t FROM s")
+    db.execute("SET timezone = 'Asia/Tokyo'")
+    assert "under other settings" in db.refusal("CREATE VIEW v WITH (streamext.continuous) AS SELECT t, count(*) FROM d GROUP BY t")
+
+
+def test_a_derived_stream_is_replaced_below_others(db: Database) -> None:
+    stream(db)
+    continuous(db, "d", "SELECT temperature FROM s WHERE temperature > 10")
+    continuous(db, "v", "SELECT temperature, count(*) FROM d GROUP BY temperature")
+    db.execute("CREATE OR REPLACE VIEW d WITH (streamext.continuous) AS SELECT temperature FROM s WHERE temperature < 12")
+    db.execute("INSERT INTO s SELECT 'd', 'a', now(), temperature, 1 FROM unnest(ARRAY[5, 11, 15]) AS temperature")
+    db.flush("s")
+    assert sorted(db.rows("SELECT temperature FROM v")) == [(5,), (11,)]
+    assert "depend" in db.refusal("DROP VIEW d")
+
+
+def test_a_derived_stream_into_a_table(db: Database) -> None:
+    stream(db)
+    db.execute("CREATE TABLE t (site text, kelvin float8)")
+    continuous(db, "d", "SELECT site, temperature + 273.15 AS kelvin FROM s")
+    db.execute("CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT * FROM d WHERE kelvin > 280")
+    feed(db)
+    db.assert_same("TABLE t", "SELECT site, temperature + 273.15 FROM o WHERE temperature + 273.15 > 280")

@@ -19,6 +19,7 @@
  */
 #include "base/streamext.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "common/int.h"
 #include "executor/executor.h"
@@ -34,6 +35,7 @@
 #include "view/closing.h"
 #include "fold/join.h"
 #include "fold/session.h"
+#include "state/buffer.h"
 
 #define PANE_CACHE 16
 
@@ -467,6 +469,34 @@ fold_join(ViewFold *fold)
 	}
 }
 
+/* The last rows of a derived stream are made ready for its buffer; there is nothing to be grouped. */
+static void
+fold_keep(ViewFold *fold)
+{
+	int	   natts = fold->output_desc->natts;
+	int	   first = Max(0, fold->nselected - fold->config->buffer_size);
+	Datum *values = palloc(sizeof(Datum) * natts);
+	bool  *nulls = palloc(sizeof(bool) * natts);
+
+	fold->kept = palloc0(sizeof(StreamRecord) * Max(fold->nselected - first, 1));
+	for (int i = first; i < fold->nselected; i++)
+	{
+		MinimalTuple tuple;
+
+		for (int k = 0; k < natts; k++)
+		{
+			const FoldExpr *fe = &fold->exprs[fold->output_expr[k]];
+
+			values[k] = fe->values[fold->rows[i]];
+			nulls[k] = fe->nulls[fold->rows[i]];
+		}
+		tuple = heap_form_minimal_tuple(fold->output_desc, values, nulls);
+		fold->kept[fold->nkept].payload = (const char *) tuple;
+		fold->kept[fold->nkept++].payload_size = tuple->t_len;
+	}
+	fold->nselected = 0;
+}
+
 /* ---------------------------------------------------------------- step 2: group */
 
 /* Leaves the set's own keys. */
@@ -731,6 +761,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 	fold->sets = NULL;
 	fold->froms = NULL;
 	fold->accepted = fold->late = fold->rejected = 0;
+	fold->nkept = 0;
 	fold->internal = NULL;
 	for (int i = 0; i < fold->nexprs; i++)
 		if (fold->exprs[i].column >= 0)
@@ -753,6 +784,8 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 			fold_into(fold);
 		else if (fold->join != NULL)
 			fold_join(fold);
+		if (view->derived)
+			fold_keep(fold);
 		if (view->nsets > 0)
 			fold_expand_sets(fold);
 		fits = fold_group(fold) && fold_aggregate(fold) && fold_reserve_positions(fold);
@@ -771,7 +804,7 @@ streamext_fold_abandon(ViewFold *fold)
 	if (fold->new_positions != NULL)
 		streamext_chunk_free(fold->new_positions);
 	fold->new_positions = NULL;
-	fold->nselected = 0;
+	fold->nselected = fold->nkept = 0;
 }
 
 void
@@ -811,6 +844,10 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 		fold->panes[i]->nrows++;
 		fold->panes[i]->changed = slot->state.period;
 	}
+	if (fold->nkept > 0)
+		streamext_buffer_append(slot->rows, streamext_shared->streams[slot->stream].buffer_lock, fold->kept, NULL,
+								fold->nkept);
+	fold->nkept = 0;
 	slot->accepted += fold->accepted;
 	slot->late += fold->late;
 	if (batch->owed == NULL)

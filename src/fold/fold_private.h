@@ -43,9 +43,11 @@ struct ViewFold
 	MemoryContext	renewed_cxt; /* of expressions that were made ready again; NULL: none yet */
 	int				nexprs;
 	FoldExpr	   *exprs;
-	int			   *key_expr;	  /* [nkeys], -1 for the window key and the grouping set's number */
-	int			  **arg_expr;	  /* [agg][arg] */
-	int			   *filter_expr;  /* [agg], -1: none */
+	int			   *key_expr;	 /* [nkeys], -1 for the window key and the grouping set's number */
+	int			  **arg_expr;	 /* [agg][arg] */
+	int			   *filter_expr; /* [agg], -1: none */
+	int			   *output_expr; /* [outputs] of a derived stream */
+	TupleDesc		output_desc;
 	bool			guard_select; /* step 1 runs user code or may raise */
 	bool			guard_group;  /* key types' own functions */
 	bool			guard_aggregate;
@@ -61,24 +63,26 @@ struct ViewFold
 	TimestampTz session_end; /* of a session that keeps the oldest pane; DT_NOBEGIN: none is known */
 
 	/* the batch at hand */
-	Batch		*batch;
-	int			 nselected;
-	int			 capacity; /* of what is [selected] */
-	int			*rows;	   /* [selected] row numbers */
-	uint8		*sets;	   /* [selected] numbers of grouping sets; NULL: the view has none */
-	const int	*sources;  /* [joined row] row of the batch; NULL: rows are the batch's own */
-	int64		*pane_ids; /* [row] */
-	TimestampTz *froms;	   /* [row] its first window that is open, DT_NOBEGIN: all are; NULL: all are of all rows */
-	Pane	   **panes;	   /* [selected] */
-	GroupEntry **groups;
-	AggInput	*inputs;		/* [agg] */
-	bool		 admitted;		/* it was offered while there were no more groups than streamext.max_groups */
-	int64		*new_positions; /* chunk memory that replaces slot->positions at publication, or NULL */
-	uint64		 inserted;		/* rows of a stateless view */
-	uint64		 accepted;
-	uint64		 late;
-	uint64		 rejected;
-	ErrorData	*internal; /* the last internal error that was laid to a row's charge; NULL: none */
+	Batch		 *batch;
+	int			  nselected;
+	int			  capacity; /* of what is [selected] */
+	int			 *rows;		/* [selected] row numbers */
+	uint8		 *sets;		/* [selected] numbers of grouping sets; NULL: the view has none */
+	const int	 *sources;	/* [joined row] row of the batch; NULL: rows are the batch's own */
+	int64		 *pane_ids; /* [row] */
+	TimestampTz	 *froms;	/* [row] its first window that is open, DT_NOBEGIN: all are; NULL: all are of all rows */
+	Pane		**panes;	/* [selected] */
+	GroupEntry	**groups;
+	AggInput	 *inputs;		 /* [agg] */
+	bool		  admitted;		 /* it was offered while there were no more groups than streamext.max_groups */
+	int64		 *new_positions; /* chunk memory that replaces slot->positions at publication, or NULL */
+	uint64		  inserted;		 /* rows of a stateless view */
+	int			  nkept;		 /* rows of a derived stream, for its buffer */
+	StreamRecord *kept;
+	uint64		  accepted;
+	uint64		  late;
+	uint64		  rejected;
+	ErrorData	 *internal; /* the last internal error that was laid to a row's charge; NULL: none */
 };
 
 /*

@@ -17,6 +17,7 @@
 #include "fold/fold_private.h"
 #include "view/builtin.h"
 #include "durable/into_position.h"
+#include "state/buffer.h"
 #include "view/closing.h"
 #include "view/settings.h"
 
@@ -89,6 +90,38 @@ fold_init_quals(ViewFold *fold)
 		fold->where = ExecInitQual(quals, NULL);
 }
 
+/* What a derived stream keeps of each row. */
+static void
+fold_init_outputs(ViewFold *fold)
+{
+	List	 *outputs = fold->view->outputs;
+	ListCell *lc;
+
+	fold->output_expr = palloc(sizeof(int) * list_length(outputs));
+	fold->output_desc = CreateTemplateTupleDesc(list_length(outputs));
+	foreach (lc, outputs)
+	{
+		int i = foreach_current_index(lc);
+
+		fold->output_expr[i] = fold_add_expr(fold, lfirst(lc));
+		TupleDescInitEntry(fold->output_desc, i + 1, NULL, exprType(lfirst(lc)), -1, 0);
+	}
+}
+
+static void
+fold_make_buffer(ViewFold *fold)
+{
+	StreamSlot	 *stream = &streamext_shared->streams[fold->slot->stream];
+	StreamBuffer *buffer;
+
+	if (fold->slot->rows != NULL)
+		return;
+	buffer = streamext_buffer_create(fold->config->buffer_size);
+	streamext_stream_lock_exclusive(stream);
+	fold->slot->rows = buffer;
+	LWLockRelease(stream->lock);
+}
+
 static void
 fold_init_expressions(ViewFold *fold)
 {
@@ -103,6 +136,7 @@ fold_init_expressions(ViewFold *fold)
 	fold->functions = fold_functions;
 	for (int a = 0; a < view->naggs; a++)
 		n += list_length(view->aggs[a].args) + 1;
+	n += list_length(view->outputs);
 	fold->exprs = palloc0(sizeof(FoldExpr) * Max(n, 1));
 	fold->key_expr = palloc(sizeof(int) * Max(view->nkeys, 1));
 	fold->arg_expr = palloc(sizeof(int *) * Max(view->naggs, 1));
@@ -123,6 +157,8 @@ fold_init_expressions(ViewFold *fold)
 		if (spec->mode != AGG_NATIVE)
 			fold->guard_aggregate = true;
 	}
+	if (view->derived)
+		fold_init_outputs(fold);
 	if (view->has_joins || view->stateless)
 		fold_init_join(fold);
 	else
@@ -258,6 +294,8 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->slot = slot;
 	fold->config = config;
 	fold_adopt_state(fold);
+	if (view->derived)
+		fold_make_buffer(fold);
 	if (view->stateless)
 		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
 	if (streamext_into_has_windows(view))

@@ -32,6 +32,9 @@
 static Plan *path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, List *clauses,
 						  List *custom_plans);
 
+/* Of a derived stream: what a buffer has by default. */
+#define PATH_DERIVED_ROWS 1000
+
 static set_rel_pathlist_hook_type path_next_hook = NULL;
 
 /* The key column that the expression is, or -1; binary-compatible casts do not matter. */
@@ -173,6 +176,9 @@ path_count(const CompiledView *view, double *rows, double *panes)
 {
 	const Window *window = &view->window;
 
+	*rows = *panes = PATH_DERIVED_ROWS;
+	if (view->derived)
+		return;
 	*rows = *panes = 0;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
@@ -316,7 +322,7 @@ path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, 
 	scan->scan.scanrelid = 0;
 	scan->flags = path->flags;
 	scan->custom_scan_tlist = path_scan_tlist(root, rel->relid);
-	scan->methods = &streamext_scan_methods;
+	scan->methods = view->derived ? &streamext_derived_methods : &streamext_scan_methods;
 	streamext_scan_plan_store(&plan, scan);
 	return &scan->scan.plan;
 }

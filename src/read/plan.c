@@ -345,6 +345,7 @@ plan_make_entry(const CompiledView *view)
 	FuncExpr		 *call = makeFuncExpr(plan_view_rows_function(), RECORDOID, list_make1(arg), InvalidOid, InvalidOid,
 										  COERCE_EXPLICIT_CALL);
 	char			 *name = get_rel_name(view->relid);
+	ListCell		 *lc;
 
 	call->funcretset = true;
 	function->funcexpr = (Node *) call;
@@ -352,6 +353,9 @@ plan_make_entry(const CompiledView *view)
 	rte->functions = list_make1(function);
 	rte->eref = makeAlias(name != NULL ? name : "view", NIL);
 	rte->inFromCl = true;
+	foreach (lc, view->outputs)
+		plan_add_column(rte, function, "column", exprType(lfirst(lc)), exprTypmod(lfirst(lc)),
+						exprCollation(lfirst(lc)));
 	for (int k = 0; k < view->nkeys; k++)
 		plan_add_column(rte, function, view->keys[k].name, view->keys[k].type, view->keys[k].typmod,
 						view->keys[k].collation);
@@ -387,6 +391,22 @@ plan_retire_entries(Query *query)
 	}
 }
 
+/* A derived stream's rows are what comes out of it. */
+static void
+plan_name_outputs(Query *query, Index varno)
+{
+	ListCell *lc;
+
+	foreach (lc, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+		Node		*expr = (Node *) entry->expr;
+
+		entry->expr = (Expr *) makeVar(varno, foreach_current_index(lc) + 1, exprType(expr), exprTypmod(expr),
+									   exprCollation(expr), 0);
+	}
+}
+
 /* Makes the rule's query, in place, read the view's state. */
 static void
 plan_substitute(PlanContext *context, Query *query, Oid viewoid)
@@ -400,7 +420,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
 
 	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
-	*query = *streamext_view_flatten(query);
+	*query = *streamext_view_flatten(query, NULL);
 	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid)
 												 : streamext_view_compile_query(viewoid, query, NULL);
 	if (mutator.view->stateless)
@@ -415,7 +435,10 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	query->rtable = lappend(query->rtable, rte);
 	mutator.varno = list_length(query->rtable);
 
-	query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
+	if (mutator.view->derived)
+		plan_name_outputs(query, mutator.varno);
+	else
+		query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
 	query->havingQual = plan_mutate(query->havingQual, &mutator);
 
 	ref = makeNode(RangeTblRef);

@@ -58,6 +58,7 @@ extern void			streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *sc
 extern ViewScanPlan streamext_scan_plan_load(const CustomScan *scan);
 
 extern const CustomScanMethods streamext_scan_methods;
+extern const CustomScanMethods streamext_derived_methods; /* of a derived stream (read/derived.c) */
 
 extern void streamext_plan_install_hook(void);
 extern void streamext_path_install_hook(void);

@@ -182,25 +182,26 @@ typedef struct ViewSlot
 	int retained_slot; /* 1 + index of what the view held before it was begun anew; 0: nothing. With the stream's lock too */
 
 	/* the rest by the process that `catchup` says, under the stream slot's lock exclusive; positions may be moved by the stream's worker */
-	uint64		definition; /* hash of the compiled view; 0: no state yet */
-	uint64		layout;		/* of what readers need to know of it */
-	int64		round;		/* how often the state was begun anew by streamext.rebuild */
-	bool		ready;		/* the state holds all that the last checkpoint does; before, readers take that one */
-	ViewStatus	status;
-	ViewCatchup catchup;
-	TimestampTz catchup_started; /* of the process or rewind at work; 0: none */
-	uint64		catchup_rows;	 /* records read since, that are new to the view */
-	char		last_error[STREAMEXT_MAX_MESSAGE];
-	uint32		failures; /* how often it was set aside since it has last counted a batch (worker/trouble.c) */
-	TimestampTz retry_at; /* of one that was: when it is started again; 0: not by itself */
-	ViewState	state;
-	int64	   *positions; /* next to be counted, by partition index; chunk memory; -1: from the start */
-	int			npositions;
-	uint64		accepted;
-	uint64		late;
-	uint64		rejected;
-	int64		retry;			/* number of the last retry_request that the state holds (worker/retry.c) */
-	int64		start_position; /* non-replayable: the journal's end when the view was created */
+	uint64		  definition; /* hash of the compiled view; 0: no state yet */
+	uint64		  layout;	  /* of what readers need to know of it */
+	int64		  round;	  /* how often the state was begun anew by streamext.rebuild */
+	bool		  ready;	  /* the state holds all that the last checkpoint does; before, readers take that one */
+	ViewStatus	  status;
+	ViewCatchup	  catchup;
+	TimestampTz	  catchup_started; /* of the process or rewind at work; 0: none */
+	uint64		  catchup_rows;	   /* records read since, that are new to the view */
+	char		  last_error[STREAMEXT_MAX_MESSAGE];
+	uint32		  failures; /* how often it was set aside since it has last counted a batch (worker/trouble.c) */
+	TimestampTz	  retry_at; /* of one that was: when it is started again; 0: not by itself */
+	ViewState	  state;
+	StreamBuffer *rows;		 /* of a derived stream: its last ones; NULL: none */
+	int64		 *positions; /* next to be counted, by partition index; chunk memory; -1: from the start */
+	int			  npositions;
+	uint64		  accepted;
+	uint64		  late;
+	uint64		  rejected;
+	int64		  retry;		  /* number of the last retry_request that the state holds (worker/retry.c) */
+	int64		  start_position; /* non-replayable: the journal's end when the view was created */
 
 	/* history (durable/history.h); set when a state is begun */
 	uint64 history;		  /* what its slices are known by; 0: not looked at yet */

@@ -93,6 +93,7 @@ streamext_view_slot_free(ViewSlot *view)
 		streamext_state_reset(&view->state);
 	if (view->positions != NULL)
 		streamext_chunk_free(view->positions);
+	streamext_buffer_destroy(view->rows);
 	memset(view, 0, sizeof(ViewSlot));
 }
 
@@ -182,6 +183,7 @@ view_slot_move(const ViewSlot *slot)
 		retained->catchup = CATCHUP_NONE;
 		retained->catchup_started = 0;
 		retained->last_error[0] = '\0';
+		retained->rows = NULL;
 		retained->positions = NULL;
 		retained->npositions = 0;
 		return i + 1;
@@ -194,6 +196,8 @@ static void
 view_slot_empty(ViewSlot *slot)
 {
 	streamext_state_init(&slot->state, slot->state.lock, slot->state.state_size);
+	streamext_buffer_destroy(slot->rows);
+	slot->rows = NULL;
 	slot->accepted = slot->late = slot->rejected = 0;
 	slot->retry = 0;
 	for (int i = 0; i < slot->npositions; i++)
@@ -239,6 +243,8 @@ streamext_view_slots_void(int stream)
 			streamext_chunk_free(view->positions);
 		view->positions = NULL;
 		view->npositions = 0;
+		streamext_buffer_destroy(view->rows);
+		view->rows = NULL;
 		view->definition = 0;
 		view->ready = false;
 		view->catchup = CATCHUP_NONE;

@@ -86,6 +86,10 @@ changes_keys(const CompiledView *view, Relation rel)
 	if (view->stateless)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("changes of \"%s\" are not available", name),
 						errdetail("Its rows go into a table and are not kept."), errhint("Read the table.")));
+	if (view->derived)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("changes of \"%s\" are not available", name),
+						errdetail("It is without aggregates: its rows come, and none changes."),
+						errhint("Name a table for its rows with streamext.into.")));
 	if (view->nsets > 0)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("changes of \"%s\" are not available", name),
 						errdetail("Rows of several grouping sets are not told apart by the view's keys."),

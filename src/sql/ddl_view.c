@@ -318,7 +318,7 @@ view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
 	return continuous;
 }
 
-/* Continuous views over an ordinary view that is another one now. */
+/* Continuous views over a view that is another one now. */
 static void
 view_ddl_touch_dependents(Oid replaced)
 {
@@ -354,6 +354,7 @@ streamext_ddl_create_view(DdlCall *call)
 		view_ddl_touch_dependents(replaced);
 		return;
 	}
+	view_ddl_touch_dependents(replaced);
 	foreach (cell, relids)
 		if (!OidIsValid(relid) && get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
 			relid = lfirst_oid(cell);

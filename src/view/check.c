@@ -373,16 +373,18 @@ streamext_view_is_stateless(const Query *query)
 
 /* Each row, or each window, on its own: nothing that looks at several. */
 static void
-check_into(const Query *query)
+check_each_row(const Query *query, const char *where)
 {
+	const char *hint = "Put it into a query or ordinary view over what the continuous view makes.";
+
 	if (query->distinctClause != NIL)
-		streamext_view_refuse("DISTINCT with streamext.into", NULL);
+		streamext_view_refuse(psprintf("DISTINCT%s %s", query->hasDistinctOn ? " ON" : "", where), hint);
 	if (query->hasWindowFuncs)
-		streamext_view_refuse("window functions with streamext.into", NULL);
+		streamext_view_refuse(psprintf("window functions %s", where), hint);
 	if (query->sortClause != NIL)
-		streamext_view_refuse("ORDER BY with streamext.into", NULL);
+		streamext_view_refuse(psprintf("ORDER BY %s", where), hint);
 	if (query->limitCount != NULL || query->limitOffset != NULL)
-		streamext_view_refuse("LIMIT with streamext.into", NULL);
+		streamext_view_refuse(psprintf("LIMIT %s", where), hint);
 }
 
 void
@@ -407,11 +409,10 @@ streamext_view_check_shape(const Query *query, bool into)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
 	if (query->constraintDeps != NIL)
 		streamext_view_refuse("output columns that depend on a primary key in GROUP BY", "Name them in GROUP BY.");
-	if (streamext_view_is_stateless(query) && !into)
-		streamext_view_refuse("queries without GROUP BY or an aggregate",
-							  "Name a table for the rows with the view option streamext.into.");
 	if (into)
-		check_into(query);
+		check_each_row(query, "with streamext.into");
+	else if (streamext_view_is_stateless(query))
+		check_each_row(query, "without GROUP BY or an aggregate");
 	if (list_length(query->groupClause) + (query->groupingSets != NIL ? 1 : 0) > STREAMEXT_MAX_KEYS)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));
@@ -440,7 +441,7 @@ streamext_view_check_from(const RangeTblEntry *rte)
 	if (rte->tablesample != NULL)
 		streamext_view_refuse("TABLESAMPLE", NULL);
 	if (streamext_view_options(rte->relid).continuous)
-		streamext_view_refuse("continuous views in FROM",
+		streamext_view_refuse("continuous views in FROM that aggregate or write into a table",
 							  "Make an ordinary view over it: its answer is always the newest.");
 	if (streamext_stream_kind(rte->relid) == NULL)
 		ereport(

@@ -140,7 +140,7 @@ compile_quals(CompileContext *context)
 	{
 		Node *qual = lfirst(lc);
 
-		if (!view->stateless && streamext_view_window_qual(view, context->config, qual))
+		if (!view->stateless && !view->derived && streamext_view_window_qual(view, context->config, qual))
 			continue;
 		streamext_view_check_where(view, qual);
 		view->quals = lappend(view->quals, qual);
@@ -434,6 +434,39 @@ compile_stateless(CompileContext *context, bool check)
 		streamext_into_check(view->into, outputs);
 }
 
+static void
+compile_derived(CompiledView *view)
+{
+	ListCell *lc;
+
+	streamext_view_check_below((Node *) view->query->targetList, "the output");
+	foreach (lc, view->query->targetList)
+		view->outputs = lappend(view->outputs, lfirst_node(TargetEntry, lc)->expr);
+}
+
+/* What a derived stream computes means the same in the views over it, which compute it under their own settings. */
+static void
+compile_check_settings(const CompiledView *view, const List *derived)
+{
+	const ContinuousViewOptions *own = &view->options;
+	ListCell					*lc;
+
+	foreach (lc, derived)
+	{
+		ContinuousViewOptions other = streamext_view_options(lfirst_oid(lc));
+
+		compile_default_options(&other);
+		if (strcmp(own->timezone, other.timezone) == 0 && strcmp(own->datestyle, other.datestyle) == 0 &&
+			strcmp(own->intervalstyle, other.intervalstyle) == 0 && equal(own->settings, other.settings))
+			continue;
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("continuous views do not support derived streams that were made under other settings"),
+						errdetail("\"%s\" was made with TimeZone %s, DateStyle %s, IntervalStyle %s.",
+								  get_rel_name(lfirst_oid(lc)), other.timezone, other.datestyle, other.intervalstyle),
+						errhint("SET these before CREATE VIEW.")));
+	}
+}
+
 /* ---- windows into a table ---- */
 
 /* The target is looked for when there is something to be written: reading the view does without it. */
@@ -487,6 +520,8 @@ streamext_view_types(const CompiledView *view)
 		foreach (lc, view->aggs[a].args)
 			types = compile_add_types(types, lfirst(lc));
 	}
+	foreach (lc, view->outputs)
+		types = compile_add_types(types, lfirst(lc));
 	desc = CreateTemplateTupleDesc(list_length(types));
 	foreach (lc, types)
 		TupleDescInitEntry(desc, foreach_current_index(lc) + 1, NULL, lfirst_oid(lc), -1, 0);
@@ -543,6 +578,8 @@ compile_definition(const CompileContext *context)
 		appendStringInfo(&buf, "%u\n", view->into);
 		compile_append_node(&buf, view->query->targetList);
 	}
+	if (view->derived)
+		compile_append_node(&buf, view->outputs);
 	view->definition = compile_number(view, "definition", &buf);
 	pfree(buf.data);
 }
@@ -567,13 +604,16 @@ static void
 compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *options)
 {
 	CompileContext context = { .view = view };
+	List		  *derived = NIL;
 
 	view->options = options != NULL ? *options : streamext_view_options(view->relid);
 	compile_default_options(&view->options);
-	view->query = streamext_view_flatten(query);
+	view->query = streamext_view_flatten(query, &derived);
+	compile_check_settings(view, derived);
 
 	streamext_view_check_shape(view->query, view->options.into != NULL);
-	view->stateless = streamext_view_is_stateless(view->query);
+	view->stateless = streamext_view_is_stateless(view->query) && view->options.into != NULL;
+	view->derived = streamext_view_is_stateless(view->query) && view->options.into == NULL;
 	compile_from(view, list_length(query->rtable));
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
@@ -582,6 +622,8 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	compile_keys(&context);
 	if (view->stateless)
 		compile_stateless(&context, options != NULL);
+	if (view->derived)
+		compile_derived(view);
 	compile_quals(&context);
 	streamext_view_window_finish(view);
 	if (streamext_into_has_windows(view))

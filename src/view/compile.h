@@ -55,6 +55,8 @@ typedef struct CompiledView
 	Oid	   stream_relid;
 	Index  stream_varno; /* in query */
 	bool   stateless;	 /* no aggregation: rows go into a table; no keys, no aggregates, no window */
+	bool   derived;		 /* the same, and the last rows are kept: a derived stream */
+	List  *outputs;		 /* derived: Expr of its columns */
 	Oid	   into;		 /* that table */
 	bool   has_joins;	 /* more than the stream in FROM: expressions are over the joined row (fold/join.h) */
 	bool   below_views;	 /* the stream is below an ordinary view */

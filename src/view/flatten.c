@@ -35,13 +35,16 @@
 typedef struct FlattenLevel
 {
 	const Query				  *query;
-	const struct FlattenLevel *outer;
+	const struct FlattenLevel *outer;  /* the query around it; NULL: none, it is a view's or the whole */
+	const struct FlattenLevel *around; /* the same, also of a view's */
+	Oid						   view;   /* whose query it is; InvalidOid: none's */
 } FlattenLevel;
 
 typedef struct Flatten
 {
 	Query *query;
 	List  *hops;	/* window expressions of subqueries that make several rows of one */
+	List  *derived; /* OIDs of derived streams, where the query is a rule as it is stored */
 	bool   barrier; /* something was a security_barrier view */
 } Flatten;
 
@@ -49,19 +52,41 @@ typedef struct Flatten
 
 static Oid flatten_find(const FlattenLevel *level);
 
-static Oid
-flatten_find_in_view(Oid viewoid)
+bool
+streamext_view_is_derived(const Query *query)
 {
-	Relation rel = try_relation_open(viewoid, AccessShareLock);
-	Oid		 result = InvalidOid;
+	return streamext_view_is_stateless(query) && query->distinctClause == NIL && query->setOperations == NULL;
+}
 
+/* CREATE OR REPLACE can make views that come from each other; these hold nothing. */
+static bool
+flatten_is_cycle(const FlattenLevel *level, Oid viewoid)
+{
+	for (; level != NULL; level = level->around)
+		if (level->view == viewoid)
+			return true;
+	return false;
+}
+
+/* Of continuous views only derived streams are as good as ordinary views. */
+static Oid
+flatten_find_in_view(const FlattenLevel *around, Oid viewoid)
+{
+	ContinuousViewOptions options = streamext_view_options(viewoid);
+	Relation			  rel;
+	Oid					  result = InvalidOid;
+
+	if ((options.continuous && options.into != NULL) || flatten_is_cycle(around, viewoid))
+		return InvalidOid;
+	rel = try_relation_open(viewoid, AccessShareLock);
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
 	{
-		FlattenLevel level = { get_view_query(rel), NULL };
+		FlattenLevel level = { get_view_query(rel), NULL, around, viewoid };
 
-		result = flatten_find(&level);
+		if (!options.continuous || streamext_view_is_derived(level.query))
+			result = flatten_find(&level);
 	}
 	relation_close(rel, NoLock);
 	return result;
@@ -82,7 +107,7 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 
 		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
 		{
-			FlattenLevel inner = { (const Query *) cte->ctequery, level };
+			FlattenLevel inner = { (const Query *) cte->ctequery, level, level, InvalidOid };
 
 			return flatten_find(&inner);
 		}
@@ -93,16 +118,14 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 static Oid
 flatten_find_in_entry(const FlattenLevel *level, const RangeTblEntry *rte)
 {
-	FlattenLevel inner = { rte->subquery, level };
+	FlattenLevel inner = { rte->subquery, level, level, InvalidOid };
 
 	switch (rte->rtekind)
 	{
 		case RTE_RELATION:
 			if (rte->relkind == RELKIND_FOREIGN_TABLE)
 				return streamext_stream_kind(rte->relid) != NULL ? rte->relid : InvalidOid;
-			if (rte->relkind == RELKIND_VIEW && !streamext_view_options(rte->relid).continuous)
-				return flatten_find_in_view(rte->relid);
-			return InvalidOid;
+			return rte->relkind == RELKIND_VIEW ? flatten_find_in_view(level, rte->relid) : InvalidOid;
 		case RTE_SUBQUERY:
 			return rte->subquery != NULL ? flatten_find(&inner) : InvalidOid;
 		case RTE_CTE:
@@ -152,7 +175,7 @@ flatten_find(const FlattenLevel *level)
 Oid
 streamext_view_stream_of(const Query *query)
 {
-	FlattenLevel level = { query, NULL };
+	FlattenLevel level = { query, NULL, NULL, InvalidOid };
 
 	return flatten_find(&level);
 }
@@ -263,7 +286,7 @@ flatten_check(const Query *subquery)
 static Query *
 flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
 {
-	FlattenLevel level = { flatten->query, NULL };
+	FlattenLevel level = { flatten->query, NULL, NULL, InvalidOid };
 	Relation	 rel;
 	Query		*result;
 
@@ -278,6 +301,8 @@ flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
 		return NULL;
 	rel = relation_open(rte->relid, AccessShareLock);
 	flatten->barrier = flatten->barrier || RelationIsSecurityView(rel);
+	if (streamext_view_options(rte->relid).continuous)
+		flatten->derived = lappend_oid(flatten->derived, rte->relid);
 	result = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
 	return result;
@@ -522,9 +547,9 @@ flatten_check_whole(const Flatten *flatten)
 }
 
 Query *
-streamext_view_flatten(const Query *query)
+streamext_view_flatten(const Query *query, List **derived)
 {
-	Flatten flatten = { copyObject(unconstify(Query *, query)), NIL, false };
+	Flatten flatten = { .query = copyObject(unconstify(Query *, query)) };
 
 	streamext_view_flatten_groups(flatten.query);
 	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
@@ -536,5 +561,7 @@ streamext_view_flatten(const Query *query)
 	flatten_splice(flatten.query->jointree);
 	flatten_distinct(flatten.query);
 	flatten_check_whole(&flatten);
+	if (derived != NULL)
+		*derived = flatten.derived;
 	return flatten.query;
 }

@@ -11,8 +11,12 @@
  * A copy in which the stream stands in FROM itself: subqueries, WITH queries and ordinary views that it was in are pulled up, and
  * SELECT DISTINCT has become GROUP BY. The same comes of a view's rule and of what the rewriter has made of it, so that their
  * keys and aggregates stay equal(). Raises 0A000 where the meaning would not be the same. Takes AccessShareLock on the views.
+ * *derived, unless NULL: OIDs of the derived streams among the views, if the query is not rewritten.
  */
-extern Query *streamext_view_flatten(const Query *query);
+extern Query *streamext_view_flatten(const Query *query, List **derived);
+
+/* A continuous view of this query, without streamext.into, is a derived stream. */
+extern bool streamext_view_is_derived(const Query *query);
 
 /* The stream that the query reads, at any depth and no matter what else is wrong with it; InvalidOid: none. */
 extern Oid streamext_view_stream_of(const Query *query);

@@ -55,7 +55,7 @@ join_check_relation(JoinCheck *check, RangeTblEntry *rte)
 	if (rte->relkind != RELKIND_VIEW)
 		return;
 	if (streamext_view_options(rte->relid).continuous)
-		streamext_view_refuse("continuous views in FROM", "Join with them in a query over this view.");
+		streamext_view_refuse("joined continuous views in FROM", "Join with them in a query over this view.");
 	rel = relation_open(rte->relid, AccessShareLock);
 	check->views++;
 	(void) query_tree_walker(get_view_query(rel), join_check_walker, check,
