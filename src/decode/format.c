@@ -7,7 +7,7 @@
 #include "lib/stringinfo.h"
 
 #include "decode/format.h"
-#include "decode/path.h"
+#include "base/path.h"
 
 const FormatOps *const streamext_formats[] = {
 	&streamext_json_format, &streamext_csv_format, &streamext_text_format, &streamext_raw_format, NULL,

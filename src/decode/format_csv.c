@@ -6,7 +6,7 @@
 
 #include "decode/column.h"
 #include "decode/csv.h"
-#include "decode/number.h"
+#include "base/number.h"
 
 typedef struct CsvFormat
 {

@@ -6,9 +6,9 @@
 
 #include "catalog/pg_type.h"
 
+#include "base/json.h"
+#include "base/path.h"
 #include "decode/column.h"
-#include "decode/json.h"
-#include "decode/path.h"
 #include "decode/write.h"
 
 typedef struct JsonPayload

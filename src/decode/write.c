@@ -15,7 +15,7 @@
 #include "utils/lsyscache.h"
 
 #include "decode/format.h"
-#include "decode/path.h"
+#include "base/path.h"
 #include "decode/write.h"
 
 pg_noreturn static void

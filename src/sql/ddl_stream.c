@@ -34,7 +34,7 @@
 
 #include "sql/ddl.h"
 #include "decode/format.h"
-#include "decode/path.h"
+#include "base/path.h"
 #include "stream/definition.h"
 #include "view/compile.h"
 #include "view/dependents.h"

@@ -1,5 +1,5 @@
 /*
- * sources: decode/json decode/path
+ * sources: base/json base/path
  *
  * A JSON payload. Whether it is malformed does not depend on what is wanted of it, but for lone surrogates, nor on what was
  * parsed before; PostgreSQL's parser says the same; what is found are texts in the payload's encoding.
@@ -9,7 +9,7 @@
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 
-#include "decode/json.h"
+#include "base/json.h"
 
 #define DEPTH 64
 

@@ -5,7 +5,7 @@
  */
 #include "fuzz.h"
 
-#include "decode/number.h"
+#include "base/number.h"
 #include "decode/time.h"
 
 static void

@@ -1,6 +1,6 @@
 #include "postgres.h"
 
-#include "decode/number.h"
+#include "base/number.h"
 #include "unit.h"
 
 static bool

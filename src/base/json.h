@@ -1,6 +1,6 @@
 /*
- * decode/json.h
- *		The C interface of the simdjson file (decode/json.cpp): one JSON object in, the wanted values out.
+ * base/json.h
+ *		The C interface of the simdjson file (base/json.cpp): one JSON object in, the wanted values out.
  *
  * It makes no PostgreSQL call, lets no exception out and allocates only when a payload is larger than any before. The whole
  * payload is validated, also the fields nobody wants, by the grammar that PostgreSQL's json has: a record is malformed or it is not, whoever
@@ -59,7 +59,7 @@ extern "C"
 
 	/*
  * Adds a wanted value and returns its number (0, 1, ...). path NULL: the top-level field called `name`, literally. Else a path
- * (decode/path.h). -1: it is none; -2: out of memory.
+ * (base/path.h). -1: it is none; -2: out of memory.
  */
 	extern int streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want);
 

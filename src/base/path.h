@@ -1,5 +1,5 @@
 /*
- * decode/path.h
+ * base/path.h
  *		Where in a JSON payload a column's value is: the option path, step by step.
  *
  * A path is accessors of PostgreSQL's jsonpath, one after the other: `$.a.b[2]."a key"`. `$` alone is the whole payload. `$.` in

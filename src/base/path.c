@@ -1,11 +1,11 @@
 /*
- * decode/path.c
+ * base/path.c
  *		Where in a JSON payload a column's value is: the option path, step by step.
  *
  * What could never match is refused: there are no wildcards, ranges, filters and methods, and a payload is an object. What an
  * accessor means is kept simple: a key names a field of an object, an index an element of an array.
  */
-#include "decode/path.h"
+#include "base/path.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /*
- * decode/json.cpp
+ * base/json.cpp
  *		JSON payloads by simdjson's on-demand parser: the one C++ file.
  *
  * The wanted paths form a tree of names and array indexes. A payload is walked once along that tree; fields come in the same
@@ -20,9 +20,9 @@
 #include <new>
 #include <utility>
 
-#include "decode/json.h"
-#include "decode/number.h"
-#include "decode/path.h"
+#include "base/json.h"
+#include "base/number.h"
+#include "base/path.h"
 
 using namespace simdjson;
 

@@ -1,5 +1,5 @@
 /*
- * decode/number.h
+ * base/number.h
  *		Plain decimal numbers by a fast path, for the JSON and the CSV decoder; what it does not know goes to the JSON parser or
  *		the type's input function. Plain C and C++.
  */
