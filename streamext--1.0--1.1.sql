@@ -79,6 +79,19 @@ COMMENT ON COLUMN streamext.streams.partitions IS 'the option of kafka: i/n, the
 
 COMMENT ON COLUMN streamext.streams.datestyle IS 'DateStyle under which dates in payloads are read: the session''s at CREATE FOREIGN TABLE, or the option';
 
+/* ---- feeds ---- */
+
+CREATE FUNCTION streamext.feed_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_feed_validator';
+COMMENT ON FUNCTION streamext.feed_validator(text[], oid) IS 'internal: options of feed';
+
+CREATE FOREIGN DATA WRAPPER feed HANDLER streamext.fdw_handler VALIDATOR streamext.feed_validator;
+COMMENT ON FOREIGN DATA WRAPPER feed IS 'streams of endless HTTP answers and websockets';
+
+COMMENT ON COLUMN streamext.stream_events.kind IS
+'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done), retry (streamext.retry_dead_letters was done), live (a feed begins without a token: records before may be missing), refused (a feed''s server tells of an error)';
+
 /* ---- settings kept with a view ---- */
 
 CREATE FUNCTION streamext.view_settings(view oid) RETURNS text[]

@@ -106,7 +106,7 @@ OPTION_PLACES = [
 def test_reference_names_options(db: Database, reference: str) -> None:
     """Those that the hints list."""
     options: set[str] = set()
-    for wrapper, server in {"kafka": "OPTIONS (brokers 'x')", "mqtt": "OPTIONS (uri 'tcp://x')", "local": ""}.items():
+    for wrapper, server in {"kafka": "OPTIONS (brokers 'x')", "mqtt": "OPTIONS (uri 'tcp://x')", "feed": "OPTIONS (url 'http://127.0.0.1:1')", "local": ""}.items():
         db.execute(f"CREATE SERVER {wrapper}_server FOREIGN DATA WRAPPER {wrapper} {server}")
         for place in OPTION_PLACES:
             with pytest.raises(psycopg.Error) as error:

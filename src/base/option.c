@@ -36,8 +36,14 @@ const OptionSpec *
 streamext_option_find(const OptionSpec *table, OptionPlace place, const char *name)
 {
 	for (const OptionSpec *spec = table; spec != NULL && spec->name != NULL; spec++)
-		if (spec->place == place && strcmp(spec->name, name) == 0)
+	{
+		Size size = strlen(spec->name);
+
+		if (spec->place != place || strncmp(spec->name, name, size) != 0)
+			continue;
+		if (spec->named ? name[size] == ' ' && name[size + 1] != '\0' : name[size] == '\0')
 			return spec;
+	}
 	return NULL;
 }
 

@@ -47,7 +47,8 @@ typedef struct OptionSpec
 	int64			   preset;	 /* OPTION_INT, OPTION_INTERVAL, OPTION_ENUM: when not given */
 	bool			   secret;
 	bool			   required;
-	bool			   fixed; /* says what positions and rows are: cannot change while views read the stream */
+	bool named; /* behind the name come a blank and a name of the user's; `check` finds the whole in spec->name */
+	bool fixed; /* says what positions and rows are: cannot change while views read the stream */
 	void (*check)(const struct OptionSpec *spec, const char *value); /* what else the value must be; raises. Or NULL */
 } OptionSpec;
 

@@ -108,7 +108,7 @@ definition_unknown(const OptionSpec *const *tables, OptionPlace place, const cha
 	for (int i = 0; tables[i] != NULL; i++)
 		for (const OptionSpec *spec = tables[i]; spec->name != NULL; spec++)
 			if (spec->place == place)
-				appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", spec->name);
+				appendStringInfo(&valid, "%s%s%s", valid.len > 0 ? ", " : "", spec->name, spec->named ? " NAME" : "");
 	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
 					valid.len > 0 ? errhint("Valid options in this context are: %s.", valid.data)
 								  : errhint("There are no valid options in this context.")));
@@ -201,11 +201,14 @@ definition_validate(FunctionCallInfo fcinfo, const ConnectorOps *connector)
 	{
 		DefElem			 *def = lfirst_node(DefElem, cell);
 		const OptionSpec *spec = definition_find(tables, place, def->defname);
+		OptionSpec		  whole;
 		int				  number;
 
 		if (spec == NULL)
 			definition_unknown(tables, place, def->defname);
-		streamext_option_check(spec, defGetString(def));
+		whole = *spec;
+		whole.name = def->defname;
+		streamext_option_check(&whole, defGetString(def));
 		if (spec == metadata_option)
 			(void) definition_metadata(connector->metadata, defGetString(def), &number);
 	}

@@ -1,0 +1,46 @@
+/*
+ * source/feed/intake.h
+ *		From a feed's records to the stream's journal: what is left out, what has come before, what is an error of the server's, and the
+ *		token from which the feed can be resumed.
+ *
+ * Records are collected while libcurl delivers bytes, and appended together. The token moves with the records collected; with the process
+ * goes what was not appended, and with it the token: the next one takes it from the journal's last record.
+ *
+ * What the journal keeps as a record's topic: the event's name, a NUL, the id. packet_id is a short hash of where the record is from, so
+ * that no token is taken for another feed's.
+ */
+#ifndef STREAMEXT_FEED_INTAKE_H
+#define STREAMEXT_FEED_INTAKE_H
+
+#include "source/feed/cutter.h"
+#include "source/feed/options.h"
+#include "source/feed/text.h"
+#include "source/journal/journal.h"
+
+typedef struct FeedIntake FeedIntake;
+
+/* Palloc'd and malloc'd; raises if memory is out. options outlive it. */
+extern FeedIntake *streamext_feed_intake_new(const FeedOptions *options);
+extern void		   streamext_feed_intake_free(FeedIntake *intake);
+
+/* Takes the token and what repeats are known by out of the journal's last two files. Main thread. */
+extern void streamext_feed_intake_load(FeedIntake *intake, Journal *journal);
+
+/* A FeedEmit. False: streamext_feed_intake_trouble says why. */
+extern bool streamext_feed_intake_take(void *intake, const FeedRecord *record);
+
+/* Why the last take was refused: the server's own words for an error, or that memory is out. "": it was not; forgets it. */
+extern const char *streamext_feed_intake_trouble(FeedIntake *intake);
+
+/* Bytes and records collected. */
+extern size_t streamext_feed_intake_waiting(const FeedIntake *intake);
+/* Records taken by this process, repeated or left out ones included: whether something comes. */
+extern uint64 streamext_feed_intake_count(const FeedIntake *intake);
+
+/* Appends what was collected. False and errno on failure; it stays collected. */
+extern bool streamext_feed_intake_append(FeedIntake *intake, Journal *journal);
+
+/* The token, not NUL-terminated; size 0: none is known. */
+extern const FeedText *streamext_feed_intake_token(const FeedIntake *intake);
+
+#endif /* STREAMEXT_FEED_INTAKE_H */

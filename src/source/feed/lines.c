@@ -1,0 +1,48 @@
+/*
+ * source/feed/lines.c
+ *		Framing ndjson: a record a line, which ends with LF or CR LF.
+ */
+#include "base/streamext.h"
+
+#include "source/feed/cutter.h"
+
+/* Without what is blank at its ends; nothing: a keep-alive. */
+static bool
+lines_record(FeedCutter *cutter, const char *data, size_t size)
+{
+	while (size > 0 && (data[size - 1] == '\r' || data[size - 1] == ' ' || data[size - 1] == '\t'))
+		size--;
+	while (size > 0 && (*data == ' ' || *data == '\t' || *data == '\r'))
+		data++, size--;
+	return size == 0 || streamext_feed_cut_emit(cutter, data, size);
+}
+
+bool
+streamext_feed_cut_lines_end(FeedCutter *cutter)
+{
+	size_t size = cutter->part.size;
+
+	cutter->part.size = 0;
+	return lines_record(cutter, cutter->part.data, size);
+}
+
+bool
+streamext_feed_cut_lines(FeedCutter *cutter, const char *data, size_t size)
+{
+	const char *end = data + size, *newline;
+
+	while (data < end && (newline = memchr(data, '\n', end - data)) != NULL)
+	{
+		bool more;
+
+		if (cutter->part.size == 0)
+			more = lines_record(cutter, data, newline - data);
+		else
+			more = streamext_feed_cut_keep(cutter, &cutter->part, data, newline - data, FEED_CUT_MAX) &&
+				   streamext_feed_cut_lines_end(cutter);
+		if (!more)
+			return false;
+		data = newline + 1;
+	}
+	return data == end || streamext_feed_cut_keep(cutter, &cutter->part, data, end - data, FEED_CUT_MAX);
+}
