@@ -157,3 +157,30 @@ def test_internal_errors(stream: Database) -> None:
     assert db.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'every'::regclass") == "broken"
     wait_for(lambda: counts(db, "one") == (9, 0, 1), what="the other rows")
     assert db.rows("SELECT view::text, sqlstate FROM streamext.dead_letters") == [("one", "XX000")]
+
+
+@pytest.mark.parametrize("state", ["40P01", "XX000"])
+def test_letters_that_are_tried_again(db: Database, state: str) -> None:
+    """The worker goes on, and tries them until the error is over."""
+    local_stream(db, columns="v int")
+    function = "CREATE OR REPLACE FUNCTION half(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN {} RETURN v / 2; END'"
+    db.execute("CREATE TABLE closed AS SELECT 1")
+    db.execute(function.format("IF v % 5 = 0 THEN RAISE ''no %'', v; END IF;"))
+    continuous(db, "v", "SELECT half(v), count(*) FROM s GROUP BY 1")
+    db.execute("INSERT INTO s SELECT generate_series(1, 20)")
+    db.flush("s")
+    assert counts(db, "v") == (16, 0, 4)
+    db.execute(function.format(f"IF EXISTS (TABLE public.closed) THEN RAISE ''closed'' USING ERRCODE = ''{state}''; END IF;"))
+    db.flush("s")
+    pid = db.value("SELECT max(pid) FROM streamext.workers")
+    db.execute("SELECT streamext.retry_dead_letters('s')")
+    wait_for(lambda: db.value("SELECT last_error FROM streamext.continuous_views") == "closed", what="the error")
+    db.execute("DELETE FROM closed")
+    # a view that was set aside meanwhile keeps its letters, and has them tried by who asks when it is back
+    wait_for(
+        lambda: db.value("SELECT count(*) FROM streamext.dead_letters") == 0 or db.execute("SELECT streamext.retry_dead_letters('s')"),
+        what="the letters to go",
+    )
+    db.flush("s")
+    assert counts(db, "v") == (20, 0, 0)
+    assert db.value("SELECT max(pid) FROM streamext.workers") == pid

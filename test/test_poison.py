@@ -11,6 +11,7 @@ from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
 from harness.streams import continuous, counts, kafka_stream, local_stream, state
 from harness.wait import wait_for
+from test_checkpoint import saved
 
 
 def stop(db: Database) -> str:
@@ -202,3 +203,30 @@ def is_usable(connection: psycopg.Connection) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def test_a_letter_that_crashes_when_it_is_tried_again(own: Database) -> None:
+    """It is rejected again, the other letters count; who asks once more has it tried once more."""
+    db = own
+    local_stream(db, columns="v int")
+    function = "CREATE OR REPLACE FUNCTION half(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN {} RETURN v / 2; END'"
+    db.execute(function.format("IF v % 5 = 0 THEN RAISE ''no %'', v; END IF;"))
+    continuous(db, "v", "SELECT half(v), count(*) FROM s GROUP BY 1")
+    db.execute("INSERT INTO s SELECT generate_series(1, 20)")
+    db.flush("s")
+    assert counts(db, "v") == (16, 0, 4)
+    saved(db, "s")  # else a crash has the record itself read again
+    bad = positions(db)[1]
+    db.execute(function.format(""))
+    db.flush("s")
+    configure_fault(db, f"kill record-in-view {bad}")
+    with contextlib.suppress(psycopg.OperationalError):
+        db.execute("SELECT streamext.retry_dead_letters('s')")
+    again(db, lambda: positions(db) == [bad] and counts(db, "v") == (19, 0, 1), "the other letters to count")
+    assert 1 <= crashes(db) <= 3
+    assert db.rows("SELECT view::text, reason FROM streamext.dead_letters") == [("v", "crashed the worker")]
+    configure_fault(db, "")
+    db.execute("SELECT streamext.retry_dead_letters('s')")
+    db.flush("s")
+    wait_for(lambda: positions(db) == [], what="the letter to go")
+    assert counts(db, "v") == (20, 0, 0)

@@ -8,6 +8,7 @@
 #include "base/streamext.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "utils/guc.h"
@@ -46,6 +47,14 @@ streamext_error_blame(const ErrorData *error)
 		default:
 			return BLAME_ROW;
 	}
+}
+
+char *
+streamext_error_text(const ErrorData *error)
+{
+	const char *text = error->message != NULL ? error->message : "";
+
+	return pnstrdup(text, pg_mbcliplen(text, strlen(text), STREAMEXT_MAX_REASON));
 }
 
 ErrorData *

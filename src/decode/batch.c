@@ -52,11 +52,16 @@ streamext_batch_reject(Batch *batch, Oid view, int record, int sqlstate, const c
 {
 	MemoryContext	old = MemoryContextSwitchTo(batch->cxt);
 	RejectedRecord *rejected = palloc(sizeof(RejectedRecord));
+	Size			size = strlen(reason);
 
+	if (unlikely(size > STREAMEXT_MAX_REASON))
+		size = pg_mbcliplen(reason, size, STREAMEXT_MAX_REASON);
 	rejected->view = view;
 	rejected->record = record;
 	rejected->sqlstate = sqlstate;
-	rejected->reason = pnstrdup(reason, pg_mbcliplen(reason, strlen(reason), STREAMEXT_MAX_REASON));
+	rejected->reason = palloc(size + 1);
+	memcpy(rejected->reason, reason, size);
+	rejected->reason[size] = '\0';
 	rejected->known = rejected->unlettered = false;
 	rejected->done = NULL;
 	batch->rejected = lappend(batch->rejected, rejected);

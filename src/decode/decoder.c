@@ -475,40 +475,6 @@ decoder_judge(Decoder *decoder, ErrorData *error)
 		ReThrowError(error);
 }
 
-/*
- * PostgreSQL's own types whose input functions open, lock and look up nothing: what raises there leaves nothing behind but memory of the batch, and needs
- * no subtransaction. Domains and arrays of them are none of these.
- */
-static bool
-decoder_is_plain(const StreamColumn *column)
-{
-	switch (column->type)
-	{
-		case BOOLOID:
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-		case FLOAT4OID:
-		case FLOAT8OID:
-		case NUMERICOID:
-		case VARCHAROID:
-		case BPCHAROID:
-		case BYTEAOID:
-		case DATEOID:
-		case TIMEOID:
-		case TIMESTAMPOID:
-		case TIMESTAMPTZOID:
-		case INTERVALOID:
-		case UUIDOID:
-		case INETOID:
-		case JSONOID:
-		case JSONBOID:
-			return true;
-		default:
-			return false;
-	}
-}
-
 /* What there is no value for: NULL if the column's option says so, and then a domain may refuse that; else the row goes. */
 static void
 decoder_convert_failed(Decoder *decoder, int att, int row, ErrorData *error)
@@ -558,7 +524,7 @@ decoder_convert(Decoder *decoder, int att)
 {
 	DecoderColumn *col = &decoder->columns[att];
 	ConvertStep	   step = { decoder, att, 0 };
-	bool		   plain = decoder_is_plain(col->column);
+	bool		   plain = streamext_value_is_plain(col->column->type);
 
 	if (unlikely(col->column->time_zone != NULL))
 		streamext_identity_set("TimeZone", col->column->time_zone);

@@ -15,9 +15,9 @@
 #include "durable/letters.h"
 
 /*
- * The column `record`: what the table's other columns do not say. This head (32 bytes, as the machine has it), the key, the headers, and of a row, whose payload is
- * shown as JSON, the row and its layout (base/layout.h). It is valid if and only if its length is the sum of these. `layout` is LETTER_LAYOUT
- * and the layout's size; 0: not of a row; else, by a version before 1.1, a 32-bit hash of the row's columns' types.
+ * The column `record`: what the table's other columns do not say. This head (32 bytes, as the machine has it), the key, the headers, and of a
+ * row, whose payload is shown as JSON, the row and its layout (base/layout.h). It is valid if and only if its length is the sum of these. `layout` is
+ * LETTER_LAYOUT and the layout's size; 0: not of a row; else, by a version before 1.1, a 32-bit hash of the row's columns' types.
  */
 #define LETTER_LAYOUT (UINT64CONST(1) << 63)
 

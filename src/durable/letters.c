@@ -98,7 +98,10 @@ struct LetterRows
 	int			  n;
 	Size		  bytes; /* about, of all that is not the same for all rows */
 	Datum		 *values[LETTER_COLUMNS];
-	bool		 *nulls; /* none is */
+	bool		 *nulls;	/* none is */
+	int			  sqlstate; /* the last one's */
+	const char	 *reason;	/* the same, of the batch */
+	Datum		  nobody;	/* '{}', for `done` */
 	bool		 *payload_nulls;
 };
 
@@ -172,13 +175,18 @@ letter_prepare_plans(LetterTable *table)
 Datum
 streamext_dead_letter_text(const char *s)
 {
-	char *copy = pstrdup(s == NULL ? "" : s);
+	Size  size = s == NULL ? 0 : strlen(s);
+	text *copy = palloc(VARHDRSZ + size);
+	char *bytes = VARDATA(copy);
 
-	if (!pg_verify_mbstr(GetDatabaseEncoding(), copy, strlen(copy), true))
-		for (char *c = copy; *c; c++)
-			if (IS_HIGHBIT_SET(*c))
-				*c = '?';
-	return CStringGetTextDatum(copy);
+	SET_VARSIZE(copy, VARHDRSZ + size);
+	if (size > 0)
+		memcpy(bytes, s, size);
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), bytes, size, true))
+		for (Size i = 0; i < size; i++)
+			if (IS_HIGHBIT_SET(bytes[i]))
+				bytes[i] = '?';
+	return PointerGetDatum(copy);
 }
 
 static bytea *
@@ -290,9 +298,15 @@ letter_fill(const LetterTable *table, const Batch *batch, const void *item, Lett
 	}
 	record = streamext_letter_record(batch, &batch->records[rejected->record], &whole);
 	rows->values[LETTER_VIEW][n] = ObjectIdGetDatum(rejected->view);
-	rows->values[LETTER_SQLSTATE][n] = CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
-	rows->values[LETTER_REASON][n] = streamext_dead_letter_text(rejected->reason);
-	rows->values[LETTER_DONE][n] = CStringGetTextDatum(rejected->done != NULL ? rejected->done : "{}");
+	rows->values[LETTER_SQLSTATE][n] = n > 0 && rejected->sqlstate == rows->sqlstate
+										   ? rows->values[LETTER_SQLSTATE][n - 1]
+										   : CStringGetTextDatum(unpack_sql_state(rejected->sqlstate));
+	rows->sqlstate = rejected->sqlstate;
+	rows->values[LETTER_REASON][n] = n > 0 && strcmp(rejected->reason, rows->reason) == 0
+										 ? rows->values[LETTER_REASON][n - 1]
+										 : streamext_dead_letter_text(rejected->reason);
+	rows->reason = rejected->reason;
+	rows->values[LETTER_DONE][n] = rejected->done != NULL ? CStringGetTextDatum(rejected->done) : rows->nobody;
 	rows->values[LETTER_RECORD][n] = PointerGetDatum(record);
 	rows->values[LETTER_WHOLE][n] = BoolGetDatum(whole);
 	rows->bytes += VARSIZE_ANY(record);
@@ -307,9 +321,12 @@ letter_rows(const LetterTable *table, Batch *batch, Decoder *decoder, List *item
 	LetterRows	 *rows = palloc0(sizeof(LetterRows));
 	int			  most = Min(list_length(items) - *from, DEAD_LETTER_ROWS);
 	int			 *records = palloc(sizeof(int) * most);
+	const char	 *topic = NULL;
+	Datum		  topic_text = (Datum) 0;
 	Datum		 *payloads;
 
 	rows->cxt = cxt;
+	rows->nobody = CStringGetTextDatum("{}");
 	rows->nulls = palloc0(sizeof(bool) * most);
 	rows->payload_nulls = palloc0(sizeof(bool) * most);
 	for (int i = 0; i < table->ncolumns; i++)
@@ -322,7 +339,10 @@ letter_rows(const LetterTable *table, Batch *batch, Decoder *decoder, List *item
 
 		letter_fill(table, batch, item, rows);
 		records[n] = letter_record_number(table, item);
-		rows->values[LETTER_TOPIC][n] = streamext_dead_letter_text(record->topic);
+		if (n == 0 || record->topic != topic)
+			topic_text = streamext_dead_letter_text(record->topic);
+		topic = record->topic;
+		rows->values[LETTER_TOPIC][n] = topic_text;
 		rows->values[LETTER_PARTITION][n] = Int32GetDatum(record->partition);
 		rows->values[LETTER_POSITION][n] = Int64GetDatum(record->position);
 		rows->payload_nulls[n] = record->payload == NULL;

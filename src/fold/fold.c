@@ -319,9 +319,44 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 	return true;
 }
 
+/* The same without a subtransaction for each row that raises. */
+static bool
+fold_select_plain(ViewFold *fold, volatile int *at)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	while (*at < fold->batch->nrows)
+	{
+		ErrorData *volatile error = NULL;
+
+		PG_TRY();
+		{
+			(void) fold_select_rows(fold, at);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(cxt);
+			error = CopyErrorData();
+			FlushErrorState();
+		}
+		PG_END_TRY();
+		if (error == NULL)
+			return true;
+		if (streamext_budget_is_over() || streamext_error_blame(error) != BLAME_ROW)
+			ReThrowError(error);
+		CHECK_FOR_INTERRUPTS();
+		fold_reject(fold, *at, error);
+		(*at)++;
+		FreeErrorData(error);
+	}
+	return true;
+}
+
 static void
 fold_select(ViewFold *fold)
 {
+	FoldStep step = fold->plain_select ? fold_select_plain : fold_select_rows;
+
 	volatile int  at = 0;
 	volatile bool result;
 
@@ -332,7 +367,7 @@ fold_select(ViewFold *fold)
 	}
 	while (at < fold->batch->nrows)
 	{
-		ErrorData *error = fold_guarded(fold, fold_select_rows, &at, &result);
+		ErrorData *error = fold_guarded(fold, step, &at, &result);
 
 		if (error != NULL && !streamext_fold_renew(fold))
 		{

@@ -49,6 +49,7 @@ struct ViewFold
 	int			   *output_expr; /* [outputs] of a derived stream */
 	TupleDesc		output_desc;
 	bool			guard_select; /* step 1 runs user code or may raise */
+	bool			plain_select; /* what raises in it leaves nothing behind but memory */
 	bool			guard_group;  /* key types' own functions */
 	bool			guard_aggregate;
 	List		   *stored; /* stateless: of IntoPosition, as committed when the fold was started */

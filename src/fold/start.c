@@ -46,7 +46,10 @@ fold_add_expr(ViewFold *fold, Expr *expr)
 		fe->column = ((Var *) expr)->varattno - 1;
 	else if (!fold->view->has_joins)
 	{
-		fe->state = ExecInitExpr(expression_planner((Expr *) copyObject(fe->expr)), NULL);
+		Expr *planned = expression_planner((Expr *) copyObject(fe->expr));
+
+		fe->state = ExecInitExpr(planned, NULL);
+		fold->plain_select = fold->plain_select && streamext_expr_is_plain((Node *) planned);
 		fe->varlena = get_typlen(exprType((Node *) fe->expr)) == -1;
 		fe->values = palloc0(sizeof(Datum) * STREAMEXT_BATCH_ROWS);
 		fe->nulls = palloc0(sizeof(bool) * STREAMEXT_BATCH_ROWS);
@@ -88,6 +91,7 @@ fold_init_quals(ViewFold *fold)
 		quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
 	if (quals != NIL)
 		fold->where = ExecInitQual(quals, NULL);
+	fold->plain_select = fold->plain_select && streamext_expr_is_plain((Node *) quals);
 }
 
 /* What a derived stream keeps of each row. */
@@ -134,6 +138,7 @@ fold_init_expressions(ViewFold *fold)
 		CacheRegisterSyscacheCallback(PROCOID, fold_note_function, (Datum) 0);
 	watching = true;
 	fold->functions = fold_functions;
+	fold->plain_select = !view->has_joins && !view->stateless;
 	for (int a = 0; a < view->naggs; a++)
 		n += list_length(view->aggs[a].args) + 1;
 	n += list_length(view->outputs);

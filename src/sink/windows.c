@@ -252,7 +252,7 @@ into_try(Worker *w, WorkerView *v, void (*step)(WorkerView *, TimestampTz, Times
 		ErrorData *error = streamext_worker_caught(cxt);
 
 		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid,
-							 error->message)));
+							 streamext_error_text(error))));
 		done = streamext_error_blame(error) == BLAME_ROW;
 		if (done)
 			streamext_worker_fail_view(w, v, error->message);

@@ -19,6 +19,7 @@
 #include "utils/syscache.h"
 
 #include "base/identity.h"
+#include "decode/value.h"
 #include "view/builtin.h"
 
 static bool
@@ -169,6 +170,67 @@ streamext_view_is_in_c(const CompiledView *view)
 		if (!c_aggregate(&view->aggs[a]))
 			return false;
 	return true;
+}
+
+/* ---- expressions that need nothing but memory ---- */
+
+static bool
+costly_function(Oid function, void *context)
+{
+	HeapTuple	 tuple;
+	Form_pg_proc form;
+	bool		 plain;
+
+	if (function >= FirstNormalObjectId)
+		return true;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	form = (Form_pg_proc) GETSTRUCT(tuple);
+	plain = form->prolang == INTERNALlanguageId && form->provolatile == PROVOLATILE_IMMUTABLE && !form->proretset;
+	ReleaseSysCache(tuple);
+	return !plain;
+}
+
+static bool
+costly_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_List:
+			return expression_tree_walker(node, costly_walker, context);
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+			if (check_functions_in_node(node, costly_function, NULL))
+				return true;
+			break;
+		case T_Var:
+		case T_Const:
+		case T_RelabelType:
+		case T_CoerceViaIO: /* input and output of plain types, whatever they are declared as */
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_CaseExpr:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+			break;
+		case T_CaseWhen:
+			return expression_tree_walker(node, costly_walker, context);
+		default:
+			return true;
+	}
+	return !streamext_value_is_plain(exprType(node)) || expression_tree_walker(node, costly_walker, context);
+}
+
+bool
+streamext_expr_is_plain(Node *expr)
+{
+	return !costly_walker(expr, NULL);
 }
 
 /* ---- a superuser's view ---- */

@@ -332,7 +332,7 @@ streamext_worker_prepare_view(Worker *w, WorkerView *v)
 	}
 	if (error != NULL)
 	{
-		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, error->message)));
+		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, streamext_error_text(error))));
 		streamext_worker_fail_view(w, v, error->message);
 		return true;
 	}
@@ -649,6 +649,14 @@ batch_publish(Worker *w, TimestampTz now)
 	return true;
 }
 
+static void
+batch_begin_transaction(Worker *w)
+{
+	StartTransactionCommand();
+	streamext_identity_rest(w->config->owner);
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
 /* The batch at hand, once. False: memory is full, it stays at hand; so it does when the views have changed meanwhile. */
 bool
 streamext_worker_fold(Worker *w)
@@ -658,9 +666,7 @@ streamext_worker_fold(Worker *w)
 	bool		published;
 
 	streamext_poison_batch(w);
-	StartTransactionCommand();
-	streamext_identity_rest(w->config->owner);
-	PushActiveSnapshot(GetTransactionSnapshot());
+	batch_begin_transaction(w);
 	if (!w->decoded)
 		batch_decode(w, now);
 	if (streamext_letters_reread(w))
@@ -669,9 +675,7 @@ streamext_worker_fold(Worker *w)
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		streamext_identity_rise();
-		StartTransactionCommand();
-		streamext_identity_rest(w->config->owner);
-		PushActiveSnapshot(GetTransactionSnapshot());
+		batch_begin_transaction(w);
 	}
 	if (!batch_prepare_views(w))
 	{

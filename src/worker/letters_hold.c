@@ -71,7 +71,7 @@ letters_failed(Worker *w, MemoryContext cxt)
 	char	   message[STREAMEXT_MAX_MESSAGE];
 
 	ereport(LOG, (errcode(error->sqlerrcode), errmsg("dead letters of stream \"%s.%s\" could not be written: %s",
-													 w->config->schema, w->config->name, error->message)));
+													 w->config->schema, w->config->name, streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "dead letters could not be written: %s", error->message);
 	streamext_stream_set_state(w->slot, w->slot->state, message);
 	FreeErrorData(error);

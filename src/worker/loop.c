@@ -703,9 +703,13 @@ worker_advance(Worker *w)
 	}
 	if (!w->pending && streamext_retries_due(w))
 	{
-		worker_note_full(w, !streamext_retries_run(w));
+		if (streamext_worker_backs_off(w))
+			return false;
+		worker_note_full(w, !streamext_worker_try_retries(w));
 		if (w->full)
 			return false;
+		if (w->tries > 0)
+			return w->backoff_until == 0;
 	}
 	if (!w->pending)
 	{

@@ -16,6 +16,10 @@
  * `failed` itself, until it is changed. So three crashes at most for each culprit, and no single kill -9 blames anybody. Starts after the second crash
  * wait, for twice as long each time.
  *
+ * Letters that are tried again are marked as a batch is, with their request. That comes again as a whole after a crash, so care is to try each
+ * letter alone before, and what is set aside is so for that request: who asks once more has changed something. At the second one set aside the
+ * request is given up.
+ *
  *-------------------------------------------------------------------------
  */
 #include "base/streamext.h"
@@ -41,7 +45,7 @@
 #include "worker/poison.h"
 
 #define POISON_FILE "streamext_marks"
-#define POISON_MAGIC 0x73786d31
+#define POISON_MAGIC 0x73786d32
 #define POISON_RANGES 32
 #define POISON_BLAMED 32
 #define POISON_CRASHES 3
@@ -74,6 +78,7 @@ typedef struct PoisonBlame
 	uint32 topic;
 	int32  partition;
 	int64  position;
+	int64  retry; /* the request in which it was tried again; 0: it was read */
 } PoisonBlame;
 
 /* What was at work. */
@@ -85,6 +90,7 @@ typedef struct PoisonPlace
 	uint32		nrecords;
 	uint32		overflow; /* partitions that have no range */
 	uint32		nranges;
+	int64		retry; /* as above */
 	PoisonRange ranges[POISON_RANGES];
 } PoisonPlace;
 
@@ -179,10 +185,10 @@ poison_blames_view(Oid view)
 static void
 poison_blame(const PoisonPlace *place)
 {
-	PoisonBlame blame = { .view = place->view };
+	PoisonBlame blame = { .view = place->view, .retry = place->retry };
 
-	blame.whole = place->stage == STAGE_START ||
-				  (place->stage == STAGE_VIEW && (!place->counted || poison_blames_view(place->view)));
+	blame.whole = place->stage == STAGE_START || (place->stage == STAGE_VIEW && place->retry == 0 &&
+												  (!place->counted || poison_blames_view(place->view)));
 	if (!blame.whole)
 	{
 		blame.topic = place->ranges[0].topic;
@@ -225,8 +231,9 @@ poison_judge(void)
 						 place.stage == STAGE_START ? 0 : place.nrecords,
 						 OidIsValid(place.view) ? psprintf(", in continuous view with OID %u", place.view) : "")));
 	/* a view for which a record was set aside already does not get three more crashes for each further one */
-	if ((mark->crashes >= POISON_CRASHES && again) || (mark->crashes >= 2 && place.stage == STAGE_VIEW &&
-													   place.view == mark->last.view && poison_blames_view(place.view)))
+	if ((mark->crashes >= POISON_CRASHES && again) ||
+		(mark->crashes >= 2 && place.stage == STAGE_VIEW && place.retry == 0 && place.view == mark->last.view &&
+		 poison_blames_view(place.view)))
 	{
 		poison_blame(&place);
 		mark->crashes = 0;
@@ -345,7 +352,7 @@ streamext_poison_cut(Worker *w)
 	int n = w->batch->nrecords;
 	int i = 0;
 
-	if (likely(poison_suspect.stage == STAGE_NONE) || n == 0)
+	if (likely(poison_suspect.stage == STAGE_NONE) || n == 0 || poison_suspect.retry != 0)
 		return;
 	while (i < n && !poison_is_suspect(w, &w->batch->records[i]))
 		i++;
@@ -381,14 +388,18 @@ poison_note_passed(Worker *w)
 
 /* ---------------------------------------------------------------- marks */
 
-/* Records of the batch that were set aside before. */
+/* Records of the batch that were set aside before; when they are tried again, by that request. */
 static void
 poison_match(Worker *w, const PoisonMark *mark)
 {
+	int64 retry = poison_mark->now.retry;
+
 	for (uint32 i = 0; i < mark->nblamed; i++)
 	{
 		const PoisonBlame *blame = &mark->blamed[i];
 
+		if (retry != 0 && blame->retry != retry)
+			continue;
 		for (int r = 0; r < w->batch->nrecords && !blame->whole; r++)
 		{
 			const StreamRecord *record = &w->batch->records[r];
@@ -401,8 +412,20 @@ poison_match(Worker *w, const PoisonMark *mark)
 	}
 }
 
-void
-streamext_poison_batch(Worker *w)
+/* A request in which two were set aside: there may be many more. */
+static void
+poison_give_up(Worker *w, const PoisonMark *mark)
+{
+	int n = 0;
+
+	for (uint32 i = 0; i < mark->nblamed; i++)
+		n += mark->blamed[i].retry == mark->now.retry;
+	for (int r = 0; r < w->batch->nrecords && n > 1; r++)
+		streamext_batch_set_aside(w->batch, InvalidOid, r, STREAMEXT_POISON_REASON);
+}
+
+static void
+poison_note(Worker *w, int64 retry)
 {
 	Batch		*batch = w->batch;
 	PoisonPlace *now;
@@ -415,6 +438,7 @@ streamext_poison_batch(Worker *w)
 	now->view = InvalidOid;
 	now->nrecords = batch->nrecords;
 	now->nranges = now->overflow = 0;
+	now->retry = retry;
 	memset(range, -1, sizeof(range));
 	for (int r = 0; r < batch->nrecords; r++)
 	{
@@ -430,17 +454,54 @@ streamext_poison_batch(Worker *w)
 														 record->position, record->next_position };
 		}
 		else
-			now->ranges[range[index]].end = record->next_position;
+		{
+			PoisonRange *at = &now->ranges[range[index]];
+
+			at->first = Min(at->first, record->position);
+			at->end = Max(at->end, record->next_position);
+		}
 	}
 	batch->set_aside = NIL;
 	for (int role = 0; role < 2; role++)
 		if (unlikely(poison_entry->marks[role].nblamed > 0))
 			poison_match(w, &poison_entry->marks[role]);
+	if (retry != 0)
+		poison_give_up(w, poison_mark);
 	poison_mark->at_work = 1;
 	if (unlikely(streamext_fault_point[0] != '\0'))
 		for (int r = 0; r < batch->nrecords; r++)
 			if (!streamext_batch_is_set_aside(batch, InvalidOid, r))
 				streamext_fault_value("record", batch->records[r].position);
+}
+
+void
+streamext_poison_batch(Worker *w)
+{
+	poison_note(w, 0);
+}
+
+void
+streamext_poison_retry(Worker *w, int64 request)
+{
+	poison_note(w, request);
+}
+
+bool
+streamext_poison_doubts_retry(int64 request)
+{
+	return poison_suspect.stage != STAGE_NONE && poison_suspect.retry == request;
+}
+
+void
+streamext_poison_retried(void)
+{
+	if (poison_mark == NULL)
+		return;
+	poison_mark->at_work = 0;
+	if (poison_suspect.retry == 0)
+		return;
+	memset(&poison_suspect, 0, sizeof(poison_suspect));
+	poison_mark->crashes = 0;
 }
 
 void
@@ -474,6 +535,7 @@ streamext_poison_starts(Worker *w, Oid view)
 	if (poison_mark == NULL)
 		return;
 	poison_mark->now.view = view;
+	poison_mark->now.retry = 0;
 	poison_mark->now.stage = STAGE_START;
 	poison_mark->at_work = 1;
 	if (unlikely(streamext_fault_point[0] != '\0'))

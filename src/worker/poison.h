@@ -22,6 +22,13 @@ extern void streamext_poison_batch(Worker *w);
 extern void streamext_poison_view(Worker *w, const WorkerView *v);
 extern void streamext_poison_rest(Worker *w);
 extern void streamext_poison_starts(Worker *w, Oid view);
+/*
+ * The batch of a request of streamext.retry_dead_letters (not 0). `doubts`: it has crashed the worker, so each letter is to be tried alone before.
+ * `retried`: it is through.
+ */
+extern void streamext_poison_retry(Worker *w, int64 request);
+extern bool streamext_poison_doubts_retry(int64 request);
+extern void streamext_poison_retried(void);
 /* Nothing is, any more; `published`: the batch is through. */
 extern void streamext_poison_done(Worker *w, bool published);
 /* The same from a signal handler or at the end of the process. */

@@ -46,6 +46,7 @@
 #include "sql/control.h"
 #include "durable/letters.h"
 #include "worker/letters_reread.h"
+#include "worker/poison.h"
 #include "base/fault.h"
 #include "durable/into_position.h"
 #include "worker/retry.h"
@@ -341,13 +342,20 @@ retry_take_letters(Worker *w, Retry *r)
 /* ---------------------------------------------------------------- decode and prepare */
 
 static void
-retry_decode(Worker *w, Retry *r)
+retry_decode_batch(Worker *w)
 {
 	IdentityScope scope = streamext_decoder_enter(w->decoder);
-	ListCell	 *lc;
 
 	streamext_decoder_run(w->decoder, w->batch, streamext_clock_now());
 	streamext_identity_leave(scope);
+}
+
+static void
+retry_decode(Worker *w, Retry *r)
+{
+	ListCell *lc;
+
+	retry_decode_batch(w);
 	foreach (lc, w->batch->rejected)
 	{
 		RejectedRecord *rejected = lfirst(lc);
@@ -626,6 +634,7 @@ retry_publish(Worker *w, Retry *r, int32 decoded)
 		if (v->prepared)
 		{
 			w->batch->watermark = slot->watermark;
+			streamext_poison_view(w, v);
 			streamext_fold_publish(v->fold, w->batch);
 			v->prepared = false;
 		}
@@ -644,6 +653,62 @@ retry_end_batch(Worker *w, MemoryContext old)
 	streamext_batch_reset(w->batch);
 }
 
+/* The batch at hand is this letter alone. What comes of it is undone. */
+static void
+retry_probe_letter(Worker *w, Retry *r, int n)
+{
+	Batch		 *batch = w->batch;
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	batch->rejected = batch->late = NIL;
+	retry_decode_batch(w);
+	for (int i = 0; i < r->nviews; i++)
+	{
+		RetryView *view = &r->views[i];
+		bool	   owed = view->ready && view->v->fold != NULL && retry_is_owed(view, &r->letters[n]);
+
+		batch->owed = &owed;
+		if (owed)
+			(void) streamext_worker_prepare_view(w, view->v);
+		streamext_worker_abandon_views(w);
+	}
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+}
+
+/* Only for the mark, so that a crash names the letter: each of them is decoded and prepared alone. */
+static void
+retry_probe(Worker *w, Retry *r)
+{
+	Batch		 *batch = w->batch;
+	StreamRecord *records = batch->records;
+
+	PG_TRY();
+	{
+		for (int n = 0; n < r->nletters; n++)
+		{
+			batch->records = &records[n];
+			batch->nrecords = 1;
+			streamext_poison_retry(w, r->request);
+			retry_probe_letter(w, r, n);
+		}
+	}
+	PG_FINALLY();
+	{
+		batch->records = records;
+	}
+	PG_END_TRY();
+	batch->nrecords = r->nletters;
+	batch->rejected = batch->late = NIL;
+	batch->owed = NULL;
+	for (int i = 0; i < r->nviews; i++)
+		r->views[i].ready = r->views[i].ready && r->views[i].v->fold != NULL;
+}
+
 bool
 streamext_retries_run(Worker *w)
 {
@@ -652,6 +717,7 @@ streamext_retries_run(Worker *w)
 	int32		  decoded;
 
 	streamext_batch_reset(w->batch);
+	w->batch->again = streamext_worker_is_last_try(w);
 	r = MemoryContextAllocZero(w->batch->cxt, sizeof(Retry));
 	r->request = *(int64 *) linitial(w->retries);
 	StartTransactionCommand();
@@ -661,14 +727,19 @@ streamext_retries_run(Worker *w)
 	retry_take_views(w, r);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	retry_take_letters(w, r);
+	if (unlikely(streamext_poison_doubts_retry(r->request)))
+		retry_probe(w, r);
+	streamext_poison_retry(w, r->request);
 	retry_decode(w, r);
 	if (!retry_prepare(w, r))
 	{
+		streamext_poison_leave();
 		PopActiveSnapshot();
 		AbortCurrentTransaction();
 		retry_end_batch(w, old);
 		return false;
 	}
+	streamext_poison_rest(w);
 	retry_make_room(r);
 	for (int n = 0; n < r->nletters; n++)
 		retry_decide(r, n);
@@ -681,6 +752,7 @@ streamext_retries_run(Worker *w)
 	streamext_identity_rise();
 	STREAMEXT_FAULT("retry-after-commit");
 	retry_publish(w, r, decoded);
+	streamext_poison_retried();
 	streamext_connector_event(w->connector, "retry", -1, 0, "%d dead letters tried again, %d of them rejected again",
 							  r->nletters, r->nagain);
 	retry_end_batch(w, old);

@@ -22,6 +22,7 @@
 #include "base/transaction.h"
 #include "durable/letters.h"
 #include "worker/poison.h"
+#include "worker/retry.h"
 #include "worker/worker_private.h"
 
 #define TROUBLE_TRIES 4
@@ -74,7 +75,7 @@ trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
 	StreamSlot *slot = w->slot;
 
 	w->tries++;
-	w->batch->again = w->tries == TROUBLE_TRIES - 1;
+	w->batch->again = streamext_worker_is_last_try(w);
 	w->backoff_until = 0;
 	if (w->tries > 1)
 		w->backoff_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->tries - 2, 6));
@@ -103,12 +104,12 @@ trouble_caught(Worker *w)
 	trouble_abandon(w);
 	if (!streamext_worker_error_is_passing(error) || (culprit == NULL && w->tries + 1 >= TROUBLE_TRIES))
 		ReThrowError(error);
-	ereport(LOG, (errmsg("a batch of %s comes again: %s", w->config->name, error->message)));
+	ereport(LOG, (errmsg("a batch of %s comes again: %s", w->config->name, streamext_error_text(error))));
 	trouble_note(w, culprit, error);
 	if (culprit != NULL && w->tries >= TROUBLE_TRIES)
 	{
-		ereport(LOG,
-				(errmsg("continuous view with OID %u is set aside for a while: %s", culprit->viewoid, error->message)));
+		ereport(LOG, (errmsg("continuous view with OID %u is set aside for a while: %s", culprit->viewoid,
+							 streamext_error_text(error))));
 		streamext_worker_set_aside(w, culprit, error);
 		w->tries = 0;
 		w->backoff_until = 0;
@@ -132,6 +133,35 @@ streamext_worker_try_fold(Worker *w)
 	PG_CATCH();
 	{
 		trouble_caught(w);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	return result;
+}
+
+bool
+streamext_worker_is_last_try(const Worker *w)
+{
+	return w->tries == TROUBLE_TRIES - 1;
+}
+
+/* As above. What is left of a request that failed is taken away; it is the first one still. */
+bool
+streamext_worker_try_retries(Worker *w)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool result = true;
+
+	w->culprit = NULL;
+	PG_TRY();
+	{
+		result = streamext_retries_run(w);
+		w->tries = 0;
+	}
+	PG_CATCH();
+	{
+		trouble_caught(w);
+		streamext_batch_reset(w->batch);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);

@@ -199,6 +199,10 @@ extern void streamext_worker_note_full(Worker *w, const WorkerView *full);
  */
 extern bool streamext_worker_try_fold(Worker *w);
 extern bool streamext_worker_backs_off(Worker *w);
+/* The same for dead letters that are to be tried again: streamext_retries_run. */
+extern bool streamext_worker_try_retries(Worker *w);
+/* What is internal is laid to a row's charge now (Batch.again). */
+extern bool streamext_worker_is_last_try(const Worker *w);
 /* An error that may be over by itself. */
 extern bool streamext_worker_error_is_passing(const ErrorData *error);
 /* As streamext_worker_fail_view, for a while. */

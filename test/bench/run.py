@@ -15,6 +15,7 @@ import groups
 import history
 import programs
 import reading
+import rejected
 import report
 import sources
 from plant import TOPIC, Load, Plant, plant
@@ -39,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shards", action="store_true", help="instead: 1, 2 and 4 workers on one topic")
     parser.add_argument("--mqtt", action="store_true", help="instead: MQTT at QoS 0, 1 and 2, and mosquitto_sub alone")
     parser.add_argument("--local", action="store_true", help="instead: INSERT and COPY into a local stream, and into an unlogged table")
+    parser.add_argument("--rejected", action="store_true", help="instead: records that are rejected, by the stream or by a view")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
     parser.add_argument("--memory-limit", default="2GB", help="streamext.memory_limit")
     parser.add_argument("--perf", type=Path, help="directory for profiles of the workers (slows them by some percent)")
@@ -89,6 +91,9 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
         if getattr(args, name):
             found[name] = measure(place)
             say("\n" + sources.table(found[name]))
+    if args.rejected:
+        found["rejected"] = rejected.measure(place)
+        say("\n" + rejected.table(found["rejected"]))
     if args.freshness:
         found["freshness"] = freshness.measure(place, args.seconds or 60)
         say("\n" + freshness.table(found["freshness"]))

@@ -1,7 +1,7 @@
 /*
  * source/null/null.c
- *		A source without a source, for tests and for benchmarks without a broker: the same payload `records` times, whose positions count
- *		from 0. What is not in the SQL script: tests make its wrapper.
+ *		A source without a source, for tests and for benchmarks without a broker: the same payload `records` times, or every second time another
+ *		one, whose positions count from 0. What is not in the SQL script: tests make its wrapper.
  *
  * The smallest connector that can be replayed. Record i comes i milliseconds after 2000-01-01, so that what is read again is the same.
  */
@@ -17,10 +17,13 @@ typedef struct NullConnector
 	ConnectorPartition partition;
 	const char		  *payload;
 	uint32			   payload_size;
+	const char		  *other; /* of the records with odd positions */
+	uint32			   other_size;
 	bool			   paused;
 } NullConnector;
 
 static const OptionSpec null_options[] = {
+	{ "other", PLACE_TABLE, OPTION_TEXT },
 	{ "records", PLACE_TABLE, OPTION_INT, NULL, 0, PG_INT64_MAX, 0 },
 	{ "payload", PLACE_TABLE, OPTION_TEXT },
 	{ NULL },
@@ -38,6 +41,7 @@ null_open(const ConnectorOpen *args)
 	NullConnector *null = MemoryContextAllocZero(args->cxt, sizeof(NullConnector));
 	Connector	  *c = &null->c;
 	const char	  *payload = streamext_option(args->config->table_options, "payload");
+	const char	  *other;
 
 	c->ops = &streamext_null_ops;
 	c->config = args->config;
@@ -52,6 +56,9 @@ null_open(const ConnectorOpen *args)
 		streamext_option_number(null_options, PLACE_TABLE, args->config->table_options, "records");
 	null->payload = MemoryContextStrdup(args->cxt, payload != NULL ? payload : "{}");
 	null->payload_size = strlen(null->payload);
+	other = streamext_option(args->config->table_options, "other");
+	null->other = other != NULL ? MemoryContextStrdup(args->cxt, other) : null->payload;
+	null->other_size = strlen(null->other);
 	return c;
 }
 
@@ -74,8 +81,10 @@ null_poll(Connector *c, StreamRecord *records, int max)
 	{
 		StreamRecord *record = &records[i];
 
-		record->payload = null->payload;
-		record->payload_size = null->payload_size;
+		bool odd = null->partition.position % 2 == 1;
+
+		record->payload = odd ? null->other : null->payload;
+		record->payload_size = odd ? null->other_size : null->payload_size;
 		record->topic = null->partition.topic;
 		record->position = null->partition.position++;
 		record->next_position = null->partition.position;
