@@ -117,7 +117,7 @@ COMMENT ON COLUMN streamext.continuous_views.groups IS 'groups kept, counted onc
 COMMENT ON COLUMN streamext.continuous_views.open_windows IS 'panes kept in memory: the windows of a tumbling view, slices of windows else';
 COMMENT ON COLUMN streamext.continuous_views.state_bytes IS 'shared memory taken';
 COMMENT ON COLUMN streamext.continuous_views.accepted IS 'records counted; accepted + late + rejected = delivered';
-COMMENT ON COLUMN streamext.continuous_views.late IS 'records left out because their window had been sealed';
+COMMENT ON COLUMN streamext.continuous_views.late IS 'records that found none of their windows open';
 COMMENT ON COLUMN streamext.continuous_views.rejected IS 'records left out because an expression of the view raised an error, or rejected for the stream';
 COMMENT ON COLUMN streamext.continuous_views.last_checkpoint IS 'the moment of the last checkpoint that holds the view; NULL: none yet';
 COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which the view''s expressions run';

@@ -234,14 +234,14 @@ streamext_key_add_from(TimestampTz from, char **buf, uint32 *capacity, uint32 us
 	return used + sizeof(from);
 }
 
-/* How long a stored key is by its own account. */
+/* How long a stored key is by its own account, which is not believed beyond key_size. */
 static uint32
-key_own_size(const CompiledView *view, const char *key)
+key_own_size(const CompiledView *view, const char *key, uint32 key_size)
 {
-	const char *at = key + (key_count_stored(view) + 7) / 8;
-	int			ordinal = 0;
+	Size at = (key_count_stored(view) + 7) / 8;
+	int	 ordinal = 0;
 
-	for (int k = 0; k < view->nkeys; k++)
+	for (int k = 0; k < view->nkeys && at < key_size; k++)
 	{
 		uint32 size;
 
@@ -255,14 +255,16 @@ key_own_size(const CompiledView *view, const char *key)
 				size = view->keys[k].typlen;
 			else
 			{
-				memcpy(&size, at, sizeof(size));
+				if (key_size - at < sizeof(size))
+					return key_size;
+				memcpy(&size, key + at, sizeof(size));
 				at += sizeof(size);
 			}
 			at += size;
 		}
 		ordinal++;
 	}
-	return at - key;
+	return Min(at, key_size);
 }
 
 uint32
@@ -273,7 +275,7 @@ streamext_key_split(const CompiledView *view, const char *key, uint32 key_size, 
 	*from = DT_NOBEGIN;
 	if (view->window.kind != WINDOW_HOP)
 		return key_size;
-	own = key_own_size(view, key);
+	own = key_own_size(view, key, key_size);
 	if (key_size == own + sizeof(*from))
 		memcpy(from, key + own, sizeof(*from));
 	return own;

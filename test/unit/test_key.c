@@ -76,6 +76,37 @@ key_chosen(int i, char *data)
 	memcpy(data + 11, &zero, sizeof(zero));
 }
 
+/* A start behind a key is found, is no part of what is hashed, and lengths that reach too far are not believed. */
+static void
+key_with_start(CompiledView *view)
+{
+	KeyMatcher *matcher = streamext_key_matcher(view, CurrentMemoryContext);
+	struct
+	{
+		int32 header;
+		char  data[5];
+	} value = { 0, "abcd" };
+	Datum		datum = PointerGetDatum(&value);
+	bool		isnull = false;
+	char	   *key = NULL;
+	uint32		capacity = 0, size, more, huge = 0x7fffffff;
+	TimestampTz from;
+
+	SET_VARSIZE(&value, VARHDRSZ + 5);
+	view->window.kind = WINDOW_HOP;
+	size = streamext_key_serialize(view, &datum, &isnull, &key, &capacity);
+	CHECK(streamext_key_split(view, key, size, &from) == size && from == DT_NOBEGIN);
+	more = streamext_key_add_from(12345, &key, &capacity, size);
+	CHECK(more == size + sizeof(from));
+	CHECK(streamext_key_split(view, key, more, &from) == size && from == 12345);
+	CHECK(streamext_key_rehash(matcher, key, more) == streamext_key_rehash(matcher, key, size));
+	CHECK(streamext_key_bucket(matcher, key, more) == streamext_key_bucket(matcher, key, size));
+	memcpy(key + 1, &huge, sizeof(huge));
+	CHECK(streamext_key_split(view, key, more, &from) == more && from == DT_NOBEGIN);
+	CHECK(streamext_key_split(view, key, 3, &from) == 3 && from == DT_NOBEGIN);
+	view->window.kind = WINDOW_NONE;
+}
+
 void
 test_key(void)
 {
@@ -92,4 +123,5 @@ test_key(void)
 	/* history's, since 1.0 and for ever */
 	CHECK(streamext_key_bucket(matcher, "0123456789abcdef0123456789", 26) == 0x3edfa328);
 	CHECK(chosen < random * 2); /* unmended: 199,990,000 */
+	key_with_start(&view);
 }
