@@ -172,6 +172,69 @@ COMMENT ON COLUMN streamext.gateways.state IS 'starting, listening, address_in_u
 COMMENT ON COLUMN streamext.gateways.connections IS 'open now';
 COMMENT ON COLUMN streamext.gateways.requests IS 'taken in, good or not, since the server''s start';
 COMMENT ON COLUMN streamext.gateways.last_error IS 'what went wrong last; it may be over';
+/* ---- alerts ---- */
+
+-- None of these is dumped (no pg_extension_config_dump): they are of this database's views, known by OID; the views themselves are.
+CREATE TABLE streamext.alert_state (
+	view oid NOT NULL,
+	key jsonb NOT NULL,
+	state text,
+	since timestamptz,
+	present boolean NOT NULL,
+	seen_at timestamptz,
+	last_event timestamptz,
+	"row" jsonb,
+	PRIMARY KEY (view, key)
+);
+COMMENT ON TABLE streamext.alert_state IS 'what alerts know of keys; read it in streamext.alerts';
+
+CREATE TABLE streamext.alert_event (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	view oid NOT NULL,
+	key jsonb NOT NULL,
+	kind text NOT NULL,
+	at timestamptz NOT NULL,
+	"row" jsonb
+);
+CREATE INDEX alert_event_view ON streamext.alert_event (view, id);
+COMMENT ON TABLE streamext.alert_event IS 'what alerts have told; read it in streamext.alert_events';
+
+CREATE TABLE streamext.alert_view (
+	view oid PRIMARY KEY,
+	evaluated_at timestamptz,
+	last_error text,
+	last_error_at timestamptz
+);
+COMMENT ON TABLE streamext.alert_view IS 'how alerts were evaluated; read it in streamext.alert_views';
+
+CREATE VIEW streamext.alerts WITH (security_barrier) AS
+SELECT a.view::pg_catalog.regclass AS view, a.key, a.state, a.since, a."row"
+FROM streamext.alert_state AS a
+WHERE a.state IS NOT NULL AND pg_catalog.has_table_privilege(a.view, 'SELECT');
+GRANT SELECT ON streamext.alerts TO PUBLIC;
+COMMENT ON VIEW streamext.alerts IS 'alerts that are pending or firing now, of the views that the user may read';
+COMMENT ON COLUMN streamext.alerts.state IS 'pending (not for as long as hold yet), firing';
+COMMENT ON COLUMN streamext.alerts.since IS 'when it came into this state';
+COMMENT ON COLUMN streamext.alerts."row" IS 'the row of the key, the last one if it is not there';
+
+CREATE VIEW streamext.alert_events WITH (security_barrier) AS
+SELECT e.id, e.view::pg_catalog.regclass AS view, e.key, e.kind, e.at, e."row"
+FROM streamext.alert_event AS e
+WHERE pg_catalog.has_table_privilege(e.view, 'SELECT');
+GRANT SELECT ON streamext.alert_events TO PUBLIC;
+COMMENT ON VIEW streamext.alert_events IS 'what alerts have told, the newest 10000 of each';
+COMMENT ON COLUMN streamext.alert_events.kind IS 'fired, cleared, repeated';
+
+CREATE VIEW streamext.alert_views WITH (security_barrier) AS
+SELECT v.oid::pg_catalog.regclass AS view, CASE WHEN streamext.may_see_reasons(v.oid) THEN a.last_error
+       WHEN a.last_error IS NOT NULL THEN 'the error is for who may read all that the view reads' END AS last_error, a.last_error_at
+FROM pg_catalog.pg_class AS v LEFT JOIN streamext.alert_view AS a ON a.view OPERATOR(pg_catalog.=) v.oid
+WHERE v.relkind OPERATOR(pg_catalog.=) 'v' AND pg_catalog.has_table_privilege(v.oid, 'SELECT') AND
+      EXISTS (SELECT 1 FROM pg_catalog.pg_options_to_table(v.reloptions) AS o
+              WHERE o.option_name OPERATOR(pg_catalog.=) 'streamext.alert' AND o.option_value::pg_catalog.bool);
+GRANT SELECT ON streamext.alert_views TO PUBLIC;
+COMMENT ON VIEW streamext.alert_views IS 'a row for each alert';
+COMMENT ON COLUMN streamext.alert_views.last_error IS 'why its last evaluation failed; NULL: it did not';
 
 /* ---- views' aggregates aggregated further ---- */
 
@@ -352,3 +415,9 @@ LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'streamext_retry_deliveries';
 COMMENT ON FUNCTION streamext.retry_deliveries(regclass) IS
 'from commit on sends rows again that the other system has not taken (streamext.sinks.dead); returns how many; for the owner of the foreign table';
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_state FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.alert_state ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_event FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.alert_event ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_view FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.alert_view ENABLE REPLICA TRIGGER refuse_replicated;

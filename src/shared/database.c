@@ -39,6 +39,8 @@ streamext_database_has_streams(Oid dboid)
 		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
 	for (int i = 0; i < STREAMEXT_MAX_GATEWAYS && !found; i++)
 		found = streamext_shared->gateways[i].in_use && streamext_shared->gateways[i].dboid == dboid;
+	for (int i = 0; i < STREAMEXT_MAX_TELLERS && !found; i++)
+		found = streamext_shared->tellers[i].dboid == dboid;
 	LWLockRelease(streamext_shared->registry_lock);
 	return found;
 }
@@ -153,6 +155,15 @@ database_dismiss_workers(Oid dboid)
 		if (!slot->in_use || slot->dboid != dboid || slot->pid == 0)
 			continue;
 		kill(slot->pid, SIGTERM);
+		empty = false;
+	}
+	for (int i = 0; i < STREAMEXT_MAX_TELLERS; i++)
+	{
+		const TellerSlot *teller = &streamext_shared->tellers[i];
+
+		if (teller->dboid != dboid || teller->pid == 0)
+			continue;
+		kill(teller->pid, SIGTERM);
 		empty = false;
 	}
 	LWLockRelease(streamext_shared->registry_lock);

@@ -51,6 +51,7 @@ shmem_init(SharedState *shared, LWLockPadded *locks)
 
 	memset(shared, 0, shmem_registry_size());
 	shared->registry_lock = &locks[0].lock;
+	streamext_teller_init(shared->tellers);
 	streamext_feed_init(&shared->feeds, &locks[2].lock);
 	pg_atomic_init_u32(&shared->rights, 0);
 	pg_atomic_init_u64(&shared->test_clock, 0);

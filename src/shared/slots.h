@@ -11,6 +11,7 @@
 
 #include "base/streamext.h"
 #include "shared/feed.h"
+#include "shared/teller.h"
 #include "state/buffer.h"
 #include "source/connector.h"
 #include "port/atomics.h"
@@ -248,6 +249,7 @@ typedef struct SharedState
 
 	FeedDirectory feeds; /* of readers of changes */
 	GatewaySlot gateways[STREAMEXT_MAX_GATEWAYS];
+	TellerSlot	  tellers[STREAMEXT_MAX_TELLERS];
 
 	int			nstreams; /* = streamext_max_streams */
 	int			nviews;

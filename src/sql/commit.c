@@ -46,6 +46,7 @@ static List *registry_streams = NIL;
 static List *registry_views = NIL;
 static List *registry_databases = NIL;
 static List *registry_servers = NIL;  /* made, altered or dropped, of whatever kind */
+static bool	 registry_teller = false; /* who is told of what may not be as before */
 static bool	 registry_rights = false; /* who may do what is not as before */
 
 /* ---------------------------------------------------------------- notes */
@@ -125,6 +126,12 @@ streamext_touch_server(Oid serverid)
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	registry_servers = list_append_unique_oid(registry_servers, serverid);
 	MemoryContextSwitchTo(old);
+}
+
+void
+streamext_touch_teller(void)
+{
+	registry_teller = true;
 }
 
 void
@@ -310,6 +317,8 @@ registry_commit(void)
 			streamext_database_set_probe(lfirst_oid(lc), true);
 		LWLockRelease(streamext_shared->registry_lock);
 	}
+	if (registry_teller)
+		streamext_teller_announce(MyDatabaseId);
 	if (registry_rights)
 	{
 		pg_atomic_add_fetch_u32(&streamext_shared->rights, 1);
@@ -347,7 +356,7 @@ static void
 registry_forget(void)
 {
 	registry_streams = registry_views = registry_databases = registry_servers = NIL;
-	registry_rights = false;
+	registry_rights = registry_teller = false;
 }
 
 /* Nobody would start one when the transaction commits. */
@@ -383,7 +392,7 @@ registry_xact_callback(XactEvent event, void *arg)
 			streamext_database_return_all();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (registry_streams != NIL || registry_views != NIL)
+			if (registry_streams != NIL || registry_views != NIL || registry_teller)
 				ereport(
 					ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -16,6 +16,7 @@ extern void streamext_touch_view(Oid viewoid, Oid stream_relid);
 extern void streamext_touch_server(Oid serverid);
 extern void streamext_touch_database(Oid dboid); /* probe it (after CREATE DATABASE ... TEMPLATE) */
 extern void streamext_touch_rights(void);		 /* of some role, in whatever database */
+extern void streamext_touch_teller(void);		 /* views that somebody is told of may be others */
 extern void streamext_registry_install_callbacks(void);
 
 #endif /* STREAMEXT_COMMIT_H */

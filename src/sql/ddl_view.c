@@ -33,6 +33,8 @@
 #include "utils/syscache.h"
 
 #include "sql/commit.h"
+#include "sink/alert.h"
+#include "sink/changes.h"
 #include "sink/sink.h"
 #include "sql/ddl.h"
 #include "view/chain.h"
@@ -70,7 +72,14 @@ view_ddl_find_option(List *options, const char *name)
 
 static const char *const view_ddl_names[] = { "continuous",	   "retention",	 "lateness",	  "keep_late",
 											  "step",		   "max_groups", "timezone",	  "datestyle",
-											  "intervalstyle", "into",		 "emit_interval", "notify" };
+											  "intervalstyle", "into",		 "emit_interval", "notify",
+											  "alert",		   "key",		 "clear",		  "to",
+											  "hold",		   "repeat",	 "absent",		  "every" };
+
+/* Of views that are alerts, and of no others. */
+static const char *const view_ddl_alert_names[] = {
+	"alert", "key", "clear", "to", "hold", "repeat", "absent", "every"
+};
 
 static bool
 view_ddl_is_name(const char *name)
@@ -90,7 +99,7 @@ view_ddl_check_name(const char *name)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", name),
 			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify.")));
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
 }
 
 /* One of ours without its prefix, which PostgreSQL is about to refuse without a hint. */
@@ -137,7 +146,7 @@ view_ddl_take_own_options(List **options, bool with_values)
 		if (!with_values)
 			value = pstrdup("");
 		else if (strcmp(name, VIEW_DDL_PREFIX "continuous") == 0 || strcmp(name, VIEW_DDL_PREFIX "keep_late") == 0 ||
-				 strcmp(name, VIEW_DDL_PREFIX "notify") == 0)
+				 strcmp(name, VIEW_DDL_PREFIX "notify") == 0 || strcmp(name, VIEW_DDL_PREFIX "alert") == 0)
 			value = pstrdup(defGetBoolean(def) ? "true" : "false");
 		else
 			value = pstrdup(defGetString(def));
@@ -282,7 +291,25 @@ view_ddl_check_view(Oid relid)
 	if (compiled->options.into != NULL)
 		streamext_chain_check(relid, compiled->stream_relid, streamext_into_target(compiled->options.into));
 	streamext_touch_view(relid, compiled->stream_relid);
+	streamext_touch_teller();
+	if (options.notify)
+		(void) streamext_changes_open(relid);
 	table_close(rel, NoLock);
+}
+
+/* The same of an alert. */
+static void
+view_ddl_check_alert(Oid relid)
+{
+	Relation rel = table_open(relid, NoLock);
+
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("an alert cannot be a temporary view"),
+				 errdetail("A worker evaluates it, and no other process sees the temporary relations of a session.")));
+	table_close(rel, NoLock);
+	streamext_alert_check(relid);
+	streamext_touch_teller();
 }
 
 /* The view that CREATE OR REPLACE would replace, if it is there. */
@@ -297,6 +324,43 @@ view_ddl_replaced_view(const ViewStmt *stmt)
 	return get_relname_relid(name->relname, RangeVarGetCreationNamespace(name));
 }
 
+static bool
+view_ddl_is_alert(List *own)
+{
+	DefElem *option = view_ddl_find_option(own, VIEW_DDL_PREFIX "alert");
+
+	return option != NULL && defGetBoolean(option);
+}
+
+/* Options of alerts are for alerts, others' for others; raises. */
+static void
+view_ddl_check_kind(List *own, bool continuous)
+{
+	bool	  alert = view_ddl_is_alert(own);
+	ListCell *cell;
+
+	if (alert && continuous)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a continuous view cannot be an alert"),
+						errhint("Make the alert a view over the continuous view.")));
+	foreach (cell, own)
+	{
+		const char *name = lfirst_node(DefElem, cell)->defname;
+		bool		of_alerts = false;
+
+		for (int i = 0; i < lengthof(view_ddl_alert_names); i++)
+			of_alerts = of_alerts || strcmp(name + strlen(VIEW_DDL_PREFIX), view_ddl_alert_names[i]) == 0;
+		if (of_alerts == alert || strcmp(name, VIEW_DDL_PREFIX "continuous") == 0 ||
+			strcmp(name, VIEW_DDL_PREFIX "alert") == 0)
+			continue;
+		if (of_alerts)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("view option \"%s\" is for alerts", name),
+							errhint("Add streamext.alert.")));
+		if (alert)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("view option \"%s\" is for continuous views, not for alerts", name)));
+	}
+}
+
 /* What the options of CREATE VIEW ask for; raises where they contradict each other or what is there. */
 static bool
 view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
@@ -304,13 +368,14 @@ view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
 	DefElem *option = view_ddl_find_option(own, VIEW_DDL_PREFIX "continuous");
 	bool	 continuous = option != NULL && defGetBoolean(option);
 
+	view_ddl_check_kind(own, continuous);
 	if (option == NULL && streamext_ddl_is_continuous(replaced))
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is a continuous view", stmt->view->relname),
 			 errhint(
 				 "Repeat WITH (streamext.continuous) to keep it one, or say WITH (streamext.continuous = false) to make it an ordinary view.")));
-	if (!continuous && list_length(own) > (option != NULL ? 1 : 0))
+	if (!continuous && !view_ddl_is_alert(own) && list_length(own) > (option != NULL ? 1 : 0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("view option \"%s\" is for continuous views",
 							   ((DefElem *) (linitial(own) == option ? lsecond(own) : linitial(own)))->defname),
@@ -346,20 +411,25 @@ streamext_ddl_create_view(DdlCall *call)
 	view_ddl_check_prefix(stmt->options);
 	if (was_continuous)
 		streamext_touch_view(replaced, streamext_view_stream(replaced));
+	if (OidIsValid(replaced) && streamext_view_options(replaced).alert)
+		streamext_touch_teller();
 	relids = streamext_ddl_run(call);
-	if (!continuous)
-	{
-		if (was_continuous)
-			streamext_into_depend(replaced, InvalidOid);
-		view_ddl_touch_dependents(replaced);
-		return;
-	}
+	if (!continuous && was_continuous)
+		streamext_into_depend(replaced, InvalidOid);
 	view_ddl_touch_dependents(replaced);
+	if (!continuous && !view_ddl_is_alert(own))
+		return;
 	foreach (cell, relids)
 		if (!OidIsValid(relid) && get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
 			relid = lfirst_oid(cell);
 	if (!OidIsValid(relid))
 		elog(ERROR, "the new view \"%s\" was not found", stmt->view->relname);
+	if (!continuous)
+	{
+		view_ddl_store_options(relid, own);
+		view_ddl_check_alert(relid);
+		return;
+	}
 	view_ddl_store_options(relid, view_ddl_keep_into(relid, view_ddl_keep_settings(own)));
 	view_ddl_check_view(relid);
 }
@@ -428,18 +498,37 @@ view_ddl_check_change(const DefElem *old, const DefElem *new, const char *name)
 			 "Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late, streamext.max_groups, streamext.emit_interval and streamext.notify.")));
 }
 
+/* What ALTER may not do to an alert. */
+static void
+view_ddl_check_alert_change(List *changes, bool reset)
+{
+	DefElem *alert = view_ddl_find_option(changes, VIEW_DDL_PREFIX "alert");
+	DefElem *yes = makeDefElem(VIEW_DDL_PREFIX "alert", (Node *) makeString("true"), -1);
+
+	if (alert != NULL && (reset || !defGetBoolean(alert)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("an alert cannot be made an ordinary view by ALTER"),
+				 errhint("Use CREATE OR REPLACE VIEW without streamext.alert.")));
+	view_ddl_check_kind(lappend(list_copy(changes), yes), false);
+}
+
 /* The stored options after one SET or RESET. */
 static List *
 view_ddl_change_options(List *stored, List *changes, bool reset)
 {
+	bool	  alert = view_ddl_is_alert(stored);
 	ListCell *cell;
+
+	if (alert)
+		view_ddl_check_alert_change(changes, reset);
 
 	foreach (cell, changes)
 	{
 		DefElem *change = lfirst_node(DefElem, cell);
 		DefElem *old = view_ddl_find_option(stored, change->defname);
 
-		view_ddl_check_change(old, reset ? NULL : change, change->defname);
+		if (!alert)
+			view_ddl_check_change(old, reset ? NULL : change, change->defname);
 		if (old != NULL && reset)
 			stored = list_delete_ptr(stored, old);
 		else if (old != NULL)
@@ -474,7 +563,19 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 	view_ddl_store_options(relid, NIL);
 	(void) streamext_ddl_run(call);
 	view_ddl_store_options(relid, options);
-	view_ddl_check_view(relid);
+	if (view_ddl_is_alert(options))
+		view_ddl_check_alert(relid);
+	else
+		view_ddl_check_view(relid);
+}
+
+/* Continuous, or an alert. */
+static bool
+view_ddl_is_ours(Oid relid)
+{
+	ContinuousViewOptions options = streamext_view_options(relid);
+
+	return options.continuous || options.alert;
 }
 
 bool
@@ -486,11 +587,10 @@ streamext_ddl_alter_view_options(DdlCall *call)
 	if (!view_ddl_sets_options(stmt))
 		return false;
 	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
-	if (get_rel_relkind(relid) != RELKIND_VIEW ||
-		(!streamext_ddl_is_continuous(relid) && !view_ddl_names_own_option(stmt)))
+	if (get_rel_relkind(relid) != RELKIND_VIEW || (!view_ddl_is_ours(relid) && !view_ddl_names_own_option(stmt)))
 		return false;
 	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0, RangeVarCallbackOwnsRelation, NULL);
-	if (!streamext_ddl_is_continuous(relid))
+	if (!view_ddl_is_ours(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a continuous view", stmt->relation->relname),
 				 errhint("Use CREATE OR REPLACE VIEW with streamext.continuous.")));

@@ -524,5 +524,6 @@ streamext_flush(PG_FUNCTION_ARGS)
 		if (follower != NULL && connector != NULL && !connector->published)
 			next = list_concat(next, flush_stream(lfirst_oid(lc), follower));
 	}
+	streamext_teller_wait();
 	PG_RETURN_VOID();
 }

@@ -19,13 +19,18 @@ typedef struct ContinuousViewOptions
 	bool  continuous;
 	int64 retention; /* 0: for ever */
 	int64 lateness;
-	bool  keep_late;	 /* late rows go to streamext.late_rows */
-	int64 step;			 /* 0: default */
-	int64 max_groups;	 /* 0: no limit */
-	char *into;			 /* qualified name of a table, or NULL */
-	int64 emit_interval; /* of changes (sink/changes.h), us; 0: default */
-	bool  notify;		 /* tells listeners that there are changes */
-	char *timezone;		 /* of CREATE VIEW */
+	bool  keep_late;				   /* late rows go to streamext.late_rows */
+	int64 step;						   /* 0: default */
+	int64 max_groups;				   /* 0: no limit */
+	char *into;						   /* qualified name of a table, or NULL */
+	int64 emit_interval;			   /* of changes (sink/changes.h), us; 0: default */
+	bool  notify;					   /* tells listeners that there are changes */
+	bool  alert;					   /* not continuous: an alert (sink/alert.h), of which are also: */
+	char *key;						   /* columns; NULL: keys of what it reads */
+	char *clear;					   /* a condition, or NULL */
+	char *to;						   /* whom events are sent to, or NULL */
+	int64 hold, repeat, absent, every; /* us; 0: not given */
+	char *timezone;					   /* of CREATE VIEW */
 	char *datestyle;
 	char *intervalstyle;
 	List *settings; /* DefElem: others of CREATE VIEW (view/settings.c), by their names in pg_settings */

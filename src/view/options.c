@@ -77,6 +77,22 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->emit_interval = view_option_interval(def, false);
 	else if (strcmp(name, "notify") == 0)
 		options->notify = defGetBoolean((DefElem *) def);
+	else if (strcmp(name, "alert") == 0)
+		options->alert = defGetBoolean((DefElem *) def);
+	else if (strcmp(name, "key") == 0)
+		options->key = defGetString((DefElem *) def);
+	else if (strcmp(name, "clear") == 0)
+		options->clear = defGetString((DefElem *) def);
+	else if (strcmp(name, "to") == 0)
+		options->to = defGetString((DefElem *) def);
+	else if (strcmp(name, "hold") == 0)
+		options->hold = view_option_interval(def, true);
+	else if (strcmp(name, "repeat") == 0)
+		options->repeat = view_option_interval(def, false);
+	else if (strcmp(name, "absent") == 0)
+		options->absent = view_option_interval(def, false);
+	else if (strcmp(name, "every") == 0)
+		options->every = view_option_interval(def, false);
 	else if (strcmp(name, "timezone") == 0)
 		options->timezone = defGetString((DefElem *) def);
 	else if (strcmp(name, "datestyle") == 0)
@@ -91,7 +107,7 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", def->defname),
 			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify.")));
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
 }
 
 ContinuousViewOptions

@@ -76,7 +76,16 @@ typedef struct LauncherProbe
 	TimestampTz next_try;
 } LauncherProbe;
 
-static LauncherSlot			  *launcher_slots;		  /* [nstreams] workers, then as many catch-up workers */
+static LauncherSlot *launcher_slots; /* [nstreams] workers, then as many catch-up workers */
+/* What the launcher knows of a teller's process. */
+typedef struct LauncherTeller
+{
+	Oid						dboid;
+	BackgroundWorkerHandle *handle; /* NULL: none started, or it is gone */
+	TimestampTz				next_try;
+} LauncherTeller;
+
+static LauncherTeller		   launcher_tellers[STREAMEXT_MAX_TELLERS];
 static List					  *launcher_probes = NIL; /* of LauncherProbe, waiting */
 static LauncherProbe		  *launcher_probe = NULL; /* running */
 static BackgroundWorkerHandle *launcher_probe_handle = NULL;
@@ -556,6 +565,94 @@ launcher_start_workers(TimestampTz now)
 	return next;
 }
 
+/* Databases that want a teller and have none. Returns how many. */
+static int
+launcher_idle_tellers(int idle[STREAMEXT_MAX_TELLERS], Oid databases[STREAMEXT_MAX_TELLERS])
+{
+	int n = 0;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < STREAMEXT_MAX_TELLERS; i++)
+	{
+		const TellerSlot *slot = &streamext_shared->tellers[i];
+
+		if (!OidIsValid(slot->dboid) || slot->pid != 0 || streamext_database_leaving(slot->dboid))
+			continue;
+		idle[n] = i;
+		databases[n++] = slot->dboid;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return n;
+}
+
+/* True if the last process is gone and another may be tried now; else *next may come down to when to look again. */
+static bool
+launcher_teller_due(LauncherTeller *mine, Oid dboid, TimestampTz now, TimestampTz *next)
+{
+	pid_t pid;
+
+	if (mine->handle != NULL)
+	{
+		if (GetBackgroundWorkerPid(mine->handle, &pid) != BGWH_STOPPED)
+			return false; /* its end will be notified */
+		pfree(mine->handle);
+		mine->handle = NULL;
+		if (mine->dboid == dboid)
+			mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
+	}
+	if (mine->dboid != dboid)
+		mine->next_try = 0;
+	mine->dboid = dboid;
+	if (mine->next_try <= now)
+		return true;
+	*next = Min(*next, mine->next_try);
+	return false;
+}
+
+/* Nobody tells of a database that is gone. */
+static void
+launcher_forget_teller(int index, Oid dboid)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	if (streamext_shared->tellers[index].dboid == dboid && streamext_shared->tellers[index].pid == 0)
+		streamext_shared->tellers[index].dboid = InvalidOid;
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+/* Returns when to look again at the latest. */
+static TimestampTz
+launcher_start_tellers(TimestampTz now)
+{
+	int			idle[STREAMEXT_MAX_TELLERS];
+	Oid			dboids[STREAMEXT_MAX_TELLERS];
+	int			n = launcher_idle_tellers(idle, dboids);
+	List	   *databases = n > 0 ? launcher_read_databases() : NIL;
+	TimestampTz next = DT_NOEND;
+
+	for (int i = 0; i < n; i++)
+	{
+		LauncherTeller	 *mine = &launcher_tellers[idle[i]];
+		LauncherDatabase *database = launcher_find_database(databases, dboids[i]);
+		char			  name[BGW_MAXLEN];
+
+		if (!launcher_teller_due(mine, dboids[i], now, &next))
+			continue;
+		if (database == NULL)
+		{
+			launcher_forget_teller(idle[i], dboids[i]);
+			continue;
+		}
+		snprintf(name, BGW_MAXLEN, "streamext teller of database %u", dboids[i]);
+		if (database->connectable && launcher_register_worker(name, "streamext_teller_main",
+															  ObjectIdGetDatum(dboids[i]), NULL, 0, &mine->handle))
+			continue;
+		mine->handle = NULL;
+		mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
+		next = Min(next, mine->next_try);
+	}
+	return next;
+}
+
 /* Journals of databases that were dropped while nobody could see to them. */
 static void
 launcher_remove_orphans(void)
@@ -632,6 +729,7 @@ launcher_look(void)
 	next = launcher_start_probe(now);
 	next = Min(next, launcher_start_workers(now));
 	next = Min(next, streamext_gateways_launch(now, launcher_database_exists));
+	next = Min(next, launcher_start_tellers(now));
 	return next == DT_NOEND ? -1 : Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), 1);
 }
 

@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_foreign_table.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -28,6 +29,7 @@
 #include "source/journal/journal.h"
 #include "stream/definition.h"
 #include "shared/shmem.h"
+#include "view/compile.h"
 #include "worker/worker.h"
 #include "worker/worker_private.h"
 
@@ -88,6 +90,30 @@ probe_announce_gateways(Oid dboid)
 	}
 }
 
+/* Whether somebody is to be told of a view. */
+static bool
+probe_has_told_views(void)
+{
+	Relation	rel = table_open(RelationRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	bool		found = false;
+	HeapTuple	tuple;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+		ContinuousViewOptions options;
+
+		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
+			continue;
+		options = streamext_view_options(class->oid);
+		found = options.alert || (options.continuous && options.notify);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
 /*
  * Journals of streams that were dropped, or whose creation was rolled back, while nobody could see to them. A transaction
  * that creates a stream reserves its slot before it writes a journal, so one without slot and relation is nobody's.
@@ -141,6 +167,8 @@ streamext_probe_main(Datum arg)
 	{
 		probe_announce_streams(dboid);
 		probe_announce_gateways(dboid);
+		if (probe_has_told_views())
+			streamext_teller_announce(dboid);
 		streamext_history_forget_dropped();
 	}
 	probe_remove_orphans(dboid);

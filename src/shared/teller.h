@@ -1,0 +1,43 @@
+/*
+ * shared/teller.h
+ *		A slot for each database in which somebody is to be told: alerts, and views with streamext.notify. Its process is worker/teller.c's.
+ *
+ * A database has a slot from the commit, or the probe, that finds such a view on, until its teller finds none any more.
+ */
+#ifndef STREAMEXT_TELLER_H
+#define STREAMEXT_TELLER_H
+
+#include "base/streamext.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+
+#define STREAMEXT_MAX_TELLERS 64
+
+typedef struct TellerSlot
+{
+	Oid				  dboid;	  /* registry_lock; 0: free */
+	pid_t			  pid;		  /* registry_lock; 0: no process */
+	Latch			 *latch;	  /* valid while pid != 0 */
+	pg_atomic_uint32  generation; /* bumped when a view may be another: the teller reads the catalogue again */
+	pg_atomic_uint64  requested;  /* evaluations of alerts, tickets of flush */
+	pg_atomic_uint64  done;
+	ConditionVariable progress; /* broadcast when done changes, and when the slot is given up */
+} TellerSlot;
+
+extern void streamext_teller_init(TellerSlot *tellers);
+
+/* Views of the database may want to be told of, or not any more. Wakes its teller and the launcher. Never raises. */
+extern void streamext_teller_announce(Oid dboid);
+/* The same, only if there is a teller already; never raises. */
+extern void streamext_teller_wake(Oid dboid);
+
+/* The slot becomes this process's; NULL: it is gone, or another's. */
+extern TellerSlot *streamext_teller_claim(Oid dboid);
+/* It is this process's no longer; with `free`, and if the generation is still this one, it is nobody's. False: it was another one. */
+extern bool streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation);
+
+/* Returns when all alerts of this database have been evaluated once since the call. Raises 53400 if there is no process for it. */
+extern void streamext_teller_wait(void);
+
+#endif /* STREAMEXT_TELLER_H */

@@ -1,0 +1,27 @@
+/*
+ * sink/alert.h
+ *		Alerts: views whose rows, once they have been there for a while, are events (streamext.alert).
+ */
+#ifndef STREAMEXT_ALERT_H
+#define STREAMEXT_ALERT_H
+
+#include "base/streamext.h"
+
+#define STREAMEXT_ALERT_EVERY INT64CONST(1000000) /* us, when an alert does not say */
+
+/* Raises for options that do not go together or with the view. In a transaction, as who creates or alters it. */
+extern void streamext_alert_check(Oid view);
+
+/*
+ * One evaluation, as of the clock: what is pending and firing, the events, and who is told of them, in the current transaction. As its
+ * owner the view is read, as the extension the tables are written. Raises what reading the view does.
+ */
+extern void streamext_alert_evaluate(Oid view, TimestampTz now);
+
+/* What the view's last evaluation has raised; NULL: it went through. In a transaction. */
+extern void streamext_alert_note_error(Oid view, const char *message);
+
+/* Of views that are no alerts (any more) nothing is pending; of those that are gone there are no events either. In a transaction. */
+extern void streamext_alert_forget_others(List *alerts);
+
+#endif /* STREAMEXT_ALERT_H */

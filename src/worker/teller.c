@@ -1,0 +1,397 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker/teller.c
+ *		The process of a database that tells: it evaluates alerts (sink/alert.h), and notifies listeners of views' changes (streamext.notify).
+ *
+ * It is there while the database has such views; the launcher keeps it running. Each view has a time of its own at which it is due, and a
+ * transaction of its own: what raises costs nobody else anything, is logged and, of an alert, shown in streamext.alert_views. A view that takes
+ * longer than TELLER_LIMIT_MS is cancelled. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "commands/async.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/identity.h"
+#include "base/own_table.h"
+#include "base/transaction.h"
+#include "mb/pg_wchar.h"
+#include "shared/clock.h"
+#include "shared/database.h"
+#include "shared/shmem.h"
+#include "shared/teller.h"
+#include "sink/alert.h"
+#include "sink/changes.h"
+#include "view/compile.h"
+#include "worker/teller_streams.h"
+#include "worker/worker.h"
+#include "worker/worker_private.h"
+
+#define TELLER_LIMIT_MS 10000
+#define TELLER_SETTLE_MS 10
+#define TELLER_HELD_UP_MS 1000
+#define TELLER_RETRY_US INT64CONST(5000000) /* after an error */
+
+typedef struct TellerView
+{
+	Oid			view;
+	bool		alert;	 /* else: listeners are notified of changes */
+	int64		every;	 /* us */
+	TimestampTz due;	 /* by the system's clock */
+	char	   *token;	 /* notified up to here; NULL: nothing yet */
+	List	   *streams; /* that an alert reads */
+	bool		failed;	 /* the last time, or it may have before this process */
+} TellerView;
+
+static TellerSlot	*teller_slot = NULL;
+static MemoryContext teller_cxt;   /* of the list of views */
+static MemoryContext teller_round; /* reset after each view */
+static List			*teller_views = NIL;
+
+/* ---------------------------------------------------------------- what there is to do */
+
+static TellerView *
+teller_find(List *views, Oid view, bool alert)
+{
+	ListCell *lc;
+
+	foreach (lc, views)
+	{
+		TellerView *known = lfirst(lc);
+
+		if (known->view == view && known->alert == alert)
+			return known;
+	}
+	return NULL;
+}
+
+/* Takes what is known of a view from the former list. */
+static void
+teller_add(List *former, Oid view, bool alert, int64 every)
+{
+	TellerView *known = teller_find(former, view, alert);
+	TellerView *item = palloc0(sizeof(TellerView));
+
+	item->view = view;
+	item->alert = alert;
+	item->every = every;
+	item->failed = known == NULL || known->failed;
+	item->token = known != NULL && known->token != NULL ? pstrdup(known->token) : NULL;
+	item->due = known != NULL ? Min(known->due, GetCurrentTimestamp() + every) : 0;
+	if (alert)
+		item->streams = streamext_teller_streams(view);
+	teller_views = lappend(teller_views, item);
+}
+
+/* In a transaction; in the list's context. */
+static void
+teller_list(List *former)
+{
+	Relation	classes = table_open(RelationRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+		ContinuousViewOptions options;
+
+		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
+			continue;
+		options = streamext_view_options(class->oid);
+		if (options.alert)
+			teller_add(former, class->oid, true, options.every > 0 ? options.every : STREAMEXT_ALERT_EVERY);
+		if (options.continuous && options.notify)
+			teller_add(former, class->oid, false,
+					   options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL);
+	}
+	systable_endscan(scan);
+	table_close(classes, AccessShareLock);
+}
+
+static List *
+teller_alerts(void)
+{
+	List	 *alerts = NIL;
+	ListCell *lc;
+
+	foreach (lc, teller_views)
+		if (((TellerView *) lfirst(lc))->alert)
+			alerts = lappend_oid(alerts, ((TellerView *) lfirst(lc))->view);
+	return alerts;
+}
+
+static void
+teller_reload(void)
+{
+	MemoryContext former_cxt = teller_cxt;
+	List		 *former = teller_views;
+
+	teller_cxt = AllocSetContextCreate(TopMemoryContext, "streamext teller", ALLOCSET_DEFAULT_SIZES);
+	teller_views = NIL;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (OidIsValid(get_extension_oid("streamext", true)) && OidIsValid(streamext_control_table("alert_state")))
+	{
+		MemoryContext old = MemoryContextSwitchTo(teller_cxt);
+
+		teller_list(former);
+		MemoryContextSwitchTo(old);
+		streamext_alert_forget_others(teller_alerts());
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (former_cxt != NULL)
+		MemoryContextDelete(former_cxt);
+}
+
+/* ---------------------------------------------------------------- telling */
+
+static void
+teller_count(void *arg, char op, const char *token, TimestampTz at, const char *row, int row_size)
+{
+}
+
+/* {"view", "token", "count"} on the channel schema.view, cut to what a channel's name may be. */
+static void
+teller_notify(Oid view, const char *token, uint64 count)
+{
+	char		  *schema = get_namespace_name(get_rel_namespace(view));
+	char		  *channel = psprintf("%s.%s", schema, get_rel_name(view));
+	StringInfoData payload;
+
+	initStringInfo(&payload);
+	appendStringInfoString(&payload, "{\"view\": ");
+	escape_json(&payload, channel);
+	appendStringInfo(&payload, ", \"token\": \"%s\", \"count\": %llu}", token, (unsigned long long) count);
+	channel[pg_mbcliplen(channel, strlen(channel), NAMEDATALEN - 1)] = '\0';
+	Async_Notify(channel, payload.data);
+}
+
+/* As the view's owner; where the view is gone, nothing. */
+static void
+teller_tell_changes(TellerView *item)
+{
+	HeapTuple	  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(item->view));
+	IdentityScope scope;
+	char		 *newest;
+	uint64		  count;
+	Oid			  owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	scope = streamext_identity_enter(owner);
+	count = streamext_changes_read(streamext_changes_open(item->view), item->token, GetCurrentTimestamp(), true,
+								   teller_count, NULL, &newest);
+	streamext_identity_leave(scope);
+	if (count > 0)
+		teller_notify(item->view, newest, count);
+	if (item->token == NULL || strcmp(item->token, newest) != 0)
+		item->token = MemoryContextStrdup(teller_cxt, newest);
+}
+
+static void
+teller_step(void *arg)
+{
+	TellerView *item = arg;
+
+	if (item->alert)
+		streamext_alert_evaluate(item->view, streamext_clock_now());
+	else
+		teller_tell_changes(item);
+}
+
+static void
+teller_note(TellerView *item, const ErrorData *error)
+{
+	if (error != NULL && !item->failed)
+		ereport(LOG, (errmsg(item->alert ? "alert with OID %u could not be evaluated: %s"
+										 : "changes of view with OID %u could not be told: %s",
+							 item->view, error->message)));
+	if (item->alert && (error != NULL || item->failed))
+		streamext_alert_note_error(item->view, error != NULL ? error->message : NULL);
+	item->failed = error != NULL;
+}
+
+/* One view, in a transaction. False: there was an error. */
+static bool
+teller_run(TellerView *item)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		ErrorData *error;
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(teller_round);
+		pgstat_report_activity(STATE_RUNNING, item->alert ? "evaluating an alert" : "telling of changes");
+		enable_timeout_after(STATEMENT_TIMEOUT, TELLER_LIMIT_MS);
+		error = streamext_try(teller_step, item);
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		teller_note(item, error);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		done = error == NULL;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		error = streamext_worker_caught(cxt);
+		ereport(LOG, (errmsg("view with OID %u could not be told of: %s", item->view, error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(cxt);
+	MemoryContextReset(teller_round);
+	return done;
+}
+
+/*
+ * All that is due; `all`: alerts are, too. When the next one will be; *complete: no alert is left out that somebody may wait for.
+ */
+static TimestampTz
+teller_run_due(bool all, bool *complete)
+{
+	TimestampTz next = DT_NOEND;
+	ListCell   *lc;
+
+	*complete = true;
+	foreach (lc, teller_views)
+	{
+		TellerView	 *item = lfirst(lc);
+		TimestampTz	  now = GetCurrentTimestamp();
+		TellerSettled settled = item->alert ? streamext_teller_settled(item->streams) : TELLER_SETTLED;
+
+		if (settled != TELLER_SETTLED)
+			item->due =
+				TimestampTzPlusMilliseconds(now, settled == TELLER_SETTLING ? TELLER_SETTLE_MS : TELLER_HELD_UP_MS);
+		else if (now >= item->due || (all && item->alert))
+			item->due = now + (teller_run(item) ? item->every : Max(item->every, TELLER_RETRY_US));
+		*complete = *complete && settled != TELLER_SETTLING;
+		next = Min(next, item->due);
+	}
+	return next;
+}
+
+/* ---------------------------------------------------------------- the process */
+
+static void
+teller_sigterm(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	ShutdownRequestPending = true; /* for the loop: a quiet end */
+	die(postgres_signal_arg);	   /* for whatever else is running */
+	errno = save_errno;
+}
+
+static void
+teller_at_exit(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	(void) streamext_teller_leave(teller_slot, false, 0);
+	streamext_wake_launcher();
+}
+
+static bool
+teller_is_dismissed(void)
+{
+	bool leaving;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	leaving = streamext_database_leaving(MyDatabaseId);
+	LWLockRelease(streamext_shared->registry_lock);
+	return leaving || ShutdownRequestPending;
+}
+
+static void
+teller_loop(void)
+{
+	uint32 seen = 0;
+	bool   known = false;
+
+	while (!teller_is_dismissed())
+	{
+		uint64		ticket = pg_atomic_read_u64(&teller_slot->requested);
+		uint32		generation = pg_atomic_read_u32(&teller_slot->generation);
+		TimestampTz next;
+		bool		complete;
+		long		timeout;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (!known || generation != seen)
+			teller_reload();
+		known = true;
+		seen = generation;
+		if (teller_views == NIL && streamext_teller_leave(teller_slot, true, generation))
+			break;
+		next = teller_run_due(ticket > pg_atomic_read_u64(&teller_slot->done), &complete);
+		if (complete)
+		{
+			pg_atomic_write_u64(&teller_slot->done, ticket);
+			ConditionVariableBroadcast(&teller_slot->progress);
+		}
+		pgstat_report_stat(false);
+		if (complete && pg_atomic_read_u64(&teller_slot->requested) != ticket)
+			continue;
+		timeout = next == DT_NOEND ? 1000 : Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), 1);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+	}
+}
+
+void
+streamext_teller_main(Datum arg)
+{
+	pqsignal(SIGTERM, teller_sigterm);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	streamext_worker_session();
+	/* what was told must not be told again after a crash */
+	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", "streamext teller", PGC_SUSET, PGC_S_OVERRIDE);
+	teller_slot = streamext_teller_claim(MyDatabaseId);
+	if (teller_slot == NULL)
+		proc_exit(0);
+	before_shmem_exit(teller_at_exit, 0);
+	teller_round = AllocSetContextCreate(TopMemoryContext, "streamext teller round", ALLOCSET_DEFAULT_SIZES);
+	teller_loop();
+	proc_exit(0);
+}

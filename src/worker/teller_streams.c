@@ -1,0 +1,149 @@
+/*
+ * worker/teller_streams.c
+ *		Whether what an alert reads is as new as it was when the alert was evaluated last.
+ *
+ * After a crash, views begin as the last checkpoint has them and read on from there. An alert that was evaluated of newer rows must not see
+ * older ones: it would clear, and fire again. So a new teller draws a ticket of flush from each stream, and evaluates an alert only when the
+ * streams behind it have served theirs. A stream that has failed or is paused stays as it is and is waited for by nobody; one whose source is away holds
+ * back its alerts, but not who waits for an evaluation.
+ */
+#include "base/streamext.h"
+
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "shared/shmem.h"
+#include "view/compile.h"
+#include "worker/teller_streams.h"
+
+typedef struct TellerStream
+{
+	Oid	   relid;
+	int	   shard;
+	uint64 ticket; /* 0: not drawn yet */
+	bool   served;
+} TellerStream;
+
+static List *teller_streams = NIL; /* in TopMemoryContext, as long as the process */
+
+typedef struct TellerFind
+{
+	Oid	  view; /* up to PostgreSQL 15 its rule names itself, as OLD and NEW */
+	List *streams;
+} TellerFind;
+
+static bool
+teller_find_streams(Node *node, TellerFind *find)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		if (rte->rtekind == RTE_RELATION && rte->relid != find->view && get_rel_relkind(rte->relid) == RELKIND_VIEW)
+			find->streams = list_concat_unique_oid(find->streams, streamext_teller_streams(rte->relid));
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, teller_find_streams, find, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, teller_find_streams, find);
+}
+
+List *
+streamext_teller_streams(Oid view)
+{
+	Relation   rel = try_relation_open(view, AccessShareLock);
+	TellerFind find = { view, NIL };
+
+	check_stack_depth();
+	if (rel == NULL)
+		return NIL;
+	if (rel->rd_rel->relkind == RELKIND_VIEW && streamext_view_options(view).continuous)
+		find.streams = list_make1_oid(streamext_view_stream(view));
+	else if (rel->rd_rel->relkind == RELKIND_VIEW)
+		(void) query_tree_walker(get_view_query(rel), teller_find_streams, &find, QTW_EXAMINE_RTES_BEFORE);
+	relation_close(rel, NoLock);
+	return find.streams;
+}
+
+static TellerStream *
+teller_stream(Oid relid, int shard)
+{
+	MemoryContext old;
+	TellerStream *stream;
+	ListCell	 *lc;
+
+	foreach (lc, teller_streams)
+	{
+		stream = lfirst(lc);
+		if (stream->relid == relid && stream->shard == shard)
+			return stream;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	stream = palloc0(sizeof(TellerStream));
+	stream->relid = relid;
+	stream->shard = shard;
+	teller_streams = lappend(teller_streams, stream);
+	MemoryContextSwitchTo(old);
+	return stream;
+}
+
+/* Of one shard. */
+static TellerSettled
+teller_slot_settled(StreamSlot *slot, TellerStream *stream)
+{
+	StreamState state;
+
+	if (stream->served)
+		return TELLER_SETTLED;
+	if (stream->ticket != 0 && pg_atomic_read_u64(&slot->flush_done) >= stream->ticket)
+	{
+		stream->served = true;
+		return TELLER_SETTLED;
+	}
+	streamext_stream_lock_shared(slot);
+	state = slot->state;
+	LWLockRelease(slot->lock);
+	if (STREAMEXT_STATE_FAILED(state) || state == STREAM_PAUSED)
+		return TELLER_SETTLED;
+	/* as flush: drawn when all views are known */
+	if (stream->ticket == 0 && pg_atomic_read_u32(&slot->generation_seen) == pg_atomic_read_u32(&slot->generation))
+	{
+		stream->ticket = pg_atomic_add_fetch_u64(&slot->flush_requested, 1);
+		streamext_wake_worker(slot);
+	}
+	return state == STREAM_STALLED || state == STREAM_WAITING || state == STREAM_FULL ? TELLER_HELD_UP
+																					  : TELLER_SETTLING;
+}
+
+TellerSettled
+streamext_teller_settled(List *streams)
+{
+	StreamSlot	 *slots[STREAMEXT_MAX_SHARDS];
+	TellerSettled settled = TELLER_SETTLED;
+	ListCell	 *lc;
+
+	foreach (lc, streams)
+	{
+		int n = 0;
+
+		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+		for (int i = 0; i < streamext_shared->nstreams && n < STREAMEXT_MAX_SHARDS; i++)
+			if (streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == MyDatabaseId &&
+				streamext_shared->streams[i].relid == lfirst_oid(lc))
+				slots[n++] = &streamext_shared->streams[i];
+		LWLockRelease(streamext_shared->registry_lock);
+		if (n == 0)
+			settled = Max(settled, TELLER_SETTLING);
+		for (int i = 0; i < n; i++)
+			settled = Max(settled, teller_slot_settled(slots[i], teller_stream(lfirst_oid(lc), slots[i]->shard)));
+	}
+	return settled;
+}

@@ -1,0 +1,376 @@
+"""Alerts as views: what fires, clears, repeats and is missed, against a plain simulation; notifications of changes."""
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from harness.database import Database, temporary_database
+from harness.postgres import Postgres
+from harness.streams import continuous, error_of, local_stream
+from harness.wait import wait_for
+
+BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
+SEED = int(os.environ.get("STREAMEXT_ALERTS_SEED", random.randrange(1_000_000)))
+HISTORIES = int(os.environ.get("STREAMEXT_ALERTS_HISTORIES", "24"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        database.execute("SET timezone = 'UTC'")
+        yield database
+        database.connection = server.connect(database.name)
+        database.execute("SELECT streamext.set_clock(NULL)")
+
+
+def clock(db: Database, seconds: float) -> None:
+    db.execute("SELECT streamext.set_clock(%s)", BEGIN + timedelta(seconds=seconds))
+
+
+def stream(db: Database) -> None:
+    """Of each device the newest value; -1: it has no row."""
+    local_stream(db, "event_time 'ts'", "device text, x int, ts timestamptz")
+    continuous(db, "newest", "SELECT device, streamext.last(x, ts) AS x FROM s GROUP BY device HAVING streamext.last(x, ts) <> -1")
+
+
+def put(db: Database, seconds: float, **values: int) -> None:
+    for device, x in values.items():
+        db.execute("INSERT INTO s VALUES (%s, %s, %s)", device, x, BEGIN + timedelta(seconds=seconds))
+    db.flush("s")
+
+
+def at(db: Database, seconds: float, **values: int) -> None:
+    """One evaluation, of these values at this time."""
+    for device, x in values.items():
+        db.execute("INSERT INTO s VALUES (%s, %s, %s)", device, x, BEGIN + timedelta(seconds=seconds))
+    clock(db, seconds)
+    db.flush("s")
+
+
+def alert(db: Database, options: str = "", name: str = "hot", query: str = "SELECT device, x FROM newest WHERE x > 70") -> None:
+    db.execute(f"CREATE VIEW {name} WITH (streamext.alert, streamext.every = '1 h'{options}) AS {query}")
+
+
+def events(db: Database, view: str = "hot") -> list[tuple[str, str, float]]:
+    return [
+        (key["device"], kind, (moment - BEGIN).total_seconds())
+        for key, kind, moment in db.rows("SELECT key, kind, at FROM streamext.alert_events WHERE view = %s::regclass ORDER BY id", view)
+    ]
+
+
+def alerts(db: Database, view: str = "hot") -> list[tuple[str, str, float]]:
+    return [
+        (key["device"], state, (since - BEGIN).total_seconds())
+        for key, state, since in db.rows("SELECT key, state, since FROM streamext.alerts WHERE view = %s::regclass ORDER BY key", view)
+    ]
+
+
+def test_fires_after_hold_and_clears(database: Database) -> None:
+    db = database
+    stream(db)
+    clock(db, 0)
+    alert(db, ", streamext.hold = '30 s', streamext.to = 'ops'")
+    db.execute("LISTEN ops")
+    at(db, 0, a=80, b=60)
+    assert alerts(db) == [("a", "pending", 0)] and events(db) == []
+    at(db, 29)
+    assert alerts(db) == [("a", "pending", 0)]
+    at(db, 30)
+    assert alerts(db) == [("a", "firing", 30)] and events(db) == [("a", "fired", 30)]
+    at(db, 40, a=90)
+    assert db.rows("SELECT row FROM streamext.alerts") == [({"device": "a", "x": 90},)]
+    at(db, 50, a=70, b=71)
+    assert alerts(db) == [("b", "pending", 50)]
+    at(db, 60, b=-1)
+    assert alerts(db) == []
+    assert events(db) == [("a", "fired", 30), ("a", "cleared", 50)]
+    told = [json.loads(notice.payload) for notice in db.connection.notifies(timeout=10, stop_after=2)]
+    assert [(event["kind"], event["key"], event["view"]) for event in told] == [("fired", {"device": "a"}, "public.hot"), ("cleared", {"device": "a"}, "public.hot")]
+    assert [event["id"] for event in told] == [i for (i,) in db.rows("SELECT id FROM streamext.alert_events ORDER BY id")]
+    assert told[0]["row"] == {"device": "a", "x": 80}
+
+
+def test_clears_by_a_condition_of_its_own(database: Database) -> None:
+    db = database
+    stream(db)
+    clock(db, 0)
+    alert(db, ", streamext.clear = 'x < 65'")
+    at(db, 0, a=80)
+    at(db, 1, a=68)
+    assert alerts(db) == [("a", "firing", 0)]
+    at(db, 2, a=64)
+    at(db, 3, a=68)
+    assert alerts(db) == []
+    at(db, 4, a=71)
+    at(db, 5, a=-1)
+    assert events(db) == [("a", "fired", 0), ("a", "cleared", 2), ("a", "fired", 4), ("a", "cleared", 5)]
+
+
+def test_repeats(database: Database) -> None:
+    db = database
+    stream(db)
+    clock(db, 0)
+    alert(db, ", streamext.repeat = '1 min'")
+    at(db, 0, a=80)
+    for seconds in 59, 60, 100, 120, 185, 244:
+        at(db, seconds)
+    assert events(db) == [("a", "fired", 0), ("a", "repeated", 60), ("a", "repeated", 120), ("a", "repeated", 185)]
+
+
+def test_a_silent_sensor(database: Database) -> None:
+    db = database
+    stream(db)
+    continuous(db, "recent", "SELECT device, count(*) AS n FROM s WHERE ts > now() - interval '10 s' GROUP BY device")
+    clock(db, 0)
+    alert(db, ", streamext.absent = '1 min'", "silent", "SELECT device, n FROM recent")
+    at(db, 0, a=1, b=1)
+    at(db, 9, b=2)
+    at(db, 20)
+    at(db, 68, b=2)
+    assert events(db, "silent") == []
+    at(db, 69)
+    assert events(db, "silent") == [("a", "fired", 69)] and alerts(db, "silent") == [("a", "firing", 69)]
+    at(db, 80, a=3)
+    assert events(db, "silent")[1:] == [("a", "cleared", 80)] and alerts(db, "silent") == []
+
+
+@dataclass
+class Simulation:
+    """What alerts do, in a few lines."""
+
+    hold: float
+    repeat: float | None
+    absent: float | None
+    clear: int | None
+    pending: dict[str, float] = field(default_factory=dict)
+    firing: dict[str, float] = field(default_factory=dict)  # since
+    told: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
+    events: list[tuple[str, str, float]] = field(default_factory=list)
+
+    def evaluate(self, now: float, values: dict[str, int]) -> None:
+        hot = {device for device, x in values.items() if x > 70}
+        for device in sorted({*hot, *self.pending, *self.firing, *self.seen}):
+            if self.absent is None:
+                active = device in hot
+                stays = active if self.clear is None else device in values and not values[device] < self.clear
+            else:
+                stays = device not in hot
+                active = stays and now - self.seen[device] >= self.absent
+            if device in self.firing:
+                if not stays:
+                    del self.firing[device]
+                    self.events.append((device, "cleared", now))
+                elif self.repeat is not None and now - self.told[device] >= self.repeat:
+                    self.told[device] = now
+                    self.events.append((device, "repeated", now))
+            elif not active:
+                self.pending.pop(device, None)
+            elif now - self.pending.setdefault(device, now) >= self.hold:
+                del self.pending[device]
+                self.firing[device] = self.told[device] = now
+                self.events.append((device, "fired", now))
+        if self.absent is not None:
+            self.seen.update(dict.fromkeys(hot, now))
+
+    def alerts(self) -> list[tuple[str, str, float]]:
+        both = [(device, "pending", since) for device, since in self.pending.items()]
+        return sorted(both + [(device, "firing", since) for device, since in self.firing.items()])
+
+
+def restart_teller(db: Database) -> None:
+    query = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'streamext%%' AND application_name = 'streamext teller' AND datname = %s"
+    (pid,) = db.rows(query, db.name)[0]
+    db.execute("SELECT pg_terminate_backend(%s)", pid)
+    wait_for(lambda: [row for row in db.rows(query, db.name) if row != (pid,)], what="another teller")
+
+
+@pytest.mark.timeout(300)
+def test_random_histories(database: Database) -> None:
+    """Many alerts over one history, evaluated by flush alone, by tellers that come and go."""
+    db, rng = database, random.Random(SEED)
+    print(f"seed {SEED}")
+    stream(db)
+    clock(db, 0)
+    simulations: dict[str, Simulation] = {}
+    for i in range(HISTORIES):
+        simulation = Simulation(
+            hold=rng.choice([0, 0, 3, 20]), repeat=rng.choice([None, None, 5, 60]), absent=rng.choice([None, None, 10]), clear=rng.choice([None, 65])
+        )
+        if simulation.absent is not None:
+            simulation.clear = None
+        options = f", streamext.hold = '{simulation.hold} s'"
+        options += f", streamext.repeat = '{simulation.repeat} s'" if simulation.repeat else ""
+        options += f", streamext.absent = '{simulation.absent} s'" if simulation.absent else ""
+        options += f", streamext.clear = 'x < {simulation.clear}'" if simulation.clear else ""
+        simulations[f"hot{i}"] = simulation
+        alert(db, options, f"hot{i}")
+    db.flush("s")
+    values: dict[str, int] = {}
+    now = 0.0
+    for step in range(60):
+        now += rng.choice([1, 2, 5, 17])
+        changed = {device: rng.choice([-1, 50, 68, 71, 90]) for device in rng.sample("abcd", rng.randint(0, 3))}
+        values = {device: x for device, x in {**values, **changed}.items() if x != -1}
+        at(db, now, **changed)
+        for name, simulation in simulations.items():
+            simulation.evaluate(now, values)
+        if rng.random() < 0.1:
+            restart_teller(db)
+            db.flush("s")  # its first evaluation: of the same time and values
+    for name, simulation in simulations.items():
+        definition = db.rows("SELECT reloptions FROM pg_class WHERE oid = %s::regclass", name)
+        assert sorted(events(db, name)) == sorted(simulation.events), definition
+        assert alerts(db, name) == simulation.alerts(), definition
+    assert len([event for simulation in simulations.values() for event in simulation.events]) > 100
+
+
+@pytest.mark.timeout(300)
+def test_a_crash_neither_repeats_nor_forgets(database: Database) -> None:
+    db = database
+    stream(db)
+    alert(db)
+    told: list[str] = []
+    for step in range(3):
+        put(db, 2 * step, a=80, b=60)
+        put(db, 2 * step + 1, b=75)
+        db.connection.close()
+        if step == 1:
+            db.server.stop()
+            db.server.start()
+        else:
+            with db.server.connect(db.name) as other:
+                (pid,) = other.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'streamext teller' AND datname = %s", (db.name,)).fetchone()
+            db.server.kill_backend(pid)
+            wait_for(lambda: db.server.is_ready(), what="the server")
+        db.connection = wait_for(lambda: db.server.connect(db.name), what="a connection")
+        put(db, 2 * step + 1, b=75)
+        put(db, 2 * step + 1.5, b=10)
+        told = [f"{key['device']} {kind}" for key, kind in db.rows("SELECT key, kind FROM streamext.alert_events ORDER BY id")]
+    assert told == ["a fired"] + ["b fired", "b cleared"] * 3
+
+
+def test_survives_errors_of_others(database: Database) -> None:
+    db = database
+    stream(db)
+    alert(db, name="bad", query="SELECT device, 1 / (x - 80) AS y FROM newest")
+    alert(db)
+    put(db, 0, a=80)
+    assert db.rows("SELECT view::text, last_error FROM streamext.alert_views ORDER BY 1") == [("bad", "division by zero"), ("hot", None)]
+    assert [kind for (kind,) in db.rows("SELECT kind FROM streamext.alert_events")] == ["fired"]
+    put(db, 1, a=81)
+    assert db.rows("SELECT last_error FROM streamext.alert_views WHERE view = 'bad'::regclass") == [(None,)]
+
+
+def test_definitions(database: Database) -> None:
+    db = database
+    stream(db)
+
+    def refused(options: str, query: str = "SELECT device, x FROM newest") -> tuple[str, str, str]:
+        with pytest.raises(psycopg.Error) as error:
+            db.execute(f"CREATE VIEW v WITH ({options}) AS {query}")
+        return error_of(error)
+
+    assert refused("streamext.hold = '1 s'")[0] == "22023"
+    assert refused("streamext.alert, streamext.retention = '1 s'")[0] == "22023"
+    assert refused("streamext.alert, streamext.continuous")[0] == "22023"
+    assert refused("streamext.alert, streamext.hold = '-1 s'")[0] == "22023"
+    assert refused("streamext.alert, streamext.absent = '0'")[0] == "22023"
+    assert refused("streamext.alert, streamext.key = 'nobody'")[0] == "42703"
+    assert refused("streamext.alert, streamext.clear = 'nobody < 3'")[0] == "42703"
+    assert refused("streamext.alert, streamext.clear = 'x'")[0] == "42883"
+    assert refused("streamext.alert, streamext.clear = 'true), false)); DELETE FROM pg_class; --'")[0] in ("42601", "22023")
+    assert refused("streamext.alert, streamext.clear = 'x < 3', streamext.absent = '1 s'")[0] == "22023"
+    assert refused("streamext.alert, streamext.to = ''")[0] == "22023"
+    assert refused("streamext.alert, streamext.to = 's'")[0] == "0A000"
+    alert(db, ", streamext.hold = '1 min'")
+    db.execute("ALTER VIEW hot SET (streamext.hold = '0'); ALTER VIEW hot SET (security_barrier)")
+    with pytest.raises(psycopg.Error):
+        db.execute("ALTER VIEW hot RESET (streamext.alert)")
+    put(db, 0, a=80)
+    assert db.rows("SELECT state FROM streamext.alerts") == [("firing",)]
+    # the keys of what is read; one may name others, or none
+    alert(db, ", streamext.key = 'x'", "by_x")
+    alert(db, "", "count_hot", "SELECT count(*) AS n FROM newest HAVING count(*) > 0")
+    db.flush("s")
+    assert db.rows("SELECT view::text, key FROM streamext.alerts ORDER BY 1") == [("by_x", {"x": 80}), ("count_hot", {}), ("hot", {"device": "a"})]
+    # a dump has them as views
+    dump = db.server.run("pg_dump", "--schema-only", db.name)
+    db.execute("DROP VIEW by_x, count_hot")
+    db.execute("CREATE OR REPLACE VIEW hot AS SELECT device, x FROM newest WHERE x > 70")
+    wait_for(lambda: db.rows("SELECT view FROM streamext.alerts UNION ALL SELECT view FROM streamext.alert_views") == [], what="no alerts")
+    with temporary_database(db.server) as other:
+        other.execute("DROP EXTENSION streamext; DROP SCHEMA IF EXISTS streamext")
+        db.server.psql(dump, other.name)
+        assert other.rows("SELECT view::text FROM streamext.alert_views ORDER BY 1") == [("by_x",), ("count_hot",), ("hot",)]
+
+
+def test_runs_as_the_owner(database: Database) -> None:
+    """In a security-restricted operation, with his rights; who may not read the view sees nothing of it."""
+    db = database
+    stream(db)
+    role = f"r{os.urandom(4).hex()}"
+    db.execute(f"CREATE ROLE {role} LOGIN; GRANT SELECT ON newest TO {role}; GRANT CREATE ON SCHEMA public TO {role}; CREATE TABLE secret (a int)")
+    try:
+        with db.connect(role) as other:
+            other.execute("CREATE FUNCTION who() RETURNS text LANGUAGE sql AS 'SELECT current_user::text'")
+            other.execute("CREATE VIEW mine WITH (streamext.alert) AS SELECT device, public.who() AS who FROM newest")
+            other.execute("CREATE FUNCTION steal() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.secret'")
+            other.execute("CREATE VIEW thief WITH (streamext.alert) AS SELECT device, public.steal() FROM newest")
+        put(db, 0, a=80)
+        assert db.rows("SELECT row FROM streamext.alerts") == [({"device": "a", "who": role},)]
+        assert "permission denied" in db.value("SELECT last_error FROM streamext.alert_views WHERE view = 'thief'::regclass")
+        alert(db)
+        db.flush("s")
+        with db.connect(role) as other:
+            assert other.execute("SELECT view::text FROM streamext.alerts").fetchall() == [("mine",)]
+            assert other.execute("SELECT view::text FROM streamext.alert_events").fetchall() == [("mine",)]
+    finally:
+        db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_database_with_alerts_can_be_dropped_and_copied(database: Database) -> None:
+    db = database
+    stream(db)
+    alert(db)
+    put(db, 0, a=80)
+    name = f"c{os.urandom(4).hex()}"
+    db.connection.close()
+    try:
+        db.server.psql(f"CREATE DATABASE {name} TEMPLATE {db.name}")
+        db.connection = db.server.connect(db.name)
+        put(db, 1, b=80)
+        assert len(alerts(db)) == 2
+    finally:
+        db.server.psql(f"DROP DATABASE IF EXISTS {name}")
+
+
+# ---------------------------------------------------------------- streamext.notify
+
+
+def test_notifies_of_changes(db: Database) -> None:
+    local_stream(db, "", "k int, x int")
+    continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k", ", streamext.notify, streamext.emit_interval = '10 ms'")
+    db.execute('LISTEN "public.v"')
+    db.execute("INSERT INTO s VALUES (1), (2), (2)")
+    (notice,) = db.connection.notifies(timeout=30, stop_after=1)
+    told = json.loads(notice.payload)
+    assert told["view"] == "public.v" and told["count"] == 2 and set(told) == {"view", "token", "count"}
+    db.execute("INSERT INTO s VALUES (2)")
+    db.flush("s")
+    assert db.rows("SELECT op, row FROM streamext.changes('v', %s)", told["token"]) == [("upsert", {"k": 2, "n": 3})]
+    with pytest.raises(psycopg.Error) as error:
+        continuous(db, "w", "SELECT count(*) FROM s GROUP BY k", ", streamext.notify")
+    assert error.value.sqlstate == "0A000"
