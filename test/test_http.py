@@ -1,15 +1,21 @@
 """The receiver http: what is POSTed to a server's gateway and answered 204 is in its stream, whatever happens."""
 
 import base64
+import csv
 import gzip
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -263,6 +269,122 @@ def test_idempotency_keys(web: Web) -> None:
     web.wait("listening")
     assert post(1, "a") == 204 and post(2, "a") == 422 and post(16, "d") == 204
     assert counted(web) == (10, 62)
+
+
+def test_views_are_read(web: Web) -> None:
+    db = web.db
+    continuous(db, "by_n", "SELECT n, count(*) AS c, max(t) AS t FROM s GROUP BY n")
+    assert web.post([{"n": n % 3, "t": 'a,"b'} for n in range(10)], path="/s?wait=visible").status == 204
+
+    def get(path: str, accept: str = "application/json", token: str = "ingest-token") -> Any:
+        return web.request("GET", path, headers={"Accept": accept}, token=token)
+
+    assert get("/views/public.by_n").status == 403
+    db.execute("GRANT SELECT ON by_n TO ingest")
+    answer = get("/views/public.by_n")
+    assert answer.status == 200 and answer.headers["content-type"] == "application/json"
+    rows = db.rows("SELECT n, c, t FROM by_n ORDER BY n")
+    assert sorted((row["n"], row["c"], row["t"]) for row in answer.json) == rows
+    assert get("/views/public.by_n?n=1").json == [{"n": 1, "c": 3, "t": 'a,"b'}]
+    assert get("/views/public.by_n?n=7").json == []
+    assert len(get("/views/public.by_n?limit=2").json) == 2
+    lines = get("/views/public.by_n", "application/x-ndjson").body.splitlines()
+    assert sorted(json.loads(line)["n"] for line in lines) == [0, 1, 2]
+    read = list(csv.reader(get("/views/public.by_n", "text/csv").body.decode().splitlines()))
+    assert read[0] == ["n", "c", "t"] and sorted(read[1:]) == [[str(value) for value in row] for row in rows]
+    for path, status in (
+        ("/views/public.nothing", 404), ("/views/by_n", 404), ("/views/public.s", 404), ("/views/public.by_n?x=1", 400),
+        ("/views/public.by_n?n=one", 400), ("/views/public.by_n?limit=-1", 400),
+        ("/views/public.by_n?n=1%27%20OR%201=1", 400),
+    ):  # fmt: skip
+        answer = get(path)
+        assert answer.status == status and answer.json["error"], path
+    answer = web.post({}, path="/views/public.by_n")
+    assert answer.status == 405 and answer.headers["allow"] == "GET"
+    assert get("/views/public.by_n", token="wrong").status == 401
+
+
+def test_a_slow_view_holds_up_nobody_who_sends(web: Web) -> None:
+    web.db.execute("CREATE VIEW slow AS SELECT pg_sleep(20)::text AS slept, current_user::text AS me")
+    web.db.execute("GRANT SELECT ON slow TO ingest")
+    reader = threading.Thread(target=lambda: web.request("GET", "/views/public.slow"))
+    reader.start()
+    wait_for(lambda: web.db.rows("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'streamext reader'"))
+    assert web.post({"n": 1}).status == 204
+    web.db.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'streamext reader'")
+    reader.join()
+    web.db.execute("CREATE VIEW who AS SELECT current_user::text AS me")
+    web.db.execute("GRANT SELECT ON who TO ingest")
+    assert web.request("GET", "/views/public.who").json == [{"me": "ingest"}]
+
+
+def test_who_may_make_somebody_of_a_token(db: Database) -> None:
+    """The owner of a server must not become whom he likes by a mapping."""
+    web = Web(db)
+    web.stream()
+    db.execute("DO $$ BEGIN CREATE ROLE keeper; EXCEPTION WHEN duplicate_object THEN END $$")
+    db.execute("GRANT USAGE ON FOREIGN DATA WRAPPER http TO keeper")
+    db.execute("ALTER SERVER web OWNER TO keeper")
+    db.execute("SET ROLE keeper")
+    assert db.refusal("CREATE USER MAPPING FOR postgres SERVER web OPTIONS (token 'x')").startswith("42501")
+    assert db.refusal("ALTER USER MAPPING FOR ingest SERVER web OPTIONS (SET token 'x')").startswith("42501")
+    assert db.refusal("ALTER SERVER web OPTIONS (ADD anonymous_role 'postgres')").startswith("42501")
+    assert db.refusal("CREATE USER MAPPING FOR PUBLIC SERVER web OPTIONS (token 'x')").startswith("0A000")
+    db.execute("CREATE USER MAPPING FOR keeper SERVER web OPTIONS (token 'keeper-token')")
+    db.execute("RESET ROLE")
+    db.execute("CREATE USER MAPPING FOR postgres SERVER web OPTIONS (token 'root')")
+    assert web.post({"n": 1}, token="keeper-token").status == 403
+    assert web.post({"n": 1}, token="root").status == 401
+    db.execute("DROP SERVER web CASCADE")
+    db.execute("REVOKE ALL ON FOREIGN DATA WRAPPER http FROM keeper")
+
+
+def test_tls(pg: Postgres, db: Database) -> None:
+    def certify(name: str) -> None:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-days", "2",
+             "-keyout", pg.data / "web.key", "-out", pg.data / "web.crt"], check=True, capture_output=True,
+        )  # fmt: skip
+        for file in ("web.key", "web.crt"):
+            shutil.chown(pg.data / file, "postgres" if os.geteuid() == 0 else None)
+
+    def shown() -> bytes:
+        return ssl.get_server_certificate(("127.0.0.1", web.port)).encode()
+
+    web = Web(db, f"ssl_certificate_location '{pg.data}/web.crt', ssl_key_location '{pg.data}/web.key'")
+    web.wait("certificate_unreadable")
+    certify("one")
+    web.wait("listening")
+    web.stream()
+    continuous(db, "v", "SELECT count(*) AS c, sum(n)::bigint AS total FROM s")
+    context = ssl._create_unverified_context()
+
+    def post() -> int:
+        connection = http.client.HTTPSConnection("127.0.0.1", web.port, timeout=30, context=context)
+        return web.post({"n": 1}, connection=connection).status
+
+    assert post() == 204
+    assert shown() == (pg.data / "web.crt").read_bytes()
+    certify("two")
+    pg.reload()
+    wait_for(lambda: shown() == (pg.data / "web.crt").read_bytes())
+    assert post() == 204
+    assert counted(web) == (2, 2)
+
+
+def test_a_full_journal(db: Database) -> None:
+    web = Web(db)
+    web.stream(columns="t text")
+    db.configure("streamext.journal_limit", "64")
+    db.execute("SELECT streamext.pause('s')")
+    body = json.dumps({"t": "x" * 8_000_000})
+    answers = [web.post(body) for _ in range(12)]
+    assert answers[0].status == 204 and answers[-1].status == 503 and answers[-1].headers["retry-after"]
+    assert "journal_limit" in db.value("SELECT last_error FROM streamext.gateways")
+    db.execute("SELECT streamext.resume('s')")
+    wait_for(lambda: web.post({"t": "y"}).status == 204)
+    db.execute("ALTER SYSTEM RESET streamext.journal_limit")
+    db.server.reload()
 
 
 def test_rate_limit(db: Database) -> None:

@@ -246,6 +246,7 @@ http_start(Gateway *gateway, GatewayState *state, char *error, Size size)
 	server->gateway = gateway;
 	dlist_init(&server->connections);
 	dlist_init(&server->waiting);
+	dlist_init(&server->reads);
 	http_read_options(server, gateway->options);
 	http_fixed_options(gateway->options, server->fixed);
 	*state = GATEWAY_CERTIFICATE_UNREADABLE;
@@ -283,12 +284,16 @@ http_stop(Gateway *gateway)
 	{
 		HttpConnection *connection = dlist_container(HttpConnection, node, iter.cur);
 
-		if (connection->request != NULL && connection->request->phase == HTTP_WAITING)
-		{
-			dlist_delete(&connection->request->node);
-			connection->request->phase = HTTP_OUTCOME;
-			MHD_resume_connection(connection->mhd);
-		}
+		HttpRequest	   *request = connection->request;
+
+		if (request == NULL || (request->phase != HTTP_WAITING && request->phase != HTTP_READING))
+			continue;
+		if (request->phase == HTTP_READING)
+			streamext_http_get_end(request);
+		else
+			dlist_delete(&request->node);
+		request->phase = HTTP_OUTCOME;
+		MHD_resume_connection(connection->mhd);
 	}
 	MHD_run(server->daemon);
 	MHD_stop_daemon(server->daemon);
@@ -332,6 +337,8 @@ http_run(Gateway *gateway)
 		http_look(server, now);
 		if (!dlist_is_empty(&server->waiting))
 			streamext_http_post_look(server, now);
+		if (!dlist_is_empty(&server->reads))
+			streamext_http_get_look(server);
 	}
 }
 

@@ -11,6 +11,7 @@
 #include "lib/ilist.h"
 
 #include "gateway/gateway.h"
+#include "gateway/reader.h"
 
 #define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies that are held at once */
 
@@ -35,6 +36,8 @@ typedef struct HttpServer
 	bool			   done;			  /* something was told of in this round: answers wait to be sent */
 	char			  *certificate, *key; /* or NULL */
 	dlist_head		   waiting;			  /* of HttpRequest: ?wait=visible */
+	dlist_head reads; /* of HttpRequest: views that are being read */
+	int nreads;
 
 	/* the options */
 	char	  fixed[HTTP_FIXED]; /* those that the daemon was started with */
@@ -61,6 +64,7 @@ typedef enum HttpPhase
 	HTTP_BODY,		/* is being received */
 	HTTP_SUBMITTED, /* suspended until its records are in the journal */
 	HTTP_WAITING,	/* suspended until views show them */
+	HTTP_READING,	/* suspended until a view is read */
 	HTTP_OUTCOME,	/* resumed: answer as `outcome` says */
 	HTTP_ANSWERED
 } HttpPhase;
@@ -86,7 +90,9 @@ typedef struct HttpRequest
 	TimestampTz			   wait_until;
 	bool				   visible;
 	TimestampTz			   began;
-	dlist_node			   node; /* in server->waiting */
+	GatewayRead *read; /* of a GET, or NULL */
+	ReadFormat format;
+	dlist_node node; /* in server->waiting or reads */
 } HttpRequest;
 
 /* ---- gateway/http_request.c ---- */
@@ -106,6 +112,17 @@ extern enum MHD_Result streamext_http_handle(void *cls, struct MHD_Connection *m
 											 const char *version, const char *data, size_t *size, void **con_cls);
 extern void			   streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 												enum MHD_RequestTerminationCode code);
+
+extern enum MHD_Result streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response);
+
+/* ---- gateway/http_get.c ---- */
+
+extern enum MHD_Result streamext_http_get_begin(HttpRequest *request);
+/* Looks whether processes that read views have come to an end. */
+extern void streamext_http_get_look(HttpServer *server);
+/* The request is not in server->reads any more. */
+extern void streamext_http_get_end(HttpRequest *request);
+extern enum MHD_Result streamext_http_get_answer(HttpRequest *request);
 
 /* ---- gateway/http_post.c ---- */
 

@@ -14,8 +14,8 @@
 
 /* ---- answers ---- */
 
-static enum MHD_Result
-http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response)
+enum MHD_Result
+streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response)
 {
 	enum MHD_Result result;
 
@@ -64,13 +64,13 @@ streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 r
 			(void) MHD_add_response_header(response, "Allow",
 										   strncmp(request->path, "/views/", 7) == 0 ? "GET" : "POST");
 	}
-	return http_queue(request, status, response);
+	return streamext_http_queue(request, status, response);
 }
 
 enum MHD_Result
 streamext_http_answer(HttpRequest *request, unsigned status)
 {
-	return http_queue(request, status, MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT));
+	return streamext_http_queue(request, status, MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT));
 }
 
 /* ---- headers ---- */
@@ -260,6 +260,13 @@ http_begin(HttpRequest *request, const char *method, const char *version)
 		return streamext_http_refuse(request, MHD_HTTP_TOO_MANY_REQUESTS, true, -1, "too many requests",
 									 "The server's option rate_limit allows a role %d in a second.",
 									 request->server->rate_limit);
+	if (strncmp(request->path, "/views/", 7) == 0)
+	{
+		if (strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
+			return streamext_http_get_begin(request);
+		return streamext_http_refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED, true, -1, "views are read by GET alone",
+									 "Records are POSTed to the path of a stream.");
+	}
 	stream = streamext_gateway_stream_named(gateway, request->path);
 	if (stream == NULL)
 		return streamext_http_refuse(request, MHD_HTTP_NOT_FOUND, true, -1, "there is no stream at this path",
@@ -330,7 +337,7 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 		case HTTP_BODY:
 			return streamext_http_post_end(request);
 		case HTTP_OUTCOME:
-			return streamext_http_post_answer(request);
+			return request->read != NULL ? streamext_http_get_answer(request) : streamext_http_post_answer(request);
 		default:
 			return MHD_YES;
 	}
@@ -348,6 +355,10 @@ streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, 
 	*con_cls = NULL;
 	if (request->phase == HTTP_WAITING)
 		dlist_delete(&request->node);
+	if (request->phase == HTTP_READING)
+		streamext_http_get_end(request);
+	if (request->read != NULL)
+		streamext_gateway_read_end(request->read);
 	request->connection->request = NULL;
 	request->connection->deadline = GetCurrentTimestamp() + Max(server->header_timeout, 60 * USECS_PER_SEC);
 	server->bodies -= request->capacity;

@@ -394,10 +394,14 @@ ddl_dispatch(DdlCall *call)
 			streamext_ddl_touch_server(((AlterForeignServerStmt *) stmt)->servername);
 			break;
 		case T_CreateUserMappingStmt:
+			streamext_ddl_check_mapping(((CreateUserMappingStmt *) stmt)->user,
+										((CreateUserMappingStmt *) stmt)->servername);
 			streamext_ddl_standard(call);
 			streamext_ddl_touch_server(((CreateUserMappingStmt *) stmt)->servername);
 			break;
 		case T_AlterUserMappingStmt:
+			streamext_ddl_check_mapping(((AlterUserMappingStmt *) stmt)->user,
+										((AlterUserMappingStmt *) stmt)->servername);
 			streamext_ddl_standard(call);
 			streamext_ddl_touch_server(((AlterUserMappingStmt *) stmt)->servername);
 			break;

@@ -46,5 +46,7 @@ extern void streamext_ddl_rename_column(DdlCall *call);
 extern void streamext_ddl_check_streams(List *relids);
 /* All streams of a server, or of this database if it is NULL. */
 extern void streamext_ddl_touch_server(const char *servername);
+/* Who shows the secret of a gateway's mapping acts as its role, so who makes the mapping must have that role's privileges. Raises. */
+extern void streamext_ddl_check_mapping(const RoleSpec *user, const char *servername);
 
 #endif /* STREAMEXT_DDL_H */

@@ -24,6 +24,7 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -294,4 +295,25 @@ streamext_ddl_touch_server(const char *servername)
 	}
 	systable_endscan(scan);
 	table_close(tables, AccessShareLock);
+}
+
+void
+streamext_ddl_check_mapping(const RoleSpec *user, const char *servername)
+{
+	Oid					serverid = get_foreign_server_oid(servername, true);
+	const ConnectorOps *kind = OidIsValid(serverid) ? streamext_server_kind(serverid) : NULL;
+	Oid					role;
+
+	if (kind == NULL || !kind->gateway)
+		return;
+	if (user->roletype == ROLESPEC_PUBLIC)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("server \"%s\" takes no user mapping of PUBLIC", servername),
+						errdetail("A mapping's secret makes whoever shows it the mapping's role."),
+						errhint("Map a role, or name one in the server's option anonymous_role.")));
+	role = get_rolespec_oid(user, false);
+	if (!has_privs_of_role(GetUserId(), role))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must have privileges of role \"%s\"", GetUserNameFromId(role, false)),
+						errdetail("Whoever shows the mapping's secret will act as that role.")));
 }

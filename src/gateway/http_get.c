@@ -1,0 +1,120 @@
+/*
+ * gateway/http_get.c
+ *		GET /views/SCHEMA.NAME: rows of a view for a role with SELECT, read by a process of its own (gateway/reader.c).
+ */
+#include "base/streamext.h"
+
+#include "gateway/http_private.h"
+
+static ReadFormat
+http_format(HttpRequest *request)
+{
+	const char *accept = streamext_http_header(request, "Accept");
+
+	if (accept != NULL && strstr(accept, "text/csv") != NULL)
+		return READ_CSV;
+	return accept != NULL && strstr(accept, "ndjson") != NULL ? READ_NDJSON : READ_JSON;
+}
+
+typedef struct HttpFilters
+{
+	StringInfo names;
+	int64	   limit;
+	bool	   bad; /* the limit is no number */
+} HttpFilters;
+
+static enum MHD_Result
+http_filter(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	HttpFilters *filters = cls;
+
+	if (value == NULL)
+		value = "";
+	if (strcmp(name, "limit") == 0)
+	{
+		filters->bad = value[0] == '\0' || strlen(value) > 18 || strspn(value, "0123456789") != strlen(value);
+		filters->limit = filters->bad ? -1 : strtoll(value, NULL, 10);
+		return MHD_YES;
+	}
+	appendBinaryStringInfo(filters->names, name, strlen(name) + 1);
+	appendBinaryStringInfo(filters->names, value, strlen(value) + 1);
+	return MHD_YES;
+}
+
+enum MHD_Result
+streamext_http_get_begin(HttpRequest *request)
+{
+	HttpServer	  *server = request->server;
+	const char	  *schema = request->path + strlen("/views/");
+	const char	  *dot = strchr(schema, '.');
+	StringInfoData names;
+	HttpFilters	   filters = { &names, -1, false };
+
+	if (dot == NULL || dot == schema || dot[1] == '\0')
+		return streamext_http_refuse(request, MHD_HTTP_NOT_FOUND, true, -1, "there is no view at this path",
+									 "A view's path is /views/SCHEMA.NAME.");
+	initStringInfo(&names);
+	appendBinaryStringInfo(&names, schema, dot - schema);
+	appendStringInfoChar(&names, '\0');
+	appendBinaryStringInfo(&names, dot + 1, strlen(dot + 1) + 1);
+	(void) MHD_get_connection_values(request->mhd, MHD_GET_ARGUMENT_KIND, http_filter, &filters);
+	if (filters.bad)
+		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "limit is no whole number", "It counts rows.");
+	request->format = http_format(request);
+	if (server->nreads < STREAMEXT_READERS)
+		request->read = streamext_gateway_read(request->role, request->format, filters.limit, names.data, names.len);
+	if (request->read == NULL)
+		return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "no process is free to read the view",
+									 "A server's gateway reads %d at once; each is one of max_worker_processes.",
+									 STREAMEXT_READERS);
+	server->nreads++;
+	dlist_push_tail(&server->reads, &request->node);
+	request->phase = HTTP_READING;
+	MHD_suspend_connection(request->mhd);
+	return MHD_YES;
+}
+
+void
+streamext_http_get_look(HttpServer *server)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &server->reads)
+	{
+		HttpRequest *request = dlist_container(HttpRequest, node, iter.cur);
+
+		if (!streamext_gateway_read_poll(request->read))
+			continue;
+		streamext_http_get_end(request);
+		streamext_http_resume(request);
+	}
+}
+
+void
+streamext_http_get_end(HttpRequest *request)
+{
+	dlist_delete(&request->node);
+	request->server->nreads--;
+	request->phase = HTTP_OUTCOME;
+}
+
+enum MHD_Result
+streamext_http_get_answer(HttpRequest *request)
+{
+	static const char *const types[] = {
+		[READ_JSON] = "application/json",
+		[READ_NDJSON] = "application/x-ndjson",
+		[READ_CSV] = "text/csv; charset=utf-8; header=present",
+	};
+	GatewayRead			*read = request->read;
+	struct MHD_Response *response;
+
+	if (read->status != MHD_HTTP_OK)
+		return streamext_http_refuse(request, read->status != 0 ? read->status : MHD_HTTP_SERVICE_UNAVAILABLE, false, -1,
+									 read->status != 0 ? read->body.data : "the gateway is being restarted",
+									 "GET /views/SCHEMA.NAME?column=value&limit=n, by a role with SELECT on the view.");
+	response = MHD_create_response_from_buffer(read->body.len, read->body.data, MHD_RESPMEM_MUST_COPY);
+	if (response != NULL)
+		(void) MHD_add_response_header(response, "Content-Type", types[request->format]);
+	return streamext_http_queue(request, MHD_HTTP_OK, response);
+}
