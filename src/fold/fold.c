@@ -525,7 +525,11 @@ fold_keep(ViewFold *fold)
 			values[k] = fe->values[fold->rows[i]];
 			nulls[k] = fe->nulls[fold->rows[i]];
 		}
+#if PG_VERSION_NUM >= 180000
+		tuple = heap_form_minimal_tuple(fold->output_desc, values, nulls, 0);
+#else
 		tuple = heap_form_minimal_tuple(fold->output_desc, values, nulls);
+#endif
 		fold->kept[fold->nkept].payload = (const char *) tuple;
 		fold->kept[fold->nkept++].payload_size = tuple->t_len;
 	}
