@@ -170,7 +170,7 @@ REFUSED = [
     ("SELECT max(now() - ts) FROM s", "now"),
     ("SELECT count(*) FROM s WHERE clock_timestamp() > ts", "clock_timestamp"),
     ("SELECT sum(reads(k)) FROM s", "reads"),
-    ("SELECT unnest(list) AS x, count(*) FROM s GROUP BY x", "set-returning"),
+    ("SELECT unnest(list) AS x, streamext.hop('1 min', '10 s', ts) AS w, count(*) FROM s GROUP BY x, w", "set-returning"),
     ("SELECT streamext.hop('1 min', '10 s', ts) AS a, streamext.tumble('1 min', ts) AS b, count(*) FROM s GROUP BY a, b", "windows"),
     ("SELECT streamext.tumble('1 min', other) AS w, count(*) FROM s GROUP BY w", "event time"),
     ("SELECT streamext.hop('1 min', '10 s', other) AS w, count(*) FROM s GROUP BY w", "event time"),

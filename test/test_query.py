@@ -45,6 +45,15 @@ QUERIES = {
     "whole row": "SELECT q.site, count(*) FROM (SELECT site, device FROM {s}) AS q WHERE (q.*) IS NOT NULL GROUP BY 1",
     "output sublink": """WITH p AS (SELECT * FROM owners) SELECT line, count(*), (SELECT max(name) FROM p WHERE p.line = q.line) AS owner
         FROM (SELECT * FROM {s} JOIN lines l USING (device)) AS q GROUP BY line""",
+    "set": "SELECT regexp_split_to_table(site, '') AS letter, count(*) FROM {s} GROUP BY letter",
+    "set in expression": """SELECT upper(regexp_split_to_table(site, '')) || 'x' AS letter, count(*), generate_series(1, 2) AS twice FROM {s}
+        WHERE temperature > 1 GROUP BY letter""",
+    "sets side by side": "SELECT unnest(ARRAY[site, device]) AS a, generate_series(1, 3) AS i, count(*) FROM {s} GROUP BY a, i",
+    "set in subquery": """SELECT streamext.hop('2 min', '1 min', ts) AS w, part, count(*) FROM (SELECT ts, unnest(string_to_array(device, '-')) AS part
+        FROM {s} WHERE humidity > 20) AS q WHERE part <> 'device' GROUP BY w, part""",
+    "set distinct": "SELECT DISTINCT unnest(ARRAY[site, device]) FROM {s}",
+    "json elements": """SELECT e ->> 'k' AS k, count(*), sum((e ->> 'v')::float8) FROM {s},
+        LATERAL jsonb_array_elements(jsonb_build_array(jsonb_build_object('k', site, 'v', temperature), '{{"k": "b", "v": 1}}'::jsonb)) AS e GROUP BY k""",
     "having": "WITH q AS (SELECT * FROM {s}) SELECT site, count(*) AS n FROM q GROUP BY site HAVING count(*) > (SELECT min(rank) FROM lines) ORDER BY n",
 }  # fmt: skip
 
@@ -69,6 +78,9 @@ REFUSED = {
     "SELECT site FROM s LIMIT 3": "LIMIT without GROUP BY or an aggregate",
     "SELECT site, row_number() OVER () FROM s": "window functions without GROUP BY or an aggregate",
     "SELECT site FROM s WHERE ts > now() - interval '1 min'": "function now() in WHERE",
+    "SELECT generate_series(1, generate_series(1, 2)) AS n, count(*) FROM s GROUP BY n": "set-returning functions within each other",
+    "SELECT generate_series(1, 2) AS n, streamext.hop('2 min', '1 min', ts) AS w, count(*) FROM s GROUP BY n, w": "streamext.hop beside other",
+    "SELECT (jsonb_each(to_jsonb(site))).key AS k, count(*) FROM s GROUP BY k": "functions that return sets of rows outside of FROM",
     "SELECT n, count(*) FROM counted GROUP BY n": "continuous views in FROM that aggregate or write into a table",
     "SELECT site, count(*) FROM barred JOIN lines USING (device) GROUP BY site": "security_barrier views over the stream in a join",
 }  # fmt: skip
@@ -244,6 +256,34 @@ def test_a_derived_stream(db: Database) -> None:
     assert counts(db, "dd") == (2010 - zeros, 0, zeros) == counts(db, "vv")
     assert db.value("SELECT count(*) FROM streamext.dead_letters WHERE reason LIKE '%division by zero%'") == 2 * zeros
     assert "DerivedStream" in str(db.rows("EXPLAIN SELECT * FROM d WHERE site = 'x'"))
+
+
+def test_a_derived_stream_explodes(db: Database) -> None:
+    local_stream(db, "event_time 'ts', watermark_delay '1 h', max_ahead '1 h', buffer_size '5000'")
+    db.execute(f"CREATE TABLE o ({COLUMNS})")
+    query = "SELECT ts, unnest(string_to_array(device, '-')) AS part FROM {s} WHERE humidity > 20"
+    continuous(db, "d", query.format(s="s"))
+    continuous(db, "v", "SELECT part, streamext.tumble('1 min', ts) AS w, count(*) FROM d GROUP BY part, w")
+    feed(db)
+    db.execute("CREATE VIEW od AS " + query.format(s="o"))
+    db.assert_same("TABLE v", "SELECT part, streamext.tumble('1 min', ts) AS w, count(*) FROM od GROUP BY part, w")
+    db.assert_same("TABLE d", "TABLE od")
+    assert counts(db, "d") == (2010, 0, 0)
+
+
+def test_a_long_sliding_window_takes_a_coarser_step(db: Database) -> None:
+    stream(db)
+    notices: list[str] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    continuous(db, "v", "SELECT site, count(*), max(ts) FROM s WHERE ts > now() - interval '7 days' GROUP BY site")
+    continuous(db, "w", "SELECT site, count(*) FROM s WHERE ts > now() - interval '2 hours' GROUP BY site")
+    assert notices == ["the window slides in steps of 00:02:00"]
+    db.execute("SELECT streamext.set_clock(%s)", NOW)
+    try:
+        feed(db)
+        db.assert_same("TABLE v", f"SELECT site, count(*), max(ts) FROM o WHERE ts > timestamptz '{NOW}' - interval '7 days' GROUP BY site")
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
 
 
 def test_a_derived_stream_keeps_its_last_rows(db: Database) -> None:

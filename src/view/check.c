@@ -333,7 +333,8 @@ check_below_walker(Node *node, void *context)
 	if ((IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset &&
 		 check_own_function(((FuncExpr *) node)->funcid) == FUNCTION_OTHER) ||
 		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
-		streamext_view_refuse(psprintf("set-returning functions in %s", place), NULL);
+		streamext_view_refuse(psprintf("set-returning functions in %s", place),
+							  "Put the function into FROM, with LATERAL if it refers to the stream.");
 	check_functions_in_node(node, check_check_function, unconstify(char *, place));
 	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT)
 	{

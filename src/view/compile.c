@@ -636,6 +636,7 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	{
 		streamext_rights_check_invoker(view);
 		streamext_view_window_warn_alias(view, context.config);
+		streamext_view_window_note_step(view);
 	}
 }
 

@@ -312,16 +312,28 @@ streamext_window_prepare(Window *window, MemoryContext cxt)
 
 /* ---- a window's definition ---- */
 
-/* length / 60, at most 1 s, at least 1 us; made to divide length. */
+/* length / 60, at most 1 s unless that were too many panes, at least 1 us; made to divide length. */
 static int64
 window_default_step(int64 length)
 {
-	int64 step = Min(length / 60, USECS_PER_SEC);
-	int64 parts;
-	int64 tries;
+	static const int coarser[] = { 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800 };
+	int64			 step = Min(length / 60, USECS_PER_SEC);
+	int64			 parts;
+	int64			 tries;
 
 	if (step <= 1)
 		return 1;
+
+	if (length / step > STREAMEXT_MAX_PANES)
+	{
+		for (int i = 0; i < lengthof(coarser); i++)
+			if (length % (coarser[i] * USECS_PER_SEC) == 0 &&
+				length / (coarser[i] * USECS_PER_SEC) <= STREAMEXT_MAX_PANES)
+				return coarser[i] * USECS_PER_SEC;
+		for (parts = STREAMEXT_MAX_PANES; length % parts != 0; parts--)
+			;
+		return length / parts;
+	}
 
 	/* The largest step not above that which divides the length. */
 	parts = (length - 1) / step + 1;

@@ -407,6 +407,19 @@ streamext_view_window_finish(CompiledView *view)
 }
 
 void
+streamext_view_window_note_step(const CompiledView *view)
+{
+	Interval step = { .time = view->window.step };
+
+	if (!view->window.sliding || view->options.step != 0 || view->window.step <= USECS_PER_SEC)
+		return;
+	ereport(NOTICE, (errmsg("the window slides in steps of %s",
+							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&step)))),
+					 errdetail("A window has at most %d steps.", STREAMEXT_MAX_PANES),
+					 errhint("Set streamext.step to have another one.")));
+}
+
+void
 streamext_view_window_warn_alias(const CompiledView *view, const StreamConfig *config)
 {
 	ListCell *lc;

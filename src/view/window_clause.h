@@ -22,6 +22,8 @@ extern bool streamext_view_window_qual(CompiledView *view, const StreamConfig *c
 extern void streamext_view_window_finish(CompiledView *view);
 
 /* Warns where date_trunc('minute', ts) AS ts ... GROUP BY ts groups by the column, not by the expression. */
+/* A NOTICE where the window is so long that its default step is not the usual second. */
+extern void streamext_view_window_note_step(const CompiledView *view);
 extern void streamext_view_window_warn_alias(const CompiledView *view, const StreamConfig *config);
 
 #endif /* STREAMEXT_VIEW_WINDOW_H */

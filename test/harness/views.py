@@ -183,7 +183,7 @@ def _spell(rng: random.Random, wheres: list[str], nested: bool) -> tuple[str, st
     inside = [where for where in wheres if rng.random() < 0.5]
     outside = [where for where in wheres if where not in inside] + ([semi] if semi else [])
     before, item = "", f"(SELECT * FROM {name}{_where(inside)}) AS sub"
-    match rng.choice(["subquery", "nested", "with", "with twice", "parentheses"]):
+    match rng.choice(["subquery", "nested", "with", "with twice", "parentheses", "exploded"]):
         case "nested":
             item = f"(SELECT * FROM (SELECT q.ts, q.* FROM (SELECT *, 1 AS one FROM {name}{_where(inside)}) AS q) AS r (ts_)) AS sub"
         case "with":
@@ -194,8 +194,10 @@ def _spell(rng: random.Random, wheres: list[str], nested: bool) -> tuple[str, st
         case "parentheses":
             item = f"(SELECT one.*, n FROM {name} AS one CROSS JOIN (SELECT 1 AS n_) AS x{_where(inside)}) AS sub"
             item = item.replace("one.*, n ", "one.* ")
-    plain = f"{name} AS sub" if " AS " not in name else name.replace(" AS i", " AS sub")
-    return before, item + _where(outside), plain + _where([*wheres, semi] if semi else wheres)
+        case "exploded":
+            item = f"(SELECT *, unnest(ARRAY[k, t, 'y']) AS part FROM {name}{_where(inside)}) AS sub"
+            return "", item + _where([*outside, "part <> 'x'"]), item + _where([*outside, "part <> 'x'"])
+    return before, item + _where(outside), f"{name} AS sub" + _where([*wheres, semi] if semi else wheres)
 
 
 def _where(conditions: Sequence[str]) -> str:
