@@ -190,7 +190,7 @@ def test_errors_say_what_to_do(db: Database) -> None:
         ("SELECT streamext.flush('v')", "42809", 'reads: "s"'),
         ("CREATE VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM n WHERE ts > now() - interval '1 min'", "0A000", "option event_time"),
         ("SELECT streamext.seek('v', 'latest')", "42809", 'reads: "s"'),
-        ("CREATE VIEW x WITH (streamext.continuous) AS SELECT count(*) FROM s WHERE ts > now() - interval '1 day'", "22023", "such as '10 s'"),
+        ("CREATE VIEW x WITH (streamext.continuous, streamext.step = '1 s') AS SELECT count(*) FROM s WHERE ts > now() - interval '1 day'", "22023", "such as '10 s'"),
         ("CREATE VIEW x WITH (streamext.continuous) AS SELECT sum(n) FROM v", "0A000", "ordinary view"),
         ("CREATE VIEW x WITH (streamext.continuous) AS SELECT sum(n) FROM s JOIN v USING (k)", "0A000", "query over this view"),
     ):

@@ -1,6 +1,8 @@
 """The query that people have: subqueries, WITH, ordinary views and DISTINCT are only spelling; semi-joins are joins."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 from harness.database import Database
 from harness.sensors import START, Plant
@@ -138,6 +140,41 @@ def test_refused(db: Database) -> None:
     for query, reason in REFUSED.items():
         refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
         assert refusal.startswith("0A000") and reason in refusal, (query, refusal)
+        assert "HINT: " in refusal, (query, refusal)
+
+
+def test_every_refusal_has_a_hint() -> None:
+    """None is made without one that says what to do."""
+    for source in (Path(__file__).parent.parent / "src").glob("*/*.c"):
+        text = source.read_text()
+        calls = re.findall(r"streamext_view_refuse\((?:[^;\"]|\"(?:[^\"\\\\]|\\\\.)*\")*;", text)
+        for call in calls:
+            assert not re.search(r",\s*NULL\s*\);$", call), (source, call)
+
+
+def test_forms_of_the_sliding_predicate(db: Database) -> None:
+    stream(db)
+    length = "interval '1 minute'"
+    forms = [
+        f"ts > now() - {length}", f"now() - {length} < ts", f"ts + {length} > now()", f"now() - ts < {length}",
+        "ts - now() > interval '-1 minute'", "interval '-00:01' < ts - now()", f"ts >= now() - {length}", "ts - now() >= - interval '1 minute'",
+        f"ts BETWEEN now() - {length} AND now()", f"NOT (ts <= now() - {length})",
+    ]  # fmt: skip
+    db.execute("SELECT streamext.set_clock(%s)", NOW)
+    try:
+        for i, form in enumerate(forms):
+            if "NOT" in form:
+                assert "now() in WHERE" in db.refusal(f"CREATE VIEW v{i} WITH (streamext.continuous) AS SELECT count(*) FROM s WHERE {form}")
+                continue
+            continuous(db, f"v{i}", f"SELECT site, count(*) FROM s WHERE {form} GROUP BY site")
+        feed(db)
+        db.execute("INSERT INTO o SELECT 'edge', 'edge', %s - interval '1 minute' * i, 1, 1 FROM generate_series(0, 2) AS i", NOW)
+        db.execute("INSERT INTO s SELECT * FROM o WHERE device = 'edge'")
+        db.flush("s")
+        for i, form in enumerate(forms[:-1]):
+            db.assert_same(f"TABLE v{i}", f"SELECT site, count(*) FROM o WHERE {form} GROUP BY site".replace("now()", f"timestamptz '{NOW}'"))
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
 
 
 def test_stored_rule_is_the_users_own(db: Database) -> None:

@@ -320,13 +320,14 @@ check_below_walker(Node *node, void *context)
 	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_SUBLINK)
 		return false; /* what the subquery returns */
 	if (IsA(node, Param))
-		streamext_view_refuse(psprintf("parameters in %s", place), NULL);
+		streamext_view_refuse(psprintf("parameters in %s", place),
+							  "Write the constant itself, or join with a table that holds it.");
 	if (IsA(node, SQLValueFunction))
 		streamext_view_refuse(
 			psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), place),
 			"now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
 	if (IsA(node, NextValueExpr))
-		streamext_view_refuse(psprintf("sequences in %s", place), NULL);
+		streamext_view_refuse(psprintf("sequences in %s", place), "Name a table with such a column by streamext.into.");
 	if (IsA(node, Var))
 		streamext_view_check_var((Var *) node, place);
 	/* Below streamext.hop, which is a key of its own and never comes here, a row is one row. */
@@ -402,12 +403,13 @@ void
 streamext_view_check_shape(const Query *query, bool into)
 {
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
-		streamext_view_refuse("anything but SELECT", NULL);
+		streamext_view_refuse("anything but SELECT", "Write SELECT ... FROM a stream.");
 	if (query->setOperations != NULL)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT",
 							  "Make a view of each part and an ordinary view over them.");
 	if (query->rowMarks != NIL)
-		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
+		streamext_view_refuse("FOR UPDATE and FOR SHARE",
+							  "Leave it out: rows are read as they come, and none is locked.");
 	if (query->constraintDeps != NIL)
 		streamext_view_refuse("output columns that depend on a primary key in GROUP BY", "Name them in GROUP BY.");
 	if (into)
@@ -427,20 +429,22 @@ streamext_view_check_from(const RangeTblEntry *rte)
 		case RTE_RELATION:
 			break;
 		case RTE_SUBQUERY:
-			streamext_view_refuse("subqueries in FROM", NULL);
+			streamext_view_refuse("subqueries without a stream in FROM",
+								  "Name a stream in FROM, beside the subquery or in it.");
 			break;
 		case RTE_FUNCTION:
 		case RTE_TABLEFUNC:
-			streamext_view_refuse("functions in FROM", NULL);
+			streamext_view_refuse("functions alone in FROM", "Name a stream in FROM, beside the function.");
 			break;
 		case RTE_VALUES:
-			streamext_view_refuse("VALUES in FROM", NULL);
+			streamext_view_refuse("VALUES alone in FROM", "Name a stream in FROM, beside VALUES.");
 			break;
 		default:
 			streamext_view_refuse("joins", "Join with other tables in a query over the continuous view.");
 	}
 	if (rte->tablesample != NULL)
-		streamext_view_refuse("TABLESAMPLE", NULL);
+		streamext_view_refuse("TABLESAMPLE",
+							  "Choose rows in WHERE by what is in them, such as hashtext(key) % 100 = 0.");
 	if (streamext_view_options(rte->relid).continuous)
 		streamext_view_refuse("continuous views in FROM that aggregate or write into a table",
 							  "Make an ordinary view over it: its answer is always the newest.");
@@ -451,5 +455,5 @@ streamext_view_check_from(const RangeTblEntry *rte)
 			 errdetail(
 				 "A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local.")));
 	if (rte->securityQuals != NIL)
-		streamext_view_refuse("row security", NULL);
+		streamext_view_refuse("row security", "Put the condition into WHERE.");
 }

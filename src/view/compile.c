@@ -95,7 +95,7 @@ compile_from(CompiledView *view, int entries)
 	Query *query = view->query;
 
 	if (query->jointree->fromlist == NIL)
-		streamext_view_refuse("queries without a stream in FROM", NULL);
+		streamext_view_refuse("queries without a stream in FROM", "Name a stream in FROM.");
 	view->has_joins = streamext_join_is_join(query);
 	if (view->has_joins)
 		view->stream_varno = streamext_join_check(query);
@@ -250,7 +250,7 @@ compile_sets(CompiledView *view)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
 	if (view->window.kind == WINDOW_SESSION)
-		streamext_view_refuse("grouping sets with session windows", NULL);
+		streamext_view_refuse("grouping sets with session windows", "Make a view for each of the grouping sets.");
 	view->nsets = list_length(sets);
 	view->sets = palloc(sizeof(uint32) * view->nsets);
 	to = view->nsets;

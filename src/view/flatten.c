@@ -233,7 +233,8 @@ flatten_ctes(Query *query)
 		if (cte->cterecursive)
 			streamext_view_refuse("WITH RECURSIVE", "Make an ordinary view of it and join with that.");
 		if (contain_volatile_functions((Node *) cte->ctequery))
-			streamext_view_refuse("volatile functions in WITH", NULL);
+			streamext_view_refuse("volatile functions in WITH",
+								  "Put the function into the output or HAVING, where it is evaluated at read.");
 		query->cteList = list_delete_first(query->cteList);
 		(void) flatten_cte_walker((Node *) query, &inlined);
 	}
@@ -400,7 +401,8 @@ flatten_check(const Query *subquery)
 	if (subquery->limitCount != NULL || subquery->limitOffset != NULL)
 		streamext_view_refuse("LIMIT over the stream in FROM", "Put LIMIT into a query over the continuous view.");
 	if (subquery->rowMarks != NIL)
-		streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
+		streamext_view_refuse("FOR UPDATE and FOR SHARE",
+							  "Leave it out: rows are read as they come, and none is locked.");
 }
 
 /* ---- pulling up ---- */

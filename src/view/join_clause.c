@@ -51,7 +51,8 @@ join_check_relation(JoinCheck *check, RangeTblEntry *rte)
 		streamext_view_refuse("joins of two streams",
 							  "Make a continuous view of each stream and join the views in a query.");
 	if (rte->tablesample != NULL)
-		streamext_view_refuse("TABLESAMPLE", NULL);
+		streamext_view_refuse("TABLESAMPLE",
+							  "Choose rows in WHERE by what is in them, such as hashtext(key) % 100 = 0.");
 	if (rte->relkind != RELKIND_VIEW)
 		return;
 	if (streamext_view_options(rte->relid).continuous)
@@ -99,7 +100,8 @@ join_check_walker(Node *node, JoinCheck *check)
 		bool   result;
 
 		if (query->rowMarks != NIL)
-			streamext_view_refuse("FOR UPDATE and FOR SHARE", NULL);
+			streamext_view_refuse("FOR UPDATE and FOR SHARE",
+								  "Leave it out: rows are read as they come, and none is locked.");
 		check->sublevels++;
 		result = query_tree_walker(query, join_check_walker, check, QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
 		check->sublevels--;
@@ -108,9 +110,9 @@ join_check_walker(Node *node, JoinCheck *check)
 	if (IsA(node, SQLValueFunction))
 		streamext_view_refuse(
 			psprintf("%s in %s", streamext_view_value_function_name(((SQLValueFunction *) node)->op), JOIN_PLACE),
-			NULL);
+			"What is joined must not depend on when and by whom it is read; the output and HAVING may.");
 	if (IsA(node, NextValueExpr))
-		streamext_view_refuse("sequences in " JOIN_PLACE, NULL);
+		streamext_view_refuse("sequences in " JOIN_PLACE, "Name a table with such a column by streamext.into.");
 	if (IsA(node, Var) && check->views == 0 && ((Var *) node)->varlevelsup == check->sublevels &&
 		((Var *) node)->varno == check->stream)
 		streamext_view_check_var((Var *) node, JOIN_PLACE);
@@ -138,7 +140,7 @@ join_check_entry(JoinCheck *check, RangeTblEntry *rte)
 		case RTE_RESULT:
 			break;
 		default:
-			streamext_view_refuse("what is joined here", NULL);
+			streamext_view_refuse("what is joined here", "Join with tables, views, subqueries, VALUES or functions.");
 	}
 }
 

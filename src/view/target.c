@@ -159,7 +159,7 @@ streamext_into_rewrite(Query *insert)
 	List *queries = QueryRewrite(insert);
 
 	if (list_length(queries) != 1 || linitial_node(Query, queries)->commandType != CMD_INSERT)
-		streamext_view_refuse("streamext.into a table with rules", NULL);
+		streamext_view_refuse("streamext.into a table with rules", "Use a trigger on the table.");
 	return linitial_node(Query, queries);
 }
 

@@ -124,7 +124,8 @@ window_const_interval(Node *node, const char *what)
 	int64  result;
 
 	if (c == NULL || c->consttype != INTERVALOID)
-		streamext_view_refuse(psprintf("a %s that is not a constant", what), NULL);
+		streamext_view_refuse(psprintf("a %s that is not a constant", what),
+							  "Write the interval itself, such as '10 s'.");
 	result = window_interval(DatumGetIntervalP(c->constvalue), psprintf("the %s", what));
 	if (result <= 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the %s must be positive", what)));
@@ -327,9 +328,29 @@ window_age(const CompiledView *view, const StreamConfig *config, Node *age, Node
 	return result;
 }
 
+/* event_time - now() compared with an interval: the interval subtracted, likewise. */
+static Interval *
+window_negative_age(const CompiledView *view, const StreamConfig *config, Node *age, Node *bound)
+{
+	OpExpr	 *op = (OpExpr *) age;
+	Const	 *c;
+	Interval *result;
+
+	if (!IsA(age, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_MI || !window_is_now(lsecond(op->args)) ||
+		!window_is_event_time(view, config, linitial(op->args)))
+		return NULL;
+	c = window_const(bound);
+	if (c == NULL)
+		return NULL;
+	result = palloc0(sizeof(Interval));
+	result->time = -window_interval(DatumGetIntervalP(c->constvalue), "the interval of the sliding predicate");
+	return result;
+}
+
 /*
  * Takes left <function> right into the window if it is of one of the forms
- *		event_time > now() - interval, event_time + interval > now(), now() - event_time < interval		(the lower bound)
+ *		event_time > now() - interval, event_time + interval > now(), now() - event_time < interval,
+ *		event_time - now() > - interval		(the lower bound)
  *		event_time <= now()
  * false: it is none of them.
  */
@@ -352,16 +373,19 @@ window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid functio
 	}
 	else if (function == F_INTERVAL_LT || function == F_INTERVAL_LE)
 		interval = window_age(view, config, left, right);
+	else if (function == F_INTERVAL_GT || function == F_INTERVAL_GE)
+		interval = window_negative_age(view, config, left, right);
 	if (interval != NULL)
 	{
-		window_sliding_lower(view, interval, function == F_TIMESTAMPTZ_GE || function == F_INTERVAL_LE);
+		window_sliding_lower(view, interval,
+							 function == F_TIMESTAMPTZ_GE || function == F_INTERVAL_LE || function == F_INTERVAL_GE);
 		return true;
 	}
 	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) && window_is_event_time(view, config, left) &&
 		window_is_now(right))
 	{
 		if (window->has_upper)
-			streamext_view_refuse("two upper bounds at now()", NULL);
+			streamext_view_refuse("two upper bounds at now()", "Keep one predicate like event_time <= now().");
 		window->has_upper = true;
 		window->upper_inclusive = function == F_TIMESTAMPTZ_LE;
 		return true;
