@@ -17,10 +17,13 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "shared/shmem.h"
 #include "view/compile.h"
 #include "worker/teller_streams.h"
+
+#define TELLER_SETTLING_MS 15000
 
 typedef struct TellerStream
 {
@@ -66,7 +69,11 @@ streamext_teller_streams(Oid view)
 	if (rel == NULL)
 		return NIL;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && streamext_view_options(view).continuous)
-		find.streams = list_make1_oid(streamext_view_stream(view));
+	{
+		Oid stream = streamext_view_stream(view);
+
+		find.streams = OidIsValid(stream) ? list_make1_oid(stream) : NIL;
+	}
 	else if (rel->rd_rel->relkind == RELKIND_VIEW)
 		(void) query_tree_walker(get_view_query(rel), teller_find_streams, &find, QTW_EXAMINE_RTES_BEFORE);
 	relation_close(rel, NoLock);
@@ -123,6 +130,19 @@ teller_slot_settled(StreamSlot *slot, TellerStream *stream)
 																					  : TELLER_SETTLING;
 }
 
+/* Who waits for an evaluation does not wait for a stream with a long way to go, which need not be his own: his own he has flushed. */
+static TellerSettled
+teller_bound(TellerSettled settled)
+{
+	static TimestampTz started = 0;
+
+	if (started == 0)
+		started = GetCurrentTimestamp();
+	if (settled == TELLER_SETTLING && TimestampDifferenceExceeds(started, GetCurrentTimestamp(), TELLER_SETTLING_MS))
+		return TELLER_HELD_UP;
+	return settled;
+}
+
 TellerSettled
 streamext_teller_settled(List *streams)
 {
@@ -145,5 +165,5 @@ streamext_teller_settled(List *streams)
 		for (int i = 0; i < n; i++)
 			settled = Max(settled, teller_slot_settled(slots[i], teller_stream(lfirst_oid(lc), slots[i]->shard)));
 	}
-	return settled;
+	return teller_bound(settled);
 }

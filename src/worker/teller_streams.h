@@ -11,7 +11,7 @@
 typedef enum TellerSettled
 {
 	TELLER_SETTLED,
-	TELLER_HELD_UP, /* by what may last: the source is away, there is no worker, no memory */
+	TELLER_HELD_UP, /* by what may last: the source is away, there is no worker, no memory, or it has not been soon */
 	TELLER_SETTLING /* soon */
 } TellerSettled;
 
