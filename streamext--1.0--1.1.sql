@@ -421,3 +421,11 @@ CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.
 ALTER TABLE streamext.alert_event ENABLE REPLICA TRIGGER refuse_replicated;
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_view FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.alert_view ENABLE REPLICA TRIGGER refuse_replicated;
+
+CREATE FUNCTION streamext.webhook_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_webhook_validator';
+REVOKE ALL ON FUNCTION streamext.webhook_validator(text[], oid) FROM PUBLIC;
+COMMENT ON FUNCTION streamext.webhook_validator(text[], oid) IS 'internal: options of webhook servers, user mappings and foreign tables';
+CREATE FOREIGN DATA WRAPPER webhook HANDLER streamext.fdw_handler VALIDATOR streamext.webhook_validator;
+COMMENT ON FOREIGN DATA WRAPPER webhook IS 'foreign tables whose rows are sent to a URL';

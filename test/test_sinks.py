@@ -1,9 +1,13 @@
 """streamext.into of streams: what views make flows on into local streams, and out to other systems."""
 
+import hmac
 import json
 import random
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,8 +15,10 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka
+from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
-from harness.streams import continuous, kafka_stream, local_stream, worker_pid
+from harness.server import free_port
+from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream, worker_pid
 from harness.wait import wait_for
 
 COLUMNS = "k int, x int, ts timestamptz"
@@ -344,6 +350,138 @@ def test_an_outage_is_shown_and_what_waits_comes_in_order(db: Database, topic: s
         assert sink(db) == [("running", 501, 0, 0)]
         db.execute("DROP FOREIGN TABLE sent")
         assert sink(db) == []
+
+
+class Hook:
+    """A loopback server that takes POSTs; `answers` are status codes for the next ones, with Retry-After where they are a pair; else 204."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[int | tuple[int, int]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                answer = hook.answers.pop(0) if hook.answers else 204
+                status, wait = answer if isinstance(answer, tuple) else (answer, 0)
+                self.send_response(status)
+                if wait:
+                    self.send_header("Retry-After", str(wait))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.handler = Handler
+        self.port = free_port()
+        self.start()
+
+    def start(self) -> None:
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), self.handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def bodies(self) -> list[Any]:
+        return [json.loads(body) for _, body in self.requests]
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.stop()
+
+
+def webhook(db: Database, hook: Hook, options: str = "", columns: str = "k int, word text") -> None:
+    db.execute(f"CREATE SERVER hook FOREIGN DATA WRAPPER webhook OPTIONS (url 'http://127.0.0.1:{hook.port}/in')")
+    db.execute(f"CREATE FOREIGN TABLE sent ({columns}) SERVER hook OPTIONS (format 'json'{options})")
+
+
+def test_a_webhook_gets_rows_and_windows_signed(db: Database, hook: Hook) -> None:
+    secret = Path(db.value("SHOW data_directory")) / "hook.secret"
+    secret.write_text("swordfish\n")
+    webhook(db, hook, ", signature_secret_file 'hook.secret'", "k int, w timestamptz, n bigint")
+    db.execute("INSERT INTO sent (k) VALUES (1)")
+    wait_delivered(db, 1)
+    headers, body = hook.requests[0]
+    assert json.loads(body) == {"k": 1, "w": None, "n": None} and headers["content-type"] == "application/json"
+    at, signature = headers["x-streamext-signature"].split(",")
+    expected = hmac.new(b"swordfish", at.removeprefix("t=").encode() + b"." + body, "sha256").hexdigest()
+    assert signature == f"v1={expected}"
+
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    continuous(db, "v", "SELECT k, streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY k, w", ", streamext.into = 'sent'")
+    db.execute(f"INSERT INTO s SELECT i % 2, i, timestamptz '{BEGIN}' + i * interval '1 s' FROM generate_series(0, 30) i")
+    db.flush("s")
+    wait_delivered(db, 7)
+    assert [(b["k"], b["n"]) for b in sorted(hook.bodies()[1:], key=lambda b: (b["w"], b["k"]))] == [(0, 5), (1, 5)] * 3
+    assert hook.requests[1][0]["x-streamext-view"] == "public.v" and hook.requests[1][0]["x-streamext-window"]
+    keys = [headers["idempotency-key"] for headers, _ in hook.requests]
+    assert len(set(keys)) == 7
+    assert sorted(db.rows("SELECT view, delivered FROM streamext.sinks"), key=str) == [("v", 6), (None, 1)]
+
+
+def test_a_webhook_that_fails_is_tried_again_and_then_passed_over(db: Database, hook: Hook) -> None:
+    webhook(db, hook, ", attempts '3'")
+    hook.answers = [500, (503, 1), 204]
+    db.execute("INSERT INTO sent VALUES (1, 'passing')")
+    wait_delivered(db, 1)
+    keys = [headers["idempotency-key"] for headers, _ in hook.requests]
+    assert len(keys) == 3 and len(set(keys)) == 1
+    assert sink(db, "state, dead, last_error") == [("running", 0, "the answer is HTTP status 503")]
+
+    hook.answers = [500, 500, 500, 204, 404, 204]
+    db.execute("INSERT INTO sent VALUES (2, 'three times'), (3, 'good'), (4, 'refused'), (5, 'good')")
+    wait_delivered(db, 3)
+    assert [b["k"] for b in hook.bodies()] == [1, 1, 1, 2, 2, 2, 3, 4, 5]
+    assert sink(db) == [("running", 3, 0, 2)]
+    assert db.value("SELECT streamext.retry_deliveries('sent')") == 2
+    wait_delivered(db, 5)
+    assert [b["k"] for b in hook.bodies()[9:]] == [2, 4]
+    assert sink(db) == [("running", 5, 0, 0)]
+
+
+def test_a_webhook_that_is_away_is_waited_for(db: Database, hook: Hook) -> None:
+    webhook(db, hook, ", attempts '1'")
+    hook.stop()
+    db.execute("INSERT INTO sent SELECT i FROM generate_series(1, 30) i")
+    wait_for(lambda: sink(db) == [("stalled", 0, 30, 0)], what="the outage")
+    hook.start()
+    wait_delivered(db, 30)
+    assert [b["k"] for b in hook.bodies()] == list(range(1, 31))
+    assert sink(db) == [("running", 30, 0, 0)]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_rows_are_published_to_mqtt(db: Database, mosquitto: Mosquitto, topic: str, qos: int) -> None:
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', qos '{qos}', publish_topic '{topic}/{{site}}/state', retained 'true'", "site text, n int, at text OPTIONS (metadata 'topic')", name="sent")
+    with pytest.raises(psycopg.Error, match="cannot be part of a topic"):
+        db.execute("INSERT INTO sent (site, n) VALUES ('a+b', 1)")
+    db.execute("INSERT INTO sent (site, n) SELECT 's' || i % 3, i FROM generate_series(1, 30) i")
+    wait_delivered(db, 30)
+    got: dict[str, int] = {}
+    client = mosquitto.client(on_message=lambda _c, _u, m: got.update({m.topic: json.loads(m.payload)["n"]}))
+    client.subscribe(f"{topic}/#", 1)
+    wait_for(lambda: got == {f"{topic}/s0/state": 30, f"{topic}/s1/state": 28, f"{topic}/s2/state": 29}, what="retained messages")
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_a_filter_is_no_topic_to_publish_to(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#'", "n int", name="sent")
+    assert "is a filter" in db.refusal("INSERT INTO sent VALUES (1)")
+    mqtt_stream(db, mosquitto, f"topic '{topic}/x'", "n int", name="plain")
+    db.execute("INSERT INTO plain VALUES (1)")
+    wait_delivered(db, 1)
+    wait_for(lambda: db.rows("TABLE plain") == [(1,)], what="the row to come back")
 
 
 def reconnect(db: Database) -> None:

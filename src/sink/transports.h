@@ -4,3 +4,5 @@
  *		defines TRANSPORT before it.
  */
 TRANSPORT(kafka)
+TRANSPORT(mqtt)
+TRANSPORT(webhook)

@@ -143,14 +143,22 @@ char *
 streamext_connector_secret(const StreamConfig *config, const char *name, const char *file_name, char **problem)
 {
 	const char *value = streamext_option(config->user_options, name);
-	const char *path = streamext_option(config->user_options, file_name);
+
+	*problem = NULL;
+	if (value != NULL)
+		return pstrdup(value);
+	return streamext_connector_secret_file(config->user_options, file_name, problem);
+}
+
+char *
+streamext_connector_secret_file(List *options, const char *file_name, char **problem)
+{
+	const char *path = streamext_option(options, file_name);
 	char	   *contents;
 	ssize_t		size;
 	int			fd;
 
 	*problem = NULL;
-	if (value != NULL)
-		return pstrdup(value);
 	if (path == NULL)
 		return NULL;
 	if (!path_is_relative_and_below_cwd(path))

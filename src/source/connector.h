@@ -232,6 +232,9 @@ extern void streamext_connector_event(Connector *c, const char *kind, int index,
 extern char *streamext_connector_secret(const StreamConfig *config, const char *name, const char *file_name,
 										char **problem);
 
+/* The same of a file that an option of any place names. */
+extern char *streamext_connector_secret_file(List *options, const char *file_name, char **problem);
+
 /* Appends a header's name or value as a JSON string: text if it is that in the database's encoding, else as bytea prints it; NULL as null. */
 extern void streamext_connector_header_text(StringInfo json, const char *value, size_t size);
 

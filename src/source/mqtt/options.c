@@ -66,6 +66,17 @@ mqtt_check_uri(const OptionSpec *spec, const char *value)
 		"credentials belong in a user mapping.");
 }
 
+/* Of what rows are sent to; {column} stands for a value of the row. */
+static void
+mqtt_check_publish_topic(const OptionSpec *spec, const char *value)
+{
+	if (strpbrk(value, "+#") != NULL || value[0] == '$')
+		streamext_option_invalid(spec, value,
+								 "A topic to publish to is no filter: it holds no + or # and does not begin with $.");
+}
+
+static const char *const words_retained[] = { "false", "true", NULL };
+
 const OptionSpec streamext_mqtt_options[] = {
 	{ "uri", PLACE_SERVER, OPTION_TEXT, .required = true, .check = mqtt_check_uri },
 	{ "ssl_ca_location", PLACE_SERVER, OPTION_FILE },
@@ -84,6 +95,8 @@ const OptionSpec streamext_mqtt_options[] = {
 	{ "qos", PLACE_TABLE, OPTION_INT, NULL, 0, 2, 1 },
 	{ "protocol", PLACE_TABLE, OPTION_ENUM, words_protocol, .preset = 0 },
 	{ "client_id", PLACE_TABLE, OPTION_TEXT },
+	{ "publish_topic", PLACE_TABLE, OPTION_TEXT, .check = mqtt_check_publish_topic },
+	{ "retained", PLACE_TABLE, OPTION_ENUM, words_retained, .preset = 0 },
 	{ NULL },
 };
 

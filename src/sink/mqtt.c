@@ -1,0 +1,306 @@
+/*
+ * sink/mqtt.c
+ *		Rows to an MQTT broker, in order: at least once with qos 1 and 2, at most once with 0.
+ *
+ * A client of its own beside the stream's, without a session: what the broker has not acknowledged when a connection ends is sent again.
+ *
+ * The topic is the option publish_topic, in which {column} stands for the row's value, else the stream's own if it is no filter.
+ */
+#include "base/streamext.h"
+
+#include <MQTTAsync.h>
+
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/clip.h"
+#include "sink/transport.h"
+#include "source/mqtt/address.h"
+#include "source/mqtt/options.h"
+
+#define MQTT_SINK_SET 100
+#define MQTT_SINK_PATIENCE_MS 10000
+#define MQTT_SINK_MAX_TOPIC 65535
+
+typedef struct MqttSink
+{
+	Transport	 transport;
+	MqttAddress *address;
+	MQTTAsync	 handle; /* NULL: none */
+	char		*topic;	 /* where messages without one of their own go; or NULL */
+	int			 qos;
+	bool		 retained;
+} MqttSink;
+
+/* ---------------------------------------------------------------- topics; in a session */
+
+static const char *
+mqtt_sink_template(const StreamConfig *config)
+{
+	const char *template = streamext_option(config->table_options, "publish_topic");
+	const char *topic = linitial(config->topics);
+
+	if (template != NULL)
+		return template;
+	return strpbrk(topic, "+#") == NULL && topic[0] != '$' ? topic : NULL;
+}
+
+static void
+mqtt_sink_check(const StreamConfig *config)
+{
+	if (mqtt_sink_template(config) == NULL)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot insert into stream \"%s\", whose topic is a filter", config->name),
+						errhint("Say with the option publish_topic where rows go, like 'plant/{site}/state'.")));
+}
+
+/* The row's value of {column}. */
+static char *
+mqtt_sink_value(const StreamConfig *config, const char *name, const Datum *values, const bool *nulls)
+{
+	for (int i = 0; i < config->desc->natts; i++)
+	{
+		Oid	  output;
+		bool  is_varlena;
+		char *text;
+
+		if (config->columns[i].dropped || strcmp(config->columns[i].name, name) != 0)
+			continue;
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("column \"%s\" is NULL, which makes no topic", name)));
+		getTypeOutputInfo(config->columns[i].type, &output, &is_varlena);
+		text = OidOutputFunctionCall(output, values[i]);
+		if (text[0] == '\0' || strpbrk(text, "+#") != NULL)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("the value of column \"%s\" cannot be part of a topic", name),
+							errdetail("It is empty or holds + or #, which are of filters.")));
+		return text;
+	}
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+					errmsg("option publish_topic names column \"%s\", which stream \"%s\" does not have", name,
+						   config->name)));
+	return NULL; /* not reached */
+}
+
+static char *
+mqtt_sink_topic(const StreamConfig *config, const Datum *values, const bool *nulls)
+{
+	const char *template = mqtt_sink_template(config);
+	StringInfoData topic;
+
+	initStringInfo(&topic);
+	while (*template != '\0')
+	{
+		const char *end = template[0] == '{' ? strchr(template, '}') : NULL;
+
+		if (end == NULL)
+		{
+			appendStringInfoChar(&topic, *template ++);
+			continue;
+		}
+		appendStringInfoString(&topic,
+							   mqtt_sink_value(config, pnstrdup(template + 1, end - template - 1), values, nulls));
+		template = end + 1;
+	}
+	if (topic.len > MQTT_SINK_MAX_TOPIC)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the topic is too long")));
+	return topic.data;
+}
+
+/* ---------------------------------------------------------------- the client */
+
+static int
+mqtt_sink_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_message *message)
+{
+	MQTTAsync_freeMessage(&message);
+	MQTTAsync_free(topic);
+	return 1;
+}
+
+static void
+mqtt_sink_drop(MqttSink *m)
+{
+	MQTTAsync_disconnectOptions disconnect;
+
+	if (m->handle == NULL)
+		return;
+	if (MQTTAsync_isConnected(m->handle))
+	{
+		streamext_mqtt_address_disconnect(m->address, true, &disconnect);
+		disconnect.timeout = 1;
+		(void) MQTTAsync_disconnect(m->handle, &disconnect);
+		MQTTProperties_free(&disconnect.properties);
+		for (int i = 0; i < 50 && MQTTAsync_isConnected(m->handle); i++)
+			pg_usleep(10000);
+	}
+	MQTTAsync_destroy(&m->handle);
+	m->handle = NULL;
+}
+
+static bool
+mqtt_sink_connect(MqttSink *m, Shipment *s)
+{
+	MQTTAsync_createOptions create = MQTTAsync_createOptions_initializer;
+	MqttConnect				connect;
+
+	create.MQTTVersion = m->address->version;
+	create.maxBufferedMessages = MQTT_SINK_SET;
+	if (MQTTAsync_createWithOptions(&m->handle, m->address->uri, m->address->client_id, MQTTCLIENT_PERSISTENCE_NONE,
+									NULL, &create) != MQTTASYNC_SUCCESS)
+	{
+		m->handle = NULL;
+		snprintf(s->error, sizeof(s->error), "could not make an MQTT client");
+		return false;
+	}
+	(void) MQTTAsync_setCallbacks(m->handle, NULL, NULL, mqtt_sink_on_arrival, NULL);
+	streamext_mqtt_address_connect(m->address, true, &connect);
+	if (MQTTAsync_connect(m->handle, &connect.options) == MQTTASYNC_SUCCESS)
+		for (int waited = 0; !MQTTAsync_isConnected(m->handle) && waited < MQTT_SINK_PATIENCE_MS && !*s->stop;
+			 waited += 10)
+			pg_usleep(10000);
+	MQTTProperties_free(&connect.properties);
+	if (MQTTAsync_isConnected(m->handle))
+		return true;
+	snprintf(s->error, sizeof(s->error), "the broker does not take the connection");
+	mqtt_sink_drop(m);
+	return false;
+}
+
+/* ---------------------------------------------------------------- messages */
+
+static int
+mqtt_sink_publish(MqttSink *m, const Message *message, MQTTAsync_token *token)
+{
+	MQTTAsync_message		  out = MQTTAsync_message_initializer;
+	MQTTAsync_responseOptions options = MQTTAsync_responseOptions_initializer;
+	MQTTProperties			  properties = MQTTProperties_initializer;
+	int						  rc;
+
+	out.payload = (void *) (message->payload != NULL ? message->payload : "");
+	out.payloadlen = (int) message->payload_size;
+	out.qos = m->qos;
+	out.retained = m->retained;
+	if (m->address->version == MQTTVERSION_5)
+	{
+		for (int i = 0; i < message->nheaders; i++)
+		{
+			MQTTProperty property = { 0 };
+
+			property.identifier = MQTTPROPERTY_CODE_USER_PROPERTY;
+			property.value.data.data = (char *) message->header_names[i];
+			property.value.data.len = (int) strlen(message->header_names[i]);
+			property.value.value.data = (char *) message->header_values[i];
+			property.value.value.len = (int) strlen(message->header_values[i]);
+			MQTTProperties_add(&properties, &property);
+		}
+		out.properties = properties;
+	}
+	rc = MQTTAsync_sendMessage(m->handle, message->topic != NULL ? message->topic : m->topic, &out, &options);
+	MQTTProperties_free(&properties);
+	*token = options.token;
+	return rc;
+}
+
+/* Until the broker has acknowledged it. (MQTTAsync_waitForCompletion looks every 100 ms.) */
+static bool
+mqtt_sink_wait(MqttSink *m, Shipment *s, MQTTAsync_token token)
+{
+	for (int waited = 0; waited < MQTT_SINK_PATIENCE_MS && !*s->stop; waited++)
+	{
+		bool connected = MQTTAsync_isConnected(m->handle);
+
+		if (MQTTAsync_isComplete(m->handle, token))
+			return connected;
+		if (!connected)
+			return false;
+		pg_usleep(1000);
+	}
+	return false;
+}
+
+static void
+mqtt_sink_send(Transport *transport, Shipment *s)
+{
+	MqttSink	   *m = (MqttSink *) transport;
+	MQTTAsync_token tokens[MQTT_SINK_SET];
+	int				sent = 0;
+
+	if (m->handle != NULL && !MQTTAsync_isConnected(m->handle))
+		mqtt_sink_drop(m);
+	if (m->handle == NULL && !mqtt_sink_connect(m, s))
+		return;
+	s->reachable = true;
+	while (sent < s->n && mqtt_sink_publish(m, &s->messages[sent], &tokens[sent]) == MQTTASYNC_SUCCESS)
+		sent++;
+	while (s->done < sent && mqtt_sink_wait(m, s, tokens[s->done]))
+		s->done++;
+	if (s->done == s->n)
+		return;
+	s->reachable = false;
+	snprintf(s->error, sizeof(s->error), "the connection to the broker was lost");
+	mqtt_sink_drop(m);
+}
+
+/* ---------------------------------------------------------------- its life */
+
+static void
+mqtt_sink_close(Transport *transport)
+{
+	MqttSink *m = (MqttSink *) transport;
+
+	mqtt_sink_drop(m);
+	if (m->address != NULL)
+	{
+		streamext_mqtt_address_clear(m->address);
+		free(m->address);
+	}
+	free(m->topic);
+	free(m);
+}
+
+static Transport *
+mqtt_sink_open(const StreamConfig *config, char error[STREAMEXT_MAX_MESSAGE])
+{
+	MqttSink *m = calloc(1, sizeof(MqttSink));
+	char	  client_id[256];
+	char	 *problem;
+	char	 *password = streamext_connector_secret(config, "password", "password_file", &problem);
+
+	if (m == NULL || problem != NULL)
+	{
+		streamext_clip(error, problem != NULL ? problem : "out of memory", STREAMEXT_MAX_MESSAGE);
+		free(m);
+		return NULL;
+	}
+	m->transport.ops = &streamext_mqtt_transport;
+	m->address = calloc(1, sizeof(MqttAddress));
+	m->topic = strdup(linitial(config->topics));
+	m->qos = config->qos;
+	m->retained = streamext_option_number(streamext_mqtt_options, PLACE_TABLE, config->table_options, "retained") == 1;
+	if (m->address == NULL || m->topic == NULL)
+	{
+		mqtt_sink_close(&m->transport);
+		return NULL;
+	}
+	streamext_mqtt_address_set(m->address, config, 0);
+	snprintf(client_id, sizeof(client_id), "%s_sink", m->address->client_id);
+	free(m->address->client_id);
+	m->address->client_id = strdup(client_id);
+	if (password != NULL)
+	{
+		m->address->password = strdup(password);
+		explicit_bzero(password, strlen(password));
+	}
+	return &m->transport;
+}
+
+const TransportOps streamext_mqtt_transport = {
+	.connector = &streamext_mqtt_ops,
+	.most = MQTT_SINK_SET,
+	.check = mqtt_sink_check,
+	.topic = mqtt_sink_topic,
+	.open = mqtt_sink_open,
+	.send = mqtt_sink_send,
+	.close = mqtt_sink_close,
+};
