@@ -387,6 +387,25 @@ def test_a_full_journal(db: Database) -> None:
     db.server.reload()
 
 
+def test_the_server_is_altered(web: Web) -> None:
+    """Whatever it takes to bring the options in, who comes next is heard."""
+    for connections in range(100, 105):
+        web.db.execute(f"ALTER SERVER web OPTIONS ({'SET' if connections > 100 else 'ADD'} max_connections '{connections}')")
+        wait_for(lambda: answers(web))
+    before, web.port = web.port, free_port()
+    web.db.execute(f"ALTER SERVER web OPTIONS (SET listen '127.0.0.1:{web.port}')")
+    wait_for(lambda: answers(web))
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", before), timeout=1)
+
+
+def answers(web: Web) -> bool:
+    try:
+        return web.post({"n": 1}).status == 204
+    except OSError:
+        return False
+
+
 def test_rate_limit(db: Database) -> None:
     web = Web(db, "rate_limit '5'")
     web.stream()

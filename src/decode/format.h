@@ -28,6 +28,7 @@ typedef struct FormatOps
 	bool paths;		   /* columns may have the option path */
 	bool json;		   /* values of arrays and composite types are JSON */
 	bool one_column;   /* the payload is the one column without metadata */
+	bool lines;		   /* a body of several records has a line for each, but for what is quoted: text/csv and no JSON */
 
 	/* Options that only this format has: given with another one they are refused. May be NULL, as the checks. */
 	const OptionSpec *options;

@@ -167,6 +167,7 @@ csv_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 
 const FormatOps streamext_csv_format = {
 	.name = "csv",
+	.lines = true,
 	.paths = true,
 	.options = csv_options,
 	.check_options = csv_check_options,

@@ -86,8 +86,8 @@ typedef struct GatewayOps
 	void (*run)(Gateway *gateway);
 	/* The roster was read while it runs. False: only stop and start bring it what the server's options are now. */
 	bool (*options)(Gateway *gateway);
-	/* SIGHUP: files that the options name may be others. May be NULL. */
-	void (*reload)(Gateway *gateway);
+	/* SIGHUP: files that the options name may be others. True: it is to be stopped and started. May be NULL. */
+	bool (*reload)(Gateway *gateway);
 } GatewayOps;
 
 #define KIND(kind) extern const GatewayOps streamext_##kind##_gateway;

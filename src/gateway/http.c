@@ -284,7 +284,7 @@ http_stop(Gateway *gateway)
 	{
 		HttpConnection *connection = dlist_container(HttpConnection, node, iter.cur);
 
-		HttpRequest	   *request = connection->request;
+		HttpRequest *request = connection->request;
 
 		if (request == NULL || (request->phase != HTTP_WAITING && request->phase != HTTP_READING))
 			continue;
@@ -343,33 +343,27 @@ http_run(Gateway *gateway)
 }
 
 /* Files of the certificate may be others. What is wrong with them leaves the present ones at work. */
-static void
+static bool
 http_reload(Gateway *gateway)
 {
-	HttpServer	*server = gateway->own;
-	HttpServer	 files = { 0 };
-	char		 error[STREAMEXT_MAX_MESSAGE] = "";
-	GatewayState state;
-	bool		 changed;
+	HttpServer *server = gateway->own;
+	HttpServer	files = { 0 };
+	char		error[STREAMEXT_MAX_MESSAGE] = "";
+	bool		changed;
 
 	if (server->certificate == NULL)
-		return;
+		return false;
 	if (!http_read_certificate(&files, gateway->options, error, sizeof(error)))
 	{
 		streamext_gateway_error(gateway, "%s", error);
 		free(files.certificate);
-		return;
+		return false;
 	}
 	changed = strcmp(files.certificate, server->certificate) != 0 || strcmp(files.key, server->key) != 0;
 	free(files.certificate);
 	explicit_bzero(files.key, strlen(files.key));
 	free(files.key);
-	if (!changed)
-		return;
-	http_stop(gateway);
-	gateway->own = NULL;
-	if (!http_start(gateway, &state, error, sizeof(error)))
-		streamext_gateway_set_state(gateway->slot, state, "", error);
+	return changed;
 }
 
 const GatewayOps streamext_http_gateway = {

@@ -59,14 +59,15 @@ streamext_http_get_begin(HttpRequest *request)
 	appendBinaryStringInfo(&names, dot + 1, strlen(dot + 1) + 1);
 	(void) MHD_get_connection_values(request->mhd, MHD_GET_ARGUMENT_KIND, http_filter, &filters);
 	if (filters.bad)
-		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "limit is no whole number", "It counts rows.");
+		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "limit is no whole number",
+									 "It counts rows.");
 	request->format = http_format(request);
 	if (server->nreads < STREAMEXT_READERS)
 		request->read = streamext_gateway_read(request->role, request->format, filters.limit, names.data, names.len);
 	if (request->read == NULL)
-		return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "no process is free to read the view",
-									 "A server's gateway reads %d at once; each is one of max_worker_processes.",
-									 STREAMEXT_READERS);
+		return streamext_http_refuse(
+			request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "no process is free to read the view",
+			"A server's gateway reads %d at once; each is one of max_worker_processes.", STREAMEXT_READERS);
 	server->nreads++;
 	dlist_push_tail(&server->reads, &request->node);
 	request->phase = HTTP_READING;
@@ -79,7 +80,7 @@ streamext_http_get_look(HttpServer *server)
 {
 	dlist_mutable_iter iter;
 
-	dlist_foreach_modify(iter, &server->reads)
+	dlist_foreach_modify (iter, &server->reads)
 	{
 		HttpRequest *request = dlist_container(HttpRequest, node, iter.cur);
 
@@ -110,8 +111,8 @@ streamext_http_get_answer(HttpRequest *request)
 	struct MHD_Response *response;
 
 	if (read->status != MHD_HTTP_OK)
-		return streamext_http_refuse(request, read->status != 0 ? read->status : MHD_HTTP_SERVICE_UNAVAILABLE, false, -1,
-									 read->status != 0 ? read->body.data : "the gateway is being restarted",
+		return streamext_http_refuse(request, read->status != 0 ? read->status : MHD_HTTP_SERVICE_UNAVAILABLE, false,
+									 -1, read->status != 0 ? read->body.data : "the gateway is being restarted",
 									 "GET /views/SCHEMA.NAME?column=value&limit=n, by a role with SELECT on the view.");
 	response = MHD_create_response_from_buffer(read->body.len, read->body.data, MHD_RESPMEM_MUST_COPY);
 	if (response != NULL)

@@ -36,8 +36,7 @@ http_cut_kind(HttpRequest *request, const GatewayStream *stream, CutKind *kind)
 {
 	const char *type = streamext_http_header(request, "Content-Type");
 	const char *charset = type != NULL ? strcasestr(type, "charset=") : NULL;
-	const char *format = streamext_option(stream->config->table_options, "format");
-	bool		csv = format != NULL && strcmp(format, "csv") == 0;
+	bool		lines = stream->config->format->lines;
 
 	*kind = CUT_RAW;
 	if (charset != NULL)
@@ -57,9 +56,9 @@ http_cut_kind(HttpRequest *request, const GatewayStream *stream, CutKind *kind)
 	else if (http_is_type(type, "text/csv"))
 	{
 		*kind = CUT_CSV;
-		return csv;
+		return lines;
 	}
-	return *kind == CUT_RAW || !csv;
+	return *kind == CUT_RAW || !lines;
 }
 
 typedef enum HttpPacking

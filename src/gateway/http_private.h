@@ -36,8 +36,8 @@ typedef struct HttpServer
 	bool			   done;			  /* something was told of in this round: answers wait to be sent */
 	char			  *certificate, *key; /* or NULL */
 	dlist_head		   waiting;			  /* of HttpRequest: ?wait=visible */
-	dlist_head reads; /* of HttpRequest: views that are being read */
-	int nreads;
+	dlist_head		   reads;			  /* of HttpRequest: views that are being read */
+	int				   nreads;
 
 	/* the options */
 	char	  fixed[HTTP_FIXED]; /* those that the daemon was started with */
@@ -90,9 +90,9 @@ typedef struct HttpRequest
 	TimestampTz			   wait_until;
 	bool				   visible;
 	TimestampTz			   began;
-	GatewayRead *read; /* of a GET, or NULL */
-	ReadFormat format;
-	dlist_node node; /* in server->waiting or reads */
+	GatewayRead			  *read; /* of a GET, or NULL */
+	ReadFormat			   format;
+	dlist_node			   node; /* in server->waiting or reads */
 } HttpRequest;
 
 /* ---- gateway/http_request.c ---- */
@@ -121,7 +121,7 @@ extern enum MHD_Result streamext_http_get_begin(HttpRequest *request);
 /* Looks whether processes that read views have come to an end. */
 extern void streamext_http_get_look(HttpServer *server);
 /* The request is not in server->reads any more. */
-extern void streamext_http_get_end(HttpRequest *request);
+extern void			   streamext_http_get_end(HttpRequest *request);
 extern enum MHD_Result streamext_http_get_answer(HttpRequest *request);
 
 /* ---- gateway/http_post.c ---- */

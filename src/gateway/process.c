@@ -106,12 +106,22 @@ gateway_bind(const char *host, const char *port, int *error)
 	return fd;
 }
 
+/* A descriptor that is closed may come again as another one's number. */
 static void
-gateway_unlisten(void)
+gateway_stop(void)
 {
 	if (gateway.own != NULL)
 		gateway.ops->stop(&gateway);
 	gateway.own = NULL;
+	if (gateway_waits != NULL)
+		FreeWaitEventSet(gateway_waits);
+	gateway_waits = NULL;
+}
+
+static void
+gateway_unlisten(void)
+{
+	gateway_stop();
 	if (gateway.listen_fd >= 0)
 		close(gateway.listen_fd);
 	gateway.listen_fd = -1;
@@ -162,9 +172,7 @@ gateway_serve(void)
 		return;
 	if (gateway.own != NULL && gateway.ops->options(&gateway))
 		return;
-	if (gateway.own != NULL)
-		gateway.ops->stop(&gateway);
-	gateway.own = NULL;
+	gateway_stop();
 	if (gateway.ops->start(&gateway, &state, error, sizeof(error)))
 		streamext_gateway_set_state(gateway.slot, GATEWAY_LISTENING, address, NULL);
 	else
@@ -241,8 +249,8 @@ gateway_interrupts(void)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		gateway_stale = true; /* files of tokens */
-		if (gateway.own != NULL && gateway.ops->reload != NULL)
-			gateway.ops->reload(&gateway);
+		if (gateway.own != NULL && gateway.ops->reload != NULL && gateway.ops->reload(&gateway))
+			gateway_stop();
 	}
 
 	/* takes what other processes have invalidated */

@@ -236,7 +236,7 @@ reader_status(const ErrorData *error)
 static Oid
 reader_view(const char *schema, const char *name, Oid role)
 {
-	Oid	 namespace = get_namespace_oid(schema, true);
+	Oid namespace = get_namespace_oid(schema, true);
 	Oid	 relid = InvalidOid;
 	char kind;
 
@@ -250,8 +250,8 @@ reader_view(const char *schema, const char *name, Oid role)
 	if (kind != RELKIND_VIEW && kind != RELKIND_MATVIEW)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("there is no view \"%s.%s\"", schema, name)));
 	if (pg_class_aclcheck(relid, role, ACL_SELECT) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied for view \"%s.%s\"", schema, name)));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied for view \"%s.%s\"", schema, name)));
 	return relid;
 }
 

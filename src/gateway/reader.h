@@ -10,8 +10,8 @@
 
 #include "lib/stringinfo.h"
 
-#define STREAMEXT_READERS 4		   /* of a gateway at once */
-#define STREAMEXT_READ_MS 30000	   /* that a query may take */
+#define STREAMEXT_READERS 4						/* of a gateway at once */
+#define STREAMEXT_READ_MS 30000					/* that a query may take */
 #define STREAMEXT_READ_BYTES (64 * 1024 * 1024) /* of an answer */
 
 typedef enum ReadFormat
@@ -23,8 +23,8 @@ typedef enum ReadFormat
 
 typedef struct GatewayRead
 {
-	int			   status; /* of HTTP, once it has ended; not 200: body is the error's text */
-	StringInfoData body;
+	int					status; /* of HTTP, once it has ended; not 200: body is the error's text */
+	StringInfoData		body;
 	struct ReadProcess *process;
 } GatewayRead;
 

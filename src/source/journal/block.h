@@ -5,7 +5,8 @@
  * A block is a journal record. Its topic holds what all its records share: a name and its NUL, then further texts of who made it. Its
  * payload is entries back to back: size of the record's payload (32 bits), size of its head (32 bits), head, payload. What a head
  * is only its connector knows; a record's key is its head, or without one what the block has behind the name: so buffers and dead letters
- * keep it with the record, and metadata come from it wherever the record comes from. The position of a record is that of the block plus the offset of its entry, so each has its own and
+ * keep it with the record, and metadata come from it wherever the record comes from. The position of a record is that of the block plus the offset of
+ * its entry, so each has its own and
  * they ascend; the next position of the last one is where the journal goes on. All of a block has the same arrival.
  *
  * A connector that reads blocks embeds BlockInbox first and takes the functions below as its ops (source/http/http.c).

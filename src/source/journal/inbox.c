@@ -13,7 +13,7 @@
 #include "source/journal/inbox.h"
 
 #define INBOX_READS 4	/* journal reads a poll at most */
-#define INBOX_HANDLES 8 /* journals kept open by an appender */
+#define INBOX_HANDLES 32 /* journals kept open by an appender */
 
 /* ---- the worker's side ---- */
 
