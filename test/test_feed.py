@@ -1,7 +1,12 @@
 """Feeds: endless HTTP answers and websockets, from a server on loopback with the habits of the real ones."""
 
+import json
+import ssl
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from harness.database import Database
@@ -178,3 +183,252 @@ def test_redirects(db: Database, server: FeedServer) -> None:
     assert_counted(db, 0, 10)
     assert other.connections == []
     other.close()
+
+
+def test_websocket(db: Database, server: FeedServer) -> None:
+    """Hello, fragments with a ping in between, binary and long messages, a close that is answered, a new connection."""
+    feed(db, server.url("/ws?x=1", "ws"), "hello '{\"subscribe\": \"ü\"}', resume 'query', resume_parameter 'since', resume_path 'a', dedupe_path 'a'",
+         "a bigint, id text OPTIONS (metadata 'id')", mapping="bearer_token 'hush'")
+    count(db)
+    connection = server.take()
+    assert connection.path == "/ws?x=1"
+    assert connection.headers["authorization"] == "Bearer hush"
+    assert connection.headers["host"] == f"127.0.0.1:{server.port}"
+    connection.accept()
+    assert connection.read_frame() == (1, '{"subscribe": "ü"}'.encode())
+    connection.frame('{"a":', final=False)
+    connection.frame("are you there", opcode=9)
+    connection.frame("", opcode=0, final=False)
+    connection.frame("0}", opcode=0)
+    assert connection.read_frame() == (10, b"are you there")
+    for i in range(1, 300):
+        connection.frame(json.dumps({"a": i, "pad": "x" * i}), opcode=1 + i % 2)
+    connection.frame(json.dumps({"a": 300, "pad": "x" * 100_000}))
+    connection.frame("", opcode=1)
+    assert_counted(db, 0, 301)
+    assert db.value("SELECT max(id::int) FROM s") == 300
+    connection.frame(b"\x03\xe9bye", opcode=8)
+    assert connection.read_frame() == (8, b"\x03\xe9")
+    second = server.take()
+    assert second.query == {"x": ["1"], "since": ["300"]}
+    second.accept()
+    for i in range(298, 310):
+        second.frame(f'{{"a":{i}}}')
+    assert_counted(db, 0, 310)
+    assert "1001 bye" in last_error(db)
+
+
+def test_websocket_that_is_none(db: Database, server: FeedServer) -> None:
+    """An answer to another key, an answer that is no handshake, a frame that is masked."""
+    feed(db, server.url("/ws", "ws"))
+    count(db)
+    server.take().accept("another key")
+    wait_for(lambda: "not one to ours" in last_error(db), what="the error")
+    connection = server.take()
+    connection.accept()
+    connection.raw(b"\x81\x81\x00\x00\x00\x00x")
+    wait_for(lambda: "is masked" in last_error(db), what="the error")
+    server.take().answer("429 Too Many Requests", "Retry-After: 0\r\n", "not now")
+    connection = server.take()
+    assert "429: not now" in last_error(db)
+    connection.accept()
+    connection.frame('{"a":1}')
+    assert_counted(db, 1, 2)
+
+
+def test_array(db: Database, server: FeedServer) -> None:
+    feed(db, server.url(), "framing 'array'")
+    count(db)
+    connection = server.take()
+    connection.begin("application/json")
+    connection.send('[\n{"a":0,"b":"]}"}\n,{"a":')
+    assert_counted(db, 0, 1)
+    connection.send("1}")
+    assert_counted(db, 0, 2)
+    connection.send("," + ",".join(f'{{"a":{i}}}' for i in range(2, 5000)) + "]")
+    assert_counted(db, 0, 5000)
+    connection.send("what")
+    wait_for(lambda: "not a JSON array" in last_error(db), what="the error")
+    second = server.take()
+    second.begin("application/json")
+    second.send('[{"a":5000},')
+    assert_counted(db, 0, 5001)
+
+
+def test_profile_x(db: Database, server: FeedServer) -> None:
+    """Keep-alives, errors beside data, an operational disconnect in the stream, repeats of a backfill."""
+    feed(db, server.url(), "profile 'x'", "a bigint OPTIONS (path 'data.a'), id text OPTIONS (metadata 'id')")
+    count(db)
+
+    def post(i: int, more: str = "") -> str:
+        return f'{{"data":{{"id":"{1000 + i}","a":{i}}}{more}}}\r\n'
+
+    connection = server.take()
+    connection.begin()
+    connection.send("\r\n" + "".join(map(post, range(50))) + "\r\n" + post(50, ',"errors":[{"title":"Not Found Error"}]'))
+    assert_counted(db, 0, 51)
+    assert db.value("SELECT min(id) FROM s") == "1000"
+    connection.send('{"errors":[{"title":"operational-disconnect","disconnect_type":"OperationalDisconnect"}]}\r\n')
+    second = server.take()  # the first one is left open, and silent
+    second.begin()
+    second.send("".join(map(post, range(40, 60))))
+    assert_counted(db, 0, 60)
+    assert "operational-disconnect" in last_error(db)
+    wait_for(lambda: "refused" in dict(event_kinds(db)), what="the event")
+    assert db.value("SELECT count(*) FROM streamext.dead_letters") == 0
+
+
+def test_profile_mastodon(db: Database, server: FeedServer) -> None:
+    feed(db, server.url(), "profile 'mastodon'", "a bigint, event text OPTIONS (metadata 'event')")
+    count(db)
+    for start in (0, 10):
+        connection = server.take()
+        connection.begin("text/event-stream")
+        connection.send(":thump\n\n")
+        connection.send("event: delete\ndata: 107\n\n" + events(start, start + 10, "update"))
+        wait_for(lambda: db.rows("SELECT n FROM v") == [(start + 10,)], what="records")
+        connection.finish()
+    server.take()
+    assert db.value("SELECT count(*) FROM streamext.dead_letters") == 0
+    wait_for(lambda: [kind for kind, _ in event_kinds(db)].count("live") == 2, what="two events")
+
+
+def test_profile_bluesky(db: Database, server: FeedServer) -> None:
+    """Goes on 5 s before the last record; what comes again is left out."""
+    feed(db, server.url("/subscribe", "ws"), "profile 'bluesky'")
+    count(db)
+    connection = server.take()
+    assert connection.query == {}
+    connection.accept()
+    begin = 1_700_000_000_000_000
+    records = [f'{{"a":{i},"kind":"commit","time_us":{begin + i * 100_000}}}' for i in range(300)]
+    for record in records[:200]:
+        connection.frame(record)
+    connection.frame("", opcode=9)
+    assert_counted(db, 0, 200)
+    connection.close()
+    second = server.take()
+    cursor = int(second.query["cursor"][0])
+    assert cursor == begin + 199 * 100_000 - 5_000_000
+    second.accept()
+    for record in records[(cursor - begin) // 100_000 :]:
+        second.frame(record)
+    assert_counted(db, 0, 300)
+
+
+def test_profile_wikimedia(db: Database, server: FeedServer) -> None:
+    feed(db, server.url(), "profile 'wikimedia'", "a bigint, id text OPTIONS (metadata 'id')")
+    count(db)
+
+    def change(i: int, domain: str = "en.wikipedia.org") -> str:
+        return f'event: message\nid: [{{"topic":"t","offset":{i}}}]\ndata: {{"a":{i},"meta":{{"domain":"{domain}"}}}}\n\n'
+
+    connection = server.take()
+    connection.begin("text/event-stream", packed=True)
+    connection.send(":ok\n\n" + change(0) + change(99, "canary") + change(1))
+    assert_counted(db, 0, 2)
+    connection.send(change(100, "canary"))
+    db.flush("s")
+    connection.finish()
+    second = server.take()
+    assert second.headers["last-event-id"] == '[{"topic":"t","offset":100}]'
+    second.begin("text/event-stream")
+    second.send(change(2))
+    assert_counted(db, 0, 3)
+
+
+def test_a_pause_holds_the_server_back(db: Database, server: FeedServer) -> None:
+    """A paused stream takes nothing in, and nothing is lost."""
+    feed(db, server.url())
+    count(db)
+    connection = server.take()
+    connection.begin()
+    connection.send(lines(0, 10))
+    assert_counted(db, 0, 10)
+    db.execute("SELECT streamext.pause('s')")
+    connection.send(lines(10, 1000))
+    db.execute("SELECT streamext.resume('s')")
+    wait_for(lambda: db.rows("TABLE v") == [(1000, sum(range(1000)))], what="records")
+
+
+def test_too_long_a_record_is_a_dead_letter(db: Database, server: FeedServer) -> None:
+    feed(db, server.url())
+    count(db)
+    connection = server.take()
+    connection.begin()
+    piece = "x" * (1 << 20)
+    connection.send('{"a":1,"b":"')
+    for _ in range(20):
+        connection.send(piece)
+    connection.send('"}\n' + lines(2, 4))
+    assert_counted(db, 2, 4)
+    assert "larger than 16777216 bytes" in db.value("SELECT reason FROM streamext.dead_letters")
+
+
+def test_tls(db: Database, tmp_path: Path) -> None:
+    """The certificate must be the host's."""
+    certificate, key = tmp_path / "certificate", tmp_path / "key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    certificate.chmod(0o644)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = FeedServer(context)
+    for scheme in ("https", "wss"):
+        feed(db, server.url(scheme=scheme), f"ssl_ca_location '{certificate}'")
+        count(db)
+        connection = server.take()
+        if scheme == "https":
+            connection.begin()
+            connection.send(lines(0, 10))
+        else:
+            connection.accept()
+            for i in range(10):
+                connection.frame(json.dumps({"a": i, "pad": "x" * 100_000}))
+        assert_counted(db, 0, 10)
+        db.execute("DROP SERVER feed_server CASCADE")
+    feed(db, server.url(scheme="https"))
+    wait_for(lambda: "certificate" in last_error(db), what="the error")
+    server.close()
+
+
+REFUSED = [
+    ("url 'ftp://127.0.0.1/'", "with http, https, ws or wss"),
+    ("url 'file:///etc/passwd'", "with http, https, ws or wss"),
+    ("url 'http://me:secret@127.0.0.1/'", "credentials belong in a user mapping"),
+    ("url 'http://127.0.0.1/', profile 'y'", "Valid values are: x, mastodon, bluesky, wikimedia."),
+    ("url 'http://127.0.0.1/', framing 'lines'", "Valid values are: ndjson, sse, websocket, array."),
+    ("url 'ws://127.0.0.1/', framing 'sse'", 'option "url" needs framing websocket'),
+    ("url 'http://127.0.0.1/', hello 'x'", 'option "hello" needs framing websocket'),
+    ("url 'http://127.0.0.1/', events 'x'", 'option "events" needs framing sse'),
+    ("url 'http://127.0.0.1/', resume 'last_event_id'", 'option "resume" needs framing sse'),
+    ("url 'http://127.0.0.1/', resume 'query'", "resume_parameter"),
+    ("url 'http://127.0.0.1/', resume 'query', resume_parameter 'x'", "resume_path"),
+    ("url 'http://127.0.0.1/', rewind '1 s'", 'option "rewind" needs resume query'),
+    ("url 'http://127.0.0.1/', skip_value 'x'", "skip_path"),
+    ("url 'http://127.0.0.1/', dedupe_path 'a[*]'", "A path is like"),
+    ("url 'http://127.0.0.1/', nothing 'x'", "url, profile, framing"),
+]
+
+
+@pytest.mark.parametrize("options, message", REFUSED)
+def test_refused(db: Database, options: str, message: str) -> None:
+    assert message in db.refusal(f"CREATE SERVER x FOREIGN DATA WRAPPER feed OPTIONS ({options})")
+
+
+def test_refused_headers_and_who_may_make_servers(db: Database) -> None:
+    db.execute("CREATE SERVER x FOREIGN DATA WRAPPER feed OPTIONS (url 'http://127.0.0.1:1/')")
+    for option in ('"header Host" \'x\'', '"header a b" \'x\'', "header 'x'", "bearer_token 'x', bearer_token_file 'y'"):
+        assert db.refusal(f"CREATE USER MAPPING FOR CURRENT_USER SERVER x OPTIONS ({option})").startswith("HV00D"), option
+    assert "control characters" in db.refusal("CREATE USER MAPPING FOR CURRENT_USER SERVER x OPTIONS (\"header A\" E'x\\ny')")
+    db.execute("CREATE ROLE feed_nobody LOGIN")
+    try:
+        with db.connect("feed_nobody") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE SERVER y FOREIGN DATA WRAPPER feed OPTIONS (url 'http://127.0.0.1:1/')")
+    finally:
+        db.execute("DROP ROLE feed_nobody")

@@ -24,6 +24,7 @@ extern const char *unit_directory(void);
 extern void test_chunk(void);
 extern void test_clip(void);
 extern void test_csv(void);
+extern void test_feed(void);
 extern void test_journal(void);
 extern void test_key(void);
 extern void test_mqtt_topic(void);

@@ -36,6 +36,7 @@ array_record(FeedCutter *cutter, const char *data, size_t size)
 		data = cutter->part.data;
 		size = cutter->part.size;
 	}
+	size = Min(size, FEED_CUT_MAX);
 	while (size > 0 && array_blank(data[size - 1]))
 		size--;
 	more = streamext_feed_cut_emit(cutter, data, size);

@@ -20,6 +20,8 @@
 #define FEED_KEEP (16 * 1024 * 1024)   /* bytes counted that stay: the token, and what repeats are known by */
 #define FEED_STEP (1024 * 1024)		   /* bytes counted between two trims */
 #define FEED_BEHIND (64 * 1024 * 1024) /* bytes of the journal not read yet with which nothing more is taken in */
+#define FEED_QUIET_MS 30			   /* flush: nothing came for so long, */
+#define FEED_FLUSH_MS 500			   /* or it has waited for so long */
 #define FEED_AGAIN_MS 1000			   /* after a failed append */
 
 typedef struct FeedConnector
@@ -32,6 +34,9 @@ typedef struct FeedConnector
 	bool		 loaded;	/* the intake knows what the journal holds */
 	TimestampTz	 append_at; /* after a failure: not before this */
 	TimestampTz	 driven_at;
+	uint64		 flush_ticket; /* what flush has seen */
+	int64		 flush_end;
+	TimestampTz	 flush_since, flush_quiet_since;
 } FeedConnector;
 
 static Connector *
@@ -195,16 +200,31 @@ feed_own_metadata(const StreamRecord *record, const StreamColumn *column, const 
 	return *size > 0;
 }
 
-/* What has reached this machine is taken in; what the server still has nobody knows. */
+/*
+ * What the server still has nobody knows, and what it has sent may be on its way: so until nothing has come for a moment, but not for ever where
+ * something always comes.
+ */
 static bool
 feed_flush_target(Connector *c, uint64 ticket, int64 *targets)
 {
 	FeedConnector *k = (FeedConnector *) c;
 	bool		   more;
+	int64		   end;
+	TimestampTz	   now;
 
-	if (!feed_is_ready(k) || !feed_take_in(k, &more) || more || c->stalled)
+	if (!feed_is_ready(k) || !feed_take_in(k, &more) || c->stalled)
 		return false;
-	targets[0] = streamext_journal_end(k->inbox.journal);
+	end = streamext_journal_end(k->inbox.journal);
+	now = GetCurrentTimestamp();
+	if (ticket != k->flush_ticket)
+		k->flush_since = now;
+	if (ticket != k->flush_ticket || more || end != k->flush_end)
+		k->flush_quiet_since = now;
+	k->flush_ticket = ticket;
+	k->flush_end = end;
+	if (now - k->flush_quiet_since < FEED_QUIET_MS * 1000 && now - k->flush_since < FEED_FLUSH_MS * 1000)
+		return false;
+	targets[0] = end;
 	return true;
 }
 

@@ -345,10 +345,9 @@ intake_refuse(FeedIntake *intake, const char *why)
 }
 
 bool
-streamext_feed_intake_take(void *context, const FeedRecord *record)
+streamext_feed_intake_take(FeedIntake *intake, const FeedRecord *record)
 {
-	FeedIntake *intake = context;
-	bool		done;
+	bool done;
 
 	if (record->size == 0)
 		return intake_move_token(intake, record->id, record->id_size) || intake_refuse(intake, "out of memory");

@@ -26,8 +26,8 @@ extern void		   streamext_feed_intake_free(FeedIntake *intake);
 /* Takes the token and what repeats are known by out of the journal's last two files. Main thread. */
 extern void streamext_feed_intake_load(FeedIntake *intake, Journal *journal);
 
-/* A FeedEmit. False: streamext_feed_intake_trouble says why. */
-extern bool streamext_feed_intake_take(void *intake, const FeedRecord *record);
+/* False: streamext_feed_intake_trouble says why. */
+extern bool streamext_feed_intake_take(FeedIntake *intake, const FeedRecord *record);
 
 /* Why the last take was refused: the server's own words for an error, or that memory is out. "": it was not; forgets it. */
 extern const char *streamext_feed_intake_trouble(FeedIntake *intake);

@@ -6,15 +6,18 @@
 
 #include "source/feed/cutter.h"
 
-/* Without what is blank at its ends; nothing: a keep-alive. */
+/* A line of blanks is a keep-alive. Of one that was cut the last byte is not its end. */
 static bool
 lines_record(FeedCutter *cutter, const char *data, size_t size)
 {
-	while (size > 0 && (data[size - 1] == '\r' || data[size - 1] == ' ' || data[size - 1] == '\t'))
+	size_t blank = 0;
+
+	size = Min(size, FEED_CUT_MAX);
+	if (size > 0 && size < FEED_CUT_MAX && data[size - 1] == '\r')
 		size--;
-	while (size > 0 && (*data == ' ' || *data == '\t' || *data == '\r'))
-		data++, size--;
-	return size == 0 || streamext_feed_cut_emit(cutter, data, size);
+	while (blank < size && (data[blank] == ' ' || data[blank] == '\t' || data[blank] == '\r'))
+		blank++;
+	return blank == size || streamext_feed_cut_emit(cutter, data, size);
 }
 
 bool

@@ -64,6 +64,12 @@ link_on_timer(CURLM *multi, long ms, void *context)
 	return 0;
 }
 
+static bool
+link_on_record(void *context, const FeedRecord *record)
+{
+	return streamext_feed_intake_take(((FeedLink *) context)->intake, record);
+}
+
 /* ---- begin and end ---- */
 
 FeedLink *
@@ -81,7 +87,8 @@ streamext_feed_link_new(Connector *c, const FeedOptions *options, FeedIntake *in
 	link->intake = intake;
 	link->cxt = AllocSetContextCreate(CurrentMemoryContext, "feed request", ALLOCSET_SMALL_SIZES);
 	link->cutter.framing = options->framing;
-	link->cutter.emit = streamext_feed_intake_take;
+	link->cutter.emit = link_on_record;
+	link->cutter.context = link;
 	link->cutter.control = streamext_feed_websocket_control;
 	link->socket = -1;
 	link->armed = link->curl_due = link->woken = -1;
@@ -180,7 +187,6 @@ streamext_feed_link_open(FeedLink *link)
 
 	streamext_feed_cut_begin(&link->cutter, token->data,
 							 link->options->resume == FEED_RESUME_LAST_EVENT_ID ? token->size : 0);
-	link->cutter.context = link->intake;
 	link->stage = FEED_OPEN;
 	link->heard = streamext_feed_ms();
 	link->redirects = 0;

@@ -204,7 +204,6 @@ request_options(FeedLink *link)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 60L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 15L);
 	curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, link->reason);
 	curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, request_on_socket);
 	if (link->options->ssl_ca_location != NULL)
@@ -215,6 +214,7 @@ request_options(FeedLink *link)
 		curl_easy_setopt(easy, CURLOPT_SSL_ENABLE_ALPN, 0L);
 		return;
 	}
+	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L); /* a websocket's would be closed as soon as it is there */
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long) REQUEST_BUFFER);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, link->headers);
 	curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");

@@ -10,6 +10,7 @@
 #include "source/feed/cutter.h"
 
 #define SSE_RETRY_MAX_MS 60000
+#define SSE_LINE_MAX (FEED_CUT_MAX + FEED_CUT_NAME_MAX + 16) /* with the field's name */
 
 static bool
 sse_is(const char *name, size_t size, const char *what)
@@ -102,7 +103,7 @@ sse_whole_line(FeedCutter *cutter, const char *data, size_t size)
 
 	if (cutter->line.size == 0)
 		return sse_line(cutter, data, size);
-	more = streamext_feed_cut_keep(cutter, &cutter->line, data, size, FEED_CUT_MAX + sizeof("data: ")) &&
+	more = streamext_feed_cut_keep(cutter, &cutter->line, data, size, SSE_LINE_MAX) &&
 		   sse_line(cutter, cutter->line.data, cutter->line.size);
 	cutter->line.size = 0;
 	return more;
@@ -136,6 +137,5 @@ streamext_feed_cut_sse(FeedCutter *cutter, const char *data, size_t size)
 		else if (*line_end == '\r' && *data == '\n')
 			data++;
 	}
-	return data == end ||
-		   streamext_feed_cut_keep(cutter, &cutter->line, data, end - data, FEED_CUT_MAX + sizeof("data: "));
+	return data == end || streamext_feed_cut_keep(cutter, &cutter->line, data, end - data, SSE_LINE_MAX);
 }
