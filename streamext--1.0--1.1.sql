@@ -92,6 +92,61 @@ COMMENT ON FOREIGN DATA WRAPPER feed IS 'streams of endless HTTP answers and web
 COMMENT ON COLUMN streamext.stream_events.kind IS
 'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done), retry (streamext.retry_dead_letters was done), live (a feed begins without a token: records before may be missing), refused (a feed''s server tells of an error)';
 
+/* ---- what is wrong with a stream ---- */
+
+CREATE FUNCTION streamext.get_stream_columns(
+	OUT stream regclass, OUT "column" text, OUT present bigint, OUT missing bigint, OUT "null" bigint, OUT rejected bigint, OUT hint text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_get_stream_columns';
+COMMENT ON FUNCTION streamext.get_stream_columns() IS 'internal: what streamext.stream_columns shows';
+
+CREATE VIEW streamext.stream_columns AS
+SELECT c.stream, c."column", c.present, c.missing, c."null", c.rejected, c.hint FROM streamext.get_stream_columns() AS c;
+GRANT SELECT ON streamext.stream_columns TO PUBLIC;
+COMMENT ON VIEW streamext.stream_columns IS
+'what the columns of streams have found in payloads since the worker has started or the stream was changed; each record read is in one of the four counts';
+COMMENT ON COLUMN streamext.stream_columns.present IS 'records with a value; NULL, as the others: not from a payload';
+COMMENT ON COLUMN streamext.stream_columns.missing IS 'records without the field';
+COMMENT ON COLUMN streamext.stream_columns."null" IS 'records whose field is null';
+COMMENT ON COLUMN streamext.stream_columns.rejected IS 'records with a value that the column does not take; they are dead letters, or the column is NULL (option on_bad_value)';
+COMMENT ON COLUMN streamext.stream_columns.hint IS 'of a column that has never found a value: what the newest record has instead';
+
+CREATE FUNCTION streamext.get_newest(
+	stream regclass, n integer, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz, OUT key bytea,
+	OUT headers json, OUT payload bytea) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_get_newest';
+COMMENT ON FUNCTION streamext.get_newest(regclass, integer) IS 'internal: the newest records that the buffer of a stream holds';
+
+CREATE FUNCTION streamext.peek(
+	stream regclass, n integer DEFAULT 10, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz,
+	OUT key bytea, OUT headers json, OUT payload bytea, OUT payload_text text) RETURNS SETOF record
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT r.topic, r.partition, r."position", r."timestamp", r.key, r.headers, r.payload, streamext.payload_text(r.payload)
+	FROM (SELECT g.topic, g.partition, g."position", g."timestamp", g.key, g.headers, g.payload
+		  FROM streamext.get_newest(peek.stream, peek.n) AS g
+		  UNION ALL
+		  SELECT d.topic, d.partition, d."position", d.received_at, d.key, d.headers, d.payload
+		  FROM streamext.dead_letters AS d
+		  WHERE d.stream OPERATOR(pg_catalog.=) peek.stream AND d.view IS NULL) AS r
+	ORDER BY r."timestamp" DESC, r."position" DESC LIMIT peek.n;
+END;
+COMMENT ON FUNCTION streamext.peek(regclass, integer) IS
+'the newest records that a stream has read as they came, newest first, also those that it has rejected (timestamp: then when it did)';
+
+CREATE FUNCTION streamext.check(stream regclass, OUT what text, OUT ok boolean, OUT detail text, OUT hint text) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_check';
+COMMENT ON FUNCTION streamext.check(regclass) IS 'what a stream needs to work, what it has not got, and what to do then';
+
+CREATE FUNCTION streamext.flush(stream regclass, timeout interval) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_flush';
+COMMENT ON FUNCTION streamext.flush(regclass, interval) IS
+'as streamext.flush(regclass); after the timeout (NULL: never) it raises 57014 and says what it has waited for';
+
 /* ---- settings kept with a view ---- */
 
 CREATE FUNCTION streamext.view_settings(view oid) RETURNS text[]

@@ -404,7 +404,7 @@ JsonPlain::walk_value(Node *node, int depth)
 			token = std::string_view(start, token_end() - start);
 			if (token != "null")
 				return false;
-			out->kind = JSON_MISSING;
+			out->kind = JSON_NULL;
 			break;
 		default:
 			if (!number(want, out))
@@ -605,7 +605,7 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 		}
 
 		default: /* null */
-			out->kind = JSON_MISSING;
+			out->kind = JSON_NULL;
 			return token == "null" ? SUCCESS : N_ATOM_ERROR;
 	}
 }
@@ -663,8 +663,8 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 	for (int i = 1; i < node->nwanted; i++)
 		if (node->wants[i] == node->wants[0])
 			values[node->wanted[i]] = values[node->wanted[0]];
-		else if (values[node->wanted[0]].kind == JSON_MISSING)
-			values[node->wanted[i]].kind = JSON_MISSING;
+		else if (values[node->wanted[0]].kind == JSON_NULL)
+			values[node->wanted[i]].kind = JSON_NULL;
 		else if (type == ondemand::json_type::string && node->wants[i] != JSON_WANT_RAW)
 		{
 			JsonValue *first = &values[node->wanted[0]];

@@ -30,12 +30,13 @@ extern "C"
 
 	typedef enum JsonValueKind
 	{
-		JSON_MISSING, /* not there, or null */
-		JSON_BOOL,	  /* b */
-		JSON_INT,	  /* i */
-		JSON_DOUBLE,  /* d */
-		JSON_STRING,  /* s: unescaped, valid UTF-8; may hold NUL */
-		JSON_TEXT	  /* s: the value's JSON text: what did not fit the wish */
+		JSON_MISSING, /* not there */
+		JSON_NULL,
+		JSON_BOOL,	 /* b */
+		JSON_INT,	 /* i */
+		JSON_DOUBLE, /* d */
+		JSON_STRING, /* s: unescaped, valid UTF-8; may hold NUL */
+		JSON_TEXT	 /* s: the value's JSON text: what did not fit the wish */
 	} JsonValueKind;
 
 	typedef struct JsonValue

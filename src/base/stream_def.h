@@ -70,6 +70,15 @@ typedef struct MetadataSpec
 	bool		 named; /* behind the word, a blank and a name, which may be anything */
 } MetadataSpec;
 
+/* What a column has found in the payloads that its format could read; each is one of these. */
+typedef struct ColumnCounts
+{
+	uint64 present;	 /* a value */
+	uint64 missing;	 /* no field */
+	uint64 null;	 /* a field without a value */
+	uint64 rejected; /* a value that the column does not take */
+} ColumnCounts;
+
 typedef struct StreamColumn
 {
 	AttrNumber			attnum;

@@ -47,6 +47,7 @@ typedef struct DecoderColumn
 	bool				no_number;	/* times that are not written as numbers */
 	char			  **text;		/* [row] to be converted, or NULL; made when first needed, cleared for each batch */
 	int					ntext;
+	int missing, null, rejected, unseen; /* of the batch's; unseen: of records that an earlier column has rejected */
 } DecoderColumn;
 
 struct Decoder
@@ -67,6 +68,7 @@ struct Decoder
 	bool  *bad; /* [row] */
 	int	   nbad;
 	int	   ninternal; /* of these, by internal errors */
+	int	   nread;	  /* records that the format could read, whatever becomes of them */
 };
 
 /* Notes a text for the conversion pass; NULL or the reason why no type could take it. */
@@ -179,6 +181,9 @@ decode_text_value(Decoder *decoder, DecoderColumn *col, const char *s, uint32 si
 		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
 	return reason;
 }
+
+/* Counts a value that could not be read; what comes behind it is not looked at. i: in decoder->payload. */
+extern void streamext_decode_rejected(Decoder *decoder, int i);
 
 /* Whether a value that could not be read is to be NULL: then it is, and *sqlstate is again what it was before. */
 static inline bool

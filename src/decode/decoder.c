@@ -178,6 +178,26 @@ streamext_decode_bytes(Decoder *decoder, DecoderColumn *col, const char *s, Size
 	return streamext_decode_note(decoder, col, row, s, size);
 }
 
+void
+streamext_decode_rejected(Decoder *decoder, int i)
+{
+	decoder->columns[decoder->payload[i]].rejected++;
+	decoder->nread++;
+	while (++i < decoder->npayload)
+		decoder->columns[decoder->payload[i]].unseen++;
+}
+
+void
+streamext_decoder_count(const Decoder *decoder, int att, ColumnCounts *counts)
+{
+	const DecoderColumn *col = &decoder->columns[att];
+
+	counts->missing += col->missing;
+	counts->null += col->null;
+	counts->rejected += col->rejected;
+	counts->present += decoder->nread - col->unseen - col->missing - col->null - col->rejected;
+}
+
 TimestampTz
 streamext_decode_local(TimestampTz shown, pg_tz *zone)
 {
@@ -339,6 +359,7 @@ decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char
 			!decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
 		{
 			*column = col->column->name;
+			decoder->nread++;
 			return reason;
 		}
 	}
@@ -483,6 +504,7 @@ decoder_convert_failed(Decoder *decoder, int att, int row, ErrorData *error)
 	DecoderColumn *col = &decoder->columns[att];
 
 	decoder_judge(decoder, error);
+	col->rejected += col->text != NULL && col->text[row] != NULL;
 	if (col->text != NULL && col->text[row] != NULL && col->column->bad_is_null)
 	{
 		col->text[row] = NULL;
@@ -619,7 +641,10 @@ streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now)
 	Assert(batch->nrecords <= STREAMEXT_BATCH_ROWS);
 	decoder->batch = batch;
 	decoder->arena_left = 0;
-	decoder->nbad = decoder->ninternal = 0;
+	decoder->nbad = decoder->ninternal = decoder->nread = 0;
+	for (int i = 0; i < decoder->natts; i++)
+		decoder->columns[i].missing = decoder->columns[i].null = decoder->columns[i].rejected =
+			decoder->columns[i].unseen = 0;
 	for (int i = 0; i < decoder->natts; i++)
 		if (decoder->columns[i].ntext > 0) /* left by a run that raised */
 		{
@@ -631,6 +656,7 @@ streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now)
 		if (decoder->columns[i].way == WAY_NULL)
 			memset(batch->nulls[i], true, sizeof(bool) * batch->nrecords);
 	decoder_parse(decoder);
+	decoder->nread += batch->nrows;
 	for (int i = 0; i < decoder->natts; i++)
 		if (decoder->columns[i].ntext > 0 || decoder_has_checked_null(decoder, i))
 			decoder_convert(decoder, i);

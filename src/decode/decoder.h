@@ -25,6 +25,9 @@ extern Decoder *streamext_decoder_create(StreamConfig *config, MemoryContext cxt
  */
 extern void streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz now);
 
+/* Adds what the column has found in the payloads of the last run. */
+extern void streamext_decoder_count(const Decoder *decoder, int att, ColumnCounts *counts);
+
 /* A record that is neither decoded nor rejected: a tombstone, if the stream's option tombstones says so. */
 extern bool streamext_decoder_ignores(const StreamConfig *config, const StreamRecord *record);
 

@@ -102,7 +102,10 @@ csv_value(Decoder *decoder, DecoderColumn *col, const CsvField *field, int row, 
 	*isnull = field->isnull;
 	*value = (Datum) 0;
 	if (field->isnull)
+	{
+		col->null++;
 		return NULL;
+	}
 	if ((col->way == WAY_INT || col->way == WAY_FLOAT8) && streamext_parse_decimal(field->s, field->size, &number))
 	{
 		if (col->way == WAY_FLOAT8 && streamext_decimal_double(&number, &d))
@@ -159,7 +162,12 @@ csv_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 		{
 			*column = col->column->name;
 			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
+			{
+				col->rejected++;
 				reason = NULL;
+			}
+			else
+				streamext_decode_rejected(decoder, i);
 		}
 	}
 	return reason;

@@ -77,6 +77,9 @@ json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Da
 	switch (v->kind)
 	{
 		case JSON_MISSING:
+		case JSON_NULL:
+			col->missing += v->kind == JSON_MISSING;
+			col->null += v->kind == JSON_NULL;
 			*isnull = true;
 			*value = (Datum) 0;
 			return NULL;
@@ -128,7 +131,12 @@ json_parse(Decoder *decoder, StreamRecord *record, int row, const char **column,
 		{
 			*column = col->column->name;
 			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
+			{
+				col->rejected++;
 				reason = NULL;
+			}
+			else
+				streamext_decode_rejected(decoder, i);
 		}
 	}
 	return reason;

@@ -28,7 +28,12 @@ raw_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 		{
 			*column = col->column->name;
 			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
+			{
+				col->rejected++;
 				reason = NULL;
+			}
+			else
+				streamext_decode_rejected(decoder, i);
 		}
 	}
 	return reason;

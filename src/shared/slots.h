@@ -138,6 +138,10 @@ typedef struct StreamSlot
 	uint64		checkpoint_bytes;	/* written for it */
 	double		checkpoint_ms;		/* the worker's time for it */
 	bool		checkpoint_pending; /* something may have changed since it was cut, or the next one is being written */
+
+	/* what columns have found since the worker has read the definition; chunk memory, or NULL */
+	ColumnCounts *columns;
+	int			  ncolumns;
 } StreamSlot;
 
 typedef enum ViewStatus

@@ -106,6 +106,8 @@ stream_slot_clear_stream(StreamSlot *slot)
 	slot->silent_since = DT_NOEND;
 	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
 	slot->rate = 0;
+	slot->columns = NULL;
+	slot->ncolumns = 0;
 	slot->checkpoint_seq = 0;
 	slot->checkpoint_at = 0;
 	slot->checkpoint_bytes = 0;
@@ -188,6 +190,8 @@ stream_slot_free_stream(int index)
 	}
 	if (slot->partitions != NULL)
 		streamext_chunk_free(slot->partitions);
+	if (slot->columns != NULL)
+		streamext_chunk_free(slot->columns);
 	LWLockAcquire(slot->buffer_lock, LW_EXCLUSIVE);
 	buffer = slot->buffer;
 	slot->in_use = false;

@@ -11,6 +11,8 @@
 
 #include "base/streamext.h"
 
+#include "nodes/execnodes.h"
+
 #include "shared/shmem.h"
 #include "view/compile.h"
 
@@ -60,6 +62,10 @@ extern StreamState streamext_catalog_stream_state(List *shards);
 
 /* Who may SELECT from the stream or view or has the rights of pg_read_all_stats (pg_monitor has them). */
 extern bool streamext_catalog_may_see(Oid relid);
+
+/* Calls `put` for each stream that the user may see. */
+extern void streamext_catalog_scan_streams(ReturnSetInfo *rsinfo,
+										   void (*put)(ReturnSetInfo *, Oid, const ConnectorOps *, List *));
 
 /* Empty text is NULL. */
 extern void streamext_catalog_put_text(Datum *values, bool *nulls, int column, const char *text);

@@ -128,9 +128,8 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connect
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* Calls `put` for each stream that the user may see. */
-static void
-catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put)(ReturnSetInfo *, Oid, const ConnectorOps *, List *))
+void
+streamext_catalog_scan_streams(ReturnSetInfo *rsinfo, void (*put)(ReturnSetInfo *, Oid, const ConnectorOps *, List *))
 {
 	Relation	tables = table_open(ForeignTableRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(tables, InvalidOid, false, NULL, 0, NULL);
@@ -156,7 +155,7 @@ Datum
 streamext_get_streams(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_stream);
+	streamext_catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_stream);
 	PG_RETURN_VOID();
 }
 
@@ -207,7 +206,7 @@ Datum
 streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_partitions);
+	streamext_catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_partitions);
 	PG_RETURN_VOID();
 }
 
@@ -254,7 +253,7 @@ Datum
 streamext_get_workers(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_workers);
+	streamext_catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_workers);
 	PG_RETURN_VOID();
 }
 

@@ -40,6 +40,7 @@
 #include "stream/definition.h"
 #include "shared/shmem.h"
 #include "sink/outbox.h"
+#include "sql/newest.h"
 #include "sql/spool.h"
 
 #define SCAN_ROWS_ESTIMATE 1000
@@ -84,25 +85,6 @@ scan_plan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *path, 
 {
 	return make_foreignscan(tlist, extract_actual_clauses(clauses, false), baserel->relid, NIL, NIL, NIL, NIL,
 							outer_plan);
-}
-
-/* A private copy of one shard's buffer, oldest record first; 0: nothing there. */
-static int
-scan_copy_shard(Oid relid, int shard, StreamRecord **records)
-{
-	int			index = streamext_find_stream(MyDatabaseId, relid, shard);
-	StreamSlot *slot;
-	int			n = 0;
-
-	if (index < 0)
-		return 0;
-	slot = &streamext_shared->streams[index];
-	streamext_stream_lock_shared(slot);
-	if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == shard &&
-		slot->buffer != NULL)
-		n = streamext_buffer_copy(slot->buffer, slot->buffer_lock, records);
-	LWLockRelease(slot->lock);
-	return n;
 }
 
 /* Decodes n records in batches into the tuple store; those that no longer decode are passed over. */
@@ -174,7 +156,7 @@ scan_load(ForeignScanState *node)
 	for (int shard = 0; shard < Max(config->workers, 1); shard++)
 	{
 		StreamRecord *records;
-		int			  n = scan_copy_shard(relid, shard, &records);
+		int			  n = streamext_newest_copy(relid, shard, &records);
 
 		if (n > 0)
 			scan_decode(scan, decoder, batch, desc, records, n);

@@ -20,6 +20,7 @@
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -40,9 +41,23 @@
 
 PG_FUNCTION_INFO_V1(streamext_flush);
 
+/* Of libpq/libpq.h, which wants headers of Kerberos that a server's development package does not bring. */
+extern bool pq_check_connection(void);
+
 #define CONTROL_TICK_MS 100
 #define FLUSH_GRACE_MS 2000	 /* a worker takes a moment to start, to fail for good, to find memory */
 #define FLUSH_START_MS 15000 /* the launcher may have all databases to look at first */
+
+/* Who waits for a source that is away would do so for ever when the client that asked is gone: PostgreSQL looks only if told to. */
+static void
+control_check_client(void)
+{
+	if (MyProcPort == NULL || whereToSendOutput != DestRemote || pq_check_connection())
+		return;
+	ClientConnectionLost = true;
+	InterruptPending = true;
+	CHECK_FOR_INTERRUPTS();
+}
 
 static bool
 control_is_owner(Oid relid)
@@ -187,6 +202,7 @@ typedef struct FlushTarget
 	TimestampTz		  since;
 	TimestampTz		  blocked_since; /* a view that catches up does not get on; 0: none */
 	bool			  told;			 /* that the source is away */
+	TimestampTz		  deadline;		 /* DT_NOEND: none */
 } FlushTarget;
 
 /* The slot may have been given up, or even to another stream. */
@@ -342,6 +358,33 @@ flush_check_catchup(FlushTarget *target)
 				 : errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
 }
 
+/* What was waited for in vain. */
+pg_noreturn static void
+flush_time_out(const FlushTarget *target)
+{
+	StreamSlot *slot = target->slot;
+	char		error[STREAMEXT_MAX_MESSAGE];
+	StreamState state;
+	int64		behind = 0;
+
+	streamext_stream_lock_shared(slot);
+	state = slot->state;
+	strlcpy(error, slot->last_error, sizeof(error));
+	for (int i = 0; i < slot->npartitions; i++)
+		behind += Max(slot->partitions[i].high_watermark - Max(slot->partitions[i].position, 0), 0);
+	LWLockRelease(slot->lock);
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_QUERY_CANCELED), errmsg("stream \"%s\" was not flushed within the timeout", target->name),
+		 state == STREAM_RUNNING || error[0] == '\0'
+			 ? errdetail("The stream is %s, " INT64_FORMAT " positions before its source's end.",
+						 streamext_stream_state_name(state), behind)
+			 : errdetail("The stream is %s: %s", streamext_stream_state_name(state),
+						 target->hidden ? STREAMEXT_ERROR_HIDDEN : error),
+		 errhint("streamext.check says what a stream has not got; streamext.streams and streamext.continuous_views how "
+				 "far they are.")));
+}
+
 /* Waits until the worker has seen the generation, or served the ticket. A shard that is not there any more has nothing to wait for. */
 static void
 flush_wait(FlushTarget *target)
@@ -352,6 +395,9 @@ flush_wait(FlushTarget *target)
 		flush_check_state(target);
 		if (target->ticket != 0)
 			flush_check_catchup(target);
+		control_check_client();
+		if (GetCurrentTimestamp() >= target->deadline)
+			flush_time_out(target);
 		(void) ConditionVariableTimedSleep(&target->slot->progress, CONTROL_TICK_MS, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
@@ -429,7 +475,7 @@ flush_refuse_in_worker(const char *name)
 
 /* The shards of a stream. n. */
 static int
-flush_begin(Oid relid, const char *name, FlushTarget targets[STREAMEXT_MAX_SHARDS])
+flush_begin(Oid relid, const char *name, TimestampTz deadline, FlushTarget targets[STREAMEXT_MAX_SHARDS])
 {
 	StreamSlot *slots[STREAMEXT_MAX_SHARDS];
 	bool		hidden = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK;
@@ -444,6 +490,7 @@ flush_begin(Oid relid, const char *name, FlushTarget targets[STREAMEXT_MAX_SHARD
 		targets[i].shard = slots[i]->shard;
 		targets[i].generation = pg_atomic_read_u32(&slots[i]->generation);
 		targets[i].hidden = hidden;
+		targets[i].deadline = deadline;
 		streamext_wake_worker(slots[i]);
 	}
 	return n;
@@ -481,10 +528,10 @@ flush_windows(FlushTarget *targets, int n)
  * views, else one made just before could be left out. Returns the streams into which views of this one put rows.
  */
 static List *
-flush_stream(Oid relid, const char *name)
+flush_stream(Oid relid, const char *name, TimestampTz deadline)
 {
 	FlushTarget targets[STREAMEXT_MAX_SHARDS];
-	int			n = flush_begin(relid, name, targets);
+	int			n = flush_begin(relid, name, deadline, targets);
 	bool		into;
 	List	   *next;
 
@@ -506,23 +553,44 @@ flush_stream(Oid relid, const char *name)
 }
 
 /* The stream, then in the order of their flow those that take what its views make; there is no circle (view/chain.h). */
+/* NULL, and no argument at all: for ever. */
+static TimestampTz
+flush_deadline(FunctionCallInfo fcinfo)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz deadline;
+
+	if (PG_NARGS() < 2 || PG_ARGISNULL(1))
+		return DT_NOEND;
+	deadline =
+		DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), PG_GETARG_DATUM(1)));
+	if (deadline < now)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("the timeout of streamext.flush must not be negative")));
+	return deadline;
+}
+
 Datum
 streamext_flush(PG_FUNCTION_ARGS)
 {
-	Oid		  relid = PG_GETARG_OID(0);
-	char	 *name = streamext_control_stream(relid, false);
-	List	 *next;
-	ListCell *lc;
+	TimestampTz deadline = flush_deadline(fcinfo);
+	Oid			relid = PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0);
+	char	   *name;
+	List	   *next;
+	ListCell   *lc;
 
+	if (!OidIsValid(relid))
+		PG_RETURN_NULL();
+	name = streamext_control_stream(relid, false);
 	flush_refuse_in_worker(name);
-	next = flush_stream(relid, name);
+	next = flush_stream(relid, name, deadline);
 	foreach (lc, next) /* grows: one that two lead to is flushed behind both */
 	{
 		char			   *follower = get_rel_name(lfirst_oid(lc));
 		const ConnectorOps *connector = streamext_stream_kind(lfirst_oid(lc));
 
 		if (follower != NULL && connector != NULL && !connector->published)
-			next = list_concat(next, flush_stream(lfirst_oid(lc), follower));
+			next = list_concat(next, flush_stream(lfirst_oid(lc), follower, deadline));
 	}
 	streamext_teller_wait();
 	PG_RETURN_VOID();

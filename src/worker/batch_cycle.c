@@ -587,6 +587,9 @@ batch_publish_counters(Worker *w)
 	}
 	slot->rows_in += n;
 	slot->batches++;
+	/* what is read again is not counted again, and of a batch that begins with such the rest neither */
+	for (int i = 0; n == batch->nrecords && i < slot->ncolumns; i++)
+		streamext_decoder_count(w->decoder, i, &slot->columns[i]);
 	streamext_worker_count_rate(w, n);
 	return n;
 }

@@ -191,6 +191,25 @@ refresh_make_buffer(Worker *w)
 	LWLockRelease(slot->lock);
 }
 
+/* Nothing has been found by the definition at hand; without memory nothing is counted. */
+static void
+refresh_make_columns(Worker *w)
+{
+	int			  n = w->config->desc->natts;
+	ColumnCounts *columns = n > 0 ? streamext_chunk_alloc(sizeof(ColumnCounts) * n, NULL) : NULL;
+	ColumnCounts *old;
+
+	if (columns != NULL)
+		memset(columns, 0, sizeof(ColumnCounts) * n);
+	streamext_stream_lock_exclusive(w->slot);
+	old = w->slot->columns;
+	w->slot->columns = columns;
+	w->slot->ncolumns = columns != NULL ? n : 0;
+	LWLockRelease(w->slot->lock);
+	if (old != NULL)
+		streamext_chunk_free(old);
+}
+
 /* Takes over a configuration that was read into its own context. In a transaction. */
 static void
 refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *fingerprint)
@@ -218,6 +237,7 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 			streamext_checkpoint_restore_stream(w);
 		}
 		refresh_make_buffer(w);
+		refresh_make_columns(w);
 	}
 	w->decoder = streamext_decoder_create(config, cxt);
 	MemoryContextSwitchTo(old);

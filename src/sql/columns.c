@@ -1,0 +1,292 @@
+/*
+ * sql/columns.c
+ *		streamext.stream_columns: what a stream's columns have found in its payloads, and what to do about those that find nothing.
+ *
+ * Counts are the workers' (StreamSlot.columns). Hints are made here, when somebody asks: from the newest record that the buffer
+ * holds, so that no record costs anything for them.
+ */
+#include "base/streamext.h"
+
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/fmgrprotos.h"
+
+#include "base/own_table.h"
+#include "base/transaction.h"
+#include "decode/format.h"
+#include "base/path.h"
+#include "decode/value.h"
+#include "shared/shmem.h"
+#include "sql/catalog.h"
+#include "sql/columns.h"
+#include "sql/newest.h"
+#include "stream/definition.h"
+
+PG_FUNCTION_INFO_V1(streamext_get_stream_columns);
+
+#define COLUMNS_NAMED 10 /* fields that a hint lists */
+
+/* ---- counts ---- */
+
+void
+streamext_columns_sum(const StreamConfig *config, ColumnCounts *counts)
+{
+	memset(counts, 0, sizeof(ColumnCounts) * Max(config->desc->natts, 1));
+	for (int shard = 0; shard < config->workers; shard++)
+	{
+		int			index = streamext_find_stream(MyDatabaseId, config->relid, shard);
+		StreamSlot *slot = index < 0 ? NULL : &streamext_shared->streams[index];
+
+		if (slot == NULL)
+			continue;
+		streamext_stream_lock_shared(slot);
+		for (int i = 0; slot->relid == config->relid && i < Min(slot->ncolumns, config->desc->natts); i++)
+		{
+			counts[i].present += slot->columns[i].present;
+			counts[i].missing += slot->columns[i].missing;
+			counts[i].null += slot->columns[i].null;
+			counts[i].rejected += slot->columns[i].rejected;
+		}
+		LWLockRelease(slot->lock);
+	}
+}
+
+/* ---- hints ---- */
+
+/* Whether people may have meant the same: whatever the case, without what is between words. */
+static bool
+columns_alike(const char *a, Size size, const char *b)
+{
+	const char *stop = a + size;
+
+	for (;; a++, b++)
+	{
+		while (a < stop && strchr("_-. ", *a) != NULL)
+			a++;
+		while (*b != '\0' && strchr("_-. ", *b) != NULL)
+			b++;
+		if (a == stop || *b == '\0')
+			return a == stop && *b == '\0';
+		if (pg_ascii_tolower((unsigned char) *a) != pg_ascii_tolower((unsigned char) *b))
+			return false;
+	}
+}
+
+/* A key as a path has it. */
+static void
+columns_append_key(StringInfo path, const char *key, Size size)
+{
+	PathReader reader;
+	char	  *word = pnstrdup(key, size);
+	char	  *read = palloc(size + 1);
+
+	if (path->len > 0)
+		appendStringInfoChar(path, '.');
+	streamext_path_begin(&reader, word);
+	if (streamext_path_next(&reader, read) == PATH_KEY && reader.size == size)
+		appendStringInfoString(path, word);
+	else
+		escape_json(path, word);
+}
+
+/* Finds a field like `name` in the object and those in it; its path, or NULL. */
+static char *
+columns_find(JsonbContainer *object, const char *name, const char *within)
+{
+	JsonbIterator	  *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue		   v;
+	char			  *found = NULL;
+	StringInfoData	   path;
+
+	if (!JsonContainerIsObject(object))
+		return NULL;
+	initStringInfo(&path);
+	while (found == NULL && (token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			resetStringInfo(&path);
+			appendStringInfoString(&path, within);
+			columns_append_key(&path, v.val.string.val, v.val.string.len);
+			if (columns_alike(v.val.string.val, v.val.string.len, name))
+				found = pstrdup(path.data);
+		}
+		else if (token == WJB_VALUE && v.type == jbvBinary)
+			found = columns_find(v.val.binary.data, name, path.data);
+	}
+	return found;
+}
+
+/* Names of the object's fields, for a message. */
+static char *
+columns_names(JsonbContainer *object)
+{
+	JsonbIterator	  *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue		   v;
+	StringInfoData	   names;
+	int				   n = 0;
+
+	initStringInfo(&names);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+		if (token == WJB_KEY && n++ < COLUMNS_NAMED)
+			appendStringInfo(&names, "%s\"%.*s\"", n > 1 ? ", " : "", v.val.string.len, v.val.string.val);
+	if (n > COLUMNS_NAMED)
+		appendStringInfo(&names, " and %d more", n - COLUMNS_NAMED);
+	return names.data;
+}
+
+typedef struct SampleStep
+{
+	char  *text;
+	Jsonb *sample;
+} SampleStep;
+
+/* A StreamextStep: jsonb is stricter than streams are. */
+static void
+columns_sample_step(void *arg)
+{
+	SampleStep *step = arg;
+
+	step->sample = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(step->text)));
+}
+
+/* Where each record is rejected, for want of an event time say, the buffer is empty. */
+static char *
+columns_rejected_sample(Oid relid)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid			  types[] = { OIDOID };
+	Datum		  values[] = { ObjectIdGetDatum(relid) };
+	char		 *text = NULL;
+	IdentityScope own;
+
+	own = streamext_own_begin();
+	if (SPI_execute_with_args("SELECT streamext.payload_text(payload) FROM streamext.dead_letter "
+							  "WHERE stream = $1 AND view = 0 ORDER BY id DESC LIMIT 1",
+							  1, types, values, NULL, true, 1) == SPI_OK_SELECT &&
+		SPI_processed > 0)
+		text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (text != NULL)
+		text = MemoryContextStrdup(cxt, text);
+	streamext_own_end(own);
+	return text;
+}
+
+/* The newest record that is an object; NULL: there is none. */
+static Jsonb *
+columns_sample(const StreamConfig *config)
+{
+	SampleStep step = { NULL, NULL };
+
+	for (int shard = 0; shard < config->workers && step.text == NULL; shard++)
+	{
+		StreamRecord *records;
+		int			  n = streamext_newest_copy(config->relid, shard, &records);
+
+		if (n > 0)
+			step.text = pnstrdup(records[n - 1].payload, records[n - 1].payload_size);
+	}
+	if (step.text == NULL)
+		step.text = columns_rejected_sample(config->relid);
+	if (step.text == NULL || streamext_try(columns_sample_step, &step) != NULL || !JB_ROOT_IS_OBJECT(step.sample))
+		return NULL;
+	return step.sample;
+}
+
+/* The last key of a path, or the column's name. */
+static const char *
+columns_key(const StreamColumn *column)
+{
+	PathReader reader;
+	char	  *key;
+	char	  *last = NULL;
+
+	if (column->path == NULL)
+		return column->name;
+	key = palloc(strlen(column->path) + 1);
+	streamext_path_begin(&reader, column->path);
+	for (PathStep step = streamext_path_next(&reader, key); step < PATH_END; step = streamext_path_next(&reader, key))
+		if (step == PATH_KEY)
+			last = pnstrdup(key, reader.size);
+	return last != NULL ? last : column->name;
+}
+
+char *
+streamext_column_hint(const StreamConfig *config, const StreamColumn *column, const ColumnCounts *counts)
+{
+	Jsonb *sample;
+	char  *path;
+
+	if (counts->present > 0 || column->metadata != METADATA_NONE)
+		return NULL;
+	if (counts->rejected > 0 && streamext_value_is_time(column->type) && !column->time_format_given)
+		return "no value is a time as it stands: the column's option time_format says how times are written";
+	if (counts->rejected > 0)
+		return "no value fits the column's type: streamext.dead_letters says why, or the option on_bad_value hides it";
+	if (counts->missing == 0 || !config->format->names_fields)
+		return NULL;
+	sample = columns_sample(config);
+	if (sample == NULL)
+		return NULL;
+	path = columns_find(&sample->root, columns_key(column), "");
+	if (path == NULL)
+		return psprintf("no payload has the field; the newest one has %s", columns_names(&sample->root));
+	return psprintf("the payload has \"%s\": write OPTIONS (%spath %s)", path, column->path != NULL ? "SET " : "",
+					quote_literal_cstr(path));
+}
+
+/* ---- streamext.stream_columns ---- */
+
+static void
+columns_put(ReturnSetInfo *rsinfo, const StreamConfig *config, int i, const ColumnCounts *counts)
+{
+	const StreamColumn *column = &config->columns[i];
+	bool				counted = column->metadata == METADATA_NONE && !config->format->rows;
+	Datum				values[7] = { 0 };
+	bool				nulls[7] = { 0 };
+
+	values[0] = ObjectIdGetDatum(config->relid);
+	values[1] = CStringGetTextDatum(column->name);
+	values[2] = Int64GetDatum(counts->present);
+	values[3] = Int64GetDatum(counts->missing);
+	values[4] = Int64GetDatum(counts->null);
+	values[5] = Int64GetDatum(counts->rejected);
+	nulls[2] = nulls[3] = nulls[4] = nulls[5] = !counted;
+	/* names of fields are of the records, which not everybody who may see the stream's figures may read */
+	nulls[6] = true;
+	if (counted && pg_class_aclcheck(config->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+		streamext_catalog_put_text(values, nulls, 6, streamext_column_hint(config, column, counts));
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+columns_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
+{
+	StreamConfig *config = streamext_stream_config(relid);
+	ColumnCounts *counts;
+
+	if (config == NULL)
+		return;
+	counts = palloc(sizeof(ColumnCounts) * Max(config->desc->natts, 1));
+	streamext_columns_sum(config, counts);
+	for (int i = 0; i < config->desc->natts; i++)
+		if (!config->columns[i].dropped)
+			columns_put(rsinfo, config, i, &counts[i]);
+}
+
+Datum
+streamext_get_stream_columns(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	streamext_catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, columns_put_stream);
+	PG_RETURN_VOID();
+}

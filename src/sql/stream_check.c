@@ -1,0 +1,245 @@
+/*
+ * sql/stream_check.c
+ *		streamext.check: what a stream needs to work, one row for each, and what to do where it has not got it.
+ *
+ * Everything is read from what the stream's workers know: it costs the source nothing, and says what is, not what might be.
+ */
+#include "base/streamext.h"
+
+#include <math.h>
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "decode/format.h"
+#include "shared/clock.h"
+#include "sql/catalog.h"
+#include "sql/columns.h"
+#include "sql/control.h"
+#include "stream/definition.h"
+
+PG_FUNCTION_INFO_V1(streamext_check);
+
+/* Event times that are so far ahead of the clock are a clock's fault. */
+#define CHECK_AHEAD (60 * USECS_PER_SEC)
+
+typedef struct StreamCheck
+{
+	ReturnSetInfo *rsinfo;
+	StreamConfig  *config;
+	List		  *shards; /* of ShardCopy */
+	StreamState	   state;
+	int64		   rows, rejected;
+	TimestampTz	   newest; /* event time; DT_NOBEGIN: none */
+	int			   npartitions;
+	const char	  *error; /* the newest, or NULL */
+	TimestampTz	   error_at;
+} StreamCheck;
+
+/* detail, hint: or NULL. A hint is given only where something is not well. */
+static void
+check_put(StreamCheck *check, const char *what, bool ok, const char *detail, const char *hint)
+{
+	Datum values[4] = { 0 };
+	bool  nulls[4] = { 0 };
+
+	values[0] = CStringGetTextDatum(what);
+	values[1] = BoolGetDatum(ok);
+	streamext_catalog_put_text(values, nulls, 2, detail);
+	streamext_catalog_put_text(values, nulls, 3, ok ? NULL : hint);
+	tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
+}
+
+static void
+check_sum(StreamCheck *check)
+{
+	ListCell *cell;
+
+	check->shards = streamext_catalog_copy_shards(check->config->relid);
+	check->state = streamext_catalog_stream_state(check->shards);
+	check->newest = DT_NOBEGIN;
+	foreach (cell, check->shards)
+	{
+		const ShardCopy *shard = lfirst(cell);
+
+		check->rows += shard->slot.rows_in;
+		check->rejected += shard->slot.rejected;
+		check->npartitions += shard->slot.npartitions;
+		for (int i = 0; i < shard->slot.npartitions; i++)
+			check->newest = Max(check->newest, shard->partitions[i].max_event_time);
+		if (shard->slot.last_error[0] != '\0' && shard->slot.last_error_at >= check->error_at)
+		{
+			check->error = shard->slot.last_error;
+			check->error_at = shard->slot.last_error_at;
+		}
+	}
+}
+
+/* ---- rows ---- */
+
+static void
+check_worker(StreamCheck *check)
+{
+	int		  workers = 0;
+	ListCell *cell;
+
+	foreach (cell, check->shards)
+		workers += ((ShardCopy *) lfirst(cell))->slot.worker_pid != 0;
+	check_put(check, "worker", workers == check->config->workers,
+			  psprintf("%d of %d at work", workers, check->config->workers),
+			  psprintf("Raise max_worker_processes (now %d) and restart the server; streamext.max_streams and the "
+					   "server's log may say more.",
+					   max_worker_processes));
+}
+
+static void
+check_state(StreamCheck *check)
+{
+	const char *hint = NULL;
+
+	switch (check->state)
+	{
+		case STREAM_PAUSED:
+			hint = "Call streamext.resume.";
+			break;
+		case STREAM_FAILED:
+			hint = "When the cause is mended, call streamext.resume.";
+			break;
+		case STREAM_DIVERGED:
+			hint = "streamext.seek takes the source as it is now; streamext.resume looks at it again.";
+			break;
+		case STREAM_FULL:
+			hint = "Raise streamext.memory_limit and restart the server, give views a retention, or raise "
+				   "streamext.max_groups by ALTER VIEW.";
+			break;
+		case STREAM_STALLED:
+			hint = "The stream goes on by itself once the source can be reached.";
+			break;
+		default:
+			hint = "The stream waits for a worker.";
+			break;
+	}
+	check_put(check, "state", check->state == STREAM_RUNNING || check->state == STREAM_CATCHING_UP,
+			  streamext_stream_state_name(check->state), hint);
+}
+
+/* Whether it can be reached, lets us in and has what is asked for: one error says which of these it is. */
+static void
+check_source(StreamCheck *check)
+{
+	bool away = check->state == STREAM_STALLED || STREAMEXT_STATE_FAILED(check->state);
+
+	if (check->config->connector->writable)
+		check_put(check, "source", true, "rows come from INSERT and COPY", NULL);
+	else
+		check_put(check, "source", !away, away ? check->error : "reached, and lets the stream read",
+				  "See the options of the server and of the owner's user mapping, and the topic's name.");
+}
+
+static void
+check_partitions(StreamCheck *check)
+{
+	check_put(check, "partitions", check->npartitions > 0, psprintf("%d", check->npartitions),
+			  "The topic does not exist, has no partition, or its source has not been reached yet.");
+}
+
+static void
+check_records(StreamCheck *check)
+{
+	check_put(check, "records", check->rows > 0, psprintf(INT64_FORMAT " delivered", check->rows),
+			  check->config->start != START_EARLIEST
+				  ? "Nothing has come since the stream's start: the option \"start\" leaves out what is older."
+				  : "Nothing has come yet: does anybody send to this topic? A filter of mqtt has + and # for levels.");
+}
+
+static void
+check_values(StreamCheck *check)
+{
+	check_put(check, "values", check->rejected == 0,
+			  psprintf(INT64_FORMAT " of " INT64_FORMAT " records rejected", check->rejected, check->rows),
+			  "Column reason of streamext.dead_letters says why, payload_text shows them.");
+}
+
+/* Columns that have never found a value. */
+static void
+check_columns(StreamCheck *check)
+{
+	StreamConfig  *config = check->config;
+	ColumnCounts  *counts = palloc(sizeof(ColumnCounts) * Max(config->desc->natts, 1));
+	StringInfoData names;
+	const char	  *hint = NULL;
+
+	streamext_columns_sum(config, counts);
+	initStringInfo(&names);
+	for (int i = 0; i < config->desc->natts; i++)
+		if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE && counts[i].present == 0 &&
+			counts[i].missing + counts[i].rejected > 0)
+		{
+			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "", config->columns[i].name);
+			if (hint == NULL)
+				hint = streamext_column_hint(config, &config->columns[i], &counts[i]);
+		}
+	check_put(check, "columns", names.len == 0,
+			  names.len == 0 ? "all have found values, or none has come" : psprintf("no value yet: %s", names.data),
+			  hint != NULL ? psprintf("%s; see streamext.stream_columns", hint) : "See streamext.stream_columns.");
+}
+
+static void
+check_clock(StreamCheck *check)
+{
+	TimestampTz now = streamext_clock_now();
+
+	if (TIMESTAMP_NOT_FINITE(check->newest))
+		return;
+	check_put(check, "clock", check->newest <= now + CHECK_AHEAD,
+			  psprintf("the newest event time is %.3f s %s the clock", fabs((now - check->newest) / 1000000.0),
+					   check->newest > now ? "ahead of" : "behind"),
+			  "What is ahead makes others late: mend the sender's clock, or lower the option max_ahead.");
+}
+
+static void
+check_memory(StreamCheck *check)
+{
+	check_put(check, "memory", check->state != STREAM_FULL,
+			  check->state == STREAM_FULL ? check->error
+										  : psprintf("streamext.memory_limit is %d MB", streamext_memory_limit_mb),
+			  "Raise streamext.memory_limit and restart the server, or give views a retention.");
+}
+
+/* An error that is over is told as such. */
+static void
+check_past(StreamCheck *check)
+{
+	if (check->error != NULL && (check->state == STREAM_RUNNING || check->state == STREAM_CATCHING_UP))
+		check_put(check, "past error", true, psprintf("%s: %s", timestamptz_to_str(check->error_at), check->error),
+				  NULL);
+}
+
+Datum
+streamext_check(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	StreamCheck check = { 0 };
+
+	(void) streamext_control_stream(relid, false);
+	InitMaterializedSRF(fcinfo, 0);
+	check.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	check.config = streamext_stream_config(relid);
+	if (check.config == NULL)
+		PG_RETURN_VOID();
+	check_sum(&check);
+	check_worker(&check);
+	check_state(&check);
+	check_source(&check);
+	check_partitions(&check);
+	check_records(&check);
+	check_values(&check);
+	check_columns(&check);
+	check_clock(&check);
+	check_memory(&check);
+	check_past(&check);
+	PG_RETURN_VOID();
+}

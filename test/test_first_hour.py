@@ -1,0 +1,149 @@
+"""What a stream tells about itself before it is right: columns, newest records, what it has not got; flush with a timeout."""
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka, Message
+from harness.mosquitto import Mosquitto
+from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
+from harness.wait import wait_for
+
+COLUMNS = 'SELECT "column", present, missing, "null", rejected FROM streamext.stream_columns WHERE stream = \'s\'::regclass'
+
+
+def test_columns_are_counted(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int, b int, c numeric, d int OPTIONS (on_bad_value 'null'), part int OPTIONS (metadata 'partition')")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    kafka.produce(topic, ['{"a":1,"b":2,"c":3,"d":4}', '{"a":null,"c":null}', '{"a":"x"}', '{"a":1,"b":"x","c":1}', '{"a":1,"c":"x"}', '{"d":"x"}', "no", Message(None)])
+    db.flush("s")
+    assert db.rows(COLUMNS) == [("a", 3, 1, 1, 1), ("b", 1, 4, 0, 1), ("c", 2, 2, 1, 1), ("d", 1, 4, 0, 1), ("part", None, None, None, None)]
+    db.execute("ALTER FOREIGN TABLE s OPTIONS (ADD fields 'nocase')")
+    kafka.produce(topic, ['{"A":1}'])
+    db.flush("s")
+    assert db.rows(COLUMNS)[0] == ("a", 1, 0, 0, 0)
+
+
+def hints(db: Database) -> dict[str, str]:
+    return dict(db.rows('SELECT "column", hint FROM streamext.stream_columns WHERE hint IS NOT NULL'))
+
+
+def test_fields_that_never_match(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "deviceId text, temperature float8, unit text OPTIONS (path 'data.unit'), gone text, fine int, at timestamptz")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    kafka.produce(topic, ['{"deviceId":"a","data":{"Temperature":1,"units":{"unit":"C"}},"fine":1}'] * 2)
+    db.flush("s")
+    assert hints(db) == {
+        "deviceid": """the payload has "deviceId": write OPTIONS (path 'deviceId')""",
+        "temperature": """the payload has "data.Temperature": write OPTIONS (path 'data.Temperature')""",
+        "unit": """the payload has "data.units.unit": write OPTIONS (SET path 'data.units.unit')""",
+        "gone": 'no payload has the field; the newest one has "data", "fine", "deviceId"',
+        "at": 'no payload has the field; the newest one has "data", "fine", "deviceId"',
+    }
+    db.execute("ALTER FOREIGN TABLE s ALTER deviceid OPTIONS (path 'deviceId')")
+    kafka.produce(topic, ['{"deviceId":"a","at":1714561231}'])
+    db.flush("s")
+    assert "deviceid" not in hints(db) and "time_format" in hints(db)["at"]
+
+
+def test_a_hint_when_every_record_is_rejected(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", "ts timestamptz")
+    kafka.produce(topic, ['{"TS":"2024-05-01"}'])
+    db.flush("s")
+    assert hints(db) == {"ts": """the payload has "TS": write OPTIONS (path 'TS')"""}
+    check = {what: (ok, detail, hint) for what, ok, detail, hint in db.rows("SELECT * FROM streamext.check('s')")}
+    assert check["columns"][0] is False and "path 'TS'" in check["columns"][2]
+    assert check["values"][:2] == (False, "1 of 1 records rejected")
+    assert [what for what, (ok, _, _) in check.items() if not ok] == ["values", "columns"]
+
+
+def test_names_of_fields_are_for_readers(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "secret text")
+    kafka.produce(topic, ['{"seCret":1}'])
+    db.flush("s")
+    db.execute("CREATE ROLE watcher_h LOGIN IN ROLE pg_read_all_stats; CREATE ROLE nobody_h LOGIN")
+    try:
+        with db.connect("watcher_h") as watcher:
+            assert watcher.execute("SELECT missing, hint FROM streamext.stream_columns").fetchall() == [(1, None)]
+        with db.connect("nobody_h") as nobody:
+            assert nobody.execute("TABLE streamext.stream_columns").fetchall() == []
+            for call in ("peek", "check"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    nobody.execute(f"SELECT * FROM streamext.{call}('s')")
+                nobody.rollback()
+    finally:
+        db.execute("DROP ROLE watcher_h, nobody_h")
+
+
+def test_peek(db: Database, kafka: Kafka, topic: str) -> None:
+    """Accepted and rejected ones, with key and headers as far as they are kept."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int, h jsonb OPTIONS (metadata 'headers')")
+    kafka.produce(topic, [Message(f'{{"a":{i}}}', key=f"k{i}", headers=[("n", str(i).encode())]) for i in range(20)])
+    db.flush("s")
+    kafka.produce(topic, [Message(b"\xffno", key="bad")])
+    db.flush("s")
+    rows = db.rows("SELECT topic, partition, position, key, headers->>'n', payload, payload_text FROM streamext.peek('s', 3)")
+    assert rows == [(topic, 0, 20, b"bad", None, b"\xffno", "\\xffno"), (topic, 0, 19, b"k19", "19", b'{"a":19}', '{"a":19}'),
+                    (topic, 0, 18, b"k18", "18", b'{"a":18}', '{"a":18}')]  # fmt: skip
+    assert db.value("SELECT count(*) FROM streamext.peek('s')") == 10
+    assert db.value("SELECT count(*) FROM streamext.peek('s', 100)") == 21
+    assert db.value("SELECT count(*) FROM streamext.peek('s', 0)") == 0
+
+
+def test_peek_and_check_of_a_local_stream(db: Database) -> None:
+    local_stream(db, columns="a int, ts timestamptz")
+    db.execute("INSERT INTO s VALUES (1, '2024-05-01 00:00+00')")
+    db.flush("s")
+    assert db.rows("SELECT payload_text FROM streamext.peek('s')") == [('{"a":1,"ts":"2024-05-01T00:00:00+00:00"}',)]
+    assert db.rows("SELECT what, ok FROM streamext.check('s') WHERE NOT ok") == []
+    assert db.rows("SELECT DISTINCT present, hint FROM streamext.stream_columns") == [(None, None)]
+
+
+def test_check_of_a_source_that_is_not_there(db: Database) -> None:
+    db.execute("CREATE SERVER nowhere FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    db.execute("CREATE FOREIGN TABLE s (a int) SERVER nowhere OPTIONS (topic 'x')")
+    wait_for(lambda: db.value("SELECT state FROM streamext.streams") == "stalled", what="stalled")
+    bad = {what: (detail, hint) for what, ok, detail, hint in db.rows("SELECT * FROM streamext.check('s')") if not ok}
+    assert set(bad) == {"state", "source", "partitions", "records"}
+    assert bad["source"][0] and "127.0.0.1:1" in bad["source"][0]
+
+
+def test_check_of_a_paused_stream(db: Database) -> None:
+    local_stream(db)
+    db.execute("SELECT streamext.pause('s')")
+    wait_for(lambda: db.value("SELECT state FROM streamext.streams") == "paused", what="paused")
+    assert db.rows("SELECT what, detail, hint FROM streamext.check('s') WHERE what = 'state'") == [("state", "paused", "Call streamext.resume.")]
+
+
+def test_flush_with_a_timeout(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    mqtt_stream(db, mosquitto, f"topic '{topic}'", "a int")
+    db.execute("SELECT streamext.flush('s', timeout => '1 min')")
+    db.execute("SELECT streamext.flush('s', NULL)")
+    db.execute("CREATE SERVER nowhere FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    db.execute("CREATE FOREIGN TABLE away (a int) SERVER nowhere OPTIONS (topic 'x')")
+    with pytest.raises(psycopg.errors.QueryCanceled) as error:
+        db.execute("SELECT streamext.flush('away', timeout => '300 ms')")
+    assert error.value.diag.message_primary == 'stream "away" was not flushed within the timeout'
+    assert error.value.diag.message_detail
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        db.execute("SELECT streamext.flush('s', '-1 s')")
+
+
+def test_flush_ends_when_its_client_is_gone(db: Database) -> None:
+    db.execute("CREATE SERVER nowhere FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    db.execute("CREATE FOREIGN TABLE away (a int) SERVER nowhere OPTIONS (topic 'x')")
+    client = db.connect()
+    pid = client.info.backend_pid
+    notices: list[object] = []
+    client.pgconn.notice_handler = notices.append
+    client.pgconn.send_query(b"SELECT streamext.flush('away')")
+    client.pgconn.flush()
+    # whoever is told something finds out that nobody listens: from here on nothing is told
+    wait_for(lambda: (client.pgconn.consume_input(), client.pgconn.is_busy(), notices)[2], what="the notice that the source is away")
+    client.pgconn.finish()
+    wait_for(lambda: db.rows("SELECT FROM pg_stat_activity WHERE pid = %s", pid) == [], what="its end")
