@@ -186,6 +186,116 @@ COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pa
 COMMENT ON COLUMN streamext.continuous_views.settings IS
 'other settings under which the view''s expressions run, where they are not as usual: name=value';
 
+/* ---- metrics ---- */
+
+-- The one table of metrics: docs/reference.md and streamext.metrics_text() follow it.
+CREATE VIEW streamext.metrics AS
+SELECT m.name, m.kind, m.unit, m.labels, m.value, m.help
+FROM (
+    SELECT x.name, x.kind, x.unit, pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname)) AS labels,
+           x.value, x.help
+    FROM streamext.streams AS s
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    CROSS JOIN LATERAL (VALUES
+        ('streamext_stream_up', 'gauge', '', (s.state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'catching_up']))::pg_catalog.int4::pg_catalog.float8, 'Whether the stream reads its source: it is running or catching_up.'),
+        ('streamext_stream_records_total', 'counter', 'records', s.rows_in::pg_catalog.float8, 'Records delivered by the source.'),
+        ('streamext_stream_bytes_total', 'counter', 'bytes', s.bytes_in::pg_catalog.float8, 'Bytes of their payloads.'),
+        ('streamext_stream_rejected_total', 'counter', 'records', s.rejected::pg_catalog.float8, 'Records rejected for all views.'),
+        ('streamext_stream_tombstones_total', 'counter', 'records', s.tombstones::pg_catalog.float8, 'Records without a payload that were passed over.'),
+        ('streamext_stream_lag_records', 'gauge', 'records', s.lag_rows::pg_catalog.float8, 'Records that the source holds beyond what was read.'),
+        ('streamext_stream_event_lag_seconds', 'gauge', 'seconds', s.lag_seconds, 'From the newest event time to now; grows while the source is silent.'),
+        ('streamext_stream_watermark_timestamp_seconds', 'gauge', 'seconds', pg_catalog.date_part('epoch', s.watermark), 'The watermark, as seconds since 1970.'),
+        ('streamext_stream_workers', 'gauge', '', s.workers::pg_catalog.float8, 'Shards of the stream.')
+    ) AS x(name, kind, unit, value, help)
+    UNION ALL
+    SELECT 'streamext_stream_state', 'gauge', '', pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname), 'state', s.state),
+           1::pg_catalog.float8, 'The state that the stream is in, as a label.'
+    FROM streamext.streams AS s
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    UNION ALL
+    SELECT x.name, x.kind, x.unit, pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname), 'topic', p.topic, 'partition', p.partition::text),
+           x.value, x.help
+    FROM streamext.stream_partitions AS p
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    CROSS JOIN LATERAL (VALUES
+        ('streamext_partition_records_total', 'counter', 'records', p.rows_in::pg_catalog.float8, 'Records delivered from the partition.'),
+        ('streamext_partition_missed_total', 'counter', 'records', p.missed::pg_catalog.float8, 'Records that the source had lost before they were read.'),
+        ('streamext_partition_lag_records', 'gauge', 'records', p.lag_rows::pg_catalog.float8, 'Records of the partition beyond what was read.'),
+        ('streamext_partition_journal_bytes', 'gauge', 'bytes', p.journal_bytes::pg_catalog.float8, 'Size of the journal on disk.')
+    ) AS x(name, kind, unit, value, help)
+    UNION ALL
+    SELECT x.name, x.kind, x.unit, pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname), 'shard', w.shard::text),
+           x.value, x.help
+    FROM streamext.workers AS w
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) w.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    CROSS JOIN LATERAL (VALUES
+        ('streamext_worker_up', 'gauge', '', (w.pid IS NOT NULL)::pg_catalog.int4::pg_catalog.float8, 'Whether the shard has a worker.'),
+        ('streamext_worker_restarts_total', 'counter', '', w.restarts::pg_catalog.float8, 'Starts of the worker after it had ended by an error or a crash.'),
+        ('streamext_checkpoint_duration_seconds', 'gauge', 'seconds', w.checkpoint_ms OPERATOR(pg_catalog./) 1000::pg_catalog.float8, 'The time of the worker for the last checkpoint.'),
+        ('streamext_checkpoint_bytes', 'gauge', 'bytes', w.checkpoint_bytes::pg_catalog.float8, 'Written for the last checkpoint.'),
+        ('streamext_checkpoint_timestamp_seconds', 'gauge', 'seconds', pg_catalog.date_part('epoch', w.checkpoint_at), 'When the last checkpoint was cut, as seconds since 1970.')
+    ) AS x(name, kind, unit, value, help)
+    WHERE w.task OPERATOR(pg_catalog.=) 'stream'
+    UNION ALL
+    SELECT x.name, x.kind, x.unit, pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'view', pg_catalog.format('%s.%s', n.nspname, c.relname)),
+           x.value, x.help
+    FROM streamext.continuous_views AS v
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) v.view::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    CROSS JOIN LATERAL (VALUES
+        ('streamext_view_up', 'gauge', '', (v.state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'catching_up']))::pg_catalog.int4::pg_catalog.float8, 'Whether the view counts what comes: it is running or catching_up.'),
+        ('streamext_view_accepted_total', 'counter', 'records', v.accepted::pg_catalog.float8, 'Records counted.'),
+        ('streamext_view_late_total', 'counter', 'records', v.late::pg_catalog.float8, 'Records that came too late for a window.'),
+        ('streamext_view_rejected_total', 'counter', 'records', v.rejected::pg_catalog.float8, 'Records rejected for the stream or by an expression of the view.'),
+        ('streamext_view_groups', 'gauge', '', v.groups::pg_catalog.float8, 'Groups kept, counted once in each pane.'),
+        ('streamext_view_windows', 'gauge', '', v.open_windows::pg_catalog.float8, 'Panes kept in memory.'),
+        ('streamext_view_state_bytes', 'gauge', 'bytes', v.state_bytes::pg_catalog.float8, 'Shared memory taken.'),
+        ('streamext_view_history_bytes', 'gauge', 'bytes', v.history_bytes::pg_catalog.float8, 'Sealed panes in history, before compression.'),
+        ('streamext_view_checkpoint_timestamp_seconds', 'gauge', 'seconds', pg_catalog.date_part('epoch', v.last_checkpoint), 'When the last checkpoint that holds the view was cut, as seconds since 1970.')
+    ) AS x(name, kind, unit, value, help)
+    UNION ALL
+    SELECT 'streamext_dead_letters', 'gauge', 'records', pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname), 'class', d.class),
+           d.n::pg_catalog.float8, 'Dead letters that are kept, by the class of their SQLSTATE.'
+    FROM (SELECT l.stream, pg_catalog.substr(l.sqlstate, 1, 2) AS class, pg_catalog.count(*) AS n
+          FROM streamext.dead_letters AS l GROUP BY l.stream, pg_catalog.substr(l.sqlstate, 1, 2)) AS d
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) d.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    UNION ALL
+    SELECT 'streamext_memory_limit_bytes', 'gauge', 'bytes', pg_catalog.jsonb_build_object('database', pg_catalog.current_database()),
+           pg_catalog.pg_size_bytes(pg_catalog.current_setting('streamext.memory_limit'))::pg_catalog.float8, 'streamext.memory_limit, which all databases of the server share.'
+) AS m(name, kind, unit, labels, value, help)
+WHERE m.value IS NOT NULL;
+GRANT SELECT ON streamext.metrics TO PUBLIC;
+COMMENT ON VIEW streamext.metrics IS 'what the other catalogue views show, of the streams and views that the user may see, as named numbers for monitoring';
+COMMENT ON COLUMN streamext.metrics.name IS 'as Prometheus writes it';
+COMMENT ON COLUMN streamext.metrics.kind IS 'counter, which only grows but for restarts, or gauge';
+COMMENT ON COLUMN streamext.metrics.unit IS 'records, bytes, seconds, or empty';
+COMMENT ON COLUMN streamext.metrics.labels IS 'which database, stream, view, partition it is of; texts';
+COMMENT ON COLUMN streamext.metrics.value IS 'now';
+COMMENT ON COLUMN streamext.metrics.help IS 'what it says, a sentence';
+
+CREATE FUNCTION streamext.metrics_text(openmetrics boolean DEFAULT false) RETURNS text
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_catalog.concat(pg_catalog.string_agg(f.block, '' ORDER BY f.name COLLATE "C"), CASE WHEN metrics_text.openmetrics THEN E'# EOF\n' END)
+    FROM (
+        SELECT m.name, pg_catalog.concat(
+                   pg_catalog.format(E'# HELP %s %s\n# TYPE %s %s\n', b.family, m.help, b.family, m.kind),
+                   pg_catalog.string_agg(pg_catalog.format(E'%s{%s} %s\n', m.name, l.labels, m.value), '' ORDER BY l.labels COLLATE "C")) AS block
+        FROM streamext.metrics AS m
+        CROSS JOIN LATERAL (SELECT CASE WHEN metrics_text.openmetrics THEN pg_catalog.regexp_replace(m.name, '_total$', '') ELSE m.name END AS family) AS b
+        CROSS JOIN LATERAL (
+            SELECT pg_catalog.string_agg(pg_catalog.format('%s="%s"', e.key, pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(e.value, '\', '\\'), '"', '\"'), E'\n', '\n')),
+                                         ',' ORDER BY e.key COLLATE "C") AS labels
+            FROM pg_catalog.jsonb_each_text(m.labels) AS e) AS l
+        GROUP BY m.name, m.kind, m.help, b.family) AS f;
+END;
+COMMENT ON FUNCTION streamext.metrics_text(boolean) IS 'streamext.metrics in the text format of Prometheus (0.0.4), or in that of OpenMetrics';
+
 /* ---- changes of views ---- */
 
 CREATE FUNCTION streamext.changes(view regclass, after text DEFAULT NULL, wait interval DEFAULT '0')

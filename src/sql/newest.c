@@ -36,8 +36,18 @@ streamext_newest_copy(Oid relid, int shard, StreamRecord **records)
 	return n;
 }
 
+/* Others keep there what is theirs. */
+static bool
+newest_has_keys(const StreamConfig *config)
+{
+	for (const MetadataSpec *spec = config->connector->metadata; spec != NULL && spec->name != NULL; spec++)
+		if (spec->kind == METADATA_KEY)
+			return true;
+	return false;
+}
+
 static void
-newest_put(ReturnSetInfo *rsinfo, Decoder *decoder, const StreamRecord *record)
+newest_put(ReturnSetInfo *rsinfo, const StreamConfig *config, Decoder *decoder, const StreamRecord *record)
 {
 	Datum values[7] = { 0 };
 	bool  nulls[7] = { 0 };
@@ -46,7 +56,7 @@ newest_put(ReturnSetInfo *rsinfo, Decoder *decoder, const StreamRecord *record)
 	values[1] = Int32GetDatum(record->partition);
 	values[2] = Int64GetDatum(record->position);
 	values[3] = TimestampTzGetDatum(record->timestamp);
-	nulls[4] = record->key == NULL;
+	nulls[4] = record->key == NULL || !newest_has_keys(config);
 	if (!nulls[4])
 		values[4] = PointerGetDatum(cstring_to_text_with_len(record->key, record->key_size)); /* bytea's layout */
 	nulls[5] = record->headers == NULL;
@@ -78,7 +88,7 @@ streamext_get_newest(PG_FUNCTION_ARGS)
 		int			  count = streamext_newest_copy(relid, shard, &records);
 
 		for (int i = Max(count - Max(n, 0), 0); i < count; i++)
-			newest_put(rsinfo, decoder, &records[i]);
+			newest_put(rsinfo, config, decoder, &records[i]);
 	}
 	streamext_decoder_free(decoder);
 	PG_RETURN_VOID();

@@ -132,7 +132,7 @@ check_source(StreamCheck *check)
 {
 	bool away = check->state == STREAM_STALLED || STREAMEXT_STATE_FAILED(check->state);
 
-	if (check->config->connector->writable)
+	if (!check->config->connector->payloads)
 		check_put(check, "source", true, "rows come from INSERT and COPY", NULL);
 	else
 		check_put(check, "source", !away, away ? check->error : "reached, and lets the stream read",

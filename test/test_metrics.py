@@ -1,0 +1,76 @@
+"""streamext.metrics: named numbers, and the text that Prometheus reads, judged by promtool and by Prometheus itself."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka
+from harness.streams import continuous, kafka_stream, local_stream
+
+PROMTOOL = Path(os.environ.get("STREAMEXT_DEPS", ".deps")) / "prometheus" / "promtool"
+
+
+def metrics(db: Database, of: str) -> dict[str, Any]:
+    return dict(db.rows("SELECT name, value FROM streamext.metrics WHERE labels->>'stream' = %s OR labels->>'view' = %s", of, of))
+
+
+def test_they_say_what_the_catalogue_does(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int")
+    continuous(db, "v", "SELECT count(*) AS n FROM s")
+    kafka.produce(topic, ['{"a":1}', '{"a":2}', "no"])
+    db.flush("s")
+    stream, view = metrics(db, "public.s"), metrics(db, "public.v")
+    assert (stream["streamext_stream_records_total"], stream["streamext_stream_rejected_total"], stream["streamext_stream_up"]) == (3, 1, 1)
+    assert stream["streamext_stream_lag_records"] == 0 and stream["streamext_worker_up"] == 1
+    assert (view["streamext_view_accepted_total"], view["streamext_view_rejected_total"], view["streamext_view_up"]) == (2, 1, 1)
+    assert db.rows("SELECT labels->>'class', value FROM streamext.metrics WHERE name = 'streamext_dead_letters'") == [("22", 1)]
+    assert db.rows("SELECT labels->>'state' FROM streamext.metrics WHERE name = 'streamext_stream_state'") == [("running",)]
+    assert db.value("SELECT value = 1024 * 1024 * (SELECT setting::int FROM pg_settings WHERE name = 'streamext.memory_limit') "
+                    "FROM streamext.metrics WHERE name = 'streamext_memory_limit_bytes'")  # fmt: skip
+
+
+def test_the_text(db: Database) -> None:
+    local_stream(db, columns="a int", name='"odd ""name\\"')
+    db.flush('"odd ""name\\"')
+    text = db.value("SELECT streamext.metrics_text()")
+    assert '# TYPE streamext_stream_records_total counter\nstreamext_stream_records_total{database="' in text
+    assert 'stream="public.odd \\"name\\\\"} 0\n' in text
+    open_text = db.value("SELECT streamext.metrics_text(true)")
+    assert "# TYPE streamext_stream_records counter\nstreamext_stream_records_total{" in open_text and open_text.endswith("\n# EOF\n")
+
+
+@pytest.mark.skipif(not PROMTOOL.exists(), reason="no promtool")
+def test_promtool_has_nothing_to_say(db: Database) -> None:
+    local_stream(db, columns="a int")
+    continuous(db, "v", "SELECT count(*) AS n FROM s")
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+    found = subprocess.run([PROMTOOL, "check", "metrics"], input=db.value("SELECT streamext.metrics_text()"), text=True, capture_output=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_they_are_documented(db: Database) -> None:
+    local_stream(db, columns="a int")
+    continuous(db, "v", "SELECT count(*) AS n FROM s")
+    db.flush("s")
+    reference = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+    names = {name for (name,) in db.rows("SELECT DISTINCT name FROM streamext.metrics")}
+    assert {name for name in names if f"`{name}`" not in reference} == set()
+
+
+def test_who_may_not_see_a_stream_gets_no_number_of_it(db: Database) -> None:
+    local_stream(db, columns="a int")
+    db.flush("s")
+    db.execute("CREATE ROLE nobody_m LOGIN; CREATE ROLE watcher_m LOGIN IN ROLE pg_monitor")
+    try:
+        with db.connect("nobody_m") as nobody, db.connect("watcher_m") as watcher:
+            count = "SELECT count(*) FROM streamext.metrics WHERE labels ? 'stream'"
+            assert nobody.execute(count).fetchone() == (0,)
+            assert (watcher.execute(count).fetchone() or (0,))[0] > 5
+    finally:
+        db.execute("DROP ROLE nobody_m, watcher_m")
