@@ -13,6 +13,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -559,6 +563,20 @@ plan_unsubstituted_view(PlannerInfo *root, Oid stream_relid)
 	return plan_rule_of(root->parse);
 }
 
+/* Once a statement: its answer is of the stream's newest records only, which is rarely meant. */
+static void
+plan_tell_buffer(Oid stream)
+{
+	static TimestampTz told;
+
+	if (MyBgworkerEntry != NULL || told == GetCurrentStatementStartTimestamp())
+		return;
+	told = GetCurrentStatementStartTimestamp();
+	ereport(NOTICE, (errmsg("the aggregate is over what the buffer of stream \"%s\" holds", get_rel_name(stream)),
+					 errdetail("The buffer keeps the stream's newest records (option \"buffer_size\")."),
+					 errhint("CREATE VIEW ... WITH (streamext.continuous) counts all records.")));
+}
+
 void
 streamext_scan_check_stream(PlannerInfo *root, Oid stream_relid)
 {
@@ -569,4 +587,6 @@ streamext_scan_check_stream(PlannerInfo *root, Oid stream_relid)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("continuous view \"%s\" would be read from the buffer of its stream", get_rel_name(view)),
 				 errdetail("The planner was reached past the planner hook of streamext.")));
+	if (plan_aggregates(root->parse))
+		plan_tell_buffer(stream_relid);
 }

@@ -346,6 +346,7 @@ ddl_is_of_interest(const Node *stmt)
 		case T_RuleStmt:
 		case T_CreateTrigStmt:
 		case T_CreateSchemaStmt:
+		case T_CreateTableAsStmt:
 			return true;
 		default:
 			return false;
@@ -366,6 +367,20 @@ ddl_create_schema(DdlCall *call)
 	streamext_ddl_standard(call);
 }
 
+/* A materialized view keeps what a stream's buffer held at one moment. */
+static void
+ddl_create_table_as(DdlCall *call)
+{
+	CreateTableAsStmt *stmt = (CreateTableAsStmt *) call->pstmt->utilityStmt;
+	bool			   tells = stmt->objtype == OBJECT_MATVIEW && IsA(stmt->query, Query);
+	char			  *name = pstrdup(stmt->into->rel->relname);
+	Query			  *query = tells ? copyObject((Query *) stmt->query) : NULL;
+
+	streamext_ddl_standard(call);
+	if (tells)
+		streamext_ddl_tell_ordinary("materialized view", name, query);
+}
+
 static void
 ddl_dispatch(DdlCall *call)
 {
@@ -379,6 +394,9 @@ ddl_dispatch(DdlCall *call)
 		case T_AlterTableStmt:
 			if (!streamext_ddl_alter_view_options(call))
 				streamext_ddl_alter_stream(call);
+			break;
+		case T_CreateTableAsStmt:
+			ddl_create_table_as(call);
 			break;
 		case T_CreateForeignTableStmt:
 			streamext_ddl_create_stream(call);

@@ -39,6 +39,8 @@ extern void streamext_ddl_create_view(DdlCall *call);
 extern bool streamext_ddl_alter_view_options(DdlCall *call);
 
 /* sql/ddl_stream.c */
+/* Says that what is no continuous view, of this name, reads a stream's buffer, if it does. */
+extern void streamext_ddl_tell_ordinary(const char *kind, const char *name, Query *query);
 extern void streamext_ddl_create_stream(DdlCall *call);
 extern void streamext_ddl_alter_stream(DdlCall *call);
 extern void streamext_ddl_rename_column(DdlCall *call);

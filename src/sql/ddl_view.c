@@ -25,6 +25,7 @@
 #include "commands/tablecmds.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -383,6 +384,60 @@ view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
 	return continuous;
 }
 
+/* How a view is kept goes on being so where CREATE OR REPLACE does not say otherwise. */
+static List *
+view_ddl_keep_former(List *own, List *former)
+{
+	static const char *const names[] = { "retention",  "lateness", "keep_late",		"step",
+										 "max_groups", "into",	   "emit_interval", "notify" };
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		char	*name = psprintf(VIEW_DDL_PREFIX "%s", names[i]);
+		DefElem *def = view_ddl_find_option(own, name) == NULL ? view_ddl_find_option(former, name) : NULL;
+
+		if (def != NULL)
+			own = lappend(own, makeDefElem(name, (Node *) makeString(pstrdup(defGetString(def))), -1));
+	}
+	return own;
+}
+
+/* Of a query that reads a stream itself. */
+static bool
+view_ddl_stream_walker(Node *node, Oid *stream)
+{
+	ListCell *lc;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, view_ddl_stream_walker, stream);
+	foreach (lc, ((Query *) node)->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && streamext_ddl_is_stream(rte->relid))
+		{
+			*stream = rte->relid;
+			return true;
+		}
+	}
+	return query_tree_walker((Query *) node, view_ddl_stream_walker, stream, 0);
+}
+
+void
+streamext_ddl_tell_ordinary(const char *kind, const char *name, Query *query)
+{
+	Oid stream = InvalidOid;
+
+	if (view_ddl_stream_walker((Node *) query, &stream))
+		ereport(NOTICE,
+				(errmsg("%s \"%s\" shows what the buffer of stream \"%s\" holds when it is read", kind, name,
+						get_rel_name(stream)),
+				 errdetail("The buffer keeps the stream's newest records (option \"buffer_size\")."),
+				 errhint("CREATE VIEW ... WITH (streamext.continuous) counts all records; it may read this view.")));
+}
+
 /* Continuous views over a view that is another one now. */
 static void
 view_ddl_touch_dependents(Oid replaced)
@@ -396,6 +451,22 @@ view_ddl_touch_dependents(Oid replaced)
 			streamext_touch_view(lfirst_oid(cell), InvalidOid);
 }
 
+static void
+view_ddl_tell_ordinary_view(List *relids, const char *name)
+{
+	ListCell *cell;
+
+	foreach (cell, relids)
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
+		{
+			Relation rel = table_open(lfirst_oid(cell), NoLock);
+
+			streamext_ddl_tell_ordinary("view", name, get_view_query(rel));
+			table_close(rel, NoLock);
+			return;
+		}
+}
+
 void
 streamext_ddl_create_view(DdlCall *call)
 {
@@ -404,6 +475,7 @@ streamext_ddl_create_view(DdlCall *call)
 	Oid		  replaced = view_ddl_replaced_view(stmt);
 	bool	  was_continuous = streamext_ddl_is_continuous(replaced);
 	bool	  continuous = view_ddl_wants_continuous(stmt, own, replaced);
+	List	 *former = was_continuous ? view_ddl_stored_options(replaced) : NIL;
 	List	 *relids;
 	Oid		  relid = InvalidOid;
 	ListCell *cell;
@@ -417,6 +489,8 @@ streamext_ddl_create_view(DdlCall *call)
 	if (!continuous && was_continuous)
 		streamext_into_depend(replaced, InvalidOid);
 	view_ddl_touch_dependents(replaced);
+	if (!continuous)
+		view_ddl_tell_ordinary_view(relids, stmt->view->relname);
 	if (!continuous && !view_ddl_is_alert(own))
 		return;
 	foreach (cell, relids)
@@ -430,7 +504,7 @@ streamext_ddl_create_view(DdlCall *call)
 		view_ddl_check_alert(relid);
 		return;
 	}
-	view_ddl_store_options(relid, view_ddl_keep_into(relid, view_ddl_keep_settings(own)));
+	view_ddl_store_options(relid, view_ddl_keep_into(relid, view_ddl_keep_settings(view_ddl_keep_former(own, former))));
 	view_ddl_check_view(relid);
 }
 

@@ -437,6 +437,19 @@ worker_note_state(Worker *w, StreamState state)
 	}
 }
 
+/* One line in the server's log for each change that an operator may have to know of; catching up comes and goes. */
+static void
+worker_log_state(Worker *w, StreamState state, const char *message)
+{
+	StreamState old = w->slot->state;
+	bool		well = state == STREAM_RUNNING || state == STREAM_CATCHING_UP;
+
+	if (state == old || (well && (old == STREAM_RUNNING || old == STREAM_CATCHING_UP || old == STREAM_STARTING)))
+		return;
+	ereport(LOG, (errmsg("stream \"%s.%s\" is %s%s%s", w->config->schema, w->config->name,
+						 streamext_stream_state_name(state), message[0] != '\0' ? ": " : "", message)));
+}
+
 static void
 worker_update_state(Worker *w, bool paused)
 {
@@ -466,6 +479,7 @@ worker_update_state(Worker *w, bool paused)
 	if (state == STREAM_FULL && w->slot->state != STREAM_FULL)
 		message = w->full_reason[0] != '\0' ? w->full_reason : "streamext.memory_limit is reached";
 	worker_note_state(w, state);
+	worker_log_state(w, state, message != NULL ? message : state == STREAM_STALLED ? c->error : "");
 	streamext_stream_set_state(w->slot, state, message);
 }
 

@@ -21,6 +21,7 @@
 #include "nodes/nodes.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "utils/lsyscache.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
@@ -81,6 +82,14 @@ refresh_fingerprint(const StreamConfig *config)
 }
 
 /* ---------------------------------------------------------------- configuration */
+
+const char *
+streamext_worker_view_label(const WorkerView *v)
+{
+	const char *name = get_rel_name(v->viewoid);
+
+	return name != NULL ? psprintf("\"%s\"", name) : psprintf("with OID %u", v->viewoid);
+}
 
 void
 streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)

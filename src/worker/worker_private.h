@@ -50,6 +50,9 @@ typedef struct WorkerView
 	TimestampTz	 watermark;
 } WorkerView;
 
+/* For messages: the name in quotes, or the OID of one that is gone. In a transaction; palloc'd. */
+extern const char *streamext_worker_view_label(const WorkerView *v);
+
 #define WORKER_RATE_SECONDS 10
 
 typedef struct Worker
