@@ -487,6 +487,8 @@ COMMENT ON COLUMN streamext.content.number IS 'What checkpoints and history call
 COMMENT ON COLUMN streamext.content.content IS 'The definition.';
 COMMENT ON COLUMN streamext.content.types IS 'Layouts of composite types whose values the state holds.';
 REVOKE ALL ON TABLE streamext.content FROM PUBLIC;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.content FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.content ENABLE REPLICA TRIGGER refuse_replicated;
 
 /* ---- what goes out to other systems ---- */
 

@@ -104,8 +104,7 @@ def test_a_stream_that_is_dropped_while_flush_waits_for_its_worker(db: Database)
     """flush holds no lock then: DROP need not wait for it."""
     objects = setup(db)
     with db.connect() as caller, ThreadPoolExecutor(1) as pool:
-        db.execute("ALTER SYSTEM SET streamext.fault_point = 'wait batch-after-commit'")
-        db.server.reload()
+        db.configure("streamext.fault_point", "wait batch-after-commit")
         db.execute("INSERT INTO s VALUES ('a', '2024-01-03', 1)")
         result = pool.submit(lambda: caller.execute(f"SELECT streamext.flush({objects['s']})"))
         waits = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"

@@ -11,6 +11,9 @@ from harness.database import Database
 from harness.regress import TOP
 
 
+WRAPPERS = {"kafka", "mqtt", "http", "feed", "local", "webhook"}
+
+
 def test_pgspot_reports_nothing() -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "pgspot", "--append", *sorted(TOP.glob("streamext--*.sql"), key=lambda p: len(p.name))],
@@ -25,7 +28,7 @@ def test_everything_is_in_one_schema(db: Database) -> None:
     objects = db.rows("""SELECT type, identity, schema FROM pg_depend, pg_identify_object(classid, objid, 0)
         WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
         AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'streamext')""")
-    assert {name for type, name, _ in objects if type == "foreign-data wrapper"} == {"kafka", "local", "mqtt"}
+    assert {name for type, name, _ in objects if type == "foreign-data wrapper"} == WRAPPERS
     assert {schema for type, _, schema in objects if type not in ("foreign-data wrapper", "schema")} == {"streamext"}
     assert db.value("SELECT NOT extrelocatable FROM pg_extension WHERE extname = 'streamext'")
 
@@ -34,7 +37,7 @@ def test_nothing_is_open_to_everybody(db: Database) -> None:
     """No wrapper may be used without a grant, no table is writable, no search_path decides what a function does."""
     db.execute("CREATE ROLE nobody_special")
     try:
-        for wrapper in ("kafka", "mqtt", "local"):
+        for wrapper in WRAPPERS:
             assert not db.value("SELECT has_foreign_data_wrapper_privilege('nobody_special', %s, 'USAGE')", wrapper)
         writable = """SELECT relname FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind IN ('r', 'v')
             AND has_table_privilege('nobody_special', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')"""

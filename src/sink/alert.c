@@ -358,7 +358,8 @@ alert_read(const Alert *alert, AlertRows *rows)
  */
 static const char alert_step[] =
 	"WITH seen AS ("
-	" SELECT DISTINCT ON (i.k) i.k, i.r FROM (SELECT u.k::jsonb AS k, u.r::jsonb AS r, u.n FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS u(k, r, n)) AS i"
+	" SELECT DISTINCT ON (i.k) i.k, i.r"
+	" FROM (SELECT u.k::jsonb AS k, u.r::jsonb AS r, u.n FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS u(k, r, n)) AS i"
 	" ORDER BY i.k, i.n),"
 	" kept AS (SELECT DISTINCT u.k::jsonb AS k FROM unnest($5::text[]) AS u(k)),"
 	" before AS (SELECT (SELECT a.evaluated_at FROM streamext.alert_view AS a WHERE a.view = $1) AS at),"
