@@ -99,6 +99,8 @@ merge_call(FunctionCallInfo fcinfo)
 {
 	MergeCall	 *call = fcinfo->flinfo->fn_extra;
 	MemoryContext cxt = fcinfo->flinfo->fn_mcxt;
+	IdentityScope scope;
+	bool		  entered;
 
 	if (PG_ARGISNULL(2) || PG_ARGISNULL(3))
 		streamext_merge_refuse(fcinfo);
@@ -110,7 +112,9 @@ merge_call(FunctionCallInfo fcinfo)
 		call->view = streamext_view_cached(call->viewoid, cxt);
 		if (call->number < 0 || call->number >= call->view->naggs)
 			streamext_merge_refuse(fcinfo);
+		entered = streamext_read_enter(call->view, &scope);
 		call->reader = streamext_aggregate_reader(&call->view->aggs[call->number], cxt);
+		streamext_read_leave(entered, &scope);
 		fcinfo->flinfo->fn_extra = call;
 	}
 	return call;
