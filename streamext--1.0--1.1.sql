@@ -123,7 +123,8 @@ CREATE FUNCTION streamext.peek(
 	stream regclass, n integer DEFAULT 10, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz,
 	OUT key bytea, OUT headers json, OUT payload bytea, OUT payload_text text) RETURNS SETOF record
 LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
-BEGIN ATOMIC
+SET search_path = pg_catalog, pg_temp
+AS $$
 	SELECT r.topic, r.partition, r."position", r."timestamp", r.key, r.headers, r.payload, streamext.payload_text(r.payload)
 	FROM (SELECT g.topic, g.partition, g."position", g."timestamp", g.key, g.headers, g.payload
 		  FROM streamext.get_newest(peek.stream, peek.n) AS g
@@ -131,8 +132,8 @@ BEGIN ATOMIC
 		  SELECT d.topic, d.partition, d."position", d.received_at, d.key, d.headers, d.payload
 		  FROM streamext.dead_letters AS d
 		  WHERE d.stream OPERATOR(pg_catalog.=) peek.stream AND d.view IS NULL) AS r
-	ORDER BY r."timestamp" DESC, r."position" DESC LIMIT peek.n;
-END;
+	ORDER BY r."timestamp" DESC, r."position" DESC LIMIT peek.n
+$$;
 COMMENT ON FUNCTION streamext.peek(regclass, integer) IS
 'the newest records that a stream has read as they came, newest first, also those that it has rejected (timestamp: then when it did)';
 
@@ -280,7 +281,8 @@ COMMENT ON COLUMN streamext.metrics.help IS 'what it says, a sentence';
 
 CREATE FUNCTION streamext.metrics_text(openmetrics boolean DEFAULT false) RETURNS text
 LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
-BEGIN ATOMIC
+SET search_path = pg_catalog, pg_temp
+AS $$
     SELECT pg_catalog.concat(pg_catalog.string_agg(f.block, '' ORDER BY f.name COLLATE "C"), CASE WHEN metrics_text.openmetrics THEN E'# EOF\n' END)
     FROM (
         SELECT m.name, pg_catalog.concat(
@@ -292,8 +294,8 @@ BEGIN ATOMIC
             SELECT pg_catalog.string_agg(pg_catalog.format('%s="%s"', e.key, pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(e.value, '\', '\\'), '"', '\"'), E'\n', '\n')),
                                          ',' ORDER BY e.key COLLATE "C") AS labels
             FROM pg_catalog.jsonb_each_text(m.labels) AS e) AS l
-        GROUP BY m.name, m.kind, m.help, b.family) AS f;
-END;
+        GROUP BY m.name, m.kind, m.help, b.family) AS f
+$$;
 COMMENT ON FUNCTION streamext.metrics_text(boolean) IS 'streamext.metrics in the text format of Prometheus (0.0.4), or in that of OpenMetrics';
 
 /* ---- changes of views ---- */
