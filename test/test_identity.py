@@ -460,6 +460,24 @@ def test_restoring_a_view_gives_nothing(db: Database, mallory: psycopg.Connectio
     assert places(db) == {"where", "step"}
 
 
+def test_restoring_a_stream_gives_nothing(db: Database, mallory: psycopg.Connection) -> None:
+    """The same of the types of its columns, also within others: the stream reads nothing until it is an ordinary role's."""
+    mallory.execute("CREATE DOMAIN checked AS int CHECK (mallory.pass('domain', VALUE) IS NOT NULL); CREATE TYPE pair AS (a text, list checked[])")
+    db.execute("CREATE FOREIGN TABLE mallory.s (p mallory.pair) SERVER l; GRANT ALL ON mallory.s TO mallory")
+    db.execute("CREATE VIEW mallory.v WITH (streamext.continuous) AS SELECT count(*) AS n FROM mallory.s")
+    stream = "SELECT state, last_error FROM streamext.streams"
+    wait_for(lambda: db.rows(stream)[0][0] == "failed", what="the stream to fail")
+    assert "of a type of another role" in db.rows(stream)[0][1]
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="of a type of another role"):
+        db.rows("SELECT * FROM mallory.s")
+    assert not places(db)
+    db.execute("ALTER FOREIGN TABLE mallory.s OWNER TO mallory")
+    mallory.execute("INSERT INTO s VALUES (ROW('a', ARRAY[1]))")
+    wait_for(lambda: db.rows(stream)[0][0] == "running", what="the stream to run")
+    db.flush("mallory.s")
+    assert db.rows("TABLE mallory.v") == [(1,)]
+
+
 def test_security_invoker_over_a_join(db: Database) -> None:
     """Readers would see what row security hides from them in the joined table: refused at definition, and at read where it is there."""
     db.execute("CREATE SERVER l FOREIGN DATA WRAPPER local; CREATE FOREIGN TABLE s (k int) SERVER l; CREATE TABLE t (k int, name text)")

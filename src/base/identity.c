@@ -15,6 +15,9 @@
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
 #include "utils/syscache.h"
 
 #include "base/identity.h"
@@ -133,4 +136,51 @@ streamext_identity_mistrusts_type(Oid type)
 	owner = ((Form_pg_type) GETSTRUCT(tuple))->typowner;
 	ReleaseSysCache(tuple);
 	return !superuser_arg(owner);
+}
+
+static bool
+identity_mistrusts_members(Oid type)
+{
+	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	bool	  result = false;
+
+	for (int i = 0; i < desc->natts && !result; i++)
+		result = !TupleDescAttr(desc, i)->attisdropped &&
+				 streamext_identity_mistrusts_input(TupleDescAttr(desc, i)->atttypid);
+	ReleaseTupleDesc(desc);
+	return result;
+}
+
+static Oid
+identity_domain_base(Oid type)
+{
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid		  base = HeapTupleIsValid(tuple) ? ((Form_pg_type) GETSTRUCT(tuple))->typbasetype : InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return base;
+}
+
+bool
+streamext_identity_mistrusts_input(Oid type)
+{
+	check_stack_depth();
+	if (type < FirstNormalObjectId || !superuser())
+		return false;
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_DOMAIN:
+			return streamext_identity_mistrusts_type(type) ||
+				   streamext_identity_mistrusts_input(identity_domain_base(type));
+		case TYPTYPE_COMPOSITE:
+			return identity_mistrusts_members(type);
+		case TYPTYPE_RANGE:
+			return streamext_identity_mistrusts_type(type) ||
+				   streamext_identity_mistrusts_input(get_range_subtype(type));
+		case TYPTYPE_MULTIRANGE:
+			return streamext_identity_mistrusts_input(get_multirange_range(type));
+		default:
+			return streamext_identity_mistrusts_input(get_element_type(type));
+	}
 }

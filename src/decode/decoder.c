@@ -82,6 +82,27 @@ decoder_sort_columns(Decoder *decoder)
 			decoder->payload[decoder->npayload++] = i;
 }
 
+/* As the owner. A superuser's stream reads no value whose type runs what an ordinary role has written, as while a dump is restored. */
+static void
+decoder_check_trust(const StreamConfig *config)
+{
+	for (int i = 0; i < config->desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(config->desc, i);
+
+		if (!attribute->attisdropped && streamext_identity_mistrusts_input(attribute->atttypid))
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" of a superuser reads no column of a type of another role", config->name),
+				 errdetail(
+					 "In the type of column \"%s\" is a domain or range of an ordinary role, whose code would run as the superuser.",
+					 NameStr(attribute->attname)),
+				 errhint(
+					 "Give the stream to an ordinary role, ALTER FOREIGN TABLE ... OWNER TO, or the type to the superuser.")));
+	}
+}
+
 Decoder *
 streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 {
@@ -98,6 +119,7 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 
 	/* to look at a domain is to fold the constants of its checks */
 	scope = streamext_decoder_enter(decoder);
+	decoder_check_trust(config);
 	for (int i = 0; i < decoder->natts; i++)
 	{
 		DecoderColumn *col = &decoder->columns[i];
