@@ -4,8 +4,7 @@ import psycopg
 import pytest
 
 from harness.database import Database
-from harness.kafka import Kafka
-from harness.streams import continuous, kafka_stream, local_stream
+from harness.streams import continuous, local_stream
 from harness.wait import wait_for
 
 
@@ -197,16 +196,6 @@ def test_rows_that_cannot_count_are_rejected(db: Database) -> None:
 def test_rows_stay_as_they_are(counted: Database, statement: str) -> None:
     with pytest.raises(psycopg.Error):
         counted.execute(statement)
-
-
-def test_insert_into_kafka_is_refused(db: Database, kafka: Kafka) -> None:
-    kafka_stream(db, kafka, "topic 't'", "a int")
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="kafka"):
-        db.execute("INSERT INTO s VALUES (1)")
-    refused = (psycopg.errors.FeatureNotSupported, psycopg.errors.ObjectNotInPrerequisiteState)
-    with db.connection.cursor() as cursor, pytest.raises(refused, match="insert"):
-        with cursor.copy("COPY s FROM STDIN") as copy:
-            copy.write("1\n")
 
 
 def test_views_made_one_after_another_begin_where_they_were_made(db: Database) -> None:

@@ -289,12 +289,6 @@ def test_users_and_passwords(db: Database, topic: str) -> None:
         assert_counted(db, 0, 3)
 
 
-def test_insert_is_refused(db: Database, mosquitto: Mosquitto, topic: str) -> None:
-    mqtt_stream(db, mosquitto, f"topic '{topic}'", "a int")
-    with pytest.raises(psycopg.errors.FeatureNotSupported):
-        db.execute("INSERT INTO s VALUES (1)")
-
-
 def test_a_full_journal(db: Database, mosquitto: Mosquitto, topic: str) -> None:
     """At streamext.journal_limit the broker keeps what is not acknowledged; it comes when the journal is trimmed."""
     count_stream(db, mosquitto, topic)

@@ -103,7 +103,7 @@ def test_what_flows_on_comes_once_whatever_crashes(database: Database, fault: st
             setting = fault if step == 1 else "none"
             db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{setting}'")
             server.reload()
-            wait_for(lambda: db.value("SHOW streamext.fault_point") == setting, what="the setting")
+            wait_for(lambda: shows(db, setting), what="the setting")
         values = rows(rng, 400, 30 * step, 30)
         for at in range(0, len(values), 50):
             part = values[at : at + 50]
@@ -494,6 +494,15 @@ def reconnect(db: Database) -> None:
         return True
 
     wait_for(again, what="the server")
+
+
+def shows(db: Database, setting: str) -> bool:
+    """The fault may be there before the answer."""
+    try:
+        return db.value("SHOW streamext.fault_point") == setting
+    except psycopg.OperationalError:
+        reconnect(db)
+        return False
 
 
 def until_quiet(db: Database) -> None:

@@ -123,7 +123,7 @@ streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation)
 }
 
 void
-streamext_teller_wait(void)
+streamext_teller_wait(bool (*has_alerts)(void))
 {
 	TimestampTz alone_since = 0;
 	TellerSlot *slot;
@@ -142,7 +142,11 @@ streamext_teller_wait(void)
 		if (slot->pid != 0)
 			alone_since = 0;
 		else if (alone_since == 0)
+		{
+			if (!has_alerts())
+				break;
 			alone_since = GetCurrentTimestamp();
+		}
 		else if (TimestampDifferenceExceeds(alone_since, GetCurrentTimestamp(), TELLER_START_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

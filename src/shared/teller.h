@@ -37,7 +37,10 @@ extern TellerSlot *streamext_teller_claim(Oid dboid);
 /* It is this process's no longer; with `free`, and if the generation is still this one, it is nobody's. False: it was another one. */
 extern bool streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation);
 
-/* Returns when all alerts of this database have been evaluated once since the call. Raises 53400 if there is no process for it. */
-extern void streamext_teller_wait(void);
+/*
+ * Returns when all alerts of this database have been evaluated once since the call. Raises 53400 if there is no process for it: only where
+ * there are alerts, which is asked before that, for after a start of the server each database is looked at.
+ */
+extern void streamext_teller_wait(bool (*has_alerts)(void));
 
 #endif /* STREAMEXT_TELLER_H */

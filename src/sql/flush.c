@@ -10,7 +10,10 @@
  */
 #include "base/streamext.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -570,6 +573,26 @@ flush_deadline(FunctionCallInfo fcinfo)
 	return deadline;
 }
 
+static bool
+flush_has_alerts(void)
+{
+	Relation	classes = table_open(RelationRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+
+		found = class->relkind == RELKIND_VIEW && !heap_attisnull(tuple, Anum_pg_class_reloptions, NULL) &&
+				streamext_view_options(class->oid).alert;
+	}
+	systable_endscan(scan);
+	table_close(classes, AccessShareLock);
+	return found;
+}
+
 Datum
 streamext_flush(PG_FUNCTION_ARGS)
 {
@@ -592,6 +615,6 @@ streamext_flush(PG_FUNCTION_ARGS)
 		if (follower != NULL && connector != NULL && !connector->published)
 			next = list_concat(next, flush_stream(lfirst_oid(lc), follower, deadline));
 	}
-	streamext_teller_wait();
+	streamext_teller_wait(flush_has_alerts);
 	PG_RETURN_VOID();
 }
