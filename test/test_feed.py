@@ -45,8 +45,9 @@ def events(start: int, end: int, name: str = "") -> str:
 
 
 def assert_counted(db: Database, start: int, end: int) -> None:
+    """What the other side still sends, or has in its buffers, nobody knows, a flush neither."""
     db.flush("s")
-    assert db.rows("TABLE v") == [(end - start, sum(range(start, end)))]
+    wait_for(lambda: db.rows("TABLE v") == [(end - start, sum(range(start, end)))], what="the records, once each")
 
 
 def last_error(db: Database) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
+from crash.faults import kill_all
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
@@ -120,7 +121,7 @@ def test_what_flows_on_comes_once_whatever_crashes(database: Database, fault: st
             wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
             wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
         if step == 2:
-            server.kill9()
+            kill_all(server)
             server.start()
             reconnect(db)
     until_quiet(db)
@@ -322,7 +323,7 @@ def test_closed_windows_are_in_kafka_once_whatever_is_killed(database: Database,
             db.server.kill_backend(worker_pid(db, "sent"))
             reconnect(db)
         else:
-            db.server.kill9()
+            kill_all(db.server)
             db.server.start()
             reconnect(db)
     assert_published(db, kafka, topic)
@@ -479,6 +480,7 @@ def test_a_filter_is_no_topic_to_publish_to(db: Database, mosquitto: Mosquitto, 
     mqtt_stream(db, mosquitto, f"topic '{topic}/#'", "n int", name="sent")
     assert "is a filter" in db.refusal("INSERT INTO sent VALUES (1)")
     mqtt_stream(db, mosquitto, f"topic '{topic}/x'", "n int", name="plain")
+    db.flush("plain")  # it has subscribed
     db.execute("INSERT INTO plain VALUES (1)")
     wait_delivered(db, 1)
     wait_for(lambda: db.rows("TABLE plain") == [(1,)], what="the row to come back")
