@@ -197,4 +197,21 @@ decode_forgive(const DecoderColumn *col, Datum *value, bool *isnull, int *sqlsta
 	return true;
 }
 
+/* For the formats: the value of payload column i in the row could not be read. True: it is NULL for that, and the record goes on. */
+static inline bool
+decode_pass_over(Decoder *decoder, int i, int row, const char **column, int *sqlstate)
+{
+	int			   att = decoder->payload[i];
+	DecoderColumn *col = &decoder->columns[att];
+
+	*column = col->column->name;
+	if (decode_forgive(col, &decoder->batch->values[att][row], &decoder->batch->nulls[att][row], sqlstate))
+	{
+		col->rejected++;
+		return true;
+	}
+	streamext_decode_rejected(decoder, i);
+	return false;
+}
+
 #endif /* STREAMEXT_DECODE_COLUMN_H */

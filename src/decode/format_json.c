@@ -127,17 +127,8 @@ json_parse(Decoder *decoder, StreamRecord *record, int row, const char **column,
 
 		reason = json_value(decoder, col, &json->values[col->wanted], row, &batch->values[att][row],
 							&batch->nulls[att][row], sqlstate);
-		if (unlikely(reason != NULL))
-		{
-			*column = col->column->name;
-			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
-			{
-				col->rejected++;
-				reason = NULL;
-			}
-			else
-				streamext_decode_rejected(decoder, i);
-		}
+		if (unlikely(reason != NULL) && decode_pass_over(decoder, i, row, column, sqlstate))
+			reason = NULL;
 	}
 	return reason;
 }

@@ -24,17 +24,8 @@ raw_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 		batch->nulls[att][row] = false;
 		reason = streamext_decode_bytes(decoder, col, record->payload, record->payload_size, row,
 										&batch->values[att][row], sqlstate);
-		if (unlikely(reason != NULL))
-		{
-			*column = col->column->name;
-			if (decode_forgive(col, &batch->values[att][row], &batch->nulls[att][row], sqlstate))
-			{
-				col->rejected++;
-				reason = NULL;
-			}
-			else
-				streamext_decode_rejected(decoder, i);
-		}
+		if (unlikely(reason != NULL) && decode_pass_over(decoder, i, row, column, sqlstate))
+			reason = NULL;
 	}
 	return reason;
 }
