@@ -116,8 +116,8 @@ extern void	 streamext_trans_copy(AggReader *reader, AggPartial *copy, const Agg
 extern void	 streamext_trans_combine(AggReader *reader, AggPartial *into, const AggPartial *from);
 extern Datum streamext_trans_final(AggReader *reader, AggPartial *partial, bool *isnull);
 
-extern void	 streamext_trans_give(AggReader *reader, const AggPartial *partial, StringInfo to);
-extern void	 streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
+extern void streamext_trans_give(AggReader *reader, const AggPartial *partial, StringInfo to);
+extern void streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
 
 extern Size streamext_trans_export_size(const AggSpec *spec, const GroupEntry *entry);
 extern void streamext_trans_export(const AggSpec *spec, const GroupEntry *entry, AggPut put, void *arg);

@@ -92,12 +92,12 @@ typedef struct StreamColumn
 	int					metadata_number; /* behind the word */
 	TimeFormat			time_format;
 	bool				time_format_given;
-	char			   *time_pattern; /* TIME_FORMAT_PATTERN */
-	char			   *time_zone;	  /* of texts that name none; NULL: UTC */
-	pg_tz			   *zone;		  /* the same, or NULL */
-	bool				bad_is_null;  /* a value that cannot be read is NULL; else its record is rejected */
-	char			   *encoding;	  /* of a bytea's text; NULL: as bytea's input function reads it */
-	const char		   *metadata_name;	 /* behind the word, or NULL */
+	char			   *time_pattern;  /* TIME_FORMAT_PATTERN */
+	char			   *time_zone;	   /* of texts that name none; NULL: UTC */
+	pg_tz			   *zone;		   /* the same, or NULL */
+	bool				bad_is_null;   /* a value that cannot be read is NULL; else its record is rejected */
+	char			   *encoding;	   /* of a bytea's text; NULL: as bytea's input function reads it */
+	const char		   *metadata_name; /* behind the word, or NULL */
 	char *path; /* option path, or NULL: the column's name is one literal JSON key, its place a CSV field */
 } StreamColumn;
 

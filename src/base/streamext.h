@@ -35,15 +35,15 @@ extern int streamext_memory_limit_mb;	/* streamext.memory_limit, postmaster */
 extern int streamext_max_streams;		/* streamext.max_streams: streams x shards, postmaster */
 extern int streamext_max_views;			/* streamext.max_views: views x shards, postmaster */
 extern int streamext_late_row_limit;	/* streamext.late_row_limit: rows kept a stream, sighup */
-extern int streamext_outbox_limit; /* streamext.outbox_limit: rows that wait to be sent, a target, sighup */
+extern int streamext_outbox_limit;		/* streamext.outbox_limit: rows that wait to be sent, a target, sighup */
 extern int streamext_dead_letter_limit; /* streamext.dead_letter_limit: rows kept a stream, sighup */
 
 extern int streamext_journal_limit_mb;	  /* streamext.journal_limit: see source/journal/journal.h, sighup; 0: none */
 extern int streamext_checkpoint_interval; /* streamext.checkpoint_interval, ms, sighup */
 extern int streamext_view_time_limit_ms;  /* streamext.view_time_limit, sighup; 0: none */
 extern int streamext_owner_memory_share;  /* streamext.owner_memory_share: percent, sighup */
-extern int streamext_owner_workers; /* streamext.owner_workers: of the streams of one owner, sighup; 0: no limit */
-extern int streamext_catchup_min_rows;	  /* streamext.catchup_min_rows: see worker/catchup.c, sighup */
+extern int streamext_owner_workers;	   /* streamext.owner_workers: of the streams of one owner, sighup; 0: no limit */
+extern int streamext_catchup_min_rows; /* streamext.catchup_min_rows: see worker/catchup.c, sighup */
 
 /* Raises 55000 with a hint about shared_preload_libraries unless that loaded the library. */
 extern void streamext_require_preload(void);

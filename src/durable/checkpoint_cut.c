@@ -140,7 +140,7 @@ cut_entry(CheckpointCut *cut, CutPane *pane, GroupEntry *entry)
 {
 	const CutView	   *cv = pane->view;
 	const CompiledView *view = cv->view;
-	ViewState		   *state = &cv->slot->state;
+	ViewState		   *state = &cv->slot->counted.state;
 	CutTarget			to = { cut, pane };
 	EntryHead			head = { state->state_size + entry->key_size, entry->hash, entry->key_size };
 
@@ -179,11 +179,11 @@ cut_has_changes(const ViewState *state)
 static void
 position_partitions(const StreamSlot *slot, CheckpointPosition *position)
 {
-	position->head.npartitions = slot->npartitions;
-	position->partitions = palloc0(sizeof(CheckpointPartition) * Max(slot->npartitions, 1));
-	for (int i = 0; i < slot->npartitions; i++)
+	position->head.npartitions = slot->counted.npartitions;
+	position->partitions = palloc0(sizeof(CheckpointPartition) * Max(slot->counted.npartitions, 1));
+	for (int i = 0; i < slot->counted.npartitions; i++)
 	{
-		const PartitionSlot *from = &slot->partitions[i];
+		const PartitionSlot *from = &slot->counted.partitions[i];
 		CheckpointPartition *to = &position->partitions[i];
 
 		strlcpy(to->topic, from->topic, sizeof(to->topic));
@@ -201,27 +201,27 @@ position_partitions(const StreamSlot *slot, CheckpointPosition *position)
 static void
 position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, CheckpointView *view)
 {
-	int					n = w->slot->npartitions;
+	int					n = w->slot->counted.npartitions;
 	const ViewSlot	   *slot = v->slot;
 	CheckpointViewHead *head = &view->head;
 
 	head->viewoid = v->viewoid;
-	head->definition = slot->definition;
-	head->round = slot->round;
-	head->retry = slot->retry;
-	head->start_position = slot->start_position;
-	head->accepted = slot->accepted;
-	head->late = slot->late;
-	head->rejected = slot->rejected;
-	head->first_pane = slot->state.npanes > 0 ? slot->state.panes[0]->id : PG_INT64_MAX;
-	head->horizon = slot->state.horizon;
-	head->layout = slot->layout;
-	head->history = slot->history;
-	head->history_shard = slot->history_shard;
-	head->sealed = slot->sealed;
-	head->sealed_until = slot->sealed_until;
-	head->groups = slot->state.ngroups;
-	head->panes = slot->state.npanes;
+	head->definition = slot->counted.definition;
+	head->round = slot->counted.round;
+	head->retry = slot->counted.retry;
+	head->start_position = slot->counted.start_position;
+	head->accepted = slot->counted.accepted;
+	head->late = slot->counted.late;
+	head->rejected = slot->counted.rejected;
+	head->first_pane = slot->counted.state.npanes > 0 ? slot->counted.state.panes[0]->id : PG_INT64_MAX;
+	head->horizon = slot->counted.state.horizon;
+	head->layout = slot->counted.layout;
+	head->history = slot->history.number;
+	head->history_shard = slot->history.shard;
+	head->sealed = slot->history.sealed;
+	head->sealed_until = slot->history.sealed_until;
+	head->groups = slot->counted.state.ngroups;
+	head->panes = slot->counted.state.npanes;
 	head->behind = v->behind;
 	head->watermark = v->behind ? v->watermark : DT_NOBEGIN;
 	if (last != NULL)
@@ -232,7 +232,7 @@ position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, 
 	}
 	view->positions = palloc(sizeof(int64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
-		view->positions[i] = i < slot->npositions ? slot->positions[i] : -1;
+		view->positions[i] = i < slot->counted.npositions ? slot->counted.positions[i] : -1;
 	if (v->behind)
 	{
 		view->max_event_time = palloc(sizeof(TimestampTz) * Max(n, 1));
@@ -282,15 +282,15 @@ position_take(const Worker *w, CheckpointPosition *position)
 	ListCell				 *lc;
 
 	memset(position, 0, sizeof(*position));
-	position->head.source = slot->source;
+	position->head.source = slot->counted.source;
 	position->head.dboid = w->identity.dboid;
-	position->head.watermark = slot->watermark;
-	position->head.batches = slot->batches;
-	position->head.rows_in = slot->rows_in;
-	position->head.bytes_in = slot->bytes_in;
-	position->head.rejected = slot->rejected;
-	position->head.seek = slot->seek;
-	position->head.retry = slot->retry;
+	position->head.watermark = slot->counted.watermark;
+	position->head.batches = slot->counted.batches;
+	position->head.rows_in = slot->counted.rows_in;
+	position->head.bytes_in = slot->counted.bytes_in;
+	position->head.rejected = slot->counted.rejected;
+	position->head.seek = slot->counted.seek;
+	position->head.retry = slot->counted.retry;
 	position_partitions(slot, position);
 	position->views =
 		palloc0(sizeof(CheckpointView) * (list_length(w->views) + (last != NULL ? last->head.nviews : 0) + 1));
@@ -299,7 +299,7 @@ position_take(const Worker *w, CheckpointPosition *position)
 		const WorkerView *v = lfirst(lc);
 
 		/* one that is begun anew is kept as it was before, until it has caught up */
-		if (v->fold != NULL && v->slot->retained_slot == 0)
+		if (v->fold != NULL && v->slot->id.retained_slot == 0)
 			position_view(w, v, streamext_checkpoint_find_view(last, v->viewoid),
 						  &position->views[position->head.nviews++]);
 	}
@@ -336,12 +336,12 @@ position_confirm(const Worker *w, CheckpointCut *cut)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		for (int i = 0; i < n && v->slot->retained_slot > 0; i++)
-			cut->confirm[i] =
-				Min(cut->confirm[i], i < v->slot->npositions && v->slot->positions[i] >= 0 ? v->slot->positions[i]
-																						   : v->slot->start_position);
+		for (int i = 0; i < n && v->slot->id.retained_slot > 0; i++)
+			cut->confirm[i] = Min(cut->confirm[i], i < v->slot->counted.npositions && v->slot->counted.positions[i] >= 0
+													   ? v->slot->counted.positions[i]
+													   : v->slot->counted.start_position);
 		for (int i = 0; i < n && streamext_checkpoint_find_view(position, v->viewoid) == NULL; i++)
-			cut->confirm[i] = Min(cut->confirm[i], v->slot->start_position);
+			cut->confirm[i] = Min(cut->confirm[i], v->slot->counted.start_position);
 	}
 }
 
@@ -362,12 +362,12 @@ streamext_checkpoint_cut_free(Checkpoint *c)
 static void
 cut_view(CheckpointCut *cut, const Checkpoint *c, WorkerView *v, CheckpointView *view)
 {
-	ViewState *state = &v->slot->state;
+	ViewState *state = &v->slot->counted.state;
 	CutView	  *cv = &cut->views[cut->nviews++];
 
 	cv->viewoid = v->viewoid;
 	cv->slot = v->slot;
-	cv->definition = v->slot->definition;
+	cv->definition = v->slot->counted.definition;
 	cv->view = streamext_fold_view(v->fold);
 	cv->period = state->period;
 	cv->whole = state->saved == 0 || view->head.base == 0 || c->incomplete ||
@@ -414,7 +414,7 @@ cut_is_needed(const Worker *w, CheckpointCut *cut)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && v->slot->retained_slot == 0 && cut_has_changes(&v->slot->state))
+		if (v->fold != NULL && v->slot->id.retained_slot == 0 && cut_has_changes(&v->slot->counted.state))
 			return true;
 	}
 	return false;
@@ -434,13 +434,13 @@ streamext_checkpoint_cut(Worker *w, TimestampTz now)
 	c->noted = c->wanted = false;
 	cut->cxt = cxt;
 	cut->begun_at = now;
-	cut->source = w->slot->source;
+	cut->source = w->slot->counted.source;
 	position_take(w, &cut->position);
 	initStringInfo(&cut->comparable);
 	streamext_checkpoint_encode(&cut->comparable, &cut->position);
 	if (!cut_is_needed(w, cut))
 	{
-		w->slot->checkpoint_pending = false;
+		w->slot->checkpoint.pending = false;
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(cxt);
 		return;
@@ -453,7 +453,7 @@ streamext_checkpoint_cut(Worker *w, TimestampTz now)
 		WorkerView	   *v = lfirst(lc);
 		CheckpointView *view = streamext_checkpoint_find_view(&cut->position, v->viewoid);
 
-		if (v->fold != NULL && v->slot->retained_slot == 0)
+		if (v->fold != NULL && v->slot->id.retained_slot == 0)
 			cut_view(cut, c, v, view);
 	}
 	position_confirm(w, cut);

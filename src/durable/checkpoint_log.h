@@ -85,8 +85,8 @@ typedef struct CheckpointViewHead
 	uint64		definition;
 	int64		base;		/* checkpoint that holds all of the view's groups */
 	int64		first_pane; /* earlier ones had been dropped */
-	int64		round;		/* ViewSlot.round */
-	int64		retry;		/* ViewSlot.retry */
+	int64		round;		/* ViewSlot.counted.round */
+	int64		retry;		/* ViewSlot.counted.retry */
 	int64		start_position;
 	uint64		accepted;
 	uint64		late;
@@ -95,7 +95,7 @@ typedef struct CheckpointViewHead
 	uint64		bytes;	   /* of these, about */
 	TimestampTz watermark; /* of a view that was behind */
 	TimestampTz horizon;   /* ViewState.horizon */
-	uint64		layout;	   /* ViewSlot.layout */
+	uint64		layout;	   /* ViewSlot.counted.layout */
 	uint64 history; /* what was in history then, as in ViewSlot: panes up to `sealed`, which are not among the groups */
 	int64  sealed;
 	TimestampTz sealed_until;
@@ -117,15 +117,15 @@ typedef struct CheckpointPositionHead
 {
 	uint32		magic;
 	uint32		version; /* of the format and of PostgreSQL */
-	uint64		source;	 /* as StreamSlot.source */
+	uint64		source;	 /* as StreamSlot.counted.source */
 	TimestampTz taken_at;
 	TimestampTz watermark;
 	uint64		batches;
 	uint64		rows_in;
 	uint64		bytes_in;
 	uint64		rejected;
-	int64		seek;  /* as StreamSlot.seek */
-	int64		retry; /* as StreamSlot.retry */
+	int64		seek;  /* as StreamSlot.counted.seek */
+	int64		retry; /* as StreamSlot.counted.retry */
 	Oid			dboid;
 	int32		npartitions;
 	int32		nviews;

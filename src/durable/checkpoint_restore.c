@@ -112,7 +112,7 @@ load_report(Worker *w, const char *what, const char *damage)
 						  "the checkpoint of %s is damaged (%s); it is counted anew from what the source has", what,
 						  damage);
 	ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("%s", message)));
-	streamext_stream_set_state(w->slot, w->slot->state, message);
+	streamext_stream_set_state(w->slot, w->slot->status.state, message);
 }
 
 static void
@@ -213,7 +213,7 @@ streamext_checkpoint_restore_stream(Worker *w)
 	if (last == NULL)
 		return;
 	/* Of a copied database the positions in journals mean nothing. */
-	if (last->head.source != slot->source || (!w->ops->replayable && last->head.dboid != w->identity.dboid))
+	if (last->head.source != slot->counted.source || (!w->ops->replayable && last->head.dboid != w->identity.dboid))
 	{
 		load_forget(c);
 		return;
@@ -224,7 +224,7 @@ streamext_checkpoint_restore_stream(Worker *w)
 	partitions = streamext_chunk_alloc(sizeof(PartitionSlot) * capacity, NULL);
 	if (partitions == NULL)
 	{
-		slot->source = 0;
+		slot->counted.source = 0;
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("no memory to restore the stream's last checkpoint"),
 						errhint("Raise streamext.memory_limit and restart the server.")));
@@ -248,18 +248,18 @@ streamext_checkpoint_restore_stream(Worker *w)
 		to->last = from->last;
 	}
 	streamext_stream_lock_exclusive(slot);
-	slot->partitions = partitions;
-	slot->npartitions = n;
-	slot->partitions_capacity = capacity;
-	slot->watermark = last->head.watermark;
-	slot->batches = last->head.batches;
-	slot->rows_in = last->head.rows_in;
-	slot->bytes_in = last->head.bytes_in;
-	slot->rejected = last->head.rejected;
-	slot->seek = last->head.seek;
-	slot->retry = last->head.retry;
-	slot->checkpoint_seq = last->seq;
-	slot->checkpoint_at = last->head.taken_at;
+	slot->counted.partitions = partitions;
+	slot->counted.npartitions = n;
+	slot->counted.partitions_capacity = capacity;
+	slot->counted.watermark = last->head.watermark;
+	slot->counted.batches = last->head.batches;
+	slot->counted.rows_in = last->head.rows_in;
+	slot->counted.bytes_in = last->head.bytes_in;
+	slot->counted.rejected = last->head.rejected;
+	slot->counted.seek = last->head.seek;
+	slot->counted.retry = last->head.retry;
+	slot->checkpoint.seq = last->seq;
+	slot->checkpoint.at = last->head.taken_at;
 	LWLockRelease(slot->lock);
 }
 
@@ -269,12 +269,12 @@ streamext_checkpoint_restore_stream(Worker *w)
 static int
 load_partition(const StreamSlot *slot, const CheckpointPartition *partition, int guess)
 {
-	for (int n = 0; n < slot->npartitions; n++)
+	for (int n = 0; n < slot->counted.npartitions; n++)
 	{
-		int i = (guess + n) % slot->npartitions;
+		int i = (guess + n) % slot->counted.npartitions;
 
-		if (slot->partitions[i].partition == partition->partition &&
-			strcmp(slot->partitions[i].topic, partition->topic) == 0)
+		if (slot->counted.partitions[i].partition == partition->partition &&
+			strcmp(slot->counted.partitions[i].topic, partition->topic) == 0)
 			return i;
 	}
 	return -1;
@@ -286,11 +286,11 @@ load_positions(Worker *w, WorkerView *v, const CheckpointView *from)
 {
 	const CheckpointPosition *last = w->checkpoint->last;
 	StreamSlot				 *slot = w->slot;
-	int64 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->partitions_capacity, 1), NULL);
+	int64 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->counted.partitions_capacity, 1), NULL);
 
 	if (positions == NULL)
 		streamext_checkpoint_load_full();
-	for (int i = 0; i < slot->npartitions; i++)
+	for (int i = 0; i < slot->counted.npartitions; i++)
 		positions[i] = -1;
 	if (from->head.behind)
 		streamext_worker_view_begin_behind(v);
@@ -317,18 +317,18 @@ static void
 load_publish(const ViewLoad *load, StreamSlot *slot, ViewSlot *view, const CheckpointPosition *last, int64 *positions)
 {
 	const CheckpointViewHead *head = &load->from->head;
-	int64					 *former = view->positions;
+	int64					 *former = view->counted.positions;
 
 	streamext_stream_lock_exclusive(slot);
 	streamext_checkpoint_load_show(load);
-	view->positions = positions;
-	view->npositions = slot->npartitions;
-	view->accepted = head->accepted;
-	view->late = head->late;
-	view->rejected = head->rejected;
-	view->retry = head->retry;
+	view->counted.positions = positions;
+	view->counted.npositions = slot->counted.npartitions;
+	view->counted.accepted = head->accepted;
+	view->counted.late = head->late;
+	view->counted.rejected = head->rejected;
+	view->counted.retry = head->retry;
 	view->checkpoint_at = last->head.taken_at;
-	view->settled = streamext_checkpoint_settled(last, load->from);
+	view->into.settled = streamext_checkpoint_settled(last, load->from);
 	LWLockRelease(slot->lock);
 	if (former != NULL)
 		streamext_chunk_free(former);
@@ -358,9 +358,11 @@ static void
 load_restore(Worker *w, WorkerView *v, CheckpointView *from)
 {
 	const CheckpointPosition *last = w->checkpoint->last;
-	ViewLoad load = { .view = streamext_fold_view(v->fold), .from = from, .seq = last->seq, .state = &v->slot->state };
-	char	*damage;
-	int64	*positions = load_positions(w, v, from);
+	ViewLoad				  load = {
+						 .view = streamext_fold_view(v->fold), .from = from, .seq = last->seq, .state = &v->slot->counted.state
+	};
+	char  *damage;
+	int64 *positions = load_positions(w, v, from);
 
 	if (positions == NULL)
 		return;
@@ -385,7 +387,7 @@ load_restore(Worker *w, WorkerView *v, CheckpointView *from)
 	}
 	streamext_chunk_free(positions);
 	streamext_stream_lock_exclusive(w->slot);
-	streamext_state_reset(&v->slot->state);
+	streamext_state_reset(&v->slot->counted.state);
 	LWLockRelease(w->slot->lock);
 	load_report(w, psprintf("the continuous view with OID %u", v->viewoid), damage);
 	load_forget_view(w->checkpoint, from);
@@ -401,9 +403,9 @@ streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
 
 	if (from == NULL)
 		return;
-	if (v->slot->start_position < 0)
-		v->slot->start_position = from->head.start_position;
-	if (from->head.definition != v->slot->definition)
+	if (v->slot->counted.start_position < 0)
+		v->slot->counted.start_position = from->head.start_position;
+	if (from->head.definition != v->slot->counted.definition)
 	{
 		ereport(LOG,
 				(errmsg("the continuous view with OID %u is not the one of the last checkpoint and is counted anew",

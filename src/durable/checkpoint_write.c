@@ -140,24 +140,24 @@ checkpoint_committed(Worker *w)
 	MemoryContext  old = MemoryContextSwitchTo(c->cxt);
 
 	streamext_stream_lock_exclusive(w->slot);
-	w->slot->checkpoint_seq = cut->seq;
-	w->slot->checkpoint_at = cut->begun_at;
-	w->slot->checkpoint_bytes = cut->bytes;
-	w->slot->checkpoint_ms = cut->cost_us / 1000.0;
-	w->slot->checkpoint_pending = c->noted;
+	w->slot->checkpoint.seq = cut->seq;
+	w->slot->checkpoint.at = cut->begun_at;
+	w->slot->checkpoint.bytes = cut->bytes;
+	w->slot->checkpoint.ms = cut->cost_us / 1000.0;
+	w->slot->checkpoint.pending = c->noted;
 	for (int i = 0; i < cut->nviews; i++)
 	{
 		CutView	 *cv = &cut->views[i];
 		ViewSlot *slot = cv->slot;
 
 		/* it may have been begun anew since */
-		if (!slot->in_use || slot->viewoid != cv->viewoid || slot->stream != w->index ||
-			slot->definition != cv->definition || slot->state.period != cv->period + 2)
+		if (!slot->id.in_use || slot->id.viewoid != cv->viewoid || slot->id.stream != w->index ||
+			slot->counted.definition != cv->definition || slot->counted.state.period != cv->period + 2)
 			continue;
-		slot->state.saved = cv->period + 1;
+		slot->counted.state.saved = cv->period + 1;
 		slot->checkpoint_at = cut->begun_at;
-		slot->settled = Max(
-			slot->settled,
+		slot->into.settled = Max(
+			slot->into.settled,
 			streamext_checkpoint_settled(&cut->position, streamext_checkpoint_find_view(&cut->position, cv->viewoid)));
 	}
 	LWLockRelease(w->slot->lock);
@@ -195,7 +195,7 @@ checkpoint_failed(Worker *w, MemoryContext cxt)
 	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("could not write a checkpoint of stream \"%s.%s\": %s",
 														 w->config->schema, w->config->name, error->message)));
 	streamext_clip_format(message, sizeof(message), "could not write a checkpoint: %s", error->message);
-	streamext_stream_set_state(w->slot, w->slot->state, message);
+	streamext_stream_set_state(w->slot, w->slot->status.state, message);
 	FreeErrorData(error);
 	streamext_checkpoint_cut_free(c);
 	c->noted = true;
@@ -291,7 +291,7 @@ streamext_checkpoint_note(Worker *w)
 	if (w->checkpoint == NULL)
 		return;
 	w->checkpoint->noted = true;
-	w->slot->checkpoint_pending = true;
+	w->slot->checkpoint.pending = true;
 }
 
 void
@@ -350,7 +350,7 @@ streamext_checkpoint_run(Worker *w, TimestampTz now)
 	if (c == NULL || w->config == NULL)
 		return;
 	checkpoint_confirm(w, false);
-	if (c->cut != NULL && c->cut->source != w->slot->source)
+	if (c->cut != NULL && c->cut->source != w->slot->counted.source)
 		streamext_checkpoint_cut_free(c);
 	if (now < c->blocked_until)
 		return;
@@ -394,7 +394,7 @@ checkpoint_write_all(Worker *w, bool *cut)
 {
 	Checkpoint *c = w->checkpoint;
 
-	if (c->cut != NULL && c->cut->source != w->slot->source)
+	if (c->cut != NULL && c->cut->source != w->slot->counted.source)
 		streamext_checkpoint_cut_free(c);
 	for (;;)
 	{

@@ -40,7 +40,7 @@ streamext_stream_events_count(Worker *w)
 
 		if (event->missed <= 0 || event->counted || event->index < 0 || event->index >= w->npartitions)
 			continue;
-		partition = &w->slot->partitions[event->index];
+		partition = &w->slot->counted.partitions[event->index];
 		end = w->connector->partitions[event->index].position;
 		streamext_stream_lock_exclusive(w->slot);
 		partition->missed += Max(0, end - Max(partition->position, end - event->missed));

@@ -61,7 +61,7 @@ typedef struct SliceHeader
 	uint64		  entries_size;
 	uint64		  blobs_size;
 	uint64		  nrows; /* of the pane */
-	TimestampTz	  floor; /* ViewSlot.floor when it was written */
+	TimestampTz	  floor; /* ViewSlot.history.floor when it was written */
 	HistoryTotals pane;	 /* of the pane, in all buckets */
 	HistoryTotals total; /* of the view and shard since it began, through this pane */
 } SliceHeader;
@@ -141,7 +141,7 @@ typedef struct HistoryReader HistoryReader;
  */
 extern HistoryReader *streamext_history_open(HistoryReader *other);
 extern void			  streamext_history_close(HistoryReader *reader);
-/* What ViewSlot.floor was when the last slice that the reader sees was written: all windows whose slices are gone end by then. */
+/* What ViewSlot.history.floor was when the last slice that the reader sees was written: all windows whose slices are gone end by then. */
 extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
 /* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. */

@@ -3,7 +3,7 @@
  *		Sealed panes leave memory for the table streamext.history, exactly once.
  *
  * The worker writes the slices of panes that became sealed, commits, and only then, under the stream's exclusive lock, publishes
- * the mark ViewSlot.sealed (all panes up to it are in history) and takes the panes out of memory: in one step for readers,
+ * the mark ViewSlot.history.sealed (all panes up to it are in history) and takes the panes out of memory: in one step for readers,
  * who copy memory and mark under the lock and read slices with a newer snapshot (durable/history_read.c).
  *
  * No transaction is shared with anything else that is durable. The table is the truth about what is sealed: when a view's
@@ -148,10 +148,10 @@ history_key(const CompiledView *view, const ViewSlot *slot, uint64 source)
 
 	/* After pg_upgrade: PostgreSQL's own states, and how they are compressed, are of its version. */
 	key = hash_combine64(key, PG_VERSION_NUM / 10000);
-	if (slot->round > 0)
-		key = hash_combine64(key, (uint64) slot->round);
+	if (slot->counted.round > 0)
+		key = hash_combine64(key, (uint64) slot->counted.round);
 	content = psprintf("history\n" UINT64_FORMAT " " UINT64_FORMAT " %d " INT64_FORMAT, view->definition, source,
-					   PG_VERSION_NUM / 10000, slot->round);
+					   PG_VERSION_NUM / 10000, slot->counted.round);
 	return streamext_content_number(view->relid, content, strlen(content), NULL, key);
 }
 
@@ -234,9 +234,9 @@ history_delete_former_shards(Oid view, int shards)
 static int
 history_retained_shard(const ViewSlot *slot)
 {
-	const ViewSlot *retained = slot->retained_slot > 0 ? &streamext_shared->views[slot->retained_slot - 1] : NULL;
+	const ViewSlot *retained = slot->id.retained_slot > 0 ? &streamext_shared->views[slot->id.retained_slot - 1] : NULL;
 
-	return retained != NULL && retained->history != 0 ? retained->history_shard : -1;
+	return retained != NULL && retained->history.number != 0 ? retained->history.shard : -1;
 }
 
 /* The set where slices of this key are, with the last one of them, or else one that nothing stands in the way in. */
@@ -249,7 +249,7 @@ history_choose_set(const CompiledView *view, const ViewSlot *slot, uint64 key, b
 
 	for (int set = 0; set < HISTORY_SETS; set++)
 	{
-		int shard = HISTORY_SHARD_OF(slot->shard, set);
+		int shard = HISTORY_SHARD_OF(slot->id.shard, set);
 
 		*found = streamext_history_edge(view->relid, shard, true, NULL, pane, &definition) && definition == key &&
 				 streamext_history_edge(view->relid, shard, true, last, pane, &definition) &&
@@ -257,7 +257,7 @@ history_choose_set(const CompiledView *view, const ViewSlot *slot, uint64 key, b
 		if (*found)
 			return shard;
 	}
-	return HISTORY_SHARD_OF(slot->shard, retained == HISTORY_SHARD_OF(slot->shard, 0) ? 1 : 0);
+	return HISTORY_SHARD_OF(slot->id.shard, retained == HISTORY_SHARD_OF(slot->id.shard, 0) ? 1 : 0);
 }
 
 /* Of sets that are neither `shard`'s nor retained. */
@@ -266,7 +266,7 @@ history_delete_others(Oid view, const ViewSlot *slot, int shard)
 {
 	for (int set = 0; set < HISTORY_SETS; set++)
 	{
-		int other = HISTORY_SHARD_OF(slot->shard, set);
+		int other = HISTORY_SHARD_OF(slot->id.shard, set);
 
 		if (other != shard && other != history_retained_shard(slot))
 			history_clear_shard(view, other);
@@ -276,8 +276,8 @@ history_delete_others(Oid view, const ViewSlot *slot, int shard)
 void
 streamext_history_tidy(const ViewSlot *slot)
 {
-	if (OidIsValid(streamext_history_relation()) && slot->history != 0)
-		history_delete_others(slot->viewoid, slot, slot->history_shard);
+	if (OidIsValid(streamext_history_relation()) && slot->history.number != 0)
+		history_delete_others(slot->id.viewoid, slot, slot->history.shard);
 }
 
 void
@@ -297,7 +297,7 @@ streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shard
 
 	if (!OidIsValid(streamext_history_relation()))
 		return;
-	if (slot->shard == 0)
+	if (slot->id.shard == 0)
 		history_delete_former_shards(view->relid, shards);
 	shard = history_choose_set(view, slot, key, &found, &last, &pane);
 	history_delete_others(view->relid, slot, shard);
@@ -309,26 +309,26 @@ streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shard
 		pane = PG_INT64_MIN;
 	}
 
-	npanes = history_count_through(&slot->state, pane);
-	panes = history_leaving(&slot->state, npanes);
+	npanes = history_count_through(&slot->counted.state, pane);
+	panes = history_leaving(&slot->counted.state, npanes);
 	streamext_fold_forget_panes(fold, panes, npanes);
-	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
-	slot->history_shard = shard;
-	if (slot->history != key)
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
+	slot->history.shard = shard;
+	if (slot->history.number != key)
 	{
-		slot->history = key;
-		slot->covered = pane;
+		slot->history.number = key;
+		slot->history.covered = pane;
 	}
 	if (found)
 	{
-		slot->sealed = pane;
-		slot->sealed_until = streamext_window_pane_end(&view->window, pane);
-		slot->floor = Max(slot->floor, last.floor);
-		slot->history_written = last.total;
-		slot->history_deleted = history_deleted_before(&first);
+		slot->history.sealed = pane;
+		slot->history.sealed_until = streamext_window_pane_end(&view->window, pane);
+		slot->history.floor = Max(slot->history.floor, last.floor);
+		slot->history.written = last.total;
+		slot->history.deleted = history_deleted_before(&first);
 	}
-	streamext_state_unlink_panes(&slot->state, npanes);
-	LWLockRelease(slot->state.lock);
+	streamext_state_unlink_panes(&slot->counted.state, npanes);
+	LWLockRelease(slot->counted.state.lock);
 	streamext_state_free_panes(panes, npanes);
 	pfree(panes);
 }
@@ -360,12 +360,13 @@ static bool
 seal_gather(Worker *w, WorkerView *v, SealedView *sealed, Size *bytes)
 {
 	CompiledView	*view = streamext_fold_view(v->fold);
-	const ViewState *state = &v->slot->state;
-	TimestampTz		 watermark = v->behind ? v->watermark : w->slot->watermark;
+	const ViewState *state = &v->slot->counted.state;
+	TimestampTz		 watermark = v->behind ? v->watermark : w->slot->counted.watermark;
 
 	memset(sealed, 0, sizeof(SealedView));
 	sealed->v = v;
-	if (v->paused || v->slot->history == 0 || !streamext_window_has_ends(&view->window) || watermark == DT_NOBEGIN)
+	if (v->paused || v->slot->history.number == 0 || !streamext_window_has_ends(&view->window) ||
+		watermark == DT_NOBEGIN)
 		return false;
 	for (int i = 0; i < state->npanes && seal_is_sealed(view, state->panes[i], watermark); i++)
 	{
@@ -394,12 +395,12 @@ slice_write_part(HistoryWriter *writer, const SealedView *sealed, const Pane *pa
 	memcpy(VARDATA(data), bytes, size);
 	compressed = toast_compress_datum(PointerGetDatum(data), HISTORY_COMPRESSION);
 
-	values[HISTORY_VIEW - 1] = ObjectIdGetDatum(slot->viewoid);
-	values[HISTORY_SHARD - 1] = Int32GetDatum(slot->history_shard);
+	values[HISTORY_VIEW - 1] = ObjectIdGetDatum(slot->id.viewoid);
+	values[HISTORY_SHARD - 1] = Int32GetDatum(slot->history.shard);
 	values[HISTORY_PANE - 1] = Int64GetDatum(pane->id);
 	values[HISTORY_BUCKET - 1] = Int32GetDatum(bucket);
 	values[HISTORY_PART - 1] = Int32GetDatum(part);
-	values[HISTORY_DEFINITION - 1] = Int64GetDatum((int64) slot->history);
+	values[HISTORY_DEFINITION - 1] = Int64GetDatum((int64) slot->history.number);
 	values[HISTORY_NROWS - 1] = Int64GetDatum((int64) pane->nrows);
 	values[HISTORY_DATA - 1] = DatumGetPointer(compressed) != NULL ? compressed : PointerGetDatum(data);
 	tuple = heap_form_tuple(RelationGetDescr(writer->table), values, nulls);
@@ -511,7 +512,7 @@ seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 	sealed->written.groups += header.pane.groups;
 	sealed->written.bytes += header.pane.bytes;
 	header.total = sealed->written;
-	header.floor = sealed->v->slot->floor;
+	header.floor = sealed->v->slot->history.floor;
 
 	sizes = palloc0(sizeof(Size) * n);
 	counts = palloc0(sizeof(uint32) * n);
@@ -585,7 +586,7 @@ seal_delete_expired(SealedView *sealed)
 {
 	ViewSlot		   *slot = sealed->v->slot;
 	const CompiledView *view = streamext_fold_view(sealed->v->fold);
-	TimestampTz			from = slot->floor;
+	TimestampTz			from = slot->history.floor;
 	SliceHeader			first;
 	int64				pane;
 	uint64				definition;
@@ -595,8 +596,8 @@ seal_delete_expired(SealedView *sealed)
 		TIMESTAMP_NOT_FINITE(from) || !IS_VALID_TIMESTAMP(from))
 		return;
 	pane = Min(streamext_window_pane(&view->window, from), sealed->sealed);
-	if (history_delete_panes(slot->viewoid, slot->history_shard, pane) > 0 &&
-		streamext_history_edge(slot->viewoid, slot->history_shard, false, &first, &pane, &definition))
+	if (history_delete_panes(slot->id.viewoid, slot->history.shard, pane) > 0 &&
+		streamext_history_edge(slot->id.viewoid, slot->history.shard, false, &first, &pane, &definition))
 		sealed->deleted = history_deleted_before(&first);
 }
 
@@ -607,13 +608,13 @@ seal_write_view(HistoryWriter *writer, SealedView *sealed)
 	const CompiledView *view = streamext_fold_view(sealed->v->fold);
 	MemoryContext		old = MemoryContextSwitchTo(writer->cxt);
 
-	sealed->written = slot->history_written;
-	sealed->deleted = slot->history_deleted;
-	sealed->sealed = slot->sealed;
-	sealed->until = slot->sealed_until;
+	sealed->written = slot->history.written;
+	sealed->deleted = slot->history.deleted;
+	sealed->sealed = slot->history.sealed;
+	sealed->until = slot->history.sealed_until;
 	for (int i = 0; i < sealed->npanes; i++)
 	{
-		const Pane *pane = slot->state.panes[i];
+		const Pane *pane = slot->counted.state.panes[i];
 
 		if (pane->nrows == 0) /* never published */
 			continue;
@@ -623,7 +624,7 @@ seal_write_view(HistoryWriter *writer, SealedView *sealed)
 		MemoryContextReset(writer->cxt);
 	}
 	MemoryContextSwitchTo(old);
-	if (sealed->written.panes > slot->history_written.panes)
+	if (sealed->written.panes > slot->history.written.panes)
 	{
 		CommandCounterIncrement();
 		seal_delete_expired(sealed);
@@ -697,7 +698,7 @@ seal_publish(Worker *w, List *views)
 	foreach (lc, views)
 	{
 		SealedView *sealed = lfirst(lc);
-		Pane	  **panes = history_leaving(&sealed->v->slot->state, sealed->npanes);
+		Pane	  **panes = history_leaving(&sealed->v->slot->counted.state, sealed->npanes);
 
 		streamext_fold_forget_panes(sealed->v->fold, panes, sealed->npanes);
 		leaving[foreach_current_index(lc)] = panes;
@@ -708,11 +709,11 @@ seal_publish(Worker *w, List *views)
 		SealedView *sealed = lfirst(lc);
 		ViewSlot   *slot = sealed->v->slot;
 
-		slot->sealed = sealed->sealed;
-		slot->sealed_until = sealed->until;
-		slot->history_written = sealed->written;
-		slot->history_deleted = sealed->deleted;
-		streamext_state_unlink_panes(&slot->state, sealed->npanes);
+		slot->history.sealed = sealed->sealed;
+		slot->history.sealed_until = sealed->until;
+		slot->history.written = sealed->written;
+		slot->history.deleted = sealed->deleted;
+		streamext_state_unlink_panes(&slot->counted.state, sealed->npanes);
 	}
 	LWLockRelease(w->slot->lock);
 	foreach (lc, views)

@@ -201,7 +201,7 @@ void
 streamext_into_save(ViewSlot *slot, Batch *batch)
 {
 	IdentityScope  own;
-	StreamSlot	  *stream = &streamext_shared->streams[slot->stream];
+	StreamSlot	  *stream = &streamext_shared->streams[slot->id.stream];
 	int			   most = Max(batch->npartitions, 1);
 	PartitionSlot *partitions = palloc(sizeof(PartitionSlot) * most);
 	Datum		  *topics = palloc(sizeof(Datum) * most);
@@ -220,10 +220,10 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	streamext_stream_lock_shared(stream);
 	for (int i = 0; i < batch->npartitions; i++)
 	{
-		stood[i] = i < slot->npositions ? slot->positions[i] : -1;
-		if (i >= stream->npartitions || batch->positions[i] < 0 || batch->positions[i] <= stood[i])
+		stood[i] = i < slot->counted.npositions ? slot->counted.positions[i] : -1;
+		if (i >= stream->counted.npartitions || batch->positions[i] < 0 || batch->positions[i] <= stood[i])
 			continue;
-		partitions[n] = stream->partitions[i];
+		partitions[n] = stream->counted.partitions[i];
 		next[n] = Int64GetDatum(batch->positions[i]);
 		former[n] = Int64GetDatum(stood[i]);
 		index[n++] = i;
@@ -231,7 +231,7 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	LWLockRelease(stream->lock);
 	if (n == 0)
 		return;
-	into_count(slot->viewoid, batch, stood, counts, counts + most);
+	into_count(slot->id.viewoid, batch, stood, counts, counts + most);
 	for (int i = 0; i < n; i++)
 	{
 		accepted[i] = Int64GetDatum(counts[index[i]]);
@@ -241,7 +241,7 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	}
 	/* What a source is told to forget must be in the table for good. */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	args[0] = ObjectIdGetDatum(slot->viewoid);
+	args[0] = ObjectIdGetDatum(slot->id.viewoid);
 	args[1] = ObjectIdGetDatum(batch->config->relid);
 	args[2] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
 	args[3] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
@@ -256,7 +256,7 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("rows of the batch are already in the table of continuous view \"%s\"",
-							   get_rel_name(slot->viewoid))));
+							   get_rel_name(slot->id.viewoid))));
 	streamext_own_end(own);
 }
 

@@ -74,13 +74,13 @@ streamext_stream_journal_end(StreamSlot *slot, const StreamConfig *config, int s
 bool
 streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config)
 {
-	int64		base = streamext_stream_journal_base(config, slot->shard);
-	StreamSlot *stream = &streamext_shared->streams[slot->stream];
-	int64		begin = slot->start_position;
+	int64		base = streamext_stream_journal_base(config, slot->id.shard);
+	StreamSlot *stream = &streamext_shared->streams[slot->id.stream];
+	int64		begin = slot->counted.start_position;
 
 	streamext_stream_lock_shared(stream);
-	if (stream->npartitions > 0)
-		begin = Max(begin, stream->partitions[0].begin);
+	if (stream->counted.npartitions > 0)
+		begin = Max(begin, stream->counted.partitions[0].begin);
 	LWLockRelease(stream->lock);
 	return base >= 0 && begin >= base;
 }
@@ -92,7 +92,8 @@ streamext_stream_append(StreamSlot *slot, const JournalPlace *place, const Journ
 	int			 saved;
 
 	LWLockAcquire(place->lock, LW_EXCLUSIVE);
-	if (slot->in_use && slot->dboid == place->dboid && slot->relid == place->relid && slot->shard == place->shard)
+	if (slot->id.in_use && slot->id.dboid == place->dboid && slot->id.relid == place->relid &&
+		slot->id.shard == place->shard)
 		result = streamext_inbox_append(place, records, n) ? STREAM_APPENDED : STREAM_APPEND_FAILED;
 	saved = errno;
 	LWLockRelease(place->lock);

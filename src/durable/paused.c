@@ -59,8 +59,8 @@ streamext_paused_list(void)
 void
 streamext_pause_settle(StreamSlot *slot, uint32 seen)
 {
-	bool listed = streamext_is_paused(slot->relid);
+	bool listed = streamext_is_paused(slot->id.relid);
 
 	STREAMEXT_FAULT("pause-read");
-	(void) pg_atomic_compare_exchange_u32(&slot->pause, &seen, streamext_pause_next(seen, listed));
+	(void) pg_atomic_compare_exchange_u32(&slot->ask.pause, &seen, streamext_pause_next(seen, listed));
 }

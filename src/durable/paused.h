@@ -17,7 +17,7 @@ extern bool streamext_is_paused(Oid relid);
 extern List *streamext_paused_list(void);
 
 /*
- * What the table says, unless StreamSlot.pause is not `seen` any more: who has changed it settles it at the end of the transaction. In
+ * What the table says, unless StreamSlot.ask.pause is not `seen` any more: who has changed it settles it at the end of the transaction. In
  * a transaction with a snapshot that is not older. Of new shared memory `seen` is 0.
  */
 extern void streamext_pause_settle(StreamSlot *slot, uint32 seen);

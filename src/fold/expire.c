@@ -3,7 +3,7 @@
  * fold/expire.c
  *		Panes that nobody can ask for any more: beyond retention, or passed by a sliding window.
  *
- * Readers are told first (ViewSlot.floor), so that a window is whole or absent.
+ * Readers are told first (ViewSlot.history.floor), so that a window is whole or absent.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,7 +39,7 @@ fold_is_expired(ViewFold *fold, const Pane *pane, TimestampTz watermark, Timesta
 	if (options->retention == 0 || window->kind == WINDOW_NONE)
 		return false;
 	if (window->kind == WINDOW_SESSION)
-		return fold->slot->state.horizon >= fold->session_end &&
+		return fold->slot->counted.state.horizon >= fold->session_end &&
 			   streamext_session_is_over(fold->view, fold->slot, pane, &fold->session_end);
 	end = streamext_window_last_end(window, pane->id);
 	return end < PG_INT64_MAX - options->retention - options->lateness &&
@@ -53,11 +53,11 @@ fold_raise_floor(ViewFold *fold, TimestampTz watermark)
 	ViewSlot   *slot = fold->slot;
 	TimestampTz floor = streamext_fold_floor(fold->view, watermark);
 
-	if (floor <= slot->floor)
+	if (floor <= slot->history.floor)
 		return;
-	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
-	slot->floor = floor;
-	LWLockRelease(slot->state.lock);
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
+	slot->history.floor = floor;
+	LWLockRelease(slot->counted.state.lock);
 }
 
 void
@@ -71,10 +71,10 @@ streamext_fold_forget_panes(ViewFold *fold, Pane *const *panes, int npanes)
 void
 streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 {
-	ViewState  *state = &fold->slot->state;
+	ViewState  *state = &fold->slot->counted.state;
 	TimestampTz now = streamext_clock_now();
 
-	watermark = streamext_into_limit(fold->view, fold->slot->written, watermark);
+	watermark = streamext_into_limit(fold->view, fold->slot->into.written, watermark);
 	fold_raise_floor(fold, watermark);
 	if (fold->view->window.kind == WINDOW_SESSION)
 		streamext_session_advance(fold->view, fold->slot, watermark);
@@ -84,7 +84,7 @@ streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 
 		for (int a = 0; a < fold->view->naggs; a++)
 			streamext_aggregate_forget_pane(fold->aggs[a], pane);
-		streamext_stream_lock_exclusive(&streamext_shared->streams[fold->slot->stream]);
+		streamext_stream_lock_exclusive(&streamext_shared->streams[fold->slot->id.stream]);
 		streamext_state_drop_pane(state, pane);
 		LWLockRelease(state->lock);
 	}

@@ -128,8 +128,8 @@ fold_is_new(ViewFold *fold, const StreamRecord *record)
 {
 	if (unlikely(fold->batch->owed != NULL))
 		return fold->batch->owed[record - fold->batch->records];
-	return record->partition_index >= fold->slot->npositions ||
-		   record->position >= fold->slot->positions[record->partition_index];
+	return record->partition_index >= fold->slot->counted.npositions ||
+		   record->position >= fold->slot->counted.positions[record->partition_index];
 }
 
 /* The watermark, not before that of rows which a view that writes its windows has behind it for good. */
@@ -138,16 +138,16 @@ fold_watermark(const ViewFold *fold)
 {
 	if (!streamext_into_has_windows(fold->view))
 		return fold->batch->watermark;
-	return Max(fold->batch->watermark, fold->slot->settled);
+	return Max(fold->batch->watermark, fold->slot->into.settled);
 }
 
 /* Windows that end by then are in the view's table and do not change, even if the lateness was raised since; DT_NOBEGIN: none. */
 static inline TimestampTz
 fold_written(const ViewFold *fold)
 {
-	if (!streamext_into_has_windows(fold->view) || fold->slot->settled == DT_NOBEGIN)
+	if (!streamext_into_has_windows(fold->view) || fold->slot->into.settled == DT_NOBEGIN)
 		return DT_NOBEGIN;
-	return fold->slot->written;
+	return fold->slot->into.written;
 }
 
 /* Whether a window that ends then takes no more rows. */
@@ -193,7 +193,7 @@ fold_takes_from(const ViewFold *fold, int64 pane)
 	TimestampTz	  first, last;
 
 	/* Never into a sealed pane, even if the watermark has begun anew or the lateness was raised since. */
-	if (pane <= fold->slot->sealed && (pane > fold->slot->covered || fold->batch->owed != NULL))
+	if (pane <= fold->slot->history.sealed && (pane > fold->slot->history.covered || fold->batch->owed != NULL))
 		return DT_NOEND;
 	if (!fold_is_closed(fold, streamext_window_pane_end(window, pane)))
 		return DT_NOBEGIN;
@@ -227,7 +227,7 @@ fold_is_late_for_session(ViewFold *fold, TimestampTz t)
 	TimestampTz written = fold_written(fold);
 
 	return (written != DT_NOBEGIN && t <= streamext_session_reach(&fold->view->window, written)) ||
-		   streamext_session_is_late(fold->view, &fold->slot->state, t, fold_watermark(fold));
+		   streamext_session_is_late(fold->view, &fold->slot->counted.state, t, fold_watermark(fold));
 }
 
 static void
@@ -312,7 +312,7 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 		if (unlikely(from != DT_NOBEGIN))
 			fold_note_from(fold, row, from);
 		/* What fell into panes that history had when the state was begun is in their slices. */
-		if ((!evaluate || fold_evaluate(fold, row)) && pane > fold->slot->covered)
+		if ((!evaluate || fold_evaluate(fold, row)) && pane > fold->slot->history.covered)
 			fold->rows[fold->nselected++] = row;
 		fold->accepted++;
 	}
@@ -555,7 +555,7 @@ fold_key_of_set(const ViewFold *fold, int set, Datum *values, bool *nulls)
 static bool
 fold_group_rows(ViewFold *fold, volatile int *at)
 {
-	ViewState	 *state = &fold->slot->state;
+	ViewState	 *state = &fold->slot->counted.state;
 	CompiledView *view = fold->view;
 	Datum		  values[STREAMEXT_MAX_KEYS];
 	bool		  nulls[STREAMEXT_MAX_KEYS];
@@ -776,13 +776,13 @@ fold_reserve_positions(ViewFold *fold)
 	ViewSlot *slot = fold->slot;
 	int		  n = fold->batch->npartitions;
 
-	if (n <= slot->npositions)
+	if (n <= slot->counted.npositions)
 		return true;
 	fold->new_positions = streamext_chunk_alloc(sizeof(int64) * n, NULL);
 	if (fold->new_positions == NULL)
 		return false;
 	for (int i = 0; i < n; i++)
-		fold->new_positions[i] = i < slot->npositions ? slot->positions[i] : -1;
+		fold->new_positions[i] = i < slot->counted.npositions ? slot->counted.positions[i] : -1;
 	return true;
 }
 
@@ -814,7 +814,8 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 		streamext_fold_check_types(fold);
 
 	/* a batch that memory has refused may have left groups of its own, which are not what refuses it when it is offered again */
-	fold->admitted = fold->admitted || view->options.max_groups == 0 || slot->state.ngroups <= view->options.max_groups;
+	fold->admitted =
+		fold->admitted || view->options.max_groups == 0 || slot->counted.state.ngroups <= view->options.max_groups;
 	fits = fold->admitted;
 	if (fits)
 	{
@@ -874,36 +875,36 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	for (int a = 0; a < view->naggs; a++)
 		streamext_aggregate_publish(fold->aggs[a], &fold->inputs[a]);
 
-	slot->state.batches++;
+	slot->counted.state.batches++;
 	for (int i = 0; i < fold->nselected; i++)
 	{
 		if (sessions)
 			streamext_session_add(view, fold->groups[i], batch->event_time[fold_source(fold, fold->rows[i])]);
-		fold->groups[i]->visible = slot->state.period;
+		fold->groups[i]->visible = slot->counted.state.period;
 		fold->panes[i]->nrows++;
-		fold->panes[i]->changed = slot->state.period;
+		fold->panes[i]->changed = slot->counted.state.period;
 	}
 	if (fold->nkept > 0)
-		streamext_buffer_append(slot->rows, streamext_shared->streams[slot->stream].buffer_lock, fold->kept, NULL,
-								fold->nkept);
+		streamext_buffer_append(slot->counted.rows, streamext_shared->streams[slot->id.stream].buffer_lock, fold->kept,
+								NULL, fold->nkept);
 	fold->nkept = 0;
-	slot->accepted += fold->accepted;
-	slot->late += fold->late;
+	slot->counted.accepted += fold->accepted;
+	slot->counted.late += fold->late;
 	if (batch->owed == NULL)
-		slot->rejected += fold->rejected;
+		slot->counted.rejected += fold->rejected;
 	else
-		slot->rejected -= Min(slot->rejected, fold->accepted + fold->late);
+		slot->counted.rejected -= Min(slot->counted.rejected, fold->accepted + fold->late);
 
 	if (fold->new_positions != NULL)
 	{
-		if (slot->positions != NULL)
-			streamext_chunk_free(slot->positions);
-		slot->positions = fold->new_positions;
-		slot->npositions = batch->npartitions;
+		if (slot->counted.positions != NULL)
+			streamext_chunk_free(slot->counted.positions);
+		slot->counted.positions = fold->new_positions;
+		slot->counted.npositions = batch->npartitions;
 		fold->new_positions = NULL;
 	}
 	for (int i = 0; i < batch->npartitions; i++)
-		slot->positions[i] = Max(slot->positions[i], batch->positions[i]);
+		slot->counted.positions[i] = Max(slot->counted.positions[i], batch->positions[i]);
 	fold->admitted = false;
 	fold->nselected = 0;
 }

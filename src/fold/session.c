@@ -47,11 +47,11 @@ streamext_session_advance(const CompiledView *view, ViewSlot *slot, TimestampTz 
 	if (view->options.retention == 0 || watermark == DT_NOBEGIN || pg_mul_s64_overflow(view->window.size, 2, &behind) ||
 		pg_add_s64_overflow(behind, view->options.lateness, &behind) ||
 		pg_add_s64_overflow(behind, view->options.retention, &behind) ||
-		pg_sub_s64_overflow(watermark, behind, &horizon) || horizon <= slot->state.horizon)
+		pg_sub_s64_overflow(watermark, behind, &horizon) || horizon <= slot->counted.state.horizon)
 		return;
-	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->stream]);
-	slot->state.horizon = horizon;
-	LWLockRelease(slot->state.lock);
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
+	slot->counted.state.horizon = horizon;
+	LWLockRelease(slot->counted.state.lock);
 }
 
 /* ---- the shards ---- */
@@ -68,18 +68,18 @@ shards_acquire(SessionShards *shards, const CompiledView *view, const ViewSlot *
 		{
 			const ViewSlot *slot = &streamext_shared->views[i];
 
-			if (!slot->in_use || slot->retained || slot->stream != s || slot->dboid != own->dboid ||
-				slot->viewoid != own->viewoid)
+			if (!slot->id.in_use || slot->id.retained || slot->id.stream != s || slot->id.dboid != own->id.dboid ||
+				slot->id.viewoid != own->id.viewoid)
 				continue;
 			if (shards->n == STREAMEXT_MAX_SHARDS)
 				return false;
 			shards->locks[shards->n] = slot == own ? NULL : streamext_shared->streams[s].lock;
 			if (slot != own)
 				streamext_stream_lock_shared(&streamext_shared->streams[s]);
-			shards->states[shards->n++] = &slot->state;
-			if (slot->definition != view->definition)
+			shards->states[shards->n++] = &slot->counted.state;
+			if (slot->counted.definition != view->definition)
 				return false;
-			shards->horizon = Min(shards->horizon, slot->state.horizon);
+			shards->horizon = Min(shards->horizon, slot->counted.state.horizon);
 		}
 	return true;
 }

@@ -115,14 +115,14 @@ fold_init_outputs(ViewFold *fold)
 static void
 fold_make_buffer(ViewFold *fold)
 {
-	StreamSlot	 *stream = &streamext_shared->streams[fold->slot->stream];
+	StreamSlot	 *stream = &streamext_shared->streams[fold->slot->id.stream];
 	StreamBuffer *buffer;
 
-	if (fold->slot->rows != NULL)
+	if (fold->slot->counted.rows != NULL)
 		return;
 	buffer = streamext_buffer_create(fold->config->buffer_size);
 	streamext_stream_lock_exclusive(stream);
-	fold->slot->rows = buffer;
+	fold->slot->counted.rows = buffer;
 	LWLockRelease(stream->lock);
 }
 
@@ -197,7 +197,7 @@ streamext_fold_renew(ViewFold *fold)
 		if (fold->view->aggs[a].mode == AGG_TRANS)
 		{
 			streamext_aggregate_end(fold->aggs[a]);
-			fold->aggs[a] = streamext_aggregate_start(&fold->view->aggs[a], &fold->slot->state, fold->cxt);
+			fold->aggs[a] = streamext_aggregate_start(&fold->view->aggs[a], &fold->slot->counted.state, fold->cxt);
 		}
 	streamext_identity_leave(scope);
 	MemoryContextSwitchTo(old);
@@ -220,7 +220,7 @@ streamext_fold_check_types(ViewFold *fold)
 {
 	uint64				changes = streamext_layout_changes();
 	const CompiledView *view = fold->view;
-	const StreamSlot   *stream = &streamext_shared->streams[fold->slot->stream];
+	const StreamSlot   *stream = &streamext_shared->streams[fold->slot->id.stream];
 	RowLayout		   *types;
 
 	if (fold->types_seen == changes)
@@ -228,7 +228,7 @@ streamext_fold_check_types(ViewFold *fold)
 	types = streamext_view_types(view);
 	if (types == NULL || !streamext_layout_equal(types, view->types))
 	{
-		streamext_announce_stream(stream->dboid, stream->relid, stream->shard, false);
+		streamext_announce_stream(stream->id.dboid, stream->id.relid, stream->id.shard, false);
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("a composite type of the continuous view with OID %u has been altered", view->relid)));
 	}
@@ -241,9 +241,9 @@ fold_adopt_state(ViewFold *fold)
 {
 	ViewSlot *slot = fold->slot;
 
-	if (slot->definition == fold->view->definition)
+	if (slot->counted.definition == fold->view->definition)
 		return;
-	if (slot->definition != 0)
+	if (slot->counted.definition != 0)
 		streamext_view_begin_anew(slot);
 	streamext_view_slot_begin(slot, fold->view->definition, fold->view->layout, fold->view->state_size);
 }
@@ -256,8 +256,8 @@ fold_load_positions(ViewFold *fold, StreamSlot *stream)
 
 	fold->stored = streamext_into_load(fold->view->relid, fold->view->stream_relid);
 	streamext_stream_lock_exclusive(stream);
-	for (int i = 0; i < slot->npositions; i++)
-		slot->positions[i] = -1;
+	for (int i = 0; i < slot->counted.npositions; i++)
+		slot->counted.positions[i] = -1;
 	LWLockRelease(stream->lock);
 }
 
@@ -267,7 +267,7 @@ fold_load_window(ViewFold *fold, StreamSlot *stream)
 	TimestampTz written = streamext_into_load_window(fold->view->relid);
 
 	streamext_stream_lock_exclusive(stream);
-	fold->slot->written = Max(fold->slot->written, written);
+	fold->slot->into.written = Max(fold->slot->into.written, written);
 	LWLockRelease(stream->lock);
 }
 
@@ -302,9 +302,9 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	if (view->derived)
 		fold_make_buffer(fold);
 	if (view->stateless)
-		fold_load_positions(fold, &streamext_shared->streams[slot->stream]);
+		fold_load_positions(fold, &streamext_shared->streams[slot->id.stream]);
 	if (streamext_into_has_windows(view))
-		fold_load_window(fold, &streamext_shared->streams[slot->stream]);
+		fold_load_window(fold, &streamext_shared->streams[slot->id.stream]);
 
 	scope = streamext_fold_enter_owner(fold);
 	streamext_view_check_trust(view);
@@ -317,7 +317,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->equal = fold->guard_group ? streamext_key_equal : NULL;
 	fold->aggs = palloc(sizeof(AggRuntime *) * Max(view->naggs, 1));
 	for (int a = 0; a < view->naggs; a++)
-		fold->aggs[a] = streamext_aggregate_start(&view->aggs[a], &slot->state, own);
+		fold->aggs[a] = streamext_aggregate_start(&view->aggs[a], &slot->counted.state, own);
 	streamext_identity_leave(scope);
 
 	fold->session_end = DT_NOBEGIN;

@@ -543,10 +543,10 @@ http_is_visible(HttpRequest *request)
 	slot = &streamext_shared->streams[stream->slot];
 	if (request->ticket == 0)
 	{
-		request->ticket = pg_atomic_add_fetch_u64(&slot->flush_requested, 1);
+		request->ticket = pg_atomic_add_fetch_u64(&slot->ask.flush_requested, 1);
 		streamext_wake_worker(slot);
 	}
-	return pg_atomic_read_u64(&slot->flush_done) >= request->ticket;
+	return pg_atomic_read_u64(&slot->ask.flush_done) >= request->ticket;
 }
 
 void

@@ -1,7 +1,7 @@
 /*
  * read/derived.c
  *		The executor node of a derived stream: a continuous view without aggregates, whose last rows its workers keep as a stream's
- *		buffer is kept (state/buffer.h, ViewSlot.rows). An entry's payload is a minimal tuple of CompiledView.outputs.
+ *		buffer is kept (state/buffer.h, ViewSlot.counted.rows). An entry's payload is a minimal tuple of CompiledView.outputs.
  *
  * Each shard's rows are copied when the scan begins; none are shown that were made for another definition.
  */
@@ -58,12 +58,12 @@ derived_copy_slot(const CompiledView *view, int index, StreamRecord **records)
 	int			n = 0;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	if (slot->in_use && !slot->retained && slot->dboid == MyDatabaseId && slot->viewoid == view->relid)
+	if (slot->id.in_use && !slot->id.retained && slot->id.dboid == MyDatabaseId && slot->id.viewoid == view->relid)
 	{
-		stream = &streamext_shared->streams[slot->stream];
+		stream = &streamext_shared->streams[slot->id.stream];
 		streamext_stream_lock_shared(stream);
-		if (slot->definition == view->definition && slot->rows != NULL)
-			n = streamext_buffer_copy(slot->rows, stream->buffer_lock, records);
+		if (slot->counted.definition == view->definition && slot->counted.rows != NULL)
+			n = streamext_buffer_copy(slot->counted.rows, stream->buffer_lock, records);
 		LWLockRelease(stream->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);

@@ -185,12 +185,12 @@ path_count(const CompiledView *view, double *rows, double *panes)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 
-		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId || slot->viewoid != view->relid)
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != MyDatabaseId || slot->id.viewoid != view->relid)
 			continue;
-		if (slot->retained_slot > 0)
-			slot = &streamext_shared->views[slot->retained_slot - 1];
-		*rows += slot->state.ngroups + (slot->history_written.groups - slot->history_deleted.groups);
-		*panes += slot->state.npanes + (slot->history_written.panes - slot->history_deleted.panes);
+		if (slot->id.retained_slot > 0)
+			slot = &streamext_shared->views[slot->id.retained_slot - 1];
+		*rows += slot->counted.state.ngroups + (slot->history.written.groups - slot->history.deleted.groups);
+		*panes += slot->counted.state.npanes + (slot->history.written.panes - slot->history.deleted.panes);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 

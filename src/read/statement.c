@@ -427,13 +427,13 @@ statement_find_streams(StatementRead *statement, bool *wanted)
 		const ViewSlot *slot = &streamext_shared->views[i];
 		ListCell	   *lc;
 
-		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != MyDatabaseId)
 			continue;
 		foreach (lc, statement->views)
 		{
-			if (((ViewRead *) lfirst(lc))->view->relid != slot->viewoid || wanted[slot->stream])
+			if (((ViewRead *) lfirst(lc))->view->relid != slot->id.viewoid || wanted[slot->id.stream])
 				continue;
-			wanted[slot->stream] = true;
+			wanted[slot->id.stream] = true;
 			n++;
 		}
 	}
@@ -452,9 +452,10 @@ static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
 	TimestampTz floor = streamext_fold_floor(
-		read->view, streamext_into_limit(read->view, slot->written, streamext_shared->streams[slot->stream].watermark));
+		read->view, streamext_into_limit(read->view, slot->into.written,
+										 streamext_shared->streams[slot->id.stream].counted.watermark));
 
-	statement_raise_floor(read, Max(floor, slot->floor));
+	statement_raise_floor(read, Max(floor, slot->history.floor));
 }
 
 /* What history has of the slot; its stream's lock is held. */
@@ -463,11 +464,11 @@ statement_note_history(ViewRead *read, const ViewSlot *slot)
 {
 	HistoryMark *mark = &read->shards[read->nshards++];
 
-	mark->history = slot->history;
-	mark->shard = slot->history_shard;
-	mark->sealed = slot->sealed;
+	mark->history = slot->history.number;
+	mark->shard = slot->history.shard;
+	mark->sealed = slot->history.sealed;
 	mark->checkpointed = false;
-	read->sealed_until = Max(read->sealed_until, slot->sealed_until);
+	read->sealed_until = Max(read->sealed_until, slot->history.sealed_until);
 	statement_note_floor(read, slot);
 }
 
@@ -500,16 +501,17 @@ statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 	foreach (lc, statement->views)
 	{
 		ViewRead	   *read = lfirst(lc);
-		const ViewSlot *content = read->view->relid == slot->viewoid ? streamext_view_content(slot, read->view) : NULL;
+		const ViewSlot *content =
+			read->view->relid == slot->id.viewoid ? streamext_view_content(slot, read->view) : NULL;
 
 		/* not ready: the checkpoint has more */
-		if (read->view->relid != slot->viewoid || (!slot->ready && (content == NULL || content == slot)))
+		if (read->view->relid != slot->id.viewoid || (!slot->counted.ready && (content == NULL || content == slot)))
 			continue;
-		read->settled[slot->shard] = true;
+		read->settled[slot->id.shard] = true;
 		if (content == NULL)
 			continue;
 		statement_note_history(read, content);
-		statement_copy_state(statement, read, &content->state);
+		statement_copy_state(statement, read, &content->counted.state);
 	}
 }
 
@@ -579,7 +581,7 @@ statement_copy(StatementRead *statement)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 
-		if (slot->in_use && !slot->retained && slot->dboid == MyDatabaseId && wanted[slot->stream])
+		if (slot->id.in_use && !slot->id.retained && slot->id.dboid == MyDatabaseId && wanted[slot->id.stream])
 			statement_copy_slot(statement, slot);
 	}
 	for (int s = streamext_shared->nstreams - 1; s >= 0; s--)
@@ -640,20 +642,20 @@ statement_raise_floors(StatementRead *statement, HistoryReader *reader)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 
-		if (!slot->in_use || slot->retained || slot->dboid != MyDatabaseId)
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != MyDatabaseId)
 			continue;
 		foreach (lc, statement->views)
 		{
 			ViewRead	   *read = lfirst(lc);
 			const ViewSlot *content;
 
-			if (read->view->relid != slot->viewoid)
+			if (read->view->relid != slot->id.viewoid)
 				continue;
-			streamext_stream_lock_shared(&streamext_shared->streams[slot->stream]);
+			streamext_stream_lock_shared(&streamext_shared->streams[slot->id.stream]);
 			content = streamext_view_content(slot, read->view);
 			if (content != NULL)
 				statement_note_floor(read, content);
-			LWLockRelease(streamext_shared->streams[slot->stream].lock);
+			LWLockRelease(streamext_shared->streams[slot->id.stream].lock);
 		}
 	}
 	LWLockRelease(streamext_shared->registry_lock);

@@ -36,7 +36,7 @@ streamext_database_has_streams(Oid dboid)
 		return false;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams && !found; i++)
-		found = streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == dboid;
+		found = streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].id.dboid == dboid;
 	for (int i = 0; i < STREAMEXT_MAX_GATEWAYS && !found; i++)
 		found = streamext_shared->gateways[i].in_use && streamext_shared->gateways[i].dboid == dboid;
 	for (int i = 0; i < STREAMEXT_MAX_TELLERS && !found; i++)
@@ -140,13 +140,13 @@ database_dismiss_workers(Oid dboid)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (!slot->in_use || slot->dboid != dboid)
+		if (!slot->id.in_use || slot->id.dboid != dboid)
 			continue;
-		if (slot->worker_pid != 0)
-			kill(slot->worker_pid, SIGTERM);
-		if (slot->catchup_pid != 0)
-			kill(slot->catchup_pid, SIGTERM);
-		empty = empty && slot->worker_pid == 0 && slot->catchup_pid == 0;
+		if (slot->worker.pid != 0)
+			kill(slot->worker.pid, SIGTERM);
+		if (slot->catchup.pid != 0)
+			kill(slot->catchup.pid, SIGTERM);
+		empty = empty && slot->worker.pid == 0 && slot->catchup.pid == 0;
 	}
 	for (int i = 0; i < STREAMEXT_MAX_GATEWAYS; i++)
 	{

@@ -3,8 +3,8 @@
  *		The structs in shared memory: a slot for each stream and shard, a slot for each continuous view and shard.
  *
  * Lock order: registry_lock, then a StreamSlot's journal_lock, lock, buffer_lock, then the chunk allocator's lock.
- * A slot's identity (in_use .. shard) changes only under registry_lock exclusive; who keeps a pointer to a slot
- * beyond holding that lock re-checks the identity. Fields say who writes them.
+ * A slot's identity changes only under registry_lock exclusive; who keeps a pointer to a slot beyond holding that lock
+ * re-checks the identity. A slot is made of structs by owner; each says who writes it.
  */
 #ifndef STREAMEXT_SLOTS_H
 #define STREAMEXT_SLOTS_H
@@ -55,14 +55,18 @@ typedef struct PartitionSlot /* written by the worker under StreamSlot.lock excl
 	RecordMark	last;	/* of the last record read */
 } PartitionSlot;
 
-typedef struct StreamSlot
+/* Which stream and shard it is: shared/stream_slot.c, under registry_lock exclusive. */
+typedef struct SlotIdentity
 {
-	/* identity; registry_lock */
 	bool in_use;
 	Oid	 dboid;
 	Oid	 relid;
 	int	 shard;
+} SlotIdentity;
 
+/* What is asked of the workers and what they have done of it: set by any process, then SetLatch. */
+typedef struct StreamRequests
+{
 	/*
 	 * Bumped at commit by DDL on the stream or its views; the worker re-reads the catalogue until seen equals it. 0: only
 	 * reserved by a transaction that has not committed; no worker is started for it.
@@ -70,31 +74,10 @@ typedef struct StreamSlot
 	pg_atomic_uint32 generation;
 	pg_atomic_uint32 generation_seen;
 
-	/* launcher and worker */
-	pid_t		worker_pid;	  /* 0: none; spinlock-free: written by the worker itself at start and exit */
-	Latch	   *worker_latch; /* valid while worker_pid != 0 */
-	TimestampTz launched_at;  /* launcher */
-	Oid			owner;		  /* of the stream, when its worker has looked; InvalidOid: none has yet */
-	TimestampTz started_at;
-	uint64		restarts;
-
-	/* the catch-up worker (worker/catchup.c), the same way */
-	pid_t			 catchup_pid;
-	Latch			*catchup_latch;
-	TimestampTz		 catchup_started_at;
-	bool			 catchup_failed;   /* how the last one ended */
-	pg_atomic_uint32 catchup_requests; /* bumped when a view begins to wait for one */
-
-	LWLock			 *lock; /* guards partitions, all ViewSlots of this slot and their states, for whole batches */
-	LWLock			 *buffer_lock;
-	LWLock			 *journal_lock;	   /* local streams: appends */
-	pg_atomic_uint32  readers_waiting; /* see streamext_stream_lock_shared */
-	ConditionVariable progress;		   /* broadcast when flush_done and its like, state, generation_seen change */
-
-	/* requests; set by any backend, then SetLatch */
-	pg_atomic_uint32 pause;			  /* see streamext_pause_requested */
-	pg_atomic_uint32 stops;			  /* how often the worker has stopped the stream itself (streamext_worker_stop) */
-	pg_atomic_uint64 flush_requested; /* tickets */
+	pg_atomic_uint32 pause;			   /* see streamext_pause_requested */
+	pg_atomic_uint32 stops;			   /* how often the worker has stopped the stream itself (streamext_worker_stop) */
+	pg_atomic_uint32 catchup_requests; /* bumped when a view begins to wait for the catch-up worker */
+	pg_atomic_uint64 flush_requested;  /* tickets */
 	pg_atomic_uint64 flush_done;
 	pg_atomic_uint64
 		settle_requested; /* the same: a checkpoint that was begun after the ticket was drawn is committed; */
@@ -103,44 +86,100 @@ typedef struct StreamSlot
 	pg_atomic_uint64 windows_done;
 	pg_atomic_uint32
 		windows_due; /* of shard 0: a checkpoint was committed since its worker has looked for windows to be written */
-	pg_atomic_uint32 outbox_due;  /* of shard 0 of a published stream: rows may wait to be sent (sink/delivery.c) */
-	pg_atomic_uint64 journal_end; /* see source/journal/journal.h; (uint64) -1: unknown */
+	pg_atomic_uint32 outbox_due; /* of shard 0 of a published stream: rows may wait to be sent (sink/delivery.c) */
+} StreamRequests;
 
-	/* worker, under lock exclusive (readers: shared) */
-	StreamState	   state;
-	char		   last_error[STREAMEXT_MAX_MESSAGE];
-	TimestampTz	   last_error_at;
-	int64		   seek;	   /* number of the last request that was done (worker/seek.c) */
-	int64		   retry;	   /* the same of retries (worker/retry.c) */
+/* A process at work for the stream: written by itself at start and exit, without a lock. */
+typedef struct StreamProcess
+{
+	pid_t		pid;   /* 0: none */
+	Latch	   *latch; /* valid while pid != 0 */
+	TimestampTz started_at;
+	uint64		restarts;
+	bool		failed; /* how the last one ended; of the catch-up worker only */
+} StreamProcess;
+
+/*
+ * What the stream has counted: what a checkpoint holds of it. By the stream's worker, under the stream's lock exclusive (readers: shared):
+ * worker/batch_cycle.c publishes it, durable/checkpoint_restore.c loads it.
+ */
+typedef struct StreamCounted
+{
 	uint64		   source;	   /* hash of what positions mean (connector, topics, start, shards); 0: none yet */
 	PartitionSlot *partitions; /* chunk memory */
 	int			   npartitions;
 	int			   partitions_capacity;
-	uint32		   layout;		 /* bumped when indexes into partitions mean something else, or arrays were replaced */
-	TimestampTz	   hold_until;	 /* by the catch-up worker: read nothing until then, so that it can draw level; 0: no */
-	bool		   catchup_done; /* some view is CATCHUP_DONE */
-	StreamBuffer  *buffer;		 /* or NULL */
-	int			   buffer_size;	 /* that it was made for */
-	TimestampTz	   watermark;	 /* DT_NOBEGIN: none yet */
-	bool		idle; /* there is a worker, and all of its partitions are idle, if it has any (worker/watermark.c); */
+	uint32		   layout;	  /* bumped when indexes into partitions mean something else, or arrays were replaced */
+	int64		   seek;	  /* number of the last request that was done (worker/seek.c) */
+	int64		   retry;	  /* the same of retries (worker/retry.c) */
+	TimestampTz	   watermark; /* DT_NOBEGIN: none yet */
+	uint64		   batches;
+	uint64		   rows_in; /* records delivered */
+	uint64		   bytes_in;
+	uint64		   rejected;
+	uint64		   tombstones; /* ignored, since the stream has its slot */
+} StreamCounted;
+
+/* What is told of the stream: under the stream's lock exclusive, by streamext_stream_set_state and its like. */
+typedef struct StreamStatus
+{
+	StreamState state;
+	char		last_error[STREAMEXT_MAX_MESSAGE];
+	TimestampTz last_error_at;
+	double		rate; /* records a second over about the last 10 s */
+} StreamStatus;
+
+/* Whether anything comes: worker/watermark.c, under the stream's lock exclusive. */
+typedef struct StreamQuiet
+{
+	bool		idle;		/* there is a worker, and all of its partitions are idle, if it has any; */
 	TimestampTz idle_since; /* then: when the last one was found empty, by the clock; DT_NOBEGIN: it has none */
-	TimestampTz silent_since; /* close_idle: all partitions are empty since then, by the clock; DT_NOEND: they are not */
-	uint64		batches;
-	uint64		rows_in; /* records delivered */
-	uint64		bytes_in;
-	uint64		rejected;
-	uint64		tombstones; /* ignored, since the stream has its slot */
-	double		rate;		/* records a second over about the last 10 s */
+	TimestampTz
+		silent_since; /* close_idle: all partitions are empty since then, by the clock; DT_NOEND: they are not */
+} StreamQuiet;
 
-	/* the last checkpoint (durable/checkpoint_write.c) */
-	int64		checkpoint_seq;		/* 0: none yet */
-	TimestampTz checkpoint_at;		/* when it was cut */
-	uint64		checkpoint_bytes;	/* written for it */
-	double		checkpoint_ms;		/* the worker's time for it */
-	bool		checkpoint_pending; /* something may have changed since it was cut, or the next one is being written */
+/* Between the stream's worker and the catch-up worker (worker/handover.c), under the stream's lock exclusive. */
+typedef struct StreamHandover
+{
+	TimestampTz hold_until; /* by the catch-up worker: read nothing until then, so that it can draw level; 0: no */
+	bool		done;		/* some view is CATCHUP_DONE */
+} StreamHandover;
 
-	/* what columns have found since the worker has read the definition; chunk memory, or NULL */
-	ColumnCounts *columns;
+/* The last checkpoint: durable/checkpoint_write.c, under the stream's lock exclusive. */
+typedef struct StreamCheckpoint
+{
+	int64		seq;	 /* 0: none yet */
+	TimestampTz at;		 /* when it was cut */
+	uint64		bytes;	 /* written for it */
+	double		ms;		 /* the worker's time for it */
+	bool		pending; /* something may have changed since it was cut, or the next one is being written */
+} StreamCheckpoint;
+
+typedef struct StreamSlot
+{
+	SlotIdentity   id;
+	StreamRequests ask;
+	StreamProcess  worker;
+	StreamProcess  catchup; /* the catch-up worker (worker/catchup.c) */
+
+	LWLock			 *lock; /* guards partitions, all ViewSlots of this slot and their states, for whole batches */
+	LWLock			 *buffer_lock;
+	LWLock			 *journal_lock;	   /* local streams: appends */
+	pg_atomic_uint32  readers_waiting; /* see streamext_stream_lock_shared */
+	ConditionVariable progress;		   /* broadcast when flush_done and its like, state, generation_seen change */
+	pg_atomic_uint64  journal_end;	   /* see source/journal/journal.h; (uint64) -1: unknown */
+
+	StreamCounted	 counted;
+	StreamStatus	 status;
+	StreamQuiet		 quiet;
+	StreamHandover	 handover;
+	StreamCheckpoint checkpoint;
+
+	/* worker/refresh.c, when it has looked into the catalogue */
+	Oid			  owner;	   /* of the stream; InvalidOid: nobody has looked yet */
+	StreamBuffer *buffer;	   /* or NULL */
+	int			  buffer_size; /* that it was made for */
+	ColumnCounts *columns; /* what they have found since the worker has read the definition; chunk memory, or NULL */
 	int			  ncolumns;
 } StreamSlot;
 
@@ -174,30 +213,40 @@ typedef struct HistoryTotals
 	uint64 bytes;  /* before compression */
 } HistoryTotals;
 
-typedef struct ViewSlot
+/* Which view and shard it is: shared/view_slot.c, under registry_lock exclusive. */
+typedef struct ViewIdentity
 {
-	/* identity; registry_lock */
 	bool in_use;
 	Oid	 dboid;
 	Oid	 viewoid;
 	int	 stream; /* index into streams[] */
 	int	 shard;
-	bool reserved; /* its transaction has not committed: no worker may free it; registry_lock */
+	bool reserved; /* its transaction has not committed: no worker may free it */
 	bool retained; /* former content of another slot's view, for readers only (sql/rebuild.c) */
 	int retained_slot; /* 1 + index of what the view held before it was begun anew; 0: nothing. With the stream's lock too */
+} ViewIdentity;
 
-	/* the rest by the process that `catchup` says, under the stream slot's lock exclusive; positions may be moved by the stream's worker */
+/* Who has the view, and its share: worker/handover.c and worker/alone.c. */
+typedef struct ViewOwner
+{
+	ViewCatchup catchup;
+	TimestampTz started;	 /* of the process or rewind at work that catches up; 0: none */
+	uint64		rows;		 /* records read since, that are new to the view */
+	Oid			role;		 /* whose share of memory it takes */
+	TimestampTz alone_until; /* it goes on by itself, and not less long than that; 0: with the others */
+	TimestampTz alone_ended; /* when it came back the last time; 0: never */
+	int			alone_times; /* in a row that it had to leave */
+	int			alone_most;	 /* records it gets at once */
+	TimestampTz taken_at;	 /* by the catch-up worker, the last time */
+} ViewOwner;
+
+/* What the view has counted: fold/fold.c publishes it, durable/checkpoint_restore.c loads it. */
+typedef struct ViewCounted
+{
 	uint64		  definition; /* hash of the compiled view; 0: no state yet */
 	uint64		  layout;	  /* of what readers need to know of it */
 	int64		  round;	  /* how often the state was begun anew by streamext.rebuild */
 	bool		  ready;	  /* the state holds all that the last checkpoint does; before, readers take that one */
-	ViewStatus	  status;
-	ViewCatchup	  catchup;
-	TimestampTz	  catchup_started; /* of the process or rewind at work; 0: none */
-	uint64		  catchup_rows;	   /* records read since, that are new to the view */
-	char		  last_error[STREAMEXT_MAX_MESSAGE];
-	uint32		  failures; /* how often it was set aside since it has last counted a batch (worker/trouble.c) */
-	TimestampTz	  retry_at; /* of one that was: when it is started again; 0: not by itself */
 	ViewState	  state;
 	StreamBuffer *rows;		 /* of a derived stream: its last ones; NULL: none */
 	int64		 *positions; /* next to be counted, by partition index; chunk memory; -1: from the start */
@@ -207,30 +256,51 @@ typedef struct ViewSlot
 	uint64		  rejected;
 	int64		  retry;		  /* number of the last retry_request that the state holds (worker/retry.c) */
 	int64		  start_position; /* non-replayable: the journal's end when the view was created */
+} ViewCounted;
 
-	/* history (durable/history.h); set when a state is begun */
-	uint64 history;		  /* what its slices are known by; 0: not looked at yet */
-	int	   history_shard; /* the number that they have for the shard: two sets take turns when a view is begun anew */
-	int64  sealed;		  /* panes up to this one are in history, PG_INT64_MIN: none */
-	int64  covered;		  /* of these, those that were there when the state was begun: rows are read again */
+/* What history holds of it (durable/history.h); set when a state is begun. */
+typedef struct ViewHistory
+{
+	uint64		  number;  /* what its slices are known by; 0: not looked at yet */
+	int			  shard;   /* the number that they have for the shard: two sets take turns when a view is begun anew */
+	int64		  sealed;  /* panes up to this one are in history, PG_INT64_MIN: none */
+	int64		  covered; /* of these, those that were there when the state was begun: rows are read again */
 	TimestampTz	  sealed_until; /* end of pane `sealed`; DT_NOBEGIN: none */
 	TimestampTz	  floor;		/* windows that end by then may be gone; DT_NOBEGIN: none. Published before they go */
-	HistoryTotals history_written; /* since it began */
-	HistoryTotals history_deleted; /* of these, by retention */
-	TimestampTz	  checkpoint_at;   /* of the last checkpoint that holds it; 0: none */
+	HistoryTotals written;		/* since it began */
+	HistoryTotals deleted;		/* of these, by retention */
+} ViewHistory;
 
-	/* streamext.into of a view with windows (sink/windows.c) */
+/* streamext.into of a view with windows (sink/windows.c). */
+typedef struct ViewInto
+{
 	TimestampTz
 		settled; /* watermark of the last checkpoint that holds it with all that the stream had read; DT_NOBEGIN: none */
 	TimestampTz written; /* windows that end by then are in the table; DT_NOBEGIN: none */
+} ViewInto;
 
-	/* worker/alone.c */
-	Oid			owner;		 /* whose share of memory it takes */
-	TimestampTz alone_until; /* it goes on by itself, and not less long than that; 0: with the others */
-	TimestampTz alone_ended; /* when it came back the last time; 0: never */
-	int			alone_times; /* in a row that it had to leave */
-	int			alone_most;	 /* records it gets at once */
-	TimestampTz taken_at;	 /* by the catch-up worker, the last time */
+/* How it fares. */
+typedef struct ViewHealth
+{
+	ViewStatus	status;
+	char		last_error[STREAMEXT_MAX_MESSAGE];
+	uint32		failures; /* how often it was set aside since it has last counted a batch (worker/trouble.c) */
+	TimestampTz retry_at; /* of one that was: when it is started again; 0: not by itself */
+} ViewHealth;
+
+/*
+ * All but the identity by the process that owner.catchup says, under the stream slot's lock exclusive; positions may be moved by the stream's
+ * worker.
+ */
+typedef struct ViewSlot
+{
+	ViewIdentity id;
+	ViewOwner	 owner;
+	ViewCounted	 counted;
+	ViewHistory	 history;
+	ViewInto	 into;
+	ViewHealth	 health;
+	TimestampTz	 checkpoint_at; /* of the last checkpoint that holds it; 0: none */
 } ViewSlot;
 
 typedef struct SharedState
@@ -252,7 +322,7 @@ typedef struct SharedState
 	bool probe_all; /* too many to note them one by one; registry_lock */
 
 	FeedDirectory feeds; /* of readers of changes */
-	GatewaySlot gateways[STREAMEXT_MAX_GATEWAYS];
+	GatewaySlot	  gateways[STREAMEXT_MAX_GATEWAYS];
 	TellerSlot	  tellers[STREAMEXT_MAX_TELLERS];
 
 	int			nstreams; /* = streamext_max_streams */

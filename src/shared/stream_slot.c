@@ -19,20 +19,20 @@
 void
 streamext_stream_slot_init(StreamSlot *slot, LWLockPadded *locks)
 {
-	pg_atomic_init_u32(&slot->generation, 0);
-	pg_atomic_init_u32(&slot->generation_seen, 0);
+	pg_atomic_init_u32(&slot->ask.generation, 0);
+	pg_atomic_init_u32(&slot->ask.generation_seen, 0);
 	pg_atomic_init_u32(&slot->readers_waiting, 0);
-	pg_atomic_init_u32(&slot->pause, 0);
-	pg_atomic_init_u32(&slot->stops, 0);
-	pg_atomic_init_u32(&slot->catchup_requests, 0);
-	pg_atomic_init_u32(&slot->windows_due, 0);
-	pg_atomic_init_u32(&slot->outbox_due, 0);
-	pg_atomic_init_u64(&slot->flush_requested, 0);
-	pg_atomic_init_u64(&slot->flush_done, 0);
-	pg_atomic_init_u64(&slot->settle_requested, 0);
-	pg_atomic_init_u64(&slot->settle_done, 0);
-	pg_atomic_init_u64(&slot->windows_requested, 0);
-	pg_atomic_init_u64(&slot->windows_done, 0);
+	pg_atomic_init_u32(&slot->ask.pause, 0);
+	pg_atomic_init_u32(&slot->ask.stops, 0);
+	pg_atomic_init_u32(&slot->ask.catchup_requests, 0);
+	pg_atomic_init_u32(&slot->ask.windows_due, 0);
+	pg_atomic_init_u32(&slot->ask.outbox_due, 0);
+	pg_atomic_init_u64(&slot->ask.flush_requested, 0);
+	pg_atomic_init_u64(&slot->ask.flush_done, 0);
+	pg_atomic_init_u64(&slot->ask.settle_requested, 0);
+	pg_atomic_init_u64(&slot->ask.settle_done, 0);
+	pg_atomic_init_u64(&slot->ask.windows_requested, 0);
+	pg_atomic_init_u64(&slot->ask.windows_done, 0);
 	pg_atomic_init_u64(&slot->journal_end, (uint64) -1);
 	ConditionVariableInit(&slot->progress);
 	slot->lock = &locks[0].lock;
@@ -49,7 +49,7 @@ stream_slot_lookup_stream(Oid dboid, Oid relid, int shard)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (slot->in_use && slot->relid == relid && slot->dboid == dboid && slot->shard == shard)
+		if (slot->id.in_use && slot->id.relid == relid && slot->id.dboid == dboid && slot->id.shard == shard)
 			return i;
 	}
 	return -1;
@@ -72,47 +72,33 @@ streamext_find_stream(Oid dboid, Oid relid, int shard)
 static void
 stream_slot_clear_stream(StreamSlot *slot)
 {
-	pg_atomic_write_u32(&slot->generation, 0);
-	pg_atomic_write_u32(&slot->generation_seen, 0);
-	pg_atomic_write_u32(&slot->pause, 0);
-	pg_atomic_write_u64(&slot->flush_requested, 0);
-	pg_atomic_write_u64(&slot->flush_done, 0);
-	pg_atomic_write_u64(&slot->settle_requested, 0);
-	pg_atomic_write_u64(&slot->settle_done, 0);
-	pg_atomic_write_u64(&slot->windows_requested, 0);
-	pg_atomic_write_u64(&slot->windows_done, 0);
+	uint32 layout = slot->counted.layout;
+
+	pg_atomic_write_u32(&slot->ask.generation, 0);
+	pg_atomic_write_u32(&slot->ask.generation_seen, 0);
+	pg_atomic_write_u32(&slot->ask.pause, 0);
+	pg_atomic_write_u64(&slot->ask.flush_requested, 0);
+	pg_atomic_write_u64(&slot->ask.flush_done, 0);
+	pg_atomic_write_u64(&slot->ask.settle_requested, 0);
+	pg_atomic_write_u64(&slot->ask.settle_done, 0);
+	pg_atomic_write_u64(&slot->ask.windows_requested, 0);
+	pg_atomic_write_u64(&slot->ask.windows_done, 0);
 	pg_atomic_write_u64(&slot->journal_end, (uint64) -1);
-	slot->worker_pid = 0;
-	slot->worker_latch = NULL;
-	slot->launched_at = slot->started_at = 0;
+	memset(&slot->worker, 0, sizeof(StreamProcess));
+	memset(&slot->catchup, 0, sizeof(StreamProcess));
+	memset(&slot->status, 0, sizeof(StreamStatus));
+	slot->status.state = STREAM_STARTING;
+	memset(&slot->counted, 0, sizeof(StreamCounted));
+	slot->counted.layout = layout + 1;
+	slot->counted.watermark = DT_NOBEGIN;
+	slot->quiet = (StreamQuiet){ .silent_since = DT_NOEND };
+	memset(&slot->handover, 0, sizeof(StreamHandover));
+	memset(&slot->checkpoint, 0, sizeof(StreamCheckpoint));
 	slot->owner = InvalidOid;
-	slot->restarts = 0;
-	slot->catchup_pid = 0;
-	slot->catchup_latch = NULL;
-	slot->catchup_started_at = slot->hold_until = 0;
-	slot->catchup_failed = slot->catchup_done = false;
-	slot->layout++;
-	slot->state = STREAM_STARTING;
-	slot->last_error[0] = '\0';
-	slot->last_error_at = 0;
-	slot->source = 0;
-	slot->seek = 0;
-	slot->partitions = NULL;
-	slot->npartitions = slot->partitions_capacity = 0;
 	slot->buffer = NULL;
 	slot->buffer_size = 0;
-	slot->watermark = DT_NOBEGIN;
-	slot->idle = false;
-	slot->silent_since = DT_NOEND;
-	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
-	slot->rate = 0;
 	slot->columns = NULL;
 	slot->ncolumns = 0;
-	slot->checkpoint_seq = 0;
-	slot->checkpoint_at = 0;
-	slot->checkpoint_bytes = 0;
-	slot->checkpoint_ms = 0;
-	slot->checkpoint_pending = false;
 }
 
 /* Needs registry_lock exclusive. */
@@ -126,13 +112,13 @@ stream_slot_make_stream(Oid dboid, Oid relid, int shard)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (slot->in_use)
+		if (slot->id.in_use)
 			continue;
 		stream_slot_clear_stream(slot);
-		slot->dboid = dboid;
-		slot->relid = relid;
-		slot->shard = shard;
-		slot->in_use = true;
+		slot->id.dboid = dboid;
+		slot->id.relid = relid;
+		slot->id.shard = shard;
+		slot->id.in_use = true;
 		index = i;
 	}
 	return index;
@@ -162,8 +148,8 @@ streamext_announce_stream(Oid dboid, Oid relid, int shard, bool make)
 		StreamSlot *slot = &streamext_shared->streams[index];
 
 		/* 0 means reserved */
-		if (pg_atomic_add_fetch_u32(&slot->generation, 1) == 0)
-			pg_atomic_add_fetch_u32(&slot->generation, 1);
+		if (pg_atomic_add_fetch_u32(&slot->ask.generation, 1) == 0)
+			pg_atomic_add_fetch_u32(&slot->ask.generation, 1);
 		streamext_wake_worker(slot);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -185,19 +171,19 @@ stream_slot_free_stream(int index)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && view->stream == index)
+		if (view->id.in_use && view->id.stream == index)
 			streamext_view_slot_free(view);
 	}
-	if (slot->partitions != NULL)
-		streamext_chunk_free(slot->partitions);
+	if (slot->counted.partitions != NULL)
+		streamext_chunk_free(slot->counted.partitions);
 	if (slot->columns != NULL)
 		streamext_chunk_free(slot->columns);
 	LWLockAcquire(slot->buffer_lock, LW_EXCLUSIVE);
 	buffer = slot->buffer;
-	slot->in_use = false;
+	slot->id.in_use = false;
 	stream_slot_clear_stream(slot);
-	slot->dboid = slot->relid = InvalidOid;
-	slot->shard = 0;
+	slot->id.dboid = slot->id.relid = InvalidOid;
+	slot->id.shard = 0;
 	if (buffer != NULL)
 		streamext_buffer_destroy(buffer);
 	LWLockRelease(slot->buffer_lock);
@@ -212,8 +198,8 @@ streamext_remove_stream(int index)
 	bool		removed;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	removed = slot->catchup_pid == 0;
-	if (slot->in_use && removed)
+	removed = slot->catchup.pid == 0;
+	if (slot->id.in_use && removed)
 		stream_slot_free_stream(index);
 	LWLockRelease(streamext_shared->registry_lock);
 	return removed;
@@ -226,7 +212,7 @@ streamext_remove_stream_at(int index, uint32 generation)
 	bool		same;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	same = slot->in_use && slot->catchup_pid == 0 && pg_atomic_read_u32(&slot->generation) == generation;
+	same = slot->id.in_use && slot->catchup.pid == 0 && pg_atomic_read_u32(&slot->ask.generation) == generation;
 	if (same)
 		stream_slot_free_stream(index);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -238,14 +224,14 @@ streamext_remove_stream_at(int index, uint32 generation)
 void
 streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *message)
 {
-	if (slot->state == state && message == NULL)
+	if (slot->status.state == state && message == NULL)
 		return;
 	streamext_stream_lock_exclusive(slot);
-	slot->state = state;
+	slot->status.state = state;
 	if (message != NULL)
 	{
-		streamext_clip(slot->last_error, message, STREAMEXT_MAX_MESSAGE);
-		slot->last_error_at = GetCurrentTimestamp();
+		streamext_clip(slot->status.last_error, message, STREAMEXT_MAX_MESSAGE);
+		slot->status.last_error_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(slot->lock);
 	ConditionVariableBroadcast(&slot->progress);
@@ -283,13 +269,13 @@ streamext_stream_state_name(StreamState state)
 void
 streamext_wake_worker(StreamSlot *slot)
 {
-	Latch *latch = slot->worker_latch;
-	Latch *catchup_latch = slot->catchup_latch;
+	Latch *latch = slot->worker.latch;
+	Latch *catchup_latch = slot->catchup.latch;
 
 	pg_memory_barrier();
-	if (slot->worker_pid != 0 && latch != NULL)
+	if (slot->worker.pid != 0 && latch != NULL)
 		SetLatch(latch);
-	if (slot->catchup_pid != 0 && catchup_latch != NULL)
+	if (slot->catchup.pid != 0 && catchup_latch != NULL)
 		SetLatch(catchup_latch);
 }
 
@@ -308,7 +294,7 @@ streamext_wake_all_workers(void)
 {
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams; i++)
-		if (streamext_shared->streams[i].in_use)
+		if (streamext_shared->streams[i].id.in_use)
 			streamext_wake_worker(&streamext_shared->streams[i]);
 	LWLockRelease(streamext_shared->registry_lock);
 }
@@ -316,8 +302,8 @@ streamext_wake_all_workers(void)
 void
 streamext_pause_request(StreamSlot *slot, bool pause)
 {
-	uint32 old = pg_atomic_read_u32(&slot->pause);
+	uint32 old = pg_atomic_read_u32(&slot->ask.pause);
 
-	while (!pg_atomic_compare_exchange_u32(&slot->pause, &old, streamext_pause_next(old, pause)))
+	while (!pg_atomic_compare_exchange_u32(&slot->ask.pause, &old, streamext_pause_next(old, pause)))
 		;
 }

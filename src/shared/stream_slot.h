@@ -36,13 +36,13 @@ extern void		   streamext_stream_set_state(StreamSlot *slot, StreamState state, 
 extern const char *streamext_stream_state_name(StreamState state);
 
 /*
- * StreamSlot.pause: bit 0 says whether the stream shall not be read, the others count the changes. Whoever has read the table
+ * StreamSlot.ask.pause: bit 0 says whether the stream shall not be read, the others count the changes. Whoever has read the table
  * streamext.paused in an older snapshot sees by them that somebody knew better since.
  */
 static inline bool
 streamext_pause_requested(StreamSlot *slot)
 {
-	return (pg_atomic_read_u32(&slot->pause) & 1) != 0;
+	return (pg_atomic_read_u32(&slot->ask.pause) & 1) != 0;
 }
 
 static inline uint32

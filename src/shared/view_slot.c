@@ -4,7 +4,7 @@
  *		is in shared/view_slot.h.
  *
  * The slot that processes know of a view that is begun anew is emptied and counts from the start. What it held moves to a second slot
- * (`retained`), that readers find by ViewSlot.retained_slot and nobody writes; it is free again when the view has caught up.
+ * (`retained`), that readers find by ViewSlot.id.retained_slot and nobody writes; it is free again when the view has caught up.
  */
 #include "base/streamext.h"
 
@@ -21,7 +21,8 @@ view_slot_lookup_view(Oid dboid, Oid viewoid, int shard)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && view->viewoid == viewoid && view->dboid == dboid && view->shard == shard && !view->retained)
+		if (view->id.in_use && view->id.viewoid == viewoid && view->id.dboid == dboid && view->id.shard == shard &&
+			!view->id.retained)
 			return i;
 	}
 	return -1;
@@ -47,22 +48,22 @@ view_slot_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position, boo
 	int			index;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	index = view_slot_lookup_view(dboid, viewoid, slot->shard);
+	index = view_slot_lookup_view(dboid, viewoid, slot->id.shard);
 	for (int i = 0; index < 0 && i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use)
+		if (view->id.in_use)
 			continue;
 		memset(view, 0, sizeof(ViewSlot));
-		view->dboid = dboid;
-		view->viewoid = viewoid;
-		view->stream = stream;
-		view->shard = slot->shard;
-		view->status = VIEW_STARTING;
-		view->start_position = start_position;
-		view->reserved = reserved;
-		view->in_use = true;
+		view->id.dboid = dboid;
+		view->id.viewoid = viewoid;
+		view->id.stream = stream;
+		view->id.shard = slot->id.shard;
+		view->health.status = VIEW_STARTING;
+		view->counted.start_position = start_position;
+		view->id.reserved = reserved;
+		view->id.in_use = true;
 		index = i;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -87,13 +88,13 @@ streamext_view_slot_free(ViewSlot *view)
 {
 	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
 	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->stream].lock, LW_EXCLUSIVE));
-	if (view->retained_slot > 0)
-		streamext_view_slot_free(&streamext_shared->views[view->retained_slot - 1]);
-	if (view->definition != 0)
-		streamext_state_reset(&view->state);
-	if (view->positions != NULL)
-		streamext_chunk_free(view->positions);
-	streamext_buffer_destroy(view->rows);
+	if (view->id.retained_slot > 0)
+		streamext_view_slot_free(&streamext_shared->views[view->id.retained_slot - 1]);
+	if (view->counted.definition != 0)
+		streamext_state_reset(&view->counted.state);
+	if (view->counted.positions != NULL)
+		streamext_chunk_free(view->counted.positions);
+	streamext_buffer_destroy(view->counted.rows);
 	memset(view, 0, sizeof(ViewSlot));
 }
 
@@ -104,14 +105,14 @@ streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed)
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	index = view_slot_lookup_view(dboid, viewoid, shard);
-	if (index >= 0 && streamext_shared->views[index].reserved)
+	if (index >= 0 && streamext_shared->views[index].id.reserved)
 	{
 		ViewSlot *view = &streamext_shared->views[index];
 
-		view->reserved = false;
+		view->id.reserved = false;
 		if (!committed)
 		{
-			StreamSlot *slot = &streamext_shared->streams[view->stream];
+			StreamSlot *slot = &streamext_shared->streams[view->id.stream];
 
 			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 			streamext_view_slot_free(view);
@@ -124,13 +125,13 @@ streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed)
 void
 streamext_free_retained(ViewSlot *view)
 {
-	StreamSlot *slot = &streamext_shared->streams[view->stream];
+	StreamSlot *slot = &streamext_shared->streams[view->id.stream];
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	streamext_stream_lock_exclusive(slot);
-	if (view->retained_slot > 0)
-		streamext_view_slot_free(&streamext_shared->views[view->retained_slot - 1]);
-	view->retained_slot = 0;
+	if (view->id.retained_slot > 0)
+		streamext_view_slot_free(&streamext_shared->views[view->id.retained_slot - 1]);
+	view->id.retained_slot = 0;
 	LWLockRelease(slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 }
@@ -142,12 +143,12 @@ streamext_remove_view(int index)
 	bool	  removed = true;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	if (view->in_use)
+	if (view->id.in_use)
 	{
-		StreamSlot *slot = &streamext_shared->streams[view->stream];
+		StreamSlot *slot = &streamext_shared->streams[view->id.stream];
 
 		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-		removed = view->catchup != CATCHUP_ACTIVE;
+		removed = view->owner.catchup != CATCHUP_ACTIVE;
 		if (removed)
 			streamext_view_slot_free(view);
 		LWLockRelease(slot->lock);
@@ -161,7 +162,8 @@ streamext_remove_view(int index)
 static bool
 view_slot_has_content(const ViewSlot *slot)
 {
-	return slot->definition != 0 && (slot->state.npanes > 0 || (slot->history != 0 && slot->sealed != PG_INT64_MIN));
+	return slot->counted.definition != 0 &&
+		   (slot->counted.state.npanes > 0 || (slot->history.number != 0 && slot->history.sealed != PG_INT64_MIN));
 }
 
 /* With both locks. Its index + 1; 0: none is free. */
@@ -174,18 +176,18 @@ view_slot_move(const ViewSlot *slot)
 	{
 		ViewSlot *retained = &streamext_shared->views[i];
 
-		if (retained->in_use)
+		if (retained->id.in_use)
 			continue;
 		*retained = *slot;
-		retained->retained = true;
-		retained->retained_slot = 0;
-		retained->status = VIEW_RUNNING;
-		retained->catchup = CATCHUP_NONE;
-		retained->catchup_started = 0;
-		retained->last_error[0] = '\0';
-		retained->rows = NULL;
-		retained->positions = NULL;
-		retained->npositions = 0;
+		retained->id.retained = true;
+		retained->id.retained_slot = 0;
+		retained->health.status = VIEW_RUNNING;
+		retained->owner.catchup = CATCHUP_NONE;
+		retained->owner.started = 0;
+		retained->health.last_error[0] = '\0';
+		retained->counted.rows = NULL;
+		retained->counted.positions = NULL;
+		retained->counted.npositions = 0;
 		return i + 1;
 	}
 	return 0;
@@ -195,35 +197,35 @@ view_slot_move(const ViewSlot *slot)
 static void
 view_slot_empty(ViewSlot *slot)
 {
-	streamext_state_init(&slot->state, slot->state.lock, slot->state.state_size);
-	streamext_buffer_destroy(slot->rows);
-	slot->rows = NULL;
-	slot->accepted = slot->late = slot->rejected = 0;
-	slot->retry = 0;
-	for (int i = 0; i < slot->npositions; i++)
-		slot->positions[i] = -1;
-	slot->history = 0;
-	slot->history_shard = slot->shard;
-	memset(&slot->history_written, 0, sizeof(HistoryTotals));
-	memset(&slot->history_deleted, 0, sizeof(HistoryTotals));
-	slot->sealed = slot->covered = PG_INT64_MIN;
-	slot->sealed_until = slot->floor = DT_NOBEGIN;
-	slot->settled = slot->written = DT_NOBEGIN;
+	streamext_state_init(&slot->counted.state, slot->counted.state.lock, slot->counted.state.state_size);
+	streamext_buffer_destroy(slot->counted.rows);
+	slot->counted.rows = NULL;
+	slot->counted.accepted = slot->counted.late = slot->counted.rejected = 0;
+	slot->counted.retry = 0;
+	for (int i = 0; i < slot->counted.npositions; i++)
+		slot->counted.positions[i] = -1;
+	slot->history.number = 0;
+	slot->history.shard = slot->id.shard;
+	memset(&slot->history.written, 0, sizeof(HistoryTotals));
+	memset(&slot->history.deleted, 0, sizeof(HistoryTotals));
+	slot->history.sealed = slot->history.covered = PG_INT64_MIN;
+	slot->history.sealed_until = slot->history.floor = DT_NOBEGIN;
+	slot->into.settled = slot->into.written = DT_NOBEGIN;
 }
 
 void
 streamext_view_slot_begin(ViewSlot *slot, uint64 definition, uint64 layout, uint32 state_size)
 {
-	StreamSlot *stream = &streamext_shared->streams[slot->stream];
-	int			history_shard = slot->history_shard;
+	StreamSlot *stream = &streamext_shared->streams[slot->id.stream];
+	int			history_shard = slot->history.shard;
 
 	streamext_stream_lock_exclusive(stream);
-	slot->state.lock = stream->lock;
-	slot->state.state_size = state_size;
+	slot->counted.state.lock = stream->lock;
+	slot->counted.state.state_size = state_size;
 	view_slot_empty(slot);
-	slot->history_shard = history_shard;
-	slot->definition = definition;
-	slot->layout = layout;
+	slot->history.shard = history_shard;
+	slot->counted.definition = definition;
+	slot->counted.layout = layout;
 	LWLockRelease(stream->lock);
 }
 
@@ -235,39 +237,39 @@ streamext_view_slots_void(int stream)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || view->stream != stream || view->retained)
+		if (!view->id.in_use || view->id.stream != stream || view->id.retained)
 			continue;
-		if (view->definition != 0)
-			streamext_state_reset(&view->state);
-		if (view->positions != NULL)
-			streamext_chunk_free(view->positions);
-		view->positions = NULL;
-		view->npositions = 0;
-		streamext_buffer_destroy(view->rows);
-		view->rows = NULL;
-		view->definition = 0;
-		view->ready = false;
-		view->catchup = CATCHUP_NONE;
-		view->accepted = view->late = view->rejected = 0;
+		if (view->counted.definition != 0)
+			streamext_state_reset(&view->counted.state);
+		if (view->counted.positions != NULL)
+			streamext_chunk_free(view->counted.positions);
+		view->counted.positions = NULL;
+		view->counted.npositions = 0;
+		streamext_buffer_destroy(view->counted.rows);
+		view->counted.rows = NULL;
+		view->counted.definition = 0;
+		view->counted.ready = false;
+		view->owner.catchup = CATCHUP_NONE;
+		view->counted.accepted = view->counted.late = view->counted.rejected = 0;
 	}
 }
 
 void
 streamext_view_begin_anew(ViewSlot *slot)
 {
-	StreamSlot *stream = &streamext_shared->streams[slot->stream];
-	TimestampTz written = slot->written;
+	StreamSlot *stream = &streamext_shared->streams[slot->id.stream];
+	TimestampTz written = slot->into.written;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	streamext_stream_lock_exclusive(stream);
-	if (slot->retained_slot == 0 && view_slot_has_content(slot))
-		slot->retained_slot = view_slot_move(slot);
+	if (slot->id.retained_slot == 0 && view_slot_has_content(slot))
+		slot->id.retained_slot = view_slot_move(slot);
 	else
-		streamext_state_reset(&slot->state);
+		streamext_state_reset(&slot->counted.state);
 	view_slot_empty(slot);
-	slot->written = written;
-	slot->catchup_started = 0;
-	slot->catchup_rows = 0;
+	slot->into.written = written;
+	slot->owner.started = 0;
+	slot->owner.rows = 0;
 	LWLockRelease(stream->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 }
@@ -275,7 +277,7 @@ streamext_view_begin_anew(ViewSlot *slot)
 void
 streamext_view_retire(ViewSlot *slot)
 {
-	if (slot->retained_slot == 0)
+	if (slot->id.retained_slot == 0)
 		return;
 	streamext_free_retained(slot);
 }
@@ -287,10 +289,10 @@ streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view)
 {
 	int64 backlog = 0;
 
-	for (int i = 0; i < stream->npartitions; i++)
+	for (int i = 0; i < stream->counted.npartitions; i++)
 	{
-		const PartitionSlot *partition = &stream->partitions[i];
-		int64				 position = i < view->npositions ? view->positions[i] : -1;
+		const PartitionSlot *partition = &stream->counted.partitions[i];
+		int64				 position = i < view->counted.npositions ? view->counted.positions[i] : -1;
 
 		if (position < 0)
 			position = Max(partition->begin >= 0 ? partition->begin : partition->start_position, 0);

@@ -50,13 +50,13 @@ extern const char *streamext_view_status_name(ViewStatus status);
 static inline const ViewSlot *
 streamext_view_content(const ViewSlot *slot, const CompiledView *view)
 {
-	const ViewSlot *retained = slot->retained_slot > 0 ? &streamext_shared->views[slot->retained_slot - 1] : NULL;
+	const ViewSlot *retained = slot->id.retained_slot > 0 ? &streamext_shared->views[slot->id.retained_slot - 1] : NULL;
 
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	Assert(LWLockHeldByMe(streamext_shared->streams[slot->stream].lock));
-	if (retained != NULL && retained->layout == view->layout)
+	if (retained != NULL && retained->counted.layout == view->layout)
 		return retained;
-	return slot->definition != 0 && slot->layout == view->layout ? slot : NULL;
+	return slot->counted.definition != 0 && slot->counted.layout == view->layout ? slot : NULL;
 }
 
 #endif /* STREAMEXT_VIEW_SLOT_H */

@@ -324,26 +324,26 @@ changes_version(const ChangesReader *reader)
 		StreamSlot	   *stream;
 		uint64			seen[16];
 
-		if (!view->in_use || view->viewoid != reader->view || view->dboid != MyDatabaseId)
+		if (!view->id.in_use || view->id.viewoid != reader->view || view->id.dboid != MyDatabaseId)
 			continue;
-		stream = &streamext_shared->streams[view->stream];
+		stream = &streamext_shared->streams[view->id.stream];
 		streamext_stream_lock_shared(stream);
-		seen[0] = (uint64) i << 32 | view->retained << 16 | view->ready << 8 | (uint64) view->status;
-		seen[1] = view->retained_slot;
-		seen[2] = view->definition;
-		seen[3] = view->round;
-		seen[4] = view->state.batches;
-		seen[5] = view->state.ngroups;
-		seen[6] = view->state.horizon;
-		seen[7] = view->sealed;
-		seen[8] = view->floor;
-		seen[9] = view->history_written.panes;
-		seen[10] = view->history_deleted.panes;
-		seen[11] = view->accepted;
-		seen[12] = stream->batches;
-		seen[13] = stream->watermark;
-		seen[14] = view->history;
-		seen[15] = view->sealed_until;
+		seen[0] = (uint64) i << 32 | view->id.retained << 16 | view->counted.ready << 8 | (uint64) view->health.status;
+		seen[1] = view->id.retained_slot;
+		seen[2] = view->counted.definition;
+		seen[3] = view->counted.round;
+		seen[4] = view->counted.state.batches;
+		seen[5] = view->counted.state.ngroups;
+		seen[6] = view->counted.state.horizon;
+		seen[7] = view->history.sealed;
+		seen[8] = view->history.floor;
+		seen[9] = view->history.written.panes;
+		seen[10] = view->history.deleted.panes;
+		seen[11] = view->counted.accepted;
+		seen[12] = stream->counted.batches;
+		seen[13] = stream->counted.watermark;
+		seen[14] = view->history.number;
+		seen[15] = view->history.sealed_until;
 		LWLockRelease(stream->lock);
 		version = hash_bytes_extended((const unsigned char *) seen, sizeof(seen), version);
 	}

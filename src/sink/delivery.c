@@ -535,7 +535,7 @@ delivery_take_up(Sending *w, Delivery *d, TimestampTz now)
 	else
 		delivery_wait(d, now);
 	delivery_set_state(d, DELIVERY_IDLE);
-	pg_atomic_write_u32(&w->slot->outbox_due, 1);
+	pg_atomic_write_u32(&w->slot->ask.outbox_due, 1);
 }
 
 /* Views whose windows found no room look again. */
@@ -545,7 +545,7 @@ delivery_hand_over(Sending *w, Delivery *d, TimestampTz now)
 	DeliveryStep step = { w, d, delivery_step_load };
 	bool		 failed;
 
-	pg_atomic_write_u32(&w->slot->outbox_due, 0);
+	pg_atomic_write_u32(&w->slot->ask.outbox_due, 0);
 	pg_memory_barrier();
 	if (delivery_transaction(&step, &failed))
 	{
@@ -555,7 +555,7 @@ delivery_hand_over(Sending *w, Delivery *d, TimestampTz now)
 	}
 	if (failed)
 	{
-		pg_atomic_write_u32(&w->slot->outbox_due, 1);
+		pg_atomic_write_u32(&w->slot->ask.outbox_due, 1);
 		d->retry_at = TimestampTzPlusMilliseconds(now, 1000);
 		return;
 	}
@@ -565,7 +565,7 @@ delivery_hand_over(Sending *w, Delivery *d, TimestampTz now)
 static bool
 delivery_is_due(const Sending *w)
 {
-	return w->delivery == NULL || !w->delivery->looked || pg_atomic_read_u32(&w->slot->outbox_due) != 0;
+	return w->delivery == NULL || !w->delivery->looked || pg_atomic_read_u32(&w->slot->ask.outbox_due) != 0;
 }
 
 /* What keeps the transport from being made is shown, and it is tried again. */

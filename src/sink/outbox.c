@@ -334,7 +334,7 @@ outbox_wake(void)
 
 		if (slot == NULL)
 			continue; /* made by this transaction: its worker looks when it starts */
-		pg_atomic_write_u32(&slot->outbox_due, 1);
+		pg_atomic_write_u32(&slot->ask.outbox_due, 1);
 		pg_memory_barrier();
 		streamext_wake_worker(slot);
 	}

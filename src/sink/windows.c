@@ -6,9 +6,9 @@
  * limited to windows that end within a range of time (read/scan.h), of sessions to those whose last row is within it.
  *
  * Exactly once: a window is written when a committed checkpoint holds a watermark by which it is closed and a view that
- * had counted everything up to there (ViewSlot.settled). So after any crash the state that is gone on with has the window
+ * had counted everything up to there (ViewSlot.into.settled). So after any crash the state that is gone on with has the window
  * whole, and a row that could change it is late. The rows go into the table together with the end of the range
- * (streamext.into_window), where the next one begins. In memory that is ViewSlot.written, which moves also when there was
+ * (streamext.into_window), where the next one begins. In memory that is ViewSlot.into.written, which moves also when there was
  * nothing to write; retention takes nothing beyond it (streamext_into_limit).
  *
  * One process writes: the worker of shard 0, up to where all shards are settled. A window that the table refuses fails the view,
@@ -72,12 +72,13 @@ into_all_settled(const Worker *w, const ViewSlot *own, bool *again)
 		ViewSlot   *slot = &streamext_shared->views[i];
 		StreamSlot *stream;
 
-		if (!slot->in_use || slot->retained || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != own->id.dboid ||
+			slot->id.viewoid != own->id.viewoid)
 			continue;
-		stream = &streamext_shared->streams[slot->stream];
+		stream = &streamext_shared->streams[slot->id.stream];
 		streamext_stream_lock_shared(stream);
-		*again = *again || slot->retained_slot > 0;
-		settled = slot->definition == own->definition ? Min(settled, slot->settled) : DT_NOBEGIN;
+		*again = *again || slot->id.retained_slot > 0;
+		settled = slot->counted.definition == own->counted.definition ? Min(settled, slot->into.settled) : DT_NOBEGIN;
 		LWLockRelease(stream->lock);
 		n++;
 	}
@@ -94,11 +95,12 @@ into_publish(const ViewSlot *own, TimestampTz written)
 		ViewSlot   *slot = &streamext_shared->views[i];
 		StreamSlot *stream;
 
-		if (!slot->in_use || slot->retained || slot->dboid != own->dboid || slot->viewoid != own->viewoid)
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != own->id.dboid ||
+			slot->id.viewoid != own->id.viewoid)
 			continue;
-		stream = &streamext_shared->streams[slot->stream];
+		stream = &streamext_shared->streams[slot->id.stream];
 		streamext_stream_lock_exclusive(stream);
-		slot->written = written;
+		slot->into.written = written;
 		LWLockRelease(stream->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -268,7 +270,7 @@ static bool
 into_view(Worker *w, WorkerView *v)
 {
 	const CompiledView *view = streamext_fold_view(v->fold);
-	TimestampTz			from = v->slot->written;
+	TimestampTz			from = v->slot->into.written;
 	bool				again = false;
 	TimestampTz			until = streamext_view_closed(view, into_all_settled(w, v->slot, &again));
 	TimestampTz			end;
@@ -312,23 +314,23 @@ into_view_and_sink(Worker *w, WorkerView *v)
 {
 	bool done = into_view(w, v);
 
-	if (v->fold != NULL && v->slot->written != DT_NOBEGIN)
-		done = into_try(w, v, into_tell, DT_NOBEGIN, v->slot->written) && done;
+	if (v->fold != NULL && v->slot->into.written != DT_NOBEGIN)
+		done = into_try(w, v, into_tell, DT_NOBEGIN, v->slot->into.written) && done;
 	return done;
 }
 
 void
 streamext_into_windows(Worker *w, TimestampTz now)
 {
-	uint64	  requested = pg_atomic_read_u64(&w->slot->windows_requested);
+	uint64	  requested = pg_atomic_read_u64(&w->slot->ask.windows_requested);
 	bool	  done = true;
 	ListCell *lc;
 
 	if (w->config == NULL || now < w->windows_retry_at ||
-		(pg_atomic_read_u32(&w->slot->windows_due) == 0 && requested <= pg_atomic_read_u64(&w->slot->windows_done) &&
-		 now < into_sinks_deadline(w)))
+		(pg_atomic_read_u32(&w->slot->ask.windows_due) == 0 &&
+		 requested <= pg_atomic_read_u64(&w->slot->ask.windows_done) && now < into_sinks_deadline(w)))
 		return;
-	pg_atomic_write_u32(&w->slot->windows_due, 0);
+	pg_atomic_write_u32(&w->slot->ask.windows_due, 0);
 	pg_memory_barrier();
 	foreach (lc, w->views)
 	{
@@ -339,21 +341,21 @@ streamext_into_windows(Worker *w, TimestampTz now)
 	}
 	if (done)
 	{
-		if (requested > pg_atomic_read_u64(&w->slot->windows_done))
+		if (requested > pg_atomic_read_u64(&w->slot->ask.windows_done))
 		{
-			pg_atomic_write_u64(&w->slot->windows_done, requested);
+			pg_atomic_write_u64(&w->slot->ask.windows_done, requested);
 			ConditionVariableBroadcast(&w->slot->progress);
 		}
 		return;
 	}
 	w->windows_retry_at = TimestampTzPlusMilliseconds(now, INTO_RETRY_MS);
-	pg_atomic_write_u32(&w->slot->windows_due, 1);
+	pg_atomic_write_u32(&w->slot->ask.windows_due, 1);
 }
 
 TimestampTz
 streamext_into_deadline(const Worker *w)
 {
-	TimestampTz due = pg_atomic_read_u32(&w->slot->windows_due) == 0 ? into_sinks_deadline(w) : DT_NOBEGIN;
+	TimestampTz due = pg_atomic_read_u32(&w->slot->ask.windows_due) == 0 ? into_sinks_deadline(w) : DT_NOBEGIN;
 
 	return due == DT_NOEND ? DT_NOEND : Max(due, w->windows_retry_at);
 }
@@ -373,7 +375,7 @@ streamext_into_settled(const Worker *w)
 	}
 	if (!any || first < 0)
 		return;
-	pg_atomic_write_u32(&streamext_shared->streams[first].windows_due, 1);
+	pg_atomic_write_u32(&streamext_shared->streams[first].ask.windows_due, 1);
 	if (w->identity.shard != 0)
 		streamext_wake_worker(&streamext_shared->streams[first]);
 }

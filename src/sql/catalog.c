@@ -43,10 +43,10 @@ catalog_copy_shard(int index, ShardCopy *copy)
 	copy->index = index;
 	copy->slot = *slot;
 	copy->partitions = NULL;
-	if (slot->npartitions > 0)
+	if (slot->counted.npartitions > 0)
 	{
-		copy->partitions = palloc(sizeof(PartitionSlot) * slot->npartitions);
-		memcpy(copy->partitions, slot->partitions, sizeof(PartitionSlot) * slot->npartitions);
+		copy->partitions = palloc(sizeof(PartitionSlot) * slot->counted.npartitions);
+		memcpy(copy->partitions, slot->counted.partitions, sizeof(PartitionSlot) * slot->counted.npartitions);
 	}
 	LWLockRelease(slot->lock);
 }
@@ -58,14 +58,14 @@ catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
 	StreamSlot *slot = &copy->slot;
 	int			n = position->head.npartitions;
 
-	slot->watermark = position->head.watermark;
-	slot->batches = position->head.batches;
-	slot->rows_in = position->head.rows_in;
-	slot->bytes_in = position->head.bytes_in;
-	slot->rejected = position->head.rejected;
-	slot->checkpoint_seq = position->seq;
-	slot->checkpoint_at = position->head.taken_at;
-	slot->npartitions = n;
+	slot->counted.watermark = position->head.watermark;
+	slot->counted.batches = position->head.batches;
+	slot->counted.rows_in = position->head.rows_in;
+	slot->counted.bytes_in = position->head.bytes_in;
+	slot->counted.rejected = position->head.rejected;
+	slot->checkpoint.seq = position->seq;
+	slot->checkpoint.at = position->head.taken_at;
+	slot->counted.npartitions = n;
 	copy->partitions = palloc0(sizeof(PartitionSlot) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
@@ -88,7 +88,7 @@ catalog_find_shard(List *shards, int shard)
 	ListCell *cell;
 
 	foreach (cell, shards)
-		if (((ShardCopy *) lfirst(cell))->slot.shard == shard)
+		if (((ShardCopy *) lfirst(cell))->slot.id.shard == shard)
 			return lfirst(cell);
 	return NULL;
 }
@@ -99,11 +99,11 @@ catalog_make_shard(Oid relid, int shard)
 	ShardCopy *copy = palloc0(sizeof(ShardCopy));
 
 	copy->index = -1;
-	copy->slot.dboid = MyDatabaseId;
-	copy->slot.relid = relid;
-	copy->slot.shard = shard;
-	copy->slot.watermark = DT_NOBEGIN;
-	copy->slot.state = STREAM_STARTING;
+	copy->slot.id.dboid = MyDatabaseId;
+	copy->slot.id.relid = relid;
+	copy->slot.id.shard = shard;
+	copy->slot.counted.watermark = DT_NOBEGIN;
+	copy->slot.status.state = STREAM_STARTING;
 	pg_atomic_init_u64(&copy->slot.journal_end, PG_UINT64_MAX);
 	return copy;
 }
@@ -120,7 +120,7 @@ catalog_add_checkpoints(List *shards, Oid relid)
 		ShardCopy				 *copy = catalog_find_shard(shards, i);
 		const CheckpointPosition *position;
 
-		if (copy != NULL && copy->slot.source != 0)
+		if (copy != NULL && copy->slot.counted.source != 0)
 			continue;
 		if (reader == NULL)
 			reader = streamext_checkpoint_reader();
@@ -150,7 +150,8 @@ streamext_catalog_copy_shards(Oid relid)
 			StreamSlot *slot = &streamext_shared->streams[i];
 			ShardCopy  *copy;
 
-			if (!slot->in_use || slot->dboid != MyDatabaseId || slot->shard != shard || slot->relid != relid)
+			if (!slot->id.in_use || slot->id.dboid != MyDatabaseId || slot->id.shard != shard ||
+				slot->id.relid != relid)
 				continue;
 			copy = palloc(sizeof(ShardCopy));
 			catalog_copy_shard(i, copy);
@@ -175,53 +176,53 @@ catalog_copy_slots(Oid viewoid)
 		LWLock	 *lock;
 		ViewCopy *copy;
 
-		if (!slot->in_use || slot->dboid != MyDatabaseId || slot->viewoid != viewoid)
+		if (!slot->id.in_use || slot->id.dboid != MyDatabaseId || slot->id.viewoid != viewoid)
 			continue;
 		copy = palloc0(sizeof(ViewCopy));
-		if (slot->retained)
+		if (slot->id.retained)
 		{
 			/* takes memory, and that is all to be said of it */
 			copy->status = VIEW_RUNNING;
-			copy->bytes = slot->state.bytes;
+			copy->bytes = slot->counted.state.bytes;
 			copy->sealed_until = copy->checkpoint_at = DT_NOEND;
 			copy->watermark = DT_NOBEGIN;
 			copy->shard = -1;
 			copy->ready = true;
-			copy->stream = slot->stream;
+			copy->stream = slot->id.stream;
 			copy->catchup_left = -1;
 			views = lappend(views, copy);
 			continue;
 		}
-		lock = streamext_shared->streams[slot->stream].lock;
-		streamext_stream_lock_shared(&streamext_shared->streams[slot->stream]);
-		copy->status = slot->status;
-		strlcpy(copy->last_error, slot->last_error, sizeof(copy->last_error));
-		copy->groups = slot->state.ngroups;
-		copy->panes = slot->state.npanes;
-		copy->bytes = slot->state.bytes;
-		copy->accepted = slot->accepted;
-		copy->late = slot->late;
-		copy->rejected = slot->rejected;
-		copy->history_panes = slot->history_written.panes - slot->history_deleted.panes;
-		copy->history_bytes = slot->history_written.bytes - slot->history_deleted.bytes;
-		copy->sealed_until = slot->definition == 0 ? DT_NOBEGIN : slot->sealed_until;
-		copy->watermark = streamext_shared->streams[slot->stream].watermark;
-		copy->first_pane = slot->state.npanes > 0 ? slot->state.panes[0]->id : 0;
-		copy->stream = slot->stream;
-		copy->catchup_started = slot->catchup_started;
-		copy->catchup_rows = slot->catchup_rows;
-		if (slot->catchup != CATCHUP_NONE || slot->status == VIEW_CATCHING_UP)
-			copy->catchup_left = streamext_handover_backlog(&streamext_shared->streams[slot->stream], slot);
+		lock = streamext_shared->streams[slot->id.stream].lock;
+		streamext_stream_lock_shared(&streamext_shared->streams[slot->id.stream]);
+		copy->status = slot->health.status;
+		strlcpy(copy->last_error, slot->health.last_error, sizeof(copy->last_error));
+		copy->groups = slot->counted.state.ngroups;
+		copy->panes = slot->counted.state.npanes;
+		copy->bytes = slot->counted.state.bytes;
+		copy->accepted = slot->counted.accepted;
+		copy->late = slot->counted.late;
+		copy->rejected = slot->counted.rejected;
+		copy->history_panes = slot->history.written.panes - slot->history.deleted.panes;
+		copy->history_bytes = slot->history.written.bytes - slot->history.deleted.bytes;
+		copy->sealed_until = slot->counted.definition == 0 ? DT_NOBEGIN : slot->history.sealed_until;
+		copy->watermark = streamext_shared->streams[slot->id.stream].counted.watermark;
+		copy->first_pane = slot->counted.state.npanes > 0 ? slot->counted.state.panes[0]->id : 0;
+		copy->stream = slot->id.stream;
+		copy->catchup_started = slot->owner.started;
+		copy->catchup_rows = slot->owner.rows;
+		if (slot->owner.catchup != CATCHUP_NONE || slot->health.status == VIEW_CATCHING_UP)
+			copy->catchup_left = streamext_handover_backlog(&streamext_shared->streams[slot->id.stream], slot);
 		else
 			copy->catchup_left = -1;
 		copy->checkpoint_at = slot->checkpoint_at;
-		copy->shard = slot->shard;
-		copy->ready = slot->ready;
-		if (slot->positions != NULL && slot->npositions > 0)
+		copy->shard = slot->id.shard;
+		copy->ready = slot->counted.ready;
+		if (slot->counted.positions != NULL && slot->counted.npositions > 0)
 		{
-			copy->npositions = slot->npositions;
-			copy->positions = palloc(sizeof(int64) * slot->npositions);
-			memcpy(copy->positions, slot->positions, sizeof(int64) * slot->npositions);
+			copy->npositions = slot->counted.npositions;
+			copy->positions = palloc(sizeof(int64) * slot->counted.npositions);
+			memcpy(copy->positions, slot->counted.positions, sizeof(int64) * slot->counted.npositions);
 		}
 		LWLockRelease(lock);
 		views = lappend(views, copy);
@@ -373,9 +374,9 @@ streamext_catalog_shard_state(const StreamSlot *slot)
 {
 	if (RecoveryInProgress())
 		return STREAM_STANDBY;
-	if (slot->worker_pid == 0 && (slot->state == STREAM_RUNNING || slot->state == STREAM_CATCHING_UP))
+	if (slot->worker.pid == 0 && (slot->status.state == STREAM_RUNNING || slot->status.state == STREAM_CATCHING_UP))
 		return STREAM_WAITING;
-	return slot->state;
+	return slot->status.state;
 }
 
 StreamState

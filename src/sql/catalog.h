@@ -41,7 +41,7 @@ typedef struct ViewCopy
 		catchup_left;			 /* and still to be read */
 	TimestampTz		 checkpoint_at;
 	int				 shard;
-	bool			 ready;		   /* as ViewSlot.ready */
+	bool			 ready;		   /* as ViewSlot.counted.ready */
 	const ShardCopy *checkpointed; /* not ready: the partitions that positions are of; NULL: the slot's */
 } ViewCopy;
 

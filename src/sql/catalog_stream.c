@@ -54,7 +54,7 @@ typedef struct StreamSums
 static void
 catalog_sum_partitions(StreamSums *sums, const ShardCopy *shard, const ConnectorOps *connector)
 {
-	for (int i = 0; i < shard->slot.npartitions; i++)
+	for (int i = 0; i < shard->slot.counted.npartitions; i++)
 	{
 		const PartitionSlot *partition = &shard->partitions[i];
 		int64				 lag = catalog_partition_lag(partition, connector);
@@ -81,14 +81,14 @@ catalog_sum_shards(StreamSums *sums, List *shards, const ConnectorOps *connector
 	{
 		const ShardCopy *shard = lfirst(cell);
 
-		sums->rows += shard->slot.rows_in;
-		sums->bytes += shard->slot.bytes_in;
-		sums->rejected += shard->slot.rejected;
-		sums->rate += shard->slot.rate;
-		if (!shard->slot.idle || !TIMESTAMP_IS_NOBEGIN(shard->slot.watermark))
-			sums->watermark = Min(sums->watermark, shard->slot.watermark);
-		if (shard->slot.last_error[0] != '\0' &&
-			(sums->failed == NULL || shard->slot.last_error_at > sums->failed->slot.last_error_at))
+		sums->rows += shard->slot.counted.rows_in;
+		sums->bytes += shard->slot.counted.bytes_in;
+		sums->rejected += shard->slot.counted.rejected;
+		sums->rate += shard->slot.status.rate;
+		if (!shard->slot.quiet.idle || !TIMESTAMP_IS_NOBEGIN(shard->slot.counted.watermark))
+			sums->watermark = Min(sums->watermark, shard->slot.counted.watermark);
+		if (shard->slot.status.last_error[0] != '\0' &&
+			(sums->failed == NULL || shard->slot.status.last_error_at > sums->failed->slot.status.last_error_at))
 			sums->failed = shard;
 		catalog_sum_partitions(sums, shard, connector);
 	}
@@ -122,8 +122,8 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connect
 	nulls[12] = nulls[13] = true;
 	if (sums.failed != NULL)
 	{
-		streamext_catalog_put_text(values, nulls, 12, sums.failed->slot.last_error);
-		streamext_catalog_put_time(values, nulls, 13, sums.failed->slot.last_error_at);
+		streamext_catalog_put_text(values, nulls, 12, sums.failed->slot.status.last_error);
+		streamext_catalog_put_time(values, nulls, 13, sums.failed->slot.status.last_error_at);
 	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
@@ -168,7 +168,7 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *con
 	{
 		ShardCopy *shard = lfirst(cell);
 
-		for (int i = 0; i < shard->slot.npartitions; i++)
+		for (int i = 0; i < shard->slot.counted.npartitions; i++)
 		{
 			const PartitionSlot *partition = &shard->partitions[i];
 			int64				 lag = catalog_partition_lag(partition, connector);
@@ -179,7 +179,7 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *con
 			values[0] = ObjectIdGetDatum(relid);
 			streamext_catalog_put_text(values, nulls, 1, partition->topic);
 			values[2] = Int32GetDatum(partition->partition);
-			values[3] = Int32GetDatum(shard->slot.shard);
+			values[3] = Int32GetDatum(shard->slot.id.shard);
 			values[4] = Int64GetDatum(partition->position);
 			nulls[4] = partition->position < 0;
 			values[5] = Int64GetDatum(partition->high_watermark);
@@ -192,7 +192,7 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *con
 			streamext_catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
 			nulls[11] = nulls[12] = nulls[13] =
 				!connector->journaled ||
-				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.shard,
+				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.id.shard,
 										  pg_atomic_read_u64(&shard->slot.journal_end), &journal);
 			values[11] = Int64GetDatum(journal.begin);
 			values[12] = Int64GetDatum(journal.end);
@@ -221,28 +221,28 @@ catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connec
 		Datum			  values[12] = { 0 };
 		bool			  nulls[12] = { 0 };
 
-		values[0] = Int32GetDatum(slot->worker_pid);
-		nulls[0] = slot->worker_pid == 0;
-		values[1] = ObjectIdGetDatum(slot->relid);
-		values[2] = Int32GetDatum(slot->shard);
+		values[0] = Int32GetDatum(slot->worker.pid);
+		nulls[0] = slot->worker.pid == 0;
+		values[1] = ObjectIdGetDatum(slot->id.relid);
+		values[2] = Int32GetDatum(slot->id.shard);
 		values[3] = CStringGetTextDatum(streamext_stream_state_name(streamext_catalog_shard_state(slot)));
-		streamext_catalog_put_time(values, nulls, 4, slot->worker_pid == 0 ? 0 : slot->started_at);
-		values[5] = Int64GetDatum(slot->restarts);
+		streamext_catalog_put_time(values, nulls, 4, slot->worker.pid == 0 ? 0 : slot->worker.started_at);
+		values[5] = Int64GetDatum(slot->worker.restarts);
 		values[6] = CStringGetTextDatum("stream");
-		values[7] = Int64GetDatum(slot->checkpoint_seq);
-		streamext_catalog_put_time(values, nulls, 8, slot->checkpoint_at);
-		values[9] = Int64GetDatum(slot->checkpoint_bytes);
-		values[10] = Float8GetDatum(slot->checkpoint_ms);
-		values[11] = BoolGetDatum(slot->checkpoint_pending);
-		nulls[7] = slot->checkpoint_seq == 0;
-		nulls[9] = nulls[10] = slot->checkpoint_bytes == 0;
+		values[7] = Int64GetDatum(slot->checkpoint.seq);
+		streamext_catalog_put_time(values, nulls, 8, slot->checkpoint.at);
+		values[9] = Int64GetDatum(slot->checkpoint.bytes);
+		values[10] = Float8GetDatum(slot->checkpoint.ms);
+		values[11] = BoolGetDatum(slot->checkpoint.pending);
+		nulls[7] = slot->checkpoint.seq == 0;
+		nulls[9] = nulls[10] = slot->checkpoint.bytes == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-		if (slot->catchup_pid == 0)
+		if (slot->catchup.pid == 0)
 			continue;
-		values[0] = Int32GetDatum(slot->catchup_pid);
+		values[0] = Int32GetDatum(slot->catchup.pid);
 		nulls[0] = false;
 		values[3] = CStringGetTextDatum(streamext_stream_state_name(STREAM_CATCHING_UP));
-		streamext_catalog_put_time(values, nulls, 4, slot->catchup_started_at);
+		streamext_catalog_put_time(values, nulls, 4, slot->catchup.started_at);
 		nulls[5] = nulls[7] = nulls[8] = nulls[9] = nulls[10] = nulls[11] = true;
 		values[6] = CStringGetTextDatum("catch_up");
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
@@ -272,7 +272,7 @@ streamext_get_tombstones(PG_FUNCTION_ARGS)
 	if (!streamext_catalog_may_see(relid))
 		PG_RETURN_NULL();
 	foreach (cell, streamext_catalog_copy_shards(relid))
-		n += ((ShardCopy *) lfirst(cell))->slot.tombstones;
+		n += ((ShardCopy *) lfirst(cell))->slot.counted.tombstones;
 	PG_RETURN_INT64(n);
 }
 

@@ -301,7 +301,7 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 static void
 catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCopy *shard)
 {
-	for (int i = 0; i < view->npositions && i < shard->slot.npartitions; i++)
+	for (int i = 0; i < view->npositions && i < shard->slot.counted.npartitions; i++)
 	{
 		Datum values[3] = { 0 };
 		bool  nulls[3] = { 0 };

@@ -47,7 +47,7 @@ streamext_columns_sum(const StreamConfig *config, ColumnCounts *counts)
 		if (slot == NULL)
 			continue;
 		streamext_stream_lock_shared(slot);
-		for (int i = 0; slot->relid == config->relid && i < Min(slot->ncolumns, config->desc->natts); i++)
+		for (int i = 0; slot->id.relid == config->relid && i < Min(slot->ncolumns, config->desc->natts); i++)
 		{
 			counts[i].present += slot->columns[i].present;
 			counts[i].missing += slot->columns[i].missing;

@@ -187,7 +187,7 @@ registry_is_view_of(Oid viewoid, int shard, int stream)
 {
 	int index = streamext_find_view(MyDatabaseId, viewoid, shard);
 
-	return index >= 0 && streamext_shared->views[index].stream == stream;
+	return index >= 0 && streamext_shared->views[index].id.stream == stream;
 }
 
 static void
@@ -232,11 +232,11 @@ registry_note_former_streams(void)
 		ViewSlot *slot = &streamext_shared->views[i];
 		ListCell *lc;
 
-		if (!slot->in_use || slot->dboid != MyDatabaseId)
+		if (!slot->id.in_use || slot->id.dboid != MyDatabaseId)
 			continue;
 		foreach (lc, registry_views)
-			if (((RegistryView *) lfirst(lc))->viewoid == slot->viewoid)
-				registry_note_stream(streamext_shared->streams[slot->stream].relid);
+			if (((RegistryView *) lfirst(lc))->viewoid == slot->id.viewoid)
+				registry_note_stream(streamext_shared->streams[slot->id.stream].id.relid);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 }

@@ -138,8 +138,8 @@ streamext_control_find_slots(Oid relid, StreamSlot *slots[STREAMEXT_MAX_SHARDS])
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid &&
-			pg_atomic_read_u32(&slot->generation) != 0)
+		if (slot->id.in_use && slot->id.dboid == MyDatabaseId && slot->id.relid == relid &&
+			pg_atomic_read_u32(&slot->ask.generation) != 0)
 			slots[n++] = slot;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -214,14 +214,15 @@ flush_slot_lost(const FlushTarget *target)
 {
 	const StreamSlot *slot = target->slot;
 
-	return !slot->in_use || slot->dboid != MyDatabaseId || slot->relid != target->relid || slot->shard != target->shard;
+	return !slot->id.in_use || slot->id.dboid != MyDatabaseId || slot->id.relid != target->relid ||
+		   slot->id.shard != target->shard;
 }
 
 static bool
 flush_reached(const FlushTarget *target)
 {
 	if (target->ticket == 0)
-		return (int32) (pg_atomic_read_u32(&target->slot->generation_seen) - target->generation) >= 0;
+		return (int32) (pg_atomic_read_u32(&target->slot->ask.generation_seen) - target->generation) >= 0;
 	return pg_atomic_read_u64(target->done) >= target->ticket;
 }
 
@@ -282,8 +283,8 @@ flush_check_state(FlushTarget *target)
 	int			grace;
 
 	streamext_stream_lock_shared(slot);
-	state = slot->state;
-	strlcpy(error, slot->last_error, sizeof(error));
+	state = slot->status.state;
+	strlcpy(error, slot->status.last_error, sizeof(error));
 	LWLockRelease(slot->lock);
 
 	/* on_error 'stop' leaves both: that is a failure */
@@ -333,12 +334,13 @@ flush_check_catchup(FlushTarget *target)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || &streamext_shared->streams[view->stream] != target->slot || view->alone_until != 0 ||
-			view->catchup == CATCHUP_NONE || (view->status != VIEW_WAITING && view->status != VIEW_FULL))
+		if (!view->id.in_use || &streamext_shared->streams[view->id.stream] != target->slot ||
+			view->owner.alone_until != 0 || view->owner.catchup == CATCHUP_NONE ||
+			(view->health.status != VIEW_WAITING && view->health.status != VIEW_FULL))
 			continue;
-		viewoid = view->viewoid;
-		status = view->status;
-		strlcpy(error, view->last_error, sizeof(error));
+		viewoid = view->id.viewoid;
+		status = view->health.status;
+		strlcpy(error, view->health.last_error, sizeof(error));
 	}
 	LWLockRelease(target->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -371,10 +373,10 @@ flush_time_out(const FlushTarget *target)
 	int64		behind = 0;
 
 	streamext_stream_lock_shared(slot);
-	state = slot->state;
-	strlcpy(error, slot->last_error, sizeof(error));
-	for (int i = 0; i < slot->npartitions; i++)
-		behind += Max(slot->partitions[i].high_watermark - Max(slot->partitions[i].position, 0), 0);
+	state = slot->status.state;
+	strlcpy(error, slot->status.last_error, sizeof(error));
+	for (int i = 0; i < slot->counted.npartitions; i++)
+		behind += Max(slot->counted.partitions[i].high_watermark - Max(slot->counted.partitions[i].position, 0), 0);
 	LWLockRelease(slot->lock);
 	ereport(
 		ERROR,
@@ -420,23 +422,24 @@ flush_check_views(FlushTarget *target)
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_shared(target->slot);
-	state = target->slot->state;
-	strlcpy(stalled, target->slot->last_error, sizeof(stalled));
+	state = target->slot->status.state;
+	strlcpy(stalled, target->slot->status.last_error, sizeof(stalled));
 	for (int i = 0; i < streamext_shared->nviews && !OidIsValid(viewoid); i++)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && &streamext_shared->streams[view->stream] == target->slot && view->status == VIEW_FAILED)
+		if (view->id.in_use && &streamext_shared->streams[view->id.stream] == target->slot &&
+			view->health.status == VIEW_FAILED)
 		{
-			viewoid = view->viewoid;
-			strlcpy(error, view->last_error, sizeof(error));
+			viewoid = view->id.viewoid;
+			strlcpy(error, view->health.last_error, sizeof(error));
 		}
-		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot &&
-				 view->status == VIEW_PAUSED)
-			paused = lappend_oid(paused, view->viewoid);
-		else if (view->in_use && &streamext_shared->streams[view->stream] == target->slot && !view->retained &&
-				 view->alone_until != 0)
-			alone = lappend_oid(alone, view->viewoid);
+		else if (view->id.in_use && &streamext_shared->streams[view->id.stream] == target->slot &&
+				 view->health.status == VIEW_PAUSED)
+			paused = lappend_oid(paused, view->id.viewoid);
+		else if (view->id.in_use && &streamext_shared->streams[view->id.stream] == target->slot && !view->id.retained &&
+				 view->owner.alone_until != 0)
+			alone = lappend_oid(alone, view->id.viewoid);
 	}
 	LWLockRelease(target->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -490,8 +493,8 @@ flush_begin(Oid relid, const char *name, TimestampTz deadline, FlushTarget targe
 		targets[i].relid = relid;
 		targets[i].name = name;
 		targets[i].slot = slots[i];
-		targets[i].shard = slots[i]->shard;
-		targets[i].generation = pg_atomic_read_u32(&slots[i]->generation);
+		targets[i].shard = slots[i]->id.shard;
+		targets[i].generation = pg_atomic_read_u32(&slots[i]->ask.generation);
 		targets[i].hidden = hidden;
 		targets[i].deadline = deadline;
 		streamext_wake_worker(slots[i]);
@@ -515,13 +518,13 @@ static void
 flush_windows(FlushTarget *targets, int n)
 {
 	for (int i = 0; i < n; i++)
-		flush_draw(&targets[i], &targets[i].slot->settle_requested, &targets[i].slot->settle_done);
+		flush_draw(&targets[i], &targets[i].slot->ask.settle_requested, &targets[i].slot->ask.settle_done);
 	for (int i = 0; i < n; i++)
 		flush_wait(&targets[i]);
 	for (int i = 0; i < n; i++)
 		if (targets[i].shard == 0)
 		{
-			flush_draw(&targets[i], &targets[i].slot->windows_requested, &targets[i].slot->windows_done);
+			flush_draw(&targets[i], &targets[i].slot->ask.windows_requested, &targets[i].slot->ask.windows_done);
 			flush_wait(&targets[i]);
 		}
 }
@@ -541,7 +544,7 @@ flush_stream(Oid relid, const char *name, TimestampTz deadline)
 	for (int i = 0; i < n; i++)
 		flush_wait(&targets[i]);
 	for (int i = 0; i < n; i++)
-		flush_draw(&targets[i], &targets[i].slot->flush_requested, &targets[i].slot->flush_done);
+		flush_draw(&targets[i], &targets[i].slot->ask.flush_requested, &targets[i].slot->ask.flush_done);
 	for (int i = 0; i < n; i++)
 		flush_wait(&targets[i]);
 	next = streamext_chain_targets(relid, &into);

@@ -29,7 +29,7 @@ streamext_newest_copy(Oid relid, int shard, StreamRecord **records)
 		return 0;
 	slot = &streamext_shared->streams[index];
 	streamext_stream_lock_shared(slot);
-	if (slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == shard &&
+	if (slot->id.in_use && slot->id.dboid == MyDatabaseId && slot->id.relid == relid && slot->id.shard == shard &&
 		slot->buffer != NULL)
 		n = streamext_buffer_copy(slot->buffer, slot->buffer_lock, records);
 	LWLockRelease(slot->lock);

@@ -6,7 +6,7 @@
  * The table streamext.paused is the truth, so that a pause outlives the server. Workers read it when they look into the
  * catalogue, which the commit of a change makes them do: that is all there is to a view's pause.
  *
- * A stream's is also a flag in shared memory (StreamSlot.pause), which takes effect at once and has been awaited
+ * A stream's is also a flag in shared memory (StreamSlot.ask.pause), which takes effect at once and has been awaited
  * when the function returns. The end of the transaction settles it: by the table, or, if it is aborted, as it was. A
  * worker sets it from the table when shared memory is new. `on_error 'stop'` sets it too, and only there.
  *
@@ -67,7 +67,7 @@ typedef struct PauseChange
 	Oid	   relid;
 	bool   former;
 	bool   final;
-	uint32 stops[STREAMEXT_MAX_SHARDS]; /* StreamSlot.stops as of the call */
+	uint32 stops[STREAMEXT_MAX_SHARDS]; /* StreamSlot.ask.stops as of the call */
 } PauseChange;
 
 static List *pause_changes = NIL; /* of this transaction, in its context */
@@ -81,7 +81,7 @@ pause_set(Oid relid, bool pause, const uint32 *stops)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (!pause && stops != NULL && pg_atomic_read_u32(&slots[i]->stops) != stops[slots[i]->shard])
+		if (!pause && stops != NULL && pg_atomic_read_u32(&slots[i]->ask.stops) != stops[slots[i]->id.shard])
 			continue;
 		streamext_pause_request(slots[i], pause);
 		streamext_wake_worker(slots[i]);
@@ -147,7 +147,7 @@ pause_note(Oid relid, bool former, StreamSlot *const *slots, int n)
 	change->relid = relid;
 	change->former = change->final = former;
 	for (int i = 0; i < n; i++)
-		change->stops[slots[i]->shard] = pg_atomic_read_u32(&slots[i]->stops);
+		change->stops[slots[i]->id.shard] = pg_atomic_read_u32(&slots[i]->ask.stops);
 	pause_changes = lappend(pause_changes, change);
 	MemoryContextSwitchTo(old);
 }
@@ -161,8 +161,8 @@ pause_wait(StreamSlot *slot, Oid relid, bool stopped)
 	TimestampTz start = GetCurrentTimestamp();
 
 	ConditionVariablePrepareToSleep(&slot->progress);
-	while (slot->in_use && slot->relid == relid && slot->worker_pid != MyProcPid && slot->worker_pid != 0 &&
-		   (slot->state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->state)) != stopped &&
+	while (slot->id.in_use && slot->id.relid == relid && slot->worker.pid != MyProcPid && slot->worker.pid != 0 &&
+		   (slot->status.state == STREAM_PAUSED || STREAMEXT_STATE_FAILED(slot->status.state)) != stopped &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PAUSE_WAIT_MS))
 		(void) ConditionVariableTimedSleep(&slot->progress, PAUSE_TICK_MS, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();

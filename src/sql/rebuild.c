@@ -4,14 +4,14 @@
  *		A view that is begun anew (streamext.rebuild, CREATE OR REPLACE) shows its former content until it has caught up.
  *
  * The slot that processes know is emptied and counts from the start. What it held, panes in memory and the mark of its slices in
- * history, moves to a second ViewSlot (`retained`) that only readers look at; ViewSlot.retained_slot leads to it. Nobody writes
+ * history, moves to a second ViewSlot (`retained`) that only readers look at; ViewSlot.id.retained_slot leads to it. Nobody writes
  * it. When the view has caught up with its stream both are exchanged for readers in one step, under the stream's exclusive
  * lock, and the second slot is free again. A view that is begun anew while it catches up keeps the older content.
  *
  * Readers compile the newest definition. They take former content if it is laid out as that wants (CompiledView.layout: the
  * same keys, window and aggregates), which is always so after streamext.rebuild. Else they read what is counted so far.
  *
- * Slices in history: the new ones go to another set of shard numbers (ViewSlot.history_shard), the former are deleted some time
+ * Slices in history: the new ones go to another set of shard numbers (ViewSlot.history.shard), the former are deleted some time
  * after the exchange, when every statement that had noted their mark has its snapshot.
  *
  * Checkpoints hold the former state, as it was last, until the exchange: after a crash the view is at its former round, shows

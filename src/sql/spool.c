@@ -215,7 +215,7 @@ spool_report(const RowSpool *spool, int saved_errno)
 static bool
 spool_slot_is(const StreamSlot *slot, Oid relid)
 {
-	return slot->in_use && slot->dboid == MyDatabaseId && slot->relid == relid && slot->shard == 0;
+	return slot->id.in_use && slot->id.dboid == MyDatabaseId && slot->id.relid == relid && slot->id.shard == 0;
 }
 
 /* False: the slot is no longer the stream's. */

@@ -65,15 +65,15 @@ check_sum(StreamCheck *check)
 	{
 		const ShardCopy *shard = lfirst(cell);
 
-		check->rows += shard->slot.rows_in;
-		check->rejected += shard->slot.rejected;
-		check->npartitions += shard->slot.npartitions;
-		for (int i = 0; i < shard->slot.npartitions; i++)
+		check->rows += shard->slot.counted.rows_in;
+		check->rejected += shard->slot.counted.rejected;
+		check->npartitions += shard->slot.counted.npartitions;
+		for (int i = 0; i < shard->slot.counted.npartitions; i++)
 			check->newest = Max(check->newest, shard->partitions[i].max_event_time);
-		if (shard->slot.last_error[0] != '\0' && shard->slot.last_error_at >= check->error_at)
+		if (shard->slot.status.last_error[0] != '\0' && shard->slot.status.last_error_at >= check->error_at)
 		{
-			check->error = shard->slot.last_error;
-			check->error_at = shard->slot.last_error_at;
+			check->error = shard->slot.status.last_error;
+			check->error_at = shard->slot.status.last_error_at;
 		}
 	}
 }
@@ -87,7 +87,7 @@ check_worker(StreamCheck *check)
 	ListCell *cell;
 
 	foreach (cell, check->shards)
-		workers += ((ShardCopy *) lfirst(cell))->slot.worker_pid != 0;
+		workers += ((ShardCopy *) lfirst(cell))->slot.worker.pid != 0;
 	check_put(check, "worker", workers == check->config->workers,
 			  psprintf("%d of %d at work", workers, check->config->workers),
 			  psprintf("Raise max_worker_processes (now %d) and restart the server; streamext.max_streams and the "

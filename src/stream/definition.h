@@ -21,7 +21,7 @@ extern const ConnectorOps *streamext_server_kind(Oid serverid);
 extern StreamConfig *streamext_stream_config(Oid relid);
 
 /*
- * StreamSlot.source: a hash of what makes positions mean something. With another one everything kept is void; of some connectors they keep
+ * StreamSlot.counted.source: a hash of what makes positions mean something. With another one everything kept is void; of some connectors they keep
  * their meaning when there are more workers (ConnectorOps.shards_keep_source).
  */
 extern uint64 streamext_worker_source(const StreamConfig *config);

@@ -23,7 +23,7 @@ extern TimestampTz streamext_view_closed(const CompiledView *view, TimestampTz w
 extern TimestampTz streamext_view_last_end(const Window *window, TimestampTz until);
 
 /*
- * The watermark, but not so late that retention would take windows that are not in the table yet (ViewSlot.written: those up to there
+ * The watermark, but not so late that retention would take windows that are not in the table yet (ViewSlot.into.written: those up to there
  * are); of views without a table the watermark.
  */
 extern TimestampTz streamext_into_limit(const CompiledView *view, TimestampTz written, TimestampTz watermark);

@@ -10,7 +10,7 @@
  * There it gets fewer records at once each time it runs over again, down to one, which may take ALONE_PATIENCE times as long, and more
  * again as it gets quicker. It lags, but loses nothing. Views that are alone take turns, after all those that only catch up.
  *
- * It comes back when it has reached the stream's positions, but not before ViewSlot.alone_until: each time in a row that it has to leave
+ * It comes back when it has reached the stream's positions, but not before ViewSlot.owner.alone_until: each time in a row that it has to leave
  * it stays away twice as long, so that what it costs the others becomes a small share of their time.
  *
  *-------------------------------------------------------------------------
@@ -71,11 +71,11 @@ alone_until(ViewSlot *view, TimestampTz now)
 	int64 ms = streamext_view_time_limit_ms > 0 ? streamext_view_time_limit_ms : ALONE_DEFAULT_MS;
 
 	if (streamext_alone_is(view))
-		return view->alone_until;
-	if (TimestampDifferenceExceeds(view->alone_ended, now, ALONE_FORGET_MS))
-		view->alone_times = 0;
-	ms <<= Min(view->alone_times, ALONE_DOUBLINGS);
-	view->alone_times++;
+		return view->owner.alone_until;
+	if (TimestampDifferenceExceeds(view->owner.alone_ended, now, ALONE_FORGET_MS))
+		view->owner.alone_times = 0;
+	ms <<= Min(view->owner.alone_times, ALONE_DOUBLINGS);
+	view->owner.alone_times++;
 	return now + ms * 1000;
 }
 
@@ -107,7 +107,7 @@ streamext_alone_overrun(Worker *w, WorkerView *v)
 						  again && n == 1 ? "one record" : "a batch", again && n == 1 ? " ten times over" : "",
 						  streamext_view_time_limit_ms);
 	alone_leave(w, v, "slow_view", reason);
-	v->slot->alone_most = again ? Max(n / ALONE_SHRINK, 1) : STREAMEXT_BATCH_ROWS;
+	v->slot->owner.alone_most = again ? Max(n / ALONE_SHRINK, 1) : STREAMEXT_BATCH_ROWS;
 	if (again && n == 1)
 		w->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), streamext_view_time_limit_ms);
 }
@@ -124,8 +124,8 @@ alone_bytes_of(Oid owner)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && view->owner == owner && view->definition != 0)
-			bytes += view->state.bytes;
+		if (view->id.in_use && view->owner.role == owner && view->counted.definition != 0)
+			bytes += view->counted.state.bytes;
 	}
 	return bytes;
 }
@@ -139,7 +139,7 @@ streamext_alone_is_over_share(Worker *w, WorkerView *v)
 	if (streamext_owner_memory_share >= 100)
 		return false;
 	share = streamext_chunk_total() / 100 * streamext_owner_memory_share;
-	if (alone_bytes_of(v->slot->owner) < share)
+	if (alone_bytes_of(v->slot->owner.role) < share)
 		return false;
 	v->over_share = true;
 	if (!w->catchup || !streamext_alone_is(v->slot))
@@ -161,10 +161,10 @@ alone_workers_before(int stream)
 	{
 		const StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (i == stream || !slot->in_use || slot->worker_pid == 0 || slot->owner != mine->owner)
+		if (i == stream || !slot->id.in_use || slot->worker.pid == 0 || slot->owner != mine->owner)
 			continue;
-		n += mine->worker_pid == 0 || slot->started_at < mine->started_at ||
-			 (slot->started_at == mine->started_at && i < stream);
+		n += mine->worker.pid == 0 || slot->worker.started_at < mine->worker.started_at ||
+			 (slot->worker.started_at == mine->worker.started_at && i < stream);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return n;
@@ -202,7 +202,7 @@ streamext_alone_most(const Worker *w)
 {
 	const WorkerView *v = alone_view(w);
 
-	return v != NULL && v->slot->alone_most > 0 ? v->slot->alone_most : STREAMEXT_BATCH_ROWS;
+	return v != NULL && v->slot->owner.alone_most > 0 ? v->slot->owner.alone_most : STREAMEXT_BATCH_ROWS;
 }
 
 /* A batch of the view's went well. */
@@ -211,10 +211,11 @@ streamext_alone_succeeded(Worker *w)
 {
 	WorkerView *v = alone_view(w);
 
-	if (v == NULL || v->slot->alone_most >= STREAMEXT_BATCH_ROWS || w->batch->nrecords < v->slot->alone_most ||
+	if (v == NULL || v->slot->owner.alone_most >= STREAMEXT_BATCH_ROWS ||
+		w->batch->nrecords < v->slot->owner.alone_most ||
 		TimestampDifferenceExceeds(w->timed_at, GetCurrentTimestamp(), streamext_view_time_limit_ms / 4))
 		return;
-	v->slot->alone_most = Min(v->slot->alone_most * 2, STREAMEXT_BATCH_ROWS);
+	v->slot->owner.alone_most = Min(v->slot->owner.alone_most * 2, STREAMEXT_BATCH_ROWS);
 }
 
 void
@@ -235,8 +236,8 @@ streamext_alone_turn_is_over(Worker *w)
 	streamext_alone_begin_turn(w);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews && !others; i++)
-		others = streamext_shared->views[i].in_use && streamext_shared->views[i].stream == w->index &&
-				 streamext_shared->views[i].catchup == CATCHUP_WANTED;
+		others = streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->index &&
+				 streamext_shared->views[i].owner.catchup == CATCHUP_WANTED;
 	LWLockRelease(streamext_shared->registry_lock);
 	return others;
 }
@@ -252,11 +253,11 @@ streamext_alone_at_exit(Worker *w)
 	if (v == NULL || w->slot == NULL || !streamext_budget_is_over())
 		return;
 	LWLockAcquire(w->slot->lock, LW_EXCLUSIVE);
-	v->slot->alone_until = alone_until(v->slot, GetCurrentTimestamp());
-	v->slot->alone_most = 1;
-	v->slot->catchup = CATCHUP_WANTED;
-	v->slot->status = VIEW_CATCHING_UP;
-	streamext_clip(v->slot->last_error, "it took longer than streamext.view_time_limit and could not be cancelled",
-				   STREAMEXT_MAX_MESSAGE);
+	v->slot->owner.alone_until = alone_until(v->slot, GetCurrentTimestamp());
+	v->slot->owner.alone_most = 1;
+	v->slot->owner.catchup = CATCHUP_WANTED;
+	v->slot->health.status = VIEW_CATCHING_UP;
+	streamext_clip(v->slot->health.last_error,
+				   "it took longer than streamext.view_time_limit and could not be cancelled", STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 }

@@ -26,7 +26,7 @@ extern bool streamext_alone_is_over_share(Worker *w, WorkerView *v);
 static inline bool
 streamext_alone_is(const ViewSlot *view)
 {
-	return view->alone_until != 0;
+	return view->owner.alone_until != 0;
 }
 
 /* The catch-up worker's: how many records it reads at once; whether another view's turn has come; whether it rests. */

@@ -106,7 +106,7 @@ static void
 batch_publish_positions(Worker *w)
 {
 	Batch		  *batch = w->batch;
-	PartitionSlot *partitions = w->slot->partitions;
+	PartitionSlot *partitions = w->slot->counted.partitions;
 
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->npartitions; i++)
@@ -134,10 +134,10 @@ batch_update_views(Worker *w)
 		if (v->fold == NULL || v->paused)
 			continue;
 		for (int i = 0; i < w->batch->npartitions; i++)
-			v->slot->positions[i] = Max(v->slot->positions[i], w->batch->positions[i]);
+			v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->batch->positions[i]);
 		if (v->behind)
 			streamext_worker_check_behind(w, v);
-		v->slot->status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+		v->slot->health.status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
 	}
 }
 
@@ -149,15 +149,15 @@ batch_publish_empty(Worker *w)
 	ListCell *lc;
 
 	for (int i = 0; i < w->npartitions && !moved; i++)
-		moved = w->batch->positions[i] > w->slot->partitions[i].position ||
-				w->connector->partitions[i].high_watermark != w->slot->partitions[i].high_watermark;
+		moved = w->batch->positions[i] > w->slot->counted.partitions[i].position ||
+				w->connector->partitions[i].high_watermark != w->slot->counted.partitions[i].high_watermark;
 	foreach (lc, w->views)
 		moved = moved || ((WorkerView *) lfirst(lc))->behind;
 	if (!moved)
 		return;
 	streamext_letters_passed(w);
 	streamext_stream_lock_exclusive(w->slot);
-	if (!w->slot->catchup_done)
+	if (!w->slot->handover.done)
 	{
 		batch_publish_positions(w);
 		batch_update_views(w);
@@ -179,13 +179,13 @@ batch_settle_start(Worker *w)
 	if (!w->ops->replayable || w->config->start == START_EARLIEST || w->catchup)
 		return true;
 	for (int i = 0; i < w->npartitions && !found; i++)
-		found = slot->partitions[i].start_position < 0 && w->connector->partitions[i].position >= 0;
+		found = slot->counted.partitions[i].start_position < 0 && w->connector->partitions[i].position >= 0;
 	if (found)
 	{
 		streamext_stream_lock_exclusive(slot);
 		for (int i = 0; i < w->npartitions; i++)
 		{
-			PartitionSlot *partition = &slot->partitions[i];
+			PartitionSlot *partition = &slot->counted.partitions[i];
 
 			if (partition->start_position >= 0 || w->connector->partitions[i].position < 0)
 				continue;
@@ -243,7 +243,7 @@ streamext_worker_publish_ends(Worker *w)
 {
 	streamext_stream_lock_exclusive(w->slot);
 	for (int i = 0; i < w->npartitions; i++)
-		w->slot->partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
+		w->slot->counted.partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -275,7 +275,7 @@ batch_decode(Worker *w, TimestampTz now)
 	{
 		batch_new[i] = batch_accepted[i] =
 			!w->catchup &&
-			batch->records[i].position >= w->slot->partitions[batch->records[i].partition_index].position;
+			batch->records[i].position >= w->slot->counted.partitions[batch->records[i].partition_index].position;
 		if (unlikely(batch->records[i].payload == NULL) && streamext_decoder_ignores(w->config, &batch->records[i]))
 			batch_accepted[i] = false;
 	}
@@ -313,7 +313,7 @@ streamext_worker_prepare_view(Worker *w, WorkerView *v)
 
 	if (v->behind)
 		streamext_worker_view_watermark(w, v);
-	w->batch->watermark = v->behind ? v->watermark : w->slot->watermark;
+	w->batch->watermark = v->behind ? v->watermark : w->slot->counted.watermark;
 	if (unlikely(streamext_alone_is_over_share(w, v)))
 		return v->fold == NULL; /* it has left, or stops here */
 
@@ -404,11 +404,11 @@ batch_prepare_views(Worker *w)
 	streamext_worker_abandon_views(w);
 	/* better no former content than no progress */
 	streamext_view_retire(full->slot);
-	if (full->slot->status != VIEW_FULL)
+	if (full->slot->health.status != VIEW_FULL)
 	{
 		streamext_stream_lock_exclusive(w->slot);
-		full->slot->status = VIEW_FULL;
-		streamext_clip(full->slot->last_error, w->full_reason, STREAMEXT_MAX_MESSAGE);
+		full->slot->health.status = VIEW_FULL;
+		streamext_clip(full->slot->health.last_error, w->full_reason, STREAMEXT_MAX_MESSAGE);
 		LWLockRelease(w->slot->lock);
 	}
 	return false;
@@ -431,8 +431,8 @@ batch_reject_for_views(Worker *w, const RejectedRecord *rejected, List *more)
 		const WorkerView *v = lfirst(lc);
 		RejectedRecord	 *own;
 
-		if (!v->prepared || (record->partition_index < v->slot->npositions &&
-							 v->slot->positions[record->partition_index] > record->position))
+		if (!v->prepared || (record->partition_index < v->slot->counted.npositions &&
+							 v->slot->counted.positions[record->partition_index] > record->position))
 			continue;
 		own = MemoryContextAlloc(w->batch->cxt, sizeof(RejectedRecord));
 		*own = *rejected;
@@ -503,7 +503,7 @@ streamext_worker_cut(Worker *w, int n)
 	w->decoded = false;
 	w->cut = true;
 	for (int i = 0; i < batch->npartitions; i++)
-		batch->positions[i] = w->catchup ? -1 : w->slot->partitions[i].position;
+		batch->positions[i] = w->catchup ? -1 : w->slot->counted.partitions[i].position;
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		const StreamRecord *record = &batch->records[i];
@@ -575,18 +575,18 @@ batch_publish_counters(Worker *w)
 		if (!batch_new[i])
 			continue;
 		n++;
-		slot->bytes_in += batch->records[i].payload_size;
-		slot->partitions[batch->records[i].partition_index].rows++;
+		slot->counted.bytes_in += batch->records[i].payload_size;
+		slot->counted.partitions[batch->records[i].partition_index].rows++;
 		if (unlikely(!batch_accepted[i]))
 		{
 			if (streamext_decoder_ignores(w->config, &batch->records[i]))
-				slot->tombstones++;
+				slot->counted.tombstones++;
 			else
-				slot->rejected++;
+				slot->counted.rejected++;
 		}
 	}
-	slot->rows_in += n;
-	slot->batches++;
+	slot->counted.rows_in += n;
+	slot->counted.batches++;
 	/* what is read again is not counted again, and of a batch that begins with such the rest neither */
 	for (int i = 0; n == batch->nrecords && i < slot->ncolumns; i++)
 		streamext_decoder_count(w->decoder, i, &slot->columns[i]);
@@ -604,7 +604,7 @@ streamext_worker_count_view(Worker *w, WorkerView *v)
 	for (int i = 0; i < w->batch->nrecords; i++)
 		n +=
 			w->batch->records[i].position >= streamext_worker_view_position(w, v, w->batch->records[i].partition_index);
-	v->slot->catchup_rows += n;
+	v->slot->owner.rows += n;
 }
 
 /* False: a view that has caught up is to be taken over first. */
@@ -623,7 +623,7 @@ batch_publish(Worker *w, TimestampTz now)
 	}
 
 	streamext_stream_lock_exclusive(slot);
-	if (slot->catchup_done)
+	if (slot->handover.done)
 	{
 		LWLockRelease(slot->lock);
 		return false;
@@ -636,11 +636,11 @@ batch_publish(Worker *w, TimestampTz now)
 			continue;
 		if (v->behind)
 			streamext_worker_count_view(w, v);
-		w->batch->watermark = v->behind ? v->watermark : slot->watermark;
+		w->batch->watermark = v->behind ? v->watermark : slot->counted.watermark;
 		streamext_poison_view(w, v);
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
-		v->slot->failures = 0;
+		v->slot->health.failures = 0;
 	}
 	streamext_worker_stream_events(w, now);
 	batch_publish_counters(w);

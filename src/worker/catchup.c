@@ -3,13 +3,13 @@
  * worker/catchup.c
  *		The second process of a stream and shard: new views read what the stream has read before, while its worker goes on.
  *
- * When views wait for it (ViewSlot.catchup), the launcher starts one. It has a connector of its own, reads from the least position of
+ * When views wait for it (ViewSlot.owner.catchup), the launcher starts one. It has a connector of its own, reads from the least position of
  * the views it took, and folds into them alone, under the stream's lock as any publication; the stream's counters, positions,
  * watermark, buffer and the dead letters of the whole stream are its worker's. Event time goes by each view's own watermark. When
  * the views have reached the stream's positions they are handed over (worker/handover.c), and when no view waits it ends.
  *
  * At the end both read the same records at the same time, and neither is sure to be ahead. So once it is near, the stream's worker is
- * held for a moment (StreamSlot.hold_until, bounded): it reads nothing, and the views draw level within milliseconds.
+ * held for a moment (StreamSlot.handover.hold_until, bounded): it reads nothing, and the views draw level within milliseconds.
  *
  * Position vectors are in the order of the slot's partitions, which the stream's worker may change; records are in that of our
  * connector, and are mapped. What was prepared by a layout that is not the slot's at publication is thrown away and read again.
@@ -60,16 +60,16 @@ catchup_claim(Worker *w, int index)
 	bool		mine;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->in_use && slot->catchup_pid == 0 && slot->dboid == w->identity.dboid &&
-		   slot->relid == w->identity.relid && slot->shard == w->identity.shard &&
-		   !streamext_database_leaving(slot->dboid);
+	mine = slot->id.in_use && slot->catchup.pid == 0 && slot->id.dboid == w->identity.dboid &&
+		   slot->id.relid == w->identity.relid && slot->id.shard == w->identity.shard &&
+		   !streamext_database_leaving(slot->id.dboid);
 	if (mine)
 	{
-		slot->catchup_latch = MyLatch;
+		slot->catchup.latch = MyLatch;
 		pg_write_barrier();
-		slot->catchup_pid = MyProcPid;
-		slot->catchup_started_at = GetCurrentTimestamp();
-		slot->catchup_failed = false;
+		slot->catchup.pid = MyProcPid;
+		slot->catchup.started_at = GetCurrentTimestamp();
+		slot->catchup.failed = false;
 		w->index = index;
 		w->slot = slot;
 	}
@@ -87,13 +87,13 @@ catchup_give_back(Worker *w, const char *message)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_ACTIVE)
+		if (!view->id.in_use || view->id.stream != w->index || view->owner.catchup != CATCHUP_ACTIVE)
 			continue;
-		view->catchup = CATCHUP_WANTED;
+		view->owner.catchup = CATCHUP_WANTED;
 		if (message != NULL)
-			streamext_clip(view->last_error, message, STREAMEXT_MAX_MESSAGE);
+			streamext_clip(view->health.last_error, message, STREAMEXT_MAX_MESSAGE);
 	}
-	w->slot->hold_until = 0;
+	w->slot->handover.hold_until = 0;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -111,9 +111,9 @@ catchup_at_exit(int code, Datum arg)
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	streamext_alone_at_exit(w);
 	catchup_give_back(w, NULL);
-	w->slot->catchup_failed = code != 0 && !ShutdownRequestPending;
-	w->slot->catchup_pid = 0;
-	w->slot->catchup_latch = NULL;
+	w->slot->catchup.failed = code != 0 && !ShutdownRequestPending;
+	w->slot->catchup.pid = 0;
+	w->slot->catchup.latch = NULL;
 	streamext_wake_worker(w->slot);
 	LWLockRelease(streamext_shared->registry_lock);
 	streamext_wake_launcher();
@@ -149,21 +149,22 @@ catchup_map(Worker *w)
 
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	foreach (lc, w->views)
-		if (((WorkerView *) lfirst(lc))->slot->npositions != slot->npartitions)
+		if (((WorkerView *) lfirst(lc))->slot->counted.npositions != slot->counted.npartitions)
 			return false;
 	for (int i = 0; i < c->npartitions; i++)
 	{
 		int found = 0;
 
-		while (found < slot->npartitions && (slot->partitions[found].partition != c->partitions[i].partition ||
-											 strcmp(slot->partitions[found].topic, c->partitions[i].topic) != 0))
+		while (found < slot->counted.npartitions &&
+			   (slot->counted.partitions[found].partition != c->partitions[i].partition ||
+				strcmp(slot->counted.partitions[found].topic, c->partitions[i].topic) != 0))
 			found++;
-		if (found == slot->npartitions)
+		if (found == slot->counted.npartitions)
 			return false; /* a new one: the stream's worker comes to it as well */
 		w->map[i] = found;
 	}
-	w->npartitions = slot->npartitions;
-	w->layout = slot->layout;
+	w->npartitions = slot->counted.npartitions;
+	w->layout = slot->counted.layout;
 	return true;
 }
 
@@ -173,7 +174,7 @@ catchup_settle_view(Worker *w, WorkerView *v)
 {
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < w->npartitions; i++)
-		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
+		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
 	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
 		v->max_event_time[i] = DT_NOBEGIN; /* the watermark stays */
 	v->behind = true;
@@ -206,11 +207,11 @@ catchup_attach(Worker *w)
 			catchup_settle_view(w, lfirst(lc));
 		for (int i = 0; i < c->npartitions; i++)
 		{
-			if (w->slot->partitions[w->map[i]].last.position > c->partitions[i].last.position)
-				c->partitions[i].last = w->slot->partitions[w->map[i]].last;
+			if (w->slot->counted.partitions[w->map[i]].last.position > c->partitions[i].last.position)
+				c->partitions[i].last = w->slot->counted.partitions[w->map[i]].last;
 			targets[i] = PG_INT64_MAX;
 			foreach (lc, w->views)
-				targets[i] = Min(targets[i], ((WorkerView *) lfirst(lc))->slot->positions[w->map[i]]);
+				targets[i] = Min(targets[i], ((WorkerView *) lfirst(lc))->slot->counted.positions[w->map[i]]);
 		}
 	}
 	LWLockRelease(w->slot->lock);
@@ -262,7 +263,7 @@ catchup_move_view(Worker *w, WorkerView *v)
 {
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < w->batch->npartitions; i++)
-		v->slot->positions[i] = Max(v->slot->positions[i], w->batch->positions[i]);
+		v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->batch->positions[i]);
 }
 
 /* Positions move without records too: aborted transactions, control records. */
@@ -273,7 +274,7 @@ catchup_publish_empty(Worker *w)
 
 	streamext_letters_passed(w);
 	streamext_stream_lock_exclusive(w->slot);
-	if (w->slot->layout != w->layout)
+	if (w->slot->counted.layout != w->layout)
 		w->attached = false;
 	else
 		foreach (lc, w->views)
@@ -319,7 +320,7 @@ streamext_catchup_publish(Worker *w)
 			streamext_worker_view_events(w, lfirst(lc));
 
 	streamext_stream_lock_exclusive(w->slot);
-	if (w->slot->layout != w->layout)
+	if (w->slot->counted.layout != w->layout)
 	{
 		LWLockRelease(w->slot->lock);
 		return false;
@@ -335,8 +336,8 @@ streamext_catchup_publish(Worker *w)
 		streamext_poison_view(w, v);
 		streamext_fold_publish(v->fold, w->batch);
 		v->prepared = false;
-		v->slot->failures = 0;
-		v->slot->status = VIEW_CATCHING_UP;
+		v->slot->health.failures = 0;
+		v->slot->health.status = VIEW_CATCHING_UP;
 	}
 	LWLockRelease(w->slot->lock);
 	streamext_alone_succeeded(w);
@@ -387,7 +388,7 @@ catchup_advance(Worker *w)
 	pg_memory_barrier();
 	if (streamext_worker_rights_due(w))
 		return true;
-	if (pg_atomic_read_u32(&w->slot->generation) != w->generation)
+	if (pg_atomic_read_u32(&w->slot->ask.generation) != w->generation)
 		return w->refresh_at == 0;
 	if ((w->full && GetCurrentTimestamp() < w->retry_at) || streamext_worker_backs_off(w))
 		return false;
@@ -421,7 +422,7 @@ catchup_check_connector(Worker *w)
 		w->connector_errors = c->errors;
 		streamext_stream_lock_exclusive(w->slot);
 		foreach (lc, w->views)
-			streamext_clip(((WorkerView *) lfirst(lc))->slot->last_error, c->error, STREAMEXT_MAX_MESSAGE);
+			streamext_clip(((WorkerView *) lfirst(lc))->slot->health.last_error, c->error, STREAMEXT_MAX_MESSAGE);
 		LWLockRelease(w->slot->lock);
 	}
 	if (c->failed)
@@ -446,7 +447,7 @@ catchup_finish(Worker *w)
 	if (streamext_alone_most(w) < STREAMEXT_BATCH_ROWS)
 		return; /* it would not draw level meanwhile */
 	streamext_stream_lock_exclusive(w->slot);
-	w->slot->hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
+	w->slot->handover.hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
 	LWLockRelease(w->slot->lock);
 	w->hold_at = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_EVERY_MS);
 }
@@ -456,12 +457,12 @@ catchup_refresh_due(Worker *w)
 {
 	if (w->refresh_at != 0)
 		return w->refresh_at <= GetCurrentTimestamp();
-	if (w->views == NIL || pg_atomic_read_u32(&w->slot->generation) != w->generation)
+	if (w->views == NIL || pg_atomic_read_u32(&w->slot->ask.generation) != w->generation)
 		return true;
 	if (w->pending)
 		return false;
 	/* some more views wait; those that are near join */
-	return pg_atomic_read_u32(&w->slot->catchup_requests) != w->requests || streamext_alone_turn_is_over(w);
+	return pg_atomic_read_u32(&w->slot->ask.catchup_requests) != w->requests || streamext_alone_turn_is_over(w);
 }
 
 static void

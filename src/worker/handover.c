@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker/handover.c
- *		Views that change hands between a stream's worker and its catch-up worker: every transition of ViewSlot.catchup.
+ *		Views that change hands between a stream's worker and its catch-up worker: every transition of ViewSlot.owner.catchup.
  *
  *	NONE -> WANTED		the stream's worker ends its fold on a view that is far behind the others (handover_request), or holds them up
  *						(handover_alone)
@@ -16,7 +16,7 @@
  * view is DONE the stream's positions do not move, so that whatever the stream's worker has at hand or reads next begins at or below
  * the view's positions, and the fold skips what lies below.
  *
- * Indexes into position vectors are the stream's worker's to change, also those of views in other hands; StreamSlot.layout
+ * Indexes into position vectors are the stream's worker's to change, also those of views in other hands; StreamSlot.counted.layout
  * tells (see there).
  *
  *-------------------------------------------------------------------------
@@ -42,10 +42,10 @@
 static bool
 handover_reached(const StreamSlot *stream, const ViewSlot *view)
 {
-	if (view->npositions < stream->npartitions)
+	if (view->counted.npositions < stream->counted.npartitions)
 		return false;
-	for (int i = 0; i < stream->npartitions; i++)
-		if (view->positions[i] < stream->partitions[i].position)
+	for (int i = 0; i < stream->counted.npartitions; i++)
+		if (view->counted.positions[i] < stream->counted.partitions[i].position)
 			return false;
 	return true;
 }
@@ -56,8 +56,8 @@ handover_reached(const StreamSlot *stream, const ViewSlot *view)
 static void
 handover_announce(Worker *w)
 {
-	pg_atomic_add_fetch_u32(&w->slot->catchup_requests, 1);
-	if (w->slot->catchup_pid != 0)
+	pg_atomic_add_fetch_u32(&w->slot->ask.catchup_requests, 1);
+	if (w->slot->catchup.pid != 0)
 		streamext_wake_worker(w->slot);
 	streamext_wake_launcher();
 }
@@ -90,11 +90,11 @@ streamext_handover_request(Worker *w)
 		v->fold = NULL;
 		v->prepared = v->behind = false;
 		streamext_stream_lock_exclusive(w->slot);
-		v->slot->catchup = CATCHUP_WANTED;
-		v->slot->catchup_started = 0;
-		v->slot->catchup_rows = 0;
-		v->slot->status = VIEW_CATCHING_UP;
-		v->slot->last_error[0] = '\0';
+		v->slot->owner.catchup = CATCHUP_WANTED;
+		v->slot->owner.started = 0;
+		v->slot->owner.rows = 0;
+		v->slot->health.status = VIEW_CATCHING_UP;
+		v->slot->health.last_error[0] = '\0';
 		LWLockRelease(w->slot->lock);
 		any = true;
 	}
@@ -112,11 +112,11 @@ streamext_handover_alone(Worker *w, WorkerView *v, const char *reason, Timestamp
 	v->prepared = v->behind = false;
 	streamext_stream_lock_exclusive(w->slot);
 	if (!w->catchup)
-		v->slot->catchup_started = v->slot->catchup_rows = 0;
-	v->slot->catchup = CATCHUP_WANTED;
-	v->slot->status = VIEW_CATCHING_UP;
-	v->slot->alone_until = until;
-	streamext_clip(v->slot->last_error, reason, STREAMEXT_MAX_MESSAGE);
+		v->slot->owner.started = v->slot->owner.rows = 0;
+	v->slot->owner.catchup = CATCHUP_WANTED;
+	v->slot->health.status = VIEW_CATCHING_UP;
+	v->slot->owner.alone_until = until;
+	streamext_clip(v->slot->health.last_error, reason, STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 	handover_announce(w);
 }
@@ -128,11 +128,11 @@ streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone)
 	bool mine;
 
 	streamext_stream_lock_exclusive(stream);
-	if (view->catchup == CATCHUP_DONE || (view->catchup == CATCHUP_WANTED && alone))
-		view->catchup = CATCHUP_NONE;
-	mine = view->catchup == CATCHUP_NONE;
+	if (view->owner.catchup == CATCHUP_DONE || (view->owner.catchup == CATCHUP_WANTED && alone))
+		view->owner.catchup = CATCHUP_NONE;
+	mine = view->owner.catchup == CATCHUP_NONE;
 	if (mine)
-		view->alone_until = 0;
+		view->owner.alone_until = 0;
 	LWLockRelease(stream->lock);
 	return mine;
 }
@@ -146,8 +146,8 @@ streamext_handover_is_busy(int stream)
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	LWLockAcquire(streamext_shared->streams[stream].lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews && !busy; i++)
-		busy = streamext_shared->views[i].in_use && streamext_shared->views[i].stream == stream &&
-			   streamext_shared->views[i].catchup == CATCHUP_ACTIVE;
+		busy = streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == stream &&
+			   streamext_shared->views[i].owner.catchup == CATCHUP_ACTIVE;
 	LWLockRelease(streamext_shared->streams[stream].lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	return busy;
@@ -160,19 +160,19 @@ handover_accept_view(Worker *w, WorkerView *v)
 	bool available = streamext_worker_start_view(w, v);
 
 	streamext_stream_lock_exclusive(w->slot);
-	v->slot->catchup = available ? CATCHUP_NONE : CATCHUP_WANTED;
-	if (available && v->slot->alone_until != 0)
-		v->slot->alone_ended = GetCurrentTimestamp();
-	v->slot->alone_until = 0;
-	v->slot->catchup_rows = 0;
-	v->slot->catchup_started = 0;
+	v->slot->owner.catchup = available ? CATCHUP_NONE : CATCHUP_WANTED;
+	if (available && v->slot->owner.alone_until != 0)
+		v->slot->owner.alone_ended = GetCurrentTimestamp();
+	v->slot->owner.alone_until = 0;
+	v->slot->owner.rows = 0;
+	v->slot->owner.started = 0;
 	if (v->fold != NULL)
 	{
 		/* what a fold found elsewhere than in shared memory */
-		for (int i = 0; i < Min(w->npartitions, v->slot->npositions); i++)
-			v->slot->positions[i] = streamext_worker_view_position(w, v, i);
-		v->slot->status = v->paused ? VIEW_PAUSED : VIEW_RUNNING;
-		v->slot->last_error[0] = '\0';
+		for (int i = 0; i < Min(w->npartitions, v->slot->counted.npositions); i++)
+			v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
+		v->slot->health.status = v->paused ? VIEW_PAUSED : VIEW_RUNNING;
+		v->slot->health.last_error[0] = '\0';
 	}
 	LWLockRelease(w->slot->lock);
 	return available;
@@ -189,11 +189,11 @@ streamext_handover_accept(Worker *w)
 	bool	  level = true;
 	ListCell *lc;
 
-	if (!w->slot->catchup_done)
+	if (!w->slot->handover.done)
 		return;
 	streamext_stream_lock_exclusive(w->slot);
-	w->slot->catchup_done = false;
-	w->slot->hold_until = 0;
+	w->slot->handover.done = false;
+	w->slot->handover.hold_until = 0;
 	LWLockRelease(w->slot->lock);
 	w->letters_behind = false; /* of a batch at hand: these views have not been taken out of its letters */
 
@@ -205,7 +205,7 @@ streamext_handover_accept(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->slot->catchup != CATCHUP_DONE)
+		if (v->slot->owner.catchup != CATCHUP_DONE)
 			continue;
 		complete = handover_accept_view(w, v) && complete;
 		level = level && (v->fold == NULL || handover_reached(w->slot, v->slot));
@@ -217,7 +217,7 @@ streamext_handover_accept(Worker *w)
 
 	if (!complete)
 	{
-		pg_atomic_add_fetch_u32(&w->slot->catchup_requests, 1);
+		pg_atomic_add_fetch_u32(&w->slot->ask.catchup_requests, 1);
 		streamext_wake_launcher();
 	}
 	if (!level)
@@ -242,16 +242,17 @@ streamext_handover_take(Worker *w, Oid viewoid)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || view->stream != w->index || view->viewoid != viewoid || view->catchup != CATCHUP_WANTED)
+		if (!view->id.in_use || view->id.stream != w->index || view->id.viewoid != viewoid ||
+			view->owner.catchup != CATCHUP_WANTED)
 			continue;
 		taken = view;
-		view->catchup = CATCHUP_ACTIVE;
-		view->status = VIEW_CATCHING_UP;
-		view->taken_at = GetCurrentTimestamp();
-		if (view->alone_until == 0)
-			view->last_error[0] = '\0';
-		if (view->catchup_started == 0)
-			view->catchup_started = view->taken_at;
+		view->owner.catchup = CATCHUP_ACTIVE;
+		view->health.status = VIEW_CATCHING_UP;
+		view->owner.taken_at = GetCurrentTimestamp();
+		if (view->owner.alone_until == 0)
+			view->health.last_error[0] = '\0';
+		if (view->owner.started == 0)
+			view->owner.started = view->owner.taken_at;
 	}
 	LWLockRelease(w->slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -271,13 +272,14 @@ handover_choose_alone(Worker *w, List *oids)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_WANTED || view->alone_until == 0)
+		if (!view->id.in_use || view->id.stream != w->index || view->owner.catchup != CATCHUP_WANTED ||
+			view->owner.alone_until == 0)
 			continue;
 		foreach (lc, oids)
-			if (lfirst_oid(lc) == view->viewoid && (chosen == NULL || view->taken_at < chosen->taken_at))
+			if (lfirst_oid(lc) == view->id.viewoid && (chosen == NULL || view->owner.taken_at < chosen->owner.taken_at))
 				chosen = view;
 	}
-	return chosen != NULL ? list_make1_oid(chosen->viewoid) : NIL;
+	return chosen != NULL ? list_make1_oid(chosen->id.viewoid) : NIL;
 }
 
 /*
@@ -299,7 +301,8 @@ streamext_handover_choose(Worker *w, List *oids)
 			ViewSlot *view = &streamext_shared->views[i];
 			int64	  backlog;
 
-			if (!view->in_use || view->stream != w->index || view->catchup != CATCHUP_WANTED || view->alone_until != 0)
+			if (!view->id.in_use || view->id.stream != w->index || view->owner.catchup != CATCHUP_WANTED ||
+				view->owner.alone_until != 0)
 				continue;
 			backlog = streamext_handover_backlog(w->slot, view);
 			if (pass == 0)
@@ -308,10 +311,10 @@ streamext_handover_choose(Worker *w, List *oids)
 			{
 				/* not lappend_oid within the locks: few, and errors release them */
 				foreach (lc, oids)
-					if (lfirst_oid(lc) == view->viewoid)
+					if (lfirst_oid(lc) == view->id.viewoid)
 						break;
 				if (lc != NULL)
-					chosen = lappend_oid(chosen, view->viewoid);
+					chosen = lappend_oid(chosen, view->id.viewoid);
 			}
 		}
 	if (chosen == NIL)
@@ -326,8 +329,8 @@ void
 streamext_handover_release(Worker *w, ViewSlot *view)
 {
 	streamext_stream_lock_exclusive(w->slot);
-	if (view->catchup == CATCHUP_ACTIVE)
-		view->catchup = view->status == VIEW_FAILED ? CATCHUP_NONE : CATCHUP_WANTED;
+	if (view->owner.catchup == CATCHUP_ACTIVE)
+		view->owner.catchup = view->health.status == VIEW_FAILED ? CATCHUP_NONE : CATCHUP_WANTED;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -345,12 +348,12 @@ streamext_handover_finish(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL || v->slot->alone_until > now)
+		if (v->fold == NULL || v->slot->owner.alone_until > now)
 			continue;
 		if (handover_reached(w->slot, v->slot))
 		{
-			v->slot->catchup = CATCHUP_DONE;
-			w->slot->catchup_done = any = true;
+			v->slot->owner.catchup = CATCHUP_DONE;
+			w->slot->handover.done = any = true;
 		}
 		else
 			backlog = Max(backlog, streamext_handover_backlog(w->slot, v->slot));
@@ -362,7 +365,7 @@ streamext_handover_finish(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL || v->slot->catchup == CATCHUP_ACTIVE)
+		if (v->fold == NULL || v->slot->owner.catchup == CATCHUP_ACTIVE)
 			continue;
 		streamext_fold_end(v->fold);
 		v->fold = NULL;

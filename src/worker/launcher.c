@@ -356,8 +356,8 @@ launcher_wanted_catchups(void)
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
-		if (streamext_shared->views[i].in_use && streamext_shared->views[i].catchup == CATCHUP_WANTED)
-			wanted[streamext_shared->views[i].stream] = true;
+		if (streamext_shared->views[i].id.in_use && streamext_shared->views[i].owner.catchup == CATCHUP_WANTED)
+			wanted[streamext_shared->views[i].id.stream] = true;
 	LWLockRelease(streamext_shared->registry_lock);
 	return wanted;
 }
@@ -369,9 +369,9 @@ launcher_add_idle(LauncherIdle *idle, int index, bool catchup, uint32 generation
 
 	idle->index = index;
 	idle->process = index + (catchup ? streamext_shared->nstreams : 0);
-	idle->identity.dboid = slot->dboid;
-	idle->identity.relid = slot->relid;
-	idle->identity.shard = slot->shard;
+	idle->identity.dboid = slot->id.dboid;
+	idle->identity.relid = slot->id.relid;
+	idle->identity.shard = slot->id.shard;
 	idle->generation = generation;
 }
 
@@ -388,13 +388,13 @@ launcher_idle_slots(void)
 	for (int i = 0; i < streamext_shared->nstreams; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
-		uint32		generation = pg_atomic_read_u32(&slot->generation);
+		uint32		generation = pg_atomic_read_u32(&slot->ask.generation);
 
-		if (!slot->in_use || generation == 0 || streamext_database_leaving(slot->dboid))
+		if (!slot->id.in_use || generation == 0 || streamext_database_leaving(slot->id.dboid))
 			continue;
-		if (slot->worker_pid == 0)
+		if (slot->worker.pid == 0)
 			launcher_add_idle(&found[n++], i, false, generation);
-		if (slot->catchup_pid == 0 && wanted[i])
+		if (slot->catchup.pid == 0 && wanted[i])
 			launcher_add_idle(&found[n++], i, true, generation);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -409,8 +409,8 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 {
 	LauncherSlot *mine = &launcher_slots[idle->process];
 	StreamSlot	 *slot = &streamext_shared->streams[idle->index];
-	bool		  failed = launcher_is_catchup(idle) ? slot->catchup_failed : STREAMEXT_STATE_FAILED(slot->state);
-	pid_t		  pid;
+	bool  failed = launcher_is_catchup(idle) ? slot->catchup.failed : STREAMEXT_STATE_FAILED(slot->status.state);
+	pid_t pid;
 
 	if (mine->handle != NULL)
 	{
@@ -456,10 +456,11 @@ launcher_note_waiting(int index)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->in_use || view->stream != index || view->catchup != CATCHUP_WANTED)
+		if (!view->id.in_use || view->id.stream != index || view->owner.catchup != CATCHUP_WANTED)
 			continue;
-		view->status = VIEW_WAITING;
-		streamext_clip(view->last_error, "no free background worker slot to catch up in; raise max_worker_processes",
+		view->health.status = VIEW_WAITING;
+		streamext_clip(view->health.last_error,
+					   "no free background worker slot to catch up in; raise max_worker_processes",
 					   STREAMEXT_MAX_MESSAGE);
 	}
 	LWLockRelease(streamext_shared->streams[index].lock);
@@ -490,7 +491,7 @@ launcher_start_worker(int index, TimestampTz now)
 	char		  name[BGW_MAXLEN];
 
 	snprintf(name, BGW_MAXLEN, "streamext worker of stream %u shard %d", mine->identity.relid, mine->identity.shard);
-	mine->launched_at = slot->launched_at = now;
+	mine->launched_at = now;
 	if (streamext_alone_has_no_worker(index))
 	{
 		mine->handle = NULL;
@@ -502,7 +503,7 @@ launcher_start_worker(int index, TimestampTz now)
 		return;
 	mine->handle = NULL;
 	mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
-	if (slot->state != STREAM_WAITING)
+	if (slot->status.state != STREAM_WAITING)
 	{
 		streamext_stream_set_state(slot, STREAM_WAITING, "no free background worker slot; raise max_worker_processes");
 		ereport(LOG, (errmsg("no background worker slot is free for the stream with OID %u", mine->identity.relid),
@@ -518,7 +519,7 @@ launcher_forget_database(Oid dboid)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
-		if (slot->in_use && slot->dboid == dboid && slot->worker_pid == 0)
+		if (slot->id.in_use && slot->id.dboid == dboid && slot->worker.pid == 0)
 			streamext_remove_stream(i);
 	}
 	streamext_journal_remove_database(dboid);

@@ -40,13 +40,13 @@ letters_are_private(const Worker *w)
 {
 	ListCell *lc;
 
-	if (w->catchup || !w->letters_behind || w->slot->catchup_done)
+	if (w->catchup || !w->letters_behind || w->slot->handover.done)
 		return false;
 	foreach (lc, w->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->behind || v->slot->catchup != CATCHUP_NONE)
+		if (v->behind || v->slot->owner.catchup != CATCHUP_NONE)
 			return false;
 	}
 	return true;
@@ -73,7 +73,7 @@ letters_failed(Worker *w, MemoryContext cxt)
 	ereport(LOG, (errcode(error->sqlerrcode), errmsg("dead letters of stream \"%s.%s\" could not be written: %s",
 													 w->config->schema, w->config->name, streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "dead letters could not be written: %s", error->message);
-	streamext_stream_set_state(w->slot, w->slot->state, message);
+	streamext_stream_set_state(w->slot, w->slot->status.state, message);
 	FreeErrorData(error);
 	w->letters_retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LETTERS_PAUSE_MS);
 }

@@ -60,13 +60,13 @@ static SPIPlanPtr reread_select_plan = NULL;
 const char *
 streamext_letters_topic(const Worker *w, int index)
 {
-	return w->ops->partitioned ? w->slot->partitions[index].topic : NULL;
+	return w->ops->partitioned ? w->slot->counted.partitions[index].topic : NULL;
 }
 
 int64
 streamext_letters_begin(const Worker *w, const ViewSlot *view, int index)
 {
-	return Max(w->slot->partitions[index].begin, w->ops->replayable ? -1 : view->start_position);
+	return Max(w->slot->counted.partitions[index].begin, w->ops->replayable ? -1 : view->counted.start_position);
 }
 
 const char *
@@ -80,8 +80,8 @@ streamext_letters_ahead(Worker *w, const StreamRecord *record)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (record->partition_index >= v->slot->npositions ||
-			v->slot->positions[record->partition_index] <= record->position)
+		if (record->partition_index >= v->slot->counted.npositions ||
+			v->slot->counted.positions[record->partition_index] <= record->position)
 			continue;
 		if (n++ == 0)
 		{
@@ -142,7 +142,7 @@ reread_is_needed(const Worker *w)
 static int64
 reread_position(const ViewSlot *view, int index)
 {
-	return index < view->npositions ? view->positions[index] : -1;
+	return index < view->counted.npositions ? view->counted.positions[index] : -1;
 }
 
 /* False: no view of this process moves. In the current memory context. */
@@ -157,10 +157,10 @@ reread_range(const Worker *w, Reread *r)
 	r->first = palloc(sizeof(int64) * Max(batch->npartitions, 1));
 	r->next = palloc(sizeof(int64) * Max(batch->npartitions, 1));
 	streamext_stream_lock_shared(w->slot);
-	for (int i = 0; i < Min(batch->npartitions, w->slot->npartitions); i++)
+	for (int i = 0; i < Min(batch->npartitions, w->slot->counted.npartitions); i++)
 	{
 		/* the stream's own letters, where there is no view that counts */
-		int64 first = w->catchup ? PG_INT64_MAX : w->slot->partitions[i].position;
+		int64 first = w->catchup ? PG_INT64_MAX : w->slot->counted.partitions[i].position;
 
 		foreach (lc, w->views)
 			if (reread_moves(lfirst(lc)))
@@ -190,15 +190,15 @@ reread_views(const Worker *w, Reread *r)
 		const ViewSlot *slot = &streamext_shared->views[s];
 		RereadView	   *view = &r->views[r->nviews];
 
-		if (!slot->in_use || slot->retained || slot->stream != w->index)
+		if (!slot->id.in_use || slot->id.retained || slot->id.stream != w->index)
 			continue;
-		view->viewoid = slot->viewoid;
+		view->viewoid = slot->id.viewoid;
 		view->positions = palloc(sizeof(int64) * Max(batch->npartitions, 1));
 		view->begins = palloc(sizeof(int64) * Max(batch->npartitions, 1));
 		for (int i = 0; i < batch->npartitions; i++)
 		{
 			view->positions[i] = reread_position(slot, i);
-			view->begins[i] = i < w->slot->npartitions ? streamext_letters_begin(w, slot, i) : -1;
+			view->begins[i] = i < w->slot->counted.npartitions ? streamext_letters_begin(w, slot, i) : -1;
 		}
 		foreach (lc, w->views)
 			view->moves = view->moves || (((const WorkerView *) lfirst(lc))->slot == slot && reread_moves(lfirst(lc)));
@@ -228,7 +228,7 @@ reread_select(const Worker *w, const Reread *r)
 		values[0][i] = Int32GetDatum(r->indexes[i]);
 		values[1][i] = topic == NULL ? (Datum) 0 : CStringGetTextDatum(topic);
 		topic_nulls[i] = topic == NULL;
-		values[2][i] = Int32GetDatum(w->slot->partitions[r->indexes[i]].partition);
+		values[2][i] = Int32GetDatum(w->slot->counted.partitions[r->indexes[i]].partition);
 		values[3][i] = Int64GetDatum(r->first[i]);
 		values[4][i] = Int64GetDatum(r->next[i]);
 	}
@@ -259,8 +259,8 @@ reread_is_behind(const Worker *w)
 
 	for (int i = 0; i < n; i++)
 	{
-		numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
-		positions[i] = Int64GetDatum(Max(w->batch->positions[i], w->slot->partitions[i].position));
+		numbers[i] = Int32GetDatum(w->slot->counted.partitions[i].partition);
+		positions[i] = Int64GetDatum(Max(w->batch->positions[i], w->slot->counted.partitions[i].position));
 	}
 	args[1] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 	args[2] = streamext_dead_letter_array(positions, nulls, n, INT8OID);
@@ -472,7 +472,7 @@ streamext_letters_leave(Worker *w, int64 seek)
 	Oid			  types[3] = { OIDOID, INT8OID, INT4ARRAYOID };
 	Datum		  args[3] = { ObjectIdGetDatum(w->identity.relid), Int64GetDatum(seek) };
 	MemoryContext old = CurrentMemoryContext;
-	int			  n = w->slot->npartitions;
+	int			  n = w->slot->counted.npartitions;
 	Datum		 *numbers;
 	bool		 *nulls;
 
@@ -484,7 +484,7 @@ streamext_letters_leave(Worker *w, int64 seek)
 		numbers = palloc(sizeof(Datum) * Max(n, 1));
 		nulls = palloc0(sizeof(bool) * Max(n, 1));
 		for (int i = 0; i < n; i++)
-			numbers[i] = Int32GetDatum(w->slot->partitions[i].partition);
+			numbers[i] = Int32GetDatum(w->slot->counted.partitions[i].partition);
 		args[2] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 		own = streamext_own_begin();
 		if (SPI_execute_with_args(reread_leave_sql, 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)

@@ -137,23 +137,23 @@ worker_claim(Worker *w, int index)
 	bool		mine;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->in_use && slot->worker_pid == 0 && slot->dboid == w->identity.dboid &&
-		   slot->relid == w->identity.relid && slot->shard == w->identity.shard &&
-		   !streamext_database_leaving(slot->dboid);
+	mine = slot->id.in_use && slot->worker.pid == 0 && slot->id.dboid == w->identity.dboid &&
+		   slot->id.relid == w->identity.relid && slot->id.shard == w->identity.shard &&
+		   !streamext_database_leaving(slot->id.dboid);
 	if (mine)
 	{
-		slot->worker_latch = MyLatch;
-		slot->idle = false;
-		slot->silent_since = DT_NOEND;
+		slot->worker.latch = MyLatch;
+		slot->quiet.idle = false;
+		slot->quiet.silent_since = DT_NOEND;
 		pg_write_barrier();
-		slot->worker_pid = MyProcPid;
-		if (slot->started_at != 0)
-			slot->restarts++;
-		slot->started_at = GetCurrentTimestamp();
+		slot->worker.pid = MyProcPid;
+		if (slot->worker.started_at != 0)
+			slot->worker.restarts++;
+		slot->worker.started_at = GetCurrentTimestamp();
 		w->index = index;
 		w->slot = slot;
 		/* on_error 'stop' outlives the worker */
-		w->stopped = STREAMEXT_STATE_FAILED(slot->state) && streamext_pause_requested(slot);
+		w->stopped = STREAMEXT_STATE_FAILED(slot->status.state) && streamext_pause_requested(slot);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return mine;
@@ -174,25 +174,26 @@ worker_at_exit(int code, Datum arg)
 	if (slot != NULL)
 	{
 		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-		if (slot->worker_pid == MyProcPid)
+		if (slot->worker.pid == MyProcPid)
 		{
 			streamext_alone_at_exit(w);
 			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 			/* the launcher waits before it tries a failed one again */
-			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->state))
+			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->status.state))
 			{
-				slot->state = STREAM_FAILED;
-				streamext_clip(slot->last_error, "the worker has ended; see the server's log", STREAMEXT_MAX_MESSAGE);
-				slot->last_error_at = GetCurrentTimestamp();
+				slot->status.state = STREAM_FAILED;
+				streamext_clip(slot->status.last_error, "the worker has ended; see the server's log",
+							   STREAMEXT_MAX_MESSAGE);
+				slot->status.last_error_at = GetCurrentTimestamp();
 			}
-			else if (!STREAMEXT_STATE_FAILED(slot->state) && slot->state != STREAM_PAUSED &&
-					 slot->state != STREAM_WAITING)
-				slot->state = STREAM_STARTING;
-			slot->idle = false;
-			slot->silent_since = DT_NOEND;
+			else if (!STREAMEXT_STATE_FAILED(slot->status.state) && slot->status.state != STREAM_PAUSED &&
+					 slot->status.state != STREAM_WAITING)
+				slot->status.state = STREAM_STARTING;
+			slot->quiet.idle = false;
+			slot->quiet.silent_since = DT_NOEND;
 			LWLockRelease(slot->lock);
-			slot->worker_pid = 0;
-			slot->worker_latch = NULL;
+			slot->worker.pid = 0;
+			slot->worker.latch = NULL;
 		}
 		LWLockRelease(streamext_shared->registry_lock);
 		ConditionVariableBroadcast(&slot->progress);
@@ -232,7 +233,7 @@ void
 streamext_worker_stop(Worker *w, const char *reason)
 {
 	w->stopped = true;
-	pg_atomic_fetch_add_u32(&w->slot->stops, 1);
+	pg_atomic_fetch_add_u32(&w->slot->ask.stops, 1);
 	streamext_pause_request(w->slot, true);
 	streamext_stream_set_state(
 		w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED, reason);
@@ -251,7 +252,7 @@ worker_check_pause(Worker *w)
 		return true;
 	}
 	/* the catch-up worker has stopped the stream */
-	if (paused && STREAMEXT_STATE_FAILED(w->slot->state))
+	if (paused && STREAMEXT_STATE_FAILED(w->slot->status.state))
 		w->stopped = true;
 	if (w->stopped && !paused)
 	{
@@ -291,7 +292,7 @@ streamext_worker_count_rate(Worker *w, uint64 n)
 	w->rate_counts[second % WORKER_RATE_SECONDS] += n;
 	for (int i = 0; i < WORKER_RATE_SECONDS; i++)
 		sum += w->rate_counts[i];
-	w->slot->rate = (double) sum / WORKER_RATE_SECONDS;
+	w->slot->status.rate = (double) sum / WORKER_RATE_SECONDS;
 }
 
 /* ---------------------------------------------------------------- what is due */
@@ -305,7 +306,7 @@ worker_has_sliding_panes(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && streamext_fold_view(v->fold)->window.sliding && v->slot->state.npanes > 0)
+		if (v->fold != NULL && streamext_fold_view(v->fold)->window.sliding && v->slot->counted.state.npanes > 0)
 			return true;
 	}
 	return false;
@@ -336,7 +337,7 @@ worker_expire(Worker *w, TimestampTz now)
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold != NULL && !v->paused)
-			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->slot->watermark);
+			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->slot->counted.watermark);
 	}
 	w->expired_at = now;
 	w->expire_due = streamext_history_seal(w);
@@ -348,16 +349,16 @@ static void
 worker_serve_flush(Worker *w)
 {
 	StreamSlot *slot = w->slot;
-	uint64		requested = pg_atomic_read_u64(&slot->flush_requested);
+	uint64		requested = pg_atomic_read_u64(&slot->ask.flush_requested);
 
 	if (w->flush_ticket == 0)
 	{
-		if (requested <= pg_atomic_read_u64(&slot->flush_done))
+		if (requested <= pg_atomic_read_u64(&slot->ask.flush_done))
 			return;
 		/* who asked may have made a view before, or given its owner a right */
 		pg_memory_barrier();
 		if (streamext_worker_rights_due(w) ||
-			pg_atomic_read_u32(&slot->generation) != pg_atomic_read_u32(&slot->generation_seen))
+			pg_atomic_read_u32(&slot->ask.generation) != pg_atomic_read_u32(&slot->ask.generation_seen))
 			return;
 		w->flush_ticket = requested;
 		w->flush_known = false;
@@ -377,7 +378,7 @@ worker_serve_flush(Worker *w)
 	/* who flushed may look at the lag and the watermark next */
 	streamext_worker_watch_watermark(w, true);
 	streamext_worker_publish_ends(w);
-	pg_atomic_write_u64(&slot->flush_done, w->flush_ticket);
+	pg_atomic_write_u64(&slot->ask.flush_done, w->flush_ticket);
 	w->flush_ticket = 0;
 	ConditionVariableBroadcast(&slot->progress);
 }
@@ -392,7 +393,7 @@ worker_awaits_view(Worker *w)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL && v->slot->catchup != CATCHUP_NONE && !v->paused && !streamext_alone_is(v->slot))
+		if (v->fold == NULL && v->slot->owner.catchup != CATCHUP_NONE && !v->paused && !streamext_alone_is(v->slot))
 			return true;
 	}
 	return false;
@@ -406,9 +407,9 @@ worker_serve_settle(Worker *w)
 
 	if (w->settle_ticket == 0)
 	{
-		uint64 requested = pg_atomic_read_u64(&slot->settle_requested);
+		uint64 requested = pg_atomic_read_u64(&slot->ask.settle_requested);
 
-		if (requested <= pg_atomic_read_u64(&slot->settle_done) || worker_awaits_view(w))
+		if (requested <= pg_atomic_read_u64(&slot->ask.settle_done) || worker_awaits_view(w))
 			return;
 		w->settle_ticket = requested;
 		streamext_checkpoint_want(w);
@@ -416,7 +417,7 @@ worker_serve_settle(Worker *w)
 	}
 	if (!streamext_checkpoint_is_through(w))
 		return;
-	pg_atomic_write_u64(&slot->settle_done, w->settle_ticket);
+	pg_atomic_write_u64(&slot->ask.settle_done, w->settle_ticket);
 	w->settle_ticket = 0;
 	ConditionVariableBroadcast(&slot->progress);
 }
@@ -441,7 +442,7 @@ worker_note_state(Worker *w, StreamState state)
 static void
 worker_log_state(Worker *w, StreamState state, const char *message)
 {
-	StreamState old = w->slot->state;
+	StreamState old = w->slot->status.state;
 	bool		well = state == STREAM_RUNNING || state == STREAM_CATCHING_UP;
 
 	if (state == old || (well && (old == STREAM_RUNNING || old == STREAM_CATCHING_UP || old == STREAM_STARTING)))
@@ -476,7 +477,7 @@ worker_update_state(Worker *w, bool paused)
 		state = STREAM_CATCHING_UP;
 	else
 		state = STREAM_RUNNING;
-	if (state == STREAM_FULL && w->slot->state != STREAM_FULL)
+	if (state == STREAM_FULL && w->slot->status.state != STREAM_FULL)
 		message = w->full_reason[0] != '\0' ? w->full_reason : "streamext.memory_limit is reached";
 	worker_note_state(w, state);
 	worker_log_state(w, state, message != NULL ? message : state == STREAM_STALLED ? c->error : "");
@@ -502,7 +503,7 @@ worker_housekeeping(Worker *w, bool paused)
 	w->sending.config = w->identity.shard == 0 && !w->catchup ? w->config : NULL;
 	w->sending.slot = w->slot;
 	streamext_delivery_run(&w->sending, now, !paused);
-	if (w->slot->rate > 0 && now / USECS_PER_SEC > w->rate_second)
+	if (w->slot->status.rate > 0 && now / USECS_PER_SEC > w->rate_second)
 	{
 		streamext_stream_lock_exclusive(w->slot);
 		streamext_worker_count_rate(w, 0);
@@ -558,9 +559,9 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	if (w->backoff_until != 0)
 		next = Min(next, w->backoff_until);
 	next = Min(next, streamext_worker_retry_view_at(w));
-	if (w->slot->hold_until != 0)
-		next = Min(next, Max(w->slot->hold_until, now + 1000));
-	if (w->slot->rate > 0)
+	if (w->slot->handover.hold_until != 0)
+		next = Min(next, Max(w->slot->handover.hold_until, now + 1000));
+	if (w->slot->status.rate > 0)
 		next = Min(next, now + USECS_PER_SEC);
 	if (w->attached && w->expire_due)
 		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_EXPIRE_MS + 1));
@@ -580,7 +581,7 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 	if (!w->attached)
 		return w->seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
 	if (w->flush_ticket != 0 ||
-		pg_atomic_read_u64(&w->slot->settle_requested) > pg_atomic_read_u64(&w->slot->settle_done))
+		pg_atomic_read_u64(&w->slot->ask.settle_requested) > pg_atomic_read_u64(&w->slot->ask.settle_done))
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_FLUSH_TICK_MS));
 	if (w->connector->wait_fd < 0 && !w->ops->sets_latch)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
@@ -674,12 +675,12 @@ worker_note_full(Worker *w, bool full)
 static bool
 worker_is_held(Worker *w)
 {
-	if (w->slot->hold_until == 0)
+	if (w->slot->handover.hold_until == 0)
 		return false;
-	if (w->slot->hold_until > GetCurrentTimestamp())
+	if (w->slot->handover.hold_until > GetCurrentTimestamp())
 		return true;
 	streamext_stream_lock_exclusive(w->slot);
-	w->slot->hold_until = 0;
+	w->slot->handover.hold_until = 0;
 	LWLockRelease(w->slot->lock);
 	return false;
 }
@@ -735,7 +736,7 @@ worker_advance(Worker *w)
 		/* what was committed after a change is read by the changed definition */
 		pg_memory_barrier();
 		if (streamext_worker_rights_due(w) ||
-			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
+			pg_atomic_read_u32(&w->slot->ask.generation) != pg_atomic_read_u32(&w->slot->ask.generation_seen))
 			return true;
 	}
 	if (streamext_worker_backs_off(w))
@@ -767,7 +768,7 @@ worker_run(Worker *w)
 		if (streamext_worker_rights_due(w))
 			streamext_worker_check_rights(w);
 		if (w->connector == NULL || (w->refresh_at != 0 && w->refresh_at <= GetCurrentTimestamp()) ||
-			pg_atomic_read_u32(&w->slot->generation) != pg_atomic_read_u32(&w->slot->generation_seen))
+			pg_atomic_read_u32(&w->slot->ask.generation) != pg_atomic_read_u32(&w->slot->ask.generation_seen))
 		{
 			/* a locked view is tried again in its time, not in each round */
 			if (w->refresh_at == 0 || w->refresh_at <= GetCurrentTimestamp() || w->connector == NULL)

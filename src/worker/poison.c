@@ -314,7 +314,7 @@ streamext_poison_is_blamed(Worker *w, Oid view)
 static uint32
 poison_topic(const Worker *w, int index)
 {
-	return string_hash(w->slot->partitions[index].topic, sizeof(w->slot->partitions[index].topic));
+	return string_hash(w->slot->counted.partitions[index].topic, sizeof(w->slot->counted.partitions[index].topic));
 }
 
 /* The suspect range that is of the record's partition; -1: none. */
@@ -324,7 +324,7 @@ poison_range(const Worker *w, const StreamRecord *record)
 	int index = record->partition_index;
 
 	for (uint32 i = 0; i < poison_suspect.nranges; i++)
-		if (poison_suspect.ranges[i].partition == w->slot->partitions[index].partition &&
+		if (poison_suspect.ranges[i].partition == w->slot->counted.partitions[index].partition &&
 			poison_suspect.ranges[i].topic == poison_topic(w, index))
 			return i;
 	return -1;
@@ -405,7 +405,7 @@ poison_match(Worker *w, const PoisonMark *mark)
 			const StreamRecord *record = &w->batch->records[r];
 
 			if (record->position == blame->position &&
-				w->slot->partitions[record->partition_index].partition == blame->partition &&
+				w->slot->counted.partitions[record->partition_index].partition == blame->partition &&
 				poison_topic(w, record->partition_index) == blame->topic)
 				streamext_batch_set_aside(w->batch, blame->view, r, STREAMEXT_POISON_REASON);
 		}
@@ -450,8 +450,9 @@ poison_note(Worker *w, int64 retry)
 		else if (unlikely(range[index] < 0))
 		{
 			range[index] = now->nranges;
-			now->ranges[now->nranges++] = (PoisonRange){ poison_topic(w, index), w->slot->partitions[index].partition,
-														 record->position, record->next_position };
+			now->ranges[now->nranges++] =
+				(PoisonRange){ poison_topic(w, index), w->slot->counted.partitions[index].partition, record->position,
+							   record->next_position };
 		}
 		else
 		{
@@ -509,7 +510,7 @@ streamext_poison_view(Worker *w, const WorkerView *v)
 {
 	if (poison_mark == NULL)
 		return;
-	poison_mark->now.counted = v->slot->accepted + v->slot->late > 0;
+	poison_mark->now.counted = v->slot->counted.accepted + v->slot->counted.late > 0;
 	poison_mark->now.view = v->viewoid;
 	poison_mark->now.stage = STAGE_VIEW;
 	if (likely(streamext_fault_point[0] == '\0'))

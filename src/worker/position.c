@@ -10,7 +10,7 @@
  * The connector reads from the least position of the stream and of all views that are neither failed nor paused. Views skip what they have counted,
  * and the stream's own counters, buffer and watermark what it has read.
  *
- * ViewSlot.positions, once there, has room for StreamSlot.partitions_capacity entries.
+ * ViewSlot.counted.positions, once there, has room for StreamSlot.counted.partitions_capacity entries.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,12 +34,12 @@ int64
 streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 {
 	ViewSlot *slot = v->slot;
-	int64	  position = index < slot->npositions ? slot->positions[index] : -1;
+	int64	  position = index < slot->counted.npositions ? slot->counted.positions[index] : -1;
 
 	if (v->fold != NULL)
 	{
-		int64 stored = streamext_fold_stored_position(v->fold, w->slot->partitions[index].topic,
-													  w->slot->partitions[index].partition);
+		int64 stored = streamext_fold_stored_position(v->fold, w->slot->counted.partitions[index].topic,
+													  w->slot->counted.partitions[index].partition);
 
 		/* beyond a journal's end: the machine has lost the tail */
 		if (stored >= 0 && !w->ops->replayable && w->connector->partitions[index].high_watermark >= 0)
@@ -49,13 +49,13 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 	}
 	if (position >= 0)
 		return position;
-	if (w->slot->partitions[index].begin >= 0)
-		return Max(w->slot->partitions[index].begin, w->ops->replayable ? -1 : slot->start_position);
-	if (!w->ops->replayable && slot->start_position >= 0)
-		return slot->start_position;
+	if (w->slot->counted.partitions[index].begin >= 0)
+		return Max(w->slot->counted.partitions[index].begin, w->ops->replayable ? -1 : slot->counted.start_position);
+	if (!w->ops->replayable && slot->counted.start_position >= 0)
+		return slot->counted.start_position;
 	/* `latest` means what it meant when the stream was new, and so does a time that was behind the end then */
 	if (!w->ops->replayable || w->config->start != START_EARLIEST)
-		return w->slot->partitions[index].start_position;
+		return w->slot->counted.partitions[index].start_position;
 	return -1;
 }
 
@@ -79,7 +79,7 @@ streamext_worker_check_behind(Worker *w, WorkerView *v)
 	if (v->paused)
 		return false;
 	for (int i = 0; i < w->npartitions && !v->behind; i++)
-		v->behind = streamext_worker_view_position(w, v, i) < w->slot->partitions[i].position;
+		v->behind = streamext_worker_view_position(w, v, i) < w->slot->counted.partitions[i].position;
 	if (v->behind)
 		streamext_worker_view_begin_behind(v);
 	return v->behind;
@@ -111,13 +111,14 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 
 		if (targets[i] <= 0)
 			continue; /* nothing there */
-		if (w->slot->partitions[i].position < targets[i])
+		if (w->slot->counted.partitions[i].position < targets[i])
 			return false;
 		foreach (lc, w->views)
 		{
 			WorkerView *v = lfirst(lc);
 
-			if (!v->paused && !streamext_alone_is(v->slot) && (v->fold != NULL || v->slot->catchup != CATCHUP_NONE) &&
+			if (!v->paused && !streamext_alone_is(v->slot) &&
+				(v->fold != NULL || v->slot->owner.catchup != CATCHUP_NONE) &&
 				streamext_worker_view_position(w, v, i) < targets[i])
 				return false;
 		}
@@ -135,7 +136,7 @@ position_grow(Worker *w, int capacity)
 	int			   nviews = list_length(w->views);
 	int64		 **vectors = palloc0(sizeof(int64 *) * Max(nviews, 1));
 	PartitionSlot *partitions = streamext_chunk_alloc(sizeof(PartitionSlot) * capacity, NULL);
-	PartitionSlot *old = slot->partitions;
+	PartitionSlot *old = slot->counted.partitions;
 	bool		   full = partitions == NULL;
 
 	for (int i = 0; i < nviews && !full; i++)
@@ -157,18 +158,18 @@ position_grow(Worker *w, int capacity)
 	streamext_stream_lock_exclusive(slot);
 	memset(partitions, 0, sizeof(PartitionSlot) * capacity);
 	if (old != NULL)
-		memcpy(partitions, old, sizeof(PartitionSlot) * slot->npartitions);
-	slot->partitions = partitions;
-	slot->partitions_capacity = capacity;
-	slot->layout++;
+		memcpy(partitions, old, sizeof(PartitionSlot) * slot->counted.npartitions);
+	slot->counted.partitions = partitions;
+	slot->counted.partitions_capacity = capacity;
+	slot->counted.layout++;
 	for (int i = 0; i < nviews; i++)
 	{
 		ViewSlot *view = ((WorkerView *) list_nth(w->views, i))->slot;
-		int64	 *former = view->positions;
+		int64	 *former = view->counted.positions;
 
 		if (former != NULL)
-			memcpy(vectors[i], former, sizeof(int64) * view->npositions);
-		view->positions = vectors[i];
+			memcpy(vectors[i], former, sizeof(int64) * view->counted.npositions);
+		view->counted.positions = vectors[i];
 		vectors[i] = former;
 	}
 	LWLockRelease(slot->lock);
@@ -193,20 +194,20 @@ position_fit_views(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 		ViewSlot   *view = v->slot;
-		int64	   *vector = view->positions;
+		int64	   *vector = view->counted.positions;
 
-		if (vector == NULL && slot->partitions_capacity > 0)
-			vector = streamext_chunk_alloc(sizeof(int64) * slot->partitions_capacity, NULL);
-		if (vector == NULL && slot->npartitions > 0)
+		if (vector == NULL && slot->counted.partitions_capacity > 0)
+			vector = streamext_chunk_alloc(sizeof(int64) * slot->counted.partitions_capacity, NULL);
+		if (vector == NULL && slot->counted.npartitions > 0)
 			return false;
-		if (view->npositions == slot->npartitions && view->positions == vector)
+		if (view->counted.npositions == slot->counted.npartitions && view->counted.positions == vector)
 			continue;
 		streamext_stream_lock_exclusive(slot);
-		view->positions = vector;
-		for (int i = view->npositions; i < slot->npartitions; i++)
+		view->counted.positions = vector;
+		for (int i = view->counted.npositions; i < slot->counted.npartitions; i++)
 			vector[i] = -1;
-		view->npositions = slot->npartitions;
-		slot->layout++;
+		view->counted.npositions = slot->counted.npartitions;
+		slot->counted.layout++;
 		LWLockRelease(slot->lock);
 	}
 	return true;
@@ -217,20 +218,20 @@ position_fit_views(Worker *w)
 static void
 position_exchange(Worker *w, int a, int b)
 {
-	PartitionSlot partition = w->slot->partitions[a];
+	PartitionSlot partition = w->slot->counted.partitions[a];
 	ListCell	 *lc;
 
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	w->slot->partitions[a] = w->slot->partitions[b];
-	w->slot->partitions[b] = partition;
-	w->slot->layout++;
+	w->slot->counted.partitions[a] = w->slot->counted.partitions[b];
+	w->slot->counted.partitions[b] = partition;
+	w->slot->counted.layout++;
 	foreach (lc, w->views)
 	{
 		WorkerView *v = lfirst(lc);
-		int64		position = v->slot->positions[a];
+		int64		position = v->slot->counted.positions[a];
 
-		v->slot->positions[a] = v->slot->positions[b];
-		v->slot->positions[b] = position;
+		v->slot->counted.positions[a] = v->slot->counted.positions[b];
+		v->slot->counted.positions[b] = position;
 		if (v->max_event_time != NULL)
 		{
 			TimestampTz event_time = v->max_event_time[a];
@@ -250,31 +251,32 @@ position_adopt(Worker *w)
 	ConnectorPartition *theirs = &w->connector->partitions[index];
 	int					found;
 
-	for (found = index; found < slot->npartitions; found++)
-		if (slot->partitions[found].partition == theirs->partition &&
-			strcmp(slot->partitions[found].topic, theirs->topic) == 0)
+	for (found = index; found < slot->counted.npartitions; found++)
+		if (slot->counted.partitions[found].partition == theirs->partition &&
+			strcmp(slot->counted.partitions[found].topic, theirs->topic) == 0)
 			break;
-	if (found == slot->npartitions)
+	if (found == slot->counted.npartitions)
 	{
 		if (found == STREAMEXT_MAX_PARTITIONS)
 			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 							errmsg("stream \"%s.%s\" has more than %d partitions", w->config->schema, w->config->name,
 								   STREAMEXT_MAX_PARTITIONS),
 							errhint("Raise the stream's option workers, so that each worker has fewer.")));
-		if (found == slot->partitions_capacity &&
+		if (found == slot->counted.partitions_capacity &&
 			!position_grow(w, found == 0 ? POSITION_CAPACITY : Min(found * 2, STREAMEXT_MAX_PARTITIONS)))
 			return false;
 		streamext_stream_lock_exclusive(slot);
-		memset(&slot->partitions[found], 0, sizeof(PartitionSlot));
-		strlcpy(slot->partitions[found].topic, theirs->topic, sizeof(theirs->topic));
-		slot->partitions[found].partition = theirs->partition;
-		slot->partitions[found].position = slot->partitions[found].start_position = slot->partitions[found].begin = -1;
-		slot->partitions[found].high_watermark = -1;
-		slot->partitions[found].max_event_time = DT_NOBEGIN;
-		slot->partitions[found].last.position = -1;
-		slot->partitions[found].last_arrival = streamext_clock_now();
-		slot->npartitions++;
-		slot->layout++;
+		memset(&slot->counted.partitions[found], 0, sizeof(PartitionSlot));
+		strlcpy(slot->counted.partitions[found].topic, theirs->topic, sizeof(theirs->topic));
+		slot->counted.partitions[found].partition = theirs->partition;
+		slot->counted.partitions[found].position = slot->counted.partitions[found].start_position =
+			slot->counted.partitions[found].begin = -1;
+		slot->counted.partitions[found].high_watermark = -1;
+		slot->counted.partitions[found].max_event_time = DT_NOBEGIN;
+		slot->counted.partitions[found].last.position = -1;
+		slot->counted.partitions[found].last_arrival = streamext_clock_now();
+		slot->counted.npartitions++;
+		slot->counted.layout++;
 		LWLockRelease(slot->lock);
 	}
 	if (!position_fit_views(w))
@@ -285,8 +287,8 @@ position_adopt(Worker *w)
 		position_exchange(w, index, found);
 		LWLockRelease(slot->lock);
 	}
-	if (slot->partitions[index].last.position > theirs->last.position)
-		theirs->last = slot->partitions[index].last;
+	if (slot->counted.partitions[index].last.position > theirs->last.position)
+		theirs->last = slot->counted.partitions[index].last;
 	w->npartitions++;
 	w->letters_behind = false;
 	return true;
@@ -307,7 +309,7 @@ streamext_worker_adopt(Worker *w)
 int64
 streamext_worker_target(Worker *w, int index)
 {
-	int64	  target = w->slot->partitions[index].position;
+	int64	  target = w->slot->counted.partitions[index].position;
 	ListCell *lc;
 
 	foreach (lc, w->views)
@@ -326,17 +328,17 @@ position_settle_view(Worker *w, WorkerView *v)
 {
 	streamext_stream_lock_exclusive(w->slot);
 	for (int i = 0; i < w->npartitions; i++)
-		v->slot->positions[i] = streamext_worker_view_position(w, v, i);
+		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
 	streamext_worker_check_behind(w, v);
-	v->slot->status = v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+	v->slot->health.status = v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
 	if (!v->behind)
-		v->slot->catchup_started = 0;
-	else if (v->slot->catchup_started == 0)
+		v->slot->owner.started = 0;
+	else if (v->slot->owner.started == 0)
 	{
-		v->slot->catchup_started = GetCurrentTimestamp();
-		v->slot->catchup_rows = 0;
+		v->slot->owner.started = GetCurrentTimestamp();
+		v->slot->owner.rows = 0;
 	}
-	v->slot->last_error[0] = '\0';
+	v->slot->health.last_error[0] = '\0';
 	LWLockRelease(w->slot->lock);
 }
 

@@ -96,9 +96,9 @@ streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
 {
 	streamext_checkpoint_copy_rest(w);
 	streamext_stream_lock_exclusive(w->slot);
-	v->slot->status = VIEW_FAILED;
-	v->slot->retry_at = 0;
-	streamext_clip(v->slot->last_error, message, STREAMEXT_MAX_MESSAGE);
+	v->slot->health.status = VIEW_FAILED;
+	v->slot->health.retry_at = 0;
+	streamext_clip(v->slot->health.last_error, message, STREAMEXT_MAX_MESSAGE);
 	LWLockRelease(w->slot->lock);
 	v->prepared = v->behind = false;
 	if (w->pending)
@@ -160,20 +160,21 @@ refresh_reset_stream(Worker *w, uint64 source)
 	PartitionSlot *partitions;
 
 	for (int i = 0; i < streamext_shared->nviews; i++)
-		if (streamext_shared->views[i].in_use && streamext_shared->views[i].stream == w->index)
+		if (streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->index)
 			streamext_view_retire(&streamext_shared->views[i]);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_exclusive(slot);
 	streamext_view_slots_void(w->index);
-	partitions = slot->partitions;
-	slot->partitions = NULL;
-	slot->layout++;
-	slot->npartitions = slot->partitions_capacity = 0;
-	slot->watermark = DT_NOBEGIN;
-	slot->idle = false;
-	slot->batches = slot->rows_in = slot->bytes_in = slot->rejected = slot->tombstones = 0;
-	slot->source = source;
-	slot->seek = slot->retry = 0;
+	partitions = slot->counted.partitions;
+	slot->counted.partitions = NULL;
+	slot->counted.layout++;
+	slot->counted.npartitions = slot->counted.partitions_capacity = 0;
+	slot->counted.watermark = DT_NOBEGIN;
+	slot->quiet.idle = false;
+	slot->counted.batches = slot->counted.rows_in = slot->counted.bytes_in = slot->counted.rejected =
+		slot->counted.tombstones = 0;
+	slot->counted.source = source;
+	slot->counted.seek = slot->counted.retry = 0;
 	LWLockRelease(slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	if (partitions != NULL)
@@ -238,9 +239,9 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	streamext_checkpoint_read_forget();
 	if (!w->catchup)
 	{
-		if (w->slot->source == 0)
+		if (w->slot->counted.source == 0)
 			streamext_pause_settle(w->slot, 0); /* it may be paused since before a restart of the server */
-		if (w->slot->source != source)
+		if (w->slot->counted.source != source)
 		{
 			refresh_reset_stream(w, source);
 			streamext_checkpoint_restore_stream(w);
@@ -269,8 +270,8 @@ refresh_open(Worker *w)
 	args.journal = (JournalPlace){ MyDatabaseId,	 w->identity.relid,		w->identity.shard,	  w->config->journal,
 								   w->journal_floor, &w->slot->journal_end, w->slot->journal_lock };
 	w->connector = w->ops->open(&args);
-	for (int i = 0; i < w->slot->npartitions; i++)
-		w->connector->known = w->connector->known || w->slot->partitions[i].start_position >= 0;
+	for (int i = 0; i < w->slot->counted.npartitions; i++)
+		w->connector->known = w->connector->known || w->slot->counted.partitions[i].start_position >= 0;
 	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
 	MemoryContextSwitchTo(w->cxt);
 }
@@ -352,8 +353,8 @@ refresh_list_slots(Worker *w)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && !view->reserved && !view->retained && view->stream == w->index)
-			views = lappend_oid(views, view->viewoid);
+		if (view->id.in_use && !view->id.reserved && !view->id.retained && view->id.stream == w->index)
+			views = lappend_oid(views, view->id.viewoid);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return views;
@@ -371,7 +372,7 @@ refresh_drop_views(Worker *w, List *slots, List *views)
 	{
 		int index = streamext_find_view(w->identity.dboid, lfirst_oid(lc), w->identity.shard);
 
-		if (index < 0 || streamext_shared->views[index].stream != w->index)
+		if (index < 0 || streamext_shared->views[index].id.stream != w->index)
 			continue;
 		if (!streamext_remove_view(index))
 		{
@@ -401,19 +402,19 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 		return -1;
 	}
 	slot = &streamext_shared->views[index];
-	if (slot->stream == w->index)
+	if (slot->id.stream == w->index)
 		return index;
 
 	/* without a worker there the state is nobody's */
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	abandoned = slot->in_use && streamext_shared->streams[slot->stream].worker_pid == 0;
+	abandoned = slot->id.in_use && streamext_shared->streams[slot->id.stream].worker.pid == 0;
 	LWLockRelease(streamext_shared->registry_lock);
 	if (!abandoned)
 		return -1;
 	if (!streamext_remove_view(index))
 		return -1;
 	index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
-	return index >= 0 && streamext_shared->views[index].stream == w->index ? index : -1;
+	return index >= 0 && streamext_shared->views[index].id.stream == w->index ? index : -1;
 }
 
 /* ---------------------------------------------------------------- folds */
@@ -422,12 +423,12 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 static void
 refresh_unstart_view(Worker *w, WorkerView *v)
 {
-	if (v->slot->definition == 0)
+	if (v->slot->counted.definition == 0)
 		return;
 	streamext_stream_lock_exclusive(w->slot);
-	streamext_state_reset(&v->slot->state);
-	v->slot->definition = 0;
-	v->slot->ready = false;
+	streamext_state_reset(&v->slot->counted.state);
+	v->slot->counted.definition = 0;
+	v->slot->counted.ready = false;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -435,10 +436,10 @@ refresh_unstart_view(Worker *w, WorkerView *v)
 static void
 refresh_drop_sealed(Worker *w, WorkerView *v)
 {
-	ViewState *state = &v->slot->state;
+	ViewState *state = &v->slot->counted.state;
 
 	streamext_stream_lock_exclusive(w->slot);
-	while (state->npanes > 0 && state->panes[0]->id <= v->slot->sealed)
+	while (state->npanes > 0 && state->panes[0]->id <= v->slot->history.sealed)
 		streamext_state_drop_pane(state, state->panes[0]);
 	LWLockRelease(w->slot->lock);
 }
@@ -447,10 +448,10 @@ refresh_drop_sealed(Worker *w, WorkerView *v)
 static void
 refresh_show_view(Worker *w, WorkerView *v)
 {
-	if (v->slot->ready)
+	if (v->slot->counted.ready)
 		return;
 	streamext_stream_lock_exclusive(w->slot);
-	v->slot->ready = true;
+	v->slot->counted.ready = true;
 	LWLockRelease(w->slot->lock);
 }
 
@@ -477,14 +478,14 @@ refresh_start_step(void *arg)
 	(void) streamext_view_has_rights(compiled, true);
 	*step->round = streamext_view_round(v->viewoid);
 	if (step->fresh)
-		v->slot->round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *step->round);
-	if (step->fresh && !w->ops->replayable && v->slot->start_position < 0)
-		v->slot->start_position = streamext_checkpoint_start_position(w, v->viewoid);
-	v->slot->owner = compiled->owner;
-	if (v->slot->definition != compiled->definition)
-		v->slot->alone_until = Min(v->slot->alone_until, 1); /* another one may well be quicker */
+		v->slot->counted.round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *step->round);
+	if (step->fresh && !w->ops->replayable && v->slot->counted.start_position < 0)
+		v->slot->counted.start_position = streamext_checkpoint_start_position(w, v->viewoid);
+	v->slot->owner.role = compiled->owner;
+	if (v->slot->counted.definition != compiled->definition)
+		v->slot->owner.alone_until = Min(v->slot->owner.alone_until, 1); /* another one may well be quicker */
 	v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
-	streamext_history_start(v->fold, v->slot, w->slot->source, w->config->workers);
+	streamext_history_start(v->fold, v->slot, w->slot->counted.source, w->config->workers);
 	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
 	if (step->fresh && !compiled->stateless)
 	{
@@ -500,7 +501,7 @@ refresh_start_step(void *arg)
 static bool
 refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 {
-	StartStep	  step = { w, v, round, v->slot->definition == 0 };
+	StartStep	  step = { w, v, round, v->slot->counted.definition == 0 };
 	MemoryContext old = MemoryContextSwitchTo(v->cxt);
 	ErrorData	 *error;
 	bool		  over;
@@ -545,13 +546,13 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	int64 round = 0;
 	bool  available = refresh_start_view(w, v, &round);
 
-	if (v->fold == NULL || v->slot->round >= round)
+	if (v->fold == NULL || v->slot->counted.round >= round)
 		return available;
 	if (w->catchup && !w->ops->replayable)
 		return available; /* the journal is the stream's worker's, when it has the view back */
 	if (!w->ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->config))
 	{
-		v->slot->round = round;
+		v->slot->counted.round = round;
 		ereport(
 			LOG,
 			(errmsg(
@@ -565,7 +566,7 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	if (!w->ops->replayable)
 		streamext_checkpoint_confirm_nothing(w);
 	streamext_view_begin_anew(v->slot);
-	v->slot->round = round;
+	v->slot->counted.round = round;
 	return refresh_start_view(w, v, &round);
 }
 
@@ -609,8 +610,8 @@ refresh_start_folds(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (running > 0 || v->slot->catchup == CATCHUP_NONE || v->slot->alone_until > GetCurrentTimestamp() ||
-			!streamext_handover_reclaim(w->slot, v->slot, true))
+		if (running > 0 || v->slot->owner.catchup == CATCHUP_NONE ||
+			v->slot->owner.alone_until > GetCurrentTimestamp() || !streamext_handover_reclaim(w->slot, v->slot, true))
 			continue;
 		complete = streamext_worker_start_view(w, v) && complete;
 	}
@@ -641,7 +642,7 @@ refresh_start_views(Worker *w)
 			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],
 							 list_member_oid(paused, lfirst_oid(lc)));
 		else if (reason != NULL)
-			streamext_stream_set_state(w->slot, w->slot->state, reason);
+			streamext_stream_set_state(w->slot, w->slot->status.state, reason);
 	}
 	return refresh_start_folds(w) && complete;
 }
@@ -671,7 +672,7 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	StreamConfig *config;
 
 	STREAMEXT_FAULT("refresh-begin");
-	w->pause_seen = pg_atomic_read_u32(&w->slot->pause);
+	w->pause_seen = pg_atomic_read_u32(&w->slot->ask.pause);
 	StartTransactionCommand();
 	InvalidateSystemCaches();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -741,7 +742,7 @@ refresh_revive(Worker *w)
 bool
 streamext_worker_refresh(Worker *w)
 {
-	uint32		  generation = pg_atomic_read_u32(&w->slot->generation);
+	uint32		  generation = pg_atomic_read_u32(&w->slot->ask.generation);
 	MemoryContext cxt = AllocSetContextCreate(w->cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
 	StreamConfig *config;
@@ -755,8 +756,8 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w);
 		return true; /* go on with what there is */
 	}
-	if (streamext_handover_is_busy(w->index) &&
-		(config == NULL || w->identity.shard >= config->workers || streamext_worker_source(config) != w->slot->source))
+	if (streamext_handover_is_busy(w->index) && (config == NULL || w->identity.shard >= config->workers ||
+												 streamext_worker_source(config) != w->slot->counted.source))
 	{
 		refresh_end(w);
 		MemoryContextDelete(cxt);
@@ -804,7 +805,7 @@ streamext_worker_refresh(Worker *w)
 	w->refresh_at = 0;
 	streamext_checkpoint_note(w);
 	if (complete)
-		pg_atomic_write_u32(&w->slot->generation_seen, generation);
+		pg_atomic_write_u32(&w->slot->ask.generation_seen, generation);
 	else
 		refresh_later(w);
 	ConditionVariableBroadcast(&w->slot->progress);
@@ -829,7 +830,7 @@ refresh_rights_have_changed(Worker *w)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->slot->status == VIEW_FAILED ||
+		if (v->slot->health.status == VIEW_FAILED ||
 			(v->fold != NULL && !streamext_view_has_rights(streamext_fold_view(v->fold), false)))
 			return true;
 	}
@@ -909,8 +910,8 @@ streamext_worker_refresh_catchup(Worker *w)
 	char		 *fingerprint;
 	ListCell	 *lc;
 
-	w->generation = pg_atomic_read_u32(&w->slot->generation);
-	w->requests = pg_atomic_read_u32(&w->slot->catchup_requests);
+	w->generation = pg_atomic_read_u32(&w->slot->ask.generation);
+	w->requests = pg_atomic_read_u32(&w->slot->ask.catchup_requests);
 	streamext_worker_drop_batch(w);
 	foreach (lc, w->views)
 		streamext_handover_release(w, ((WorkerView *) lfirst(lc))->slot);
@@ -922,7 +923,8 @@ streamext_worker_refresh_catchup(Worker *w)
 		refresh_later(w);
 		return true;
 	}
-	if (config == NULL || w->identity.shard >= config->workers || streamext_worker_source(config) != w->slot->source)
+	if (config == NULL || w->identity.shard >= config->workers ||
+		streamext_worker_source(config) != w->slot->counted.source)
 	{
 		refresh_end(w);
 		MemoryContextDelete(cxt);

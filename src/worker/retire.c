@@ -27,8 +27,8 @@ streamext_views_retire(Worker *w)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->slot->retained_slot == 0 || v->fold == NULL || v->paused || v->behind ||
-			v->slot->npositions < w->slot->npartitions)
+		if (v->slot->id.retained_slot == 0 || v->fold == NULL || v->paused || v->behind ||
+			v->slot->counted.npositions < w->slot->counted.npartitions)
 			continue;
 		streamext_view_retire(v->slot);
 		v->retired_at = GetCurrentTimestamp();

@@ -4,13 +4,13 @@
  *		streamext.retry_dead_letters: rejected records are decoded and folded again, for the views that rejected them.
  *
  * The function leaves rows for each shard in streamext.retry_request, each for as many letters as one batch shall hold, and the commit makes
- * the workers look. A worker does the requests above StreamSlot.retry in their order, between two batches:
+ * the workers look. A worker does the requests above StreamSlot.counted.retry in their order, between two batches:
  *
  *	1. in one transaction the letters are decoded and prepared for the views that owe them, and what comes of it is written. Of a letter that
  *	   is decoded now and was of the whole stream (view 0) each view that owes it gets one of its own, and it goes. A letter that its view
  *	   rejects again gets the new reason. One that the view takes (it counts, or is late) is marked with the request (dead_letter.retry);
  *	   if the view writes its rows into a table it goes at once, for they are written in this transaction;
- *	2. it commits, and then the views are published, and with them, under the same lock, the request's number, in each view (ViewSlot.retry) and
+ *	2. it commits, and then the views are published, and with them, under the same lock, the request's number, in each view (ViewSlot.counted.retry) and
  *	   in the stream. Both numbers are in checkpoints, with the states that they tell of;
  *	3. a checkpoint is taken at once, and when it is committed, the marked letters of views whose number in it says so go, and the
  *	   request. The letters of a view whose fold ended after 2, so that it is in the checkpoint as it was before, stay marked, and go
@@ -148,7 +148,7 @@ streamext_retries_load(Worker *w)
 		return;
 	values[0] = ObjectIdGetDatum(w->identity.relid);
 	values[1] = Int32GetDatum(w->identity.shard);
-	values[2] = Int64GetDatum((int64) w->slot->source);
+	values[2] = Int64GetDatum((int64) w->slot->counted.source);
 	own = streamext_own_begin();
 	retry_execute(retry_list_sql, 3, types, values, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -168,7 +168,8 @@ streamext_retries_load(Worker *w)
 bool
 streamext_retries_due(const Worker *w)
 {
-	return w->retries != NIL && w->attached && !w->pending && w->slot->retry < *(const int64 *) linitial(w->retries);
+	return w->retries != NIL && w->attached && !w->pending &&
+		   w->slot->counted.retry < *(const int64 *) linitial(w->retries);
 }
 
 /* ---------------------------------------------------------------- letters and views */
@@ -239,7 +240,7 @@ retry_take_views(Worker *w, Retry *r)
 		view->counted = palloc0(sizeof(int64) * n);
 		for (int i = 0; i < w->npartitions; i++)
 		{
-			view->positions[i] = i < view->v->slot->npositions ? view->v->slot->positions[i] : -1;
+			view->positions[i] = i < view->v->slot->counted.npositions ? view->v->slot->counted.positions[i] : -1;
 			view->begins[i] = streamext_letters_begin(w, view->v->slot, i);
 		}
 	}
@@ -254,7 +255,7 @@ retry_is_owed(const RetryView *view, const RetryLetter *letter)
 		return false;
 	if (!OidIsValid(letter->view))
 		return !list_member_oid(letter->done, view->v->viewoid);
-	return letter->view == view->v->viewoid && (letter->retry == 0 || letter->retry > view->v->slot->retry);
+	return letter->view == view->v->viewoid && (letter->retry == 0 || letter->retry > view->v->slot->counted.retry);
 }
 
 /* The index of a letter's partition; -1: another shard's. */
@@ -265,7 +266,7 @@ retry_partition(const Worker *w, const char *topic, int32 partition)
 	{
 		const char *own = streamext_letters_topic(w, i);
 
-		if (w->slot->partitions[i].partition == partition && (own == NULL || strcmp(own, topic) == 0))
+		if (w->slot->counted.partitions[i].partition == partition && (own == NULL || strcmp(own, topic) == 0))
 			return i;
 	}
 	return -1;
@@ -276,7 +277,7 @@ static bool
 retry_is_wanted(const Worker *w, const Retry *r, const RetryLetter *letter)
 {
 	if (!OidIsValid(letter->view))
-		return letter->position < w->slot->partitions[letter->index].position;
+		return letter->position < w->slot->counted.partitions[letter->index].position;
 	for (int i = 0; i < r->nviews; i++)
 		if (r->views[i].ready && retry_is_owed(&r->views[i], letter))
 			return true;
@@ -450,7 +451,7 @@ retry_is_lost(const Retry *r, const RetryMark *mark)
 		return true;
 	for (int i = 0; i < r->nviews && mark->own; i++)
 		if (r->views[i].v->viewoid == mark->view)
-			return r->views[i].ready && mark->retry > r->views[i].v->slot->retry;
+			return r->views[i].ready && mark->retry > r->views[i].v->slot->counted.retry;
 	return false;
 }
 
@@ -601,8 +602,8 @@ retry_write(Worker *w, Retry *r)
 	for (int i = 0; i < r->nviews; i++)
 		for (int p = 0; p < w->npartitions; p++)
 			if (r->views[i].counted[p] > 0)
-				streamext_into_recount(r->views[i].v->viewoid, w->identity.relid, w->slot->partitions[p].topic,
-									   w->slot->partitions[p].partition, r->views[i].counted[p]);
+				streamext_into_recount(r->views[i].v->viewoid, w->identity.relid, w->slot->counted.partitions[p].topic,
+									   w->slot->counted.partitions[p].partition, r->views[i].counted[p]);
 	if (r->ngone > 0)
 	{
 		values[0] = streamext_dead_letter_array(r->gone_ids, NULL, r->ngone, INT8OID);
@@ -633,16 +634,16 @@ retry_publish(Worker *w, Retry *r, int32 decoded)
 
 		if (v->prepared)
 		{
-			w->batch->watermark = slot->watermark;
+			w->batch->watermark = slot->counted.watermark;
 			streamext_poison_view(w, v);
 			streamext_fold_publish(v->fold, w->batch);
 			v->prepared = false;
 		}
 		if (r->views[i].ready)
-			v->slot->retry = r->request;
+			v->slot->counted.retry = r->request;
 	}
-	slot->rejected -= Min(slot->rejected, decoded);
-	slot->retry = r->request;
+	slot->counted.rejected -= Min(slot->counted.rejected, decoded);
+	slot->counted.retry = r->request;
 	LWLockRelease(slot->lock);
 }
 
@@ -803,7 +804,7 @@ streamext_retries_settle(Worker *w)
 	Datum					  values[1];
 	int64					  request = 0;
 
-	if (w->retries != NIL && w->slot->retry >= *(int64 *) linitial(w->retries))
+	if (w->retries != NIL && w->slot->counted.retry >= *(int64 *) linitial(w->retries))
 		request = *(int64 *) linitial(w->retries);
 	if (request > 0 && (last == NULL || last->head.retry < request))
 	{

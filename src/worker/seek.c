@@ -4,7 +4,7 @@
  *		streamext.seek: a stream goes on at another position.
  *
  * Only the worker can ask the source where `latest` or a time is. So the functions leave a row for each shard in
- * streamext.seek_request, and the commit makes the workers look. A worker does the requests above StreamSlot.seek in their
+ * streamext.seek_request, and the commit makes the workers look. A worker does the requests above StreamSlot.counted.seek in their
  * order, before it reads anything, and the checkpoint that holds the positions holds that number too: what a crash undoes is
  * done again. What the source has said is kept in the row first, so that it is done again the same way.
  *
@@ -186,8 +186,8 @@ streamext_seeks_load(Worker *w)
 		return;
 	values[0] = ObjectIdGetDatum(w->identity.relid);
 	values[1] = Int32GetDatum(w->identity.shard);
-	values[2] = Int64GetDatum(w->slot->seek);
-	values[3] = Int64GetDatum((int64) w->slot->source);
+	values[2] = Int64GetDatum(w->slot->counted.seek);
+	values[3] = Int64GetDatum((int64) w->slot->counted.source);
 	own = streamext_own_begin();
 	if (SPI_execute_with_args(seek_select_sql, 4, types, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read streamext.seek_request");
@@ -289,8 +289,8 @@ seek_move_views(Worker *w, int index, int64 former, int64 target, bool all)
 	{
 		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
 
-		if (index < view->npositions && (all || view->positions[index] >= former))
-			view->positions[index] = target;
+		if (index < view->counted.npositions && (all || view->counted.positions[index] >= former))
+			view->counted.positions[index] = target;
 	}
 }
 
@@ -301,12 +301,12 @@ seek_forget_partitions(Worker *w)
 	ListCell *lc;
 
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	w->slot->npartitions = w->npartitions;
+	w->slot->counted.npartitions = w->npartitions;
 	foreach (lc, w->views)
 	{
 		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
 
-		view->npositions = Min(view->npositions, w->npartitions);
+		view->counted.npositions = Min(view->counted.npositions, w->npartitions);
 	}
 }
 
@@ -345,11 +345,11 @@ seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums 
 	if (request->accept && request->kind != SEEK_OFFSET)
 	{
 		seek_forget_partitions(w);
-		slot->watermark = DT_NOBEGIN;
+		slot->counted.watermark = DT_NOBEGIN;
 	}
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		PartitionSlot *partition = &slot->partitions[i];
+		PartitionSlot *partition = &slot->counted.partitions[i];
 		int64		   former = partition->position;
 		int64		   target = targets[i];
 
@@ -374,8 +374,8 @@ seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums 
 		partition->last.position = -1;
 		w->connector->partitions[i].last.position = -1;
 	}
-	slot->seek = request->id;
-	slot->layout++; /* a catch-up worker looks where it stands */
+	slot->counted.seek = request->id;
+	slot->counted.layout++; /* a catch-up worker looks where it stands */
 	LWLockRelease(slot->lock);
 }
 
@@ -425,7 +425,7 @@ streamext_seeks_due(const Worker *w)
 	if (w->seeks == NIL)
 		return false;
 	for (int i = 0; i < w->npartitions; i++)
-		if (w->slot->partitions[i].position < seek_former(linitial(w->seeks), &w->slot->partitions[i]))
+		if (w->slot->counted.partitions[i].position < seek_former(linitial(w->seeks), &w->slot->counted.partitions[i]))
 			return false;
 	return true;
 }
@@ -438,9 +438,9 @@ streamext_seeks_bound(const Worker *w, Batch *batch)
 
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		int64 former = seek_former(linitial(w->seeks), &w->slot->partitions[i]);
+		int64 former = seek_former(linitial(w->seeks), &w->slot->counted.partitions[i]);
 
-		bounds[i] = former < 0 ? PG_INT64_MAX : Max(former, w->slot->partitions[i].position);
+		bounds[i] = former < 0 ? PG_INT64_MAX : Max(former, w->slot->counted.partitions[i].position);
 	}
 	for (int i = 0; i < batch->nrecords; i++)
 		if (batch->records[i].position < bounds[batch->records[i].partition_index])
@@ -491,7 +491,7 @@ streamext_seeks_apply(Worker *w)
 	}
 	/* a new comparison with what was read last, where the stream goes on as it was */
 	for (int i = 0; i < w->npartitions; i++)
-		w->connector->partitions[i].last = w->slot->partitions[i].last;
+		w->connector->partitions[i].last = w->slot->counted.partitions[i].last;
 	return true;
 }
 
@@ -508,9 +508,9 @@ seek_views(Oid relid)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->in_use && !view->retained && view->dboid == MyDatabaseId &&
-			streamext_shared->streams[view->stream].relid == relid)
-			views = list_append_unique_oid(views, view->viewoid);
+		if (view->id.in_use && !view->id.retained && view->id.dboid == MyDatabaseId &&
+			streamext_shared->streams[view->id.stream].id.relid == relid)
+			views = list_append_unique_oid(views, view->id.viewoid);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return views;
@@ -523,7 +523,7 @@ seek_is_diverged(StreamSlot **slots, int n)
 	bool diverged = false;
 
 	for (int i = 0; i < n; i++)
-		diverged = diverged || slots[i]->state == STREAM_DIVERGED;
+		diverged = diverged || slots[i]->status.state == STREAM_DIVERGED;
 	return diverged;
 }
 
@@ -564,9 +564,9 @@ seek_check_partition(const SeekRequest *request, const char *name, StreamSlot **
 	for (int s = 0; s < n; s++)
 	{
 		streamext_stream_lock_shared(slots[s]);
-		for (int i = 0; i < slots[s]->npartitions; i++)
+		for (int i = 0; i < slots[s]->counted.npartitions; i++)
 		{
-			const PartitionSlot *partition = &slots[s]->partitions[i];
+			const PartitionSlot *partition = &slots[s]->counted.partitions[i];
 
 			if (partition->partition != request->partition || strcmp(partition->topic, request->topic) != 0)
 				continue;
@@ -592,12 +592,12 @@ static void
 seek_take_positions(SeekPositions *positions, StreamSlot *slot, uint64 source)
 {
 	streamext_stream_lock_shared(slot);
-	seek_make_positions(positions, slot->source == source ? slot->npartitions : 0);
+	seek_make_positions(positions, slot->counted.source == source ? slot->counted.npartitions : 0);
 	for (int i = 0; i < positions->n; i++)
 	{
-		positions->topics[i] = CStringGetTextDatum(slot->partitions[i].topic);
-		positions->numbers[i] = Int32GetDatum(slot->partitions[i].partition);
-		positions->positions[i] = Int64GetDatum(slot->partitions[i].position);
+		positions->topics[i] = CStringGetTextDatum(slot->counted.partitions[i].topic);
+		positions->numbers[i] = Int32GetDatum(slot->counted.partitions[i].partition);
+		positions->positions[i] = Int64GetDatum(slot->counted.partitions[i].position);
 	}
 	LWLockRelease(slot->lock);
 }
@@ -634,7 +634,7 @@ seek_request(Oid relid, SeekRequest *request)
 	values[9] = BoolGetDatum(request->accept);
 	for (int i = 0; i < n; i++)
 	{
-		values[1] = Int32GetDatum(slots[i]->shard);
+		values[1] = Int32GetDatum(slots[i]->id.shard);
 		values[2] = Int64GetDatum((int64) source);
 		seek_take_positions(&request->former, slots[i], source);
 		seek_put_positions(&values[10], &request->former);

@@ -110,20 +110,21 @@ teller_slot_settled(StreamSlot *slot, TellerStream *stream)
 
 	if (stream->served)
 		return TELLER_SETTLED;
-	if (stream->ticket != 0 && pg_atomic_read_u64(&slot->flush_done) >= stream->ticket)
+	if (stream->ticket != 0 && pg_atomic_read_u64(&slot->ask.flush_done) >= stream->ticket)
 	{
 		stream->served = true;
 		return TELLER_SETTLED;
 	}
 	streamext_stream_lock_shared(slot);
-	state = slot->state;
+	state = slot->status.state;
 	LWLockRelease(slot->lock);
 	if (STREAMEXT_STATE_FAILED(state) || state == STREAM_PAUSED)
 		return TELLER_SETTLED;
 	/* as flush: drawn when all views are known */
-	if (stream->ticket == 0 && pg_atomic_read_u32(&slot->generation_seen) == pg_atomic_read_u32(&slot->generation))
+	if (stream->ticket == 0 &&
+		pg_atomic_read_u32(&slot->ask.generation_seen) == pg_atomic_read_u32(&slot->ask.generation))
 	{
-		stream->ticket = pg_atomic_add_fetch_u64(&slot->flush_requested, 1);
+		stream->ticket = pg_atomic_add_fetch_u64(&slot->ask.flush_requested, 1);
 		streamext_wake_worker(slot);
 	}
 	return state == STREAM_STALLED || state == STREAM_WAITING || state == STREAM_FULL ? TELLER_HELD_UP
@@ -156,14 +157,14 @@ streamext_teller_settled(List *streams)
 
 		LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 		for (int i = 0; i < streamext_shared->nstreams && n < STREAMEXT_MAX_SHARDS; i++)
-			if (streamext_shared->streams[i].in_use && streamext_shared->streams[i].dboid == MyDatabaseId &&
-				streamext_shared->streams[i].relid == lfirst_oid(lc))
+			if (streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].id.dboid == MyDatabaseId &&
+				streamext_shared->streams[i].id.relid == lfirst_oid(lc))
 				slots[n++] = &streamext_shared->streams[i];
 		LWLockRelease(streamext_shared->registry_lock);
 		if (n == 0)
 			settled = Max(settled, TELLER_SETTLING);
 		for (int i = 0; i < n; i++)
-			settled = Max(settled, teller_slot_settled(slots[i], teller_stream(lfirst_oid(lc), slots[i]->shard)));
+			settled = Max(settled, teller_slot_settled(slots[i], teller_stream(lfirst_oid(lc), slots[i]->id.shard)));
 	}
 	return teller_bound(settled);
 }

@@ -39,13 +39,13 @@ streamext_worker_error_is_passing(const ErrorData *error)
 void
 streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error)
 {
-	uint32 failures = v->slot->failures;
+	uint32 failures = v->slot->health.failures;
 	int64  pause = Min(TROUBLE_VIEW_MAX_MS, (int64) TROUBLE_VIEW_MS << Min(failures, 10));
 
 	streamext_worker_fail_view(w, v, error->message);
 	streamext_stream_lock_exclusive(w->slot);
-	v->slot->failures = failures + 1;
-	v->slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	v->slot->health.failures = failures + 1;
+	v->slot->health.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	LWLockRelease(w->slot->lock);
 	if (w->catchup)
 		streamext_wake_worker(w->slot); /* which knows when */
@@ -81,11 +81,11 @@ trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
 		w->backoff_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->tries - 2, 6));
 	streamext_stream_lock_exclusive(slot);
 	if (culprit != NULL)
-		streamext_clip(culprit->slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
+		streamext_clip(culprit->slot->health.last_error, error->message, STREAMEXT_MAX_MESSAGE);
 	else if (!w->catchup)
 	{
-		streamext_clip(slot->last_error, error->message, STREAMEXT_MAX_MESSAGE);
-		slot->last_error_at = GetCurrentTimestamp();
+		streamext_clip(slot->status.last_error, error->message, STREAMEXT_MAX_MESSAGE);
+		slot->status.last_error_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(slot->lock);
 }
@@ -189,8 +189,8 @@ streamext_worker_retry_view_at(const Worker *w)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->fold == NULL && v->slot->status == VIEW_FAILED && v->slot->retry_at != 0)
-			next = Min(next, v->slot->retry_at);
+		if (v->fold == NULL && v->slot->health.status == VIEW_FAILED && v->slot->health.retry_at != 0)
+			next = Min(next, v->slot->health.retry_at);
 	}
 	return next;
 }

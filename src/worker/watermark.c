@@ -48,7 +48,7 @@ void
 streamext_worker_stream_events(Worker *w, TimestampTz now)
 {
 	Batch		  *batch = w->batch;
-	PartitionSlot *partitions = w->slot->partitions;
+	PartitionSlot *partitions = w->slot->counted.partitions;
 	int			   last = -1;
 
 	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
@@ -61,7 +61,7 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 			continue;
 		last = record->partition_index;
 		partition->last_arrival = now;
-		partition->empty = partition->idle = w->slot->idle = false;
+		partition->empty = partition->idle = w->slot->quiet.idle = false;
 	}
 	for (int row = 0; row < batch->nrows; row++)
 	{
@@ -82,11 +82,11 @@ watermark_raise(Worker *w, TimestampTz to)
 	StreamSlot *slot = w->slot;
 	bool		held = LWLockHeldByMe(slot->lock);
 
-	if (to <= slot->watermark)
+	if (to <= slot->counted.watermark)
 		return;
 	if (!held)
 		streamext_stream_lock_exclusive(slot);
-	slot->watermark = to;
+	slot->counted.watermark = to;
 	if (!held)
 		LWLockRelease(slot->lock);
 	w->expire_due = true;
@@ -101,7 +101,7 @@ watermark_of_partitions(const Worker *w, const bool *passed)
 
 	for (int i = 0; i < w->npartitions; i++)
 		if (passed == NULL || !passed[i])
-			least = Min(least, w->slot->partitions[i].max_event_time);
+			least = Min(least, w->slot->counted.partitions[i].max_event_time);
 	return least == DT_NOEND ? least : watermark_after(least, w->config->watermark_delay);
 }
 
@@ -121,16 +121,17 @@ streamext_worker_advance_watermark(Worker *w)
 static void
 watermark_tell_others(Worker *w)
 {
-	if (w->config->workers == 1 || (w->told && w->told_idle == w->slot->idle))
+	if (w->config->workers == 1 || (w->told && w->told_idle == w->slot->quiet.idle))
 		return;
 	w->told = true;
-	w->told_idle = w->slot->idle;
+	w->told_idle = w->slot->quiet.idle;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams; i++)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (other->in_use && other->dboid == w->identity.dboid && other->relid == w->identity.relid && i != w->index)
+		if (other->id.in_use && other->id.dboid == w->identity.dboid && other->id.relid == w->identity.relid &&
+			i != w->index)
 			streamext_wake_worker(other);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -146,10 +147,10 @@ streamext_worker_look_away(Worker *w)
 	w->ask_later = w->others_busy = false;
 	w->close_at = DT_NOEND;
 	streamext_stream_lock_exclusive(slot);
-	slot->idle = false;
-	slot->silent_since = DT_NOEND;
+	slot->quiet.idle = false;
+	slot->quiet.silent_since = DT_NOEND;
 	for (int i = 0; i < w->npartitions; i++)
-		slot->partitions[i].empty = slot->partitions[i].idle = false;
+		slot->counted.partitions[i].empty = slot->counted.partitions[i].idle = false;
 	LWLockRelease(slot->lock);
 	watermark_tell_others(w);
 }
@@ -160,7 +161,7 @@ watermark_is_empty(const Worker *w, int index)
 {
 	int64 end = w->connector->partitions[index].high_watermark;
 
-	return end >= 0 && Max(w->slot->partitions[index].position, 0) >= end;
+	return end >= 0 && Max(w->slot->counted.partitions[index].position, 0) >= end;
 }
 
 /* Which partitions have been empty for so long that they are idle if they still are; how many. */
@@ -172,14 +173,14 @@ watermark_look(Worker *w, TimestampTz now, bool *ripe)
 
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		PartitionSlot *partition = &slot->partitions[i];
+		PartitionSlot *partition = &slot->counted.partitions[i];
 		bool		   empty = !w->pending && watermark_is_empty(w, i);
 
 		if (empty && !partition->empty)
 			partition->empty_since = now;
 		/* readers of `idle` hold no lock, and may see it late */
 		if (!empty)
-			partition->idle = slot->idle = false;
+			partition->idle = slot->quiet.idle = false;
 		partition->empty = empty;
 		ripe[i] = empty && now - partition->empty_since >= w->config->idle_timeout;
 		n += ripe[i];
@@ -194,7 +195,7 @@ watermark_idle_since(const Worker *w)
 	TimestampTz since = DT_NOBEGIN;
 
 	for (int i = 0; i < w->npartitions; i++)
-		since = Max(since, w->slot->partitions[i].empty_since);
+		since = Max(since, w->slot->counted.partitions[i].empty_since);
 	return since;
 }
 
@@ -211,20 +212,20 @@ watermark_of_others(Worker *w, bool *busy)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->in_use || other->dboid != w->identity.dboid || other->relid != w->identity.relid ||
-			other->shard >= w->config->workers || i == w->index)
+		if (!other->id.in_use || other->id.dboid != w->identity.dboid || other->id.relid != w->identity.relid ||
+			other->id.shard >= w->config->workers || i == w->index)
 			continue;
 		n++;
 		streamext_stream_lock_shared(other);
-		if (!other->idle)
+		if (!other->quiet.idle)
 		{
 			*busy = true;
-			least = Min(least, other->watermark);
+			least = Min(least, other->counted.watermark);
 		}
-		else if (other->idle_since > since)
+		else if (other->quiet.idle_since > since)
 		{
-			since = other->idle_since;
-			last = other->watermark;
+			since = other->quiet.idle_since;
+			last = other->counted.watermark;
 		}
 		LWLockRelease(other->lock);
 	}
@@ -252,7 +253,7 @@ watermark_ask(Worker *w, bool *ripe)
 		return false;
 	for (int i = 0; i < n; i++)
 	{
-		PartitionSlot *partition = &w->slot->partitions[indexes[i]];
+		PartitionSlot *partition = &w->slot->counted.partitions[indexes[i]];
 
 		if (watermark_is_empty(w, indexes[i]))
 			partition->idle = true;
@@ -268,11 +269,11 @@ watermark_be_idle(Worker *w, TimestampTz take_over)
 {
 	StreamSlot *slot = w->slot;
 
-	if (!slot->idle)
+	if (!slot->quiet.idle)
 	{
 		streamext_stream_lock_exclusive(slot);
-		slot->idle = true;
-		slot->idle_since = watermark_idle_since(w);
+		slot->quiet.idle = true;
+		slot->quiet.idle_since = watermark_idle_since(w);
 		LWLockRelease(slot->lock);
 	}
 	if (take_over != DT_NOBEGIN)
@@ -292,7 +293,7 @@ watermark_wanted(const Worker *w)
 	{
 		const WorkerView   *v = lfirst(lc);
 		const CompiledView *view;
-		const ViewState	   *state = &v->slot->state;
+		const ViewState	   *state = &v->slot->counted.state;
 		TimestampTz			end;
 
 		if (v->fold == NULL || v->behind || state->npanes == 0)
@@ -322,13 +323,13 @@ watermark_others_silent(const Worker *w, TimestampTz *greatest)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->in_use || other->dboid != w->identity.dboid || other->relid != w->identity.relid ||
-			other->shard >= w->config->workers || i == w->index)
+		if (!other->id.in_use || other->id.dboid != w->identity.dboid || other->id.relid != w->identity.relid ||
+			other->id.shard >= w->config->workers || i == w->index)
 			continue;
 		n++;
 		streamext_stream_lock_shared(other);
-		since = Max(since, other->worker_pid != 0 ? other->silent_since : DT_NOEND);
-		*greatest = Max(*greatest, other->watermark);
+		since = Max(since, other->worker.pid != 0 ? other->quiet.silent_since : DT_NOEND);
+		*greatest = Max(*greatest, other->counted.watermark);
 		LWLockRelease(other->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -343,12 +344,12 @@ watermark_note_silent(Worker *w)
 	TimestampTz since = w->pending ? DT_NOEND : watermark_idle_since(w);
 
 	for (int i = 0; i < w->npartitions; i++)
-		if (!slot->partitions[i].empty)
+		if (!slot->counted.partitions[i].empty)
 			since = DT_NOEND;
-	if (since != slot->silent_since)
+	if (since != slot->quiet.silent_since)
 	{
 		streamext_stream_lock_exclusive(slot);
-		slot->silent_since = since;
+		slot->quiet.silent_since = since;
 		LWLockRelease(slot->lock);
 	}
 	return since;
@@ -389,12 +390,12 @@ watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 		TimestampTz others = watermark_others_silent(w, &greatest);
 
 		/* windows go out by the least of all workers' watermarks */
-		if (greatest > slot->watermark)
+		if (greatest > slot->counted.watermark)
 			wanted = DT_NOEND;
-		w->others_busy = w->others_busy || others == DT_NOEND || wanted > slot->watermark;
+		w->others_busy = w->others_busy || others == DT_NOEND || wanted > slot->counted.watermark;
 		since = Max(since, others);
 	}
-	if (since == DT_NOEND || wanted <= slot->watermark)
+	if (since == DT_NOEND || wanted <= slot->counted.watermark)
 		return;
 	w->close_at = Max(Max(since, DT_NOBEGIN + 1) + w->config->close_idle, now + WATERMARK_CLOSE_MS * INT64CONST(1000));
 	if (now - since < w->config->close_idle)
@@ -402,7 +403,7 @@ watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 		w->close_at = since + w->config->close_idle;
 		return;
 	}
-	if (now - w->config->watermark_delay <= slot->watermark)
+	if (now - w->config->watermark_delay <= slot->counted.watermark)
 		return;
 	if (!at_once && real - w->asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
 		w->ask_later = true;
@@ -456,8 +457,8 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	least = watermark_of_partitions(w, ripe);
 	if (all && w->config->workers > 1)
 		take_over = watermark_of_others(w, &w->others_busy);
-	wanted =
-		all ? w->config->workers > 1 && (!slot->idle || take_over > slot->watermark) : n > 0 && least > slot->watermark;
+	wanted = all ? w->config->workers > 1 && (!slot->quiet.idle || take_over > slot->counted.watermark)
+				 : n > 0 && least > slot->counted.watermark;
 	if (wanted && !at_once && real - w->asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
 		w->ask_later = true;
 	else if (wanted && watermark_ask(w, ripe))
@@ -490,7 +491,7 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 	deadline = Min(deadline, w->close_at);
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		const PartitionSlot *partition = &w->slot->partitions[i];
+		const PartitionSlot *partition = &w->slot->counted.partitions[i];
 
 		/* the last one that is not idle holds nothing back, but for other workers */
 		if (partition->idle)
@@ -512,7 +513,7 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 
 	for (int i = 0; i < w->npartitions; i++)
 	{
-		PartitionSlot *partition = &w->slot->partitions[i];
+		PartitionSlot *partition = &w->slot->counted.partitions[i];
 
 		if (streamext_worker_view_position(w, v, i) < partition->position)
 			least = Min(least, v->max_event_time[i]);

@@ -97,8 +97,8 @@ typedef struct Worker
 
 	/* catch-up worker */
 	uint32		generation; /* of the slot, as last read */
-	uint32		requests;	/* StreamSlot.catchup_requests, the same */
-	uint32		layout;		/* StreamSlot.layout that the map holds for */
+	uint32		requests;	/* StreamSlot.ask.catchup_requests, the same */
+	uint32		layout;		/* StreamSlot.counted.layout that the map holds for */
 	int			nmapped;
 	int		   *map;		/* from the connector's partitions to the slot's */
 	TimestampTz hold_at;	/* the stream's worker may be held again */
@@ -123,14 +123,14 @@ typedef struct Worker
 
 	bool		stopped;	 /* until resume(): on_error stop, or the connector failed */
 	uint32		rights_seen; /* SharedState.rights that all views were checked at */
-	uint32		pause_seen;	 /* StreamSlot.pause before the last look into the catalogue */
+	uint32		pause_seen;	 /* StreamSlot.ask.pause before the last look into the catalogue */
 	TimestampTz refresh_at;	 /* look into the catalogue again (a view was locked); 0: no */
 
 	uint64 flush_ticket; /* being served; 0: none */
 	bool   flush_known;	 /* targets are */
 	int	   flush_partitions;
 	int64 *flush_targets;
-	uint64 settle_ticket; /* the same of StreamSlot.settle_requested: its checkpoint is under way */
+	uint64 settle_ticket; /* the same of StreamSlot.ask.settle_requested: its checkpoint is under way */
 
 	/* worker/watermark.c */
 	TimestampTz looked_at, /* at all partitions; 0: away since */

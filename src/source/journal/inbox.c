@@ -12,7 +12,7 @@
 
 #include "source/journal/inbox.h"
 
-#define INBOX_READS 4	/* journal reads a poll at most */
+#define INBOX_READS 4	 /* journal reads a poll at most */
 #define INBOX_HANDLES 32 /* journals kept open by an appender */
 
 /* ---- the worker's side ---- */

@@ -31,7 +31,8 @@ typedef struct JournalInbox
 	int64			   step;	/* bytes counted between two trims */
 	int64			   trimmed; /* commit has seen this position */
 	JournalRecord	  *records; /* STREAMEXT_BATCH_ROWS, of the last read */
-	bool blocks; /* its journal's records hold several of the stream's (source/journal/block.h): positions may lie within one */
+	bool
+		blocks; /* its journal's records hold several of the stream's (source/journal/block.h): positions may lie within one */
 	int64 block_at; /* then: where the journal is read next */
 } JournalInbox;
 
