@@ -13,7 +13,7 @@ REGRESS = streams views
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 PG_CXXFLAGS = -std=c++17 -fno-rtti -Wextra -Wno-unused-parameter
-SHLIB_LINK = -lrdkafka -lpaho-mqtt3as -lcurl -lcrypto -lmicrohttpd -lz -lzstd -lsimdjson -lstdc++
+SHLIB_LINK = -lrdkafka -lpaho-mqtt3as -lcurl -lcrypto -lmicrohttpd -lgnutls -lz -lzstd -lsimdjson -lstdc++
 
 include Makefile.dev
 

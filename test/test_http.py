@@ -155,27 +155,69 @@ SMUGGLED = b'POST /s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r
 HEAD = b"POST /s HTTP/1.1\r\nAuthorization: Bearer ingest-token\r\n"
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        HEAD + b'Host: x\r\nContent-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n' + SMUGGLED,
-        HEAD + b'Host: x\r\nContent-Length: 8\r\nContent-Length: 80\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host: x\r\nContent-Length: 8\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host: x\r\nContent-Length: +8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host: x\r\nContent-Length: -8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
-        HEAD + b'Host: x\r\nTransfer-Encoding: xchunked\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
-        HEAD + b'Host: x\r\nHost: y\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host : x\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host: x\r\n Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
-        HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
-    ],
-)
-def test_requests_that_are_not_clear(web: Web, request_: bytes) -> None:
-    answers = web.raw(request_)
-    assert set(re.findall(rb"HTTP/1.1 (\d\d\d) ", answers)) <= {b"400"}
+UNCLEAR = [
+    HEAD + b'Host: x\r\nContent-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: 8\r\nContent-Length: 80\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: 8\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: +8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: -8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding: xchunked\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nHost: y\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host : x\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\n Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{"n": 1}XX0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\nx' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding : chunked\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nTransfer-Encoding: \x0bchunked\r\n\r\n8\r\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: 99999999999999999999999\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: 8\x001\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: \r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nX: a\r\n b\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nX: a\rContent-Length: 3\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nX: a\0b\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nX: a\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: 8\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Length: 8\r\n\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nNonsense\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b'Host: x\r\nContent-Encoding: gzip\r\nContent-Encoding: zstd\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b"Host: x\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(5000)) + b'Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    b"hello\r\n\r\n",
+    b"POST /s x HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 300 + b"\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"POST /s HTTP/1.2\r\nHost: x\r\n\r\n",
+]
+
+
+def test_requests_that_are_not_clear(web: Web) -> None:
+    """One answer, whoever gives it, with a body that names the cause."""
+    for request in UNCLEAR:
+        head, body = web.raw(request).split(b"\r\n\r\n")
+        assert re.match(rb"HTTP/1\.1 (400|413|431|505) ", head) and b"Content-Type: application/json" in head, request
+        assert head.count(b"HTTP/1.") == 1 and set(json.loads(body)) == {"error", "hint", "record"}, request
     assert counted(web) == (0, None)
+
+
+def test_nothing_follows_a_body_in_chunks(web: Web) -> None:
+    """The library takes chunks with bare LFs, and others may not."""
+    answers = web.raw(HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\n8;\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED)
+    assert answers.count(b"HTTP/1.1 ") == 1 and b"\r\nConnection: close\r\n" in answers
+    assert counted(web) == (1, 1)
+
+
+def test_heads_in_pieces(web: Web) -> None:
+    """What is refused by where a head's parts lie must not depend on how they came."""
+    head = HEAD + b"Host: x\r\nX-Long: " + b"y" * 50_000 + b"\r\nX-Empty:\r\nX-Blank:  a b \r\nContent-Length: 8\r\n\r\n" + b'{"n": 1}'
+    for size in (7, 1000, 1460, 33_000):
+        with socket.create_connection(("127.0.0.1", web.port), timeout=10) as sender:
+            for at in range(0, len(head), size) if size > 7 else [0, *range(1, 120), *range(len(head) - 90, len(head))]:
+                end = at + size if size > 7 else {0: 1, 119: len(head) - 90}.get(at, at + 1)
+                sender.sendall(head[at:end])
+            assert sender.recv(100).startswith(b"HTTP/1.1 204 ")
+    assert counted(web) == (4, 4)
 
 
 def test_pipelining_and_100_continue(web: Web) -> None:
@@ -192,7 +234,8 @@ def test_pipelining_and_100_continue(web: Web) -> None:
 def test_slow_senders(db: Database) -> None:
     web = Web(db, "header_timeout '300 ms'")
     web.stream()
-    assert web.raw(b"POST /s HTTP/1.1\r\nHost").startswith(b"HTTP/1.1 408 ")
+    answer = web.raw(b"POST /s HTTP/1.1\r\nHost")
+    assert answer.startswith(b"HTTP/1.1 408 ") and json.loads(answer.split(b"\r\n\r\n")[1])["error"]
     head = b"POST /s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r\nContent-Length: 8\r\n\r\n"
     assert web.raw(head + b'{"n"').startswith(b"HTTP/1.1 408 ")
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as dribble:
@@ -349,7 +392,19 @@ def test_tls(pg: Postgres, db: Database) -> None:
             shutil.chown(pg.data / file, "postgres" if os.geteuid() == 0 else None)
 
     def shown() -> bytes:
-        return ssl.get_server_certificate(("127.0.0.1", web.port)).encode()
+        try:
+            return ssl.get_server_certificate(("127.0.0.1", web.port)).encode()
+        except OSError:  # it takes the new certificate just now
+            return b""
+
+    def slow_sender() -> bool:
+        try:
+            with context.wrap_socket(socket.create_connection(("127.0.0.1", web.port), timeout=10)) as slow:
+                slow.sendall(b"POST /s HTTP/1.1\r\nHost")
+                answer = slow.recv(4096)
+                return answer.startswith(b"HTTP/1.1 408 ") and bool(json.loads(answer.split(b"\r\n\r\n")[1])["error"]) and slow.recv(1) == b""
+        except OSError:  # the handshake took too long
+            return False
 
     web = Web(db, f"ssl_certificate_location '{pg.data}/web.crt', ssl_key_location '{pg.data}/web.key'")
     web.wait("certificate_unreadable")
@@ -364,7 +419,10 @@ def test_tls(pg: Postgres, db: Database) -> None:
         return web.post({"n": 1}, connection=connection).status
 
     assert post() == 204
-    assert shown() == (pg.data / "web.crt").read_bytes()
+    wait_for(lambda: shown() == (pg.data / "web.crt").read_bytes())
+    db.execute("ALTER SERVER web OPTIONS (ADD header_timeout '300 ms')")
+    wait_for(slow_sender, what="408")
+    db.execute("ALTER SERVER web OPTIONS (DROP header_timeout)")
     certify("two")
     pg.reload()
     wait_for(lambda: shown() == (pg.data / "web.crt").read_bytes())
@@ -395,8 +453,15 @@ def test_the_server_is_altered(web: Web) -> None:
     before, web.port = web.port, free_port()
     web.db.execute(f"ALTER SERVER web OPTIONS (SET listen '127.0.0.1:{web.port}')")
     wait_for(lambda: answers(web))
-    with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.1", before), timeout=1)
+    assert not is_open(before)
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
 
 
 def answers(web: Web) -> bool:
@@ -425,8 +490,7 @@ def test_a_port_that_is_taken(db: Database) -> None:
     wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [("listening",)])
     db.execute("DROP SERVER web")
     wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [])
-    with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1)
+    wait_for(lambda: not is_open(port))
 
 
 def send_until(web: Web, stop: threading.Event, acknowledged: list[int], numbers: "range") -> None:

@@ -8,6 +8,9 @@
  */
 #include "base/streamext.h"
 
+#include <gnutls/gnutls.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,8 +23,7 @@
 #include "source/http/http.h"
 
 #define HTTP_LOOK_MS 250
-#define HTTP_SLOW_BODIES 30				   /* header_timeouts that a body may take, if it keeps coming */
-#define HTTP_CONNECTION_MEMORY (96 * 1024) /* the library's: request line and headers */
+#define HTTP_SLOW_BODIES 30 /* header_timeouts that a body may take, if it keeps coming */
 #define HTTP_FILE_MAX (1024 * 1024)
 
 static char *
@@ -31,6 +33,64 @@ http_key(const StreamConfig *config)
 }
 
 /* ---- connections ---- */
+
+/* An answer outside of the library, to a connection that is ended with it: as much of it as can be sent at once. */
+static void
+http_say(HttpConnection *connection, const char *status, const char *error, const char *hint)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	const union MHD_ConnectionInfo *tls = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	StringInfoData					json, answer;
+
+	if (info == NULL)
+		return;
+	initStringInfo(&json);
+	initStringInfo(&answer);
+	streamext_http_error_json(&json, error, hint, -1);
+	appendStringInfo(
+		&answer, "HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		status, json.len, json.data);
+	if (tls != NULL)
+	{
+		(void) gnutls_record_send(tls->tls_session, answer.data, answer.len);
+		(void) gnutls_bye(tls->tls_session, GNUTLS_SHUT_WR);
+	}
+	else
+		(void) send(info->connect_fd, answer.data, answer.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* Tells who is too slow, and ends the connection; the library sees its end in the next run. */
+static void
+http_expire(HttpConnection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	if (connection->fresh || connection->request != NULL)
+		http_say(connection, "408 Request Timeout", "the request took too long",
+				 "The server's option header_timeout says how long the head may take, and each piece of the body.");
+	if (info != NULL)
+		(void) shutdown(info->connect_fd, SHUT_RDWR);
+	connection->deadline = DT_NOEND;
+}
+
+/*
+ * A first line that is none makes the library hang up without a word: something was received, nothing sent. What a TLS session can still say nobody
+ * knows.
+ */
+static void
+http_hung_up(const HttpServer *server, HttpConnection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct tcp_info					tcp = { 0 };
+	socklen_t						size = sizeof(tcp);
+
+	if (!connection->fresh || connection->deadline == DT_NOEND || server->stops || server->certificate != NULL ||
+		info == NULL || getsockopt(info->connect_fd, IPPROTO_TCP, TCP_INFO, &tcp, &size) != 0)
+		return;
+	if (tcp.tcpi_bytes_received > 0 && tcp.tcpi_data_segs_out == 0)
+		http_say(connection, "400 Bad Request", "the first line is not that of an HTTP request",
+				 "It is like POST /path HTTP/1.1.");
+}
 
 static void
 http_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
@@ -52,30 +112,13 @@ http_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_
 	}
 	else if (connection != NULL)
 	{
+		http_hung_up(server, connection);
 		dlist_delete(&connection->node);
 		server->nconnections--;
 		free(connection);
 		*context = NULL;
 	}
 	pg_atomic_write_u64(&server->gateway->slot->connections, server->nconnections);
-}
-
-/* Tells who is too slow, where that can be read, and ends the connection; the library sees its end in the next run. */
-static void
-http_expire(HttpServer *server, HttpConnection *connection)
-{
-	static const char answer[] =
-		"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
-		"Content-Length: 68\r\n\r\n"
-		"{\"error\":\"the request took too long\",\"hint\":\"Send it faster.\"}      \n";
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-
-	if (info == NULL)
-		return;
-	if (server->certificate == NULL && (connection->fresh || connection->request != NULL))
-		(void) send(info->connect_fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-	(void) shutdown(info->connect_fd, SHUT_RDWR);
-	connection->deadline = DT_NOEND;
 }
 
 static bool
@@ -103,7 +146,7 @@ http_look(HttpServer *server, TimestampTz now)
 		HttpConnection *connection = dlist_container(HttpConnection, node, iter.cur);
 
 		if (http_is_late(server, connection, now))
-			http_expire(server, connection);
+			http_expire(connection);
 	}
 }
 
@@ -211,7 +254,7 @@ http_daemon(HttpServer *server, List *options)
 {
 	const OptionSpec	 *table = streamext_http_options;
 	bool				  tls = server->certificate != NULL;
-	unsigned			  flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+	unsigned			  flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (tls ? MHD_USE_TLS : MHD_USE_TURBO);
 	struct MHD_OptionItem items[] = {
 		{ MHD_OPTION_HTTPS_MEM_CERT, 0, server->certificate },
 		{ MHD_OPTION_HTTPS_MEM_KEY, 0, server->key },
@@ -221,14 +264,14 @@ http_daemon(HttpServer *server, List *options)
 	if (!tls)
 		items[0].option = MHD_OPTION_END;
 	return MHD_start_daemon(
-		flags | (tls ? MHD_USE_TLS : 0), 0, NULL, NULL, streamext_http_handle, server, MHD_OPTION_LISTEN_SOCKET,
-		server->gateway->listen_fd, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t) HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
+		flags, 0, NULL, NULL, streamext_http_handle, server, MHD_OPTION_LISTEN_SOCKET, server->gateway->listen_fd,
+		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) HTTP_CONNECTION_MEMORY,
+		MHD_OPTION_CONNECTION_LIMIT,
 		(unsigned) streamext_option_number(table, PLACE_SERVER, options, "max_connections"),
 		MHD_OPTION_PER_IP_CONNECTION_LIMIT,
 		(unsigned) streamext_option_number(table, PLACE_SERVER, options, "max_connections_per_address"),
-		MHD_OPTION_NOTIFY_CONNECTION, http_connection, server, MHD_OPTION_NOTIFY_COMPLETED, streamext_http_completed,
-		server, MHD_OPTION_ARRAY, items, MHD_OPTION_END);
+		MHD_OPTION_UNESCAPE_CALLBACK, streamext_http_unescape, NULL, MHD_OPTION_NOTIFY_CONNECTION, http_connection,
+		server, MHD_OPTION_NOTIFY_COMPLETED, streamext_http_completed, server, MHD_OPTION_ARRAY, items, MHD_OPTION_END);
 }
 
 /* The daemon takes a copy of the descriptor with it when it stops. */
@@ -243,6 +286,7 @@ http_start(Gateway *gateway, GatewayState *state, char *error, Size size)
 		strlcpy(error, "out of memory", size);
 		return false;
 	}
+	streamext_http_own_begin();
 	server->gateway = gateway;
 	dlist_init(&server->connections);
 	dlist_init(&server->waiting);
@@ -295,6 +339,7 @@ http_stop(Gateway *gateway)
 		request->phase = HTTP_OUTCOME;
 		MHD_resume_connection(connection->mhd);
 	}
+	server->stops = true; /* and nobody may be suspended by what comes in this run */
 	MHD_run(server->daemon);
 	MHD_stop_daemon(server->daemon);
 	http_free(server);

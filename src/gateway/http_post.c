@@ -108,7 +108,7 @@ streamext_http_post_begin(HttpRequest *request)
 	if (key != NULL && (key[0] == '\0' || strlen(key) > HTTP_KEY_MAX))
 		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1,
 									 "the Idempotency-Key is empty or too long", "It may have %d bytes.", HTTP_KEY_MAX);
-	if (length != NULL && (strlen(length) > 18 || strtoll(length, NULL, 10) > request->server->max_body))
+	if (length != NULL && strtoll(length, NULL, 10) > request->server->max_body)
 		return http_refuse_large(request);
 	if (!http_cut_kind(request, stream, &kind))
 		return streamext_http_refuse(

@@ -15,6 +15,10 @@
 
 #define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies that are held at once */
 
+#define HTTP_CONNECTION_MEMORY 98304 /* bytes of a connection: the library keeps its head in it */
+
+#define HTTP_LENGTH_DIGITS 18 /* of a Content-Length */
+
 #define HTTP_FIXED (4 * MAXPGPATH)
 
 typedef struct HttpRate
@@ -31,8 +35,9 @@ typedef struct HttpServer
 	int				   epoll_fd;
 	dlist_head		   connections; /* of HttpConnection */
 	int				   nconnections;
-	TimestampTz		   next_look;		  /* at the deadlines */
-	int64			   bodies;			  /* bytes held */
+	TimestampTz		   next_look; /* at the deadlines */
+	int64			   bodies;	  /* bytes held */
+	bool			   stops;
 	bool			   done;			  /* something was told of in this round: answers wait to be sent */
 	char			  *certificate, *key; /* or NULL */
 	dlist_head		   waiting;			  /* of HttpRequest: ?wait=visible */
@@ -84,6 +89,7 @@ typedef struct HttpRequest
 	Size				   size, capacity;
 	bool				   large;		   /* more came than may; it is thrown away */
 	bool				   full;		   /* there was no room for it */
+	bool				   chunked;		   /* it comes in chunks */
 	char				  *block, *common; /* malloc'd; what base points to */
 	bool				   wait;		   /* ?wait=visible */
 	uint64				   ticket;
@@ -100,6 +106,8 @@ typedef struct HttpRequest
 /* An error's answer: {"error", "hint", "record"}; record < 0: none. `close`: the connection ends with it. */
 extern enum MHD_Result streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 record,
 											 const char *error, const char *hint, ...) pg_attribute_printf(6, 7);
+/* The body of such an answer. */
+extern void streamext_http_error_json(StringInfo json, const char *error, const char *hint, int64 record);
 /* An answer without a body. */
 extern enum MHD_Result streamext_http_answer(HttpRequest *request, unsigned status);
 /* NULL: the request has none. */
@@ -114,6 +122,20 @@ extern void			   streamext_http_completed(void *cls, struct MHD_Connection *mhd,
 												enum MHD_RequestTerminationCode code);
 
 extern enum MHD_Result streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response);
+
+/* ---- gateway/http_clear.c ---- */
+
+/* Why the head could be read in several ways; NULL: it cannot. */
+extern const char *streamext_http_unclear(HttpRequest *request, const char *method, const char *version);
+/* MHD's callback. */
+extern size_t streamext_http_unescape(void *cls, struct MHD_Connection *mhd, char *text);
+
+/* ---- gateway/http_own.c ---- */
+
+/* From now on this process is a gateway. */
+extern void streamext_http_own_begin(void);
+/* The answer instead of the library's page. */
+extern void streamext_http_own_json(StringInfo json, const char *page, Size size);
 
 /* ---- gateway/http_get.c ---- */
 

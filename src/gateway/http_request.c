@@ -4,8 +4,6 @@
  */
 #include "base/streamext.h"
 
-#include <ctype.h>
-
 #include "common/base64.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
@@ -26,10 +24,28 @@ streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response 
 									   "Bearer realm=\"streamext\", Basic realm=\"streamext\"");
 	if (status == MHD_HTTP_TOO_MANY_REQUESTS || status == MHD_HTTP_SERVICE_UNAVAILABLE)
 		(void) MHD_add_response_header(response, "Retry-After", status == MHD_HTTP_SERVICE_UNAVAILABLE ? "5" : "1");
+
+	/* this library takes chunks whose lines end in LF alone: what follows them may be another's idea of a request */
+	if (request->chunked)
+		(void) MHD_add_response_header(response, "Connection", "close");
 	result = MHD_queue_response(request->mhd, status, response);
 	MHD_destroy_response(response);
 	request->phase = HTTP_ANSWERED;
 	return result;
+}
+
+void
+streamext_http_error_json(StringInfo json, const char *error, const char *hint, int64 record)
+{
+	appendStringInfoString(json, "{\"error\":");
+	escape_json(json, error);
+	appendStringInfoString(json, ",\"hint\":");
+	escape_json(json, hint);
+	if (record >= 0)
+		appendStringInfo(json, ",\"record\":" INT64_FORMAT, record);
+	else
+		appendStringInfoString(json, ",\"record\":null");
+	appendStringInfoString(json, "}\n");
 }
 
 enum MHD_Result
@@ -45,15 +61,7 @@ streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 r
 	vsnprintf(text, sizeof(text), hint, args);
 	va_end(args);
 	initStringInfo(&json);
-	appendStringInfoString(&json, "{\"error\":");
-	escape_json(&json, error);
-	appendStringInfoString(&json, ",\"hint\":");
-	escape_json(&json, text);
-	if (record >= 0)
-		appendStringInfo(&json, ",\"record\":" INT64_FORMAT, record);
-	else
-		appendStringInfoString(&json, ",\"record\":null");
-	appendStringInfoString(&json, "}\n");
+	streamext_http_error_json(&json, error, text, record);
 	response = MHD_create_response_from_buffer(json.len, json.data, MHD_RESPMEM_MUST_COPY);
 	if (response != NULL)
 	{
@@ -85,49 +93,6 @@ const char *
 streamext_http_argument(HttpRequest *request, const char *name)
 {
 	return MHD_lookup_connection_value(request->mhd, MHD_GET_ARGUMENT_KIND, name);
-}
-
-typedef struct HttpSeams
-{
-	int	 hosts, lengths, encodings, authorizations;
-	bool bad;
-} HttpSeams;
-
-static enum MHD_Result
-http_count_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
-{
-	HttpSeams *seams = cls;
-
-	if (pg_strcasecmp(name, "Host") == 0)
-		seams->hosts++;
-	else if (pg_strcasecmp(name, "Content-Length") == 0)
-	{
-		seams->lengths++;
-		seams->bad = seams->bad || value == NULL || strspn(value, "0123456789") != strlen(value);
-	}
-	else if (pg_strcasecmp(name, "Transfer-Encoding") == 0)
-	{
-		seams->encodings++;
-		seams->bad = seams->bad || value == NULL || pg_strcasecmp(value, "chunked") != 0;
-	}
-	else if (pg_strcasecmp(name, "Authorization") == 0)
-		seams->authorizations++;
-	return MHD_YES;
-}
-
-/* What others on the way may read as two requests, or as another one, is none: false. */
-static bool
-http_is_clear(HttpRequest *request, const char *version)
-{
-	HttpSeams seams = { 0 };
-
-	(void) MHD_get_connection_values(request->mhd, MHD_HEADER_KIND, http_count_header, &seams);
-	if (seams.bad || seams.lengths > 1 || seams.encodings > 1 || (seams.lengths > 0 && seams.encodings > 0) ||
-		seams.authorizations > 1 || seams.hosts > 1)
-		return false;
-	if (strcmp(version, MHD_HTTP_VERSION_1_1) == 0)
-		return seams.hosts == 1;
-	return strcmp(version, MHD_HTTP_VERSION_1_0) == 0 && seams.encodings == 0;
 }
 
 /* ---- who asks ---- */
@@ -243,19 +208,29 @@ http_new_request(HttpServer *server, struct MHD_Connection *mhd, const char *url
 }
 
 static enum MHD_Result
+http_refuse_stopping(HttpRequest *request)
+{
+	return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "the gateway is being restarted",
+								 "Send the request again.");
+}
+
+static enum MHD_Result
 http_begin(HttpRequest *request, const char *method, const char *version)
 {
 	Gateway		   *gateway = request->server->gateway;
 	GatewayStream  *stream;
+	const char	   *unclear = streamext_http_unclear(request, method, version);
 	enum MHD_Result result = MHD_YES;
 
-	if (!http_is_clear(request, version))
+	if (unclear != NULL)
 		return streamext_http_refuse(
-			request, MHD_HTTP_BAD_REQUEST, true, -1, "the request is not clear",
+			request, MHD_HTTP_BAD_REQUEST, true, -1, unclear,
 			"HTTP/1.1 with one Host, and one of Content-Length and Transfer-Encoding: chunked.");
 	request->role = streamext_http_role(request, &result);
 	if (!OidIsValid(request->role))
 		return result;
+	if (request->server->stops)
+		return http_refuse_stopping(request);
 	if (!http_within_rate(request->server, request->role))
 		return streamext_http_refuse(request, MHD_HTTP_TOO_MANY_REQUESTS, true, -1, "too many requests",
 									 "The server's option rate_limit allows a role %d in a second.",
@@ -335,7 +310,7 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 	switch (request->phase)
 	{
 		case HTTP_BODY:
-			return streamext_http_post_end(request);
+			return request->server->stops ? http_refuse_stopping(request) : streamext_http_post_end(request);
 		case HTTP_OUTCOME:
 			return request->read != NULL ? streamext_http_get_answer(request) : streamext_http_post_answer(request);
 		default:
