@@ -29,9 +29,9 @@ typedef struct LetterRecord
 	uint32		headers_size;
 	uint32		row_size;
 	uint8		qos;
-	bool		retained;
-	bool		has_key;
-	bool		has_headers;
+	uint8		retained; /* true or false, these too; stored bytes may be any */
+	uint8		has_key;
+	uint8		has_headers;
 } LetterRecord;
 
 bytea *
@@ -100,7 +100,7 @@ streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, cons
 	record->row_type_hash = layout_size == 0 ? (uint32) head.layout : 0;
 	record->layout = NULL;
 	record->qos = head.qos;
-	record->retained = head.retained;
+	record->retained = head.retained != 0;
 	record->key = head.has_key ? from : NULL;
 	record->key_size = head.key_size;
 	from += head.key_size;
@@ -139,7 +139,7 @@ letter_part(const bytea *rest, bool headers, const char **part, Size *size)
 		return false;
 	*part = VARDATA_ANY(rest) + sizeof(head) + (headers ? head.key_size : 0);
 	*size = headers ? head.headers_size : head.key_size;
-	return headers ? head.has_headers : head.has_key;
+	return (headers ? head.has_headers : head.has_key) != 0;
 }
 
 PG_FUNCTION_INFO_V1(streamext_letter_key);

@@ -173,7 +173,7 @@ journal_has_layout(Journal *journal, const RowLayout *layout, int64 position)
 	fd = streamext_journal_open_file(journal, first, O_RDONLY);
 	if (fd < 0)
 		return false;
-	other = streamext_journal_load_layout(fd, first, first, &header);
+	other = streamext_journal_load_layout(fd, first, first, position, &header);
 	close(fd);
 	same = other != NULL && streamext_layout_equal(other, layout) && journal_note_layout(journal, layout, first);
 	free(other);

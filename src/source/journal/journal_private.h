@@ -171,10 +171,11 @@ extern int64 streamext_journal_segment_bytes(const Journal *journal, const int64
 extern uint32 streamext_journal_crc(const JournalHeader *header, const char *body);
 
 /*
- * The layout that the record at position of the segment that begins at first, whose file is fd, carries; malloc'd, sizes checked and no more. NULL and
- * errno: none. *header is the record's.
+ * The layout that the record at position of the segment that begins at first, whose file is fd, carries; malloc'd, sizes checked and no more. The
+ * record ends at limit or before. NULL and errno: none. *header is the record's.
  */
-extern RowLayout *streamext_journal_load_layout(int fd, int64 first, int64 position, JournalHeader *header);
+extern RowLayout *streamext_journal_load_layout(int fd, int64 first, int64 position, int64 limit,
+												JournalHeader *header);
 
 /*
  * The whole record at position, checked, in the read buffer. NULL with errno EBADMSG or what the system said if there is none;

@@ -180,7 +180,7 @@ journal_pread(int fd, void *to, size_t size, off_t at)
 }
 
 RowLayout *
-streamext_journal_load_layout(int fd, int64 first, int64 position, JournalHeader *header)
+streamext_journal_load_layout(int fd, int64 first, int64 position, int64 limit, JournalHeader *header)
 {
 	char	  *body;
 	RowLayout *layout;
@@ -189,7 +189,7 @@ streamext_journal_load_layout(int fd, int64 first, int64 position, JournalHeader
 	if (!journal_pread(fd, header, sizeof(*header), position - first))
 		return NULL;
 	errno = EBADMSG;
-	if (!journal_header_plausible(header, position, PG_INT64_MAX) || !journal_carries_layout(header))
+	if (!journal_header_plausible(header, position, limit) || !journal_carries_layout(header))
 		return NULL;
 	size = header->size - sizeof(*header);
 	body = malloc(size);
@@ -225,7 +225,8 @@ journal_layout(Journal *journal, const JournalHeader *header)
 	else if (at >= JOURNAL_FIRST(header->position) && at < header->position)
 	{
 		JournalHeader other;
-		RowLayout	 *loaded = streamext_journal_load_layout(journal->read_fd, journal->read_first, at, &other);
+		RowLayout	 *loaded =
+			streamext_journal_load_layout(journal->read_fd, journal->read_first, at, header->position, &other);
 
 		if (loaded != NULL)
 			layout = streamext_layout_intern(loaded, loaded->size);

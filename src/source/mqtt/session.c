@@ -109,10 +109,9 @@ session_crc(const char *text, size_t size)
 static char *
 session_read_file(const char *path)
 {
-	FILE  *file = fopen(path, "re");
-	char  *text = NULL;
-	long   size = -1;
-	uint32 crc;
+	FILE *file = fopen(path, "re");
+	char *text = NULL, last[SESSION_CRC_SIZE + 1];
+	long  size = -1;
 
 	if (file == NULL)
 	{
@@ -129,7 +128,8 @@ session_read_file(const char *path)
 
 		text[size] = '\0';
 		size -= SESSION_CRC_SIZE;
-		good = good && sscanf(text + size, "%8x", &crc) == 1 && crc == session_crc(text, size);
+		snprintf(last, sizeof(last), "%08x\n", session_crc(text, size));
+		good = good && strcmp(text + size, last) == 0;
 		text[size] = '\0';
 		if (!good)
 		{
