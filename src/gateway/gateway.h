@@ -135,7 +135,10 @@ extern GatewayStream *streamext_gateway_stream(Gateway *gateway, Oid relid);
 extern GatewayStream *streamext_gateway_stream_named(Gateway *gateway, const char *key);
 
 /* The role whose secret it is; name: it must be that role's, or NULL. InvalidOid: nobody's. Takes the same time whatever is wrong. */
-extern Oid streamext_gateway_authenticate(Gateway *gateway, const char *name, const char *secret, Size size);
+extern Oid streamext_gateway_authenticate(Gateway *gateway, const char *name, const char *secret, Size size,
+										  uint8 digest[32]);
+/* Whether who had shown a secret with this digest, or none (zero), still acts as the role. */
+extern bool streamext_gateway_still(const Gateway *gateway, Oid role, const uint8 digest[32]);
 
 /* Whether the role may insert into the relation (ACL_INSERT), or read it. Known from the second time on. */
 extern bool streamext_gateway_allows(Gateway *gateway, Oid role, Oid relid, AclMode mode);

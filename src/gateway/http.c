@@ -246,6 +246,7 @@ http_options(Gateway *gateway)
 	if (strcmp(fixed, server->fixed) != 0)
 		return false;
 	http_read_options(server, gateway->options);
+	streamext_http_events_check(server);
 	return true;
 }
 
@@ -291,6 +292,7 @@ http_start(Gateway *gateway, GatewayState *state, char *error, Size size)
 	dlist_init(&server->connections);
 	dlist_init(&server->waiting);
 	dlist_init(&server->reads);
+	dlist_init(&server->listeners);
 	http_read_options(server, gateway->options);
 	http_fixed_options(gateway->options, server->fixed);
 	*state = GATEWAY_CERTIFICATE_UNREADABLE;
@@ -324,6 +326,7 @@ http_stop(Gateway *gateway)
 	int			fd = dup(gateway->listen_fd);
 
 	/* the library wants nobody suspended when it stops; what was submitted has been told of */
+	streamext_http_events_stop(server);
 	dlist_foreach (iter, &server->connections)
 	{
 		HttpConnection *connection = dlist_container(HttpConnection, node, iter.cur);
@@ -374,6 +377,7 @@ http_run(Gateway *gateway)
 	HttpServer *server = gateway->own;
 
 	server->done = false;
+	streamext_http_events_poll();
 	(void) MHD_run(server->daemon);
 	if (server->nconnections > 0)
 	{
@@ -384,6 +388,8 @@ http_run(Gateway *gateway)
 			streamext_http_post_look(server, now);
 		if (!dlist_is_empty(&server->reads))
 			streamext_http_get_look(server);
+		if (!dlist_is_empty(&server->listeners))
+			streamext_http_events_look(server, now);
 	}
 }
 

@@ -48,8 +48,11 @@ streamext_http_get_begin(HttpRequest *request)
 	const char	  *schema = request->path + strlen("/views/");
 	const char	  *dot = strchr(schema, '.');
 	StringInfoData names;
+	const char	  *slash = dot != NULL ? strrchr(dot, '/') : NULL;
 	HttpFilters	   filters = { &names, -1, false };
 
+	if (slash != NULL && strcmp(slash, "/changes") == 0 && slash > dot + 1 && dot > schema)
+		return streamext_http_events_begin(request, pnstrdup(schema, dot - schema), pnstrdup(dot + 1, slash - dot - 1));
 	if (dot == NULL || dot == schema || dot[1] == '\0')
 		return streamext_http_refuse(request, MHD_HTTP_NOT_FOUND, true, -1, "there is no view at this path",
 									 "A view's path is /views/SCHEMA.NAME.");

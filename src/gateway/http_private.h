@@ -12,6 +12,7 @@
 
 #include "gateway/gateway.h"
 #include "gateway/reader.h"
+#include "gateway/watch.h"
 
 #define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies that are held at once */
 
@@ -43,6 +44,8 @@ typedef struct HttpServer
 	dlist_head		   waiting;			  /* of HttpRequest: ?wait=visible */
 	dlist_head		   reads;			  /* of HttpRequest: views that are being read */
 	int				   nreads;
+	dlist_head		   listeners;	/* of HttpListener */
+	TimestampTz		   next_events; /* at the listeners */
 
 	/* the options */
 	char	  fixed[HTTP_FIXED]; /* those that the daemon was started with */
@@ -70,6 +73,7 @@ typedef enum HttpPhase
 	HTTP_SUBMITTED, /* suspended until its records are in the journal */
 	HTTP_WAITING,	/* suspended until views show them */
 	HTTP_READING,	/* suspended until a view is read */
+	HTTP_JOINING,	/* suspended until a view's changes are there */
 	HTTP_OUTCOME,	/* resumed: answer as `outcome` says */
 	HTTP_ANSWERED
 } HttpPhase;
@@ -98,7 +102,9 @@ typedef struct HttpRequest
 	TimestampTz			   began;
 	GatewayRead			  *read; /* of a GET, or NULL */
 	ReadFormat			   format;
-	dlist_node			   node; /* in server->waiting or reads */
+	struct HttpListener	  *listener;   /* of a GET of changes, or NULL */
+	uint8				   digest[32]; /* of the secret that was shown; zero: none */
+	dlist_node			   node;	   /* in server->waiting or reads */
 } HttpRequest;
 
 /* ---- gateway/http_request.c ---- */
@@ -145,6 +151,22 @@ extern void streamext_http_get_look(HttpServer *server);
 /* The request is not in server->reads any more. */
 extern void			   streamext_http_get_end(HttpRequest *request);
 extern enum MHD_Result streamext_http_get_answer(HttpRequest *request);
+
+/* ---- gateway/http_events.c ---- */
+
+/* GET of a view's changes; schema and name of the view. */
+extern enum MHD_Result streamext_http_events_begin(HttpRequest *request, const char *schema, const char *name);
+extern enum MHD_Result streamext_http_events_answer(HttpRequest *request);
+/* The request is over. */
+extern void streamext_http_events_end(HttpRequest *request);
+/* Wakes who has something to be told, and who has not been told anything for long; ends who does not read. */
+extern void streamext_http_events_look(HttpServer *server, TimestampTz now);
+/* Takes what has come of views. */
+extern void streamext_http_events_poll(void);
+/* The roster was read: who has no right to be here any more goes. */
+extern void streamext_http_events_check(HttpServer *server);
+/* All go: they are resumed, and end at the next run. */
+extern void streamext_http_events_stop(HttpServer *server);
 
 /* ---- gateway/http_post.c ---- */
 

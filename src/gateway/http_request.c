@@ -130,10 +130,10 @@ http_authenticate(HttpRequest *request, const char *header)
 	Oid		 role = InvalidOid;
 
 	if (pg_strncasecmp(header, "Bearer ", 7) == 0)
-		return streamext_gateway_authenticate(gateway, NULL, header + 7, strlen(header + 7));
+		return streamext_gateway_authenticate(gateway, NULL, header + 7, strlen(header + 7), request->digest);
 	if (pg_strncasecmp(header, "Basic ", 6) == 0 && http_basic(header + 6, &name, &secret))
 	{
-		role = streamext_gateway_authenticate(gateway, name, secret, strlen(secret));
+		role = streamext_gateway_authenticate(gateway, name, secret, strlen(secret), request->digest);
 		explicit_bzero(secret, strlen(secret));
 	}
 	return role;
@@ -312,6 +312,8 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 		case HTTP_BODY:
 			return request->server->stops ? http_refuse_stopping(request) : streamext_http_post_end(request);
 		case HTTP_OUTCOME:
+			if (request->listener != NULL)
+				return streamext_http_events_answer(request);
 			return request->read != NULL ? streamext_http_get_answer(request) : streamext_http_post_answer(request);
 		default:
 			return MHD_YES;
@@ -334,6 +336,8 @@ streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, 
 		streamext_http_get_end(request);
 	if (request->read != NULL)
 		streamext_gateway_read_end(request->read);
+	if (request->listener != NULL)
+		streamext_http_events_end(request);
 	request->connection->request = NULL;
 	request->connection->deadline = GetCurrentTimestamp() + Max(server->header_timeout, 60 * USECS_PER_SEC);
 	server->bodies -= request->capacity;

@@ -205,9 +205,8 @@ reader_flush(StringInfo piece)
 	resetStringInfo(piece);
 }
 
-/* The answer's status of an error. */
-static int
-reader_status(const ErrorData *error)
+int
+streamext_reader_status(const ErrorData *error)
 {
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -224,6 +223,8 @@ reader_status(const ErrorData *error)
 			return 403;
 		case ERRCODE_UNDEFINED_COLUMN:
 		case ERRCODE_UNDEFINED_FUNCTION:
+		case ERRCODE_WRONG_OBJECT_TYPE:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
 			return 400;
 		case ERRCODE_QUERY_CANCELED:
 			return 503;
@@ -232,9 +233,8 @@ reader_status(const ErrorData *error)
 	}
 }
 
-/* A schema that the role may not use holds nothing for it. */
-static Oid
-reader_view(const char *schema, const char *name, Oid role)
+Oid
+streamext_reader_view(const char *schema, const char *name, Oid role)
 {
 	Oid namespace = get_namespace_oid(schema, true);
 	Oid	 relid = InvalidOid;
@@ -262,7 +262,7 @@ reader_query(const ReadQuestion *question)
 	const char	  *name = schema + strlen(schema) + 1;
 	const char	  *end = question->names + question->size;
 	const char	  *word = " WHERE ";
-	Oid			   relid = reader_view(schema, name, question->role);
+	Oid			   relid = streamext_reader_view(schema, name, question->role);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -388,19 +388,19 @@ reader_run(const ReadQuestion *question)
 	CommitTransactionCommand();
 }
 
-static void
-reader_session(void)
+void
+streamext_reader_session(const char *name)
 {
 	static const char *const settings[][2] = {
 		{ "search_path", "pg_catalog, pg_temp" },
 		{ "statement_timeout", "0" },
 		{ "default_transaction_isolation", "read committed" },
 		{ "row_security", "on" },
-		{ "application_name", "streamext reader" },
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", name, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void
@@ -422,7 +422,7 @@ streamext_reader_main(Datum arg)
 	shm_mq_set_sender(queue, MyProc);
 	reader_queue = shm_mq_attach(queue, segment, NULL);
 	BackgroundWorkerInitializeConnectionByOid(question->dboid, InvalidOid, 0);
-	reader_session();
+	streamext_reader_session("streamext reader");
 	PG_TRY();
 	{
 		reader_run(question);
@@ -437,7 +437,7 @@ streamext_reader_main(Datum arg)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		RESUME_INTERRUPTS();
-		reader_send(reader_status(error), error->message, strlen(error->message));
+		reader_send(streamext_reader_status(error), error->message, strlen(error->message));
 	}
 	PG_END_TRY();
 	proc_exit(0);

@@ -38,6 +38,14 @@ extern bool streamext_gateway_read_poll(GatewayRead *read);
 /* Ends it if it has not, and frees it. */
 extern void streamext_gateway_read_end(GatewayRead *read);
 
+/* ---- for processes that read views ---- */
+
+/* The view that the role may read; raises. A schema that it may not use holds nothing for it. */
+extern Oid streamext_reader_view(const char *schema, const char *name, Oid role);
+/* The answer's status of an error. */
+extern int	streamext_reader_status(const ErrorData *error);
+extern void streamext_reader_session(const char *name); /* its settings */
+
 extern PGDLLEXPORT void streamext_reader_main(Datum arg); /* arg: of the segment that has the question */
 
 #endif /* STREAMEXT_READER_H */

@@ -169,10 +169,9 @@ roster_users(Gateway *gateway)
 }
 
 Oid
-streamext_gateway_authenticate(Gateway *gateway, const char *name, const char *secret, Size size)
+streamext_gateway_authenticate(Gateway *gateway, const char *name, const char *secret, Size size, uint8 digest[32])
 {
-	uint8 digest[32];
-	Oid	  role = InvalidOid;
+	Oid role = InvalidOid;
 
 	if (!roster_digest(secret, size, digest))
 		return InvalidOid;
@@ -180,11 +179,24 @@ streamext_gateway_authenticate(Gateway *gateway, const char *name, const char *s
 	{
 		const GatewayUser *user = &gateway->users[i];
 
-		if (streamext_gateway_same(user->digest, digest, sizeof(digest)) && !OidIsValid(role) &&
+		if (streamext_gateway_same(user->digest, digest, sizeof(user->digest)) && !OidIsValid(role) &&
 			(name == NULL || strcmp(name, user->name) == 0))
 			role = user->role;
 	}
 	return role;
+}
+
+bool
+streamext_gateway_still(const Gateway *gateway, Oid role, const uint8 digest[32])
+{
+	static const uint8 none[32] = { 0 };
+
+	if (memcmp(digest, none, sizeof(none)) == 0)
+		return role == gateway->anonymous;
+	for (int i = 0; i < gateway->nusers; i++)
+		if (gateway->users[i].role == role && memcmp(gateway->users[i].digest, digest, 32) == 0)
+			return true;
+	return false;
 }
 
 static Oid

@@ -584,28 +584,56 @@ changes_skip_gone(FeedSlot *feed, FeedEntry *entry, bool anew)
 	return entry;
 }
 
+static void
+changes_emit_reset(FeedSlot *feed, uint64 number, ChangesEmit emit, void *arg)
+{
+	Change change = { .op = STREAMEXT_CHANGE_RESET,
+					  .incarnation = feed->incarnation,
+					  .number = number,
+					  .token = changes_token(feed, number),
+					  .at = feed->looked_at };
+
+	emit(arg, &change);
+}
+
+static void
+changes_emit_entry(FeedSlot *feed, const FeedEntry *entry, uint64 number, ChangesEmit emit, void *arg)
+{
+	Change change = { .op = entry->gone ? STREAMEXT_CHANGE_DELETE : STREAMEXT_CHANGE_UPSERT,
+					  .incarnation = feed->incarnation,
+					  .number = number,
+					  .token = changes_token(feed, number),
+					  .at = entry->at,
+					  .key = entry->data,
+					  .row = entry->data + entry->key_size,
+					  .key_size = entry->key_size,
+					  .row_size = entry->row_size };
+
+	emit(arg, &change);
+}
+
 /*
  * The last one's token is of all there is. While one begins anew, earlier ones' may be out of reach, for who has no more than these; he
  * would begin anew once more.
  */
 static uint64
-changes_tell(FeedSlot *feed, const char *after, ChangesEmit emit, void *arg)
+changes_tell(FeedSlot *feed, const ChangesQuestion *question, ChangesEmit emit, void *arg)
 {
 	uint64	   number = 0;
 	uint64	   told = 0;
-	bool	   anew = !changes_parse_token(feed, after, &number);
-	FeedEntry *entry = changes_skip_gone(feed, streamext_feed_first(feed, number), anew);
+	bool	   anew = !changes_parse_token(feed, question->after, &number);
+	bool	   skip = anew && !question->gone;
+	FeedEntry *entry = changes_skip_gone(feed, streamext_feed_first(feed, number), skip);
 
-	if (anew)
-		emit(arg, STREAMEXT_CHANGE_RESET, changes_token(feed, entry != NULL ? entry->number - 1 : feed->number),
-			 feed->looked_at, NULL, 0);
+	if (anew && question->gone)
+		changes_emit_reset(feed, feed->floor, emit, arg);
+	else if (anew)
+		changes_emit_reset(feed, entry != NULL ? entry->number - 1 : feed->number, emit, arg);
 	while (entry != NULL)
 	{
-		FeedEntry *next = changes_skip_gone(feed, streamext_feed_next(feed, entry), anew);
+		FeedEntry *next = changes_skip_gone(feed, streamext_feed_next(feed, entry), skip);
 
-		emit(arg, entry->gone ? STREAMEXT_CHANGE_DELETE : STREAMEXT_CHANGE_UPSERT,
-			 changes_token(feed, next != NULL ? entry->number : feed->number), entry->at, entry->data + entry->key_size,
-			 entry->row_size);
+		changes_emit_entry(feed, entry, next != NULL ? entry->number : feed->number, emit, arg);
 		told++;
 		entry = next;
 	}
@@ -613,16 +641,17 @@ changes_tell(FeedSlot *feed, const char *after, ChangesEmit emit, void *arg)
 }
 
 uint64
-streamext_changes_read(ChangesReader *reader, const char *after, TimestampTz fresh, bool idle, ChangesEmit emit,
-					   void *arg, char **newest)
+streamext_changes_read(ChangesReader *reader, const ChangesQuestion *question, ChangesEmit emit, void *arg,
+					   char **newest)
 {
 	FeedSlot *feed = streamext_feed_open(&reader->identity);
 	uint64	  told;
 
-	if (feed->incarnation == 0 || (feed->looked_at < fresh && !(idle && reader->steady && feed->version != 0 &&
-																feed->version == changes_version(reader))))
+	if (feed->incarnation == 0 ||
+		(feed->looked_at < question->fresh &&
+		 !(question->idle && reader->steady && feed->version != 0 && feed->version == changes_version(reader))))
 		changes_look(reader, feed);
-	told = changes_tell(feed, after, emit, arg);
+	told = changes_tell(feed, question, emit, arg);
 	if (newest != NULL)
 		*newest = changes_token(feed, feed->number);
 	streamext_feed_close(feed);

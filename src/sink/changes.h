@@ -12,8 +12,27 @@
 #define STREAMEXT_CHANGE_DELETE 'd'
 #define STREAMEXT_EMIT_INTERVAL INT64CONST(250000) /* us, when a view does not say */
 
-/* One change; row: JSON of row_size bytes, not terminated, NULL of a reset. Must not call user code: the feed is held. */
-typedef void (*ChangesEmit)(void *arg, char op, const char *token, TimestampTz at, const char *row, int row_size);
+/* key and row: JSON, not terminated, NULL of a reset. */
+typedef struct Change
+{
+	char		op;
+	uint64		incarnation, number; /* what the token says */
+	const char *token;
+	TimestampTz at;
+	const char *key, *row;
+	uint32		key_size, row_size;
+} Change;
+
+/* Must not call user code: the feed is held. */
+typedef void (*ChangesEmit)(void *arg, const Change *change);
+
+typedef struct ChangesQuestion
+{
+	const char *after; /* a token; NULL: begin anew */
+	TimestampTz fresh; /* as the view is then or later */
+	bool		idle; /* the caller waits, and the view is not read again where nothing can have changed since it was */
+	bool gone; /* who begins anew is told of what is gone, too: then all tokens from the reset's on are within reach */
+} ChangesQuestion;
 
 /* One view as the current user sees it in this session. */
 typedef struct ChangesReader ChangesReader;
@@ -27,11 +46,10 @@ extern ChangesReader *streamext_changes_open(Oid view);
 extern int64 streamext_changes_emit_interval(const ChangesReader *reader); /* us */
 
 /*
- * Gives what has changed after the token (NULL: all there is), as the view is at `fresh` or later; how many without the reset. `idle`: the
- * caller waits, and the view is not read again where nothing can have changed since it was. *newest (may be NULL): where it stands now.
- * Within a transaction with a snapshot; not within SPI.
+ * Gives what has changed; how many without the reset. *newest (may be NULL): where it stands now. Within a transaction with a snapshot; not
+ * within SPI.
  */
-extern uint64 streamext_changes_read(ChangesReader *reader, const char *after, TimestampTz fresh, bool idle,
-									 ChangesEmit emit, void *arg, char **newest);
+extern uint64 streamext_changes_read(ChangesReader *reader, const ChangesQuestion *question, ChangesEmit emit,
+									 void *arg, char **newest);
 
 #endif /* STREAMEXT_CHANGES_H */

@@ -41,18 +41,20 @@ changes_op_name(char op)
 }
 
 static void
-changes_put(void *arg, char op, const char *token, TimestampTz at, const char *row, int row_size)
+changes_put(void *arg, const Change *change)
 {
 	ChangesCall	 *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->per_row);
 	Datum		  values[CHANGES_COLUMNS];
 	bool		  nulls[CHANGES_COLUMNS] = { false };
 
-	values[0] = CStringGetTextDatum(changes_op_name(op));
-	values[1] = CStringGetTextDatum(token);
-	values[2] = TimestampTzGetDatum(at);
-	nulls[3] = row == NULL;
-	values[3] = row == NULL ? (Datum) 0 : DirectFunctionCall1(jsonb_in, CStringGetDatum(pnstrdup(row, row_size)));
+	values[0] = CStringGetTextDatum(changes_op_name(change->op));
+	values[1] = CStringGetTextDatum(change->token);
+	values[2] = TimestampTzGetDatum(change->at);
+	nulls[3] = change->row == NULL;
+	values[3] = (Datum) 0;
+	if (change->row != NULL)
+		values[3] = DirectFunctionCall1(jsonb_in, CStringGetDatum(pnstrdup(change->row, change->row_size)));
 	tuplestore_putvalues(call->rsinfo->setResult, call->rsinfo->setDesc, values, nulls);
 	call->rows++;
 	MemoryContextSwitchTo(old);
@@ -72,8 +74,9 @@ changes_sleep(int64 usecs)
 static void
 changes_wait(ChangesCall *call, ChangesReader *reader, const char *after, TimestampTz until)
 {
-	int64		emit_interval = streamext_changes_emit_interval(reader);
-	TimestampTz looked = GetCurrentTimestamp();
+	int64			emit_interval = streamext_changes_emit_interval(reader);
+	TimestampTz		looked = GetCurrentTimestamp();
+	ChangesQuestion question = { .after = after, .idle = true };
 
 	while (call->rows == 0)
 	{
@@ -88,20 +91,21 @@ changes_wait(ChangesCall *call, ChangesReader *reader, const char *after, Timest
 		}
 		/* what somebody has read within the interval is new enough, but at the end */
 		looked = now;
-		(void) streamext_changes_read(reader, after, now < until ? now - emit_interval : now, true, changes_put, call,
-									  NULL);
+		question.fresh = now < until ? now - emit_interval : now;
+		(void) streamext_changes_read(reader, &question, changes_put, call, NULL);
 	}
 }
 
 Datum
 streamext_changes(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	TimestampTz	   now = GetCurrentTimestamp();
-	ChangesCall	   call = { 0 };
-	ChangesReader *reader;
-	char		  *after;
-	int64		   wait;
+	ReturnSetInfo  *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz		now = GetCurrentTimestamp();
+	ChangesCall		call = { 0 };
+	ChangesQuestion question = { 0 };
+	ChangesReader  *reader;
+	char		   *after;
+	int64			wait;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the view must not be NULL")));
@@ -113,7 +117,9 @@ streamext_changes(PG_FUNCTION_ARGS)
 	call.rsinfo = rsinfo;
 	call.per_row = AllocSetContextCreate(CurrentMemoryContext, "streamext changes row", ALLOCSET_DEFAULT_SIZES);
 	reader = streamext_changes_open(PG_GETARG_OID(0));
-	(void) streamext_changes_read(reader, after, now, false, changes_put, &call, NULL);
+	question.after = after;
+	question.fresh = now;
+	(void) streamext_changes_read(reader, &question, changes_put, &call, NULL);
 	if (wait > 0)
 		changes_wait(&call, reader, after, now + wait);
 	PG_RETURN_NULL();

@@ -171,7 +171,7 @@ teller_reload(void)
 /* ---------------------------------------------------------------- telling */
 
 static void
-teller_count(void *arg, char op, const char *token, TimestampTz at, const char *row, int row_size)
+teller_count(void *arg, const Change *change)
 {
 }
 
@@ -195,19 +195,21 @@ teller_notify(Oid view, const char *token, uint64 count)
 static void
 teller_tell_changes(TellerView *item)
 {
-	HeapTuple	  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(item->view));
-	IdentityScope scope;
-	char		 *newest;
-	uint64		  count;
-	Oid			  owner;
+	HeapTuple		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(item->view));
+	ChangesQuestion question = { .idle = true };
+	IdentityScope	scope;
+	char		   *newest;
+	uint64			count;
+	Oid				owner;
 
 	if (!HeapTupleIsValid(tuple))
 		return;
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	scope = streamext_identity_enter(owner);
-	count = streamext_changes_read(streamext_changes_open(item->view), item->token, GetCurrentTimestamp(), true,
-								   teller_count, NULL, &newest);
+	question.after = item->token;
+	question.fresh = GetCurrentTimestamp();
+	count = streamext_changes_read(streamext_changes_open(item->view), &question, teller_count, NULL, &newest);
 	streamext_identity_leave(scope);
 	if (count > 0)
 		teller_notify(item->view, newest, count);

@@ -1,9 +1,10 @@
 """A server of the wrapper http in a test's database, and its client."""
 
+import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,3 +100,89 @@ class Web:
             except TimeoutError:
                 pass
             return answer
+
+
+class Listener:
+    """A client of GET /views/VIEW/changes: applies the events by `keys` as they come."""
+
+    def __init__(self, web: Web, view: str, keys: Sequence[str], token: str | None = "ingest-token", last: str | None = None) -> None:
+        self.keys = keys
+        self.rows: dict[str, Any] = {}
+        self.ops: list[str] = []
+        self.last = last
+        self.ended = False
+        self.packed, self.text = b"", b""
+        head = f"GET /views/{view}/changes HTTP/1.1\r\nHost: web\r\nAccept: text/event-stream\r\n"
+        if token is not None:
+            head += f"Authorization: Bearer {token}\r\n"
+        if last is not None:
+            head += f"Last-Event-ID: {last}\r\n"
+        self.socket = socket.create_connection(("127.0.0.1", web.port), timeout=30)
+        self.socket.sendall(f"{head}\r\n".encode())
+        while b"\r\n\r\n" not in self.packed:
+            self.receive()
+        answer, self.packed = self.packed.split(b"\r\n\r\n", 1)
+        status, *headers = answer.decode().split("\r\n")
+        self.status = int(status.split()[1])
+        self.headers = {name.lower(): value for name, value in (header.split(": ", 1) for header in headers)}
+        if self.status != 200:
+            while not self.ended:
+                self.receive()
+            self.error = json.loads(self.packed)
+        self.socket.setblocking(False)
+
+    def receive(self) -> None:
+        """Raises BlockingIOError: nothing has come."""
+        try:
+            piece = self.socket.recv(65536)
+        except ConnectionResetError:
+            piece = b""
+        self.ended = self.ended or not piece
+        self.packed += piece
+
+    def unpack(self) -> bool:
+        """One chunk, when it is there whole."""
+        size, found, rest = self.packed.partition(b"\r\n")
+        if not found or len(rest) < (length := int(size, 16)) + 2:
+            return False
+        self.ended = self.ended or length == 0
+        self.text, self.packed = self.text + rest[:length], rest[length + 2 :]
+        return not self.ended
+
+    def take(self) -> None:
+        """What has come."""
+        with contextlib.suppress(BlockingIOError):
+            self.receive()
+        while self.unpack():
+            pass
+        *events, self.text = self.text.split(b"\n\n")
+        for event in events:
+            fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if line and not line.startswith(":"))
+            if "event" in fields:
+                self.apply(fields["event"], fields["id"], json.loads(fields["data"]))
+
+    def apply(self, op: str, token: str, row: Any) -> None:
+        self.ops.append(op)
+        self.last = token
+        key = "" if row is None else json.dumps([row[column] for column in self.keys])
+        if op == "reset":
+            self.rows.clear()
+        elif op == "delete":
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = row
+
+    def wait(self, rows: list[Any]) -> None:
+        """Until what it has is these rows."""
+
+        def same() -> bool:
+            self.take()
+            return sorted(map(json.dumps, self.rows.values())) == sorted(map(json.dumps, rows))
+
+        wait_for(same, what=f"the rows of {self.keys}")
+
+    def wait_end(self) -> None:
+        wait_for(lambda: self.take() or self.ended, what="the end of the events")
+
+    def close(self) -> None:
+        self.socket.close()

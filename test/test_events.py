@@ -1,0 +1,192 @@
+"""GET /views/SCHEMA.NAME/changes: whoever applies the events by the view's keys has the view, whenever he comes and goes."""
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from harness.database import Database
+from harness.http import Listener, Web
+from harness.streams import continuous
+from harness.wait import wait_for
+
+
+@pytest.fixture
+def web(db: Database) -> Web:
+    """The stream s (n, t) and the view v (t, c, total); ingest may read it, and rows come by INSERT."""
+    server = Web(db)
+    db.execute("CREATE SERVER IF NOT EXISTS local_server FOREIGN DATA WRAPPER local")
+    db.execute("CREATE FOREIGN TABLE s (n int, t text) SERVER local_server")
+    continuous(db, "v", "SELECT t, count(*) AS c, sum(n)::int AS total FROM s GROUP BY t HAVING sum(n) >= 0", ", streamext.emit_interval = '20 ms'")
+    db.execute("GRANT SELECT ON v TO ingest")
+    server.wait("listening")
+    return server
+
+
+def insert(web: Web, *rows: tuple[int, str]) -> None:
+    for n, t in rows:
+        web.db.execute("INSERT INTO s VALUES (%s, %s)", n, t)
+    web.db.flush("s")
+
+
+def view(web: Web, name: str = "v") -> list[Any]:
+    return [row for (row,) in web.db.rows(f"SELECT to_jsonb({name}) FROM {name}")]
+
+
+def watchers(web: Web) -> list[Any]:
+    return web.db.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext watcher'")
+
+
+def test_events_are_the_view(web: Web) -> None:
+    insert(web, (1, "a"), (2, "b"))
+    one = Listener(web, "public.v", ["t"])
+    assert one.status == 200 and one.headers["content-type"] == "text/event-stream"
+    one.wait(view(web))
+    assert one.ops == ["reset", "upsert", "upsert"]
+    insert(web, (5, "a"), (7, "c"))
+    one.wait(view(web))
+    insert(web, (-100, "b"))
+    one.wait(view(web))
+    assert "b" not in [row["t"] for row in one.rows.values()] and one.ops[-1] == "delete" and "reset" not in one.ops[1:]
+    one.close()
+    assert web.request("GET", "/views/public.v").json == view(web) or len(view(web)) == 2
+
+
+def test_who_comes_back_goes_on(web: Web) -> None:
+    insert(web, (1, "a"), (2, "b"), (3, "c"))
+    one = Listener(web, "public.v", ["t"])
+    one.wait(view(web))
+    one.close()
+    insert(web, (1, "a"), (-50, "b"))
+    again = Listener(web, "public.v", ["t"], last=one.last)
+    again.rows = one.rows
+    again.wait(view(web))
+    assert sorted(again.ops) == ["delete", "upsert"]
+    token = web.db.rows("SELECT token FROM streamext.changes('v')")[-1][0]
+    from_sql = Listener(web, "public.v", ["t"], last=token)
+    insert(web, (4, "d"))
+    from_sql.wait([row for row in view(web) if row["t"] == "d"])
+    for wrong in ("nothing", "0000000000000001-1", token + "0"):
+        anew = Listener(web, "public.v", ["t"], last=wrong)
+        anew.wait(view(web))
+        assert anew.ops[0] == "reset"
+        anew.close()
+
+
+def test_rights(web: Web) -> None:
+    assert Listener(web, "public.v", ["t"], token=None).status == 401
+    assert Listener(web, "public.v", ["t"], token="wrong").status == 401
+    assert Listener(web, "public.v", ["t"], token="nobody-token").status == 403
+    assert Listener(web, "public.nothing", ["t"]).status == 404
+    assert Listener(web, "nothing.v", ["t"]).status == 404
+    assert Listener(web, "pg_catalog.pg_stat_activity", []).status == 400
+    assert web.request("GET", "/views/public.v/changes?t=a").status == 400
+    continuous(web.db, "keyless", "SELECT count(*) AS c FROM s GROUP BY t")
+    web.db.execute("GRANT SELECT ON keyless TO ingest")
+    refused = Listener(web, "public.keyless", [])
+    assert refused.status == 400 and "not available" in refused.error["error"]
+    web.db.execute("GRANT SELECT ON v TO nobody")
+    insert(web, (1, "a"))
+    two = [Listener(web, "public.v", ["t"], token=f"{role}-token") for role in ("ingest", "nobody")]
+    for listener in two:
+        listener.wait(view(web))
+    web.db.execute("REVOKE SELECT ON v FROM ingest")
+    insert(web, (1, "a"))
+    two[0].wait_end()
+    assert Listener(web, "public.v", ["t"]).status == 403
+    two[1].wait(view(web))
+    web.db.execute("DROP USER MAPPING FOR nobody SERVER web")
+    two[1].wait_end()
+    assert Listener(web, "public.v", ["t"], token="nobody-token").status == 401
+
+
+def test_each_role_sees_its_own(web: Web) -> None:
+    continuous(web.db, "mine", "SELECT t, current_user::text AS who FROM s GROUP BY t", ", streamext.emit_interval = '20 ms'")
+    web.db.execute("GRANT SELECT ON mine TO ingest, nobody")
+    insert(web, (1, "a"))
+    for role in ("ingest", "nobody"):
+        listener = Listener(web, "public.mine", ["t"], token=f"{role}-token")
+        listener.wait([{"t": "a", "who": role}])
+        listener.close()
+
+
+def test_a_view_that_is_made_anew(web: Web) -> None:
+    insert(web, (1, "a"))
+    listener = Listener(web, "public.v", ["t"])
+    listener.wait(view(web))
+    web.db.execute("DROP VIEW v")
+    listener.wait_end()
+    assert Listener(web, "public.v", ["t"]).status == 404
+    continuous(web.db, "v", "SELECT t, max(n) AS peak FROM s GROUP BY t")
+    web.db.execute("GRANT SELECT ON v TO ingest")
+    insert(web, (9, "z"))
+    again = Listener(web, "public.v", ["t"], last=listener.last)
+    again.wait(view(web))
+    assert again.ops[0] == "reset"
+
+
+def test_many_listeners_and_one_reading(web: Web) -> None:
+    insert(web, *((n, f"key {n}") for n in range(20)))
+    everybody = [Listener(web, "public.v", ["t"]) for _ in range(200)]
+    for listener in everybody:
+        listener.wait(view(web))
+    assert len(watchers(web)) == 1
+    insert(web, (1000, "key 3"), (5, "new"), (-1000, "key 4"))
+    expected = view(web)
+    for listener in everybody:
+        listener.wait(expected)
+    assert web.db.value("SELECT connections FROM streamext.gateways") >= 200
+    for listener in everybody:
+        listener.close()
+    insert(web, (5, "new"))
+    late = Listener(web, "public.v", ["t"])
+    late.wait(view(web))
+
+
+def test_who_does_not_read_begins_anew(web: Web) -> None:
+    wide = "x" * 2000
+    continuous(web.db, "wide", "SELECT n, count(*) AS c, max(t) AS t FROM s GROUP BY n", ", streamext.emit_interval = '20 ms'")
+    web.db.execute("GRANT SELECT ON wide TO ingest")
+    web.db.execute("INSERT INTO s SELECT n, %s FROM generate_series(1, 300) AS n", wide)
+    web.db.flush("s")
+    idle, reading = Listener(web, "public.wide", ["n"]), Listener(web, "public.wide", ["n"])
+    reading.wait(view(web, "wide"))
+    for _ in range(8):
+        web.db.execute("INSERT INTO s SELECT n, %s FROM generate_series(1, 300) AS n", wide)
+        web.db.flush("s")
+        reading.wait(view(web, "wide"))
+    assert "reset" not in reading.ops[1:]
+    idle.wait(view(web, "wide"))
+    assert idle.ops.count("reset") == 2 and len(idle.ops) < len(reading.ops)
+
+
+def test_restart_of_the_server(web: Web) -> None:
+    insert(web, (1, "a"))
+    listener = Listener(web, "public.v", ["t"])
+    listener.wait(view(web))
+    web.db.server.restart()
+    web.db.connection = web.db.connect()
+    listener.wait_end()
+    wait_for(lambda: web.state() == "listening")
+    again = Listener(web, "public.v", ["t"], last=listener.last)
+    again.rows = {"stale": {}}
+    again.wait(view(web))
+    assert again.ops[0] == "reset"
+
+
+def test_bytes_are_events(web: Web) -> None:
+    """As they come, with a client of its own that ends in the middle of them."""
+    insert(web, (1, 'say "\n\r" \u2028 ü'))
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+        connection.sendall(b"GET /views/public.v/changes HTTP/1.0\r\nAuthorization: Bearer ingest-token\r\n\r\n")
+        text = b""
+        while not text.endswith(b"}\n\n"):
+            text += connection.recv(65536)
+    head, body = text.split(b"\r\n\r\n", 1)
+    assert b"200" in head and b"no-store" in head
+    blocks = body.decode().split("\n\n")
+    assert blocks[0] == ":\nretry: 2000" and blocks[1].startswith("event: reset\nid: ")
+    assert json.loads(blocks[2].split("data: ", 1)[1])["t"] == 'say "\n\r" \u2028 ü'
+    insert(web, (1, "a"))
+    Listener(web, "public.v", ["t"]).wait(view(web))
