@@ -336,7 +336,8 @@ def test_a_commit_that_a_crash_undoes_does_not_count(database: Database) -> None
     assert db.rows("TABLE v") == [(2,)]
     db.server.kill9()
     for pid in orphans:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # one that has seen the postmaster's end
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, orphans)), what="the end of the orphans")
     db.server.start()
     db = Database(db.server, db.name)

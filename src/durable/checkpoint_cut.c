@@ -199,9 +199,9 @@ position_partitions(const StreamSlot *slot, CheckpointPosition *position)
 }
 
 static void
-position_view(const Worker *w, const WorkerView *v, const CheckpointView *last, CheckpointView *view)
+position_view(const Shard *shard, const WorkerView *v, const CheckpointView *last, CheckpointView *view)
 {
-	int					n = w->slot->counted.npartitions;
+	int					n = shard->slot->counted.npartitions;
 	const ViewSlot	   *slot = v->slot;
 	CheckpointViewHead *head = &view->head;
 
@@ -275,15 +275,15 @@ position_carry(const CheckpointPosition *from, const CheckpointView *last, const
 
 /* All of it as it is now; of the views' groups what the last one said. In the current memory context. */
 static void
-position_take(const Worker *w, CheckpointPosition *position)
+position_take(const Shard *shard, CheckpointPosition *position)
 {
-	const StreamSlot		 *slot = w->slot;
-	const CheckpointPosition *last = w->checkpoint->last;
+	const StreamSlot		 *slot = shard->slot;
+	const CheckpointPosition *last = shard->checkpoint->last;
 	ListCell				 *lc;
 
 	memset(position, 0, sizeof(*position));
 	position->head.source = slot->counted.source;
-	position->head.dboid = w->identity.dboid;
+	position->head.dboid = shard->identity.dboid;
 	position->head.watermark = slot->counted.watermark;
 	position->head.batches = slot->counted.batches;
 	position->head.rows_in = slot->counted.rows_in;
@@ -293,14 +293,14 @@ position_take(const Worker *w, CheckpointPosition *position)
 	position->head.retry = slot->counted.retry;
 	position_partitions(slot, position);
 	position->views =
-		palloc0(sizeof(CheckpointView) * (list_length(w->views) + (last != NULL ? last->head.nviews : 0) + 1));
-	foreach (lc, w->views)
+		palloc0(sizeof(CheckpointView) * (list_length(shard->views) + (last != NULL ? last->head.nviews : 0) + 1));
+	foreach (lc, shard->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
 		/* one that is begun anew is kept as it was before, until it has caught up */
 		if (v->fold != NULL && v->slot->id.retained_slot == 0)
-			position_view(w, v, streamext_checkpoint_find_view(last, v->viewoid),
+			position_view(shard, v, streamext_checkpoint_find_view(last, v->viewoid),
 						  &position->views[position->head.nviews++]);
 	}
 	for (int i = 0; last != NULL && i < last->head.nviews; i++)
@@ -311,18 +311,18 @@ position_take(const Worker *w, CheckpointPosition *position)
 
 /* What is durable once this checkpoint is: of a journal, what every view has counted, be it running or not. */
 static void
-position_confirm(const Worker *w, CheckpointCut *cut)
+position_confirm(const Shard *shard, CheckpointCut *cut)
 {
 	const CheckpointPosition *position = &cut->position;
-	int						  n = Min(position->head.npartitions, w->npartitions);
+	int						  n = Min(position->head.npartitions, shard->npartitions);
 	ListCell				 *lc;
 
-	cut->connector = w->connector;
+	cut->connector = shard->connector;
 	cut->nconfirm = n;
 	cut->confirm = palloc(sizeof(int64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		cut->confirm[i] = position->partitions[i].position;
-	if (w->ops->replayable)
+	if (shard->ops->replayable)
 		return;
 	for (int v = 0; v < position->head.nviews; v++)
 		for (int i = 0; i < n; i++)
@@ -332,7 +332,7 @@ position_confirm(const Worker *w, CheckpointCut *cut)
 
 			cut->confirm[i] = Min(cut->confirm[i], counted);
 		}
-	foreach (lc, w->views)
+	foreach (lc, shard->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -368,7 +368,7 @@ cut_view(CheckpointCut *cut, const Checkpoint *c, WorkerView *v, CheckpointView 
 	cv->viewoid = v->viewoid;
 	cv->slot = v->slot;
 	cv->definition = v->slot->counted.definition;
-	cv->view = streamext_fold_view(v->fold);
+	cv->view = v->view;
 	cv->period = state->period;
 	cv->whole = state->saved == 0 || view->head.base == 0 || c->incomplete ||
 				view->head.bytes > CHECKPOINT_WHOLE_FACTOR * state->bytes + CHECKPOINT_WHOLE_BYTES;
@@ -400,17 +400,17 @@ cut_view(CheckpointCut *cut, const Checkpoint *c, WorkerView *v, CheckpointView 
  * did, and a full journal takes nothing that would bring the next one about. Not while that is on its way.
  */
 static bool
-cut_is_needed(const Worker *w, CheckpointCut *cut)
+cut_is_needed(const Shard *shard, CheckpointCut *cut)
 {
-	const Checkpoint *c = w->checkpoint;
+	const Checkpoint *c = shard->checkpoint;
 	ListCell		 *lc;
 
-	if (w->attached && !w->ops->replayable && !w->confirmed && c->lsn == InvalidXLogRecPtr)
+	if (shard->attached && !shard->ops->replayable && !shard->confirmed && c->lsn == InvalidXLogRecPtr)
 		return true;
 	if (c->last == NULL || cut->comparable.len != c->last_encoded.len ||
 		memcmp(cut->comparable.data, c->last_encoded.data, cut->comparable.len) != 0)
 		return true;
-	foreach (lc, w->views)
+	foreach (lc, shard->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -421,9 +421,9 @@ cut_is_needed(const Worker *w, CheckpointCut *cut)
 }
 
 void
-streamext_checkpoint_cut(Worker *w, TimestampTz now)
+streamext_checkpoint_cut(Shard *shard, TimestampTz now)
 {
-	Checkpoint	  *c = w->checkpoint;
+	Checkpoint	  *c = shard->checkpoint;
 	MemoryContext  cxt = AllocSetContextCreate(c->cxt, "streamext checkpoint cut", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext  old = MemoryContextSwitchTo(cxt);
 	CheckpointCut *cut = palloc0(sizeof(CheckpointCut));
@@ -431,24 +431,25 @@ streamext_checkpoint_cut(Worker *w, TimestampTz now)
 	ListCell	  *lc;
 
 	INSTR_TIME_SET_CURRENT(begin);
+	cut->wanted = c->wanted;
 	c->noted = c->wanted = false;
 	cut->cxt = cxt;
 	cut->begun_at = now;
-	cut->source = w->slot->counted.source;
-	position_take(w, &cut->position);
+	cut->source = shard->slot->counted.source;
+	position_take(shard, &cut->position);
 	initStringInfo(&cut->comparable);
 	streamext_checkpoint_encode(&cut->comparable, &cut->position);
-	if (!cut_is_needed(w, cut))
+	if (!cut_is_needed(shard, cut))
 	{
-		w->slot->checkpoint.pending = false;
+		shard->slot->checkpoint.pending = false;
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(cxt);
 		return;
 	}
 
 	cut->seq = ++c->seq;
-	cut->views = palloc0(sizeof(CutView) * Max(list_length(w->views), 1));
-	foreach (lc, w->views)
+	cut->views = palloc0(sizeof(CutView) * Max(list_length(shard->views), 1));
+	foreach (lc, shard->views)
 	{
 		WorkerView	   *v = lfirst(lc);
 		CheckpointView *view = streamext_checkpoint_find_view(&cut->position, v->viewoid);
@@ -456,7 +457,7 @@ streamext_checkpoint_cut(Worker *w, TimestampTz now)
 		if (v->fold != NULL && v->slot->id.retained_slot == 0)
 			cut_view(cut, c, v, view);
 	}
-	position_confirm(w, cut);
+	position_confirm(shard, cut);
 	cut->copying = true;
 	c->cut = cut;
 	MemoryContextSwitchTo(old);
@@ -535,9 +536,9 @@ copy_next(CheckpointCut *cut)
 }
 
 bool
-streamext_checkpoint_copy(Worker *w, bool all)
+streamext_checkpoint_copy(Shard *shard, bool all)
 {
-	CheckpointCut *cut = w->checkpoint->cut;
+	CheckpointCut *cut = shard->checkpoint->cut;
 	uint64		   most = streamext_fault_is_set("small-checkpoint-steps") ? 0 : CHECKPOINT_SLICE_MS * 1000;
 	instr_time	   begin;
 	CutPane		  *pane;
@@ -563,16 +564,16 @@ streamext_checkpoint_copy(Worker *w, bool all)
 }
 
 bool
-streamext_checkpoint_is_copying(const Worker *w)
+streamext_checkpoint_is_copying(const Shard *shard)
 {
-	return w->checkpoint != NULL && w->checkpoint->cut != NULL && w->checkpoint->cut->copying;
+	return shard->checkpoint != NULL && shard->checkpoint->cut != NULL && shard->checkpoint->cut->copying;
 }
 
 void
-streamext_checkpoint_copy_rest(Worker *w)
+streamext_checkpoint_copy_rest(Shard *shard)
 {
-	if (streamext_checkpoint_is_copying(w))
-		(void) streamext_checkpoint_copy(w, true);
+	if (streamext_checkpoint_is_copying(shard))
+		(void) streamext_checkpoint_copy(shard, true);
 }
 
 /* ---------------------------------------------------------------- batches that come before the copying's end */
@@ -606,14 +607,14 @@ keep_pane(CutView *view, int64 id)
 	return &view->panes[low];
 }
 
-static void
-keep_groups(CheckpointCut *cut, CutView *view, const ViewFold *fold)
+void
+streamext_checkpoint_keep(Shard *shard, const WorkerView *v, GroupEntry *const *groups, Pane *const *panes, int n)
 {
-	GroupEntry *const *groups;
-	Pane *const		  *panes;
-	int				   n = streamext_fold_groups(fold, &groups, &panes);
+	CheckpointCut *cut = shard->checkpoint->cut;
+	CutView		  *view = keep_view(cut, v);
 
-	for (int i = 0; i < n; i++)
+	Assert(streamext_checkpoint_is_copying(shard));
+	for (int i = 0; i < n && view != NULL; i++)
 		if (cut_wants(view, groups[i]))
 		{
 			CutPane *pane = keep_pane(view, panes[i]->id);
@@ -621,21 +622,4 @@ keep_groups(CheckpointCut *cut, CutView *view, const ViewFold *fold)
 			cut_begin_pane(cut, pane);
 			cut_entry(cut, pane, groups[i]);
 		}
-}
-
-void
-streamext_checkpoint_keep(Worker *w)
-{
-	ListCell *lc;
-
-	if (!streamext_checkpoint_is_copying(w))
-		return;
-	foreach (lc, w->views)
-	{
-		const WorkerView *v = lfirst(lc);
-		CutView			 *view = v->prepared ? keep_view(w->checkpoint->cut, v) : NULL;
-
-		if (view != NULL)
-			keep_groups(w->checkpoint->cut, view, v->fold);
-	}
 }

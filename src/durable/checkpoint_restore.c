@@ -47,37 +47,37 @@
 /* ---------------------------------------------------------------- the last checkpoint */
 
 static void
-load_lock(Worker *w)
+load_lock(Shard *shard)
 {
 	LOCKTAG tag;
 
-	SET_LOCKTAG_ADVISORY(tag, w->identity.dboid, w->identity.relid, w->identity.shard, LOAD_LOCK_CLASS);
+	SET_LOCKTAG_ADVISORY(tag, shard->identity.dboid, shard->identity.relid, shard->identity.shard, LOAD_LOCK_CLASS);
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-						errmsg("another process still works for the stream with OID %u", w->identity.relid)));
+						errmsg("another process still works for the stream with OID %u", shard->identity.relid)));
 }
 
 /* This transaction's index of the stream's rows. The table's lock is held since open, so rows stay where they are. */
 static CheckpointIndex *
-load_index(Checkpoint *c, Relation rel, Snapshot snapshot, const Worker *w)
+load_index(Checkpoint *c, Relation rel, Snapshot snapshot, const Shard *shard)
 {
 	MemoryContext old;
 
 	if (c->index != NULL && c->index_made == LOAD_TRANSACTION)
 		return c->index;
 	old = MemoryContextSwitchTo(TopTransactionContext);
-	c->index = streamext_checkpoint_log_index(rel, snapshot, w->identity.relid, w->identity.shard);
+	c->index = streamext_checkpoint_log_index(rel, snapshot, shard->identity.relid, shard->identity.shard);
 	c->index_made = LOAD_TRANSACTION;
 	MemoryContextSwitchTo(old);
 	return c->index;
 }
 
 /* What a step of loading found to be damaged; any other error is the caller's. */
-typedef void (*LoadStep)(Worker *w, void *arg);
+typedef void (*LoadStep)(Shard *shard, void *arg);
 
 typedef struct LoadGuarded
 {
-	Worker	*w;
+	Shard	*shard;
 	LoadStep step;
 	void	*arg;
 } LoadGuarded;
@@ -88,14 +88,14 @@ load_guarded_step(void *arg)
 {
 	LoadGuarded *guarded = arg;
 
-	guarded->step(guarded->w, guarded->arg);
+	guarded->step(guarded->shard, guarded->arg);
 }
 
 /* Runs the step in a subtransaction; the message if it found damage, else NULL. */
 static char *
-load_guarded(Worker *w, LoadStep step, void *arg)
+load_guarded(Shard *shard, LoadStep step, void *arg)
 {
-	LoadGuarded guarded = { w, step, arg };
+	LoadGuarded guarded = { shard, step, arg };
 	ErrorData  *error = streamext_try(load_guarded_step, &guarded);
 
 	if (error != NULL && error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
@@ -104,7 +104,7 @@ load_guarded(Worker *w, LoadStep step, void *arg)
 }
 
 static void
-load_report(Worker *w, const char *what, const char *damage)
+load_report(Shard *shard, const char *what, const char *damage)
 {
 	char message[STREAMEXT_MAX_MESSAGE];
 
@@ -112,16 +112,16 @@ load_report(Worker *w, const char *what, const char *damage)
 						  "the checkpoint of %s is damaged (%s); it is counted anew from what the source has", what,
 						  damage);
 	ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("%s", message)));
-	streamext_stream_set_state(w->slot, w->slot->status.state, message);
+	streamext_stream_set_state(shard->slot, shard->slot->status.state, message);
 }
 
 static void
-load_last(Worker *w, void *arg)
+load_last(Shard *shard, void *arg)
 {
-	Checkpoint		*c = w->checkpoint;
+	Checkpoint		*c = shard->checkpoint;
 	Relation		 rel = arg;
 	Snapshot		 snapshot = RegisterSnapshot(GetLatestSnapshot());
-	CheckpointIndex *index = load_index(c, rel, snapshot, w);
+	CheckpointIndex *index = load_index(c, rel, snapshot, shard);
 	MemoryContext	 old;
 
 	c->seq = index->n > 0 ? index->refs[index->n - 1].seq : 0;
@@ -149,7 +149,7 @@ load_comparable(Checkpoint *c)
 }
 
 void
-streamext_checkpoint_open(Worker *w)
+streamext_checkpoint_open(Shard *shard)
 {
 	Relation	  rel = streamext_checkpoint_log_wait(AccessShareLock);
 	MemoryContext old;
@@ -158,24 +158,24 @@ streamext_checkpoint_open(Worker *w)
 
 	if (rel == NULL)
 		return; /* the extension is being dropped */
-	if (w->checkpoint == NULL)
+	if (shard->checkpoint == NULL)
 	{
-		load_lock(w);
-		old = MemoryContextSwitchTo(w->cxt);
+		load_lock(shard);
+		old = MemoryContextSwitchTo(shard->cxt);
 		c = palloc0(sizeof(Checkpoint));
-		c->cxt = AllocSetContextCreate(w->cxt, "streamext checkpoint", ALLOCSET_DEFAULT_SIZES);
+		c->cxt = AllocSetContextCreate(shard->cxt, "streamext checkpoint", ALLOCSET_DEFAULT_SIZES);
 		c->last_cxt = AllocSetContextCreate(c->cxt, "streamext last checkpoint", ALLOCSET_DEFAULT_SIZES);
 		MemoryContextSwitchTo(c->cxt);
 		c->confirm = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 		c->noted = true;
-		w->checkpoint = c;
+		shard->checkpoint = c;
 		MemoryContextSwitchTo(old);
-		damage = load_guarded(w, load_last, rel);
+		damage = load_guarded(shard, load_last, rel);
 		if (damage != NULL)
 		{
 			c->last = NULL;
 			c->incomplete = true;
-			load_report(w, "the stream", damage);
+			load_report(shard, "the stream", damage);
 		}
 		old = MemoryContextSwitchTo(c->cxt);
 		load_comparable(c);
@@ -185,9 +185,9 @@ streamext_checkpoint_open(Worker *w)
 }
 
 bool
-streamext_checkpoint_is_known(const Worker *w)
+streamext_checkpoint_is_known(const Shard *shard)
 {
-	return w->checkpoint != NULL && w->checkpoint->last != NULL;
+	return shard->checkpoint != NULL && shard->checkpoint->last != NULL;
 }
 
 /* ---------------------------------------------------------------- the stream */
@@ -201,10 +201,10 @@ load_forget(Checkpoint *c)
 }
 
 void
-streamext_checkpoint_restore_stream(Worker *w)
+streamext_checkpoint_restore_stream(Shard *shard)
 {
-	Checkpoint		   *c = w->checkpoint;
-	StreamSlot		   *slot = w->slot;
+	Checkpoint		   *c = shard->checkpoint;
+	StreamSlot		   *slot = shard->slot;
 	CheckpointPosition *last = c != NULL ? c->last : NULL;
 	PartitionSlot	   *partitions;
 	int					n;
@@ -213,7 +213,8 @@ streamext_checkpoint_restore_stream(Worker *w)
 	if (last == NULL)
 		return;
 	/* Of a copied database the positions in journals mean nothing. */
-	if (last->head.source != slot->counted.source || (!w->ops->replayable && last->head.dboid != w->identity.dboid))
+	if (last->head.source != slot->counted.source ||
+		(!shard->ops->replayable && last->head.dboid != shard->identity.dboid))
 	{
 		load_forget(c);
 		return;
@@ -282,10 +283,10 @@ load_partition(const StreamSlot *slot, const CheckpointPartition *partition, int
 
 /* The view's positions for the slot's partitions, in chunk memory; NULL: there are partitions that it does not have. */
 static int64 *
-load_positions(Worker *w, WorkerView *v, const CheckpointView *from)
+load_positions(Shard *shard, WorkerView *v, const CheckpointView *from)
 {
-	const CheckpointPosition *last = w->checkpoint->last;
-	StreamSlot				 *slot = w->slot;
+	const CheckpointPosition *last = shard->checkpoint->last;
+	StreamSlot				 *slot = shard->slot;
 	int64 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->counted.partitions_capacity, 1), NULL);
 
 	if (positions == NULL)
@@ -293,7 +294,7 @@ load_positions(Worker *w, WorkerView *v, const CheckpointView *from)
 	for (int i = 0; i < slot->counted.npartitions; i++)
 		positions[i] = -1;
 	if (from->head.behind)
-		streamext_worker_view_begin_behind(v);
+		streamext_shard_view_begin_behind(v);
 	for (int j = 0; j < last->head.npartitions; j++)
 	{
 		int i = load_partition(slot, &last->partitions[j], j);
@@ -344,25 +345,23 @@ load_forget_view(Checkpoint *c, CheckpointView *view)
 
 /* A LoadStep. */
 static void
-load_view(Worker *w, void *arg)
+load_view(Shard *shard, void *arg)
 {
 	ViewLoad *load = arg;
 
 	load->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	load->index = load_index(w->checkpoint, load->rel, load->snapshot, w);
+	load->index = load_index(shard->checkpoint, load->rel, load->snapshot, shard);
 	streamext_checkpoint_load_view(load);
 	UnregisterSnapshot(load->snapshot);
 }
 
 static void
-load_restore(Worker *w, WorkerView *v, CheckpointView *from)
+load_restore(Shard *shard, WorkerView *v, CheckpointView *from)
 {
-	const CheckpointPosition *last = w->checkpoint->last;
-	ViewLoad				  load = {
-						 .view = streamext_fold_view(v->fold), .from = from, .seq = last->seq, .state = &v->slot->counted.state
-	};
-	char  *damage;
-	int64 *positions = load_positions(w, v, from);
+	const CheckpointPosition *last = shard->checkpoint->last;
+	ViewLoad load = { .view = v->view, .from = from, .seq = last->seq, .state = &v->slot->counted.state };
+	char	*damage;
+	int64	*positions = load_positions(shard, v, from);
 
 	if (positions == NULL)
 		return;
@@ -371,7 +370,7 @@ load_restore(Worker *w, WorkerView *v, CheckpointView *from)
 		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE), errmsg("the log of checkpoints is locked")));
 	PG_TRY();
 	{
-		damage = load_guarded(w, load_view, &load);
+		damage = load_guarded(shard, load_view, &load);
 	}
 	PG_CATCH();
 	{
@@ -382,21 +381,21 @@ load_restore(Worker *w, WorkerView *v, CheckpointView *from)
 	table_close(load.rel, NoLock);
 	if (damage == NULL)
 	{
-		load_publish(&load, w->slot, v->slot, last, positions);
+		load_publish(&load, shard->slot, v->slot, last, positions);
 		return;
 	}
 	streamext_chunk_free(positions);
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(shard->slot);
 	streamext_state_reset(&v->slot->counted.state);
-	LWLockRelease(w->slot->lock);
-	load_report(w, psprintf("the continuous view with OID %u", v->viewoid), damage);
-	load_forget_view(w->checkpoint, from);
+	LWLockRelease(shard->slot->lock);
+	load_report(shard, psprintf("the continuous view with OID %u", v->viewoid), damage);
+	load_forget_view(shard->checkpoint, from);
 }
 
 void
-streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
+streamext_checkpoint_restore_view(Shard *shard, WorkerView *v)
 {
-	Checkpoint	   *c = w->checkpoint;
+	Checkpoint	   *c = shard->checkpoint;
 	CheckpointView *from = c != NULL ? streamext_checkpoint_find_view(c->last, v->viewoid) : NULL;
 	MemoryContext	cxt;
 	MemoryContext	old;
@@ -414,24 +413,24 @@ streamext_checkpoint_restore_view(Worker *w, WorkerView *v)
 	}
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint load", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);
-	load_restore(w, v, from);
+	load_restore(shard, v, from);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
 }
 
 int64
-streamext_checkpoint_round(const Worker *w, Oid viewoid, uint64 definition, int64 otherwise)
+streamext_checkpoint_round(const Shard *shard, Oid viewoid, uint64 definition, int64 otherwise)
 {
-	const Checkpoint	 *c = w->checkpoint;
+	const Checkpoint	 *c = shard->checkpoint;
 	const CheckpointView *from = c != NULL ? streamext_checkpoint_find_view(c->last, viewoid) : NULL;
 
 	return from != NULL && from->head.definition == definition ? from->head.round : otherwise;
 }
 
 void
-streamext_checkpoint_keep_views(Worker *w, List *oids)
+streamext_checkpoint_keep_views(Shard *shard, List *oids)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 
 	if (c == NULL || c->last == NULL)
 		return;
@@ -443,9 +442,9 @@ streamext_checkpoint_keep_views(Worker *w, List *oids)
 /* ---------------------------------------------------------------- where views begin */
 
 int64
-streamext_checkpoint_start_position(Worker *w, Oid viewoid)
+streamext_checkpoint_start_position(Shard *shard, Oid viewoid)
 {
-	Checkpoint		*c = w->checkpoint;
+	Checkpoint		*c = shard->checkpoint;
 	Relation		 rel = c != NULL ? streamext_checkpoint_log_open(AccessShareLock) : NULL;
 	Snapshot		 snapshot;
 	CheckpointIndex *index;
@@ -454,7 +453,7 @@ streamext_checkpoint_start_position(Worker *w, Oid viewoid)
 	if (rel == NULL)
 		return -1;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	index = load_index(c, rel, snapshot, w);
+	index = load_index(c, rel, snapshot, shard);
 	for (int i = 0; i < index->n; i++)
 	{
 		CheckpointRow row;

@@ -141,6 +141,7 @@ typedef struct CheckpointCut
 	CutRow			 *row;		 /* writing: of the pane; NULL: at its beginning */
 	int32			  written;	 /* rows, committed or about to be */
 	bool			  committed; /* some slice was */
+	bool			  wanted;	 /* somebody waits for it */
 } CheckpointCut;
 
 /* A worker's. */
@@ -172,9 +173,9 @@ struct Checkpoint
 };
 
 /* Between two batches; if something has changed, c->cut is that, to be copied. */
-extern void streamext_checkpoint_cut(Worker *w, TimestampTz now);
+extern void streamext_checkpoint_cut(Shard *shard, TimestampTz now);
 /* Some of it, or all; true when everything is copied. */
-extern bool streamext_checkpoint_copy(Worker *w, bool all);
+extern bool streamext_checkpoint_copy(Shard *shard, bool all);
 /* If there is one. It may have been given up at any point. */
 extern void streamext_checkpoint_cut_free(Checkpoint *c);
 

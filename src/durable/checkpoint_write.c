@@ -35,7 +35,6 @@
 #include "durable/checkpoint_state.h"
 #include "base/fault.h"
 #include "durable/letters.h"
-#include "sink/windows.h"
 
 #define CHECKPOINT_COST_FACTOR 10 /* at most a tenth of the time is spent with checkpoints */
 #define CHECKPOINT_BLOCKED_MS 50
@@ -101,9 +100,9 @@ typedef enum SliceResult
 
 /* One transaction. Raises whatever the table raises. */
 static SliceResult
-write_slice(Worker *w, CheckpointCut *cut, bool all)
+write_slice(Shard *shard, CheckpointCut *cut, bool all)
 {
-	CheckpointRow	  row = { .seq = cut->seq, .stream = w->identity.relid, .shard = w->identity.shard };
+	CheckpointRow	  row = { .seq = cut->seq, .stream = shard->identity.relid, .shard = shard->identity.shard };
 	CheckpointWriter *writer;
 	Relation		  rel;
 	instr_time		  begin;
@@ -133,25 +132,25 @@ write_slice(Worker *w, CheckpointCut *cut, bool all)
 
 /* The cut is committed. */
 static void
-checkpoint_committed(Worker *w)
+checkpoint_committed(Shard *shard)
 {
-	Checkpoint	  *c = w->checkpoint;
+	Checkpoint	  *c = shard->checkpoint;
 	CheckpointCut *cut = c->cut;
 	MemoryContext  old = MemoryContextSwitchTo(c->cxt);
 
-	streamext_stream_lock_exclusive(w->slot);
-	w->slot->checkpoint.seq = cut->seq;
-	w->slot->checkpoint.at = cut->begun_at;
-	w->slot->checkpoint.bytes = cut->bytes;
-	w->slot->checkpoint.ms = cut->cost_us / 1000.0;
-	w->slot->checkpoint.pending = c->noted;
+	streamext_stream_lock_exclusive(shard->slot);
+	shard->slot->checkpoint.seq = cut->seq;
+	shard->slot->checkpoint.at = cut->begun_at;
+	shard->slot->checkpoint.bytes = cut->bytes;
+	shard->slot->checkpoint.ms = cut->cost_us / 1000.0;
+	shard->slot->checkpoint.pending = c->noted;
 	for (int i = 0; i < cut->nviews; i++)
 	{
 		CutView	 *cv = &cut->views[i];
 		ViewSlot *slot = cv->slot;
 
 		/* it may have been begun anew since */
-		if (!slot->id.in_use || slot->id.viewoid != cv->viewoid || slot->id.stream != w->index ||
+		if (!slot->id.in_use || slot->id.viewoid != cv->viewoid || slot->id.stream != shard->index ||
 			slot->counted.definition != cv->definition || slot->counted.state.period != cv->period + 2)
 			continue;
 		slot->counted.state.saved = cv->period + 1;
@@ -160,7 +159,7 @@ checkpoint_committed(Worker *w)
 			slot->into.settled,
 			streamext_checkpoint_settled(&cut->position, streamext_checkpoint_find_view(&cut->position, cv->viewoid)));
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(shard->slot->lock);
 
 	MemoryContextReset(c->last_cxt);
 	MemoryContextSwitchTo(c->last_cxt);
@@ -181,46 +180,46 @@ checkpoint_committed(Worker *w)
 	cut->committed = false;
 	streamext_checkpoint_cut_free(c);
 	MemoryContextSwitchTo(old);
-	streamext_into_settled(w);
+	shard->does->checkpointed(shard);
 }
 
 /* From a catch block: the log says why. */
 static void
-checkpoint_failed(Worker *w, MemoryContext cxt)
+checkpoint_failed(Shard *shard, MemoryContext cxt)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 	ErrorData  *error = streamext_worker_caught(cxt);
 	char		message[STREAMEXT_MAX_MESSAGE];
 
 	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("could not write a checkpoint of stream \"%s.%s\": %s",
-														 w->config->schema, w->config->name, error->message)));
+														 shard->config->schema, shard->config->name, error->message)));
 	streamext_clip_format(message, sizeof(message), "could not write a checkpoint: %s", error->message);
-	streamext_stream_set_state(w->slot, w->slot->status.state, message);
+	streamext_stream_set_state(shard->slot, shard->slot->status.state, message);
 	FreeErrorData(error);
-	streamext_checkpoint_cut_free(c);
 	c->noted = true;
-	c->wanted = c->wanted || w->settle_ticket != 0;
+	c->wanted = c->wanted || (c->cut != NULL && c->cut->wanted);
+	streamext_checkpoint_cut_free(c);
 	c->blocked_until = GetCurrentTimestamp() + CHECKPOINT_FAILED_MS * INT64CONST(1000);
 }
 
 /* A slice of the cut at hand, or all of it. */
 static SliceResult
-checkpoint_write(Worker *w, bool all)
+checkpoint_write(Shard *shard, bool all)
 {
-	Checkpoint			*c = w->checkpoint;
+	Checkpoint			*c = shard->checkpoint;
 	MemoryContext		 cxt = CurrentMemoryContext;
 	volatile SliceResult result = SLICE_BLOCKED;
 
 	PG_TRY();
 	{
-		result = write_slice(w, c->cut, all);
+		result = write_slice(shard, c->cut, all);
 		MemoryContextSwitchTo(cxt);
 		if (result == SLICE_LAST)
-			checkpoint_committed(w);
+			checkpoint_committed(shard);
 	}
 	PG_CATCH();
 	{
-		checkpoint_failed(w, cxt);
+		checkpoint_failed(shard, cxt);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
@@ -229,7 +228,7 @@ checkpoint_write(Worker *w, bool all)
 
 /* A cut of this moment, if anything has changed. Letters of what it has passed are committed before. False: they cannot be. */
 static bool
-checkpoint_begin(Worker *w, TimestampTz now)
+checkpoint_begin(Shard *shard, TimestampTz now)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool settled = false;
@@ -239,20 +238,20 @@ checkpoint_begin(Worker *w, TimestampTz now)
 	INSTR_TIME_SET_CURRENT(begin);
 	PG_TRY();
 	{
-		streamext_letters_settle(w->identity.relid);
+		streamext_letters_settle(shard->identity.relid);
 		settled = true;
 	}
 	PG_CATCH();
 	{
-		checkpoint_failed(w, cxt);
+		checkpoint_failed(shard, cxt);
 	}
 	PG_END_TRY();
 	if (!settled)
 		return false;
 	us = streamext_checkpoint_elapsed_us(begin);
-	streamext_checkpoint_cut(w, now);
-	if (w->checkpoint->cut != NULL)
-		w->checkpoint->cut->cost_us += us;
+	streamext_checkpoint_cut(shard, now);
+	if (shard->checkpoint->cut != NULL)
+		shard->checkpoint->cut->cost_us += us;
 	return true;
 }
 
@@ -267,17 +266,17 @@ checkpoint_alive_bytes(const CheckpointPosition *last)
 }
 
 static void
-checkpoint_compact(Worker *w)
+checkpoint_compact(Shard *shard)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		streamext_checkpoint_log_compact(checkpoint_alive_bytes(w->checkpoint->last));
+		streamext_checkpoint_log_compact(checkpoint_alive_bytes(shard->checkpoint->last));
 	}
 	PG_CATCH();
 	{
-		checkpoint_failed(w, cxt);
+		checkpoint_failed(shard, cxt);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
@@ -286,33 +285,33 @@ checkpoint_compact(Worker *w)
 /* ---------------------------------------------------------------- when */
 
 void
-streamext_checkpoint_note(Worker *w)
+streamext_checkpoint_note(Shard *shard)
 {
-	if (w->checkpoint == NULL)
+	if (shard->checkpoint == NULL)
 		return;
-	w->checkpoint->noted = true;
-	w->slot->checkpoint.pending = true;
+	shard->checkpoint->noted = true;
+	shard->slot->checkpoint.pending = true;
 }
 
 void
-streamext_checkpoint_want(Worker *w)
+streamext_checkpoint_want(Shard *shard)
 {
-	streamext_checkpoint_note(w);
-	if (w->checkpoint != NULL)
-		w->checkpoint->wanted = true;
+	streamext_checkpoint_note(shard);
+	if (shard->checkpoint != NULL)
+		shard->checkpoint->wanted = true;
 }
 
 bool
-streamext_checkpoint_is_through(const Worker *w)
+streamext_checkpoint_is_through(const Shard *shard)
 {
-	return w->checkpoint == NULL || (!w->checkpoint->wanted && w->checkpoint->cut == NULL);
+	return shard->checkpoint == NULL || (!shard->checkpoint->wanted && shard->checkpoint->cut == NULL);
 }
 
 /* Tells the connector when a checkpoint has reached the disk. */
 static void
-checkpoint_confirm(Worker *w, bool wait)
+checkpoint_confirm(Shard *shard, bool wait)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 
 	if (c->lsn == InvalidXLogRecPtr)
 		return;
@@ -322,18 +321,19 @@ checkpoint_confirm(Worker *w, bool wait)
 		return;
 	STREAMEXT_FAULT("checkpoint-before-confirm");
 	c->lsn = InvalidXLogRecPtr;
-	if (w->connector != NULL && w->connector == c->connector && w->ops->commit != NULL && c->nconfirm <= w->npartitions)
+	if (shard->connector != NULL && shard->connector == c->connector && shard->ops->commit != NULL &&
+		c->nconfirm <= shard->npartitions)
 	{
-		w->ops->commit(w->connector, c->confirm, c->nconfirm);
-		w->confirmed = w->confirmed || c->nconfirm > 0;
+		shard->ops->commit(shard->connector, c->confirm, c->nconfirm);
+		shard->confirmed = shard->confirmed || c->nconfirm > 0;
 		STREAMEXT_FAULT("checkpoint-after-confirm");
 	}
 }
 
 void
-streamext_checkpoint_confirm_nothing(Worker *w)
+streamext_checkpoint_confirm_nothing(Shard *shard)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 
 	if (c == NULL)
 		return;
@@ -343,27 +343,27 @@ streamext_checkpoint_confirm_nothing(Worker *w)
 }
 
 void
-streamext_checkpoint_run(Worker *w, TimestampTz now)
+streamext_checkpoint_run(Shard *shard, TimestampTz now)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 
-	if (c == NULL || w->config == NULL)
+	if (c == NULL || shard->config == NULL)
 		return;
-	checkpoint_confirm(w, false);
-	if (c->cut != NULL && c->cut->source != w->slot->counted.source)
+	checkpoint_confirm(shard, false);
+	if (c->cut != NULL && c->cut->source != shard->slot->counted.source)
 		streamext_checkpoint_cut_free(c);
 	if (now < c->blocked_until)
 		return;
 	if (c->cut == NULL && (c->wanted || (c->noted && streamext_checkpoint_interval > 0 && now >= c->due_at)))
-		(void) checkpoint_begin(w, now);
-	if (c->cut == NULL || (c->cut->copying && !streamext_checkpoint_copy(w, false)))
+		(void) checkpoint_begin(shard, now);
+	if (c->cut == NULL || (c->cut->copying && !streamext_checkpoint_copy(shard, false)))
 		return;
-	switch (checkpoint_write(w, false))
+	switch (checkpoint_write(shard, false))
 	{
 		case SLICE_MORE:
 			break;
 		case SLICE_LAST:
-			checkpoint_compact(w);
+			checkpoint_compact(shard);
 			break;
 		case SLICE_BLOCKED:
 			c->blocked_until = Max(c->blocked_until, now + CHECKPOINT_BLOCKED_MS * INT64CONST(1000));
@@ -372,12 +372,12 @@ streamext_checkpoint_run(Worker *w, TimestampTz now)
 }
 
 TimestampTz
-streamext_checkpoint_deadline(Worker *w, TimestampTz now)
+streamext_checkpoint_deadline(Shard *shard, TimestampTz now)
 {
-	const Checkpoint *c = w->checkpoint;
+	const Checkpoint *c = shard->checkpoint;
 	TimestampTz		  next = DT_NOEND;
 
-	if (c == NULL || w->config == NULL)
+	if (c == NULL || shard->config == NULL)
 		return next;
 	if (c->cut != NULL || c->wanted)
 		next = Max(now, c->blocked_until);
@@ -390,11 +390,11 @@ streamext_checkpoint_deadline(Worker *w, TimestampTz now)
 
 /* What is under way to its end, and then one more of this moment. False: blocked. */
 static bool
-checkpoint_write_all(Worker *w, bool *cut)
+checkpoint_write_all(Shard *shard, bool *cut)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 
-	if (c->cut != NULL && c->cut->source != w->slot->counted.source)
+	if (c->cut != NULL && c->cut->source != shard->slot->counted.source)
 		streamext_checkpoint_cut_free(c);
 	for (;;)
 	{
@@ -403,46 +403,46 @@ checkpoint_write_all(Worker *w, bool *cut)
 			if (*cut)
 				return true;
 			*cut = true;
-			if (!checkpoint_begin(w, GetCurrentTimestamp()))
+			if (!checkpoint_begin(shard, GetCurrentTimestamp()))
 				return false;
 			continue;
 		}
-		streamext_checkpoint_copy_rest(w);
-		if (checkpoint_write(w, true) == SLICE_BLOCKED)
+		streamext_checkpoint_copy_rest(shard);
+		if (checkpoint_write(shard, true) == SLICE_BLOCKED)
 			return false;
 	}
 }
 
 bool
-streamext_checkpoint_now(Worker *w)
+streamext_checkpoint_now(Shard *shard)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		cut = false;
 
-	if (c == NULL || w->config == NULL)
+	if (c == NULL || shard->config == NULL)
 		return true; /* the extension is being dropped */
 	if (now < c->blocked_until)
 		return false;
-	if (!checkpoint_write_all(w, &cut))
+	if (!checkpoint_write_all(shard, &cut))
 	{
 		c->blocked_until = Max(c->blocked_until, now + CHECKPOINT_BLOCKED_MS * INT64CONST(1000));
 		return false;
 	}
-	checkpoint_confirm(w, true);
+	checkpoint_confirm(shard, true);
 	return true;
 }
 
 void
-streamext_checkpoint_finish(Worker *w)
+streamext_checkpoint_finish(Shard *shard)
 {
-	Checkpoint *c = w->checkpoint;
+	Checkpoint *c = shard->checkpoint;
 	TimestampTz end = GetCurrentTimestamp() + CHECKPOINT_FINISH_MS * INT64CONST(1000);
 	bool		cut = false;
 
-	if (c == NULL || w->config == NULL)
+	if (c == NULL || shard->config == NULL)
 		return;
-	while (GetCurrentTimestamp() < end && !checkpoint_write_all(w, &cut))
+	while (GetCurrentTimestamp() < end && !checkpoint_write_all(shard, &cut))
 		pg_usleep(10000);
-	checkpoint_confirm(w, true);
+	checkpoint_confirm(shard, true);
 }

@@ -30,34 +30,34 @@ static const char event_prune_sql[] =
 
 /* What the stream had read before a view read it again is not missed by the stream. */
 void
-streamext_stream_events_count(Worker *w)
+streamext_stream_events_count(Shard *shard)
 {
-	for (int i = 0; i < w->connector->nevents; i++)
+	for (int i = 0; i < shard->connector->nevents; i++)
 	{
-		ConnectorEvent *event = &w->connector->events[i];
+		ConnectorEvent *event = &shard->connector->events[i];
 		PartitionSlot  *partition;
 		int64			end;
 
-		if (event->missed <= 0 || event->counted || event->index < 0 || event->index >= w->npartitions)
+		if (event->missed <= 0 || event->counted || event->index < 0 || event->index >= shard->npartitions)
 			continue;
-		partition = &w->slot->counted.partitions[event->index];
-		end = w->connector->partitions[event->index].position;
-		streamext_stream_lock_exclusive(w->slot);
+		partition = &shard->slot->counted.partitions[event->index];
+		end = shard->connector->partitions[event->index].position;
+		streamext_stream_lock_exclusive(shard->slot);
 		partition->missed += Max(0, end - Max(partition->position, end - event->missed));
-		LWLockRelease(w->slot->lock);
+		LWLockRelease(shard->slot->lock);
 		event->counted = true;
 	}
 }
 
 static void
-event_insert(Worker *w, const ConnectorEvent *event)
+event_insert(Shard *shard, const ConnectorEvent *event)
 {
 	static Oid				  types[6] = { OIDOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID };
-	const ConnectorPartition *partition = event->index >= 0 ? &w->connector->partitions[event->index] : NULL;
+	const ConnectorPartition *partition = event->index >= 0 ? &shard->connector->partitions[event->index] : NULL;
 	Datum					  values[6];
 	char					  nulls[7] = "      ";
 
-	values[0] = ObjectIdGetDatum(w->identity.relid);
+	values[0] = ObjectIdGetDatum(shard->identity.relid);
 	values[1] = CStringGetTextDatum(event->kind);
 	values[2] = partition != NULL ? CStringGetTextDatum(partition->topic) : (Datum) 0;
 	values[3] = partition != NULL ? Int32GetDatum(partition->partition) : (Datum) 0;
@@ -80,11 +80,11 @@ event_prune(Oid stream)
 }
 
 void
-streamext_stream_events_write(Worker *w)
+streamext_stream_events_write(Shard *shard)
 {
 	IdentityScope own;
 	MemoryContext old = CurrentMemoryContext;
-	Connector	 *c = w->connector;
+	Connector	 *c = shard->connector;
 
 	if (c == NULL || c->nevents == 0)
 		return;
@@ -92,8 +92,8 @@ streamext_stream_events_write(Worker *w)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	own = streamext_own_begin();
 	for (int i = 0; i < c->nevents; i++)
-		event_insert(w, &c->events[i]);
-	event_prune(w->identity.relid);
+		event_insert(shard, &c->events[i]);
+	event_prune(shard->identity.relid);
 	streamext_own_end(own);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

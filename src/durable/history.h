@@ -10,8 +10,8 @@
 #define STREAMEXT_HISTORY_H
 
 #include "base/streamext.h"
-#include "fold/fold.h"
 #include "port/pg_crc32c.h"
+#include "shared/shard.h"
 #include "shared/shmem.h"
 #include "state/pane.h"
 #include "utils/relcache.h"
@@ -86,13 +86,11 @@ streamext_slice_checksum(const char *slice, Size size)
 
 /* ---- the worker ---- */
 
-struct Worker;
-
 /*
  * When a fold has been started, in its transaction: finds out what history holds of the view and shard, deletes what is
  * of another definition or source, and drops panes that are in history from memory.
  */
-extern void streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shards);
+extern void streamext_history_start(Shard *shard_of, WorkerView *v);
 
 /* Deletes the slices of content that was retained before. In a transaction with a snapshot. */
 extern void streamext_history_tidy(const ViewSlot *slot);
@@ -101,7 +99,7 @@ extern void streamext_history_tidy(const ViewSlot *slot);
  * Moves panes that became sealed to history, in a transaction of its own; none may be open. True: there are more.
  * Trouble with the table is logged and tried again later; meanwhile panes stay in memory.
  */
-extern bool streamext_history_seal(struct Worker *w);
+extern bool streamext_history_seal(Shard *shard);
 
 /* Deletes the slices of views that are no more, or not continuous any more. In a transaction with a snapshot. */
 extern void streamext_history_forget_dropped(void);

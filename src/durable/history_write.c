@@ -46,7 +46,7 @@
 #include "base/fault.h"
 #include "base/identity.h"
 #include "durable/history.h"
-#include "worker/worker_private.h"
+#include "shared/shard.h"
 
 #define HISTORY_BUCKET_BYTES (8 * 1024) /* about, of entries, before compression */
 #define HISTORY_MAX_BUCKETS 4096
@@ -281,24 +281,25 @@ streamext_history_tidy(const ViewSlot *slot)
 }
 
 void
-streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shards)
+streamext_history_start(Shard *shard_of, WorkerView *v)
 {
-	CompiledView *view = streamext_fold_view(fold);
-	uint64		  key = history_key(view, slot, source);
-	SliceHeader	  first = { 0 };
-	SliceHeader	  last = { 0 };
-	uint64		  definition;
-	int64		  pane = PG_INT64_MIN;
-	int64		  unused;
-	bool		  found;
-	int			  shard;
-	int			  npanes;
-	Pane		**panes;
+	ViewSlot		   *slot = v->slot;
+	const CompiledView *view = v->view;
+	uint64				key = history_key(view, slot, shard_of->slot->counted.source);
+	SliceHeader			first = { 0 };
+	SliceHeader			last = { 0 };
+	uint64				definition;
+	int64				pane = PG_INT64_MIN;
+	int64				unused;
+	bool				found;
+	int					shard;
+	int					npanes;
+	Pane			  **panes;
 
 	if (!OidIsValid(streamext_history_relation()))
 		return;
 	if (slot->id.shard == 0)
-		history_delete_former_shards(view->relid, shards);
+		history_delete_former_shards(view->relid, shard_of->config->workers);
 	shard = history_choose_set(view, slot, key, &found, &last, &pane);
 	history_delete_others(view->relid, slot, shard);
 	if (found)
@@ -311,7 +312,7 @@ streamext_history_start(ViewFold *fold, ViewSlot *slot, uint64 source, int shard
 
 	npanes = history_count_through(&slot->counted.state, pane);
 	panes = history_leaving(&slot->counted.state, npanes);
-	streamext_fold_forget_panes(fold, panes, npanes);
+	shard_of->does->forget_panes(v, panes, npanes);
 	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
 	slot->history.shard = shard;
 	if (slot->history.number != key)
@@ -357,11 +358,11 @@ seal_pane_bytes(const Pane *pane)
 
 /* Leading panes of the view that are sealed, as long as there are less than *bytes of them. True: there are more. */
 static bool
-seal_gather(Worker *w, WorkerView *v, SealedView *sealed, Size *bytes)
+seal_gather(Shard *shard, WorkerView *v, SealedView *sealed, Size *bytes)
 {
-	CompiledView	*view = streamext_fold_view(v->fold);
-	const ViewState *state = &v->slot->counted.state;
-	TimestampTz		 watermark = v->behind ? v->watermark : w->slot->counted.watermark;
+	const CompiledView *view = v->view;
+	const ViewState	   *state = &v->slot->counted.state;
+	TimestampTz			watermark = v->behind ? v->watermark : shard->slot->counted.watermark;
 
 	memset(sealed, 0, sizeof(SealedView));
 	sealed->v = v;
@@ -471,7 +472,7 @@ slice_count_buckets(const CompiledView *view, Size entries_size)
 static void
 seal_write_pane(HistoryWriter *writer, SealedView *sealed, const Pane *pane)
 {
-	const CompiledView *view = streamext_fold_view(sealed->v->fold);
+	const CompiledView *view = sealed->v->view;
 	SliceHeader			header = { .format = HISTORY_FORMAT, .state_size = view->state_size, .nrows = pane->nrows };
 	int					nblocks;
 	StateBlock		  **blocks = slice_sort_blocks(pane, &nblocks);
@@ -585,7 +586,7 @@ static void
 seal_delete_expired(SealedView *sealed)
 {
 	ViewSlot		   *slot = sealed->v->slot;
-	const CompiledView *view = streamext_fold_view(sealed->v->fold);
+	const CompiledView *view = sealed->v->view;
 	TimestampTz			from = slot->history.floor;
 	SliceHeader			first;
 	int64				pane;
@@ -605,7 +606,7 @@ static void
 seal_write_view(HistoryWriter *writer, SealedView *sealed)
 {
 	ViewSlot		   *slot = sealed->v->slot;
-	const CompiledView *view = streamext_fold_view(sealed->v->fold);
+	const CompiledView *view = sealed->v->view;
 	MemoryContext		old = MemoryContextSwitchTo(writer->cxt);
 
 	sealed->written = slot->history.written;
@@ -690,7 +691,7 @@ seal_try_write(List *views)
 
 /* In one step for readers: the marks move and the panes are gone from memory. */
 static void
-seal_publish(Worker *w, List *views)
+seal_publish(Shard *shard, List *views)
 {
 	Pane   ***leaving = palloc(sizeof(Pane **) * list_length(views));
 	ListCell *lc;
@@ -700,10 +701,10 @@ seal_publish(Worker *w, List *views)
 		SealedView *sealed = lfirst(lc);
 		Pane	  **panes = history_leaving(&sealed->v->slot->counted.state, sealed->npanes);
 
-		streamext_fold_forget_panes(sealed->v->fold, panes, sealed->npanes);
+		shard->does->forget_panes(sealed->v, panes, sealed->npanes);
 		leaving[foreach_current_index(lc)] = panes;
 	}
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(shard->slot);
 	foreach (lc, views)
 	{
 		SealedView *sealed = lfirst(lc);
@@ -715,7 +716,7 @@ seal_publish(Worker *w, List *views)
 		slot->history.deleted = sealed->deleted;
 		streamext_state_unlink_panes(&slot->counted.state, sealed->npanes);
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(shard->slot->lock);
 	foreach (lc, views)
 	{
 		Pane **panes = leaving[foreach_current_index(lc)];
@@ -727,7 +728,7 @@ seal_publish(Worker *w, List *views)
 }
 
 bool
-streamext_history_seal(Worker *w)
+streamext_history_seal(Shard *shard)
 {
 	Size		bytes = HISTORY_TRANSACTION_BYTES;
 	List	   *views = NIL;
@@ -737,7 +738,7 @@ streamext_history_seal(Worker *w)
 
 	if (now < history_retry_at)
 		return false;
-	foreach (lc, w->views)
+	foreach (lc, shard->views)
 	{
 		WorkerView *v = lfirst(lc);
 		SealedView *sealed;
@@ -745,7 +746,7 @@ streamext_history_seal(Worker *w)
 		if (v->fold == NULL)
 			continue;
 		sealed = palloc(sizeof(SealedView));
-		more = seal_gather(w, v, sealed, &bytes) || more;
+		more = seal_gather(shard, v, sealed, &bytes) || more;
 		if (sealed->npanes > 0)
 			views = lappend(views, sealed);
 		else
@@ -759,7 +760,7 @@ streamext_history_seal(Worker *w)
 		more = false;
 	}
 	else
-		seal_publish(w, views);
+		seal_publish(shard, views);
 	list_free_deep(views);
 	return more;
 }

@@ -871,7 +871,7 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	CompiledView *view = fold->view;
 	bool		  sessions = view->window.kind == WINDOW_SESSION;
 
-	Assert(LWLockHeldByMeInMode(fold->slot->state.lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(fold->slot->counted.state.lock, LW_EXCLUSIVE));
 	for (int a = 0; a < view->naggs; a++)
 		streamext_aggregate_publish(fold->aggs[a], &fold->inputs[a]);
 

@@ -87,7 +87,7 @@ void
 streamext_view_slot_free(ViewSlot *view)
 {
 	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
-	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->stream].lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
 	if (view->id.retained_slot > 0)
 		streamext_view_slot_free(&streamext_shared->views[view->id.retained_slot - 1]);
 	if (view->counted.definition != 0)
@@ -171,7 +171,7 @@ static int
 view_slot_move(const ViewSlot *slot)
 {
 	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
-	Assert(LWLockHeldByMeInMode(streamext_shared->streams[slot->stream].lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[slot->id.stream].lock, LW_EXCLUSIVE));
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *retained = &streamext_shared->views[i];

@@ -53,7 +53,7 @@ streamext_view_content(const ViewSlot *slot, const CompiledView *view)
 	const ViewSlot *retained = slot->id.retained_slot > 0 ? &streamext_shared->views[slot->id.retained_slot - 1] : NULL;
 
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	Assert(LWLockHeldByMe(streamext_shared->streams[slot->stream].lock));
+	Assert(LWLockHeldByMe(streamext_shared->streams[slot->id.stream].lock));
 	if (retained != NULL && retained->counted.layout == view->layout)
 		return retained;
 	return slot->counted.definition != 0 && slot->counted.layout == view->layout ? slot : NULL;

@@ -40,7 +40,7 @@
 #include "read/scan.h"
 #include "sink/sink.h"
 #include "sink/windows.h"
-#include "worker/worker_private.h"
+#include "shared/shard.h"
 
 #define INTO_RETRY_MS 1000
 
@@ -61,7 +61,7 @@ into_append_time(StringInfo to, TimestampTz time)
 
 /* The least of all shards of a view; DT_NOBEGIN if one of them is not there, or what is read is what the view held formerly (*again). */
 static TimestampTz
-into_all_settled(const Worker *w, const ViewSlot *own, bool *again)
+into_all_settled(const Shard *shard, const ViewSlot *own, bool *again)
 {
 	TimestampTz settled = DT_NOEND;
 	int			n = 0;
@@ -83,7 +83,7 @@ into_all_settled(const Worker *w, const ViewSlot *own, bool *again)
 		n++;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
-	return n == w->config->workers && !*again ? settled : DT_NOBEGIN;
+	return n == shard->config->workers && !*again ? settled : DT_NOBEGIN;
 }
 
 static void
@@ -188,7 +188,7 @@ into_give(WorkerView *v, const CompiledView *view, TimestampTz from, TimestampTz
 static void
 into_write(WorkerView *v, TimestampTz from, TimestampTz until)
 {
-	const CompiledView *view = streamext_fold_view(v->fold);
+	const CompiledView *view = v->view;
 	StringInfoData		payload;
 	IdentityScope		scope;
 	uint64				rows;
@@ -228,7 +228,7 @@ into_tell(WorkerView *v, TimestampTz from, TimestampTz until)
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		scope = streamext_fold_enter_owner(v->fold);
-		(void) into_sink(v, streamext_fold_view(v->fold));
+		(void) into_sink(v, v->view);
 		streamext_identity_leave(scope);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -239,7 +239,7 @@ into_tell(WorkerView *v, TimestampTz from, TimestampTz until)
 
 /* One of these; trouble ends the view unless it may pass. False: try again later. */
 static bool
-into_try(Worker *w, WorkerView *v, void (*step)(WorkerView *, TimestampTz, TimestampTz), TimestampTz from,
+into_try(Shard *shard, WorkerView *v, void (*step)(WorkerView *, TimestampTz, TimestampTz), TimestampTz from,
 		 TimestampTz until)
 {
 	MemoryContext cxt = CurrentMemoryContext;
@@ -257,7 +257,7 @@ into_try(Worker *w, WorkerView *v, void (*step)(WorkerView *, TimestampTz, Times
 							 streamext_error_text(error))));
 		done = streamext_error_blame(error) == BLAME_ROW;
 		if (done)
-			streamext_worker_fail_view(w, v, error->message);
+			shard->does->fail_view(shard, v, error->message);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -267,12 +267,12 @@ into_try(Worker *w, WorkerView *v, void (*step)(WorkerView *, TimestampTz, Times
 
 /* What is closed of one view. False: try again later. */
 static bool
-into_view(Worker *w, WorkerView *v)
+into_view(Shard *shard, WorkerView *v)
 {
-	const CompiledView *view = streamext_fold_view(v->fold);
+	const CompiledView *view = v->view;
 	TimestampTz			from = v->slot->into.written;
 	bool				again = false;
-	TimestampTz			until = streamext_view_closed(view, into_all_settled(w, v->slot, &again));
+	TimestampTz			until = streamext_view_closed(view, into_all_settled(shard, v->slot, &again));
 	TimestampTz			end;
 
 	if (until == DT_NOBEGIN || until <= from)
@@ -282,7 +282,7 @@ into_view(Worker *w, WorkerView *v)
 		until = end;
 	if (end > from)
 	{
-		if (!into_try(w, v, into_write, from, end))
+		if (!into_try(shard, v, into_write, from, end))
 			return false;
 		if (v->fold == NULL)
 			return true;
@@ -294,12 +294,12 @@ into_view(Worker *w, WorkerView *v)
 
 /* When a sink wants to be told again; DT_NOEND: none does. */
 static TimestampTz
-into_sinks_deadline(const Worker *w)
+into_sinks_deadline(const Shard *shard)
 {
 	TimestampTz deadline = DT_NOEND;
 	ListCell   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, shard->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -310,72 +310,72 @@ into_sinks_deadline(const Worker *w)
 }
 
 static bool
-into_view_and_sink(Worker *w, WorkerView *v)
+into_view_and_sink(Shard *shard, WorkerView *v)
 {
-	bool done = into_view(w, v);
+	bool done = into_view(shard, v);
 
 	if (v->fold != NULL && v->slot->into.written != DT_NOBEGIN)
-		done = into_try(w, v, into_tell, DT_NOBEGIN, v->slot->into.written) && done;
+		done = into_try(shard, v, into_tell, DT_NOBEGIN, v->slot->into.written) && done;
 	return done;
 }
 
 void
-streamext_into_windows(Worker *w, TimestampTz now)
+streamext_into_windows(Shard *shard, TimestampTz now)
 {
-	uint64	  requested = pg_atomic_read_u64(&w->slot->ask.windows_requested);
+	uint64	  requested = pg_atomic_read_u64(&shard->slot->ask.windows_requested);
 	bool	  done = true;
 	ListCell *lc;
 
-	if (w->config == NULL || now < w->windows_retry_at ||
-		(pg_atomic_read_u32(&w->slot->ask.windows_due) == 0 &&
-		 requested <= pg_atomic_read_u64(&w->slot->ask.windows_done) && now < into_sinks_deadline(w)))
+	if (shard->config == NULL || now < shard->windows_retry_at ||
+		(pg_atomic_read_u32(&shard->slot->ask.windows_due) == 0 &&
+		 requested <= pg_atomic_read_u64(&shard->slot->ask.windows_done) && now < into_sinks_deadline(shard)))
 		return;
-	pg_atomic_write_u32(&w->slot->ask.windows_due, 0);
+	pg_atomic_write_u32(&shard->slot->ask.windows_due, 0);
 	pg_memory_barrier();
-	foreach (lc, w->views)
+	foreach (lc, shard->views)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && !v->paused && streamext_into_has_windows(streamext_fold_view(v->fold)))
-			done = into_view_and_sink(w, v) && done;
+		if (v->fold != NULL && !v->paused && streamext_into_has_windows(v->view))
+			done = into_view_and_sink(shard, v) && done;
 	}
 	if (done)
 	{
-		if (requested > pg_atomic_read_u64(&w->slot->ask.windows_done))
+		if (requested > pg_atomic_read_u64(&shard->slot->ask.windows_done))
 		{
-			pg_atomic_write_u64(&w->slot->ask.windows_done, requested);
-			ConditionVariableBroadcast(&w->slot->progress);
+			pg_atomic_write_u64(&shard->slot->ask.windows_done, requested);
+			ConditionVariableBroadcast(&shard->slot->progress);
 		}
 		return;
 	}
-	w->windows_retry_at = TimestampTzPlusMilliseconds(now, INTO_RETRY_MS);
-	pg_atomic_write_u32(&w->slot->ask.windows_due, 1);
+	shard->windows_retry_at = TimestampTzPlusMilliseconds(now, INTO_RETRY_MS);
+	pg_atomic_write_u32(&shard->slot->ask.windows_due, 1);
 }
 
 TimestampTz
-streamext_into_deadline(const Worker *w)
+streamext_into_deadline(const Shard *shard)
 {
-	TimestampTz due = pg_atomic_read_u32(&w->slot->ask.windows_due) == 0 ? into_sinks_deadline(w) : DT_NOBEGIN;
+	TimestampTz due = pg_atomic_read_u32(&shard->slot->ask.windows_due) == 0 ? into_sinks_deadline(shard) : DT_NOBEGIN;
 
-	return due == DT_NOEND ? DT_NOEND : Max(due, w->windows_retry_at);
+	return due == DT_NOEND ? DT_NOEND : Max(due, shard->windows_retry_at);
 }
 
 void
-streamext_into_settled(const Worker *w)
+streamext_into_settled(Shard *shard)
 {
-	int		  first = streamext_find_stream(w->identity.dboid, w->identity.relid, 0);
+	int		  first = streamext_find_stream(shard->identity.dboid, shard->identity.relid, 0);
 	bool	  any = false;
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, shard->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		any = any || (v->fold != NULL && streamext_into_has_windows(streamext_fold_view(v->fold)));
+		any = any || (v->fold != NULL && streamext_into_has_windows(v->view));
 	}
 	if (!any || first < 0)
 		return;
 	pg_atomic_write_u32(&streamext_shared->streams[first].ask.windows_due, 1);
-	if (w->identity.shard != 0)
+	if (shard->identity.shard != 0)
 		streamext_wake_worker(&streamext_shared->streams[first]);
 }

@@ -6,14 +6,13 @@
 #define STREAMEXT_SINK_WINDOWS_H
 
 #include "base/streamext.h"
-
-struct Worker;
+#include "shared/shard.h"
 
 /* A checkpoint of the worker's views has been committed. */
-extern void streamext_into_settled(const struct Worker *w);
+extern void streamext_into_settled(Shard *shard);
 /* Writes what is closed and not written; no transaction is open. Trouble ends the view, or is tried again. */
-extern void streamext_into_windows(struct Worker *w, TimestampTz now);
+extern void streamext_into_windows(Shard *shard, TimestampTz now);
 /* When there is something to do; DT_NOEND: never. */
-extern TimestampTz streamext_into_deadline(const struct Worker *w);
+extern TimestampTz streamext_into_deadline(const Shard *shard);
 
 #endif /* STREAMEXT_SINK_WINDOWS_H */

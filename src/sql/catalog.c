@@ -29,7 +29,6 @@
 #include "sql/lock.h"
 #include "durable/checkpoint_read.h"
 #include "durable/history.h"
-#include "worker/worker_private.h"
 
 /* ---- copies ---- */
 

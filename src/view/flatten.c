@@ -149,7 +149,7 @@ flatten_find_in_from(const FlattenLevel *level, const Node *node)
 		result = flatten_find_in_from(level, ((const JoinExpr *) node)->larg);
 		return OidIsValid(result) ? result : flatten_find_in_from(level, ((const JoinExpr *) node)->rarg);
 	}
-	foreach (lc, castNode(FromExpr, node)->fromlist)
+	foreach (lc, ((const FromExpr *) node)->fromlist)
 		if (!OidIsValid(result))
 			result = flatten_find_in_from(level, lfirst(lc));
 	return result;
@@ -536,7 +536,7 @@ flatten_replace_item(Node *node, int varno, Node *item)
 		((JoinExpr *) node)->rarg = flatten_replace_item(((JoinExpr *) node)->rarg, varno, item);
 		return node;
 	}
-	foreach (lc, castNode(FromExpr, node)->fromlist)
+	foreach (lc, ((const FromExpr *) node)->fromlist)
 		lfirst(lc) = flatten_replace_item(lfirst(lc), varno, item);
 	return node;
 }
@@ -601,7 +601,7 @@ flatten_step(Flatten *flatten, Node *node)
 	}
 	if (IsA(node, JoinExpr))
 		return flatten_step(flatten, ((JoinExpr *) node)->larg) || flatten_step(flatten, ((JoinExpr *) node)->rarg);
-	foreach (lc, castNode(FromExpr, node)->fromlist)
+	foreach (lc, ((const FromExpr *) node)->fromlist)
 		if (flatten_step(flatten, lfirst(lc)))
 			return true;
 	return false;

@@ -41,7 +41,7 @@ alone_limit(const Worker *w, const WorkerView *v)
 {
 	int64 ms = streamext_view_time_limit_ms;
 
-	if (w->catchup && streamext_alone_is(v->slot) && w->batch->nrecords == 1)
+	if (w->shard.catchup && streamext_alone_is(v->slot) && w->reading.batch->nrecords == 1)
 		ms *= ALONE_PATIENCE;
 	return Min(ms, INT_MAX);
 }
@@ -49,16 +49,16 @@ alone_limit(const Worker *w, const WorkerView *v)
 void
 streamext_alone_begin(Worker *w, WorkerView *v)
 {
-	Assert(w->timed == NULL);
-	w->timed = v;
-	w->timed_at = GetCurrentTimestamp();
+	Assert(w->alone.timed == NULL);
+	w->alone.timed = v;
+	w->alone.timed_at = GetCurrentTimestamp();
 	streamext_budget_begin(alone_limit(w, v));
 }
 
 bool
 streamext_alone_end(Worker *w)
 {
-	w->timed = NULL;
+	w->alone.timed = NULL;
 	return streamext_budget_end();
 }
 
@@ -89,7 +89,7 @@ alone_leave(Worker *w, WorkerView *v, const char *kind, const char *reason)
 	if (!streamext_alone_is(v->slot))
 	{
 		ereport(LOG, (errmsg("continuous view %s goes on by itself: %s", streamext_worker_view_label(v), reason)));
-		streamext_connector_event(w->connector, kind, -1, 0, "continuous view \"%s\" goes on by itself: %s",
+		streamext_connector_event(w->shard.connector, kind, -1, 0, "continuous view \"%s\" goes on by itself: %s",
 								  name != NULL ? name : "?", reason);
 	}
 	streamext_fold_withdraw(v->fold);
@@ -99,8 +99,8 @@ alone_leave(Worker *w, WorkerView *v, const char *kind, const char *reason)
 void
 streamext_alone_overrun(Worker *w, WorkerView *v)
 {
-	int	 n = w->batch->nrecords;
-	bool again = w->catchup && streamext_alone_is(v->slot);
+	int	 n = w->reading.batch->nrecords;
+	bool again = w->shard.catchup && streamext_alone_is(v->slot);
 	char reason[STREAMEXT_MAX_MESSAGE];
 
 	streamext_clip_format(reason, sizeof(reason), "%s took longer than streamext.view_time_limit%s, %d ms",
@@ -109,7 +109,7 @@ streamext_alone_overrun(Worker *w, WorkerView *v)
 	alone_leave(w, v, "slow_view", reason);
 	v->slot->owner.alone_most = again ? Max(n / ALONE_SHRINK, 1) : STREAMEXT_BATCH_ROWS;
 	if (again && n == 1)
-		w->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), streamext_view_time_limit_ms);
+		w->alone.rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), streamext_view_time_limit_ms);
 }
 
 /* ---------------------------------------------------------------- shares of memory */
@@ -142,7 +142,7 @@ streamext_alone_is_over_share(Worker *w, WorkerView *v)
 	if (alone_bytes_of(v->slot->owner.role) < share)
 		return false;
 	v->over_share = true;
-	if (!w->catchup || !streamext_alone_is(v->slot))
+	if (!w->shard.catchup || !streamext_alone_is(v->slot))
 		alone_leave(w, v, "full_view", "its owner's views have reached streamext.owner_memory_share");
 	return true;
 }
@@ -192,7 +192,7 @@ streamext_alone_has_no_worker(int stream)
 static WorkerView *
 alone_view(const Worker *w)
 {
-	WorkerView *v = list_length(w->views) == 1 ? linitial(w->views) : NULL;
+	WorkerView *v = list_length(w->shard.views) == 1 ? linitial(w->shard.views) : NULL;
 
 	return v != NULL && v->fold != NULL && streamext_alone_is(v->slot) ? v : NULL;
 }
@@ -212,8 +212,8 @@ streamext_alone_succeeded(Worker *w)
 	WorkerView *v = alone_view(w);
 
 	if (v == NULL || v->slot->owner.alone_most >= STREAMEXT_BATCH_ROWS ||
-		w->batch->nrecords < v->slot->owner.alone_most ||
-		TimestampDifferenceExceeds(w->timed_at, GetCurrentTimestamp(), streamext_view_time_limit_ms / 4))
+		w->reading.batch->nrecords < v->slot->owner.alone_most ||
+		TimestampDifferenceExceeds(w->alone.timed_at, GetCurrentTimestamp(), streamext_view_time_limit_ms / 4))
 		return;
 	v->slot->owner.alone_most = Min(v->slot->owner.alone_most * 2, STREAMEXT_BATCH_ROWS);
 }
@@ -223,7 +223,7 @@ streamext_alone_begin_turn(Worker *w)
 {
 	int64 ms = Max((int64) streamext_view_time_limit_ms * ALONE_TURN_LIMITS, ALONE_TURN_MS);
 
-	w->turn_until = GetCurrentTimestamp() + ms * 1000;
+	w->alone.turn_until = GetCurrentTimestamp() + ms * 1000;
 }
 
 bool
@@ -231,12 +231,12 @@ streamext_alone_turn_is_over(Worker *w)
 {
 	bool others = false;
 
-	if (alone_view(w) == NULL || GetCurrentTimestamp() < w->turn_until)
+	if (alone_view(w) == NULL || GetCurrentTimestamp() < w->alone.turn_until)
 		return false;
 	streamext_alone_begin_turn(w);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews && !others; i++)
-		others = streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->index &&
+		others = streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->shard.index &&
 				 streamext_shared->views[i].owner.catchup == CATCHUP_WANTED;
 	LWLockRelease(streamext_shared->registry_lock);
 	return others;
@@ -247,17 +247,17 @@ streamext_alone_turn_is_over(Worker *w)
 void
 streamext_alone_at_exit(Worker *w)
 {
-	WorkerView *v = w->timed;
+	WorkerView *v = w->alone.timed;
 
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	if (v == NULL || w->slot == NULL || !streamext_budget_is_over())
+	if (v == NULL || w->shard.slot == NULL || !streamext_budget_is_over())
 		return;
-	LWLockAcquire(w->slot->lock, LW_EXCLUSIVE);
+	LWLockAcquire(w->shard.slot->lock, LW_EXCLUSIVE);
 	v->slot->owner.alone_until = alone_until(v->slot, GetCurrentTimestamp());
 	v->slot->owner.alone_most = 1;
 	v->slot->owner.catchup = CATCHUP_WANTED;
 	v->slot->health.status = VIEW_CATCHING_UP;
 	streamext_clip(v->slot->health.last_error,
 				   "it took longer than streamext.view_time_limit and could not be cancelled", STREAMEXT_MAX_MESSAGE);
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }

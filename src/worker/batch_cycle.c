@@ -45,32 +45,32 @@ static bool batch_accepted[STREAMEXT_BATCH_ROWS];
 void
 streamext_worker_drop_batch(Worker *w)
 {
-	if (!w->pending)
+	if (!w->reading.pending)
 		return;
-	streamext_connector_release(w->connector);
-	w->pending = w->full = w->cut = false;
-	w->dropped = true;
-	w->attached = false;
+	streamext_connector_release(w->shard.connector);
+	w->reading.pending = w->reading.full = w->reading.cut = false;
+	w->reading.dropped = true;
+	w->shard.attached = false;
 }
 
 /* The position of the first record of a partition, else where the connector stands. */
 static int64
 batch_first_position(Worker *w, int index)
 {
-	for (int i = 0; i < w->batch->nrecords; i++)
-		if (w->batch->records[i].partition_index == index)
-			return w->batch->records[i].position;
-	return w->connector->partitions[index].position;
+	for (int i = 0; i < w->reading.batch->nrecords; i++)
+		if (w->reading.batch->records[i].partition_index == index)
+			return w->reading.batch->records[i].position;
+	return w->shard.connector->partitions[index].position;
 }
 
 /* Partitions came up with this poll. False: the batch cannot be used, because one should be read from elsewhere. */
 static bool
 batch_adopt_partitions(Worker *w)
 {
-	int	 known = w->npartitions;
+	int	 known = w->shard.npartitions;
 	bool usable = streamext_worker_adopt(w);
 
-	for (int i = known; i < w->npartitions && usable; i++)
+	for (int i = known; i < w->shard.npartitions && usable; i++)
 	{
 		int64 target = streamext_worker_target(w, i);
 
@@ -78,20 +78,20 @@ batch_adopt_partitions(Worker *w)
 	}
 	if (usable)
 		return true;
-	streamext_connector_release(w->connector);
-	w->dropped = w->batch->nrecords > 0;
-	w->attached = false;
+	streamext_connector_release(w->shard.connector);
+	w->reading.dropped = w->reading.batch->nrecords > 0;
+	w->shard.attached = false;
 	return false;
 }
 
 static void
 batch_fill_positions(Worker *w)
 {
-	Batch *batch = w->batch;
+	Batch *batch = w->reading.batch;
 
-	batch->npartitions = w->npartitions;
-	for (int i = 0; i < w->npartitions; i++)
-		batch->positions[i] = Max(w->connector->partitions[i].position, -1);
+	batch->npartitions = w->shard.npartitions;
+	for (int i = 0; i < w->shard.npartitions; i++)
+		batch->positions[i] = Max(w->shard.connector->partitions[i].position, -1);
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		StreamRecord *record = &batch->records[i];
@@ -105,18 +105,18 @@ batch_fill_positions(Worker *w)
 static void
 batch_publish_positions(Worker *w)
 {
-	Batch		  *batch = w->batch;
-	PartitionSlot *partitions = w->slot->counted.partitions;
+	Batch		  *batch = w->reading.batch;
+	PartitionSlot *partitions = w->shard.slot->counted.partitions;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->npartitions; i++)
 	{
 		if (partitions[i].start_position < 0 && batch->positions[i] >= 0)
 			partitions[i].start_position = batch_first_position(w, i);
 		partitions[i].position = Max(partitions[i].position, batch->positions[i]);
-		partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
-		if (w->connector->partitions[i].last.position > partitions[i].last.position)
-			partitions[i].last = w->connector->partitions[i].last;
+		partitions[i].high_watermark = w->shard.connector->partitions[i].high_watermark;
+		if (w->shard.connector->partitions[i].last.position > partitions[i].last.position)
+			partitions[i].last = w->shard.connector->partitions[i].last;
 	}
 }
 
@@ -126,15 +126,15 @@ batch_update_views(Worker *w)
 {
 	ListCell *lc;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	foreach (lc, w->views)
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold == NULL || v->paused)
 			continue;
-		for (int i = 0; i < w->batch->npartitions; i++)
-			v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->batch->positions[i]);
+		for (int i = 0; i < w->reading.batch->npartitions; i++)
+			v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->reading.batch->positions[i]);
 		if (v->behind)
 			streamext_worker_check_behind(w, v);
 		v->slot->health.status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
@@ -148,22 +148,22 @@ batch_publish_empty(Worker *w)
 	bool	  moved = false;
 	ListCell *lc;
 
-	for (int i = 0; i < w->npartitions && !moved; i++)
-		moved = w->batch->positions[i] > w->slot->counted.partitions[i].position ||
-				w->connector->partitions[i].high_watermark != w->slot->counted.partitions[i].high_watermark;
-	foreach (lc, w->views)
+	for (int i = 0; i < w->shard.npartitions && !moved; i++)
+		moved = w->reading.batch->positions[i] > w->shard.slot->counted.partitions[i].position ||
+				w->shard.connector->partitions[i].high_watermark != w->shard.slot->counted.partitions[i].high_watermark;
+	foreach (lc, w->shard.views)
 		moved = moved || ((WorkerView *) lfirst(lc))->behind;
 	if (!moved)
 		return;
 	streamext_letters_passed(w);
-	streamext_stream_lock_exclusive(w->slot);
-	if (!w->slot->handover.done)
+	streamext_stream_lock_exclusive(w->shard.slot);
+	if (!w->shard.slot->handover.done)
 	{
 		batch_publish_positions(w);
 		batch_update_views(w);
 	}
-	LWLockRelease(w->slot->lock);
-	streamext_checkpoint_note(w);
+	LWLockRelease(w->shard.slot->lock);
+	streamext_checkpoint_note(&w->shard);
 }
 
 /*
@@ -173,66 +173,66 @@ batch_publish_empty(Worker *w)
 static bool
 batch_settle_start(Worker *w)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	bool		found = false;
 
-	if (!w->ops->replayable || w->config->start == START_EARLIEST || w->catchup)
+	if (!w->shard.ops->replayable || w->shard.config->start == START_EARLIEST || w->shard.catchup)
 		return true;
-	for (int i = 0; i < w->npartitions && !found; i++)
-		found = slot->counted.partitions[i].start_position < 0 && w->connector->partitions[i].position >= 0;
+	for (int i = 0; i < w->shard.npartitions && !found; i++)
+		found = slot->counted.partitions[i].start_position < 0 && w->shard.connector->partitions[i].position >= 0;
 	if (found)
 	{
 		streamext_stream_lock_exclusive(slot);
-		for (int i = 0; i < w->npartitions; i++)
+		for (int i = 0; i < w->shard.npartitions; i++)
 		{
 			PartitionSlot *partition = &slot->counted.partitions[i];
 
-			if (partition->start_position >= 0 || w->connector->partitions[i].position < 0)
+			if (partition->start_position >= 0 || w->shard.connector->partitions[i].position < 0)
 				continue;
 			partition->start_position = batch_first_position(w, i);
 			partition->position = Max(partition->position, partition->start_position);
 		}
 		LWLockRelease(slot->lock);
-		w->undecided = true;
+		w->reading.undecided = true;
 	}
-	if (!w->undecided)
+	if (!w->reading.undecided)
 		return true;
 	STREAMEXT_FAULT("start-before-checkpoint");
-	streamext_checkpoint_note(w);
-	w->undecided = !streamext_checkpoint_now(w);
-	return !w->undecided;
+	streamext_checkpoint_note(&w->shard);
+	w->reading.undecided = !streamext_checkpoint_now(&w->shard);
+	return !w->reading.undecided;
 }
 
 /* Takes what the connector has; true if there is a batch to fold now. */
 bool
 streamext_worker_poll(Worker *w)
 {
-	Batch *batch = w->batch;
+	Batch *batch = w->reading.batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords = streamext_connector_poll(w->connector, batch->records, streamext_poison_most(w));
-	if (unlikely(w->connector->nevents > 0))
-		streamext_stream_events_count(w);
-	if (w->connector->npartitions > w->npartitions && !batch_adopt_partitions(w))
+	batch->nrecords = streamext_connector_poll(w->shard.connector, batch->records, streamext_poison_most(w));
+	if (unlikely(w->shard.connector->nevents > 0))
+		streamext_stream_events_count(&w->shard);
+	if (w->shard.connector->npartitions > w->shard.npartitions && !batch_adopt_partitions(w))
 		return false;
 	if (!batch_settle_start(w))
 	{
-		streamext_connector_release(w->connector);
-		w->dropped = batch->nrecords > 0;
-		w->attached = false;
+		streamext_connector_release(w->shard.connector);
+		w->reading.dropped = batch->nrecords > 0;
+		w->shard.attached = false;
 		return false;
 	}
 	batch_fill_positions(w);
-	if (unlikely(w->seeks != NIL))
+	if (unlikely(w->requests.seeks != NIL))
 		streamext_seeks_bound(w, batch);
 	if (batch->nrecords == 0)
 	{
-		streamext_connector_release(w->connector);
+		streamext_connector_release(w->shard.connector);
 		batch_publish_empty(w);
 		return false;
 	}
-	w->pending = true;
-	w->decoded = false;
+	w->reading.pending = true;
+	w->reading.decoded = false;
 	streamext_poison_cut(w);
 	return true;
 }
@@ -241,20 +241,20 @@ streamext_worker_poll(Worker *w)
 void
 streamext_worker_publish_ends(Worker *w)
 {
-	streamext_stream_lock_exclusive(w->slot);
-	for (int i = 0; i < w->npartitions; i++)
-		w->slot->counted.partitions[i].high_watermark = w->connector->partitions[i].high_watermark;
-	LWLockRelease(w->slot->lock);
+	streamext_stream_lock_exclusive(w->shard.slot);
+	for (int i = 0; i < w->shard.npartitions; i++)
+		w->shard.slot->counted.partitions[i].high_watermark = w->shard.connector->partitions[i].high_watermark;
+	LWLockRelease(w->shard.slot->lock);
 }
 
 /* Asks a paused connector, which delivers nothing, for the source's end. */
 void
 streamext_worker_watch_lag(Worker *w)
 {
-	if (!w->attached || w->pending)
+	if (!w->shard.attached || w->reading.pending)
 		return;
-	(void) streamext_connector_poll(w->connector, w->batch->records, STREAMEXT_BATCH_ROWS);
-	streamext_connector_release(w->connector);
+	(void) streamext_connector_poll(w->shard.connector, w->reading.batch->records, STREAMEXT_BATCH_ROWS);
+	streamext_connector_release(w->shard.connector);
 	streamext_worker_publish_ends(w);
 }
 
@@ -263,25 +263,26 @@ streamext_worker_watch_lag(Worker *w)
 static void
 batch_decode(Worker *w, TimestampTz now)
 {
-	Batch		 *batch = w->batch;
-	IdentityScope scope = streamext_decoder_enter(w->decoder);
+	Batch		 *batch = w->reading.batch;
+	IdentityScope scope = streamext_decoder_enter(w->setup.decoder);
 	ListCell	 *lc;
 
 	batch->rejected = batch->late = NIL; /* of a try that has failed */
-	streamext_decoder_run(w->decoder, batch, now);
+	streamext_decoder_run(w->setup.decoder, batch, now);
 	streamext_identity_leave(scope);
 
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		batch_new[i] = batch_accepted[i] =
-			!w->catchup &&
-			batch->records[i].position >= w->slot->counted.partitions[batch->records[i].partition_index].position;
-		if (unlikely(batch->records[i].payload == NULL) && streamext_decoder_ignores(w->config, &batch->records[i]))
+			!w->shard.catchup &&
+			batch->records[i].position >= w->shard.slot->counted.partitions[batch->records[i].partition_index].position;
+		if (unlikely(batch->records[i].payload == NULL) &&
+			streamext_decoder_ignores(w->shard.config, &batch->records[i]))
 			batch_accepted[i] = false;
 	}
 	foreach (lc, batch->rejected)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
-	w->decoded = true;
+	w->reading.decoded = true;
 }
 
 typedef struct PrepareStep
@@ -302,29 +303,29 @@ batch_prepare_step(void *arg)
 
 /*
  * An error that the fold does not lay to a row's charge, and that will not be over by itself, ends the view, not the stream. One that may be
- * is raised, with the view in w->culprit. False: memory is full.
+ * is raised, with the view in w->trouble.culprit. False: memory is full.
  */
 bool
 streamext_worker_prepare_view(Worker *w, WorkerView *v)
 {
-	PrepareStep step = { v, w->batch, FOLD_OK };
+	PrepareStep step = { v, w->reading.batch, FOLD_OK };
 	ErrorData  *error;
 	bool		over;
 
 	if (v->behind)
 		streamext_worker_view_watermark(w, v);
-	w->batch->watermark = v->behind ? v->watermark : w->slot->counted.watermark;
+	w->reading.batch->watermark = v->behind ? v->watermark : w->shard.slot->counted.watermark;
 	if (unlikely(streamext_alone_is_over_share(w, v)))
 		return v->fold == NULL; /* it has left, or stops here */
 
-	w->culprit = v;
+	w->trouble.culprit = v;
 	streamext_poison_view(w, v);
 	streamext_alone_begin(w, v);
 	error = streamext_try(batch_prepare_step, &step);
 	over = streamext_alone_end(w);
 	if (error != NULL && !over && streamext_worker_error_is_passing(error))
 		ReThrowError(error);
-	w->culprit = NULL;
+	w->trouble.culprit = NULL;
 	if (error != NULL && over)
 	{
 		streamext_alone_overrun(w, v);
@@ -346,7 +347,7 @@ streamext_worker_abandon_views(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -364,16 +365,16 @@ streamext_worker_note_full(Worker *w, const WorkerView *full)
 
 	if (full->over_share)
 		streamext_clip_format(
-			w->full_reason, sizeof(w->full_reason),
+			w->reading.full_reason, sizeof(w->reading.full_reason),
 			"the views of the owner of continuous view \"%s\" have reached streamext.owner_memory_share, %d %% of "
 			"streamext.memory_limit",
 			name != NULL ? name : "?", streamext_owner_memory_share);
 	else if (full->too_many_groups)
-		streamext_clip_format(w->full_reason, sizeof(w->full_reason),
+		streamext_clip_format(w->reading.full_reason, sizeof(w->reading.full_reason),
 							  "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT,
 							  name != NULL ? name : "?", (int64) streamext_fold_view(full->fold)->options.max_groups);
 	else
-		streamext_clip_format(w->full_reason, sizeof(w->full_reason),
+		streamext_clip_format(w->reading.full_reason, sizeof(w->reading.full_reason),
 							  "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
 							  name != NULL ? name : "?");
 }
@@ -385,10 +386,10 @@ batch_prepare_views(Worker *w)
 	WorkerView *full = NULL;
 	ListCell   *lc;
 
-	w->full_reason[0] = '\0';
-	foreach (lc, w->views)
+	w->reading.full_reason[0] = '\0';
+	foreach (lc, w->shard.views)
 		((WorkerView *) lfirst(lc))->prepared = false;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -406,10 +407,10 @@ batch_prepare_views(Worker *w)
 	streamext_view_retire(full->slot);
 	if (full->slot->health.status != VIEW_FULL)
 	{
-		streamext_stream_lock_exclusive(w->slot);
+		streamext_stream_lock_exclusive(w->shard.slot);
 		full->slot->health.status = VIEW_FULL;
-		streamext_clip(full->slot->health.last_error, w->full_reason, STREAMEXT_MAX_MESSAGE);
-		LWLockRelease(w->slot->lock);
+		streamext_clip(full->slot->health.last_error, w->reading.full_reason, STREAMEXT_MAX_MESSAGE);
+		LWLockRelease(w->shard.slot->lock);
 	}
 	return false;
 }
@@ -423,10 +424,10 @@ batch_prepare_views(Worker *w)
 static List *
 batch_reject_for_views(Worker *w, const RejectedRecord *rejected, List *more)
 {
-	const StreamRecord *record = &w->batch->records[rejected->record];
+	const StreamRecord *record = &w->reading.batch->records[rejected->record];
 	ListCell		   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 		RejectedRecord	 *own;
@@ -434,7 +435,7 @@ batch_reject_for_views(Worker *w, const RejectedRecord *rejected, List *more)
 		if (!v->prepared || (record->partition_index < v->slot->counted.npositions &&
 							 v->slot->counted.positions[record->partition_index] > record->position))
 			continue;
-		own = MemoryContextAlloc(w->batch->cxt, sizeof(RejectedRecord));
+		own = MemoryContextAlloc(w->reading.batch->cxt, sizeof(RejectedRecord));
 		*own = *rejected;
 		own->view = v->viewoid;
 		own->known = own->unlettered = false;
@@ -447,7 +448,7 @@ batch_reject_for_views(Worker *w, const RejectedRecord *rejected, List *more)
 static void
 batch_write_dead_letters(Worker *w)
 {
-	Batch		 *batch = w->batch;
+	Batch		 *batch = w->reading.batch;
 	MemoryContext old = MemoryContextSwitchTo(batch->cxt);
 	List		 *more = NIL;
 	ListCell	 *lc;
@@ -470,11 +471,11 @@ batch_write_dead_letters(Worker *w)
 		return;
 	if (streamext_letters_may_wait(w))
 	{
-		streamext_letters_stage(batch, w->decoder);
+		streamext_letters_stage(batch, w->setup.decoder);
 		return;
 	}
-	streamext_dead_letters_write(batch, w->decoder);
-	streamext_late_rows_write(batch, w->decoder);
+	streamext_dead_letters_write(batch, w->setup.decoder);
+	streamext_late_rows_write(batch, w->setup.decoder);
 }
 
 /* The first record of the batch that is rejected and not only known to be; -1: none. */
@@ -484,7 +485,7 @@ batch_first_rejected(const Worker *w)
 	int		  first = -1;
 	ListCell *lc;
 
-	foreach (lc, w->batch->rejected)
+	foreach (lc, w->reading.batch->rejected)
 	{
 		const RejectedRecord *rejected = lfirst(lc);
 
@@ -497,13 +498,13 @@ batch_first_rejected(const Worker *w)
 void
 streamext_worker_cut(Worker *w, int n)
 {
-	Batch *batch = w->batch;
+	Batch *batch = w->reading.batch;
 
 	batch->nrecords = n;
-	w->decoded = false;
-	w->cut = true;
+	w->reading.decoded = false;
+	w->reading.cut = true;
 	for (int i = 0; i < batch->npartitions; i++)
-		batch->positions[i] = w->catchup ? -1 : w->slot->counted.partitions[i].position;
+		batch->positions[i] = w->shard.catchup ? -1 : w->shard.slot->counted.partitions[i].position;
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		const StreamRecord *record = &batch->records[i];
@@ -520,9 +521,9 @@ streamext_worker_cut(Worker *w, int n)
 static bool
 batch_cut(Worker *w)
 {
-	int first = w->config->on_error == ON_ERROR_STOP ? batch_first_rejected(w) : -1;
+	int first = w->shard.config->on_error == ON_ERROR_STOP ? batch_first_rejected(w) : -1;
 
-	if (first < 0 || first == w->batch->nrecords - 1)
+	if (first < 0 || first == w->reading.batch->nrecords - 1)
 		return false;
 	streamext_worker_cut(w, first + 1);
 	return true;
@@ -532,13 +533,13 @@ batch_cut(Worker *w)
 static void
 batch_check_stop(Worker *w)
 {
-	Batch		   *batch = w->batch;
+	Batch		   *batch = w->reading.batch;
 	char			message[STREAMEXT_MAX_MESSAGE];
 	RejectedRecord *rejected = NULL;
 	StreamRecord   *record;
 	ListCell	   *lc;
 
-	if (w->config->on_error != ON_ERROR_STOP)
+	if (w->shard.config->on_error != ON_ERROR_STOP)
 		return;
 	foreach (lc, batch->rejected)
 	{
@@ -565,11 +566,11 @@ batch_check_stop(Worker *w)
 static uint64
 batch_publish_counters(Worker *w)
 {
-	Batch	   *batch = w->batch;
-	StreamSlot *slot = w->slot;
+	Batch	   *batch = w->reading.batch;
+	StreamSlot *slot = w->shard.slot;
 	uint64		n = 0;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		if (!batch_new[i])
@@ -579,7 +580,7 @@ batch_publish_counters(Worker *w)
 		slot->counted.partitions[batch->records[i].partition_index].rows++;
 		if (unlikely(!batch_accepted[i]))
 		{
-			if (streamext_decoder_ignores(w->config, &batch->records[i]))
+			if (streamext_decoder_ignores(w->shard.config, &batch->records[i]))
 				slot->counted.tombstones++;
 			else
 				slot->counted.rejected++;
@@ -589,7 +590,7 @@ batch_publish_counters(Worker *w)
 	slot->counted.batches++;
 	/* what is read again is not counted again, and of a batch that begins with such the rest neither */
 	for (int i = 0; n == batch->nrecords && i < slot->ncolumns; i++)
-		streamext_decoder_count(w->decoder, i, &slot->columns[i]);
+		streamext_decoder_count(w->setup.decoder, i, &slot->columns[i]);
 	streamext_worker_count_rate(w, n);
 	return n;
 }
@@ -600,21 +601,43 @@ streamext_worker_count_view(Worker *w, WorkerView *v)
 {
 	uint64 n = 0;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	for (int i = 0; i < w->batch->nrecords; i++)
-		n +=
-			w->batch->records[i].position >= streamext_worker_view_position(w, v, w->batch->records[i].partition_index);
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	for (int i = 0; i < w->reading.batch->nrecords; i++)
+		n += w->reading.batch->records[i].position >=
+			 streamext_worker_view_position(w, v, w->reading.batch->records[i].partition_index);
 	v->slot->owner.rows += n;
+}
+
+/* What the prepared views are about to change is copied first, if a checkpoint is. */
+void
+streamext_worker_keep_groups(Worker *w)
+{
+	ListCell *lc;
+
+	if (!streamext_checkpoint_is_copying(&w->shard))
+		return;
+	foreach (lc, w->shard.views)
+	{
+		const WorkerView  *v = lfirst(lc);
+		GroupEntry *const *groups;
+		Pane *const		  *panes;
+		int				   n;
+
+		if (!v->prepared)
+			continue;
+		n = streamext_fold_groups(v->fold, &groups, &panes);
+		streamext_checkpoint_keep(&w->shard, v, groups, panes, n);
+	}
 }
 
 /* False: a view that has caught up is to be taken over first. */
 static bool
 batch_publish(Worker *w, TimestampTz now)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	ListCell   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -628,7 +651,7 @@ batch_publish(Worker *w, TimestampTz now)
 		LWLockRelease(slot->lock);
 		return false;
 	}
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -636,9 +659,9 @@ batch_publish(Worker *w, TimestampTz now)
 			continue;
 		if (v->behind)
 			streamext_worker_count_view(w, v);
-		w->batch->watermark = v->behind ? v->watermark : slot->counted.watermark;
+		w->reading.batch->watermark = v->behind ? v->watermark : slot->counted.watermark;
 		streamext_poison_view(w, v);
-		streamext_fold_publish(v->fold, w->batch);
+		streamext_fold_publish(v->fold, w->reading.batch);
 		v->prepared = false;
 		v->slot->health.failures = 0;
 	}
@@ -648,7 +671,7 @@ batch_publish(Worker *w, TimestampTz now)
 	batch_update_views(w);
 	streamext_worker_advance_watermark(w);
 	LWLockRelease(slot->lock);
-	streamext_checkpoint_note(w);
+	streamext_checkpoint_note(&w->shard);
 	return true;
 }
 
@@ -656,7 +679,7 @@ static void
 batch_begin_transaction(Worker *w)
 {
 	StartTransactionCommand();
-	streamext_identity_rest(w->config->owner);
+	streamext_identity_rest(w->shard.config->owner);
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
@@ -670,7 +693,7 @@ streamext_worker_fold(Worker *w)
 
 	streamext_poison_batch(w);
 	batch_begin_transaction(w);
-	if (!w->decoded)
+	if (!w->reading.decoded)
 		batch_decode(w, now);
 	if (streamext_letters_reread(w))
 	{
@@ -696,9 +719,9 @@ streamext_worker_fold(Worker *w)
 	}
 	streamext_poison_rest(w);
 	batch_write_dead_letters(w);
-	letters = w->batch->rejected != NIL || w->batch->late != NIL;
-	streamext_checkpoint_keep(w);
-	published = w->catchup ? streamext_catchup_publish(w) : batch_publish(w, now);
+	letters = w->reading.batch->rejected != NIL || w->reading.batch->late != NIL;
+	streamext_worker_keep_groups(w);
+	published = w->shard.catchup ? streamext_catchup_publish(w) : batch_publish(w, now);
 	PopActiveSnapshot();
 	if (!published)
 	{
@@ -706,8 +729,8 @@ streamext_worker_fold(Worker *w)
 		streamext_letters_unstage();
 		streamext_worker_abandon_views(w);
 		AbortCurrentTransaction();
-		w->full = false;
-		if (w->catchup)
+		w->reading.full = false;
+		if (w->shard.catchup)
 			streamext_worker_drop_batch(w);
 		return true;
 	}
@@ -719,16 +742,16 @@ streamext_worker_fold(Worker *w)
 	STREAMEXT_FAULT("batch-after-commit");
 	pgstat_report_stat(letters);
 
-	if (!w->catchup && w->slot->buffer != NULL)
-		streamext_buffer_append(w->slot->buffer, w->slot->buffer_lock, w->batch->records, batch_accepted,
-								w->batch->nrecords);
+	if (!w->shard.catchup && w->shard.slot->buffer != NULL)
+		streamext_buffer_append(w->shard.slot->buffer, w->shard.slot->buffer_lock, w->reading.batch->records,
+								batch_accepted, w->reading.batch->nrecords);
 	batch_check_stop(w);
-	streamext_connector_release(w->connector);
-	w->pending = w->full = false;
-	if (w->cut)
+	streamext_connector_release(w->shard.connector);
+	w->reading.pending = w->reading.full = false;
+	if (w->reading.cut)
 	{
-		w->cut = w->attached = false;
-		w->dropped = true;
+		w->reading.cut = w->shard.attached = false;
+		w->reading.dropped = true;
 	}
 	return true;
 }

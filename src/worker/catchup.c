@@ -60,8 +60,8 @@ catchup_claim(Worker *w, int index)
 	bool		mine;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->id.in_use && slot->catchup.pid == 0 && slot->id.dboid == w->identity.dboid &&
-		   slot->id.relid == w->identity.relid && slot->id.shard == w->identity.shard &&
+	mine = slot->id.in_use && slot->catchup.pid == 0 && slot->id.dboid == w->shard.identity.dboid &&
+		   slot->id.relid == w->shard.identity.relid && slot->id.shard == w->shard.identity.shard &&
 		   !streamext_database_leaving(slot->id.dboid);
 	if (mine)
 	{
@@ -70,51 +70,51 @@ catchup_claim(Worker *w, int index)
 		slot->catchup.pid = MyProcPid;
 		slot->catchup.started_at = GetCurrentTimestamp();
 		slot->catchup.failed = false;
-		w->index = index;
-		w->slot = slot;
+		w->shard.index = index;
+		w->shard.slot = slot;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return mine;
 }
 
-/* Gives back what the process has, whatever w->views says by then. Needs registry_lock. */
+/* Gives back what the process has, whatever w->shard.views says by then. Needs registry_lock. */
 static void
 catchup_give_back(Worker *w, const char *message)
 {
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	LWLockAcquire(w->slot->lock, LW_EXCLUSIVE);
+	LWLockAcquire(w->shard.slot->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->id.in_use || view->id.stream != w->index || view->owner.catchup != CATCHUP_ACTIVE)
+		if (!view->id.in_use || view->id.stream != w->shard.index || view->owner.catchup != CATCHUP_ACTIVE)
 			continue;
 		view->owner.catchup = CATCHUP_WANTED;
 		if (message != NULL)
 			streamext_clip(view->health.last_error, message, STREAMEXT_MAX_MESSAGE);
 	}
-	w->slot->handover.hold_until = 0;
-	LWLockRelease(w->slot->lock);
+	w->shard.slot->handover.hold_until = 0;
+	LWLockRelease(w->shard.slot->lock);
 }
 
 static void
 catchup_at_exit(int code, Datum arg)
 {
 	Worker	  *w = &catchup_self;
-	Connector *connector = w->connector;
+	Connector *connector = w->shard.connector;
 
 	streamext_poison_leave();
 	LWLockReleaseAll();
-	w->connector = NULL;
+	w->shard.connector = NULL;
 	if (connector != NULL)
-		w->ops->close(connector);
+		w->shard.ops->close(connector);
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	streamext_alone_at_exit(w);
 	catchup_give_back(w, NULL);
-	w->slot->catchup.failed = code != 0 && !ShutdownRequestPending;
-	w->slot->catchup.pid = 0;
-	w->slot->catchup.latch = NULL;
-	streamext_wake_worker(w->slot);
+	w->shard.slot->catchup.failed = code != 0 && !ShutdownRequestPending;
+	w->shard.slot->catchup.pid = 0;
+	w->shard.slot->catchup.latch = NULL;
+	streamext_wake_worker(w->shard.slot);
 	LWLockRelease(streamext_shared->registry_lock);
 	streamext_wake_launcher();
 }
@@ -126,7 +126,7 @@ catchup_fail(Worker *w)
 
 	HOLD_INTERRUPTS();
 	LWLockReleaseAll();
-	MemoryContextSwitchTo(w->cxt);
+	MemoryContextSwitchTo(w->shard.cxt);
 	error = CopyErrorData();
 	EmitErrorReport();
 	FlushErrorState();
@@ -143,12 +143,12 @@ catchup_fail(Worker *w)
 static bool
 catchup_map(Worker *w)
 {
-	StreamSlot *slot = w->slot;
-	Connector  *c = w->connector;
+	StreamSlot *slot = w->shard.slot;
+	Connector  *c = w->shard.connector;
 	ListCell   *lc;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	foreach (lc, w->views)
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	foreach (lc, w->shard.views)
 		if (((WorkerView *) lfirst(lc))->slot->counted.npositions != slot->counted.npartitions)
 			return false;
 	for (int i = 0; i < c->npartitions; i++)
@@ -161,10 +161,10 @@ catchup_map(Worker *w)
 			found++;
 		if (found == slot->counted.npartitions)
 			return false; /* a new one: the stream's worker comes to it as well */
-		w->map[i] = found;
+		w->map.index[i] = found;
 	}
-	w->npartitions = slot->counted.npartitions;
-	w->layout = slot->counted.layout;
+	w->shard.npartitions = slot->counted.npartitions;
+	w->map.layout = slot->counted.layout;
 	return true;
 }
 
@@ -172,8 +172,8 @@ catchup_map(Worker *w)
 static void
 catchup_settle_view(Worker *w, WorkerView *v)
 {
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	for (int i = 0; i < w->npartitions; i++)
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	for (int i = 0; i < w->shard.npartitions; i++)
 		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
 	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
 		v->max_event_time[i] = DT_NOBEGIN; /* the watermark stays */
@@ -184,13 +184,13 @@ catchup_settle_view(Worker *w, WorkerView *v)
 static bool
 catchup_attach(Worker *w)
 {
-	Connector *c = w->connector;
-	int		   known = w->nmapped;
+	Connector *c = w->shard.connector;
+	int		   known = w->map.nmapped;
 	bool	   mapped;
 	int64	   targets[STREAMEXT_MAX_PARTITIONS];
 	ListCell  *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -199,22 +199,22 @@ catchup_attach(Worker *w)
 		v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
 		v->watermark = DT_NOBEGIN;
 	}
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	mapped = catchup_map(w);
 	if (mapped)
 	{
-		foreach (lc, w->views)
+		foreach (lc, w->shard.views)
 			catchup_settle_view(w, lfirst(lc));
 		for (int i = 0; i < c->npartitions; i++)
 		{
-			if (w->slot->counted.partitions[w->map[i]].last.position > c->partitions[i].last.position)
-				c->partitions[i].last = w->slot->counted.partitions[w->map[i]].last;
+			if (w->shard.slot->counted.partitions[w->map.index[i]].last.position > c->partitions[i].last.position)
+				c->partitions[i].last = w->shard.slot->counted.partitions[w->map.index[i]].last;
 			targets[i] = PG_INT64_MAX;
-			foreach (lc, w->views)
-				targets[i] = Min(targets[i], ((WorkerView *) lfirst(lc))->slot->counted.positions[w->map[i]]);
+			foreach (lc, w->shard.views)
+				targets[i] = Min(targets[i], ((WorkerView *) lfirst(lc))->slot->counted.positions[w->map.index[i]]);
 		}
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	if (!mapped)
 		return false;
 
@@ -224,13 +224,13 @@ catchup_attach(Worker *w)
 
 		if (targets[i] >= 0 ? position == targets[i] : position < 0)
 			continue;
-		if (targets[i] < 0 && i >= known && !w->dropped)
+		if (targets[i] < 0 && i >= known && !w->reading.dropped)
 			continue; /* just opened: it is there */
 		streamext_connector_seek(c, i, targets[i]);
 	}
-	w->nmapped = c->npartitions;
-	w->dropped = false;
-	w->attached = true;
+	w->map.nmapped = c->npartitions;
+	w->reading.dropped = false;
+	w->shard.attached = true;
 	return true;
 }
 
@@ -240,18 +240,18 @@ catchup_attach(Worker *w)
 static void
 catchup_translate(Worker *w)
 {
-	Batch *batch = w->batch;
+	Batch *batch = w->reading.batch;
 
-	batch->npartitions = w->npartitions;
-	for (int i = 0; i < w->npartitions; i++)
+	batch->npartitions = w->shard.npartitions;
+	for (int i = 0; i < w->shard.npartitions; i++)
 		batch->positions[i] = -1;
-	for (int i = 0; i < w->nmapped; i++)
-		batch->positions[w->map[i]] = Max(w->connector->partitions[i].position, -1);
+	for (int i = 0; i < w->map.nmapped; i++)
+		batch->positions[w->map.index[i]] = Max(w->shard.connector->partitions[i].position, -1);
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		StreamRecord *record = &batch->records[i];
 
-		record->partition_index = w->map[record->partition_index];
+		record->partition_index = w->map.index[record->partition_index];
 		batch->positions[record->partition_index] =
 			Max(batch->positions[record->partition_index], record->next_position);
 	}
@@ -261,9 +261,9 @@ catchup_translate(Worker *w)
 static void
 catchup_move_view(Worker *w, WorkerView *v)
 {
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	for (int i = 0; i < w->batch->npartitions; i++)
-		v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->batch->positions[i]);
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	for (int i = 0; i < w->reading.batch->npartitions; i++)
+		v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->reading.batch->positions[i]);
 }
 
 /* Positions move without records too: aborted transactions, control records. */
@@ -273,39 +273,39 @@ catchup_publish_empty(Worker *w)
 	ListCell *lc;
 
 	streamext_letters_passed(w);
-	streamext_stream_lock_exclusive(w->slot);
-	if (w->slot->counted.layout != w->layout)
-		w->attached = false;
+	streamext_stream_lock_exclusive(w->shard.slot);
+	if (w->shard.slot->counted.layout != w->map.layout)
+		w->shard.attached = false;
 	else
-		foreach (lc, w->views)
+		foreach (lc, w->shard.views)
 			catchup_move_view(w, lfirst(lc));
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 static bool
 catchup_poll(Worker *w)
 {
-	Batch *batch = w->batch;
+	Batch *batch = w->reading.batch;
 
 	streamext_batch_reset(batch);
-	batch->nrecords =
-		streamext_connector_poll(w->connector, batch->records, Min(streamext_alone_most(w), streamext_poison_most(w)));
-	if (w->connector->npartitions > w->nmapped)
+	batch->nrecords = streamext_connector_poll(w->shard.connector, batch->records,
+											   Min(streamext_alone_most(w), streamext_poison_most(w)));
+	if (w->shard.connector->npartitions > w->map.nmapped)
 	{
-		w->dropped = w->dropped || batch->nrecords > 0;
-		streamext_connector_release(w->connector);
-		w->attached = false;
+		w->reading.dropped = w->reading.dropped || batch->nrecords > 0;
+		streamext_connector_release(w->shard.connector);
+		w->shard.attached = false;
 		return false;
 	}
 	catchup_translate(w);
 	if (batch->nrecords == 0)
 	{
-		streamext_connector_release(w->connector);
+		streamext_connector_release(w->shard.connector);
 		catchup_publish_empty(w);
 		return false;
 	}
-	w->pending = true;
-	w->decoded = false;
+	w->reading.pending = true;
+	w->reading.decoded = false;
 	streamext_poison_cut(w);
 	return true;
 }
@@ -315,31 +315,31 @@ streamext_catchup_publish(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		if (((WorkerView *) lfirst(lc))->prepared)
 			streamext_worker_view_events(w, lfirst(lc));
 
-	streamext_stream_lock_exclusive(w->slot);
-	if (w->slot->counted.layout != w->layout)
+	streamext_stream_lock_exclusive(w->shard.slot);
+	if (w->shard.slot->counted.layout != w->map.layout)
 	{
-		LWLockRelease(w->slot->lock);
+		LWLockRelease(w->shard.slot->lock);
 		return false;
 	}
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (!v->prepared)
 			continue;
 		streamext_worker_count_view(w, v);
-		w->batch->watermark = v->watermark;
+		w->reading.batch->watermark = v->watermark;
 		streamext_poison_view(w, v);
-		streamext_fold_publish(v->fold, w->batch);
+		streamext_fold_publish(v->fold, w->reading.batch);
 		v->prepared = false;
 		v->slot->health.failures = 0;
 		v->slot->health.status = VIEW_CATCHING_UP;
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	streamext_alone_succeeded(w);
 	return true;
 }
@@ -350,14 +350,14 @@ catchup_drop_failed(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold != NULL)
 			continue;
 		streamext_handover_release(w, v->slot);
-		w->views = foreach_delete_current (w->views, lc);
+		w->shard.views = foreach_delete_current (w->shard.views, lc);
 	}
 }
 
@@ -368,35 +368,35 @@ catchup_expire(Worker *w)
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
 
-	if (!TimestampDifferenceExceeds(w->expired_at, now, CATCHUP_EXPIRE_MS))
+	if (!TimestampDifferenceExceeds(w->expiry.at, now, CATCHUP_EXPIRE_MS))
 		return;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		streamext_fold_expire(((WorkerView *) lfirst(lc))->fold, ((WorkerView *) lfirst(lc))->watermark);
 	/* what is left for another time is so little that reading goes on in between */
-	w->expired_at = streamext_history_seal(w) ? 0 : now;
+	w->expiry.at = streamext_history_seal(&w->shard) ? 0 : now;
 }
 
 /* Reads and folds at most one batch. True: there may be more at once. */
 static bool
 catchup_advance(Worker *w)
 {
-	if (GetCurrentTimestamp() < w->rest_until || (!w->attached && !catchup_attach(w)))
+	if (GetCurrentTimestamp() < w->alone.rest_until || (!w->shard.attached && !catchup_attach(w)))
 		return false;
-	if (!w->pending && !catchup_poll(w))
-		return !w->attached;
+	if (!w->reading.pending && !catchup_poll(w))
+		return !w->shard.attached;
 	/* what was committed after a change is read by the changed definition */
 	pg_memory_barrier();
 	if (streamext_worker_rights_due(w))
 		return true;
-	if (pg_atomic_read_u32(&w->slot->ask.generation) != w->generation)
-		return w->refresh_at == 0;
-	if ((w->full && GetCurrentTimestamp() < w->retry_at) || streamext_worker_backs_off(w))
+	if (pg_atomic_read_u32(&w->shard.slot->ask.generation) != w->map.generation)
+		return w->setup.refresh_at == 0;
+	if ((w->reading.full && GetCurrentTimestamp() < w->reading.retry_at) || streamext_worker_backs_off(w))
 		return false;
-	w->full = !streamext_worker_try_fold(w);
-	if (w->full)
-		w->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CATCHUP_FULL_RETRY_MS);
+	w->reading.full = !streamext_worker_try_fold(w);
+	if (w->reading.full)
+		w->reading.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CATCHUP_FULL_RETRY_MS);
 	catchup_drop_failed(w);
-	return !w->full && w->backoff_until == 0;
+	return !w->reading.full && w->trouble.backoff_until == 0;
 }
 
 /* ---------------------------------------------------------------- the loop */
@@ -404,29 +404,29 @@ catchup_advance(Worker *w)
 static void
 catchup_pause(Worker *w, bool pause)
 {
-	if (w->connector == NULL || w->connector_paused == pause)
+	if (w->shard.connector == NULL || w->reading.paused == pause)
 		return;
-	w->ops->pause(w->connector, pause);
-	w->connector_paused = pause;
+	w->shard.ops->pause(w->shard.connector, pause);
+	w->reading.paused = pause;
 }
 
 /* What the connector says is the views' error. Raises if it will not come back. */
 static void
 catchup_check_connector(Worker *w)
 {
-	Connector *c = w->connector;
+	Connector *c = w->shard.connector;
 	ListCell  *lc;
 
-	if (c->errors != w->connector_errors)
+	if (c->errors != w->source.errors)
 	{
-		w->connector_errors = c->errors;
-		streamext_stream_lock_exclusive(w->slot);
-		foreach (lc, w->views)
+		w->source.errors = c->errors;
+		streamext_stream_lock_exclusive(w->shard.slot);
+		foreach (lc, w->shard.views)
 			streamext_clip(((WorkerView *) lfirst(lc))->slot->health.last_error, c->error, STREAMEXT_MAX_MESSAGE);
-		LWLockRelease(w->slot->lock);
+		LWLockRelease(w->shard.slot->lock);
 	}
 	if (c->failed)
-		streamext_stream_events_write(w);
+		streamext_stream_events_write(&w->shard);
 	if (c->failed)
 		ereport(ERROR, (errcode(ERRCODE_FDW_ERROR),
 						errmsg("%s", c->error[0] != '\0' ? c->error : "the connector has failed")));
@@ -439,36 +439,37 @@ catchup_finish(Worker *w)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		backlog;
 
-	if (!w->attached || w->pending)
+	if (!w->shard.attached || w->reading.pending)
 		return;
 	backlog = streamext_handover_finish(w);
-	if (backlog < 0 || backlog > CATCHUP_NEAR_RECORDS || now < w->hold_at)
+	if (backlog < 0 || backlog > CATCHUP_NEAR_RECORDS || now < w->map.hold_at)
 		return;
 	if (streamext_alone_most(w) < STREAMEXT_BATCH_ROWS)
 		return; /* it would not draw level meanwhile */
-	streamext_stream_lock_exclusive(w->slot);
-	w->slot->handover.hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
-	LWLockRelease(w->slot->lock);
-	w->hold_at = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_EVERY_MS);
+	streamext_stream_lock_exclusive(w->shard.slot);
+	w->shard.slot->handover.hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
+	LWLockRelease(w->shard.slot->lock);
+	w->map.hold_at = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_EVERY_MS);
 }
 
 static bool
 catchup_refresh_due(Worker *w)
 {
-	if (w->refresh_at != 0)
-		return w->refresh_at <= GetCurrentTimestamp();
-	if (w->views == NIL || pg_atomic_read_u32(&w->slot->ask.generation) != w->generation)
+	if (w->setup.refresh_at != 0)
+		return w->setup.refresh_at <= GetCurrentTimestamp();
+	if (w->shard.views == NIL || pg_atomic_read_u32(&w->shard.slot->ask.generation) != w->map.generation)
 		return true;
-	if (w->pending)
+	if (w->reading.pending)
 		return false;
 	/* some more views wait; those that are near join */
-	return pg_atomic_read_u32(&w->slot->ask.catchup_requests) != w->requests || streamext_alone_turn_is_over(w);
+	return pg_atomic_read_u32(&w->shard.slot->ask.catchup_requests) != w->map.requests ||
+		   streamext_alone_turn_is_over(w);
 }
 
 static void
 catchup_sleep(Worker *w, bool reading)
 {
-	int fd = reading && w->attached && !w->full ? w->connector->wait_fd : -1;
+	int fd = reading && w->shard.attached && !w->reading.full ? w->shard.connector->wait_fd : -1;
 
 	pgstat_report_stat(true);
 	streamext_worker_doze(fd, CATCHUP_TICK_MS);
@@ -484,17 +485,17 @@ catchup_run(Worker *w)
 		bool more = false;
 
 		MemoryContextSwitchTo(w->round_cxt);
-		if (!w->pending)
+		if (!w->reading.pending)
 			MemoryContextReset(w->round_cxt);
 		ResetLatch(MyLatch);
 		streamext_worker_interrupts();
-		streamext_stream_events_write(w);
+		streamext_stream_events_write(&w->shard);
 		if (streamext_worker_rights_due(w))
 			streamext_worker_check_rights(w);
 		if (catchup_refresh_due(w) && !streamext_worker_refresh_catchup(w))
 			return;
-		paused = w->views == NIL || streamext_pause_requested(w->slot);
-		catchup_pause(w, paused || w->full);
+		paused = w->shard.views == NIL || streamext_pause_requested(w->shard.slot);
+		catchup_pause(w, paused || w->reading.full);
 		if (!paused)
 		{
 			more = catchup_advance(w);
@@ -513,20 +514,21 @@ streamext_catchup_main(Datum arg)
 	Worker *w = &catchup_self;
 
 	streamext_worker_signals();
-	memcpy(&w->identity, MyBgworkerEntry->bgw_extra, sizeof(WorkerIdentity));
-	w->catchup = true;
+	w->shard.does = &streamext_worker_shard_ops;
+	memcpy(&w->shard.identity, MyBgworkerEntry->bgw_extra, sizeof(ShardIdentity));
+	w->shard.catchup = true;
 	if (!catchup_claim(w, DatumGetInt32(arg)))
 		proc_exit(0);
 	before_shmem_exit(catchup_at_exit, 0);
 
-	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	BackgroundWorkerInitializeConnectionByOid(w->shard.identity.dboid, InvalidOid, 0);
 	streamext_budget_register();
 	streamext_content_keep();
 	streamext_worker_session();
 	SetConfigOption("application_name", "streamext catch-up", PGC_SUSET, PGC_S_OVERRIDE);
 	streamext_worker_contexts(w);
-	w->map = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
-	w->refresh_at = 0;
+	w->map.index = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
+	w->setup.refresh_at = 0;
 	streamext_worker_calm(streamext_poison_start(w));
 
 	PG_TRY();

@@ -56,9 +56,9 @@ handover_reached(const StreamSlot *stream, const ViewSlot *view)
 static void
 handover_announce(Worker *w)
 {
-	pg_atomic_add_fetch_u32(&w->slot->ask.catchup_requests, 1);
-	if (w->slot->catchup.pid != 0)
-		streamext_wake_worker(w->slot);
+	pg_atomic_add_fetch_u32(&w->shard.slot->ask.catchup_requests, 1);
+	if (w->shard.slot->catchup.pid != 0)
+		streamext_wake_worker(w->shard.slot);
 	streamext_wake_launcher();
 }
 
@@ -73,29 +73,28 @@ streamext_handover_request(Worker *w)
 	bool	  any = false;
 	ListCell *lc;
 
-	if (!w->ops->replayable || streamext_catchup_min_rows < 0)
+	if (!w->shard.ops->replayable || streamext_catchup_min_rows < 0)
 		return;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		if (((WorkerView *) lfirst(lc))->fold != NULL && !((WorkerView *) lfirst(lc))->paused)
-			least = Min(least, streamext_handover_backlog(w->slot, ((WorkerView *) lfirst(lc))->slot));
-	foreach (lc, w->views)
+			least = Min(least, streamext_handover_backlog(w->shard.slot, ((WorkerView *) lfirst(lc))->slot));
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold == NULL || v->paused ||
-			streamext_handover_backlog(w->slot, v->slot) - least <= streamext_catchup_min_rows)
+			streamext_handover_backlog(w->shard.slot, v->slot) - least <= streamext_catchup_min_rows)
 			continue;
-		streamext_checkpoint_copy_rest(w);
-		streamext_fold_end(v->fold);
-		v->fold = NULL;
+		streamext_checkpoint_copy_rest(&w->shard);
+		streamext_worker_end_fold(v);
 		v->prepared = v->behind = false;
-		streamext_stream_lock_exclusive(w->slot);
+		streamext_stream_lock_exclusive(w->shard.slot);
 		v->slot->owner.catchup = CATCHUP_WANTED;
 		v->slot->owner.started = 0;
 		v->slot->owner.rows = 0;
 		v->slot->health.status = VIEW_CATCHING_UP;
 		v->slot->health.last_error[0] = '\0';
-		LWLockRelease(w->slot->lock);
+		LWLockRelease(w->shard.slot->lock);
 		any = true;
 	}
 	if (any)
@@ -106,18 +105,17 @@ streamext_handover_request(Worker *w)
 void
 streamext_handover_alone(Worker *w, WorkerView *v, const char *reason, TimestampTz until)
 {
-	streamext_checkpoint_copy_rest(w);
-	streamext_fold_end(v->fold);
-	v->fold = NULL;
+	streamext_checkpoint_copy_rest(&w->shard);
+	streamext_worker_end_fold(v);
 	v->prepared = v->behind = false;
-	streamext_stream_lock_exclusive(w->slot);
-	if (!w->catchup)
+	streamext_stream_lock_exclusive(w->shard.slot);
+	if (!w->shard.catchup)
 		v->slot->owner.started = v->slot->owner.rows = 0;
 	v->slot->owner.catchup = CATCHUP_WANTED;
 	v->slot->health.status = VIEW_CATCHING_UP;
 	v->slot->owner.alone_until = until;
 	streamext_clip(v->slot->health.last_error, reason, STREAMEXT_MAX_MESSAGE);
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	handover_announce(w);
 }
 
@@ -159,7 +157,7 @@ handover_accept_view(Worker *w, WorkerView *v)
 {
 	bool available = streamext_worker_start_view(w, v);
 
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	v->slot->owner.catchup = available ? CATCHUP_NONE : CATCHUP_WANTED;
 	if (available && v->slot->owner.alone_until != 0)
 		v->slot->owner.alone_ended = GetCurrentTimestamp();
@@ -169,12 +167,12 @@ handover_accept_view(Worker *w, WorkerView *v)
 	if (v->fold != NULL)
 	{
 		/* what a fold found elsewhere than in shared memory */
-		for (int i = 0; i < Min(w->npartitions, v->slot->counted.npositions); i++)
+		for (int i = 0; i < Min(w->shard.npartitions, v->slot->counted.npositions); i++)
 			v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
 		v->slot->health.status = v->paused ? VIEW_PAUSED : VIEW_RUNNING;
 		v->slot->health.last_error[0] = '\0';
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	return available;
 }
 
@@ -189,26 +187,26 @@ streamext_handover_accept(Worker *w)
 	bool	  level = true;
 	ListCell *lc;
 
-	if (!w->slot->handover.done)
+	if (!w->shard.slot->handover.done)
 		return;
-	streamext_stream_lock_exclusive(w->slot);
-	w->slot->handover.done = false;
-	w->slot->handover.hold_until = 0;
-	LWLockRelease(w->slot->lock);
-	w->letters_behind = false; /* of a batch at hand: these views have not been taken out of its letters */
+	streamext_stream_lock_exclusive(w->shard.slot);
+	w->shard.slot->handover.done = false;
+	w->shard.slot->handover.hold_until = 0;
+	LWLockRelease(w->shard.slot->lock);
+	w->letters.behind = false; /* of a batch at hand: these views have not been taken out of its letters */
 
 	StartTransactionCommand();
-	streamext_identity_rest(w->config->owner);
+	streamext_identity_rest(w->shard.config->owner);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	streamext_worker_short_lock_timeout();
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->slot->owner.catchup != CATCHUP_DONE)
 			continue;
 		complete = handover_accept_view(w, v) && complete;
-		level = level && (v->fold == NULL || handover_reached(w->slot, v->slot));
+		level = level && (v->fold == NULL || handover_reached(w->shard.slot, v->slot));
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -217,15 +215,15 @@ streamext_handover_accept(Worker *w)
 
 	if (!complete)
 	{
-		pg_atomic_add_fetch_u32(&w->slot->ask.catchup_requests, 1);
+		pg_atomic_add_fetch_u32(&w->shard.slot->ask.catchup_requests, 1);
 		streamext_wake_launcher();
 	}
 	if (!level)
 	{
 		streamext_worker_drop_batch(w);
-		w->attached = false;
+		w->shard.attached = false;
 	}
-	ConditionVariableBroadcast(&w->slot->progress);
+	ConditionVariableBroadcast(&w->shard.slot->progress);
 }
 
 /* ---------------------------------------------------------------- the catch-up worker */
@@ -237,12 +235,12 @@ streamext_handover_take(Worker *w, Oid viewoid)
 	ViewSlot *taken = NULL;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	for (int i = 0; i < streamext_shared->nviews && taken == NULL; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->id.in_use || view->id.stream != w->index || view->id.viewoid != viewoid ||
+		if (!view->id.in_use || view->id.stream != w->shard.index || view->id.viewoid != viewoid ||
 			view->owner.catchup != CATCHUP_WANTED)
 			continue;
 		taken = view;
@@ -254,7 +252,7 @@ streamext_handover_take(Worker *w, Oid viewoid)
 		if (view->owner.started == 0)
 			view->owner.started = view->owner.taken_at;
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	return taken;
 }
@@ -267,12 +265,12 @@ handover_choose_alone(Worker *w, List *oids)
 	ListCell	   *lc;
 
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	Assert(LWLockHeldByMe(w->slot->lock));
+	Assert(LWLockHeldByMe(w->shard.slot->lock));
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		const ViewSlot *view = &streamext_shared->views[i];
 
-		if (!view->id.in_use || view->id.stream != w->index || view->owner.catchup != CATCHUP_WANTED ||
+		if (!view->id.in_use || view->id.stream != w->shard.index || view->owner.catchup != CATCHUP_WANTED ||
 			view->owner.alone_until == 0)
 			continue;
 		foreach (lc, oids)
@@ -294,17 +292,17 @@ streamext_handover_choose(Worker *w, List *oids)
 	ListCell *lc;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	LWLockAcquire(w->slot->lock, LW_SHARED);
+	LWLockAcquire(w->shard.slot->lock, LW_SHARED);
 	for (int pass = 0; pass < 2; pass++)
 		for (int i = 0; i < streamext_shared->nviews; i++)
 		{
 			ViewSlot *view = &streamext_shared->views[i];
 			int64	  backlog;
 
-			if (!view->id.in_use || view->id.stream != w->index || view->owner.catchup != CATCHUP_WANTED ||
+			if (!view->id.in_use || view->id.stream != w->shard.index || view->owner.catchup != CATCHUP_WANTED ||
 				view->owner.alone_until != 0)
 				continue;
-			backlog = streamext_handover_backlog(w->slot, view);
+			backlog = streamext_handover_backlog(w->shard.slot, view);
 			if (pass == 0)
 				least = Min(least, backlog);
 			else if (backlog - least <= HANDOVER_JOIN_RECORDS)
@@ -319,7 +317,7 @@ streamext_handover_choose(Worker *w, List *oids)
 		}
 	if (chosen == NIL)
 		chosen = handover_choose_alone(w, oids);
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 	return chosen;
 }
@@ -328,10 +326,10 @@ streamext_handover_choose(Worker *w, List *oids)
 void
 streamext_handover_release(Worker *w, ViewSlot *view)
 {
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	if (view->owner.catchup == CATCHUP_ACTIVE)
 		view->owner.catchup = view->health.status == VIEW_FAILED ? CATCHUP_NONE : CATCHUP_WANTED;
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 /* Gives up those of our views that have caught up; returns the greatest backlog of the others, -1: there are none. No batch is at hand. */
@@ -343,34 +341,33 @@ streamext_handover_finish(Worker *w)
 	bool		any = false;
 	ListCell   *lc;
 
-	streamext_stream_lock_exclusive(w->slot);
-	foreach (lc, w->views)
+	streamext_stream_lock_exclusive(w->shard.slot);
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold == NULL || v->slot->owner.alone_until > now)
 			continue;
-		if (handover_reached(w->slot, v->slot))
+		if (handover_reached(w->shard.slot, v->slot))
 		{
 			v->slot->owner.catchup = CATCHUP_DONE;
-			w->slot->handover.done = any = true;
+			w->shard.slot->handover.done = any = true;
 		}
 		else
-			backlog = Max(backlog, streamext_handover_backlog(w->slot, v->slot));
+			backlog = Max(backlog, streamext_handover_backlog(w->shard.slot, v->slot));
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	if (!any)
 		return backlog;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold == NULL || v->slot->owner.catchup == CATCHUP_ACTIVE)
 			continue;
-		streamext_fold_end(v->fold);
-		v->fold = NULL;
-		w->views = foreach_delete_current (w->views, lc);
+		streamext_worker_end_fold(v);
+		w->shard.views = foreach_delete_current (w->shard.views, lc);
 	}
-	streamext_wake_worker(w->slot);
+	streamext_wake_worker(w->shard.slot);
 	return backlog;
 }

@@ -54,7 +54,7 @@
 /* What the launcher knows of a slot's process. */
 typedef struct LauncherSlot
 {
-	WorkerIdentity			identity;
+	ShardIdentity			identity;
 	BackgroundWorkerHandle *handle; /* NULL: none started, or it is gone */
 	TimestampTz				launched_at;
 	TimestampTz				next_try;
@@ -336,10 +336,10 @@ launcher_start_probe(TimestampTz now)
 /* A slot that wants a worker, or a catch-up worker, and has none, as it was under the lock. */
 typedef struct LauncherIdle
 {
-	int			   index;	/* of the stream's slot */
-	int			   process; /* into launcher_slots */
-	WorkerIdentity identity;
-	uint32		   generation;
+	int			  index;   /* of the stream's slot */
+	int			  process; /* into launcher_slots */
+	ShardIdentity identity;
+	uint32		  generation;
 } LauncherIdle;
 
 static bool
@@ -427,7 +427,7 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 				mine->delay < LAUNCHER_RETRY_MS ? LAUNCHER_RETRY_MS : Min(mine->delay * 2, LAUNCHER_RETRY_MAX_MS);
 		mine->next_try = TimestampTzPlusMilliseconds(now, mine->delay);
 	}
-	if (memcmp(&idle->identity, &mine->identity, sizeof(WorkerIdentity)) != 0)
+	if (memcmp(&idle->identity, &mine->identity, sizeof(ShardIdentity)) != 0)
 	{
 		mine->identity = idle->identity;
 		mine->delay = 0;
@@ -476,7 +476,7 @@ launcher_start_catchup(const LauncherIdle *idle, TimestampTz now)
 	snprintf(name, BGW_MAXLEN, "streamext catch-up of stream %u shard %d", mine->identity.relid, mine->identity.shard);
 	mine->launched_at = now;
 	if (launcher_register_worker(name, "streamext_catchup_main", Int32GetDatum(idle->index), &mine->identity,
-								 sizeof(WorkerIdentity), &mine->handle))
+								 sizeof(ShardIdentity), &mine->handle))
 		return;
 	mine->handle = NULL;
 	mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
@@ -499,7 +499,7 @@ launcher_start_worker(int index, TimestampTz now)
 		return;
 	}
 	if (launcher_register_worker(name, "streamext_worker_main", Int32GetDatum(index), &mine->identity,
-								 sizeof(WorkerIdentity), &mine->handle))
+								 sizeof(ShardIdentity), &mine->handle))
 		return;
 	mine->handle = NULL;
 	mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);

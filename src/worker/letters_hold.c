@@ -40,9 +40,9 @@ letters_are_private(const Worker *w)
 {
 	ListCell *lc;
 
-	if (w->catchup || !w->letters_behind || w->slot->handover.done)
+	if (w->shard.catchup || !w->letters.behind || w->shard.slot->handover.done)
 		return false;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -55,12 +55,12 @@ letters_are_private(const Worker *w)
 bool
 streamext_letters_may_wait(const Worker *w)
 {
-	if (w->config->on_error == ON_ERROR_STOP || w->catchup)
+	if (w->shard.config->on_error == ON_ERROR_STOP || w->shard.catchup)
 		return false;
 	/* in their order */
 	if (streamext_letters_are_held())
 		return true;
-	return w->batch->nrecords >= LETTERS_BATCH && letters_are_private(w);
+	return w->reading.batch->nrecords >= LETTERS_BATCH && letters_are_private(w);
 }
 
 /* In the catch block. */
@@ -70,12 +70,13 @@ letters_failed(Worker *w, MemoryContext cxt)
 	ErrorData *error = streamext_worker_caught(cxt);
 	char	   message[STREAMEXT_MAX_MESSAGE];
 
-	ereport(LOG, (errcode(error->sqlerrcode), errmsg("dead letters of stream \"%s.%s\" could not be written: %s",
-													 w->config->schema, w->config->name, streamext_error_text(error))));
+	ereport(LOG, (errcode(error->sqlerrcode),
+				  errmsg("dead letters of stream \"%s.%s\" could not be written: %s", w->shard.config->schema,
+						 w->shard.config->name, streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "dead letters could not be written: %s", error->message);
-	streamext_stream_set_state(w->slot, w->slot->status.state, message);
+	streamext_stream_set_state(w->shard.slot, w->shard.slot->status.state, message);
 	FreeErrorData(error);
-	w->letters_retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LETTERS_PAUSE_MS);
+	w->letters.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LETTERS_PAUSE_MS);
 }
 
 bool
@@ -85,12 +86,12 @@ streamext_letters_settled(Worker *w)
 
 	if (!streamext_letters_are_held())
 		return true;
-	if (w->letters_retry_at > GetCurrentTimestamp())
+	if (w->letters.retry_at > GetCurrentTimestamp())
 		return false;
-	w->letters_retry_at = 0;
+	w->letters.retry_at = 0;
 	PG_TRY();
 	{
-		streamext_letters_settle(w->identity.relid);
+		streamext_letters_settle(w->shard.identity.relid);
 	}
 	PG_CATCH();
 	{
@@ -98,7 +99,7 @@ streamext_letters_settled(Worker *w)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
-	return w->letters_retry_at == 0;
+	return w->letters.retry_at == 0;
 }
 
 bool
@@ -117,7 +118,7 @@ streamext_letters_round(Worker *w, bool idle)
 TimestampTz
 streamext_letters_deadline(const Worker *w)
 {
-	return w->letters_retry_at != 0 && streamext_letters_are_held() ? w->letters_retry_at : DT_NOEND;
+	return w->letters.retry_at != 0 && streamext_letters_are_held() ? w->letters.retry_at : DT_NOEND;
 }
 
 void
@@ -127,5 +128,5 @@ streamext_letters_at_exit(Worker *w)
 		return;
 	LWLockReleaseAll();
 	AbortOutOfAnyTransaction();
-	streamext_letters_settle(w->identity.relid);
+	streamext_letters_settle(w->shard.identity.relid);
 }

@@ -14,7 +14,7 @@
  * the stream, or taken out of it if the record is rejected again. A letter that no view is in any more is deleted.
  *
  * Where reading goes on from live records none of this costs anything: a worker looks only as long as there are letters of
- * records that it has still to read (Worker.letters_behind), and for views that are behind.
+ * records that it has still to read (Worker.letters.behind), and for views that are behind.
  *
  *-------------------------------------------------------------------------
  */
@@ -60,13 +60,14 @@ static SPIPlanPtr reread_select_plan = NULL;
 const char *
 streamext_letters_topic(const Worker *w, int index)
 {
-	return w->ops->partitioned ? w->slot->counted.partitions[index].topic : NULL;
+	return w->shard.ops->partitioned ? w->shard.slot->counted.partitions[index].topic : NULL;
 }
 
 int64
 streamext_letters_begin(const Worker *w, const ViewSlot *view, int index)
 {
-	return Max(w->slot->counted.partitions[index].begin, w->ops->replayable ? -1 : view->counted.start_position);
+	return Max(w->shard.slot->counted.partitions[index].begin,
+			   w->shard.ops->replayable ? -1 : view->counted.start_position);
 }
 
 const char *
@@ -76,7 +77,7 @@ streamext_letters_ahead(Worker *w, const StreamRecord *record)
 	ListCell	  *lc;
 	int			   n = 0;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -85,7 +86,7 @@ streamext_letters_ahead(Worker *w, const StreamRecord *record)
 			continue;
 		if (n++ == 0)
 		{
-			MemoryContext old = MemoryContextSwitchTo(w->batch->cxt);
+			MemoryContext old = MemoryContextSwitchTo(w->reading.batch->cxt);
 
 			initStringInfo(&done);
 			MemoryContextSwitchTo(old);
@@ -131,9 +132,9 @@ reread_is_needed(const Worker *w)
 {
 	ListCell *lc;
 
-	if (w->catchup || !w->letters_behind)
+	if (w->shard.catchup || !w->letters.behind)
 		return true;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		if (((const WorkerView *) lfirst(lc))->behind)
 			return true;
 	return false;
@@ -149,20 +150,20 @@ reread_position(const ViewSlot *view, int index)
 static bool
 reread_range(const Worker *w, Reread *r)
 {
-	const Batch *batch = w->batch;
+	const Batch *batch = w->reading.batch;
 	ListCell	*lc;
 
 	memset(r, 0, sizeof(*r));
 	r->indexes = palloc(sizeof(int) * Max(batch->npartitions, 1));
 	r->first = palloc(sizeof(int64) * Max(batch->npartitions, 1));
 	r->next = palloc(sizeof(int64) * Max(batch->npartitions, 1));
-	streamext_stream_lock_shared(w->slot);
-	for (int i = 0; i < Min(batch->npartitions, w->slot->counted.npartitions); i++)
+	streamext_stream_lock_shared(w->shard.slot);
+	for (int i = 0; i < Min(batch->npartitions, w->shard.slot->counted.npartitions); i++)
 	{
 		/* the stream's own letters, where there is no view that counts */
-		int64 first = w->catchup ? PG_INT64_MAX : w->slot->counted.partitions[i].position;
+		int64 first = w->shard.catchup ? PG_INT64_MAX : w->shard.slot->counted.partitions[i].position;
 
-		foreach (lc, w->views)
+		foreach (lc, w->shard.views)
 			if (reread_moves(lfirst(lc)))
 				first = Min(first, reread_position(((const WorkerView *) lfirst(lc))->slot, i));
 		if (first >= batch->positions[i])
@@ -171,7 +172,7 @@ reread_range(const Worker *w, Reread *r)
 		r->first[r->n] = first;
 		r->next[r->n++] = batch->positions[i];
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	return r->n > 0;
 }
 
@@ -179,18 +180,18 @@ reread_range(const Worker *w, Reread *r)
 static void
 reread_views(const Worker *w, Reread *r)
 {
-	const Batch *batch = w->batch;
+	const Batch *batch = w->reading.batch;
 	ListCell	*lc;
 
 	r->views = palloc0(sizeof(RereadView) * streamext_shared->nviews);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	streamext_stream_lock_shared(w->slot);
+	streamext_stream_lock_shared(w->shard.slot);
 	for (int s = 0; s < streamext_shared->nviews; s++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[s];
 		RereadView	   *view = &r->views[r->nviews];
 
-		if (!slot->id.in_use || slot->id.retained || slot->id.stream != w->index)
+		if (!slot->id.in_use || slot->id.retained || slot->id.stream != w->shard.index)
 			continue;
 		view->viewoid = slot->id.viewoid;
 		view->positions = palloc(sizeof(int64) * Max(batch->npartitions, 1));
@@ -198,13 +199,13 @@ reread_views(const Worker *w, Reread *r)
 		for (int i = 0; i < batch->npartitions; i++)
 		{
 			view->positions[i] = reread_position(slot, i);
-			view->begins[i] = i < w->slot->counted.npartitions ? streamext_letters_begin(w, slot, i) : -1;
+			view->begins[i] = i < w->shard.slot->counted.npartitions ? streamext_letters_begin(w, slot, i) : -1;
 		}
-		foreach (lc, w->views)
+		foreach (lc, w->shard.views)
 			view->moves = view->moves || (((const WorkerView *) lfirst(lc))->slot == slot && reread_moves(lfirst(lc)));
 		r->nviews++;
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
@@ -214,7 +215,7 @@ reread_select(const Worker *w, const Reread *r)
 {
 	static const Oid element[] = { INT4OID, TEXTOID, INT4OID, INT8OID, INT8OID };
 	Oid				 types[6] = { OIDOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID };
-	Datum			 args[6] = { ObjectIdGetDatum(w->identity.relid) };
+	Datum			 args[6] = { ObjectIdGetDatum(w->shard.identity.relid) };
 	Datum			*values[lengthof(element)];
 	bool			*nulls = palloc0(sizeof(bool) * r->n);
 	bool			*topic_nulls = palloc0(sizeof(bool) * r->n);
@@ -228,7 +229,7 @@ reread_select(const Worker *w, const Reread *r)
 		values[0][i] = Int32GetDatum(r->indexes[i]);
 		values[1][i] = topic == NULL ? (Datum) 0 : CStringGetTextDatum(topic);
 		topic_nulls[i] = topic == NULL;
-		values[2][i] = Int32GetDatum(w->slot->counted.partitions[r->indexes[i]].partition);
+		values[2][i] = Int32GetDatum(w->shard.slot->counted.partitions[r->indexes[i]].partition);
 		values[3][i] = Int64GetDatum(r->first[i]);
 		values[4][i] = Int64GetDatum(r->next[i]);
 	}
@@ -251,16 +252,17 @@ static bool
 reread_is_behind(const Worker *w)
 {
 	Oid	   types[3] = { OIDOID, INT4ARRAYOID, INT8ARRAYOID };
-	Datum  args[3] = { ObjectIdGetDatum(w->identity.relid) };
-	int	   n = w->batch->npartitions;
+	Datum  args[3] = { ObjectIdGetDatum(w->shard.identity.relid) };
+	int	   n = w->reading.batch->npartitions;
 	Datum *numbers = palloc(sizeof(Datum) * Max(n, 1));
 	Datum *positions = palloc(sizeof(Datum) * Max(n, 1));
 	bool  *nulls = palloc0(sizeof(bool) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 	{
-		numbers[i] = Int32GetDatum(w->slot->counted.partitions[i].partition);
-		positions[i] = Int64GetDatum(Max(w->batch->positions[i], w->slot->counted.partitions[i].position));
+		numbers[i] = Int32GetDatum(w->shard.slot->counted.partitions[i].partition);
+		positions[i] =
+			Int64GetDatum(Max(w->reading.batch->positions[i], w->shard.slot->counted.partitions[i].position));
 	}
 	args[1] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 	args[2] = streamext_dead_letter_array(positions, nulls, n, INT8OID);
@@ -384,7 +386,8 @@ reread_apply(Worker *w, Reread *r)
 			continue;
 		}
 		done = streamext_dead_letter_done(SPI_getbinval(tuple, desc, 4, &isnull));
-		if (reread_done(r, index, position, reread_is_rejected(w->batch, index, position), &done, &owed) && owed)
+		if (reread_done(r, index, position, reread_is_rejected(w->reading.batch, index, position), &done, &owed) &&
+			owed)
 		{
 			ids[nids] = id;
 			lists[nids++] = reread_put_done(done);
@@ -412,18 +415,18 @@ reread_run(Worker *w, Reread *r)
 	if (!OidIsValid(streamext_control_table("dead_letter")))
 		return false;
 	own = streamext_own_begin();
-	reread_begin_rejections(w->batch);
+	reread_begin_rejections(w->reading.batch);
 	reread_select(w, r);
 	if (SPI_processed > 0)
 	{
 		/* as they are once nobody else is at them */
-		(void) streamext_dead_letters_lock(w->identity.relid, true);
+		(void) streamext_dead_letters_lock(w->shard.identity.relid, true);
 		reread_select(w, r);
 		reread_apply(w, r);
 		locked = true;
 	}
-	if (!w->catchup && !w->letters_behind)
-		w->letters_behind = !reread_is_behind(w);
+	if (!w->shard.catchup && !w->letters.behind)
+		w->letters.behind = !reread_is_behind(w);
 	streamext_own_end(own);
 	return locked;
 }
@@ -437,7 +440,7 @@ streamext_letters_reread(Worker *w)
 
 	if (!reread_is_needed(w))
 		return false;
-	old = MemoryContextSwitchTo(w->batch->cxt);
+	old = MemoryContextSwitchTo(w->reading.batch->cxt);
 	if (reread_range(w, &r))
 		written = reread_run(w, &r);
 	MemoryContextSwitchTo(old);
@@ -452,12 +455,12 @@ streamext_letters_passed(Worker *w)
 
 	if (!reread_is_needed(w))
 		return;
-	old = MemoryContextSwitchTo(w->batch->cxt);
+	old = MemoryContextSwitchTo(w->reading.batch->cxt);
 	if (reread_range(w, &r))
 	{
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		MemoryContextSwitchTo(w->batch->cxt);
+		MemoryContextSwitchTo(w->reading.batch->cxt);
 		(void) reread_run(w, &r);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -470,21 +473,21 @@ streamext_letters_leave(Worker *w, int64 seek)
 {
 	IdentityScope own;
 	Oid			  types[3] = { OIDOID, INT8OID, INT4ARRAYOID };
-	Datum		  args[3] = { ObjectIdGetDatum(w->identity.relid), Int64GetDatum(seek) };
+	Datum		  args[3] = { ObjectIdGetDatum(w->shard.identity.relid), Int64GetDatum(seek) };
 	MemoryContext old = CurrentMemoryContext;
-	int			  n = w->slot->counted.npartitions;
+	int			  n = w->shard.slot->counted.npartitions;
 	Datum		 *numbers;
 	bool		 *nulls;
 
 	StartTransactionCommand();
-	(void) streamext_dead_letters_lock(w->identity.relid, true);
+	(void) streamext_dead_letters_lock(w->shard.identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(streamext_control_table("dead_letter")))
 	{
 		numbers = palloc(sizeof(Datum) * Max(n, 1));
 		nulls = palloc0(sizeof(bool) * Max(n, 1));
 		for (int i = 0; i < n; i++)
-			numbers[i] = Int32GetDatum(w->slot->counted.partitions[i].partition);
+			numbers[i] = Int32GetDatum(w->shard.slot->counted.partitions[i].partition);
 		args[2] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 		own = streamext_own_begin();
 		if (SPI_execute_with_args(reread_leave_sql, 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)

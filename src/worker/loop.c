@@ -123,10 +123,10 @@ streamext_worker_signals(void)
 void
 streamext_worker_contexts(Worker *w)
 {
-	w->cxt = AllocSetContextCreate(TopMemoryContext, "streamext worker", ALLOCSET_DEFAULT_SIZES);
-	w->views_cxt = AllocSetContextCreate(w->cxt, "streamext views", ALLOCSET_DEFAULT_SIZES);
-	w->round_cxt = AllocSetContextCreate(w->cxt, "streamext worker round", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(w->cxt);
+	w->shard.cxt = AllocSetContextCreate(TopMemoryContext, "streamext worker", ALLOCSET_DEFAULT_SIZES);
+	w->views_cxt = AllocSetContextCreate(w->shard.cxt, "streamext views", ALLOCSET_DEFAULT_SIZES);
+	w->round_cxt = AllocSetContextCreate(w->shard.cxt, "streamext worker round", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(w->shard.cxt);
 }
 
 /* Makes the slot this process's. False if it is not to be had: gone, taken, or its database is to be left. */
@@ -137,8 +137,8 @@ worker_claim(Worker *w, int index)
 	bool		mine;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->id.in_use && slot->worker.pid == 0 && slot->id.dboid == w->identity.dboid &&
-		   slot->id.relid == w->identity.relid && slot->id.shard == w->identity.shard &&
+	mine = slot->id.in_use && slot->worker.pid == 0 && slot->id.dboid == w->shard.identity.dboid &&
+		   slot->id.relid == w->shard.identity.relid && slot->id.shard == w->shard.identity.shard &&
 		   !streamext_database_leaving(slot->id.dboid);
 	if (mine)
 	{
@@ -150,10 +150,10 @@ worker_claim(Worker *w, int index)
 		if (slot->worker.started_at != 0)
 			slot->worker.restarts++;
 		slot->worker.started_at = GetCurrentTimestamp();
-		w->index = index;
-		w->slot = slot;
+		w->shard.index = index;
+		w->shard.slot = slot;
 		/* on_error 'stop' outlives the worker */
-		w->stopped = STREAMEXT_STATE_FAILED(slot->status.state) && streamext_pause_requested(slot);
+		w->reading.stopped = STREAMEXT_STATE_FAILED(slot->status.state) && streamext_pause_requested(slot);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
 	return mine;
@@ -163,14 +163,14 @@ static void
 worker_at_exit(int code, Datum arg)
 {
 	Worker	   *w = &worker_self;
-	StreamSlot *slot = w->slot;
-	Connector  *connector = w->connector;
+	StreamSlot *slot = w->shard.slot;
+	Connector  *connector = w->shard.connector;
 
 	streamext_poison_leave();
 	LWLockReleaseAll();
-	w->connector = NULL;
+	w->shard.connector = NULL;
 	if (connector != NULL)
-		w->ops->close(connector); /* its threads end before another worker may begin */
+		w->shard.ops->close(connector); /* its threads end before another worker may begin */
 	if (slot != NULL)
 	{
 		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
@@ -216,13 +216,13 @@ worker_fail(Worker *w)
 
 	HOLD_INTERRUPTS();
 	LWLockReleaseAll();
-	MemoryContextSwitchTo(w->cxt);
+	MemoryContextSwitchTo(w->shard.cxt);
 	error = CopyErrorData();
 	EmitErrorReport();
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
-	if (w->slot != NULL)
-		streamext_stream_set_state(w->slot, STREAM_FAILED, error->message);
+	if (w->shard.slot != NULL)
+		streamext_stream_set_state(w->shard.slot, STREAM_FAILED, error->message);
 	proc_exit(1);
 }
 
@@ -232,34 +232,36 @@ worker_fail(Worker *w)
 void
 streamext_worker_stop(Worker *w, const char *reason)
 {
-	w->stopped = true;
-	pg_atomic_fetch_add_u32(&w->slot->ask.stops, 1);
-	streamext_pause_request(w->slot, true);
+	w->reading.stopped = true;
+	pg_atomic_fetch_add_u32(&w->shard.slot->ask.stops, 1);
+	streamext_pause_request(w->shard.slot, true);
 	streamext_stream_set_state(
-		w->slot, w->connector != NULL && w->connector->diverged ? STREAM_DIVERGED : STREAM_FAILED, reason);
+		w->shard.slot, w->shard.connector != NULL && w->shard.connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
+		reason);
 }
 
 /* True if nothing shall be read. */
 static bool
 worker_check_pause(Worker *w)
 {
-	bool paused = streamext_pause_requested(w->slot);
+	bool paused = streamext_pause_requested(w->shard.slot);
 
-	if (w->connector != NULL && w->connector->failed && !w->stopped)
+	if (w->shard.connector != NULL && w->shard.connector->failed && !w->reading.stopped)
 	{
-		streamext_stream_events_write(w);
-		streamext_worker_stop(w, w->connector->error[0] != '\0' ? w->connector->error : "the connector has failed");
+		streamext_stream_events_write(&w->shard);
+		streamext_worker_stop(w, w->shard.connector->error[0] != '\0' ? w->shard.connector->error
+																	  : "the connector has failed");
 		return true;
 	}
 	/* the catch-up worker has stopped the stream */
-	if (paused && STREAMEXT_STATE_FAILED(w->slot->status.state))
-		w->stopped = true;
-	if (w->stopped && !paused)
+	if (paused && STREAMEXT_STATE_FAILED(w->shard.slot->status.state))
+		w->reading.stopped = true;
+	if (w->reading.stopped && !paused)
 	{
-		w->stopped = false;
-		if (w->connector != NULL && w->connector->failed)
+		w->reading.stopped = false;
+		if (w->shard.connector != NULL && w->shard.connector->failed)
 		{
-			w->refresh_at = GetCurrentTimestamp(); /* opens it anew */
+			w->setup.refresh_at = GetCurrentTimestamp(); /* opens it anew */
 			paused = true;
 		}
 	}
@@ -269,10 +271,10 @@ worker_check_pause(Worker *w)
 static void
 worker_pause_connector(Worker *w, bool pause)
 {
-	if (w->connector == NULL || w->connector_paused == pause)
+	if (w->shard.connector == NULL || w->reading.paused == pause)
 		return;
-	w->ops->pause(w->connector, pause);
-	w->connector_paused = pause;
+	w->shard.ops->pause(w->shard.connector, pause);
+	w->reading.paused = pause;
 }
 
 /* With the exclusive lock. n records have arrived now. */
@@ -282,17 +284,17 @@ streamext_worker_count_rate(Worker *w, uint64 n)
 	int64  second = GetCurrentTimestamp() / USECS_PER_SEC;
 	uint64 sum = 0;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	if (second - w->rate_second >= WORKER_RATE_SECONDS || second < w->rate_second)
-		memset(w->rate_counts, 0, sizeof(w->rate_counts));
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	if (second - w->rate.second >= WORKER_RATE_SECONDS || second < w->rate.second)
+		memset(w->rate.counts, 0, sizeof(w->rate.counts));
 	else
-		for (int64 s = w->rate_second + 1; s <= second; s++)
-			w->rate_counts[s % WORKER_RATE_SECONDS] = 0;
-	w->rate_second = second;
-	w->rate_counts[second % WORKER_RATE_SECONDS] += n;
+		for (int64 s = w->rate.second + 1; s <= second; s++)
+			w->rate.counts[s % WORKER_RATE_SECONDS] = 0;
+	w->rate.second = second;
+	w->rate.counts[second % WORKER_RATE_SECONDS] += n;
 	for (int i = 0; i < WORKER_RATE_SECONDS; i++)
-		sum += w->rate_counts[i];
-	w->slot->status.rate = (double) sum / WORKER_RATE_SECONDS;
+		sum += w->rate.counts[i];
+	w->shard.slot->status.rate = (double) sum / WORKER_RATE_SECONDS;
 }
 
 /* ---------------------------------------------------------------- what is due */
@@ -302,7 +304,7 @@ worker_has_sliding_panes(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -317,7 +319,7 @@ worker_is_behind(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		if (((WorkerView *) lfirst(lc))->behind)
 			return true;
 	return false;
@@ -327,31 +329,31 @@ static void
 worker_expire(Worker *w, TimestampTz now)
 {
 	ListCell *lc;
-	bool	  due = w->expire_due || w->full || worker_is_behind(w);
+	bool	  due = w->expiry.due || w->reading.full || worker_is_behind(w);
 
-	if (!TimestampDifferenceExceeds(w->expired_at, now, due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
-		!(due || worker_has_sliding_panes(w)) || streamext_checkpoint_is_copying(w))
+	if (!TimestampDifferenceExceeds(w->expiry.at, now, due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
+		!(due || worker_has_sliding_panes(w)) || streamext_checkpoint_is_copying(&w->shard))
 		return;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold != NULL && !v->paused)
-			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->slot->counted.watermark);
+			streamext_fold_expire(v->fold, v->behind ? v->watermark : w->shard.slot->counted.watermark);
 	}
-	w->expired_at = now;
-	w->expire_due = streamext_history_seal(w);
-	if (w->expire_due)
-		w->expired_at = 0; /* the rest at once */
+	w->expiry.at = now;
+	w->expiry.due = streamext_history_seal(&w->shard);
+	if (w->expiry.due)
+		w->expiry.at = 0; /* the rest at once */
 }
 
 static void
 worker_serve_flush(Worker *w)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	uint64		requested = pg_atomic_read_u64(&slot->ask.flush_requested);
 
-	if (w->flush_ticket == 0)
+	if (w->flush.ticket == 0)
 	{
 		if (requested <= pg_atomic_read_u64(&slot->ask.flush_done))
 			return;
@@ -360,26 +362,26 @@ worker_serve_flush(Worker *w)
 		if (streamext_worker_rights_due(w) ||
 			pg_atomic_read_u32(&slot->ask.generation) != pg_atomic_read_u32(&slot->ask.generation_seen))
 			return;
-		w->flush_ticket = requested;
-		w->flush_known = false;
+		w->flush.ticket = requested;
+		w->flush.known = false;
 	}
-	if (!w->attached)
+	if (!w->shard.attached)
 		return;
-	if (!w->flush_known)
+	if (!w->flush.known)
 	{
-		w->flush_known = w->ops->flush_target(w->connector, w->flush_ticket, w->flush_targets);
-		w->flush_partitions = w->connector->npartitions;
+		w->flush.known = w->shard.ops->flush_target(w->shard.connector, w->flush.ticket, w->flush.targets);
+		w->flush.npartitions = w->shard.connector->npartitions;
 	}
-	if (!w->flush_known || w->flush_partitions > w->npartitions || w->pending || w->retries != NIL ||
-		!streamext_worker_reached(w, w->flush_targets, w->flush_partitions))
+	if (!w->flush.known || w->flush.npartitions > w->shard.npartitions || w->reading.pending ||
+		w->requests.retries != NIL || !streamext_worker_reached(w, w->flush.targets, w->flush.npartitions))
 		return;
 	if (!streamext_letters_settled(w))
 		return;
 	/* who flushed may look at the lag and the watermark next */
 	streamext_worker_watch_watermark(w, true);
 	streamext_worker_publish_ends(w);
-	pg_atomic_write_u64(&slot->ask.flush_done, w->flush_ticket);
-	w->flush_ticket = 0;
+	pg_atomic_write_u64(&slot->ask.flush_done, w->flush.ticket);
+	w->flush.ticket = 0;
 	ConditionVariableBroadcast(&slot->progress);
 }
 
@@ -389,7 +391,7 @@ worker_awaits_view(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -403,22 +405,22 @@ worker_awaits_view(Worker *w)
 static void
 worker_serve_settle(Worker *w)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 
-	if (w->settle_ticket == 0)
+	if (w->flush.settle_ticket == 0)
 	{
 		uint64 requested = pg_atomic_read_u64(&slot->ask.settle_requested);
 
 		if (requested <= pg_atomic_read_u64(&slot->ask.settle_done) || worker_awaits_view(w))
 			return;
-		w->settle_ticket = requested;
-		streamext_checkpoint_want(w);
-		streamext_checkpoint_run(w, GetCurrentTimestamp());
+		w->flush.settle_ticket = requested;
+		streamext_checkpoint_want(&w->shard);
+		streamext_checkpoint_run(&w->shard, GetCurrentTimestamp());
 	}
-	if (!streamext_checkpoint_is_through(w))
+	if (!streamext_checkpoint_is_through(&w->shard))
 		return;
-	pg_atomic_write_u64(&slot->ask.settle_done, w->settle_ticket);
-	w->settle_ticket = 0;
+	pg_atomic_write_u64(&slot->ask.settle_done, w->flush.settle_ticket);
+	w->flush.settle_ticket = 0;
 	ConditionVariableBroadcast(&slot->progress);
 }
 
@@ -426,15 +428,15 @@ worker_serve_settle(Worker *w)
 static void
 worker_note_state(Worker *w, StreamState state)
 {
-	if (state == STREAM_STALLED && !w->outage && w->connector->error[0] != '\0')
+	if (state == STREAM_STALLED && !w->source.outage && w->shard.connector->error[0] != '\0')
 	{
-		streamext_connector_event(w->connector, "stalled", -1, 0, "%s", w->connector->error);
-		w->outage = true;
+		streamext_connector_event(w->shard.connector, "stalled", -1, 0, "%s", w->shard.connector->error);
+		w->source.outage = true;
 	}
-	else if (w->outage && (state == STREAM_RUNNING || state == STREAM_CATCHING_UP))
+	else if (w->source.outage && (state == STREAM_RUNNING || state == STREAM_CATCHING_UP))
 	{
-		streamext_connector_event(w->connector, "recovered", -1, 0, "the source is reachable");
-		w->outage = false;
+		streamext_connector_event(w->shard.connector, "recovered", -1, 0, "the source is reachable");
+		w->source.outage = false;
 	}
 }
 
@@ -442,46 +444,46 @@ worker_note_state(Worker *w, StreamState state)
 static void
 worker_log_state(Worker *w, StreamState state, const char *message)
 {
-	StreamState old = w->slot->status.state;
+	StreamState old = w->shard.slot->status.state;
 	bool		well = state == STREAM_RUNNING || state == STREAM_CATCHING_UP;
 
 	if (state == old || (well && (old == STREAM_RUNNING || old == STREAM_CATCHING_UP || old == STREAM_STARTING)))
 		return;
-	ereport(LOG, (errmsg("stream \"%s.%s\" is %s%s%s", w->config->schema, w->config->name,
+	ereport(LOG, (errmsg("stream \"%s.%s\" is %s%s%s", w->shard.config->schema, w->shard.config->name,
 						 streamext_stream_state_name(state), message[0] != '\0' ? ": " : "", message)));
 }
 
 static void
 worker_update_state(Worker *w, bool paused)
 {
-	Connector  *c = w->connector;
+	Connector  *c = w->shard.connector;
 	StreamState state;
 	const char *message = NULL;
 
-	if (w->stopped || c == NULL)
+	if (w->reading.stopped || c == NULL)
 		return;
-	if (c->errors != w->connector_errors)
+	if (c->errors != w->source.errors)
 	{
-		w->connector_errors = c->errors;
+		w->source.errors = c->errors;
 		if (c->error[0] != '\0')
 			message = c->error;
 	}
 	if (paused)
 		state = STREAM_PAUSED;
-	else if (w->full)
+	else if (w->reading.full)
 		state = STREAM_FULL;
 	else if (c->stalled)
 		state = STREAM_STALLED;
 	else if (worker_is_behind(w) ||
-			 streamext_worker_lag(w) > (w->ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
+			 streamext_worker_lag(w) > (w->shard.ops->replayable ? WORKER_LAG_RECORDS : WORKER_LAG_BYTES))
 		state = STREAM_CATCHING_UP;
 	else
 		state = STREAM_RUNNING;
-	if (state == STREAM_FULL && w->slot->status.state != STREAM_FULL)
-		message = w->full_reason[0] != '\0' ? w->full_reason : "streamext.memory_limit is reached";
+	if (state == STREAM_FULL && w->shard.slot->status.state != STREAM_FULL)
+		message = w->reading.full_reason[0] != '\0' ? w->reading.full_reason : "streamext.memory_limit is reached";
 	worker_note_state(w, state);
 	worker_log_state(w, state, message != NULL ? message : state == STREAM_STALLED ? c->error : "");
-	streamext_stream_set_state(w->slot, state, message);
+	streamext_stream_set_state(w->shard.slot, state, message);
 }
 
 static void
@@ -489,25 +491,25 @@ worker_housekeeping(Worker *w, bool paused)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (paused || w->full)
+	if (paused || w->reading.full)
 		streamext_worker_look_away(w);
-	else if (w->attached)
+	else if (w->shard.attached)
 		streamext_worker_watch_watermark(w, false);
-	if (w->attached)
+	if (w->shard.attached)
 		worker_expire(w, now);
 	streamext_views_retire(w);
 	streamext_views_tidy(w, now);
-	streamext_checkpoint_run(w, now);
+	streamext_checkpoint_run(&w->shard, now);
 	streamext_retries_settle(w);
-	streamext_into_windows(w, now);
-	w->sending.config = w->identity.shard == 0 && !w->catchup ? w->config : NULL;
-	w->sending.slot = w->slot;
+	streamext_into_windows(&w->shard, now);
+	w->sending.config = w->shard.identity.shard == 0 && !w->shard.catchup ? w->shard.config : NULL;
+	w->sending.slot = w->shard.slot;
 	streamext_delivery_run(&w->sending, now, !paused);
-	if (w->slot->status.rate > 0 && now / USECS_PER_SEC > w->rate_second)
+	if (w->shard.slot->status.rate > 0 && now / USECS_PER_SEC > w->rate.second)
 	{
-		streamext_stream_lock_exclusive(w->slot);
+		streamext_stream_lock_exclusive(w->shard.slot);
 		streamext_worker_count_rate(w, 0);
-		LWLockRelease(w->slot->lock);
+		LWLockRelease(w->shard.slot->lock);
 	}
 	worker_update_state(w, paused);
 	if (!paused)
@@ -552,40 +554,41 @@ worker_deadline(Worker *w, TimestampTz now, bool reading)
 {
 	TimestampTz next = DT_NOEND;
 
-	if (w->full)
-		next = Min(next, w->retry_at);
-	if (w->refresh_at != 0)
-		next = Min(next, w->refresh_at);
-	if (w->backoff_until != 0)
-		next = Min(next, w->backoff_until);
+	if (w->reading.full)
+		next = Min(next, w->reading.retry_at);
+	if (w->setup.refresh_at != 0)
+		next = Min(next, w->setup.refresh_at);
+	if (w->trouble.backoff_until != 0)
+		next = Min(next, w->trouble.backoff_until);
 	next = Min(next, streamext_worker_retry_view_at(w));
-	if (w->slot->handover.hold_until != 0)
-		next = Min(next, Max(w->slot->handover.hold_until, now + 1000));
-	if (w->slot->status.rate > 0)
+	if (w->shard.slot->handover.hold_until != 0)
+		next = Min(next, Max(w->shard.slot->handover.hold_until, now + 1000));
+	if (w->shard.slot->status.rate > 0)
 		next = Min(next, now + USECS_PER_SEC);
-	if (w->attached && w->expire_due)
-		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_EXPIRE_MS + 1));
-	else if (w->attached && !streamext_clock_is_set() && worker_has_sliding_panes(w))
-		next = Min(next, TimestampTzPlusMilliseconds(w->expired_at, WORKER_SLIDING_MS + 1));
-	next = Min(next, streamext_checkpoint_deadline(w, now));
+	if (w->shard.attached && w->expiry.due)
+		next = Min(next, TimestampTzPlusMilliseconds(w->expiry.at, WORKER_EXPIRE_MS + 1));
+	else if (w->shard.attached && !streamext_clock_is_set() && worker_has_sliding_panes(w))
+		next = Min(next, TimestampTzPlusMilliseconds(w->expiry.at, WORKER_SLIDING_MS + 1));
+	next = Min(next, streamext_checkpoint_deadline(&w->shard, now));
 	next = Min(next, streamext_views_tidy_deadline(w, now));
-	next = Min(next, streamext_into_deadline(w));
+	next = Min(next, streamext_into_deadline(&w->shard));
 	next = Min(next, streamext_letters_deadline(w));
-	if (reading || !streamext_pause_requested(w->slot))
+	if (reading || !streamext_pause_requested(w->shard.slot))
 		next = Min(next, streamext_delivery_deadline(&w->sending, now));
 	if (!reading)
-		return w->attached && !w->full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS)) : next;
+		return w->shard.attached && !w->reading.full ? Min(next, TimestampTzPlusMilliseconds(now, WORKER_LAG_MS))
+													 : next;
 
 	if (streamext_retries_due(w))
 		return now;
-	if (!w->attached)
-		return w->seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
-	if (w->flush_ticket != 0 ||
-		pg_atomic_read_u64(&w->slot->ask.settle_requested) > pg_atomic_read_u64(&w->slot->ask.settle_done))
+	if (!w->shard.attached)
+		return w->requests.seeks == NIL ? now : Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
+	if (w->flush.ticket != 0 ||
+		pg_atomic_read_u64(&w->shard.slot->ask.settle_requested) > pg_atomic_read_u64(&w->shard.slot->ask.settle_done))
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_FLUSH_TICK_MS));
-	if (w->connector->wait_fd < 0 && !w->ops->sets_latch)
+	if (w->shard.connector->wait_fd < 0 && !w->shard.ops->sets_latch)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_TICK_MS));
-	if (w->connector->stalled)
+	if (w->shard.connector->stalled)
 		next = Min(next, TimestampTzPlusMilliseconds(now, WORKER_STALLED_TICK_MS));
 	return Min(next, streamext_worker_watermark_deadline(w, now));
 }
@@ -603,10 +606,10 @@ worker_sleep(Worker *w, bool reading)
 		timeout = deadline <= now ? 0 : Min((deadline - now + 999) / 1000, INT_MAX);
 	if (timeout == 0)
 		return;
-	streamext_worker_doze(reading ? w->connector->wait_fd : -1, timeout);
+	streamext_worker_doze(reading ? w->shard.connector->wait_fd : -1, timeout);
 	/* a sleep that ended when it should is no break */
-	if (w->looked_at != 0)
-		w->looked_at = deadline == DT_NOEND ? GetCurrentTimestamp() : Min(GetCurrentTimestamp(), deadline);
+	if (w->watch.looked_at != 0)
+		w->watch.looked_at = deadline == DT_NOEND ? GetCurrentTimestamp() : Min(GetCurrentTimestamp(), deadline);
 }
 
 /* Until the latch is set, the descriptor (-1: none) is readable, or the time is over; ms, -1: no limit. */
@@ -634,7 +637,7 @@ streamext_worker_interrupts(void)
 	{
 		HOLD_INTERRUPTS(); /* die() has asked for the end already */
 		if (streamext_letters_settled(&worker_self))
-			streamext_checkpoint_finish(&worker_self);
+			streamext_checkpoint_finish(&worker_self.shard);
 		proc_exit(0);
 	}
 	CHECK_FOR_INTERRUPTS();
@@ -666,22 +669,22 @@ streamext_worker_calm(long ms)
 static void
 worker_note_full(Worker *w, bool full)
 {
-	w->full = full;
+	w->reading.full = full;
 	if (full)
-		w->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_FULL_RETRY_MS);
+		w->reading.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_FULL_RETRY_MS);
 }
 
 /* The catch-up worker is about to draw level; it needs milliseconds, and has but a bounded time. */
 static bool
 worker_is_held(Worker *w)
 {
-	if (w->slot->handover.hold_until == 0)
+	if (w->shard.slot->handover.hold_until == 0)
 		return false;
-	if (w->slot->handover.hold_until > GetCurrentTimestamp())
+	if (w->shard.slot->handover.hold_until > GetCurrentTimestamp())
 		return true;
-	streamext_stream_lock_exclusive(w->slot);
-	w->slot->handover.hold_until = 0;
-	LWLockRelease(w->slot->lock);
+	streamext_stream_lock_exclusive(w->shard.slot);
+	w->shard.slot->handover.hold_until = 0;
+	LWLockRelease(w->shard.slot->lock);
 	return false;
 }
 
@@ -692,7 +695,7 @@ worker_is_held(Worker *w)
 static void
 worker_gather(Worker *w)
 {
-	int64 wait = w->gather_until - GetCurrentTimestamp();
+	int64 wait = w->reading.gather_until - GetCurrentTimestamp();
 
 	if (wait > 0 && wait <= WORKER_GATHER_US)
 		pg_usleep(wait);
@@ -708,43 +711,44 @@ worker_advance(Worker *w)
 	if (streamext_letters_deadline(w) != DT_NOEND ||
 		(streamext_letters_are_asked_for(w) && !streamext_letters_settled(w)))
 		return false;
-	if (w->attached && !w->pending && streamext_seeks_due(w))
-		w->attached = false;
-	if (!w->attached)
+	if (w->shard.attached && !w->reading.pending && streamext_seeks_due(w))
+		w->shard.attached = false;
+	if (!w->shard.attached)
 	{
 		worker_note_full(w, !streamext_worker_attach(w));
-		if (w->full || !w->attached)
+		if (w->reading.full || !w->shard.attached)
 			return false;
 	}
-	if (!w->pending && streamext_retries_due(w))
+	if (!w->reading.pending && streamext_retries_due(w))
 	{
 		if (streamext_worker_backs_off(w))
 			return false;
 		worker_note_full(w, !streamext_worker_try_retries(w));
-		if (w->full)
+		if (w->reading.full)
 			return false;
-		if (w->tries > 0)
-			return w->backoff_until == 0;
+		if (w->trouble.tries > 0)
+			return w->trouble.backoff_until == 0;
 	}
-	if (!w->pending)
+	if (!w->reading.pending)
 	{
 		worker_pause_connector(w, false);
 		worker_gather(w);
 		if (!streamext_worker_poll(w))
-			return !w->attached;
-		w->gather_until = w->batch->nrecords < WORKER_GATHER_RECORDS ? GetCurrentTimestamp() + WORKER_GATHER_US : 0;
+			return !w->shard.attached;
+		w->reading.gather_until =
+			w->reading.batch->nrecords < WORKER_GATHER_RECORDS ? GetCurrentTimestamp() + WORKER_GATHER_US : 0;
 		/* what was committed after a change is read by the changed definition */
 		pg_memory_barrier();
-		if (streamext_worker_rights_due(w) ||
-			pg_atomic_read_u32(&w->slot->ask.generation) != pg_atomic_read_u32(&w->slot->ask.generation_seen))
+		if (streamext_worker_rights_due(w) || pg_atomic_read_u32(&w->shard.slot->ask.generation) !=
+												  pg_atomic_read_u32(&w->shard.slot->ask.generation_seen))
 			return true;
 	}
 	if (streamext_worker_backs_off(w))
 		return false;
 	worker_note_full(w, !streamext_worker_try_fold(w));
-	if (w->full)
+	if (w->reading.full)
 		worker_pause_connector(w, true);
-	return !w->full && w->backoff_until == 0;
+	return !w->reading.full && w->trouble.backoff_until == 0;
 }
 
 /* Until the stream is gone. */
@@ -758,20 +762,21 @@ worker_run(Worker *w)
 
 		/* what a connector allocates in passing lives as long as its records */
 		MemoryContextSwitchTo(w->round_cxt);
-		if (!w->pending)
+		if (!w->reading.pending)
 			MemoryContextReset(w->round_cxt);
 		ResetLatch(MyLatch);
 		streamext_worker_interrupts();
 		paused = worker_check_pause(w);
-		if (w->refresh_at == 0 && streamext_worker_retry_view_at(w) <= GetCurrentTimestamp())
-			w->refresh_at = GetCurrentTimestamp();
+		if (w->setup.refresh_at == 0 && streamext_worker_retry_view_at(w) <= GetCurrentTimestamp())
+			w->setup.refresh_at = GetCurrentTimestamp();
 		if (streamext_worker_rights_due(w))
 			streamext_worker_check_rights(w);
-		if (w->connector == NULL || (w->refresh_at != 0 && w->refresh_at <= GetCurrentTimestamp()) ||
-			pg_atomic_read_u32(&w->slot->ask.generation) != pg_atomic_read_u32(&w->slot->ask.generation_seen))
+		if (w->shard.connector == NULL || (w->setup.refresh_at != 0 && w->setup.refresh_at <= GetCurrentTimestamp()) ||
+			pg_atomic_read_u32(&w->shard.slot->ask.generation) !=
+				pg_atomic_read_u32(&w->shard.slot->ask.generation_seen))
 		{
 			/* a locked view is tried again in its time, not in each round */
-			if (w->refresh_at == 0 || w->refresh_at <= GetCurrentTimestamp() || w->connector == NULL)
+			if (w->setup.refresh_at == 0 || w->setup.refresh_at <= GetCurrentTimestamp() || w->shard.connector == NULL)
 			{
 				if (!streamext_letters_settled(w))
 				{
@@ -780,7 +785,7 @@ worker_run(Worker *w)
 				}
 				if (!streamext_worker_refresh(w))
 					return;
-				if (w->connector == NULL)
+				if (w->shard.connector == NULL)
 					streamext_worker_doze(-1, WORKER_EXPECT_MS);
 				continue;
 			}
@@ -791,13 +796,13 @@ worker_run(Worker *w)
 			streamext_worker_watch_lag(w);
 		}
 		else
-			more = worker_advance(w) && !w->stopped;
-		paused = paused || w->stopped;
+			more = worker_advance(w) && !w->reading.stopped;
+		paused = paused || w->reading.stopped;
 		streamext_letters_round(w, !more);
 		worker_housekeeping(w, paused);
-		streamext_stream_events_write(w);
+		streamext_stream_events_write(&w->shard);
 		if (!more)
-			worker_sleep(w, !paused && !w->full && w->backoff_until == 0 && !worker_is_held(w));
+			worker_sleep(w, !paused && !w->reading.full && w->trouble.backoff_until == 0 && !worker_is_held(w));
 	}
 }
 
@@ -807,19 +812,20 @@ streamext_worker_main(Datum arg)
 	Worker *w = &worker_self;
 
 	streamext_worker_signals();
-	memcpy(&w->identity, MyBgworkerEntry->bgw_extra, sizeof(WorkerIdentity));
+	w->shard.does = &streamext_worker_shard_ops;
+	memcpy(&w->shard.identity, MyBgworkerEntry->bgw_extra, sizeof(ShardIdentity));
 	if (!worker_claim(w, DatumGetInt32(arg)))
 		proc_exit(0);
 	before_shmem_exit(worker_at_exit, 0);
 
-	BackgroundWorkerInitializeConnectionByOid(w->identity.dboid, InvalidOid, 0);
+	BackgroundWorkerInitializeConnectionByOid(w->shard.identity.dboid, InvalidOid, 0);
 	before_shmem_exit(worker_letters_at_exit, 0);
 	streamext_budget_register();
 	streamext_content_keep();
 	streamext_worker_session();
 	streamext_fault_start();
 	streamext_worker_contexts(w);
-	w->flush_targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
+	w->flush.targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 	streamext_worker_calm(streamext_poison_start(w));
 
 	PG_TRY();

@@ -157,16 +157,16 @@ poison_find(const Worker *w, PoisonEntry *entries, int n)
 
 		if (entry->magic != POISON_MAGIC)
 			entry->used = 0;
-		else if (entry->dboid == w->identity.dboid && entry->relid == w->identity.relid &&
-				 entry->shard == w->identity.shard)
+		else if (entry->dboid == w->shard.identity.dboid && entry->relid == w->shard.identity.relid &&
+				 entry->shard == w->shard.identity.shard)
 			return entry;
 		if (entry->used < oldest->used)
 			oldest = entry;
 	}
 	memset(oldest, 0, sizeof(*oldest));
-	oldest->dboid = w->identity.dboid;
-	oldest->relid = w->identity.relid;
-	oldest->shard = w->identity.shard;
+	oldest->dboid = w->shard.identity.dboid;
+	oldest->relid = w->shard.identity.relid;
+	oldest->shard = w->shard.identity.shard;
 	oldest->magic = POISON_MAGIC;
 	return oldest;
 }
@@ -257,7 +257,7 @@ streamext_poison_start(Worker *w)
 	poison_entry = poison_find(w, entries, n);
 	poison_entry->used = GetCurrentTimestamp();
 	LWLockRelease(streamext_shared->registry_lock);
-	poison_mark = &poison_entry->marks[w->catchup ? 1 : 0];
+	poison_mark = &poison_entry->marks[w->shard.catchup ? 1 : 0];
 	if (poison_mark->at_work)
 		poison_judge();
 	poison_left = POISON_CAREFUL;
@@ -314,7 +314,8 @@ streamext_poison_is_blamed(Worker *w, Oid view)
 static uint32
 poison_topic(const Worker *w, int index)
 {
-	return string_hash(w->slot->counted.partitions[index].topic, sizeof(w->slot->counted.partitions[index].topic));
+	return string_hash(w->shard.slot->counted.partitions[index].topic,
+					   sizeof(w->shard.slot->counted.partitions[index].topic));
 }
 
 /* The suspect range that is of the record's partition; -1: none. */
@@ -324,7 +325,7 @@ poison_range(const Worker *w, const StreamRecord *record)
 	int index = record->partition_index;
 
 	for (uint32 i = 0; i < poison_suspect.nranges; i++)
-		if (poison_suspect.ranges[i].partition == w->slot->counted.partitions[index].partition &&
+		if (poison_suspect.ranges[i].partition == w->shard.slot->counted.partitions[index].partition &&
 			poison_suspect.ranges[i].topic == poison_topic(w, index))
 			return i;
 	return -1;
@@ -349,12 +350,12 @@ streamext_poison_most(const Worker *w)
 void
 streamext_poison_cut(Worker *w)
 {
-	int n = w->batch->nrecords;
+	int n = w->reading.batch->nrecords;
 	int i = 0;
 
 	if (likely(poison_suspect.stage == STAGE_NONE) || n == 0 || poison_suspect.retry != 0)
 		return;
-	while (i < n && !poison_is_suspect(w, &w->batch->records[i]))
+	while (i < n && !poison_is_suspect(w, &w->reading.batch->records[i]))
 		i++;
 	if (i == n)
 		return;
@@ -369,9 +370,9 @@ poison_note_passed(Worker *w)
 {
 	bool all = poison_suspect.overflow == 0;
 
-	for (int r = 0; r < w->batch->nrecords; r++)
+	for (int r = 0; r < w->reading.batch->nrecords; r++)
 	{
-		const StreamRecord *record = &w->batch->records[r];
+		const StreamRecord *record = &w->reading.batch->records[r];
 		int					i = poison_range(w, record);
 
 		if (i >= 0 && record->next_position >= poison_suspect.ranges[i].end)
@@ -400,14 +401,14 @@ poison_match(Worker *w, const PoisonMark *mark)
 
 		if (retry != 0 && blame->retry != retry)
 			continue;
-		for (int r = 0; r < w->batch->nrecords && !blame->whole; r++)
+		for (int r = 0; r < w->reading.batch->nrecords && !blame->whole; r++)
 		{
-			const StreamRecord *record = &w->batch->records[r];
+			const StreamRecord *record = &w->reading.batch->records[r];
 
 			if (record->position == blame->position &&
-				w->slot->counted.partitions[record->partition_index].partition == blame->partition &&
+				w->shard.slot->counted.partitions[record->partition_index].partition == blame->partition &&
 				poison_topic(w, record->partition_index) == blame->topic)
-				streamext_batch_set_aside(w->batch, blame->view, r, STREAMEXT_POISON_REASON);
+				streamext_batch_set_aside(w->reading.batch, blame->view, r, STREAMEXT_POISON_REASON);
 		}
 	}
 }
@@ -420,14 +421,14 @@ poison_give_up(Worker *w, const PoisonMark *mark)
 
 	for (uint32 i = 0; i < mark->nblamed; i++)
 		n += mark->blamed[i].retry == mark->now.retry;
-	for (int r = 0; r < w->batch->nrecords && n > 1; r++)
-		streamext_batch_set_aside(w->batch, InvalidOid, r, STREAMEXT_POISON_REASON);
+	for (int r = 0; r < w->reading.batch->nrecords && n > 1; r++)
+		streamext_batch_set_aside(w->reading.batch, InvalidOid, r, STREAMEXT_POISON_REASON);
 }
 
 static void
 poison_note(Worker *w, int64 retry)
 {
-	Batch		*batch = w->batch;
+	Batch		*batch = w->reading.batch;
 	PoisonPlace *now;
 	int			 range[POISON_RANGES]; /* of partitions by their index */
 
@@ -451,8 +452,8 @@ poison_note(Worker *w, int64 retry)
 		{
 			range[index] = now->nranges;
 			now->ranges[now->nranges++] =
-				(PoisonRange){ poison_topic(w, index), w->slot->counted.partitions[index].partition, record->position,
-							   record->next_position };
+				(PoisonRange){ poison_topic(w, index), w->shard.slot->counted.partitions[index].partition,
+							   record->position, record->next_position };
 		}
 		else
 		{
@@ -516,9 +517,9 @@ streamext_poison_view(Worker *w, const WorkerView *v)
 	if (likely(streamext_fault_point[0] == '\0'))
 		return;
 	streamext_fault_value("view", v->viewoid);
-	for (int r = 0; r < w->batch->nrecords; r++)
-		if (!streamext_batch_is_set_aside(w->batch, v->viewoid, r))
-			streamext_fault_value("record-in-view", w->batch->records[r].position);
+	for (int r = 0; r < w->reading.batch->nrecords; r++)
+		if (!streamext_batch_is_set_aside(w->reading.batch, v->viewoid, r))
+			streamext_fault_value("record-in-view", w->reading.batch->records[r].position);
 }
 
 void

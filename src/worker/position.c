@@ -38,37 +38,26 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 
 	if (v->fold != NULL)
 	{
-		int64 stored = streamext_fold_stored_position(v->fold, w->slot->counted.partitions[index].topic,
-													  w->slot->counted.partitions[index].partition);
+		int64 stored = streamext_fold_stored_position(v->fold, w->shard.slot->counted.partitions[index].topic,
+													  w->shard.slot->counted.partitions[index].partition);
 
 		/* beyond a journal's end: the machine has lost the tail */
-		if (stored >= 0 && !w->ops->replayable && w->connector->partitions[index].high_watermark >= 0)
-			stored = Min(stored, w->connector->partitions[index].high_watermark);
+		if (stored >= 0 && !w->shard.ops->replayable && w->shard.connector->partitions[index].high_watermark >= 0)
+			stored = Min(stored, w->shard.connector->partitions[index].high_watermark);
 		/* what shared memory was given by a checkpoint may be older than the table */
 		position = Max(position, stored);
 	}
 	if (position >= 0)
 		return position;
-	if (w->slot->counted.partitions[index].begin >= 0)
-		return Max(w->slot->counted.partitions[index].begin, w->ops->replayable ? -1 : slot->counted.start_position);
-	if (!w->ops->replayable && slot->counted.start_position >= 0)
+	if (w->shard.slot->counted.partitions[index].begin >= 0)
+		return Max(w->shard.slot->counted.partitions[index].begin,
+				   w->shard.ops->replayable ? -1 : slot->counted.start_position);
+	if (!w->shard.ops->replayable && slot->counted.start_position >= 0)
 		return slot->counted.start_position;
 	/* `latest` means what it meant when the stream was new, and so does a time that was behind the end then */
-	if (!w->ops->replayable || w->config->start != START_EARLIEST)
-		return w->slot->counted.partitions[index].start_position;
+	if (!w->shard.ops->replayable || w->shard.config->start != START_EARLIEST)
+		return w->shard.slot->counted.partitions[index].start_position;
 	return -1;
-}
-
-/* Its own watermark begins; a view that has one already keeps it. */
-void
-streamext_worker_view_begin_behind(WorkerView *v)
-{
-	if (v->max_event_time != NULL)
-		return;
-	v->max_event_time = MemoryContextAlloc(v->cxt, sizeof(TimestampTz) * STREAMEXT_MAX_PARTITIONS);
-	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
-		v->max_event_time[i] = DT_NOBEGIN;
-	v->watermark = DT_NOBEGIN;
 }
 
 /* Sees whether the view still has to read what the stream has read. */
@@ -78,10 +67,10 @@ streamext_worker_check_behind(Worker *w, WorkerView *v)
 	v->behind = false;
 	if (v->paused)
 		return false;
-	for (int i = 0; i < w->npartitions && !v->behind; i++)
-		v->behind = streamext_worker_view_position(w, v, i) < w->slot->counted.partitions[i].position;
+	for (int i = 0; i < w->shard.npartitions && !v->behind; i++)
+		v->behind = streamext_worker_view_position(w, v, i) < w->shard.slot->counted.partitions[i].position;
 	if (v->behind)
-		streamext_worker_view_begin_behind(v);
+		streamext_shard_view_begin_behind(v);
 	return v->behind;
 }
 
@@ -91,9 +80,9 @@ streamext_worker_lag(Worker *w)
 {
 	int64 lag = 0;
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
-		ConnectorPartition *partition = &w->connector->partitions[i];
+		ConnectorPartition *partition = &w->shard.connector->partitions[i];
 
 		if (partition->high_watermark >= 0)
 			lag += Max(0, partition->high_watermark - Max(partition->position, 0));
@@ -111,9 +100,9 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 
 		if (targets[i] <= 0)
 			continue; /* nothing there */
-		if (w->slot->counted.partitions[i].position < targets[i])
+		if (w->shard.slot->counted.partitions[i].position < targets[i])
 			return false;
-		foreach (lc, w->views)
+		foreach (lc, w->shard.views)
 		{
 			WorkerView *v = lfirst(lc);
 
@@ -132,8 +121,8 @@ streamext_worker_reached(Worker *w, const int64 *targets, int n)
 static bool
 position_grow(Worker *w, int capacity)
 {
-	StreamSlot	  *slot = w->slot;
-	int			   nviews = list_length(w->views);
+	StreamSlot	  *slot = w->shard.slot;
+	int			   nviews = list_length(w->shard.views);
 	int64		 **vectors = palloc0(sizeof(int64 *) * Max(nviews, 1));
 	PartitionSlot *partitions = streamext_chunk_alloc(sizeof(PartitionSlot) * capacity, NULL);
 	PartitionSlot *old = slot->counted.partitions;
@@ -164,7 +153,7 @@ position_grow(Worker *w, int capacity)
 	slot->counted.layout++;
 	for (int i = 0; i < nviews; i++)
 	{
-		ViewSlot *view = ((WorkerView *) list_nth(w->views, i))->slot;
+		ViewSlot *view = ((WorkerView *) list_nth(w->shard.views, i))->slot;
 		int64	 *former = view->counted.positions;
 
 		if (former != NULL)
@@ -187,10 +176,10 @@ position_grow(Worker *w, int capacity)
 static bool
 position_fit_views(Worker *w)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	ListCell   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 		ViewSlot   *view = v->slot;
@@ -218,14 +207,14 @@ position_fit_views(Worker *w)
 static void
 position_exchange(Worker *w, int a, int b)
 {
-	PartitionSlot partition = w->slot->counted.partitions[a];
+	PartitionSlot partition = w->shard.slot->counted.partitions[a];
 	ListCell	 *lc;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	w->slot->counted.partitions[a] = w->slot->counted.partitions[b];
-	w->slot->counted.partitions[b] = partition;
-	w->slot->counted.layout++;
-	foreach (lc, w->views)
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	w->shard.slot->counted.partitions[a] = w->shard.slot->counted.partitions[b];
+	w->shard.slot->counted.partitions[b] = partition;
+	w->shard.slot->counted.layout++;
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 		int64		position = v->slot->counted.positions[a];
@@ -242,13 +231,13 @@ position_exchange(Worker *w, int a, int b)
 	}
 }
 
-/* Makes the slot's entry w->npartitions that of the connector's. False: memory is full. */
+/* Makes the slot's entry w->shard.npartitions that of the connector's. False: memory is full. */
 static bool
 position_adopt(Worker *w)
 {
-	StreamSlot		   *slot = w->slot;
-	int					index = w->npartitions;
-	ConnectorPartition *theirs = &w->connector->partitions[index];
+	StreamSlot		   *slot = w->shard.slot;
+	int					index = w->shard.npartitions;
+	ConnectorPartition *theirs = &w->shard.connector->partitions[index];
 	int					found;
 
 	for (found = index; found < slot->counted.npartitions; found++)
@@ -259,8 +248,8 @@ position_adopt(Worker *w)
 	{
 		if (found == STREAMEXT_MAX_PARTITIONS)
 			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-							errmsg("stream \"%s.%s\" has more than %d partitions", w->config->schema, w->config->name,
-								   STREAMEXT_MAX_PARTITIONS),
+							errmsg("stream \"%s.%s\" has more than %d partitions", w->shard.config->schema,
+								   w->shard.config->name, STREAMEXT_MAX_PARTITIONS),
 							errhint("Raise the stream's option workers, so that each worker has fewer.")));
 		if (found == slot->counted.partitions_capacity &&
 			!position_grow(w, found == 0 ? POSITION_CAPACITY : Min(found * 2, STREAMEXT_MAX_PARTITIONS)))
@@ -289,15 +278,15 @@ position_adopt(Worker *w)
 	}
 	if (slot->counted.partitions[index].last.position > theirs->last.position)
 		theirs->last = slot->counted.partitions[index].last;
-	w->npartitions++;
-	w->letters_behind = false;
+	w->shard.npartitions++;
+	w->letters.behind = false;
 	return true;
 }
 
 bool
 streamext_worker_adopt(Worker *w)
 {
-	while (w->npartitions < w->connector->npartitions)
+	while (w->shard.npartitions < w->shard.connector->npartitions)
 		if (!position_adopt(w))
 			return false;
 	return position_fit_views(w);
@@ -309,10 +298,10 @@ streamext_worker_adopt(Worker *w)
 int64
 streamext_worker_target(Worker *w, int index)
 {
-	int64	  target = w->slot->counted.partitions[index].position;
+	int64	  target = w->shard.slot->counted.partitions[index].position;
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -326,8 +315,8 @@ streamext_worker_target(Worker *w, int index)
 static void
 position_settle_view(Worker *w, WorkerView *v)
 {
-	streamext_stream_lock_exclusive(w->slot);
-	for (int i = 0; i < w->npartitions; i++)
+	streamext_stream_lock_exclusive(w->shard.slot);
+	for (int i = 0; i < w->shard.npartitions; i++)
 		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
 	streamext_worker_check_behind(w, v);
 	v->slot->health.status = v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
@@ -339,7 +328,7 @@ position_settle_view(Worker *w, WorkerView *v)
 		v->slot->owner.rows = 0;
 	}
 	v->slot->health.last_error[0] = '\0';
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 /*
@@ -349,31 +338,31 @@ position_settle_view(Worker *w, WorkerView *v)
 bool
 streamext_worker_attach(Worker *w)
 {
-	int		  known = w->npartitions;
+	int		  known = w->shard.npartitions;
 	ListCell *lc;
 
 	if (!streamext_worker_adopt(w))
 		return false;
 	if (streamext_seeks_due(w) && !streamext_seeks_apply(w))
 		return true;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		if (((WorkerView *) lfirst(lc))->fold != NULL)
 			position_settle_view(w, lfirst(lc));
 	streamext_handover_request(w);
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
 		int64 target = streamext_worker_target(w, i);
-		int64 position = w->connector->partitions[i].position;
+		int64 position = w->shard.connector->partitions[i].position;
 
 		if (target >= 0 ? position == target : position < 0)
 			continue;
-		if (target < 0 && i >= known && !w->dropped)
+		if (target < 0 && i >= known && !w->reading.dropped)
 			continue; /* just opened: it is there */
-		streamext_connector_seek(w->connector, i, target);
+		streamext_connector_seek(w->shard.connector, i, target);
 	}
-	w->dropped = false;
-	w->attached = true;
-	if (!w->ops->replayable && !w->confirmed)
-		streamext_checkpoint_note(w);
+	w->reading.dropped = false;
+	w->shard.attached = true;
+	if (!w->shard.ops->replayable && !w->shard.confirmed)
+		streamext_checkpoint_note(&w->shard);
 	return true;
 }

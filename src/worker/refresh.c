@@ -40,6 +40,7 @@
 #include "durable/into_position.h"
 #include "durable/journal_base.h"
 #include "source/journal/journal.h"
+#include "sink/windows.h"
 #include "worker/alone.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
@@ -92,21 +93,47 @@ streamext_worker_view_label(const WorkerView *v)
 }
 
 void
-streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
+streamext_worker_end_fold(WorkerView *v)
 {
-	streamext_checkpoint_copy_rest(w);
-	streamext_stream_lock_exclusive(w->slot);
-	v->slot->health.status = VIEW_FAILED;
-	v->slot->health.retry_at = 0;
-	streamext_clip(v->slot->health.last_error, message, STREAMEXT_MAX_MESSAGE);
-	LWLockRelease(w->slot->lock);
-	v->prepared = v->behind = false;
-	if (w->pending)
-		streamext_batch_withdraw(w->batch, v->viewoid);
 	if (v->fold != NULL)
 		streamext_fold_end(v->fold);
 	v->fold = NULL;
+	v->view = NULL;
 }
+
+void
+streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
+{
+	streamext_checkpoint_copy_rest(&w->shard);
+	streamext_stream_lock_exclusive(w->shard.slot);
+	v->slot->health.status = VIEW_FAILED;
+	v->slot->health.retry_at = 0;
+	streamext_clip(v->slot->health.last_error, message, STREAMEXT_MAX_MESSAGE);
+	LWLockRelease(w->shard.slot->lock);
+	v->prepared = v->behind = false;
+	if (w->reading.pending)
+		streamext_batch_withdraw(w->reading.batch, v->viewoid);
+	streamext_worker_end_fold(v);
+}
+
+/* What lower rooms have done: streamext_worker_shard_ops. */
+static void
+refresh_fail_view(Shard *shard, WorkerView *v, const char *message)
+{
+	streamext_worker_fail_view((Worker *) shard, v, message);
+}
+
+static void
+refresh_forget_panes(WorkerView *v, Pane *const *panes, int npanes)
+{
+	streamext_fold_forget_panes(v->fold, panes, npanes);
+}
+
+const ShardOps streamext_worker_shard_ops = {
+	.fail_view = refresh_fail_view,
+	.forget_panes = refresh_forget_panes,
+	.checkpointed = streamext_into_settled,
+};
 
 /* May be called outside a transaction. */
 static void
@@ -114,15 +141,14 @@ refresh_end_views(Worker *w)
 {
 	ListCell *lc;
 
-	streamext_checkpoint_copy_rest(w);
-	foreach (lc, w->views)
+	streamext_checkpoint_copy_rest(&w->shard);
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL)
-			streamext_fold_end(v->fold);
+		streamext_worker_end_fold(v);
 	}
-	w->views = NIL;
+	w->shard.views = NIL;
 	MemoryContextReset(w->views_cxt);
 }
 
@@ -130,41 +156,42 @@ refresh_end_views(Worker *w)
 static void
 refresh_close(Worker *w)
 {
-	Connector *connector = w->connector;
+	Connector *connector = w->shard.connector;
 
 	streamext_worker_unwatch();
-	w->connector = NULL;
+	w->shard.connector = NULL;
 	if (connector != NULL)
-		w->ops->close(connector);
+		w->shard.ops->close(connector);
 	streamext_delivery_close(&w->sending);
 	w->sending.config = NULL;
-	if (w->decoder != NULL)
-		streamext_decoder_free(w->decoder);
-	w->decoder = NULL;
-	w->batch = NULL;
-	w->config = NULL;
-	w->fingerprint = NULL;
-	w->npartitions = w->nmapped = 0;
-	w->attached = w->dropped = w->connector_paused = w->pending = w->full = w->flush_known = w->confirmed = false;
-	w->connector_errors = 0;
-	if (w->config_cxt != NULL)
-		MemoryContextDelete(w->config_cxt);
-	w->config_cxt = NULL;
+	if (w->setup.decoder != NULL)
+		streamext_decoder_free(w->setup.decoder);
+	w->setup.decoder = NULL;
+	w->reading.batch = NULL;
+	w->shard.config = NULL;
+	w->setup.fingerprint = NULL;
+	w->shard.npartitions = w->map.nmapped = 0;
+	w->shard.attached = w->reading.dropped = w->reading.paused = w->reading.pending = w->reading.full = w->flush.known =
+		w->shard.confirmed = false;
+	w->source.errors = 0;
+	if (w->setup.cxt != NULL)
+		MemoryContextDelete(w->setup.cxt);
+	w->setup.cxt = NULL;
 }
 
 /* Positions of another source are void, and with them all that was counted. Views are found empty by their folds. */
 static void
 refresh_reset_stream(Worker *w, uint64 source)
 {
-	StreamSlot	  *slot = w->slot;
+	StreamSlot	  *slot = w->shard.slot;
 	PartitionSlot *partitions;
 
 	for (int i = 0; i < streamext_shared->nviews; i++)
-		if (streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->index)
+		if (streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->shard.index)
 			streamext_view_retire(&streamext_shared->views[i]);
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_exclusive(slot);
-	streamext_view_slots_void(w->index);
+	streamext_view_slots_void(w->shard.index);
 	partitions = slot->counted.partitions;
 	slot->counted.partitions = NULL;
 	slot->counted.layout++;
@@ -184,17 +211,17 @@ refresh_reset_stream(Worker *w, uint64 source)
 static void
 refresh_make_buffer(Worker *w)
 {
-	StreamSlot	 *slot = w->slot;
+	StreamSlot	 *slot = w->shard.slot;
 	StreamBuffer *old = slot->buffer;
 	StreamBuffer *buffer;
 
-	if (old != NULL && slot->buffer_size == w->config->buffer_size)
+	if (old != NULL && slot->buffer_size == w->shard.config->buffer_size)
 		return;
-	buffer = w->config->buffer_size == 0 ? NULL : streamext_buffer_create(w->config->buffer_size);
+	buffer = w->shard.config->buffer_size == 0 ? NULL : streamext_buffer_create(w->shard.config->buffer_size);
 	streamext_stream_lock_exclusive(slot);
 	LWLockAcquire(slot->buffer_lock, LW_EXCLUSIVE);
 	slot->buffer = buffer;
-	slot->buffer_size = w->config->buffer_size;
+	slot->buffer_size = w->shard.config->buffer_size;
 	if (old != NULL)
 		streamext_buffer_destroy(old);
 	LWLockRelease(slot->buffer_lock);
@@ -205,17 +232,17 @@ refresh_make_buffer(Worker *w)
 static void
 refresh_make_columns(Worker *w)
 {
-	int			  n = w->config->desc->natts;
+	int			  n = w->shard.config->desc->natts;
 	ColumnCounts *columns = n > 0 ? streamext_chunk_alloc(sizeof(ColumnCounts) * n, NULL) : NULL;
 	ColumnCounts *old;
 
 	if (columns != NULL)
 		memset(columns, 0, sizeof(ColumnCounts) * n);
-	streamext_stream_lock_exclusive(w->slot);
-	old = w->slot->columns;
-	w->slot->columns = columns;
-	w->slot->ncolumns = columns != NULL ? n : 0;
-	LWLockRelease(w->slot->lock);
+	streamext_stream_lock_exclusive(w->shard.slot);
+	old = w->shard.slot->columns;
+	w->shard.slot->columns = columns;
+	w->shard.slot->ncolumns = columns != NULL ? n : 0;
+	LWLockRelease(w->shard.slot->lock);
 	if (old != NULL)
 		streamext_chunk_free(old);
 }
@@ -227,29 +254,30 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	uint64		  source = streamext_worker_source(config);
 
-	w->config_cxt = cxt;
-	w->config = config;
-	w->fingerprint = fingerprint;
-	w->ops = w->catchup && config->connector->again != NULL ? config->connector->again : config->connector;
-	w->journal_floor = 0;
-	if (!w->ops->replayable && pg_atomic_read_u64(&w->slot->journal_end) == (uint64) -1)
-		w->journal_floor = streamext_checkpoint_is_known(w)
-							   ? streamext_checkpoint_journal_floor(w->identity.relid, w->identity.shard)
-							   : streamext_into_highest(w->identity.relid);
+	w->setup.cxt = cxt;
+	w->shard.config = config;
+	w->setup.fingerprint = fingerprint;
+	w->shard.ops = w->shard.catchup && config->connector->again != NULL ? config->connector->again : config->connector;
+	w->setup.journal_floor = 0;
+	if (!w->shard.ops->replayable && pg_atomic_read_u64(&w->shard.slot->journal_end) == (uint64) -1)
+		w->setup.journal_floor =
+			streamext_checkpoint_is_known(&w->shard)
+				? streamext_checkpoint_journal_floor(w->shard.identity.relid, w->shard.identity.shard)
+				: streamext_into_highest(w->shard.identity.relid);
 	streamext_checkpoint_read_forget();
-	if (!w->catchup)
+	if (!w->shard.catchup)
 	{
-		if (w->slot->counted.source == 0)
-			streamext_pause_settle(w->slot, 0); /* it may be paused since before a restart of the server */
-		if (w->slot->counted.source != source)
+		if (w->shard.slot->counted.source == 0)
+			streamext_pause_settle(w->shard.slot, 0); /* it may be paused since before a restart of the server */
+		if (w->shard.slot->counted.source != source)
 		{
 			refresh_reset_stream(w, source);
-			streamext_checkpoint_restore_stream(w);
+			streamext_checkpoint_restore_stream(&w->shard);
 		}
 		refresh_make_buffer(w);
 		refresh_make_columns(w);
 	}
-	w->decoder = streamext_decoder_create(config, cxt);
+	w->setup.decoder = streamext_decoder_create(config, cxt);
 	MemoryContextSwitchTo(old);
 }
 
@@ -260,20 +288,23 @@ refresh_open(Worker *w)
 	char		  activity[2 * NAMEDATALEN + 32];
 	ConnectorOpen args;
 
-	snprintf(activity, sizeof(activity), "%sstream %s.%s shard %d", w->catchup ? "catch-up of " : "", w->config->schema,
-			 w->config->name, w->identity.shard);
+	snprintf(activity, sizeof(activity), "%sstream %s.%s shard %d", w->shard.catchup ? "catch-up of " : "",
+			 w->shard.config->schema, w->shard.config->name, w->shard.identity.shard);
 	pgstat_report_activity(STATE_RUNNING, activity);
-	args.config = w->config;
-	args.shard = w->identity.shard;
-	args.shards = w->config->workers;
-	args.cxt = w->config_cxt;
-	args.journal = (JournalPlace){ MyDatabaseId,	 w->identity.relid,		w->identity.shard,	  w->config->journal,
-								   w->journal_floor, &w->slot->journal_end, w->slot->journal_lock };
-	w->connector = w->ops->open(&args);
-	for (int i = 0; i < w->slot->counted.npartitions; i++)
-		w->connector->known = w->connector->known || w->slot->counted.partitions[i].start_position >= 0;
-	w->batch = streamext_batch_create(w->config, w->connector, w->config_cxt);
-	MemoryContextSwitchTo(w->cxt);
+	args.config = w->shard.config;
+	args.shard = w->shard.identity.shard;
+	args.shards = w->shard.config->workers;
+	args.cxt = w->setup.cxt;
+	args.journal = (JournalPlace){
+		MyDatabaseId,			w->shard.identity.relid,	 w->shard.identity.shard,	 w->shard.config->journal,
+		w->setup.journal_floor, &w->shard.slot->journal_end, w->shard.slot->journal_lock
+	};
+	w->shard.connector = w->shard.ops->open(&args);
+	for (int i = 0; i < w->shard.slot->counted.npartitions; i++)
+		w->shard.connector->known =
+			w->shard.connector->known || w->shard.slot->counted.partitions[i].start_position >= 0;
+	w->reading.batch = streamext_batch_create(w->shard.config, w->shard.connector, w->setup.cxt);
+	MemoryContextSwitchTo(w->shard.cxt);
 }
 
 /* ---------------------------------------------------------------- which views there are */
@@ -314,7 +345,7 @@ refresh_view_stream(Oid viewoid, Oid *stream)
 static List *
 refresh_list_views(Worker *w, const List *slots)
 {
-	Oid		  relid = w->identity.relid;
+	Oid		  relid = w->shard.identity.relid;
 	List	 *views = NIL;
 	ListCell *lc;
 
@@ -353,7 +384,7 @@ refresh_list_slots(Worker *w)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
-		if (view->id.in_use && !view->id.reserved && !view->id.retained && view->id.stream == w->index)
+		if (view->id.in_use && !view->id.reserved && !view->id.retained && view->id.stream == w->shard.index)
 			views = lappend_oid(views, view->id.viewoid);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -370,9 +401,9 @@ refresh_drop_views(Worker *w, List *slots, List *views)
 
 	foreach (lc, list_difference_oid(slots, views))
 	{
-		int index = streamext_find_view(w->identity.dboid, lfirst_oid(lc), w->identity.shard);
+		int index = streamext_find_view(w->shard.identity.dboid, lfirst_oid(lc), w->shard.identity.shard);
 
-		if (index < 0 || streamext_shared->views[index].id.stream != w->index)
+		if (index < 0 || streamext_shared->views[index].id.stream != w->shard.index)
 			continue;
 		if (!streamext_remove_view(index))
 		{
@@ -391,7 +422,7 @@ refresh_drop_views(Worker *w, List *slots, List *views)
 static int
 refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 {
-	int		  index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
+	int		  index = streamext_add_view(w->shard.identity.dboid, viewoid, w->shard.index, -1);
 	ViewSlot *slot;
 	bool	  abandoned;
 
@@ -402,7 +433,7 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 		return -1;
 	}
 	slot = &streamext_shared->views[index];
-	if (slot->id.stream == w->index)
+	if (slot->id.stream == w->shard.index)
 		return index;
 
 	/* without a worker there the state is nobody's */
@@ -413,8 +444,8 @@ refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
 		return -1;
 	if (!streamext_remove_view(index))
 		return -1;
-	index = streamext_add_view(w->identity.dboid, viewoid, w->index, -1);
-	return index >= 0 && streamext_shared->views[index].id.stream == w->index ? index : -1;
+	index = streamext_add_view(w->shard.identity.dboid, viewoid, w->shard.index, -1);
+	return index >= 0 && streamext_shared->views[index].id.stream == w->shard.index ? index : -1;
 }
 
 /* ---------------------------------------------------------------- folds */
@@ -425,11 +456,11 @@ refresh_unstart_view(Worker *w, WorkerView *v)
 {
 	if (v->slot->counted.definition == 0)
 		return;
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	streamext_state_reset(&v->slot->counted.state);
 	v->slot->counted.definition = 0;
 	v->slot->counted.ready = false;
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 /* Panes that went to history after the checkpoint was taken are in both. */
@@ -438,10 +469,10 @@ refresh_drop_sealed(Worker *w, WorkerView *v)
 {
 	ViewState *state = &v->slot->counted.state;
 
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	while (state->npanes > 0 && state->panes[0]->id <= v->slot->history.sealed)
 		streamext_state_drop_pane(state, state->panes[0]);
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 /* Readers take its state from now on. */
@@ -450,9 +481,9 @@ refresh_show_view(Worker *w, WorkerView *v)
 {
 	if (v->slot->counted.ready)
 		return;
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	v->slot->counted.ready = true;
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 typedef struct StartStep
@@ -478,18 +509,19 @@ refresh_start_step(void *arg)
 	(void) streamext_view_has_rights(compiled, true);
 	*step->round = streamext_view_round(v->viewoid);
 	if (step->fresh)
-		v->slot->counted.round = streamext_checkpoint_round(w, v->viewoid, compiled->definition, *step->round);
-	if (step->fresh && !w->ops->replayable && v->slot->counted.start_position < 0)
-		v->slot->counted.start_position = streamext_checkpoint_start_position(w, v->viewoid);
+		v->slot->counted.round = streamext_checkpoint_round(&w->shard, v->viewoid, compiled->definition, *step->round);
+	if (step->fresh && !w->shard.ops->replayable && v->slot->counted.start_position < 0)
+		v->slot->counted.start_position = streamext_checkpoint_start_position(&w->shard, v->viewoid);
 	v->slot->owner.role = compiled->owner;
 	if (v->slot->counted.definition != compiled->definition)
 		v->slot->owner.alone_until = Min(v->slot->owner.alone_until, 1); /* another one may well be quicker */
-	v->fold = streamext_fold_start(compiled, v->slot, w->config, v->cxt);
-	streamext_history_start(v->fold, v->slot, w->slot->counted.source, w->config->workers);
+	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
+	v->view = compiled;
+	streamext_history_start(&w->shard, v);
 	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
 	if (step->fresh && !compiled->stateless)
 	{
-		streamext_checkpoint_restore_view(w, v);
+		streamext_checkpoint_restore_view(&w->shard, v);
 		refresh_drop_sealed(w, v);
 	}
 }
@@ -523,6 +555,7 @@ refresh_start_view(Worker *w, WorkerView *v, int64 *round)
 		return true;
 	}
 	v->fold = NULL;
+	v->view = NULL;
 	if (step.fresh)
 		refresh_unstart_view(w, v);
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
@@ -548,9 +581,9 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 
 	if (v->fold == NULL || v->slot->counted.round >= round)
 		return available;
-	if (w->catchup && !w->ops->replayable)
+	if (w->shard.catchup && !w->shard.ops->replayable)
 		return available; /* the journal is the stream's worker's, when it has the view back */
-	if (!w->ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->config))
+	if (!w->shard.ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->shard.config))
 	{
 		v->slot->counted.round = round;
 		ereport(
@@ -560,11 +593,10 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 				v->viewoid)));
 		return available;
 	}
-	streamext_fold_end(v->fold);
-	v->fold = NULL;
+	streamext_worker_end_fold(v);
 	v->max_event_time = NULL;
-	if (!w->ops->replayable)
-		streamext_checkpoint_confirm_nothing(w);
+	if (!w->shard.ops->replayable)
+		streamext_checkpoint_confirm_nothing(&w->shard);
 	streamext_view_begin_anew(v->slot);
 	v->slot->counted.round = round;
 	return refresh_start_view(w, v, &round);
@@ -580,7 +612,7 @@ refresh_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused)
 	v->slot = slot;
 	v->paused = paused;
 	v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
-	w->views = lappend(w->views, v);
+	w->shard.views = lappend(w->shard.views, v);
 	MemoryContextSwitchTo(old);
 	return v;
 }
@@ -593,12 +625,12 @@ refresh_start_folds(Worker *w)
 	int		  running = 0;
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		/* one that is being caught up comes back when the other worker has seen that it is paused */
-		if (!streamext_handover_reclaim(w->slot, v->slot, v->paused))
+		if (!streamext_handover_reclaim(w->shard.slot, v->slot, v->paused))
 		{
 			complete = complete && !v->paused;
 			continue;
@@ -606,12 +638,13 @@ refresh_start_folds(Worker *w)
 		complete = streamext_worker_start_view(w, v) && complete;
 		running += v->fold != NULL && !v->paused;
 	}
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (running > 0 || v->slot->owner.catchup == CATCHUP_NONE ||
-			v->slot->owner.alone_until > GetCurrentTimestamp() || !streamext_handover_reclaim(w->slot, v->slot, true))
+			v->slot->owner.alone_until > GetCurrentTimestamp() ||
+			!streamext_handover_reclaim(w->shard.slot, v->slot, true))
 			continue;
 		complete = streamext_worker_start_view(w, v) && complete;
 	}
@@ -632,7 +665,7 @@ refresh_start_views(Worker *w)
 	oids = refresh_list_views(w, slots);
 	paused = streamext_paused_list();
 	complete = refresh_drop_views(w, slots, oids);
-	streamext_checkpoint_keep_views(w, oids);
+	streamext_checkpoint_keep_views(&w->shard, oids);
 	foreach (lc, oids)
 	{
 		const char *reason;
@@ -642,7 +675,7 @@ refresh_start_views(Worker *w)
 			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],
 							 list_member_oid(paused, lfirst_oid(lc)));
 		else if (reason != NULL)
-			streamext_stream_set_state(w->slot, w->slot->status.state, reason);
+			streamext_stream_set_state(w->shard.slot, w->shard.slot->status.state, reason);
 	}
 	return refresh_start_folds(w) && complete;
 }
@@ -653,14 +686,14 @@ refresh_start_views(Worker *w)
 static bool
 refresh_leave(Worker *w, uint32 generation, bool dropped)
 {
-	if (w->connector != NULL)
-		w->connector->gone = dropped;
+	if (w->shard.connector != NULL)
+		w->shard.connector->gone = dropped;
 	refresh_close(w);
-	if (!streamext_remove_stream_at(w->index, generation))
+	if (!streamext_remove_stream_at(w->shard.index, generation))
 		return true; /* something happened since: look again */
-	w->slot = NULL;
+	w->shard.slot = NULL;
 	if (dropped)
-		streamext_journal_remove(w->identity.dboid, w->identity.relid);
+		streamext_journal_remove(w->shard.identity.dboid, w->shard.identity.relid);
 	return false;
 }
 
@@ -672,16 +705,16 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	StreamConfig *config;
 
 	STREAMEXT_FAULT("refresh-begin");
-	w->pause_seen = pg_atomic_read_u32(&w->slot->ask.pause);
+	w->setup.pause_seen = pg_atomic_read_u32(&w->shard.slot->ask.pause);
 	StartTransactionCommand();
 	InvalidateSystemCaches();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	streamext_worker_short_lock_timeout();
 	old = MemoryContextSwitchTo(cxt);
-	config = streamext_stream_config(w->identity.relid);
+	config = streamext_stream_config(w->shard.identity.relid);
 	MemoryContextSwitchTo(old);
-	if (config != NULL && w->identity.shard < config->workers && !w->catchup)
-		streamext_checkpoint_open(w);
+	if (config != NULL && w->shard.identity.shard < config->workers && !w->shard.catchup)
+		streamext_checkpoint_open(&w->shard);
 	if (config != NULL)
 		streamext_identity_rest(config->owner);
 	return config;
@@ -715,35 +748,35 @@ refresh_end(Worker *w)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	streamext_identity_rise();
-	MemoryContextSwitchTo(w->cxt);
+	MemoryContextSwitchTo(w->shard.cxt);
 }
 
 static void
 refresh_later(Worker *w)
 {
-	w->refresh_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REFRESH_RETRY_MS);
+	w->setup.refresh_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REFRESH_RETRY_MS);
 }
 
 /* A connector that failed is worth another try after any DDL on the stream, a stop by on_error is not over by itself. */
 static void
 refresh_revive(Worker *w)
 {
-	if (w->connector == NULL || !w->connector->failed)
+	if (w->shard.connector == NULL || !w->shard.connector->failed)
 		return;
-	if (w->stopped)
+	if (w->reading.stopped)
 	{
-		streamext_pause_settle(w->slot, w->pause_seen);
-		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
+		streamext_pause_settle(w->shard.slot, w->setup.pause_seen);
+		streamext_stream_set_state(w->shard.slot, STREAM_STARTING, NULL); /* before a flush sees that we have looked */
 	}
-	w->stopped = false;
+	w->reading.stopped = false;
 	refresh_close(w);
 }
 
 bool
 streamext_worker_refresh(Worker *w)
 {
-	uint32		  generation = pg_atomic_read_u32(&w->slot->ask.generation);
-	MemoryContext cxt = AllocSetContextCreate(w->cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
+	uint32		  generation = pg_atomic_read_u32(&w->shard.slot->ask.generation);
+	MemoryContext cxt = AllocSetContextCreate(w->shard.cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
 	StreamConfig *config;
 	char		 *fingerprint;
@@ -756,8 +789,9 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w);
 		return true; /* go on with what there is */
 	}
-	if (streamext_handover_is_busy(w->index) && (config == NULL || w->identity.shard >= config->workers ||
-												 streamext_worker_source(config) != w->slot->counted.source))
+	if (streamext_handover_is_busy(w->shard.index) &&
+		(config == NULL || w->shard.identity.shard >= config->workers ||
+		 streamext_worker_source(config) != w->shard.slot->counted.source))
 	{
 		refresh_end(w);
 		MemoryContextDelete(cxt);
@@ -765,7 +799,7 @@ streamext_worker_refresh(Worker *w)
 		return true;
 	}
 	refresh_end_views(w);
-	if (config == NULL || w->identity.shard >= config->workers)
+	if (config == NULL || w->shard.identity.shard >= config->workers)
 	{
 		streamext_history_forget_dropped();
 		refresh_end(w);
@@ -773,20 +807,20 @@ streamext_worker_refresh(Worker *w)
 		return refresh_leave(w, generation, config == NULL);
 	}
 
-	w->slot->owner = config->owner;
-	if (w->connector == NULL && streamext_alone_has_no_worker(w->index))
+	w->shard.slot->owner = config->owner;
+	if (w->shard.connector == NULL && streamext_alone_has_no_worker(w->shard.index))
 	{
 		refresh_end(w);
 		proc_exit(0);
 	}
 	refresh_revive(w);
-	w->expire_due = true; /* the retention may be another */
+	w->expiry.due = true; /* the retention may be another */
 	old = MemoryContextSwitchTo(cxt);
 	fingerprint = refresh_fingerprint(config);
 	MemoryContextSwitchTo(old);
-	if (w->fingerprint != NULL && strcmp(w->fingerprint, fingerprint) == 0)
+	if (w->setup.fingerprint != NULL && strcmp(w->setup.fingerprint, fingerprint) == 0)
 	{
-		w->config->owner = config->owner; /* as whom the next batch is decoded */
+		w->shard.config->owner = config->owner; /* as whom the next batch is decoded */
 		MemoryContextDelete(cxt);
 	}
 	else
@@ -799,16 +833,16 @@ streamext_worker_refresh(Worker *w)
 	complete = refresh_start_views(w);
 	refresh_end(w);
 
-	if (w->connector == NULL)
+	if (w->shard.connector == NULL)
 		refresh_open(w);
-	w->attached = w->letters_behind = false;
-	w->refresh_at = 0;
-	streamext_checkpoint_note(w);
+	w->shard.attached = w->letters.behind = false;
+	w->setup.refresh_at = 0;
+	streamext_checkpoint_note(&w->shard);
 	if (complete)
-		pg_atomic_write_u32(&w->slot->ask.generation_seen, generation);
+		pg_atomic_write_u32(&w->shard.slot->ask.generation_seen, generation);
 	else
 		refresh_later(w);
-	ConditionVariableBroadcast(&w->slot->progress);
+	ConditionVariableBroadcast(&w->shard.slot->progress);
 	return true;
 }
 
@@ -817,7 +851,7 @@ streamext_worker_refresh(Worker *w)
 bool
 streamext_worker_rights_due(const Worker *w)
 {
-	return pg_atomic_read_u32(&streamext_shared->rights) != w->rights_seen;
+	return pg_atomic_read_u32(&streamext_shared->rights) != w->setup.rights_seen;
 }
 
 /* A view that has failed may be able to go on; one that runs must not, if its owner may not read what it reads any more. */
@@ -826,7 +860,7 @@ refresh_rights_have_changed(Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 
@@ -863,10 +897,10 @@ streamext_worker_check_rights(Worker *w)
 	MemoryContextSwitchTo(cxt);
 	if (changed)
 	{
-		streamext_announce_stream(w->identity.dboid, w->identity.relid, w->identity.shard, false);
+		streamext_announce_stream(w->shard.identity.dboid, w->shard.identity.relid, w->shard.identity.shard, false);
 		streamext_wake_launcher();
 	}
-	w->rights_seen = rights;
+	w->setup.rights_seen = rights;
 }
 
 /* ---------------------------------------------------------------- the catch-up worker's */
@@ -892,7 +926,7 @@ refresh_take_views(Worker *w)
 		if (v->fold != NULL)
 			continue;
 		streamext_handover_release(w, slot);
-		w->views = list_delete_ptr(w->views, v);
+		w->shard.views = list_delete_ptr(w->shard.views, v);
 	}
 	return complete;
 }
@@ -904,27 +938,27 @@ refresh_take_views(Worker *w)
 bool
 streamext_worker_refresh_catchup(Worker *w)
 {
-	MemoryContext cxt = AllocSetContextCreate(w->cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext cxt = AllocSetContextCreate(w->shard.cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
 	StreamConfig *config;
 	char		 *fingerprint;
 	ListCell	 *lc;
 
-	w->generation = pg_atomic_read_u32(&w->slot->ask.generation);
-	w->requests = pg_atomic_read_u32(&w->slot->ask.catchup_requests);
+	w->map.generation = pg_atomic_read_u32(&w->shard.slot->ask.generation);
+	w->map.requests = pg_atomic_read_u32(&w->shard.slot->ask.catchup_requests);
 	streamext_worker_drop_batch(w);
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 		streamext_handover_release(w, ((WorkerView *) lfirst(lc))->slot);
 	refresh_end_views(w);
-	streamext_wake_worker(w->slot); /* it may have waited for that */
+	streamext_wake_worker(w->shard.slot); /* it may have waited for that */
 	if (!refresh_try_begin(w, cxt, &config))
 	{
 		MemoryContextDelete(cxt);
 		refresh_later(w);
 		return true;
 	}
-	if (config == NULL || w->identity.shard >= config->workers ||
-		streamext_worker_source(config) != w->slot->counted.source)
+	if (config == NULL || w->shard.identity.shard >= config->workers ||
+		streamext_worker_source(config) != w->shard.slot->counted.source)
 	{
 		refresh_end(w);
 		MemoryContextDelete(cxt);
@@ -934,9 +968,9 @@ streamext_worker_refresh_catchup(Worker *w)
 	old = MemoryContextSwitchTo(cxt);
 	fingerprint = refresh_fingerprint(config);
 	MemoryContextSwitchTo(old);
-	if (w->fingerprint != NULL && strcmp(w->fingerprint, fingerprint) == 0)
+	if (w->setup.fingerprint != NULL && strcmp(w->setup.fingerprint, fingerprint) == 0)
 	{
-		w->config->owner = config->owner; /* as whom the next batch is decoded */
+		w->shard.config->owner = config->owner; /* as whom the next batch is decoded */
 		MemoryContextDelete(cxt);
 	}
 	else
@@ -944,15 +978,15 @@ streamext_worker_refresh_catchup(Worker *w)
 		refresh_close(w);
 		refresh_install(w, cxt, config, fingerprint);
 	}
-	w->refresh_at = 0;
+	w->setup.refresh_at = 0;
 	if (!refresh_take_views(w))
 		refresh_later(w);
 	streamext_alone_begin_turn(w);
 	refresh_end(w);
-	w->attached = false;
-	if (w->views == NIL)
-		return w->refresh_at != 0;
-	if (w->connector == NULL)
+	w->shard.attached = false;
+	if (w->shard.views == NIL)
+		return w->setup.refresh_at != 0;
+	if (w->shard.connector == NULL)
 		refresh_open(w);
 	return true;
 }

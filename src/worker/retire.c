@@ -21,21 +21,21 @@ streamext_views_retire(Worker *w)
 	bool	  any = false;
 	ListCell *lc;
 
-	if (!w->attached || w->pending)
+	if (!w->shard.attached || w->reading.pending)
 		return;
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
 		if (v->slot->id.retained_slot == 0 || v->fold == NULL || v->paused || v->behind ||
-			v->slot->counted.npositions < w->slot->counted.npartitions)
+			v->slot->counted.npositions < w->shard.slot->counted.npartitions)
 			continue;
 		streamext_view_retire(v->slot);
 		v->retired_at = GetCurrentTimestamp();
 		any = true;
 	}
 	if (any)
-		streamext_checkpoint_note(w);
+		streamext_checkpoint_note(&w->shard);
 }
 
 void
@@ -43,7 +43,7 @@ streamext_views_tidy(Worker *w, TimestampTz now)
 {
 	ListCell *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -67,7 +67,7 @@ streamext_views_tidy_deadline(const Worker *w, TimestampTz now)
 	TimestampTz next = DT_NOEND;
 	ListCell   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 

@@ -140,25 +140,25 @@ streamext_retries_load(Worker *w)
 	Oid			  types[3] = { OIDOID, INT4OID, INT8OID };
 	Datum		  values[3];
 
-	w->retries = NIL;
-	if (w->retries_cxt == NULL)
-		w->retries_cxt = AllocSetContextCreate(w->cxt, "streamext retries", ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(w->retries_cxt);
+	w->requests.retries = NIL;
+	if (w->requests.retries_cxt == NULL)
+		w->requests.retries_cxt = AllocSetContextCreate(w->shard.cxt, "streamext retries", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(w->requests.retries_cxt);
 	if (!OidIsValid(streamext_control_table("retry_request")))
 		return;
-	values[0] = ObjectIdGetDatum(w->identity.relid);
-	values[1] = Int32GetDatum(w->identity.shard);
-	values[2] = Int64GetDatum((int64) w->slot->counted.source);
+	values[0] = ObjectIdGetDatum(w->shard.identity.relid);
+	values[1] = Int32GetDatum(w->shard.identity.shard);
+	values[2] = Int64GetDatum((int64) w->shard.slot->counted.source);
 	own = streamext_own_begin();
 	retry_execute(retry_list_sql, 3, types, values, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(w->retries_cxt);
+		MemoryContext old = MemoryContextSwitchTo(w->requests.retries_cxt);
 		int64		 *id = palloc(sizeof(int64));
 		bool		  isnull;
 
 		*id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		w->retries = lappend(w->retries, id);
+		w->requests.retries = lappend(w->requests.retries, id);
 		MemoryContextSwitchTo(old);
 	}
 	retry_execute(retry_tidy_sql, 3, types, values, SPI_OK_DELETE);
@@ -168,8 +168,8 @@ streamext_retries_load(Worker *w)
 bool
 streamext_retries_due(const Worker *w)
 {
-	return w->retries != NIL && w->attached && !w->pending &&
-		   w->slot->counted.retry < *(const int64 *) linitial(w->retries);
+	return w->requests.retries != NIL && w->shard.attached && !w->reading.pending &&
+		   w->shard.slot->counted.retry < *(const int64 *) linitial(w->requests.retries);
 }
 
 /* ---------------------------------------------------------------- letters and views */
@@ -224,12 +224,12 @@ retry_is_ready(const WorkerView *v)
 static void
 retry_take_views(Worker *w, Retry *r)
 {
-	int		  n = Max(w->npartitions, 1);
+	int		  n = Max(w->shard.npartitions, 1);
 	ListCell *lc;
 
-	r->views = palloc0(sizeof(RetryView) * Max(list_length(w->views), 1));
-	streamext_stream_lock_shared(w->slot);
-	foreach (lc, w->views)
+	r->views = palloc0(sizeof(RetryView) * Max(list_length(w->shard.views), 1));
+	streamext_stream_lock_shared(w->shard.slot);
+	foreach (lc, w->shard.views)
 	{
 		RetryView *view = &r->views[r->nviews++];
 
@@ -238,13 +238,13 @@ retry_take_views(Worker *w, Retry *r)
 		view->positions = palloc(sizeof(int64) * n);
 		view->begins = palloc(sizeof(int64) * n);
 		view->counted = palloc0(sizeof(int64) * n);
-		for (int i = 0; i < w->npartitions; i++)
+		for (int i = 0; i < w->shard.npartitions; i++)
 		{
 			view->positions[i] = i < view->v->slot->counted.npositions ? view->v->slot->counted.positions[i] : -1;
 			view->begins[i] = streamext_letters_begin(w, view->v->slot, i);
 		}
 	}
-	LWLockRelease(w->slot->lock);
+	LWLockRelease(w->shard.slot->lock);
 }
 
 /* Whether the view has rejected the record and not counted it since. */
@@ -262,11 +262,11 @@ retry_is_owed(const RetryView *view, const RetryLetter *letter)
 static int
 retry_partition(const Worker *w, const char *topic, int32 partition)
 {
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
 		const char *own = streamext_letters_topic(w, i);
 
-		if (w->slot->counted.partitions[i].partition == partition && (own == NULL || strcmp(own, topic) == 0))
+		if (w->shard.slot->counted.partitions[i].partition == partition && (own == NULL || strcmp(own, topic) == 0))
 			return i;
 	}
 	return -1;
@@ -277,7 +277,7 @@ static bool
 retry_is_wanted(const Worker *w, const Retry *r, const RetryLetter *letter)
 {
 	if (!OidIsValid(letter->view))
-		return letter->position < w->slot->counted.partitions[letter->index].position;
+		return letter->position < w->shard.slot->counted.partitions[letter->index].position;
 	for (int i = 0; i < r->nviews; i++)
 		if (r->views[i].ready && retry_is_owed(&r->views[i], letter))
 			return true;
@@ -288,7 +288,7 @@ retry_is_wanted(const Worker *w, const Retry *r, const RetryLetter *letter)
 static void
 retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
 {
-	Batch		 *batch = w->batch;
+	Batch		 *batch = w->reading.batch;
 	RetryLetter	 *letter = &r->letters[r->nletters];
 	StreamRecord *record = &batch->records[r->nletters];
 	bool		  isnull;
@@ -312,7 +312,7 @@ retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
 	record->partition_index = letter->index;
 	record->position = letter->position;
 	record->next_position = letter->position + 1;
-	if (streamext_dead_letter_record(record, w->config->format, no_payload ? NULL : DatumGetByteaPCopy(payload),
+	if (streamext_dead_letter_record(record, w->shard.config->format, no_payload ? NULL : DatumGetByteaPCopy(payload),
 									 DatumGetByteaPCopy(SPI_getbinval(tuple, desc, 7, &isnull))))
 		r->nletters++;
 }
@@ -322,7 +322,7 @@ static void
 retry_take_letters(Worker *w, Retry *r)
 {
 	IdentityScope own;
-	Batch		 *batch = w->batch;
+	Batch		 *batch = w->reading.batch;
 	Oid			  types[1] = { INT8OID };
 	Datum		  values[1] = { Int64GetDatum(r->request) };
 
@@ -335,8 +335,8 @@ retry_take_letters(Worker *w, Retry *r)
 	streamext_own_end(own);
 	MemoryContextSwitchTo(batch->cxt);
 	batch->nrecords = r->nletters;
-	batch->npartitions = w->npartitions;
-	for (int i = 0; i < w->npartitions; i++)
+	batch->npartitions = w->shard.npartitions;
+	for (int i = 0; i < w->shard.npartitions; i++)
 		batch->positions[i] = -1; /* nothing moves */
 }
 
@@ -345,9 +345,9 @@ retry_take_letters(Worker *w, Retry *r)
 static void
 retry_decode_batch(Worker *w)
 {
-	IdentityScope scope = streamext_decoder_enter(w->decoder);
+	IdentityScope scope = streamext_decoder_enter(w->setup.decoder);
 
-	streamext_decoder_run(w->decoder, w->batch, streamext_clock_now());
+	streamext_decoder_run(w->setup.decoder, w->reading.batch, streamext_clock_now());
 	streamext_identity_leave(scope);
 }
 
@@ -357,7 +357,7 @@ retry_decode(Worker *w, Retry *r)
 	ListCell *lc;
 
 	retry_decode_batch(w);
-	foreach (lc, w->batch->rejected)
+	foreach (lc, w->reading.batch->rejected)
 	{
 		RejectedRecord *rejected = lfirst(lc);
 
@@ -386,7 +386,7 @@ retry_prepare(Worker *w, Retry *r)
 		}
 		if (!any || !view->ready)
 			continue;
-		w->batch->owed = view->owed;
+		w->reading.batch->owed = view->owed;
 		if (!streamext_worker_prepare_view(w, view->v))
 		{
 			streamext_worker_note_full(w, view->v);
@@ -394,7 +394,7 @@ retry_prepare(Worker *w, Retry *r)
 			return false;
 		}
 		view->ready = view->v->fold != NULL;
-		foreach (lc, w->batch->rejected)
+		foreach (lc, w->reading.batch->rejected)
 		{
 			RejectedRecord *rejected = lfirst(lc);
 
@@ -421,7 +421,7 @@ static RetryMark *
 retry_marks(Worker *w, int *n)
 {
 	Oid		   types[1] = { OIDOID };
-	Datum	   values[1] = { ObjectIdGetDatum(w->identity.relid) };
+	Datum	   values[1] = { ObjectIdGetDatum(w->shard.identity.relid) };
 	RetryMark *marks;
 
 	retry_execute(retry_marked_sql, 1, types, values, SPI_OK_SELECT);
@@ -438,7 +438,7 @@ retry_marks(Worker *w, int *n)
 		marks[i].id = Int64GetDatum(DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)));
 		marks[i].view = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 		marks[i].retry = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
-		marks[i].own = w->attached && retry_partition(w, topic, partition) >= 0;
+		marks[i].own = w->shard.attached && retry_partition(w, topic, partition) >= 0;
 	}
 	return marks;
 }
@@ -600,10 +600,11 @@ retry_write(Worker *w, Retry *r)
 		retry_execute(retry_split_sql, 5, types, values, SPI_OK_INSERT);
 	}
 	for (int i = 0; i < r->nviews; i++)
-		for (int p = 0; p < w->npartitions; p++)
+		for (int p = 0; p < w->shard.npartitions; p++)
 			if (r->views[i].counted[p] > 0)
-				streamext_into_recount(r->views[i].v->viewoid, w->identity.relid, w->slot->counted.partitions[p].topic,
-									   w->slot->counted.partitions[p].partition, r->views[i].counted[p]);
+				streamext_into_recount(r->views[i].v->viewoid, w->shard.identity.relid,
+									   w->shard.slot->counted.partitions[p].topic,
+									   w->shard.slot->counted.partitions[p].partition, r->views[i].counted[p]);
 	if (r->ngone > 0)
 	{
 		values[0] = streamext_dead_letter_array(r->gone_ids, NULL, r->ngone, INT8OID);
@@ -625,7 +626,7 @@ retry_write(Worker *w, Retry *r)
 static void
 retry_publish(Worker *w, Retry *r, int32 decoded)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 
 	streamext_stream_lock_exclusive(slot);
 	for (int i = 0; i < r->nviews; i++)
@@ -634,9 +635,9 @@ retry_publish(Worker *w, Retry *r, int32 decoded)
 
 		if (v->prepared)
 		{
-			w->batch->watermark = slot->counted.watermark;
+			w->reading.batch->watermark = slot->counted.watermark;
 			streamext_poison_view(w, v);
-			streamext_fold_publish(v->fold, w->batch);
+			streamext_fold_publish(v->fold, w->reading.batch);
 			v->prepared = false;
 		}
 		if (r->views[i].ready)
@@ -651,14 +652,14 @@ static void
 retry_end_batch(Worker *w, MemoryContext old)
 {
 	MemoryContextSwitchTo(old);
-	streamext_batch_reset(w->batch);
+	streamext_batch_reset(w->reading.batch);
 }
 
 /* The batch at hand is this letter alone. What comes of it is undone. */
 static void
 retry_probe_letter(Worker *w, Retry *r, int n)
 {
-	Batch		 *batch = w->batch;
+	Batch		 *batch = w->reading.batch;
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 
@@ -685,7 +686,7 @@ retry_probe_letter(Worker *w, Retry *r, int n)
 static void
 retry_probe(Worker *w, Retry *r)
 {
-	Batch		 *batch = w->batch;
+	Batch		 *batch = w->reading.batch;
 	StreamRecord *records = batch->records;
 
 	PG_TRY();
@@ -717,14 +718,14 @@ streamext_retries_run(Worker *w)
 	Retry		 *r;
 	int32		  decoded;
 
-	streamext_batch_reset(w->batch);
-	w->batch->again = streamext_worker_is_last_try(w);
-	r = MemoryContextAllocZero(w->batch->cxt, sizeof(Retry));
-	r->request = *(int64 *) linitial(w->retries);
+	streamext_batch_reset(w->reading.batch);
+	w->reading.batch->again = streamext_worker_is_last_try(w);
+	r = MemoryContextAllocZero(w->reading.batch->cxt, sizeof(Retry));
+	r->request = *(int64 *) linitial(w->requests.retries);
 	StartTransactionCommand();
-	streamext_identity_rest(w->config->owner);
-	MemoryContextSwitchTo(w->batch->cxt);
-	(void) streamext_dead_letters_lock(w->identity.relid, true);
+	streamext_identity_rest(w->shard.config->owner);
+	MemoryContextSwitchTo(w->reading.batch->cxt);
+	(void) streamext_dead_letters_lock(w->shard.identity.relid, true);
 	retry_take_views(w, r);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	retry_take_letters(w, r);
@@ -745,8 +746,8 @@ streamext_retries_run(Worker *w)
 	for (int n = 0; n < r->nletters; n++)
 		retry_decide(r, n);
 	decoded = retry_write(w, r);
-	streamext_late_rows_write(w->batch, w->decoder);
-	streamext_checkpoint_keep(w);
+	streamext_late_rows_write(w->reading.batch, w->setup.decoder);
+	streamext_worker_keep_groups(w);
 	PopActiveSnapshot();
 	STREAMEXT_FAULT("retry-before-commit");
 	CommitTransactionCommand();
@@ -754,10 +755,10 @@ streamext_retries_run(Worker *w)
 	STREAMEXT_FAULT("retry-after-commit");
 	retry_publish(w, r, decoded);
 	streamext_poison_retried();
-	streamext_connector_event(w->connector, "retry", -1, 0, "%d dead letters tried again, %d of them rejected again",
-							  r->nletters, r->nagain);
+	streamext_connector_event(w->shard.connector, "retry", -1, 0,
+							  "%d dead letters tried again, %d of them rejected again", r->nletters, r->nagain);
 	retry_end_batch(w, old);
-	streamext_checkpoint_want(w);
+	streamext_checkpoint_want(&w->shard);
 	return true;
 }
 
@@ -775,8 +776,8 @@ retry_delete_marked(Worker *w, const CheckpointPosition *last, int64 request)
 	RetryMark *marks = retry_marks(w, &n);
 
 	ids = palloc(sizeof(Datum) * Max(n, 1));
-	w->unmarked = w->attached;
-	w->marks_seen = w->attached ? last->seq : 0;
+	w->requests.unmarked = w->shard.attached;
+	w->requests.marks_seen = w->shard.attached ? last->seq : 0;
 	for (int i = 0; i < n; i++)
 	{
 		const CheckpointView *view = streamext_checkpoint_find_view(last, marks[i].view);
@@ -786,7 +787,7 @@ retry_delete_marked(Worker *w, const CheckpointPosition *last, int64 request)
 		if ((view != NULL && view->head.retry >= marks[i].retry) || get_rel_name(marks[i].view) == NULL)
 			ids[nids++] = marks[i].id;
 		else
-			w->unmarked = false;
+			w->requests.unmarked = false;
 	}
 	if (nids == 0)
 		return;
@@ -798,25 +799,26 @@ void
 streamext_retries_settle(Worker *w)
 {
 	IdentityScope			  own;
-	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
+	const CheckpointPosition *last = w->shard.checkpoint != NULL ? w->shard.checkpoint->last : NULL;
 	MemoryContext			  old = CurrentMemoryContext;
 	Oid						  types[1] = { INT8OID };
 	Datum					  values[1];
 	int64					  request = 0;
 
-	if (w->retries != NIL && w->slot->counted.retry >= *(int64 *) linitial(w->retries))
-		request = *(int64 *) linitial(w->retries);
+	if (w->requests.retries != NIL && w->shard.slot->counted.retry >= *(int64 *) linitial(w->requests.retries))
+		request = *(int64 *) linitial(w->requests.retries);
 	if (request > 0 && (last == NULL || last->head.retry < request))
 	{
-		if (w->checkpoint != NULL && w->checkpoint->cut == NULL && !w->checkpoint->wanted)
-			streamext_checkpoint_want(w);
+		if (w->shard.checkpoint != NULL && w->shard.checkpoint->cut == NULL && !w->shard.checkpoint->wanted)
+			streamext_checkpoint_want(&w->shard);
 		return;
 	}
 	/* marks that former requests have left, or former workers: once for each checkpoint */
-	if (request == 0 && (w->unmarked || !w->attached || last == NULL || last->seq == w->marks_seen))
+	if (request == 0 &&
+		(w->requests.unmarked || !w->shard.attached || last == NULL || last->seq == w->requests.marks_seen))
 		return;
 	StartTransactionCommand();
-	(void) streamext_dead_letters_lock(w->identity.relid, true);
+	(void) streamext_dead_letters_lock(w->shard.identity.relid, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(streamext_control_table("retry_request")))
 	{
@@ -831,7 +833,7 @@ streamext_retries_settle(Worker *w)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);
 	if (request > 0)
-		w->retries = list_delete_first(w->retries);
+		w->requests.retries = list_delete_first(w->requests.retries);
 }
 
 /* ---------------------------------------------------------------- the function */

@@ -174,28 +174,28 @@ void
 streamext_seeks_load(Worker *w)
 {
 	IdentityScope			  own;
-	const CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
+	const CheckpointPosition *last = w->shard.checkpoint != NULL ? w->shard.checkpoint->last : NULL;
 	Oid						  types[4] = { OIDOID, INT4OID, INT8OID, INT8OID };
 	Datum					  values[4];
 
-	w->seeks = NIL;
-	if (w->seeks_cxt == NULL)
-		w->seeks_cxt = AllocSetContextCreate(w->cxt, "streamext seeks", ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(w->seeks_cxt);
+	w->requests.seeks = NIL;
+	if (w->requests.seeks_cxt == NULL)
+		w->requests.seeks_cxt = AllocSetContextCreate(w->shard.cxt, "streamext seeks", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(w->requests.seeks_cxt);
 	if (!OidIsValid(streamext_control_table("seek_request")))
 		return;
-	values[0] = ObjectIdGetDatum(w->identity.relid);
-	values[1] = Int32GetDatum(w->identity.shard);
-	values[2] = Int64GetDatum(w->slot->counted.seek);
-	values[3] = Int64GetDatum((int64) w->slot->counted.source);
+	values[0] = ObjectIdGetDatum(w->shard.identity.relid);
+	values[1] = Int32GetDatum(w->shard.identity.shard);
+	values[2] = Int64GetDatum(w->shard.slot->counted.seek);
+	values[3] = Int64GetDatum((int64) w->shard.slot->counted.source);
 	own = streamext_own_begin();
 	if (SPI_execute_with_args(seek_select_sql, 4, types, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read streamext.seek_request");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(w->seeks_cxt);
+		MemoryContext old = MemoryContextSwitchTo(w->requests.seeks_cxt);
 
-		w->seeks = lappend(w->seeks, seek_from_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc));
+		w->requests.seeks = lappend(w->requests.seeks, seek_from_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc));
 		MemoryContextSwitchTo(old);
 	}
 	values[2] = Int64GetDatum(last != NULL ? last->head.seek : 0);
@@ -204,11 +204,11 @@ streamext_seeks_load(Worker *w)
 	streamext_own_end(own);
 
 	/* what has stopped the stream may be what is left behind */
-	if (w->seeks != NIL && w->stopped)
+	if (w->requests.seeks != NIL && w->reading.stopped)
 	{
-		w->stopped = false;
-		streamext_pause_settle(w->slot, w->pause_seen);
-		streamext_stream_set_state(w->slot, STREAM_STARTING, NULL);
+		w->reading.stopped = false;
+		streamext_pause_settle(w->shard.slot, w->setup.pause_seen);
+		streamext_stream_set_state(w->shard.slot, STREAM_STARTING, NULL);
 	}
 }
 
@@ -217,7 +217,7 @@ streamext_seeks_rebuild(const Worker *w)
 {
 	ListCell *lc;
 
-	foreach (lc, w->seeks)
+	foreach (lc, w->requests.seeks)
 		if (((const SeekRequest *) lfirst(lc))->rebuild)
 			return true;
 	return false;
@@ -236,11 +236,11 @@ seek_save(Worker *w, const SeekRequest *request, const int64 *targets)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	seek_make_positions(&positions, w->npartitions);
-	for (int i = 0; i < w->npartitions; i++)
+	seek_make_positions(&positions, w->shard.npartitions);
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
-		positions.topics[i] = CStringGetTextDatum(w->connector->partitions[i].topic);
-		positions.numbers[i] = Int32GetDatum(w->connector->partitions[i].partition);
+		positions.topics[i] = CStringGetTextDatum(w->shard.connector->partitions[i].topic);
+		positions.numbers[i] = Int32GetDatum(w->shard.connector->partitions[i].partition);
 		positions.positions[i] = Int64GetDatum(targets[i]);
 	}
 	seek_put_positions(&values[1], &positions);
@@ -257,19 +257,19 @@ seek_resolve(Worker *w, const SeekRequest *request, int64 *targets)
 {
 	if (request->kind != SEEK_OFFSET && !request->resolved)
 	{
-		if (!w->ops->find(w->connector, request->kind, request->time, targets))
+		if (!w->shard.ops->find(w->shard.connector, request->kind, request->time, targets))
 			return false;
 		seek_save(w, request, targets);
 		return true;
 	}
-	for (int i = 0; i < w->npartitions && request->resolved; i++)
-		targets[i] =
-			seek_look_up(&request->targets, w->connector->partitions[i].topic, w->connector->partitions[i].partition);
+	for (int i = 0; i < w->shard.npartitions && request->resolved; i++)
+		targets[i] = seek_look_up(&request->targets, w->shard.connector->partitions[i].topic,
+								  w->shard.connector->partitions[i].partition);
 	if (request->resolved)
 		return true;
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
-		const ConnectorPartition *partition = &w->connector->partitions[i];
+		const ConnectorPartition *partition = &w->shard.connector->partitions[i];
 
 		targets[i] = partition->partition == request->partition && strcmp(partition->topic, request->topic) == 0
 						 ? request->offset
@@ -284,8 +284,8 @@ seek_move_views(Worker *w, int index, int64 former, int64 target, bool all)
 {
 	ListCell *lc;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	foreach (lc, w->views)
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	foreach (lc, w->shard.views)
 	{
 		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
 
@@ -300,13 +300,13 @@ seek_forget_partitions(Worker *w)
 {
 	ListCell *lc;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
-	w->slot->counted.npartitions = w->npartitions;
-	foreach (lc, w->views)
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
+	w->shard.slot->counted.npartitions = w->shard.npartitions;
+	foreach (lc, w->shard.views)
 	{
 		ViewSlot *view = ((WorkerView *) lfirst(lc))->slot;
 
-		view->counted.npositions = Min(view->counted.npositions, w->npartitions);
+		view->counted.npositions = Min(view->counted.npositions, w->shard.npartitions);
 	}
 }
 
@@ -314,13 +314,13 @@ seek_forget_partitions(Worker *w)
 static void
 seek_move_carried(Worker *w, const int64 *targets)
 {
-	CheckpointPosition *last = w->checkpoint != NULL ? w->checkpoint->last : NULL;
+	CheckpointPosition *last = w->shard.checkpoint != NULL ? w->shard.checkpoint->last : NULL;
 
 	for (int j = 0; last != NULL && j < last->head.npartitions; j++)
-		for (int i = 0; i < w->npartitions; i++)
+		for (int i = 0; i < w->shard.npartitions; i++)
 		{
-			if (targets[i] < 0 || last->partitions[j].partition != w->connector->partitions[i].partition ||
-				strcmp(last->partitions[j].topic, w->connector->partitions[i].topic) != 0)
+			if (targets[i] < 0 || last->partitions[j].partition != w->shard.connector->partitions[i].partition ||
+				strcmp(last->partitions[j].topic, w->shard.connector->partitions[i].topic) != 0)
 				continue;
 			for (int v = 0; v < last->head.nviews; v++)
 				last->views[v].positions[j] = targets[i];
@@ -337,7 +337,7 @@ typedef struct SeekSums
 static void
 seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums *sums)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 
 	if (request->accept)
 		seek_move_carried(w, targets);
@@ -347,7 +347,7 @@ seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums 
 		seek_forget_partitions(w);
 		slot->counted.watermark = DT_NOBEGIN;
 	}
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
 		PartitionSlot *partition = &slot->counted.partitions[i];
 		int64		   former = partition->position;
@@ -372,7 +372,7 @@ seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums 
 		if (partition->start_position < 0)
 			partition->start_position = target;
 		partition->last.position = -1;
-		w->connector->partitions[i].last.position = -1;
+		w->shard.connector->partitions[i].last.position = -1;
 	}
 	slot->counted.seek = request->id;
 	slot->counted.layout++; /* a catch-up worker looks where it stands */
@@ -382,8 +382,8 @@ seek_move(Worker *w, const SeekRequest *request, const int64 *targets, SeekSums 
 static void
 seek_report(Worker *w, const SeekRequest *request, const SeekSums *sums)
 {
-	Connector  *c = w->connector;
-	const char *unit = w->ops->replayable ? "records" : "bytes of the journal";
+	Connector  *c = w->shard.connector;
+	const char *unit = w->shard.ops->replayable ? "records" : "bytes of the journal";
 	char		where[MAXDATELEN + 64];
 	int			n = c->nevents;
 
@@ -422,10 +422,11 @@ seek_former(const SeekRequest *request, const PartitionSlot *partition)
 bool
 streamext_seeks_due(const Worker *w)
 {
-	if (w->seeks == NIL)
+	if (w->requests.seeks == NIL)
 		return false;
-	for (int i = 0; i < w->npartitions; i++)
-		if (w->slot->counted.partitions[i].position < seek_former(linitial(w->seeks), &w->slot->counted.partitions[i]))
+	for (int i = 0; i < w->shard.npartitions; i++)
+		if (w->shard.slot->counted.partitions[i].position <
+			seek_former(linitial(w->requests.seeks), &w->shard.slot->counted.partitions[i]))
 			return false;
 	return true;
 }
@@ -436,17 +437,17 @@ streamext_seeks_bound(const Worker *w, Batch *batch)
 	static int64 bounds[STREAMEXT_MAX_PARTITIONS];
 	int			 n = 0;
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
-		int64 former = seek_former(linitial(w->seeks), &w->slot->counted.partitions[i]);
+		int64 former = seek_former(linitial(w->requests.seeks), &w->shard.slot->counted.partitions[i]);
 
-		bounds[i] = former < 0 ? PG_INT64_MAX : Max(former, w->slot->counted.partitions[i].position);
+		bounds[i] = former < 0 ? PG_INT64_MAX : Max(former, w->shard.slot->counted.partitions[i].position);
 	}
 	for (int i = 0; i < batch->nrecords; i++)
 		if (batch->records[i].position < bounds[batch->records[i].partition_index])
 			batch->records[n++] = batch->records[i];
 	batch->nrecords = n;
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		batch->positions[i] = Min(batch->positions[i], bounds[i]);
 }
 
@@ -454,12 +455,12 @@ streamext_seeks_bound(const Worker *w, Batch *batch)
 static void
 seek_wait(Worker *w)
 {
-	Connector *c = w->connector;
+	Connector *c = w->shard.connector;
 
 	for (int i = 0; i < c->npartitions; i++)
 		c->partitions[i].last.position = -1;
-	if (streamext_connector_poll(c, w->batch->records, STREAMEXT_BATCH_ROWS) > 0)
-		w->dropped = true;
+	if (streamext_connector_poll(c, w->reading.batch->records, STREAMEXT_BATCH_ROWS) > 0)
+		w->reading.dropped = true;
 	streamext_connector_release(c);
 }
 
@@ -470,12 +471,12 @@ streamext_seeks_apply(Worker *w)
 
 	while (streamext_seeks_due(w))
 	{
-		SeekRequest *request = linitial(w->seeks);
+		SeekRequest *request = linitial(w->requests.seeks);
 		SeekSums	 sums = { 0 };
 
-		if (w->npartitions == 0 && w->ops->pushed)
+		if (w->shard.npartitions == 0 && w->shard.ops->pushed)
 			return true; /* a shard without a journal */
-		if (w->npartitions == 0 || !seek_resolve(w, request, targets))
+		if (w->shard.npartitions == 0 || !seek_resolve(w, request, targets))
 		{
 			seek_wait(w);
 			return false;
@@ -484,14 +485,14 @@ streamext_seeks_apply(Worker *w)
 			streamext_letters_leave(w, request->id);
 		seek_move(w, request, targets, &sums);
 		seek_report(w, request, &sums);
-		streamext_checkpoint_confirm_nothing(w);
-		streamext_checkpoint_note(w);
-		w->flush_known = false;
-		w->seeks = list_delete_first(w->seeks);
+		streamext_checkpoint_confirm_nothing(&w->shard);
+		streamext_checkpoint_note(&w->shard);
+		w->flush.known = false;
+		w->requests.seeks = list_delete_first(w->requests.seeks);
 	}
 	/* a new comparison with what was read last, where the stream goes on as it was */
-	for (int i = 0; i < w->npartitions; i++)
-		w->connector->partitions[i].last = w->slot->counted.partitions[i].last;
+	for (int i = 0; i < w->shard.npartitions; i++)
+		w->shard.connector->partitions[i].last = w->shard.slot->counted.partitions[i].last;
 	return true;
 }
 

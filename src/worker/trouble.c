@@ -43,12 +43,12 @@ streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error)
 	int64  pause = Min(TROUBLE_VIEW_MAX_MS, (int64) TROUBLE_VIEW_MS << Min(failures, 10));
 
 	streamext_worker_fail_view(w, v, error->message);
-	streamext_stream_lock_exclusive(w->slot);
+	streamext_stream_lock_exclusive(w->shard.slot);
 	v->slot->health.failures = failures + 1;
 	v->slot->health.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
-	LWLockRelease(w->slot->lock);
-	if (w->catchup)
-		streamext_wake_worker(w->slot); /* which knows when */
+	LWLockRelease(w->shard.slot->lock);
+	if (w->shard.catchup)
+		streamext_wake_worker(w->shard.slot); /* which knows when */
 }
 
 /* In no transaction. What the views have prepared is void, and so is what a raise has left of it. */
@@ -58,7 +58,7 @@ trouble_abandon(Worker *w)
 	ListCell *lc;
 
 	streamext_letters_unstage();
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
 
@@ -72,17 +72,18 @@ trouble_abandon(Worker *w)
 static void
 trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 
-	w->tries++;
-	w->batch->again = streamext_worker_is_last_try(w);
-	w->backoff_until = 0;
-	if (w->tries > 1)
-		w->backoff_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->tries - 2, 6));
+	w->trouble.tries++;
+	w->reading.batch->again = streamext_worker_is_last_try(w);
+	w->trouble.backoff_until = 0;
+	if (w->trouble.tries > 1)
+		w->trouble.backoff_until =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->trouble.tries - 2, 6));
 	streamext_stream_lock_exclusive(slot);
 	if (culprit != NULL)
 		streamext_clip(culprit->slot->health.last_error, error->message, STREAMEXT_MAX_MESSAGE);
-	else if (!w->catchup)
+	else if (!w->shard.catchup)
 	{
 		streamext_clip(slot->status.last_error, error->message, STREAMEXT_MAX_MESSAGE);
 		slot->status.last_error_at = GetCurrentTimestamp();
@@ -95,24 +96,24 @@ static void
 trouble_caught(Worker *w)
 {
 	MemoryContext cxt = w->round_cxt;
-	WorkerView	 *culprit = w->culprit;
+	WorkerView	 *culprit = w->trouble.culprit;
 	ErrorData	 *error;
 
-	w->culprit = NULL;
+	w->trouble.culprit = NULL;
 	streamext_poison_leave();
 	error = streamext_worker_caught(cxt);
 	trouble_abandon(w);
-	if (!streamext_worker_error_is_passing(error) || (culprit == NULL && w->tries + 1 >= TROUBLE_TRIES))
+	if (!streamext_worker_error_is_passing(error) || (culprit == NULL && w->trouble.tries + 1 >= TROUBLE_TRIES))
 		ReThrowError(error);
-	ereport(LOG, (errmsg("a batch of %s comes again: %s", w->config->name, streamext_error_text(error))));
+	ereport(LOG, (errmsg("a batch of %s comes again: %s", w->shard.config->name, streamext_error_text(error))));
 	trouble_note(w, culprit, error);
-	if (culprit != NULL && w->tries >= TROUBLE_TRIES)
+	if (culprit != NULL && w->trouble.tries >= TROUBLE_TRIES)
 	{
 		ereport(LOG, (errmsg("continuous view with OID %u is set aside for a while: %s", culprit->viewoid,
 							 streamext_error_text(error))));
 		streamext_worker_set_aside(w, culprit, error);
-		w->tries = 0;
-		w->backoff_until = 0;
+		w->trouble.tries = 0;
+		w->trouble.backoff_until = 0;
 	}
 	FreeErrorData(error);
 }
@@ -123,12 +124,12 @@ streamext_worker_try_fold(Worker *w)
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool result = true;
 
-	w->culprit = NULL;
+	w->trouble.culprit = NULL;
 	PG_TRY();
 	{
 		result = streamext_worker_fold(w);
 		streamext_poison_done(w, false);
-		w->tries = 0;
+		w->trouble.tries = 0;
 	}
 	PG_CATCH();
 	{
@@ -142,7 +143,7 @@ streamext_worker_try_fold(Worker *w)
 bool
 streamext_worker_is_last_try(const Worker *w)
 {
-	return w->tries == TROUBLE_TRIES - 1;
+	return w->trouble.tries == TROUBLE_TRIES - 1;
 }
 
 /* As above. What is left of a request that failed is taken away; it is the first one still. */
@@ -152,16 +153,16 @@ streamext_worker_try_retries(Worker *w)
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool result = true;
 
-	w->culprit = NULL;
+	w->trouble.culprit = NULL;
 	PG_TRY();
 	{
 		result = streamext_retries_run(w);
-		w->tries = 0;
+		w->trouble.tries = 0;
 	}
 	PG_CATCH();
 	{
 		trouble_caught(w);
-		streamext_batch_reset(w->batch);
+		streamext_batch_reset(w->reading.batch);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
@@ -171,11 +172,11 @@ streamext_worker_try_retries(Worker *w)
 bool
 streamext_worker_backs_off(Worker *w)
 {
-	if (w->backoff_until == 0)
+	if (w->trouble.backoff_until == 0)
 		return false;
-	if (w->backoff_until > GetCurrentTimestamp())
+	if (w->trouble.backoff_until > GetCurrentTimestamp())
 		return true;
-	w->backoff_until = 0;
+	w->trouble.backoff_until = 0;
 	return false;
 }
 
@@ -185,7 +186,7 @@ streamext_worker_retry_view_at(const Worker *w)
 	TimestampTz next = DT_NOEND;
 	ListCell   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView *v = lfirst(lc);
 

@@ -47,11 +47,11 @@ watermark_after(TimestampTz event_time, int64 delay)
 void
 streamext_worker_stream_events(Worker *w, TimestampTz now)
 {
-	Batch		  *batch = w->batch;
-	PartitionSlot *partitions = w->slot->counted.partitions;
+	Batch		  *batch = w->reading.batch;
+	PartitionSlot *partitions = w->shard.slot->counted.partitions;
 	int			   last = -1;
 
-	Assert(LWLockHeldByMeInMode(w->slot->lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < batch->nrecords; i++)
 	{
 		StreamRecord  *record = &batch->records[i];
@@ -61,7 +61,7 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 			continue;
 		last = record->partition_index;
 		partition->last_arrival = now;
-		partition->empty = partition->idle = w->slot->quiet.idle = false;
+		partition->empty = partition->idle = w->shard.slot->quiet.idle = false;
 	}
 	for (int row = 0; row < batch->nrows; row++)
 	{
@@ -79,7 +79,7 @@ streamext_worker_stream_events(Worker *w, TimestampTz now)
 static void
 watermark_raise(Worker *w, TimestampTz to)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	bool		held = LWLockHeldByMe(slot->lock);
 
 	if (to <= slot->counted.watermark)
@@ -89,8 +89,8 @@ watermark_raise(Worker *w, TimestampTz to)
 	slot->counted.watermark = to;
 	if (!held)
 		LWLockRelease(slot->lock);
-	w->expire_due = true;
-	streamext_checkpoint_note(w);
+	w->expiry.due = true;
+	streamext_checkpoint_note(&w->shard);
 }
 
 /* What the partitions but for those that may be passed over allow; DT_NOEND: none is left. */
@@ -99,10 +99,10 @@ watermark_of_partitions(const Worker *w, const bool *passed)
 {
 	TimestampTz least = DT_NOEND;
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		if (passed == NULL || !passed[i])
-			least = Min(least, w->slot->counted.partitions[i].max_event_time);
-	return least == DT_NOEND ? least : watermark_after(least, w->config->watermark_delay);
+			least = Min(least, w->shard.slot->counted.partitions[i].max_event_time);
+	return least == DT_NOEND ? least : watermark_after(least, w->shard.config->watermark_delay);
 }
 
 /* By the batch that is being published; with the exclusive lock. Where a partition is idle the source is asked first, later. */
@@ -121,17 +121,17 @@ streamext_worker_advance_watermark(Worker *w)
 static void
 watermark_tell_others(Worker *w)
 {
-	if (w->config->workers == 1 || (w->told && w->told_idle == w->slot->quiet.idle))
+	if (w->shard.config->workers == 1 || (w->watch.told && w->watch.told_idle == w->shard.slot->quiet.idle))
 		return;
-	w->told = true;
-	w->told_idle = w->slot->quiet.idle;
+	w->watch.told = true;
+	w->watch.told_idle = w->shard.slot->quiet.idle;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams; i++)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (other->id.in_use && other->id.dboid == w->identity.dboid && other->id.relid == w->identity.relid &&
-			i != w->index)
+		if (other->id.in_use && other->id.dboid == w->shard.identity.dboid &&
+			other->id.relid == w->shard.identity.relid && i != w->shard.index)
 			streamext_wake_worker(other);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -141,15 +141,15 @@ watermark_tell_others(Worker *w)
 void
 streamext_worker_look_away(Worker *w)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 
-	w->looked_at = 0;
-	w->ask_later = w->others_busy = false;
-	w->close_at = DT_NOEND;
+	w->watch.looked_at = 0;
+	w->watch.ask_later = w->watch.others_busy = false;
+	w->watch.close_at = DT_NOEND;
 	streamext_stream_lock_exclusive(slot);
 	slot->quiet.idle = false;
 	slot->quiet.silent_since = DT_NOEND;
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		slot->counted.partitions[i].empty = slot->counted.partitions[i].idle = false;
 	LWLockRelease(slot->lock);
 	watermark_tell_others(w);
@@ -159,22 +159,22 @@ streamext_worker_look_away(Worker *w)
 static bool
 watermark_is_empty(const Worker *w, int index)
 {
-	int64 end = w->connector->partitions[index].high_watermark;
+	int64 end = w->shard.connector->partitions[index].high_watermark;
 
-	return end >= 0 && Max(w->slot->counted.partitions[index].position, 0) >= end;
+	return end >= 0 && Max(w->shard.slot->counted.partitions[index].position, 0) >= end;
 }
 
 /* Which partitions have been empty for so long that they are idle if they still are; how many. */
 static int
 watermark_look(Worker *w, TimestampTz now, bool *ripe)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	int			n = 0;
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
 		PartitionSlot *partition = &slot->counted.partitions[i];
-		bool		   empty = !w->pending && watermark_is_empty(w, i);
+		bool		   empty = !w->reading.pending && watermark_is_empty(w, i);
 
 		if (empty && !partition->empty)
 			partition->empty_since = now;
@@ -182,7 +182,7 @@ watermark_look(Worker *w, TimestampTz now, bool *ripe)
 		if (!empty)
 			partition->idle = slot->quiet.idle = false;
 		partition->empty = empty;
-		ripe[i] = empty && now - partition->empty_since >= w->config->idle_timeout;
+		ripe[i] = empty && now - partition->empty_since >= w->shard.config->idle_timeout;
 		n += ripe[i];
 	}
 	return n;
@@ -194,8 +194,8 @@ watermark_idle_since(const Worker *w)
 {
 	TimestampTz since = DT_NOBEGIN;
 
-	for (int i = 0; i < w->npartitions; i++)
-		since = Max(since, w->slot->counted.partitions[i].empty_since);
+	for (int i = 0; i < w->shard.npartitions; i++)
+		since = Max(since, w->shard.slot->counted.partitions[i].empty_since);
 	return since;
 }
 
@@ -212,8 +212,9 @@ watermark_of_others(Worker *w, bool *busy)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->id.in_use || other->id.dboid != w->identity.dboid || other->id.relid != w->identity.relid ||
-			other->id.shard >= w->config->workers || i == w->index)
+		if (!other->id.in_use || other->id.dboid != w->shard.identity.dboid ||
+			other->id.relid != w->shard.identity.relid || other->id.shard >= w->shard.config->workers ||
+			i == w->shard.index)
 			continue;
 		n++;
 		streamext_stream_lock_shared(other);
@@ -230,7 +231,7 @@ watermark_of_others(Worker *w, bool *busy)
 		LWLockRelease(other->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
-	if (n < w->config->workers - 1)
+	if (n < w->shard.config->workers - 1)
 	{
 		*busy = true; /* not started yet */
 		return DT_NOBEGIN;
@@ -245,15 +246,15 @@ watermark_ask(Worker *w, bool *ripe)
 	static int indexes[STREAMEXT_MAX_PARTITIONS];
 	int		   n = 0;
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		if (ripe[i])
 			indexes[n++] = i;
-	w->asked_at = GetCurrentTimestamp();
-	if (!w->ops->ends(w->connector, indexes, n))
+	w->watch.asked_at = GetCurrentTimestamp();
+	if (!w->shard.ops->ends(w->shard.connector, indexes, n))
 		return false;
 	for (int i = 0; i < n; i++)
 	{
-		PartitionSlot *partition = &w->slot->counted.partitions[indexes[i]];
+		PartitionSlot *partition = &w->shard.slot->counted.partitions[indexes[i]];
 
 		if (watermark_is_empty(w, indexes[i]))
 			partition->idle = true;
@@ -267,7 +268,7 @@ watermark_ask(Worker *w, bool *ripe)
 static void
 watermark_be_idle(Worker *w, TimestampTz take_over)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 
 	if (!slot->quiet.idle)
 	{
@@ -289,7 +290,7 @@ watermark_wanted(const Worker *w)
 	TimestampTz last = DT_NOBEGIN;
 	ListCell   *lc;
 
-	foreach (lc, w->views)
+	foreach (lc, w->shard.views)
 	{
 		const WorkerView   *v = lfirst(lc);
 		const CompiledView *view;
@@ -323,8 +324,9 @@ watermark_others_silent(const Worker *w, TimestampTz *greatest)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->id.in_use || other->id.dboid != w->identity.dboid || other->id.relid != w->identity.relid ||
-			other->id.shard >= w->config->workers || i == w->index)
+		if (!other->id.in_use || other->id.dboid != w->shard.identity.dboid ||
+			other->id.relid != w->shard.identity.relid || other->id.shard >= w->shard.config->workers ||
+			i == w->shard.index)
 			continue;
 		n++;
 		streamext_stream_lock_shared(other);
@@ -333,17 +335,17 @@ watermark_others_silent(const Worker *w, TimestampTz *greatest)
 		LWLockRelease(other->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
-	return n < w->config->workers ? DT_NOEND : since;
+	return n < w->shard.config->workers ? DT_NOEND : since;
 }
 
 /* Notes for the other workers since when all partitions are empty; DT_NOEND: they are not. */
 static TimestampTz
 watermark_note_silent(Worker *w)
 {
-	StreamSlot *slot = w->slot;
-	TimestampTz since = w->pending ? DT_NOEND : watermark_idle_since(w);
+	StreamSlot *slot = w->shard.slot;
+	TimestampTz since = w->reading.pending ? DT_NOEND : watermark_idle_since(w);
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		if (!slot->counted.partitions[i].empty)
 			since = DT_NOEND;
 	if (since != slot->quiet.silent_since)
@@ -361,12 +363,12 @@ watermark_source_is_empty(Worker *w)
 {
 	static int indexes[STREAMEXT_MAX_PARTITIONS];
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		indexes[i] = i;
-	w->asked_at = GetCurrentTimestamp();
-	if (w->npartitions > 0 && !w->ops->ends(w->connector, indexes, w->npartitions))
+	w->watch.asked_at = GetCurrentTimestamp();
+	if (w->shard.npartitions > 0 && !w->shard.ops->ends(w->shard.connector, indexes, w->shard.npartitions))
 		return false;
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 		if (!watermark_is_empty(w, i))
 			return false;
 	return true;
@@ -376,39 +378,40 @@ watermark_source_is_empty(Worker *w)
 static void
 watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 {
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	TimestampTz since, wanted, greatest = DT_NOBEGIN;
 
-	if (w->config->close_idle == 0)
+	if (w->shard.config->close_idle == 0)
 		return;
 	since = watermark_note_silent(w);
 	if (since == DT_NOEND)
 		return;
 	wanted = watermark_wanted(w);
-	if (w->config->workers > 1)
+	if (w->shard.config->workers > 1)
 	{
 		TimestampTz others = watermark_others_silent(w, &greatest);
 
 		/* windows go out by the least of all workers' watermarks */
 		if (greatest > slot->counted.watermark)
 			wanted = DT_NOEND;
-		w->others_busy = w->others_busy || others == DT_NOEND || wanted > slot->counted.watermark;
+		w->watch.others_busy = w->watch.others_busy || others == DT_NOEND || wanted > slot->counted.watermark;
 		since = Max(since, others);
 	}
 	if (since == DT_NOEND || wanted <= slot->counted.watermark)
 		return;
-	w->close_at = Max(Max(since, DT_NOBEGIN + 1) + w->config->close_idle, now + WATERMARK_CLOSE_MS * INT64CONST(1000));
-	if (now - since < w->config->close_idle)
+	w->watch.close_at =
+		Max(Max(since, DT_NOBEGIN + 1) + w->shard.config->close_idle, now + WATERMARK_CLOSE_MS * INT64CONST(1000));
+	if (now - since < w->shard.config->close_idle)
 	{
-		w->close_at = since + w->config->close_idle;
+		w->watch.close_at = since + w->shard.config->close_idle;
 		return;
 	}
-	if (now - w->config->watermark_delay <= slot->counted.watermark)
+	if (now - w->shard.config->watermark_delay <= slot->counted.watermark)
 		return;
-	if (!at_once && real - w->asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
-		w->ask_later = true;
+	if (!at_once && real - w->watch.asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
+		w->watch.ask_later = true;
 	else if (watermark_source_is_empty(w))
-		watermark_raise(w, now - w->config->watermark_delay);
+		watermark_raise(w, now - w->shard.config->watermark_delay);
 }
 
 /* ---------------------------------------------------------------- in each round */
@@ -420,12 +423,12 @@ watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 static bool
 watermark_after_break(Worker *w, TimestampTz real)
 {
-	TimestampTz before = w->looked_at;
+	TimestampTz before = w->watch.looked_at;
 	int64		limit = WATERMARK_BREAK_MS * INT64CONST(1000);
 
-	if (!w->ops->journaled || w->ops->pushed)
-		limit = Max(limit, w->config->idle_timeout);
-	w->looked_at = real;
+	if (!w->shard.ops->journaled || w->shard.ops->pushed)
+		limit = Max(limit, w->shard.config->idle_timeout);
+	w->watch.looked_at = real;
 	return before != 0 && real - before > limit;
 }
 
@@ -439,28 +442,28 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	static bool ripe[STREAMEXT_MAX_PARTITIONS];
 	TimestampTz now = streamext_clock_now(), real = GetCurrentTimestamp();
 	TimestampTz take_over = DT_NOBEGIN, least;
-	StreamSlot *slot = w->slot;
+	StreamSlot *slot = w->shard.slot;
 	bool		all, wanted;
 	int			n;
 
-	w->ask_later = w->others_busy = false;
-	w->close_at = DT_NOEND;
-	if (w->connector->stalled || watermark_after_break(w, real))
+	w->watch.ask_later = w->watch.others_busy = false;
+	w->watch.close_at = DT_NOEND;
+	if (w->shard.connector->stalled || watermark_after_break(w, real))
 	{
 		streamext_worker_look_away(w);
-		if (w->connector->stalled)
+		if (w->shard.connector->stalled)
 			return;
-		w->looked_at = real;
+		w->watch.looked_at = real;
 	}
 	n = watermark_look(w, now, ripe);
-	all = n == w->npartitions;
+	all = n == w->shard.npartitions;
 	least = watermark_of_partitions(w, ripe);
-	if (all && w->config->workers > 1)
-		take_over = watermark_of_others(w, &w->others_busy);
-	wanted = all ? w->config->workers > 1 && (!slot->quiet.idle || take_over > slot->counted.watermark)
+	if (all && w->shard.config->workers > 1)
+		take_over = watermark_of_others(w, &w->watch.others_busy);
+	wanted = all ? w->shard.config->workers > 1 && (!slot->quiet.idle || take_over > slot->counted.watermark)
 				 : n > 0 && least > slot->counted.watermark;
-	if (wanted && !at_once && real - w->asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
-		w->ask_later = true;
+	if (wanted && !at_once && real - w->watch.asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
+		w->watch.ask_later = true;
 	else if (wanted && watermark_ask(w, ripe))
 	{
 		least = watermark_of_partitions(w, ripe);
@@ -470,7 +473,7 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 			watermark_be_idle(w, take_over);
 	}
 	else if (wanted)
-		w->ask_later = true;
+		w->watch.ask_later = true;
 	watermark_close_idle(w, now, real, at_once);
 	watermark_tell_others(w);
 }
@@ -482,25 +485,25 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 	TimestampTz deadline = DT_NOEND;
 	int			held = 0;
 
-	if (w->ask_later)
-		deadline = Max(w->asked_at + WATERMARK_ASK_MS * INT64CONST(1000), now);
-	else if (w->others_busy)
+	if (w->watch.ask_later)
+		deadline = Max(w->watch.asked_at + WATERMARK_ASK_MS * INT64CONST(1000), now);
+	else if (w->watch.others_busy)
 		deadline = now + WATERMARK_ASK_MS * INT64CONST(1000);
 	if (streamext_clock_is_set())
 		return deadline;
-	deadline = Min(deadline, w->close_at);
-	for (int i = 0; i < w->npartitions; i++)
+	deadline = Min(deadline, w->watch.close_at);
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
-		const PartitionSlot *partition = &w->slot->counted.partitions[i];
+		const PartitionSlot *partition = &w->shard.slot->counted.partitions[i];
 
 		/* the last one that is not idle holds nothing back, but for other workers */
 		if (partition->idle)
 			continue;
 		held++;
-		if (partition->empty && partition->empty_since + w->config->idle_timeout > now)
-			deadline = Min(deadline, partition->empty_since + w->config->idle_timeout);
+		if (partition->empty && partition->empty_since + w->shard.config->idle_timeout > now)
+			deadline = Min(deadline, partition->empty_since + w->shard.config->idle_timeout);
 	}
-	return held >= 2 || w->config->workers > 1 || w->ask_later ? deadline : w->close_at;
+	return held >= 2 || w->shard.config->workers > 1 || w->watch.ask_later ? deadline : w->watch.close_at;
 }
 
 /* ---------------------------------------------------------------- of a view that is behind */
@@ -511,9 +514,9 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 {
 	TimestampTz least = DT_NOEND;
 
-	for (int i = 0; i < w->npartitions; i++)
+	for (int i = 0; i < w->shard.npartitions; i++)
 	{
-		PartitionSlot *partition = &w->slot->counted.partitions[i];
+		PartitionSlot *partition = &w->shard.slot->counted.partitions[i];
 
 		if (streamext_worker_view_position(w, v, i) < partition->position)
 			least = Min(least, v->max_event_time[i]);
@@ -522,7 +525,7 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 	}
 	if (least == DT_NOEND)
 		return;
-	least = watermark_after(least, w->config->watermark_delay);
+	least = watermark_after(least, w->shard.config->watermark_delay);
 	v->watermark = Max(v->watermark, least);
 }
 
@@ -530,7 +533,7 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 void
 streamext_worker_view_events(Worker *w, WorkerView *v)
 {
-	Batch *batch = w->batch;
+	Batch *batch = w->reading.batch;
 
 	for (int row = 0; row < batch->nrows; row++)
 	{

@@ -9,6 +9,8 @@
  *	worker/watermark.c	event time's progress, of the stream and of views that catch up
  *	worker/catchup.c	the other process of a stream, in which new views catch up
  *	worker/handover.c			views that change hands between the two
+ *
+ * A Worker is made of structs by owner; each says whose it is.
  */
 #ifndef STREAMEXT_WORKER_PRIVATE_H
 #define STREAMEXT_WORKER_PRIVATE_H
@@ -18,139 +20,156 @@
 #include "source/connector.h"
 #include "decode/decoder.h"
 #include "fold/fold.h"
+#include "shared/shard.h"
 #include "shared/shmem.h"
 #include "sink/delivery.h"
-
-/* Whose worker it is, as the launcher meant it (bgw_extra). */
-typedef struct WorkerIdentity
-{
-	Oid dboid;
-	Oid relid;
-	int shard;
-} WorkerIdentity;
-
-typedef struct WorkerView
-{
-	Oid			  viewoid;
-	ViewSlot	 *slot;
-	MemoryContext cxt;			   /* of the compiled view and the fold */
-	ViewFold	 *fold;			   /* NULL: failed */
-	bool		  prepared;		   /* of the batch at hand */
-	bool		  too_many_groups; /* why it was not */
-	bool		  over_share;	   /* the same: its owner's views have too much memory */
-	bool		  paused;		   /* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
-
-	struct Sink *sink; /* of its closed windows; NULL: not needed yet */
-
-	TimestampTz retired_at; /* its former content; 0: nothing of that is left in history */
-
-	/* behind: it reads what the stream has read before, by a watermark of its own */
-	bool		 behind;
-	TimestampTz *max_event_time; /* [STREAMEXT_MAX_PARTITIONS]; NULL until needed */
-	TimestampTz	 watermark;
-} WorkerView;
 
 /* For messages: the name in quotes, or the OID of one that is gone. In a transaction; palloc'd. */
 extern const char *streamext_worker_view_label(const WorkerView *v);
 
 #define WORKER_RATE_SECONDS 10
 
-typedef struct Worker
+/* One configuration, and when the next is looked for: worker/refresh.c. */
+typedef struct WorkerSetup
 {
-	WorkerIdentity identity;
-	int			   index;
-	bool		   catchup; /* this is the catch-up worker: see worker/catchup.c */
-	StreamSlot	  *slot;
-	MemoryContext  cxt;		  /* as long as the process */
-	MemoryContext  round_cxt; /* as long as a round of the loop, or its batch */
+	MemoryContext cxt;			 /* NULL: none */
+	int64		  journal_floor; /* for the connector: JournalPlace.floor */
+	char		 *fingerprint;	 /* of all that needs a new connector or decoder when it changes */
+	Decoder		 *decoder;
+	uint32		  rights_seen; /* SharedState.rights that all views were checked at */
+	uint32		  pause_seen;  /* StreamSlot.ask.pause before the last look into the catalogue */
+	TimestampTz	  refresh_at;  /* look into the catalogue again (a view was locked); 0: no */
+} WorkerSetup;
 
-	/* one configuration */
-	MemoryContext		config_cxt;	   /* NULL: none */
-	int64				journal_floor; /* for the connector: JournalPlace.floor */
-	char			   *fingerprint;   /* of all that needs a new connector or decoder when it changes */
-	StreamConfig	   *config;
-	const ConnectorOps *ops;
-	Connector		   *connector; /* NULL: not open */
-	Decoder			   *decoder;
-	Batch			   *batch;
-	int					npartitions; /* of the connector's, known to the slot */
-	bool				attached;	 /* all positions are set and the connector reads from the right place */
-	bool				dropped;	 /* records were polled and thrown away since */
-	bool				undecided;	 /* where partitions start is decided, but a crash may take that back */
-	bool				connector_paused;
-	List			   *seeks; /* still to be done (worker/seek.c) */
-	MemoryContext		seeks_cxt;
-	List *retries; /* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet (worker/retry.c) */
-	MemoryContext retries_cxt;
-	bool
-		unmarked; /* no letter is marked by a request that is done (worker/retry.c); else not yet in checkpoint marks_seen */
-	int64		marks_seen;
-	TimestampTz letters_retry_at; /* held letters could not be written (worker/letters_hold.c); 0: they could */
-	bool		letters_behind;	  /* no dead letter is of a record that the stream has still to read */
-	uint64		connector_errors; /* seen */
-	bool		outage;			  /* an event of it is written */
-	char		full_reason[STREAMEXT_MAX_MESSAGE];
-	bool		confirmed; /* the connector was told of a checkpoint */
-
-	MemoryContext views_cxt;
-	List		 *views; /* of WorkerView; in the stream's worker those in other hands too, without a fold */
-
-	/* catch-up worker */
-	uint32		generation; /* of the slot, as last read */
-	uint32		requests;	/* StreamSlot.ask.catchup_requests, the same */
-	uint32		layout;		/* StreamSlot.counted.layout that the map holds for */
-	int			nmapped;
-	int		   *map;		/* from the connector's partitions to the slot's */
-	TimestampTz hold_at;	/* the stream's worker may be held again */
-	TimestampTz turn_until; /* the view that is alone may have to let another one have its turn */
-	TimestampTz rest_until; /* nothing is read: the last record took too long */
-
-	/* the step of a view's that has a limit in time (worker/alone.c) */
-	WorkerView *timed; /* NULL: none */
-	TimestampTz timed_at;
-
-	/* the batch at hand */
+/* The batch at hand, and whether there may be one. */
+typedef struct WorkerReading
+{
+	Batch	   *batch;
 	bool		pending; /* polled, not yet published */
 	bool		decoded;
 	bool		cut;		  /* by on_error 'stop': records behind it were polled with it */
+	bool		dropped;	  /* records were polled and thrown away since it was attached */
+	bool		undecided;	  /* where partitions start is decided, but a crash may take that back */
+	bool		paused;		  /* the connector is */
+	bool		stopped;	  /* until resume(): on_error stop, or the connector failed */
 	TimestampTz gather_until; /* the last batch was small: poll no sooner */
 	bool		full;		  /* memory was full at the last try */
 	TimestampTz retry_at;	  /* when full */
+	char		full_reason[STREAMEXT_MAX_MESSAGE];
+} WorkerReading;
 
-	int			tries;		   /* that the batch at hand has failed, or batches before it in a row (worker/trouble.c) */
+/* worker/trouble.c */
+typedef struct WorkerTrouble
+{
+	int			tries;		   /* that the batch at hand has failed, or batches before it in a row */
 	TimestampTz backoff_until; /* it is not tried sooner; 0: it is */
 	WorkerView *culprit;	   /* the view at work, while it is */
+} WorkerTrouble;
 
-	bool		stopped;	 /* until resume(): on_error stop, or the connector failed */
-	uint32		rights_seen; /* SharedState.rights that all views were checked at */
-	uint32		pause_seen;	 /* StreamSlot.ask.pause before the last look into the catalogue */
-	TimestampTz refresh_at;	 /* look into the catalogue again (a view was locked); 0: no */
+/* The step of a view's that has a limit in time: worker/alone.c. */
+typedef struct WorkerAlone
+{
+	WorkerView *timed; /* NULL: none */
+	TimestampTz timed_at;
+	TimestampTz turn_until; /* the view that is alone may have to let another one have its turn */
+	TimestampTz rest_until; /* nothing is read: the last record took too long */
+} WorkerAlone;
 
-	uint64 flush_ticket; /* being served; 0: none */
-	bool   flush_known;	 /* targets are */
-	int	   flush_partitions;
-	int64 *flush_targets;
-	uint64 settle_ticket; /* the same of StreamSlot.ask.settle_requested: its checkpoint is under way */
+/* Tickets that are being served: worker/loop.c. */
+typedef struct WorkerFlush
+{
+	uint64 ticket; /* 0: none */
+	bool   known;  /* targets are */
+	int	   npartitions;
+	int64 *targets;
+	uint64 settle_ticket; /* of StreamRequests.settle_requested: its checkpoint is under way; 0: none */
+} WorkerFlush;
 
-	/* worker/watermark.c */
-	TimestampTz looked_at, /* at all partitions; 0: away since */
-		asked_at;		   /* for the ends of idle partitions, last */
-	bool ask_later,		   /* it is to be asked again */
-		others_busy,	   /* this worker is idle, another one is not */
-		told, told_idle;   /* the others know that */
-	TimestampTz close_at;  /* when the clock may move the watermark, with close_idle; DT_NOEND: not by itself */
+/* Rows of tables that ask for something: worker/seek.c, worker/retry.c. */
+typedef struct WorkerRequests
+{
+	List		 *seeks; /* still to be done */
+	MemoryContext seeks_cxt;
+	List		 *retries; /* of int64 *, in retries_cxt: retry_requests that are not in a checkpoint yet */
+	MemoryContext retries_cxt;
+	bool		  unmarked; /* no letter is marked by a request that is done; else not yet in checkpoint marks_seen */
+	int64		  marks_seen;
+} WorkerRequests;
 
-	TimestampTz		   expired_at;
-	bool			   expire_due;
-	struct Checkpoint *checkpoint; /* NULL: not looked for yet, or no extension any more */
+/* Dead letters: worker/letters_hold.c, worker/letters_reread.c. */
+typedef struct WorkerLetters
+{
+	TimestampTz retry_at; /* held letters could not be written; 0: they could */
+	bool		behind;	  /* no dead letter is of a record that the stream has still to read */
+} WorkerLetters;
 
-	TimestampTz windows_retry_at; /* windows could not be written into their tables */
+/* From the order of the catch-up worker's partitions to the slot's: worker/catchup.c. */
+typedef struct CatchupMap
+{
+	uint32		generation; /* of the slot, as last read */
+	uint32		requests;	/* StreamRequests.catchup_requests, the same */
+	uint32		layout;		/* StreamCounted.layout that the map holds for */
+	int			nmapped;
+	int		   *index;	 /* from the connector's partitions to the slot's */
+	TimestampTz hold_at; /* the stream's worker may be held again */
+} CatchupMap;
 
-	Sending sending; /* what waits in the outbox for the stream */
+/* Whether anything comes, and who knows: worker/watermark.c. */
+typedef struct WorkerWatch
+{
+	TimestampTz looked_at;	 /* at all partitions; 0: away since */
+	TimestampTz asked_at;	 /* for the ends of idle partitions, last */
+	bool		ask_later;	 /* it is to be asked again */
+	bool		others_busy; /* this worker is idle, another one is not */
+	bool		told;		 /* the others know what this one is: */
+	bool		told_idle;	 /* idle, or not */
+	TimestampTz close_at;	 /* when the clock may move the watermark, with close_idle; DT_NOEND: not by itself */
+} WorkerWatch;
 
-	uint64 rate_counts[WORKER_RATE_SECONDS];
-	int64  rate_second; /* that rate_counts ends with */
+/* Panes that go: worker/loop.c, worker/catchup.c. */
+typedef struct WorkerExpiry
+{
+	TimestampTz at; /* last */
+	bool		due;
+} WorkerExpiry;
+
+/* What the connector has said. */
+typedef struct WorkerSource
+{
+	uint64 errors; /* seen */
+	bool   outage; /* an event of it is written */
+} WorkerSource;
+
+/* worker/loop.c */
+typedef struct WorkerRate
+{
+	uint64 counts[WORKER_RATE_SECONDS];
+	int64  second; /* that counts ends with */
+} WorkerRate;
+
+/* The process: what lower rooms see of it, and what each file of this one keeps. */
+typedef struct Worker
+{
+	Shard		  shard;	 /* first: a Shard of a process that runs here is its Worker */
+	MemoryContext round_cxt; /* as long as a round of the loop, or its batch */
+	MemoryContext views_cxt;
+
+	WorkerSetup	   setup;
+	WorkerReading  reading;
+	WorkerTrouble  trouble;
+	WorkerAlone	   alone;
+	WorkerFlush	   flush;
+	WorkerRequests requests;
+	WorkerLetters  letters;
+	CatchupMap	   map;
+	WorkerWatch	   watch;
+	WorkerExpiry   expiry;
+	WorkerSource   source;
+	WorkerRate	   rate;
+	Sending		   sending; /* what waits in the outbox for the stream */
 } Worker;
+
+extern const ShardOps streamext_worker_shard_ops;
 
 /* worker/loop.c */
 extern void streamext_worker_session(void);
@@ -170,6 +189,7 @@ extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
 extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
 extern void streamext_worker_check_rights(Worker *w);
 extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
+extern void streamext_worker_end_fold(WorkerView *v); /* nothing is being copied of it; it may have none */
 
 /* worker/position.c */
 extern bool	 streamext_worker_attach(Worker *w);
@@ -178,7 +198,6 @@ extern int64 streamext_worker_target(Worker *w, int index);
 extern int64 streamext_worker_view_position(Worker *w, WorkerView *v, int index);
 extern int64 streamext_worker_lag(Worker *w);
 extern bool	 streamext_worker_check_behind(Worker *w, WorkerView *v);
-extern void	 streamext_worker_view_begin_behind(WorkerView *v);
 extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 
 /* worker/batch_cycle.c */
@@ -193,6 +212,8 @@ extern void streamext_worker_count_view(Worker *w, WorkerView *v);
 /* One view's part of the batch; an error that is no row's fault ends the view. False: memory is full. */
 extern bool streamext_worker_prepare_view(Worker *w, WorkerView *v);
 extern void streamext_worker_abandon_views(Worker *w);
+/* Before prepared views are published, by this transaction or right after it. */
+extern void streamext_worker_keep_groups(Worker *w);
 /* Why the stream is full. In a transaction. */
 extern void streamext_worker_note_full(Worker *w, const WorkerView *full);
 
