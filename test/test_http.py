@@ -60,6 +60,35 @@ def test_what_is_no_record_is_a_dead_letter(web: Web) -> None:
     assert [letter for (letter,) in letters] == ['{"n": "x"}', "nothing", '{"n": tru}', "7"]
 
 
+def test_a_dead_letter_shows_headers_and_no_key(db: Database) -> None:
+    """What a request leaves with its records is packed where other connectors have the key; a retry needs it."""
+    web = Web(db)
+    web.stream("n int, page int OPTIONS (metadata 'query page'), headers jsonb OPTIONS (metadata 'headers')")
+    continuous(db, "v", "SELECT n, page, headers->>'x-a' AS a, count(*) AS c FROM s GROUP BY 1, 2, 3")
+    assert web.post('{"n": "x"}', path="/s?page=3", headers={"X-A": "1"}).status == 204
+    db.flush("s")
+    shown = db.rows("SELECT topic, key, headers->>'x-a', payload_text FROM streamext.dead_letters")
+    assert shown == [("/s", None, "1", '{"n": "x"}')]
+    db.execute("ALTER FOREIGN TABLE s ALTER n OPTIONS (ADD on_bad_value 'null')")
+    db.execute("SELECT streamext.retry_dead_letters('s')")
+    wait_for(lambda: db.rows("TABLE v") == [(None, 3, "1", 1)], what="the retried record")
+
+
+def test_journal_none_says_what_it_does_not_keep(db: Database) -> None:
+    web = Web(db)
+    notices: list[str] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    web.stream("t text", options="journal 'none'")
+    assert any("a crash may lose records" in notice for notice in notices)
+    continuous(db, "v", "SELECT count(*) AS c FROM s")
+    db.execute("SELECT streamext.pause('v')")
+    for _ in range(12):
+        assert web.post("\n".join([json.dumps({"t": "x" * 1_000_000})] * 6), type="application/x-ndjson").status == 204
+    wait_for(lambda: db.value("SELECT rows_in FROM streamext.streams") == 72)
+    assert web.post({"t": "x"}).status == 204
+    wait_for(lambda: db.value("SELECT journal_bytes FROM streamext.stream_partitions") < 40_000_000, what="trimmed journal")
+
+
 @pytest.mark.parametrize(
     "body, record",
     [("", 1), ("[", 1), ('[{"n": 1}, {"n": 2}', 2), ('[{"n": 1},, {"n": 2}]', 2), ('{"n": 1', 1), ('[{"n": 1}] 2', 2), ("no", 1)],

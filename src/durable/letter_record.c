@@ -13,6 +13,7 @@
 #include "base/layout.h"
 #include "durable/letter_record.h"
 #include "durable/letters.h"
+#include "source/connector.h"
 
 /*
  * The column `record`: what the table's other columns do not say. This head (32 bytes, as the machine has it), the key, the headers, and of a
@@ -20,6 +21,13 @@
  * LETTER_LAYOUT and the layout's size; 0: not of a row; else, by a version before 1.1, a 32-bit hash of the row's columns' types.
  */
 #define LETTER_LAYOUT (UINT64CONST(1) << 63)
+
+typedef enum LetterKey
+{
+	LETTER_NO_KEY,
+	LETTER_KEY,
+	LETTER_OWN_KEY /* what its connector keeps there, nobody's to read */
+} LetterKey;
 
 typedef struct LetterRecord
 {
@@ -29,8 +37,8 @@ typedef struct LetterRecord
 	uint32		headers_size;
 	uint32		row_size;
 	uint8		qos;
-	uint8		retained; /* true or false, these too; stored bytes may be any */
-	uint8		has_key;
+	uint8		retained; /* true or false, as has_headers; stored bytes may be any */
+	uint8		key;	  /* LetterKey */
 	uint8		has_headers;
 } LetterRecord;
 
@@ -53,13 +61,14 @@ streamext_letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	head.layout = record->layout != NULL ? LETTER_LAYOUT | record->layout->size : record->row_type_hash;
 	head.qos = record->qos;
 	head.retained = record->retained;
-	head.has_key = record->key != NULL && record->key_size <= DEAD_LETTER_PAYLOAD;
-	head.key_size = head.has_key ? record->key_size : 0;
+	if (record->key != NULL && record->key_size <= DEAD_LETTER_PAYLOAD)
+		head.key = streamext_connector_has_keys(batch->config->connector) ? LETTER_KEY : LETTER_OWN_KEY;
+	head.key_size = head.key != LETTER_NO_KEY ? record->key_size : 0;
 	head.has_headers = headers != NULL && strlen(headers) <= DEAD_LETTER_PAYLOAD;
 	head.headers_size = head.has_headers ? strlen(headers) : 0;
 	head.row_size = row != NULL && record->payload_size <= DEAD_LETTER_PAYLOAD ? record->payload_size : 0;
 	*whole = (record->payload == NULL || record->payload_size <= DEAD_LETTER_PAYLOAD) &&
-			 head.has_key == (record->key != NULL) && head.has_headers == (headers != NULL);
+			 (head.key != LETTER_NO_KEY) == (record->key != NULL) && head.has_headers == (headers != NULL);
 
 	size += head.key_size + head.headers_size + head.row_size + (record->layout != NULL ? record->layout->size : 0);
 	result = palloc(VARHDRSZ + size);
@@ -101,7 +110,7 @@ streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, cons
 	record->layout = NULL;
 	record->qos = head.qos;
 	record->retained = head.retained != 0;
-	record->key = head.has_key ? from : NULL;
+	record->key = head.key != LETTER_NO_KEY ? from : NULL;
 	record->key_size = head.key_size;
 	from += head.key_size;
 	record->headers = head.has_headers ? pnstrdup(from, head.headers_size) : NULL;
@@ -126,7 +135,7 @@ streamext_dead_letter_record(StreamRecord *record, const FormatOps *format, cons
 	return true;
 }
 
-/* Of a letter's record: the key, or the headers. False: it has none, or none that was small enough to be kept. */
+/* Of a letter's record: the key that records of the connector have, or the headers. False: it has none, or none that was small enough to be kept. */
 static bool
 letter_part(const bytea *rest, bool headers, const char **part, Size *size)
 {
@@ -139,7 +148,7 @@ letter_part(const bytea *rest, bool headers, const char **part, Size *size)
 		return false;
 	*part = VARDATA_ANY(rest) + sizeof(head) + (headers ? head.key_size : 0);
 	*size = headers ? head.headers_size : head.key_size;
-	return (headers ? head.has_headers : head.has_key) != 0;
+	return headers ? head.has_headers != 0 : head.key == LETTER_KEY;
 }
 
 PG_FUNCTION_INFO_V1(streamext_letter_key);

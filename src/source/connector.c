@@ -211,3 +211,14 @@ streamext_connector_header_text(StringInfo json, const char *value, size_t size)
 	appendStringInfo(json, "\"\\\\x%s\"", text);
 	pfree(text);
 }
+
+/* ---- keys ---- */
+
+bool
+streamext_connector_has_keys(const ConnectorOps *ops)
+{
+	for (const MetadataSpec *spec = ops->metadata; spec != NULL && spec->name != NULL; spec++)
+		if (spec->kind == METADATA_KEY)
+			return true;
+	return false;
+}

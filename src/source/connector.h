@@ -238,4 +238,7 @@ extern char *streamext_connector_secret_file(List *options, const char *file_nam
 /* Appends a header's name or value as a JSON string: text if it is that in the database's encoding, else as bytea prints it; NULL as null. */
 extern void streamext_connector_header_text(StringInfo json, const char *value, size_t size);
 
+/* Whether StreamRecord.key is a key that users are shown. Connectors without such a key keep there what is their own. */
+extern bool streamext_connector_has_keys(const ConnectorOps *ops);
+
 #endif /* STREAMEXT_CONNECTOR_H */

@@ -36,16 +36,6 @@ streamext_newest_copy(Oid relid, int shard, StreamRecord **records)
 	return n;
 }
 
-/* Others keep there what is theirs. */
-static bool
-newest_has_keys(const StreamConfig *config)
-{
-	for (const MetadataSpec *spec = config->connector->metadata; spec != NULL && spec->name != NULL; spec++)
-		if (spec->kind == METADATA_KEY)
-			return true;
-	return false;
-}
-
 static void
 newest_put(ReturnSetInfo *rsinfo, const StreamConfig *config, Decoder *decoder, const StreamRecord *record)
 {
@@ -56,7 +46,7 @@ newest_put(ReturnSetInfo *rsinfo, const StreamConfig *config, Decoder *decoder, 
 	values[1] = Int32GetDatum(record->partition);
 	values[2] = Int64GetDatum(record->position);
 	values[3] = TimestampTzGetDatum(record->timestamp);
-	nulls[4] = record->key == NULL || !newest_has_keys(config);
+	nulls[4] = record->key == NULL || !streamext_connector_has_keys(config->connector);
 	if (!nulls[4])
 		values[4] = PointerGetDatum(cstring_to_text_with_len(record->key, record->key_size)); /* bytea's layout */
 	nulls[5] = record->headers == NULL;

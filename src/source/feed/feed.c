@@ -177,6 +177,7 @@ feed_poll(Connector *c, StreamRecord *records, int max)
 	if (!feed_is_ready(k) || k->inbox.paused)
 		return 0;
 	(void) feed_take_in(k, &more);
+	streamext_inbox_forget(&k->inbox);
 	n = streamext_inbox_read(&k->inbox, records, max);
 	if (n < 0)
 	{

@@ -251,4 +251,11 @@ streamext_http_check(const StreamConfig *config)
 	if (other != NULL)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("path \"%s\" of the server is taken", path),
 						errdetail("Stream \"%s\" has it.", other), errhint("Set the option path to another one.")));
+	if (config->journal == JOURNAL_NONE)
+		ereport(
+			NOTICE,
+			(errmsg("with journal none a crash may lose records of stream \"%s\" that were answered 204", config->name),
+			 errdetail("Its journal is not kept until a checkpoint holds what was counted."),
+			 errhint(
+				 "Set the option journal to os, which survives the crash of any process, or fsync, which survives the machine's.")));
 }

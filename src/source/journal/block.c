@@ -95,6 +95,7 @@ block_read(BlockInbox *b, int max)
 		return true;
 	b->nblocks = b->block = 0;
 	b->at = 0;
+	streamext_inbox_forget(&b->inbox);
 	n = streamext_inbox_read(&b->inbox, b->blocks, Min(max, BLOCK_READ));
 	if (n < 0)
 	{

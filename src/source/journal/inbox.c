@@ -12,8 +12,9 @@
 
 #include "source/journal/inbox.h"
 
-#define INBOX_READS 4	 /* journal reads a poll at most */
-#define INBOX_HANDLES 32 /* journals kept open by an appender */
+#define INBOX_READS 4					/* journal reads a poll at most */
+#define INBOX_FORGET (16 * 1024 * 1024) /* journal 'none': bytes given out between trims */
+#define INBOX_HANDLES 32				/* journals kept open by an appender */
 
 /* ---- the worker's side ---- */
 
@@ -70,6 +71,17 @@ streamext_inbox_read(JournalInbox *inbox, StreamRecord *records, int max)
 	for (int i = 0; i < n; i++)
 		inbox_record(inbox, &inbox->records[i], &records[i]);
 	return n;
+}
+
+void
+streamext_inbox_forget(JournalInbox *inbox)
+{
+	int64 position = inbox->partition.position;
+
+	if (inbox->place.mode != JOURNAL_NONE || position - inbox->trimmed < INBOX_FORGET)
+		return;
+	inbox->trimmed = position;
+	streamext_journal_trim(inbox->journal, position - inbox->keep);
 }
 
 /* Puts the reader where it was wanted. */
@@ -184,6 +196,7 @@ streamext_inbox_poll(Connector *c, StreamRecord *records, int max)
 
 	if (c->npartitions == 0 || inbox->paused || !streamext_inbox_connect(inbox) || c->failed)
 		return 0;
+	streamext_inbox_forget(inbox);
 
 	/* Rolled back rows may fill whole reads. */
 	for (int tries = 0; tries < INBOX_READS && n == 0; tries++)

@@ -43,6 +43,9 @@ extern void streamext_inbox_init(JournalInbox *inbox, const ConnectorOps *ops, c
 /* Up to max records from the partition's position on, which moves. -1 and errno as streamext_journal_read when *corrupt is set there. */
 extern int streamext_inbox_read(JournalInbox *inbox, StreamRecord *records, int max);
 
+/* With journal 'none' deletes what the last poll and those before have given out, counted by a checkpoint or not. */
+extern void streamext_inbox_forget(JournalInbox *inbox);
+
 /* Opens the journal if it is not; a failure is reported and tried again at the next call. */
 extern bool streamext_inbox_connect(JournalInbox *inbox);
 /* What a reading error means: damage stays, what the system refused may pass. */

@@ -20,7 +20,6 @@
 #include "source/mqtt/options.h"
 #include "source/mqtt/properties.h"
 
-#define MQTT_NONE_TRIM (16 * 1024 * 1024) /* journal 'none': bytes delivered between trims */
 #define MQTT_COMMIT_TRIM (1024 * 1024)
 #define MQTT_UNMATCHED_INTERVAL (60 * USECS_PER_SEC)
 #define MQTT_KEEP \
@@ -200,11 +199,7 @@ mqtt_poll(Connector *c, StreamRecord *records, int max)
 	if (k->inbox.paused)
 		return 0; /* arrivals go on into the journal */
 
-	if (c->config->journal == JOURNAL_NONE && c->partitions[0].position - k->inbox.trimmed >= MQTT_NONE_TRIM)
-	{
-		k->inbox.trimmed = c->partitions[0].position;
-		streamext_journal_trim(k->inbox.journal, k->inbox.trimmed - MQTT_KEEP);
-	}
+	streamext_inbox_forget(&k->inbox);
 	before = c->partitions[0].position;
 	n = mqtt_read(k, records, max);
 	if (c->partitions[0].position > before && c->partitions[0].position < c->partitions[0].high_watermark)
