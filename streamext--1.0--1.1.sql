@@ -137,6 +137,25 @@ $$;
 COMMENT ON FUNCTION streamext.peek(regclass, integer) IS
 'the newest records that a stream has read as they came, newest first, also those that it has rejected (timestamp: then when it did)';
 
+CREATE FUNCTION streamext.get_sample(
+	server text, source_topic text, n integer, wait interval, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz,
+	OUT key bytea, OUT headers json, OUT payload bytea) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_get_sample';
+COMMENT ON FUNCTION streamext.get_sample(text, text, integer, interval) IS 'internal: the newest records that a server''s source has';
+
+CREATE FUNCTION streamext.peek(
+	server text, source_topic text, n integer DEFAULT 10, wait interval DEFAULT '5 s', OUT topic text, OUT partition integer, OUT "position" bigint,
+	OUT "timestamp" timestamptz, OUT key bytea, OUT headers json, OUT payload bytea, OUT payload_text text) RETURNS SETOF record
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT g.topic, g.partition, g."position", g."timestamp", g.key, g.headers, g.payload, streamext.payload_text(g.payload)
+	FROM streamext.get_sample(peek.server, peek.source_topic, peek.n, peek.wait) AS g
+$$;
+COMMENT ON FUNCTION streamext.peek(text, text, integer, interval) IS
+'the newest records of a server''s topic as they are, newest first, before there is a stream; of an MQTT filter: retained ones and what comes meanwhile';
+
 CREATE FUNCTION streamext.check(stream regclass, OUT what text, OUT ok boolean, OUT detail text, OUT hint text) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_check';

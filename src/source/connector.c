@@ -82,9 +82,8 @@ streamext_connector_guard(Connector *c, MemoryContext cxt)
 
 /* ---- errors ---- */
 
-/* Brokers and libraries write what they like: clipped to STREAMEXT_MAX_MESSAGE, and valid in the database's encoding. */
-static void
-connector_clean(char *text)
+void
+streamext_connector_clean(char *text)
 {
 	int length = strlen(text);
 
@@ -110,7 +109,7 @@ streamext_connector_event(Connector *c, const char *kind, int index, int64 misse
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	connector_clean(text);
+	streamext_connector_clean(text);
 	event->kind = kind;
 	event->index = index;
 	event->missed = missed;
@@ -129,7 +128,7 @@ streamext_connector_report(Connector *c, const char *format, ...)
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 
-	connector_clean(text);
+	streamext_connector_clean(text);
 	if (strcmp(text, c->error) == 0 && now - c->reported_at < CONNECTOR_REPEAT)
 		return;
 	streamext_clip(c->error, text, sizeof(c->error));

@@ -76,6 +76,8 @@ typedef struct Connector
 	ConnectorEvent events[STREAMEXT_CONNECTOR_EVENTS];
 } Connector;
 
+struct SourceSample;
+
 /* What open is given. The journal's place is there whether or not the connector keeps one; what it points to outlives the connector. */
 typedef struct ConnectorOpen
 {
@@ -171,6 +173,11 @@ typedef struct ConnectorOps
 
 	/* Ends the client; may be called again. The Connector itself goes with its context. */
 	void (*close)(Connector *c);
+
+	/* ---- for a session ---- */
+
+	/* Looks at the source once, beside any stream (source/sample.h). NULL: there is nothing to ask, records are brought to it. */
+	void (*sample)(const StreamConfig *config, struct SourceSample *sample);
 } ConnectorOps;
 
 #define KIND(kind) extern const ConnectorOps streamext_##kind##_ops;
@@ -220,6 +227,9 @@ extern void streamext_connector_guard(Connector *c, MemoryContext cxt);
 
 /* Sets c->error (clipped, made valid in the database's encoding) and counts it; the same text again counts every 10 s. */
 extern void streamext_connector_report(Connector *c, const char *format, ...) pg_attribute_printf(2, 3);
+
+/* What others wrote, in place: STREAMEXT_MAX_MESSAGE bytes at most, and valid in the database's encoding. */
+extern void streamext_connector_clean(char *text);
 
 /* Notes an event; beyond STREAMEXT_CONNECTOR_EVENTS between two looks they are dropped. */
 extern void streamext_connector_event(Connector *c, const char *kind, int index, int64 missed, const char *format, ...)

@@ -40,6 +40,7 @@
 #include "stream/definition.h"
 #include "shared/shmem.h"
 #include "sink/outbox.h"
+#include "sql/ask.h"
 #include "sql/newest.h"
 #include "sql/spool.h"
 
@@ -389,7 +390,7 @@ insert_end(EState *estate, ResultRelInfo *target)
 
 PG_FUNCTION_INFO_V1(streamext_fdw_handler);
 
-/* One for all wrappers. What is left out PostgreSQL refuses itself: UPDATE, DELETE, TRUNCATE, ANALYZE, IMPORT FOREIGN SCHEMA. */
+/* One for all wrappers. What is left out PostgreSQL refuses itself: UPDATE, DELETE, TRUNCATE, ANALYZE. */
 Datum
 streamext_fdw_handler(PG_FUNCTION_ARGS)
 {
@@ -411,6 +412,8 @@ streamext_fdw_handler(PG_FUNCTION_ARGS)
 	routine->EndForeignModify = insert_end;
 	routine->BeginForeignInsert = insert_begin;
 	routine->EndForeignInsert = insert_end;
+
+	routine->ImportForeignSchema = streamext_import;
 
 	PG_RETURN_POINTER(routine);
 }

@@ -188,11 +188,9 @@ definition_place(Oid catalog)
 											   : PLACE_WRAPPER;
 }
 
-static Datum
-definition_validate(FunctionCallInfo fcinfo, const ConnectorOps *connector)
+static void
+definition_check_options(const ConnectorOps *connector, OptionPlace place, List *options)
 {
-	List			 *options = untransformRelOptions(PG_GETARG_DATUM(0));
-	OptionPlace		  place = definition_place(PG_GETARG_OID(1));
 	const OptionSpec *tables[STREAMEXT_OPTION_TABLES];
 	ListCell		 *cell;
 
@@ -213,6 +211,12 @@ definition_validate(FunctionCallInfo fcinfo, const ConnectorOps *connector)
 			(void) definition_metadata(connector->metadata, defGetString(def), &number);
 	}
 	definition_check_together(connector, tables, place, options);
+}
+
+static Datum
+definition_validate(FunctionCallInfo fcinfo, const ConnectorOps *connector)
+{
+	definition_check_options(connector, definition_place(PG_GETARG_OID(1)), untransformRelOptions(PG_GETARG_DATUM(0)));
 	PG_RETURN_VOID();
 }
 
@@ -382,6 +386,25 @@ definition_read_columns(StreamConfig *config, Relation rel)
 	}
 }
 
+/* What the stream's options say, besides its columns' and the connector's. */
+static void
+definition_read_options(StreamConfig *config)
+{
+	config->format = config->connector->payloads ? streamext_format(config->table_options) : &streamext_row_format;
+	config->watermark_delay = definition_number(config, "watermark_delay");
+	config->idle_timeout = definition_number(config, "idle_timeout");
+	config->close_idle = definition_number(config, "close_idle");
+	config->max_ahead = definition_number(config, "max_ahead");
+	config->buffer_size = definition_number(config, "buffer_size");
+	config->on_error = (OnError) definition_number(config, "on_error");
+	config->tombstones_rejected = !config->connector->payloads || definition_number(config, "tombstones") != 0;
+	config->fields_nocase = definition_number(config, "fields") != 0;
+	config->trims = definition_number(config, "trim") != 0;
+	config->datestyle = streamext_option(config->table_options, "datestyle");
+	config->workers = Max(definition_number(config, "workers"), 1);
+	config->start = START_EARLIEST;
+}
+
 StreamConfig *
 streamext_stream_config(Oid relid)
 {
@@ -412,25 +435,38 @@ streamext_stream_config(Oid relid)
 	config->table_options = table->options;
 	config->user_options = definition_user_options(config->owner, table->serverid);
 
-	config->format = kind->payloads ? streamext_format(table->options) : &streamext_row_format;
-	config->watermark_delay = definition_number(config, "watermark_delay");
-	config->idle_timeout = definition_number(config, "idle_timeout");
-	config->close_idle = definition_number(config, "close_idle");
-	config->max_ahead = definition_number(config, "max_ahead");
-	config->buffer_size = definition_number(config, "buffer_size");
-	config->on_error = (OnError) definition_number(config, "on_error");
-	config->tombstones_rejected = !kind->payloads || definition_number(config, "tombstones") != 0;
-	config->fields_nocase = definition_number(config, "fields") != 0;
-	config->trims = definition_number(config, "trim") != 0;
-	config->datestyle = streamext_option(config->table_options, "datestyle");
-	config->workers = Max(definition_number(config, "workers"), 1);
-	config->start = START_EARLIEST;
+	definition_read_options(config);
 	definition_read_columns(config, rel);
 	if (kind->configure != NULL)
 		kind->configure(config);
 
 	/* kept to the end of the transaction: who looks at views next has locked in the order of DROP ... CASCADE */
 	relation_close(rel, NoLock);
+	return config;
+}
+
+StreamConfig *
+streamext_topic_config(Oid serverid, Oid role, List *table_options)
+{
+	const ConnectorOps *kind = streamext_server_kind(serverid);
+	StreamConfig	   *config;
+
+	if (kind == NULL)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("server \"%s\" has no streams", GetForeignServer(serverid)->servername),
+						errdetail("Its wrapper is not one of streamext's.")));
+	definition_check_options(kind, PLACE_TABLE, table_options);
+	config = palloc0(sizeof(StreamConfig));
+	config->owner = role;
+	config->serverid = serverid;
+	config->schema = config->name = "";
+	config->connector = kind;
+	config->server_options = GetForeignServer(serverid)->options;
+	config->table_options = table_options;
+	config->user_options = definition_user_options(role, serverid);
+	definition_read_options(config);
+	if (kind->configure != NULL)
+		kind->configure(config);
 	return config;
 }
 

@@ -21,6 +21,12 @@ extern const ConnectorOps *streamext_server_kind(Oid serverid);
 extern StreamConfig *streamext_stream_config(Oid relid);
 
 /*
+ * What a stream of the server with these options would be that the role owned, without a name and columns of its own; raises as CREATE FOREIGN
+ * TABLE does for options, and 42809 for a server that is not of ours.
+ */
+extern StreamConfig *streamext_topic_config(Oid serverid, Oid role, List *table_options);
+
+/*
  * StreamSlot.counted.source: a hash of what makes positions mean something. With another one everything kept is void; of some connectors they keep
  * their meaning when there are more workers (ConnectorOps.shards_keep_source).
  */

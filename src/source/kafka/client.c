@@ -27,7 +27,7 @@
 #include "base/clip.h"
 #include "source/kafka/client.h"
 
-#define KAFKA_TIMER_SLACK 1500000 /* nanoseconds; see kafka_new */
+#define KAFKA_TIMER_SLACK 1500000 /* nanoseconds; see streamext_kafka_start */
 #define KAFKA_HOLD_SIZE 1024	  /* bytes; larger messages are freed at once */
 #define KAFKA_SAMPLE 64			  /* of so many records one is looked at for their size */
 
@@ -305,19 +305,34 @@ kafka_set_options(KafkaConnector *k, rd_kafka_conf_t *conf)
 }
 
 /*
- * A client that connects in the background; NULL: reported. What befalls its connections is told to `on_error`.
- *
  * librdkafka's main thread waits in whole milliseconds for a timer of a second, and spins through what is left: a tenth of a percent of a core. The client's
  * threads inherit a slack by which their waits may be late, so that the timer is due when they wake; what they wait for besides wakes them at once.
  */
+rd_kafka_t *
+streamext_kafka_start(rd_kafka_conf_t *conf, char error[STREAMEXT_MAX_MESSAGE])
+{
+	rd_kafka_t *rk;
+	sigset_t	all, saved;
+	int			slack = prctl(PR_GET_TIMERSLACK);
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	(void) prctl(PR_SET_TIMERSLACK, KAFKA_TIMER_SLACK);
+	rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, STREAMEXT_MAX_MESSAGE);
+	(void) prctl(PR_SET_TIMERSLACK, Max(slack, 1));
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (rk == NULL)
+		rd_kafka_conf_destroy(conf);
+	return rk;
+}
+
+/* A client that connects in the background; NULL: reported. What befalls its connections is told to `on_error`. */
 static rd_kafka_t *
 kafka_new(KafkaConnector *k, void (*on_error)(rd_kafka_t *, int, const char *, void *))
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_t		*rk;
 	char			 error[STREAMEXT_MAX_MESSAGE];
-	sigset_t		 all, saved;
-	int				 slack = prctl(PR_GET_TIMERSLACK);
 
 	rd_kafka_conf_set_log_cb(conf, kafka_on_log);
 	rd_kafka_conf_set_error_cb(conf, on_error);
@@ -328,18 +343,9 @@ kafka_new(KafkaConnector *k, void (*on_error)(rd_kafka_t *, int, const char *, v
 		streamext_kafka_update_stalled(k);
 		return NULL;
 	}
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	(void) prctl(PR_SET_TIMERSLACK, KAFKA_TIMER_SLACK);
-	rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof(error));
-	(void) prctl(PR_SET_TIMERSLACK, Max(slack, 1));
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	rk = streamext_kafka_start(conf, error);
 	if (rk == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
 		streamext_kafka_down(k, "could not make a Kafka client", error);
-	}
 	return rk;
 }
 
@@ -371,9 +377,8 @@ kafka_destroy_thread(void *rk)
 	return NULL;
 }
 
-/* Within about a second; a client that hangs in a name look-up is left to itself. */
-static void
-kafka_end(rd_kafka_t *rk)
+void
+streamext_kafka_end(rd_kafka_t *rk)
 {
 	struct timespec deadline;
 	pthread_t		thread;
@@ -410,7 +415,7 @@ streamext_kafka_destroy(KafkaConnector *k)
 			rd_kafka_topic_destroy(k->topics[t].handle);
 		k->topics[t].handle = NULL;
 	}
-	kafka_end(k->rk);
+	streamext_kafka_end(k->rk);
 	k->rk = NULL;
 	k->queue = NULL;
 }
@@ -497,6 +502,6 @@ void
 streamext_kafka_destroy_asker(KafkaConnector *k)
 {
 	if (k->asker != NULL)
-		kafka_end(k->asker);
+		streamext_kafka_end(k->asker);
 	k->asker = NULL;
 }

@@ -13,6 +13,8 @@
 
 #include <librdkafka/rdkafka.h>
 
+#include "utils/timestamp.h"
+
 #include "source/connector.h"
 
 #define KAFKA_CALL_MS 1000	   /* a call that asks the brokers, at most */
@@ -96,6 +98,11 @@ typedef struct KafkaConnector
 	int	   ncommit; /* 0: nothing to commit */
 } KafkaConnector;
 
+/* ---- source/kafka/sample.c ---- */
+
+/* ConnectorOps.sample. */
+extern void streamext_kafka_sample(const StreamConfig *config, struct SourceSample *sample);
+
 /* ---- source/kafka/client.c ---- */
 
 /* Makes wait_fd readable; makes it unreadable; makes it readable when something is due. */
@@ -120,6 +127,11 @@ extern bool streamext_kafka_set_login(rd_kafka_conf_t *conf, const StreamConfig 
 
 /* Makes a client that connects in the background; false: reported, try again later. */
 extern bool streamext_kafka_create(KafkaConnector *k);
+/* A consumer made with all signals masked in its threads, NULL: *error says why; conf is the library's or ended. */
+extern rd_kafka_t *streamext_kafka_start(rd_kafka_conf_t *conf, char error[STREAMEXT_MAX_MESSAGE]);
+/* Within about a second; a client that hangs in a name look-up is left to itself. Its messages and queues are destroyed before. */
+extern void streamext_kafka_end(rd_kafka_t *rk);
+
 /* Ends it within about a second. All its messages are destroyed before. */
 extern void streamext_kafka_destroy(KafkaConnector *k);
 
@@ -150,5 +162,20 @@ extern bool streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n
 
 /* Finds out at which offsets `start` is; true when all are known. */
 extern bool streamext_kafka_resolve_starts(KafkaConnector *k);
+
+/* The broker's time of a record. */
+static inline TimestampTz
+kafka_timestamp(const rd_kafka_message_t *message)
+{
+	rd_kafka_timestamp_type_t type;
+	int64					  ms = rd_kafka_message_timestamp(message, &type);
+
+	if (ms < 0 || type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
+		return GetCurrentTimestamp();
+	/* Producers may send any number; one that is no time is rejected as infinite. */
+	if (ms >= END_TIMESTAMP / 1000)
+		return DT_NOEND;
+	return ms * 1000 - KAFKA_EPOCH_SHIFT;
+}
 
 #endif /* STREAMEXT_KAFKA_CLIENT_H */

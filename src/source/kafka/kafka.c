@@ -350,20 +350,6 @@ kafka_seek(Connector *c, int index, int64 position)
 	streamext_kafka_wake(k);
 }
 
-static TimestampTz
-kafka_timestamp(const rd_kafka_message_t *message)
-{
-	rd_kafka_timestamp_type_t type;
-	int64					  ms = rd_kafka_message_timestamp(message, &type);
-
-	if (ms < 0 || type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
-		return GetCurrentTimestamp();
-	/* Producers may send any number; one that is no time is rejected as infinite. */
-	if (ms >= END_TIMESTAMP / 1000)
-		return DT_NOEND;
-	return ms * 1000 - KAFKA_EPOCH_SHIFT;
-}
-
 static RecordMark
 kafka_mark(const rd_kafka_message_t *message)
 {
@@ -767,4 +753,5 @@ const ConnectorOps streamext_kafka_ops = {
 	.headers = kafka_headers,
 	.pause = kafka_pause,
 	.close = kafka_close,
+	.sample = streamext_kafka_sample,
 };

@@ -202,3 +202,25 @@ streamext_mqtt_address_end_session(const MqttAddress *address, int ms)
 	MQTTAsync_destroy(&handle);
 	return connected;
 }
+
+const char *
+streamext_mqtt_address_reason(const MqttAddress *address, int code)
+{
+	static const char *const connack[] = { "unacceptable protocol version", "client id rejected", "server unavailable",
+										   "not authorised (bad user name or password)", "not authorised" };
+	const char				*text;
+
+	if (code == MQTTASYNC_FAILURE)
+		text = "no connection";
+	else if (code < 0)
+		text = MQTTAsync_strerror(code);
+	else if (code == MQTTREASONCODE_BAD_USER_NAME_OR_PASSWORD)
+		text = "not authorised (bad user name or password)";
+	else if (code == MQTTREASONCODE_NOT_AUTHORIZED)
+		text = "not authorised";
+	else if (address->version == MQTTVERSION_5)
+		text = MQTTReasonCode_toString(code);
+	else
+		text = code >= 1 && code <= 5 ? connack[code - 1] : NULL;
+	return text != NULL ? text : "unknown reason";
+}

@@ -47,4 +47,7 @@ extern void streamext_mqtt_address_disconnect(const MqttAddress *address, bool e
 /* Ends the session that the broker keeps for the client id, by connecting for it. False: it did not come about in so many ms. */
 extern bool streamext_mqtt_address_end_session(const MqttAddress *address, int ms);
 
+/* What a code of CONNACK, SUBACK or the library means. */
+extern const char *streamext_mqtt_address_reason(const MqttAddress *address, int code);
+
 #endif /* STREAMEXT_MQTT_ADDRESS_H */

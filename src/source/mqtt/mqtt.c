@@ -317,4 +317,5 @@ const ConnectorOps streamext_mqtt_ops = {
 	.headers = mqtt_headers,
 	.pause = mqtt_pause,
 	.close = mqtt_close,
+	.sample = streamext_mqtt_sample,
 };

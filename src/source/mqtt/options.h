@@ -19,4 +19,8 @@ extern void streamext_mqtt_check_change(const char *name, List *before, List *af
 extern bool streamext_mqtt_own_metadata(const StreamRecord *record, const StreamColumn *column, const char **value,
 										Size *size);
 
+/* ConnectorOps.sample (source/mqtt/sample.c). */
+struct SourceSample;
+extern void streamext_mqtt_sample(const StreamConfig *config, struct SourceSample *sample);
+
 #endif /* STREAMEXT_MQTT_OPTIONS_H */
