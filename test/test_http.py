@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -482,15 +483,30 @@ def test_the_server_is_altered(web: Web) -> None:
     before, web.port = web.port, free_port()
     web.db.execute(f"ALTER SERVER web OPTIONS (SET listen '127.0.0.1:{web.port}')")
     wait_for(lambda: answers(web))
-    assert not is_open(before)
+    wait_for(lambda: not listens(before))
 
 
-def is_open(port: int) -> bool:
+def test_the_server_is_altered_before_the_caches_know(web: Web) -> None:
+    """The gateway is woken within the commit, before the invalidation messages are sent, and nothing wakes it when they come."""
+    wait_for(lambda: answers(web))
+    before, web.port = web.port, free_port()
+    web.db.configure("streamext.fault_point", "wait server-announced")
+    with ThreadPoolExecutor() as pool, web.db.connect() as other:
+        altered = pool.submit(other.execute, f"ALTER SERVER web OPTIONS (SET listen '127.0.0.1:{web.port}')")
+        try:
+            wait_for(lambda: web.db.value("SELECT listen FROM streamext.gateways") == f"127.0.0.1:{web.port}")
+        finally:
+            web.db.configure("streamext.fault_point", "")
+        altered.result()
+    wait_for(lambda: not listens(before))
+
+
+def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
     except OSError:
         return False
+    return True
 
 
 def answers(web: Web) -> bool:
@@ -519,7 +535,7 @@ def test_a_port_that_is_taken(db: Database) -> None:
     wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [("listening",)])
     db.execute("DROP SERVER web")
     wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [])
-    wait_for(lambda: not is_open(port))
+    wait_for(lambda: not listens(port))
 
 
 def send_until(web: Web, stop: threading.Event, acknowledged: list[int], numbers: "range") -> None:

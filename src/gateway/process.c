@@ -209,13 +209,19 @@ gateway_watch(void)
 	CacheRegisterRelcacheCallback(gateway_relation_changed, (Datum) 0);
 }
 
-/* A server that is gone ends the process, and its slot if nobody has made it anew meanwhile. */
+/*
+ * A server that is gone ends the process, and its slot if nobody has made it anew meanwhile. The commit that moved the generation may not have
+ * sent its invalidation messages yet, and nothing wakes the process when they come: what the caches hold is not trusted then.
+ */
 static void
 gateway_look(void)
 {
-	bool there = true;
+	uint32 generation = pg_atomic_read_u32(&gateway.slot->generation);
+	bool   there = true;
 
-	gateway_generation = pg_atomic_read_u32(&gateway.slot->generation);
+	if (gateway_generation != generation)
+		InvalidateSystemCaches();
+	gateway_generation = generation;
 	gateway_stale = false;
 	PG_TRY();
 	{

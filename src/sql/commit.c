@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 
+#include "base/fault.h"
 #include "durable/checkpoint.h"
 #include "source/connector.h"
 #include "durable/journal_base.h"
@@ -293,7 +294,10 @@ registry_commit_gateways(void)
 	if (registry_servers != NIL || registry_streams != NIL || registry_rights)
 		streamext_gateway_wake(MyDatabaseId);
 	if (registry_servers != NIL)
+	{
 		streamext_wake_launcher();
+		STREAMEXT_FAULT("server-announced");
+	}
 }
 
 static void

@@ -26,6 +26,7 @@
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -153,6 +154,7 @@ teller_reload(void)
 	teller_cxt = AllocSetContextCreate(TopMemoryContext, "streamext teller", ALLOCSET_DEFAULT_SIZES);
 	teller_views = NIL;
 	StartTransactionCommand();
+	InvalidateSystemCaches(); /* the commit that asked for it may not have sent its messages yet */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("streamext", true)) && OidIsValid(streamext_control_table("alert_state")))
 	{
