@@ -1,4 +1,4 @@
-"""The walls of src/ (.ci/layers) and its habits (.ci/tidy); what does not hold yet is listed, and the lists only shrink."""
+"""The walls of src/ (.ci/layers) and its habits (.ci/tidy)."""
 
 import subprocess
 from pathlib import Path

@@ -17,7 +17,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "fold/session.h"
+#include "view/span.h"
 #include "read/scan.h"
 
 /* What one group's row in one pane and shard holds. */

@@ -39,7 +39,7 @@
 #include "view/closing.h"
 #include "view/target.h"
 #include "stream/definition.h"
-#include "fold/session.h"
+#include "view/span.h"
 #include "view/builtin.h"
 #include "view/check.h"
 #include "view/compile.h"
