@@ -1,20 +1,24 @@
-"""python -m demo [--seconds N]: runs until Ctrl-C, or for N seconds, and then checks that the views hold what was
-published."""
+"""python -m demo [--seconds N] [--channels all]: runs until Ctrl-C, or for N seconds, and then checks that the views hold what
+was published."""
 
 import argparse
 import math
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from demo.publisher import PARTITIONS, TOPIC, Publisher
+from demo.channels import PARTITIONS, TOKEN, TOPIC, Channel, FeedChannel, HttpChannel, KafkaChannel, MqttChannel
+from demo.publisher import Publisher
 from demo.screen import Screen, table
 from harness.database import Database
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 from harness.sensors import Plant
+from harness.server import free_port
+from harness.wait import wait_for
 
 RATE = 2000
 PLANT = Plant(devices=200, sites=10)
@@ -37,69 +41,100 @@ CATALOGUE = {
 }
 
 
-def set_up(pg: Postgres, kafka: Kafka, mosquitto: Mosquitto) -> Database:
+def run_script(pg: Postgres, name: str, **variables: object) -> None:
+    script = Path(__file__).parent / name
+    pg.run("psql", "-Xq", "-d", "demo", "-vON_ERROR_STOP=1", *(f"-v{name}={value}" for name, value in variables.items()), "-f", script)
+
+
+def set_up(pg: Postgres, kafka: Kafka, mosquitto: Mosquitto, all_channels: bool) -> tuple[Database, list[Channel], str]:
+    """The database, its channels, and where HTTP is served."""
     kafka.create_topic(TOPIC, PARTITIONS)
     pg.psql("CREATE DATABASE demo")
-    script = Path(__file__).parent / "plant.sql"
-    variables = {"ON_ERROR_STOP": 1, "brokers": kafka.brokers, "uri": mosquitto.uri, "devices": PLANT.devices}
-    pg.run("psql", "-Xq", "-d", "demo", *(f"-v{name}={value}" for name, value in variables.items()), "-f", script)
+    port = free_port()
+    run_script(pg, "plant.sql", brokers=kafka.brokers, uri=mosquitto.uri, devices=PLANT.devices, listen=f"127.0.0.1:{port}", token=TOKEN)
     demo = Database(pg, "demo")
+    channels: list[Channel] = [KafkaChannel(kafka), MqttChannel(mosquitto), HttpChannel(port)]
+    if all_channels:
+        feed = FeedChannel()
+        run_script(pg, "firehose.sql", url=feed.url)
+        channels.append(feed)
     demo.flush("sensors", "floor_sensors")  # they are subscribed when this returns
-    return demo
+    wait_for(lambda: demo.value("SELECT state FROM streamext.gateways WHERE server = 'web'") == "listening", what="the gateway")
+    return demo, channels, f"http://127.0.0.1:{port}"
 
 
-def watch(demo: Database, seconds: float) -> None:
+def received(channels: Sequence[Channel]) -> str:
+    return " UNION ALL ".join(
+        f"SELECT '{channel.name}' AS channel, '{channel.stream}' AS stream, count(*) AS devices, sum(n) AS readings, max(peak) AS peak FROM {channel.total}"
+        for channel in channels
+    )
+
+
+def watch(demo: Database, channels: Sequence[Channel], web: str, seconds: float) -> None:
     """Shows the views until the time is over or Ctrl-C."""
     server = demo.server
-    heading = f"Join in:  {server.bindir}/psql -h {server.dir} -p {server.port} -U postgres demo"
+    heading = (
+        f"Join in:  {server.bindir}/psql -h {server.dir} -p {server.port} -U postgres demo\n"
+        f"or        curl -H 'Authorization: Bearer {TOKEN}' '{web}/views/public.gate_device_total?device=device-0007'"
+    )
+    live = {"each channel's devices": received(channels), **LIVE}
     screen = Screen()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         left, right = (
             [line for title, query in tables.items() for line in table(demo.connection, title, query)]
-            for tables in (LIVE, CATALOGUE)
+            for tables in (live, CATALOGUE)
         )
         screen.show(heading, left, right)
         time.sleep(min(0.5 if screen.live else 5, max(end - time.monotonic(), 0)))
 
 
-def check(demo: Database, publisher: Publisher) -> bool:
+def check(demo: Database, channels: Sequence[Channel]) -> bool:
     """Whether the views hold exactly what was published."""
-    demo.flush("sensors", "floor_sensors")
-    sensors, floor_sensors = publisher.sensors, publisher.floor_sensors
+    sensors = channels[0]
+    demo.flush(*(channel.stream for channel in channels))
 
     def by_device(query: str) -> dict[str, tuple[int, float]]:
         return {device: (int(n), total) for device, n, total in demo.rows(query)}
 
-    results = {
-        "device_total": by_device("SELECT device, n, total FROM device_total") == sensors.by_device,
+    def is_exact(channel: Channel) -> bool:
+        return by_device(f"SELECT device, n, total FROM {channel.total}") == channel.by_device
+
+    def arrives(channel: Channel) -> bool:
+        try:
+            wait_for(lambda: is_exact(channel), 10)  # what a firehose has sent may be on its way
+        except TimeoutError:
+            pass
+        return is_exact(channel)
+
+    results = {channel.total: arrives(channel) for channel in channels} | {
         "device_10s": by_device("SELECT device, sum(n), sum(total) FROM device_10s GROUP BY 1") == sensors.by_device,
-        "floor_device_total": by_device("SELECT device, n, total FROM floor_device_total") == floor_sensors.by_device,
         "site_minute": demo.value("SELECT sum(n) FROM site_minute") == 6 * sensors.count(),
         "line_load": demo.value("SELECT sum(n) FROM line_load") == sensors.count(),
     }
-    print(f"published {sensors.count()} readings to Kafka, {floor_sensors.count()} to MQTT")
-    for view, is_exact in results.items():
-        print(f"{view}: {'holds exactly these' if is_exact else 'DIFFERS'}")
+    print("published " + ", ".join(f"{channel.count()} readings to {channel.name}" for channel in channels))
+    for view, exact in results.items():
+        print(f"{view}: {'holds exactly these' if exact else 'DIFFERS'}")
     return all(results.values())
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="demo", description=__doc__)
     arguments.add_argument("--seconds", type=float)
-    seconds = arguments.parse_args().seconds
+    arguments.add_argument("--channels", choices=["all"], help="also a firehose")
+    given = arguments.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("starting Kafka, mosquitto and PostgreSQL …", flush=True)
     try:
         with Kafka() as kafka, Mosquitto() as mosquitto, Postgres() as pg:
-            demo = set_up(pg, kafka, mosquitto)
-            publisher = Publisher(kafka, mosquitto, PLANT, RATE)
+            demo, channels, web = set_up(pg, kafka, mosquitto, given.channels == "all")
+            publisher = Publisher(channels, PLANT, RATE)
             publisher.start()
             try:
-                watch(demo, seconds or math.inf)
+                watch(demo, channels, web, given.seconds or math.inf)
             finally:
                 publisher.stop()
-            return 0 if check(demo, publisher) else 1
+            return 0 if check(demo, channels) else 1
     except KeyboardInterrupt:
         print("\nstopped; nothing is left behind")
         return 0

@@ -1,4 +1,4 @@
--- What the demo creates: two streams, and views over them. psql sets :brokers and :uri.
+-- What the demo creates: three streams, and views over them. psql sets :brokers, :uri, :listen and :token.
 
 CREATE EXTENSION streamext;
 
@@ -13,6 +13,15 @@ CREATE SERVER floor FOREIGN DATA WRAPPER mqtt OPTIONS (uri :'uri');
 CREATE FOREIGN TABLE floor_sensors (
     device text, site text OPTIONS (metadata 'topic_level 2'), ts timestamptz, temperature float8, humidity float8
 ) SERVER floor OPTIONS (topic 'plant/+/+', format 'json', event_time 'ts', watermark_delay '5 s');
+
+-- Those at the gates POST to PostgreSQL itself, as the role gate.
+CREATE ROLE gate;
+CREATE SERVER web FOREIGN DATA WRAPPER http OPTIONS (listen :'listen');
+CREATE USER MAPPING FOR gate SERVER web OPTIONS (token :'token');
+CREATE FOREIGN TABLE gate_sensors (
+    device text, site text, ts timestamptz, temperature float8, humidity float8
+) SERVER web OPTIONS (path '/sensors', format 'json', event_time 'ts', watermark_delay '5 s');
+GRANT INSERT ON gate_sensors TO gate;
 
 -- Each device in windows of ten seconds.
 CREATE VIEW device_10s WITH (streamext.continuous) AS
@@ -41,6 +50,10 @@ SELECT device, count(*) AS n, sum(temperature) AS total, max(temperature) AS pea
 
 CREATE VIEW floor_device_total WITH (streamext.continuous) AS
 SELECT device, count(*) AS n, sum(temperature) AS total, max(temperature) AS peak FROM floor_sensors GROUP BY device;
+
+CREATE VIEW gate_device_total WITH (streamext.continuous) AS
+SELECT device, count(*) AS n, sum(temperature) AS total, max(temperature) AS peak FROM gate_sensors GROUP BY device;
+GRANT SELECT ON gate_device_total TO gate; -- GET /views/public.gate_device_total
 
 -- An ordinary table, joined when the view is read.
 CREATE TABLE devices (device text PRIMARY KEY, line text NOT NULL, max_temperature float8 NOT NULL);
