@@ -1,6 +1,7 @@
 """Feeds: endless HTTP answers and websockets, from a server on loopback with the habits of the real ones."""
 
 import json
+import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -9,11 +10,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from harness.database import Database
+from harness.database import Database, temporary_database
 from harness.feed import FeedServer
 from harness.postgres import Postgres
 from harness.streams import continuous, is_alive, state, worker_pid
 from harness.wait import wait_for
+
+
+@pytest.fixture(scope="module")
+def lonely() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
 
 
 @pytest.fixture
@@ -149,6 +156,35 @@ def test_killed_server_goes_on_at_the_token(pg: Postgres, db: Database, server: 
     second.send(events(last + 1, 2000))
     assert_counted(db, 0, 2000)
     assert worker_pid(db) != pid
+
+
+@pytest.mark.parametrize("resume", ["last_event_id", "query"])
+def test_the_token_is_in_checkpoints(lonely: Postgres, server: FeedServer, resume: str) -> None:
+    """A server that has the checkpoint and not the journal, as one that was promoted, goes on where it has counted."""
+    with temporary_database(lonely) as db:
+        if resume == "query":
+            feed(db, server.url(), "resume 'query', resume_parameter 'since', resume_path 'a'")
+        else:
+            feed(db, server.url(), "framing 'sse', resume 'last_event_id'")
+        count(db)
+
+        def play(start: int, end: int) -> None:
+            connection = server.take()
+            if start:
+                assert (connection.query.get("since") or [connection.headers.get("last-event-id")]) == [str(start - 1)]
+            connection.begin()
+            connection.send(lines(start, end) if resume == "query" else events(start, end))
+            assert_counted(db, start and 0, end)
+
+        play(0, 1000)
+        lonely.stop()  # with a checkpoint
+        for journal in (lonely.data / "streamext").glob("*/*"):
+            shutil.rmtree(journal)
+        lonely.start()
+        db.connection = lonely.connect(db.name)
+        play(1000, 2000)
+        assert [kind for kind, _ in event_kinds(db)].count("live") == 1
+        db.connection.close()
 
 
 def test_rate_limit_and_errors(db: Database, server: FeedServer) -> None:

@@ -47,6 +47,9 @@ extern int64 streamext_checkpoint_round(const Shard *shard, Oid viewoid, uint64 
 /* Whatever is being written or on its way to the disk, the connector is told nothing of it. */
 extern void streamext_checkpoint_confirm_nothing(Shard *shard);
 
+/* What the connector has given the last checkpoint for its next open; good until the next one is taken. *size 0: nothing. */
+extern const char *streamext_checkpoint_mark(const Shard *shard, uint32 *size);
+
 /* Where a view began on a source that cannot be replayed, as its CREATE VIEW noted; -1: not known. In a transaction. */
 extern int64 streamext_checkpoint_start_position(Shard *shard, Oid viewoid);
 

@@ -273,6 +273,23 @@ position_carry(const CheckpointPosition *from, const CheckpointView *last, const
 	return true;
 }
 
+/* Of the connector, that the checkpoint after a restart has it too. */
+static void
+position_mark(const Shard *shard, const CheckpointPosition *last, CheckpointPosition *position)
+{
+	StringInfoData mark;
+
+	if (shard->connector == NULL || shard->ops->mark == NULL || position->head.npartitions == 0)
+		return;
+	initStringInfo(&mark);
+	shard->ops->mark(shard->connector, position->partitions[0].position, &mark);
+	if (mark.len == 0 && last != NULL)
+		appendBinaryStringInfo(&mark, last->mark, last->mark_size);
+	Assert(mark.len <= CHECKPOINT_MARK_BYTES);
+	position->mark = mark.data;
+	position->mark_size = mark.len;
+}
+
 /* All of it as it is now; of the views' groups what the last one said. In the current memory context. */
 static void
 position_take(const Shard *shard, CheckpointPosition *position)
@@ -292,6 +309,7 @@ position_take(const Shard *shard, CheckpointPosition *position)
 	position->head.seek = slot->counted.seek;
 	position->head.retry = slot->counted.retry;
 	position_partitions(slot, position);
+	position_mark(shard, last, position);
 	position->views =
 		palloc0(sizeof(CheckpointView) * (list_length(shard->views) + (last != NULL ? last->head.nviews : 0) + 1));
 	foreach (lc, shard->views)

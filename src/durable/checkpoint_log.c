@@ -292,6 +292,11 @@ streamext_checkpoint_encode(StringInfo to, const CheckpointPosition *position)
 		if (view->head.behind)
 			appendBinaryStringInfo(to, (const char *) view->max_event_time, sizeof(TimestampTz) * n);
 	}
+	if (position->mark_size > 0)
+	{
+		appendBinaryStringInfo(to, (const char *) &position->mark_size, sizeof(position->mark_size));
+		appendBinaryStringInfo(to, position->mark, position->mark_size);
+	}
 }
 
 typedef struct DecodeInput
@@ -331,6 +336,19 @@ decode_partition(DecodeInput *in, CheckpointPartition *partition, const Checkpoi
 	decode_bytes(in, &partition->partition, sizeof(*partition) - offsetof(CheckpointPartition, partition));
 }
 
+static void
+decode_mark(DecodeInput *in, CheckpointPosition *position)
+{
+	decode_bytes(in, &position->mark_size, sizeof(position->mark_size));
+	if (position->mark_size == 0 || position->mark_size > CHECKPOINT_MARK_BYTES)
+		in->short_of = true;
+	else
+	{
+		position->mark = palloc(position->mark_size);
+		decode_bytes(in, position->mark, position->mark_size);
+	}
+}
+
 CheckpointPosition *
 streamext_checkpoint_decode(const char *data, Size size)
 {
@@ -365,6 +383,8 @@ streamext_checkpoint_decode(const char *data, Size size)
 	if (position->head.version != LOG_VERSION)
 		for (int i = 0; i < position->head.nviews; i++)
 			position->views[i].head.definition = 0;
+	if (in.left > 0)
+		decode_mark(&in, position);
 	return in.short_of || in.left > 0 ? NULL : position;
 }
 

@@ -26,6 +26,8 @@
 
 #define CHECKPOINT_ROW_BYTES 4000 /* of data a row at most: two rows fill a page */
 
+#define CHECKPOINT_MARK_BYTES 65536
+
 #define CHECKPOINT_ENTRIES 'E'
 #define CHECKPOINT_POSITION 'P'
 #define CHECKPOINT_START 'S'
@@ -138,6 +140,8 @@ typedef struct CheckpointPosition
 	CheckpointPositionHead head;
 	CheckpointPartition	  *partitions;
 	CheckpointView		  *views;
+	char				  *mark; /* the connector's (ConnectorOps.mark), last in the row; mostly there is none */
+	uint32				   mark_size;
 } CheckpointPosition;
 
 extern void streamext_checkpoint_encode(StringInfo to, const CheckpointPosition *position);

@@ -439,6 +439,15 @@ streamext_checkpoint_keep_views(Shard *shard, List *oids)
 			load_forget_view(c, &c->last->views[i]);
 }
 
+const char *
+streamext_checkpoint_mark(const Shard *shard, uint32 *size)
+{
+	const CheckpointPosition *last = shard->checkpoint != NULL ? shard->checkpoint->last : NULL;
+
+	*size = last != NULL ? last->mark_size : 0;
+	return last != NULL ? last->mark : NULL;
+}
+
 /* ---------------------------------------------------------------- where views begin */
 
 int64

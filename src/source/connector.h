@@ -85,6 +85,8 @@ typedef struct ConnectorOpen
 	int			  shard, shards;
 	MemoryContext cxt;
 	JournalPlace  journal;
+	const char	 *mark; /* the last checkpoint's, by ConnectorOps.mark; good during the call */
+	uint32		  mark_size;
 } ConnectorOpen;
 
 typedef struct ConnectorOps
@@ -164,6 +166,12 @@ typedef struct ConnectorOps
 
 	/* Everything below these positions is durable elsewhere: commit to the broker's group, trim the journal. May be NULL. */
 	void (*commit)(Connector *c, const int64 *positions, int n);
+
+	/*
+	 * Appends what a checkpoint of this position (of partition 0) shall keep for the next open; nothing: what the last one has kept stays. For sources
+	 * that are asked to go on by something else than a position. Does not wait. May be NULL.
+	 */
+	void (*mark)(Connector *c, int64 position, StringInfo to);
 
 	/* jsonb text of a record's headers, palloc'd, or NULL. May be NULL. */
 	char *(*headers)(Connector *c, const StreamRecord *record);

@@ -299,6 +299,7 @@ refresh_open(Worker *w)
 		MyDatabaseId,			w->shard.identity.relid,	 w->shard.identity.shard,	 w->shard.config->journal,
 		w->setup.journal_floor, &w->shard.slot->journal_end, w->shard.slot->journal_lock
 	};
+	args.mark = streamext_checkpoint_mark(&w->shard, &args.mark_size);
 	w->shard.connector = w->shard.ops->open(&args);
 	for (int i = 0; i < w->shard.slot->counted.npartitions; i++)
 		w->shard.connector->known =

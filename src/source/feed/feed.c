@@ -32,6 +32,9 @@ typedef struct FeedConnector
 	FeedIntake	*intake;
 	FeedLink	*link;
 	bool		 loaded;	/* the intake knows what the journal holds */
+	FeedText	 kept;		/* until then: the last checkpoint's mark, malloc'd */
+	FeedText	 marks[2];	/* of what was polled last, and before; size 0: none */
+	int64		 marked[2]; /* the position behind that */
 	TimestampTz	 append_at; /* after a failure: not before this */
 	TimestampTz	 driven_at;
 	uint64		 flush_ticket; /* what flush has seen */
@@ -55,6 +58,8 @@ feed_open(const ConnectorOpen *args)
 	streamext_feed_read_options(&k->options, args->config->server_options);
 	streamext_connector_guard(c, args->cxt);
 	k->intake = streamext_feed_intake_new(&k->options);
+	if (!streamext_feed_text_add(&k->kept, args->mark, args->mark_size, SIZE_MAX))
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	k->link = streamext_feed_link_new(c, &k->options, k->intake);
 	c->wait_fd = streamext_feed_link_fd(k->link);
 	if (streamext_inbox_connect(&k->inbox))
@@ -79,6 +84,9 @@ feed_close(Connector *c)
 		streamext_feed_intake_free(k->intake);
 	k->link = NULL;
 	k->intake = NULL;
+	streamext_feed_text_free(&k->kept);
+	for (int i = 0; i < lengthof(k->marks); i++)
+		streamext_feed_text_free(&k->marks[i]);
 	streamext_inbox_close(c);
 }
 
@@ -147,7 +155,7 @@ feed_is_ready(FeedConnector *k)
 	if (!open)
 		c->stalled = true;
 	if (!k->loaded)
-		streamext_feed_intake_load(k->intake, k->inbox.journal);
+		streamext_feed_intake_load(k->intake, k->inbox.journal, k->kept.data, k->kept.size);
 	k->loaded = true;
 	return true;
 }
@@ -165,6 +173,35 @@ feed_record(StreamRecord *record)
 		record->key = from->topic + event + 1;
 		record->key_size = from->topic_size - event - 1;
 	}
+}
+
+/* What is polled now is counted by the next checkpoint, or not yet. */
+static void
+feed_note_mark(FeedConnector *k, const StreamRecord *records, int n)
+{
+	FeedText before = k->marks[1];
+
+	if (n == 0)
+		return;
+	if (!streamext_feed_intake_mark(k->intake, records, n, &before))
+		return;
+	k->marks[1] = k->marks[0];
+	k->marked[1] = k->marked[0];
+	k->marks[0] = before;
+	k->marked[0] = k->inbox.partition.position;
+}
+
+static void
+feed_mark(Connector *c, int64 position, StringInfo to)
+{
+	FeedConnector *k = (FeedConnector *) c;
+
+	for (int i = 0; i < lengthof(k->marks); i++)
+		if (k->marks[i].size > 0 && k->marked[i] <= position)
+		{
+			appendBinaryStringInfo(to, k->marks[i].data, k->marks[i].size);
+			return;
+		}
 }
 
 static int
@@ -186,6 +223,7 @@ feed_poll(Connector *c, StreamRecord *records, int max)
 	}
 	for (int i = 0; i < n; i++)
 		feed_record(&records[i]);
+	feed_note_mark(k, records, n);
 	c->partitions[0].high_watermark = streamext_journal_end(k->inbox.journal);
 	if (more || c->partitions[0].position < c->partitions[0].high_watermark)
 		streamext_feed_link_wake(k->link, 0);
@@ -293,6 +331,7 @@ const ConnectorOps streamext_feed_ops = {
 	.find = feed_find,
 	.ends = streamext_inbox_ends,
 	.commit = streamext_inbox_commit,
+	.mark = feed_mark,
 	.pause = feed_pause,
 	.close = feed_close,
 };

@@ -240,11 +240,24 @@ intake_is_repeated(FeedIntake *intake, const FeedRecord *record)
 	return value != NULL && streamext_feed_repeats_seen(intake->repeats, value, size);
 }
 
-/* Where the feed could be resumed behind the record. */
+/* Where the feed could be resumed behind the record, which was looked at; NULL: it does not say. */
+static const char *
+intake_token_of(const FeedIntake *intake, const FeedRecord *record, size_t *size)
+{
+	const char *token = record->id;
+
+	*size = record->id_size;
+	if (intake->options->resume == FEED_RESUME_QUERY && intake->options->resume_path != NULL)
+		token = intake_value(intake, INTAKE_RESUME, size);
+	if (*size == 0 || *size > INTAKE_ID_MAX || intake->options->resume == FEED_RESUME_NONE)
+		return NULL;
+	return token;
+}
+
 static bool
 intake_move_token(FeedIntake *intake, const char *token, size_t size)
 {
-	if (token == NULL || size == 0 || size > INTAKE_ID_MAX || intake->options->resume == FEED_RESUME_NONE)
+	if (token == NULL)
 		return true;
 	intake->token.size = 0;
 	return streamext_feed_text_add(&intake->token, token, size, INTAKE_ID_MAX);
@@ -254,14 +267,9 @@ static bool
 intake_follow(FeedIntake *intake, const FeedRecord *record)
 {
 	size_t		size;
-	const char *value;
+	const char *token = intake_token_of(intake, record, &size);
 
-	if (intake->options->resume == FEED_RESUME_QUERY && intake->options->resume_path != NULL)
-	{
-		value = intake_value(intake, INTAKE_RESUME, &size);
-		return intake_move_token(intake, value, size);
-	}
-	return intake_move_token(intake, record->id, record->id_size);
+	return intake_move_token(intake, token, size);
 }
 
 /* What metadata 'id' shows: the server's id, else what tells the record from others; of server-sent events, which may be resumed by it, nothing else. */
@@ -350,7 +358,8 @@ streamext_feed_intake_take(FeedIntake *intake, const FeedRecord *record)
 	bool done;
 
 	if (record->size == 0)
-		return intake_move_token(intake, record->id, record->id_size) || intake_refuse(intake, "out of memory");
+		return intake->want[INTAKE_RESUME] != INTAKE_NONE || intake_follow(intake, record) ||
+			   intake_refuse(intake, "out of memory");
 	intake_look(intake, record);
 	if (intake_is_error(intake, record))
 	{
@@ -418,29 +427,57 @@ streamext_feed_intake_token(const FeedIntake *intake)
 
 /* ---- after a restart ---- */
 
-static void
-intake_recall(FeedIntake *intake, const JournalRecord *from)
+/* As it was when it was taken in. */
+static FeedRecord
+intake_again(const JournalRecord *from)
 {
 	FeedRecord record = { from->payload, from->payload_size };
 	size_t	   event = strlen(from->topic);
 
-	if (from->packet_id != intake->origin)
-		return;
 	if (event < from->topic_size)
 	{
 		record.id = from->topic + event + 1;
 		record.id_size = from->topic_size - event - 1;
 	}
+	return record;
+}
+
+/* True: the token is the record's. */
+static bool
+intake_recall(FeedIntake *intake, const JournalRecord *from)
+{
+	FeedRecord record = intake_again(from);
+	size_t	   size;
+
+	if (from->packet_id != intake->origin)
+		return false;
 	intake_look(intake, &record);
 	(void) intake_is_repeated(intake, &record);
 	if (!intake_follow(intake, &record))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	return intake_token_of(intake, &record, &size) != NULL;
+}
+
+/* A mark of another origin, or of a record that the journal goes beyond, says nothing. */
+static void
+intake_take_mark(FeedIntake *intake, int64 known, const char *mark, size_t size)
+{
+	FeedMark head;
+
+	if (size <= FEED_MARK_HEAD)
+		return;
+	memcpy(&head.position, mark, sizeof(head.position));
+	memcpy(&head.origin, mark + sizeof(head.position), sizeof(head.origin));
+	if (head.origin == intake->origin && head.position > known &&
+		!intake_move_token(intake, mark + FEED_MARK_HEAD, size - FEED_MARK_HEAD))
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }
 
 void
-streamext_feed_intake_load(FeedIntake *intake, Journal *journal)
+streamext_feed_intake_load(FeedIntake *intake, Journal *journal, const char *mark, size_t size)
 {
 	JournalRecord records[INTAKE_READ];
+	int64		  known = -1;
 	int64		  last = streamext_journal_before(journal, streamext_journal_end(journal));
 	int64		  position = last > 0 ? streamext_journal_before(journal, last) : -1;
 	bool		  corrupt;
@@ -452,5 +489,33 @@ streamext_feed_intake_load(FeedIntake *intake, Journal *journal)
 		position = last;
 	while (position >= 0 && (n = streamext_journal_read(journal, &position, records, INTAKE_READ, &corrupt)) > 0)
 		for (int i = 0; i < n; i++)
-			intake_recall(intake, &records[i]);
+			if (intake_recall(intake, &records[i]))
+				known = records[i].next_position;
+	intake_take_mark(intake, known, mark, size);
+}
+
+bool
+streamext_feed_intake_mark(FeedIntake *intake, const StreamRecord *records, int n, FeedText *mark)
+{
+	if (intake->options->resume == FEED_RESUME_NONE)
+		return false;
+	for (int i = n - 1; i >= 0; i--)
+	{
+		const JournalRecord *from = records[i].message;
+		FeedRecord			 record = intake_again(from);
+		const char			*token;
+		size_t				 size;
+
+		if (from->packet_id != intake->origin)
+			continue;
+		intake_look(intake, &record);
+		token = intake_token_of(intake, &record, &size);
+		if (token == NULL)
+			continue;
+		mark->size = 0;
+		return streamext_feed_text_add(mark, (const char *) &from->next_position, sizeof(int64), FEED_CUT_NAME_MAX) &&
+			   streamext_feed_text_add(mark, (const char *) &intake->origin, sizeof(uint16), FEED_CUT_NAME_MAX) &&
+			   streamext_feed_text_add(mark, token, size, FEED_MARK_HEAD + FEED_CUT_NAME_MAX);
+	}
+	return false;
 }

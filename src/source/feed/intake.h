@@ -15,6 +15,7 @@
 #include "source/feed/cutter.h"
 #include "source/feed/options.h"
 #include "source/feed/text.h"
+#include "base/record.h"
 #include "source/journal/journal.h"
 
 typedef struct FeedIntake FeedIntake;
@@ -23,8 +24,26 @@ typedef struct FeedIntake FeedIntake;
 extern FeedIntake *streamext_feed_intake_new(const FeedOptions *options);
 extern void		   streamext_feed_intake_free(FeedIntake *intake);
 
-/* Takes the token and what repeats are known by out of the journal's last two files. Main thread. */
-extern void streamext_feed_intake_load(FeedIntake *intake, Journal *journal);
+/*
+ * Where a feed can be resumed behind a record of its journal: what checkpoints keep, for a server that has the checkpoint and not the journal, or an
+ * older one. As bytes: these two, the token.
+ */
+typedef struct FeedMark
+{
+	int64  position; /* next one of the record with the token */
+	uint16 origin;	 /* of what tokens mean something for */
+} FeedMark;
+
+#define FEED_MARK_HEAD (sizeof(int64) + sizeof(uint16))
+
+/*
+ * Takes the token and what repeats are known by out of the journal's last two files, or the token out of the mark if that is of a later record.
+ * Main thread.
+ */
+extern void streamext_feed_intake_load(FeedIntake *intake, Journal *journal, const char *mark, size_t size);
+
+/* The mark of the last of these records, as they were read, that has a token; false: none has. Main thread, not while the link is driven. */
+extern bool streamext_feed_intake_mark(FeedIntake *intake, const StreamRecord *records, int n, FeedText *mark);
 
 /* False: streamext_feed_intake_trouble says why. */
 extern bool streamext_feed_intake_take(FeedIntake *intake, const FeedRecord *record);
