@@ -57,7 +57,7 @@ def test_a_hint_when_every_record_is_rejected(db: Database, kafka: Kafka, topic:
     check = {what: (ok, detail, hint) for what, ok, detail, hint in db.rows("SELECT * FROM streamext.check('s')")}
     assert check["columns"][0] is False and "path 'TS'" in check["columns"][2]
     assert check["values"][:2] == (False, "1 of 1 records rejected")
-    assert [what for what, (ok, _, _) in check.items() if not ok] == ["values", "columns"]
+    assert [what for what, (ok, _, _) in check.items() if not ok] == ["sample", "values", "columns"]
 
 
 def test_names_of_fields_are_for_readers(db: Database, kafka: Kafka, topic: str) -> None:
@@ -109,7 +109,7 @@ def test_check_of_a_source_that_is_not_there(db: Database) -> None:
     db.execute("CREATE FOREIGN TABLE s (a int) SERVER nowhere OPTIONS (topic 'x')")
     wait_for(lambda: db.value("SELECT state FROM streamext.streams") == "stalled", what="stalled")
     bad = {what: (detail, hint) for what, ok, detail, hint in db.rows("SELECT * FROM streamext.check('s')") if not ok}
-    assert set(bad) == {"state", "source", "partitions", "records"}
+    assert set(bad) == {"state", "source", "broker", "partitions", "records"}
     assert bad["source"][0] and "127.0.0.1:1" in bad["source"][0]
 
 

@@ -136,6 +136,43 @@ streamext_connector_report(Connector *c, const char *format, ...)
 	c->errors++;
 }
 
+/* ---- doubts ---- */
+
+#define CONNECTOR_MAX_PORT 65535
+
+/* The port behind the last colon; -1: none is named. */
+static int64
+connector_port(const char *address)
+{
+	const char *colon = strrchr(address, ':');
+
+	if (colon == NULL || strspn(colon + 1, "0123456789") == 0 || strlen(colon + 1) > 18)
+		return -1;
+	return atoll(colon + 1);
+}
+
+void
+streamext_connector_doubt_addresses(const StreamConfig *config, const char *option, bool one)
+{
+	char *rest = pstrdup(streamext_option(config->server_options, option));
+
+	if (one && strchr(rest, ',') != NULL)
+		ereport(NOTICE,
+				(errmsg("option \"%s\" of the server of stream \"%s\" names several addresses", option, config->name),
+				 errdetail("It is \"%s\", which is read as one.", rest),
+				 errhint("Name one address; make a server for each broker.")));
+	for (char *address = strtok_r(rest, ",", &rest); address != NULL; address = strtok_r(NULL, ",", &rest))
+	{
+		int64 port = connector_port(address);
+
+		if (port == 0 || port > CONNECTOR_MAX_PORT)
+			ereport(NOTICE, (errmsg("stream \"%s\" cannot reach port " INT64_FORMAT, config->name, port),
+							 errdetail("It stands in option \"%s\" of the server.", option),
+							 errhint("Ports go from 1 to %d: ALTER SERVER ... OPTIONS (SET %s '...').",
+									 CONNECTOR_MAX_PORT, option)));
+	}
+}
+
 /* ---- secrets ---- */
 
 char *

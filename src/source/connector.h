@@ -123,6 +123,8 @@ typedef struct ConnectorOps
 	void (*configure)(StreamConfig *config);
 	/* What options and columns mean together: after CREATE and ALTER FOREIGN TABLE. */
 	void (*check)(const StreamConfig *config);
+	/* NOTICEs of what is valid and cannot work, or not as meant: after CREATE FOREIGN TABLE. */
+	void (*doubt)(const StreamConfig *config);
 	/* Options of a stream before and after ALTER. */
 	void (*check_change)(const char *name, List *before, List *after);
 
@@ -235,6 +237,9 @@ extern void streamext_connector_guard(Connector *c, MemoryContext cxt);
 
 /* Sets c->error (clipped, made valid in the database's encoding) and counts it; the same text again counts every 10 s. */
 extern void streamext_connector_report(Connector *c, const char *format, ...) pg_attribute_printf(2, 3);
+
+/* NOTICEs of a server's option that holds `address:port`s separated by commas: `one` is all that it takes. */
+extern void streamext_connector_doubt_addresses(const StreamConfig *config, const char *option, bool one);
 
 /* What others wrote, in place: STREAMEXT_MAX_MESSAGE bytes at most, and valid in the database's encoding. */
 extern void streamext_connector_clean(char *text);

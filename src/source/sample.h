@@ -31,6 +31,7 @@ typedef struct SourceSample
 	/* the caller's */
 	int			wanted;	  /* records, the newest; from 0 to STREAMEXT_SAMPLE_MAX */
 	TimestampTz deadline; /* for all of it */
+	int			linger;	  /* ms, at most, for records that are not there and may come; of sources that keep none */
 	bool		stream;	  /* config is a stream's: what its worker needs besides reading is tried too */
 
 	/* by ConnectorOps.sample; palloc'd in the context current at the call */

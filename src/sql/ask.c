@@ -74,6 +74,7 @@ streamext_ask_topic(Oid serverid, const char *topic, int n, int64 wait, StreamCo
 									 list_make1(makeDefElem("topic", (Node *) makeString(pstrdup(topic)), -1)));
 	sample->wanted = Min(Max(n, 0), STREAMEXT_SAMPLE_MAX);
 	sample->deadline = GetCurrentTimestamp() + Min(Max(wait, 0), ASK_MAX_WAIT);
+	sample->linger = INT_MAX;
 	streamext_sample_run(*config, sample);
 	trouble = streamext_sample_trouble(sample);
 	if (trouble != NULL && sample->nrecords == 0)

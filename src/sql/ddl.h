@@ -38,6 +38,9 @@ extern void streamext_ddl_create_view(DdlCall *call);
 /* ALTER VIEW or TABLE ... SET or RESET that concerns a continuous view: does it all and returns true. */
 extern bool streamext_ddl_alter_view_options(DdlCall *call);
 
+/* sql/stream_doubts.c: NOTICEs of a new stream that is valid and cannot work, as far as it is known here. */
+extern void streamext_ddl_doubt(Oid relid);
+
 /* sql/ddl_stream.c */
 /* Says that what is no continuous view, of this name, reads a stream's buffer, if it does. */
 extern void streamext_ddl_tell_ordinary(const char *kind, const char *name, Query *query);

@@ -243,6 +243,8 @@ streamext_ddl_create_stream(DdlCall *call)
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_FOREIGN_TABLE)
 			stream_ddl_keep_datestyle(lfirst_oid(cell));
 	streamext_ddl_check_streams(relids);
+	foreach (cell, relids)
+		streamext_ddl_doubt(lfirst_oid(cell));
 }
 
 void

@@ -2,7 +2,8 @@
  * sql/stream_check.c
  *		streamext.check: what a stream needs to work, one row for each, and what to do where it has not got it.
  *
- * Everything is read from what the stream's workers know: it costs the source nothing, and says what is, not what might be.
+ * What the stream's workers know, and, for who has the rights of its owner, as whom that is done, what a look at the source finds now
+ * (source/sample.h): with a client of its own, bounded by CHECK_SECONDS, beside the workers.
  */
 #include "base/streamext.h"
 
@@ -10,12 +11,15 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "decode/decoder.h"
 #include "decode/format.h"
 #include "shared/clock.h"
+#include "source/sample.h"
 #include "sql/catalog.h"
 #include "sql/columns.h"
 #include "sql/control.h"
@@ -25,6 +29,8 @@ PG_FUNCTION_INFO_V1(streamext_check);
 
 /* Event times that are so far ahead of the clock are a clock's fault. */
 #define CHECK_AHEAD (60 * USECS_PER_SEC)
+#define CHECK_SECONDS 5
+#define CHECK_LINGER_MS 500 /* for a message, where none has come before */
 
 typedef struct StreamCheck
 {
@@ -139,6 +145,67 @@ check_source(StreamCheck *check)
 				  "See the options of the server and of the owner's user mapping, and the topic's name.");
 }
 
+/* Why the stream would reject the record, NULL: it would not. */
+static const char *
+check_decode(StreamConfig *config, StreamRecord *record)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext check", ALLOCSET_DEFAULT_SIZES);
+	Decoder		 *decoder = streamext_decoder_create(config, cxt);
+	Batch		 *batch = streamext_batch_create(config, NULL, cxt);
+	IdentityScope scope = streamext_decoder_enter(decoder);
+	const char	 *reason = NULL;
+
+	streamext_batch_reset(batch);
+	batch->nrecords = 1;
+	batch->again = true; /* it is tried once */
+	batch->records[0] = *record;
+	streamext_decoder_run(decoder, batch, streamext_clock_now());
+	streamext_identity_leave(scope);
+	if (batch->rejected != NIL)
+		reason = pstrdup(((RejectedRecord *) linitial(batch->rejected))->reason);
+	streamext_decoder_free(decoder);
+	MemoryContextDelete(cxt);
+	return reason;
+}
+
+static void
+check_sample(StreamCheck *check, SourceSample *sample)
+{
+	const char *reason;
+
+	if (sample->nrecords == 0)
+		return;
+	reason = check_decode(check->config, &sample->records[0]);
+	check_put(check, "sample", reason == NULL,
+			  reason == NULL ? "the newest record can be decoded"
+							 : psprintf("the newest record is rejected: %s", reason),
+			  "streamext.peek shows it; see the columns' types and options, and the option format.");
+}
+
+/* What the source says now. With the owner's login, so for who has his rights. */
+static void
+check_live(StreamCheck *check)
+{
+	SourceSample sample = { 0 };
+	ListCell	*cell;
+
+	if (check->config->connector->sample == NULL || !has_privs_of_role(GetUserId(), check->config->owner))
+		return;
+	sample.stream = true;
+	sample.deadline = GetCurrentTimestamp() + CHECK_SECONDS * USECS_PER_SEC;
+	/* a source that keeps no records is waited for only where the stream has seen none */
+	sample.wanted = check->config->connector->replayable || check->rows == 0 ? 1 : 0;
+	sample.linger = CHECK_LINGER_MS;
+	streamext_sample_run(check->config, &sample);
+	foreach (cell, sample.findings)
+	{
+		const SourceFinding *finding = lfirst(cell);
+
+		check_put(check, finding->what, finding->ok, finding->detail, finding->hint);
+	}
+	check_sample(check, &sample);
+}
+
 static void
 check_partitions(StreamCheck *check)
 {
@@ -234,6 +301,7 @@ streamext_check(PG_FUNCTION_ARGS)
 	check_worker(&check);
 	check_state(&check);
 	check_source(&check);
+	check_live(&check);
 	check_partitions(&check);
 	check_records(&check);
 	check_values(&check);

@@ -199,3 +199,9 @@ streamext_kafka_configure(StreamConfig *config)
 		config->start = kafka_parse_start(streamext_option_find(streamext_kafka_options, PLACE_TABLE, "start"), start,
 										  &config->start_time);
 }
+
+void
+streamext_kafka_doubt(const StreamConfig *config)
+{
+	streamext_connector_doubt_addresses(config, "brokers", false);
+}

@@ -13,5 +13,6 @@ extern const MetadataSpec streamext_kafka_metadata[];
 
 extern void streamext_kafka_check_options(OptionPlace place, List *options);
 extern void streamext_kafka_configure(StreamConfig *config);
+extern void streamext_kafka_doubt(const StreamConfig *config);
 
 #endif /* STREAMEXT_KAFKA_OPTIONS_H */

@@ -135,6 +135,18 @@ streamext_mqtt_configure(StreamConfig *config)
 		streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "protocol") == 0 ? 5 : 3;
 }
 
+void
+streamext_mqtt_doubt(const StreamConfig *config)
+{
+	const char *topic = linitial(config->topics);
+
+	streamext_connector_doubt_addresses(config, "uri", true);
+	if (strchr(topic, '*') != NULL)
+		ereport(NOTICE, (errmsg("stream \"%s\" takes messages of topics with a * in their names only", config->name),
+						 errdetail("In the filter \"%s\" * stands for itself.", topic),
+						 errhint("\"+\" stands for one level and \"#\" for all levels at the end.")));
+}
+
 /* Several clients need a subscription that they share, which MQTT 3.1.1 does not know: brokers would take it for an ordinary topic. */
 void
 streamext_mqtt_check(const StreamConfig *config)

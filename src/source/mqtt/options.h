@@ -15,6 +15,7 @@ extern const MetadataSpec streamext_mqtt_metadata[];
 extern void streamext_mqtt_check_options(OptionPlace place, List *options);
 extern void streamext_mqtt_configure(StreamConfig *config);
 extern void streamext_mqtt_check(const StreamConfig *config);
+extern void streamext_mqtt_doubt(const StreamConfig *config);
 extern void streamext_mqtt_check_change(const char *name, List *before, List *after);
 extern bool streamext_mqtt_own_metadata(const StreamRecord *record, const StreamColumn *column, const char **value,
 										Size *size);

@@ -527,7 +527,7 @@ sample_look(MqttSample *m, const StreamConfig *config, SourceSample *sample)
 		if (m->marker != NULL)
 			sample_marker(m, sample);
 		if (m->most > 0)
-			(void) sample_await(m, sample, INT_MAX, sample_has_all);
+			(void) sample_await(m, sample, sample->linger, sample_has_all);
 		sample_keep_all(m, sample);
 	}
 }

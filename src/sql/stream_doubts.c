@@ -1,0 +1,137 @@
+/*
+ * sql/stream_doubts.c
+ *		What a new stream is told by CREATE FOREIGN TABLE: that it is valid and cannot work, or not as meant. No source is asked;
+ *		streamext.check does that.
+ */
+#include "base/streamext.h"
+
+#include "access/htup_details.h"
+#include "miscadmin.h"
+#include "nodes/primnodes.h"
+#include "optimizer/optimizer.h"
+#include "pgstat.h"
+#include "utils/backend_status.h"
+#include "utils/fmgroids.h"
+
+#include "shared/shmem.h"
+#include "sql/ddl.h"
+#include "stream/definition.h"
+
+/* ---- columns ---- */
+
+static void
+doubt_no_columns(const StreamConfig *config)
+{
+	for (int i = 0; i < config->desc->natts; i++)
+		if (!config->columns[i].dropped)
+			return;
+	ereport(NOTICE, (errmsg("stream \"%s\" has no columns", config->name),
+					 errdetail("It counts records and shows nothing of them."),
+					 errhint("Declare columns, or let IMPORT FOREIGN SCHEMA guess them.")));
+}
+
+/* Whether the column is of type serial. */
+static bool
+doubt_is_serial(const StreamConfig *config, const StreamColumn *column)
+{
+	const TupleConstr *constr = config->desc->constr;
+
+	for (int i = 0; constr != NULL && i < constr->num_defval; i++)
+	{
+		Node *node;
+
+		if (constr->defval[i].adnum != column->attnum)
+			continue;
+		node = stringToNode(constr->defval[i].adbin);
+		/* smallserial and serial are casts of it */
+		while (IsA(node, FuncExpr) && castNode(FuncExpr, node)->funcid != F_NEXTVAL &&
+			   list_length(castNode(FuncExpr, node)->args) == 1)
+			node = linitial(castNode(FuncExpr, node)->args);
+		return IsA(node, FuncExpr) && castNode(FuncExpr, node)->funcid == F_NEXTVAL;
+	}
+	return false;
+}
+
+/* A default is for INSERT: of what a source sends the column is NULL, and NOT NULL rejects that. */
+static void
+doubt_serial(const StreamConfig *config, const StreamColumn *column)
+{
+	if (column->dropped || column->metadata != METADATA_NONE || !column->notnull ||
+		!(TupleDescAttr(config->desc, column->attnum - 1)->attidentity != '\0' || doubt_is_serial(config, column)))
+		return;
+	ereport(NOTICE,
+			(errmsg("records without \"%s\" will be rejected by stream \"%s\"", column->name, config->name),
+			 errdetail("No number is drawn for records of a source, and a serial or identity column is NOT NULL."),
+			 errhint("Drop the column, or take the record's position: bigint OPTIONS (metadata 'offset').")));
+}
+
+/* ---- workers ---- */
+
+/* Background workers at work, of this extension and of others. */
+static int
+doubt_running(void)
+{
+	int n = 0;
+
+	pgstat_clear_backend_activity_snapshot(); /* neither an old one, nor one that the transaction goes on with */
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		const LocalPgBackendStatus *entry = pgstat_get_local_beentry_by_index(i);
+#else
+		const LocalPgBackendStatus *entry = pgstat_fetch_stat_local_beentry(i);
+#endif
+
+		n += entry != NULL && entry->backendStatus.st_backendType == B_BG_WORKER;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return n;
+}
+
+/* Shards of streams that have no worker yet. */
+static int
+doubt_waiting(void)
+{
+	int n = 0;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+		n += streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].worker.pid == 0;
+	LWLockRelease(streamext_shared->registry_lock);
+	return n;
+}
+
+static void
+doubt_workers(const StreamConfig *config)
+{
+	int taken;
+
+	if (streamext_shared == NULL)
+		return;
+	taken = doubt_running() + doubt_waiting();
+	if (taken + config->workers <= max_worker_processes)
+		return;
+	ereport(
+		NOTICE,
+		(errmsg("there may be no worker for stream \"%s\"", config->name),
+		 errdetail("It needs %d of max_worker_processes, %d of %d are taken.", config->workers, taken,
+				   max_worker_processes),
+		 errhint(
+			 "Raise max_worker_processes and restart the server; until one is free the stream's state is waiting.")));
+}
+
+void
+streamext_ddl_doubt(Oid relid)
+{
+	StreamConfig *config = streamext_ddl_is_stream(relid) ? streamext_stream_config(relid) : NULL;
+
+	if (config == NULL)
+		return;
+	doubt_no_columns(config);
+	if (config->connector->payloads)
+		for (int i = 0; i < config->desc->natts; i++)
+			doubt_serial(config, &config->columns[i]);
+	if (config->connector->doubt != NULL)
+		config->connector->doubt(config);
+	doubt_workers(config);
+}
