@@ -221,6 +221,21 @@ fold_note_from(ViewFold *fold, int row, TimestampTz from)
 	fold->froms[row] = from;
 }
 
+/* Whether a row that comes too late for some of its windows or all (DT_NOEND) counts in any; notes what becomes of it. */
+static bool
+fold_takes_late(ViewFold *fold, int row, TimestampTz from)
+{
+	if (from != DT_NOEND)
+	{
+		fold_note_from(fold, row, from);
+		return true;
+	}
+	fold->late++;
+	if (fold->view->options.keep_late)
+		streamext_batch_keep_late(fold->batch, fold->view->relid, row);
+	return false;
+}
+
 static inline bool
 fold_is_late_for_session(ViewFold *fold, TimestampTz t)
 {
@@ -272,9 +287,11 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 	Batch		 *batch = fold->batch;
 	const Window *window = &fold->view->window;
 	bool		  evaluate = fold->guard_select && fold->join == NULL;
+	bool		  set_aside = batch->set_aside != NIL;
+	int64		  covered = fold->slot->history.covered;
 	int64		  known_pane = 0;
-	TimestampTz	  from = DT_NOBEGIN; /* of known_pane */
-	bool		  known_late = false, known = false;
+	TimestampTz	  from = DT_NOBEGIN; /* of known_pane, or the row's session: which of its windows take the row */
+	bool		  known = false;
 
 	for (; *at < batch->nrows; (*at)++)
 	{
@@ -283,8 +300,7 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 
 		if (!fold_is_new(fold, &batch->records[batch->record[row]]))
 			continue;
-		if (unlikely(batch->set_aside != NIL) &&
-			streamext_batch_is_set_aside(batch, fold->view->relid, batch->record[row]))
+		if (unlikely(set_aside) && streamext_batch_is_set_aside(batch, fold->view->relid, batch->record[row]))
 		{
 			streamext_batch_reject(batch, fold->view->relid, batch->record[row], ERRCODE_INTERNAL_ERROR,
 								   ((RejectedRecord *) linitial(batch->set_aside))->reason);
@@ -293,26 +309,18 @@ fold_select_rows(ViewFold *fold, volatile int *at)
 		}
 		pane = streamext_window_pane(window, batch->event_time[row]);
 		if (window->kind == WINDOW_SESSION)
-			known_late = fold_is_late_for_session(fold, batch->event_time[row]);
+			from = fold_is_late_for_session(fold, batch->event_time[row]) ? DT_NOEND : DT_NOBEGIN;
 		else if (!known || pane != known_pane)
 		{
 			from = fold_takes_from(fold, pane);
-			known_late = from == DT_NOEND;
 			known_pane = pane;
 			known = true;
 		}
-		if (known_late)
-		{
-			fold->late++;
-			if (fold->view->options.keep_late)
-				streamext_batch_keep_late(batch, fold->view->relid, row);
+		if (unlikely(from != DT_NOBEGIN) && !fold_takes_late(fold, row, from))
 			continue;
-		}
 		fold->pane_ids[row] = pane;
-		if (unlikely(from != DT_NOBEGIN))
-			fold_note_from(fold, row, from);
 		/* What fell into panes that history had when the state was begun is in their slices. */
-		if ((!evaluate || fold_evaluate(fold, row)) && pane > fold->slot->history.covered)
+		if ((!evaluate || fold_evaluate(fold, row)) && pane > covered)
 			fold->rows[fold->nselected++] = row;
 		fold->accepted++;
 	}
@@ -551,9 +559,9 @@ fold_key_of_set(const ViewFold *fold, int set, Datum *values, bool *nulls)
 	values[view->set_key] = Int32GetDatum(set);
 }
 
-/* From selected row *at on; false: full. */
-static bool
-fold_group_rows(ViewFold *fold, volatile int *at)
+/* From selected row *at on; false: full. plain: no joins, grouping sets or rows that are late for some of their windows. */
+static pg_attribute_always_inline bool
+fold_group_some(ViewFold *fold, volatile int *at, bool plain)
 {
 	ViewState	 *state = &fold->slot->counted.state;
 	CompiledView *view = fold->view;
@@ -566,7 +574,7 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 	{
 		int	   i = *at;
 		int	   row = fold->rows[i];
-		int64  pane_id = fold->pane_ids[fold_source(fold, row)];
+		int64  pane_id = fold->pane_ids[plain ? row : fold_source(fold, row)];
 		int	   c = (uint64) pane_id % PANE_CACHE;
 		uint32 size;
 		uint32 hash;
@@ -587,11 +595,11 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 				values[k] = fe->values[row];
 				nulls[k] = fe->nulls[row];
 			}
-		if (fold->sets != NULL)
+		if (!plain && fold->sets != NULL)
 			fold_key_of_set(fold, fold->sets[i], values, nulls);
 		size = streamext_key_serialize(view, values, nulls, &fold->key, &fold->key_capacity);
 		hash = streamext_key_hash(fold->matcher, values, nulls, fold->key, size);
-		if (unlikely(fold->froms != NULL) && fold->froms[fold_source(fold, row)] != DT_NOBEGIN)
+		if (!plain && fold->froms != NULL && fold->froms[fold_source(fold, row)] != DT_NOBEGIN)
 			size = streamext_key_add_from(fold->froms[fold_source(fold, row)], &fold->key, &fold->key_capacity, size);
 		fold->panes[i] = cached[c];
 		fold->groups[i] =
@@ -600,6 +608,15 @@ fold_group_rows(ViewFold *fold, volatile int *at)
 			return false;
 	}
 	return true;
+}
+
+/* A FoldStep. */
+static bool
+fold_group_rows(ViewFold *fold, volatile int *at)
+{
+	if (fold->sources == NULL && fold->sets == NULL && fold->froms == NULL)
+		return fold_group_some(fold, at, true);
+	return fold_group_some(fold, at, false);
 }
 
 /*

@@ -470,7 +470,6 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 	PaneIndexSlot *index = pane->index;
 	uint32		   mask = pane->index_mask;
 	uint32		   at = hash & mask;
-	uint32		   probes = 0;
 	PaneIndexSlot *slot;
 	GroupEntry	  *entry;
 
@@ -489,9 +488,10 @@ streamext_state_group(ViewState *state, Pane *pane, uint32 hash, const char *key
 				return entry;
 			}
 		}
-		if ((++probes & (STREAMEXT_PROBES - 1)) == 0)
-			CHECK_FOR_INTERRUPTS();
 		at = (at + 1) & mask;
+		/* a place stands for a count of the probes, which would cost each row a register */
+		if (unlikely((at & (STREAMEXT_PROBES - 1)) == 0))
+			CHECK_FOR_INTERRUPTS();
 	}
 
 	if (((uint64) pane->ngroups + 1) * 4 > ((uint64) mask + 1) * 3)

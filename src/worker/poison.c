@@ -425,12 +425,35 @@ poison_give_up(Worker *w, const PoisonMark *mark)
 		streamext_batch_set_aside(w->reading.batch, InvalidOid, r, STREAMEXT_POISON_REASON);
 }
 
+/* The range of a record's partition; a new one begins with the record. NULL: there are too many. */
+static PoisonRange *
+poison_note_range(Worker *w, PoisonPlace *now, int *range, const StreamRecord *record)
+{
+	int index = record->partition_index;
+
+	if (index >= POISON_RANGES)
+	{
+		now->overflow = 1;
+		return NULL;
+	}
+	if (range[index] < 0)
+	{
+		range[index] = now->nranges;
+		now->ranges[now->nranges++] =
+			(PoisonRange){ poison_topic(w, index), w->shard.slot->counted.partitions[index].partition, record->position,
+						   record->next_position };
+	}
+	return &now->ranges[range[index]];
+}
+
 static void
 poison_note(Worker *w, int64 retry)
 {
 	Batch		*batch = w->reading.batch;
 	PoisonPlace *now;
+	PoisonRange *at = NULL;
 	int			 range[POISON_RANGES]; /* of partitions by their index */
+	int			 last = -1;
 
 	if (poison_mark == NULL)
 		return;
@@ -444,21 +467,15 @@ poison_note(Worker *w, int64 retry)
 	for (int r = 0; r < batch->nrecords; r++)
 	{
 		const StreamRecord *record = &batch->records[r];
-		int					index = record->partition_index;
 
-		if (unlikely(index >= POISON_RANGES))
-			now->overflow = 1;
-		else if (unlikely(range[index] < 0))
+		/* they come in runs of a partition */
+		if (unlikely(record->partition_index != last))
 		{
-			range[index] = now->nranges;
-			now->ranges[now->nranges++] =
-				(PoisonRange){ poison_topic(w, index), w->shard.slot->counted.partitions[index].partition,
-							   record->position, record->next_position };
+			last = record->partition_index;
+			at = poison_note_range(w, now, range, record);
 		}
-		else
+		if (likely(at != NULL))
 		{
-			PoisonRange *at = &now->ranges[range[index]];
-
 			at->first = Min(at->first, record->position);
 			at->end = Max(at->end, record->next_position);
 		}
