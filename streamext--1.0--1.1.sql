@@ -337,6 +337,15 @@ COMMENT ON FUNCTION streamext.http_validator(text[], oid) IS 'internal: checks t
 CREATE FOREIGN DATA WRAPPER http HANDLER streamext.fdw_handler VALIDATOR streamext.http_validator;
 COMMENT ON FOREIGN DATA WRAPPER http IS 'streams of records that are sent by HTTP';
 
+CREATE FUNCTION streamext.flume_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'streamext_flume_validator';
+REVOKE ALL ON FUNCTION streamext.flume_validator(text[], oid) FROM PUBLIC;
+COMMENT ON FUNCTION streamext.flume_validator(text[], oid) IS 'internal: checks the options of Flume servers and streams';
+
+CREATE FOREIGN DATA WRAPPER flume HANDLER streamext.fdw_handler VALIDATOR streamext.flume_validator;
+COMMENT ON FOREIGN DATA WRAPPER flume IS 'streams of events that Apache Flume sends';
+
 CREATE FUNCTION streamext.get_gateways(
 	OUT server oid, OUT listen text, OUT state text, OUT connections bigint, OUT requests bigint, OUT last_error text) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED

@@ -11,7 +11,7 @@ from harness.database import Database
 from harness.regress import TOP
 
 
-WRAPPERS = {"kafka", "mqtt", "http", "feed", "local", "webhook"}
+WRAPPERS = {"kafka", "mqtt", "http", "flume", "feed", "local", "webhook"}
 
 
 def test_pgspot_reports_nothing() -> None:

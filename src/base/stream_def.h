@@ -57,7 +57,8 @@ typedef enum MetadataKind
 	METADATA_HEADERS, /* jsonb or text: {"name": "value", ...} */
 	METADATA_QOS,
 	METADATA_RETAINED,
-	METADATA_OWN /* text that ConnectorOps.metadata gives */
+	METADATA_HEADER, /* the one of the column's name among the headers of an envelope (decode/format.h) */
+	METADATA_OWN	 /* text that ConnectorOps.metadata gives */
 } MetadataKind;
 
 /* A word of the column option metadata. A connector's are an array that ends with a name of NULL. */

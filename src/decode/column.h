@@ -71,6 +71,9 @@ struct Decoder
 	int	   nread;	  /* records that the format could read, whatever becomes of them */
 };
 
+/* What is around the payload and not of it, as the option trim has it, is no part of it any more. */
+extern void streamext_decode_trim(StreamRecord *record);
+
 /* Notes a text for the conversion pass; NULL or the reason why no type could take it. */
 extern const char *streamext_decode_note(Decoder *decoder, DecoderColumn *col, int row, const char *s, Size size);
 

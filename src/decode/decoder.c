@@ -300,7 +300,9 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 		{
 			Connector *connector = decoder->batch->connector;
 
-			if (connector != NULL && connector->ops->headers != NULL && record->message != NULL)
+			if (decoder->config->format->headers != NULL)
+				record->headers = decoder->config->format->headers(decoder, record);
+			else if (connector != NULL && connector->ops->headers != NULL && record->message != NULL)
 				record->headers = connector->ops->headers(connector, record);
 			if (record->headers != NULL)
 				return streamext_decode_bytes(decoder, col, record->headers, strlen(record->headers), row, value,
@@ -313,6 +315,11 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 		case METADATA_RETAINED:
 			*value = BoolGetDatum(record->retained);
 			return NULL;
+		case METADATA_HEADER:
+			if (decoder->config->format->header != NULL &&
+				decoder->config->format->header(decoder, record, col->column->metadata_name, &s, &size))
+				return streamext_decode_bytes(decoder, col, s, size, row, value, sqlstate);
+			break;
 		case METADATA_OWN:
 			if (decoder->config->connector->own_metadata(record, col->column, &s, &size))
 				return streamext_decode_bytes(decoder, col, s, size, row, value, sqlstate);
@@ -324,25 +331,26 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 	return NULL;
 }
 
-/* What is around the payload and not of it is no part of what the format sees; the record stays as it came. */
-static const char *
-decoder_parse_trimmed(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
+void
+streamext_decode_trim(StreamRecord *record)
 {
-	const char *payload = record->payload;
-	Size		size = record->payload_size;
-	const char *reason;
-
-	if (record->payload_size >= 3 && memcmp(payload, "\xef\xbb\xbf", 3) == 0)
+	if (record->payload_size >= 3 && memcmp(record->payload, "\xef\xbb\xbf", 3) == 0)
 	{
 		record->payload += 3;
 		record->payload_size -= 3;
 	}
 	while (record->payload_size > 0 && strchr("\r\n", record->payload[record->payload_size - 1]) != NULL)
 		record->payload_size--; /* strchr finds NUL too */
-	reason = decoder->config->format->parse(decoder, record, row, column, sqlstate);
-	record->payload = payload;
-	record->payload_size = size;
-	return reason;
+}
+
+/* What is around the payload and not of it is no part of what the format sees; the record stays as it came. */
+static const char *
+decoder_parse_trimmed(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
+{
+	StreamRecord trimmed = *record;
+
+	streamext_decode_trim(&trimmed);
+	return decoder->config->format->parse(decoder, &trimmed, row, column, sqlstate);
 }
 
 /* Pass 1 for one record into row `row`; NULL or the reason to reject. */
@@ -364,7 +372,7 @@ decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char
 		*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 		return psprintf("the payload is larger than %d bytes", STREAMEXT_MAX_RECORD);
 	}
-	if (unlikely(decoder->config->trims))
+	if (unlikely(decoder->config->trims) && decoder->config->format->body == NULL)
 		reason = decoder_parse_trimmed(decoder, record, row, column, sqlstate);
 	else
 		reason = decoder->config->format->parse(decoder, record, row, column, sqlstate);

@@ -10,7 +10,8 @@
 #include "base/path.h"
 
 const FormatOps *const streamext_formats[] = {
-	&streamext_json_format, &streamext_csv_format, &streamext_text_format, &streamext_raw_format, NULL,
+	&streamext_json_format, &streamext_csv_format,	 &streamext_text_format,
+	&streamext_raw_format,	&streamext_flume_format, NULL,
 };
 
 static const FormatOps *
@@ -23,16 +24,31 @@ format_find(const char *name)
 }
 
 static void
-format_check_name(const OptionSpec *spec, const char *value)
+format_refuse(const OptionSpec *spec, const char *value, bool bodies)
 {
 	StringInfoData valid;
 
-	if (format_find(value) != NULL)
-		return;
 	initStringInfo(&valid);
 	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
-		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (*format)->name);
+		if (!bodies || (*format)->around == NULL)
+			appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (*format)->name);
 	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
+}
+
+static void
+format_check_name(const OptionSpec *spec, const char *value)
+{
+	if (format_find(value) == NULL)
+		format_refuse(spec, value, false);
+}
+
+void
+streamext_format_check_body(const OptionSpec *spec, const char *value)
+{
+	const FormatOps *format = format_find(value);
+
+	if (format == NULL || format->around != NULL)
+		format_refuse(spec, value, true);
 }
 
 /* The option of a column is checked before its table's format is known; FormatOps.check_path looks again. */
@@ -66,10 +82,10 @@ const OptionSpec streamext_format_options[] = {
 	{ NULL },
 };
 
-const FormatOps *
-streamext_format(List *options)
+static const FormatOps *
+format_named(List *options, const char *option)
 {
-	const char		*name = streamext_option(options, "format");
+	const char		*name = streamext_option(options, option);
 	const FormatOps *format = name == NULL ? streamext_formats[0] : format_find(name);
 
 	if (format == NULL)
@@ -77,24 +93,51 @@ streamext_format(List *options)
 	return format;
 }
 
+const FormatOps *
+streamext_format_body(List *options)
+{
+	return format_named(options, "body_format");
+}
+
+const FormatOps *
+streamext_format(const ConnectorOps *connector, List *options)
+{
+	const FormatOps *format = format_named(options, connector->bodies ? "body_format" : "format");
+
+	return format->around != NULL ? format->around(options) : format;
+}
+
+/* Whether the option is the format's, or the body's in it. */
+static bool
+format_has(const FormatOps *format, const OptionSpec *spec)
+{
+	return streamext_option_find(format->options, spec->place, spec->name) != NULL ||
+		   (format->body != NULL && format_has(format->body, spec));
+}
+
 /* Options of other formats that this one does not have too. */
 static void
-format_check_others(const FormatOps *chosen, List *options)
+format_check_others(const FormatOps *chosen, bool bodies, List *options)
 {
 	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
 		for (const OptionSpec *spec = (*format)->options; spec != NULL && spec->name != NULL; spec++)
-			if (streamext_option(options, spec->name) != NULL &&
-				streamext_option_find(chosen->options, spec->place, spec->name) == NULL)
+			if (streamext_option(options, spec->name) != NULL && !format_has(chosen, spec) &&
+				!(bodies && (*format)->around != NULL))
 				ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-								errmsg("option \"%s\" needs format %s", spec->name, (*format)->name)));
+								errmsg("option \"%s\" needs %s %s", spec->name, bodies ? "body_format" : "format",
+									   (*format)->name)));
 }
 
 void
-streamext_format_check_options(List *options)
+streamext_format_check_options(const ConnectorOps *connector, List *options)
 {
-	const FormatOps *format = streamext_format(options);
+	const FormatOps *format = streamext_format(connector, options);
 
-	format_check_others(format, options);
+	if (connector->bodies && streamext_option(options, "format") != NULL)
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+						errmsg("streams of %s have no option \"format\"", connector->name),
+						errhint("Say by the option body_format what the events' bodies are.")));
+	format_check_others(format, connector->bodies, options);
 	if (streamext_option(options, "fields") != NULL && !format->names_fields)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"fields\" needs format json")));
 	if (format->check_options != NULL)

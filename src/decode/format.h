@@ -15,6 +15,7 @@
 #include "base/option.h"
 #include "base/record.h"
 #include "base/stream_def.h"
+#include "source/connector.h"
 
 struct Decoder;
 struct PayloadWriter;
@@ -29,6 +30,17 @@ typedef struct FormatOps
 	bool json;		   /* values of arrays and composite types are JSON */
 	bool one_column;   /* the payload is the one column without metadata */
 	bool lines;		   /* a body of several records has a line for each, but for what is quoted: text/csv and no JSON */
+
+	/*
+	 * Of an envelope: the one around the body that the option body_format names; its traits are then those of the body's format, which is
+	 * `body`. NULL: it is none. An envelope may have headers, which are then the record's: as jsonb text, palloc'd, and the one of a name, good
+	 * as long as the payload; both of a payload that was parsed, and NULL or false if there is none.
+	 */
+	const struct FormatOps *(*around)(List *options);
+	const struct FormatOps *body;
+	char *(*headers)(struct Decoder *decoder, const StreamRecord *record);
+	bool (*header)(struct Decoder *decoder, const StreamRecord *record, const char *name, const char **value,
+				   Size *size);
 
 	/* Options that only this format has: given with another one they are refused. May be NULL, as the checks. */
 	const OptionSpec *options;
@@ -56,6 +68,7 @@ extern const FormatOps streamext_json_format;
 extern const FormatOps streamext_csv_format;
 extern const FormatOps streamext_text_format;
 extern const FormatOps streamext_raw_format;
+extern const FormatOps streamext_flume_format;
 extern const FormatOps streamext_row_format;
 
 /* Those that the option format names, the default first; NULL ends them. */
@@ -68,9 +81,15 @@ extern const char *const streamext_datestyles[];
 extern const OptionSpec streamext_format_options[];
 
 /* The one that a table's options name. */
-extern const FormatOps *streamext_format(List *options);
+extern const FormatOps *streamext_format(const ConnectorOps *connector, List *options);
+
+/* The one that the option body_format names, the default without it. */
+extern const FormatOps *streamext_format_body(List *options);
+
+/* OptionSpec.check of body_format: any that is no envelope. */
+extern void streamext_format_check_body(const OptionSpec *spec, const char *value);
 
 /* What a table's options mean together, of all formats; raises. */
-extern void streamext_format_check_options(List *options);
+extern void streamext_format_check_options(const ConnectorOps *connector, List *options);
 
 #endif /* STREAMEXT_FORMAT_H */

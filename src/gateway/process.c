@@ -29,7 +29,7 @@
 #include "base/option.h"
 #include "base/transaction.h"
 #include "gateway/gateway.h"
-#include "source/http/http.h"
+#include "source/listen.h"
 #include "stream/definition.h"
 
 #define GATEWAY_RETRY_MS 1000 /* between two tries to listen, to serve, to read the catalogue */
@@ -133,7 +133,7 @@ gateway_listen(const char *address)
 	char *host, *port;
 	int	  error;
 
-	if (!streamext_http_address(address, &host, &port))
+	if (!streamext_listen_address(address, &host, &port))
 	{
 		gateway_fail(GATEWAY_FAILED, "option listen is not like host:port");
 		return false;

@@ -104,6 +104,7 @@ typedef struct ConnectorOps
 	bool published;	 /* writable: rows wait in the outbox (sink/outbox.h) and are sent there when they are committed */
 	bool sink;		 /* its foreign tables take rows of views: there is a SinkOps of the same name (sink/sink.h) */
 	bool payloads;	 /* records are payloads of the option format; else rows */
+	bool bodies;	 /* payloads are bodies of events: the option body_format names what the option format would */
 	bool seeks;		 /* streamext.seek of a time, of an offset */
 	bool sets_latch; /* who has something for the worker sets its latch, there is no descriptor to wait on */
 	bool shards_keep_source; /* with another number of workers positions mean what they meant */

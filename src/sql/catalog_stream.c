@@ -100,7 +100,7 @@ catalog_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connect
 	Datum		values[14] = { 0 };
 	bool		nulls[14] = { 0 };
 	List	   *shards = streamext_catalog_copy_shards(relid);
-	const char *format = connector->payloads ? streamext_format(options)->name : streamext_row_format.name;
+	const char *format = connector->payloads ? streamext_format(connector, options)->name : streamext_row_format.name;
 	StreamSums	sums;
 
 	catalog_sum_shards(&sums, shards, connector);

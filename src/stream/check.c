@@ -122,6 +122,7 @@ stream_metadata_types(const StreamColumn *column, bool *good)
 		case METADATA_RETAINED:
 			*good = type == BOOLOID;
 			return "boolean";
+		case METADATA_HEADER:
 		case METADATA_NONE:
 			break;
 	}
@@ -138,6 +139,18 @@ stream_formats_with_paths(void)
 	initStringInfo(&names);
 	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
 		if ((*format)->paths)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? " or " : "", (*format)->name);
+	return names.data;
+}
+
+static const char *
+stream_envelopes(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+		if ((*format)->header != NULL)
 			appendStringInfo(&names, "%s%s", names.len > 0 ? " or " : "", (*format)->name);
 	return names.data;
 }
@@ -159,6 +172,11 @@ stream_check_column(const StreamConfig *config, const StreamColumn *column)
 						errmsg("column \"%s\" with metadata %s has type %s", column->name, column->metadata_spec->name,
 							   format_type_be(column->type)),
 						errhint("The type must be %s.", types)));
+	if (column->metadata == METADATA_HEADER && config->format->header == NULL)
+		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+						errmsg("metadata %s %s of column \"%s\" needs a format with headers",
+							   column->metadata_spec->name, column->metadata_name, column->name),
+						errhint("Set the option format to %s, or take metadata headers.", stream_envelopes())));
 	streamext_value_options_check(column);
 	if (column->path == NULL)
 		return;

@@ -172,7 +172,7 @@ definition_check_together(const ConnectorOps *connector, const OptionSpec *const
 	if (connector->check_options != NULL)
 		connector->check_options(place, options);
 	if (place == PLACE_TABLE && connector->payloads)
-		streamext_format_check_options(options);
+		streamext_format_check_options(connector, options);
 	streamext_option_conflict(options, "path", "metadata");
 	streamext_option_conflict(options, "time_format", "metadata");
 	streamext_option_conflict(options, "time_zone", "metadata");
@@ -390,7 +390,8 @@ definition_read_columns(StreamConfig *config, Relation rel)
 static void
 definition_read_options(StreamConfig *config)
 {
-	config->format = config->connector->payloads ? streamext_format(config->table_options) : &streamext_row_format;
+	config->format = config->connector->payloads ? streamext_format(config->connector, config->table_options)
+												 : &streamext_row_format;
 	config->watermark_delay = definition_number(config, "watermark_delay");
 	config->idle_timeout = definition_number(config, "idle_timeout");
 	config->close_idle = definition_number(config, "close_idle");

@@ -28,9 +28,6 @@ extern char *streamext_http_path(List *table_options, const char *schema, const 
 /* The option max_body, in bytes. */
 extern int64 streamext_http_max_body(List *server_options);
 
-/* host and port of the option listen, palloc'd; host "" for all addresses. False: it is not like host:port. */
-extern bool streamext_http_address(const char *listen, char **host, char **port);
-
 /*
  * What the records of a request share (source/journal/block.h): the path, then texts with a NUL each: kind and name, value. Names of headers are in
  * lower case.

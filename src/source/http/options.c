@@ -4,65 +4,21 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/pg_foreign_server.h"
-#include "catalog/pg_foreign_table.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/formatting.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 
 #include "source/http/http.h"
 #include "source/journal/journal.h"
+#include "source/listen.h"
+#include "source/siblings.h"
 
 #define HTTP_MAX_PATH 255 /* bytes; PartitionSlot.topic holds a NUL more */
 #define HTTP_MAX_BODY (16 * 1024 * 1024)
 #define HTTP_LARGEST_BODY (64 * 1024 * 1024)
 
 static const char *const words_signature[] = { "hmac-sha256", "hmac-sha256-timestamp", NULL };
-
-/* ---- addresses ---- */
-
-bool
-streamext_http_address(const char *listen, char **host, char **port)
-{
-	const char *colon = strrchr(listen, ':');
-	Size		size = colon != NULL ? colon - listen : 0;
-	char	   *end;
-	long		number;
-
-	if (colon == NULL || size == 0)
-		return false;
-	*host = pnstrdup(listen, size);
-	if ((*host)[0] == '[' && size > 2 && (*host)[size - 1] == ']')
-	{
-		(*host)[size - 1] = '\0';
-		(*host)++;
-	}
-	else if (strchr(*host, ':') != NULL)
-		return false;
-	if (strcmp(*host, "*") == 0)
-		(*host)[0] = '\0';
-	*port = pstrdup(colon + 1);
-	errno = 0;
-	number = strtol(*port, &end, 10);
-	return errno == 0 && end != *port && *end == '\0' && number >= 1 && number <= 65535;
-}
-
-static void
-http_check_listen(const OptionSpec *spec, const char *value)
-{
-	char *host, *port;
-
-	if (!streamext_http_address(value, &host, &port))
-		streamext_option_invalid(spec, value,
-								 "The value must be like 127.0.0.1:8088 or [::1]:8088; *:8088 is all addresses.");
-}
 
 /* ---- sizes ---- */
 
@@ -141,7 +97,7 @@ streamext_http_path(List *table_options, const char *schema, const char *name)
 /* ---- the table ---- */
 
 const OptionSpec streamext_http_options[] = {
-	{ "listen", PLACE_SERVER, OPTION_TEXT, .required = true, .check = http_check_listen },
+	{ "listen", PLACE_SERVER, OPTION_TEXT, .required = true, .check = streamext_listen_check },
 	{ "ssl_certificate_location", PLACE_SERVER, OPTION_FILE },
 	{ "ssl_key_location", PLACE_SERVER, OPTION_FILE },
 	{ "anonymous_role", PLACE_SERVER, OPTION_TEXT, .check = http_check_role },
@@ -203,41 +159,6 @@ streamext_http_configure(StreamConfig *config)
 		(JournalMode) streamext_option_number(streamext_http_options, PLACE_TABLE, config->table_options, "journal");
 }
 
-/* Another stream of the server that has the path, or NULL. The lock holds off who would make one meanwhile. */
-static char *
-http_path_taken(const StreamConfig *config, const char *path)
-{
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	List	   *relids = NIL;
-	ListCell   *lc;
-
-	LockDatabaseObject(ForeignServerRelationId, config->serverid, 0, ShareUpdateExclusiveLock);
-	rel = table_open(ForeignTableRelationId, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
-
-		if (form->ftserver == config->serverid && form->ftrelid != config->relid)
-			relids = lappend_oid(relids, form->ftrelid);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	foreach (lc, relids)
-	{
-		Oid	  relid = lfirst_oid(lc);
-		char *name = get_rel_name(relid);
-		char *schema = get_namespace_name(get_rel_namespace(relid));
-
-		if (name != NULL && schema != NULL &&
-			strcmp(streamext_http_path(GetForeignTable(relid)->options, schema, name), path) == 0)
-			return psprintf("%s.%s", schema, name);
-	}
-	return NULL;
-}
-
 void
 streamext_http_check(const StreamConfig *config)
 {
@@ -247,7 +168,7 @@ streamext_http_check(const StreamConfig *config)
 	if (strlen(path) > HTTP_MAX_PATH || strpbrk(path, "?#% ") != NULL)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 						errmsg("\"%s\" cannot be the path of a stream", path), errhint("Set the option path.")));
-	other = http_path_taken(config, path);
+	other = streamext_sibling_named(config, path, streamext_http_path);
 	if (other != NULL)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("path \"%s\" of the server is taken", path),
 						errdetail("Stream \"%s\" has it.", other), errhint("Set the option path to another one.")));

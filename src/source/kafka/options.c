@@ -150,6 +150,7 @@ const MetadataSpec streamext_kafka_metadata[] = {
 	{ "key", METADATA_KEY },
 	{ "timestamp", METADATA_TIMESTAMP },
 	{ "headers", METADATA_HEADERS },
+	{ "header", METADATA_HEADER, .named = true },
 	{ NULL },
 };
 

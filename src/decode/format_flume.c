@@ -1,0 +1,163 @@
+/*
+ * decode/format_flume.c
+ *		Flume's events as its Kafka sink and channel write them: one Avro datum, a map of headers and the body (decode/avro.h), with nothing before
+ *		and behind it. The body is a payload of the format that the option body_format names, which reads it as if it were the record's.
+ *
+ * What a format is, others ask by its traits, so there is an envelope around each.
+ */
+#include "base/streamext.h"
+
+#include "catalog/pg_type.h"
+
+#include "decode/avro.h"
+#include "decode/column.h"
+#include "source/connector.h"
+
+typedef struct FlumePayload
+{
+	const FormatOps *body;
+	void			*format; /* what its open made */
+} FlumePayload;
+
+static bool
+flume_read(const StreamRecord *record, AvroEvent *event)
+{
+	AvroReader reader = { record->payload, record->payload + record->payload_size };
+
+	return record->payload != NULL && streamext_avro_event(&reader, event) && reader.p == reader.end;
+}
+
+static void *
+flume_open(Decoder *decoder)
+{
+	FlumePayload *flume = palloc0(sizeof(FlumePayload));
+
+	flume->body = decoder->config->format->body;
+	if (flume->body->open != NULL)
+		flume->format = flume->body->open(decoder);
+	return flume;
+}
+
+/* The record stays as it came. */
+static const char *
+flume_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate)
+{
+	FlumePayload *flume = decoder->format;
+	StreamRecord  body = *record;
+	AvroEvent	  event;
+	const char	 *reason;
+
+	if (!flume_read(record, &event))
+		return "the payload is not a Flume event in Avro";
+	body.payload = event.body;
+	body.payload_size = event.body_size;
+	if (unlikely(decoder->config->trims))
+		streamext_decode_trim(&body);
+	decoder->format = flume->format;
+	reason = flume->body->parse(decoder, &body, row, column, sqlstate);
+	decoder->format = flume;
+	return reason;
+}
+
+static char *
+flume_headers(Decoder *decoder, const StreamRecord *record)
+{
+	AvroItems	   items = { 0 };
+	AvroEvent	   event;
+	StringInfoData json;
+	bool		   more;
+
+	if (!flume_read(record, &event))
+		return NULL;
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	while (streamext_avro_item(&event.headers, &items, &more) && more)
+	{
+		const char *bytes;
+		uint32		size;
+
+		for (int i = 0; i < 2 && streamext_avro_bytes(&event.headers, &bytes, &size); i++)
+		{
+			appendStringInfoString(&json, i > 0 ? ": " : json.len > 1 ? ", " : "");
+			streamext_connector_header_text(&json, bytes, size);
+		}
+	}
+	appendStringInfoChar(&json, '}');
+	return json.data;
+}
+
+/* Of several the last counts. */
+static bool
+flume_header(Decoder *decoder, const StreamRecord *record, const char *name, const char **value, Size *size)
+{
+	AvroItems items = { 0 };
+	AvroEvent event;
+	Size	  wanted = strlen(name);
+	bool	  more, found = false;
+
+	if (!flume_read(record, &event))
+		return false;
+	while (streamext_avro_item(&event.headers, &items, &more) && more)
+	{
+		const char *its, *text;
+		uint32		its_size, text_size;
+
+		if (!streamext_avro_bytes(&event.headers, &its, &its_size) ||
+			!streamext_avro_bytes(&event.headers, &text, &text_size))
+			return false;
+		if (its_size != wanted || memcmp(its, name, wanted) != 0)
+			continue;
+		*value = text;
+		*size = text_size;
+		found = true;
+	}
+	return found;
+}
+
+static void
+flume_check_options(List *options)
+{
+	const FormatOps *body = streamext_format_body(options);
+
+	if (body->check_options != NULL)
+		body->check_options(options);
+}
+
+static void
+flume_check_path(const StreamColumn *column)
+{
+	streamext_csv_format.check_path(column);
+}
+
+static const OptionSpec flume_options[] = {
+	{ "body_format", PLACE_TABLE, OPTION_TEXT, .check = streamext_format_check_body },
+	{ NULL },
+};
+
+static const FormatOps *flume_around(List *options);
+
+#define FLUME_AROUND(inner, ...)                                                                                  \
+	{                                                                                                             \
+		.name = "flume", .around = flume_around, .body = &streamext_##inner##_format, .options = flume_options,   \
+		.check_options = flume_check_options, .open = flume_open, .parse = flume_parse, .headers = flume_headers, \
+		.header = flume_header, __VA_ARGS__                                                                       \
+	}
+
+const FormatOps streamext_flume_format = FLUME_AROUND(json, .names_fields = true, .paths = true, .json = true);
+
+static const FormatOps flume_others[] = {
+	FLUME_AROUND(csv, .paths = true, .check_path = flume_check_path),
+	FLUME_AROUND(text, .one_column = true),
+	FLUME_AROUND(raw, .one_column = true, .column_type = BYTEAOID),
+};
+
+static const FormatOps *
+flume_around(List *options)
+{
+	const FormatOps *body = streamext_format_body(options);
+
+	for (int i = 0; i < lengthof(flume_others); i++)
+		if (flume_others[i].body == body)
+			return &flume_others[i];
+	return &streamext_flume_format;
+}

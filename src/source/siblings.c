@@ -1,0 +1,55 @@
+/*
+ * source/siblings.c
+ *		The streams of a server, by name. What the functions promise is in source/siblings.h.
+ */
+#include "base/streamext.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_foreign_table.h"
+#include "foreign/foreign.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+
+#include "source/siblings.h"
+
+static List *
+siblings_relids(const StreamConfig *config)
+{
+	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	List	   *relids = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
+
+		if (form->ftserver == config->serverid && form->ftrelid != config->relid)
+			relids = lappend_oid(relids, form->ftrelid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return relids;
+}
+
+char *
+streamext_sibling_named(const StreamConfig *config, const char *wanted, SiblingName name)
+{
+	ListCell *lc;
+
+	LockDatabaseObject(ForeignServerRelationId, config->serverid, 0, ShareUpdateExclusiveLock);
+	foreach (lc, siblings_relids(config))
+	{
+		Oid	  relid = lfirst_oid(lc);
+		char *table = get_rel_name(relid);
+		char *schema = get_namespace_name(get_rel_namespace(relid));
+		char *its = table != NULL && schema != NULL ? name(GetForeignTable(relid)->options, schema, table) : NULL;
+
+		if (its != NULL && strcmp(its, wanted) == 0)
+			return psprintf("%s.%s", schema, table);
+	}
+	return NULL;
+}
