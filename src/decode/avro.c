@@ -56,7 +56,7 @@ streamext_avro_bytes(AvroReader *reader, const char **bytes, uint32 *size)
 	return true;
 }
 
-/* A negative number has the block's bytes behind it, which nobody needs who reads all of it. Items take a byte at least. */
+/* A negative number has the block's bytes behind it, which must be right. Items take a byte at least. */
 bool
 streamext_avro_item(AvroReader *reader, AvroItems *items, bool *more)
 {
@@ -65,12 +65,19 @@ streamext_avro_item(AvroReader *reader, AvroItems *items, bool *more)
 		return true;
 	if (items->left == 0)
 	{
-		int64 count, bytes = 0;
+		int64 count, bytes;
 
+		if (items->block_end != NULL && items->block_end != reader->p)
+			return false;
+		items->block_end = NULL;
 		if (!streamext_avro_long(reader, &count) || count < -PG_INT32_MAX)
 			return false;
-		if (count < 0 && (!streamext_avro_long(reader, &bytes) || bytes < 0 || bytes > reader->end - reader->p))
-			return false;
+		if (count < 0)
+		{
+			if (!streamext_avro_long(reader, &bytes) || bytes < 0 || bytes > reader->end - reader->p)
+				return false;
+			items->block_end = reader->p + bytes;
+		}
 		items->left = count < 0 ? -count : count;
 		items->ended = count == 0;
 		if (items->left > reader->end - reader->p)

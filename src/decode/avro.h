@@ -18,8 +18,9 @@ typedef struct AvroReader
 /* The items of a map or an array; begin with zeros. */
 typedef struct AvroItems
 {
-	int64 left; /* of the block at hand */
-	bool  ended;
+	int64		left;	   /* of the block at hand */
+	const char *block_end; /* where it says that it ends, or NULL */
+	bool		ended;
 } AvroItems;
 
 typedef struct AvroEvent

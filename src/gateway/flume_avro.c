@@ -159,7 +159,7 @@ static bool
 avro_next(FlumeCall *call, FlumeEvent *event, const char **fault)
 {
 	AvroReader reader = { call->p, call->end };
-	AvroItems  items = { call->left, call->ended };
+	AvroItems  items = { call->left, call->block_end, call->ended };
 	AvroEvent  read;
 	bool	   more = items.left > 0;
 
@@ -170,6 +170,7 @@ avro_next(FlumeCall *call, FlumeEvent *event, const char **fault)
 		return false;
 	}
 	call->left = call->batch ? items.left : 0;
+	call->block_end = items.block_end;
 	call->ended = items.ended;
 	if (more && (!streamext_avro_event(&reader, &read) || !avro_head(&read, event->head)))
 	{

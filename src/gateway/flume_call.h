@@ -38,9 +38,10 @@ typedef enum FlumeFraming
 
 typedef struct FlumeCall
 {
-	const char *p, *end; /* what is not read yet */
-	const char *events;	 /* from here to `end` are the arguments: the same bytes are the same batch */
-	int64		left;	 /* events to come, as far as known */
+	const char *p, *end;   /* what is not read yet */
+	const char *events;	   /* from here to `end` are the arguments: the same bytes are the same batch */
+	int64		left;	   /* events to come, as far as known */
+	const char *block_end; /* avro: where a block of them says that it ends, or NULL */
 	bool		ended;
 	bool		batch;	   /* several events, else one */
 	bool		none;	   /* a call without events, to be answered */

@@ -77,20 +77,24 @@ thrift_number(FlumeCall *call, uint32 *number)
 	return false;
 }
 
+/* *bytes and *size are set together. */
 static bool
 thrift_bytes(FlumeCall *call, const char **bytes, uint32 *size)
 {
-	if (!thrift_number(call, size) || *size > call->end - call->p)
+	uint32 length;
+
+	if (!thrift_number(call, &length) || length > call->end - call->p)
 		return false;
 	*bytes = call->p;
-	call->p += *size;
+	*size = length;
+	call->p += length;
 	return true;
 }
 
 static bool
 thrift_expect(FlumeCall *call, uint8 expected)
 {
-	uint8 byte;
+	uint8 byte = 0;
 
 	return thrift_byte(call, &byte) && byte == expected;
 }

@@ -25,6 +25,7 @@ extern void test_chunk(void);
 extern void test_clip(void);
 extern void test_csv(void);
 extern void test_feed(void);
+extern void test_flume(void);
 extern void test_journal(void);
 extern void test_key(void);
 extern void test_mqtt_topic(void);
