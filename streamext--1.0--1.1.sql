@@ -463,6 +463,58 @@ CREATE AGGREGATE streamext.merge_states(state bytea, view oid, number integer, a
 COMMENT ON AGGREGATE streamext.merge_states(bytea, oid, integer, anyelement) IS
 'internal: what the planner makes of streamext.merge; takes states of the same statement only';
 
+/* ---- partials: aggregates of a view finished on another server ---- */
+
+CREATE FUNCTION streamext.partial("column" anyelement) RETURNS bytea
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_partial_refuse';
+COMMENT ON FUNCTION streamext.partial(anyelement) IS
+'the state of an aggregate column of a continuous view, as bytes that streamext.merge finishes on any server';
+
+CREATE FUNCTION streamext.partial_state(state bytea, view oid, number integer, reader oid, named boolean) RETURNS bytea
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_partial_state';
+COMMENT ON FUNCTION streamext.partial_state(bytea, oid, integer, oid, boolean) IS 'internal: what the planner makes of streamext.partial';
+
+CREATE FUNCTION streamext.merge_partial_step(internal, partial bytea) RETURNS internal
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_partial_step';
+COMMENT ON FUNCTION streamext.merge_partial_step(internal, bytea) IS 'internal: transition of streamext.merge(bytea)';
+CREATE FUNCTION streamext.merge_partial_step(internal, partial bytea, anyelement) RETURNS internal
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_partial_step';
+COMMENT ON FUNCTION streamext.merge_partial_step(internal, bytea, anyelement) IS 'internal: transition of streamext.merge(bytea, anyelement)';
+CREATE FUNCTION streamext.merge_partial_step(internal, partial bytea, anyelement, definition text) RETURNS internal
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_partial_step';
+COMMENT ON FUNCTION streamext.merge_partial_step(internal, bytea, anyelement, text) IS 'internal: transition of streamext.merge(bytea, anyelement, text)';
+
+CREATE FUNCTION streamext.merge_partial_final(internal, partial bytea) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_partial_final';
+COMMENT ON FUNCTION streamext.merge_partial_final(internal, bytea) IS 'internal: result of streamext.merge(bytea)';
+CREATE FUNCTION streamext.merge_partial_final(internal, partial bytea, anyelement) RETURNS anyelement
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_partial_final';
+COMMENT ON FUNCTION streamext.merge_partial_final(internal, bytea, anyelement) IS 'internal: result of streamext.merge(bytea, anyelement)';
+CREATE FUNCTION streamext.merge_partial_final(internal, partial bytea, anyelement, definition text) RETURNS anyelement
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_merge_partial_final';
+COMMENT ON FUNCTION streamext.merge_partial_final(internal, bytea, anyelement, text) IS 'internal: result of streamext.merge(bytea, anyelement, text)';
+
+CREATE AGGREGATE streamext.merge(partial bytea) (
+	SFUNC = streamext.merge_partial_step, STYPE = internal, FINALFUNC = streamext.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE streamext.merge(bytea) IS
+'partials of streamext.partial, also of other servers, merged and finished: the value as text, to be cast to its type';
+CREATE AGGREGATE streamext.merge(partial bytea, anyelement) (
+	SFUNC = streamext.merge_partial_step, STYPE = internal, FINALFUNC = streamext.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE streamext.merge(bytea, anyelement) IS
+'the same, as a value of the type of the second argument, a NULL';
+CREATE AGGREGATE streamext.merge(partial bytea, anyelement, definition text) (
+	SFUNC = streamext.merge_partial_step, STYPE = internal, FINALFUNC = streamext.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE streamext.merge(bytea, anyelement, text) IS
+'the same for partials of just this aggregate, which may be a user''s';
+
 CREATE FUNCTION streamext.fill(view anyelement, "from" timestamptz, "to" timestamptz, mode text DEFAULT 'null') RETURNS SETOF anyelement
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp

@@ -19,6 +19,8 @@
 #define AGG_HASH_ENTRY(key) murmurhash32((uint32) ((uintptr_t) (key) >> 3))
 
 struct AggCalls;
+struct AggWire;
+struct PortableCursor;
 struct TransGroup;
 struct TransPane;
 struct valuespending_hash;
@@ -92,6 +94,9 @@ struct AggReader
 	struct AggCalls *calls;
 	ExprContext		*aggcontext; /* its per-tuple memory is that of the partial being worked on */
 
+	/* portable partials: of TRANS the state's type, of VALUES the columns'; made when needed */
+	struct AggWire *wires;
+
 	/* VALUES: a plan over a tuplestore, ready to be run; empty between calls */
 	ValuesColumn	*columns;
 	int				 ncolumns;
@@ -119,6 +124,10 @@ extern Datum streamext_trans_final(AggReader *reader, AggPartial *partial, bool 
 extern void streamext_trans_give(AggReader *reader, const AggPartial *partial, StringInfo to);
 extern void streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
 
+/* The same for other servers (aggregate/portable.h). */
+extern void streamext_trans_send(AggReader *reader, const AggPartial *partial, StringInfo to);
+extern void streamext_trans_receive(AggReader *reader, AggPartial *partial, struct PortableCursor *from);
+
 extern Size streamext_trans_export_size(const AggSpec *spec, const GroupEntry *entry);
 extern void streamext_trans_export(const AggSpec *spec, const GroupEntry *entry, AggPut put, void *arg);
 extern bool streamext_trans_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry,
@@ -135,6 +144,8 @@ extern void	 streamext_values_combine(AggPartial *into, const AggPartial *from);
 extern Datum streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnull);
 extern void	 streamext_values_give(const AggPartial *partial, StringInfo to);
 extern void	 streamext_values_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
+extern void	 streamext_values_send(AggReader *reader, const AggPartial *partial, StringInfo to);
+extern void	 streamext_values_receive(AggReader *reader, AggPartial *partial, struct PortableCursor *from);
 extern Size	 streamext_values_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry,
 										  bool whole);
 extern void	 streamext_values_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole,

@@ -30,7 +30,7 @@
 #include "utils/syscache.h"
 
 #include "base/identity.h"
-#include "aggregate/mode.h"
+#include "aggregate/portable.h"
 
 #define TRANS_CACHE_BYTES ((Size) 64 * 1024 * 1024) /* of a worker's transition values, for each aggregate */
 
@@ -800,6 +800,88 @@ streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, 
 	copy = memcpy(palloc(Max(size, 1)), bytes, size);
 	partial->trans.value =
 		OidIsValid(spec->deserialfn) ? trans_deserialize(reader->calls, copy) : PointerGetDatum(copy);
+}
+
+/* ---- portable partials ---- */
+
+static AggWire *
+trans_wire(AggReader *reader)
+{
+	if (reader->wires == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(reader->cxt);
+
+		reader->wires = streamext_wires(&reader->spec->transtype, 1);
+		MemoryContextSwitchTo(old);
+	}
+	return reader->wires;
+}
+
+/* An internal state is what its serialise function makes of it, any other its type's binary form. */
+void
+streamext_trans_send(AggReader *reader, const AggPartial *partial, StringInfo to)
+{
+	AggPartial combined = { 0 };
+	uint32	   length;
+	char	  *bytes;
+	int32	   size;
+
+	appendStringInfoChar(to, partial->trans.isnull);
+	if (partial->trans.isnull)
+		return;
+	if (reader->spec->transtype != INTERNALOID)
+	{
+		streamext_wire_put(trans_wire(reader), to, partial->trans.value, false);
+		return;
+	}
+	if (partial->loaded)
+	{
+		combined.cxt = CurrentMemoryContext;
+		streamext_trans_empty(reader, &combined);
+		streamext_trans_combine(reader, &combined, partial);
+		partial = &combined;
+	}
+	trans_enter_partial(reader, partial);
+	bytes = trans_serialize(reader->calls, partial->trans.value, &length);
+	size = VARSIZE(bytes) - VARHDRSZ;
+	appendBinaryStringInfo(to, (char *) &size, sizeof(size));
+	appendBinaryStringInfo(to, VARDATA(bytes), size);
+}
+
+static Datum
+trans_receive_internal(AggReader *reader, PortableCursor *from)
+{
+	const char *bytes;
+	int32		size;
+	bytea	   *serial;
+
+	if (!streamext_portable_value(from, &bytes, &size) || size < 0)
+		streamext_portable_invalid("Its state ends too early.");
+	serial = palloc(VARHDRSZ + size);
+	SET_VARSIZE(serial, VARHDRSZ + size);
+	memcpy(VARDATA(serial), bytes, size);
+	return trans_deserialize(reader->calls, (char *) serial);
+}
+
+void
+streamext_trans_receive(AggReader *reader, AggPartial *partial, PortableCursor *from)
+{
+	bool isnull;
+
+	if (from->left < 1 || *from->at > 1 || *from->at < 0)
+		streamext_portable_invalid("Its state ends too early.");
+	trans_enter_partial(reader, partial);
+	partial->loaded = true;
+	isnull = *from->at == 1;
+	from->at++;
+	from->left--;
+	if (!isnull)
+		partial->trans.value = reader->spec->transtype == INTERNALOID
+								   ? trans_receive_internal(reader, from)
+								   : streamext_wire_get(trans_wire(reader), from, &isnull);
+	partial->trans.isnull = partial->trans.empty = isnull;
+	if (from->left != 0)
+		streamext_portable_invalid("There is more behind its state.");
 }
 
 /* The final function upon a transition value. As finalize_aggregate in nodeAgg.c. */

@@ -26,7 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/queryenvironment.h"
 
-#include "aggregate/mode.h"
+#include "aggregate/portable.h"
 
 #define VALUES_NODE_MIN 256
 #define VALUES_NODE_MAX (64 * 1024)
@@ -222,44 +222,47 @@ values_room(AggRuntime *agg, Pane *pane, ValuesPending *pending, uint32 size)
 
 /* Bytes of a row; by-reference values are replaced by flat ones with a four-byte header. */
 static uint32
-values_row_size(AggRuntime *agg, Datum *values, const bool *nulls)
+values_row_size(const AggSpec *spec, const ValuesColumn *columns, Datum *values, const bool *nulls)
 {
-	Size size = VALUES_ROW_HEADER(agg->nargs);
+	int	 n = list_length(spec->args);
+	Size size = VALUES_ROW_HEADER(n);
 
-	for (int i = 0; i < agg->nargs; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])
 			continue;
-		if (agg->columns[i].len == -1)
+		if (columns[i].len == -1)
 			values[i] = PointerGetDatum(PG_DETOAST_DATUM(values[i]));
-		size += agg->columns[i].byval ? sizeof(Datum) : MAXALIGN(datumGetSize(values[i], false, agg->columns[i].len));
+		size += columns[i].byval ? sizeof(Datum) : MAXALIGN(datumGetSize(values[i], false, columns[i].len));
 	}
 	if (size > MaxAllocSize)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("arguments of %s are too large", get_func_name(agg->spec->aggref->aggfnoid))));
+						errmsg("arguments of %s are too large", get_func_name(spec->aggref->aggfnoid))));
 	return size;
 }
 
 static void
-values_write_row(AggRuntime *agg, char *at, uint32 size, const Datum *values, const bool *nulls)
+values_write_row(const AggSpec *spec, const ValuesColumn *columns, char *at, uint32 size, const Datum *values,
+				 const bool *nulls)
 {
+	int	   n = list_length(spec->args);
 	uint8 *bits = (uint8 *) at + sizeof(uint32);
 
 	*(uint32 *) at = size;
-	memset(bits, 0, VALUES_ROW_HEADER(agg->nargs) - sizeof(uint32));
-	at += VALUES_ROW_HEADER(agg->nargs);
-	for (int i = 0; i < agg->nargs; i++)
+	memset(bits, 0, VALUES_ROW_HEADER(n) - sizeof(uint32));
+	at += VALUES_ROW_HEADER(n);
+	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])
 			bits[i / 8] |= 1 << (i % 8);
-		else if (agg->columns[i].byval)
+		else if (columns[i].byval)
 		{
 			*(Datum *) at = values[i];
 			at += sizeof(Datum);
 		}
 		else
 		{
-			Size length = datumGetSize(values[i], false, agg->columns[i].len);
+			Size length = datumGetSize(values[i], false, columns[i].len);
 
 			memcpy(at, DatumGetPointer(values[i]), length);
 			at += MAXALIGN(length);
@@ -271,7 +274,7 @@ values_write_row(AggRuntime *agg, char *at, uint32 size, const Datum *values, co
 static bool
 values_append(AggRuntime *agg, Pane *pane, GroupEntry *entry, Datum *values, const bool *nulls)
 {
-	uint32		   size = values_row_size(agg, values, nulls);
+	uint32		   size = values_row_size(agg->spec, agg->columns, values, nulls);
 	bool		   found;
 	ValuesPending *pending = valuespending_insert(agg->pending, entry, &found);
 	char		  *at;
@@ -287,7 +290,7 @@ values_append(AggRuntime *agg, Pane *pane, GroupEntry *entry, Datum *values, con
 	at = values_room(agg, pane, pending, size);
 	if (at == NULL)
 		return false;
-	values_write_row(agg, at, size, values, nulls);
+	values_write_row(agg->spec, agg->columns, at, size, values, nulls);
 	pending->tail->used += size;
 	pending->count++;
 	return true;
@@ -603,51 +606,56 @@ streamext_values_reader(AggReader *reader)
 	MemoryContextSwitchTo(old);
 }
 
-/* Puts a segment's rows into the tuplestore. */
-static void
-values_put_segment(AggReader *reader, const ValuesSegment *segment)
+/* Goes through a segment's rows. */
+typedef struct ValuesWalk
 {
-	const ValuesNode *node = NULL;
-	uint32			  used = 0;
-	uint32			  header = VALUES_ROW_HEADER(reader->ncolumns);
+	const ValuesSegment *segment;
+	const ValuesNode	*node;
+	uint32				 used;
+	uint64				 n;
+} ValuesWalk;
 
-	for (uint64 n = 0; n < segment->state->count; n++)
+/* The next row into reader->values and nulls; they point into the segment. */
+static bool
+values_walk_next(AggReader *reader, ValuesWalk *walk)
+{
+	const char	*row;
+	const char	*at;
+	const uint8 *bits;
+
+	if (walk->n++ >= walk->segment->state->count)
+		return false;
+	while (walk->node == NULL || walk->used >= walk->node->used)
 	{
-		const char	*row;
-		const char	*at;
-		const uint8 *bits;
-
-		while (node == NULL || used >= node->used)
-		{
-			node = streamext_state_copied(segment->copy, node == NULL ? segment->state->head : node->next);
-			used = 0;
-		}
-		row = node->data + used;
-		used += *(const uint32 *) row;
-		bits = (const uint8 *) row + sizeof(uint32);
-		at = row + header;
-		for (int i = 0; i < reader->ncolumns; i++)
-		{
-			reader->nulls[i] = (bits[i / 8] & (1 << (i % 8))) != 0;
-			reader->values[i] = (Datum) 0;
-			if (reader->nulls[i])
-				continue;
-			if (reader->columns[i].byval)
-			{
-				reader->values[i] = *(const Datum *) at;
-				at += sizeof(Datum);
-			}
-			else
-			{
-				reader->values[i] = PointerGetDatum(at);
-				/* The copy is this process's own. */
-				if (reader->columns[i].row_typmod >= 0)
-					HeapTupleHeaderSetTypMod((HeapTupleHeader) unconstify(char *, at), reader->columns[i].row_typmod);
-				at += MAXALIGN(datumGetSize(reader->values[i], false, reader->columns[i].len));
-			}
-		}
-		tuplestore_putvalues(reader->rows, reader->rowdesc, reader->values, reader->nulls);
+		walk->node = streamext_state_copied(walk->segment->copy,
+											walk->node == NULL ? walk->segment->state->head : walk->node->next);
+		walk->used = 0;
 	}
+	row = walk->node->data + walk->used;
+	walk->used += *(const uint32 *) row;
+	bits = (const uint8 *) row + sizeof(uint32);
+	at = row + VALUES_ROW_HEADER(reader->ncolumns);
+	for (int i = 0; i < reader->ncolumns; i++)
+	{
+		reader->nulls[i] = (bits[i / 8] & (1 << (i % 8))) != 0;
+		reader->values[i] = (Datum) 0;
+		if (reader->nulls[i])
+			continue;
+		if (reader->columns[i].byval)
+		{
+			reader->values[i] = *(const Datum *) at;
+			at += sizeof(Datum);
+		}
+		else
+		{
+			reader->values[i] = PointerGetDatum(at);
+			/* The copy is this process's own. */
+			if (reader->columns[i].row_typmod >= 0)
+				HeapTupleHeaderSetTypMod((HeapTupleHeader) unconstify(char *, at), reader->columns[i].row_typmod);
+			at += MAXALIGN(datumGetSize(reader->values[i], false, reader->columns[i].len));
+		}
+	}
+	return true;
 }
 
 Datum
@@ -658,7 +666,12 @@ streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnul
 	Datum			value;
 
 	for (int i = 0; i < partial->nsegments; i++)
-		values_put_segment(reader, &partial->segments[i]);
+	{
+		ValuesWalk walk = { &partial->segments[i] };
+
+		while (values_walk_next(reader, &walk))
+			tuplestore_putvalues(reader->rows, reader->rowdesc, reader->values, reader->nulls);
+	}
 
 	MemoryContextSwitchTo(reader->estate->es_query_cxt);
 	slot = ExecProcNode(reader->planstate);
@@ -755,6 +768,76 @@ streamext_values_take(AggReader *reader, AggPartial *partial, const char *bytes,
 	partial->segments->state = state;
 	partial->segments->copy = copy;
 	partial->nsegments = partial->segments_capacity = 1;
+}
+
+/* ---- portable partials ---- */
+
+static AggWire *
+values_wires(AggReader *reader)
+{
+	if (reader->wires == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(reader->cxt);
+		Oid			 *types = palloc(sizeof(Oid) * Max(reader->ncolumns, 1));
+
+		for (int i = 0; i < reader->ncolumns; i++)
+			types[i] = TupleDescAttr(reader->rowdesc, i)->atttypid;
+		reader->wires = streamext_wires(types, reader->ncolumns);
+		MemoryContextSwitchTo(old);
+	}
+	return reader->wires;
+}
+
+void
+streamext_values_send(AggReader *reader, const AggPartial *partial, StringInfo to)
+{
+	AggWire *wires = values_wires(reader);
+	uint64	 count = 0;
+
+	for (int s = 0; s < partial->nsegments; s++)
+		count += partial->segments[s].state->count;
+	appendBinaryStringInfo(to, (char *) &count, sizeof(count));
+	for (int s = 0; s < partial->nsegments; s++)
+	{
+		ValuesWalk walk = { &partial->segments[s] };
+
+		while (values_walk_next(reader, &walk))
+			for (int i = 0; i < reader->ncolumns; i++)
+				streamext_wire_put(&wires[i], to, reader->values[i], reader->nulls[i]);
+	}
+}
+
+void
+streamext_values_receive(AggReader *reader, AggPartial *partial, PortableCursor *from)
+{
+	AggWire		  *wires = values_wires(reader);
+	StringInfoData rows;
+	uint64		   count;
+
+	if (from->left < sizeof(count))
+		streamext_portable_invalid("Its state ends too early.");
+	memcpy(&count, from->at, sizeof(count));
+	from->at += sizeof(count);
+	from->left -= sizeof(count);
+	/* no value is shorter than its size; count(DISTINCT 1) has rows of nothing, and few of them */
+	if (count > (reader->ncolumns > 0 ? from->left / sizeof(int32) / reader->ncolumns : MaxAllocSize / 64))
+		streamext_portable_invalid("It has fewer rows than it tells.");
+	initStringInfo(&rows);
+	for (uint64 n = 0; n < count; n++)
+	{
+		uint32 size;
+
+		for (int i = 0; i < reader->ncolumns; i++)
+			reader->values[i] = streamext_wire_get(&wires[i], from, &reader->nulls[i]);
+		size = values_row_size(reader->spec, reader->columns, reader->values, reader->nulls);
+		enlargeStringInfo(&rows, size);
+		values_write_row(reader->spec, reader->columns, rows.data + rows.len, size, reader->values, reader->nulls);
+		rows.len += size;
+	}
+	if (from->left != 0)
+		streamext_portable_invalid("There is more behind its state.");
+	streamext_values_take(reader, partial, rows.data, rows.len);
+	pfree(rows.data);
 }
 
 void

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -63,6 +64,16 @@ streamext_merge_seal(const StringInfo state)
 	memcpy(VARDATA(result), merge_header(), sizeof(MergeHeader));
 	memcpy(VARDATA(result) + sizeof(MergeHeader), state->data, state->len);
 	return result;
+}
+
+void
+streamext_merge_open(const bytea *sealed, const char **state, Size *size)
+{
+	if (VARSIZE_ANY_EXHDR(sealed) < sizeof(MergeHeader) ||
+		memcmp(VARDATA_ANY(sealed), merge_header(), sizeof(MergeHeader)) != 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("this is no state of an aggregate")));
+	*state = VARDATA_ANY(sealed) + sizeof(MergeHeader);
+	*size = VARSIZE_ANY_EXHDR(sealed) - sizeof(MergeHeader);
 }
 
 /* ---- the aggregates ---- */
@@ -130,6 +141,8 @@ streamext_merge_states_step(PG_FUNCTION_ARGS)
 	MergeCall	 *call;
 	IdentityScope scope;
 	AggPartial	 *from;
+	const char	 *from_bytes;
+	Size		  from_size;
 	bool		  entered;
 
 	if (!AggCheckCallContext(fcinfo, &aggregate))
@@ -141,9 +154,7 @@ streamext_merge_states_step(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(state);
 	}
 	bytes = PG_GETARG_BYTEA_PP(1);
-	if (VARSIZE_ANY_EXHDR(bytes) < sizeof(MergeHeader) ||
-		memcmp(VARDATA_ANY(bytes), merge_header(), sizeof(MergeHeader)) != 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("this is no state of an aggregate")));
+	streamext_merge_open(bytes, &from_bytes, &from_size);
 	call = merge_call(fcinfo);
 	old = MemoryContextSwitchTo(aggregate);
 	entered = streamext_read_enter(call->view, &scope);
@@ -156,8 +167,7 @@ streamext_merge_states_step(PG_FUNCTION_ARGS)
 	/* kept rows stay where they are until the end, all else is combined away */
 	if (call->view->aggs[call->number].mode != AGG_VALUES)
 		MemoryContextSwitchTo(old);
-	from = streamext_partial_take(call->reader, VARDATA_ANY(bytes) + sizeof(MergeHeader),
-								  VARSIZE_ANY_EXHDR(bytes) - sizeof(MergeHeader));
+	from = streamext_partial_take(call->reader, from_bytes, from_size);
 	streamext_partial_combine(call->reader, state->partial, from);
 	streamext_read_leave(entered, &scope);
 	MemoryContextSwitchTo(old);
@@ -188,24 +198,23 @@ streamext_merge_states_final(PG_FUNCTION_ARGS)
 
 typedef struct MergeContext
 {
-	Query			   *query; /* whose calls are looked at */
-	Oid					merge; /* streamext.merge(anyelement), InvalidOid: there is none */
-	Oid					states;
-	const CompiledView *view;	/* of the column found last, */
-	int					number; /* and its aggregate's */
+	Query	   *query; /* whose calls are looked at */
+	Oid			merge; /* streamext.merge(anyelement), InvalidOid: there is none */
+	Oid			states;
+	Oid			merge_bytea; /* streamext.merge(bytea, anyelement) */
+	MergeColumn column;		 /* found last */
 } MergeContext;
 
-static Oid
-merge_function(const char *name, const Oid *types, int n)
+Oid
+streamext_merge_function(const char *name, const Oid *types, int n)
 {
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
 						   PointerGetDatum(buildoidvector(types, n)),
 						   ObjectIdGetDatum(get_namespace_oid("streamext", true)));
 }
 
-/* view_rows gives states too from now on. */
-static void
-merge_add_states(RangeTblEntry *rte, const CompiledView *view)
+void
+streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *view)
 {
 	RangeTblFunction *function = linitial_node(RangeTblFunction, rte->functions);
 
@@ -240,9 +249,21 @@ merge_output(RangeTblEntry *rte, Var *expr)
 	return tle->resno;
 }
 
-/* The column of the state that stands behind a bare column of the query; NULL: it is no aggregate column. */
-static Var *
-merge_find_state(MergeContext *context, Query *query, Node *node)
+/* As whom a view is read that has become a subquery; InvalidOid: as the current user. */
+static Oid
+merge_reader_of(const Query *query, RangeTblEntry *rte)
+{
+#if PG_VERSION_NUM >= 160000
+	return rte->perminfoindex == 0 ? InvalidOid : getRTEPermissionInfo(query->rteperminfos, rte)->checkAsUser;
+#else
+	RangeTblEntry *old = rte->subquery->rtable == NIL ? NULL : linitial_node(RangeTblEntry, rte->subquery->rtable);
+
+	return old != NULL && old->rtekind == RTE_RELATION && old->relkind == RELKIND_VIEW ? old->checkAsUser : InvalidOid;
+#endif
+}
+
+Var *
+streamext_merge_find_state(Query *query, Node *node, MergeColumn *column)
 {
 	Var			  *var = (Var *) node;
 	Var			  *state;
@@ -254,15 +275,15 @@ merge_find_state(MergeContext *context, Query *query, Node *node)
 		return NULL;
 	rte = rt_fetch(var->varno, query->rtable);
 	if (rte->rtekind == RTE_JOIN)
-		return merge_find_state(context, query, list_nth(rte->joinaliasvars, var->varattno - 1));
+		return streamext_merge_find_state(query, list_nth(rte->joinaliasvars, var->varattno - 1), column);
 	if (rte->rtekind == RTE_FUNCTION && OidIsValid(streamext_view_rows_view(rte)))
 	{
-		context->view = streamext_view_cached(streamext_view_rows_view(rte), CurrentMemoryContext);
-		context->number = var->varattno - context->view->nkeys - 1;
-		if (context->number < 0 || context->number >= context->view->naggs)
+		column->view = streamext_view_cached(streamext_view_rows_view(rte), CurrentMemoryContext);
+		column->number = var->varattno - column->view->nkeys - 1;
+		if (column->number < 0 || column->number >= column->view->naggs)
 			return NULL;
-		merge_add_states(rte, context->view);
-		state = makeVar(var->varno, var->varattno + context->view->naggs, BYTEAOID, -1, InvalidOid, 0);
+		streamext_merge_add_states(rte, column->view);
+		state = makeVar(var->varno, var->varattno + column->view->naggs, BYTEAOID, -1, InvalidOid, 0);
 	}
 	else
 	{
@@ -272,7 +293,8 @@ merge_find_state(MergeContext *context, Query *query, Node *node)
 			sub->hasAggs || sub->distinctClause != NIL)
 			return NULL;
 		tle = get_tle_by_resno(sub->targetList, var->varattno);
-		state = tle == NULL || tle->resjunk ? NULL : merge_find_state(context, sub, (Node *) tle->expr);
+		column->reader = merge_reader_of(query, rte);
+		state = tle == NULL || tle->resjunk ? NULL : streamext_merge_find_state(sub, (Node *) tle->expr, column);
 		if (state == NULL)
 			return NULL;
 		state = makeVar(var->varno, merge_output(rte, state), BYTEAOID, -1, InvalidOid, 0);
@@ -308,6 +330,13 @@ merge_of_nothing(const CompiledView *view, int number)
 	return result;
 }
 
+/* streamext.merge(bytea) over what is no column of a view at hand takes portable partials (read/partial.c). */
+static bool
+merge_is_of_partials(const MergeContext *context, const Aggref *aggref, const Var *state)
+{
+	return aggref->aggfnoid == context->merge_bytea && state == NULL;
+}
+
 static Node *
 merge_expand_call(MergeContext *context, Aggref *aggref)
 {
@@ -317,7 +346,13 @@ merge_expand_call(MergeContext *context, Aggref *aggref)
 	CoalesceExpr *coalesce;
 
 	if (aggref->agglevelsup == 0 && aggref->aggdistinct == NIL && aggref->aggorder == NIL)
-		state = merge_find_state(context, context->query, (Node *) linitial_node(TargetEntry, aggref->args)->expr);
+		state = streamext_merge_find_state(context->query, (Node *) linitial_node(TargetEntry, aggref->args)->expr,
+										   &context->column);
+	if (merge_is_of_partials(context, aggref, state))
+		return (Node *) aggref;
+	/* the type that a second argument names has to be the column's */
+	if (state != NULL && aggref->aggtype != context->column.view->aggs[context->column.number].aggref->aggtype)
+		state = NULL;
 	if (state == NULL)
 		ereport(
 			ERROR,
@@ -331,15 +366,16 @@ merge_expand_call(MergeContext *context, Aggref *aggref)
 	result->aggfnoid = context->states;
 	result->aggargtypes = list_make4_oid(BYTEAOID, OIDOID, INT4OID, aggref->aggtype);
 	result->aggtranstype = InvalidOid;
-	result->args = list_make4(makeTargetEntry((Expr *) state, 1, NULL, false),
-							  makeTargetEntry((Expr *) makeConst(OIDOID, -1, InvalidOid, sizeof(Oid),
-																 ObjectIdGetDatum(context->view->relid), false, true),
-											  2, NULL, false),
-							  makeTargetEntry((Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
-																 Int32GetDatum(context->number), false, true),
-											  3, NULL, false),
-							  makeTargetEntry((Expr *) makeNullConst(aggref->aggtype, -1, InvalidOid), 4, NULL, false));
-	nothing = merge_of_nothing(context->view, context->number);
+	result->args =
+		list_make4(makeTargetEntry((Expr *) state, 1, NULL, false),
+				   makeTargetEntry((Expr *) makeConst(OIDOID, -1, InvalidOid, sizeof(Oid),
+													  ObjectIdGetDatum(context->column.view->relid), false, true),
+								   2, NULL, false),
+				   makeTargetEntry((Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
+													  Int32GetDatum(context->column.number), false, true),
+								   3, NULL, false),
+				   makeTargetEntry((Expr *) makeNullConst(aggref->aggtype, -1, InvalidOid), 4, NULL, false));
+	nothing = merge_of_nothing(context->column.view, context->column.number);
 	if (nothing == NULL)
 		return (Node *) result;
 	coalesce = makeNode(CoalesceExpr);
@@ -355,7 +391,8 @@ merge_mutate(Node *node, MergeContext *context)
 {
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, Aggref) && ((Aggref *) node)->aggfnoid == context->merge)
+	if (IsA(node, Aggref) &&
+		(((Aggref *) node)->aggfnoid == context->merge || ((Aggref *) node)->aggfnoid == context->merge_bytea))
 		return merge_expand_call(context, (Aggref *) node);
 	if (IsA(node, Query))
 		return node; /* comes on its own */
@@ -367,7 +404,8 @@ merge_is_call(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, Aggref) && ((Aggref *) node)->aggfnoid == ((MergeContext *) context)->merge)
+	if (IsA(node, Aggref) && (((Aggref *) node)->aggfnoid == ((MergeContext *) context)->merge ||
+							  ((Aggref *) node)->aggfnoid == ((MergeContext *) context)->merge_bytea))
 		return true;
 	return expression_tree_walker(node, merge_is_call, context);
 }
@@ -412,12 +450,14 @@ streamext_merge_expand(Query *query)
 	MergeContext context = { 0 };
 	Oid			 argument = ANYELEMENTOID;
 	Oid			 arguments[] = { BYTEAOID, OIDOID, INT4OID, ANYELEMENTOID };
+	Oid			 typed[] = { BYTEAOID, ANYELEMENTOID };
 
 	if (!merge_has_foreign_aggregate((Node *) query, NULL))
 		return;
-	context.merge = merge_function("merge", &argument, 1);
+	context.merge = streamext_merge_function("merge", &argument, 1);
 	if (!OidIsValid(context.merge))
 		return;
-	context.states = merge_function("merge_states", arguments, lengthof(arguments));
+	context.merge_bytea = streamext_merge_function("merge", typed, lengthof(typed));
+	context.states = streamext_merge_function("merge_states", arguments, lengthof(arguments));
 	merge_walk((Node *) query, &context);
 }

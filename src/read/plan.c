@@ -511,6 +511,7 @@ plan_hook(Query *parse, const char *query_string, int cursorOptions, ParamListIn
 	{
 		plan_walker((Node *) parse, &context);
 		streamext_merge_expand(parse);
+		streamext_partial_expand(parse);
 	}
 	if (plan_next_hook != NULL)
 		result = plan_next_hook(parse, query_string, cursorOptions, boundParams);

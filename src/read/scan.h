@@ -70,8 +70,27 @@ extern Oid streamext_view_rows_view(const RangeTblEntry *rte);
 
 /* read/merge.c: calls of streamext.merge over columns of continuous views that are expanded already. */
 extern void streamext_merge_expand(Query *query);
-/* A state of streamext_partial_give as the bytea that this process takes back. */
+/* A state of streamext_partial_give as the bytea that this process takes back, and what is in it. Open raises 22P03 for other bytes. */
 extern bytea *streamext_merge_seal(const StringInfo state);
+extern void	  streamext_merge_open(const bytea *sealed, const char **state, Size *size);
+
+/* An aggregate column of a continuous view: which, and as whom the view is read (InvalidOid: as the current user). */
+typedef struct MergeColumn
+{
+	const CompiledView *view;
+	int					number;
+	Oid					reader;
+} MergeColumn;
+
+/* The column of the state that stands behind a bare column of the query; NULL: it is no aggregate column. */
+extern Var *streamext_merge_find_state(Query *query, Node *node, MergeColumn *column);
+/* view_rows gives states too from now on. */
+extern void streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *view);
+/* A function of this extension by name and argument types; InvalidOid: there is none (the database has an older version). */
+extern Oid streamext_merge_function(const char *name, const Oid *types, int n);
+
+/* read/partial.c: calls of streamext.partial, and what streamext.shard_view makes of a view. */
+extern void streamext_partial_expand(Query *query);
 
 /* ---- copies ---- */
 
