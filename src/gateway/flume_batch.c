@@ -196,7 +196,9 @@ flume_lost_before(const FlumeConnection *connection, const FlumeBatchId *id, Flu
 	return false;
 }
 
-/* connection->last becomes the batch at hand; its streams are those that hold it already. False: there is no memory. */
+/*
+ * connection->last becomes the batch at hand, whatever becomes of it; its streams are those that hold it already. False: there is no memory.
+ */
 static bool
 flume_identify(FlumeConnection *connection, const FlumeCall *call)
 {
@@ -239,6 +241,8 @@ flume_submit(FlumeBatch *batch)
 		return;
 	}
 	connection->busy = true;
+	batch->call.name =
+		pnstrdup(batch->call.name, batch->call.name_size); /* the answer repeats it when the message is gone */
 	foreach (lc, wanted)
 	{
 		FlumePart *part = lfirst(lc);
@@ -260,13 +264,13 @@ streamext_flume_batch(FlumeConnection *connection)
 	batch->connection = connection;
 	error = protocol->call(&batch->call, &connection->frame, !connection->spoke);
 	connection->spoke = true;
-	if (error == NULL && !batch->call.none)
-		error = flume_sort(batch, &fault);
 	if (error == NULL && !batch->call.none && !flume_identify(connection, &batch->call))
 	{
 		fault = false;
 		error = "out of memory";
 	}
+	if (error == NULL && !batch->call.none)
+		error = flume_sort(batch, &fault);
 	if (error == NULL)
 	{
 		flume_submit(batch);
