@@ -15,6 +15,8 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 PG_CXXFLAGS = -std=c++17 -fno-rtti -Wextra -Wno-unused-parameter
 SHLIB_LINK = -lrdkafka -lpaho-mqtt3as -lcurl -lcrypto -lmicrohttpd -lgnutls -lz -lzstd -lsimdjson -lstdc++
 
+EXTRA_CLEAN = src/gateway/live_page.inc
+
 include Makefile.dev
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -22,3 +24,10 @@ include $(PGXS)
 
 # PGXS knows no header dependencies.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h src/*/*/*.h)
+
+# The gateway's live page, in it.
+src/gateway/live_page.inc: $(srcdir)/src/gateway/live.html
+	@mkdir -p $(@D)
+	{ echo '/* of live.html */'; echo 'static const unsigned char live_page[] = {'; od -An -v -tx1 $< | sed 's/\([0-9a-f][0-9a-f]\)/0x\1,/g'; echo '0x00};'; } > $@
+
+src/gateway/http_page.o src/gateway/http_page.bc: src/gateway/live_page.inc

@@ -101,6 +101,19 @@ def test_rights(web: Web) -> None:
     assert Listener(web, "public.v", ["t"], token="nobody-token").status == 401
 
 
+def test_columns_that_are_named_as_we_name_views(web: Web) -> None:
+    """to_jsonb(v) of a view v with a column v is that column."""
+    continuous(web.db, "named", "SELECT t AS v, count(*) AS q FROM s GROUP BY t", ", streamext.emit_interval = '20 ms'")
+    web.db.execute("CREATE VIEW told WITH (streamext.alert) AS SELECT v, q FROM named")
+    web.db.execute("GRANT SELECT ON named TO ingest")
+    insert(web, (1, "a"))
+    row = {"v": "a", "q": 1}
+    Listener(web, "public.named", ["v"]).wait([row])
+    assert web.db.rows("SELECT row FROM streamext.changes('named') WHERE op = 'upsert'") == [(row,)]
+    assert web.request("GET", "/views/public.named").json == [row]
+    assert web.db.rows("SELECT row FROM streamext.alert_events WHERE view::text = 'told'") == [(row,)]
+
+
 def test_each_role_sees_its_own(web: Web) -> None:
     continuous(web.db, "mine", "SELECT t, current_user::text AS who FROM s GROUP BY t", ", streamext.emit_interval = '20 ms'")
     web.db.execute("GRANT SELECT ON mine TO ingest, nobody")

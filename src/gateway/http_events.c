@@ -159,6 +159,7 @@ streamext_http_events_answer(HttpRequest *request)
 		(void) MHD_add_response_header(response, "Content-Type", "text/event-stream");
 		(void) MHD_add_response_header(response, "Cache-Control", "no-store");
 		(void) MHD_add_response_header(response, "X-Accel-Buffering", "no");
+		(void) MHD_add_response_header(response, "Key-Columns", watch->keys);
 	}
 	listener->taken_at = GetCurrentTimestamp();
 	return streamext_http_queue(request, MHD_HTTP_OK, response);

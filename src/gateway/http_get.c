@@ -1,6 +1,7 @@
 /*
  * gateway/http_get.c
- *		GET /views/SCHEMA.NAME: rows of a view for a role with SELECT, read by a process of its own (gateway/reader.c).
+ *		GET /views/SCHEMA.NAME: rows of a view for a role with SELECT, and GET /metrics: what a role may see of streamext.metrics; read by a
+ *		process of its own (gateway/reader.c).
  */
 #include "base/streamext.h"
 
@@ -41,10 +42,38 @@ http_filter(void *cls, enum MHD_ValueKind kind, const char *name, const char *va
 	return MHD_YES;
 }
 
+/* A process reads for the request, which waits. */
+static enum MHD_Result
+http_get_start(HttpRequest *request, ReadFormat format, int64 limit, const char *names, Size size)
+{
+	HttpServer *server = request->server;
+
+	request->format = format;
+	if (server->nreads < STREAMEXT_READERS)
+		request->read = streamext_gateway_read(request->role, format, limit, names, size);
+	if (request->read == NULL)
+		return streamext_http_refuse(
+			request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "no process is free to read the view",
+			"A server's gateway reads %d at once; each is one of max_worker_processes.", STREAMEXT_READERS);
+	server->nreads++;
+	dlist_push_tail(&server->reads, &request->node);
+	request->phase = HTTP_READING;
+	MHD_suspend_connection(request->mhd);
+	return MHD_YES;
+}
+
+enum MHD_Result
+streamext_http_metrics_begin(HttpRequest *request)
+{
+	const char *accept = streamext_http_header(request, "Accept");
+	bool		open = accept != NULL && strstr(accept, "application/openmetrics-text") != NULL;
+
+	return http_get_start(request, open ? READ_OPENMETRICS : READ_METRICS, -1, "", 1);
+}
+
 enum MHD_Result
 streamext_http_get_begin(HttpRequest *request)
 {
-	HttpServer	  *server = request->server;
 	const char	  *schema = request->path + strlen("/views/");
 	const char	  *dot = strchr(schema, '.');
 	StringInfoData names;
@@ -64,18 +93,7 @@ streamext_http_get_begin(HttpRequest *request)
 	if (filters.bad)
 		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "limit is no whole number",
 									 "It counts rows.");
-	request->format = http_format(request);
-	if (server->nreads < STREAMEXT_READERS)
-		request->read = streamext_gateway_read(request->role, request->format, filters.limit, names.data, names.len);
-	if (request->read == NULL)
-		return streamext_http_refuse(
-			request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "no process is free to read the view",
-			"A server's gateway reads %d at once; each is one of max_worker_processes.", STREAMEXT_READERS);
-	server->nreads++;
-	dlist_push_tail(&server->reads, &request->node);
-	request->phase = HTTP_READING;
-	MHD_suspend_connection(request->mhd);
-	return MHD_YES;
+	return http_get_start(request, http_format(request), filters.limit, names.data, names.len);
 }
 
 void
@@ -109,6 +127,8 @@ streamext_http_get_answer(HttpRequest *request)
 		[READ_JSON] = "application/json",
 		[READ_NDJSON] = "application/x-ndjson",
 		[READ_CSV] = "text/csv; charset=utf-8; header=present",
+		[READ_METRICS] = "text/plain; version=0.0.4; charset=utf-8",
+		[READ_OPENMETRICS] = "application/openmetrics-text; version=1.0.0; charset=utf-8",
 	};
 	GatewayRead			*read = request->read;
 	struct MHD_Response *response;

@@ -146,11 +146,17 @@ extern void streamext_http_own_json(StringInfo json, const char *page, Size size
 /* ---- gateway/http_get.c ---- */
 
 extern enum MHD_Result streamext_http_get_begin(HttpRequest *request);
+extern enum MHD_Result streamext_http_metrics_begin(HttpRequest *request);
 /* Looks whether processes that read views have come to an end. */
 extern void streamext_http_get_look(HttpServer *server);
 /* The request is not in server->reads any more. */
 extern void			   streamext_http_get_end(HttpRequest *request);
 extern enum MHD_Result streamext_http_get_answer(HttpRequest *request);
+
+/* ---- gateway/http_page.c ---- */
+
+/* What is answered to anybody: the live page and /healthz. False: it is none of these. */
+extern bool streamext_http_page(HttpRequest *request, enum MHD_Result *result);
 
 /* ---- gateway/http_events.c ---- */
 

@@ -10,6 +10,14 @@
 
 #include "gateway/http_private.h"
 
+/* Paths that are read: the gateway's own. */
+static bool
+http_is_read(const char *path)
+{
+	return strncmp(path, "/views/", 7) == 0 || strcmp(path, "/metrics") == 0 || strcmp(path, "/healthz") == 0 ||
+		   strcmp(path, "/") == 0;
+}
+
 /* ---- answers ---- */
 
 enum MHD_Result
@@ -69,8 +77,7 @@ streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 r
 		if (close)
 			(void) MHD_add_response_header(response, "Connection", "close");
 		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
-			(void) MHD_add_response_header(response, "Allow",
-										   strncmp(request->path, "/views/", 7) == 0 ? "GET" : "POST");
+			(void) MHD_add_response_header(response, "Allow", http_is_read(request->path) ? "GET" : "POST");
 	}
 	return streamext_http_queue(request, status, response);
 }
@@ -221,11 +228,15 @@ http_begin(HttpRequest *request, const char *method, const char *version)
 	GatewayStream  *stream;
 	const char	   *unclear = streamext_http_unclear(request, method, version);
 	enum MHD_Result result = MHD_YES;
+	bool			get;
 
 	if (unclear != NULL)
 		return streamext_http_refuse(
 			request, MHD_HTTP_BAD_REQUEST, true, -1, unclear,
 			"HTTP/1.1 with one Host, and one of Content-Length and Transfer-Encoding: chunked.");
+	get = strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+	if (get && streamext_http_page(request, &result))
+		return result;
 	request->role = streamext_http_role(request, &result);
 	if (!OidIsValid(request->role))
 		return result;
@@ -235,11 +246,12 @@ http_begin(HttpRequest *request, const char *method, const char *version)
 		return streamext_http_refuse(request, MHD_HTTP_TOO_MANY_REQUESTS, true, -1, "too many requests",
 									 "The server's option rate_limit allows a role %d in a second.",
 									 request->server->rate_limit);
-	if (strncmp(request->path, "/views/", 7) == 0)
+	if (http_is_read(request->path))
 	{
-		if (strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
-			return streamext_http_get_begin(request);
-		return streamext_http_refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED, true, -1, "views are read by GET alone",
+		if (get)
+			return strcmp(request->path, "/metrics") == 0 ? streamext_http_metrics_begin(request)
+														  : streamext_http_get_begin(request);
+		return streamext_http_refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED, true, -1, "this path takes GET alone",
 									 "Records are POSTed to the path of a stream.");
 	}
 	stream = streamext_gateway_stream_named(gateway, request->path);

@@ -262,9 +262,13 @@ reader_query(const ReadQuestion *question)
 	const char	  *name = schema + strlen(schema) + 1;
 	const char	  *end = question->names + question->size;
 	const char	  *word = " WHERE ";
-	Oid			   relid = streamext_reader_view(schema, name, question->role);
 	StringInfoData sql;
+	Oid			   relid;
 
+	if (question->format == READ_METRICS || question->format == READ_OPENMETRICS)
+		return psprintf("SELECT streamext.metrics_text(%s)",
+						question->format == READ_OPENMETRICS ? "true" : "false");
+	relid = streamext_reader_view(schema, name, question->role);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT * FROM %s", quote_qualified_identifier(schema, name));
 	for (const char *p = name + strlen(name) + 1; p < end; word = " AND ")
@@ -280,7 +284,7 @@ reader_query(const ReadQuestion *question)
 		appendStringInfo(&sql, " LIMIT " INT64_FORMAT, question->limit);
 	if (question->format == READ_CSV)
 		return sql.data;
-	return psprintf("SELECT pg_catalog.row_to_json(q)::pg_catalog.text FROM (%s) AS q", sql.data);
+	return psprintf("SELECT pg_catalog.row_to_json(q.*)::pg_catalog.text FROM (%s) AS q", sql.data);
 }
 
 static void

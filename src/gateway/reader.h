@@ -18,7 +18,9 @@ typedef enum ReadFormat
 {
 	READ_JSON,
 	READ_NDJSON,
-	READ_CSV
+	READ_CSV,
+	READ_METRICS, /* no view but what the role may see of streamext.metrics, in the text format of Prometheus */
+	READ_OPENMETRICS
 } ReadFormat;
 
 typedef struct GatewayRead

@@ -195,6 +195,8 @@ watch_free(Watch *watch)
 			watch_tell_process(i);
 	}
 	streamext_board_free(watch->board);
+	if (watch->keys != NULL)
+		pfree(watch->keys);
 	pfree(watch);
 }
 
@@ -250,6 +252,9 @@ watch_take(Watch *watch, const WatchRecord *record, const char *data, void (*wak
 	{
 		case WATCH_RESET:
 			streamext_board_reset(watch->board, record->incarnation, record->number);
+			if (watch->keys != NULL)
+				pfree(watch->keys);
+			watch->keys = pnstrdup(data, record->row_size);
 			break;
 		case WATCH_UPSERT:
 		case WATCH_DELETE:

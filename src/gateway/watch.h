@@ -31,6 +31,7 @@ typedef struct Watch
 	Oid		   role;
 	char	   schema[NAMEDATALEN], name[NAMEDATALEN];
 	Board	  *board;
+	char	  *keys; /* a JSON array of the names of the key's columns, in ASCII */
 	dlist_head listeners;
 } Watch;
 
@@ -72,7 +73,7 @@ typedef struct WatchShared
 /* What comes through the queue: messages of one or more of these, each with its key and row behind it, at no alignment. */
 typedef enum WatchKind
 {
-	WATCH_RESET,  /* number: the floor */
+	WATCH_RESET,  /* number: the floor; row: a JSON array of the names of the key's columns, in ASCII */
 	WATCH_UPSERT, /* number, key, row */
 	WATCH_DELETE,
 	WATCH_SETTLED, /* the end of a look */

@@ -55,6 +55,7 @@ typedef struct WatcherLook
 {
 	WatcherView	  *view;
 	StringInfoData records;
+	const char	  *keys;				/* of a reset's row */
 	uint64		   incarnation, number; /* of the last one */
 	bool		   large;				/* it does not fit */
 } WatcherLook;
@@ -116,6 +117,45 @@ watcher_end(WatcherView *view, int status, const char *why)
 
 /* ---- a look ---- */
 
+/* A JSON string of ASCII; the text is UTF-8. */
+static void
+watcher_ascii_string(StringInfo json, const char *text)
+{
+	appendStringInfoChar(json, '"');
+	for (const unsigned char *p = (const unsigned char *) text; *p != '\0'; p += pg_utf_mblen(p))
+	{
+		pg_wchar c = utf8_to_unicode(p);
+
+		if (c >= 0x10000)
+			appendStringInfo(json, "\\u%04x\\u%04x", 0xd7c0 + (c >> 10), 0xdc00 + (c & 0x3ff));
+		else if (c < ' ' || c > '~' || c == '"' || c == '\\')
+			appendStringInfo(json, "\\u%04x", c);
+		else
+			appendStringInfoChar(json, c);
+	}
+	appendStringInfoChar(json, '"');
+}
+
+static char *
+watcher_keys(const ChangesReader *reader)
+{
+	StringInfoData json;
+	ListCell	  *lc;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '[');
+	foreach (lc, streamext_changes_keys(reader))
+	{
+		char *name = lfirst(lc);
+
+		if (json.len > 1)
+			appendStringInfoChar(&json, ',');
+		watcher_ascii_string(&json, pg_server_to_any(name, strlen(name), PG_UTF8));
+	}
+	appendStringInfoChar(&json, ']');
+	return json.data;
+}
+
 /* The feed is held. */
 static void
 watcher_take(void *arg, const Change *change)
@@ -133,7 +173,12 @@ watcher_take(void *arg, const Change *change)
 				  : change->op == STREAMEXT_CHANGE_DELETE ? WATCH_DELETE
 														  : WATCH_UPSERT;
 	record.row_size = change->row_size;
-	if (row != NULL && GetDatabaseEncoding() != PG_UTF8)
+	if (row == NULL)
+	{
+		row = look->keys;
+		record.row_size = strlen(row);
+	}
+	else if (GetDatabaseEncoding() != PG_UTF8)
 	{
 		row = pg_server_to_any(pnstrdup(row, change->row_size), change->row_size, PG_UTF8);
 		record.row_size = strlen(row);
@@ -158,6 +203,7 @@ watcher_read(WatcherLook *look)
 			psprintf("%016llx-%llu", (unsigned long long) view->incarnation, (unsigned long long) view->number);
 	reader = streamext_changes_open(streamext_reader_view(view->place.schema, view->place.name, view->place.role));
 	view->emit_interval = streamext_changes_emit_interval(reader);
+	look->keys = watcher_keys(reader);
 	(void) streamext_changes_read(reader, &question, watcher_take, look, NULL);
 	streamext_identity_leave(scope);
 }

@@ -195,7 +195,7 @@ alert_query(const Alert *alert)
 						 quote_identifier(lfirst(lc)));
 	appendStringInfoString(&key, ")::pg_catalog.text");
 	initStringInfo(&query);
-	appendStringInfo(&query, "SELECT %s, pg_catalog.to_jsonb(v)::pg_catalog.text FROM %s AS v", key.data, alert->name);
+	appendStringInfo(&query, "SELECT %s, pg_catalog.to_jsonb(v.*)::pg_catalog.text FROM %s AS v", key.data, alert->name);
 	if (alert->options.clear != NULL)
 		appendStringInfo(
 			&query,

@@ -52,6 +52,7 @@ struct ChangesReader
 	Oid			 view;
 	Oid			 stream;
 	FeedIdentity identity;
+	List		*keys;	 /* names of columns */
 	char		*query;	 /* key and row, as texts of JSON */
 	bool		 steady; /* the answer changes with the view's state alone: not with time, not with other tables */
 	int64		 emit_interval;
@@ -75,9 +76,9 @@ changes_key_column(const Query *query, Index ref)
 	return NULL;
 }
 
-/* The key's expressions, separated by commas; raises where rows are not told apart by them. */
+/* The key's expressions, separated by commas, and the names of their columns; raises where rows are not told apart by them. */
 static char *
-changes_keys(const CompiledView *view, Relation rel)
+changes_keys(const CompiledView *view, Relation rel, List **names)
 {
 	StringInfoData keys;
 	ListCell	  *lc;
@@ -113,6 +114,7 @@ changes_keys(const CompiledView *view, Relation rel)
 				 errhint("Add the expressions of GROUP BY to the output.")));
 		}
 		appendStringInfo(&keys, "%sv.%s", keys.len > 0 ? ", " : "", quote_identifier(column));
+		*names = lappend(*names, pstrdup(column));
 	}
 	return keys.data;
 }
@@ -287,7 +289,7 @@ streamext_changes_open(Oid relid)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a continuous view", RelationGetRelationName(rel))));
 	view = streamext_view_cached(relid, CurrentMemoryContext);
-	keys = changes_keys(view, rel);
+	keys = changes_keys(view, rel, &reader->keys);
 	name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)), RelationGetRelationName(rel));
 	reader->view = relid;
 	reader->stream = view->stream_relid;
@@ -295,7 +297,7 @@ streamext_changes_open(Oid relid)
 	if (changes_is_invoker(rel))
 		reader->identity.role = GetUserId();
 	reader->query = psprintf(
-		"SELECT pg_catalog.jsonb_build_array(%s)::pg_catalog.text, pg_catalog.to_jsonb(v)::pg_catalog.text FROM %s AS v",
+		"SELECT pg_catalog.jsonb_build_array(%s)::pg_catalog.text, pg_catalog.to_jsonb(v.*)::pg_catalog.text FROM %s AS v",
 		keys, name);
 	reader->steady = !OidIsValid(reader->identity.role) && !contain_mutable_functions((Node *) view->query);
 	reader->emit_interval = options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL;
@@ -307,6 +309,12 @@ int64
 streamext_changes_emit_interval(const ChangesReader *reader)
 {
 	return reader->emit_interval;
+}
+
+List *
+streamext_changes_keys(const ChangesReader *reader)
+{
+	return reader->keys;
 }
 
 /* ---------------------------------------------------------------- looking */

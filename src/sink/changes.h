@@ -44,6 +44,7 @@ typedef struct ChangesReader ChangesReader;
 extern ChangesReader *streamext_changes_open(Oid view);
 
 extern int64 streamext_changes_emit_interval(const ChangesReader *reader); /* us */
+extern List *streamext_changes_keys(const ChangesReader *reader);		   /* names of the key's columns (char *) */
 
 /*
  * Gives what has changed; how many without the reset. *newest (may be NULL): where it stands now. Within a transaction with a snapshot; not

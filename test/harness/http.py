@@ -175,9 +175,12 @@ class Listener:
     def wait(self, rows: list[Any]) -> None:
         """Until what it has is these rows."""
 
+        def text(row: Any) -> str:
+            return json.dumps(row, sort_keys=True)
+
         def same() -> bool:
             self.take()
-            return sorted(map(json.dumps, self.rows.values())) == sorted(map(json.dumps, rows))
+            return sorted(map(text, self.rows.values())) == sorted(map(text, rows))
 
         wait_for(same, what=f"the rows of {self.keys}")
 
