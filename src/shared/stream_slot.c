@@ -7,11 +7,13 @@
  */
 #include "base/streamext.h"
 
+#include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
 #include "base/chunk.h"
 #include "base/clip.h"
+#include "shared/database.h"
 #include "shared/shmem.h"
 
 /* ---------------------------------------------------------------- made and found */
@@ -219,6 +221,113 @@ streamext_remove_stream_at(int index, uint32 generation)
 	return same;
 }
 
+/* ---------------------------------------------------------------- processes */
+
+bool
+streamext_stream_enter(int index, Oid dboid, Oid relid, int shard, bool catchup)
+{
+	StreamSlot	  *slot = &streamext_shared->streams[index];
+	StreamProcess *process = catchup ? &slot->catchup : &slot->worker;
+	bool		   mine;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	mine = slot->id.in_use && process->pid == 0 && slot->id.dboid == dboid && slot->id.relid == relid &&
+		   slot->id.shard == shard && !streamext_database_leaving(dboid);
+	if (mine)
+	{
+		process->latch = MyLatch;
+		if (!catchup)
+			slot->quiet = (StreamQuiet){ .silent_since = DT_NOEND };
+		pg_write_barrier();
+		process->pid = MyProcPid;
+		if (process->started_at != 0)
+			process->restarts++;
+		process->started_at = GetCurrentTimestamp();
+		process->failed = false;
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return mine;
+}
+
+/* The launcher waits before it tries a failed one again. With the lock. */
+static void
+stream_slot_end_worker(StreamSlot *slot, bool failed)
+{
+	StreamState state = slot->status.state;
+
+	slot->quiet = (StreamQuiet){ .silent_since = DT_NOEND };
+	if (STREAMEXT_STATE_FAILED(state))
+		return;
+	if (failed)
+	{
+		slot->status.state = STREAM_FAILED;
+		streamext_stream_set_error(slot, "the worker has ended; see the server's log");
+	}
+	else if (state != STREAM_PAUSED && state != STREAM_WAITING)
+		slot->status.state = STREAM_STARTING;
+}
+
+void
+streamext_stream_leave(StreamSlot *slot, bool catchup, bool failed)
+{
+	StreamProcess *process = catchup ? &slot->catchup : &slot->worker;
+
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
+	Assert(process->pid == MyProcPid);
+	if (!catchup)
+	{
+		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+		stream_slot_end_worker(slot, failed);
+		LWLockRelease(slot->lock);
+	}
+	process->failed = failed;
+	process->pid = 0;
+	process->latch = NULL;
+}
+
+/* ---------------------------------------------------------------- what a worker finds in the catalogue */
+
+void
+streamext_stream_reset(StreamSlot *slot, uint64 source)
+{
+	PartitionSlot *partitions = slot->counted.partitions;
+	uint32		   layout = slot->counted.layout;
+
+	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
+	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
+	memset(&slot->counted, 0, sizeof(StreamCounted));
+	slot->counted.layout = layout + 1;
+	slot->counted.watermark = DT_NOBEGIN;
+	slot->counted.source = source;
+	slot->quiet.idle = false;
+	if (partitions != NULL)
+		streamext_chunk_free(partitions);
+}
+
+void
+streamext_stream_set_buffer(StreamSlot *slot, StreamBuffer *buffer, int size)
+{
+	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(slot->buffer_lock, LW_EXCLUSIVE));
+	slot->buffer = buffer;
+	slot->buffer_size = size;
+}
+
+void
+streamext_stream_set_columns(StreamSlot *slot, ColumnCounts *columns, int n)
+{
+	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
+	slot->columns = columns;
+	slot->ncolumns = columns != NULL ? n : 0;
+}
+
+void
+streamext_stream_hold(StreamSlot *slot, TimestampTz until)
+{
+	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
+	slot->handover.hold_until = until;
+}
+
 /* ---------------------------------------------------------------- states, requests and wake-ups */
 
 void
@@ -235,6 +344,21 @@ streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *mess
 	}
 	LWLockRelease(slot->lock);
 	ConditionVariableBroadcast(&slot->progress);
+}
+
+void
+streamext_stream_set_error(StreamSlot *slot, const char *message)
+{
+	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
+	streamext_clip(slot->status.last_error, message, STREAMEXT_MAX_MESSAGE);
+	slot->status.last_error_at = GetCurrentTimestamp();
+}
+
+void
+streamext_stream_set_rate(StreamSlot *slot, double rate)
+{
+	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
+	slot->status.rate = rate;
 }
 
 const char *

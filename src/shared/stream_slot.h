@@ -34,6 +34,27 @@ extern bool streamext_remove_stream_at(int stream, uint32 generation);
 /* Sets state and error text (worker; takes the lock exclusively) and broadcasts. message NULL keeps the last error. */
 extern void		   streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *message);
 extern const char *streamext_stream_state_name(StreamState state);
+/* The same with the lock held, without a state. */
+extern void streamext_stream_set_error(StreamSlot *slot, const char *message);
+extern void streamext_stream_set_rate(StreamSlot *slot, double rate);
+
+/*
+ * Makes this process the slot's worker, or its catch-up worker. False if it is not to be had: gone, taken, or its database is to be left.
+ * Takes registry_lock.
+ */
+extern bool streamext_stream_enter(int index, Oid dboid, Oid relid, int shard, bool catchup);
+/* The end of that; with registry_lock exclusive. `failed`: it was not asked to end. */
+extern void streamext_stream_leave(StreamSlot *slot, bool catchup, bool failed);
+
+/* Positions of another source are void, and with them all that was counted; views are the caller's to make void. Needs registry_lock and the lock. */
+extern void streamext_stream_reset(StreamSlot *slot, uint64 source);
+
+/* What the catalogue says; with the lock exclusive. What was there before is the caller's to free. */
+extern void streamext_stream_set_buffer(StreamSlot *slot, StreamBuffer *buffer, int size);
+extern void streamext_stream_set_columns(StreamSlot *slot, ColumnCounts *columns, int n);
+
+/* The stream's worker reads nothing until then; 0: it goes on. With the lock exclusive. */
+extern void streamext_stream_hold(StreamSlot *slot, TimestampTz until);
 
 /*
  * StreamSlot.ask.pause: bit 0 says whether the stream shall not be read, the others count the changes. Whoever has read the table

@@ -9,6 +9,8 @@
 #include "base/streamext.h"
 
 #include "base/chunk.h"
+#include "base/clip.h"
+#include "shared/ownership.h"
 #include "shared/shmem.h"
 
 /* ---------------------------------------------------------------- made, found, removed */
@@ -229,6 +231,21 @@ streamext_view_slot_begin(ViewSlot *slot, uint64 definition, uint64 layout, uint
 	LWLockRelease(stream->lock);
 }
 
+void
+streamext_view_slot_void(ViewSlot *view)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	if (view->counted.definition != 0)
+		streamext_state_reset(&view->counted.state);
+	view_slot_empty(view);
+	if (view->counted.positions != NULL)
+		streamext_chunk_free(view->counted.positions);
+	view->counted.positions = NULL;
+	view->counted.npositions = 0;
+	view->counted.definition = 0;
+	view->counted.ready = false;
+}
+
 /* Needs registry_lock and the stream's lock, exclusive. */
 void
 streamext_view_slots_void(int stream)
@@ -239,18 +256,8 @@ streamext_view_slots_void(int stream)
 
 		if (!view->id.in_use || view->id.stream != stream || view->id.retained)
 			continue;
-		if (view->counted.definition != 0)
-			streamext_state_reset(&view->counted.state);
-		if (view->counted.positions != NULL)
-			streamext_chunk_free(view->counted.positions);
-		view->counted.positions = NULL;
-		view->counted.npositions = 0;
-		streamext_buffer_destroy(view->counted.rows);
-		view->counted.rows = NULL;
-		view->counted.definition = 0;
-		view->counted.ready = false;
-		view->owner.catchup = CATCHUP_NONE;
-		view->counted.accepted = view->counted.late = view->counted.rejected = 0;
+		streamext_view_slot_void(view);
+		streamext_view_disown(view);
 	}
 }
 
@@ -268,8 +275,7 @@ streamext_view_begin_anew(ViewSlot *slot)
 		streamext_state_reset(&slot->counted.state);
 	view_slot_empty(slot);
 	slot->into.written = written;
-	slot->owner.started = 0;
-	slot->owner.rows = 0;
+	slot->owner.started = slot->owner.rows = 0;
 	LWLockRelease(stream->lock);
 	LWLockRelease(streamext_shared->registry_lock);
 }
@@ -299,6 +305,43 @@ streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view)
 		backlog += Max(partition->position - position, 0);
 	}
 	return backlog;
+}
+
+void
+streamext_view_set_error(ViewSlot *view, const char *message)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	streamext_clip(view->health.last_error, message, STREAMEXT_MAX_MESSAGE);
+}
+
+void
+streamext_view_set_status(ViewSlot *view, ViewStatus status, const char *message)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	view->health.status = status;
+	if (message != NULL)
+		streamext_view_set_error(view, message);
+}
+
+void
+streamext_view_fail(ViewSlot *view, const char *message)
+{
+	streamext_view_set_status(view, VIEW_FAILED, message);
+	view->health.retry_at = 0;
+}
+
+void
+streamext_view_set_aside(ViewSlot *view, TimestampTz until)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	view->health.failures++;
+	view->health.retry_at = until;
+}
+
+void
+streamext_view_succeeded(ViewSlot *view)
+{
+	view->health.failures = 0;
 }
 
 const char *

@@ -38,11 +38,25 @@ extern void streamext_view_begin_anew(ViewSlot *slot);
 /* Gives up what was held before; readers see the view's own state from now on. */
 extern void streamext_view_retire(ViewSlot *slot);
 
+/* The slot is without state, so that the view's next fold begins it. With the stream's lock. */
+extern void streamext_view_slot_void(ViewSlot *slot);
+
 /* What the stream's views have counted is void; their folds find them empty. Needs registry_lock and the stream's lock, exclusive. */
 extern void streamext_view_slots_void(int stream);
 
 /* Records (offsets, that is) between the view and the stream, as far as known. Needs the stream's lock or to be its worker. */
 extern int64 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
+
+/*
+ * How it fares; with the stream's lock exclusive. The message is what is told of it: NULL leaves what was said, "" takes it back.
+ */
+extern void streamext_view_set_status(ViewSlot *view, ViewStatus status, const char *message);
+extern void streamext_view_set_error(ViewSlot *view, const char *message);
+/* It has no fold until somebody does something; set_aside, after it: until then. */
+extern void streamext_view_fail(ViewSlot *view, const char *message);
+extern void streamext_view_set_aside(ViewSlot *view, TimestampTz until);
+/* It has counted a batch. */
+extern void streamext_view_succeeded(ViewSlot *view);
 
 extern const char *streamext_view_status_name(ViewStatus status);
 

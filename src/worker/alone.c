@@ -253,11 +253,10 @@ streamext_alone_at_exit(Worker *w)
 	if (v == NULL || w->shard.slot == NULL || !streamext_budget_is_over())
 		return;
 	LWLockAcquire(w->shard.slot->lock, LW_EXCLUSIVE);
-	v->slot->owner.alone_until = alone_until(v->slot, GetCurrentTimestamp());
+	streamext_view_set_alone(v->slot, alone_until(v->slot, GetCurrentTimestamp()));
 	v->slot->owner.alone_most = 1;
-	v->slot->owner.catchup = CATCHUP_WANTED;
-	v->slot->health.status = VIEW_CATCHING_UP;
-	streamext_clip(v->slot->health.last_error,
-				   "it took longer than streamext.view_time_limit and could not be cancelled", STREAMEXT_MAX_MESSAGE);
+	streamext_view_give(v->slot, false);
+	streamext_view_set_status(v->slot, VIEW_CATCHING_UP,
+							  "it took longer than streamext.view_time_limit and could not be cancelled");
 	LWLockRelease(w->shard.slot->lock);
 }

@@ -137,7 +137,7 @@ batch_update_views(Worker *w)
 			v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->reading.batch->positions[i]);
 		if (v->behind)
 			streamext_worker_check_behind(w, v);
-		v->slot->health.status = v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
+		streamext_view_set_status(v->slot, v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING, NULL);
 	}
 }
 
@@ -408,8 +408,7 @@ batch_prepare_views(Worker *w)
 	if (full->slot->health.status != VIEW_FULL)
 	{
 		streamext_stream_lock_exclusive(w->shard.slot);
-		full->slot->health.status = VIEW_FULL;
-		streamext_clip(full->slot->health.last_error, w->reading.full_reason, STREAMEXT_MAX_MESSAGE);
+		streamext_view_set_status(full->slot, VIEW_FULL, w->reading.full_reason);
 		LWLockRelease(w->shard.slot->lock);
 	}
 	return false;
@@ -605,7 +604,7 @@ streamext_worker_count_view(Worker *w, WorkerView *v)
 	for (int i = 0; i < w->reading.batch->nrecords; i++)
 		n += w->reading.batch->records[i].position >=
 			 streamext_worker_view_position(w, v, w->reading.batch->records[i].partition_index);
-	v->slot->owner.rows += n;
+	streamext_view_count_behind(v->slot, n);
 }
 
 /* What the prepared views are about to change is copied first, if a checkpoint is. */
@@ -663,7 +662,7 @@ batch_publish(Worker *w, TimestampTz now)
 		streamext_poison_view(w, v);
 		streamext_fold_publish(v->fold, w->reading.batch);
 		v->prepared = false;
-		v->slot->health.failures = 0;
+		streamext_view_succeeded(v->slot);
 	}
 	streamext_worker_stream_events(w, now);
 	batch_publish_counters(w);

@@ -53,30 +53,6 @@ static Worker catchup_self;
 
 /* ---------------------------------------------------------------- start and end */
 
-static bool
-catchup_claim(Worker *w, int index)
-{
-	StreamSlot *slot = &streamext_shared->streams[index];
-	bool		mine;
-
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->id.in_use && slot->catchup.pid == 0 && slot->id.dboid == w->shard.identity.dboid &&
-		   slot->id.relid == w->shard.identity.relid && slot->id.shard == w->shard.identity.shard &&
-		   !streamext_database_leaving(slot->id.dboid);
-	if (mine)
-	{
-		slot->catchup.latch = MyLatch;
-		pg_write_barrier();
-		slot->catchup.pid = MyProcPid;
-		slot->catchup.started_at = GetCurrentTimestamp();
-		slot->catchup.failed = false;
-		w->shard.index = index;
-		w->shard.slot = slot;
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	return mine;
-}
-
 /* Gives back what the process has, whatever w->shard.views says by then. Needs registry_lock. */
 static void
 catchup_give_back(Worker *w, const char *message)
@@ -89,11 +65,11 @@ catchup_give_back(Worker *w, const char *message)
 
 		if (!view->id.in_use || view->id.stream != w->shard.index || view->owner.catchup != CATCHUP_ACTIVE)
 			continue;
-		view->owner.catchup = CATCHUP_WANTED;
+		streamext_view_give(view, false);
 		if (message != NULL)
-			streamext_clip(view->health.last_error, message, STREAMEXT_MAX_MESSAGE);
+			streamext_view_set_error(view, message);
 	}
-	w->shard.slot->handover.hold_until = 0;
+	streamext_stream_hold(w->shard.slot, 0);
 	LWLockRelease(w->shard.slot->lock);
 }
 
@@ -111,9 +87,7 @@ catchup_at_exit(int code, Datum arg)
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	streamext_alone_at_exit(w);
 	catchup_give_back(w, NULL);
-	w->shard.slot->catchup.failed = code != 0 && !ShutdownRequestPending;
-	w->shard.slot->catchup.pid = 0;
-	w->shard.slot->catchup.latch = NULL;
+	streamext_stream_leave(w->shard.slot, true, code != 0 && !ShutdownRequestPending);
 	streamext_wake_worker(w->shard.slot);
 	LWLockRelease(streamext_shared->registry_lock);
 	streamext_wake_launcher();
@@ -336,8 +310,8 @@ streamext_catchup_publish(Worker *w)
 		streamext_poison_view(w, v);
 		streamext_fold_publish(v->fold, w->reading.batch);
 		v->prepared = false;
-		v->slot->health.failures = 0;
-		v->slot->health.status = VIEW_CATCHING_UP;
+		streamext_view_succeeded(v->slot);
+		streamext_view_set_status(v->slot, VIEW_CATCHING_UP, NULL);
 	}
 	LWLockRelease(w->shard.slot->lock);
 	streamext_alone_succeeded(w);
@@ -422,7 +396,7 @@ catchup_check_connector(Worker *w)
 		w->source.errors = c->errors;
 		streamext_stream_lock_exclusive(w->shard.slot);
 		foreach (lc, w->shard.views)
-			streamext_clip(((WorkerView *) lfirst(lc))->slot->health.last_error, c->error, STREAMEXT_MAX_MESSAGE);
+			streamext_view_set_error(((WorkerView *) lfirst(lc))->slot, c->error);
 		LWLockRelease(w->shard.slot->lock);
 	}
 	if (c->failed)
@@ -447,7 +421,7 @@ catchup_finish(Worker *w)
 	if (streamext_alone_most(w) < STREAMEXT_BATCH_ROWS)
 		return; /* it would not draw level meanwhile */
 	streamext_stream_lock_exclusive(w->shard.slot);
-	w->shard.slot->handover.hold_until = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS);
+	streamext_stream_hold(w->shard.slot, TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_MS));
 	LWLockRelease(w->shard.slot->lock);
 	w->map.hold_at = TimestampTzPlusMilliseconds(now, CATCHUP_HOLD_EVERY_MS);
 }
@@ -514,10 +488,7 @@ streamext_catchup_main(Datum arg)
 	Worker *w = &catchup_self;
 
 	streamext_worker_signals();
-	w->shard.does = &streamext_worker_shard_ops;
-	memcpy(&w->shard.identity, MyBgworkerEntry->bgw_extra, sizeof(ShardIdentity));
-	w->shard.catchup = true;
-	if (!catchup_claim(w, DatumGetInt32(arg)))
+	if (!streamext_worker_enter(w, DatumGetInt32(arg), true))
 		proc_exit(0);
 	before_shmem_exit(catchup_at_exit, 0);
 

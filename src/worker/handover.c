@@ -89,11 +89,8 @@ streamext_handover_request(Worker *w)
 		streamext_worker_end_fold(v);
 		v->prepared = v->behind = false;
 		streamext_stream_lock_exclusive(w->shard.slot);
-		v->slot->owner.catchup = CATCHUP_WANTED;
-		v->slot->owner.started = 0;
-		v->slot->owner.rows = 0;
-		v->slot->health.status = VIEW_CATCHING_UP;
-		v->slot->health.last_error[0] = '\0';
+		streamext_view_give(v->slot, true);
+		streamext_view_set_status(v->slot, VIEW_CATCHING_UP, "");
 		LWLockRelease(w->shard.slot->lock);
 		any = true;
 	}
@@ -109,12 +106,9 @@ streamext_handover_alone(Worker *w, WorkerView *v, const char *reason, Timestamp
 	streamext_worker_end_fold(v);
 	v->prepared = v->behind = false;
 	streamext_stream_lock_exclusive(w->shard.slot);
-	if (!w->shard.catchup)
-		v->slot->owner.started = v->slot->owner.rows = 0;
-	v->slot->owner.catchup = CATCHUP_WANTED;
-	v->slot->health.status = VIEW_CATCHING_UP;
-	v->slot->owner.alone_until = until;
-	streamext_clip(v->slot->health.last_error, reason, STREAMEXT_MAX_MESSAGE);
+	streamext_view_give(v->slot, !w->shard.catchup);
+	streamext_view_set_alone(v->slot, until);
+	streamext_view_set_status(v->slot, VIEW_CATCHING_UP, reason);
 	LWLockRelease(w->shard.slot->lock);
 	handover_announce(w);
 }
@@ -126,11 +120,7 @@ streamext_handover_reclaim(StreamSlot *stream, ViewSlot *view, bool alone)
 	bool mine;
 
 	streamext_stream_lock_exclusive(stream);
-	if (view->owner.catchup == CATCHUP_DONE || (view->owner.catchup == CATCHUP_WANTED && alone))
-		view->owner.catchup = CATCHUP_NONE;
-	mine = view->owner.catchup == CATCHUP_NONE;
-	if (mine)
-		view->owner.alone_until = 0;
+	mine = streamext_view_reclaim(view, alone);
 	LWLockRelease(stream->lock);
 	return mine;
 }
@@ -158,19 +148,13 @@ handover_accept_view(Worker *w, WorkerView *v)
 	bool available = streamext_worker_start_view(w, v);
 
 	streamext_stream_lock_exclusive(w->shard.slot);
-	v->slot->owner.catchup = available ? CATCHUP_NONE : CATCHUP_WANTED;
-	if (available && v->slot->owner.alone_until != 0)
-		v->slot->owner.alone_ended = GetCurrentTimestamp();
-	v->slot->owner.alone_until = 0;
-	v->slot->owner.rows = 0;
-	v->slot->owner.started = 0;
+	streamext_view_accept(v->slot, available);
 	if (v->fold != NULL)
 	{
 		/* what a fold found elsewhere than in shared memory */
 		for (int i = 0; i < Min(w->shard.npartitions, v->slot->counted.npositions); i++)
 			v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
-		v->slot->health.status = v->paused ? VIEW_PAUSED : VIEW_RUNNING;
-		v->slot->health.last_error[0] = '\0';
+		streamext_view_set_status(v->slot, v->paused ? VIEW_PAUSED : VIEW_RUNNING, "");
 	}
 	LWLockRelease(w->shard.slot->lock);
 	return available;
@@ -191,7 +175,7 @@ streamext_handover_accept(Worker *w)
 		return;
 	streamext_stream_lock_exclusive(w->shard.slot);
 	w->shard.slot->handover.done = false;
-	w->shard.slot->handover.hold_until = 0;
+	streamext_stream_hold(w->shard.slot, 0);
 	LWLockRelease(w->shard.slot->lock);
 	w->letters.behind = false; /* of a batch at hand: these views have not been taken out of its letters */
 
@@ -244,13 +228,8 @@ streamext_handover_take(Worker *w, Oid viewoid)
 			view->owner.catchup != CATCHUP_WANTED)
 			continue;
 		taken = view;
-		view->owner.catchup = CATCHUP_ACTIVE;
-		view->health.status = VIEW_CATCHING_UP;
-		view->owner.taken_at = GetCurrentTimestamp();
-		if (view->owner.alone_until == 0)
-			view->health.last_error[0] = '\0';
-		if (view->owner.started == 0)
-			view->owner.started = view->owner.taken_at;
+		streamext_view_take(view);
+		streamext_view_set_status(view, VIEW_CATCHING_UP, view->owner.alone_until == 0 ? "" : NULL);
 	}
 	LWLockRelease(w->shard.slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -327,8 +306,7 @@ void
 streamext_handover_release(Worker *w, ViewSlot *view)
 {
 	streamext_stream_lock_exclusive(w->shard.slot);
-	if (view->owner.catchup == CATCHUP_ACTIVE)
-		view->owner.catchup = view->health.status == VIEW_FAILED ? CATCHUP_NONE : CATCHUP_WANTED;
+	streamext_view_let_go(view);
 	LWLockRelease(w->shard.slot->lock);
 }
 
@@ -350,7 +328,7 @@ streamext_handover_finish(Worker *w)
 			continue;
 		if (handover_reached(w->shard.slot, v->slot))
 		{
-			v->slot->owner.catchup = CATCHUP_DONE;
+			streamext_view_arrive(v->slot);
 			w->shard.slot->handover.done = any = true;
 		}
 		else

@@ -458,10 +458,8 @@ launcher_note_waiting(int index)
 
 		if (!view->id.in_use || view->id.stream != index || view->owner.catchup != CATCHUP_WANTED)
 			continue;
-		view->health.status = VIEW_WAITING;
-		streamext_clip(view->health.last_error,
-					   "no free background worker slot to catch up in; raise max_worker_processes",
-					   STREAMEXT_MAX_MESSAGE);
+		streamext_view_set_status(view, VIEW_WAITING,
+								  "no free background worker slot to catch up in; raise max_worker_processes");
 	}
 	LWLockRelease(streamext_shared->streams[index].lock);
 	LWLockRelease(streamext_shared->registry_lock);

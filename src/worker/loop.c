@@ -129,34 +129,19 @@ streamext_worker_contexts(Worker *w)
 	MemoryContextSwitchTo(w->shard.cxt);
 }
 
-/* Makes the slot this process's. False if it is not to be had: gone, taken, or its database is to be left. */
-static bool
-worker_claim(Worker *w, int index)
+bool
+streamext_worker_enter(Worker *w, int index, bool catchup)
 {
-	StreamSlot *slot = &streamext_shared->streams[index];
-	bool		mine;
+	ShardIdentity *identity = &w->shard.identity;
 
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->id.in_use && slot->worker.pid == 0 && slot->id.dboid == w->shard.identity.dboid &&
-		   slot->id.relid == w->shard.identity.relid && slot->id.shard == w->shard.identity.shard &&
-		   !streamext_database_leaving(slot->id.dboid);
-	if (mine)
-	{
-		slot->worker.latch = MyLatch;
-		slot->quiet.idle = false;
-		slot->quiet.silent_since = DT_NOEND;
-		pg_write_barrier();
-		slot->worker.pid = MyProcPid;
-		if (slot->worker.started_at != 0)
-			slot->worker.restarts++;
-		slot->worker.started_at = GetCurrentTimestamp();
-		w->shard.index = index;
-		w->shard.slot = slot;
-		/* on_error 'stop' outlives the worker */
-		w->reading.stopped = STREAMEXT_STATE_FAILED(slot->status.state) && streamext_pause_requested(slot);
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	return mine;
+	memcpy(identity, MyBgworkerEntry->bgw_extra, sizeof(ShardIdentity));
+	if (!streamext_stream_enter(index, identity->dboid, identity->relid, identity->shard, catchup))
+		return false;
+	w->shard.does = &streamext_worker_shard_ops;
+	w->shard.index = index;
+	w->shard.slot = &streamext_shared->streams[index];
+	w->shard.catchup = catchup;
+	return true;
 }
 
 static void
@@ -177,23 +162,7 @@ worker_at_exit(int code, Datum arg)
 		if (slot->worker.pid == MyProcPid)
 		{
 			streamext_alone_at_exit(w);
-			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-			/* the launcher waits before it tries a failed one again */
-			if (code != 0 && !ShutdownRequestPending && !STREAMEXT_STATE_FAILED(slot->status.state))
-			{
-				slot->status.state = STREAM_FAILED;
-				streamext_clip(slot->status.last_error, "the worker has ended; see the server's log",
-							   STREAMEXT_MAX_MESSAGE);
-				slot->status.last_error_at = GetCurrentTimestamp();
-			}
-			else if (!STREAMEXT_STATE_FAILED(slot->status.state) && slot->status.state != STREAM_PAUSED &&
-					 slot->status.state != STREAM_WAITING)
-				slot->status.state = STREAM_STARTING;
-			slot->quiet.idle = false;
-			slot->quiet.silent_since = DT_NOEND;
-			LWLockRelease(slot->lock);
-			slot->worker.pid = 0;
-			slot->worker.latch = NULL;
+			streamext_stream_leave(slot, false, code != 0 && !ShutdownRequestPending);
 		}
 		LWLockRelease(streamext_shared->registry_lock);
 		ConditionVariableBroadcast(&slot->progress);
@@ -294,7 +263,7 @@ streamext_worker_count_rate(Worker *w, uint64 n)
 	w->rate.counts[second % WORKER_RATE_SECONDS] += n;
 	for (int i = 0; i < WORKER_RATE_SECONDS; i++)
 		sum += w->rate.counts[i];
-	w->shard.slot->status.rate = (double) sum / WORKER_RATE_SECONDS;
+	streamext_stream_set_rate(w->shard.slot, (double) sum / WORKER_RATE_SECONDS);
 }
 
 /* ---------------------------------------------------------------- what is due */
@@ -683,7 +652,7 @@ worker_is_held(Worker *w)
 	if (w->shard.slot->handover.hold_until > GetCurrentTimestamp())
 		return true;
 	streamext_stream_lock_exclusive(w->shard.slot);
-	w->shard.slot->handover.hold_until = 0;
+	streamext_stream_hold(w->shard.slot, 0);
 	LWLockRelease(w->shard.slot->lock);
 	return false;
 }
@@ -812,10 +781,11 @@ streamext_worker_main(Datum arg)
 	Worker *w = &worker_self;
 
 	streamext_worker_signals();
-	w->shard.does = &streamext_worker_shard_ops;
-	memcpy(&w->shard.identity, MyBgworkerEntry->bgw_extra, sizeof(ShardIdentity));
-	if (!worker_claim(w, DatumGetInt32(arg)))
+	if (!streamext_worker_enter(w, DatumGetInt32(arg), false))
 		proc_exit(0);
+	/* on_error 'stop' outlives the worker */
+	w->reading.stopped =
+		STREAMEXT_STATE_FAILED(w->shard.slot->status.state) && streamext_pause_requested(w->shard.slot);
 	before_shmem_exit(worker_at_exit, 0);
 
 	BackgroundWorkerInitializeConnectionByOid(w->shard.identity.dboid, InvalidOid, 0);

@@ -319,15 +319,8 @@ position_settle_view(Worker *w, WorkerView *v)
 	for (int i = 0; i < w->shard.npartitions; i++)
 		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
 	streamext_worker_check_behind(w, v);
-	v->slot->health.status = v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING;
-	if (!v->behind)
-		v->slot->owner.started = 0;
-	else if (v->slot->owner.started == 0)
-	{
-		v->slot->owner.started = GetCurrentTimestamp();
-		v->slot->owner.rows = 0;
-	}
-	v->slot->health.last_error[0] = '\0';
+	streamext_view_set_status(v->slot, v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING, "");
+	streamext_view_note_behind(v->slot, v->behind);
 	LWLockRelease(w->shard.slot->lock);
 }
 

@@ -106,9 +106,7 @@ streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
 {
 	streamext_checkpoint_copy_rest(&w->shard);
 	streamext_stream_lock_exclusive(w->shard.slot);
-	v->slot->health.status = VIEW_FAILED;
-	v->slot->health.retry_at = 0;
-	streamext_clip(v->slot->health.last_error, message, STREAMEXT_MAX_MESSAGE);
+	streamext_view_fail(v->slot, message);
 	LWLockRelease(w->shard.slot->lock);
 	v->prepared = v->behind = false;
 	if (w->reading.pending)
@@ -183,8 +181,7 @@ refresh_close(Worker *w)
 static void
 refresh_reset_stream(Worker *w, uint64 source)
 {
-	StreamSlot	  *slot = w->shard.slot;
-	PartitionSlot *partitions;
+	StreamSlot *slot = w->shard.slot;
 
 	for (int i = 0; i < streamext_shared->nviews; i++)
 		if (streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->shard.index)
@@ -192,20 +189,9 @@ refresh_reset_stream(Worker *w, uint64 source)
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	streamext_stream_lock_exclusive(slot);
 	streamext_view_slots_void(w->shard.index);
-	partitions = slot->counted.partitions;
-	slot->counted.partitions = NULL;
-	slot->counted.layout++;
-	slot->counted.npartitions = slot->counted.partitions_capacity = 0;
-	slot->counted.watermark = DT_NOBEGIN;
-	slot->quiet.idle = false;
-	slot->counted.batches = slot->counted.rows_in = slot->counted.bytes_in = slot->counted.rejected =
-		slot->counted.tombstones = 0;
-	slot->counted.source = source;
-	slot->counted.seek = slot->counted.retry = 0;
+	streamext_stream_reset(slot, source);
 	LWLockRelease(slot->lock);
 	LWLockRelease(streamext_shared->registry_lock);
-	if (partitions != NULL)
-		streamext_chunk_free(partitions);
 }
 
 static void
@@ -220,8 +206,7 @@ refresh_make_buffer(Worker *w)
 	buffer = w->shard.config->buffer_size == 0 ? NULL : streamext_buffer_create(w->shard.config->buffer_size);
 	streamext_stream_lock_exclusive(slot);
 	LWLockAcquire(slot->buffer_lock, LW_EXCLUSIVE);
-	slot->buffer = buffer;
-	slot->buffer_size = w->shard.config->buffer_size;
+	streamext_stream_set_buffer(slot, buffer, w->shard.config->buffer_size);
 	if (old != NULL)
 		streamext_buffer_destroy(old);
 	LWLockRelease(slot->buffer_lock);
@@ -240,8 +225,7 @@ refresh_make_columns(Worker *w)
 		memset(columns, 0, sizeof(ColumnCounts) * n);
 	streamext_stream_lock_exclusive(w->shard.slot);
 	old = w->shard.slot->columns;
-	w->shard.slot->columns = columns;
-	w->shard.slot->ncolumns = columns != NULL ? n : 0;
+	streamext_stream_set_columns(w->shard.slot, columns, n);
 	LWLockRelease(w->shard.slot->lock);
 	if (old != NULL)
 		streamext_chunk_free(old);
@@ -458,9 +442,7 @@ refresh_unstart_view(Worker *w, WorkerView *v)
 	if (v->slot->counted.definition == 0)
 		return;
 	streamext_stream_lock_exclusive(w->shard.slot);
-	streamext_state_reset(&v->slot->counted.state);
-	v->slot->counted.definition = 0;
-	v->slot->counted.ready = false;
+	streamext_view_slot_void(v->slot);
 	LWLockRelease(w->shard.slot->lock);
 }
 
@@ -513,9 +495,9 @@ refresh_start_step(void *arg)
 		v->slot->counted.round = streamext_checkpoint_round(&w->shard, v->viewoid, compiled->definition, *step->round);
 	if (step->fresh && !w->shard.ops->replayable && v->slot->counted.start_position < 0)
 		v->slot->counted.start_position = streamext_checkpoint_start_position(&w->shard, v->viewoid);
-	v->slot->owner.role = compiled->owner;
+	streamext_view_set_role(v->slot, compiled->owner);
 	if (v->slot->counted.definition != compiled->definition)
-		v->slot->owner.alone_until = Min(v->slot->owner.alone_until, 1); /* another one may well be quicker */
+		streamext_view_end_alone(v->slot); /* another one may well be quicker */
 	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
 	v->view = compiled;
 	streamext_history_start(&w->shard, v);

@@ -39,13 +39,11 @@ streamext_worker_error_is_passing(const ErrorData *error)
 void
 streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error)
 {
-	uint32 failures = v->slot->health.failures;
-	int64  pause = Min(TROUBLE_VIEW_MAX_MS, (int64) TROUBLE_VIEW_MS << Min(failures, 10));
+	int64 pause = Min(TROUBLE_VIEW_MAX_MS, (int64) TROUBLE_VIEW_MS << Min(v->slot->health.failures, 10));
 
 	streamext_worker_fail_view(w, v, error->message);
 	streamext_stream_lock_exclusive(w->shard.slot);
-	v->slot->health.failures = failures + 1;
-	v->slot->health.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	streamext_view_set_aside(v->slot, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause));
 	LWLockRelease(w->shard.slot->lock);
 	if (w->shard.catchup)
 		streamext_wake_worker(w->shard.slot); /* which knows when */
@@ -82,12 +80,9 @@ trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->trouble.tries - 2, 6));
 	streamext_stream_lock_exclusive(slot);
 	if (culprit != NULL)
-		streamext_clip(culprit->slot->health.last_error, error->message, STREAMEXT_MAX_MESSAGE);
+		streamext_view_set_error(culprit->slot, error->message);
 	else if (!w->shard.catchup)
-	{
-		streamext_clip(slot->status.last_error, error->message, STREAMEXT_MAX_MESSAGE);
-		slot->status.last_error_at = GetCurrentTimestamp();
-	}
+		streamext_stream_set_error(slot, error->message);
 	LWLockRelease(slot->lock);
 }
 

@@ -23,6 +23,7 @@
 #include "shared/shard.h"
 #include "shared/shmem.h"
 #include "sink/delivery.h"
+#include "shared/ownership.h"
 
 /* For messages: the name in quotes, or the OID of one that is gone. In a transaction; palloc'd. */
 extern const char *streamext_worker_view_label(const WorkerView *v);
@@ -172,6 +173,8 @@ typedef struct Worker
 extern const ShardOps streamext_worker_shard_ops;
 
 /* worker/loop.c */
+/* Makes the process, a background worker, that of the slot it was launched for; false: it is not to be had. */
+extern bool streamext_worker_enter(Worker *w, int index, bool catchup);
 extern void streamext_worker_session(void);
 extern void streamext_worker_signals(void);
 extern void streamext_worker_interrupts(void);
