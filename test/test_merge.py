@@ -103,3 +103,24 @@ def test_states_from_elsewhere_are_not_taken(merged: Database) -> None:
     for state in ("''", "'\\x00'", "decode(repeat('00', 64), 'hex')"):
         with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
             merged.rows(f"SELECT streamext.merge_states({state}::bytea, 'fine'::regclass::oid, 0, NULL::bigint)")
+
+
+WHOLE_ROWS = (
+    "SELECT streamext.merge(q.n), max(q::text) FROM (SELECT k, n FROM fine) q",
+    "SELECT streamext.merge(q.n), max(to_json(q)::text) FROM (SELECT k, n FROM fine OFFSET 0) q",
+    "SELECT streamext.merge(q.n) FROM (SELECT k, n FROM fine OFFSET 0) q GROUP BY q",
+    "SELECT streamext.merge(q.n) FROM (SELECT k, n, x::text FROM (SELECT k, n FROM fine OFFSET 0) x) q",
+    "SELECT streamext.merge(q.n), max(r) FROM (SELECT k, n FROM fine OFFSET 0) q, LATERAL (SELECT q::text AS r) l",
+    "SELECT streamext.merge(q.n) FROM (SELECT k, n FROM fine OFFSET 0) q WHERE (SELECT q::text) <> ''",
+    "SELECT streamext.merge(fine.n), max(to_json(fine)::text) FROM fine",
+    "SELECT streamext.merge(barred.n), max(barred::text) FROM barred",
+)
+
+
+def test_no_query_shows_a_state(merged: Database) -> None:
+    """It would be a column of a whole row. Who can see one could make one, and what is in it is trusted like memory."""
+    merged.execute("CREATE VIEW barred WITH (security_barrier) AS SELECT k, n FROM fine WHERE k = 'k1'")
+    for query in WHOLE_ROWS:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="beside a whole row"):
+            merged.rows(query)
+    assert merged.rows("SELECT streamext.merge(barred.n) FROM barred") == [(300,)]

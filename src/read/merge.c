@@ -6,8 +6,9 @@
  * call over a bare aggregate column becomes streamext.merge_states over the state of that aggregate, which the scan gives as a
  * further column. A state is combined as those of several panes are, by the aggregate's own functions, as the view's owner.
  *
- * States go from the scan to the aggregate within one process. They carry numbers that nobody outside knows, so that nobody can have
- * merge_states take bytes that it did not give: what is in them is then trusted like memory.
+ * States go from the scan to the aggregate within one process. What is in them is trusted like memory, so each carries a code that only who
+ * knows this process's secret can make: of the view as it is defined, the aggregate and the bytes. And no query shows them: a whole row of what
+ * gives a state is refused, since the state would be a column of it.
  */
 #include "base/streamext.h"
 
@@ -16,6 +17,8 @@
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "common/hmac.h"
+#include "common/sha2.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -27,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "base/layout.h"
 #include "read/scan.h"
 
 PG_FUNCTION_INFO_V1(streamext_merge_refuse);
@@ -37,43 +41,75 @@ PG_FUNCTION_INFO_V1(streamext_merge_states_final);
 
 typedef struct MergeHeader
 {
-	uint64 nonce[2];
+	uint8 code[16]; /* HMAC-SHA256, cut */
 } MergeHeader;
 
-static MergeHeader merge_own; /* this process's; zeros: not drawn yet */
+static uint8 merge_secret[32]; /* this process's */
+static bool	 merge_secret_drawn = false;
 
-static const MergeHeader *
-merge_header(void)
+static void
+merge_code_add(pg_hmac_ctx *hmac, const void *bytes, Size size)
 {
-	if (merge_own.nonce[0] == 0 && !pg_strong_random(&merge_own, sizeof(merge_own)))
+	if (pg_hmac_update(hmac, bytes, size) < 0)
+		elog(ERROR, "could not compute a state's code: %s", pg_hmac_error(hmac));
+}
+
+static MergeHeader
+merge_header(const CompiledView *view, int number, const char *state, Size size)
+{
+	pg_hmac_ctx *hmac = pg_hmac_create(PG_SHA256);
+	uint8		 hash[PG_SHA256_DIGEST_LENGTH];
+	MergeHeader	 header;
+
+	if (!merge_secret_drawn && !pg_strong_random(merge_secret, sizeof(merge_secret)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw random numbers")));
-	return &merge_own;
+	merge_secret_drawn = true;
+	if (hmac == NULL || pg_hmac_init(hmac, merge_secret, sizeof(merge_secret)) < 0)
+		elog(ERROR, "could not compute a state's code");
+	merge_code_add(hmac, &view->relid, sizeof(view->relid));
+	merge_code_add(hmac, &view->definition, sizeof(view->definition));
+	merge_code_add(hmac, &number, sizeof(number));
+	if (view->types != NULL)
+		merge_code_add(hmac, view->types, view->types->size);
+	merge_code_add(hmac, state, size);
+	if (pg_hmac_final(hmac, hash, sizeof(hash)) < 0)
+		elog(ERROR, "could not compute a state's code: %s", pg_hmac_error(hmac));
+	pg_hmac_free(hmac);
+	memcpy(header.code, hash, sizeof(header.code));
+	return header;
 }
 
 bytea *
-streamext_merge_seal(const StringInfo state)
+streamext_merge_seal(const CompiledView *view, int number, const StringInfo state)
 {
-	Size   size = VARHDRSZ + sizeof(MergeHeader) + state->len;
-	bytea *result;
+	Size		size = VARHDRSZ + sizeof(MergeHeader) + state->len;
+	MergeHeader header = merge_header(view, number, state->data, state->len);
+	bytea	   *result;
 
 	if (!AllocSizeIsValid(size))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("an aggregate's state is too large to be merged")));
 	result = palloc(size);
 	SET_VARSIZE(result, size);
-	memcpy(VARDATA(result), merge_header(), sizeof(MergeHeader));
+	memcpy(VARDATA(result), &header, sizeof(MergeHeader));
 	memcpy(VARDATA(result) + sizeof(MergeHeader), state->data, state->len);
 	return result;
 }
 
 void
-streamext_merge_open(const bytea *sealed, const char **state, Size *size)
+streamext_merge_open(const CompiledView *view, int number, const bytea *sealed, const char **state, Size *size)
 {
-	if (VARSIZE_ANY_EXHDR(sealed) < sizeof(MergeHeader) ||
-		memcmp(VARDATA_ANY(sealed), merge_header(), sizeof(MergeHeader)) != 0)
+	MergeHeader header = { 0 };
+	bool		whole = VARSIZE_ANY_EXHDR(sealed) >= sizeof(MergeHeader);
+
+	if (whole)
+	{
+		*state = VARDATA_ANY(sealed) + sizeof(MergeHeader);
+		*size = VARSIZE_ANY_EXHDR(sealed) - sizeof(MergeHeader);
+		header = merge_header(view, number, *state, *size);
+	}
+	if (!whole || memcmp(VARDATA_ANY(sealed), &header, sizeof(MergeHeader)) != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("this is no state of an aggregate")));
-	*state = VARDATA_ANY(sealed) + sizeof(MergeHeader);
-	*size = VARSIZE_ANY_EXHDR(sealed) - sizeof(MergeHeader);
 }
 
 /* ---- the aggregates ---- */
@@ -154,8 +190,8 @@ streamext_merge_states_step(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(state);
 	}
 	bytes = PG_GETARG_BYTEA_PP(1);
-	streamext_merge_open(bytes, &from_bytes, &from_size);
 	call = merge_call(fcinfo);
+	streamext_merge_open(call->view, call->number, bytes, &from_bytes, &from_size);
 	old = MemoryContextSwitchTo(aggregate);
 	entered = streamext_read_enter(call->view, &scope);
 	if (state == NULL)
@@ -249,6 +285,43 @@ merge_output(RangeTblEntry *rte, Var *expr)
 	return tle->resno;
 }
 
+/* Whether an expression of the query, at any depth, is a whole row of its entry varno. */
+typedef struct MergeWholeRow
+{
+	Index varno, level;
+} MergeWholeRow;
+
+static bool
+merge_is_whole_row(Node *node, MergeWholeRow *row)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varattno == InvalidAttrNumber && ((Var *) node)->varno == row->varno &&
+			   ((Var *) node)->varlevelsup == row->level;
+	if (IsA(node, Query))
+	{
+		bool found;
+
+		row->level++;
+		found = query_tree_walker((Query *) node, merge_is_whole_row, row, 0);
+		row->level--;
+		return found;
+	}
+	return expression_tree_walker(node, merge_is_whole_row, row);
+}
+
+static void
+merge_check_whole_row(Query *query, Index varno)
+{
+	MergeWholeRow row = { varno, 0 };
+
+	if (query_tree_walker(query, merge_is_whole_row, &row, 0))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("streamext.merge and streamext.partial are not supported beside a whole row"),
+						errhint("Name the columns instead of the row.")));
+}
+
 /* As whom a view is read that has become a subquery; InvalidOid: as the current user. */
 static Oid
 merge_reader_of(const Query *query, RangeTblEntry *rte)
@@ -276,6 +349,7 @@ streamext_merge_find_state(Query *query, Node *node, MergeColumn *column)
 	rte = rt_fetch(var->varno, query->rtable);
 	if (rte->rtekind == RTE_JOIN)
 		return streamext_merge_find_state(query, list_nth(rte->joinaliasvars, var->varattno - 1), column);
+	merge_check_whole_row(query, var->varno);
 	if (rte->rtekind == RTE_FUNCTION && OidIsValid(streamext_view_rows_view(rte)))
 	{
 		column->view = streamext_view_cached(streamext_view_rows_view(rte), CurrentMemoryContext);

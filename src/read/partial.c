@@ -125,7 +125,7 @@ streamext_partial_state(PG_FUNCTION_ARGS)
 	bool		  entered;
 	bytea		 *result;
 
-	streamext_merge_open(PG_GETARG_BYTEA_PP(0), &state, &size);
+	streamext_merge_open(call->view, call->number, PG_GETARG_BYTEA_PP(0), &state, &size);
 	entered = streamext_read_enter(call->view, &scope);
 	result = streamext_portable_give(call->reader, streamext_partial_take(call->reader, state, size), &call->head);
 	streamext_read_leave(entered, &scope);

@@ -898,7 +898,7 @@ streamext_rows_state(const RowReader *rows, int a)
 
 	initStringInfo(&state);
 	streamext_partial_give(rows->readers[a], row_partial(rows, a), &state);
-	return PointerGetDatum(streamext_merge_seal(&state));
+	return PointerGetDatum(streamext_merge_seal(rows->view, a, &state));
 }
 
 const GroupEntry *

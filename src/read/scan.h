@@ -70,9 +70,13 @@ extern Oid streamext_view_rows_view(const RangeTblEntry *rte);
 
 /* read/merge.c: calls of streamext.merge over columns of continuous views that are expanded already. */
 extern void streamext_merge_expand(Query *query);
-/* A state of streamext_partial_give as the bytea that this process takes back, and what is in it. Open raises 22P03 for other bytes. */
-extern bytea *streamext_merge_seal(const StringInfo state);
-extern void	  streamext_merge_open(const bytea *sealed, const char **state, Size *size);
+/*
+ * A state of streamext_partial_give as the bytea that this process takes back, and what is in it. Open raises 22P03 for other bytes, and for those of
+ * another aggregate.
+ */
+extern bytea *streamext_merge_seal(const CompiledView *view, int number, const StringInfo state);
+extern void	  streamext_merge_open(const CompiledView *view, int number, const bytea *sealed, const char **state,
+								   Size *size);
 
 /* An aggregate column of a continuous view: which, and as whom the view is read (InvalidOid: as the current user). */
 typedef struct MergeColumn
