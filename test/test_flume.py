@@ -366,6 +366,63 @@ def test_acknowledged_events_survive_kill9(lonely: Postgres) -> None:
         db.connection.close()
 
 
+# ---- Flume's envelope in Kafka ----
+
+
+def test_envelopes(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")
+    table = "CREATE FOREIGN TABLE {} ({}) SERVER k OPTIONS (topic '" + topic + "', format 'flume' {})"
+    columns = "n int OPTIONS (path 'a.b'), site text OPTIONS (metadata 'header site'), h jsonb OPTIONS (metadata 'headers'), o bigint OPTIONS (metadata 'offset')"
+    db.execute(table.format("s", columns, ", trim 'payload'"))
+    db.execute(table.format("c", "n int, t text, size int OPTIONS (metadata 'header size')", ", body_format 'csv', delimiter ';', on_error 'skip'"))
+    db.execute(table.format("r", "body bytea, h text OPTIONS (metadata 'headers')", ", body_format 'raw'"))
+    continuous(db, "v", "SELECT site, count(*) AS c, sum(n) AS total FROM s GROUP BY site")
+    good = avro_event(({"site": "a", "x": "\u00e4"}, b'{"a": {"b": 1}}'))
+    blocks = avro_long(-1) + avro_long(6) + b"\x08site\x00" + avro_long(1) + b"\x08site\x02b" + b"\x00" + avro_long(15) + b'{"a": {"b": 2}}'
+    kafka.produce(
+        topic,
+        [
+            good,
+            blocks,  # a name twice, in two blocks: the last counts
+            avro_event(({}, b'{"a": {"b": 3}}\r\n')),
+            good + b"x",
+            good[:-1],
+            b"",
+            b'{"a": {"b": 1}}',
+            avro_event(({"site": "a"}, b"no json")),
+            avro_event(({"size": "much"}, b"1;a")),
+            avro_event(({"size": "7"}, b'1;"a;b"')),
+        ],
+    )
+    db.flush("s", "c", "r")
+    assert sorted(db.rows("SELECT site, c, total FROM v"), key=str) == [("a", 1, 1), ("b", 1, 2), (None, 1, 3)]
+    assert db.rows("SELECT o, h FROM s ORDER BY o") == [(0, {"site": "a", "x": "\u00e4"}), (1, {"site": "b"}), (2, {})]
+    assert db.rows("SELECT n, t, size FROM c") == [(1, "a;b", 7)]
+    assert len(db.rows("SELECT 1 FROM r")) == 6 and db.rows("SELECT h FROM r WHERE body = '1;a'") == [('{"size": "much"}',)]
+    letters = db.rows("SELECT position, reason FROM streamext.dead_letters WHERE stream = 's'::regclass ORDER BY position")
+    assert [position for position, _ in letters] == [3, 4, 5, 6, 7, 8, 9]
+    assert all("not a Flume event" in reason for _, reason in letters[:4]) and "not a Flume event" not in letters[4][1]
+    assert db.value("SELECT DISTINCT format FROM streamext.streams") == "flume"
+
+
+def test_definitions_of_envelopes(db: Database) -> None:
+    db.execute("CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    table = "CREATE FOREIGN TABLE t ({}) SERVER k OPTIONS (topic 't', {})"
+    for columns, options, state in (
+        ("n int", "format 'json', body_format 'csv'", "HV00D"),
+        ("n int", "format 'flume', body_format 'flume'", "HV024"),
+        ("n int", "format 'flume', delimiter ';'", "HV00D"),
+        ("n int", "format 'flume', body_format 'raw'", "42P16"),
+        ("n int OPTIONS (path 'x')", "format 'flume', body_format 'csv'", "HV024"),
+        ("n int OPTIONS (path 'x')", "format 'flume', body_format 'text'", "HV00D"),
+        ("n int, h text OPTIONS (metadata 'header h')", "format 'json'", "HV00D"),
+    ):
+        assert db.refusal(table.format(columns, options)).startswith(state), (columns, options)
+    db.execute(table.format("n int OPTIONS (path '2')", "format 'flume', body_format 'csv', quote ''''"))
+    assert db.refusal("ALTER FOREIGN TABLE t OPTIONS (SET format 'json')").startswith("HV00D")
+
+
 # ---- a real agent ----
 
 SINKS = ("avro", "thrift", "http", "plain", "envelope")
