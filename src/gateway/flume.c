@@ -94,8 +94,9 @@ flume_adopt(FlumeServer *server, int fd, const struct sockaddr_storage *from)
 	FlumeConnection *connection = calloc(1, sizeof(FlumeConnection));
 	int				 one = 1;
 
-	if (connection == NULL)
+	if (connection == NULL || !pg_strong_random(&connection->number, sizeof(connection->number)))
 	{
+		free(connection);
 		close(fd);
 		return;
 	}

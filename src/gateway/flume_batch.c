@@ -21,7 +21,7 @@ typedef struct FlumePart
 {
 	GatewayRequest	   base;
 	struct FlumeBatch *batch;
-	StringInfoData	   block;
+	StringInfoData	   block, common;
 } FlumePart;
 
 /* Lives until the end of the round, when it has been told of. */
@@ -128,7 +128,7 @@ flume_stream(Gateway *gateway, const FlumeEvent *event, char **error)
 }
 
 static FlumePart *
-flume_part(FlumeBatch *batch, const GatewayStream *stream)
+flume_part(FlumeBatch *batch, GatewayStream *stream)
 {
 	FlumePart *part;
 	ListCell  *lc;
@@ -139,10 +139,12 @@ flume_part(FlumeBatch *batch, const GatewayStream *stream)
 	part = palloc0(sizeof(FlumePart));
 	part->batch = batch;
 	part->base.relid = stream->config->relid;
-	part->base.common = stream->key[0] != '\0' ? stream->key : FLUME_NO_TOPIC;
-	part->base.common_size = strlen(part->base.common) + 1;
 	part->base.done = flume_done;
 	initStringInfo(&part->block);
+	initStringInfo(&part->common);
+	appendStringInfoString(&part->common, stream->key[0] != '\0' ? stream->key : FLUME_NO_TOPIC);
+	appendStringInfoChar(&part->common, '\0');
+	streamext_flume_recall(batch->connection->server->taken, stream);
 	batch->parts = lappend(batch->parts, part);
 	return part;
 }
@@ -186,7 +188,7 @@ flume_lost_before(const FlumeConnection *connection, const FlumeBatchId *id, Flu
 	{
 		FlumeConnection *other = dlist_container(FlumeConnection, node, iter.cur);
 
-		if (other == connection || other->last.nstreams == 0 || memcmp(&other->last.id, id, sizeof(*id)) != 0 ||
+		if (other == connection || other->last.nstreams == 0 || memcmp(&other->last.mark.id, id, sizeof(*id)) != 0 ||
 			!streamext_flume_is_lost(other))
 			continue;
 		*taken = other->last;
@@ -202,19 +204,21 @@ flume_lost_before(const FlumeConnection *connection, const FlumeBatchId *id, Flu
 static bool
 flume_identify(FlumeConnection *connection, const FlumeCall *call)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Size		size = call->end - call->events;
-	FlumeTaken	taken = { .at = now };
-	bool		first = connection->last.at == 0;
+	TimestampTz	  now = GetCurrentTimestamp();
+	Size		  size = call->end - call->events;
+	FlumeTaken	  taken = { 0 };
+	bool		  first = connection->last.mark.at == 0;
+	FlumeBatchId *id = &taken.mark.id;
 
-	memcpy(taken.id.address, connection->address, sizeof(taken.id.address));
-	if (!streamext_gateway_hmac("batch", 5, &call->events, &size, 1, taken.id.digest))
+	memcpy(id->address, connection->address, sizeof(id->address));
+	if (!streamext_gateway_hmac("batch", 5, &call->events, &size, 1, id->digest))
 		return false;
-	if (!first && connection->refused && memcmp(&taken.id, &connection->last.id, sizeof(taken.id)) == 0)
+	if (!first && connection->refused && memcmp(id, &connection->last.mark.id, sizeof(*id)) == 0)
 		taken = connection->last;
-	else if (first && !flume_lost_before(connection, &taken.id, &taken))
-		(void) streamext_flume_taken_again(connection->server->taken, &taken.id, now, &taken);
-	taken.at = now;
+	else if (first && !flume_lost_before(connection, id, &taken))
+		(void) streamext_flume_taken_again(connection->server->taken, id, now, &taken);
+	taken.mark.connection = connection->number;
+	taken.mark.at = now;
 	connection->last = taken;
 	return true;
 }
@@ -247,6 +251,9 @@ flume_submit(FlumeBatch *batch)
 	{
 		FlumePart *part = lfirst(lc);
 
+		appendBinaryStringInfo(&part->common, (char *) &connection->last.mark, sizeof(FlumeMark));
+		part->base.common = part->common.data;
+		part->base.common_size = part->common.len;
 		part->base.block = part->block.data;
 		part->base.block_size = part->block.len;
 		streamext_gateway_submit(gateway, &part->base);
@@ -258,24 +265,24 @@ streamext_flume_batch(FlumeConnection *connection)
 {
 	const FlumeProtocolOps *protocol = connection->server->protocol;
 	FlumeBatch			   *batch = palloc0(sizeof(FlumeBatch));
+	const FlumeCall		   *call = &batch->call;
 	const char			   *error;
 	bool					fault = true;
 
 	batch->connection = connection;
 	error = protocol->call(&batch->call, &connection->frame, !connection->spoke);
 	connection->spoke = true;
-	if (error == NULL && !batch->call.none && !flume_identify(connection, &batch->call))
+	if (error == NULL && !call->none)
 	{
-		fault = false;
-		error = "out of memory";
-	}
-	if (error == NULL && !batch->call.none)
 		error = flume_sort(batch, &fault);
+		if (!flume_identify(connection, call) && error == NULL)
+			error = "out of memory";
+	}
 	if (error == NULL)
 	{
 		flume_submit(batch);
 		return;
 	}
 	connection->doomed = fault;
-	flume_refuse(connection, &batch->call, error);
+	flume_refuse(connection, call, error);
 }

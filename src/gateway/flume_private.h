@@ -22,20 +22,28 @@ typedef struct FlumeBatchId
 	uint8 digest[32];
 } FlumeBatchId;
 
+/* Behind the name in what a batch's blocks share (source/journal/block.h), so that a later process knows which batches came last. */
+typedef struct FlumeMark
+{
+	uint64		 connection; /* drawn by chance */
+	TimestampTz	 at;
+	FlumeBatchId id;
+} FlumeMark;
+
 /* Streams whose journals hold a batch. */
 typedef struct FlumeTaken
 {
-	FlumeBatchId id;
-	TimestampTz	 at;
-	int			 nstreams; /* 0: none, nothing to remember */
-	Oid			 streams[FLUME_TAKEN_STREAMS];
+	FlumeMark mark;
+	int		  nstreams; /* 0: none, nothing to remember */
+	Oid		  streams[FLUME_TAKEN_STREAMS];
 } FlumeTaken;
 
-/* Those of connections that have ended: their senders may not know that they were taken. */
+/* The last ones of connections that have ended: their senders may not know that they were taken. */
 typedef struct FlumeTakenRing
 {
 	FlumeTaken batches[FLUME_TAKEN_BATCHES];
-	int		   next; /* overwritten next */
+	int		   next;	 /* overwritten next */
+	List	  *recalled; /* OIDs of streams whose journals have been read */
 } FlumeTakenRing;
 
 typedef struct FlumeServer
@@ -64,6 +72,7 @@ typedef struct FlumeConnection
 	char		*out; /* malloc'd: what is to be sent; NULL: nothing */
 	Size		 out_size, sent;
 	TimestampTz	 since;	  /* when a call began that is not whole, or an answer that is not sent; 0: neither */
+	uint64		 number;  /* drawn by chance */
 	bool		 spoke;	  /* has had a call */
 	bool		 busy;	  /* its call is submitted, in this round */
 	bool		 ended;	  /* sends nothing more */
@@ -95,5 +104,12 @@ extern void streamext_flume_taken_keep(FlumeTakenRing *ring, const FlumeTaken *t
 /* The batch, if one of these took it not too long ago; it is forgotten. False: none did. */
 extern bool streamext_flume_taken_again(FlumeTakenRing *ring, const FlumeBatchId *id, TimestampTz now,
 										FlumeTaken *taken);
+/* A mark that stood in the stream's journal, in their order. */
+extern void streamext_flume_taken_note(FlumeTakenRing *ring, const FlumeMark *mark, Oid relid);
+
+/* ---- gateway/flume_recall.c ---- */
+
+/* What came last before this process, from the stream's journal; once for each stream, before anything is submitted to it. */
+extern void streamext_flume_recall(FlumeTakenRing *ring, GatewayStream *stream);
 
 #endif /* STREAMEXT_FLUME_PRIVATE_H */

@@ -44,12 +44,37 @@ streamext_flume_taken_again(FlumeTakenRing *ring, const FlumeBatchId *id, Timest
 	{
 		FlumeTaken *kept = &ring->batches[i];
 
-		if (kept->nstreams == 0 || memcmp(&kept->id, id, sizeof(*id)) != 0 ||
-			now - kept->at > FLUME_TAKEN_SECONDS * USECS_PER_SEC)
+		if (kept->nstreams == 0 || memcmp(&kept->mark.id, id, sizeof(*id)) != 0 ||
+			now - kept->mark.at > FLUME_TAKEN_SECONDS * USECS_PER_SEC)
 			continue;
 		*taken = *kept;
 		kept->nstreams = 0;
 		return true;
 	}
 	return false;
+}
+
+/* Of a connection the last batch counts, whichever of its streams is read first. */
+void
+streamext_flume_taken_note(FlumeTakenRing *ring, const FlumeMark *mark, Oid relid)
+{
+	FlumeTaken taken = { .mark = *mark };
+
+	for (int i = 0; i < FLUME_TAKEN_BATCHES; i++)
+	{
+		FlumeTaken *kept = &ring->batches[i];
+
+		if (kept->nstreams == 0 || kept->mark.connection != mark->connection)
+			continue;
+		if (memcmp(&kept->mark, mark, sizeof(*mark)) != 0)
+		{
+			if (kept->mark.at > mark->at)
+				return;
+			*kept = taken;
+		}
+		streamext_flume_taken_add(kept, relid);
+		return;
+	}
+	streamext_flume_taken_add(&taken, relid);
+	streamext_flume_taken_keep(ring, &taken);
 }

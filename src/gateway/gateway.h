@@ -124,6 +124,12 @@ typedef struct GatewayRequest
 /* Appended at the end of the round; then done is called. All it points to stays until then. A block without entries is not submitted. */
 extern void streamext_gateway_submit(Gateway *gateway, GatewayRequest *request);
 
+/*
+ * Finds where the stream's journal is, its end too: stream->slot and stream->place. False: the stream has no slot, its worker's launcher has not come
+ * to it. Outside of transactions.
+ */
+extern bool streamext_gateway_place(GatewayStream *stream);
+
 /* The end of the round. */
 extern void streamext_gateway_commit(Gateway *gateway);
 

@@ -44,9 +44,8 @@ intake_find_end(const JournalPlace *place)
 	LWLockRelease(place->lock);
 }
 
-/* Where the stream's journal is; false: the stream has no slot, its worker's launcher has not come to it. */
-static bool
-intake_place(GatewayStream *stream)
+bool
+streamext_gateway_place(GatewayStream *stream)
 {
 	MemoryContext old = CurrentMemoryContext;
 	StreamSlot	 *slot;
@@ -194,7 +193,7 @@ intake_group(Gateway *gateway, GatewayStream *stream)
 	bool				 keyed = false;
 	int					 taken, n = 0, error = 0;
 
-	if (!intake_place(stream))
+	if (!streamext_gateway_place(stream))
 	{
 		intake_tell(stream, stream->nrequests, false, GATEWAY_NO_STREAM);
 		return;

@@ -192,10 +192,10 @@ flume_numbers(void)
 static FlumeTaken
 flume_batch(char who, char what, TimestampTz at)
 {
-	FlumeTaken taken = { .at = at, .nstreams = 1, .streams = { 7 } };
+	FlumeTaken taken = { .mark.at = at, .mark.connection = who, .nstreams = 1, .streams = { 7 } };
 
-	taken.id.address[0] = who;
-	taken.id.digest[0] = what;
+	taken.mark.id.address[0] = who;
+	taken.mark.id.digest[0] = what;
 	return taken;
 }
 
@@ -206,16 +206,32 @@ flume_again(void)
 	FlumeTaken			  one = flume_batch(1, 1, 0), other = flume_batch(2, 1, 0), got;
 
 	streamext_flume_taken_keep(&ring, &one);
-	CHECK(!streamext_flume_taken_again(&ring, &other.id, 1, &got));
-	CHECK(!streamext_flume_taken_again(&ring, &one.id, (FLUME_TAKEN_SECONDS + 1) * USECS_PER_SEC, &got));
-	CHECK(streamext_flume_taken_again(&ring, &one.id, 1, &got) && streamext_flume_taken_holds(&got, 7));
-	CHECK(!streamext_flume_taken_again(&ring, &one.id, 1, &got));
+	CHECK(!streamext_flume_taken_again(&ring, &other.mark.id, 1, &got));
+	CHECK(!streamext_flume_taken_again(&ring, &one.mark.id, (FLUME_TAKEN_SECONDS + 1) * USECS_PER_SEC, &got));
+	CHECK(streamext_flume_taken_again(&ring, &one.mark.id, 1, &got) && streamext_flume_taken_holds(&got, 7));
+	CHECK(!streamext_flume_taken_again(&ring, &one.mark.id, 1, &got));
 	for (int i = 0; i <= FLUME_TAKEN_BATCHES; i++)
 		streamext_flume_taken_keep(&ring, i == 0 ? &one : &other);
-	CHECK(!streamext_flume_taken_again(&ring, &one.id, 1, &got));
+	CHECK(!streamext_flume_taken_again(&ring, &one.mark.id, 1, &got));
 	for (Oid relid = 1; relid < 2 * FLUME_TAKEN_STREAMS; relid++)
 		streamext_flume_taken_add(&got, relid);
 	CHECK(got.nstreams == FLUME_TAKEN_STREAMS);
+
+	/* from the journals of streams 8 and 9: of a connection the last one counts */
+	memset(&ring, 0, sizeof(ring));
+	for (int i = 1; i <= 3; i++)
+	{
+		FlumeTaken marked = flume_batch(5, i, i);
+
+		streamext_flume_taken_note(&ring, &marked.mark, 8);
+		if (i == 2)
+			other = marked;
+		one = marked;
+	}
+	streamext_flume_taken_note(&ring, &other.mark, 9);
+	streamext_flume_taken_note(&ring, &one.mark, 9);
+	CHECK(!streamext_flume_taken_again(&ring, &other.mark.id, 9, &got));
+	CHECK(streamext_flume_taken_again(&ring, &one.mark.id, 9, &got) && got.nstreams == 2);
 }
 
 void

@@ -10,7 +10,8 @@
 #include "source/flume/flume.h"
 #include "source/journal/block.h"
 
-#define FLUME_TIME_DIGITS 15 /* of milliseconds: some 31,000 years */
+#define FLUME_KEEP (1024 * 1024) /* of the journal, for a gateway that must know what came last */
+#define FLUME_TIME_DIGITS 15	 /* of milliseconds: some 31,000 years */
 
 /* The header timestamp, milliseconds since 1970. False: it is none. */
 static bool
@@ -89,7 +90,10 @@ static const MetadataSpec flume_metadata[] = {
 static Connector *
 flume_open(const ConnectorOpen *args)
 {
-	return streamext_block_open(&streamext_flume_ops, args, "flume", 0);
+	Connector *c = streamext_block_open(&streamext_flume_ops, args, "flume", 0);
+
+	((JournalInbox *) c)->keep = FLUME_KEEP;
+	return c;
 }
 
 const ConnectorOps streamext_flume_ops = {

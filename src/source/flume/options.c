@@ -8,13 +8,22 @@
 #include "source/listen.h"
 #include "source/siblings.h"
 
+#define FLUME_MAX_TOPIC 255
+
 static const char *const words_protocol[] = { "avro", "thrift", NULL };
+
+static void
+flume_check_topic(const OptionSpec *spec, const char *value)
+{
+	if (strlen(value) > FLUME_MAX_TOPIC)
+		streamext_option_invalid(spec, value, "The value must have at most %d bytes.", FLUME_MAX_TOPIC);
+}
 
 const OptionSpec streamext_flume_options[] = {
 	{ "listen", PLACE_SERVER, OPTION_TEXT, .required = true, .check = streamext_listen_check },
 	{ "protocol", PLACE_SERVER, OPTION_ENUM, words_protocol, .preset = FLUME_AVRO },
 
-	{ "topic", PLACE_TABLE, OPTION_TEXT, .fixed = true },
+	{ "topic", PLACE_TABLE, OPTION_TEXT, .fixed = true, .check = flume_check_topic },
 	{ "journal", PLACE_TABLE, OPTION_ENUM, streamext_words_journal, .preset = JOURNAL_OS },
 	{ NULL },
 };
