@@ -678,3 +678,22 @@ REVOKE ALL ON FUNCTION streamext.webhook_validator(text[], oid) FROM PUBLIC;
 COMMENT ON FUNCTION streamext.webhook_validator(text[], oid) IS 'internal: options of webhook servers, user mappings and foreign tables';
 CREATE FOREIGN DATA WRAPPER webhook HANDLER streamext.fdw_handler VALIDATOR streamext.webhook_validator;
 COMMENT ON FOREIGN DATA WRAPPER webhook IS 'foreign tables whose rows are sent to a URL';
+
+/* ---- views over views ---- */
+
+-- How far the closed windows of continuous views have gone to the views over them. Not dumped, as into_window is not: OIDs and positions are this server's.
+CREATE TABLE streamext.flow (
+	view oid PRIMARY KEY,
+	number bigint NOT NULL,
+	inner_number bigint NOT NULL,
+	begins bigint NOT NULL,
+	written_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+REVOKE ALL ON TABLE streamext.flow FROM PUBLIC;
+COMMENT ON TABLE streamext.flow IS 'of each continuous view over another one: windows of that one that end by then are in its journal; of sessions, those whose last row is not after it';
+COMMENT ON COLUMN streamext.flow.view IS 'The outer view.';
+COMMENT ON COLUMN streamext.flow.number IS 'Of what it counts: windows given under another number are void.';
+COMMENT ON COLUMN streamext.flow.inner_number IS 'Of the windows that it wants.';
+COMMENT ON COLUMN streamext.flow.begins IS 'From which position of its journal on it counts.';
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.flow FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.flow ENABLE REPLICA TRIGGER refuse_replicated;

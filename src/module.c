@@ -16,7 +16,8 @@
 #include "base/hooks.h"
 #include "base/settings.h"
 #include "shared/shmem.h"
-#include "sql/spool.h"
+#include "sink/spool.h"
+#include "view/inner.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -32,6 +33,7 @@ _PG_init(void)
 	streamext_define_settings();
 	streamext_shmem_install_hooks();
 	streamext_ddl_install_hooks();
+	streamext_inner_install();
 	streamext_scan_install_hooks();
 	streamext_spool_install_callbacks();
 	streamext_registry_install_callbacks();

@@ -41,6 +41,7 @@ def set_up(db: Database, kafka: Kafka, topic: str) -> None:
         ", streamext.lateness = '5 min', streamext.keep_late, streamext.step = '15 min', security_barrier")  # fmt: skip
     db.execute("ALTER VIEW tumbling SET (streamext.retention = '10 days')")
     db.execute('CREATE VIEW above AS SELECT device, sum(n) AS n FROM tumbling GROUP BY device')
+    continuous(db, "chained", "SELECT device, date_trunc('minute', w) AS m, sum(n) AS n FROM tumbling GROUP BY device, m")
     db.execute("COMMENT ON VIEW total IS 'all of it'")
     db.execute("CREATE ROLE dump_reader")
     db.execute("GRANT SELECT ON hopping TO dump_reader")
@@ -58,6 +59,7 @@ def test_dump_and_restore(db: Database, kafka: Kafka, topic: str, restored: str)
         copy = Database(db.server, restored)
         assert dump(copy) == script
         copy.flush("s")
+        assert copy.rows("TABLE chained ORDER BY 1, 2") == db.rows("TABLE chained ORDER BY 1, 2") != []
         table_of(copy, readings)
         assert_views(copy, "o", views=VIEWS)
         copy.assert_same("TABLE above", f"SELECT device, sum(n) FROM ({VIEWS['tumbling'].format(source='o')}) AS x GROUP BY 1")

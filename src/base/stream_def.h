@@ -140,6 +140,10 @@ typedef struct StreamConfig
 	int			mqtt_protocol;	 /* 5 or 3 (3.1.1) */
 	char	   *client_id;		 /* or NULL */
 
+	/* the stream of a continuous view over another one (view/inner.h) */
+	Oid	   inner;		 /* whose closed windows its records are; InvalidOid: it is no such stream */
+	uint64 inner_number; /* of all that these depend on */
+
 	TupleDesc	  desc;
 	StreamColumn *columns; /* desc->natts */
 } StreamConfig;

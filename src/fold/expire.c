@@ -74,7 +74,7 @@ streamext_fold_expire(ViewFold *fold, TimestampTz watermark)
 	ViewState  *state = &fold->slot->counted.state;
 	TimestampTz now = streamext_clock_now();
 
-	watermark = streamext_into_limit(fold->view, fold->slot->into.written, watermark);
+	watermark = streamext_into_limit(fold->view, fold->slot->into.gives, fold->slot->into.written, watermark);
 	fold_raise_floor(fold, watermark);
 	if (fold->view->window.kind == WINDOW_SESSION)
 		streamext_session_advance(fold->view, fold->slot, watermark);

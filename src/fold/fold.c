@@ -132,22 +132,22 @@ fold_is_new(ViewFold *fold, const StreamRecord *record)
 		   record->position >= fold->slot->counted.positions[record->partition_index];
 }
 
-/* The watermark, not before that of rows which a view that writes its windows has behind it for good. */
+/* The watermark, not before that of rows which a view that gives its windows has behind it for good. */
 static inline TimestampTz
 fold_watermark(const ViewFold *fold)
 {
-	if (!streamext_into_has_windows(fold->view))
+	if (!fold->slot->into.gives)
 		return fold->batch->watermark;
 	return Max(fold->batch->watermark, fold->slot->into.settled);
 }
 
-/* Windows that end by then are in the view's table and do not change, even if the lateness was raised since; DT_NOBEGIN: none. */
+/* Windows that end by then have been given and do not change, even if the lateness was raised since; DT_NOBEGIN: none. */
 static inline TimestampTz
 fold_written(const ViewFold *fold)
 {
-	if (!streamext_into_has_windows(fold->view) || fold->slot->into.settled == DT_NOBEGIN)
+	if (!fold->slot->into.gives || fold->slot->into.settled == DT_NOBEGIN)
 		return DT_NOBEGIN;
-	return fold->slot->into.written;
+	return fold->slot->into.given;
 }
 
 /* Whether a window that ends then takes no more rows. */

@@ -261,16 +261,6 @@ fold_load_positions(ViewFold *fold, StreamSlot *stream)
 	LWLockRelease(stream->lock);
 }
 
-static void
-fold_load_window(ViewFold *fold, StreamSlot *stream)
-{
-	TimestampTz written = streamext_into_load_window(fold->view->relid);
-
-	streamext_stream_lock_exclusive(stream);
-	fold->slot->into.written = Max(fold->slot->into.written, written);
-	LWLockRelease(stream->lock);
-}
-
 int64
 streamext_fold_stored_position(const ViewFold *fold, const char *topic, int partition)
 {
@@ -303,8 +293,6 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 		fold_make_buffer(fold);
 	if (view->stateless)
 		fold_load_positions(fold, &streamext_shared->streams[slot->id.stream]);
-	if (streamext_into_has_windows(view))
-		fold_load_window(fold, &streamext_shared->streams[slot->id.stream]);
 
 	scope = streamext_fold_enter_owner(fold);
 	streamext_view_check_trust(view);

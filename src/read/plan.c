@@ -32,6 +32,10 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 #include "parser/analyze.h"
+#if PG_VERSION_NUM >= 160000
+#include "parser/parse_relation.h"
+#endif
+#include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -104,21 +108,6 @@ plan_rule_of(const Query *query)
 		return rte->relid;
 #endif
 	return InvalidOid;
-}
-
-/* The continuous view that this subquery was expanded from, or InvalidOid. */
-static Oid
-plan_view_of(const RangeTblEntry *rte)
-{
-	if (rte->rtekind != RTE_SUBQUERY || rte->subquery == NULL)
-		return InvalidOid;
-#if PG_VERSION_NUM >= 160000
-	if (OidIsValid(rte->relid) && rte->relkind == RELKIND_VIEW && plan_is_continuous(rte->relid))
-		return rte->relid;
-	return InvalidOid;
-#else
-	return plan_rule_of(rte->subquery);
-#endif
 }
 
 /* ---- functions in FROM ---- */
@@ -374,20 +363,74 @@ plan_make_entry(const CompiledView *view)
 	return rte;
 }
 
+/* Adds an entry for the permissions of one that is left behind somewhere below `from`. */
+static void
+plan_keep_permissions(Query *query, const Query *from, const RangeTblEntry *rte)
+{
+	RangeTblEntry *kept = makeNode(RangeTblEntry);
+
+	*kept = *rte;
+	kept->rtekind = RTE_RELATION;
+	kept->subquery = NULL;
+	kept->security_barrier = kept->lateral = kept->inh = kept->inFromCl = false;
+	kept->securityQuals = NIL;
+#if PG_VERSION_NUM >= 160000
+	if (rte->perminfoindex == 0)
+		return;
+	kept->perminfoindex = 0;
+	query->rteperminfos = lappend(
+		query->rteperminfos, copyObject(getRTEPermissionInfo(from->rteperminfos, unconstify(RangeTblEntry *, rte))));
+	kept->perminfoindex = list_length(query->rteperminfos);
+#endif
+	query->rtable = lappend(query->rtable, kept);
+}
+
+/* The planner forgets a subquery that nobody refers to, with its permissions. */
+static void
+plan_keep_permissions_of(Query *query, const Query *left)
+{
+	ListCell *lc;
+
+	check_stack_depth();
+	foreach (lc, left->rtable)
+	{
+		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+#if PG_VERSION_NUM >= 160000
+		if (rte->rtekind == RTE_RELATION || (rte->rtekind == RTE_SUBQUERY && OidIsValid(rte->relid)))
+#else
+		if (rte->rtekind == RTE_RELATION)
+#endif
+			plan_keep_permissions(query, left, rte);
+		if (rte->rtekind == RTE_SUBQUERY && rte->subquery != NULL)
+			plan_keep_permissions_of(query, rte->subquery);
+	}
+}
+
 /* Entries that FROM leaves behind: relations stay for their permissions, also those within subqueries; the rest goes. */
 static void
 plan_retire_entries(Query *query)
 {
-	ListCell *lc;
+	int n = list_length(query->rtable);
 
-	foreach (lc, query->rtable)
+	for (int i = 0; i < n; i++)
 	{
+		ListCell	  *lc = list_nth_cell(query->rtable, i);
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 		RangeTblEntry *none;
 
 		rte->lateral = false;
-		if (rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY)
+		if (rte->rtekind == RTE_RELATION)
 			continue;
+		if (rte->rtekind == RTE_SUBQUERY && rte->subquery != NULL)
+		{
+#if PG_VERSION_NUM >= 160000
+			if (OidIsValid(rte->relid))
+				plan_keep_permissions(query, query, rte);
+#endif
+			plan_keep_permissions_of(query, rte->subquery);
+			lc = list_nth_cell(query->rtable, i);
+		}
 		none = makeNode(RangeTblEntry);
 		none->rtekind = RTE_RESULT;
 		none->eref = makeAlias("*RESULT*", NIL);
@@ -411,6 +454,17 @@ plan_name_outputs(Query *query, Index varno)
 	}
 }
 
+/* Whether FROM is a continuous view that the rewriter has expanded. */
+static bool
+plan_reads_view(const Query *query)
+{
+	const List *from = query->jointree->fromlist;
+
+	return list_length(from) == 1 && IsA(linitial(from), RangeTblRef) &&
+		   OidIsValid(streamext_view_of_entry(
+			   rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable)));
+}
+
 /* Makes the rule's query, in place, read the view's state. */
 static void
 plan_substitute(PlanContext *context, Query *query, Oid viewoid)
@@ -423,16 +477,17 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 	if (query->rowMarks != NIL)
 		CheckSelectLocking(query, linitial_node(RowMarkClause, query->rowMarks)->strength);
 
-	/* What is joined has been rewritten here, in the worker it has not; keys and aggregates are the same. */
+	/* What is joined, or is a view whose windows are read, has been rewritten here, in the worker it has not; keys and aggregates are the same. */
 	*query = *streamext_view_flatten(query, NULL);
-	mutator.view = streamext_join_is_join(query) ? streamext_view_compile(viewoid)
-												 : streamext_view_compile_query(viewoid, query, NULL);
+	mutator.view = streamext_join_is_join(query) || plan_reads_view(query)
+					   ? streamext_view_compile(viewoid)
+					   : streamext_view_compile_query(viewoid, query, NULL);
 	if (mutator.view->stateless)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
 						errhint("Its rows are in the table %s.", mutator.view->options.into)));
 	streamext_rights_check_invoker(mutator.view);
-	if (mutator.view->has_joins)
+	if (mutator.view->has_joins || OidIsValid(mutator.view->inner))
 		plan_retire_entries(query);
 	rte = plan_make_entry(mutator.view);
 	context->substituted = lappend(context->substituted, rte);
@@ -474,7 +529,7 @@ plan_look_at_entry(PlanContext *context, Query *query, RangeTblEntry *rte)
 		if (plan_may_inline(rte))
 			plan_inline_function(context, query, rte);
 	}
-	view = plan_view_of(rte);
+	view = streamext_view_of_entry(rte);
 	if (OidIsValid(view))
 		plan_substitute(context, rte->subquery, view);
 }
@@ -554,7 +609,7 @@ plan_unsubstituted_view(PlannerInfo *root, Oid stream_relid)
 		foreach (lc, root->parent_root->parse->rtable)
 		{
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-			Oid			   view = plan_view_of(rte);
+			Oid			   view = streamext_view_of_entry(rte);
 
 			if (OidIsValid(view) && plan_aggregates(rte->subquery) && streamext_view_stream(view) == stream_relid)
 				return view;

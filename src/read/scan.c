@@ -529,6 +529,8 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 							 : pstrdup(quote_identifier(get_rel_name(view->relid)));
 
 	ExplainPropertyText("Continuous View", name, es);
+	if (OidIsValid(view->inner))
+		ExplainPropertyText("Closed Windows Of", quote_identifier(get_rel_name(view->inner)), es);
 	ExplainPropertyText("Window", explain_window(view), es);
 	ExplainPropertyText("Keys", explain_keys(state), es);
 	ExplainPropertyText("Panes", explain_panes(state, ancestors, es), es);

@@ -452,7 +452,7 @@ static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
 	TimestampTz floor = streamext_fold_floor(
-		read->view, streamext_into_limit(read->view, slot->into.written,
+		read->view, streamext_into_limit(read->view, slot->into.gives, slot->into.written,
 										 streamext_shared->streams[slot->id.stream].counted.watermark));
 
 	statement_raise_floor(read, Max(floor, slot->history.floor));

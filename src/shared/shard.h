@@ -34,7 +34,7 @@ typedef struct WorkerView
 	bool				over_share;		 /* the same: its owner's views have too much memory */
 	bool				paused;			 /* by streamext.pause: it has its fold, for checkpoints, but reads nothing */
 
-	struct Sink *sink; /* of its closed windows; NULL: not needed yet */
+	List *outlets; /* of Outlet (sink/windows.h): who takes its closed windows */
 
 	TimestampTz retired_at; /* its former content; 0: nothing of that is left in history */
 

@@ -145,6 +145,16 @@ typedef struct StreamHandover
 	bool		done;		/* some view is CATCHUP_DONE */
 } StreamHandover;
 
+/*
+ * Of a view over another one, by the inner view's worker (sink/windows.c) under the stream's lock exclusive: the watermark when all that is in
+ * the journal now is read, and under which number that was given (durable/flow_position.h).
+ */
+typedef struct StreamWindows
+{
+	TimestampTz mark; /* DT_NOBEGIN: none */
+	uint64		number;
+} StreamWindows;
+
 /* The last checkpoint: durable/checkpoint_write.c, under the stream's lock exclusive. */
 typedef struct StreamCheckpoint
 {
@@ -173,6 +183,7 @@ typedef struct StreamSlot
 	StreamStatus	 status;
 	StreamQuiet		 quiet;
 	StreamHandover	 handover;
+	StreamWindows	 windows;
 	StreamCheckpoint checkpoint;
 
 	/* worker/refresh.c, when it has looked into the catalogue */
@@ -276,7 +287,10 @@ typedef struct ViewInto
 {
 	TimestampTz
 		settled; /* watermark of the last checkpoint that holds it with all that the stream had read; DT_NOBEGIN: none */
-	TimestampTz written; /* windows that end by then are in the table; DT_NOBEGIN: none */
+	/* and of one whose windows other views read (view/inner.h): */
+	bool		gives;	 /* it is one of these */
+	TimestampTz written; /* windows that end by then have been given to all; DT_NOBEGIN: none */
+	TimestampTz given;	 /* windows that end by then have been given to some */
 } ViewInto;
 
 /* How it fares. */

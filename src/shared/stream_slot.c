@@ -95,6 +95,7 @@ stream_slot_clear_stream(StreamSlot *slot)
 	slot->counted.watermark = DT_NOBEGIN;
 	slot->quiet = (StreamQuiet){ .silent_since = DT_NOEND };
 	memset(&slot->handover, 0, sizeof(StreamHandover));
+	slot->windows = (StreamWindows){ .mark = DT_NOBEGIN };
 	memset(&slot->checkpoint, 0, sizeof(StreamCheckpoint));
 	slot->owner = InvalidOid;
 	slot->buffer = NULL;

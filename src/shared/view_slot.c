@@ -212,7 +212,7 @@ view_slot_empty(ViewSlot *slot)
 	memset(&slot->history.deleted, 0, sizeof(HistoryTotals));
 	slot->history.sealed = slot->history.covered = PG_INT64_MIN;
 	slot->history.sealed_until = slot->history.floor = DT_NOBEGIN;
-	slot->into.settled = slot->into.written = DT_NOBEGIN;
+	slot->into.settled = slot->into.written = slot->into.given = DT_NOBEGIN;
 }
 
 void
@@ -265,7 +265,7 @@ void
 streamext_view_begin_anew(ViewSlot *slot)
 {
 	StreamSlot *stream = &streamext_shared->streams[slot->id.stream];
-	TimestampTz written = slot->into.written;
+	TimestampTz written = slot->into.written, given = slot->into.given;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	streamext_stream_lock_exclusive(stream);
@@ -275,6 +275,7 @@ streamext_view_begin_anew(ViewSlot *slot)
 		streamext_state_reset(&slot->counted.state);
 	view_slot_empty(slot);
 	slot->into.written = written;
+	slot->into.given = given;
 	slot->owner.started = slot->owner.rows = 0;
 	LWLockRelease(stream->lock);
 	LWLockRelease(streamext_shared->registry_lock);

@@ -26,6 +26,8 @@ streamext_sink(Oid target)
 	/* what INSERT can put into a stream comes with the transaction that counts it, as with a table */
 	const char *name = connector != NULL && connector->sink ? connector->name : streamext_table_sink.name;
 
+	if (get_rel_relkind(target) == RELKIND_VIEW)
+		return &streamext_view_sink;
 	for (int i = 0; i < lengthof(sinks); i++)
 		if (strcmp(sinks[i]->name, name) == 0)
 			return sinks[i];

@@ -1,6 +1,7 @@
 /*
  * sink/windows.c
- *		streamext.into of views with windows: each window's rows into a table, once, when no row can come into it any more.
+ *		Windows that are given away: each window's rows, once, when no row can come into it any more. An outlet is who takes them: the target of
+ *		streamext.into, and each continuous view over this one (view/inner.h).
  *
  * What is written is what a SELECT on the view returns for these windows: the statement is one, and its scan of the view is
  * limited to windows that end within a range of time (read/scan.h), of sessions to those whose last row is within it.
@@ -8,16 +9,21 @@
  * Exactly once: a window is written when a committed checkpoint holds a watermark by which it is closed and a view that
  * had counted everything up to there (ViewSlot.into.settled). So after any crash the state that is gone on with has the window
  * whole, and a row that could change it is late. The rows go into the table together with the end of the range
- * (streamext.into_window), where the next one begins. In memory that is ViewSlot.into.written, which moves also when there was
- * nothing to write; retention takes nothing beyond it (streamext_into_limit).
+ * (streamext.into_window, streamext.flow), where the next one begins. In memory that is Outlet.written, which moves also when there was
+ * nothing to write; retention takes nothing beyond the least of all outlets (ViewSlot.written, streamext_into_limit).
  *
  * One process writes: the worker of shard 0, up to where all shards are settled. A window that the table refuses fails the view,
- * which is gone on with later from where it is.
+ * which is gone on with later from where it is. What keeps windows from a view over this one is tried again.
+ *
+ * A view over this one wants all windows that there are; these go a range of time after the other, each as long as about WINDOWS_ROWS rows are.
+ * Behind each its stream is told the watermark that holds when all is read (StreamSlot.windows_mark): the start of a window that comes
+ * later is after that of the last one, and a session's that is open now not before the least of these.
  */
 #include "base/streamext.h"
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "common/int.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -34,8 +40,10 @@
 #include "base/transaction.h"
 #include "fold/fold_private.h"
 #include "base/notify.h"
+#include "durable/flow_position.h"
 #include "durable/into_position.h"
 #include "view/closing.h"
+#include "view/inner.h"
 #include "view/target.h"
 #include "read/scan.h"
 #include "sink/sink.h"
@@ -43,6 +51,8 @@
 #include "shared/shard.h"
 
 #define INTO_RETRY_MS 1000
+#define INTO_ROWS 20000						   /* rows of windows in one transaction, roughly */
+#define INTO_SPAN (256 * INT64CONST(60000000)) /* of the first range, which the next are measured by */
 
 /* ---------------------------------------------------------------- notifications */
 
@@ -86,9 +96,23 @@ into_all_settled(const Shard *shard, const ViewSlot *own, bool *again)
 	return n == shard->config->workers && !*again ? settled : DT_NOBEGIN;
 }
 
+/* For lateness, retention and readers of all shards: how far all outlets are, and the foremost. */
 static void
-into_publish(const ViewSlot *own, TimestampTz written)
+into_publish(const WorkerView *v)
 {
+	const ViewSlot *own = v->slot;
+	TimestampTz		written = DT_NOEND, given = DT_NOBEGIN;
+	ListCell	   *lc;
+
+	foreach (lc, v->outlets)
+	{
+		const Outlet *outlet = lfirst(lc);
+
+		written = Min(written, outlet->written);
+		given = Max(given, outlet->written);
+	}
+	if (own->into.written == written && own->into.given == given)
+		return;
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
@@ -101,6 +125,7 @@ into_publish(const ViewSlot *own, TimestampTz written)
 		stream = &streamext_shared->streams[slot->id.stream];
 		streamext_stream_lock_exclusive(stream);
 		slot->into.written = written;
+		slot->into.given = Max(slot->into.given, given);
 		LWLockRelease(stream->lock);
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -125,20 +150,20 @@ into_columns(Oid viewoid, char **name)
 	return columns.data;
 }
 
-/* The view's sink. In a transaction, as its owner. */
+/* In a transaction, as the view's owner. */
 static Sink *
-into_sink(WorkerView *v, const CompiledView *view)
+into_sink(WorkerView *v, Outlet *outlet, const CompiledView *view)
 {
-	Oid target = streamext_into_target(view->options.into);
+	Oid target = outlet->flow ? outlet->target : streamext_into_target(view->options.into);
 
-	if (v->sink != NULL && v->sink->target != target)
+	if (outlet->sink != NULL && outlet->sink->target != target)
 	{
-		streamext_sink_close(v->sink);
-		v->sink = NULL;
+		streamext_sink_close(outlet->sink);
+		outlet->sink = NULL;
 	}
-	if (v->sink == NULL)
-		v->sink = streamext_sink_open(view->relid, target, v->cxt);
-	return v->sink;
+	if (outlet->sink == NULL)
+		outlet->sink = streamext_sink_open(view->relid, target, v->cxt);
+	return outlet->sink;
 }
 
 /* Whose rows they are, for targets that are told. */
@@ -157,10 +182,10 @@ into_giving(const CompiledView *view)
 
 /* The number of rows. As the view's owner, restricted. */
 static uint64
-into_give(WorkerView *v, const CompiledView *view, TimestampTz from, TimestampTz until)
+into_give(WorkerView *v, Outlet *outlet, const CompiledView *view, TimestampTz from, TimestampTz until)
 {
 	volatile uint64 rows = 0;
-	Sink		   *sink = into_sink(v, view);
+	Sink		   *sink = into_sink(v, outlet, view);
 	Giving			giving = into_giving(view);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -184,12 +209,32 @@ into_give(WorkerView *v, const CompiledView *view, TimestampTz from, TimestampTz
 	return rows;
 }
 
+/* In the transaction that gives the rows: it is counted, and told. */
+static void
+into_count(WorkerView *v, const Outlet *outlet, TimestampTz from, TimestampTz until, uint64 rows)
+{
+	StringInfoData payload;
+
+	if (outlet->flow)
+	{
+		streamext_flow_save(outlet->target, outlet->number, from, until);
+		return;
+	}
+	initStringInfo(&payload);
+	appendStringInfoString(&payload, "{\"after\": ");
+	into_append_time(&payload, from);
+	appendStringInfoString(&payload, ", \"until\": ");
+	into_append_time(&payload, until);
+	appendStringInfo(&payload, ", \"rows\": " UINT64_FORMAT "}", rows);
+	streamext_into_save_window(v->viewoid, from, until);
+	streamext_into_notify(v->viewoid, payload.data);
+}
+
 /* Windows that end in (from, until], in a transaction of their own. */
 static void
-into_write(WorkerView *v, TimestampTz from, TimestampTz until)
+into_write(WorkerView *v, Outlet *outlet, TimestampTz from, TimestampTz until)
 {
 	const CompiledView *view = v->view;
-	StringInfoData		payload;
 	IdentityScope		scope;
 	uint64				rows;
 
@@ -197,57 +242,184 @@ into_write(WorkerView *v, TimestampTz from, TimestampTz until)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	streamext_worker_short_lock_timeout();
 	scope = streamext_fold_enter_owner(v->fold);
-	rows = into_give(v, view, from, until);
-	initStringInfo(&payload);
-	appendStringInfoString(&payload, "{\"after\": ");
-	into_append_time(&payload, from);
-	appendStringInfoString(&payload, ", \"until\": ");
-	into_append_time(&payload, until);
-	appendStringInfo(&payload, ", \"rows\": " UINT64_FORMAT "}", rows);
+	rows = into_give(v, outlet, view, from, until);
 	streamext_identity_leave(scope);
 	if (rows > 0)
-	{
-		streamext_into_save_window(v->viewoid, from, until);
-		streamext_into_notify(v->viewoid, payload.data);
-	}
+		into_count(v, outlet, from, until, rows);
 	PopActiveSnapshot();
 	STREAMEXT_FAULT("into-before-commit");
 	CommitTransactionCommand();
 	if (rows > 0)
 		STREAMEXT_FAULT("into-after-commit");
+	outlet->rows = rows;
 }
 
 /* The sink hears how far the windows are that it has been given. */
 static void
-into_tell(WorkerView *v, TimestampTz from, TimestampTz until)
+into_tell(WorkerView *v, Outlet *outlet, TimestampTz from, TimestampTz until)
 {
-	if (v->sink == NULL)
+	if (outlet->sink == NULL)
 	{
 		IdentityScope scope;
 
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		scope = streamext_fold_enter_owner(v->fold);
-		(void) into_sink(v, v->view);
+		(void) into_sink(v, outlet, v->view);
 		streamext_identity_leave(scope);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}
-	if (v->sink->ops->settled != NULL)
-		v->sink->ops->settled(v->sink, until);
+	if (outlet->sink->ops->settled != NULL)
+		outlet->sink->ops->settled(outlet->sink, until);
+}
+
+/* ---------------------------------------------------------------- views over this one */
+
+/* The first window's start and, of sessions, the least of those that end after `from`; DT_NOEND: there is none. */
+static TimestampTz
+into_least_start(WorkerView *v, TimestampTz from)
+{
+	const CompiledView	*view = v->view;
+	AttrNumber			 column = streamext_inner_window_column(view);
+	volatile TimestampTz result = DT_NOEND;
+	IdentityScope		 scope;
+
+	if (column == 0)
+		return DT_NOEND;
+	scope = streamext_fold_enter_owner(v->fold);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	streamext_read_windows(view->relid, from, DT_NOEND);
+	PG_TRY();
+	{
+		char *name;
+		bool  isnull = true;
+		Datum least;
+
+		(void) into_columns(view->relid, &name);
+		if (SPI_execute(psprintf("SELECT pg_catalog.min(%s) FROM %s",
+								 quote_identifier(get_attname(view->relid, column, false)), name),
+						true, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for windows");
+		least = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		if (!isnull)
+			result = DatumGetTimestampTz(least);
+	}
+	PG_FINALLY();
+	{
+		streamext_read_windows(InvalidOid, DT_NOBEGIN, DT_NOEND);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	streamext_identity_leave(scope);
+	return result;
+}
+
+/* Where the outer view is, and that it wants these windows; *from: where to begin. */
+static void
+into_look(WorkerView *v, Outlet *outlet, TimestampTz from, TimestampTz until)
+{
+	FlowPosition position;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	streamext_worker_short_lock_timeout();
+	position = streamext_flow_load(outlet->target);
+	outlet->ready = position.number != 0 && position.inner == streamext_inner_number(v->view);
+	outlet->number = position.number;
+	outlet->written = position.written;
+	outlet->first = DT_NOEND;
+	if (outlet->ready && position.written == DT_NOBEGIN)
+		outlet->first = into_least_start(v, DT_NOBEGIN);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* The watermark of the outer view's stream behind windows that end by `until`. */
+static TimestampTz
+into_mark(const Window *window, TimestampTz until, TimestampTz open)
+{
+	TimestampTz first, last, mark;
+
+	switch (window->kind)
+	{
+		case WINDOW_SESSION:
+			return Min(until, open);
+		case WINDOW_TRUNC:
+			streamext_window_starts(window, streamext_window_pane(window, until - 1), &first, &last);
+			return first;
+		default:
+			return pg_sub_s64_overflow(until, window->size, &mark) ? DT_NOBEGIN : mark;
+	}
+}
+
+static void
+into_open_sessions(WorkerView *v, Outlet *outlet, TimestampTz from, TimestampTz until)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	streamext_worker_short_lock_timeout();
+	outlet->open = into_least_start(v, until);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* The stream of the outer view; NULL: it has none yet. */
+static StreamSlot *
+into_flow_slot(const Shard *shard, const Outlet *outlet)
+{
+	int index = streamext_find_stream(shard->identity.dboid, outlet->target, 0);
+
+	return index < 0 ? NULL : &streamext_shared->streams[index];
+}
+
+/* Whether the outer view's worker has looked into the catalogue since it was asked what it wants. */
+static bool
+into_is_stale(const StreamSlot *slot, const Outlet *outlet)
+{
+	return outlet->seen != pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->ask.generation_seen));
+}
+
+/* Tells the outer view's worker what holds when it has read all. False: it has none yet. */
+static bool
+into_set_mark(const Shard *shard, const WorkerView *v, const Outlet *outlet)
+{
+	TimestampTz mark = into_mark(&v->view->window, outlet->written, outlet->open);
+	StreamSlot *slot = into_flow_slot(shard, outlet);
+
+	if (slot == NULL)
+		return false;
+	if (slot->windows.mark == mark && slot->windows.number == outlet->number)
+		return true;					   /* nobody else writes them */
+	streamext_stream_lock_exclusive(slot); /* behind the journal's end */
+	slot->windows.mark = mark;
+	slot->windows.number = outlet->number;
+	LWLockRelease(slot->lock);
+	streamext_wake_worker(slot);
+	return true;
+}
+
+/* ---------------------------------------------------------------- all of them */
+
+/* Trouble on the way to a view over this one is that view's, and is tried again. */
+static bool
+into_blames_view(const Outlet *outlet, const ErrorData *error)
+{
+	return !outlet->flow && streamext_error_blame(error) == BLAME_ROW;
 }
 
 /* One of these; trouble ends the view unless it may pass. False: try again later. */
 static bool
-into_try(Shard *shard, WorkerView *v, void (*step)(WorkerView *, TimestampTz, TimestampTz), TimestampTz from,
-		 TimestampTz until)
+into_try(Shard *shard, WorkerView *v, Outlet *outlet, void (*step)(WorkerView *, Outlet *, TimestampTz, TimestampTz),
+		 TimestampTz from, TimestampTz until)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool done = true;
 
 	PG_TRY();
 	{
-		step(v, from, until);
+		step(v, outlet, from, until);
 	}
 	PG_CATCH();
 	{
@@ -255,7 +427,8 @@ into_try(Shard *shard, WorkerView *v, void (*step)(WorkerView *, TimestampTz, Ti
 
 		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid,
 							 streamext_error_text(error))));
-		done = streamext_error_blame(error) == BLAME_ROW;
+		done = into_blames_view(outlet, error);
+		outlet->ready = !outlet->flow;
 		if (done)
 			shard->does->fail_view(shard, v, error->message);
 		FreeErrorData(error);
@@ -265,31 +438,104 @@ into_try(Shard *shard, WorkerView *v, void (*step)(WorkerView *, TimestampTz, Ti
 	return done;
 }
 
+/* The end of the range that begins at `from`, at most `until`. */
+static TimestampTz
+into_range(const WorkerView *v, Outlet *outlet, TimestampTz from, TimestampTz until)
+{
+	const Window *window = &v->view->window;
+	TimestampTz	  begin = from == DT_NOBEGIN ? outlet->first : from;
+	TimestampTz	  end;
+
+	if (!outlet->flow || begin == DT_NOEND || begin >= until)
+		return until;
+	if (outlet->rows > INTO_ROWS)
+		outlet->span = Max(outlet->span / 2, 1);
+	else if (outlet->rows < INTO_ROWS / 4)
+		outlet->span = Min(outlet->span, PG_INT64_MAX / 4) * 2;
+	for (;;)
+	{
+		if (pg_add_s64_overflow(begin, outlet->span, &end) || end >= until)
+			return until;
+		end = streamext_view_last_end(window, end);
+		if (end > begin)
+			return end;
+		outlet->span *= 2;
+	}
+}
+
+/* Whether the outlet wants windows, and from where on is known. *done = false: that is to be seen later. */
+static bool
+into_is_ready(Shard *shard, WorkerView *v, Outlet *outlet, bool *done)
+{
+	StreamSlot *slot;
+
+	if (!outlet->flow)
+		return true;
+	slot = into_flow_slot(shard, outlet);
+	*done = slot != NULL;
+	if (slot == NULL)
+		return false;
+	if (!outlet->ready || into_is_stale(slot, outlet))
+	{
+		outlet->seen = pg_atomic_read_u32(&slot->ask.generation_seen);
+		pg_memory_barrier();
+		*done = into_try(shard, v, outlet, into_look, DT_NOBEGIN, DT_NOBEGIN);
+	}
+	return outlet->ready && *done; /* else its worker says when it is */
+}
+
+/* What is closed by `until` for one outlet. False: try again later. */
+static bool
+into_outlet(Shard *shard, WorkerView *v, Outlet *outlet, TimestampTz until)
+{
+	const CompiledView *view = v->view;
+	TimestampTz			last = streamext_view_last_end(&view->window, until);
+	bool				session = view->window.kind == WINDOW_SESSION;
+	bool				done;
+
+	if (!into_is_ready(shard, v, outlet, &done))
+		return done;
+	while (last > outlet->written)
+	{
+		TimestampTz end = into_range(v, outlet, outlet->written, last);
+
+		if (!into_try(shard, v, outlet, into_write, outlet->written, end))
+			return false;
+		if (v->fold == NULL)
+			return true;
+		outlet->written = end;
+		if (outlet->flow && end < last && !into_set_mark(shard, v, outlet))
+			return false;
+	}
+	if (outlet->flow && session && !into_try(shard, v, outlet, into_open_sessions, DT_NOBEGIN, outlet->written))
+		return false;
+	if (outlet->flow)
+		return into_set_mark(shard, v, outlet);
+	if (!session)
+		outlet->written = Max(outlet->written, until);
+	return true;
+}
+
 /* What is closed of one view. False: try again later. */
 static bool
 into_view(Shard *shard, WorkerView *v)
 {
 	const CompiledView *view = v->view;
-	TimestampTz			from = v->slot->into.written;
 	bool				again = false;
 	TimestampTz			until = streamext_view_closed(view, into_all_settled(shard, v->slot, &again));
-	TimestampTz			end;
+	bool				done = !again;
+	ListCell		   *lc;
 
-	if (until == DT_NOBEGIN || until <= from)
-		return !again;
-	end = streamext_view_last_end(&view->window, until);
-	if (view->window.kind == WINDOW_SESSION)
-		until = end;
-	if (end > from)
+	if (until == DT_NOBEGIN)
+		return done;
+	foreach (lc, v->outlets)
 	{
-		if (!into_try(shard, v, into_write, from, end))
-			return false;
+		done = into_outlet(shard, v, lfirst(lc), until) && done;
 		if (v->fold == NULL)
 			return true;
 	}
-	if (until > from)
-		into_publish(v->slot, until);
-	return true;
+	into_publish(v);
+	return done;
 }
 
 /* When a sink wants to be told again; DT_NOEND: none does. */
@@ -297,14 +543,21 @@ static TimestampTz
 into_sinks_deadline(const Shard *shard)
 {
 	TimestampTz deadline = DT_NOEND;
-	ListCell   *lc;
+	ListCell   *lc, *lc2;
 
 	foreach (lc, shard->views)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		if (v->sink != NULL && v->fold != NULL && !v->paused && v->sink->ops->deadline != NULL)
-			deadline = Min(deadline, v->sink->ops->deadline(v->sink));
+		if (v->fold == NULL || v->paused)
+			continue;
+		foreach (lc2, v->outlets)
+		{
+			const Sink *sink = ((const Outlet *) lfirst(lc2))->sink;
+
+			if (sink != NULL && sink->ops->deadline != NULL)
+				deadline = Min(deadline, sink->ops->deadline(sink));
+		}
 	}
 	return deadline;
 }
@@ -312,11 +565,71 @@ into_sinks_deadline(const Shard *shard)
 static bool
 into_view_and_sink(Shard *shard, WorkerView *v)
 {
-	bool done = into_view(shard, v);
+	bool	  done = into_view(shard, v);
+	ListCell *lc;
 
-	if (v->fold != NULL && v->slot->into.written != DT_NOBEGIN)
-		done = into_try(shard, v, into_tell, DT_NOBEGIN, v->slot->into.written) && done;
+	if (v->fold == NULL)
+		return done;
+	foreach (lc, v->outlets)
+	{
+		Outlet *outlet = lfirst(lc);
+
+		if (v->fold != NULL && !outlet->flow && outlet->written != DT_NOBEGIN)
+			done = into_try(shard, v, outlet, into_tell, DT_NOBEGIN, outlet->written) && done;
+	}
 	return done;
+}
+
+static Outlet *
+into_add_outlet(WorkerView *v, Oid target, bool flow)
+{
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	Outlet		 *outlet = palloc0(sizeof(Outlet));
+
+	outlet->target = target;
+	outlet->flow = flow;
+	outlet->written = DT_NOBEGIN;
+	outlet->first = outlet->open = DT_NOEND;
+	outlet->span = INTO_SPAN;
+	v->outlets = lappend(v->outlets, outlet);
+	MemoryContextSwitchTo(old);
+	return outlet;
+}
+
+void
+streamext_outlets_start(WorkerView *v)
+{
+	const CompiledView *view = v->view;
+	StreamSlot		   *stream = &streamext_shared->streams[v->slot->id.stream];
+	TimestampTz			written = DT_NOEND, given = DT_NOBEGIN;
+	ListCell		   *lc;
+
+	v->outlets = NIL;
+	if (streamext_into_has_windows(view))
+	{
+		Outlet *outlet = into_add_outlet(v, InvalidOid, false);
+
+		outlet->ready = true;
+		written = outlet->written =
+			Max(v->slot->into.gives ? v->slot->into.written : DT_NOBEGIN, streamext_into_load_window(v->viewoid));
+	}
+	foreach (lc, streamext_view_outers(v->viewoid))
+	{
+		FlowPosition position = streamext_flow_load(lfirst_oid(lc));
+
+		into_add_outlet(v, lfirst_oid(lc), true)->written = position.written;
+		written = Min(written, position.written);
+	}
+	foreach (lc, v->outlets)
+		given = Max(given, ((Outlet *) lfirst(lc))->written);
+	streamext_stream_lock_exclusive(stream);
+	v->slot->into.gives = v->outlets != NIL;
+	v->slot->into.written = v->outlets != NIL ? written : DT_NOBEGIN;
+	v->slot->into.given = Max(v->slot->into.given, given);
+	LWLockRelease(stream->lock);
+	/* what is closed since long is given at once */
+	if (v->outlets != NIL && stream->id.shard == 0)
+		pg_atomic_write_u32(&stream->ask.windows_due, 1);
 }
 
 void
@@ -336,7 +649,7 @@ streamext_into_windows(Shard *shard, TimestampTz now)
 	{
 		WorkerView *v = lfirst(lc);
 
-		if (v->fold != NULL && !v->paused && streamext_into_has_windows(v->view))
+		if (v->fold != NULL && !v->paused && v->outlets != NIL)
 			done = into_view_and_sink(shard, v) && done;
 	}
 	if (done)
@@ -371,7 +684,7 @@ streamext_into_settled(Shard *shard)
 	{
 		const WorkerView *v = lfirst(lc);
 
-		any = any || (v->fold != NULL && streamext_into_has_windows(v->view));
+		any = any || (v->fold != NULL && v->outlets != NIL);
 	}
 	if (!any || first < 0)
 		return;

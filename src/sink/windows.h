@@ -8,6 +8,26 @@
 #include "base/streamext.h"
 #include "shared/shard.h"
 
+
+/* Who takes a view's closed windows: streamext.into, or a continuous view over it. */
+typedef struct Outlet
+{
+	Oid			 target; /* flow: the outer view */
+	bool		 flow;
+	bool		 ready;	  /* flow: what the outer view wants is known, and these are the windows */
+	uint32		 seen;	  /* flow: StreamSlot.generation_seen of its worker, when that was asked */
+	uint64		 number;  /* flow: under which it counts them (durable/flow_position.h) */
+	struct Sink *sink;	  /* NULL: not needed yet */
+	TimestampTz	 written; /* windows that end by then have been given, of sessions those whose last row is */
+	TimestampTz	 first;	  /* flow, nothing given yet: the first window's start; DT_NOEND: none is known */
+	TimestampTz	 open;	  /* sessions: the least start of those that are not closed */
+	int64		 span;	  /* of the last range */
+	uint64		 rows;	  /* in it */
+} Outlet;
+
+/* Finds the outlets of a view whose fold has started, and where they are. In a transaction with a snapshot. */
+extern void streamext_outlets_start(WorkerView *v);
+
 /* A checkpoint of the worker's views has been committed. */
 extern void streamext_into_settled(Shard *shard);
 /* Writes what is closed and not written; no transaction is open. Trouble ends the view, or is tried again. */

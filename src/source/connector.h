@@ -226,6 +226,9 @@ streamext_connector_seek(Connector *c, int index, int64 position)
 /* All of them; NULL ends it. */
 extern const ConnectorOps *const streamext_connectors[];
 
+/* Of the streams that continuous views over others have (view/inner.h); no foreign table is of it, so it is not among these. */
+extern const ConnectorOps streamext_view_ops;
+
 /* The names of those that take INSERT, for messages; palloc'd. */
 extern const char *streamext_connector_writable(void);
 

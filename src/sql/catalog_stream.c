@@ -11,10 +11,12 @@
 #include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_foreign_table.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -249,11 +251,37 @@ catalog_put_workers(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connec
 	}
 }
 
+/* Relations that have a slot and no foreign table: views over other views (view/inner.h), or what is being dropped. */
+static List *
+catalog_views_with_streams(void)
+{
+	List	 *relids = NIL;
+	List	 *views = NIL;
+	ListCell *cell;
+
+	if (streamext_shared == NULL)
+		return NIL;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+		if (streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].id.dboid == MyDatabaseId)
+			relids = list_append_unique_oid(relids, streamext_shared->streams[i].id.relid);
+	LWLockRelease(streamext_shared->registry_lock);
+	foreach (cell, relids)
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_VIEW)
+			views = lappend_oid(views, lfirst_oid(cell));
+	return views;
+}
+
 Datum
 streamext_get_workers(PG_FUNCTION_ARGS)
 {
+	ListCell *cell;
+
 	InitMaterializedSRF(fcinfo, 0);
 	streamext_catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_workers);
+	foreach (cell, catalog_views_with_streams())
+		if (streamext_catalog_may_see(lfirst_oid(cell)))
+			catalog_put_workers((ReturnSetInfo *) fcinfo->resultinfo, lfirst_oid(cell), &streamext_view_ops, NIL);
 	PG_RETURN_VOID();
 }
 

@@ -27,6 +27,7 @@
 #include "sql/catalog.h"
 #include "sql/lock.h"
 #include "durable/into_position.h"
+#include "view/inner.h"
 #include "view/rights.h"
 #include "view/window.h"
 
@@ -227,7 +228,7 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	if (compiled != NULL && compiled->stateless)
 		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);
 	values[0] = ObjectIdGetDatum(viewoid);
-	values[1] = ObjectIdGetDatum(stream);
+	values[1] = ObjectIdGetDatum(OidIsValid(streamext_view_inner(viewoid)) ? streamext_view_inner(viewoid) : stream);
 	nulls[1] = !OidIsValid(stream);
 	nulls[2] = nulls[3] = nulls[4] = nulls[5] = true;
 	if (compiled != NULL)

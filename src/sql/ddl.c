@@ -38,6 +38,7 @@
 #include "stream/definition.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
+#include "view/inner.h"
 
 /* The relations that the statement being run has created or altered. */
 typedef struct DdlFrame
@@ -108,6 +109,15 @@ streamext_ddl_is_stream(Oid relid)
 /* ---- telling the registry ---- */
 
 void
+streamext_ddl_touch_inner(Oid relid)
+{
+	Oid inner = streamext_view_inner(relid);
+
+	if (OidIsValid(inner))
+		streamext_touch_stream(streamext_view_stream(inner));
+}
+
+void
 streamext_ddl_touch_relation(Oid relid)
 {
 	switch (get_rel_relkind(relid))
@@ -119,6 +129,7 @@ streamext_ddl_touch_relation(Oid relid)
 		case RELKIND_VIEW:
 			if (streamext_ddl_is_continuous(relid))
 				streamext_touch_view(relid, InvalidOid);
+			streamext_ddl_touch_inner(relid);
 			break;
 		default:
 			break;

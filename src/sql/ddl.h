@@ -32,6 +32,8 @@ extern bool streamext_ddl_is_continuous(Oid relid);
 extern bool streamext_ddl_is_stream(Oid relid);
 /* Tells the registry about a stream or continuous view; of anything else it does nothing. */
 extern void streamext_ddl_touch_relation(Oid relid);
+/* The worker of the view that this one reads, if it does, gives its windows to others than before. */
+extern void streamext_ddl_touch_inner(Oid relid);
 
 /* sql/ddl_view.c */
 extern void streamext_ddl_create_view(DdlCall *call);

@@ -42,6 +42,7 @@
 #include "view/target.h"
 #include "view/compile.h"
 #include "view/dependents.h"
+#include "view/inner.h"
 #include "view/rights.h"
 #include "view/settings.h"
 
@@ -286,12 +287,14 @@ view_ddl_check_view(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
 				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
+	streamext_inner_check_circle(relid);
 	/* As its workers will, so that what they could not do is refused now. */
 	compiled = streamext_view_compile_query(relid, query, &options);
 	(void) streamext_rights_check(query, true);
-	if (compiled->options.into != NULL)
-		streamext_chain_check(relid, compiled->stream_relid, streamext_into_target(compiled->options.into));
+	streamext_chain_check(relid, compiled->stream_relid,
+						  compiled->options.into != NULL ? streamext_into_target(compiled->options.into) : InvalidOid);
 	streamext_touch_view(relid, compiled->stream_relid);
+	streamext_ddl_touch_inner(relid);
 	streamext_touch_teller();
 	if (options.notify)
 		(void) streamext_changes_open(relid);
@@ -482,7 +485,10 @@ streamext_ddl_create_view(DdlCall *call)
 
 	view_ddl_check_prefix(stmt->options);
 	if (was_continuous)
+	{
 		streamext_touch_view(replaced, streamext_view_stream(replaced));
+		streamext_ddl_touch_inner(replaced);
+	}
 	if (OidIsValid(replaced) && streamext_view_options(replaced).alert)
 		streamext_touch_teller();
 	relids = streamext_ddl_run(call);

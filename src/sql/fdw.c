@@ -5,7 +5,7 @@
  * A scan takes private copies of the buffers (one a shard) and decodes them at executor start, before a plan may enter parallel
  * mode, where the decoder's subtransactions are not allowed. It shows the moment the statement starts.
  *
- * Inserted rows wait in a spool (sql/spool.c) until their transaction commits.
+ * Inserted rows wait in a spool (sink/spool.c) until their transaction commits.
  */
 #include "base/streamext.h"
 
@@ -42,7 +42,7 @@
 #include "sink/outbox.h"
 #include "sql/ask.h"
 #include "sql/newest.h"
-#include "sql/spool.h"
+#include "sink/spool.h"
 
 #define SCAN_ROWS_ESTIMATE 1000
 

@@ -40,6 +40,7 @@
 #include "shared/shmem.h"
 #include "view/chain.h"
 #include "view/compile.h"
+#include "view/inner.h"
 #include "view/rights.h"
 
 PG_FUNCTION_INFO_V1(streamext_flush);
@@ -93,9 +94,9 @@ streamext_control_stream(Oid relid, bool owner)
 	if (streamext_stream_kind(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", name),
-				 streamext_view_options(relid).continuous ? errhint("Name the stream that the view reads: \"%s\".",
-																	get_rel_name(streamext_view_stream(relid)))
-														  : 0));
+				 streamext_view_options(relid).continuous
+					 ? errhint("Name the stream that the view reads: \"%s\".", get_rel_name(streamext_view_root(relid)))
+					 : 0));
 	if (!owner)
 	{
 		AclResult allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
@@ -529,6 +530,24 @@ flush_windows(FlushTarget *targets, int n)
 		}
 }
 
+/* Views over views of this stream have said which windows they want. */
+static void
+flush_followers(const List *next, TimestampTz deadline)
+{
+	ListCell *lc;
+
+	foreach (lc, next)
+	{
+		FlushTarget targets[STREAMEXT_MAX_SHARDS];
+		char	   *name = get_rel_name(lfirst_oid(lc));
+
+		if (name == NULL || get_rel_relkind(lfirst_oid(lc)) != RELKIND_VIEW)
+			continue;
+		for (int i = flush_begin(lfirst_oid(lc), name, deadline, targets) - 1; i >= 0; i--)
+			flush_wait(&targets[i]);
+	}
+}
+
 /*
  * Returns when everything that the source holds now is in every view. A ticket is drawn only after the worker knows all
  * views, else one made just before could be left out. Returns the streams into which views of this one put rows.
@@ -548,6 +567,7 @@ flush_stream(Oid relid, const char *name, TimestampTz deadline)
 	for (int i = 0; i < n; i++)
 		flush_wait(&targets[i]);
 	next = streamext_chain_targets(relid, &into);
+	flush_followers(next, deadline);
 	if (into)
 		flush_windows(targets, n);
 	for (int i = 0; i < n; i++)
@@ -615,7 +635,9 @@ streamext_flush(PG_FUNCTION_ARGS)
 		char			   *follower = get_rel_name(lfirst_oid(lc));
 		const ConnectorOps *connector = streamext_stream_kind(lfirst_oid(lc));
 
-		if (follower != NULL && connector != NULL && !connector->published)
+		/* a view over another one has a stream of its own */
+		if (follower != NULL &&
+			(connector != NULL ? !connector->published : streamext_view_options(lfirst_oid(lc)).continuous))
 			next = list_concat(next, flush_stream(lfirst_oid(lc), follower, deadline));
 	}
 	streamext_teller_wait(flush_has_alerts);

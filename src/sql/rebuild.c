@@ -53,8 +53,8 @@ rebuild_check_journal(Oid viewoid, Oid stream)
 	StreamConfig *config = streamext_stream_config(stream);
 	int			  view = streamext_find_view(MyDatabaseId, viewoid, 0);
 
-	if (config == NULL || config->connector->replayable)
-		return;
+	if (config == NULL || config->connector->replayable || OidIsValid(config->inner))
+		return; /* the inner view gives its windows again */
 	if (view < 0 || !streamext_view_is_held(&streamext_shared->views[view], config))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("continuous view \"%s\" cannot be counted anew", get_rel_name(viewoid)),

@@ -16,6 +16,7 @@
 #include "access/relation.h"
 #include "access/reloptions.h"
 #include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
@@ -406,6 +407,8 @@ definition_read_options(StreamConfig *config)
 	config->start = START_EARLIEST;
 }
 
+StreamConfig *(*streamext_view_config)(Oid relid) = NULL;
+
 StreamConfig *
 streamext_stream_config(Oid relid)
 {
@@ -414,6 +417,8 @@ streamext_stream_config(Oid relid)
 	ForeignTable	   *table;
 	Relation			rel;
 
+	if (get_rel_relkind(relid) == RELKIND_VIEW)
+		return streamext_view_config(relid);
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
 		return NULL;
@@ -484,6 +489,8 @@ streamext_worker_source(const StreamConfig *config)
 					 config->start == START_TIMESTAMP ? config->start_time : 0);
 	foreach (lc, config->topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
+	if (OidIsValid(config->inner))
+		appendStringInfo(&s, " view %u " UINT64_FORMAT, config->inner, config->inner_number);
 	if (config->partition_step > 1)
 		appendStringInfo(&s, " %d/%d", config->partition_first, config->partition_step);
 	number = streamext_content_number(config->relid, s.data, s.len, NULL,

@@ -17,8 +17,11 @@ extern const ConnectorOps *streamext_stream_kind(Oid relid);
 /* The kind of a server of ours, else NULL. */
 extern const ConnectorOps *streamext_server_kind(Oid serverid);
 
-/* NULL if the relation is not a stream (any more). Raises on options that DDL would have refused. */
+/* NULL if the relation is not a stream (any more), nor a view that has one of its own. Raises on options that DDL would have refused. */
 extern StreamConfig *streamext_stream_config(Oid relid);
+
+/* What streamext_stream_config returns of a view; set by the room that knows views. */
+extern StreamConfig *(*streamext_view_config)(Oid relid);
 
 /*
  * What a stream of the server with these options would be that the role owned, without a name and columns of its own; raises as CREATE FOREIGN

@@ -4,15 +4,9 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
-#include "access/table.h"
-#include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
-#include "catalog/pg_rewrite.h"
 #include "storage/lmgr.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
@@ -20,53 +14,8 @@
 #include "stream/definition.h"
 #include "view/chain.h"
 #include "view/compile.h"
-
-/* The view or table that the rule is of; InvalidOid: none any more. */
-static Oid
-chain_rule_relation(Oid rule)
-{
-	Relation	rewrite = table_open(RewriteRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			relid = InvalidOid;
-
-	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
-	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		relid = ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
-	systable_endscan(scan);
-	table_close(rewrite, AccessShareLock);
-	return relid;
-}
-
-/* The relations with rules that name the stream. */
-static List *
-chain_dependants(Oid stream)
-{
-	Relation	depend = table_open(DependRelationId, AccessShareLock);
-	ScanKeyData key[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	List	   *result = NIL;
-
-	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(RelationRelationId));
-	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(stream));
-	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
-		Oid			   relation = form->classid == RewriteRelationId ? chain_rule_relation(form->objid) : InvalidOid;
-
-		if (OidIsValid(relation) && relation != stream)
-			result = list_append_unique_oid(result, relation);
-	}
-	systable_endscan(scan);
-	table_close(depend, AccessShareLock);
-	return result;
-}
+#include "view/dependents.h"
+#include "view/inner.h"
 
 /* InvalidOid: the table has another name, or is no more. */
 static Oid
@@ -90,6 +39,21 @@ chain_reads(Oid view, Oid stream)
 	return reads;
 }
 
+/* The continuous views that read the stream; that of a view over another one is read by this view alone. */
+static List *
+chain_views(Oid stream)
+{
+	List	 *views = NIL;
+	ListCell *lc;
+
+	if (get_rel_relkind(stream) == RELKIND_VIEW)
+		return list_make1_oid(stream);
+	foreach (lc, streamext_view_dependents(stream))
+		if (streamext_view_options(lfirst_oid(lc)).continuous && chain_reads(lfirst_oid(lc), stream))
+			views = lappend_oid(views, lfirst_oid(lc));
+	return views;
+}
+
 List *
 streamext_chain_targets(Oid stream, bool *any)
 {
@@ -97,17 +61,16 @@ streamext_chain_targets(Oid stream, bool *any)
 	ListCell *lc;
 
 	*any = false;
-	foreach (lc, chain_dependants(stream))
+	foreach (lc, chain_views(stream))
 	{
 		ContinuousViewOptions options = streamext_view_options(lfirst_oid(lc));
-		Oid					  target;
+		List				 *outers = streamext_view_outers(lfirst_oid(lc));
+		Oid					  target = options.into != NULL ? chain_find_target(options.into) : InvalidOid;
 
-		if (!options.continuous || options.into == NULL || !chain_reads(lfirst_oid(lc), stream))
-			continue;
-		*any = true;
-		target = chain_find_target(options.into);
+		*any = *any || options.into != NULL || outers != NIL;
 		if (get_rel_relkind(target) == RELKIND_FOREIGN_TABLE && streamext_stream_kind(target) != NULL)
 			targets = list_append_unique_oid(targets, target);
+		targets = list_concat_unique_oid(targets, outers);
 	}
 	return targets;
 }
@@ -115,11 +78,13 @@ streamext_chain_targets(Oid stream, bool *any)
 void
 streamext_chain_check(Oid view, Oid stream, Oid target)
 {
-	List	 *reached = list_make1_oid(target);
+	List	 *reached = streamext_view_outers(view);
 	ListCell *lc;
 	bool	  any;
 
-	if (get_rel_relkind(target) != RELKIND_FOREIGN_TABLE)
+	if (get_rel_relkind(target) == RELKIND_FOREIGN_TABLE)
+		reached = lappend_oid(reached, target);
+	if (reached == NIL)
 		return;
 	/* Else two could close a circle together, neither of which sees the other's view. */
 	LockRelationOid(streamext_control_table("into_position"), ShareUpdateExclusiveLock);
@@ -129,10 +94,12 @@ streamext_chain_check(Oid view, Oid stream, Oid target)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("streamext.into of view \"%s\" closes a circle", get_rel_name(view)),
-				 target == stream ? errdetail("The view reads stream \"%s\" itself.", get_rel_name(stream))
-								  : errdetail("Rows of stream \"%s\" flow on into stream \"%s\", which the view reads.",
-											  get_rel_name(target), get_rel_name(stream)),
+				 errmsg("%s of view \"%s\" closes a circle",
+						get_rel_relkind(target) == RELKIND_FOREIGN_TABLE ? "streamext.into" : "the definition",
+						get_rel_name(view)),
+				 target == stream
+					 ? errdetail("The view reads stream \"%s\" itself.", get_rel_name(stream))
+					 : errdetail("Rows of the view flow on into \"%s\", which the view reads.", get_rel_name(stream)),
 				 errhint(
 					 "Its own rows would come back to it for ever. Name a stream from which no view leads to \"%s\".",
 					 get_rel_name(stream))));

@@ -445,9 +445,8 @@ streamext_view_check_from(const RangeTblEntry *rte)
 	if (rte->tablesample != NULL)
 		streamext_view_refuse("TABLESAMPLE",
 							  "Choose rows in WHERE by what is in them, such as hashtext(key) % 100 = 0.");
-	if (streamext_view_options(rte->relid).continuous)
-		streamext_view_refuse("continuous views in FROM that aggregate or write into a table",
-							  "Make an ordinary view over it: its answer is always the newest.");
+	if (streamext_view_options(rte->relid).continuous && rte->relkind == RELKIND_VIEW)
+		return; /* its closed windows: view/inner.c */
 	if (streamext_stream_kind(rte->relid) == NULL)
 		ereport(
 			ERROR,

@@ -35,11 +35,11 @@ streamext_view_closed(const CompiledView *view, TimestampTz watermark)
 }
 
 TimestampTz
-streamext_into_limit(const CompiledView *view, TimestampTz written, TimestampTz watermark)
+streamext_into_limit(const CompiledView *view, bool gives, TimestampTz written, TimestampTz watermark)
 {
 	TimestampTz limit;
 
-	if (!streamext_into_has_windows(view))
+	if (!gives)
 		return watermark;
 	if (written == DT_NOBEGIN || pg_add_s64_overflow(written, into_delay(view), &limit))
 		return written;

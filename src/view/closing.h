@@ -23,10 +23,11 @@ extern TimestampTz streamext_view_closed(const CompiledView *view, TimestampTz w
 extern TimestampTz streamext_view_last_end(const Window *window, TimestampTz until);
 
 /*
- * The watermark, but not so late that retention would take windows that are not in the table yet (ViewSlot.into.written: those up to there
- * are); of views without a table the watermark.
+ * The watermark, but not so late that retention would take windows that have not been given to all who take them (ViewSlot.gives) yet: those
+ * up to `written` have.
  */
-extern TimestampTz streamext_into_limit(const CompiledView *view, TimestampTz written, TimestampTz watermark);
+extern TimestampTz streamext_into_limit(const CompiledView *view, bool gives, TimestampTz written,
+										TimestampTz watermark);
 
 /* Windows that end by then are beyond retention; DT_NOBEGIN: none is. */
 extern TimestampTz streamext_fold_floor(const CompiledView *view, TimestampTz watermark);

@@ -44,6 +44,7 @@
 #include "view/check.h"
 #include "view/compile.h"
 #include "view/flatten.h"
+#include "view/inner.h"
 #include "view/join_clause.h"
 #include "view/window_clause.h"
 #include "view/rights.h"
@@ -105,6 +106,15 @@ compile_from(CompiledView *view, int entries)
 		streamext_view_check_from(rt_fetch(view->stream_varno, query->rtable));
 	}
 	view->stream_relid = rt_fetch(view->stream_varno, query->rtable)->relid;
+	if (get_rel_relkind(view->stream_relid) == RELKIND_VIEW)
+	{
+		if (!OidIsValid(streamext_view_stream_of(query)))
+			streamext_view_refuse(
+				"continuous views in FROM that keep no rows",
+				"Leave out its option streamext.into: then it is a derived stream, which others read.");
+		view->inner = view->stream_relid;
+		view->stream_relid = view->relid;
+	}
 	view->below_views = view->stream_varno > entries;
 }
 
@@ -346,9 +356,8 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 	return expression_tree_walker(node, compile_aggregate_walker, context);
 }
 
-/* Appends a node's text without what depends only on where in a query text it was written. */
-static void
-compile_append_node(StringInfo buf, const void *node)
+void
+streamext_view_append_node(StringInfo buf, const void *node)
 {
 	static const char location[] = ":location ";
 	char			 *text = nodeToString(node);
@@ -377,8 +386,8 @@ compile_compare_aggregates(const ListCell *a, const ListCell *b)
 
 	initStringInfo(&one);
 	initStringInfo(&other);
-	compile_append_node(&one, lfirst(a));
-	compile_append_node(&other, lfirst(b));
+	streamext_view_append_node(&one, lfirst(a));
+	streamext_view_append_node(&other, lfirst(b));
 	result = strcmp(one.data, other.data);
 	pfree(one.data);
 	pfree(other.data);
@@ -551,8 +560,9 @@ compile_definition(const CompileContext *context)
 
 	view->types = streamext_view_types(view);
 	initStringInfo(&buf);
-	appendStringInfo(&buf, "%u %u %s/%s/%s\n", view->stream_relid, context->config->event_time, view->options.timezone,
-					 view->options.datestyle, view->options.intervalstyle);
+	appendStringInfo(&buf, "%u %u %s/%s/%s\n", OidIsValid(view->inner) ? view->inner : view->stream_relid,
+					 context->config->event_time, view->options.timezone, view->options.datestyle,
+					 view->options.intervalstyle);
 	foreach (cell, view->options.settings)
 		appendStringInfo(&buf, "%s=%s\n", lfirst_node(DefElem, cell)->defname, strVal(lfirst_node(DefElem, cell)->arg));
 	appendStringInfo(&buf, "%d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s %s\n", w->kind,
@@ -561,25 +571,25 @@ compile_definition(const CompileContext *context)
 	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n", w->sliding, w->edges, w->length, w->lower_inclusive,
 					 w->has_upper, w->upper_inclusive);
 	for (int k = 0; k < view->nkeys; k++)
-		compile_append_node(&buf, view->keys[k].expr);
+		streamext_view_append_node(&buf, view->keys[k].expr);
 	for (int s = 0; s < view->nsets; s++)
 		appendStringInfo(&buf, "%x ", view->sets[s]);
-	compile_append_node(&buf, context->aggrefs);
+	streamext_view_append_node(&buf, context->aggrefs);
 	view->layout = compile_number(view, "layout", &buf);
-	compile_append_node(&buf, streamext_join_quals_definition(view->quals));
+	streamext_view_append_node(&buf, streamext_join_quals_definition(view->quals));
 	if (view->has_joins)
 	{
 		List *from = streamext_join_definition(view->query);
 
-		compile_append_node(&buf, from);
+		streamext_view_append_node(&buf, from);
 	}
 	if (view->stateless)
 	{
 		appendStringInfo(&buf, "%u\n", view->into);
-		compile_append_node(&buf, view->query->targetList);
+		streamext_view_append_node(&buf, view->query->targetList);
 	}
 	if (view->derived)
-		compile_append_node(&buf, view->outputs);
+		streamext_view_append_node(&buf, view->outputs);
 	view->definition = compile_number(view, "definition", &buf);
 	pfree(buf.data);
 }
@@ -634,6 +644,8 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	view->in_c = !view->builtin && streamext_view_is_in_c(view);
 	if (options != NULL)
 	{
+		if (OidIsValid(view->inner))
+			streamext_inner_check(view->inner);
 		streamext_rights_check_invoker(view);
 		streamext_view_window_warn_alias(view, context.config);
 		streamext_view_window_note_step(view);
@@ -679,5 +691,5 @@ streamext_view_stream(Oid relid)
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
 		result = streamext_view_stream_of(get_view_query(rel));
 	relation_close(rel, NoLock);
-	return result;
+	return get_rel_relkind(result) == RELKIND_VIEW ? relid : result;
 }

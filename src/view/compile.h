@@ -11,6 +11,7 @@
 #include "base/streamext.h"
 #include "aggregate/aggregate.h"
 #include "view/window.h"
+#include "lib/stringinfo.h"
 #include "utils/rel.h"
 
 /* streamext.* options of a view, from pg_class.reloptions. */
@@ -55,9 +56,10 @@ typedef struct KeySpec
 
 typedef struct CompiledView
 {
-	Oid	   relid;
-	Oid	   owner;
-	Oid	   stream_relid;
+	Oid relid;
+	Oid owner;
+	Oid stream_relid; /* inner: the view itself, whose stream of its own has the inner one's closed windows (view/inner.h) */
+	Oid	   inner;		 /* the continuous view that it reads; InvalidOid: it reads a stream */
 	Index  stream_varno; /* in query */
 	bool   stateless;	 /* no aggregation: rows go into a table; no keys, no aggregates, no window */
 	bool   derived;		 /* the same, and the last rows are kept: a derived stream */
@@ -115,10 +117,16 @@ extern bool streamext_view_has_rights(const CompiledView *view, bool raise);
 /* CompiledView.types as the catalogue is now, palloc'd; NULL: none. */
 extern struct RowLayout *streamext_view_types(const CompiledView *view);
 
+/* Appends a node's text without what depends only on where in a query text it was written. */
+extern void streamext_view_append_node(StringInfo buf, const void *node);
+
 /* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
 extern void streamext_view_flatten_groups(Query *query);
 
-/* The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. */
+/*
+ * The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. One that reads another continuous
+ * view has a stream of its own: the view itself.
+ */
 extern Oid streamext_view_stream(Oid relid);
 
 /* ---- keys: serialised into a group's key bytes; window key left out ---- */

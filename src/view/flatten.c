@@ -23,6 +23,7 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "stream/definition.h"
@@ -36,9 +37,10 @@
 typedef struct FlattenLevel
 {
 	const Query				  *query;
-	const struct FlattenLevel *outer;  /* the query around it; NULL: none, it is a view's or the whole */
-	const struct FlattenLevel *around; /* the same, also of a view's */
-	Oid						   view;   /* whose query it is; InvalidOid: none's */
+	const struct FlattenLevel *outer;	/* the query around it; NULL: none, it is a view's or the whole */
+	const struct FlattenLevel *around;	/* the same, also of a view's */
+	Oid						   view;	/* whose query it is; InvalidOid: none's */
+	bool					   windows; /* continuous views whose windows close are looked for, else streams */
 } FlattenLevel;
 
 typedef struct Flatten
@@ -47,6 +49,7 @@ typedef struct Flatten
 	List  *hops;	/* window expressions of subqueries that make several rows of one */
 	List  *derived; /* OIDs of derived streams, where the query is a rule as it is stored */
 	bool   barrier; /* something was a security_barrier view */
+	bool   windows; /* no stream is read but a continuous view's closed windows */
 } Flatten;
 
 /* ---- where the stream is ---- */
@@ -69,7 +72,7 @@ flatten_is_cycle(const FlattenLevel *level, Oid viewoid)
 	return false;
 }
 
-/* Of continuous views only derived streams are as good as ordinary views. */
+/* Of continuous views only derived streams are as good as ordinary views; one that aggregates is found itself. */
 static Oid
 flatten_find_in_view(const FlattenLevel *around, Oid viewoid)
 {
@@ -77,20 +80,45 @@ flatten_find_in_view(const FlattenLevel *around, Oid viewoid)
 	Relation			  rel;
 	Oid					  result = InvalidOid;
 
-	if ((options.continuous && options.into != NULL) || flatten_is_cycle(around, viewoid))
+	if (flatten_is_cycle(around, viewoid))
 		return InvalidOid;
 	rel = try_relation_open(viewoid, AccessShareLock);
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
 	{
-		FlattenLevel level = { get_view_query(rel), NULL, around, viewoid };
+		FlattenLevel level = { get_view_query(rel), NULL, around, viewoid, around->windows };
 
-		if (!options.continuous || streamext_view_is_derived(level.query))
+		if (options.continuous && !streamext_view_is_derived(level.query))
+			result = around->windows ? viewoid : InvalidOid;
+		else if (!options.continuous || options.into == NULL)
 			result = flatten_find(&level);
 	}
 	relation_close(rel, NoLock);
 	return result;
+}
+
+Oid
+streamext_view_of_entry(const RangeTblEntry *rte)
+{
+	Oid relid = InvalidOid;
+
+	if (rte->rtekind != RTE_SUBQUERY || rte->subquery == NULL)
+		return InvalidOid;
+#if PG_VERSION_NUM >= 160000
+	if (rte->relkind == RELKIND_VIEW)
+		relid = rte->relid;
+#else
+	if (rte->subquery->rtable != NIL)
+	{
+		const RangeTblEntry *old = linitial_node(RangeTblEntry, rte->subquery->rtable);
+
+		if (old->rtekind == RTE_RELATION && old->relkind == RELKIND_VIEW && old->eref != NULL &&
+			strcmp(old->eref->aliasname, "old") == 0)
+			relid = old->relid;
+	}
+#endif
+	return OidIsValid(relid) && streamext_view_options(relid).continuous ? relid : InvalidOid;
 }
 
 static Oid
@@ -108,7 +136,7 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 
 		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
 		{
-			FlattenLevel inner = { (const Query *) cte->ctequery, level, level, InvalidOid };
+			FlattenLevel inner = { (const Query *) cte->ctequery, level, level, InvalidOid, level->windows };
 
 			return flatten_find(&inner);
 		}
@@ -119,7 +147,8 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 static Oid
 flatten_find_in_entry(const FlattenLevel *level, const RangeTblEntry *rte)
 {
-	FlattenLevel inner = { rte->subquery, level, level, InvalidOid };
+	FlattenLevel inner = { rte->subquery, level, level, InvalidOid, level->windows };
+	Oid			 view;
 
 	switch (rte->rtekind)
 	{
@@ -128,6 +157,9 @@ flatten_find_in_entry(const FlattenLevel *level, const RangeTblEntry *rte)
 				return streamext_stream_kind(rte->relid) != NULL ? rte->relid : InvalidOid;
 			return rte->relkind == RELKIND_VIEW ? flatten_find_in_view(level, rte->relid) : InvalidOid;
 		case RTE_SUBQUERY:
+			view = streamext_view_of_entry(rte);
+			if (OidIsValid(view) && !streamext_view_is_derived(rte->subquery))
+				return level->windows ? view : InvalidOid;
 			return rte->subquery != NULL ? flatten_find(&inner) : InvalidOid;
 		case RTE_CTE:
 			return flatten_find_in_cte(level, rte);
@@ -173,12 +205,15 @@ flatten_find(const FlattenLevel *level)
 	return result;
 }
 
+/* A stream comes before continuous views, which could only be joined with it. */
 Oid
 streamext_view_stream_of(const Query *query)
 {
-	FlattenLevel level = { query, NULL, NULL, InvalidOid };
+	FlattenLevel level = { query, NULL, NULL, InvalidOid, false };
+	Oid			 result = flatten_find(&level);
 
-	return flatten_find(&level);
+	level.windows = true;
+	return OidIsValid(result) ? result : flatten_find(&level);
 }
 
 /* ---- WITH ---- */
@@ -411,11 +446,13 @@ flatten_check(const Query *subquery)
 static Query *
 flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
 {
-	FlattenLevel level = { flatten->query, NULL, NULL, InvalidOid };
+	FlattenLevel level = { flatten->query, NULL, NULL, InvalidOid, flatten->windows };
 	Relation	 rel;
 	Query		*result;
+	Oid			 found = flatten_find_in_entry(&level, rte);
 
-	if (!OidIsValid(flatten_find_in_entry(&level, rte)))
+	/* a continuous view whose windows are read stands in plain sight as a stream does */
+	if (!OidIsValid(found) || (flatten->windows && (found == rte->relid || found == streamext_view_of_entry(rte))))
 		return NULL;
 	if (rte->rtekind == RTE_SUBQUERY)
 	{
@@ -677,6 +714,7 @@ streamext_view_flatten(const Query *query, List **derived)
 {
 	Flatten flatten = { .query = copyObject(unconstify(Query *, query)) };
 
+	flatten.windows = get_rel_relkind(streamext_view_stream_of(query)) == RELKIND_VIEW;
 	streamext_view_flatten_groups(flatten.query);
 	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
 		return flatten.query;

@@ -18,7 +18,13 @@ extern Query *streamext_view_flatten(const Query *query, List **derived);
 /* A continuous view of this query, without streamext.into, is a derived stream. */
 extern bool streamext_view_is_derived(const Query *query);
 
-/* The stream that the query reads, at any depth and no matter what else is wrong with it; InvalidOid: none. */
+/*
+ * The stream that the query reads, at any depth and no matter what else is wrong with it; if there is none, the continuous view whose closed
+ * windows it reads; InvalidOid: neither.
+ */
 extern Oid streamext_view_stream_of(const Query *query);
+
+/* The continuous view that the rewriter has expanded to this entry; InvalidOid: none. */
+extern Oid streamext_view_of_entry(const RangeTblEntry *rte);
 
 #endif /* STREAMEXT_VIEW_FLATTEN_H */

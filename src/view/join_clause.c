@@ -16,6 +16,7 @@
 #include "stream/definition.h"
 #include "view/check.h"
 #include "view/compile.h"
+#include "view/flatten.h"
 #include "view/join_clause.h"
 
 #define JOIN_PLACE "FROM"
@@ -24,6 +25,7 @@ typedef struct JoinCheck
 {
 	Query *query;  /* the view's */
 	Index  stream; /* 0: not met yet */
+	Oid	   inner;  /* the continuous view that stands for it; InvalidOid: there is a stream */
 	int	   sublevels;
 	int	   views; /* nested below this many */
 } JoinCheck;
@@ -146,10 +148,13 @@ join_check_entry(JoinCheck *check, RangeTblEntry *rte)
 
 /* ---- the stream ---- */
 
+/* Where there is no stream, the continuous view whose closed windows are read stands for it. */
 static bool
-join_is_stream(const RangeTblEntry *rte)
+join_is_stream(const JoinCheck *check, const RangeTblEntry *rte)
 {
-	return rte->rtekind == RTE_RELATION && streamext_stream_kind(rte->relid) != NULL;
+	if (rte->rtekind != RTE_RELATION)
+		return false;
+	return streamext_stream_kind(rte->relid) != NULL || (rte->relid == check->inner && check->stream == 0);
 }
 
 /* Finds the stream and looks at how it is joined. nullable: an outer join above may extend this side with NULLs. */
@@ -161,7 +166,7 @@ join_check_tree(JoinCheck *check, Node *node, bool nullable)
 		int			   varno = ((RangeTblRef *) node)->rtindex;
 		RangeTblEntry *rte = rt_fetch(varno, check->query->rtable);
 
-		if (!join_is_stream(rte))
+		if (!join_is_stream(check, rte))
 			return;
 		if (check->stream != 0)
 			streamext_view_refuse("joins of two streams",
@@ -194,9 +199,11 @@ Index
 streamext_join_check(Query *query)
 {
 	JoinCheck check = { .query = query };
+	Oid		  found = streamext_view_stream_of(query);
 	Index	  varno = 0;
 	ListCell *lc;
 
+	check.inner = get_rel_relkind(found) == RELKIND_VIEW ? found : InvalidOid;
 	foreach (lc, query->jointree->fromlist)
 		join_check_tree(&check, lfirst(lc), false);
 	if (check.stream == 0)

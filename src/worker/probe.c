@@ -30,10 +30,24 @@
 #include "stream/definition.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
+#include "view/inner.h"
 #include "worker/worker.h"
 #include "worker/worker_private.h"
 
 /* Announces each foreign table of our wrappers; its worker finds the views. */
+static void
+probe_announce_stream(Oid dboid, Oid relid)
+{
+	StreamConfig *config = streamext_stream_config(relid);
+
+	for (int shard = 0; config != NULL && shard < config->workers; shard++)
+		if (streamext_announce_stream(dboid, config->relid, shard, true) < 0)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
+					 errhint("Raise streamext.max_streams (now %d) and restart the server.", streamext_max_streams)));
+}
+
 static void
 probe_announce_streams(Oid dboid)
 {
@@ -49,19 +63,8 @@ probe_announce_streams(Oid dboid)
 	table_close(rel, AccessShareLock);
 
 	foreach (lc, relids)
-	{
-		StreamConfig *config;
-
-		if (streamext_stream_kind(lfirst_oid(lc)) == NULL)
-			continue;
-		config = streamext_stream_config(lfirst_oid(lc));
-		for (int shard = 0; config != NULL && shard < config->workers; shard++)
-			if (streamext_announce_stream(dboid, config->relid, shard, true) < 0)
-				ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-								  errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
-								  errhint("Raise streamext.max_streams (now %d) and restart the server.",
-										  streamext_max_streams)));
-	}
+		if (streamext_stream_kind(lfirst_oid(lc)) != NULL)
+			probe_announce_stream(dboid, lfirst_oid(lc));
 }
 
 /* And each server whose records come through a gateway. */
@@ -90,16 +93,16 @@ probe_announce_gateways(Oid dboid)
 	}
 }
 
-/* Whether somebody is to be told of a view. */
-static bool
-probe_has_told_views(void)
+/* Views over continuous views have streams of their own. *told: somebody is to be told of a view. */
+static List *
+probe_find_views(bool *told)
 {
 	Relation	rel = table_open(RelationRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	bool		found = false;
+	List	   *views = NIL;
 	HeapTuple	tuple;
 
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
 		ContinuousViewOptions options;
@@ -107,11 +110,26 @@ probe_has_told_views(void)
 		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
 			continue;
 		options = streamext_view_options(class->oid);
-		found = options.alert || (options.continuous && options.notify);
+		*told = *told || options.alert || (options.continuous && options.notify);
+		if (options.continuous)
+			views = lappend_oid(views, class->oid);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return found;
+	return views;
+}
+
+static void
+probe_announce_views(Oid dboid)
+{
+	bool	  told = false;
+	ListCell *lc;
+
+	foreach (lc, probe_find_views(&told))
+		if (OidIsValid(streamext_view_inner(lfirst_oid(lc))))
+			probe_announce_stream(dboid, lfirst_oid(lc));
+	if (told)
+		streamext_teller_announce(dboid);
 }
 
 /*
@@ -167,8 +185,7 @@ streamext_probe_main(Datum arg)
 	{
 		probe_announce_streams(dboid);
 		probe_announce_gateways(dboid);
-		if (probe_has_told_views())
-			streamext_teller_announce(dboid);
+		probe_announce_views(dboid);
 		streamext_history_forget_dropped();
 	}
 	probe_remove_orphans(dboid);

@@ -42,6 +42,7 @@
 #include "source/journal/journal.h"
 #include "sink/windows.h"
 #include "worker/alone.h"
+#include "worker/flow.h"
 #include "worker/retry.h"
 #include "worker/seek.h"
 #include "view/compile.h"
@@ -51,36 +52,6 @@
 #include "stream/definition.h"
 
 #define REFRESH_RETRY_MS 200
-
-/* ---------------------------------------------------------------- fingerprints */
-
-/* All of a configuration on which connector and decoder depend. Holds secrets: stays in this process. */
-static char *
-refresh_fingerprint(const StreamConfig *config)
-{
-	StringInfoData s;
-
-	initStringInfo(&s);
-	appendStringInfo(&s, "%u %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
-					 config->connector->number, config->event_time, config->journal, config->workers,
-					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
-	appendStringInfo(&s, "%d %d ", config->tombstones_rejected, config->on_error);
-	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
-	appendStringInfoString(&s, nodeToString(config->server_options));
-	appendStringInfoString(&s, nodeToString(config->table_options));
-	appendStringInfoString(&s, nodeToString(config->user_options));
-	for (int i = 0; i < config->desc->natts; i++)
-	{
-		const StreamColumn *column = &config->columns[i];
-
-		appendStringInfo(&s, " (%d %d %u %d %d %d %s %d %s %s)", column->attnum, column->dropped, column->type,
-						 column->typmod, column->notnull, column->metadata,
-						 column->metadata_spec ? column->metadata_spec->name : "", column->metadata_number,
-						 column->name ? column->name : "", column->path ? column->path : "");
-		streamext_value_options_append(&s, column);
-	}
-	return s.data;
-}
 
 /* ---------------------------------------------------------------- configuration */
 
@@ -265,6 +236,24 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	MemoryContextSwitchTo(old);
 }
 
+/* The same unless it is the one at hand. */
+static void
+refresh_take_config(Worker *w, MemoryContext cxt, StreamConfig *config)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	char		 *fingerprint = streamext_worker_fingerprint(config);
+
+	MemoryContextSwitchTo(old);
+	if (w->setup.fingerprint != NULL && strcmp(w->setup.fingerprint, fingerprint) == 0)
+	{
+		w->shard.config->owner = config->owner; /* as whom the next batch is decoded */
+		MemoryContextDelete(cxt);
+		return;
+	}
+	refresh_close(w);
+	refresh_install(w, cxt, config, fingerprint);
+}
+
 /* Outside transactions: it may take a second. */
 static void
 refresh_open(Worker *w)
@@ -334,6 +323,8 @@ refresh_list_views(Worker *w, const List *slots)
 	List	 *views = NIL;
 	ListCell *lc;
 
+	if (OidIsValid(w->shard.config->inner))
+		return list_make1_oid(relid);
 	foreach (lc, streamext_view_dependents(relid))
 	{
 		Oid view = lfirst_oid(lc);
@@ -498,8 +489,11 @@ refresh_start_step(void *arg)
 	streamext_view_set_role(v->slot, compiled->owner);
 	if (v->slot->counted.definition != compiled->definition)
 		streamext_view_end_alone(v->slot); /* another one may well be quicker */
+	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
+		streamext_flow_settle(w, v, compiled, *step->round);
 	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
 	v->view = compiled;
+	streamext_outlets_start(v);
 	streamext_history_start(&w->shard, v);
 	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
 	if (step->fresh && !compiled->stateless)
@@ -507,6 +501,8 @@ refresh_start_step(void *arg)
 		streamext_checkpoint_restore_view(&w->shard, v);
 		refresh_drop_sealed(w, v);
 	}
+	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
+		streamext_flow_started(w, v);
 }
 
 /*
@@ -760,9 +756,7 @@ streamext_worker_refresh(Worker *w)
 {
 	uint32		  generation = pg_atomic_read_u32(&w->shard.slot->ask.generation);
 	MemoryContext cxt = AllocSetContextCreate(w->shard.cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old;
 	StreamConfig *config;
-	char		 *fingerprint;
 	bool		  complete;
 
 	streamext_worker_drop_batch(w);
@@ -798,19 +792,7 @@ streamext_worker_refresh(Worker *w)
 	}
 	refresh_revive(w);
 	w->expiry.due = true; /* the retention may be another */
-	old = MemoryContextSwitchTo(cxt);
-	fingerprint = refresh_fingerprint(config);
-	MemoryContextSwitchTo(old);
-	if (w->setup.fingerprint != NULL && strcmp(w->setup.fingerprint, fingerprint) == 0)
-	{
-		w->shard.config->owner = config->owner; /* as whom the next batch is decoded */
-		MemoryContextDelete(cxt);
-	}
-	else
-	{
-		refresh_close(w);
-		refresh_install(w, cxt, config, fingerprint);
-	}
+	refresh_take_config(w, cxt, config);
 	streamext_seeks_load(w);
 	streamext_retries_load(w);
 	complete = refresh_start_views(w);
@@ -825,6 +807,8 @@ streamext_worker_refresh(Worker *w)
 		pg_atomic_write_u32(&w->shard.slot->ask.generation_seen, generation);
 	else
 		refresh_later(w);
+	if (OidIsValid(w->shard.config->inner))
+		streamext_flow_ask(w);
 	ConditionVariableBroadcast(&w->shard.slot->progress);
 	return true;
 }
@@ -922,9 +906,7 @@ bool
 streamext_worker_refresh_catchup(Worker *w)
 {
 	MemoryContext cxt = AllocSetContextCreate(w->shard.cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old;
 	StreamConfig *config;
-	char		 *fingerprint;
 	ListCell	 *lc;
 
 	w->map.generation = pg_atomic_read_u32(&w->shard.slot->ask.generation);
@@ -948,19 +930,7 @@ streamext_worker_refresh_catchup(Worker *w)
 		return false;
 	}
 
-	old = MemoryContextSwitchTo(cxt);
-	fingerprint = refresh_fingerprint(config);
-	MemoryContextSwitchTo(old);
-	if (w->setup.fingerprint != NULL && strcmp(w->setup.fingerprint, fingerprint) == 0)
-	{
-		w->shard.config->owner = config->owner; /* as whom the next batch is decoded */
-		MemoryContextDelete(cxt);
-	}
-	else
-	{
-		refresh_close(w);
-		refresh_install(w, cxt, config, fingerprint);
-	}
+	refresh_take_config(w, cxt, config);
 	w->setup.refresh_at = 0;
 	if (!refresh_take_views(w))
 		refresh_later(w);

@@ -17,6 +17,9 @@
  * With close_idle the clock takes over where nothing comes: when all partitions of all workers have been empty for so long, and still are by the source's
  * word, the watermark is the clock, less watermark_delay, as long as there is a window left to be closed. What comes then with an older time may be late.
  *
+ * A view over another one reads windows in whatever order: what its stream's watermark may be is said by who gives them (sink/windows.c), of a moment
+ * by which they all were in the journal, and holds when this is read.
+ *
  * A view that is behind would find everything late by that watermark. It gets one of its own until it has caught up: over its
  * own progress in the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
  *
@@ -109,7 +112,7 @@ watermark_of_partitions(const Worker *w, const bool *passed)
 void
 streamext_worker_advance_watermark(Worker *w)
 {
-	TimestampTz least = watermark_of_partitions(w, NULL);
+	TimestampTz least = OidIsValid(w->shard.config->inner) ? DT_NOEND : watermark_of_partitions(w, NULL);
 
 	if (least != DT_NOEND)
 		watermark_raise(w, least);
@@ -414,6 +417,23 @@ watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 		watermark_raise(w, now - w->shard.config->watermark_delay);
 }
 
+/* ---------------------------------------------------------------- of windows */
+
+static void
+watermark_of_windows(Worker *w)
+{
+	StreamSlot *slot = w->shard.slot;
+	TimestampTz mark;
+
+	if (slot->windows.mark <= slot->counted.watermark)
+		return;
+	streamext_stream_lock_shared(slot); /* the journal's end is of later */
+	mark = slot->windows.number == w->flow_number ? slot->windows.mark : DT_NOBEGIN;
+	LWLockRelease(slot->lock);
+	if (!w->reading.pending && watermark_source_is_empty(w))
+		watermark_raise(w, mark);
+}
+
 /* ---------------------------------------------------------------- in each round */
 
 /*
@@ -448,6 +468,11 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 
 	w->watch.ask_later = w->watch.others_busy = false;
 	w->watch.close_at = DT_NOEND;
+	if (OidIsValid(w->shard.config->inner))
+	{
+		watermark_of_windows(w);
+		return;
+	}
 	if (w->shard.connector->stalled || watermark_after_break(w, real))
 	{
 		streamext_worker_look_away(w);
@@ -485,6 +510,8 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 	TimestampTz deadline = DT_NOEND;
 	int			held = 0;
 
+	if (OidIsValid(w->shard.config->inner))
+		return deadline;
 	if (w->watch.ask_later)
 		deadline = Max(w->watch.asked_at + WATERMARK_ASK_MS * INT64CONST(1000), now);
 	else if (w->watch.others_busy)
@@ -514,6 +541,8 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 {
 	TimestampTz least = DT_NOEND;
 
+	if (OidIsValid(w->shard.config->inner))
+		return; /* windows come in whatever order: until it has caught up none is late */
 	for (int i = 0; i < w->shard.npartitions; i++)
 	{
 		PartitionSlot *partition = &w->shard.slot->counted.partitions[i];

@@ -167,6 +167,7 @@ typedef struct Worker
 	WorkerExpiry   expiry;
 	WorkerSource   source;
 	WorkerRate	   rate;
+	uint64		   flow_number; /* of a view over another one: under which it counts (worker/flow.c) */
 	Sending		   sending; /* what waits in the outbox for the stream */
 } Worker;
 
@@ -193,6 +194,9 @@ extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights m
 extern void streamext_worker_check_rights(Worker *w);
 extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
 extern void streamext_worker_end_fold(WorkerView *v); /* nothing is being copied of it; it may have none */
+
+/* worker/fingerprint.c: palloc'd. Holds secrets: stays in this process. */
+extern char *streamext_worker_fingerprint(const StreamConfig *config);
 
 /* worker/position.c */
 extern bool	 streamext_worker_attach(Worker *w);

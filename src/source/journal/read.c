@@ -3,7 +3,7 @@
  *		From the journal's files to records.
  *
  * Whether a record counts is decided by its transaction's state in the commit log, so a transaction id in a journal must never
- * be given out again: who appends inside a transaction has flushed WAL that carries the id before (sql/spool.c). The one-byte
+ * be given out again: who appends inside a transaction has flushed WAL that carries the id before (sink/spool.c). The one-byte
  * hint in a record's header keeps the answer beyond the commit log's truncation; it is outside of the checksum, and is not
  * given before the commit is on disk: a crash undoes one that is not (synchronous_commit = off).
  */

@@ -1,6 +1,6 @@
 /*
  * source/local/local.c
- *		The source without an outside system: rows that INSERT and COPY put into the stream's journal at commit (sql/spool.c).
+ *		The source without an outside system: rows that INSERT and COPY put into the stream's journal at commit (sink/spool.c).
  *
  * One partition ("local", 0), an inbox and no more. The committing backend sets the worker's latch, so there is no descriptor to
  * wait on.
@@ -26,6 +26,31 @@ local_open(const ConnectorOpen *args)
 {
 	return streamext_inbox_open(&streamext_local_ops, args, "local");
 }
+
+/* Its rows come from the worker of another stream, which sets the latch likewise. */
+static Connector *
+local_open_view(const ConnectorOpen *args)
+{
+	return streamext_inbox_open(&streamext_view_ops, args, "view");
+}
+
+const ConnectorOps streamext_view_ops = {
+	.name = "view",
+	.number = 100,
+	.journaled = true,
+	.pushed = true,
+	.sets_latch = true,
+	.open = local_open_view,
+	.seek = streamext_inbox_seek,
+	.poll = streamext_inbox_poll,
+	.release = streamext_inbox_release,
+	.flush_target = streamext_inbox_flush_target,
+	.find = streamext_inbox_find,
+	.ends = streamext_inbox_ends,
+	.commit = streamext_inbox_commit,
+	.pause = streamext_inbox_pause,
+	.close = streamext_inbox_close,
+};
 
 const ConnectorOps streamext_local_ops = {
 	.name = "local",

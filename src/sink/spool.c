@@ -1,5 +1,5 @@
 /*
- * sql/spool.c
+ * sink/spool.c
  *		Rows that a transaction has inserted into local streams, until it commits.
  *
  * They wait in a spool of the transaction, one for each stream (and row type, should that change on the way); rows
@@ -29,7 +29,7 @@
 #include "shared/clock.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
-#include "sql/spool.h"
+#include "sink/spool.h"
 
 #define SPOOL_PIECE_BYTES (1024 * 1024) /* appended under one hold of the lock */
 #define SPOOL_PIECE_ROWS 8192

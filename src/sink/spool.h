@@ -1,5 +1,5 @@
 /*
- * sql/spool.h
+ * sink/spool.h
  *		Rows that a transaction has inserted into local streams, until it commits.
  */
 #ifndef STREAMEXT_SPOOL_H

@@ -1,0 +1,86 @@
+/*
+ * durable/flow_position.c
+ *		How far closed windows have gone into the streams of the views over them. What the functions promise is in durable/flow_position.h.
+ */
+#include "base/streamext.h"
+
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "base/own_table.h"
+#include "durable/flow_position.h"
+
+FlowPosition
+streamext_flow_load(Oid outer)
+{
+	IdentityScope own;
+	Oid			  types[] = { OIDOID };
+	Datum		  args[] = { ObjectIdGetDatum(outer) };
+	FlowPosition  position = { .written = DT_NOBEGIN };
+
+	own = streamext_own_begin();
+	if (SPI_execute_with_args("SELECT number, inner_number, begins, written_until FROM streamext.flow "
+							  "WHERE view OPERATOR(pg_catalog.=) $1",
+							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.flow");
+	if (SPI_processed > 0)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[0];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool	  isnull;
+
+		position.number = (uint64) DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+		position.inner = (uint64) DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+		position.begins = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
+		position.written = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 4, &isnull));
+	}
+	streamext_own_end(own);
+	return position;
+}
+
+void
+streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 begins, bool keep)
+{
+	IdentityScope own;
+	Oid			  types[] = { OIDOID, INT8OID, INT8OID, INT8OID, BOOLOID };
+	Datum		  args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), Int64GetDatum((int64) inner),
+							 Int64GetDatum(begins), BoolGetDatum(keep) };
+
+	own = streamext_own_begin();
+	/* Views that are no more leave their rows to whoever comes next. */
+	if (SPI_execute("DELETE FROM streamext.flow AS f WHERE NOT EXISTS "
+					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) f.view)",
+					false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.flow");
+	if (SPI_execute_with_args(
+			"INSERT INTO streamext.flow AS f (view, number, inner_number, begins, written_until) "
+			"VALUES ($1, $2, $3, $4, '-infinity') ON CONFLICT (view) DO UPDATE SET number = EXCLUDED.number, "
+			"inner_number = EXCLUDED.inner_number, begins = EXCLUDED.begins, "
+			"written_until = CASE WHEN $5 THEN f.written_until ELSE EXCLUDED.written_until END",
+			5, types, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write streamext.flow");
+	streamext_own_end(own);
+}
+
+void
+streamext_flow_save(Oid outer, uint64 number, TimestampTz from, TimestampTz until)
+{
+	IdentityScope own;
+	Oid			  types[] = { OIDOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID };
+	Datum		  args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), TimestampTzGetDatum(from),
+							 TimestampTzGetDatum(until) };
+
+	own = streamext_own_begin();
+	if (SPI_execute_with_args("UPDATE streamext.flow SET written_until = $4 WHERE view OPERATOR(pg_catalog.=) $1 "
+							  "AND number OPERATOR(pg_catalog.=) $2 AND written_until OPERATOR(pg_catalog.<=) $3",
+							  4, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write streamext.flow");
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("windows of continuous view \"%s\" are taken from another place on", get_rel_name(outer))));
+	streamext_own_end(own);
+}

@@ -1,0 +1,323 @@
+"""Continuous views over continuous views: the closed windows of the inner one, each once, against PostgreSQL's nested query."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from harness.database import Database, temporary_database
+from harness.postgres import Postgres
+from harness.streams import continuous, local_stream
+from harness.wait import wait_for
+
+COLUMNS = "k int, x int, ts timestamptz"
+BY_TS = "event_time 'ts', watermark_delay '5 s'"
+BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
+MINUTE = "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, sum(x) AS total, max(x) AS peak FROM {s} GROUP BY k, w"
+
+Row = tuple[int, int, datetime]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """Of this module's own: it is crashed. Checkpoints, behind which windows are given, come often."""
+    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_worker_processes": 40}) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        database.execute("SET timezone = 'UTC'")
+        yield database
+
+
+def rows(rng: random.Random, count: int, begin: float, seconds: float, jitter: float = 4) -> list[Row]:
+    """Times grow, but for up to 4 s, so that nothing is late."""
+    result = []
+    for i in range(count):
+        at = begin + seconds * i / count - rng.random() * jitter
+        result.append((rng.randrange(5), rng.randrange(10), BEGIN + timedelta(milliseconds=int(1000 * at))))
+    return result
+
+
+def insert(db: Database, table: str, values: list[Row]) -> None:
+    with db.connection.cursor() as cursor, cursor.copy(f"COPY {table} (k, x, ts) FROM STDIN") as copy:
+        for row in values:
+            copy.write_row(row)
+
+
+def stream(db: Database) -> None:
+    local_stream(db, BY_TS, COLUMNS)
+    db.execute(f"CREATE TABLE o ({COLUMNS})")
+
+
+def feed(db: Database, seed: int = 1, count: int = 3000, minutes: int = 150, steps: int = 4) -> None:
+    """Into the stream and the table; at the end a row so late in time that all windows of the others are closed, of the stream alone."""
+    rng = random.Random(seed)
+    for step in range(steps):
+        values = rows(rng, count // steps, 60 * minutes / steps * step, 60 * minutes / steps)
+        insert(db, "s", values)
+        insert(db, "o", values)
+        db.flush("s")
+    close_all(db)
+
+
+def close_all(db: Database, days: int = 10) -> None:
+    """A key that no row of the table has."""
+    insert(db, "s", [(99, 0, BEGIN + timedelta(days=days))])
+    db.flush("s")
+
+
+def test_hour_from_minute(database: Database) -> None:
+    db = database
+    stream(db)
+    hour = "SELECT k, date_trunc('hour', w) AS h, sum(n) AS n, max(peak) AS peak, avg(total) AS mean FROM {m} GROUP BY k, h"
+    continuous(db, "minute", MINUTE.format(s="s"))
+    continuous(db, "hour", hour.format(m="minute"))
+    feed(db)
+    inner = f"({MINUTE.format(s='o')}) m"
+    db.assert_same("TABLE hour", hour.format(m=inner))
+    assert db.value("SELECT count(*) FROM hour") > 10
+    assert db.rows("SELECT stream::text, late, rejected FROM streamext.continuous_views WHERE view = 'hour'::regclass") == [("minute", 0, 0)]
+    assert "Closed Windows Of: minute" in "\n".join(line for (line,) in db.rows("EXPLAIN SELECT * FROM hour"))
+    # one made later takes all that there is
+    continuous(db, "later", hour.format(m="minute"))
+    db.flush("s")
+    db.assert_same("TABLE later", "TABLE hour")
+
+
+INNERS = {
+    "tumble": ("streamext.tumble('1 min', ts)", "{s}"),
+    "hop": ("streamext.hop('2 min', '1 min', ts)", "{s}"),
+    "sparse": ("streamext.hop('20 s', '45 s', ts)", "{s}"),
+    "trunc": ("date_trunc('minute', ts)", "{s}"),
+    "bin": ("date_bin('90 s', ts, '2024-01-01 00:00:07+00')", "{s}"),
+}
+# sessions have no form that runs over a table: gaps and islands
+SESSION = """SELECT k, streamext.session('20 s', ts) AS w, count(*) AS n, sum(x) AS total, max(x) AS peak FROM s GROUP BY k, w"""
+SESSION_ORACLE = """SELECT k, min(ts) AS w, count(*) AS n, sum(x) AS total, max(x) AS peak
+    FROM (SELECT *, sum(opens::int) OVER (PARTITION BY k ORDER BY ts) AS session
+          FROM (SELECT *, (ts - lag(ts) OVER (PARTITION BY k ORDER BY ts) <= interval '20 s') IS NOT TRUE AS opens FROM o) r) n
+    GROUP BY k, session"""
+OUTERS = [
+    "SELECT k, date_trunc('hour', w) AS w, sum(n) AS n, sum(total) AS total, max(peak) AS peak FROM {m} GROUP BY 1, 2",
+    "SELECT k, streamext.tumble('10 min', w) AS w, count(*) AS n, sum(total) AS total, min(peak) AS peak FROM {m} WHERE n > 1 GROUP BY k, streamext.tumble('10 min', w)",
+    "SELECT k % 2 AS k, streamext.hop('30 min', '10 min', w) AS w, sum(n) AS n, max(total) AS total, (avg(peak) * 10)::int AS peak FROM {m} GROUP BY 1, streamext.hop('30 min', '10 min', w)",
+    "SELECT q.k, date_bin('7 min', q.w, '2024-01-01') AS w, count(*) AS n, sum(q.n) AS total, max(q.peak) AS peak FROM (SELECT k, w, n, peak + 1 AS peak FROM {m} WHERE total > 3) q GROUP BY 1, 2 HAVING count(*) > 1",
+]
+LAST = [
+    *OUTERS,
+    "SELECT avg(n), max(total), count(DISTINCT peak) FROM {m}",
+    "SELECT k, array_agg(total ORDER BY w, total, n, peak), stddev(n) FROM {m} GROUP BY k",
+    "SELECT GROUPING(k), k, streamext.tumble('20 min', w) AS w, sum(n), percentile_cont(0.5) WITHIN GROUP (ORDER BY total) FROM {m} GROUP BY ROLLUP (k), streamext.tumble('20 min', w)",
+    "SELECT n.name, count(*), sum(m.total) FROM {m} m JOIN names n USING (k) WHERE m.peak > 2 GROUP BY n.name",
+]
+
+
+def chains(db: Database, rng: random.Random, count: int, depths: tuple[int, ...] = (2, 3)) -> dict[str, str]:
+    """Random chains; the last view's name with its oracle. Names are of depth and number."""
+    result = {}
+    for i in range(count):
+        kind = rng.choice([*INNERS, "session"])
+        if kind == "session":
+            definition, oracle = SESSION, SESSION_ORACLE
+        else:
+            window = INNERS[kind][0]
+            definition = f"SELECT k, {window} AS w, count(*) AS n, sum(x) AS total, max(x) AS peak FROM s WHERE x <> {rng.randrange(10)} GROUP BY k, {window}"
+            oracle = definition.replace("FROM s", "FROM o")
+        name = f"c{i}_1"
+        continuous(db, name, definition)
+        depth = rng.choice(depths)
+        for level in range(2, depth + 1):
+            query = rng.choice(LAST if level == depth else OUTERS)
+            oracle = query.format(m=f"({oracle}) AS m" if " m " not in query else f"({oracle})")
+            definition = query.format(m=name)
+            name = f"c{i}_{level}"
+            continuous(db, name, definition)
+        result[name] = oracle
+    return result
+
+
+def names_table(db: Database) -> None:
+    db.execute("CREATE TABLE names (k int, name text); INSERT INTO names SELECT i, 'name ' || i % 3 FROM generate_series(0, 3) AS i")
+
+
+def assert_chains(db: Database, views: dict[str, str]) -> None:
+    """The far row's key is in no oracle; and nothing of it is closed."""
+    for name, oracle in views.items():
+        db.assert_same(f"TABLE {name}", oracle)
+    lost = db.rows("SELECT view::text, accepted, late, rejected FROM streamext.continuous_views WHERE late > 0 OR rejected > 0")
+    assert not lost, lost
+
+
+def test_random_chains(database: Database) -> None:
+    db = database
+    stream(db)
+    names_table(db)
+    views = chains(db, random.Random(5), 6)
+    feed(db, 5)
+    assert_chains(db, views)
+    assert all(db.value(f"SELECT count(*) FROM {name}") for name in views)
+
+
+@pytest.mark.parametrize("fault", ["into-before-commit", "into-after-commit", "checkpoint-before-commit", "checkpoint-after-commit"])
+def test_closed_windows_arrive_once_whatever_crashes(database: Database, fault: str) -> None:
+    db = database
+    server = db.server
+    stream(db)
+    names_table(db)
+    views = chains(db, random.Random(7), 2, (3,))
+    rng = random.Random(fault)
+    for step in range(4):
+        before = server.log_file.stat().st_size
+        if step in (1, 2):
+            setting = fault if step == 1 else "none"
+            db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{setting}'")
+            server.reload()
+            wait_for(lambda: db.value("SHOW streamext.fault_point") == setting, what="the setting")
+        values = rows(rng, 600, 1200 * step, 1200)
+        insert(db, "o", values)
+        insert(db, "s", values)
+        try:
+            db.flush("s")
+        except psycopg.OperationalError:
+            assert step == 1
+        if step == 1:
+            wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
+            wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
+            wait_for(server.is_ready, what="recovery")
+            db = Database(server, db.name)
+            db.execute("SET timezone = 'UTC'")
+    close_all(db)
+    assert_chains(db, views)
+
+
+def test_the_watermark_is_the_inner_ones_less_its_window(database: Database) -> None:
+    """Windows without rows close the outer ones too."""
+    db = database
+    stream(db)
+    db.execute("CREATE TABLE hours (h timestamptz, n numeric)")
+    continuous(db, "minute", "SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s WHERE k = 1 GROUP BY w")
+    continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h", ", streamext.into = 'hours'")
+    insert(db, "s", [(1, 1, BEGIN), (1, 1, BEGIN + timedelta(seconds=70))])
+    for offset, closed in ((60, 0), (3600 + 59 + 5, 0), (3600 + 60 + 5, 1)):
+        insert(db, "s", [(2, 1, BEGIN + timedelta(seconds=offset))])
+        db.flush("s")
+        assert db.value("SELECT count(*) FROM hours") == closed, offset
+    assert db.rows("TABLE hours") == [(BEGIN, 2)]
+
+
+def test_other_definitions_begin_anew(database: Database) -> None:
+    db = database
+    stream(db)
+    continuous(db, "minute", MINUTE.format(s="s"))
+    continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h")
+    feed(db)
+    o = MINUTE.format(s="o")
+
+    def check(query: str) -> None:
+        db.flush("s")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'hour'::regclass") == "running", what="running")
+        db.flush("s")
+        db.assert_same("TABLE hour", query)
+
+    check(f"SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM ({o}) q GROUP BY h")
+    db.execute("CREATE OR REPLACE VIEW hour WITH (streamext.continuous) AS SELECT date_trunc('hour', w) AS h, sum(total) AS n FROM minute WHERE k > 1 GROUP BY h")
+    check(f"SELECT date_trunc('hour', w) AS h, sum(total) AS n FROM ({o}) q WHERE k > 1 GROUP BY h")
+    inner = MINUTE.replace("FROM", "FROM").replace("max(x)", "min(x)").replace("sum(x)", "sum(x + 1)")
+    db.execute(f"CREATE OR REPLACE VIEW minute WITH (streamext.continuous) AS {inner.format(s='s')}")
+    db.execute("DROP TABLE o; CREATE TABLE o (k int, x int, ts timestamptz)")
+    feed(db, 2)  # a local stream's view that is replaced counts from then on
+    assert db.value("SELECT count(*) FROM minute WHERE k <> 99") >= 0
+    db.flush("s")
+    db.assert_same("TABLE hour", "SELECT date_trunc('hour', w) AS h, sum(total) AS n FROM minute WHERE k > 1 AND k < 99 GROUP BY h")
+    db.execute("SELECT streamext.rebuild('hour')")
+    check("SELECT date_trunc('hour', w) AS h, sum(total) AS n FROM minute WHERE k > 1 AND k < 99 GROUP BY h")
+
+
+def test_circles_and_dependants(database: Database) -> None:
+    db = database
+    stream(db)
+    local_stream(db, BY_TS, COLUMNS, name="s2")
+    continuous(db, "a", MINUTE.format(s="s"))
+    continuous(db, "b", "SELECT k, streamext.tumble('1 h', w) AS w, sum(n) AS n, sum(total) AS total, max(peak) AS peak FROM a GROUP BY k, streamext.tumble('1 h', w)")
+    assert db.value("SELECT count(*) FROM streamext.workers") == 3
+    for replaced in ("a", "b"):
+        refusal = db.refusal(f"CREATE OR REPLACE VIEW {replaced} WITH (streamext.continuous) AS SELECT k, streamext.tumble('1 h', w) AS w, sum(n)::bigint AS n, sum(total)::bigint AS total, max(peak) AS peak FROM b GROUP BY k, streamext.tumble('1 h', w)")
+        assert refusal[:5] in ("42P17", "42P16"), refusal
+    assert "depends" in db.refusal("DROP VIEW a")
+    # by way of a stream
+    assert "circle" in db.refusal("CREATE VIEW c WITH (streamext.continuous, streamext.into = 's') AS SELECT k, 1 AS x, streamext.tumble('2 h', w) AS ts FROM b GROUP BY k, streamext.tumble('2 h', w)")
+    db.execute("DROP VIEW a CASCADE")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.workers") == 2, what="the views' workers have gone")
+
+
+REFUSED = {
+    "SELECT date_trunc('hour', max) AS h, count(*) FROM plain GROUP BY 1": "aggregate without a window",
+    "SELECT count(*) FROM sliding": "slide over now()",
+    "SELECT count(*) FROM limited": "LIMIT in FROM",
+    "SELECT count(*) FROM ranked": "window functions in FROM",
+    "SELECT count(*) FROM aged": "in the output of a continuous view in FROM",
+    "SELECT streamext.tumble('1 h', u) AS w, count(*) FROM unnamed GROUP BY w": "on anything but the stream's event time",
+    "SELECT count(*) FROM minute m JOIN s USING (k)": "joined continuous views",
+    "SELECT count(*) FROM minute a JOIN minute b USING (k)": "joined continuous views",
+    "SELECT count(*) FROM written": "keep no rows",
+}
+
+
+def test_refused(database: Database) -> None:
+    db = database
+    stream(db)
+    continuous(db, "minute", MINUTE.format(s="s"))
+    continuous(db, "plain", "SELECT k, max(ts) FROM s GROUP BY k")
+    continuous(db, "sliding", "SELECT k, count(*) FROM s WHERE ts > now() - interval '1 min' GROUP BY k")
+    continuous(db, "limited", "SELECT date_trunc('minute', ts) AS w, count(*) FROM s GROUP BY w LIMIT 3")
+    continuous(db, "ranked", "SELECT date_trunc('minute', ts) AS w, rank() OVER (ORDER BY count(*)) FROM s GROUP BY w")
+    continuous(db, "aged", "SELECT date_trunc('minute', ts) AS w, now() - date_trunc('minute', ts) AS age, count(*) FROM s GROUP BY w")
+    continuous(db, "unnamed", "SELECT date_trunc('minute', ts) + interval '1 min' AS u, count(*) FROM s GROUP BY date_trunc('minute', ts)")
+    continuous(db, "written", "SELECT k, x FROM s", ", streamext.into = 'o'")
+    for query, reason in REFUSED.items():
+        refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
+        assert refusal.startswith("0A000") and reason in refusal and "HINT: " in refusal, (query, refusal)
+
+
+def test_rights(database: Database) -> None:
+    """Who may read the inner view may make one over it, without rights on the stream."""
+    db = database
+    stream(db)
+    db.execute("CREATE ROLE over; GRANT CREATE ON SCHEMA public TO over")
+    try:
+        continuous(db, "minute", MINUTE.format(s="s"))
+        hour = "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h"
+        db.execute("SET ROLE over")
+        assert db.refusal(f"CREATE VIEW hour WITH (streamext.continuous) AS {hour}").startswith("42501")
+        db.execute("RESET ROLE; GRANT SELECT ON minute TO over; SET ROLE over")
+        continuous(db, "hour", hour)
+        db.execute("RESET ROLE")
+        feed(db)
+        db.execute("SET ROLE over")
+        db.assert_same("TABLE hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute WHERE k < 99 GROUP BY h")
+        db.execute("RESET ROLE; REVOKE SELECT ON minute FROM over; SET ROLE over")
+        assert db.refusal("TABLE hour").startswith("42501")
+        db.execute("RESET ROLE")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'hour'::regclass") == "failed", what="failed")
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY over CASCADE; DROP ROLE over")
+
+
+def test_a_view_without_aggregates_over_windows(database: Database) -> None:
+    """Rows of closed windows as a derived stream, and into a table."""
+    db = database
+    stream(db)
+    db.execute("CREATE TABLE busy (k int, w timestamptz, n bigint)")
+    continuous(db, "minute", MINUTE.format(s="s"))
+    continuous(db, "d", "SELECT k, w, n * 2 AS twice FROM minute WHERE n > 3")
+    continuous(db, "v", "SELECT date_trunc('hour', w) AS h, sum(twice) FROM d GROUP BY h")
+    continuous(db, "written", "SELECT k, w, n FROM minute WHERE n > 3", ", streamext.into = 'busy'")
+    feed(db)
+    inner = f"({MINUTE.format(s='o')}) m"
+    db.assert_same("TABLE d", f"SELECT k, w, n * 2 FROM {inner} WHERE n > 3")
+    db.assert_same("TABLE v", f"SELECT date_trunc('hour', w) AS h, sum(n * 2) FROM {inner} WHERE n > 3 GROUP BY h")
+    db.assert_same("TABLE busy", f"SELECT k, w, n FROM {inner} WHERE n > 3")
