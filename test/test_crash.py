@@ -9,6 +9,7 @@ import time
 import pytest
 
 from crash.faults import Faults
+from crash.http_load import HttpLoad
 from crash.kafka_load import KafkaLoad
 from crash.local_load import LocalLoad
 from crash.mqtt_load import MqttLoad
@@ -31,10 +32,11 @@ def test_nothing_lost_nothing_twice() -> None:
             KafkaLoad(kafka, random.Random(SEED), rate=2000, devices=100),
             MqttLoad(mosquitto, rate=100),
             LocalLoad(random.Random(SEED)),
+            HttpLoad(random.Random(SEED), senders=2),
         ]
         plan = Plan(ROUNDS, group=15, calm=0.4, twice=0.2)
         done = 0
-        for round in run(plan, rng, pg, loads, Faults(rng, pg, "crash", kafka, mosquitto, hold=1, wait=1), "crash"):
+        for round in run(plan, rng, pg, loads, Faults(rng, pg, "crash", kafka, mosquitto, hold=1, wait=1, gateways=True), "crash"):
             print(f"{round.number} {round.recovery:.2f} s {', '.join(round.faults)}")
             assert not round.wrong, f"seed {SEED}, round {round.number}: {round.faults}\n" + "\n".join(round.wrong)
             done += 1

@@ -9,6 +9,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/fault.h"
 #include "durable/journal_base.h"
 #include "gateway/gateway.h"
 #include "shared/clock.h"
@@ -205,7 +206,11 @@ intake_group(Gateway *gateway, GatewayStream *stream)
 		outcome = intake_outcome(STREAM_APPEND_FAILED, error);
 	}
 	else if (n > 0)
+	{
+		STREAMEXT_FAULT("gateway-before-append");
 		outcome = intake_append(gateway, stream, records, n);
+		STREAMEXT_FAULT("gateway-after-append");
+	}
 	if (error != 0)
 		intake_report(gateway, stream, error);
 	if (keyed)

@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "base/clip.h"
+#include "base/fault.h"
 #include "base/option.h"
 #include "base/transaction.h"
 #include "gateway/gateway.h"
@@ -438,6 +439,7 @@ streamext_gateway_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(identity[0], InvalidOid, 0);
 	gateway_session();
+	streamext_fault_start();
 	gateway_round = AllocSetContextCreate(TopMemoryContext, "streamext gateway round", ALLOCSET_DEFAULT_SIZES);
 
 	gateway.ops = gateway_kind();

@@ -14,6 +14,7 @@ LIBRARIES = {
     "byhand": ["simdjson", "rdkafka", "pq"],
     "fresh": ["rdkafka", "pq"],
     "subscribe": ["paho-mqtt3as", "rdkafka"],
+    "channels": ["microhttpd", "curl"],
 }
 
 

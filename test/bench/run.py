@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import channels
 import freshness
 import groups
 import history
@@ -39,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--history", type=int, default=0, metavar="DAYS", help="instead: reading sealed one-minute windows of --devices keys")
     parser.add_argument("--shards", action="store_true", help="instead: 1, 2 and 4 workers on one topic")
     parser.add_argument("--mqtt", action="store_true", help="instead: MQTT at QoS 0, 1 and 2, and mosquitto_sub alone")
+    parser.add_argument("--channels", action="store_true", help="instead: HTTP and feeds, and their libraries alone")
     parser.add_argument("--local", action="store_true", help="instead: INSERT and COPY into a local stream, and into an unlogged table")
     parser.add_argument("--rejected", action="store_true", help="instead: records that are rejected, by the stream or by a view")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
@@ -91,6 +93,9 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
         if getattr(args, name):
             found[name] = measure(place)
             say("\n" + sources.table(found[name]))
+    if args.channels:
+        found["channels"] = channels.measure(place, args.seconds or 10)
+        say("\n" + channels.table(found["channels"]))
     if args.rejected:
         found["rejected"] = rejected.measure(place)
         say("\n" + rejected.table(found["rejected"]))

@@ -22,8 +22,10 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 def fault_points() -> list[str]:
     """The names in the source."""
-    texts = "".join(file.read_text() for file in sorted(SOURCES.glob("*.c")))
-    return sorted(set(re.findall(r'"((?:checkpoint|compaction|history|batch|mqtt)-[a-z-]+)"', texts)))
+    texts = "".join(file.read_text() for file in sorted(SOURCES.rglob("*.c")))
+    points = sorted(set(re.findall(r'"((?:checkpoint|compaction|history|batch|mqtt|gateway)-[a-z-]+)"', texts)))
+    assert points
+    return points
 
 
 def children(pid: int) -> list[int]:
@@ -48,7 +50,7 @@ class Faults:
 
     def __init__(
         self, rng: random.Random, pg: Postgres, database: str, kafka: Kafka | None, mosquitto: Mosquitto | None,
-        hold: float, wait: float,
+        hold: float, wait: float, gateways: bool = False,
     ) -> None:  # fmt: skip
         self._rng = rng
         self._pg = pg
@@ -68,7 +70,10 @@ class Faults:
             "worker stopped": (1, lambda: self._stop_process("streamext worker")),
             "walwriter stopped": (1, lambda: self._stop_process("walwriter")),
         }
-        points = fault_points()
+        if gateways:
+            self._all["gateway -9"] = (2, lambda: self._kill("streamext gateway"))
+            self._all["gateway stopped"] = (1, lambda: self._stop_process("streamext gateway"))
+        points = [point for point in fault_points() if gateways or not point.startswith("gateway-")]
         for point in points:
             self._all[f"at {point}"] = (6 / len(points), lambda point=point: self._fault_point(point))
         for server in (kafka, mosquitto):
