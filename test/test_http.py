@@ -213,7 +213,7 @@ UNCLEAR = [
     HEAD + b'Host: x\r\nContent-Length: 8\r\n\n{"n": 1}' + SMUGGLED,
     HEAD + b'Host: x\r\nNonsense\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
     HEAD + b'Host: x\r\nContent-Encoding: gzip\r\nContent-Encoding: zstd\r\nContent-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
-    HEAD + b"Host: x\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(5000)) + b'Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
+    HEAD + b"Host: x\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(400)) + b'Content-Length: 8\r\n\r\n{"n": 1}' + SMUGGLED,
     b"hello\r\n\r\n",
     b"POST /s x HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 300 + b"\r\n",
@@ -231,6 +231,16 @@ def test_requests_that_are_not_clear(web: Web) -> None:
     assert counted(web) == (0, None)
 
 
+def test_who_sends_a_body_sees_why_it_is_refused(web: Web) -> None:
+    """A connection that ends with something unread is reset."""
+    body = b" " * 30_000_000
+    assert web.post(body).status == 413
+    assert web.post(body[:10_000_000], token="wrong").status == 401
+    assert web.post(body[:10_000_000], path="/nothing").status == 404
+    assert web.raw(SMUGGLED[:-18] + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    assert counted(web) == (0, None)
+
+
 def test_nothing_follows_a_body_in_chunks(web: Web) -> None:
     """The library takes chunks with bare LFs, and others may not."""
     answers = web.raw(HEAD + b'Host: x\r\nTransfer-Encoding: chunked\r\n\r\n8;\n{"n": 1}\r\n0\r\n\r\n' + SMUGGLED)
@@ -240,8 +250,8 @@ def test_nothing_follows_a_body_in_chunks(web: Web) -> None:
 
 def test_heads_in_pieces(web: Web) -> None:
     """What is refused by where a head's parts lie must not depend on how they came."""
-    head = HEAD + b"Host: x\r\nX-Long: " + b"y" * 50_000 + b"\r\nX-Empty:\r\nX-Blank:  a b \r\nContent-Length: 8\r\n\r\n" + b'{"n": 1}'
-    for size in (7, 1000, 1460, 33_000):
+    head = HEAD + b"Host: x\r\nX-Long: " + b"y" * 10_000 + b"\r\nX-Empty:\r\nX-Blank:  a b \r\nContent-Length: 8\r\n\r\n" + b'{"n": 1}'
+    for size in (7, 1000, 1460, 8_000):
         with socket.create_connection(("127.0.0.1", web.port), timeout=10) as sender:
             for at in range(0, len(head), size) if size > 7 else [0, *range(1, 120), *range(len(head) - 90, len(head))]:
                 end = at + size if size > 7 else {0: 1, 119: len(head) - 90}.get(at, at + 1)

@@ -2,8 +2,9 @@
  * gateway/http.c
  *		The protocol http: libmicrohttpd's daemon in the gateway's loop, its connections and their deadlines, TLS.
  *
- * The library runs with its own epoll descriptor, which the gateway waits for; all its calls back come from MHD_run. A connection whose request is
- * submitted is suspended and goes on when it has been told of. The library's time-out starts anew with every byte, so senders that
+ * The library runs with its own epoll descriptor, which the gateway waits for; all its calls back come from MHD_run. A request that is submitted has its
+ * outcome at the end of the round, so the library, which asks again in each run, is answered in the next one; suspending would cost two system calls more a
+ * request. The library's time-out starts anew with every byte, so senders that
  * dribble are found by deadlines of our own, looked at a few times a second while there are connections.
  */
 #include "base/streamext.h"
@@ -115,6 +116,7 @@ http_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_
 		http_hung_up(server, connection);
 		dlist_delete(&connection->node);
 		server->nconnections--;
+		streamext_http_forget(connection);
 		free(connection);
 		*context = NULL;
 	}
@@ -126,7 +128,7 @@ http_is_late(const HttpServer *server, const HttpConnection *connection, Timesta
 {
 	const HttpRequest *request = connection->request;
 
-	if (request != NULL && request->phase != HTTP_BODY)
+	if (request != NULL && request->phase != HTTP_BODY && request->phase != HTTP_REFUSED)
 		return false;
 	if (request != NULL && now > request->began + server->header_timeout * HTTP_SLOW_BODIES)
 		return true;
@@ -151,10 +153,19 @@ http_look(HttpServer *server, TimestampTz now)
 }
 
 void
+streamext_http_suspend(HttpRequest *request)
+{
+	request->suspended = true;
+	MHD_suspend_connection(request->mhd);
+}
+
+void
 streamext_http_resume(HttpRequest *request)
 {
 	request->server->done = true;
-	MHD_resume_connection(request->mhd);
+	if (request->suspended)
+		MHD_resume_connection(request->mhd);
+	request->suspended = false;
 }
 
 /* ---- the daemon ---- */
@@ -340,7 +351,7 @@ http_stop(Gateway *gateway)
 		else
 			dlist_delete(&request->node);
 		request->phase = HTTP_OUTCOME;
-		MHD_resume_connection(connection->mhd);
+		streamext_http_resume(request);
 	}
 	server->stops = true; /* and nobody may be suspended by what comes in this run */
 	MHD_run(server->daemon);

@@ -96,7 +96,7 @@ streamext_http_events_begin(HttpRequest *request, const char *schema, const char
 	dlist_push_tail(&request->server->listeners, &listener->node);
 	request->listener = listener;
 	request->phase = HTTP_JOINING;
-	MHD_suspend_connection(request->mhd);
+	streamext_http_suspend(request);
 	if (listener->base.watch->status != 0)
 		events_wake(&listener->base);
 	return MHD_YES;
@@ -132,7 +132,7 @@ events_read(void *cls, uint64_t position, char *buffer, size_t size)
 		return n;
 	}
 	listener->suspended = true;
-	MHD_suspend_connection(listener->request->mhd);
+	streamext_http_suspend(listener->request);
 	return 0;
 }
 

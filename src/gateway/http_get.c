@@ -58,7 +58,7 @@ http_get_start(HttpRequest *request, ReadFormat format, int64 limit, const char 
 	server->nreads++;
 	dlist_push_tail(&server->reads, &request->node);
 	request->phase = HTTP_READING;
-	MHD_suspend_connection(request->mhd);
+	streamext_http_suspend(request);
 	return MHD_YES;
 }
 

@@ -370,6 +370,11 @@ http_done(GatewayRequest *base, GatewayOutcome outcome)
 	free(request->block);
 	free(request->common);
 	request->block = request->common = NULL;
+	if (request->abandoned)
+	{
+		streamext_http_free(request);
+		return;
+	}
 	if (request->wait && outcome == GATEWAY_TAKEN)
 	{
 		request->phase = HTTP_WAITING;
@@ -434,7 +439,8 @@ http_submit(HttpRequest *request, StringInfo block, StringInfo common)
 	if (!http_put_key(request))
 		return http_refuse_full(request);
 	request->phase = HTTP_SUBMITTED;
-	MHD_suspend_connection(request->mhd);
+	if (request->wait)
+		streamext_http_suspend(request);
 	streamext_gateway_submit(request->server->gateway, base);
 	return MHD_YES;
 }

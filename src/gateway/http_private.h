@@ -16,7 +16,14 @@
 
 #define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies that are held at once */
 
-#define HTTP_CONNECTION_MEMORY 98304 /* bytes of a connection: the library keeps its head in it */
+#define HTTP_CONNECTION_MEMORY \
+	16384 /* bytes of a connection: its head must fit; the library clears them for each request */
+
+/*
+ * Bodies of up to so many bytes are received although nobody wants them: a connection that ends with something unread is reset, and who is still sending
+ * does not see why.
+ */
+#define HTTP_UNWANTED (64 * 1024 * 1024)
 
 #define HTTP_LENGTH_DIGITS 18 /* of a Content-Length */
 
@@ -64,17 +71,25 @@ typedef struct HttpConnection
 	struct HttpRequest	  *request;	 /* at work, or NULL */
 	TimestampTz			   deadline; /* of what it is to send next */
 	bool				   fresh;	 /* has sent no request yet */
+
+	/* who showed himself last, that the next request need not be looked up: good for the roster of this version */
+	char  *shown; /* the header Authorization, malloc'd, or NULL */
+	Size   shown_size;
+	uint64 version;
+	Oid	   role;
+	uint8  digest[32];
 } HttpConnection;
 
 /* Where a request is. */
 typedef enum HttpPhase
 {
 	HTTP_BODY,		/* is being received */
-	HTTP_SUBMITTED, /* suspended until its records are in the journal */
+	HTTP_REFUSED,	/* its body is received, thrown away, and answered by `refusal` */
+	HTTP_SUBMITTED, /* its records will be in the journal at the end of the round; suspended if it waits for views then */
 	HTTP_WAITING,	/* suspended until views show them */
 	HTTP_READING,	/* suspended until a view is read */
 	HTTP_JOINING,	/* suspended until a view's changes are there */
-	HTTP_OUTCOME,	/* resumed: answer as `outcome` says */
+	HTTP_OUTCOME,	/* answer as `outcome` says */
 	HTTP_ANSWERED
 } HttpPhase;
 
@@ -91,9 +106,14 @@ typedef struct HttpRequest
 	char				  *path;	/* malloc'd */
 	char				  *body;	/* malloc'd */
 	Size				   size, capacity;
-	bool				   large;		   /* more came than may; it is thrown away */
-	bool				   full;		   /* there was no room for it */
-	bool				   chunked;		   /* it comes in chunks */
+	bool				   large;	/* more came than may; it is thrown away */
+	bool				   full;	/* there was no room for it */
+	bool				   chunked; /* it comes in chunks */
+	bool				   begins;	/* its head is being looked at */
+	struct MHD_Response	  *refusal; /* of a HTTP_REFUSED */
+	unsigned			   refusal_status;
+	bool				   suspended;
+	bool				   abandoned;	   /* the connection ended while its records were on their way */
 	char				  *block, *common; /* malloc'd; what base points to */
 	bool				   wait;		   /* ?wait=visible */
 	uint64				   ticket;
@@ -126,6 +146,11 @@ extern enum MHD_Result streamext_http_handle(void *cls, struct MHD_Connection *m
 											 const char *version, const char *data, size_t *size, void **con_cls);
 extern void			   streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 												enum MHD_RequestTerminationCode code);
+
+/* Ends a request that no callback knows any more. */
+extern void streamext_http_free(HttpRequest *request);
+/* Ends what is known of a connection's role. */
+extern void streamext_http_forget(HttpConnection *connection);
 
 extern enum MHD_Result streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response);
 
@@ -187,6 +212,9 @@ extern void streamext_http_post_look(HttpServer *server, TimestampTz now);
 
 /* ---- gateway/http.c ---- */
 
+/* Its handler is not called until streamext_http_resume, and the server does not stop before that. */
+extern void streamext_http_suspend(HttpRequest *request);
+/* Its handler is called in the next run. */
 extern void streamext_http_resume(HttpRequest *request);
 
 #endif /* STREAMEXT_HTTP_PRIVATE_H */

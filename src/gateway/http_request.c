@@ -56,6 +56,17 @@ streamext_http_error_json(StringInfo json, const char *error, const char *hint, 
 	appendStringInfoString(json, "}\n");
 }
 
+/* Whether a body follows that is better received before it is refused. */
+static bool
+http_is_unwanted(HttpRequest *request)
+{
+	const char *length = request->begins ? streamext_http_header(request, "Content-Length") : NULL;
+
+	return length != NULL && !request->chunked && streamext_http_header(request, "Expect") == NULL &&
+		   strlen(length) <= HTTP_LENGTH_DIGITS && strtoll(length, NULL, 10) > 0 &&
+		   strtoll(length, NULL, 10) <= HTTP_UNWANTED;
+}
+
 enum MHD_Result
 streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 record, const char *error,
 					  const char *hint, ...)
@@ -79,7 +90,12 @@ streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 r
 		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 			(void) MHD_add_response_header(response, "Allow", http_is_read(request->path) ? "GET" : "POST");
 	}
-	return streamext_http_queue(request, status, response);
+	if (response == NULL || !http_is_unwanted(request))
+		return streamext_http_queue(request, status, response);
+	request->refusal = response;
+	request->refusal_status = status;
+	request->phase = HTTP_REFUSED;
+	return MHD_YES;
 }
 
 enum MHD_Result
@@ -177,11 +193,60 @@ http_within_rate(HttpServer *server, Oid role)
 	return true;
 }
 
+void
+streamext_http_forget(HttpConnection *connection)
+{
+	if (connection->shown != NULL)
+		explicit_bzero(connection->shown, connection->shown_size);
+	free(connection->shown);
+	connection->shown = NULL;
+}
+
+static void
+http_remember(HttpRequest *request, const char *header, Oid role)
+{
+	HttpConnection *connection = request->connection;
+
+	streamext_http_forget(connection);
+	connection->shown = strdup(header);
+	connection->shown_size = strlen(header);
+	connection->version = request->server->gateway->version;
+	connection->role = role;
+	memcpy(connection->digest, request->digest, sizeof(connection->digest));
+}
+
+/* Senders show the same on a connection again and again. */
+static Oid
+http_known(HttpRequest *request, const char *header)
+{
+	const HttpConnection *connection = request->connection;
+
+	if (connection->shown == NULL || connection->version != request->server->gateway->version ||
+		connection->shown_size != strlen(header) ||
+		!streamext_gateway_same(connection->shown, header, connection->shown_size))
+		return InvalidOid;
+	memcpy(request->digest, connection->digest, sizeof(request->digest));
+	return connection->role;
+}
+
+static Oid
+http_shown(HttpRequest *request, const char *header)
+{
+	Oid role = http_known(request, header);
+
+	if (OidIsValid(role))
+		return role;
+	role = http_authenticate(request, header);
+	if (OidIsValid(role))
+		http_remember(request, header, role);
+	return role;
+}
+
 Oid
 streamext_http_role(HttpRequest *request, enum MHD_Result *result)
 {
 	const char *header = streamext_http_header(request, "Authorization");
-	Oid			role = header != NULL ? http_authenticate(request, header) : request->server->gateway->anonymous;
+	Oid			role = header != NULL ? http_shown(request, header) : request->server->gateway->anonymous;
 
 	if (!OidIsValid(role))
 		*result = streamext_http_refuse(request, MHD_HTTP_UNAUTHORIZED, true, -1,
@@ -230,6 +295,8 @@ http_begin(HttpRequest *request, const char *method, const char *version)
 	enum MHD_Result result = MHD_YES;
 	bool			get;
 
+	if (unclear != NULL)
+		request->begins = false; /* how long the body is nobody can say */
 	if (unclear != NULL)
 		return streamext_http_refuse(
 			request, MHD_HTTP_BAD_REQUEST, true, -1, unclear,
@@ -306,16 +373,27 @@ enum MHD_Result
 streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
 					  const char *data, size_t *size, void **con_cls)
 {
-	HttpRequest *request = *con_cls;
+	HttpRequest			*request = *con_cls;
+	struct MHD_Response *response;
 
 	if (request == NULL)
 	{
+		enum MHD_Result result = MHD_NO;
+
 		request = *con_cls = http_new_request(cls, mhd, url);
-		return request != NULL ? http_begin(request, method, version) : MHD_NO;
+		if (request == NULL)
+			return MHD_NO;
+		request->begins = true;
+		result = http_begin(request, method, version);
+		request->begins = false;
+		return result;
 	}
 	if (*size > 0)
 	{
-		http_receive(request, data, *size);
+		if (request->phase != HTTP_REFUSED)
+			http_receive(request, data, *size);
+		else
+			request->connection->deadline = GetCurrentTimestamp() + request->server->header_timeout;
 		*size = 0;
 		return MHD_YES;
 	}
@@ -323,6 +401,10 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 	{
 		case HTTP_BODY:
 			return request->server->stops ? http_refuse_stopping(request) : streamext_http_post_end(request);
+		case HTTP_REFUSED:
+			response = request->refusal;
+			request->refusal = NULL;
+			return streamext_http_queue(request, request->refusal_status, response);
 		case HTTP_OUTCOME:
 			if (request->listener != NULL)
 				return streamext_http_events_answer(request);
@@ -333,6 +415,19 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 }
 
 void
+streamext_http_free(HttpRequest *request)
+{
+	if (request->refusal != NULL)
+		MHD_destroy_response(request->refusal);
+	request->server->bodies -= request->capacity;
+	free(request->body);
+	free(request->block);
+	free(request->common);
+	free(request->path);
+	free(request);
+}
+
+void
 streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code)
 {
 	HttpServer	*server = cls;
@@ -340,7 +435,6 @@ streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, 
 
 	if (request == NULL)
 		return;
-	Assert(request->phase != HTTP_SUBMITTED);
 	*con_cls = NULL;
 	if (request->phase == HTTP_WAITING)
 		dlist_delete(&request->node);
@@ -352,10 +446,8 @@ streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, 
 		streamext_http_events_end(request);
 	request->connection->request = NULL;
 	request->connection->deadline = GetCurrentTimestamp() + Max(server->header_timeout, 60 * USECS_PER_SEC);
-	server->bodies -= request->capacity;
-	free(request->body);
-	free(request->block);
-	free(request->common);
-	free(request->path);
-	free(request);
+	if (request->phase == HTTP_SUBMITTED)
+		request->abandoned = true;
+	else
+		streamext_http_free(request);
 }

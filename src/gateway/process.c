@@ -5,6 +5,7 @@
 #include "base/streamext.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -33,7 +34,8 @@
 #include "source/listen.h"
 #include "stream/definition.h"
 
-#define GATEWAY_RETRY_MS 1000 /* between two tries to listen, to serve, to read the catalogue */
+#define GATEWAY_RETRY_MS 1000			 /* between two tries to listen, to serve, to read the catalogue */
+#define GATEWAY_KEEPS (16 * 1024 * 1024) /* bytes of freed memory, at most */
 #define GATEWAY_BACKLOG 1024
 
 #define KIND(kind) &streamext_##kind##_gateway,
@@ -440,6 +442,10 @@ streamext_gateway_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(identity[0], InvalidOid, 0);
 	gateway_session();
 	streamext_fault_start();
+
+	/* what comes in is allocated and freed with each round: the system need not have it back in between */
+	(void) mallopt(M_MMAP_THRESHOLD, GATEWAY_KEEPS);
+	(void) mallopt(M_TRIM_THRESHOLD, GATEWAY_KEEPS);
 	gateway_round = AllocSetContextCreate(TopMemoryContext, "streamext gateway round", ALLOCSET_DEFAULT_SIZES);
 
 	gateway.ops = gateway_kind();
