@@ -515,6 +515,75 @@ CREATE AGGREGATE streamext.merge(partial bytea, anyelement, definition text) (
 COMMENT ON AGGREGATE streamext.merge(bytea, anyelement, text) IS
 'the same for partials of just this aggregate, which may be a user''s';
 
+/* ---- shards: one view over several servers ---- */
+
+CREATE FUNCTION streamext.shard_id() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_shard_id';
+COMMENT ON FUNCTION streamext.shard_id() IS 'this database among those of all servers';
+
+CREATE FUNCTION streamext.shard_rows_of(fingerprint text) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_shard_refuse';
+COMMENT ON FUNCTION streamext.shard_rows_of(text) IS 'internal: stands in views that streamext.shard_view reads; the shard';
+CREATE FUNCTION streamext.shard_key(number integer, anyelement) RETURNS anyelement
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_shard_refuse';
+COMMENT ON FUNCTION streamext.shard_key(integer, anyelement) IS 'internal: the same; a key of the continuous view';
+CREATE FUNCTION streamext.shard_partial(number integer) RETURNS bytea
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_shard_refuse';
+COMMENT ON FUNCTION streamext.shard_partial(integer) IS 'internal: the same; the state of an aggregate of the continuous view';
+
+CREATE FUNCTION streamext.shard_prepare() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'streamext_shard_prepare';
+REVOKE ALL ON FUNCTION streamext.shard_prepare() FROM PUBLIC;
+COMMENT ON FUNCTION streamext.shard_prepare() IS 'internal: a shard''s part of streamext.shard_view';
+
+CREATE VIEW streamext.shard_request AS
+SELECT NULL::pg_catalog.text AS view, NULL::pg_catalog.text AS relation, NULL::pg_catalog.text AS columns, NULL::pg_catalog.text AS query,
+       NULL::pg_catalog.text AS same, NULL::pg_catalog.text AS id, NULL::pg_catalog.text AS partitions
+WHERE false;
+CREATE TRIGGER shard_prepare INSTEAD OF INSERT ON streamext.shard_request FOR EACH ROW EXECUTE FUNCTION streamext.shard_prepare();
+GRANT SELECT, INSERT ON streamext.shard_request TO PUBLIC;
+COMMENT ON VIEW streamext.shard_request IS
+'internal: what streamext.shard_view asks of each server: INSERT (view) ... RETURNING makes the view of rows beside the continuous view, as who inserts';
+COMMENT ON COLUMN streamext.shard_request.view IS 'the continuous view';
+COMMENT ON COLUMN streamext.shard_request.relation IS 'the view of its rows';
+COMMENT ON COLUMN streamext.shard_request.columns IS 'the rows'' columns';
+COMMENT ON COLUMN streamext.shard_request.query IS 'the query that merges rows of all shards';
+COMMENT ON COLUMN streamext.shard_request.same IS 'what has to be the same on all shards';
+COMMENT ON COLUMN streamext.shard_request.id IS 'streamext.shard_id()';
+COMMENT ON COLUMN streamext.shard_request.partitions IS 'the stream''s option of that name';
+
+CREATE VIEW streamext.shard_state AS
+SELECT streamext.shard_id() AS id, pg_catalog.format('%I.%I', n.nspname, c.relname) AS view, s.partitions, v.state, s.watermark, s.lag_rows, s.lag_seconds,
+       v.accepted, v.late, v.rejected, v.sealed_until
+FROM streamext.continuous_views AS v
+JOIN streamext.streams AS s ON s.stream OPERATOR(pg_catalog.=) v.stream
+JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) v.view::pg_catalog.oid
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace;
+GRANT SELECT ON streamext.shard_state TO PUBLIC;
+COMMENT ON VIEW streamext.shard_state IS 'what a shard tells of its continuous views to who merges them';
+COMMENT ON COLUMN streamext.shard_state.id IS 'streamext.shard_id()';
+COMMENT ON COLUMN streamext.shard_state.view IS 'the continuous view, qualified';
+
+CREATE FUNCTION streamext.shard_up(state regclass, id text) RETURNS text
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_shard_up';
+COMMENT ON FUNCTION streamext.shard_up(regclass, text) IS 'internal: stands in views of streamext.shard_view; the shard''s id, NULL if its server cannot be reached';
+CREATE FUNCTION streamext.shards_away(states regclass[]) RETURNS text[]
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_shards_away';
+COMMENT ON FUNCTION streamext.shards_away(regclass[]) IS 'internal: stands in views of streamext.shard_view; the servers that cannot be reached, NULL if there are none';
+
+CREATE FUNCTION streamext.shard_view(view text, servers text[], away text DEFAULT 'error') RETURNS regclass
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_shard_view';
+COMMENT ON FUNCTION streamext.shard_view(text, text[], text) IS
+'makes, and returns, a view over the continuous view of this name on several servers of postgres_fdw; away: error, or name (servers that cannot be reached are named in a column)';
+
 CREATE FUNCTION streamext.fill(view anyelement, "from" timestamptz, "to" timestamptz, mode text DEFAULT 'null') RETURNS SETOF anyelement
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp

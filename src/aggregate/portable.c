@@ -34,9 +34,8 @@ streamext_portable_invalid(const char *why)
 
 /* ---- which aggregate ---- */
 
-/* Under these a definition is written, and read, in one way only. */
-static int
-portable_pin(void)
+int
+streamext_portable_pin(void)
 {
 	static const char *const pinned[][2] = {
 		{ "search_path", "pg_catalog" },
@@ -136,7 +135,7 @@ streamext_portable_definition(const AggSpec *spec)
 	query->rtable = list_make1(rte);
 	query->jointree = makeFromExpr(list_make1(ref), NULL);
 	query->targetList = list_make1(makeTargetEntry((Expr *) aggref, 1, "value", false));
-	level = portable_pin();
+	level = streamext_portable_pin();
 	text = pg_get_querydef(query, false);
 	AtEOXact_GUC(false, level);
 	while (*text == ' ')
@@ -229,7 +228,7 @@ AggSpec *
 streamext_portable_compile(const char *definition, bool trusted, bool *own)
 {
 	AggSpec *spec = palloc0(sizeof(AggSpec));
-	int		 level = portable_pin();
+	int		 level = streamext_portable_pin();
 	List	*parsed = raw_parser(definition, RAW_PARSE_DEFAULT);
 	Query	*query;
 

@@ -54,7 +54,9 @@ extern uint64 streamext_portable_fingerprint(const char *definition, Size size);
 /* The next value: *size is -1 for NULL. False: there is none, or the bytes end within it. */
 extern bool streamext_portable_value(PortableCursor *cursor, const char **bytes, int32 *size);
 
-/* aggregate/portable.c. The definition of an aggregate, palloc'd. Raises 0A000 for what cannot leave the process. */
+/* aggregate/portable.c. Settings under which a query is written, and read, in one way only; for AtEOXact_GUC. */
+extern int streamext_portable_pin(void);
+/* The definition of an aggregate, palloc'd. Raises 0A000 for what cannot leave the process. */
 extern char *streamext_portable_definition(const AggSpec *spec);
 /*
  * The aggregate that a definition names, in the current memory context; *own: all that it names is PostgreSQL's or this extension's. From bytes

@@ -322,9 +322,8 @@ merge_check_whole_row(Query *query, Index varno)
 						errhint("Name the columns instead of the row.")));
 }
 
-/* As whom a view is read that has become a subquery; InvalidOid: as the current user. */
-static Oid
-merge_reader_of(const Query *query, RangeTblEntry *rte)
+Oid
+streamext_merge_reader_of(const Query *query, RangeTblEntry *rte)
 {
 #if PG_VERSION_NUM >= 160000
 	return rte->perminfoindex == 0 ? InvalidOid : getRTEPermissionInfo(query->rteperminfos, rte)->checkAsUser;
@@ -367,7 +366,7 @@ streamext_merge_find_state(Query *query, Node *node, MergeColumn *column)
 			sub->hasAggs || sub->distinctClause != NIL)
 			return NULL;
 		tle = get_tle_by_resno(sub->targetList, var->varattno);
-		column->reader = merge_reader_of(query, rte);
+		column->reader = streamext_merge_reader_of(query, rte);
 		state = tle == NULL || tle->resjunk ? NULL : streamext_merge_find_state(sub, (Node *) tle->expr, column);
 		if (state == NULL)
 			return NULL;

@@ -58,9 +58,8 @@ typedef struct PartialCall
 	PortableHead		head;
 } PartialCall;
 
-/* What a column of HAVING or output expressions hides, a state does not. */
-static void
-partial_check_rights(Oid viewoid, Oid user)
+void
+streamext_partial_check_rights(Oid viewoid, Oid user)
 {
 	IdentityScope scope;
 	bool		  other = OidIsValid(user) && user != GetUserId();
@@ -91,7 +90,7 @@ partial_call(FunctionCallInfo fcinfo)
 
 	if (call != NULL && call->viewoid == PG_GETARG_OID(1) && call->number == PG_GETARG_INT32(2))
 		return call;
-	partial_check_rights(PG_GETARG_OID(1), PG_GETARG_OID(3));
+	streamext_partial_check_rights(PG_GETARG_OID(1), PG_GETARG_OID(3));
 	call = MemoryContextAllocZero(cxt, sizeof(PartialCall));
 	call->viewoid = PG_GETARG_OID(1);
 	call->number = PG_GETARG_INT32(2);
@@ -303,8 +302,8 @@ partial_oid(Oid value)
 	return makeConst(OIDOID, -1, InvalidOid, sizeof(Oid), ObjectIdGetDatum(value), false, true);
 }
 
-static Node *
-partial_of_state(Oid function, const MergeColumn *column, Expr *state, bool named)
+Node *
+streamext_partial_of_state(Oid function, const MergeColumn *column, Expr *state, bool named)
 {
 	Const *number = makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(column->number), false, true);
 
@@ -326,7 +325,7 @@ partial_mutate(Node *node, PartialContext *context)
 		Var		   *state = streamext_merge_find_state(context->query, argument, &column);
 
 		/* if not, the function itself says so */
-		return state == NULL ? node : partial_of_state(context->state, &column, (Expr *) state, true);
+		return state == NULL ? node : streamext_partial_of_state(context->state, &column, (Expr *) state, true);
 	}
 	if (IsA(node, Query))
 		return node; /* comes on its own */
@@ -376,4 +375,5 @@ streamext_partial_expand(Query *query)
 		return;
 	context.state = streamext_merge_function("partial_state", arguments, lengthof(arguments));
 	partial_walk((Node *) query, &context);
+	streamext_shard_expand(query, context.state);
 }

@@ -47,6 +47,7 @@
 #include "view/join_clause.h"
 #include "view/rights.h"
 #include "read/scan.h"
+#include "read/shard_rows.h"
 
 typedef struct PlanContext
 {
@@ -512,6 +513,29 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 
 	/* Row marks want whole rows, which a subquery has and view_rows has not: so it shall stay a subquery. */
 	query->hasForUpdate = context->marked;
+}
+
+/* ---- what another server makes of merged groups ---- */
+
+Query *
+streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry)
+{
+	PlanMutator	 mutator = { .view = view, .varno = 1 };
+	Query		*query = copyObject(view->query);
+	RangeTblRef *ref = makeNode(RangeTblRef);
+
+	ref->rtindex = 1;
+	query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
+	query->jointree = makeFromExpr(list_make1(ref), plan_mutate(query->havingQual, &mutator));
+	query->havingQual = NULL;
+	query->rtable = list_make1(entry);
+#if PG_VERSION_NUM >= 160000
+	query->rteperminfos = NIL;
+#endif
+	query->groupClause = NIL;
+	query->groupingSets = NIL;
+	query->groupDistinct = query->hasAggs = false;
+	return query;
 }
 
 /* ---- the hook ---- */

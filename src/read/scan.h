@@ -93,8 +93,18 @@ extern void streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *v
 /* A function of this extension by name and argument types; InvalidOid: there is none (the database has an older version). */
 extern Oid streamext_merge_function(const char *name, const Oid *types, int n);
 
+/* As whom a view is read that has become a subquery; InvalidOid: as the current user. */
+extern Oid streamext_merge_reader_of(const Query *query, RangeTblEntry *rte);
+
 /* read/partial.c: calls of streamext.partial, and what streamext.shard_view makes of a view. */
 extern void streamext_partial_expand(Query *query);
+/* Raises 42501 unless the user (InvalidOid: the current one) may have states of the view: they tell what HAVING and output expressions hide. */
+extern void streamext_partial_check_rights(Oid viewoid, Oid user);
+/* A call of streamext.partial_state, which is `function`. */
+extern Node *streamext_partial_of_state(Oid function, const MergeColumn *column, Expr *state, bool named);
+
+/* read/shard_rows.c: views of rows that streamext.shard_view reads; `state` is streamext.partial_state. */
+extern void streamext_shard_expand(Query *query, Oid state);
 
 /* ---- copies ---- */
 

@@ -1,0 +1,20 @@
+/*
+ * read/shard_rows.h
+ *		What sql/shard_prepare.c needs to know of the rows that a shard gives (read/shard_rows.c).
+ */
+#ifndef STREAMEXT_SHARD_ROWS_H
+#define STREAMEXT_SHARD_ROWS_H
+
+#include "view/compile.h"
+
+/* This database among all there are: system identifier and OID. */
+extern char *streamext_shard_name(void);
+
+/* A continuous view's query as PostgreSQL writes it, all names qualified, and a hash of that. */
+extern char *streamext_shard_query_text(Oid viewoid);
+extern char *streamext_shard_fingerprint(Oid viewoid);
+
+/* The view's own SELECT, with HAVING as WHERE, over `entry`, whose columns are the view's keys and then its aggregates' values. */
+extern Query *streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry);
+
+#endif /* STREAMEXT_SHARD_ROWS_H */

@@ -1,0 +1,223 @@
+"""streamext.shard_view: one view over the continuous views of several servers, as PostgreSQL would answer over all rows."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka, Message
+from harness.postgres import Postgres
+from harness.streams import continuous, error_of, local_stream
+from test_merge import AGGREGATES, COLUMNS, OUTPUTS, ROWS
+
+LONGEST = """CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS
+    'SELECT CASE WHEN $1 IS NULL OR length($2) > length($1) OR length($2) = length($1) AND $2 > $1 THEN $2 ELSE $1 END';
+    CREATE AGGREGATE longest(text) (SFUNC = longer, STYPE = text, COMBINEFUNC = longer)"""
+
+# {0} is the stream or a table, {1} the event time's bound
+VIEWS = {
+    "everything": f"SELECT k, {OUTPUTS} FROM {{0}} GROUP BY k",
+    "hopping": "SELECT k, streamext.hop('30 s', '10 s', ts) AS w, count(*) AS n, round(avg(n), 3) AS mean, avg(f) / count(*) AS odd FROM {0} WHERE i > 2 GROUP BY k, w HAVING count(*) > 5",
+    "hidden": "SELECT count(*) AS n, max(t) AS last FROM {0} GROUP BY k, v HAVING bool_or(v)",
+    "truncated": "SELECT date_trunc('minute', ts) AS w, v, count(DISTINCT i) AS i, string_agg(t, ',' ORDER BY t, i) AS ts FROM {0} GROUP BY 1, 2",
+    "total": "SELECT count(*) AS n, sum(n) AS s, array_agg(i ORDER BY i) AS a FROM {0}",
+    "nothing": "SELECT count(*) AS n, sum(i) AS s FROM {0} WHERE i > 100",
+    "sets": "SELECT k, v, grouping(k, v) AS g, count(*) AS n, avg(b) AS b FROM {0} GROUP BY GROUPING SETS ((k, v), (k), ())",
+    "ranked": "SELECT k, count(*) AS n, rank() OVER (ORDER BY sum(i) DESC, k) AS r FROM {0} GROUP BY k ORDER BY r LIMIT 3",
+    "keys": "SELECT k, v FROM {0} GROUP BY k, v",
+    "sliding": "SELECT k, count(*) AS n, max(ts) FROM {0} WHERE ts > {1} - interval '1 minute' GROUP BY k",
+}
+
+
+def prepared(server: Postgres, name: str) -> Database:
+    """A new database with what the views need."""
+    server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    server.psql(f"CREATE DATABASE {name}")
+    database = Database(server, name)
+    database.execute("CREATE EXTENSION streamext")
+    database.execute(LONGEST)
+    return database
+
+
+@pytest.fixture
+def shards(pg: Postgres) -> Iterator[list[Database]]:
+    """Two databases: for what merges them they are as two servers are."""
+    found = [prepared(pg, f"shard_{i}") for i in range(2)]
+    yield found
+    for i, shard in enumerate(found):
+        shard.connection.close()
+        pg.psql(f"DROP DATABASE shard_{i} WITH (FORCE)")
+
+
+def connect(db: Database, shards: list[Database]) -> None:
+    """Servers a, b of postgres_fdw."""
+    db.execute("CREATE EXTENSION IF NOT EXISTS postgres_fdw")
+    for name, shard in zip("ab", shards, strict=True):
+        db.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{shard.server.port}', dbname '{shard.name}', connect_timeout '5')")
+        db.execute(f"CREATE USER MAPPING FOR CURRENT_USER SERVER {name} OPTIONS (user 'postgres')")
+
+
+def shared(db: Database, view: str, away: str = "error") -> str:
+    return db.value("SELECT streamext.shard_view(%s, ARRAY['a', 'b'], %s)::text", view, away)
+
+
+def test_every_kind_of_view(db: Database, shards: list[Database]) -> None:
+    connect(db, shards)
+    db.execute(LONGEST)
+    db.execute(f"CREATE TABLE o ({COLUMNS})")
+    db.execute(f"INSERT INTO o {ROWS}")
+    for i, shard in enumerate(shards):
+        shard.execute("SELECT streamext.set_clock('2024-05-01 12:25:00+00')")
+        local_stream(shard, "event_time 'ts'", COLUMNS)
+        for name, query in VIEWS.items():
+            continuous(shard, name, query.format("s", "now()"))
+        shard.execute(f"INSERT INTO s SELECT * FROM ({ROWS}) r (k, ts) WHERE extract(second FROM ts)::int % 2 = {i}")
+        shard.flush("s")
+    for name, query in VIEWS.items():
+        assert shared(db, f"public.{name}") == f"{name}_shards"
+        db.assert_same(f"TABLE {name}_shards", query.format("o", "timestamptz '2024-05-01 12:25:00+00'"))
+    for shard in shards:
+        shard.execute("SELECT streamext.set_clock(NULL)")
+    columns = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
+    assert db.rows(columns, "everything_shards") == shards[0].rows(columns, "everything")
+    assert len(AGGREGATES) >= 35
+
+    # keys and windows are sent, and looked up there
+    plan = "\n".join(line for (line,) in db.rows("EXPLAIN (VERBOSE) SELECT n FROM hopping_shards WHERE k = 'k1' AND w >= '2024-05-01 12:10:00+00'"))
+    assert plan.count("((k1 = 'k1'))") == 2 and plan.count("k2 >= '2024-05-01") == 2 and "Async Foreign Scan" in plan
+    there = "\n".join(line for (line,) in shards[0].rows("EXPLAIN SELECT k1, a1 FROM hopping_shard_rows WHERE k1 = 'k1'"))
+    assert "hash look-up on (k)" in there
+    db.assert_same("SELECT * FROM hopping_shards WHERE k = 'k1' AND w >= '2024-05-01 12:10:00+00'", f"SELECT * FROM ({VIEWS['hopping'].format('o', '')}) q WHERE k = 'k1' AND w >= '2024-05-01 12:10:00+00'")
+    assert [(row[0], row[2]) for row in db.rows("SELECT server, partitions, state, watermark FROM hopping_shards_state ORDER BY server")] == [("a", "running"), ("b", "running")]
+
+
+@pytest.fixture
+def apart(pg: Postgres) -> Iterator[list[Database]]:
+    """Two servers."""
+    with Postgres() as other:
+        yield [prepared(pg, "shard_0"), prepared(other, "shard_1")]
+    pg.psql("DROP DATABASE shard_0 WITH (FORCE)")
+
+
+def test_shares_of_a_topic_and_a_server_that_is_away(db: Database, apart: list[Database], kafka: Kafka, topic: str) -> None:
+    """Killed, it is an error, or named; back again, nothing is missing and nothing is there twice."""
+    kafka.create_topic(topic, 4)
+    for i, shard in enumerate(apart):
+        shard.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")
+        shard.execute(f"CREATE FOREIGN TABLE s (a bigint, ts timestamptz) SERVER k OPTIONS (topic '{topic}', format 'json', event_time 'ts', partitions '{i}/2')")
+        continuous(shard, "v", "SELECT a % 7 AS k, streamext.tumble('1 min', ts) AS w, count(*) AS n, avg(a) AS mean FROM s GROUP BY 1, 2")
+    connect(db, apart)
+
+    def produce(start: int, end: int) -> None:
+        kafka.produce(topic, [Message(f'{{"a":{i},"ts":"2024-05-01T12:{i // 60 % 60:02}:{i % 60:02}Z"}}', i % 4) for i in range(start, end)])
+
+    def expected(end: int) -> str:
+        return f"""SELECT a % 7 AS k, streamext.tumble('1 min', ts) AS w, count(*) AS n, avg(a) AS mean
+            FROM (SELECT a, timestamptz '2024-05-01 12:00:00Z' + a * interval '1 s' AS ts FROM generate_series(0::bigint, {end} - 1) a) o GROUP BY 1, 2"""
+
+    def back() -> None:
+        """Started again; it has counted again what its last checkpoint did not hold."""
+        apart[1].server.start()
+        again = Database(apart[1].server, "shard_1")
+        again.flush("s")
+        again.connection.close()
+
+    produce(0, 1000)
+    for shard in apart:
+        shard.flush("s")
+    assert shared(db, "v") == "v_shards"
+    db.execute("CREATE VIEW above AS SELECT k, n, w FROM v_shards")
+    db.assert_same("TABLE v_shards", expected(1000))
+    assert db.rows("SELECT server, partitions, lag_rows FROM v_shards_state ORDER BY 1") == [("a", "0/2", 0), ("b", "1/2", 0)]
+
+    apart[1].server.kill9()
+    with pytest.raises(psycopg.Error) as error:
+        db.rows("TABLE v_shards")
+    assert error_of(error)[0][:2] in ("08", "57")
+    back()
+    db.assert_same("TABLE v_shards", expected(1000))
+    oid = db.value("SELECT 'v_shards'::regclass::oid")
+    assert shared(db, "v", "name") == "v_shards"
+    assert db.value("SELECT 'v_shards'::regclass::oid") == oid and len(db.rows("TABLE above")) > 7
+    db.assert_same("SELECT k, w, n, mean FROM v_shards WHERE away IS NULL", expected(1000))
+    apart[1].server.kill9()
+    produce(1000, 1500)
+    apart[0].flush("s")
+    # half of the rows are there, and it says so
+    assert db.rows("SELECT sum(n)::int, away FROM v_shards GROUP BY away") == [(750, ["b"])]
+    assert db.rows("SELECT server, state FROM v_shards_state ORDER BY 1") == [("a", "running"), ("b", "away")]
+    back()
+    db.assert_same("SELECT k, w, n, mean FROM v_shards WHERE away IS NULL", expected(1500))
+
+
+def test_what_does_not_make_one_whole(db: Database, shards: list[Database]) -> None:
+    connect(db, shards)
+    for shard in shards:
+        local_stream(shard, "event_time 'ts'", COLUMNS)
+        continuous(shard, "sess", "SELECT k, streamext.session('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w")
+        continuous(shard, "v", f"SELECT k, count(*) AS n FROM s {'WHERE i > 1' if shard is shards[1] else ''} GROUP BY k")
+        continuous(shard, "same", "SELECT k, avg(i) AS n FROM s GROUP BY k HAVING count(*) > 10")
+    for view, servers, sqlstate, word in (
+        ("sess", ["a", "b"], "0A000", "session"),
+        ("v", ["a", "b"], "55000", "not the same"),
+        ("same", ["a", "a"], "22023", "twice"),
+        ("same", ["a", "c"], "42704", "c"),
+        ("missing", ["a", "b"], "42P01", "missing"),
+        ("same", [], "22023", "1 to"),
+        ("s", ["a"], "42809", "continuous"),
+    ):
+        with pytest.raises(psycopg.Error) as error:
+            db.execute("SELECT streamext.shard_view(%s, %s::text[])", view, servers)
+        assert error_of(error)[0] == sqlstate and word in error_of(error)[1], view
+    with pytest.raises(psycopg.Error) as error:
+        db.execute("SELECT streamext.shard_view('same', ARRAY['a'], 'perhaps')")
+    assert error_of(error)[0] == "22023"
+
+    # a view that changes afterwards is told, not merged
+    assert shared(db, "same") == "same_shards"
+    assert db.rows("TABLE same_shards") == []
+    shards[0].execute("DROP VIEW same_shard_rows")
+    continuous(shards[0], "other", "SELECT k, avg(i) AS n FROM s GROUP BY k")
+    shards[1].execute("CREATE OR REPLACE VIEW same WITH (streamext.continuous) AS SELECT k, avg(i) AS n FROM s GROUP BY k HAVING count(*) > 20")
+    for _ in range(2):
+        with pytest.raises(psycopg.Error):
+            db.rows("TABLE same_shards")
+    with pytest.raises(psycopg.Error) as error:
+        shards[1].rows("TABLE same_shard_rows")
+    assert error_of(error)[0] == "55000" and "streamext.shard_view" in error_of(error)[2]
+
+
+def test_rows_in_other_queries(shards: list[Database]) -> None:
+    """Beside anything else that reads the view its columns would be others than the query means, so there is nothing else."""
+    shard = shards[0]
+    local_stream(shard, "event_time 'ts'", COLUMNS)
+    continuous(shard, "v", "SELECT k, avg(i) AS mean FROM s GROUP BY k")
+    shard.execute("INSERT INTO s (k, ts, i) VALUES ('a', now(), 1)")
+    shard.flush("s")
+    shard.execute("INSERT INTO streamext.shard_request (view) VALUES ('v')")
+    assert len(shard.rows("TABLE v_shard_rows")) == 1
+    calls = shard.value("SELECT substring(pg_get_viewdef('v_shard_rows') from 'SELECT (.*)FROM')")
+    for query in ("{} FROM v WHERE mean > 0", "{}, v FROM v", "{}, mean FROM v", "{} FROM v ORDER BY mean", "{} FROM v, s", "{}, (SELECT mean) FROM v", "{} FROM v GROUP BY mean"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            shard.rows("SELECT " + query.format(calls))
+    assert len(shard.rows(f"SELECT {calls} FROM v")) == 1
+
+
+def test_rights_on_a_shard(shards: list[Database]) -> None:
+    """Who may read the view alone gets none of its states by asking as another server would."""
+    shard = shards[0]
+    local_stream(shard, "event_time 'ts'", COLUMNS)
+    continuous(shard, "v", "SELECT k, avg(i) AS mean FROM s GROUP BY k HAVING count(*) > 10")
+    shard.execute("CREATE ROLE asker; GRANT SELECT ON v TO asker; GRANT CREATE ON SCHEMA public TO asker; SET ROLE asker")
+    try:
+        for query in (
+            "INSERT INTO streamext.shard_request (view) VALUES ('v') RETURNING relation",
+            "SELECT streamext.shard_rows_of('x'), streamext.shard_key(1, NULL::text) FROM v",
+            "SELECT streamext.shard_partial(1)",
+        ):
+            with pytest.raises(psycopg.Error) as error:
+                shard.rows(query)
+            assert error_of(error)[0] in ("42501", "0A000"), query
+    finally:
+        shard.execute("RESET ROLE; DROP OWNED BY asker; DROP ROLE asker")
