@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from demo.channels import PARTITIONS, TOKEN, TOPIC, Channel, FeedChannel, HttpChannel, KafkaChannel, MqttChannel
+from demo.channels import PARTITIONS, TOKEN, TOPIC, Channel, FeedChannel, FlumeChannel, HttpChannel, KafkaChannel, MqttChannel, flume_agent
 from demo.publisher import Publisher
 from demo.screen import Screen, table
 from harness.database import Database
@@ -46,8 +47,8 @@ def run_script(pg: Postgres, name: str, **variables: object) -> None:
     pg.run("psql", "-Xq", "-d", "demo", "-vON_ERROR_STOP=1", *(f"-v{name}={value}" for name, value in variables.items()), "-f", script)
 
 
-def set_up(pg: Postgres, kafka: Kafka, mosquitto: Mosquitto, all_channels: bool) -> tuple[Database, list[Channel], str]:
-    """The database, its channels, and where HTTP is served."""
+def set_up(pg: Postgres, kafka: Kafka, mosquitto: Mosquitto, all_channels: bool, stack: ExitStack) -> tuple[Database, list[Channel], str]:
+    """The database, its channels, and where HTTP is served. What is started ends with the stack."""
     kafka.create_topic(TOPIC, PARTITIONS)
     pg.psql("CREATE DATABASE demo")
     port = free_port()
@@ -57,9 +58,11 @@ def set_up(pg: Postgres, kafka: Kafka, mosquitto: Mosquitto, all_channels: bool)
     if all_channels:
         feed = FeedChannel()
         run_script(pg, "firehose.sql", url=feed.url)
-        channels.append(feed)
+        tier = free_port()
+        run_script(pg, "flume.sql", listen=f"127.0.0.1:{tier}")
+        channels += [feed, FlumeChannel(stack.enter_context(flume_agent(tier)))]
     demo.flush("sensors", "floor_sensors")  # they are subscribed when this returns
-    wait_for(lambda: demo.value("SELECT state FROM streamext.gateways WHERE server = 'web'") == "listening", what="the gateway")
+    wait_for(lambda: not demo.rows("SELECT 1 FROM streamext.gateways WHERE state <> 'listening'"), what="the gateways")
     return demo, channels, f"http://127.0.0.1:{port}"
 
 
@@ -121,13 +124,13 @@ def check(demo: Database, channels: Sequence[Channel]) -> bool:
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="demo", description=__doc__)
     arguments.add_argument("--seconds", type=float)
-    arguments.add_argument("--channels", choices=["all"], help="also a firehose")
+    arguments.add_argument("--channels", choices=["all"], help="also a firehose and a Flume agent")
     given = arguments.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("starting Kafka, mosquitto and PostgreSQL …", flush=True)
     try:
-        with Kafka() as kafka, Mosquitto() as mosquitto, Postgres() as pg:
-            demo, channels, web = set_up(pg, kafka, mosquitto, given.channels == "all")
+        with Kafka() as kafka, Mosquitto() as mosquitto, Postgres() as pg, ExitStack() as stack:
+            demo, channels, web = set_up(pg, kafka, mosquitto, given.channels == "all", stack)
             publisher = Publisher(channels, PLANT, RATE)
             publisher.start()
             try:

@@ -1,12 +1,14 @@
 """The channels that the demo publishes to: each has a stream of its own, and knows what was sent there."""
 
 import http.client
+import socket
 import time
 from collections import defaultdict
 
 from paho.mqtt.client import MQTTMessageInfo
 
 from harness.feed import Connection, FeedServer
+from harness.flume import Agent
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.sensors import Reading
@@ -122,6 +124,65 @@ class HttpChannel(Channel):
 
     def end(self) -> None:
         self.go_on()
+        self._connection.close()
+
+
+AGENT = """
+a.sources = in
+a.channels = memory
+a.sinks = out
+a.sources.in.type = netcat
+a.sources.in.bind = 127.0.0.1
+a.sources.in.port = {netcat}
+a.sources.in.max-line-length = 4096
+a.sources.in.channels = memory
+a.channels.memory.type = memory
+a.channels.memory.capacity = 100000
+a.channels.memory.transactionCapacity = 1000
+a.sinks.out.type = avro
+a.sinks.out.channel = memory
+a.sinks.out.hostname = 127.0.0.1
+a.sinks.out.port = PORT
+a.sinks.out.batch-size = 100
+"""
+
+
+def flume_agent(port: int) -> Agent:
+    """From lines to a tier of ours."""
+    return Agent(AGENT.replace("PORT", str(port)))
+
+
+class FlumeChannel(Channel):
+    """Lines to a Flume agent, whose Avro sink sends to PostgreSQL as to another agent."""
+
+    name, stream, total = "Flume", "log_sensors", "log_device_total"
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self._connection = socket.create_connection(("127.0.0.1", agent.port), timeout=PATIENCE)
+        self._lines: list[str] = []
+        self._open = 0  # not acknowledged by the agent's OK
+
+    def send(self, reading: Reading) -> None:
+        self._lines.append(reading.json() + "\n")
+
+    def go_on(self) -> None:
+        self._open += 3 * len(self._lines)
+        self._connection.sendall("".join(self._lines).encode())
+        self._lines = []
+        self._connection.setblocking(False)
+        try:
+            self._open -= len(self._connection.recv(65536))
+        except BlockingIOError:
+            pass
+        self._connection.settimeout(PATIENCE)
+
+    def end(self) -> None:
+        self.go_on()
+        while self._open > 0:
+            if not (piece := self._connection.recv(65536)):
+                raise ConnectionError("the agent has ended the connection")
+            self._open -= len(piece)
         self._connection.close()
 
 
