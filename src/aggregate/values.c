@@ -123,7 +123,8 @@ streamext_values_compile(AggSpec *spec)
 	if (contain_var_clause((Node *) aggref->aggdirectargs) || contain_subplans((Node *) aggref->aggdirectargs))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("a direct argument of %s must be a constant in a continuous view",
-							   get_func_name(aggref->aggfnoid))));
+							   get_func_name(aggref->aggfnoid)),
+						errhint("Write the constant itself, or an aggregate for each of its values.")));
 	foreach (lc, aggref->args)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);

@@ -405,8 +405,7 @@ streamext_view_check_shape(const Query *query, bool into)
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
 		streamext_view_refuse("anything but SELECT", "Write SELECT ... FROM a stream.");
 	if (query->setOperations != NULL)
-		streamext_view_refuse("UNION, INTERSECT and EXCEPT",
-							  "Make a view of each part and an ordinary view over them.");
+		streamext_view_refuse("UNION, INTERSECT and EXCEPT", STREAMEXT_HINT_UNION);
 	if (query->rowMarks != NIL)
 		streamext_view_refuse("FOR UPDATE and FOR SHARE",
 							  "Leave it out: rows are read as they come, and none is locked.");

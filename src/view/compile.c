@@ -259,8 +259,6 @@ compile_sets(CompiledView *view)
 	if (list_length(sets) > STREAMEXT_MAX_SETS)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
-	if (view->window.kind == WINDOW_SESSION)
-		streamext_view_refuse("grouping sets with session windows", "Make a view for each of the grouping sets.");
 	view->nsets = list_length(sets);
 	view->sets = palloc(sizeof(uint32) * view->nsets);
 	to = view->nsets;

@@ -424,7 +424,7 @@ flatten_check(const Query *subquery)
 {
 	if (subquery->setOperations != NULL)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT over the stream in FROM",
-							  "Make a continuous view of each part and an ordinary view over them.");
+							  STREAMEXT_HINT_UNION);
 	if (subquery->hasAggs || subquery->groupClause != NIL || subquery->groupingSets != NIL ||
 		subquery->havingQual != NULL)
 		streamext_view_refuse("GROUP BY and aggregates over the stream in FROM", FLATTEN_HINT_CHAIN);

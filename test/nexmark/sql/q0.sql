@@ -1,6 +1,5 @@
 -- Pass through: every bid.
-CREATE TABLE q0 (auction bigint, bidder bigint, price bigint, ts timestamptz, extra text);
-CREATE VIEW q0_rows WITH (streamext.continuous, streamext.into = 'q0') AS
+CREATE VIEW q0 WITH (streamext.continuous) AS
 SELECT auction, bidder, price, ts, extra FROM event WHERE event_type = 2;
 
 -- The question, over ordinary tables:

@@ -1,9 +1,8 @@
 -- Calculation: bids within a range of prices, with the time of day as a word, and how many c are in a text.
-CREATE TABLE q14 (auction bigint, bidder bigint, price numeric(23, 3), time_of_day text, ts timestamptz, extra text, c_counts int);
 CREATE FUNCTION count_char(text, text) RETURNS int LANGUAGE sql IMMUTABLE
 RETURN length($1) - length(replace($1, $2, ''));
-CREATE VIEW q14_rows WITH (streamext.continuous, streamext.into = 'q14') AS
-SELECT auction, bidder, 0.908 * price AS price,
+CREATE VIEW q14 WITH (streamext.continuous) AS
+SELECT auction, bidder, (0.908 * price)::numeric(23, 3) AS price,
        CASE WHEN extract(hour FROM ts) BETWEEN 8 AND 18 THEN 'dayTime'
             WHEN extract(hour FROM ts) <= 6 OR extract(hour FROM ts) >= 20 THEN 'nightTime'
             ELSE 'otherTime' END AS time_of_day,

@@ -1,6 +1,5 @@
 -- Selection: bids on every 123rd auction.
-CREATE TABLE q2 (auction bigint, price bigint);
-CREATE VIEW q2_rows WITH (streamext.continuous, streamext.into = 'q2') AS
+CREATE VIEW q2 WITH (streamext.continuous) AS
 SELECT auction, price FROM event WHERE event_type = 2 AND auction % 123 = 0;
 
 -- The question, over ordinary tables:

@@ -1,6 +1,5 @@
 -- Add channel id: a number for the well-known channels, for others what the url says; bids that have neither are left out.
-CREATE TABLE q21 (auction bigint, bidder bigint, price bigint, channel text, channel_id text);
-CREATE VIEW q21_rows WITH (streamext.continuous, streamext.into = 'q21') AS
+CREATE VIEW q21 WITH (streamext.continuous) AS
 SELECT auction, bidder, price, channel,
        CASE lower(channel) WHEN 'apple' THEN '0' WHEN 'google' THEN '1' WHEN 'facebook' THEN '2' WHEN 'baidu' THEN '3'
             ELSE (regexp_match(url, '(&|^)channel_id=([^&]*)'))[2] END AS channel_id

@@ -1,6 +1,5 @@
 -- Get URL directories: what is the directory structure of the url?
-CREATE TABLE q22 (auction bigint, bidder bigint, price bigint, channel text, dir1 text, dir2 text, dir3 text);
-CREATE VIEW q22_rows WITH (streamext.continuous, streamext.into = 'q22') AS
+CREATE VIEW q22 WITH (streamext.continuous) AS
 SELECT auction, bidder, price, channel, split_part(url, '/', 4) AS dir1, split_part(url, '/', 5) AS dir2, split_part(url, '/', 6) AS dir3
 FROM event WHERE event_type = 2;
 

@@ -28,7 +28,7 @@ CREATE FOREIGN TABLE event (
     channel text OPTIONS (path 'bid.channel'),
     url text OPTIONS (path 'bid.url'),
     extra text OPTIONS (path 'bid.extra')
-) SERVER nexmark OPTIONS (topic '{topic}', format 'json', event_time 'ts', watermark_delay '4 s');
+) SERVER nexmark OPTIONS (topic '{topic}', format 'json', event_time 'ts', watermark_delay '4 s', buffer_size '10000');
 
 -- Persons, auctions and bids as ordinary tables, for the queries that join them. A view takes each batch before those that were
 -- created after it, so that a bid finds every auction that came before it.
