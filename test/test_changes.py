@@ -310,6 +310,25 @@ def test_output_is_the_readers_own(db: Database) -> None:
         db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_a_path_of_ones_own_is_nobody_elses(db: Database) -> None:
+    """What a function's names mean depends on search_path: who calls with schemas of his own has the others told nothing of it."""
+    db.execute("CREATE FUNCTION named(k text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN lower(k); END'")
+    simple(db, "SELECT named(k::text) AS t, count(*) AS n FROM s GROUP BY t")
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+    role = f"r{os.urandom(4).hex()}"
+    db.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA {role} AUTHORIZATION {role}; GRANT SELECT ON v TO {role}")
+    try:
+        with db.connect(role) as other:
+            other.execute(f"CREATE FUNCTION {role}.lower(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'forged' $$")
+            for path in (f"{role}, pg_catalog, public", "DEFAULT"):
+                other.execute(f"SET search_path = {path}" if path != "DEFAULT" else "RESET search_path")
+                other.execute("SELECT * FROM streamext.changes('public.v')")
+        assert [row["t"] for _, row, _ in changes(db) if row is not None] == ["1"]
+    finally:
+        db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_memory_is_bounded(database: Database) -> None:
     """Of keys that are gone a bounded number is kept; tokens from before that begin anew."""
     db = database

@@ -396,9 +396,9 @@ def test_a_slow_view_holds_up_nobody_who_sends(web: Web) -> None:
     assert web.post({"n": 1}).status == 204
     web.db.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'streamext reader'")
     reader.join()
-    web.db.execute("CREATE VIEW who AS SELECT current_user::text AS me")
+    web.db.execute("CREATE VIEW who AS SELECT current_user::text AS me, session_user::text AS whose")
     web.db.execute("GRANT SELECT ON who TO ingest")
-    assert web.request("GET", "/views/public.who").json == [{"me": "ingest"}]
+    assert web.request("GET", "/views/public.who").json == [{"me": "ingest", "whose": "ingest"}]
 
 
 def test_who_may_make_somebody_of_a_token(db: Database) -> None:

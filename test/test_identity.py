@@ -460,6 +460,35 @@ def test_restoring_a_view_gives_nothing(db: Database, mallory: psycopg.Connectio
     assert places(db) == {"where", "step"}
 
 
+def test_restoring_alerts_and_joins_gives_nothing(db: Database, mallory: psycopg.Connection) -> None:
+    """Also what runs without a row's coming, or by a table's row: an alert's own functions, those of views below, of `clear`, casts to json."""
+    mallory.execute("""CREATE TYPE mood AS ENUM ('well'); CREATE FUNCTION tell(mood) RETURNS json LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM mallory.note('cast'); RETURN '1'; END $$; CREATE CAST (mood AS json) WITH FUNCTION tell(mood);
+        CREATE TABLE t (k int); INSERT INTO t VALUES (1); CREATE VIEW below AS SELECT k, mallory.pass('below', k) AS b FROM t;
+        CREATE VIEW folded AS SELECT k, mallory.pass('folded') AS f FROM t;
+        CREATE FOREIGN TABLE s (k int) SERVER l; CREATE FOREIGN TABLE s2 (k int) SERVER l; CREATE VIEW counted WITH (streamext.continuous) AS SELECT k, count(*) AS n FROM s GROUP BY k""")
+    insert(mallory, "INSERT INTO s VALUES (1)")
+    flush(mallory)
+    db.execute("SET search_path = mallory, public")
+    alert = "WITH (streamext.alert, streamext.every = '50 ms', streamext.key = 'k'"
+    db.execute(f"CREATE VIEW a1 {alert}) AS SELECT k FROM counted WHERE note('where')")
+    db.execute(f"CREATE VIEW a2 {alert}) AS SELECT k, b FROM counted JOIN below USING (k)")
+    db.execute(f"CREATE VIEW a3 {alert}, streamext.clear = 'mallory.note(''clear'')') AS SELECT k FROM counted WHERE n > 0")
+    db.execute(f"CREATE VIEW a4 {alert}) AS SELECT k, 'well'::mood AS m FROM counted")
+    db.execute("CREATE VIEW n1 WITH (streamext.continuous, streamext.notify) AS SELECT k, 'well'::mood AS m, count(*) FROM s GROUP BY k")
+    db.execute("CREATE VIEW j1 WITH (streamext.continuous) AS SELECT k, b, count(*) FROM s2 JOIN below USING (k) GROUP BY k, b")
+    db.execute("CREATE VIEW j2 WITH (streamext.continuous) AS SELECT k, f, count(*) FROM s2 JOIN folded USING (k) GROUP BY k, f")
+    db.execute("INSERT INTO s VALUES (2)")
+    db.flush("s")
+    failed = "SELECT count(*) FROM streamext.alert_views WHERE last_error LIKE '%superuser%'"
+    wait_for(lambda: db.value(failed) == 4, what="all alerts to be refused")
+    joins = "SELECT count(*) FROM streamext.continuous_views WHERE view::text IN ('j1', 'j2') AND state = 'failed'"
+    wait_for(lambda: db.value(joins) == 2, what="the joins to be refused")
+    assert not places(db)
+    db.execute("ALTER VIEW a3 OWNER TO mallory; ALTER VIEW n1 OWNER TO mallory")
+    wait_for(lambda: places(db) == {"cast", "clear"}, what="what is an ordinary role's to be evaluated")
+
+
 def test_restoring_a_stream_gives_nothing(db: Database, mallory: psycopg.Connection) -> None:
     """The same of the types of its columns, also within others: the stream reads nothing until it is an ordinary role's."""
     mallory.execute("CREATE DOMAIN checked AS int CHECK (mallory.pass('domain', VALUE) IS NOT NULL); CREATE TYPE pair AS (a text, list checked[])")

@@ -406,6 +406,13 @@ def webhook(db: Database, hook: Hook, options: str = "", columns: str = "k int, 
     db.execute(f"CREATE FOREIGN TABLE sent ({columns}) SERVER hook OPTIONS (format 'json'{options})")
 
 
+def test_a_webhooks_url_holds_no_password(db: Database) -> None:
+    """Everybody may read a server's options."""
+    for url in ("http://u:secret@localhost/x", "https://token@localhost"):
+        assert "user mapping" in db.refusal(f"CREATE SERVER hook FOREIGN DATA WRAPPER webhook OPTIONS (url '{url}')")
+    db.execute("CREATE SERVER hook FOREIGN DATA WRAPPER webhook OPTIONS (url 'https://localhost/@x?to=a@b')")
+
+
 def test_a_webhook_gets_rows_and_windows_signed(db: Database, hook: Hook) -> None:
     secret = Path(db.value("SHOW data_directory")) / "hook.secret"
     secret.write_text("swordfish\n")

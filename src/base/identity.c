@@ -139,14 +139,13 @@ streamext_identity_mistrusts_type(Oid type)
 }
 
 static bool
-identity_mistrusts_members(Oid type)
+identity_mistrusts_members(Oid type, bool (*mistrusts)(Oid type))
 {
 	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
 	bool	  result = false;
 
 	for (int i = 0; i < desc->natts && !result; i++)
-		result = !TupleDescAttr(desc, i)->attisdropped &&
-				 streamext_identity_mistrusts_input(TupleDescAttr(desc, i)->atttypid);
+		result = !TupleDescAttr(desc, i)->attisdropped && mistrusts(TupleDescAttr(desc, i)->atttypid);
 	ReleaseTupleDesc(desc);
 	return result;
 }
@@ -174,7 +173,7 @@ streamext_identity_mistrusts_input(Oid type)
 			return streamext_identity_mistrusts_type(type) ||
 				   streamext_identity_mistrusts_input(identity_domain_base(type));
 		case TYPTYPE_COMPOSITE:
-			return identity_mistrusts_members(type);
+			return identity_mistrusts_members(type, streamext_identity_mistrusts_input);
 		case TYPTYPE_RANGE:
 			return streamext_identity_mistrusts_type(type) ||
 				   streamext_identity_mistrusts_input(get_range_subtype(type));
@@ -183,4 +182,18 @@ streamext_identity_mistrusts_input(Oid type)
 		default:
 			return streamext_identity_mistrusts_input(get_element_type(type));
 	}
+}
+
+bool
+streamext_identity_mistrusts_output(Oid type)
+{
+	check_stack_depth();
+	if (type < FirstNormalObjectId || !superuser())
+		return false;
+	if (OidIsValid(get_element_type(type)))
+		return streamext_identity_mistrusts_output(get_element_type(type));
+	return streamext_identity_mistrusts_type(type) ||
+		   (get_typtype(type) == TYPTYPE_COMPOSITE &&
+			identity_mistrusts_members(type, streamext_identity_mistrusts_output)) ||
+		   (get_typtype(type) == TYPTYPE_DOMAIN && streamext_identity_mistrusts_output(identity_domain_base(type)));
 }

@@ -46,6 +46,8 @@ extern bool streamext_identity_mistrusts_function(Oid function);
 extern bool streamext_identity_mistrusts_type(Oid type);
 /* The same of a value that is read: is there a domain or range of an ordinary role's anywhere in the type? */
 extern bool streamext_identity_mistrusts_input(Oid type);
+/* The same of a value that becomes JSON: is there anywhere a type of an ordinary role's, which may have a cast? */
+extern bool streamext_identity_mistrusts_output(Oid type);
 
 /* A setting for the rest of the scope; NULL leaves it as it is. */
 extern void streamext_identity_set(const char *name, const char *value);

@@ -10,6 +10,8 @@
 
 #include "lib/stringinfo.h"
 
+#include "base/identity.h"
+
 #define STREAMEXT_READERS 4						/* of a gateway at once */
 #define STREAMEXT_READ_MS 30000					/* that a query may take */
 #define STREAMEXT_READ_BYTES (64 * 1024 * 1024) /* of an answer */
@@ -44,6 +46,8 @@ extern void streamext_gateway_read_end(GatewayRead *read);
 
 /* The view that the role may read; raises. A schema that it may not use holds nothing for it. */
 extern Oid streamext_reader_view(const char *schema, const char *name, Oid role);
+/* The role's scope in a process that has no other work: also its session is the role's from then on. */
+extern IdentityScope streamext_reader_enter(Oid role);
 /* The answer's status of an error. */
 extern int	streamext_reader_status(const ErrorData *error);
 extern void streamext_reader_session(const char *name); /* its settings */

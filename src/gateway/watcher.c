@@ -195,7 +195,7 @@ watcher_read(WatcherLook *look)
 {
 	WatcherView	   *view = look->view;
 	ChangesQuestion question = { .fresh = GetCurrentTimestamp(), .idle = true, .gone = true };
-	IdentityScope	scope = streamext_identity_enter(view->place.role);
+	IdentityScope	scope = streamext_reader_enter(view->place.role);
 	ChangesReader  *reader;
 
 	if (view->told)

@@ -29,6 +29,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 #include "utils/timestamp.h"
@@ -37,6 +38,7 @@
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "sink/alert.h"
+#include "view/builtin.h"
 #include "view/compile.h"
 
 #define ALERT_MAX_ROWS 100000
@@ -195,7 +197,8 @@ alert_query(const Alert *alert)
 						 quote_identifier(lfirst(lc)));
 	appendStringInfoString(&key, ")::pg_catalog.text");
 	initStringInfo(&query);
-	appendStringInfo(&query, "SELECT %s, pg_catalog.to_jsonb(v.*)::pg_catalog.text FROM %s AS v", key.data, alert->name);
+	appendStringInfo(&query, "SELECT %s, pg_catalog.to_jsonb(v.*)::pg_catalog.text FROM %s AS v", key.data,
+					 alert->name);
 	if (alert->options.clear != NULL)
 		appendStringInfo(
 			&query,
@@ -290,25 +293,23 @@ alert_take(AlertRows *rows, Datum key, Datum row, bool is_row)
 		rows->kept[rows->nkept++] = key;
 }
 
-/* A superuser's alert does not run what an ordinary role has written: a dump is being restored (base/identity.h). */
-static bool alert_mistrusts_walker(Node *node, void *context);
-
-static bool
-alert_mistrusts_function(Oid function, void *context)
+/*
+ * A superuser's alert does not run what an ordinary role has written: a dump is being restored (base/identity.h). The plan has the view, those below it
+ * and the option clear; that its rows become JSON calls casts of their types.
+ */
+static void
+alert_check_trust(const Alert *alert, SPIPlanPtr plan)
 {
-	return streamext_identity_mistrusts_function(function);
-}
+	bool	  mistrusts = streamext_view_mistrusts_rows(alert->view);
+	ListCell *source, *query;
 
-static bool
-alert_mistrusts_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, alert_mistrusts_function, context))
-		return true;
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, alert_mistrusts_walker, context, 0);
-	return expression_tree_walker(node, alert_mistrusts_walker, context);
+	foreach (source, SPI_plan_get_plan_sources(plan))
+		foreach (query, ((CachedPlanSource *) lfirst(source))->query_list)
+			mistrusts = mistrusts || streamext_query_mistrusts(lfirst_node(Query, query));
+	if (mistrusts)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("the alert is a superuser's and calls a function of an ordinary role"),
+						errhint("Give the view to the role that has written it by ALTER VIEW ... OWNER TO.")));
 }
 
 /* As the view's owner. What is taken is in the current memory context. */
@@ -320,13 +321,10 @@ alert_read(const Alert *alert, AlertRows *rows)
 	SPIPlanPtr	  plan;
 	Portal		  portal;
 
-	if (alert_mistrusts_walker((Node *) alert->query, NULL))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("the alert is a superuser's and calls a function of an ordinary role"),
-						errhint("Give the view to the role that has written it by ALTER VIEW ... OWNER TO.")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	plan = SPI_prepare(alert_query(alert), 0, NULL);
+	alert_check_trust(alert, plan);
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	do
 	{

@@ -18,6 +18,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -201,6 +202,50 @@ changes_is_personal(const CompiledView *view, Relation rel)
 	return changes_personal_walker((Node *) view->query, NULL);
 }
 
+/* Whether a function of the view looks names up where its caller does: one of a user's, in a language, without a search_path of its own. */
+static bool
+changes_follows_path(Oid function, void *context)
+{
+	HeapTuple tuple;
+	Oid		  language;
+	bool	  set;
+
+	if (function < FirstNormalObjectId)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
+	set = !heap_attisnull(tuple, Anum_pg_proc_proconfig, NULL);
+	ReleaseSysCache(tuple);
+	return language != INTERNALlanguageId && language != ClanguageId && !set;
+}
+
+static bool
+changes_path_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, changes_follows_path, context))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, changes_path_walker, context, 0);
+	return expression_tree_walker(node, changes_path_walker, context);
+}
+
+/* Where such functions look: schemas that are not everybody's could have the others told what their owner likes. */
+static uint64
+changes_path(const CompiledView *view, uint64 hash)
+{
+	ListCell *lc;
+
+	if (!changes_path_walker((Node *) view->query, NULL))
+		return hash;
+	foreach (lc, fetch_search_path(true))
+		hash = hash_combine64(hash, hash_bytes_uint32_extended(lfirst_oid(lc), 0));
+	return hash;
+}
+
 static uint64
 changes_hash(uint64 hash, const char *text)
 {
@@ -233,7 +278,7 @@ changes_identity(const CompiledView *view, Relation rel, const char *keys)
 	memset(&identity, 0, sizeof(identity));
 	identity.dboid = MyDatabaseId;
 	identity.view = view->relid;
-	identity.settings = changes_settings(keys, rel);
+	identity.settings = changes_path(view, changes_settings(keys, rel));
 	if (changes_is_personal(view, rel))
 	{
 		identity.role = GetUserId();

@@ -8,14 +8,18 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/transam.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "base/identity.h"
@@ -235,10 +239,28 @@ streamext_expr_is_plain(Node *expr)
 
 /* ---- a superuser's view ---- */
 
+static bool trust_walker(Node *node, void *context);
+
 static bool
 trust_function(Oid function, void *context)
 {
 	return streamext_identity_mistrusts_function(function);
+}
+
+/* A view below the query: its functions run as who reads it. */
+static bool
+trust_view(Oid relid, void *context)
+{
+	Relation rel = try_relation_open(relid, AccessShareLock);
+	bool	 result = false;
+
+	check_stack_depth();
+	if (rel == NULL)
+		return false;
+	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
+		result = trust_walker((Node *) get_view_query(rel), context);
+	relation_close(rel, NoLock);
+	return result;
 }
 
 static bool
@@ -247,17 +269,47 @@ trust_walker(Node *node, void *context)
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, trust_walker, context, 0);
+		return query_tree_walker((Query *) node, trust_walker, context, QTW_EXAMINE_RTES_BEFORE);
+	if (IsA(node, RangeTblEntry))
+	{
+		const RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		/* not those that a view's rule has of itself, nor what was pulled up */
+		return rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW && rte->inFromCl &&
+			   trust_view(rte->relid, context);
+	}
 	if (check_functions_in_node(node, trust_function, NULL) ||
 		(IsA(node, CoerceToDomain) && streamext_identity_mistrusts_type(((CoerceToDomain *) node)->resulttype)))
 		return true;
 	return expression_tree_walker(node, trust_walker, context);
 }
 
+bool
+streamext_query_mistrusts(Query *query)
+{
+	return superuser() && trust_walker((Node *) query, NULL);
+}
+
+bool
+streamext_view_mistrusts_rows(Oid view)
+{
+	Relation rel;
+	bool	 result;
+
+	if (!superuser())
+		return false;
+	rel = relation_open(view, AccessShareLock);
+	result = trust_view(view, NULL);
+	for (int i = 0; i < RelationGetNumberOfAttributes(rel) && !result; i++)
+		result = streamext_identity_mistrusts_output(TupleDescAttr(RelationGetDescr(rel), i)->atttypid);
+	relation_close(rel, NoLock);
+	return result;
+}
+
 void
 streamext_view_check_trust(const CompiledView *view)
 {
-	if (superuser() && trust_walker((Node *) view->query, NULL))
+	if (streamext_query_mistrusts(view->query))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("the view is a superuser's and calls functions of ordinary roles"),
 						errhint("ALTER VIEW ... OWNER TO an ordinary role; it goes on by itself.")));

@@ -31,4 +31,9 @@ extern bool streamext_expr_is_plain(Node *expr);
  */
 extern void streamext_view_check_trust(const CompiledView *view);
 
+/* Whether a query, or a view that it reads, at any depth, calls such. As who would run it. */
+extern bool streamext_query_mistrusts(Query *query);
+/* The same of a view whose rows are made JSON, which calls casts of their types. */
+extern bool streamext_view_mistrusts_rows(Oid view);
+
 #endif /* STREAMEXT_VIEW_BUILTIN_H */

@@ -46,6 +46,7 @@
 #include "shared/teller.h"
 #include "sink/alert.h"
 #include "sink/changes.h"
+#include "view/builtin.h"
 #include "view/compile.h"
 #include "worker/teller_streams.h"
 #include "worker/worker.h"
@@ -209,6 +210,10 @@ teller_tell_changes(TellerView *item)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	scope = streamext_identity_enter(owner);
+	if (streamext_view_mistrusts_rows(item->view))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("the view is a superuser's and calls a function of an ordinary role"),
+						errhint("Give the view to the role that has written it by ALTER VIEW ... OWNER TO.")));
 	question.after = item->token;
 	question.fresh = GetCurrentTimestamp();
 	count = streamext_changes_read(streamext_changes_open(item->view), &question, teller_count, NULL, &newest);

@@ -13,6 +13,13 @@ webhook_check_url(const OptionSpec *spec, const char *value)
 {
 	if (strncmp(value, "http://", 7) != 0 && strncmp(value, "https://", 8) != 0)
 		streamext_option_invalid(spec, value, "It begins with http:// or https://.");
+	/* everybody may read a server's options */
+	value = strstr(value, "://") + 3;
+	if (memchr(value, '@', strcspn(value, "/?#")) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE), errmsg("invalid value for option \"%s\"", spec->name),
+				 errdetail("The URL holds a user or password, which all roles could read."),
+				 errhint("Put a secret into the user mapping: bearer_token, or bearer_token_file.")));
 }
 
 static void
