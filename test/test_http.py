@@ -286,6 +286,17 @@ def test_slow_senders(db: Database) -> None:
     assert web.post({"n": 1}).status == 204
 
 
+def test_who_does_not_read_his_answer(db: Database) -> None:
+    web = Web(db, "header_timeout '100 ms'")
+    web.stream()
+    db.execute("CREATE VIEW long AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 20000); GRANT SELECT ON long TO ingest")
+    with socket.create_connection(("127.0.0.1", web.port)) as lazy:
+        lazy.sendall(b"GET /views/public.long HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ingest-token\r\n\r\n")
+        assert lazy.recv(12) == b"HTTP/1.1 200"
+        wait_for(lambda: db.value("SELECT connections FROM streamext.gateways") == 0, what="end of the connection")
+    assert len(web.request("GET", "/views/public.long").json) == 20_000
+
+
 def test_metadata(db: Database) -> None:
     web = Web(db)
     web.stream(

@@ -24,7 +24,6 @@
 #include "source/http/http.h"
 
 #define HTTP_LOOK_MS 250
-#define HTTP_SLOW_BODIES 30 /* header_timeouts that a body may take, if it keeps coming */
 #define HTTP_FILE_MAX (1024 * 1024)
 
 static char *
@@ -66,7 +65,7 @@ http_expire(HttpConnection *connection)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 
-	if (connection->fresh || connection->request != NULL)
+	if (connection->fresh || (connection->request != NULL && connection->request->phase != HTTP_ANSWERED))
 		http_say(connection, "408 Request Timeout", "the request took too long",
 				 "The server's option header_timeout says how long the head may take, and each piece of the body.");
 	if (info != NULL)
@@ -128,6 +127,8 @@ http_is_late(const HttpServer *server, const HttpConnection *connection, Timesta
 {
 	const HttpRequest *request = connection->request;
 
+	if (request != NULL && request->phase == HTTP_ANSWERED)
+		return request->listener == NULL && now > connection->deadline;
 	if (request != NULL && request->phase != HTTP_BODY && request->phase != HTTP_REFUSED)
 		return false;
 	if (request != NULL && now > request->began + server->header_timeout * HTTP_SLOW_BODIES)

@@ -137,8 +137,15 @@ streamext_http_get_answer(HttpRequest *request)
 		return streamext_http_refuse(request, read->status != 0 ? read->status : MHD_HTTP_SERVICE_UNAVAILABLE, false,
 									 -1, read->status != 0 ? read->body.data : "the gateway is being restarted",
 									 "GET /views/SCHEMA.NAME?column=value&limit=n, by a role with SELECT on the view.");
+	if (request->server->bodies + read->body.len > HTTP_BODIES)
+		return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, false, -1,
+									 "the gateway has no room for the answer", "Ask again later, or for fewer rows.");
 	response = MHD_create_response_from_buffer(read->body.len, read->body.data, MHD_RESPMEM_MUST_COPY);
 	if (response != NULL)
 		(void) MHD_add_response_header(response, "Content-Type", types[request->format]);
+	request->answer = read->body.len;
+	request->server->bodies += request->answer;
+	streamext_gateway_read_end(read);
+	request->read = NULL;
 	return streamext_http_queue(request, MHD_HTTP_OK, response);
 }

@@ -14,7 +14,7 @@
 #include "gateway/reader.h"
 #include "gateway/watch.h"
 
-#define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies that are held at once */
+#define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies and answers that are held at once */
 
 #define HTTP_CONNECTION_MEMORY \
 	16384 /* bytes of a connection: its head must fit; the library clears them for each request */
@@ -25,6 +25,7 @@
  */
 #define HTTP_UNWANTED (64 * 1024 * 1024)
 
+#define HTTP_SLOW_BODIES 30	  /* header_timeouts that a body may take, if it keeps coming, and an answer */
 #define HTTP_LENGTH_DIGITS 18 /* of a Content-Length */
 
 #define HTTP_FIXED (4 * MAXPGPATH)
@@ -106,6 +107,7 @@ typedef struct HttpRequest
 	char				  *path;	/* malloc'd */
 	char				  *body;	/* malloc'd */
 	Size				   size, capacity;
+	Size				   answer;	/* bytes of a view's rows that are being sent */
 	bool				   large;	/* more came than may; it is thrown away */
 	bool				   full;	/* there was no room for it */
 	bool				   chunked; /* it comes in chunks */

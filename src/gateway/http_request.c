@@ -39,6 +39,8 @@ streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response 
 	result = MHD_queue_response(request->mhd, status, response);
 	MHD_destroy_response(response);
 	request->phase = HTTP_ANSWERED;
+	request->connection->deadline =
+		GetCurrentTimestamp() + request->server->header_timeout * HTTP_SLOW_BODIES; /* for who does not read it */
 	return result;
 }
 
@@ -419,7 +421,7 @@ streamext_http_free(HttpRequest *request)
 {
 	if (request->refusal != NULL)
 		MHD_destroy_response(request->refusal);
-	request->server->bodies -= request->capacity;
+	request->server->bodies -= request->capacity + request->answer;
 	free(request->body);
 	free(request->block);
 	free(request->common);
