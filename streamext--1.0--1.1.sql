@@ -535,6 +535,11 @@ LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_shard_refuse';
 COMMENT ON FUNCTION streamext.shard_partial(integer) IS 'internal: the same; the state of an aggregate of the continuous view';
 
+CREATE FUNCTION streamext.shard_last() RETURNS timestamptz
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_shard_refuse';
+COMMENT ON FUNCTION streamext.shard_last() IS 'internal: the same; the time of a session''s last row';
+
 CREATE FUNCTION streamext.shard_prepare() RETURNS trigger
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'streamext_shard_prepare';

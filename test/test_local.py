@@ -105,6 +105,30 @@ def test_prepare_transaction_is_refused(counted: Database) -> None:
     assert total(db) == (0, None)
 
 
+def test_rights_may_change_in_a_prepared_transaction(db: Database) -> None:
+    """The workers are told at COMMIT PREPARED, by whichever session."""
+    db.execute("CREATE ROLE viewer; GRANT CREATE ON SCHEMA public TO viewer")
+    try:
+        local_stream(db, columns="a bigint")
+        db.execute("GRANT SELECT ON s TO viewer; SET ROLE viewer")
+        continuous(db, "his", "SELECT count(*) AS n FROM s")
+        db.execute("RESET ROLE")
+        db.execute("INSERT INTO s VALUES (1)")
+        db.flush("s")
+        state = "SELECT state FROM streamext.continuous_views WHERE view = 'his'::regclass"
+        for change, after in (("REVOKE SELECT ON s FROM", "failed"), ("GRANT SELECT ON s TO", "running")):
+            before = db.value(state)
+            db.execute("BEGIN")
+            db.execute(f"{change} viewer")
+            db.execute("PREPARE TRANSACTION 'rights'")
+            assert db.value(state) == before
+            with db.connect() as other:
+                other.execute("COMMIT PREPARED 'rights'")
+            wait_for(lambda after=after: db.value(state) == after, what=after)
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY viewer CASCADE; DROP ROLE viewer")
+
+
 def test_a_large_transaction(counted: Database) -> None:
     db, rows = counted, 200_000
     insert = f"INSERT INTO s SELECT i, repeat('x', 20) FROM generate_series(1, {rows}) AS i"

@@ -1,15 +1,20 @@
 """streamext.shard_view: one view over the continuous views of several servers, as PostgreSQL would answer over all rows."""
 
+import os
+import random
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
 
+from harness import views
 from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
 from harness.streams import continuous, error_of, local_stream
-from test_merge import AGGREGATES, COLUMNS, OUTPUTS, ROWS
+from test_merge import AGGREGATES, COLUMNS, OUTPUTS, ROWS, START
 
 LONGEST = """CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS
     'SELECT CASE WHEN $1 IS NULL OR length($2) > length($1) OR length($2) = length($1) AND $2 > $1 THEN $2 ELSE $1 END';
@@ -36,7 +41,6 @@ def prepared(server: Postgres, name: str) -> Database:
     server.psql(f"CREATE DATABASE {name}")
     database = Database(server, name)
     database.execute("CREATE EXTENSION streamext")
-    database.execute(LONGEST)
     return database
 
 
@@ -68,6 +72,7 @@ def test_every_kind_of_view(db: Database, shards: list[Database]) -> None:
     db.execute(f"CREATE TABLE o ({COLUMNS})")
     db.execute(f"INSERT INTO o {ROWS}")
     for i, shard in enumerate(shards):
+        shard.execute(LONGEST)
         shard.execute("SELECT streamext.set_clock('2024-05-01 12:25:00+00')")
         local_stream(shard, "event_time 'ts'", COLUMNS)
         for name, query in VIEWS.items():
@@ -90,6 +95,69 @@ def test_every_kind_of_view(db: Database, shards: list[Database]) -> None:
     assert "hash look-up on (k)" in there
     db.assert_same("SELECT * FROM hopping_shards WHERE k = 'k1' AND w >= '2024-05-01 12:10:00+00'", f"SELECT * FROM ({VIEWS['hopping'].format('o', '')}) q WHERE k = 'k1' AND w >= '2024-05-01 12:10:00+00'")
     assert [(row[0], row[2]) for row in db.rows("SELECT server, partitions, state, watermark FROM hopping_shards_state ORDER BY server")] == [("a", "running"), ("b", "running")]
+
+
+def test_sessions(db: Database, shards: list[Database]) -> None:
+    """A session's rows may be on any of the servers, and be one only through another's."""
+    connect(db, shards)
+    rng = random.Random(7)
+    rows = [(rng.choice(["a", "b", None]), START + timedelta(seconds=rng.randrange(4000)), rng.randrange(9)) for _ in range(400)]
+    for i, shard in enumerate(shards):
+        local_stream(shard, "event_time 'ts', watermark_delay '1 day'", "k text, ts timestamptz, i int")
+        continuous(shard, "v", "SELECT k, streamext.session('30 s', ts) AS w, count(*) AS n, avg(i) AS mean FROM s GROUP BY k, w")
+        continuous(shard, "keyless", "SELECT streamext.session('5 s', ts) AS w, array_agg(i ORDER BY i) AS a FROM s GROUP BY w HAVING count(*) > 1")
+        with shard.connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO s VALUES (%s, %s, %s)", rows[i::2])
+        shard.flush("s")
+    db.execute("CREATE TABLE o (k text, ts timestamptz, i int)")
+    with db.connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO o VALUES (%s, %s, %s)", rows)
+
+    def islands(keys: str, gap: str) -> str:
+        over = f"OVER ({f'PARTITION BY {keys} ' if keys else ''}ORDER BY ts)"
+        return f"""(SELECT *, min(ts) OVER (PARTITION BY {keys + ', ' if keys else ''}island) AS w FROM (SELECT *, sum(begins) {over} AS island
+            FROM (SELECT *, CASE WHEN ts <= lag(ts) {over} + '{gap}' THEN 0 ELSE 1 END AS begins FROM o) o) o) o"""
+
+    assert shared(db, "v") == "v_shards" and shared(db, "keyless") == "keyless_shards"
+    db.assert_same("TABLE v_shards", f"SELECT k, w, count(*) AS n, avg(i) AS mean FROM {islands('k', '30 s')} GROUP BY k, w")
+    db.assert_same("TABLE keyless_shards", f"SELECT w, array_agg(i ORDER BY i) AS a FROM {islands('', '5 s')} GROUP BY w HAVING count(*) > 1")
+    db.assert_same("SELECT w, n FROM v_shards WHERE k = 'a'", f"SELECT w, count(*) AS n FROM {islands('k', '30 s')} WHERE k = 'a' GROUP BY w")
+    assert "k1 = 'a'" in str(db.rows("EXPLAIN (VERBOSE) SELECT w, n FROM v_shards WHERE k = 'a'"))
+
+
+@pytest.mark.parametrize("round_", range(int(os.environ.get("STREAMEXT_SHARD_ROUNDS", "1"))))
+def test_random_views(db: Database, shards: list[Database], round_: int) -> None:
+    """Definitions of the oracle's kind, rows anywhere: what two servers have together is what one has."""
+    seed = int(os.environ.get("STREAMEXT_ORACLE_SEED", "1500")) + round_
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    connect(db, shards)
+    extra = [*views.GENERAL, *views.MORE]
+    definitions = [views.definition(rng, extra) for _ in range(25)]
+    db.execute(views.SETUP)
+    db.execute(f"CREATE TABLE o ({views.COLUMN_LIST})")
+    db.execute("SELECT streamext.set_clock(%s)", views.NOW)
+    try:
+        for shard in shards:
+            shard.execute(views.SETUP)
+            local_stream(shard, "event_time 'ts', watermark_delay '1 day'", views.COLUMN_LIST)
+            for i, definition in enumerate(definitions):
+                continuous(shard, f"v{i}", definition.view("s"), re.sub(", streamext.retention = '[^']*'", "", definition.options))
+        for count in (30, 600):
+            for shard in shards:
+                values = ", ".join(views.rows(rng, count, views.NOW))
+                shard.execute(f"INSERT INTO s VALUES {values}")
+                db.execute(f"INSERT INTO o VALUES {values}")
+                shard.flush("s")
+        for i, definition in enumerate(definitions):
+            try:
+                assert shared(db, f"v{i}") == f"v{i}_shards"
+            except psycopg.errors.FeatureNotSupported as error:
+                assert "anonymous records" in str(error)
+                continue
+            db.assert_same(f"TABLE v{i}_shards", definition.query("o", views.NOW))
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
 
 
 @pytest.fixture
@@ -155,11 +223,11 @@ def test_what_does_not_make_one_whole(db: Database, shards: list[Database]) -> N
     connect(db, shards)
     for shard in shards:
         local_stream(shard, "event_time 'ts'", COLUMNS)
-        continuous(shard, "sess", "SELECT k, streamext.session('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w")
+        continuous(shard, "kept", "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w", ", streamext.retention = '1 day'")
         continuous(shard, "v", f"SELECT k, count(*) AS n FROM s {'WHERE i > 1' if shard is shards[1] else ''} GROUP BY k")
         continuous(shard, "same", "SELECT k, avg(i) AS n FROM s GROUP BY k HAVING count(*) > 10")
     for view, servers, sqlstate, word in (
-        ("sess", ["a", "b"], "0A000", "session"),
+        ("kept", ["a", "b"], "0A000", "retention"),
         ("v", ["a", "b"], "55000", "not the same"),
         ("same", ["a", "a"], "22023", "twice"),
         ("same", ["a", "c"], "42704", "c"),

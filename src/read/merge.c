@@ -267,6 +267,24 @@ streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *view)
 	}
 }
 
+AttrNumber
+streamext_merge_add_last(RangeTblEntry *rte, const CompiledView *view)
+{
+	RangeTblFunction *function = linitial_node(RangeTblFunction, rte->functions);
+
+	streamext_merge_add_states(rte, view);
+	if (function->funccolcount == view->nkeys + 2 * view->naggs)
+	{
+		function->funccolcount++;
+		function->funccolnames = lappend(function->funccolnames, makeString("last"));
+		function->funccoltypes = lappend_oid(function->funccoltypes, TIMESTAMPTZOID);
+		function->funccoltypmods = lappend_int(function->funccoltypmods, -1);
+		function->funccolcollations = lappend_oid(function->funccolcollations, InvalidOid);
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString("last"));
+	}
+	return function->funccolcount;
+}
+
 /* The column of a subquery's output that is this expression, added if need be. */
 static AttrNumber
 merge_output(RangeTblEntry *rte, Var *expr)

@@ -63,6 +63,9 @@ typedef struct PlanMutator
 	const CompiledView *view;
 	Index				varno; /* of view_rows */
 	int					sublevels;
+	int *
+		ranks; /* of the aggregates in the order of their columns, filled in as they are met, else -1; NULL: as they are numbered */
+	int nranks;
 } PlanMutator;
 
 static planner_hook_type plan_next_hook = NULL;
@@ -216,7 +219,7 @@ plan_find_key(const PlanMutator *mutator, Node *node)
 }
 
 static Node *
-plan_aggregate_var(const PlanMutator *mutator, Aggref *aggref)
+plan_aggregate_var(PlanMutator *mutator, Aggref *aggref)
 {
 	const CompiledView *view = mutator->view;
 	Aggref			   *wanted = aggref;
@@ -228,8 +231,12 @@ plan_aggregate_var(const PlanMutator *mutator, Aggref *aggref)
 	}
 	for (int a = 0; a < view->naggs; a++)
 		if (equal(wanted, view->aggs[a].aggref))
-			return (Node *) makeVar(mutator->varno, view->nkeys + a + 1, aggref->aggtype, -1, aggref->aggcollid,
-									mutator->sublevels);
+		{
+			if (mutator->ranks != NULL && mutator->ranks[a] < 0)
+				mutator->ranks[a] = mutator->nranks++;
+			return (Node *) makeVar(mutator->varno, view->nkeys + (mutator->ranks != NULL ? mutator->ranks[a] : a) + 1,
+									aggref->aggtype, -1, aggref->aggcollid, mutator->sublevels);
+		}
 	elog(ERROR, "aggregate not found in the compiled view");
 	return NULL; /* keep the compiler quiet */
 }
@@ -518,12 +525,14 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 /* ---- what another server makes of merged groups ---- */
 
 Query *
-streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry)
+streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry, int *order)
 {
-	PlanMutator	 mutator = { .view = view, .varno = 1 };
+	PlanMutator	 mutator = { .view = view, .varno = 1, .ranks = palloc(sizeof(int) * Max(view->naggs, 1)) };
 	Query		*query = copyObject(view->query);
 	RangeTblRef *ref = makeNode(RangeTblRef);
 
+	for (int a = 0; a < view->naggs; a++)
+		mutator.ranks[a] = -1;
 	ref->rtindex = 1;
 	query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
 	query->jointree = makeFromExpr(list_make1(ref), plan_mutate(query->havingQual, &mutator));
@@ -535,6 +544,10 @@ streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry)
 	query->groupClause = NIL;
 	query->groupingSets = NIL;
 	query->groupDistinct = query->hasAggs = false;
+	if (mutator.nranks != view->naggs)
+		elog(ERROR, "an aggregate of the view is nowhere in its query");
+	for (int a = 0; a < view->naggs; a++)
+		order[mutator.ranks[a]] = a;
 	return query;
 }
 

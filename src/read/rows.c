@@ -97,6 +97,7 @@ struct RowReader
 	RowSource		  source;
 	const GroupEntry *key_entry;
 	TimestampTz		  start;
+	TimestampTz		  last; /* of a session */
 	Slice			  single;
 	const Slice		 *slices;
 	int				  nslices;
@@ -616,6 +617,7 @@ session_next_window(RowReader *rows)
 		if (session.last <= Max(rows->horizon, rows->scan->read->from) || session.last > rows->scan->read->until)
 			continue;
 		rows->start = session.first;
+		rows->last = session.last;
 		rows->source = ROW_SLICES;
 		rows->slices = group->slices + from;
 		rows->nslices = to - from;
@@ -911,4 +913,10 @@ TimestampTz
 streamext_rows_window(const RowReader *rows)
 {
 	return rows->start;
+}
+
+TimestampTz
+streamext_rows_last(const RowReader *rows)
+{
+	return rows->last;
 }

@@ -172,6 +172,14 @@ scan_wants_state(const ViewScanState *state, int a)
 	return c < state->ncolumns && state->needed[c];
 }
 
+/* Whether there is a column of a session's last row's time, behind the states. */
+static inline bool
+scan_gives_last(const ViewScanState *state)
+{
+	return state->ncolumns == state->view->nkeys + 2 * state->view->naggs + 1 &&
+		   state->view->window.kind == WINDOW_SESSION;
+}
+
 static void
 scan_begin(CustomScanState *node, EState *estate, int eflags)
 {
@@ -192,7 +200,8 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	state->read = streamext_read_begin(estate, plan);
 	view = state->view = state->read->read->view;
 	state->ncolumns = list_length(plan->custom_scan_tlist);
-	if (state->ncolumns != view->nkeys + view->naggs && state->ncolumns != view->nkeys + 2 * view->naggs)
+	if (state->ncolumns != view->nkeys + view->naggs && state->ncolumns != view->nkeys + 2 * view->naggs &&
+		!scan_gives_last(state))
 		elog(ERROR, "plan of continuous view %u is out of date", view->relid);
 	scan_check_aggregates(view);
 	scan_find_columns(state, &plan->scan.plan);
@@ -320,6 +329,11 @@ row_compute(ViewScanState *state, TupleTableSlot *slot)
 			continue;
 		slot->tts_isnull[c] = !state->needed[c];
 		slot->tts_values[c] = state->needed[c] ? streamext_rows_state(state->rows, a) : (Datum) 0;
+	}
+	if (scan_gives_last(state))
+	{
+		slot->tts_isnull[state->ncolumns - 1] = false;
+		slot->tts_values[state->ncolumns - 1] = TimestampTzGetDatum(streamext_rows_last(state->rows));
 	}
 }
 

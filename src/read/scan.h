@@ -5,7 +5,7 @@
  *
  * A continuous view's rule becomes a scan of the function streamext.view_rows(view), which nobody ever runs: its columns
  * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, then, if streamext.merge wants one, the
- * states of these; and its only path is the custom scan.
+ * states of these, then, for a shard, a session's last row's time; and its only path is the custom scan.
  */
 #ifndef STREAMEXT_VIEW_SCAN_H
 #define STREAMEXT_VIEW_SCAN_H
@@ -90,6 +90,8 @@ typedef struct MergeColumn
 extern Var *streamext_merge_find_state(Query *query, Node *node, MergeColumn *column);
 /* view_rows gives states too from now on. */
 extern void streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *view);
+/* And then the time of a session's last row; the number of that column. */
+extern AttrNumber streamext_merge_add_last(RangeTblEntry *rte, const CompiledView *view);
 /* A function of this extension by name and argument types; InvalidOid: there is none (the database has an older version). */
 extern Oid streamext_merge_function(const char *name, const Oid *types, int n);
 
@@ -207,6 +209,7 @@ extern int streamext_rows_empty(const RowReader *rows);
 /* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
 extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
 extern TimestampTz		 streamext_rows_window(const RowReader *rows);
+extern TimestampTz		 streamext_rows_last(const RowReader *rows); /* of a session: its last row's time */
 /* An aggregate's state, as streamext.merge takes it (read/merge.c); in the current memory context. */
 extern Datum streamext_rows_state(const RowReader *rows, int a);
 /* An aggregate's value, in the current memory context. */

@@ -82,12 +82,13 @@ streamext_shard_fingerprint(Oid viewoid)
 
 typedef struct ShardContext
 {
-	Oid rows_of, key, partial; /* functions that stand in views of rows */
-	Oid state;				   /* streamext.partial_state */
+	Oid rows_of, key, partial, last; /* functions that stand in views of rows */
+	Oid state;						 /* streamext.partial_state */
 	/* of the query at hand */
 	const CompiledView *view;
 	Index				varno; /* of the view's subquery */
 	Oid					reader;
+	int				   *order; /* of the aggregates on all shards: their numbers here */
 } ShardContext;
 
 static bool
@@ -99,9 +100,9 @@ shard_is_call(Node *node, Oid function)
 static int
 shard_number(FuncExpr *call)
 {
-	Const *number = linitial(call->args);
+	Const *number = call->args == NIL ? NULL : linitial(call->args);
 
-	return IsA(number, Const) && !number->constisnull ? DatumGetInt32(number->constvalue) - 1 : -1;
+	return number != NULL && IsA(number, Const) && !number->constisnull ? DatumGetInt32(number->constvalue) - 1 : -1;
 }
 
 static void
@@ -138,14 +139,19 @@ shard_expr(ShardContext *context, Expr *expr)
 		return (Expr *) makeVar(context->varno, n + 1, view->keys[n].type, view->keys[n].typmod,
 								view->keys[n].collation, 0);
 	}
-	if (!shard_is_call((Node *) expr, context->partial))
-		return expr;
+	if (shard_is_call((Node *) expr, context->last))
+	{
+		if (view->window.kind != WINDOW_SESSION)
+			shard_changed(context);
+		return (Expr *) makeVar(context->varno, view->nkeys + view->naggs + 1, TIMESTAMPTZOID, -1, InvalidOid, 0);
+	}
+	Assert(shard_is_call((Node *) expr, context->partial));
 	if (n < 0 || n >= view->naggs)
 		shard_changed(context);
-	column.number = n;
+	column.number = context->order[n];
 	return (Expr *) streamext_partial_of_state(
-		context->state, &column, (Expr *) makeVar(context->varno, view->nkeys + n + 1, BYTEAOID, -1, InvalidOid, 0),
-		false);
+		context->state, &column,
+		(Expr *) makeVar(context->varno, view->nkeys + column.number + 1, BYTEAOID, -1, InvalidOid, 0), false);
 }
 
 /* The subquery of the continuous view gives keys and states of all its groups, and nothing else of it is left. */
@@ -171,6 +177,15 @@ shard_strip(Query *query, Index varno, RangeTblEntry *rte, const CompiledView *v
 		query->targetList =
 			lappend(query->targetList, makeTargetEntry((Expr *) var, view->nkeys + a + 1, pstrdup("state"), false));
 		names = lappend(names, makeString(pstrdup("state")));
+	}
+	if (view->window.kind == WINDOW_SESSION)
+	{
+		Var *var = makeVar(varno, streamext_merge_add_last(rt_fetch(varno, query->rtable), view), TIMESTAMPTZOID, -1,
+						   InvalidOid, 0);
+
+		query->targetList = lappend(
+			query->targetList, makeTargetEntry((Expr *) var, view->nkeys + view->naggs + 1, pstrdup("last"), false));
+		names = lappend(names, makeString(pstrdup("last")));
 	}
 	query->jointree->quals = NULL;
 	query->distinctClause = query->sortClause = query->windowClause = query->cteList = NIL;
@@ -219,7 +234,7 @@ shard_is_plain(const ShardContext *context, const Query *query)
 		Node *expr = (Node *) lfirst_node(TargetEntry, lc)->expr;
 
 		if (!shard_is_call(expr, context->rows_of) && !shard_is_call(expr, context->key) &&
-			!shard_is_call(expr, context->partial))
+			!shard_is_call(expr, context->partial) && !shard_is_call(expr, context->last))
 			return false;
 	}
 	return query->commandType == CMD_SELECT && query->jointree->quals == NULL && query->setOperations == NULL &&
@@ -243,6 +258,8 @@ shard_expand_query(ShardContext *context, Query *query)
 	if (!wanted || !shard_is_plain(context, query) || !shard_find(context, query, &entry, &rows))
 		return;
 	streamext_partial_check_rights(context->view->relid, context->reader);
+	context->order = palloc(sizeof(int) * Max(context->view->naggs, 1));
+	(void) streamext_shard_outputs(context->view, makeNode(RangeTblEntry), context->order);
 	shard_strip(entry->subquery, rows, entry, context->view);
 	foreach (lc, query->targetList)
 		lfirst_node(TargetEntry, lc)->expr = shard_expr(context, lfirst_node(TargetEntry, lc)->expr);
@@ -271,6 +288,7 @@ streamext_shard_expand(Query *query, Oid state)
 	context.rows_of = streamext_merge_function("shard_rows_of", &text, 1);
 	context.key = streamext_merge_function("shard_key", key, lengthof(key));
 	context.partial = streamext_merge_function("shard_partial", &number, 1);
+	context.last = streamext_merge_function("shard_last", NULL, 0);
 	if (OidIsValid(context.rows_of))
 		shard_walk((Node *) query, &context);
 }

@@ -14,7 +14,10 @@ extern char *streamext_shard_name(void);
 extern char *streamext_shard_query_text(Oid viewoid);
 extern char *streamext_shard_fingerprint(Oid viewoid);
 
-/* The view's own SELECT, with HAVING as WHERE, over `entry`, whose columns are the view's keys and then its aggregates' values. */
-extern Query *streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry);
+/*
+ * The view's own SELECT, with HAVING as WHERE, over `entry`, whose columns are the view's keys and then its aggregates' values in the order in which they
+ * stand in the SELECT; order[]: their numbers, which are this server's own.
+ */
+extern Query *streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry, int *order);
 
 #endif /* STREAMEXT_SHARD_ROWS_H */

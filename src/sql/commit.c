@@ -403,11 +403,7 @@ registry_xact_callback(XactEvent event, void *arg)
 					 errmsg(
 						 "cannot PREPARE a transaction that has created, altered or dropped streams or continuous views")));
 			registry_refuse_prepared_gateways();
-			/* nobody would tell the workers when it commits */
-			if (registry_rights && streamext_database_has_streams(MyDatabaseId))
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has changed rights in a database with streams")));
+			/* COMMIT PREPARED tells the workers, whatever it commits (sql/ddl.c) */
 			registry_rights = false;
 			break;
 		default:

@@ -303,6 +303,8 @@ ddl_changes_rights(const Node *stmt)
 				if (lfirst_node(AlterTableCmd, cell)->subtype == AT_ChangeOwner)
 					return OidIsValid(get_extension_oid("streamext", true));
 			return false;
+		case T_TransactionStmt: /* what was prepared may have */
+			return ((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 		case T_GrantStmt:
 		case T_DropOwnedStmt:
 		case T_ReassignOwnedStmt:

@@ -48,9 +48,6 @@ prepare_check(const CompiledView *view)
 {
 	if (view->stateless || view->derived)
 		prepare_refuse(view, "it has no aggregates", "Its rows can be read by UNION ALL over foreign tables.");
-	if (view->window.kind == WINDOW_SESSION)
-		prepare_refuse(view, "a session may have rows on more than one of them",
-					   "Count in windows of tumble or hop, or let one server read the stream.");
 	if (view->options.retention > 0)
 		prepare_refuse(view, "with streamext.retention a window may be gone from one server and not from another",
 					   "Reset streamext.retention.");
@@ -79,28 +76,75 @@ streamext_shard_columns(const CompiledView *view)
 	}
 	for (int a = 0; a < view->naggs; a++)
 		appendStringInfo(&buf, ", a%d bytea", a + 1);
+	if (view->window.kind == WINDOW_SESSION)
+		appendStringInfoString(&buf, ", last timestamp with time zone");
 	return buf.data;
+}
+
+/* p.k1, ... but for the window's start, each before `after`. */
+static void
+prepare_session_keys(StringInfo to, const CompiledView *view, const char *after)
+{
+	for (int k = 0; k < view->nkeys; k++)
+		if (k != view->window_key)
+			appendStringInfo(to, "p.k%d%s", k + 1, after);
+}
+
+/*
+ * A session of one shard goes on with another's that begins no later than gap after it. So all rows of a key are put in order of their starts; one that
+ * starts more than gap after all before it have ended begins a session, and `session` counts these.
+ */
+static void
+prepare_sessions(StringInfo to, const CompiledView *view)
+{
+	StringInfoData keys;
+
+	initStringInfo(&keys);
+	prepare_session_keys(&keys, view, ", ");
+	if (keys.len > 0)
+	{
+		keys.data[keys.len - 2] = '\0';
+		keys.data = psprintf("PARTITION BY %s ", keys.data);
+	}
+	appendStringInfo(
+		to,
+		"(SELECT p.*, sum(p.begins) OVER (%sORDER BY p.k%d, p.last) AS session FROM (SELECT p.*, CASE WHEN p.k%d <= "
+		"max(p.last) OVER (%sORDER BY p.k%d, p.last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) + "
+		"'%lld us'::interval THEN 0 ELSE 1 END AS begins FROM %s p) p)",
+		keys.data, view->window_key + 1, view->window_key + 1, keys.data, view->window_key + 1,
+		(long long) view->window.size, SHARD_ROWS_TOKEN);
 }
 
 /* The rows of all shards, a group once. */
 static char *
-prepare_merge(const CompiledView *view)
+prepare_merge(const CompiledView *view, const int *order)
 {
+	bool		   session = view->window.kind == WINDOW_SESSION;
 	StringInfoData buf;
 
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, "SELECT ");
 	for (int k = 0; k < view->nkeys; k++)
-		appendStringInfo(&buf, "%sp.k%d", k > 0 ? ", " : "", k + 1);
+		appendStringInfo(&buf, session && k == view->window_key ? "%smin(p.k%d) AS k%d" : "%sp.k%d", k > 0 ? ", " : "",
+						 k + 1, k + 1);
 	for (int a = 0; a < view->naggs; a++)
 	{
-		const AggSpec *spec = &view->aggs[a];
+		const AggSpec *spec = &view->aggs[order[a]];
 
 		appendStringInfo(&buf, "%sstreamext.merge(p.a%d, NULL::%s, %s::text) AS a%d", view->nkeys + a > 0 ? ", " : "",
 						 a + 1, format_type_be_qualified(spec->aggref->aggtype),
 						 quote_literal_cstr(streamext_portable_definition(spec)), a + 1);
 	}
-	appendStringInfoString(&buf, " FROM " SHARD_ROWS_TOKEN " p");
+	appendStringInfoString(&buf, " FROM ");
+	if (session)
+	{
+		prepare_sessions(&buf, view);
+		appendStringInfoString(&buf, " p GROUP BY ");
+		prepare_session_keys(&buf, view, ", ");
+		appendStringInfoString(&buf, "p.session");
+		return buf.data;
+	}
+	appendStringInfoString(&buf, SHARD_ROWS_TOKEN " p");
 	for (int k = 0; k < view->nkeys; k++)
 		appendStringInfo(&buf, "%sp.k%d", k > 0 ? ", " : " GROUP BY ", k + 1);
 	return buf.data;
@@ -108,7 +152,7 @@ prepare_merge(const CompiledView *view)
 
 /* The view's own SELECT, over the name SHARD_GROUPS_TOKEN. */
 static char *
-prepare_outputs(const CompiledView *view)
+prepare_outputs(const CompiledView *view, int *order)
 {
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 
@@ -121,7 +165,7 @@ prepare_outputs(const CompiledView *view)
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("k%d", k + 1)));
 	for (int a = 0; a < view->naggs; a++)
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("a%d", a + 1)));
-	return pg_get_querydef(streamext_shard_outputs(view, rte), false);
+	return pg_get_querydef(streamext_shard_outputs(view, rte, order), false);
 }
 
 char *
@@ -145,9 +189,10 @@ streamext_shard_query(const CompiledView *view)
 {
 	int			  level = streamext_portable_pin();
 	IdentityScope scope = streamext_identity_enter(view->owner); /* constants are folded */
-	char		 *merge = prepare_merge(view);
-	char		 *query = streamext_shard_replace(prepare_outputs(view), SHARD_GROUPS_TOKEN, psprintf("(%s)", merge));
+	int			 *order = palloc(sizeof(int) * Max(view->naggs, 1));
+	char		 *query = prepare_outputs(view, order);
 
+	query = streamext_shard_replace(query, SHARD_GROUPS_TOKEN, psprintf("(%s)", prepare_merge(view, order)));
 	streamext_identity_leave(scope);
 	AtEOXact_GUC(false, level);
 	while (*query == ' ')
@@ -208,6 +253,8 @@ prepare_rows_sql(const CompiledView *view, const char *name, const char *of)
 	}
 	for (int a = 0; a < view->naggs; a++)
 		appendStringInfo(&buf, ", streamext.shard_partial(%d) AS a%d", a + 1, a + 1);
+	if (view->window.kind == WINDOW_SESSION)
+		appendStringInfoString(&buf, ", streamext.shard_last() AS last");
 	appendStringInfo(&buf, " FROM %s", of);
 	return buf.data;
 }

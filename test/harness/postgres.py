@@ -62,6 +62,7 @@ class Postgres(Server):
             "unix_socket_directories": self.dir,
             "max_worker_processes": 32,
             "max_connections": 100,
+            "max_prepared_transactions": 5,
             "log_line_prefix": "%m [%p] %b %d ",
         }
         self.configure(defaults | dict(settings or {}))
