@@ -187,6 +187,20 @@ def test_definitions(db: Database) -> None:
     assert "metadata 'header topic'" in dump and "body_format 'csv'" in dump
 
 
+def test_the_server_is_altered(tier: Tier) -> None:
+    with tier.sender() as sender:
+        assert sender.batch(events(1, 1)) is None
+        tier.protocol = "thrift" if tier.protocol == "avro" else "avro"
+        tier.db.execute(f"ALTER SERVER tier OPTIONS (SET protocol '{tier.protocol}')")
+        assert ends(sender.socket)
+    wait_for(lambda: tier.gateway("connections") == "0")
+    with tier.sender() as sender:
+        assert sender.batch(events(2, 2)) is None
+    assert counted(tier) == (2, 3)
+    tier.db.execute("DROP SERVER tier CASCADE")
+    wait_for(lambda: tier.db.rows("SELECT 1 FROM streamext.gateways") == [])
+
+
 # ---- answers that are lost ----
 
 

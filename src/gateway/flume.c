@@ -297,7 +297,36 @@ flume_advance(FlumeConnection *connection)
 	return true;
 }
 
-/* False: no memory, or too much is held. */
+/* Of all the one that holds most; false: it is this one. It is closed in the next round, since an event of it may be at hand. */
+static bool
+flume_give_up_another(FlumeConnection *connection)
+{
+	FlumeServer		*server = connection->server;
+	FlumeConnection *most = connection;
+	dlist_iter		 iter;
+
+	dlist_foreach (iter, &server->connections)
+	{
+		FlumeConnection *other = dlist_container(FlumeConnection, node, iter.cur);
+
+		if (!other->busy && other->capacity > most->capacity)
+			most = other;
+	}
+	streamext_gateway_error(server->gateway, "calls that are not whole take more than %d MB, the largest was given up",
+							(int) (FLUME_BYTES / 1024 / 1024));
+	most->doomed = true;
+	if (most == connection)
+		return false;
+	most->size = 0;
+	server->bytes -= (int64) most->capacity;
+	free(most->in);
+	most->in = NULL;
+	most->capacity = 0;
+	server->again = true;
+	return true;
+}
+
+/* False: no memory, or it is the connection that holds most of too much. */
 static bool
 flume_make_room(FlumeConnection *connection)
 {
@@ -307,12 +336,9 @@ flume_make_room(FlumeConnection *connection)
 
 	if (connection->capacity - connection->size >= FLUME_READ)
 		return true;
-	if (server->bytes + (int64) (capacity - connection->capacity) > FLUME_BYTES)
-	{
-		streamext_gateway_error(server->gateway, "calls that are not whole take more than %d MB, one was given up",
-								(int) (FLUME_BYTES / 1024 / 1024));
-		return false;
-	}
+	while (server->bytes + (int64) (capacity - connection->capacity) > FLUME_BYTES)
+		if (!flume_give_up_another(connection))
+			return false;
 	in = realloc(connection->in, capacity);
 	if (in == NULL)
 		return false;

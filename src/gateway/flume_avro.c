@@ -148,7 +148,7 @@ avro_head(const AvroEvent *event, StringInfo head)
 		if (!more)
 			return true;
 		if (!streamext_avro_bytes(&reader, &header.name, &header.name_size) ||
-			!streamext_avro_bytes(&reader, &header.value, &header.value_size))
+			!streamext_avro_bytes(&reader, &header.value, &header.value_size) || head->len > FLUME_MAX_HEAD)
 			return false;
 		streamext_flume_head_add(head, &header);
 	}
@@ -174,7 +174,7 @@ avro_next(FlumeCall *call, FlumeEvent *event, const char **fault)
 	call->ended = items.ended;
 	if (more && (!streamext_avro_event(&reader, &read) || !avro_head(&read, event->head)))
 	{
-		*fault = "an event is not whole";
+		*fault = "an event is not whole, or its headers are too large";
 		return false;
 	}
 	call->p = reader.p;

@@ -108,6 +108,20 @@ flume_shown(const FlumeHeader *topic)
 	return shown;
 }
 
+/* As streamext_gateway_stream_named, of a name without a NUL behind it. */
+static GatewayStream *
+flume_named(Gateway *gateway, const char *name, Size size)
+{
+	for (int i = 0; i < gateway->nstreams; i++)
+	{
+		const char *key = gateway->streams[i].key;
+
+		if (key != NULL && strlen(key) == size && memcmp(key, name, size) == 0)
+			return &gateway->streams[i];
+	}
+	return NULL;
+}
+
 /* The stream of the event; NULL: none takes it, and *error says so. */
 static GatewayStream *
 flume_stream(Gateway *gateway, const FlumeEvent *event, char **error)
@@ -116,10 +130,10 @@ flume_stream(Gateway *gateway, const FlumeEvent *event, char **error)
 	GatewayStream *stream = NULL;
 	bool		   named = streamext_flume_head_find(event->head->data, event->head->len, "topic", &topic);
 
-	if (named && topic.value_size > 0 && memchr(topic.value, '\0', topic.value_size) == NULL)
-		stream = streamext_gateway_stream_named(gateway, pnstrdup(topic.value, topic.value_size));
+	if (named)
+		stream = flume_named(gateway, topic.value, topic.value_size);
 	if (stream == NULL)
-		stream = streamext_gateway_stream_named(gateway, "");
+		stream = flume_named(gateway, "", 0);
 	if (stream == NULL && named)
 		*error = psprintf("no stream takes events with the header topic \"%s\"", flume_shown(&topic));
 	else if (stream == NULL)
@@ -157,6 +171,7 @@ flume_sort(FlumeBatch *batch, bool *fault)
 	StringInfoData head;
 	FlumeEvent	   event = { .head = &head };
 	const char	  *wrong = NULL;
+	int			   events = 0;
 
 	initStringInfo(&head);
 	*fault = false;
@@ -169,7 +184,7 @@ flume_sort(FlumeBatch *batch, bool *fault)
 			return error;
 		streamext_block_add(&flume_part(batch, stream)->block, event.body, event.body_size, head.data, head.len);
 		batch->size += event.body_size + head.len + 8;
-		if (batch->size > 2 * (Size) FLUME_MAX_MESSAGE)
+		if (++events > FLUME_MAX_EVENTS || batch->size > 2 * (Size) FLUME_MAX_MESSAGE)
 			return "the batch has too many events; send fewer at a time";
 	}
 	*fault = wrong != NULL;

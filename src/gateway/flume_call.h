@@ -13,7 +13,9 @@
 #include "lib/stringinfo.h"
 #include "port/pg_bswap.h"
 
-#define FLUME_MAX_MESSAGE (64 * 1024 * 1024) /* bytes of a call */
+#define FLUME_MAX_MESSAGE (64 * 1024 * 1024) /* bytes of a call, */
+#define FLUME_MAX_HEAD (1024 * 1024)		 /* of the headers of an event, and */
+#define FLUME_MAX_EVENTS 1000000			 /* its events: what is beyond holds up others */
 
 /* How far a call has been looked at that is not whole; begin each with zeros. */
 typedef struct FlumeFrame

@@ -169,7 +169,7 @@ thrift_headers(FlumeCall *call, StringInfo head)
 	for (uint32 i = 0; i < count; i++)
 	{
 		if (!thrift_bytes(call, &header.name, &header.name_size) ||
-			!thrift_bytes(call, &header.value, &header.value_size))
+			!thrift_bytes(call, &header.value, &header.value_size) || head->len > FLUME_MAX_HEAD)
 			return false;
 		streamext_flume_head_add(head, &header);
 	}
@@ -191,7 +191,7 @@ thrift_next(FlumeCall *call, FlumeEvent *event, const char **fault)
 		thrift_expect(call, THRIFT_FIELD(1, THRIFT_BINARY)) && thrift_bytes(call, &event->body, &event->body_size) &&
 		thrift_expect(call, 0))
 		return true;
-	*fault = "an event is not one, or not whole";
+	*fault = "an event is not one, or not whole, or its headers are too large";
 	return false;
 }
 
