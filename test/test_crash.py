@@ -9,6 +9,7 @@ import time
 import pytest
 
 from crash.faults import Faults
+from crash.flume_load import FlumeLoad
 from crash.http_load import HttpLoad
 from crash.kafka_load import KafkaLoad
 from crash.local_load import LocalLoad
@@ -33,6 +34,7 @@ def test_nothing_lost_nothing_twice() -> None:
             MqttLoad(mosquitto, rate=100),
             LocalLoad(random.Random(SEED)),
             HttpLoad(random.Random(SEED), senders=2),
+            FlumeLoad(random.Random(SEED), senders=1, idle=0.05),
         ]
         plan = Plan(ROUNDS, group=15, calm=0.4, twice=0.2)
         done = 0

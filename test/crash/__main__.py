@@ -9,6 +9,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 from crash.faults import Faults
+from crash.flume_load import FlumeLoad
 from crash.http_load import HttpLoad
 from crash.kafka_load import KafkaLoad
 from crash.load import Load
@@ -25,7 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--rate", type=int, default=20_000, help="Kafka messages a second")
     parser.add_argument("--mqtt-rate", type=int, default=200, help="MQTT messages a second of each QoS")
-    parser.add_argument("--source", action="append", choices=["kafka", "mqtt", "local", "http"], help="only these; may be given more than once")
+    parser.add_argument("--source", action="append", choices=["kafka", "mqtt", "local", "http", "flume"], help="only these; may be given more than once")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--group", type=int, default=10, help="rounds with the same streams and views")
     parser.add_argument("--fault", action="append", help="only these; may be given more than once")
@@ -59,7 +60,7 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     with ExitStack() as stack:
         pg = stack.enter_context(Postgres(settings={"streamext.memory_limit": "1GB", "max_wal_size": "4GB"}))
-        sources = options.source or ["kafka", "mqtt", "local", "http"]
+        sources = options.source or ["kafka", "mqtt", "local", "http", "flume"]
         kafka = stack.enter_context(Kafka()) if "kafka" in sources else None
         mosquitto = stack.enter_context(Mosquitto(inflight=1000)) if "mqtt" in sources else None
         loads: list[Load] = []
@@ -71,7 +72,9 @@ def main() -> int:
             loads.append(LocalLoad(random.Random(options.seed)))
         if "http" in sources:
             loads.append(HttpLoad(random.Random(options.seed)))
-        faults = Faults(rng, pg, "crash", kafka, mosquitto, hold=4, wait=5, gateways="http" in sources)
+        if "flume" in sources:
+            loads.append(FlumeLoad(random.Random(options.seed)))
+        faults = Faults(rng, pg, "crash", kafka, mosquitto, hold=4, wait=5, gateways="http" in sources or "flume" in sources)
         for name in options.fault or []:
             if name not in faults.names():
                 raise SystemExit(f"no fault {name!r}; there are: {', '.join(faults.names())}")
