@@ -479,6 +479,12 @@ def test_tls(pg: Postgres, db: Database) -> None:
     wait_for(lambda: shown() == (pg.data / "web.crt").read_bytes())
     assert post() == 204
     assert counted(web) == (2, 2)
+    request = pg.data / "web.csr"
+    for command in (["req", "-new", "-key", pg.data / "web.key", "-subj", "/CN=three", "-out", request],
+                    ["x509", "-req", "-in", request, "-signkey", pg.data / "web.key", "-days", "-1", "-out", pg.data / "web.crt"]):  # fmt: skip
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    pg.reload()
+    wait_for(lambda: "has expired" in (shown() and db.value("SELECT last_error FROM streamext.gateways") or ""), what="the expiry")
 
 
 def test_a_full_journal(db: Database) -> None:

@@ -10,9 +10,11 @@
 #include "base/streamext.h"
 
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -210,6 +212,40 @@ http_read_certificate(HttpServer *server, List *options, char *error, Size size)
 	return server->certificate != NULL && server->key != NULL;
 }
 
+/* When the certificate ends; 0: there is none, or it does not say. */
+static time_t
+http_certificate_end(const HttpServer *server)
+{
+	gnutls_datum_t	  text = { (unsigned char *) server->certificate, 0 };
+	gnutls_x509_crt_t certificate;
+	time_t			  end = 0;
+
+	if (server->certificate == NULL || gnutls_x509_crt_init(&certificate) != GNUTLS_E_SUCCESS)
+		return 0;
+	text.size = strlen(server->certificate);
+	if (gnutls_x509_crt_import(certificate, &text, GNUTLS_X509_FMT_PEM) == GNUTLS_E_SUCCESS)
+		end = gnutls_x509_crt_get_expiration_time(certificate);
+	gnutls_x509_crt_deinit(certificate);
+	return end > 0 ? end : 0;
+}
+
+/* Clients refuse it, and the gateway sees no more of that than connections that end. */
+static void
+http_look_at_certificate(HttpServer *server)
+{
+	time_t end = server->certificate_end;
+	char   at[32] = "";
+
+	if (end == 0 || end > time(NULL))
+		return;
+	server->certificate_end = 0;
+	(void) strftime(at, sizeof(at), "%Y-%m-%d %H:%M:%S UTC", gmtime(&end));
+	streamext_gateway_error(server->gateway, "the certificate has expired at %s", at);
+	ereport(LOG,
+			(errmsg("gateway of server with OID %u: the certificate has expired at %s", server->gateway->serverid, at),
+			 errhint("Replace the file of the option ssl_certificate_location and reload the server.")));
+}
+
 static void
 http_free(HttpServer *server)
 {
@@ -326,6 +362,7 @@ http_start(Gateway *gateway, GatewayState *state, char *error, Size size)
 	}
 	info = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	server->epoll_fd = info->epoll_fd;
+	server->certificate_end = http_certificate_end(server);
 	gateway->own = server;
 	return true;
 }
@@ -396,6 +433,7 @@ http_run(Gateway *gateway)
 		TimestampTz now = GetCurrentTimestamp();
 
 		http_look(server, now);
+		http_look_at_certificate(server);
 		if (!dlist_is_empty(&server->waiting))
 			streamext_http_post_look(server, now);
 		if (!dlist_is_empty(&server->reads))

@@ -49,6 +49,7 @@ typedef struct HttpServer
 	bool			   stops;
 	bool			   done;			  /* something was told of in this round: answers wait to be sent */
 	char			  *certificate, *key; /* or NULL */
+	time_t			   certificate_end;	  /* 0: it is not looked for */
 	dlist_head		   waiting;			  /* of HttpRequest: ?wait=visible */
 	dlist_head		   reads;			  /* of HttpRequest: views that are being read */
 	int				   nreads;

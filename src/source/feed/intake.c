@@ -46,6 +46,7 @@ struct FeedIntake
 	FeedText		   token;
 	char			   trouble[STREAMEXT_MAX_MESSAGE];
 	uint64			   count;
+	TimestampTz		   now;
 
 	FeedText	   bytes;
 	IntakeItem	  *items;
@@ -328,7 +329,7 @@ intake_collect(FeedIntake *intake, const FeedRecord *record)
 	item->payload_size = record->size;
 	item->topic = before + record->size;
 	item->topic_size = 0;
-	item->timestamp = GetCurrentTimestamp();
+	item->timestamp = intake->now;
 	if (!intake_add(intake, record->data, record->size))
 		return false;
 	if (record->event_size > 0 || id_size > 0)
@@ -350,6 +351,12 @@ intake_refuse(FeedIntake *intake, const char *why)
 {
 	streamext_clip(intake->trouble, why, sizeof(intake->trouble));
 	return false;
+}
+
+void
+streamext_feed_intake_arrival(FeedIntake *intake)
+{
+	intake->now = GetCurrentTimestamp();
 }
 
 bool

@@ -45,6 +45,9 @@ extern void streamext_feed_intake_load(FeedIntake *intake, Journal *journal, con
 /* The mark of the last of these records, as they were read, that has a token; false: none has. Main thread, not while the link is driven. */
 extern bool streamext_feed_intake_mark(FeedIntake *intake, const StreamRecord *records, int n, FeedText *mark);
 
+/* What is taken from now on has come now. */
+extern void streamext_feed_intake_arrival(FeedIntake *intake);
+
 /* False: streamext_feed_intake_trouble says why. */
 extern bool streamext_feed_intake_take(FeedIntake *intake, const FeedRecord *record);
 

@@ -198,6 +198,7 @@ bool
 streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size)
 {
 	link->heard = streamext_feed_ms();
+	streamext_feed_intake_arrival(link->intake);
 	if (streamext_feed_cut(&link->cutter, data, size))
 		return !link->closed || link->options->framing != FEED_WEBSOCKET;
 	link->refused = true;
