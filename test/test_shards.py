@@ -3,6 +3,8 @@
 import os
 import random
 import re
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -14,6 +16,7 @@ from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
 from harness.streams import continuous, error_of, local_stream
+from harness.wait import wait_for
 from test_merge import AGGREGATES, COLUMNS, OUTPUTS, ROWS, START
 
 LONGEST = """CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS
@@ -217,6 +220,57 @@ def test_shares_of_a_topic_and_a_server_that_is_away(db: Database, apart: list[D
     assert db.rows("SELECT server, state FROM v_shards_state ORDER BY 1") == [("a", "running"), ("b", "away")]
     back()
     db.assert_same("SELECT k, w, n, mean FROM v_shards WHERE away IS NULL", expected(1500))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif("STREAMEXT_SHARD_CRASHES" not in os.environ, reason="STREAMEXT_SHARD_CRASHES says how many rounds")
+def test_crashes_under_load(db: Database, kafka: Kafka, topic: str) -> None:
+    """Either server is killed while records come; in the end each record is counted once, wherever."""
+    with Postgres() as one, Postgres() as other:
+        crash_rounds(db, [prepared(one, "shard_0"), prepared(other, "shard_1")], kafka, topic)
+
+
+def crash_rounds(db: Database, apart: list[Database], kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic, 4)
+    for i, shard in enumerate(apart):
+        shard.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")
+        shard.execute(f"CREATE FOREIGN TABLE s (a bigint, ts timestamptz) SERVER k OPTIONS (topic '{topic}', format 'json', event_time 'ts', partitions '{i}/2', watermark_delay '1 day')")
+        continuous(shard, "v", "SELECT a % 50 AS k, streamext.hop('1 min', '20 s', ts) AS w, count(*) AS n, sum(a) AS total, stddev(a) AS sd, count(DISTINCT a) AS d FROM s GROUP BY 1, 2")
+    connect(db, apart)
+    assert shared(db, "v", "name") == "v_shards"
+    rounds, produced, stop = int(os.environ["STREAMEXT_SHARD_CRASHES"]), [0], threading.Event()
+
+    def produce() -> None:
+        while not stop.is_set():
+            began, start = time.monotonic(), produced[0]
+            kafka.produce(topic, [Message(f'{{"a":{i},"ts":"2024-05-01T12:{i // 1000 % 60:02}:{i % 60:02}Z"}}', i % 4) for i in range(start, start + 4000)])
+            produced[0] = start + 4000
+            stop.wait(max(0.0, 0.2 - (time.monotonic() - began)))
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        rng = random.Random(3)
+        for _ in range(rounds):
+            server = rng.choice(apart).server
+            before = produced[0]
+            server.kill9()
+            [(away,)] = db.rows("SELECT DISTINCT away::text FROM v_shards") or [("",)]
+            assert away in ("{a}", "{b}", "")
+            server.start()
+            wait_for(lambda before=before: produced[0] > before + 8000, what="more records")
+    finally:
+        stop.set()
+        thread.join()
+    for i, shard in enumerate(apart):
+        again = Database(shard.server, f"shard_{i}")
+        again.flush("s")
+        again.connection.close()
+    db.assert_same(
+        "SELECT k, w, n, total, sd, d FROM v_shards WHERE away IS NULL",
+        f"""SELECT a % 50 AS k, w, count(*) AS n, sum(a) AS total, stddev(a) AS sd, count(DISTINCT a) AS d
+        FROM generate_series(0::bigint, {produced[0]} - 1) a, streamext.hop('1 min', '20 s', timestamptz '2024-05-01 12:00:00Z' + a / 1000 % 60 * interval '1 min' + a % 60 * interval '1 s') w GROUP BY 1, 2""",
+    )
 
 
 def test_what_does_not_make_one_whole(db: Database, shards: list[Database]) -> None:
