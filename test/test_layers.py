@@ -1,4 +1,4 @@
-"""The walls of src/ (.ci/layers) and its habits (.ci/tidy)."""
+"""The walls of src/ (.ci/layers), who may write which field (.ci/owners), and its habits (.ci/tidy)."""
 
 import subprocess
 from pathlib import Path
@@ -13,4 +13,9 @@ def test_no_room_uses_a_room_below_it() -> None:
 
 def test_files_are_tidy() -> None:
     checked = subprocess.run([ROOT / ".ci" / "tidy"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_fields_are_written_by_their_owners() -> None:
+    checked = subprocess.run([ROOT / ".ci" / "owners"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr

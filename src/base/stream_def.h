@@ -103,6 +103,29 @@ typedef struct StreamColumn
 } StreamColumn;
 
 /* A stream's definition; everything palloc'd in the context current at the call. */
+/* What only the connector understands: by ConnectorOps.configure, where it has such. */
+typedef struct SourceOptions
+{
+	List	   *topics; /* of char *; mqtt: one filter */
+	StreamStart start;
+	TimestampTz start_time;
+	JournalMode journal;
+	int			partition_first; /* kafka: of every */
+	int			partition_step;	 /* so many partitions this one is the server's; 0 of 1: all are */
+	int			qos;			 /* mqtt */
+	int			mqtt_protocol;	 /* 5 or 3 (3.1.1) */
+	char	   *client_id;		 /* or NULL */
+} SourceOptions;
+
+/* How event time goes on; microseconds. */
+typedef struct StreamTime
+{
+	int64 watermark_delay;
+	int64 idle_timeout;
+	int64 close_idle; /* silence after which the clock moves the watermark on; 0: it never does */
+	int64 max_ahead;
+} StreamTime;
+
 typedef struct StreamConfig
 {
 	Oid						   relid;
@@ -117,10 +140,7 @@ typedef struct StreamConfig
 
 	const struct FormatOps *format;
 	AttrNumber				event_time; /* 0: broker's or arrival time */
-	int64					watermark_delay;
-	int64					idle_timeout;
-	int64					close_idle; /* silence after which the clock moves the watermark on; 0: it never does */
-	int64					max_ahead;
+	StreamTime				time;
 	int						buffer_size; /* records */
 	OnError					on_error;
 	bool					tombstones_rejected; /* records without a payload; else they are passed over */
@@ -129,16 +149,7 @@ typedef struct StreamConfig
 	bool					fields_nocase; /* names of fields match in whatever case their ASCII letters are */
 	bool					trims;		   /* byte order marks, NULs and line ends around payloads do not count */
 
-	/* by ConnectorOps.configure, where the connector has such */
-	List	   *topics; /* of char *; mqtt: one filter */
-	StreamStart start;
-	TimestampTz start_time;
-	JournalMode journal;
-	int			partition_first; /* kafka: of every */
-	int			partition_step;	 /* so many partitions this one is the server's; 0 of 1: all are */
-	int			qos;			 /* mqtt */
-	int			mqtt_protocol;	 /* 5 or 3 (3.1.1) */
-	char	   *client_id;		 /* or NULL */
+	SourceOptions source;
 
 	/* the stream of a continuous view over another one (view/inner.h) */
 	Oid	   inner;		 /* whose closed windows its records are; InvalidOid: it is no such stream */

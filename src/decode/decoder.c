@@ -603,7 +603,7 @@ decoder_check(Decoder *decoder, TimestampTz now)
 {
 	Batch		 *batch = decoder->batch;
 	StreamConfig *config = decoder->config;
-	TimestampTz	  latest = now + config->max_ahead;
+	TimestampTz	  latest = now + config->time.max_ahead;
 
 	for (int i = 0; i < decoder->natts; i++)
 	{

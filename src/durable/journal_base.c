@@ -31,9 +31,9 @@ streamext_stream_journal_base(const StreamConfig *config, int shard)
 	Journal		*journal;
 	int64		 base = -1;
 
-	if (index < 0 || config->journal == JOURNAL_NONE)
+	if (index < 0 || config->source.journal == JOURNAL_NONE)
 		return -1;
-	place = streamext_stream_journal(&streamext_shared->streams[index], config->relid, shard, config->journal);
+	place = streamext_stream_journal(&streamext_shared->streams[index], config->relid, shard, config->source.journal);
 	LWLockAcquire(place.lock, LW_EXCLUSIVE);
 	journal = streamext_journal_open(&place, config->connector->pushed);
 	if (journal != NULL)
@@ -51,9 +51,9 @@ streamext_stream_journal_end(StreamSlot *slot, const StreamConfig *config, int s
 	JournalPlace place;
 	uint64		 end;
 
-	if (config->journal == JOURNAL_NONE)
+	if (config->source.journal == JOURNAL_NONE)
 		return -1;
-	place = streamext_stream_journal(slot, config->relid, shard, config->journal);
+	place = streamext_stream_journal(slot, config->relid, shard, config->source.journal);
 	LWLockAcquire(place.lock, LW_EXCLUSIVE);
 	end = pg_atomic_read_u64(place.end);
 	if (end == (uint64) -1)

@@ -118,7 +118,7 @@ streamext_http_unclear(HttpRequest *request, const char *method, const char *ver
 	HttpSeams seams = { version + strlen(version) + 2 };
 
 	(void) MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, http_look_at_header, &seams);
-	request->chunked = seams.encodings > 0;
+	request->body.chunked = seams.encodings > 0;
 	return seams.why != NULL ? seams.why : http_look_at_whole(request, &seams, method, version);
 }
 

@@ -120,7 +120,7 @@ streamext_http_post_begin(HttpRequest *request)
 	if (wait != NULL && strcmp(wait, "visible") != 0)
 		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "wait is none of its values",
 									 "wait=visible is answered when views show the records.");
-	request->wait = wait != NULL;
+	request->visible.wanted = wait != NULL;
 	if (request->server->bodies > HTTP_BODIES)
 		return http_refuse_full(request);
 	return MHD_YES;
@@ -207,8 +207,8 @@ http_is_signed(HttpRequest *request, const GatewayStream *stream)
 								problem != NULL ? problem : "the file is empty");
 		return false;
 	}
-	good =
-		value != NULL && http_verify(value, scheme, secret, request->body != NULL ? request->body : "", request->size);
+	good = value != NULL && http_verify(value, scheme, secret, request->body.bytes != NULL ? request->body.bytes : "",
+										request->body.size);
 	explicit_bzero(secret, strlen(secret));
 	return good;
 }
@@ -338,12 +338,12 @@ http_unpack(HttpRequest *request, enum MHD_Result *result)
 	char		*body;
 	Size		 size;
 
-	if (packing == HTTP_PLAIN || request->size == 0)
+	if (packing == HTTP_PLAIN || request->body.size == 0)
 		return true;
 	if (packing == HTTP_GZIP)
-		unpacked = streamext_unpack_gzip(request->body, request->size, server->max_body, &body, &size);
+		unpacked = streamext_unpack_gzip(request->body.bytes, request->body.size, server->max_body, &body, &size);
 	else
-		unpacked = streamext_unpack_zstd(request->body, request->size, server->max_body, &body, &size);
+		unpacked = streamext_unpack_zstd(request->body.bytes, request->body.size, server->max_body, &body, &size);
 	if (unpacked == UNPACK_LARGE)
 		*result = http_refuse_large(request);
 	else if (unpacked == UNPACK_MEMORY)
@@ -354,10 +354,10 @@ http_unpack(HttpRequest *request, enum MHD_Result *result)
 								  "the body is not what its Content-Encoding says", "It is damaged, or not whole.");
 	if (unpacked != UNPACK_DONE)
 		return false;
-	free(request->body);
-	server->bodies += (int64) size - (int64) request->capacity;
-	request->body = body;
-	request->size = request->capacity = size;
+	free(request->body.bytes);
+	server->bodies += (int64) size - (int64) request->body.capacity;
+	request->body.bytes = body;
+	request->body.size = request->body.capacity = size;
 	return true;
 }
 
@@ -375,10 +375,10 @@ http_done(GatewayRequest *base, GatewayOutcome outcome)
 		streamext_http_free(request);
 		return;
 	}
-	if (request->wait && outcome == GATEWAY_TAKEN)
+	if (request->visible.wanted && outcome == GATEWAY_TAKEN)
 	{
 		request->phase = HTTP_WAITING;
-		request->wait_until = GetCurrentTimestamp() + request->server->wait_timeout;
+		request->visible.until = GetCurrentTimestamp() + request->server->wait_timeout;
 		dlist_push_tail(&request->server->waiting, &request->node);
 		request->server->done = true; /* look at once */
 		return;
@@ -403,7 +403,7 @@ static bool
 http_put_key(HttpRequest *request)
 {
 	const char *key = streamext_http_header(request, "Idempotency-Key");
-	const char *body = request->body != NULL ? request->body : "";
+	const char *body = request->body.bytes != NULL ? request->body.bytes : "";
 	Size		key_size;
 	uint8		digest[32];
 
@@ -415,7 +415,7 @@ http_put_key(HttpRequest *request)
 	if (!streamext_gateway_hmac("key", 3, &key, &key_size, 1, digest))
 		return false;
 	memcpy(&request->base.key, digest, sizeof(KeyHash));
-	if (!streamext_gateway_hmac("body", 4, &body, &request->size, 1, digest))
+	if (!streamext_gateway_hmac("body", 4, &body, &request->body.size, 1, digest))
 		return false;
 	memcpy(&request->base.body, digest, sizeof(KeyHash));
 	return true;
@@ -439,7 +439,7 @@ http_submit(HttpRequest *request, StringInfo block, StringInfo common)
 	if (!http_put_key(request))
 		return http_refuse_full(request);
 	request->phase = HTTP_SUBMITTED;
-	if (request->wait)
+	if (request->visible.wanted)
 		streamext_http_suspend(request);
 	streamext_gateway_submit(request->server->gateway, base);
 	return MHD_YES;
@@ -479,9 +479,9 @@ streamext_http_post_end(HttpRequest *request)
 
 	if (stream == NULL)
 		return result;
-	if (request->large)
+	if (request->body.large)
 		return http_refuse_large(request);
-	if (request->full)
+	if (request->body.full)
 		return http_refuse_full(request);
 	if (!http_is_signed(request, stream))
 		return streamext_http_refuse(
@@ -495,8 +495,8 @@ streamext_http_post_end(HttpRequest *request)
 	initStringInfo(&block);
 	initStringInfo(&common);
 	quote = streamext_option(stream->config->table_options, "quote");
-	cut = streamext_cut(kind, request->body != NULL ? request->body : "", request->size, quote != NULL ? quote[0] : '"',
-						&block);
+	cut = streamext_cut(kind, request->body.bytes != NULL ? request->body.bytes : "", request->body.size,
+						quote != NULL ? quote[0] : '"', &block);
 	if (cut.error != NULL)
 		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, false, cut.records + 1, cut.error,
 									 "None of the request's records is taken.");
@@ -517,8 +517,9 @@ streamext_http_post_answer(HttpRequest *request)
 	switch (request->outcome)
 	{
 		case GATEWAY_TAKEN:
-			return streamext_http_answer(request,
-										 request->wait && !request->visible ? MHD_HTTP_ACCEPTED : MHD_HTTP_NO_CONTENT);
+			return streamext_http_answer(request, request->visible.wanted && !request->visible.reached
+													  ? MHD_HTTP_ACCEPTED
+													  : MHD_HTTP_NO_CONTENT);
 		case GATEWAY_FULL:
 			return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, false, -1,
 										 "the stream's journal is full",
@@ -547,12 +548,12 @@ http_is_visible(HttpRequest *request)
 	if (stream == NULL || stream->slot < 0)
 		return false;
 	slot = &streamext_shared->streams[stream->slot];
-	if (request->ticket == 0)
+	if (request->visible.ticket == 0)
 	{
-		request->ticket = pg_atomic_add_fetch_u64(&slot->ask.flush_requested, 1);
+		request->visible.ticket = pg_atomic_add_fetch_u64(&slot->ask.flush_requested, 1);
 		streamext_wake_worker(slot);
 	}
-	return pg_atomic_read_u64(&slot->ask.flush_done) >= request->ticket;
+	return pg_atomic_read_u64(&slot->ask.flush_done) >= request->visible.ticket;
 }
 
 void
@@ -564,8 +565,8 @@ streamext_http_post_look(HttpServer *server, TimestampTz now)
 	{
 		HttpRequest *request = dlist_container(HttpRequest, node, iter.cur);
 
-		request->visible = http_is_visible(request);
-		if (!request->visible && now < request->wait_until)
+		request->visible.reached = http_is_visible(request);
+		if (!request->visible.reached && now < request->visible.until)
 			continue;
 		dlist_delete(&request->node);
 		request->phase = HTTP_OUTCOME;

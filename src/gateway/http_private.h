@@ -95,6 +95,25 @@ typedef enum HttpPhase
 	HTTP_ANSWERED
 } HttpPhase;
 
+/* What a request brings, as it comes in. */
+typedef struct HttpBody
+{
+	char *bytes; /* malloc'd */
+	Size  size, capacity;
+	bool  large;   /* more came than may; it is thrown away */
+	bool  full;	   /* there was no room for it */
+	bool  chunked; /* it comes in chunks */
+} HttpBody;
+
+/* ?wait=visible */
+typedef struct HttpVisible
+{
+	bool		wanted;
+	uint64		ticket;
+	TimestampTz until;
+	bool		reached;
+} HttpVisible;
+
 typedef struct HttpRequest
 {
 	GatewayRequest		   base;
@@ -106,22 +125,15 @@ typedef struct HttpRequest
 	Oid					   role, relid;
 	uint64				   version; /* of the roster that role and relid are of */
 	char				  *path;	/* malloc'd */
-	char				  *body;	/* malloc'd */
-	Size				   size, capacity;
+	HttpBody			   body;
 	Size				   answer;	/* bytes of a view's rows that are being sent */
-	bool				   large;	/* more came than may; it is thrown away */
-	bool				   full;	/* there was no room for it */
-	bool				   chunked; /* it comes in chunks */
 	bool				   begins;	/* its head is being looked at */
 	struct MHD_Response	  *refusal; /* of a HTTP_REFUSED */
 	unsigned			   refusal_status;
 	bool				   suspended;
 	bool				   abandoned;	   /* the connection ended while its records were on their way */
 	char				  *block, *common; /* malloc'd; what base points to */
-	bool				   wait;		   /* ?wait=visible */
-	uint64				   ticket;
-	TimestampTz			   wait_until;
-	bool				   visible;
+	HttpVisible			   visible;
 	TimestampTz			   began;
 	GatewayRead			  *read; /* of a GET, or NULL */
 	ReadFormat			   format;

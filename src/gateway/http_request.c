@@ -34,7 +34,7 @@ streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response 
 		(void) MHD_add_response_header(response, "Retry-After", status == MHD_HTTP_SERVICE_UNAVAILABLE ? "5" : "1");
 
 	/* this library takes chunks whose lines end in LF alone: what follows them may be another's idea of a request */
-	if (request->chunked)
+	if (request->body.chunked)
 		(void) MHD_add_response_header(response, "Connection", "close");
 	result = MHD_queue_response(request->mhd, status, response);
 	MHD_destroy_response(response);
@@ -64,7 +64,7 @@ http_is_unwanted(HttpRequest *request)
 {
 	const char *length = request->begins ? streamext_http_header(request, "Content-Length") : NULL;
 
-	return length != NULL && !request->chunked && streamext_http_header(request, "Expect") == NULL &&
+	return length != NULL && !request->body.chunked && streamext_http_header(request, "Expect") == NULL &&
 		   strlen(length) <= HTTP_LENGTH_DIGITS && strtoll(length, NULL, 10) > 0 &&
 		   strtoll(length, NULL, 10) <= HTTP_UNWANTED;
 }
@@ -345,30 +345,30 @@ http_receive(HttpRequest *request, const char *data, size_t size)
 	HttpServer *server = request->server;
 
 	request->connection->deadline = GetCurrentTimestamp() + server->header_timeout;
-	if (request->size + size > server->max_body)
-		request->large = true;
-	if (request->large || request->full)
+	if (request->body.size + size > server->max_body)
+		request->body.large = true;
+	if (request->body.large || request->body.full)
 		return;
-	if (request->size + size > request->capacity)
+	if (request->body.size + size > request->body.capacity)
 	{
-		Size  capacity = Max(request->size + size, Min(request->capacity * 2, server->max_body));
+		Size  capacity = Max(request->body.size + size, Min(request->body.capacity * 2, server->max_body));
 		char *larger;
 
 		capacity = Max(capacity, 1024);
-		larger = server->bodies + (int64) (capacity - request->capacity) > HTTP_BODIES
+		larger = server->bodies + (int64) (capacity - request->body.capacity) > HTTP_BODIES
 					 ? NULL
-					 : realloc(request->body, capacity);
+					 : realloc(request->body.bytes, capacity);
 		if (larger == NULL)
 		{
-			request->full = true;
+			request->body.full = true;
 			return;
 		}
-		server->bodies += capacity - request->capacity;
-		request->body = larger;
-		request->capacity = capacity;
+		server->bodies += capacity - request->body.capacity;
+		request->body.bytes = larger;
+		request->body.capacity = capacity;
 	}
-	memcpy(request->body + request->size, data, size);
-	request->size += size;
+	memcpy(request->body.bytes + request->body.size, data, size);
+	request->body.size += size;
 }
 
 enum MHD_Result
@@ -421,8 +421,8 @@ streamext_http_free(HttpRequest *request)
 {
 	if (request->refusal != NULL)
 		MHD_destroy_response(request->refusal);
-	request->server->bodies -= request->capacity + request->answer;
-	free(request->body);
+	request->server->bodies -= request->body.capacity + request->answer;
+	free(request->body.bytes);
 	free(request->block);
 	free(request->common);
 	free(request->path);

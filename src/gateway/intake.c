@@ -59,7 +59,7 @@ streamext_gateway_place(GatewayStream *stream)
 	slot = &streamext_shared->streams[stream->slot];
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	stream->place = streamext_stream_journal(slot, stream->config->relid, 0, stream->config->journal);
+	stream->place = streamext_stream_journal(slot, stream->config->relid, 0, stream->config->source.journal);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);

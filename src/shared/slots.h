@@ -55,7 +55,10 @@ typedef struct PartitionSlot /* written by the worker under StreamSlot.lock excl
 	RecordMark	last;	/* of the last record read */
 } PartitionSlot;
 
-/* Which stream and shard it is: shared/stream_slot.c, under registry_lock exclusive. */
+/*
+ * Which stream and shard it is: shared/stream_slot.c, under registry_lock exclusive.
+ * @writers shared/stream_slot.c, sql/catalog.c
+ */
 typedef struct SlotIdentity
 {
 	bool in_use;
@@ -89,7 +92,10 @@ typedef struct StreamRequests
 	pg_atomic_uint32 outbox_due; /* of shard 0 of a published stream: rows may wait to be sent (sink/delivery.c) */
 } StreamRequests;
 
-/* A process at work for the stream: written by itself at start and exit, without a lock. */
+/*
+ * A process at work for the stream: written by itself at start and exit, without a lock.
+ * @writers shared/stream_slot.c
+ */
 typedef struct StreamProcess
 {
 	pid_t		pid;   /* 0: none */
@@ -102,6 +108,8 @@ typedef struct StreamProcess
 /*
  * What the stream has counted: what a checkpoint holds of it. By the stream's worker, under the stream's lock exclusive (readers: shared):
  * worker/batch_cycle.c publishes it, durable/checkpoint_restore.c loads it.
+ * @writers durable/checkpoint_restore.c, shared/stream_slot.c, sql/catalog.c, worker/batch_cycle.c, worker/flow.c,
+ * worker/position.c, worker/retry.c, worker/seek.c, worker/watermark.c
  */
 typedef struct StreamCounted
 {
@@ -120,7 +128,10 @@ typedef struct StreamCounted
 	uint64		   tombstones; /* ignored, since the stream has its slot */
 } StreamCounted;
 
-/* What is told of the stream: under the stream's lock exclusive, by streamext_stream_set_state and its like. */
+/*
+ * What is told of the stream: under the stream's lock exclusive, by streamext_stream_set_state and its like.
+ * @writers shared/stream_slot.c, sql/catalog.c
+ */
 typedef struct StreamStatus
 {
 	StreamState state;
@@ -129,7 +140,10 @@ typedef struct StreamStatus
 	double		rate; /* records a second over about the last 10 s */
 } StreamStatus;
 
-/* Whether anything comes: worker/watermark.c, under the stream's lock exclusive. */
+/*
+ * Whether anything comes: worker/watermark.c, under the stream's lock exclusive.
+ * @writers shared/stream_slot.c, worker/watermark.c
+ */
 typedef struct StreamQuiet
 {
 	bool		idle;		/* there is a worker, and all of its partitions are idle, if it has any; */
@@ -138,7 +152,10 @@ typedef struct StreamQuiet
 		silent_since; /* close_idle: all partitions are empty since then, by the clock; DT_NOEND: they are not */
 } StreamQuiet;
 
-/* Between the stream's worker and the catch-up worker (worker/handover.c), under the stream's lock exclusive. */
+/*
+ * Between the stream's worker and the catch-up worker (worker/handover.c), under the stream's lock exclusive.
+ * @writers shared/stream_slot.c, worker/handover.c
+ */
 typedef struct StreamHandover
 {
 	TimestampTz hold_until; /* by the catch-up worker: read nothing until then, so that it can draw level; 0: no */
@@ -155,7 +172,10 @@ typedef struct StreamWindows
 	uint64		number;
 } StreamWindows;
 
-/* The last checkpoint: durable/checkpoint_write.c, under the stream's lock exclusive. */
+/*
+ * The last checkpoint: durable/checkpoint_write.c, under the stream's lock exclusive.
+ * @writers durable/checkpoint_cut.c, durable/checkpoint_restore.c, durable/checkpoint_write.c, sql/catalog.c
+ */
 typedef struct StreamCheckpoint
 {
 	int64		seq;	 /* 0: none yet */
@@ -224,7 +244,10 @@ typedef struct HistoryTotals
 	uint64 bytes;  /* before compression */
 } HistoryTotals;
 
-/* Which view and shard it is: shared/view_slot.c, under registry_lock exclusive. */
+/*
+ * Which view and shard it is: shared/view_slot.c, under registry_lock exclusive.
+ * @writers shared/view_slot.c
+ */
 typedef struct ViewIdentity
 {
 	bool in_use;
@@ -237,7 +260,10 @@ typedef struct ViewIdentity
 	int retained_slot; /* 1 + index of what the view held before it was begun anew; 0: nothing. With the stream's lock too */
 } ViewIdentity;
 
-/* Who has the view, and its share: worker/handover.c and worker/alone.c. */
+/*
+ * Who has the view, and its share: worker/handover.c and worker/alone.c.
+ * @writers shared/ownership.c, shared/view_slot.c, worker/alone.c
+ */
 typedef struct ViewOwner
 {
 	ViewCatchup catchup;
@@ -251,7 +277,11 @@ typedef struct ViewOwner
 	TimestampTz taken_at;	 /* by the catch-up worker, the last time */
 } ViewOwner;
 
-/* What the view has counted: fold/fold.c publishes it, durable/checkpoint_restore.c loads it. */
+/*
+ * What the view has counted: fold/fold.c publishes it, durable/checkpoint_restore.c loads it.
+ * @writers durable/checkpoint_restore.c, durable/checkpoint_write.c, fold/fold.c, fold/session.c, fold/start.c,
+ * shared/view_slot.c, worker/flow.c, worker/position.c, worker/seek.c
+ */
 typedef struct ViewCounted
 {
 	uint64		  definition; /* hash of the compiled view; 0: no state yet */
@@ -269,7 +299,10 @@ typedef struct ViewCounted
 	int64		  start_position; /* non-replayable: the journal's end when the view was created */
 } ViewCounted;
 
-/* What history holds of it (durable/history.h); set when a state is begun. */
+/*
+ * What history holds of it (durable/history.h); set when a state is begun.
+ * @writers durable/history_write.c, fold/expire.c, shared/view_slot.c
+ */
 typedef struct ViewHistory
 {
 	uint64		  number;  /* what its slices are known by; 0: not looked at yet */
@@ -282,7 +315,10 @@ typedef struct ViewHistory
 	HistoryTotals deleted;		/* of these, by retention */
 } ViewHistory;
 
-/* streamext.into of a view with windows (sink/windows.c). */
+/*
+ * streamext.into of a view with windows (sink/windows.c).
+ * @writers durable/checkpoint_restore.c, durable/checkpoint_write.c, shared/view_slot.c, sink/windows.c
+ */
 typedef struct ViewInto
 {
 	TimestampTz
@@ -293,7 +329,10 @@ typedef struct ViewInto
 	TimestampTz given;	 /* windows that end by then have been given to some */
 } ViewInto;
 
-/* How it fares. */
+/*
+ * How it fares.
+ * @writers shared/view_slot.c
+ */
 typedef struct ViewHealth
 {
 	ViewStatus	status;

@@ -289,6 +289,56 @@ streamext_view_retire(ViewSlot *slot)
 	streamext_free_retained(slot);
 }
 
+/* ---------------------------------------------------------------- what it has counted */
+
+void
+streamext_view_advance(ViewSlot *view, const int64 *positions, int n)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	Assert(n <= view->counted.npositions);
+	for (int i = 0; i < n; i++)
+		view->counted.positions[i] = Max(view->counted.positions[i], positions[i]);
+}
+
+void
+streamext_view_set_position(ViewSlot *view, int partition, int64 position)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	Assert(partition < view->counted.npositions);
+	view->counted.positions[partition] = position;
+}
+
+void
+streamext_view_set_round(ViewSlot *view, int64 round)
+{
+	view->counted.round = round;
+}
+
+void
+streamext_view_set_start(ViewSlot *view, int64 position)
+{
+	view->counted.start_position = position;
+}
+
+void
+streamext_view_show(ViewSlot *view)
+{
+	StreamSlot *stream = &streamext_shared->streams[view->id.stream];
+
+	if (view->counted.ready)
+		return;
+	streamext_stream_lock_exclusive(stream);
+	view->counted.ready = true;
+	LWLockRelease(stream->lock);
+}
+
+void
+streamext_view_retried(ViewSlot *view, int64 request)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->streams[view->id.stream].lock, LW_EXCLUSIVE));
+	view->counted.retry = request;
+}
+
 /* ---------------------------------------------------------------- states */
 
 int64

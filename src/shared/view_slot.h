@@ -47,6 +47,20 @@ extern void streamext_view_slots_void(int stream);
 /* Records (offsets, that is) between the view and the stream, as far as known. Needs the stream's lock or to be its worker. */
 extern int64 streamext_handover_backlog(const StreamSlot *stream, const ViewSlot *view);
 
+/* Moves it on, in no partition back; sets where it stands in one. With the stream's lock exclusive. */
+extern void streamext_view_advance(ViewSlot *view, const int64 *positions, int n);
+extern void streamext_view_set_position(ViewSlot *view, int partition, int64 position);
+
+/* Before anything is counted: the round that it is, and where it begins on a source that cannot be replayed. By the view's process. */
+extern void streamext_view_set_round(ViewSlot *view, int64 round);
+extern void streamext_view_set_start(ViewSlot *view, int64 position);
+
+/* Readers take its state from now on. Takes the lock. */
+extern void streamext_view_show(ViewSlot *view);
+
+/* The state holds what this request to retry letters has brought. With the lock. */
+extern void streamext_view_retried(ViewSlot *view, int64 request);
+
 /*
  * How it fares; with the stream's lock exclusive. The message is what is told of it: NULL leaves what was said, "" takes it back.
  */

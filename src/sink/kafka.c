@@ -304,7 +304,7 @@ kafka_sink_open(const StreamConfig *config, char error[STREAMEXT_MAX_MESSAGE])
 		return NULL;
 	k->transport.ops = &streamext_kafka_transport;
 	k->conf = rd_kafka_conf_new();
-	strlcpy(k->topic, linitial(config->topics), sizeof(k->topic));
+	strlcpy(k->topic, linitial(config->source.topics), sizeof(k->topic));
 	snprintf(k->name, sizeof(k->name), "streamext_sink_" UINT64_FORMAT "_%u_%u", GetSystemIdentifier(), MyDatabaseId,
 			 config->relid);
 	if (streamext_kafka_set_login(k->conf, config, error))
@@ -327,7 +327,7 @@ kafka_sink_close(Transport *transport)
 static void
 kafka_sink_check(const StreamConfig *config)
 {
-	if (list_length(config->topics) != 1)
+	if (list_length(config->source.topics) != 1)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot insert into stream \"%s\", which reads several topics", config->name),
 						errhint("Make a foreign table with the option topic for the one to write to.")));

@@ -38,7 +38,7 @@ static const char *
 mqtt_sink_template(const StreamConfig *config)
 {
 	const char *template = streamext_option(config->table_options, "publish_topic");
-	const char *topic = linitial(config->topics);
+	const char *topic = linitial(config->source.topics);
 
 	if (template != NULL)
 		return template;
@@ -275,8 +275,8 @@ mqtt_sink_open(const StreamConfig *config, char error[STREAMEXT_MAX_MESSAGE])
 	}
 	m->transport.ops = &streamext_mqtt_transport;
 	m->address = calloc(1, sizeof(MqttAddress));
-	m->topic = strdup(linitial(config->topics));
-	m->qos = config->qos;
+	m->topic = strdup(linitial(config->source.topics));
+	m->qos = config->source.qos;
 	m->retained = streamext_option_number(streamext_mqtt_options, PLACE_TABLE, config->table_options, "retained") == 1;
 	if (m->address == NULL || m->topic == NULL)
 	{

@@ -76,7 +76,7 @@ streamext_spool_get(const StreamConfig *config)
 	spool->changes = changes;
 	spool->place.dboid = MyDatabaseId;
 	spool->place.relid = config->relid;
-	spool->place.mode = config->journal;
+	spool->place.mode = config->source.journal;
 	spool->name = pstrdup(config->name);
 	spool->desc = CreateTupleDescCopy(config->desc);
 	owner = CurrentResourceOwner;

@@ -242,10 +242,10 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 	if (config == NULL)
 		return;
 	ExplainPropertyText("Connector", config->connector->name, es);
-	if (config->topics == NIL)
+	if (config->source.topics == NIL)
 		return;
 	initStringInfo(&topics);
-	foreach (lc, config->topics)
+	foreach (lc, config->source.topics)
 		appendStringInfo(&topics, "%s%s", topics.len > 0 ? ", " : "", (char *) lfirst(lc));
 	ExplainPropertyText("Topic", topics.data, es);
 }

@@ -88,7 +88,7 @@ import_put_topic(StringInfo sql, const Guess *guess, const StreamConfig *config)
 	const char *name = "topic";
 	ListCell   *cell;
 
-	if (strpbrk(linitial(config->topics), "+#") == NULL)
+	if (strpbrk(linitial(config->source.topics), "+#") == NULL)
 		return;
 	foreach (cell, guess->columns)
 		if (strcmp(((GuessedColumn *) lfirst(cell))->name, name) == 0)

@@ -217,7 +217,7 @@ static void
 check_records(StreamCheck *check)
 {
 	check_put(check, "records", check->rows > 0, psprintf(INT64_FORMAT " delivered", check->rows),
-			  check->config->start != START_EARLIEST
+			  check->config->source.start != START_EARLIEST
 				  ? "Nothing has come since the stream's start: the option \"start\" leaves out what is older."
 				  : "Nothing has come yet: does anybody send to this topic? A filter of mqtt has + and # for levels.");
 }

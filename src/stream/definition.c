@@ -393,10 +393,10 @@ definition_read_options(StreamConfig *config)
 {
 	config->format = config->connector->payloads ? streamext_format(config->connector, config->table_options)
 												 : &streamext_row_format;
-	config->watermark_delay = definition_number(config, "watermark_delay");
-	config->idle_timeout = definition_number(config, "idle_timeout");
-	config->close_idle = definition_number(config, "close_idle");
-	config->max_ahead = definition_number(config, "max_ahead");
+	config->time.watermark_delay = definition_number(config, "watermark_delay");
+	config->time.idle_timeout = definition_number(config, "idle_timeout");
+	config->time.close_idle = definition_number(config, "close_idle");
+	config->time.max_ahead = definition_number(config, "max_ahead");
 	config->buffer_size = definition_number(config, "buffer_size");
 	config->on_error = (OnError) definition_number(config, "on_error");
 	config->tombstones_rejected = !config->connector->payloads || definition_number(config, "tombstones") != 0;
@@ -404,7 +404,7 @@ definition_read_options(StreamConfig *config)
 	config->trims = definition_number(config, "trim") != 0;
 	config->datestyle = streamext_option(config->table_options, "datestyle");
 	config->workers = Max(definition_number(config, "workers"), 1);
-	config->start = START_EARLIEST;
+	config->source.start = START_EARLIEST;
 }
 
 StreamConfig *(*streamext_view_config)(Oid relid) = NULL;
@@ -485,14 +485,14 @@ streamext_worker_source(const StreamConfig *config)
 
 	initStringInfo(&s);
 	appendStringInfo(&s, "%u %d %d %d " INT64_FORMAT, config->serverid, config->connector->number,
-					 config->connector->shards_keep_source ? 1 : config->workers, config->start,
-					 config->start == START_TIMESTAMP ? config->start_time : 0);
-	foreach (lc, config->topics)
+					 config->connector->shards_keep_source ? 1 : config->workers, config->source.start,
+					 config->source.start == START_TIMESTAMP ? config->source.start_time : 0);
+	foreach (lc, config->source.topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
 	if (OidIsValid(config->inner))
 		appendStringInfo(&s, " view %u " UINT64_FORMAT, config->inner, config->inner_number);
-	if (config->partition_step > 1)
-		appendStringInfo(&s, " %d/%d", config->partition_first, config->partition_step);
+	if (config->source.partition_step > 1)
+		appendStringInfo(&s, " %d/%d", config->source.partition_first, config->source.partition_step);
 	number = streamext_content_number(config->relid, s.data, s.len, NULL,
 									  hash_bytes_extended((unsigned char *) s.data, s.len, 0));
 	pfree(s.data);

@@ -224,13 +224,13 @@ inner_config(Oid relid)
 	config->connector = &streamext_view_ops;
 	config->format = &streamext_row_format;
 	config->event_time = streamext_inner_window_column(compiled);
-	config->idle_timeout = STREAMEXT_OPTION_INTERVAL_MAX;
-	config->max_ahead = STREAMEXT_OPTION_INTERVAL_MAX;
+	config->time.idle_timeout = STREAMEXT_OPTION_INTERVAL_MAX;
+	config->time.max_ahead = STREAMEXT_OPTION_INTERVAL_MAX;
 	config->tombstones_rejected = true;
 	config->buffer_size = INNER_BUFFER;
 	config->workers = 1;
-	config->start = START_EARLIEST;
-	config->journal = JOURNAL_FSYNC; /* what is given to it is not made again */
+	config->source.start = START_EARLIEST;
+	config->source.journal = JOURNAL_FSYNC; /* what is given to it is not made again */
 	config->inner = innerid;
 	config->inner_number = streamext_inner_number(compiled);
 	inner_read_columns(config, inner);

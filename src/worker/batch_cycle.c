@@ -133,8 +133,7 @@ batch_update_views(Worker *w)
 
 		if (v->fold == NULL || v->paused)
 			continue;
-		for (int i = 0; i < w->reading.batch->npartitions; i++)
-			v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->reading.batch->positions[i]);
+		streamext_view_advance(v->slot, w->reading.batch->positions, w->reading.batch->npartitions);
 		if (v->behind)
 			streamext_worker_check_behind(w, v);
 		streamext_view_set_status(v->slot, v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING, NULL);
@@ -176,7 +175,7 @@ batch_settle_start(Worker *w)
 	StreamSlot *slot = w->shard.slot;
 	bool		found = false;
 
-	if (!w->shard.ops->replayable || w->shard.config->start == START_EARLIEST || w->shard.catchup)
+	if (!w->shard.ops->replayable || w->shard.config->source.start == START_EARLIEST || w->shard.catchup)
 		return true;
 	for (int i = 0; i < w->shard.npartitions && !found; i++)
 		found = slot->counted.partitions[i].start_position < 0 && w->shard.connector->partitions[i].position >= 0;

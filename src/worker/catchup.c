@@ -148,7 +148,7 @@ catchup_settle_view(Worker *w, WorkerView *v)
 {
 	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
 	for (int i = 0; i < w->shard.npartitions; i++)
-		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
+		streamext_view_set_position(v->slot, i, streamext_worker_view_position(w, v, i));
 	for (int i = 0; i < STREAMEXT_MAX_PARTITIONS; i++)
 		v->max_event_time[i] = DT_NOBEGIN; /* the watermark stays */
 	v->behind = true;
@@ -236,8 +236,7 @@ static void
 catchup_move_view(Worker *w, WorkerView *v)
 {
 	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
-	for (int i = 0; i < w->reading.batch->npartitions; i++)
-		v->slot->counted.positions[i] = Max(v->slot->counted.positions[i], w->reading.batch->positions[i]);
+	streamext_view_advance(v->slot, w->reading.batch->positions, w->reading.batch->npartitions);
 }
 
 /* Positions move without records too: aborted transactions, control records. */

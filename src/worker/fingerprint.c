@@ -17,8 +17,9 @@ streamext_worker_fingerprint(const StreamConfig *config)
 
 	initStringInfo(&s);
 	appendStringInfo(&s, "%u %d %d %d %d %d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " ", config->serverid,
-					 config->connector->number, config->event_time, config->journal, config->workers,
-					 config->buffer_size, config->watermark_delay, config->idle_timeout, config->max_ahead);
+					 config->connector->number, config->event_time, config->source.journal, config->workers,
+					 config->buffer_size, config->time.watermark_delay, config->time.idle_timeout,
+					 config->time.max_ahead);
 	appendStringInfo(&s, "%d %d %u " UINT64_FORMAT " ", config->tombstones_rejected, config->on_error, config->inner,
 					 config->inner_number);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);

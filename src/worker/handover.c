@@ -153,7 +153,7 @@ handover_accept_view(Worker *w, WorkerView *v)
 	{
 		/* what a fold found elsewhere than in shared memory */
 		for (int i = 0; i < Min(w->shard.npartitions, v->slot->counted.npositions); i++)
-			v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
+			streamext_view_set_position(v->slot, i, streamext_worker_view_position(w, v, i));
 		streamext_view_set_status(v->slot, v->paused ? VIEW_PAUSED : VIEW_RUNNING, "");
 	}
 	LWLockRelease(w->shard.slot->lock);

@@ -55,7 +55,7 @@ streamext_worker_view_position(Worker *w, WorkerView *v, int index)
 	if (!w->shard.ops->replayable && slot->counted.start_position >= 0)
 		return slot->counted.start_position;
 	/* `latest` means what it meant when the stream was new, and so does a time that was behind the end then */
-	if (!w->shard.ops->replayable || w->shard.config->start != START_EARLIEST)
+	if (!w->shard.ops->replayable || w->shard.config->source.start != START_EARLIEST)
 		return w->shard.slot->counted.partitions[index].start_position;
 	return -1;
 }
@@ -317,7 +317,7 @@ position_settle_view(Worker *w, WorkerView *v)
 {
 	streamext_stream_lock_exclusive(w->shard.slot);
 	for (int i = 0; i < w->shard.npartitions; i++)
-		v->slot->counted.positions[i] = streamext_worker_view_position(w, v, i);
+		streamext_view_set_position(v->slot, i, streamext_worker_view_position(w, v, i));
 	streamext_worker_check_behind(w, v);
 	streamext_view_set_status(v->slot, v->paused ? VIEW_PAUSED : v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING, "");
 	streamext_view_note_behind(v->slot, v->behind);

@@ -55,55 +55,6 @@
 
 /* ---------------------------------------------------------------- configuration */
 
-const char *
-streamext_worker_view_label(const WorkerView *v)
-{
-	const char *name = get_rel_name(v->viewoid);
-
-	return name != NULL ? psprintf("\"%s\"", name) : psprintf("with OID %u", v->viewoid);
-}
-
-void
-streamext_worker_end_fold(WorkerView *v)
-{
-	if (v->fold != NULL)
-		streamext_fold_end(v->fold);
-	v->fold = NULL;
-	v->view = NULL;
-}
-
-void
-streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
-{
-	streamext_checkpoint_copy_rest(&w->shard);
-	streamext_stream_lock_exclusive(w->shard.slot);
-	streamext_view_fail(v->slot, message);
-	LWLockRelease(w->shard.slot->lock);
-	v->prepared = v->behind = false;
-	if (w->reading.pending)
-		streamext_batch_withdraw(w->reading.batch, v->viewoid);
-	streamext_worker_end_fold(v);
-}
-
-/* What lower rooms have done: streamext_worker_shard_ops. */
-static void
-refresh_fail_view(Shard *shard, WorkerView *v, const char *message)
-{
-	streamext_worker_fail_view((Worker *) shard, v, message);
-}
-
-static void
-refresh_forget_panes(WorkerView *v, Pane *const *panes, int npanes)
-{
-	streamext_fold_forget_panes(v->fold, panes, npanes);
-}
-
-const ShardOps streamext_worker_shard_ops = {
-	.fail_view = refresh_fail_view,
-	.forget_panes = refresh_forget_panes,
-	.checkpointed = streamext_into_settled,
-};
-
 /* May be called outside a transaction. */
 static void
 refresh_end_views(Worker *w)
@@ -268,10 +219,13 @@ refresh_open(Worker *w)
 	args.shard = w->shard.identity.shard;
 	args.shards = w->shard.config->workers;
 	args.cxt = w->setup.cxt;
-	args.journal = (JournalPlace){
-		MyDatabaseId,			w->shard.identity.relid,	 w->shard.identity.shard,	 w->shard.config->journal,
-		w->setup.journal_floor, &w->shard.slot->journal_end, w->shard.slot->journal_lock
-	};
+	args.journal = (JournalPlace){ MyDatabaseId,
+								   w->shard.identity.relid,
+								   w->shard.identity.shard,
+								   w->shard.config->source.journal,
+								   w->setup.journal_floor,
+								   &w->shard.slot->journal_end,
+								   w->shard.slot->journal_lock };
 	args.mark = streamext_checkpoint_mark(&w->shard, &args.mark_size);
 	w->shard.connector = w->shard.ops->open(&args);
 	for (int i = 0; i < w->shard.slot->counted.npartitions; i++)
@@ -281,320 +235,7 @@ refresh_open(Worker *w)
 	MemoryContextSwitchTo(w->shard.cxt);
 }
 
-/* ---------------------------------------------------------------- which views there are */
-
-typedef struct ViewStream
-{
-	Oid viewoid;
-	Oid stream;
-} ViewStream;
-
-/* A StreamextStep. */
-static void
-refresh_view_stream_step(void *arg)
-{
-	ViewStream *found = arg;
-
-	found->stream = streamext_view_stream(found->viewoid);
-}
-
-/* The stream that the view reads; false: a transaction holds the view. */
-static bool
-refresh_view_stream(Oid viewoid, Oid *stream)
-{
-	ViewStream found = { viewoid, InvalidOid };
-	ErrorData *error = streamext_try(refresh_view_stream_step, &found);
-
-	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-		ReThrowError(error);
-	*stream = error == NULL ? found.stream : InvalidOid;
-	return error == NULL;
-}
-
-/*
- * Continuous views over the stream, by what their rules depend on; of those that a transaction holds the ones that have a slot
- * on it (the end of the transaction makes us look again), where starting them will find it out. The oldest first, so that a view that joins a table finds in
- * it what an older one has written of the same batch.
- */
-static List *
-refresh_list_views(Worker *w, const List *slots)
-{
-	Oid		  relid = w->shard.identity.relid;
-	List	 *views = NIL;
-	ListCell *lc;
-
-	if (OidIsValid(w->shard.config->inner))
-		return list_make1_oid(relid);
-	foreach (lc, streamext_view_dependents(relid))
-	{
-		Oid view = lfirst_oid(lc);
-		Oid stream;
-
-		if (!streamext_view_options(view).continuous)
-			continue;
-		if (refresh_view_stream(view, &stream) ? stream == relid : list_member_oid(slots, view))
-			views = lappend_oid(views, view);
-	}
-	list_sort(views, list_oid_cmp);
-	return views;
-}
-
-/* The stream that a view now reads is told to look. */
-static void
-refresh_hand_over(Oid viewoid)
-{
-	Oid stream = streamext_view_options(viewoid).continuous ? streamext_view_stream(viewoid) : InvalidOid;
-
-	for (int shard = 0; OidIsValid(stream) && shard < STREAMEXT_MAX_SHARDS; shard++)
-		streamext_announce_stream(MyDatabaseId, stream, shard, false);
-}
-
-/* The views that have a settled slot on this stream. Ask before the catalogue: a view committed later is not yet to be missed. */
-static List *
-refresh_list_slots(Worker *w)
-{
-	List *views = NIL;
-
-	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	for (int i = 0; i < streamext_shared->nviews; i++)
-	{
-		ViewSlot *view = &streamext_shared->views[i];
-
-		if (view->id.in_use && !view->id.reserved && !view->id.retained && view->id.stream == w->shard.index)
-			views = lappend_oid(views, view->id.viewoid);
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	return views;
-}
-
-/* Frees the slots of views that are not on the stream any more. False: the catch-up worker has not let go of one yet. */
-static bool
-refresh_drop_views(Worker *w, List *slots, List *views)
-{
-	bool	  complete = true;
-	bool	  gone = false;
-	ListCell *lc;
-
-	foreach (lc, list_difference_oid(slots, views))
-	{
-		int index = streamext_find_view(w->shard.identity.dboid, lfirst_oid(lc), w->shard.identity.shard);
-
-		if (index < 0 || streamext_shared->views[index].id.stream != w->shard.index)
-			continue;
-		if (!streamext_remove_view(index))
-		{
-			complete = false;
-			continue;
-		}
-		refresh_hand_over(lfirst_oid(lc));
-		gone = true;
-	}
-	if (gone)
-		streamext_history_forget_dropped();
-	return complete;
-}
-
-/* The view's slot on this stream; -1: there is none to be had (*reason), or another stream's worker has not let it go yet (NULL). */
-static int
-refresh_view_slot(Worker *w, Oid viewoid, const char **reason)
-{
-	int		  index = streamext_add_view(w->shard.identity.dboid, viewoid, w->shard.index, -1);
-	ViewSlot *slot;
-	bool	  abandoned;
-
-	*reason = NULL;
-	if (index < 0)
-	{
-		*reason = "too many continuous views; raise streamext.max_views";
-		return -1;
-	}
-	slot = &streamext_shared->views[index];
-	if (slot->id.stream == w->shard.index)
-		return index;
-
-	/* without a worker there the state is nobody's */
-	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	abandoned = slot->id.in_use && streamext_shared->streams[slot->id.stream].worker.pid == 0;
-	LWLockRelease(streamext_shared->registry_lock);
-	if (!abandoned)
-		return -1;
-	if (!streamext_remove_view(index))
-		return -1;
-	index = streamext_add_view(w->shard.identity.dboid, viewoid, w->shard.index, -1);
-	return index >= 0 && streamext_shared->views[index].id.stream == w->shard.index ? index : -1;
-}
-
 /* ---------------------------------------------------------------- folds */
-
-/* Back to a slot without state, so that the next try finds it as this one did. */
-static void
-refresh_unstart_view(Worker *w, WorkerView *v)
-{
-	if (v->slot->counted.definition == 0)
-		return;
-	streamext_stream_lock_exclusive(w->shard.slot);
-	streamext_view_slot_void(v->slot);
-	LWLockRelease(w->shard.slot->lock);
-}
-
-/* Panes that went to history after the checkpoint was taken are in both. */
-static void
-refresh_drop_sealed(Worker *w, WorkerView *v)
-{
-	ViewState *state = &v->slot->counted.state;
-
-	streamext_stream_lock_exclusive(w->shard.slot);
-	while (state->npanes > 0 && state->panes[0]->id <= v->slot->history.sealed)
-		streamext_state_drop_pane(state, state->panes[0]);
-	LWLockRelease(w->shard.slot->lock);
-}
-
-/* Readers take its state from now on. */
-static void
-refresh_show_view(Worker *w, WorkerView *v)
-{
-	if (v->slot->counted.ready)
-		return;
-	streamext_stream_lock_exclusive(w->shard.slot);
-	v->slot->counted.ready = true;
-	LWLockRelease(w->shard.slot->lock);
-}
-
-typedef struct StartStep
-{
-	Worker	   *w;
-	WorkerView *v;
-	int64	   *round;
-	bool		fresh;
-} StartStep;
-
-/* A StreamextStep. */
-static void
-refresh_start_step(void *arg)
-{
-	StartStep	 *step = arg;
-	Worker		 *w = step->w;
-	WorkerView	 *v = step->v;
-	CompiledView *compiled;
-
-	streamext_budget_begin(streamext_view_time_limit_ms); /* functions of constants are evaluated */
-	compiled = streamext_view_compile(v->viewoid);
-	(void) streamext_budget_end();
-	(void) streamext_view_has_rights(compiled, true);
-	*step->round = streamext_view_round(v->viewoid);
-	if (step->fresh)
-		v->slot->counted.round = streamext_checkpoint_round(&w->shard, v->viewoid, compiled->definition, *step->round);
-	if (step->fresh && !w->shard.ops->replayable && v->slot->counted.start_position < 0)
-		v->slot->counted.start_position = streamext_checkpoint_start_position(&w->shard, v->viewoid);
-	streamext_view_set_role(v->slot, compiled->owner);
-	if (v->slot->counted.definition != compiled->definition)
-		streamext_view_end_alone(v->slot); /* another one may well be quicker */
-	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
-		streamext_flow_settle(w, v, compiled, *step->round);
-	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
-	v->view = compiled;
-	streamext_outlets_start(v);
-	streamext_history_start(&w->shard, v);
-	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
-	if (step->fresh && !compiled->stateless)
-	{
-		streamext_checkpoint_restore_view(&w->shard, v);
-		refresh_drop_sealed(w, v);
-	}
-	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
-		streamext_flow_started(w, v);
-}
-
-/*
- * Compiles the view and starts its fold, with what the last checkpoint holds if shared memory has nothing. An error makes this view
- * fail only. False: it is locked, try again. *round: what streamext.rebuild wants.
- */
-static bool
-refresh_start_view(Worker *w, WorkerView *v, int64 *round)
-{
-	StartStep	  step = { w, v, round, v->slot->counted.definition == 0 };
-	MemoryContext old = MemoryContextSwitchTo(v->cxt);
-	ErrorData	 *error;
-	bool		  over;
-
-	if (streamext_poison_is_blamed(w, v->viewoid))
-	{
-		MemoryContextSwitchTo(old);
-		streamext_worker_fail_view(w, v, STREAMEXT_POISON_REASON);
-		return true;
-	}
-	streamext_poison_starts(w, v->viewoid);
-	error = streamext_try(refresh_start_step, &step);
-	streamext_poison_leave();
-	over = streamext_budget_end();
-	MemoryContextSwitchTo(old);
-	if (error == NULL)
-	{
-		refresh_show_view(w, v);
-		return true;
-	}
-	v->fold = NULL;
-	v->view = NULL;
-	if (step.fresh)
-		refresh_unstart_view(w, v);
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		return false;
-	CHECK_FOR_INTERRUPTS();
-	if (over)
-		error->message = "compiling the view took longer than streamext.view_time_limit";
-	ereport(LOG,
-			(errmsg("continuous view with OID %u could not be started: %s", v->viewoid, streamext_error_text(error))));
-	if (streamext_worker_error_is_passing(error))
-		streamext_worker_set_aside(w, v, error);
-	else
-		streamext_worker_fail_view(w, v, error->message);
-	return true;
-}
-
-/* The same; begins the view anew if streamext.rebuild was called since its state was begun. */
-bool
-streamext_worker_start_view(Worker *w, WorkerView *v)
-{
-	int64 round = 0;
-	bool  available = refresh_start_view(w, v, &round);
-
-	if (v->fold == NULL || v->slot->counted.round >= round)
-		return available;
-	if (w->shard.catchup && !w->shard.ops->replayable)
-		return available; /* the journal is the stream's worker's, when it has the view back */
-	if (!w->shard.ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->shard.config))
-	{
-		v->slot->counted.round = round;
-		ereport(
-			LOG,
-			(errmsg(
-				"the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
-				v->viewoid)));
-		return available;
-	}
-	streamext_worker_end_fold(v);
-	v->max_event_time = NULL;
-	if (!w->shard.ops->replayable)
-		streamext_checkpoint_confirm_nothing(&w->shard);
-	streamext_view_begin_anew(v->slot);
-	v->slot->counted.round = round;
-	return refresh_start_view(w, v, &round);
-}
-
-static WorkerView *
-refresh_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused)
-{
-	MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
-	WorkerView	 *v = palloc0(sizeof(WorkerView));
-
-	v->viewoid = viewoid;
-	v->slot = slot;
-	v->paused = paused;
-	v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
-	w->shard.views = lappend(w->shard.views, v);
-	MemoryContextSwitchTo(old);
-	return v;
-}
 
 /* Folds for those views that are this worker's, or become it. False: one was locked. */
 static bool
@@ -634,25 +275,25 @@ refresh_start_folds(Worker *w)
 static bool
 refresh_start_views(Worker *w)
 {
-	List	 *slots = refresh_list_slots(w);
+	List	 *slots = streamext_worker_list_slots(w);
 	List	 *paused;
 	List	 *oids;
 	bool	  complete;
 	ListCell *lc;
 
 	InvalidateCatalogSnapshot(); /* one from before would not show the newest of these slots' views */
-	oids = refresh_list_views(w, slots);
+	oids = streamext_worker_list_views(w, slots);
 	paused = streamext_paused_list();
-	complete = refresh_drop_views(w, slots, oids);
+	complete = streamext_worker_drop_views(w, slots, oids);
 	streamext_checkpoint_keep_views(&w->shard, oids);
 	foreach (lc, oids)
 	{
 		const char *reason;
-		int			index = refresh_view_slot(w, lfirst_oid(lc), &reason);
+		int			index = streamext_worker_view_slot(w, lfirst_oid(lc), &reason);
 
 		if (index >= 0)
-			refresh_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],
-							 list_member_oid(paused, lfirst_oid(lc)));
+			streamext_worker_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],
+									  list_member_oid(paused, lfirst_oid(lc)));
 		else if (reason != NULL)
 			streamext_stream_set_state(w->shard.slot, w->shard.slot->status.state, reason);
 	}
@@ -813,70 +454,14 @@ streamext_worker_refresh(Worker *w)
 	return true;
 }
 
-/* ---------------------------------------------------------------- rights */
-
-bool
-streamext_worker_rights_due(const Worker *w)
-{
-	return pg_atomic_read_u32(&streamext_shared->rights) != w->setup.rights_seen;
-}
-
-/* A view that has failed may be able to go on; one that runs must not, if its owner may not read what it reads any more. */
-static bool
-refresh_rights_have_changed(Worker *w)
-{
-	ListCell *lc;
-
-	foreach (lc, w->shard.views)
-	{
-		const WorkerView *v = lfirst(lc);
-
-		if (v->slot->health.status == VIEW_FAILED ||
-			(v->fold != NULL && !streamext_view_has_rights(streamext_fold_view(v->fold), false)))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Looks whether it matters to this stream's views that some role's rights have changed; if so, the stream's processes look into the
- * catalogue. Outside transactions.
- */
-void
-streamext_worker_check_rights(Worker *w)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	uint32		  rights = pg_atomic_read_u32(&streamext_shared->rights);
-	volatile bool changed = true;
-
-	PG_TRY();
-	{
-		StartTransactionCommand();
-		InvalidateSystemCaches();
-		changed = refresh_rights_have_changed(w);
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		FreeErrorData(streamext_worker_caught(cxt)); /* something is being dropped */
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	if (changed)
-	{
-		streamext_announce_stream(w->shard.identity.dboid, w->shard.identity.relid, w->shard.identity.shard, false);
-		streamext_wake_launcher();
-	}
-	w->setup.rights_seen = rights;
-}
-
 /* ---------------------------------------------------------------- the catch-up worker's */
 
 /* Folds on the views that are to be caught up next. False: one was locked. In a transaction. */
 static bool
 refresh_take_views(Worker *w)
 {
-	List	 *waiting = list_difference_oid(refresh_list_views(w, refresh_list_slots(w)), streamext_paused_list());
+	List *waiting =
+		list_difference_oid(streamext_worker_list_views(w, streamext_worker_list_slots(w)), streamext_paused_list());
 	List	 *chosen = streamext_handover_choose(w, waiting);
 	bool	  complete = true;
 	ListCell *lc;
@@ -888,7 +473,7 @@ refresh_take_views(Worker *w)
 
 		if (slot == NULL)
 			continue;
-		v = refresh_add_view(w, lfirst_oid(lc), slot, false);
+		v = streamext_worker_add_view(w, lfirst_oid(lc), slot, false);
 		complete = streamext_worker_start_view(w, v) && complete;
 		if (v->fold != NULL)
 			continue;

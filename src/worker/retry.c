@@ -609,7 +609,7 @@ retry_publish(Worker *w, Retry *r, int32 decoded)
 			v->prepared = false;
 		}
 		if (r->views[i].ready)
-			v->slot->counted.retry = r->request;
+			streamext_view_retried(v->slot, r->request);
 	}
 	slot->counted.rejected -= Min(slot->counted.rejected, decoded);
 	slot->counted.retry = r->request;

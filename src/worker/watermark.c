@@ -105,7 +105,7 @@ watermark_of_partitions(const Worker *w, const bool *passed)
 	for (int i = 0; i < w->shard.npartitions; i++)
 		if (passed == NULL || !passed[i])
 			least = Min(least, w->shard.slot->counted.partitions[i].max_event_time);
-	return least == DT_NOEND ? least : watermark_after(least, w->shard.config->watermark_delay);
+	return least == DT_NOEND ? least : watermark_after(least, w->shard.config->time.watermark_delay);
 }
 
 /* By the batch that is being published; with the exclusive lock. Where a partition is idle the source is asked first, later. */
@@ -185,7 +185,7 @@ watermark_look(Worker *w, TimestampTz now, bool *ripe)
 		if (!empty)
 			partition->idle = slot->quiet.idle = false;
 		partition->empty = empty;
-		ripe[i] = empty && now - partition->empty_since >= w->shard.config->idle_timeout;
+		ripe[i] = empty && now - partition->empty_since >= w->shard.config->time.idle_timeout;
 		n += ripe[i];
 	}
 	return n;
@@ -384,7 +384,7 @@ watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 	StreamSlot *slot = w->shard.slot;
 	TimestampTz since, wanted, greatest = DT_NOBEGIN;
 
-	if (w->shard.config->close_idle == 0)
+	if (w->shard.config->time.close_idle == 0)
 		return;
 	since = watermark_note_silent(w);
 	if (since == DT_NOEND)
@@ -403,18 +403,18 @@ watermark_close_idle(Worker *w, TimestampTz now, TimestampTz real, bool at_once)
 	if (since == DT_NOEND || wanted <= slot->counted.watermark)
 		return;
 	w->watch.close_at =
-		Max(Max(since, DT_NOBEGIN + 1) + w->shard.config->close_idle, now + WATERMARK_CLOSE_MS * INT64CONST(1000));
-	if (now - since < w->shard.config->close_idle)
+		Max(Max(since, DT_NOBEGIN + 1) + w->shard.config->time.close_idle, now + WATERMARK_CLOSE_MS * INT64CONST(1000));
+	if (now - since < w->shard.config->time.close_idle)
 	{
-		w->watch.close_at = since + w->shard.config->close_idle;
+		w->watch.close_at = since + w->shard.config->time.close_idle;
 		return;
 	}
-	if (now - w->shard.config->watermark_delay <= slot->counted.watermark)
+	if (now - w->shard.config->time.watermark_delay <= slot->counted.watermark)
 		return;
 	if (!at_once && real - w->watch.asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
 		w->watch.ask_later = true;
 	else if (watermark_source_is_empty(w))
-		watermark_raise(w, now - w->shard.config->watermark_delay);
+		watermark_raise(w, now - w->shard.config->time.watermark_delay);
 }
 
 /* ---------------------------------------------------------------- of windows */
@@ -447,7 +447,7 @@ watermark_after_break(Worker *w, TimestampTz real)
 	int64		limit = WATERMARK_BREAK_MS * INT64CONST(1000);
 
 	if (!w->shard.ops->journaled || w->shard.ops->pushed)
-		limit = Max(limit, w->shard.config->idle_timeout);
+		limit = Max(limit, w->shard.config->time.idle_timeout);
 	w->watch.looked_at = real;
 	return before != 0 && real - before > limit;
 }
@@ -527,8 +527,8 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 		if (partition->idle)
 			continue;
 		held++;
-		if (partition->empty && partition->empty_since + w->shard.config->idle_timeout > now)
-			deadline = Min(deadline, partition->empty_since + w->shard.config->idle_timeout);
+		if (partition->empty && partition->empty_since + w->shard.config->time.idle_timeout > now)
+			deadline = Min(deadline, partition->empty_since + w->shard.config->time.idle_timeout);
 	}
 	return held >= 2 || w->shard.config->workers > 1 || w->watch.ask_later ? deadline : w->watch.close_at;
 }
@@ -554,7 +554,7 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 	}
 	if (least == DT_NOEND)
 		return;
-	least = watermark_after(least, w->shard.config->watermark_delay);
+	least = watermark_after(least, w->shard.config->time.watermark_delay);
 	v->watermark = Max(v->watermark, least);
 }
 

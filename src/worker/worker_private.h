@@ -4,6 +4,9 @@
  *
  *	worker/loop.c			the process: start, loop, wait, flush, state, end
  *	worker/refresh.c	from the catalogue to configuration, connector, views
+ *	worker/view_list.c	which views there are
+ *	worker/view_start.c	a view's fold, begun and ended
+ *	worker/rights.c		who may read what is asked again
  *	worker/position.c	partitions, position vectors, where to read from
  *	worker/batch_cycle.c		one batch: decode, fold, publish, dead letters, buffer
  *	worker/watermark.c	event time's progress, of the stream and of views that catch up
@@ -30,7 +33,10 @@ extern const char *streamext_worker_view_label(const WorkerView *v);
 
 #define WORKER_RATE_SECONDS 10
 
-/* One configuration, and when the next is looked for: worker/refresh.c. */
+/*
+ * One configuration, and when the next is looked for: worker/refresh.c.
+ * @writers worker/catchup.c, worker/loop.c, worker/refresh.c, worker/rights.c
+ */
 typedef struct WorkerSetup
 {
 	MemoryContext cxt;			 /* NULL: none */
@@ -42,7 +48,11 @@ typedef struct WorkerSetup
 	TimestampTz	  refresh_at;  /* look into the catalogue again (a view was locked); 0: no */
 } WorkerSetup;
 
-/* The batch at hand, and whether there may be one. */
+/*
+ * The batch at hand, and whether there may be one.
+ * @writers worker/batch_cycle.c, worker/catchup.c, worker/loop.c, worker/position.c, worker/refresh.c,
+ * worker/seek.c
+ */
 typedef struct WorkerReading
 {
 	Batch	   *batch;
@@ -59,7 +69,10 @@ typedef struct WorkerReading
 	char		full_reason[STREAMEXT_MAX_MESSAGE];
 } WorkerReading;
 
-/* worker/trouble.c */
+/*
+ * worker/trouble.c
+ * @writers worker/batch_cycle.c, worker/trouble.c
+ */
 typedef struct WorkerTrouble
 {
 	int			tries;		   /* that the batch at hand has failed, or batches before it in a row */
@@ -67,7 +80,10 @@ typedef struct WorkerTrouble
 	WorkerView *culprit;	   /* the view at work, while it is */
 } WorkerTrouble;
 
-/* The step of a view's that has a limit in time: worker/alone.c. */
+/*
+ * The step of a view's that has a limit in time: worker/alone.c.
+ * @writers worker/alone.c
+ */
 typedef struct WorkerAlone
 {
 	WorkerView *timed; /* NULL: none */
@@ -76,7 +92,10 @@ typedef struct WorkerAlone
 	TimestampTz rest_until; /* nothing is read: the last record took too long */
 } WorkerAlone;
 
-/* Tickets that are being served: worker/loop.c. */
+/*
+ * Tickets that are being served: worker/loop.c.
+ * @writers worker/loop.c, worker/refresh.c, worker/seek.c
+ */
 typedef struct WorkerFlush
 {
 	uint64 ticket; /* 0: none */
@@ -86,7 +105,10 @@ typedef struct WorkerFlush
 	uint64 settle_ticket; /* of StreamRequests.settle_requested: its checkpoint is under way; 0: none */
 } WorkerFlush;
 
-/* Rows of tables that ask for something: worker/seek.c, worker/retry.c. */
+/*
+ * Rows of tables that ask for something: worker/seek.c, worker/retry.c.
+ * @writers worker/retry.c, worker/seek.c
+ */
 typedef struct WorkerRequests
 {
 	List		 *seeks; /* still to be done */
@@ -97,14 +119,20 @@ typedef struct WorkerRequests
 	int64		  marks_seen;
 } WorkerRequests;
 
-/* Dead letters: worker/letters_hold.c, worker/letters_reread.c. */
+/*
+ * Dead letters: worker/letters_hold.c, worker/letters_reread.c.
+ * @writers worker/handover.c, worker/letters_hold.c, worker/letters_reread.c, worker/position.c, worker/refresh.c
+ */
 typedef struct WorkerLetters
 {
 	TimestampTz retry_at; /* held letters could not be written; 0: they could */
 	bool		behind;	  /* no dead letter is of a record that the stream has still to read */
 } WorkerLetters;
 
-/* From the order of the catch-up worker's partitions to the slot's: worker/catchup.c. */
+/*
+ * From the order of the catch-up worker's partitions to the slot's: worker/catchup.c.
+ * @writers worker/catchup.c, worker/refresh.c
+ */
 typedef struct CatchupMap
 {
 	uint32		generation; /* of the slot, as last read */
@@ -115,7 +143,10 @@ typedef struct CatchupMap
 	TimestampTz hold_at; /* the stream's worker may be held again */
 } CatchupMap;
 
-/* Whether anything comes, and who knows: worker/watermark.c. */
+/*
+ * Whether anything comes, and who knows: worker/watermark.c.
+ * @writers worker/loop.c, worker/watermark.c
+ */
 typedef struct WorkerWatch
 {
 	TimestampTz looked_at;	 /* at all partitions; 0: away since */
@@ -127,21 +158,30 @@ typedef struct WorkerWatch
 	TimestampTz close_at;	 /* when the clock may move the watermark, with close_idle; DT_NOEND: not by itself */
 } WorkerWatch;
 
-/* Panes that go: worker/loop.c, worker/catchup.c. */
+/*
+ * Panes that go: worker/loop.c, worker/catchup.c.
+ * @writers worker/catchup.c, worker/loop.c, worker/refresh.c, worker/watermark.c
+ */
 typedef struct WorkerExpiry
 {
 	TimestampTz at; /* last */
 	bool		due;
 } WorkerExpiry;
 
-/* What the connector has said. */
+/*
+ * What the connector has said.
+ * @writers worker/catchup.c, worker/loop.c, worker/refresh.c
+ */
 typedef struct WorkerSource
 {
 	uint64 errors; /* seen */
 	bool   outage; /* an event of it is written */
 } WorkerSource;
 
-/* worker/loop.c */
+/*
+ * worker/loop.c
+ * @writers worker/loop.c
+ */
 typedef struct WorkerRate
 {
 	uint64 counts[WORKER_RATE_SECONDS];
@@ -168,7 +208,7 @@ typedef struct Worker
 	WorkerSource   source;
 	WorkerRate	   rate;
 	uint64		   flow_number; /* of a view over another one: under which it counts (worker/flow.c) */
-	Sending		   sending; /* what waits in the outbox for the stream */
+	Sending		   sending;		/* what waits in the outbox for the stream */
 } Worker;
 
 extern const ShardOps streamext_worker_shard_ops;
@@ -189,11 +229,22 @@ extern void streamext_worker_calm(long ms); /* does nothing for so long, but end
 /* worker/refresh.c: false if the stream is gone, its slot removed with it */
 extern bool streamext_worker_refresh(Worker *w);
 extern bool streamext_worker_refresh_catchup(Worker *w);
-extern bool streamext_worker_start_view(Worker *w, WorkerView *v);
+
+/* worker/view_list.c: in a transaction */
+extern List *streamext_worker_list_views(Worker *w, const List *slots);
+extern List *streamext_worker_list_slots(Worker *w);
+extern bool	 streamext_worker_drop_views(Worker *w, List *slots, List *views);
+extern int	 streamext_worker_view_slot(Worker *w, Oid viewoid, const char **reason);
+
+/* worker/view_start.c */
+extern WorkerView *streamext_worker_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused);
+extern bool		   streamext_worker_start_view(Worker *w, WorkerView *v);
+extern void		   streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
+extern void		   streamext_worker_end_fold(WorkerView *v); /* nothing is being copied of it; it may have none */
+
+/* worker/rights.c */
 extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
 extern void streamext_worker_check_rights(Worker *w);
-extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
-extern void streamext_worker_end_fold(WorkerView *v); /* nothing is being copied of it; it may have none */
 
 /* worker/fingerprint.c: palloc'd. Holds secrets: stays in this process. */
 extern char *streamext_worker_fingerprint(const StreamConfig *config);

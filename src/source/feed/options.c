@@ -253,6 +253,6 @@ streamext_feed_check_options(OptionPlace place, List *options)
 void
 streamext_feed_configure(StreamConfig *config)
 {
-	config->journal =
+	config->source.journal =
 		(JournalMode) streamext_option_number(streamext_feed_options, PLACE_TABLE, config->table_options, "journal");
 }

@@ -39,7 +39,7 @@ streamext_flume_topic(List *table_options, const char *schema, const char *name)
 void
 streamext_flume_configure(StreamConfig *config)
 {
-	config->journal =
+	config->source.journal =
 		(JournalMode) streamext_option_number(streamext_flume_options, PLACE_TABLE, config->table_options, "journal");
 }
 
@@ -49,7 +49,7 @@ streamext_flume_check(const StreamConfig *config)
 	char *topic = streamext_flume_topic(config->table_options, config->schema, config->name);
 	char *other = streamext_sibling_named(config, topic, streamext_flume_topic);
 
-	if (config->journal == JOURNAL_NONE)
+	if (config->source.journal == JOURNAL_NONE)
 		ereport(
 			NOTICE,
 			(errmsg("with journal none a crash may lose events of stream \"%s\" that were acknowledged", config->name),

@@ -155,7 +155,7 @@ streamext_http_configure(StreamConfig *config)
 		if (column->metadata_name != NULL && strcmp(column->metadata_spec->name, "header") == 0)
 			column->metadata_name = asc_tolower(column->metadata_name, strlen(column->metadata_name));
 	}
-	config->journal =
+	config->source.journal =
 		(JournalMode) streamext_option_number(streamext_http_options, PLACE_TABLE, config->table_options, "journal");
 }
 
@@ -172,7 +172,7 @@ streamext_http_check(const StreamConfig *config)
 	if (other != NULL)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("path \"%s\" of the server is taken", path),
 						errdetail("Stream \"%s\" has it.", other), errhint("Set the option path to another one.")));
-	if (config->journal == JOURNAL_NONE)
+	if (config->source.journal == JOURNAL_NONE)
 		ereport(
 			NOTICE,
 			(errmsg("with journal none a crash may lose records of stream \"%s\" that were answered 204", config->name),

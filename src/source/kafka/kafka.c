@@ -264,8 +264,8 @@ kafka_set_topics(KafkaConnector *k, StreamConfig *config)
 {
 	ListCell *lc;
 
-	k->topics = MemoryContextAllocZero(k->cxt, sizeof(KafkaTopic) * Max(list_length(config->topics), 1));
-	foreach (lc, config->topics)
+	k->topics = MemoryContextAllocZero(k->cxt, sizeof(KafkaTopic) * Max(list_length(config->source.topics), 1));
+	foreach (lc, config->source.topics)
 	{
 		const char *name = lfirst(lc);
 		int			t = 0;

@@ -187,18 +187,18 @@ streamext_kafka_configure(StreamConfig *config)
 	const char *start = streamext_option(config->table_options, "start");
 	const char *partitions = streamext_option(config->table_options, "partitions");
 
-	config->partition_step = 1;
+	config->source.partition_step = 1;
 	if (partitions != NULL)
 		kafka_parse_partitions(streamext_option_find(streamext_kafka_options, PLACE_TABLE, "partitions"), partitions,
-							   &config->partition_first, &config->partition_step);
+							   &config->source.partition_first, &config->source.partition_step);
 	if (topic != NULL)
-		config->topics = list_make1(pstrdup(topic));
+		config->source.topics = list_make1(pstrdup(topic));
 	else if (topics != NULL)
-		config->topics =
+		config->source.topics =
 			kafka_parse_topics(streamext_option_find(streamext_kafka_options, PLACE_TABLE, "topics"), topics);
 	if (start != NULL)
-		config->start = kafka_parse_start(streamext_option_find(streamext_kafka_options, PLACE_TABLE, "start"), start,
-										  &config->start_time);
+		config->source.start = kafka_parse_start(streamext_option_find(streamext_kafka_options, PLACE_TABLE, "start"),
+												 start, &config->source.start_time);
 }
 
 void

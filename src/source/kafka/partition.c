@@ -43,7 +43,7 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 	partition->topic = topic;
 	partition->initial = !k->discovered;
 	partition->start = -1;
-	partition->start_known = c->config->start == START_EARLIEST;
+	partition->start_known = c->config->source.start == START_EARLIEST;
 	topic->index[number] = c->npartitions++;
 }
 
@@ -53,8 +53,8 @@ kafka_is_ours(const KafkaConnector *k, int number, int t)
 {
 	const StreamConfig *config = k->c.config;
 
-	return number % config->partition_step == config->partition_first &&
-		   (number / config->partition_step + t) % k->c.shards == k->c.shard;
+	return number % config->source.partition_step == config->source.partition_first &&
+		   (number / config->source.partition_step + t) % k->c.shards == k->c.shard;
 }
 
 /* Adds what is new, by partition number and then topic, so that the order depends little on when a partition came. */
@@ -212,10 +212,10 @@ kafka_find_start(KafkaConnector *k, const int *indexes, int n, int64 *offsets)
 	int64		 *ends = palloc(sizeof(int64) * (n + 1));
 	bool		  ok = streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends);
 
-	if (ok && config->start == START_TIMESTAMP)
-		ok = streamext_kafka_offsets(k, indexes, n, KAFKA_MILLISECOND(config->start_time), offsets);
+	if (ok && config->source.start == START_TIMESTAMP)
+		ok = streamext_kafka_offsets(k, indexes, n, KAFKA_MILLISECOND(config->source.start_time), offsets);
 	for (int i = 0; i < n && ok; i++)
-		if (config->start == START_LATEST || offsets[i] < 0)
+		if (config->source.start == START_LATEST || offsets[i] < 0)
 			offsets[i] = ends[i];
 	pfree(ends);
 	return ok;
@@ -239,7 +239,7 @@ streamext_kafka_resolve_starts(KafkaConnector *k)
 {
 	bool ok = true;
 
-	if (k->c.config->start == START_EARLIEST)
+	if (k->c.config->source.start == START_EARLIEST)
 		return true;
 	for (int added = 0; added <= 1 && ok; added++)
 	{

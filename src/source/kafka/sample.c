@@ -303,7 +303,7 @@ sample_look(KafkaSample *k)
 	ListCell *cell;
 
 	k->from = rd_kafka_topic_partition_list_new(16);
-	foreach (cell, k->config->topics)
+	foreach (cell, k->config->source.topics)
 		ok = ok && sample_topic(k, lfirst(cell));
 	if (ok && k->from->cnt > 0 && sample_set_range(k))
 		sample_read(k);

@@ -17,8 +17,8 @@ static const OptionSpec local_options[] = {
 static void
 local_configure(StreamConfig *config)
 {
-	config->journal = (JournalMode) (JOURNAL_OS + streamext_option_number(local_options, PLACE_TABLE,
-																		  config->table_options, "journal"));
+	config->source.journal = (JournalMode) (JOURNAL_OS + streamext_option_number(local_options, PLACE_TABLE,
+																				 config->table_options, "journal"));
 }
 
 static Connector *

@@ -46,7 +46,7 @@ streamext_mqtt_address_set(MqttAddress *address, const StreamConfig *config, int
 	address->key_password = address_strdup(streamext_option(config->user_options, "ssl_key_password"));
 	address->tls = strncmp(address->uri, "ssl://", 6) == 0 || strncmp(address->uri, "mqtts://", 8) == 0;
 	address->verify_host = identification == NULL || strcmp(identification, "none") != 0;
-	address->version = config->mqtt_protocol == 5 ? MQTTVERSION_5 : MQTTVERSION_3_1_1;
+	address->version = config->source.mqtt_protocol == 5 ? MQTTVERSION_5 : MQTTVERSION_3_1_1;
 }
 
 /* False: out of memory. */

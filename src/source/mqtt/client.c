@@ -582,7 +582,7 @@ mqtt_set_options(MqttClient *m, const StreamConfig *config, int shard)
 	streamext_mqtt_address_set(&m->at, config, shard);
 	m->filter = mqtt_strdup(streamext_mqtt_subscription(config));
 	m->marker_topic = mqtt_strdup(streamext_mqtt_marker_topic(m->at.client_id));
-	m->qos = config->qos;
+	m->qos = config->source.qos;
 	snprintf(m->nonce, sizeof(m->nonce), "%d." INT64_FORMAT, MyProcPid, GetCurrentTimestamp());
 }
 

@@ -67,7 +67,7 @@ mqtt_open(const ConnectorOpen *args)
 		ereport(FATAL, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("an earlier MQTT client of this process could not be ended"),
 						errdetail("The worker is started anew.")));
-	streamext_inbox_init(&k->inbox, &streamext_mqtt_ops, args, linitial(args->config->topics));
+	streamext_inbox_init(&k->inbox, &streamext_mqtt_ops, args, linitial(args->config->source.topics));
 	k->inbox.keep = MQTT_KEEP;
 	k->inbox.step = MQTT_COMMIT_TRIM;
 	c->stalled = true;
@@ -157,7 +157,7 @@ mqtt_look_unmatched(MqttConnector *k)
 	streamext_connector_event(
 		&k->inbox.c, "unmatched", 0, 0,
 		UINT64_FORMAT " message(s) whose topic does not match \"%s\" were not counted, the first of topic \"%s\"", n,
-		(char *) linitial(k->inbox.c.config->topics), topic);
+		(char *) linitial(k->inbox.c.config->source.topics), topic);
 }
 
 static int
@@ -260,7 +260,7 @@ mqtt_open_again(const ConnectorOpen *args)
 {
 	JournalInbox *inbox = MemoryContextAllocZero(args->cxt, sizeof(JournalInbox));
 
-	streamext_inbox_init(inbox, &mqtt_again_ops, args, linitial(args->config->topics));
+	streamext_inbox_init(inbox, &mqtt_again_ops, args, linitial(args->config->source.topics));
 	inbox->c.npartitions = 1;
 	streamext_connector_guard(&inbox->c, args->cxt);
 	return &inbox->c;

@@ -127,18 +127,19 @@ streamext_mqtt_configure(StreamConfig *config)
 	const char *client_id = streamext_option(options, "client_id");
 
 	if (topic != NULL)
-		config->topics = list_make1(pstrdup(topic));
-	config->client_id = client_id == NULL ? NULL : pstrdup(client_id);
-	config->journal = (JournalMode) streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "journal");
-	config->qos = streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "qos");
-	config->mqtt_protocol =
+		config->source.topics = list_make1(pstrdup(topic));
+	config->source.client_id = client_id == NULL ? NULL : pstrdup(client_id);
+	config->source.journal =
+		(JournalMode) streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "journal");
+	config->source.qos = streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "qos");
+	config->source.mqtt_protocol =
 		streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "protocol") == 0 ? 5 : 3;
 }
 
 void
 streamext_mqtt_doubt(const StreamConfig *config)
 {
-	const char *topic = linitial(config->topics);
+	const char *topic = linitial(config->source.topics);
 
 	streamext_connector_doubt_addresses(config, "uri", true);
 	if (strchr(topic, '*') != NULL)
@@ -151,10 +152,10 @@ streamext_mqtt_doubt(const StreamConfig *config)
 void
 streamext_mqtt_check(const StreamConfig *config)
 {
-	if (config->workers > 1 && config->mqtt_protocol != 5)
+	if (config->workers > 1 && config->source.mqtt_protocol != 5)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"workers\" above 1 needs protocol 5"),
 						errdetail("Shared subscriptions are of MQTT 5.")));
-	if (config->workers > 1 && strncmp(linitial(config->topics), "$exclusive/", strlen("$exclusive/")) == 0)
+	if (config->workers > 1 && strncmp(linitial(config->source.topics), "$exclusive/", strlen("$exclusive/")) == 0)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 						errmsg("option \"workers\" above 1 goes together with no exclusive subscription"),
 						errdetail("The broker lets one client have $exclusive/filter."),

@@ -507,7 +507,7 @@ sample_set(MqttSample *m, const StreamConfig *config, const SourceSample *sample
 	snprintf(m->nonce, sizeof(m->nonce), "sample.%d." INT64_FORMAT, MyProcPid, GetCurrentTimestamp());
 	m->at.client_id = sample_strdup(psprintf("streamext_%s", m->nonce));
 	/* not one of a group, whose messages others would miss */
-	m->filter = sample_strdup(streamext_mqtt_plain_filter(linitial(config->topics)));
+	m->filter = sample_strdup(streamext_mqtt_plain_filter(linitial(config->source.topics)));
 	m->most = sample->wanted;
 	password = streamext_connector_secret(config, "password", "password_file", &problem);
 	if (password != NULL)
@@ -522,7 +522,7 @@ sample_look(MqttSample *m, const StreamConfig *config, SourceSample *sample)
 	sample_set(m, config, sample);
 	if (m->why[0] != '\0')
 		streamext_sample_find(sample, "login", false, "The file must be below the data directory.", "%s", m->why);
-	else if (sample_connect(m, sample) && sample_subscribe(m, sample, config->qos))
+	else if (sample_connect(m, sample) && sample_subscribe(m, sample, config->source.qos))
 	{
 		if (m->marker != NULL)
 			sample_marker(m, sample);

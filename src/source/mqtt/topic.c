@@ -71,15 +71,16 @@ mqtt_stream_name(const StreamConfig *config)
 char *
 streamext_mqtt_client_id(const StreamConfig *config, int shard)
 {
-	if (config->client_id != NULL && config->workers == 1)
-		return pstrdup(config->client_id);
-	return psprintf("%s-%d", config->client_id != NULL ? config->client_id : mqtt_stream_name(config), shard);
+	if (config->source.client_id != NULL && config->workers == 1)
+		return pstrdup(config->source.client_id);
+	return psprintf("%s-%d", config->source.client_id != NULL ? config->source.client_id : mqtt_stream_name(config),
+					shard);
 }
 
 char *
 streamext_mqtt_subscription(const StreamConfig *config)
 {
-	const char *filter = linitial(config->topics);
+	const char *filter = linitial(config->source.topics);
 
 	if (config->workers == 1 || streamext_mqtt_plain_filter(filter) != filter)
 		return pstrdup(filter);

@@ -1,0 +1,234 @@
+/*
+ * worker/view_start.c
+ *		A view's fold: begun from what shared memory has of the view, or the last checkpoint, and ended.
+ *
+ * An error makes the one view fail. What streamext.rebuild wants counted anew is emptied here.
+ */
+#include "base/streamext.h"
+
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
+
+#include "base/budget.h"
+#include "base/transaction.h"
+#include "durable/checkpoint.h"
+#include "durable/history.h"
+#include "worker/flow.h"
+#include "durable/round.h"
+#include "durable/journal_base.h"
+#include "sink/windows.h"
+#include "view/compile.h"
+#include "worker/poison.h"
+#include "worker/seek.h"
+#include "worker/worker_private.h"
+
+const char *
+streamext_worker_view_label(const WorkerView *v)
+{
+	const char *name = get_rel_name(v->viewoid);
+
+	return name != NULL ? psprintf("\"%s\"", name) : psprintf("with OID %u", v->viewoid);
+}
+
+void
+streamext_worker_end_fold(WorkerView *v)
+{
+	if (v->fold != NULL)
+		streamext_fold_end(v->fold);
+	v->fold = NULL;
+	v->view = NULL;
+}
+
+void
+streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
+{
+	streamext_checkpoint_copy_rest(&w->shard);
+	streamext_stream_lock_exclusive(w->shard.slot);
+	streamext_view_fail(v->slot, message);
+	LWLockRelease(w->shard.slot->lock);
+	v->prepared = v->behind = false;
+	if (w->reading.pending)
+		streamext_batch_withdraw(w->reading.batch, v->viewoid);
+	streamext_worker_end_fold(v);
+}
+
+/* What lower rooms have done: streamext_worker_shard_ops. */
+static void
+view_start_fail_view(Shard *shard, WorkerView *v, const char *message)
+{
+	streamext_worker_fail_view((Worker *) shard, v, message);
+}
+
+static void
+view_start_forget_panes(WorkerView *v, Pane *const *panes, int npanes)
+{
+	streamext_fold_forget_panes(v->fold, panes, npanes);
+}
+
+const ShardOps streamext_worker_shard_ops = {
+	.fail_view = view_start_fail_view,
+	.forget_panes = view_start_forget_panes,
+	.checkpointed = streamext_into_settled,
+};
+
+/* ---------------------------------------------------------------- begun */
+
+/* Back to a slot without state, so that the next try finds it as this one did. */
+static void
+view_start_unstart_view(Worker *w, WorkerView *v)
+{
+	if (v->slot->counted.definition == 0)
+		return;
+	streamext_stream_lock_exclusive(w->shard.slot);
+	streamext_view_slot_void(v->slot);
+	LWLockRelease(w->shard.slot->lock);
+}
+
+/* Panes that went to history after the checkpoint was taken are in both. */
+static void
+view_start_drop_sealed(Worker *w, WorkerView *v)
+{
+	ViewState *state = &v->slot->counted.state;
+
+	streamext_stream_lock_exclusive(w->shard.slot);
+	while (state->npanes > 0 && state->panes[0]->id <= v->slot->history.sealed)
+		streamext_state_drop_pane(state, state->panes[0]);
+	LWLockRelease(w->shard.slot->lock);
+}
+
+typedef struct StartStep
+{
+	Worker	   *w;
+	WorkerView *v;
+	int64	   *round;
+	bool		fresh;
+} StartStep;
+
+/* A StreamextStep. */
+static void
+view_start_start_step(void *arg)
+{
+	StartStep	 *step = arg;
+	Worker		 *w = step->w;
+	WorkerView	 *v = step->v;
+	CompiledView *compiled;
+
+	streamext_budget_begin(streamext_view_time_limit_ms); /* functions of constants are evaluated */
+	compiled = streamext_view_compile(v->viewoid);
+	(void) streamext_budget_end();
+	(void) streamext_view_has_rights(compiled, true);
+	*step->round = streamext_view_round(v->viewoid);
+	if (step->fresh)
+		streamext_view_set_round(v->slot,
+								 streamext_checkpoint_round(&w->shard, v->viewoid, compiled->definition, *step->round));
+	if (step->fresh && !w->shard.ops->replayable && v->slot->counted.start_position < 0)
+		streamext_view_set_start(v->slot, streamext_checkpoint_start_position(&w->shard, v->viewoid));
+	streamext_view_set_role(v->slot, compiled->owner);
+	if (v->slot->counted.definition != compiled->definition)
+		streamext_view_end_alone(v->slot); /* another one may well be quicker */
+	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
+		streamext_flow_settle(w, v, compiled, *step->round);
+	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
+	v->view = compiled;
+	streamext_outlets_start(v);
+	streamext_history_start(&w->shard, v);
+	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
+	if (step->fresh && !compiled->stateless)
+	{
+		streamext_checkpoint_restore_view(&w->shard, v);
+		view_start_drop_sealed(w, v);
+	}
+	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
+		streamext_flow_started(w, v);
+}
+
+/*
+ * Compiles the view and starts its fold, with what the last checkpoint holds if shared memory has nothing. An error makes this view
+ * fail only. False: it is locked, try again. *round: what streamext.rebuild wants.
+ */
+static bool
+view_start_start_view(Worker *w, WorkerView *v, int64 *round)
+{
+	StartStep	  step = { w, v, round, v->slot->counted.definition == 0 };
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	ErrorData	 *error;
+	bool		  over;
+
+	if (streamext_poison_is_blamed(w, v->viewoid))
+	{
+		MemoryContextSwitchTo(old);
+		streamext_worker_fail_view(w, v, STREAMEXT_POISON_REASON);
+		return true;
+	}
+	streamext_poison_starts(w, v->viewoid);
+	error = streamext_try(view_start_start_step, &step);
+	streamext_poison_leave();
+	over = streamext_budget_end();
+	MemoryContextSwitchTo(old);
+	if (error == NULL)
+	{
+		streamext_view_show(v->slot);
+		return true;
+	}
+	v->fold = NULL;
+	v->view = NULL;
+	if (step.fresh)
+		view_start_unstart_view(w, v);
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	if (over)
+		error->message = "compiling the view took longer than streamext.view_time_limit";
+	ereport(LOG,
+			(errmsg("continuous view with OID %u could not be started: %s", v->viewoid, streamext_error_text(error))));
+	if (streamext_worker_error_is_passing(error))
+		streamext_worker_set_aside(w, v, error);
+	else
+		streamext_worker_fail_view(w, v, error->message);
+	return true;
+}
+
+/* The same; begins the view anew if streamext.rebuild was called since its state was begun. */
+bool
+streamext_worker_start_view(Worker *w, WorkerView *v)
+{
+	int64 round = 0;
+	bool  available = view_start_start_view(w, v, &round);
+
+	if (v->fold == NULL || v->slot->counted.round >= round)
+		return available;
+	if (w->shard.catchup && !w->shard.ops->replayable)
+		return available; /* the journal is the stream's worker's, when it has the view back */
+	if (!w->shard.ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->shard.config))
+	{
+		streamext_view_set_round(v->slot, round);
+		ereport(
+			LOG,
+			(errmsg(
+				"the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
+				v->viewoid)));
+		return available;
+	}
+	streamext_worker_end_fold(v);
+	v->max_event_time = NULL;
+	if (!w->shard.ops->replayable)
+		streamext_checkpoint_confirm_nothing(&w->shard);
+	streamext_view_begin_anew(v->slot);
+	streamext_view_set_round(v->slot, round);
+	return view_start_start_view(w, v, &round);
+}
+
+WorkerView *
+streamext_worker_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused)
+{
+	MemoryContext old = MemoryContextSwitchTo(w->views_cxt);
+	WorkerView	 *v = palloc0(sizeof(WorkerView));
+
+	v->viewoid = viewoid;
+	v->slot = slot;
+	v->paused = paused;
+	v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);
+	w->shard.views = lappend(w->shard.views, v);
+	MemoryContextSwitchTo(old);
+	return v;
+}
