@@ -108,23 +108,24 @@ def test_headers(tier: Tier) -> None:
     wait_for(lambda: len(db.rows("SELECT 1 FROM streamext.dead_letters")) == 2)
 
 
-@pytest.mark.parametrize(
-    "format, columns, body, expected",
-    [
-        ("csv", "n int, t text", b'1,"a,b"', (1, "a,b")),
-        ("text", "n numeric", b"1.5", (1.5,)),
-        ("raw", "b bytea", b"\x00\xff", (b"\x00\xff",)),
-        ("json", "n int OPTIONS (path 'a.b')", b'{"a": {"b": 1}}', (1,)),
-    ],
-)
-def test_bodies(db: Database, format: str, columns: str, body: bytes, expected: tuple[object, ...]) -> None:
+BODIES = {
+    "csv": ("n int, t text", b'1,"a,b"', (1, "a,b")),
+    "text": ("n numeric", b"1.5", (1.5,)),
+    "raw": ("b bytea", b"\x00\xff", (b"\x00\xff",)),
+    "json": ("n int OPTIONS (path 'a.b')", b'{"a": {"b": 1}}', (1,)),
+}
+
+
+def test_bodies(db: Database) -> None:
     tier = Tier(db)
-    tier.stream(columns, f"body_format '{format}'")
+    for format, (columns, _, _) in BODIES.items():
+        tier.stream(columns, f"topic '{format}', body_format '{format}'", f"s_{format}")
     with tier.sender() as sender:
-        assert sender.batch([({}, body)]) is None
-    db.flush("s")
-    assert db.rows("SELECT * FROM s") == [expected]
-    assert db.value("SELECT format FROM streamext.streams") == format
+        wait_for(lambda: sender.batch([({"topic": format}, body) for format, (_, body, _) in BODIES.items()]) is None)
+    for format, (_, _, expected) in BODIES.items():
+        db.flush(f"s_{format}")
+        assert db.rows(f"SELECT * FROM s_{format}") == [expected]
+    assert sorted(format for (format,) in db.rows("SELECT format FROM streamext.streams")) == sorted(BODIES)
 
 
 # ---- topics ----
@@ -302,22 +303,23 @@ def ends(connection: socket.socket) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
-        b"\xff" * 64,
-        struct.pack("!III", 1, 1, 65 << 20),
-        struct.pack("!III", 1, 1, 3) + b"\0\0\0",
-        struct.pack("!I", 5) + b"\x82\x21\x01\x00\x00",
-        struct.pack("!II", 1, 0),
-    ],
-)
-def test_what_is_no_call_ends_its_connection(tier: Tier, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", tier.port), timeout=30) as connection:
-        connection.sendall(data)
-        assert ends(connection)
+NO_CALLS = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
+    b"\xff" * 64,
+    struct.pack("!III", 1, 1, 65 << 20),
+    struct.pack("!III", 1, 1, 3) + b"\0\0\0",
+    struct.pack("!I", 5) + b"\x82\x21\x01\x00\x00",
+    struct.pack("!II", 1, 0),
+]
+
+
+def test_what_is_no_call_ends_its_connection(tier: Tier) -> None:
+    for data in NO_CALLS:
+        with socket.create_connection(("127.0.0.1", tier.port), timeout=30) as connection:
+            connection.sendall(data)
+            assert ends(connection), data
+    assert tier.gateway("last_error") != "None"
     with tier.sender() as sender:
         assert sender.batch(events(1, 1)) is None
     assert counted(tier) == (1, 1)
@@ -517,19 +519,21 @@ def test_every_sink_of_a_real_agent(db: Database, kafka: Kafka, topic: str) -> N
         "thrift": hop.format("thrift", ports["thrift"]),
         "http": f"type = http; endpoint = http://127.0.0.1:{ports['http']}/events; contentTypeHeader = application/json;"
         "acceptHeader = application/json; defaultBackoff = true; defaultRollback = true; defaultIncrementMetrics = false;"
-        "backoff.2XX = false; rollback.2XX = false; incrementMetrics.2XX = true",
+        "backoff.2XX = false; rollback.2XX = false; incrementMetrics.2XX = true; backoff.4XX = false; rollback.4XX = false",
         "plain": f"{sink}; kafka.topic = {topic}-plain",
         "envelope": f"{sink}; kafka.topic = {topic}-envelope; useFlumeEventFormat = true",
     }
     channel = f"type = org.apache.flume.channel.kafka.KafkaChannel; kafka.bootstrap.servers = {kafka.brokers}; kafka.topic = {topic}-kafkachannel"
     with agent(sinks, {name: MEMORY for name in SINKS} | {"kafkachannel": channel}) as flume:
-        flume.feed([json.dumps({"n": n}) for n in range(1, 1001)])
+        flume.feed(["no json", *(json.dumps({"n": n}) for n in range(1, 1001))])  # of http it is a 400, and the sink goes on
         for name in names:
             wait_for(lambda view=f"v_{name}": (db.value(f"SELECT c FROM {view}") or 0) >= 1000, what=f"events by {name}")
         flume.stop()
     for name in names:
         db.flush(f"s_{name}")
         assert db.rows(f"SELECT c, total FROM v_{name}") == [(1000, 500500)], name
+        letters = db.rows("SELECT payload_text FROM streamext.dead_letters WHERE stream = %s::regclass", f"s_{name}")
+        assert len(letters) == (name != "http") and all("no json" in text for (text,) in letters), name
         if name not in ("http", "plain"):
             assert db.rows(f"SELECT DISTINCT site, h ? 'timestamp' FROM s_{name}") == [("north", True)], name
 

@@ -1,4 +1,4 @@
-"""HTTP and feeds: what comes through into a tumbling view, beside bare libmicrohttpd and bare libcurl in the same run; and how fresh it is."""
+"""HTTP and feeds: what comes through into a tumbling view, beside bare libmicrohttpd and bare libcurl in the same run; and how fresh it is. An agent of Flume."""
 
 import socket
 import subprocess
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import flume
 from groups import BY_DEVICE
 from harness.database import Database
 from harness.server import free_port
@@ -18,7 +19,7 @@ CONNECTIONS = 64
 SINGLE_SHARE = 0.1  # of the records are posted one by one
 FRESH_RATE = 20_000
 TOKEN = "bench"
-TARGETS = {"HTTP, one a request": ("share", 0.6), "HTTP, 100 a request": ("rate", 1_000_000), "feed, ndjson": ("rate", 1_000_000)}
+TARGETS = {"HTTP, one a request": ("share", 0.6), "HTTP, 100 a request": ("rate", 1_000_000), "feed, ndjson": ("rate", 1_000_000), "Flume, Avro": ("rate", 45_000)}
 
 
 @contextmanager
@@ -116,6 +117,11 @@ def _feed(plant: Plant, records: int) -> dict[str, object]:
     return _row("feed, ndjson", records, seconds, bare)
 
 
+def _flume(plant: Plant, events: int) -> dict[str, object]:
+    rate, bare = flume.measure(plant, events)
+    return _row("Flume, Avro", events, events / rate, events / bare)
+
+
 def _latencies(db: Database, seconds: float) -> list[float]:
     """From sending a probe until a SELECT shows it, ms, ascending."""
     query = "SELECT peak FROM by_device WHERE device = 'probe'"
@@ -159,7 +165,7 @@ def _fresh(plant: Plant, seconds: float) -> list[dict[str, object]]:
 
 def measure(plant: Plant, seconds: float) -> dict[str, list[dict[str, object]]]:
     records = plant.load.records
-    rates = [_http(plant, 1, int(records * SINGLE_SHARE)), _http(plant, 100, records), _feed(plant, records)]
+    rates = [_http(plant, 1, int(records * SINGLE_SHARE)), _http(plant, 100, records), _feed(plant, records), _flume(plant, max(records // 1000 * 100, 100_000))]
     return {"rates": rates, "fresh": _fresh(plant, seconds)}
 
 
