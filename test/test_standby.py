@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from harness.database import Database
+from harness.http import Web
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
@@ -350,6 +351,32 @@ def test_mqtt_fails_over(database: Database, mosquitto: Mosquitto, topic: str) -
         finally:
             server.stop()
             db.server.start()
+
+
+def test_two_gateways_after_a_promotion(database: Database) -> None:
+    """The one that is promoted listens when the address is free, and the views go on from the checkpoint."""
+    web = Web(database)
+    web.stream()
+    continuous(database, "total", "SELECT count(*) AS n FROM s")
+    assert web.post([{"n": n} for n in range(10)]).status == 204
+    database.flush("s")
+    saved(database, "s")
+    with follow(database.server) as standby:
+        caught_up(database, standby)
+        assert standby.connect(database.name).execute("SELECT n FROM total").fetchall() == [(10,)]
+        assert web.post({"n": 10}).status == 204  # the standby has no gateway
+        saved(database, "s")
+        caught_up(database, standby)
+        standby.promote()
+        db = Database(standby, database.name)
+        wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [("address_in_use",)], what="the second gateway")
+        assert web.post({"n": 11}).status == 204
+        database.execute("DROP SERVER web CASCADE")
+        wait_for(lambda: db.rows("SELECT state FROM streamext.gateways") == [("listening",)], what="the second gateway at work")
+        assert web.post([{"n": 20}] * 5).status == 204
+        db.flush("s")
+        assert db.value("SELECT n FROM total") == 16  # what the first one took since is in its journal
+        db.connection.close()
 
 
 def test_a_journal_without_its_tail(database: Database) -> None:

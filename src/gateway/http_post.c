@@ -522,7 +522,7 @@ streamext_http_post_answer(HttpRequest *request)
 													  : MHD_HTTP_NO_CONTENT);
 		case GATEWAY_FULL:
 			return streamext_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, false, -1,
-										 "the stream's journal is full",
+										 "the stream's journal or the disk is full",
 										 "None of the records is taken. Send them again later.");
 		case GATEWAY_OTHER:
 			return streamext_http_refuse(
