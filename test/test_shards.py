@@ -11,6 +11,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from crash.faults import kill_all
 from harness import views
 from harness.database import Database
 from harness.kafka import Kafka, Message
@@ -58,9 +59,9 @@ def shards(pg: Postgres) -> Iterator[list[Database]]:
 
 
 def connect(db: Database, shards: list[Database]) -> None:
-    """Servers a, b of postgres_fdw."""
+    """Servers a, b, ... of postgres_fdw."""
     db.execute("CREATE EXTENSION IF NOT EXISTS postgres_fdw")
-    for name, shard in zip("ab", shards, strict=True):
+    for name, shard in zip("abc", shards, strict=False):
         db.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{shard.server.port}', dbname '{shard.name}', connect_timeout '5')")
         db.execute(f"CREATE USER MAPPING FOR CURRENT_USER SERVER {name} OPTIONS (user 'postgres')")
 
@@ -202,7 +203,7 @@ def test_shares_of_a_topic_and_a_server_that_is_away(db: Database, apart: list[D
     db.assert_same("TABLE v_shards", expected(1000))
     assert db.rows("SELECT server, partitions, lag_rows FROM v_shards_state ORDER BY 1") == [("a", "0/2", 0), ("b", "1/2", 0)]
 
-    apart[1].server.kill9()
+    kill_all(apart[1].server)
     with pytest.raises(psycopg.Error) as error:
         db.rows("TABLE v_shards")
     assert error_of(error)[0][:2] in ("08", "57")
@@ -212,7 +213,7 @@ def test_shares_of_a_topic_and_a_server_that_is_away(db: Database, apart: list[D
     assert shared(db, "v", "name") == "v_shards"
     assert db.value("SELECT 'v_shards'::regclass::oid") == oid and len(db.rows("TABLE above")) > 7
     db.assert_same("SELECT k, w, n, mean FROM v_shards WHERE away IS NULL", expected(1000))
-    apart[1].server.kill9()
+    kill_all(apart[1].server)
     produce(1000, 1500)
     apart[0].flush("s")
     # half of the rows are there, and it says so
@@ -254,7 +255,7 @@ def crash_rounds(db: Database, apart: list[Database], kafka: Kafka, topic: str) 
         for _ in range(rounds):
             server = rng.choice(apart).server
             before = produced[0]
-            server.kill9()
+            kill_all(server)
             [(away,)] = db.rows("SELECT DISTINCT away::text FROM v_shards") or [("",)]
             assert away in ("{a}", "{b}", "")
             server.start()
@@ -271,6 +272,47 @@ def crash_rounds(db: Database, apart: list[Database], kafka: Kafka, topic: str) 
         f"""SELECT a % 50 AS k, w, count(*) AS n, sum(a) AS total, stddev(a) AS sd, count(DISTINCT a) AS d
         FROM generate_series(0::bigint, {produced[0]} - 1) a, streamext.hop('1 min', '20 s', timestamptz '2024-05-01 12:00:00Z' + a / 1000 % 60 * interval '1 min' + a % 60 * interval '1 s') w GROUP BY 1, 2""",
     )
+
+
+def test_growing_from_two_to_three(db: Database, pg: Postgres, kafka: Kafka, topic: str) -> None:
+    """New shards read from the start beside the old ones; readers change over and miss nothing."""
+    query = "SELECT a % 7 AS k, count(*) AS n, avg(a) AS mean FROM s{0} GROUP BY 1"
+    kafka.create_topic(topic, 5)
+    shards = [prepared(pg, f"shard_{i}") for i in range(3)]
+    try:
+        connect(db, shards)
+
+        def streams(n: int) -> None:
+            for i, shard in enumerate(shards[:n]):
+                shard.execute(f"CREATE SERVER IF NOT EXISTS k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")
+                shard.execute(f"CREATE FOREIGN TABLE s{n} (a bigint) SERVER k OPTIONS (topic '{topic}', format 'json', partitions '{i}/{n}')")
+                continuous(shard, f"v{n}", query.format(n))
+
+        def same(n: int, relation: str, records: int) -> None:
+            for shard in shards[:n]:
+                shard.flush(f"s{n}")
+            db.assert_same(f"TABLE {relation}", f"SELECT a % 7 AS k, count(*) AS n, avg(a) AS mean FROM generate_series(0::bigint, {records} - 1) a GROUP BY 1")
+
+        streams(2)
+        kafka.produce(topic, [Message(f'{{"a":{i}}}', i % 5) for i in range(700)])
+        db.execute("SELECT streamext.shard_view('v2', ARRAY['a', 'b'])")
+        db.execute("CREATE VIEW answer AS TABLE v2_shards")
+        same(2, "answer", 700)
+        streams(3)
+        with pytest.raises(psycopg.Error) as error:
+            db.execute("SELECT streamext.shard_view('v3', ARRAY['a', 'b'])")
+        assert error_of(error)[0] == "55000" and "whole" in error_of(error)[1]
+        db.execute("SELECT streamext.shard_view('v3', ARRAY['a', 'b', 'c'])")
+        same(3, "v3_shards", 700)
+        db.execute("CREATE OR REPLACE VIEW answer AS TABLE v3_shards")
+        for shard in shards[:2]:
+            shard.execute("DROP VIEW v2 CASCADE; DROP FOREIGN TABLE s2")
+        kafka.produce(topic, [Message(f'{{"a":{i}}}', i % 5) for i in range(700, 1000)])
+        same(3, "answer", 1000)
+    finally:
+        for i, shard in enumerate(shards):
+            shard.connection.close()
+            pg.psql(f"DROP DATABASE shard_{i} WITH (FORCE)")
 
 
 def test_what_does_not_make_one_whole(db: Database, shards: list[Database]) -> None:
