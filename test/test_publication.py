@@ -57,6 +57,19 @@ def wait_applied(publisher: Database, subscriber: Database) -> None:
     wait_for(lambda: subscriber.value("SELECT count(*) FROM plain WHERE n = %s", n), 60, "the row of an ordinary table")
 
 
+def test_checkpoints_are_nothing_to_logical_decoding(servers: tuple[Database, Database]) -> None:
+    """Nobody could use them, and there are many."""
+    db, _ = servers
+    db.execute("SELECT pg_create_logical_replication_slot('slot', 'test_decoding')")
+    make_streams(db)
+    insert(db, 2, 100)
+    db.execute("CHECKPOINT")
+    wait_for(lambda: db.value("SELECT count(last_checkpoint) FROM streamext.continuous_views") > 0, what="a checkpoint")
+    told = db.rows("SELECT data FROM pg_logical_slot_get_changes('slot', NULL, NULL)")
+    assert any("into_position: INSERT" in data for (data,) in told) or any("big: INSERT" in data for (data,) in told)
+    assert not [data for (data,) in told if "checkpoint_log: INSERT" in data]
+
+
 def test_every_table_of_the_extension_is_guarded(db: Database) -> None:
     tables = """SELECT relname FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind IN ('r', 'p')
         AND relpersistence = 'p' AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgenabled = 'R'

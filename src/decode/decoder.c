@@ -33,6 +33,7 @@
 #include "base/transaction.h"
 #include "decode/column.h"
 #include "decode/decoder.h"
+#include "decode/plain.h"
 #include "decode/row.h"
 #include "decode/unix_time.h"
 #include "decode/value_options.h"
@@ -570,16 +571,14 @@ decoder_try_plain(ConvertStep *step)
 	return error;
 }
 
-/* Pass 2 for one column. */
+/* Converts a column's texts; values are in the current context, and what conversions that failed have left in contexts below it is gone. */
 static void
-decoder_convert(Decoder *decoder, int att)
+decoder_convert_texts(Decoder *decoder, int att)
 {
 	DecoderColumn *col = &decoder->columns[att];
 	ConvertStep	   step = { decoder, att, 0 };
-	bool		   plain = streamext_value_is_plain(col->column->type);
+	bool		   plain = streamext_value_converts_plainly(col->column->type, col->structured);
 
-	if (unlikely(col->column->time_zone != NULL))
-		streamext_identity_set("TimeZone", col->column->time_zone);
 	while (step.row < decoder->batch->nrows)
 	{
 		ErrorData *error = plain ? decoder_try_plain(&step) : streamext_try(decoder_convert_step, &step);
@@ -589,7 +588,23 @@ decoder_convert(Decoder *decoder, int att)
 			break;
 		/* at the same row again: it is marked, or NULL now */
 		decoder_convert_failed(decoder, att, step.row, error);
+		MemoryContextDeleteChildren(CurrentMemoryContext);
 	}
+}
+
+/* Pass 2 for one column. */
+static void
+decoder_convert(Decoder *decoder, int att)
+{
+	DecoderColumn *col = &decoder->columns[att];
+	MemoryContext  old = CurrentMemoryContext;
+
+	if (unlikely(col->column->time_zone != NULL))
+		streamext_identity_set("TimeZone", col->column->time_zone);
+	/* of its own: an object of JSON becomes a hash table on the way */
+	MemoryContextSwitchTo(AllocSetContextCreate(decoder->batch->cxt, "streamext values", ALLOCSET_DEFAULT_SIZES));
+	decoder_convert_texts(decoder, att);
+	MemoryContextSwitchTo(old);
 	if (unlikely(col->column->time_zone != NULL))
 		streamext_identity_set("TimeZone", "UTC");
 	if (col->text != NULL)

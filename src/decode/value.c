@@ -31,19 +31,20 @@
 
 struct ValueInput
 {
-	FmgrInfo  function;
-	Oid		  typioparam;
-	int32	  typmod;
-	bool	  of_time;	/* dates or times are in it */
-	bool	  time;		/* it is one, as its input function reads it */
-	text	 *pattern;	/* of to_timestamp; else NULL */
-	Oid		  type;		/* that it is then to become */
-	text	 *encoding; /* of a bytea's text; else NULL */
-	bool	  domain;
-	FmgrInfo  populate; /* json_populate_record, if `json` */
-	bool	  json;
-	TupleDesc row_desc; /* one column, called "v" */
-	Datum	  row;		/* such a row, NULL */
+	FmgrInfo	function;
+	Oid			typioparam;
+	int32		typmod;
+	bool		of_time;   /* dates or times are in it */
+	bool		time;	   /* it is one, as its input function reads it */
+	const char *time_name; /* what that function calls it */
+	text	   *pattern;   /* of to_timestamp; else NULL */
+	Oid			type;	   /* that it is then to become */
+	text	   *encoding;  /* of a bytea's text; else NULL */
+	bool		domain;
+	FmgrInfo	populate; /* json_populate_record, if `json` */
+	bool		json;
+	TupleDesc	row_desc; /* one column, called "v" */
+	Datum		row;	  /* such a row, NULL */
 };
 
 bool
@@ -52,37 +53,6 @@ streamext_value_is_structured(Oid type)
 	Oid base = getBaseType(type);
 
 	return type_is_array(base) || get_typtype(base) == TYPTYPE_COMPOSITE;
-}
-
-bool
-streamext_value_is_plain(Oid type)
-{
-	switch (type)
-	{
-		case BOOLOID:
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-		case FLOAT4OID:
-		case FLOAT8OID:
-		case NUMERICOID:
-		case TEXTOID:
-		case VARCHAROID:
-		case BPCHAROID:
-		case BYTEAOID:
-		case DATEOID:
-		case TIMEOID:
-		case TIMESTAMPOID:
-		case TIMESTAMPTZOID:
-		case INTERVALOID:
-		case UUIDOID:
-		case INETOID:
-		case JSONOID:
-		case JSONBOID:
-			return true;
-		default:
-			return false;
-	}
 }
 
 static bool
@@ -112,6 +82,24 @@ streamext_value_is_time(Oid type)
 	Oid base = getBaseType(type);
 
 	return value_is_of_time(base) && !OidIsValid(get_element_type(base)) && !OidIsValid(get_range_subtype(base));
+}
+
+static const char *
+value_time_name(Oid type)
+{
+	switch (getBaseType(type))
+	{
+		case DATEOID:
+			return "date";
+		case TIMEOID:
+			return "time";
+		case TIMETZOID:
+			return "time with time zone";
+		case TIMESTAMPOID:
+			return "timestamp";
+		default:
+			return "timestamp with time zone";
+	}
 }
 
 static void
@@ -147,6 +135,7 @@ streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt)
 	input->domain = get_typtype(column->type) == TYPTYPE_DOMAIN && DomainHasConstraints(column->type);
 	input->type = column->type;
 	input->time = streamext_value_is_time(column->type);
+	input->time_name = value_time_name(column->type);
 	input->pattern = column->time_pattern != NULL ? cstring_to_text(column->time_pattern) : NULL;
 	input->encoding = column->encoding != NULL ? cstring_to_text(column->encoding) : NULL;
 	if (json && streamext_value_is_structured(column->type))
@@ -201,6 +190,26 @@ value_refuse_number(const char *s)
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("%s", STREAMEXT_NO_TIME_NUMBER)));
 }
 
+/* Before PostgreSQL takes a word for a time zone and looks through a directory for it, each time: a tenth of a millisecond for a record of anybody's. */
+static void
+value_refuse_words(const ValueInput *input, const char *s)
+{
+	static const char *const words[] = { "infinity", "epoch", "allballs" };
+
+	if (strpbrk(s, "0123456789") != NULL)
+		return;
+	for (int i = 0; i < lengthof(words); i++)
+	{
+		const char *word = s + strspn(s, " \t\n+-");
+		Size		size = strlen(words[i]);
+
+		if (pg_strncasecmp(word, words[i], size) == 0)
+			return;
+	}
+	ereport(ERROR, (errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+					errmsg("invalid input syntax for type %s: \"%s\"", input->time_name, s)));
+}
+
 Datum
 streamext_value_convert(ValueInput *input, char *text)
 {
@@ -212,7 +221,10 @@ streamext_value_convert(ValueInput *input, char *text)
 	if (input->of_time)
 		streamext_value_check_moment(text);
 	if (input->time)
+	{
 		value_refuse_number(text);
+		value_refuse_words(input, text);
+	}
 	if (input->json)
 		return value_from_json(input, text);
 	return InputFunctionCall(&input->function, text, input->typioparam, input->typmod);

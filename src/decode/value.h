@@ -20,12 +20,6 @@ extern bool streamext_value_is_structured(Oid type);
 /* Whether values of the type are a date or time (and not an array or range of such). */
 extern bool streamext_value_is_time(Oid type);
 
-/*
- * PostgreSQL's own types whose input functions, and whose immutable functions in C, open, lock and look up nothing: what raises there leaves nothing behind but
- * memory, and needs no subtransaction. Domains and arrays of them are none of these.
- */
-extern bool streamext_value_is_plain(Oid type);
-
 /* `json`: texts are JSON, strings with their quotes; else what the type's input function reads. All is allocated in cxt. */
 extern ValueInput *streamext_value_input(const StreamColumn *column, bool json, MemoryContext cxt);
 

@@ -19,6 +19,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/tablecmds.h"
@@ -489,9 +490,13 @@ writer_flush(CheckpointWriter *writer)
 {
 	MemoryContext old = MemoryContextSwitchTo(writer->cxt);
 
-	if (writer->n > 0)
-		table_multi_insert(writer->rel, writer->slots, writer->n, writer->command,
-						   TABLE_INSERT_SKIP_FSM | TABLE_INSERT_NO_LOGICAL, writer->bulk);
+	/* Several at once cannot be kept from logical decoding, which has no use for them. */
+	if (RelationIsLogicallyLogged(writer->rel))
+		for (int i = 0; i < writer->n; i++)
+			table_tuple_insert(writer->rel, writer->slots[i], writer->command,
+							   TABLE_INSERT_SKIP_FSM | TABLE_INSERT_NO_LOGICAL, writer->bulk);
+	else if (writer->n > 0)
+		table_multi_insert(writer->rel, writer->slots, writer->n, writer->command, TABLE_INSERT_SKIP_FSM, writer->bulk);
 	writer->n = 0;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(writer->cxt);

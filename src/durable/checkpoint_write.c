@@ -191,8 +191,9 @@ checkpoint_failed(Shard *shard, MemoryContext cxt)
 	ErrorData  *error = streamext_worker_caught(cxt);
 	char		message[STREAMEXT_MAX_MESSAGE];
 
-	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("could not write a checkpoint of stream \"%s.%s\": %s",
-														 shard->config->schema, shard->config->name, error->message)));
+	ereport(WARNING, (errcode(error->sqlerrcode),
+					  errmsg("could not write a checkpoint of stream \"%s.%s\": %s", shard->config->schema,
+							 shard->config->name, streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "could not write a checkpoint: %s", error->message);
 	streamext_stream_set_state(shard->slot, shard->slot->status.state, message);
 	FreeErrorData(error);

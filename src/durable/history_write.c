@@ -679,7 +679,7 @@ seal_try_write(List *views)
 		ErrorData *error = streamext_worker_caught(cxt);
 
 		ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s",
-							 error->message)));
+							 streamext_error_text(error))));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

@@ -15,6 +15,7 @@
 #include "utils/syscache.h"
 
 #include "fold/fold_private.h"
+#include "decode/plain.h"
 #include "view/builtin.h"
 #include "durable/into_position.h"
 #include "state/buffer.h"

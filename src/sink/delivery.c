@@ -480,7 +480,7 @@ delivery_transaction(DeliveryStep *step, bool *failed)
 		ErrorData *error = streamext_worker_caught(cxt);
 
 		ereport(LOG, (errmsg("outbox of stream \"%s.%s\": %s", step->w->config->schema, step->w->config->name,
-							 error->message)));
+							 streamext_error_text(error))));
 		FreeErrorData(error);
 		*failed = true;
 		result = false;

@@ -176,67 +176,6 @@ streamext_view_is_in_c(const CompiledView *view)
 	return true;
 }
 
-/* ---- expressions that need nothing but memory ---- */
-
-static bool
-costly_function(Oid function, void *context)
-{
-	HeapTuple	 tuple;
-	Form_pg_proc form;
-	bool		 plain;
-
-	if (function >= FirstNormalObjectId)
-		return true;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	if (!HeapTupleIsValid(tuple))
-		return true;
-	form = (Form_pg_proc) GETSTRUCT(tuple);
-	plain = form->prolang == INTERNALlanguageId && form->provolatile == PROVOLATILE_IMMUTABLE && !form->proretset;
-	ReleaseSysCache(tuple);
-	return !plain;
-}
-
-static bool
-costly_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	switch (nodeTag(node))
-	{
-		case T_List:
-			return expression_tree_walker(node, costly_walker, context);
-		case T_FuncExpr:
-		case T_OpExpr:
-		case T_DistinctExpr:
-		case T_NullIfExpr:
-			if (check_functions_in_node(node, costly_function, NULL))
-				return true;
-			break;
-		case T_Var:
-		case T_Const:
-		case T_RelabelType:
-		case T_CoerceViaIO: /* input and output of plain types, whatever they are declared as */
-		case T_BoolExpr:
-		case T_NullTest:
-		case T_BooleanTest:
-		case T_CaseExpr:
-		case T_CaseTestExpr:
-		case T_CoalesceExpr:
-			break;
-		case T_CaseWhen:
-			return expression_tree_walker(node, costly_walker, context);
-		default:
-			return true;
-	}
-	return !streamext_value_is_plain(exprType(node)) || expression_tree_walker(node, costly_walker, context);
-}
-
-bool
-streamext_expr_is_plain(Node *expr)
-{
-	return !costly_walker(expr, NULL);
-}
-
 /* ---- a superuser's view ---- */
 
 static bool trust_walker(Node *node, void *context);

@@ -20,12 +20,6 @@ extern bool streamext_view_is_builtin(const CompiledView *view);
 extern bool streamext_view_is_in_c(const CompiledView *view);
 
 /*
- * Whether an expression on a stream's columns, as planned, is made of PostgreSQL's own immutable functions in C over types that need nothing but memory
- * (streamext_value_is_plain). What raises in it leaves nothing behind, and needs no subtransaction.
- */
-extern bool streamext_expr_is_plain(Node *expr);
-
-/*
  * Raises 0A000 if the view is a superuser's and calls what an ordinary role has written (streamext_identity_mistrusts_function): its constants are
  * folded as soon as a worker starts on it. Inside the owner's scope. So a view that is being restored waits for ALTER VIEW ... OWNER TO.
  */

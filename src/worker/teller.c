@@ -241,7 +241,7 @@ teller_note(TellerView *item, const ErrorData *error)
 	if (error != NULL && !item->failed)
 		ereport(LOG, (errmsg(item->alert ? "alert with OID %u could not be evaluated: %s"
 										 : "changes of view with OID %u could not be told: %s",
-							 item->view, error->message)));
+							 item->view, streamext_error_text(error))));
 	if (item->alert && (error != NULL || item->failed))
 		streamext_alert_note_error(item->view, error != NULL ? error->message : NULL);
 	item->failed = error != NULL;
@@ -276,7 +276,7 @@ teller_run(TellerView *item)
 
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		error = streamext_worker_caught(cxt);
-		ereport(LOG, (errmsg("view with OID %u could not be told of: %s", item->view, error->message)));
+		ereport(LOG, (errmsg("view with OID %u could not be told of: %s", item->view, streamext_error_text(error))));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
