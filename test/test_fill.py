@@ -24,8 +24,9 @@ def filled(db: Database) -> Database:
     continuous(db, "sessions", "SELECT streamext.session('10 s', ts) AS w, count(*) AS n FROM s GROUP BY w")
     continuous(db, "hidden", "SELECT streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY w, k")
     rows = [("a", 1, 2, 1.0), ("a", 2, 4, 2.0), ("b", 15, 10, 8.0), ("a", 41, 14, 10.0), (None, 25, 1, 1.0), ("b", 200, 5, 5.0)]
-    for key, second, i, f in rows:
-        db.execute("INSERT INTO s VALUES (%s, %s, %s, %s)", key, at(second), i, f)
+    # in one batch, or the row of 25 s may come too late
+    values = [value for key, second, i, f in rows for value in (key, at(second), i, f)]
+    db.execute(f"INSERT INTO s VALUES {', '.join(['(%s, %s, %s, %s)'] * len(rows))}", *values)
     db.flush("s")
     return db
 
