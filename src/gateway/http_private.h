@@ -105,6 +105,13 @@ typedef struct HttpBody
 	bool  chunked; /* it comes in chunks */
 } HttpBody;
 
+/* The answer of a HTTP_REFUSED. */
+typedef struct HttpRefusal
+{
+	struct MHD_Response *response; /* NULL: none, or it has been sent */
+	unsigned			 status;
+} HttpRefusal;
+
 /* ?wait=visible */
 typedef struct HttpVisible
 {
@@ -126,10 +133,9 @@ typedef struct HttpRequest
 	uint64				   version; /* of the roster that role and relid are of */
 	char				  *path;	/* malloc'd */
 	HttpBody			   body;
-	Size				   answer;	/* bytes of a view's rows that are being sent */
-	bool				   begins;	/* its head is being looked at */
-	struct MHD_Response	  *refusal; /* of a HTTP_REFUSED */
-	unsigned			   refusal_status;
+	Size				   answer; /* bytes of a view's rows that are being sent */
+	bool				   begins; /* its head is being looked at */
+	HttpRefusal			   refusal;
 	bool				   suspended;
 	bool				   abandoned;	   /* the connection ended while its records were on their way */
 	char				  *block, *common; /* malloc'd; what base points to */

@@ -94,8 +94,8 @@ streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 r
 	}
 	if (response == NULL || !http_is_unwanted(request))
 		return streamext_http_queue(request, status, response);
-	request->refusal = response;
-	request->refusal_status = status;
+	request->refusal.response = response;
+	request->refusal.status = status;
 	request->phase = HTTP_REFUSED;
 	return MHD_YES;
 }
@@ -404,9 +404,9 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 		case HTTP_BODY:
 			return request->server->stops ? http_refuse_stopping(request) : streamext_http_post_end(request);
 		case HTTP_REFUSED:
-			response = request->refusal;
-			request->refusal = NULL;
-			return streamext_http_queue(request, request->refusal_status, response);
+			response = request->refusal.response;
+			request->refusal.response = NULL;
+			return streamext_http_queue(request, request->refusal.status, response);
 		case HTTP_OUTCOME:
 			if (request->listener != NULL)
 				return streamext_http_events_answer(request);
@@ -419,8 +419,8 @@ streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, co
 void
 streamext_http_free(HttpRequest *request)
 {
-	if (request->refusal != NULL)
-		MHD_destroy_response(request->refusal);
+	if (request->refusal.response != NULL)
+		MHD_destroy_response(request->refusal.response);
 	request->server->bodies -= request->body.capacity + request->answer;
 	free(request->body.bytes);
 	free(request->block);

@@ -54,7 +54,7 @@ extern bool streamext_view_is_stateless(const Query *query);
 extern WindowFunction streamext_view_window_function(const Node *node);
 
 /* What to do where streams cannot be one input. */
-#define STREAMEXT_HINT_UNION                                                                                         \
+#define STREAMEXT_HINT_UNION                                                                                              \
 	"Make a view of each part that puts its rows into one local stream (streamext.into), and a continuous view of that; " \
 	"or a continuous view of each part and an ordinary view over them."
 

@@ -423,8 +423,7 @@ static void
 flatten_check(const Query *subquery)
 {
 	if (subquery->setOperations != NULL)
-		streamext_view_refuse("UNION, INTERSECT and EXCEPT over the stream in FROM",
-							  STREAMEXT_HINT_UNION);
+		streamext_view_refuse("UNION, INTERSECT and EXCEPT over the stream in FROM", STREAMEXT_HINT_UNION);
 	if (subquery->hasAggs || subquery->groupClause != NIL || subquery->groupingSets != NIL ||
 		subquery->havingQual != NULL)
 		streamext_view_refuse("GROUP BY and aggregates over the stream in FROM", FLATTEN_HINT_CHAIN);
