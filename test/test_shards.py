@@ -60,6 +60,8 @@ def shards(pg: Postgres) -> Iterator[list[Database]]:
 
 def connect(db: Database, shards: list[Database]) -> None:
     """Servers a, b, ... of postgres_fdw."""
+    if not db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
+        pytest.skip("this PostgreSQL has no postgres_fdw")
     db.execute("CREATE EXTENSION IF NOT EXISTS postgres_fdw")
     for name, shard in zip("abc", shards, strict=False):
         db.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{shard.server.port}', dbname '{shard.name}', connect_timeout '5')")
@@ -366,6 +368,29 @@ def test_rows_in_other_queries(shards: list[Database]) -> None:
         with pytest.raises(psycopg.errors.FeatureNotSupported):
             shard.rows("SELECT " + query.format(calls))
     assert len(shard.rows(f"SELECT {calls} FROM v")) == 1
+
+
+def test_what_is_somebodys_own(db: Database, shards: list[Database]) -> None:
+    """Relations that have the names by chance, or by somebody's design, are left alone and not read."""
+    connect(db, shards)
+    for shard in shards:
+        local_stream(shard, "event_time 'ts'", COLUMNS)
+        continuous(shard, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    for own in ("TABLE v_shard_all ()", "TABLE v_shard_state ()", "VIEW v_shards AS SELECT 1", "VIEW v_shards_state AS SELECT 1", "TABLE v_shard_1 ()"):
+        db.execute(f"CREATE {own}")
+        with pytest.raises(psycopg.errors.DuplicateTable):
+            shared(db, "v")
+        db.execute(f"DROP {' '.join(own.split()[:2])}")
+    assert shared(db, "v") == shared(db, "v") == "v_shards"
+    shard = shards[0]
+    shard.execute("DROP VIEW v_shard_rows; CREATE ROLE planter; GRANT CREATE ON SCHEMA public TO planter; GRANT SELECT ON v TO planter; SET ROLE planter")
+    try:
+        shard.execute("CREATE VIEW v_shard_rows AS SELECT streamext.shard_rows_of('x') AS shard, NULL::text AS k1, NULL::bytea AS a1 FROM v")
+        shard.execute("RESET ROLE")
+        with pytest.raises(psycopg.errors.DuplicateTable):
+            shared(db, "v")
+    finally:
+        shard.execute("RESET ROLE; DROP OWNED BY planter; DROP ROLE planter")
 
 
 def test_rights_on_a_shard(shards: list[Database]) -> None:

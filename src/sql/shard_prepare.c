@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #include "aggregate/portable.h"
@@ -259,11 +260,34 @@ prepare_rows_sql(const CompiledView *view, const char *name, const char *of)
 	return buf.data;
 }
 
-/* Whether there is such a view already, of this query, and this user's. Raises if there is something else of the name. */
+static Oid
+prepare_owner(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid		  owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * Whether there is such a view already, of this query. Raises if there is something else of the name. Who asks will read it, and what
+ * stands in a view runs as its reader: so it is only taken from those whom he trusts by asking for this continuous view.
+ */
 static bool
 prepare_is_there(Oid relid, const CompiledView *view)
 {
+	Oid	  owner = prepare_owner(relid);
 	char *text;
+
+	if (owner != GetUserId() && owner != view->owner && !superuser_arg(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE), errmsg("relation \"%s\" already exists", get_rel_name(relid)),
+				 errdetail(
+					 "It is the name of the view of rows that streamext.shard_view reads, and it is another role's.")));
 
 	if (get_rel_relkind(relid) != RELKIND_VIEW ||
 		strstr(text = streamext_shard_query_text(relid), "streamext.shard_rows_of(") == NULL)

@@ -239,6 +239,47 @@ shard_exists(const ShardView *view, const char *suffix)
 		get_relname_relid(streamext_shard_object(view->name, suffix), get_namespace_oid(view->schema, false)));
 }
 
+/* What stands where something is to be made is somebody's own unless the query finds it to be this function's. */
+static void
+shard_check_own(const ShardView *view, const char *suffix, const char *query)
+{
+	bool own;
+
+	if (!shard_exists(view, suffix))
+		return;
+	own = SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1;
+	if (!own)
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_TABLE),
+						errmsg("relation \"%s\" already exists", streamext_shard_object(view->name, suffix)),
+						errdetail("streamext.shard_view makes something of this name, and has not made that."),
+						errhint("Rename it, or drop it if it is of no use.")));
+}
+
+/* Its tables have foreign tables below them and no other. */
+static void
+shard_check_own_table(const ShardView *view, const char *suffix)
+{
+	shard_check_own(
+		view, suffix,
+		psprintf(
+			"SELECT 1 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s) AND c.relkind = 'p' AND NOT EXISTS "
+			"(SELECT 1 FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhrelid "
+			"WHERE i.inhparent = c.oid AND p.relkind <> 'f')",
+			quote_literal_cstr(shard_name(view, suffix))));
+}
+
+/* Its views are over its tables. */
+static void
+shard_check_own_view(const ShardView *view, const char *suffix, const char *table)
+{
+	shard_check_own(
+		view, suffix,
+		psprintf("SELECT 1 FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d ON d.classid = "
+				 "'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid "
+				 "WHERE r.ev_class = pg_catalog.to_regclass(%s) AND d.refobjid = pg_catalog.to_regclass(%s)",
+				 quote_literal_cstr(shard_name(view, suffix)), quote_literal_cstr(shard_name(view, table))));
+}
+
 /* A view without anything below it, so that what is below can be made anew while others depend on the view. */
 static void
 shard_hollow(const ShardView *view, const char *suffix)
@@ -350,6 +391,10 @@ shard_make_state(const ShardView *view)
 static void
 shard_make(const ShardView *view)
 {
+	shard_check_own_table(view, "_shard_all");
+	shard_check_own_table(view, "_shard_state");
+	shard_check_own_view(view, "_shards", "_shard_all");
+	shard_check_own_view(view, "_shards_state", "_shard_state");
 	shard_hollow(view, "_shards");
 	shard_hollow(view, "_shards_state");
 	shard_make_tables(view, "_shard_all", "shard", view->columns, true);
