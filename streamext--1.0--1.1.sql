@@ -53,15 +53,25 @@ LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_tombstones';
 COMMENT ON FUNCTION streamext.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over since the server was started';
 
+CREATE FUNCTION streamext.get_state_since(stream regclass) RETURNS timestamptz
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_state_since';
+COMMENT ON FUNCTION streamext.get_state_since(regclass) IS 'internal: since when a stream has been in its state';
+
 DROP VIEW streamext.streams;
 CREATE VIEW streamext.streams AS
+SELECT s.*, s.last_error_at OPERATOR(pg_catalog.<) s.state_since AND s.state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'catching_up']) AS last_error_past
+FROM (
 SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_in, s.rate, s.watermark, s.lag_rows, s.lag_seconds,
        s.rejected, s.last_error, s.last_error_at, streamext.get_tombstones(s.stream) AS tombstones,
        (SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
         WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'partitions') AS partitions,
        COALESCE((SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
-                 WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'datestyle'), 'ISO, MDY') AS datestyle
-FROM streamext.get_streams() AS s;
+                 WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'datestyle'), 'ISO, MDY') AS datestyle,
+       streamext.get_state_since(s.stream) AS state_since
+FROM streamext.get_streams() AS s) AS s;
+COMMENT ON COLUMN streamext.streams.state_since IS 'when the stream came into its state; NULL: not known';
+COMMENT ON COLUMN streamext.streams.last_error_past IS 'whether last_error is over: it is from before the stream was running';
 GRANT SELECT ON streamext.streams TO PUBLIC;
 COMMENT ON VIEW streamext.streams IS 'a row for each stream; counts are since reading began; checkpoints carry them over restarts';
 COMMENT ON COLUMN streamext.streams.watermark IS 'no record before this event time is expected any more; the lowest of all shards';
@@ -90,7 +100,7 @@ CREATE FOREIGN DATA WRAPPER feed HANDLER streamext.fdw_handler VALIDATOR streame
 COMMENT ON FOREIGN DATA WRAPPER feed IS 'streams of endless HTTP answers and websockets';
 
 COMMENT ON COLUMN streamext.stream_events.kind IS
-'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done), retry (streamext.retry_dead_letters was done), live (a feed begins without a token: records before may be missing), refused (a feed''s server tells of an error)';
+'gap (records were gone before they were read), diverged (not the source read before), stalled (source unreachable), recovered, seek (streamext.seek was done), retry (streamext.retry_dead_letters was done), jump (a record has moved the watermark by more than a minute, and others are late for it), live (a feed begins without a token: records before may be missing), refused (a feed''s server tells of an error)';
 
 /* ---- what is wrong with a stream ---- */
 
@@ -771,3 +781,206 @@ COMMENT ON COLUMN streamext.flow.inner_number IS 'Of the windows that it wants.'
 COMMENT ON COLUMN streamext.flow.begins IS 'From which position of its journal on it counts.';
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.flow FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.flow ENABLE REPLICA TRIGGER refuse_replicated;
+
+/* ---- what has had no comment in 1.0 and before ---- */
+
+COMMENT ON FUNCTION streamext.distinct_sketch_add(streamext.distinct_sketch, anyelement) IS 'internal: transition of approx_distinct_sketch';
+COMMENT ON FUNCTION streamext.distinct_sketch_in(cstring) IS 'internal: input of distinct_sketch';
+COMMENT ON FUNCTION streamext.distinct_sketch_merge(streamext.distinct_sketch, streamext.distinct_sketch) IS 'internal: two sketches as one';
+COMMENT ON FUNCTION streamext.distinct_sketch_out(streamext.distinct_sketch) IS 'internal: output of distinct_sketch';
+COMMENT ON FUNCTION streamext.distinct_sketch_recv(internal) IS 'internal: binary input of distinct_sketch';
+COMMENT ON FUNCTION streamext.distinct_sketch_send(streamext.distinct_sketch) IS 'internal: binary output of distinct_sketch';
+COMMENT ON FUNCTION streamext.fdw_handler() IS 'internal: handler of all foreign data wrappers of streamext';
+COMMENT ON FUNCTION streamext.first_add(bytea, anyelement, timestamptz) IS 'internal: transition of first';
+COMMENT ON FUNCTION streamext.first_last_final(bytea, anyelement, timestamptz) IS 'internal: result of first and last';
+COMMENT ON FUNCTION streamext.first_merge(bytea, bytea) IS 'internal: two states of first as one';
+COMMENT ON FUNCTION streamext.get_continuous_views() IS 'internal: what streamext.continuous_views shows';
+COMMENT ON FUNCTION streamext.get_stream_partitions() IS 'internal: what streamext.stream_partitions shows';
+COMMENT ON FUNCTION streamext.get_streams() IS 'internal: what streamext.streams shows';
+COMMENT ON FUNCTION streamext.get_workers() IS 'internal: what streamext.workers shows';
+COMMENT ON FUNCTION streamext.kafka_validator(text[], oid) IS 'internal: options of kafka';
+COMMENT ON FUNCTION streamext.last_add(bytea, anyelement, timestamptz) IS 'internal: transition of last';
+COMMENT ON FUNCTION streamext.last_merge(bytea, bytea) IS 'internal: two states of last as one';
+COMMENT ON FUNCTION streamext.local_validator(text[], oid) IS 'internal: options of local';
+COMMENT ON FUNCTION streamext.mqtt_validator(text[], oid) IS 'internal: options of mqtt';
+COMMENT ON FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, double precision) IS 'internal: transition of percentile sketches';
+COMMENT ON FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, double precision, double precision) IS 'internal: transition of approx_percentile';
+COMMENT ON FUNCTION streamext.percentile_sketch_final(streamext.percentile_sketch) IS 'internal: result of approx_percentile';
+COMMENT ON FUNCTION streamext.percentile_sketch_in(cstring) IS 'internal: input of percentile_sketch';
+COMMENT ON FUNCTION streamext.percentile_sketch_merge(streamext.percentile_sketch, streamext.percentile_sketch) IS 'internal: two sketches as one';
+COMMENT ON FUNCTION streamext.percentile_sketch_out(streamext.percentile_sketch) IS 'internal: output of percentile_sketch';
+COMMENT ON FUNCTION streamext.percentile_sketch_recv(internal) IS 'internal: binary input of percentile_sketch';
+COMMENT ON FUNCTION streamext.percentile_sketch_send(streamext.percentile_sketch) IS 'internal: binary output of percentile_sketch';
+COMMENT ON FUNCTION streamext.require_preload() IS 'internal: raises unless shared_preload_libraries has streamext';
+COMMENT ON COLUMN streamext.stream_partitions.stream IS 'the stream';
+COMMENT ON COLUMN streamext.stream_partitions.topic IS 'the source''s name for it: topic, filter, path';
+COMMENT ON COLUMN streamext.stream_partitions.partition IS 'its number in the topic; of mqtt and others that of the worker';
+COMMENT ON COLUMN streamext.stream_partitions.rows_in IS 'records delivered';
+COMMENT ON COLUMN streamext.stream_partitions.max_event_time IS 'the newest event time accepted';
+COMMENT ON COLUMN streamext.workers.pid IS 'the process; NULL: there is none now';
+COMMENT ON COLUMN streamext.workers.stream IS 'the stream';
+COMMENT ON COLUMN streamext.workers.shard IS 'which of the stream''s workers, from 0';
+COMMENT ON COLUMN streamext.workers.state IS 'as in streams, of this shard';
+COMMENT ON COLUMN streamext.workers.started_at IS 'when the process was started';
+COMMENT ON COLUMN streamext.late_rows.id IS 'in the order in which they were kept';
+COMMENT ON COLUMN streamext.late_rows.stream IS 'the stream';
+COMMENT ON COLUMN streamext.late_rows.topic IS 'of the record';
+COMMENT ON COLUMN streamext.late_rows.partition IS 'of the record';
+COMMENT ON COLUMN streamext.late_rows.event_time IS 'the row''s, for which no window was open';
+COMMENT ON COLUMN streamext.stream_events.id IS 'in the order in which they were noted';
+COMMENT ON COLUMN streamext.stream_events.time IS 'when it was noted';
+COMMENT ON COLUMN streamext.stream_events.stream IS 'the stream';
+COMMENT ON COLUMN streamext.stream_events.topic IS 'what it concerns; NULL: the whole stream';
+COMMENT ON COLUMN streamext.stream_events.partition IS 'what it concerns; NULL: the whole stream';
+COMMENT ON COLUMN streamext.stream_events.detail IS 'in words';
+COMMENT ON COLUMN streamext.dead_letters.id IS 'for streamext.retry_dead_letters; later ones are greater';
+COMMENT ON COLUMN streamext.dead_letters.stream IS 'the stream';
+COMMENT ON COLUMN streamext.dead_letters.topic IS 'of the record';
+COMMENT ON COLUMN streamext.dead_letters.partition IS 'of the record';
+COMMENT ON COLUMN streamext.dead_letters.sqlstate IS 'of the error';
+COMMENT ON COLUMN streamext.streams.stream IS 'the foreign table';
+COMMENT ON COLUMN streamext.streams.connector IS 'its foreign data wrapper';
+COMMENT ON COLUMN streamext.streams.format IS 'how its payloads are read';
+COMMENT ON COLUMN streamext.streams.last_error IS 'the last one since the server was started; see last_error_past';
+COMMENT ON COLUMN streamext.streams.last_error_at IS 'when it was noted';
+COMMENT ON COLUMN streamext.stream_columns.stream IS 'the stream';
+COMMENT ON COLUMN streamext.stream_columns."column" IS 'its name';
+COMMENT ON COLUMN streamext.continuous_views.view IS 'the continuous view';
+COMMENT ON COLUMN streamext.continuous_views.stream IS 'the stream that it reads';
+COMMENT ON COLUMN streamext.continuous_views.definition IS 'its query';
+COMMENT ON COLUMN streamext.continuous_views.window_slide IS 'of hop: from one window to the next';
+COMMENT ON COLUMN streamext.continuous_views.datestyle IS 'DateStyle under which the view''s expressions run';
+COMMENT ON COLUMN streamext.continuous_views.intervalstyle IS 'IntervalStyle under which they run';
+COMMENT ON COLUMN streamext.continuous_views.options IS 'as in CREATE VIEW ... WITH';
+COMMENT ON COLUMN streamext.continuous_views.last_error IS 'why it has failed, is full, or goes on by itself; NULL: none of these';
+COMMENT ON COLUMN streamext.gateways.server IS 'the foreign server';
+COMMENT ON COLUMN streamext.alerts.view IS 'the alert''s view';
+COMMENT ON COLUMN streamext.alerts.key IS 'of the row, as streamext.key names its columns';
+COMMENT ON COLUMN streamext.alert_events.id IS 'in the order of the events';
+COMMENT ON COLUMN streamext.alert_events.view IS 'the alert''s view';
+COMMENT ON COLUMN streamext.alert_events.key IS 'of the row';
+COMMENT ON COLUMN streamext.alert_events.at IS 'by the clock of streamext.set_clock';
+COMMENT ON COLUMN streamext.alert_events."row" IS 'the row that was judged';
+COMMENT ON COLUMN streamext.alert_views.view IS 'the alert''s view';
+COMMENT ON COLUMN streamext.alert_views.last_error_at IS 'when last_error was noted';
+COMMENT ON COLUMN streamext.sinks.last_error IS 'why rows wait or are dead; NULL: nothing has gone wrong';
+COMMENT ON COLUMN streamext.sinks.last_error_at IS 'when it was noted';
+COMMENT ON COLUMN streamext.dead_letter.id IS 'Key.';
+COMMENT ON COLUMN streamext.dead_letter.stream IS 'Stream.';
+COMMENT ON COLUMN streamext.dead_letter.view IS 'Continuous view that could not count it; 0: rejected for all.';
+COMMENT ON COLUMN streamext.dead_letter.topic IS 'Of the record.';
+COMMENT ON COLUMN streamext.dead_letter.partition IS 'Of the record.';
+COMMENT ON COLUMN streamext.dead_letter.position IS 'Of the record.';
+COMMENT ON COLUMN streamext.dead_letter.received_at IS 'When it was rejected.';
+COMMENT ON COLUMN streamext.dead_letter.sqlstate IS 'Of the error.';
+COMMENT ON COLUMN streamext.dead_letter.reason IS 'The error, at most 1 kB.';
+COMMENT ON COLUMN streamext.dead_letter.payload IS 'Of the record, at most 1 MB.';
+COMMENT ON COLUMN streamext.dead_letter.source IS 'What positions mean, as StreamCounted.source.';
+COMMENT ON COLUMN streamext.dead_letter.record IS 'The record as it is decoded again.';
+COMMENT ON COLUMN streamext.dead_letter.whole IS 'Whether record is all of it.';
+COMMENT ON COLUMN streamext.dead_letter.done IS 'Views that have counted it.';
+COMMENT ON COLUMN streamext.dead_letter.retry IS 'The request by which it was tried last.';
+COMMENT ON COLUMN streamext.late_row.id IS 'Key.';
+COMMENT ON COLUMN streamext.late_row.stream IS 'Stream.';
+COMMENT ON COLUMN streamext.late_row.view IS 'View that keeps it.';
+COMMENT ON COLUMN streamext.late_row.topic IS 'Of the record.';
+COMMENT ON COLUMN streamext.late_row.partition IS 'Of the record.';
+COMMENT ON COLUMN streamext.late_row.position IS 'Of the record.';
+COMMENT ON COLUMN streamext.late_row.event_time IS 'The row''s.';
+COMMENT ON COLUMN streamext.late_row.received_at IS 'When it came.';
+COMMENT ON COLUMN streamext.late_row.payload IS 'Of the record.';
+COMMENT ON COLUMN streamext.into_position.view IS 'View with streamext.into and no window.';
+COMMENT ON COLUMN streamext.into_position.stream IS 'Its stream.';
+COMMENT ON COLUMN streamext.into_position.topic IS 'Of the partition.';
+COMMENT ON COLUMN streamext.into_position.partition IS 'Its number.';
+COMMENT ON COLUMN streamext.into_position.position IS 'Next to be written.';
+COMMENT ON COLUMN streamext.into_position.accepted IS 'Counted up to there.';
+COMMENT ON COLUMN streamext.into_position.rejected IS 'Counted up to there.';
+COMMENT ON COLUMN streamext.into_window.view IS 'View with streamext.into and windows.';
+COMMENT ON COLUMN streamext.into_window.written_until IS 'Windows that end by then are written.';
+COMMENT ON COLUMN streamext.stream_event.id IS 'Key.';
+COMMENT ON COLUMN streamext.stream_event.time IS 'When it was noted.';
+COMMENT ON COLUMN streamext.stream_event.stream IS 'Stream.';
+COMMENT ON COLUMN streamext.stream_event.kind IS 'See streamext.stream_events.';
+COMMENT ON COLUMN streamext.stream_event.topic IS 'Or NULL.';
+COMMENT ON COLUMN streamext.stream_event.partition IS 'Or NULL.';
+COMMENT ON COLUMN streamext.stream_event.missed IS 'Records that are gone.';
+COMMENT ON COLUMN streamext.stream_event.detail IS 'In words.';
+COMMENT ON COLUMN streamext.history.view IS 'View.';
+COMMENT ON COLUMN streamext.history.shard IS 'Set of slices that it is of.';
+COMMENT ON COLUMN streamext.history.pane IS 'Pane that is sealed.';
+COMMENT ON COLUMN streamext.history.bucket IS 'Hash bucket of its groups.';
+COMMENT ON COLUMN streamext.history.part IS 'Piece of the slice.';
+COMMENT ON COLUMN streamext.history.definition IS 'Number in streamext.content.';
+COMMENT ON COLUMN streamext.history.nrows IS 'Groups in it.';
+COMMENT ON COLUMN streamext.history.data IS 'Keys and states, compressed.';
+COMMENT ON COLUMN streamext.checkpoint_log.seq IS 'Checkpoint.';
+COMMENT ON COLUMN streamext.checkpoint_log.pane IS 'Of the groups.';
+COMMENT ON COLUMN streamext.checkpoint_log.stream IS 'Stream.';
+COMMENT ON COLUMN streamext.checkpoint_log.view IS 'View; 0: the stream itself.';
+COMMENT ON COLUMN streamext.checkpoint_log.shard IS 'Shard.';
+COMMENT ON COLUMN streamext.checkpoint_log.part IS 'Piece.';
+COMMENT ON COLUMN streamext.checkpoint_log.kind IS 'What data is.';
+COMMENT ON COLUMN streamext.checkpoint_log.data IS 'Layout in src/durable/checkpoint_log.c.';
+COMMENT ON COLUMN streamext.paused.relation IS 'Stream or view.';
+COMMENT ON COLUMN streamext.paused.since IS 'When streamext.pause was called.';
+COMMENT ON COLUMN streamext.seek_request.id IS 'Number.';
+COMMENT ON COLUMN streamext.seek_request.stream IS 'Stream.';
+COMMENT ON COLUMN streamext.seek_request.shard IS 'Shard that it is for.';
+COMMENT ON COLUMN streamext.seek_request.source IS 'What positions mean.';
+COMMENT ON COLUMN streamext.seek_request.kind IS 'SeekKind.';
+COMMENT ON COLUMN streamext.seek_request.time IS 'Of SEEK_TIME.';
+COMMENT ON COLUMN streamext.seek_request.topic IS 'Of SEEK_OFFSET.';
+COMMENT ON COLUMN streamext.seek_request.partition IS 'Of SEEK_OFFSET.';
+COMMENT ON COLUMN streamext.seek_request.rebuild IS 'Whether views begin anew.';
+COMMENT ON COLUMN streamext.seek_request.accept IS 'Whether another source is taken.';
+COMMENT ON COLUMN streamext.seek_request.topics IS 'Of the partitions then.';
+COMMENT ON COLUMN streamext.seek_request.partitions IS 'Their numbers.';
+COMMENT ON COLUMN streamext.seek_request.positions IS 'Where they were.';
+COMMENT ON COLUMN streamext.seek_request.target_topics IS 'Of the partitions found.';
+COMMENT ON COLUMN streamext.seek_request.target_partitions IS 'Their numbers.';
+COMMENT ON COLUMN streamext.seek_request.targets IS 'Where they go on.';
+COMMENT ON COLUMN streamext.seek_request."offset" IS 'Of SEEK_OFFSET.';
+COMMENT ON COLUMN streamext.retry_request.id IS 'Number.';
+COMMENT ON COLUMN streamext.retry_request.stream IS 'Stream.';
+COMMENT ON COLUMN streamext.retry_request.shard IS 'Shard that it is for.';
+COMMENT ON COLUMN streamext.retry_request.source IS 'What positions mean.';
+COMMENT ON COLUMN streamext.retry_request.letters IS 'Dead letters.';
+COMMENT ON COLUMN streamext.retry_request.decoded IS 'Those that the stream can decode.';
+COMMENT ON COLUMN streamext.round.view IS 'View.';
+COMMENT ON COLUMN streamext.round.number IS 'How often it was begun anew.';
+COMMENT ON COLUMN streamext.outbox.id IS 'Key, in the order of commits of a target.';
+COMMENT ON COLUMN streamext.outbox.target IS 'Foreign table.';
+COMMENT ON COLUMN streamext.outbox.at IS 'When the row was inserted.';
+COMMENT ON COLUMN streamext.outbox.topic IS 'Where it goes.';
+COMMENT ON COLUMN streamext.outbox.key IS 'Of the message.';
+COMMENT ON COLUMN streamext.outbox.payload IS 'Of the message.';
+COMMENT ON COLUMN streamext.outbox.headers IS 'Of the message, JSON.';
+COMMENT ON COLUMN streamext.sink_target.target IS 'Foreign table.';
+COMMENT ON COLUMN streamext.sink_target.batch IS 'Number of the set on its way.';
+COMMENT ON COLUMN streamext.sink_target.ids IS 'Its rows in the outbox.';
+COMMENT ON COLUMN streamext.sink_target.state IS 'See streamext.sinks.';
+COMMENT ON COLUMN streamext.sink_target.last_error IS 'See streamext.sinks.';
+COMMENT ON COLUMN streamext.sink_target.last_error_at IS 'When it was noted.';
+COMMENT ON COLUMN streamext.sink_count.target IS 'Foreign table.';
+COMMENT ON COLUMN streamext.sink_count.view IS 'View; 0: INSERT.';
+COMMENT ON COLUMN streamext.sink_count.delivered IS 'Rows that have arrived.';
+COMMENT ON COLUMN streamext.alert_state.view IS 'Alert.';
+COMMENT ON COLUMN streamext.alert_state.key IS 'Of the row.';
+COMMENT ON COLUMN streamext.alert_state.state IS 'pending or firing.';
+COMMENT ON COLUMN streamext.alert_state.since IS 'When it came into it.';
+COMMENT ON COLUMN streamext.alert_state.present IS 'Whether the row is there.';
+COMMENT ON COLUMN streamext.alert_state.seen_at IS 'When it was there last.';
+COMMENT ON COLUMN streamext.alert_state.last_event IS 'When the last event was.';
+COMMENT ON COLUMN streamext.alert_state."row" IS 'The row, as last seen.';
+COMMENT ON COLUMN streamext.alert_event.id IS 'Key.';
+COMMENT ON COLUMN streamext.alert_event.view IS 'Alert.';
+COMMENT ON COLUMN streamext.alert_event.key IS 'Of the row.';
+COMMENT ON COLUMN streamext.alert_event.kind IS 'fired, cleared or repeated.';
+COMMENT ON COLUMN streamext.alert_event.at IS 'When.';
+COMMENT ON COLUMN streamext.alert_event."row" IS 'The row then.';
+COMMENT ON COLUMN streamext.alert_view.view IS 'Alert.';
+COMMENT ON COLUMN streamext.alert_view.evaluated_at IS 'When it was evaluated last.';
+COMMENT ON COLUMN streamext.alert_view.last_error IS 'Why that failed.';
+COMMENT ON COLUMN streamext.alert_view.last_error_at IS 'When.';
+COMMENT ON COLUMN streamext.flow.written_until IS 'Windows of the inner view that end by then are given.';

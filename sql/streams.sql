@@ -62,7 +62,7 @@ CREATE FOREIGN TABLE s (a int) SERVER here OPTIONS (journal 'none');
 CREATE FOREIGN TABLE s (a int) SERVER here OPTIONS (on_error 'ignore');
 -- csv
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', delimiter ';');
-CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', header 'true');
+CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', force_null 'a');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', delimiter 'ä');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', delimiter E'\n');
 CREATE FOREIGN TABLE s (a int) SERVER plant OPTIONS (topic 'a', format 'csv', quote '');

@@ -182,3 +182,23 @@ def test_paths_are_field_numbers(db: Database, mosquitto: Mosquitto, topic: str)
     assert db.rows("SELECT topic, reason FROM streamext.dead_letters") == [(f"{topic}/z", "the payload has 2 fields, not at least 3")]
     db.execute("ALTER FOREIGN TABLE s RENAME COLUMN b TO d")
     assert sorted(db.rows("SELECT d FROM s")) == [("",), ("yes",)]
+
+
+def test_header_lines(db: Database, kafka: Kafka, topic: str) -> None:
+    """Passed over wherever they stand, in whatever case, quoted or not; what is nearly one is a record."""
+    kafka.create_topic(topic)
+    lines = ["Device;T", '\ufeff"device";"t"\r\n', "a;1", "device;t\n", "device;tt", "device", "device;t;more", "b;2"]
+    kafka_stream(db, kafka, f"topic '{topic}', delimiter ';', header 'true'", "device text, t int, part int OPTIONS (metadata 'partition')", format="csv")
+    kafka_stream(db, kafka, f"topic '{topic}', delimiter ';', header 'true'", "t int OPTIONS (path '2')", format="csv", name="p")
+    kafka_stream(db, kafka, f"topic '{topic}', delimiter ';'", "device text, t text", format="csv", name="without")
+    for stream in ("s", "p", "without"):
+        continuous(db, f"v_{stream}", f"SELECT count(*) AS n FROM {stream}")
+    kafka.produce(topic, lines)
+    db.flush("s", "p", "without")
+    numbers = "SELECT rows_in, rejected, tombstones FROM streamext.streams WHERE stream = %s::regclass"
+    assert db.rows(numbers, "s") == [(8, 2, 4)] and db.value("TABLE v_s") == 2 and counts(db, "v_s") == (2, 0, 2)
+    assert db.rows(numbers, "p") == [(8, 2, 4)] and db.value("TABLE v_p") == 2
+    assert db.value("TABLE v_without") == 6
+    for options in ("header 'true'", "format 'csv', header 'yes'"):
+        with pytest.raises(psycopg.Error):
+            db.execute(f"CREATE FOREIGN TABLE no (a int) SERVER kafka_server OPTIONS (topic 'x', {options})")

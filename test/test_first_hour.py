@@ -147,3 +147,65 @@ def test_flush_ends_when_its_client_is_gone(db: Database) -> None:
     wait_for(lambda: (client.pgconn.consume_input(), client.pgconn.is_busy(), notices)[2], what="the notice that the source is away")
     client.pgconn.finish()
     wait_for(lambda: db.rows("SELECT FROM pg_stat_activity WHERE pid = %s", pid) == [], what="its end")
+
+
+def test_everything_has_a_comment(db: Database) -> None:
+    """psql's \\d+, \\df+ and every tool shows them."""
+    members = "SELECT objid FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'streamext') AND classid = "
+    bare = f"""SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.oid IN ({members} 'pg_proc'::regclass) AND obj_description(p.oid, 'pg_proc') IS NULL
+        UNION ALL SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid IN ({members} 'pg_class'::regclass) AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
+        UNION ALL SELECT c.oid::regclass || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE c.oid IN ({members} 'pg_class'::regclass) AND c.relkind IN ('r', 'v') AND col_description(c.oid, a.attnum) IS NULL
+        UNION ALL SELECT t.oid::regtype::text FROM pg_type t WHERE t.oid IN ({members} 'pg_type'::regclass) AND obj_description(t.oid, 'pg_type') IS NULL"""
+    assert [name for (name,) in db.rows(bare)] == []
+    assert db.value(f"SELECT count(*) FROM pg_proc WHERE oid IN ({members} 'pg_proc'::regclass)") > 50
+
+
+def test_since_when_and_what_is_over(db: Database, topic: str) -> None:
+    with Mosquitto() as broker:
+        mqtt_stream(db, broker, f"topic '{topic}'", "a int")
+        db.flush("s")
+        of = "SELECT state, state_since, last_error_past FROM streamext.streams"
+        wait_for(lambda: db.rows(of)[0][0] == "running", what="running")
+        running = db.rows(of)[0][1]
+        assert running is not None
+        broker.stop()
+        wait_for(lambda: db.rows(of)[0][0] == "stalled" and db.value("SELECT last_error IS NOT NULL FROM streamext.streams"), what="stalled")
+        stalled, past = db.rows(of)[0][1:]
+        assert stalled > running and past is False
+        broker.start()
+        wait_for(lambda: db.rows(of)[0][0] == "running", what="running")
+        again, past = db.rows(of)[0][1:]
+        assert again > stalled and past is True
+        assert db.value("SELECT ok FROM streamext.check('s') WHERE what = 'past error'")
+
+
+def test_flush_raises_what_the_source_refuses(db: Database) -> None:
+    with Mosquitto(users={"poor": "p"}, acl="user poor\ntopic readwrite plant/#\n") as broker:
+        db.execute(f"CREATE SERVER mqtt_server FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
+        db.execute("CREATE USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (username 'poor', password 'p')")
+        mqtt_stream(db, broker, "topic 'plant/a'", "a int", name="m")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
+            db.flush("m")
+        assert "publish flush markers" in (error.value.diag.message_detail or "") and "streamext.check" in (error.value.diag.message_hint or "")
+
+
+def test_a_jump_is_told(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", "ts timestamptz")
+    continuous(db, "v", "SELECT date_trunc('minute', ts) AS m, count(*) AS n FROM s GROUP BY m")
+    events = "SELECT detail FROM streamext.stream_events WHERE kind = 'jump'"
+
+    def insert(time: str) -> None:
+        db.execute(f"INSERT INTO s VALUES ('2024-05-01 {time}+00')")
+        db.flush("s")
+
+    insert("12:00")
+    insert("12:50")
+    insert("12:55")
+    assert db.rows(events) == []  # nothing is late for them
+    insert("13:30")
+    insert("12:56")
+    assert wait_for(lambda: db.rows(events), what="the event")[0][0].startswith("the watermark has moved by 2100 s with a record (partition 0, position ")
+    insert("12:57")
+    insert("11:00")
+    assert len(db.rows(events)) == 1

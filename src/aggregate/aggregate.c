@@ -14,6 +14,7 @@
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/syscache.h"
 
 #include "aggregate/mode.h"
@@ -312,8 +313,8 @@ streamext_aggregate_import_end(const AggSpec *spec, const ViewState *state, Grou
 void
 streamext_aggregate_import_damaged(const AggSpec *spec)
 {
-	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("the checkpointed state of aggregate %u contradicts itself", spec->aggref->aggfnoid)));
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("the checkpointed state of aggregate %s contradicts itself",
+															format_procedure(spec->aggref->aggfnoid))));
 }
 
 /* ---- the reader's interface ---- */

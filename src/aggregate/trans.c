@@ -27,6 +27,7 @@
 #include "utils/datum.h"
 #include "utils/expandeddatum.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/syscache.h"
 
 #include "base/identity.h"
@@ -146,8 +147,8 @@ streamext_trans_compile(AggSpec *spec, const Oid *types, HeapTuple tuple)
 	}
 	else if (func_strict(spec->transfn) && (spec->args == NIL || !IsBinaryCoercible(types[0], spec->transtype)))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-						errmsg("aggregate %u needs to have compatible input type and transition type",
-							   spec->aggref->aggfnoid)));
+						errmsg("aggregate %s needs to have compatible input type and transition type",
+							   format_procedure(spec->aggref->aggfnoid))));
 }
 
 /* ---- transition values ---- */

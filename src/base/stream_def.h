@@ -147,6 +147,7 @@ typedef struct StreamConfig
 	int						workers;
 	const char			   *datestyle;	   /* under which values are read */
 	bool					fields_nocase; /* names of fields match in whatever case their ASCII letters are */
+	bool					header;		   /* records that only name the columns are passed over: csv */
 	bool					trims;		   /* byte order marks, NULs and line ends around payloads do not count */
 
 	SourceOptions source;

@@ -412,6 +412,8 @@ decoder_unnote(Decoder *decoder, int row)
 bool
 streamext_decoder_ignores(const StreamConfig *config, const StreamRecord *record)
 {
+	if (unlikely(config->header) && record->payload != NULL)
+		return config->format->is_header(config, record);
 	return record->payload == NULL && !config->tombstones_rejected;
 }
 

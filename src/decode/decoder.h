@@ -28,7 +28,7 @@ extern void streamext_decoder_run(Decoder *decoder, Batch *batch, TimestampTz no
 /* Adds what the column has found in the payloads of the last run. */
 extern void streamext_decoder_count(const Decoder *decoder, int att, ColumnCounts *counts);
 
-/* A record that is neither decoded nor rejected: a tombstone, if the stream's option tombstones says so. */
+/* A record that is neither decoded nor rejected: a tombstone, if the stream's option tombstones says so, or a header. */
 extern bool streamext_decoder_ignores(const StreamConfig *config, const StreamRecord *record);
 
 /* A record's bytes as a person should see them in dead_letters: the payload, a row as JSON text. Palloc'd. */

@@ -60,6 +60,9 @@ typedef struct FormatOps
 	 */
 	const char *(*parse)(struct Decoder *decoder, StreamRecord *record, int row, const char **column, int *sqlstate);
 
+	/* Of a stream with the option header: whether the record names the columns and is none. May be NULL. */
+	bool (*is_header)(const StreamConfig *config, const StreamRecord *record);
+
 	/* The way back, for rows that are put into the stream's source (decode/write.h). May be NULL: it has none. */
 	bool (*write)(const struct PayloadWriter *writer, StringInfo to);
 } FormatOps;

@@ -17,7 +17,10 @@ typedef struct CsvFormat
 	bool	   exact;  /* no column has a path: there must be as many fields as columns */
 } CsvFormat;
 
+static const char *const words_header[] = { "false", "true", NULL };
+
 static const OptionSpec csv_options[] = {
+	{ "header", PLACE_TABLE, OPTION_ENUM, words_header, .preset = 0 },
 	{ "delimiter", PLACE_TABLE, OPTION_BYTE },
 	{ "quote", PLACE_TABLE, OPTION_BYTE },
 	{ "escape", PLACE_TABLE, OPTION_BYTE },
@@ -164,6 +167,77 @@ csv_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 	return reason;
 }
 
+/* The field at *at, which goes behind it; false: it is another text than the name, in whatever case. */
+static bool
+csv_field_is(const char **at, const char *end, char delimiter, char quote, const char *name)
+{
+	const char *p = *at;
+	bool		quoted = p < end && *p == quote;
+	Size		size = name != NULL ? strlen(name) : 0;
+
+	p += quoted;
+	if (name != NULL && ((Size) (end - p) < size || pg_strncasecmp(p, name, size) != 0))
+		return false;
+	p += size;
+	/* one that no column takes may be anything */
+	while (name == NULL && p < end && *p != (quoted ? quote : delimiter))
+		p++;
+	if (quoted && (p == end || *p++ != quote))
+		return false;
+	if (p < end && *p != delimiter)
+		return false;
+	*at = p < end ? p + 1 : p;
+	return true;
+}
+
+/* The name of the column that takes field n, from 0; NULL: none does. */
+static const char *
+csv_field_name(const StreamConfig *config, int n, int *last)
+{
+	const char *name = NULL;
+	int			place = 0;
+
+	*last = -1;
+	for (int i = 0; i < config->desc->natts; i++)
+	{
+		const StreamColumn *column = &config->columns[i];
+		int					field;
+
+		if (column->dropped || column->metadata != METADATA_NONE)
+			continue;
+		field = column->path != NULL ? streamext_csv_path(column->path) - 1 : place;
+		place++;
+		*last = Max(*last, field);
+		if (field == n)
+			name = column->name;
+	}
+	return name;
+}
+
+/* Most records differ in the first letter. */
+static bool
+csv_is_header(const StreamConfig *config, const StreamRecord *record)
+{
+	CsvDialect	csv = csv_dialect(config->table_options);
+	const char *at = record->payload;
+	const char *end = at + record->payload_size;
+	int			last;
+
+	if (end - at >= 3 && memcmp(at, "\xef\xbb\xbf", 3) == 0)
+		at += 3;
+	while (end > at && (end[-1] == '\n' || end[-1] == '\r'))
+		end--;
+	for (int n = 0;; n++)
+	{
+		const char *name = csv_field_name(config, n, &last);
+
+		if (n > last)
+			return last >= 0;
+		if (at == end || !csv_field_is(&at, end, csv.delimiter, csv.quote, name))
+			return false;
+	}
+}
+
 const FormatOps streamext_csv_format = {
 	.name = "csv",
 	.lines = true,
@@ -173,4 +247,5 @@ const FormatOps streamext_csv_format = {
 	.check_path = csv_check_path,
 	.open = csv_open,
 	.parse = csv_parse,
+	.is_header = csv_is_header,
 };

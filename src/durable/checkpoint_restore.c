@@ -407,8 +407,7 @@ streamext_checkpoint_restore_view(Shard *shard, WorkerView *v)
 	if (from->head.definition != v->slot->counted.definition)
 	{
 		ereport(LOG,
-				(errmsg("the continuous view with OID %u is not the one of the last checkpoint and is counted anew",
-						v->viewoid)));
+				(errmsg("the continuous view %s is not the one of the last checkpoint and is counted anew", v->label)));
 		return;
 	}
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext checkpoint load", ALLOCSET_DEFAULT_SIZES);

@@ -230,8 +230,9 @@ streamext_fold_check_types(ViewFold *fold)
 	if (types == NULL || !streamext_layout_equal(types, view->types))
 	{
 		streamext_announce_stream(stream->id.dboid, stream->id.relid, stream->id.shard, false);
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						errmsg("a composite type of the continuous view with OID %u has been altered", view->relid)));
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a composite type of continuous view \"%s\" has been altered", get_rel_name(view->relid))));
 	}
 	fold->types_seen = changes;
 }

@@ -25,6 +25,7 @@ typedef struct ShardIdentity
 typedef struct WorkerView
 {
 	Oid					viewoid;
+	char				label[2 * NAMEDATALEN + 8]; /* for messages: the name in quotes, as it was at the last look */
 	ViewSlot		   *slot;
 	MemoryContext		cxt;			 /* of the compiled view and the fold */
 	struct ViewFold	   *fold;			 /* NULL: failed */

@@ -135,6 +135,9 @@ typedef struct StreamCounted
 typedef struct StreamStatus
 {
 	StreamState state;
+	TimestampTz since; /* it is; 0: since the slot was made */
+	bool
+		refused; /* the last error is one of the source's that it will not take back by itself: a right, a name, a login */
 	char		last_error[STREAMEXT_MAX_MESSAGE];
 	TimestampTz last_error_at;
 	double		rate; /* records a second over about the last 10 s */

@@ -90,6 +90,7 @@ stream_slot_clear_stream(StreamSlot *slot)
 	memset(&slot->catchup, 0, sizeof(StreamProcess));
 	memset(&slot->status, 0, sizeof(StreamStatus));
 	slot->status.state = STREAM_STARTING;
+	slot->status.since = GetCurrentTimestamp();
 	memset(&slot->counted, 0, sizeof(StreamCounted));
 	slot->counted.layout = layout + 1;
 	slot->counted.watermark = DT_NOBEGIN;
@@ -262,10 +263,14 @@ stream_slot_end_worker(StreamSlot *slot, bool failed)
 	if (failed)
 	{
 		slot->status.state = STREAM_FAILED;
+		slot->status.since = GetCurrentTimestamp();
 		streamext_stream_set_error(slot, "the worker has ended; see the server's log");
 	}
 	else if (state != STREAM_PAUSED && state != STREAM_WAITING)
+	{
 		slot->status.state = STREAM_STARTING;
+		slot->status.since = GetCurrentTimestamp();
+	}
 }
 
 void
@@ -337,6 +342,8 @@ streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *mess
 	if (slot->status.state == state && message == NULL)
 		return;
 	streamext_stream_lock_exclusive(slot);
+	if (slot->status.state != state)
+		slot->status.since = GetCurrentTimestamp();
 	slot->status.state = state;
 	if (message != NULL)
 	{
@@ -360,6 +367,16 @@ streamext_stream_set_rate(StreamSlot *slot, double rate)
 {
 	Assert(LWLockHeldByMeInMode(slot->lock, LW_EXCLUSIVE));
 	slot->status.rate = rate;
+}
+
+void
+streamext_stream_set_refused(StreamSlot *slot, bool refused)
+{
+	if (slot->status.refused == refused)
+		return;
+	streamext_stream_lock_exclusive(slot);
+	slot->status.refused = refused;
+	LWLockRelease(slot->lock);
 }
 
 const char *

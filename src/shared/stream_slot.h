@@ -32,7 +32,9 @@ extern bool streamext_remove_stream(int stream);
 extern bool streamext_remove_stream_at(int stream, uint32 generation);
 
 /* Sets state and error text (worker; takes the lock exclusively) and broadcasts. message NULL keeps the last error. */
-extern void		   streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *message);
+extern void streamext_stream_set_state(StreamSlot *slot, StreamState state, const char *message);
+/* Whether the error is one that the source will not take back by itself (worker). */
+extern void		   streamext_stream_set_refused(StreamSlot *slot, bool refused);
 extern const char *streamext_stream_state_name(StreamState state);
 /* The same with the lock held, without a state. */
 extern void streamext_stream_set_error(StreamSlot *slot, const char *message);

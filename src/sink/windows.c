@@ -425,7 +425,7 @@ into_try(Shard *shard, WorkerView *v, Outlet *outlet, void (*step)(WorkerView *,
 	{
 		ErrorData *error = streamext_worker_caught(cxt);
 
-		ereport(LOG, (errmsg("windows of continuous view with OID %u could not be written: %s", v->viewoid,
+		ereport(LOG, (errmsg("windows of continuous view %s could not be written: %s", v->label,
 							 streamext_error_text(error))));
 		done = into_blames_view(outlet, error);
 		outlet->ready = !outlet->flow;

@@ -63,11 +63,12 @@ typedef struct Connector
 	int						   wait_fd;		/* readable when poll may have something; -1: none, poll each tick */
 	int						   npartitions; /* may grow; existing indexes never change */
 	ConnectorPartition		  *partitions;
-	bool					   stalled;	  /* source unreachable */
-	bool					   failed;	  /* will not come back without an operator */
-	bool					   diverged;  /* failed, because this is not the source that was read before */
-	bool					   gone;	  /* at close: the stream was dropped, the source need keep nothing for it */
-	bool					   delivered; /* the last poll's records live: until release nothing is polled or sought */
+	bool					   stalled; /* source unreachable */
+	bool					   failed;	/* will not come back without an operator */
+	bool refused;  /* the last error will not pass by itself: no such topic, no right; it is tried again all the same */
+	bool diverged; /* failed, because this is not the source that was read before */
+	bool gone;	   /* at close: the stream was dropped, the source need keep nothing for it */
+	bool delivered; /* the last poll's records live: until release nothing is polled or sought */
 	bool known; /* set by the worker: the stream has had partitions here before, so another one is new to the source */
 	char error[STREAMEXT_MAX_MESSAGE]; /* last error, no secrets; "" none */
 	uint64		   errors;			   /* counts them, so that the worker sees a new one */

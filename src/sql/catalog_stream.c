@@ -304,6 +304,32 @@ streamext_get_tombstones(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(n);
 }
 
+/* ---- streamext.get_state_since ---- */
+
+PG_FUNCTION_INFO_V1(streamext_get_state_since);
+
+/* Of the shard whose state the stream's is; NULL: nothing is known, or not for this user. */
+Datum
+streamext_get_state_since(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	TimestampTz since = 0;
+	StreamState state;
+	List	   *shards;
+	ListCell   *cell;
+
+	if (!streamext_catalog_may_see(relid))
+		PG_RETURN_NULL();
+	shards = streamext_catalog_copy_shards(relid);
+	state = streamext_catalog_stream_state(shards);
+	foreach (cell, shards)
+		if (streamext_catalog_shard_state(&((ShardCopy *) lfirst(cell))->slot) == state)
+			since = Max(since, ((ShardCopy *) lfirst(cell))->slot.status.since);
+	if (since == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(since);
+}
+
 /* ---- streamext.gateways ---- */
 
 PG_FUNCTION_INFO_V1(streamext_get_gateways);

@@ -49,8 +49,9 @@ PG_FUNCTION_INFO_V1(streamext_flush);
 extern bool pq_check_connection(void);
 
 #define CONTROL_TICK_MS 100
-#define FLUSH_GRACE_MS 2000	 /* a worker takes a moment to start, to fail for good, to find memory */
-#define FLUSH_START_MS 15000 /* the launcher may have all databases to look at first */
+#define FLUSH_GRACE_MS 2000	  /* a worker takes a moment to start, to fail for good, to find memory */
+#define FLUSH_REFUSED_MS 1500 /* what was made or allowed just now is seen a second later */
+#define FLUSH_START_MS 15000  /* the launcher may have all databases to look at first */
 
 /* Who waits for a source that is away would do so for ever when the client that asked is gone: PostgreSQL looks only if told to. */
 static void
@@ -205,8 +206,10 @@ typedef struct FlushTarget
 	StreamState		  state;	  /* as last seen, since when */
 	TimestampTz		  since;
 	TimestampTz		  blocked_since; /* a view that catches up does not get on; 0: none */
-	bool			  told;			 /* that the source is away */
-	TimestampTz		  deadline;		 /* DT_NOEND: none */
+	bool			  refused;		 /* as last seen, since when */
+	TimestampTz		  refused_since;
+	bool			  told;		/* that the source is away */
+	TimestampTz		  deadline; /* DT_NOEND: none */
 } FlushTarget;
 
 /* The slot may have been given up, or even to another stream. */
@@ -257,6 +260,17 @@ flush_fail(const FlushTarget *target, StreamState state, const char *error)
 				   "When the cause is mended, streamext.resume goes on; rejected records are in streamext.dead_letters.")));
 }
 
+/* What would be waited for comes only when somebody mends it at the source. */
+pg_noreturn static void
+flush_refused(const FlushTarget *target, const char *error)
+{
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("the source of stream \"%s\" does not let it be flushed", target->name),
+					errdetail_internal("%s", target->hidden ? STREAMEXT_ERROR_HIDDEN : error),
+					errhint("streamext.check says what the source asks for; the stream goes on by itself when that is "
+							"mended.")));
+}
+
 /* Who waits learns what for, and who does not, because no source means no records, that there is none. */
 static void
 flush_tell_stalled(FlushTarget *target, const char *error, bool waits)
@@ -281,10 +295,12 @@ flush_check_state(FlushTarget *target)
 	StreamSlot *slot = target->slot;
 	char		error[STREAMEXT_MAX_MESSAGE];
 	StreamState state;
+	bool		refused;
 	int			grace;
 
 	streamext_stream_lock_shared(slot);
 	state = slot->status.state;
+	refused = slot->status.refused;
 	strlcpy(error, slot->status.last_error, sizeof(error));
 	LWLockRelease(slot->lock);
 
@@ -309,6 +325,14 @@ flush_check_state(FlushTarget *target)
 			grace = -1;
 			break;
 	}
+	if (refused != target->refused || target->refused_since == 0)
+	{
+		target->refused = refused;
+		target->refused_since = GetCurrentTimestamp();
+	}
+	if (refused && error[0] != '\0' && target->ticket != 0 &&
+		TimestampDifferenceExceeds(target->refused_since, GetCurrentTimestamp(), FLUSH_REFUSED_MS))
+		flush_refused(target, error);
 	if (state != target->state || target->since == 0)
 	{
 		target->state = state;

@@ -402,6 +402,7 @@ definition_read_options(StreamConfig *config)
 	config->tombstones_rejected = !config->connector->payloads || definition_number(config, "tombstones") != 0;
 	config->fields_nocase = definition_number(config, "fields") != 0;
 	config->trims = definition_number(config, "trim") != 0;
+	config->header = config->format->is_header != NULL && definition_number(config, "header") != 0;
 	config->datestyle = streamext_option(config->table_options, "datestyle");
 	config->workers = Max(definition_number(config, "workers"), 1);
 	config->source.start = START_EARLIEST;

@@ -88,7 +88,7 @@ alone_leave(Worker *w, WorkerView *v, const char *kind, const char *reason)
 
 	if (!streamext_alone_is(v->slot))
 	{
-		ereport(LOG, (errmsg("continuous view %s goes on by itself: %s", streamext_worker_view_label(v), reason)));
+		ereport(LOG, (errmsg("continuous view %s goes on by itself: %s", v->label, reason)));
 		streamext_connector_event(w->shard.connector, kind, -1, 0, "continuous view \"%s\" goes on by itself: %s",
 								  name != NULL ? name : "?", reason);
 	}

@@ -275,7 +275,7 @@ batch_decode(Worker *w, TimestampTz now)
 		batch_new[i] = batch_accepted[i] =
 			!w->shard.catchup &&
 			batch->records[i].position >= w->shard.slot->counted.partitions[batch->records[i].partition_index].position;
-		if (unlikely(batch->records[i].payload == NULL) &&
+		if (unlikely(batch->records[i].payload == NULL || w->shard.config->header) &&
 			streamext_decoder_ignores(w->shard.config, &batch->records[i]))
 			batch_accepted[i] = false;
 	}
@@ -332,7 +332,7 @@ streamext_worker_prepare_view(Worker *w, WorkerView *v)
 	}
 	if (error != NULL)
 	{
-		ereport(LOG, (errmsg("continuous view with OID %u has failed: %s", v->viewoid, streamext_error_text(error))));
+		ereport(LOG, (errmsg("continuous view %s has failed: %s", v->label, streamext_error_text(error))));
 		streamext_worker_fail_view(w, v, error->message);
 		return true;
 	}

@@ -450,6 +450,7 @@ worker_update_state(Worker *w, bool paused)
 		state = STREAM_RUNNING;
 	if (state == STREAM_FULL && w->shard.slot->status.state != STREAM_FULL)
 		message = w->reading.full_reason[0] != '\0' ? w->reading.full_reason : "streamext.memory_limit is reached";
+	streamext_stream_set_refused(w->shard.slot, c->refused);
 	worker_note_state(w, state);
 	worker_log_state(w, state, message != NULL ? message : state == STREAM_STALLED ? c->error : "");
 	streamext_stream_set_state(w->shard.slot, state, message);

@@ -104,7 +104,7 @@ trouble_caught(Worker *w)
 	trouble_note(w, culprit, error);
 	if (culprit != NULL && w->trouble.tries >= TROUBLE_TRIES)
 	{
-		ereport(LOG, (errmsg("continuous view with OID %u is set aside for a while: %s", culprit->viewoid,
+		ereport(LOG, (errmsg("continuous view %s is set aside for a while: %s", culprit->label,
 							 streamext_error_text(error))));
 		streamext_worker_set_aside(w, culprit, error);
 		w->trouble.tries = 0;

@@ -22,14 +22,6 @@
 #include "worker/seek.h"
 #include "worker/worker_private.h"
 
-const char *
-streamext_worker_view_label(const WorkerView *v)
-{
-	const char *name = get_rel_name(v->viewoid);
-
-	return name != NULL ? psprintf("\"%s\"", name) : psprintf("with OID %u", v->viewoid);
-}
-
 void
 streamext_worker_end_fold(WorkerView *v)
 {
@@ -180,7 +172,7 @@ view_start_start_view(Worker *w, WorkerView *v, int64 *round)
 	if (over)
 		error->message = "compiling the view took longer than streamext.view_time_limit";
 	ereport(LOG,
-			(errmsg("continuous view with OID %u could not be started: %s", v->viewoid, streamext_error_text(error))));
+			(errmsg("continuous view %s could not be started: %s", v->label, streamext_error_text(error))));
 	if (streamext_worker_error_is_passing(error))
 		streamext_worker_set_aside(w, v, error);
 	else
@@ -218,6 +210,17 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 	return view_start_start_view(w, v, &round);
 }
 
+static void
+view_start_label(WorkerView *v)
+{
+	const char *name = get_rel_name(v->viewoid);
+
+	if (name != NULL)
+		snprintf(v->label, sizeof(v->label), "\"%s.%s\"", get_namespace_name(get_rel_namespace(v->viewoid)), name);
+	else
+		snprintf(v->label, sizeof(v->label), "with OID %u", v->viewoid);
+}
+
 WorkerView *
 streamext_worker_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused)
 {
@@ -225,6 +228,7 @@ streamext_worker_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused)
 	WorkerView	 *v = palloc0(sizeof(WorkerView));
 
 	v->viewoid = viewoid;
+	view_start_label(v);
 	v->slot = slot;
 	v->paused = paused;
 	v->cxt = AllocSetContextCreate(w->views_cxt, "streamext view", ALLOCSET_DEFAULT_SIZES);

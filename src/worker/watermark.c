@@ -30,12 +30,14 @@
 #include "common/int.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
 #include "worker/worker_private.h"
 
-#define WATERMARK_ASK_MS 250	/* between two questions for the ends of idle partitions */
-#define WATERMARK_CLOSE_MS 1000 /* between two steps of a watermark that goes by the clock */
+#define WATERMARK_JUMP (60 * USECS_PER_SEC) /* a step of the watermark that is told if rows are late for it */
+#define WATERMARK_ASK_MS 250				/* between two questions for the ends of idle partitions */
+#define WATERMARK_CLOSE_MS 1000				/* between two steps of a watermark that goes by the clock */
 #define WATERMARK_BREAK_MS 1000 /* a worker that has not looked for so long, and for idle_timeout, has had a break */
 
 static TimestampTz
@@ -108,14 +110,73 @@ watermark_of_partitions(const Worker *w, const bool *passed)
 	return least == DT_NOEND ? least : watermark_after(least, w->shard.config->time.watermark_delay);
 }
 
+static uint64
+watermark_late(const Worker *w)
+{
+	uint64	  late = 0;
+	ListCell *lc;
+
+	foreach (lc, w->shard.views)
+		late += ((WorkerView *) lfirst(lc))->slot->counted.late;
+	return late;
+}
+
+/* By which record of the batch: the one that is furthest. */
+static void
+watermark_note_jump(Worker *w, TimestampTz from)
+{
+	const Batch		   *batch = w->reading.batch;
+	const StreamRecord *record;
+	int					furthest = 0;
+
+	if (batch->nrows == 0)
+		return;
+	for (int row = 1; row < batch->nrows; row++)
+		if (batch->event_time[row] > batch->event_time[furthest])
+			furthest = row;
+	record = &batch->records[batch->record[furthest]];
+	w->watch.jumped_from = from;
+	w->watch.jumped_late = watermark_late(w);
+	streamext_clip_format(w->watch.jumped_by, sizeof(w->watch.jumped_by), "partition %d, position " INT64_FORMAT,
+						  record->partition, record->position);
+}
+
+/* Whether rows that are late since would not have been without the jump: in this batch there are such. */
+static void
+watermark_tell_jump(Worker *w)
+{
+	const Batch *batch = w->reading.batch;
+	TimestampTz	 from = w->watch.jumped_from, to = w->shard.slot->counted.watermark;
+
+	if (watermark_late(w) <= w->watch.jumped_late)
+		return;
+	for (int row = 0; row < batch->nrows; row++)
+		if (batch->event_time[row] > from && batch->event_time[row] < to)
+		{
+			streamext_connector_event(w->shard.connector, "jump", -1, 0,
+									  "the watermark has moved by " INT64_FORMAT
+									  " s with a record (%s), and others are late for it; see the options max_ahead "
+									  "and watermark_delay",
+									  (to - from) / USECS_PER_SEC, w->watch.jumped_by);
+			w->watch.jumped_from = 0;
+			return;
+		}
+}
+
 /* By the batch that is being published; with the exclusive lock. Where a partition is idle the source is asked first, later. */
 void
 streamext_worker_advance_watermark(Worker *w)
 {
+	TimestampTz before = w->shard.slot->counted.watermark;
 	TimestampTz least = OidIsValid(w->shard.config->inner) ? DT_NOEND : watermark_of_partitions(w, NULL);
 
-	if (least != DT_NOEND)
-		watermark_raise(w, least);
+	if (unlikely(w->watch.jumped_from != 0))
+		watermark_tell_jump(w);
+	if (least == DT_NOEND)
+		return;
+	watermark_raise(w, least);
+	if (!TIMESTAMP_NOT_FINITE(before) && unlikely(least - before > WATERMARK_JUMP))
+		watermark_note_jump(w, before);
 }
 
 /* ---------------------------------------------------------------- who is idle */

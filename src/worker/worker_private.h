@@ -28,9 +28,6 @@
 #include "sink/delivery.h"
 #include "shared/ownership.h"
 
-/* For messages: the name in quotes, or the OID of one that is gone. In a transaction; palloc'd. */
-extern const char *streamext_worker_view_label(const WorkerView *v);
-
 #define WORKER_RATE_SECONDS 10
 
 /*
@@ -155,7 +152,10 @@ typedef struct WorkerWatch
 	bool		others_busy; /* this worker is idle, another one is not */
 	bool		told;		 /* the others know what this one is: */
 	bool		told_idle;	 /* idle, or not */
-	TimestampTz close_at;	 /* when the clock may move the watermark, with close_idle; DT_NOEND: not by itself */
+	TimestampTz jumped_from; /* the watermark before a jump that nobody was told of yet; 0: none */
+	uint64		jumped_late; /* late rows of all views at that moment */
+	char		jumped_by[128];
+	TimestampTz close_at; /* when the clock may move the watermark, with close_idle; DT_NOEND: not by itself */
 } WorkerWatch;
 
 /*

@@ -170,8 +170,12 @@ streamext_kafka_update_stalled(KafkaConnector *k)
 {
 	bool stalled = !k->up || k->mend || k->unresolved;
 
+	k->c.refused = false;
 	for (int t = 0; t < k->ntopics; t++)
+	{
 		stalled |= k->topics[t].missing;
+		k->c.refused |= k->topics[t].refused;
+	}
 	k->c.stalled = stalled;
 }
 

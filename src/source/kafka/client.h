@@ -40,7 +40,8 @@ typedef struct KafkaTopic
 	rd_kafka_topic_t *handle; /* of the present consumer; its records carry the same pointer */
 	int				 *index;  /* partition number -> index, -1: another shard's */
 	int				  nindex;
-	bool			  missing; /* not there or not allowed, at the last look */
+	bool			  missing; /* not there or not allowed, at the last look; */
+	bool			  refused; /* by the brokers' own word */
 } KafkaTopic;
 
 typedef struct KafkaPartition

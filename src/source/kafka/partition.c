@@ -97,7 +97,7 @@ kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_
 				k->renew = true;
 				k->renew_at = 0;
 			}
-			topic->missing = false;
+			topic->missing = topic->refused = false;
 			*count = found->partition_cnt;
 			if (*count < topic->nindex)
 			{
@@ -109,11 +109,11 @@ kafka_judge_topic(KafkaConnector *k, KafkaTopic *topic, const rd_kafka_metadata_
 			}
 			break;
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-			topic->missing = true;
+			topic->missing = topic->refused = true;
 			streamext_connector_report(&k->c, "topic \"%s\" does not exist", topic->name);
 			break;
 		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-			topic->missing = true;
+			topic->missing = topic->refused = true;
 			streamext_connector_report(&k->c, "not authorised to read topic \"%s\"", topic->name);
 			break;
 		default:

@@ -110,6 +110,7 @@ streamext_mqtt_marker_refused(MqttClient *m)
 {
 	streamext_mqtt_set_error(m, "the broker must allow this client to publish flush markers and to read them",
 							 m->marker_topic);
+	m->marker_refused = true;
 	m->flush_due = mqtt_ms() + MQTT_MARKER_REFUSED_MS;
 }
 
@@ -216,6 +217,7 @@ mqtt_marker(MqttClient *m, const MQTTAsync_message *message)
 		m->flush_done = ticket;
 		m->flush_position = streamext_journal_end(m->journal);
 		m->markers_back++;
+		m->marker_refused = false;
 	}
 	pthread_mutex_unlock(&m->mutex);
 	streamext_mqtt_signal(m);
@@ -340,6 +342,7 @@ mqtt_connect_failed(MqttClient *m, int code, const char *message)
 
 	pthread_mutex_lock(&m->mutex);
 	streamext_clip(reason, m->tls_error, sizeof(reason));
+	m->refused = code > 0;
 	pthread_mutex_unlock(&m->mutex);
 	if (code > 0 || (reason[0] == '\0' && message == NULL))
 		streamext_clip(reason, streamext_mqtt_reason(m, code), sizeof(reason));
@@ -740,12 +743,13 @@ streamext_mqtt_client_drain(MqttClient *m)
 }
 
 bool
-streamext_mqtt_client_look(MqttClient *m, bool *stalled, uint64 *errors_seen, char *error, size_t size)
+streamext_mqtt_client_look(MqttClient *m, bool *stalled, bool *refused, uint64 *errors_seen, char *error, size_t size)
 {
 	bool fresh;
 
 	pthread_mutex_lock(&m->mutex);
 	*stalled = m->link != MQTT_READY || m->append_failing;
+	*refused = m->refused || m->marker_refused;
 	fresh = m->errors != *errors_seen;
 	*errors_seen = m->errors;
 	streamext_clip(error, m->error, size);

@@ -38,7 +38,8 @@ extern void streamext_mqtt_client_wake_reader(MqttClient *m);
 extern void streamext_mqtt_client_drain(MqttClient *m);
 
 /* How it stands. True when there is an error beyond *errors_seen: the last one's text. */
-extern bool streamext_mqtt_client_look(MqttClient *m, bool *stalled, uint64 *errors_seen, char *error, size_t size);
+extern bool streamext_mqtt_client_look(MqttClient *m, bool *stalled, bool *refused, uint64 *errors_seen, char *error,
+									   size_t size);
 
 /* How many messages matched no filter of ours since the last call, and the topic of the first. */
 extern uint64 streamext_mqtt_client_unmatched(MqttClient *m, char *topic, size_t size);

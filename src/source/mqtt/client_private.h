@@ -83,6 +83,8 @@ struct MqttClient
 	bool   append_failing;
 	uint64 unmatched;			 /* messages that match no filter, since the main thread has looked, */
 	char   unmatched_topic[128]; /* and the topic of the first */
+	bool   refused;				 /* by the broker: login or subscription; until it is not, */
+	bool   marker_refused;		 /* or the flush markers, until one comes back */
 	char   error[STREAMEXT_MAX_MESSAGE];
 	uint64 errors;
 	char   tls_error[128]; /* of this attempt to connect; "" none */

@@ -138,7 +138,8 @@ mqtt_look(MqttConnector *k)
 {
 	char error[STREAMEXT_MAX_MESSAGE];
 
-	if (streamext_mqtt_client_look(k->client, &k->inbox.c.stalled, &k->errors_seen, error, sizeof(error)))
+	if (streamext_mqtt_client_look(k->client, &k->inbox.c.stalled, &k->inbox.c.refused, &k->errors_seen, error,
+								   sizeof(error)))
 		streamext_connector_report(&k->inbox.c, "%s", error);
 	k->inbox.c.partitions[0].high_watermark = streamext_journal_end(k->inbox.journal);
 }

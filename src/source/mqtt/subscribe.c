@@ -19,6 +19,7 @@ static void
 mqtt_ready(MqttClient *m)
 {
 	m->retry_ms = MQTT_RETRY_MIN_MS;
+	m->refused = false;
 	m->flush_published = m->flush_done; /* again, in this connection */
 	streamext_mqtt_set_link(m, MQTT_READY, 0);
 }
@@ -44,6 +45,7 @@ mqtt_subscribed(MqttClient *m, int filter, int marker)
 	{
 		if (filter >= MQTTREASONCODE_UNSPECIFIED_ERROR && !m->only_marker)
 		{
+			m->refused = true;
 			streamext_mqtt_set_error(m, "the broker refused the subscription", streamext_mqtt_reason(m, filter));
 			streamext_mqtt_set_link(m, MQTT_CONNECTED, MQTT_RETRY_MAX_MS);
 		}
