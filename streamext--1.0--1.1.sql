@@ -782,6 +782,78 @@ COMMENT ON COLUMN streamext.flow.begins IS 'From which position of its journal o
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.flow FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.flow ENABLE REPLICA TRIGGER refuse_replicated;
 
+/* ---- what to change ---- */
+
+CREATE FUNCTION streamext.advise(OUT object text, OUT setting text, OUT present text, OUT proposed text, OUT why text) RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	-- no process to be had
+	SELECT 'server', 'max_worker_processes', current_setting('max_worker_processes'), (current_setting('max_worker_processes')::integer + 2 * sum(s.workers))::text,
+		   count(*)::text || ' stream(s) wait for a worker'
+	FROM streamext.streams AS s WHERE s.state = 'waiting' AND s.state_since < clock_timestamp() - interval '10 s' HAVING count(*) > 0
+	UNION ALL
+	-- memory
+	SELECT 'server', 'streamext.memory_limit', current_setting('streamext.memory_limit'), pg_size_pretty(2 * pg_size_bytes(current_setting('streamext.memory_limit'))),
+		   'views of this database take ' || pg_size_pretty(sum(v.state_bytes)) || ', ' || count(*) FILTER (WHERE v.state = 'full')::text || ' view(s) are full'
+	FROM streamext.continuous_views AS v
+	HAVING sum(v.state_bytes) > 0.8 * pg_size_bytes(current_setting('streamext.memory_limit')) OR count(*) FILTER (WHERE v.state = 'full') > 0
+	UNION ALL
+	-- one process is not enough, and others could have partitions
+	SELECT s.stream::text, 'workers', s.workers::text, least(p.n, 2 * s.workers, 16)::text,
+		   'the stream is ' || s.lag_rows::text || ' records behind, more than a minute''s work, and has ' || p.n::text || ' partitions'
+	FROM streamext.streams AS s
+	CROSS JOIN LATERAL (SELECT count(*) AS n FROM streamext.stream_partitions AS x WHERE x.stream = s.stream) AS p
+	WHERE s.connector = 'kafka' AND s.state IN ('running', 'catching_up') AND s.lag_rows > 60 * greatest(s.rate, 1000) AND p.n > s.workers
+	UNION ALL
+	-- the journal fills up
+	SELECT p.stream::text, 'streamext.journal_limit', current_setting('streamext.journal_limit'), pg_size_pretty(2 * pg_size_bytes(current_setting('streamext.journal_limit'))),
+		   'the journal of shard ' || p.shard::text || ' has ' || pg_size_pretty(p.journal_bytes) || ': what comes is not counted as fast, or the stream does not run'
+	FROM streamext.stream_partitions AS p WHERE p.journal_bytes > 0.5 * pg_size_bytes(current_setting('streamext.journal_limit')) AND pg_size_bytes(current_setting('streamext.journal_limit')) > 0
+	UNION ALL
+	-- checkpoints take their share
+	SELECT 'server', 'streamext.checkpoint_interval', current_setting('streamext.checkpoint_interval'), (ceil(max(w.checkpoint_ms) / 1000 * 20))::text || ' s',
+		   'the last checkpoint of ' || (array_agg(w.stream::text ORDER BY w.checkpoint_ms DESC))[1] || ' took ' || round(max(w.checkpoint_ms))::text || ' ms of its worker'
+	FROM streamext.workers AS w
+	HAVING max(w.checkpoint_ms) > 100 AND max(w.checkpoint_ms) / 1000 * 10 > extract(epoch FROM current_setting('streamext.checkpoint_interval')::interval)
+	UNION ALL
+	-- rows that come too late
+	SELECT v.stream::text, 'watermark_delay', coalesce((SELECT o.option_value FROM pg_foreign_table AS t, pg_options_to_table(t.ftoptions) AS o
+			WHERE t.ftrelid = v.stream::oid AND o.option_name = 'watermark_delay'), '0'), 'longer, or streamext.lateness of the view',
+		   v.late::text || ' of ' || (v.accepted + v.late)::text || ' records were late for view ' || v.view::text
+	FROM streamext.continuous_views AS v WHERE v.late > 0.01 * (v.accepted + v.late) AND v.late >= 10
+	UNION ALL
+	-- records that do not fit
+	SELECT s.stream::text, 'columns', NULL, coalesce((SELECT c.hint FROM streamext.stream_columns AS c WHERE c.stream = s.stream AND c.hint IS NOT NULL LIMIT 1),
+			'as streamext.dead_letters says'),
+		   s.rejected::text || ' of ' || s.rows_in::text || ' records were rejected'
+	FROM streamext.streams AS s WHERE s.rejected > 0.01 * s.rows_in AND s.rejected >= 10
+	UNION ALL
+	-- history for ever
+	SELECT v.view::text, 'streamext.retention', 'for ever', 'as long as windows are asked for',
+		   'its history has ' || pg_size_pretty(v.history_bytes) || ' and grows'
+	FROM streamext.continuous_views AS v
+	WHERE v.history_bytes > 1073741824 AND NOT EXISTS (SELECT FROM unnest(v.options) AS o WHERE o LIKE 'streamext.retention=%')
+$$;
+COMMENT ON FUNCTION streamext.advise() IS
+'settings and options that the live counters of the streams and views that the user may see speak for changing, and why; no row: none';
+
+CREATE FUNCTION streamext.compare(one regclass, other regclass, OUT only_in regclass, OUT contents jsonb, OUT copies bigint) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = '-3'
+AS $$
+BEGIN
+	RETURN QUERY EXECUTE format($q$
+		WITH a AS MATERIALIZED (SELECT to_jsonb(x) AS r, count(*) AS n FROM %1$s AS x GROUP BY 1),
+			 b AS MATERIALIZED (SELECT to_jsonb(x) AS r, count(*) AS n FROM %2$s AS x GROUP BY 1)
+		SELECT CASE WHEN coalesce(a.n, 0) > coalesce(b.n, 0) THEN $1 ELSE $2 END, r, abs(coalesce(a.n, 0) - coalesce(b.n, 0))
+		FROM a FULL JOIN b USING (r) WHERE a.n IS DISTINCT FROM b.n
+		$q$, one, other) USING one, other;
+END
+$$;
+COMMENT ON FUNCTION streamext.compare(regclass, regclass) IS
+'the rows that one view, or table, has and the other has not, and how many copies; floats to 12 digits; no row: they hold the same';
+
 /* ---- what has had no comment in 1.0 and before ---- */
 
 COMMENT ON FUNCTION streamext.distinct_sketch_add(streamext.distinct_sketch, anyelement) IS 'internal: transition of approx_distinct_sketch';
@@ -984,3 +1056,12 @@ COMMENT ON COLUMN streamext.alert_view.evaluated_at IS 'When it was evaluated la
 COMMENT ON COLUMN streamext.alert_view.last_error IS 'Why that failed.';
 COMMENT ON COLUMN streamext.alert_view.last_error_at IS 'When.';
 COMMENT ON COLUMN streamext.flow.written_until IS 'Windows of the inner view that end by then are given.';
+COMMENT ON COLUMN streamext.shard_state.partitions IS 'Which share it has.';
+COMMENT ON COLUMN streamext.shard_state.state IS 'As in streamext.streams.';
+COMMENT ON COLUMN streamext.shard_state.watermark IS 'Its own.';
+COMMENT ON COLUMN streamext.shard_state.lag_rows IS 'As in streamext.streams.';
+COMMENT ON COLUMN streamext.shard_state.lag_seconds IS 'As in streamext.streams.';
+COMMENT ON COLUMN streamext.shard_state.accepted IS 'Records counted there.';
+COMMENT ON COLUMN streamext.shard_state.late IS 'Records too late there.';
+COMMENT ON COLUMN streamext.shard_state.rejected IS 'Records rejected there.';
+COMMENT ON COLUMN streamext.shard_state.sealed_until IS 'End of the last pane in its history.';

@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 
@@ -511,6 +512,7 @@ guess_objects(Guesser *g, JsonParser *parser, const StreamRecord *records, int n
 
 	for (int i = 0; i < n; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (records[i].payload == NULL || records[i].payload_size > STREAMEXT_MAX_RECORD ||
 			streamext_json_parse(parser, records[i].payload, records[i].payload_size, NULL) != NULL)
 			continue;

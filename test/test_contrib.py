@@ -1,0 +1,118 @@
+"""contrib/: alert rules judged by promtool, exporters' queries that run, a dashboard of panels; no name that streamext.metrics does not have."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.database import Database
+from harness.kafka import Kafka
+from harness.mosquitto import Mosquitto
+from harness.postgres import Postgres
+from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
+
+TOP = Path(__file__).parents[1]
+CONTRIB = TOP / "contrib"
+PROMTOOL = Path(os.environ.get("STREAMEXT_DEPS", TOP / ".deps")).resolve() / "prometheus" / "promtool"
+NAMES = re.compile(r"\bstreamext_[a-z_]+\b")
+
+
+def documented() -> set[str]:
+    return set(re.findall(r"^\| `(streamext_[a-z_]+)` \|", (TOP / "docs" / "reference.md").read_text(), re.MULTILINE))
+
+
+@pytest.mark.skipif(not PROMTOOL.exists(), reason="no promtool")
+@pytest.mark.parametrize("arguments", [["check", "rules", "streamext.rules.yml"], ["test", "rules", "streamext.test.yml"]])
+def test_alert_rules(arguments: list[str]) -> None:
+    found = subprocess.run([PROMTOOL, *arguments], cwd=CONTRIB / "prometheus", text=True, capture_output=True, check=False)
+    assert found.returncode == 0 and "SUCCESS" in found.stdout, found.stdout + found.stderr
+
+
+def test_every_alert_is_tested() -> None:
+    rules = set(re.findall(r"- alert: (\w+)", (CONTRIB / "prometheus" / "streamext.rules.yml").read_text()))
+    tests = (CONTRIB / "prometheus" / "streamext.test.yml").read_text()
+    fires = set(re.findall(r"alertname: (\w+)\n        exp_alerts:\n          - ", tests))
+    assert rules == fires
+    assert all(f"alertname: {name}, exp_alerts: []" in tests for name in rules)
+
+
+@pytest.mark.parametrize("file", ["prometheus/streamext.rules.yml", "grafana/streamext.json", "exporters/postgres-exporter.yml", "exporters/sql-exporter.yml"])
+def test_names_are_metrics(file: str) -> None:
+    text = (CONTRIB / file).read_text()
+    groups = {"streamext_stream", "streamext_partition", "streamext_worker", "streamext_checkpoint", "streamext_view", "streamext_memory"}
+    assert set(NAMES.findall(text)) - documented() <= groups
+
+
+def test_the_exporters_queries(db: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str) -> None:
+    """Each column that is named is there, and each query has rows."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int")
+    mqtt_stream(db, mosquitto, f"topic '{topic}'", "a int", name="m")
+    continuous(db, "v", "SELECT count(*) AS n FROM s")
+    kafka.produce(topic, ['{"a":1}'])
+    db.flush("s", "m")
+    text = (CONTRIB / "exporters" / "postgres-exporter.yml").read_text()
+    queries = re.findall(r"^(\w+):\n  query: \|\n    (.*)\n  metrics:\n((?:    - .*\n)+)", text, re.MULTILINE)
+    assert len(queries) == 6
+    for name, query, columns in queries:
+        cursor = db.connection.execute(query)
+        assert [column.name for column in cursor.description or []] == re.findall(r"    - (\w+):", columns), name
+        assert cursor.fetchall() != [], name
+        assert f"          {query}\n" in (CONTRIB / "exporters" / "sql-exporter.yml").read_text()
+
+
+def test_the_dashboard() -> None:
+    dashboard = json.loads((CONTRIB / "grafana" / "streamext.json").read_text())
+    assert dashboard["uid"] and dashboard["title"] and dashboard["schemaVersion"] >= 36
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 8
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        assert place["x"] + place["w"] <= 24 and not taken & cells, panel["title"]
+        taken |= cells
+        assert all(NAMES.findall(target["expr"]) for target in panel["targets"]), panel["title"]
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    assert set(re.findall(r"\$\{?(\w+)\}?", json.dumps(panels))) <= variables
+
+
+BLOCKS = re.findall(r"```ini ([a-z-]+)\n(.*?)```", (TOP / "docs" / "tuning.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("name", "block"), BLOCKS, ids=[name for name, _ in BLOCKS])
+def test_settings_blocks(name: str, block: str) -> None:
+    """A server starts with each block of docs/tuning.md and counts."""
+    settings = {setting: value for setting, value in re.findall(r"^([\w.]+) = '?([^'\n]*)'?$", block, re.MULTILINE)}
+    assert len(settings) == len(block.splitlines())
+    with Postgres(settings=settings) as server:
+        server.psql("CREATE EXTENSION streamext")
+        db = Database(server, "postgres")
+        local_stream(db, columns="a int")
+        continuous(db, "v", "SELECT count(*) AS n FROM s")
+        db.execute("INSERT INTO s SELECT generate_series(1, 1000)")
+        db.flush("s")
+        assert db.value("TABLE v") == 1000 and db.rows("SELECT * FROM streamext.advise()") == []
+        db.connection.close()
+
+
+def test_the_cookbook(db: Database) -> None:
+    local_stream(db, "event_time 'ts', max_ahead '1 h'", "device text, ts timestamptz, value float8", name="readings")
+    for block in re.findall(r"```sql\n(.*?)```", (TOP / "docs" / "cookbook.md").read_text(), re.DOTALL):
+        db.execute(block)
+    db.execute("INSERT INTO readings SELECT 'd' || i % 12, now() - interval '20 min' + i * interval '1 second', i FROM generate_series(1, 120) AS i")
+    db.flush("readings")
+    counts = {view: db.value(f"SELECT count(*) FROM {view}") for view in ("last_value", "silent", "top_ten")}
+    assert counts == {"last_value": 12, "silent": 12, "top_ten": 10}
+    assert db.value("SELECT value FROM last_value WHERE device = 'd0'") == 120
+    assert db.value("SELECT count(*) FROM rate WHERE change IS NOT NULL") >= 12
+    assert db.value("SELECT sum(total) <= 7260 FROM month_to_date")
+
+
+def test_the_packages_scripts() -> None:
+    """What the Debian package does to configurations: test/deb."""
+    found = subprocess.run([TOP / "test" / "deb", "scripts"], text=True, capture_output=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
