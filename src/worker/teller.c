@@ -60,7 +60,6 @@
 typedef struct TellerView
 {
 	Oid			view;
-	char	   *name;
 	bool		alert;	 /* else: listeners are notified of changes */
 	int64		every;	 /* us */
 	TimestampTz due;	 /* by the system's clock */
@@ -99,9 +98,6 @@ teller_add(List *former, Oid view, bool alert, int64 every)
 	TellerView *item = palloc0(sizeof(TellerView));
 
 	item->view = view;
-	item->name = get_rel_name(view);
-	if (item->name == NULL)
-		item->name = psprintf("%u", view);
 	item->alert = alert;
 	item->every = every;
 	item->failed = known == NULL || known->failed;
@@ -243,9 +239,9 @@ static void
 teller_note(TellerView *item, const ErrorData *error)
 {
 	if (error != NULL && !item->failed)
-		ereport(LOG, (errmsg(item->alert ? "alert \"%s\" could not be evaluated: %s"
-										 : "changes of view \"%s\" could not be told: %s",
-							 item->name, streamext_error_text(error))));
+		ereport(LOG, (errmsg(item->alert ? "alert with OID %u could not be evaluated: %s"
+										 : "changes of view with OID %u could not be told: %s",
+							 item->view, streamext_error_text(error))));
 	if (item->alert && (error != NULL || item->failed))
 		streamext_alert_note_error(item->view, error != NULL ? error->message : NULL);
 	item->failed = error != NULL;
@@ -280,7 +276,7 @@ teller_run(TellerView *item)
 
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		error = streamext_worker_caught(cxt);
-		ereport(LOG, (errmsg("view \"%s\" could not be told of: %s", item->name, streamext_error_text(error))));
+		ereport(LOG, (errmsg("view with OID %u could not be told of: %s", item->view, streamext_error_text(error))));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
