@@ -319,10 +319,11 @@ pour(int fd, long records, double rate)
 static void
 firehose(char **argv)
 {
-	int listener = listening(argv[0]), fd;
+	int listener = listening(argv[0]), fd, one = 1;
 
 	while ((fd = accept(listener, nullptr, nullptr)) >= 0)
 	{
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 		pour(fd, atol(argv[1]), atof(argv[2]));
 		close(fd);
 	}

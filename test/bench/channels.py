@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import flume
@@ -12,6 +12,7 @@ from harness.database import Database
 from harness.server import free_port
 from harness.streams import COLUMNS
 from harness.wait import wait_for
+from measure import cpu
 from plant import Plant
 from queries import TUMBLING
 
@@ -23,12 +24,12 @@ TARGETS = {"HTTP, one a request": ("share", 0.6), "HTTP, 100 a request": ("rate"
 
 
 @contextmanager
-def _running(plant: Plant, *command: object) -> Iterator[None]:
-    """A program of channels.cpp that listens at its first argument."""
+def _running(plant: Plant, *command: object) -> Iterator[int]:
+    """Its pid. A program of channels.cpp that listens at its first argument."""
     process = subprocess.Popen([plant.programs["channels"], *map(str, command)])
     try:
         wait_for(lambda: _is_open(int(str(command[1]))), what="the port")
-        yield
+        yield process.pid
     finally:
         process.kill()
         process.wait()
@@ -75,8 +76,17 @@ def _serve_stream(db: Database, view: str, query: str) -> int:
     return port
 
 
-def _row(what: str, records: int, seconds: float, bare: float) -> dict[str, object]:
-    row = {"what": what, "rate": records / seconds, "bare": records / bare, "share": bare / seconds, "target": TARGETS[what]}
+@contextmanager
+def _cpu(pid: int, spent: list[float]) -> Iterator[None]:
+    """Appends the CPU-seconds of the process and its children meanwhile: on a machine that does other things too they say more than the clock."""
+    before = cpu(pid)
+    yield
+    spent.append(cpu(pid) - before)
+
+
+def _row(what: str, records: int, seconds: float, bare: float, spent: Sequence[float] = ()) -> dict[str, object]:
+    """`spent`: CPU-seconds of the library alone, and of the server."""
+    row = {"what": what, "rate": records / seconds, "bare": records / bare, "share": bare / seconds, "target": TARGETS[what], "cpu": [s / records * 1e6 for s in spent]}
     print(f"  {row}", flush=True)
     return row
 
@@ -84,20 +94,23 @@ def _row(what: str, records: int, seconds: float, bare: float) -> dict[str, obje
 def _http(plant: Plant, per: int, records: int) -> dict[str, object]:
     """The clock stops when the view has everything."""
     port = free_port()
-    with _running(plant, "receive", port):
+    spent: list[float] = []
+    with _running(plant, "receive", port) as pid, _cpu(pid, spent):
         bare = _post(plant, port, records, per)
     plant.restart()
     db = plant.db
     port = _serve_stream(db, "tumbling", TUMBLING.query)
     _post(plant, port, 1000 * per, per)  # statements and files are there
     db.flush("s")
-    seconds = _post(plant, port, records, per)
-    begin = time.monotonic()
-    db.flush("s")
-    seconds += time.monotonic() - begin
+    assert plant.pg.process is not None
+    with _cpu(plant.pg.process.pid, spent):
+        seconds = _post(plant, port, records, per)
+        begin = time.monotonic()
+        db.flush("s")
+        seconds += time.monotonic() - begin
     assert db.value("SELECT sum(n) FROM tumbling") == records + 1000 * per
     db.execute("DROP SERVER web CASCADE")
-    return _row("HTTP, one a request" if per == 1 else f"HTTP, {per} a request", records, seconds, bare)
+    return _row("HTTP, one a request" if per == 1 else f"HTTP, {per} a request", records, seconds, bare, spent)
 
 
 def _feed(plant: Plant, records: int) -> dict[str, object]:
@@ -171,11 +184,12 @@ def measure(plant: Plant, seconds: float) -> dict[str, list[dict[str, object]]]:
 
 def table(results: dict[str, list[dict[str, object]]]) -> str:
     """In Markdown."""
-    lines = ["| channel | records/s | library alone | share | wanted |", "| --- | ---: | ---: | ---: | --- |"]
+    lines = ["| channel | records/s | library alone | share | CPU-µs a record | library alone | wanted |", "| --- | ---: | ---: | ---: | ---: | ---: | --- |"]
     for r in results["rates"]:
         kind, value = r["target"]
         wanted = f"≥ {value:,}/s" if kind == "rate" else f"share ≥ {value}"
-        lines.append(f"| {r['what']} | {r['rate']:,.0f} | {r['bare']:,.0f} | {r['share']:.2f} | {wanted} |")
+        bare, ours = [f"{spent:.2f}" for spent in r["cpu"]] or ["", ""]
+        lines.append(f"| {r['what']} | {r['rate']:,.0f} | {r['bare']:,.0f} | {r['share']:.2f} | {ours} | {bare} | {wanted} |")
     lines += ["", f"| channel, {FRESH_RATE:,}/s | probes | p50, ms | p99, ms | max, ms | p99 wanted |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     lines += [f"| {r['source']} | {r['probes']:,} | {r['p50']:.1f} | {r['p99']:.1f} | {r['max']:.1f} | < 20 |" for r in results["fresh"]]
     return "\n".join(lines)
