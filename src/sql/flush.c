@@ -602,7 +602,6 @@ flush_stream(Oid relid, const char *name, TimestampTz deadline)
 	return next;
 }
 
-/* The stream, then in the order of their flow those that take what its views make; there is no circle (view/chain.h). */
 /* NULL, and no argument at all: for ever. */
 static TimestampTz
 flush_deadline(FunctionCallInfo fcinfo)

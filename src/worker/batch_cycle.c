@@ -493,23 +493,20 @@ batch_first_rejected(const Worker *w)
 	return first;
 }
 
+/*
+ * What is cut off is read again, so a partition stands at its first record that was. Not at the stream's position: a view that reads again what
+ * the stream has counted would be taken there.
+ */
 void
 streamext_worker_cut(Worker *w, int n)
 {
 	Batch *batch = w->reading.batch;
 
+	for (int i = batch->nrecords - 1; i >= n; i--)
+		batch->positions[batch->records[i].partition_index] = batch->records[i].position;
 	batch->nrecords = n;
 	w->reading.decoded = false;
 	w->reading.cut = true;
-	for (int i = 0; i < batch->npartitions; i++)
-		batch->positions[i] = w->shard.catchup ? -1 : w->shard.slot->counted.partitions[i].position;
-	for (int i = 0; i < batch->nrecords; i++)
-	{
-		const StreamRecord *record = &batch->records[i];
-
-		batch->positions[record->partition_index] =
-			Max(batch->positions[record->partition_index], record->next_position);
-	}
 }
 
 /*
