@@ -148,7 +148,7 @@ def test_topics(tier: Tier) -> None:
         for batch in (mixed, events(1, 1)):
             error = sender.batch(batch)
             assert error and "no stream takes events" in error
-        assert "header topic" in tier.gateway("last_error")
+        assert "header topic" in (tier.gateway("last_error") or "")
         db.flush("a")
         assert db.rows("SELECT c FROM va") == [(before + 3,)]  # none of the batch
         tier.stream("n int", "topic 'other'", "other")
@@ -246,11 +246,10 @@ def test_a_batch_whose_answer_a_crash_took_counts_once(lonely: Postgres) -> None
         assert sender.batch(mixed) is None
         assert counted(tier)[0] == before[0] + 3
         lonely.kill_backend(db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway'"))
-        wait_for(lonely.is_ready)
         db.connection = lonely.connect(db.name)
         tier.wait("listening")
         with tier.sender() as second:
-            assert second.batch(mixed) is None
+            wait_for(lambda: second.batch(mixed) is None)  # refused while a stream is not ready
             assert second.batch(events(9, 9, topic="a")) is None
         db.flush("s", "a")
         assert (counted(tier)[0], db.value("SELECT c FROM va")) == (before[0] + 3, before[1] + 2)
@@ -335,7 +334,7 @@ def test_silent_and_half_calls_hold_up_nobody(tier: Tier) -> None:
             connection.sendall(half)
         with tier.sender() as sender:
             assert sender.batch(events(1, 1)) is None
-            assert int(tier.gateway("connections")) <= 1000
+            assert int(tier.gateway("connections") or 0) <= 1000
             idle[-1].sendall(sender.call(events(1, 50))[-1:])
         wait_for(lambda: counted(tier) == (51, 1276))
     finally:

@@ -214,26 +214,30 @@ flume_lost_before(const FlumeConnection *connection, const FlumeBatchId *id, Flu
 }
 
 /*
- * connection->last becomes the batch at hand, whatever becomes of it; its streams are those that hold it already. False: there is no memory.
+ * connection->last becomes the batch at hand, whatever becomes of it; its streams are those that hold it already. A stream that was not ready when
+ * the batch was refused may be by now, and its journal have been read. False: there is no memory.
  */
 static bool
 flume_identify(FlumeConnection *connection, const FlumeCall *call)
 {
 	TimestampTz	  now = GetCurrentTimestamp();
 	Size		  size = call->end - call->events;
-	FlumeTaken	  taken = { 0 };
-	bool		  first = connection->last.mark.at == 0;
+	FlumeTaken	  taken = { 0 }, before;
+	bool		  first = connection->last.mark.at == 0, same;
 	FlumeBatchId *id = &taken.mark.id;
 
 	memcpy(id->address, connection->address, sizeof(id->address));
 	if (!streamext_gateway_hmac("batch", 5, &call->events, &size, 1, id->digest))
 		return false;
-	if (!first && connection->refused && memcmp(id, &connection->last.mark.id, sizeof(*id)) == 0)
+	same = !first && connection->refused && memcmp(id, &connection->last.mark.id, sizeof(*id)) == 0;
+	if (same)
 		taken = connection->last;
-	else if (first && !flume_lost_before(connection, id, &taken))
-		(void) streamext_flume_taken_again(connection->server->taken, id, now, &taken);
+	if ((first || same) && (flume_lost_before(connection, id, &before) ||
+							streamext_flume_taken_again(connection->server->taken, id, now, &before)))
+		for (int i = 0; i < before.nstreams; i++)
+			streamext_flume_taken_add(&taken, before.streams[i]);
 	taken.mark.connection = connection->number;
-	taken.mark.at = now;
+	taken.mark.at = same ? connection->last.mark.at : now; /* parts that come later bear the same mark */
 	connection->last = taken;
 	return true;
 }

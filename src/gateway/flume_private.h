@@ -101,7 +101,7 @@ extern void streamext_flume_taken_add(FlumeTaken *taken, Oid relid);
 
 /* Of a connection that has ended. */
 extern void streamext_flume_taken_keep(FlumeTakenRing *ring, const FlumeTaken *taken);
-/* The batch, if one of these took it not too long ago; it is forgotten. False: none did. */
+/* The streams that the batch is in by these, if it is not too long ago; they are forgotten. False: none. */
 extern bool streamext_flume_taken_again(FlumeTakenRing *ring, const FlumeBatchId *id, TimestampTz now,
 										FlumeTaken *taken);
 /* A mark that stood in the stream's journal, in their order. */

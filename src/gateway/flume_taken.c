@@ -37,9 +37,11 @@ streamext_flume_taken_keep(FlumeTakenRing *ring, const FlumeTaken *taken)
 	ring->next = (ring->next + 1) % FLUME_TAKEN_BATCHES;
 }
 
+/* A batch of several streams may have been taken in parts, over several connections. */
 bool
 streamext_flume_taken_again(FlumeTakenRing *ring, const FlumeBatchId *id, TimestampTz now, FlumeTaken *taken)
 {
+	memset(taken, 0, sizeof(*taken));
 	for (int i = 0; i < FLUME_TAKEN_BATCHES; i++)
 	{
 		FlumeTaken *kept = &ring->batches[i];
@@ -47,11 +49,12 @@ streamext_flume_taken_again(FlumeTakenRing *ring, const FlumeBatchId *id, Timest
 		if (kept->nstreams == 0 || memcmp(&kept->mark.id, id, sizeof(*id)) != 0 ||
 			now - kept->mark.at > FLUME_TAKEN_SECONDS * USECS_PER_SEC)
 			continue;
-		*taken = *kept;
+		taken->mark = kept->mark;
+		for (int j = 0; j < kept->nstreams; j++)
+			streamext_flume_taken_add(taken, kept->streams[j]);
 		kept->nstreams = 0;
-		return true;
 	}
-	return false;
+	return taken->nstreams > 0;
 }
 
 /* Of a connection the last batch counts, whichever of its streams is read first. */

@@ -29,8 +29,10 @@ class Tier:
         self.db.execute(f"CREATE FOREIGN TABLE {name} ({columns}) SERVER tier" + (f" OPTIONS ({options})" if options else ""))
         self.wait("listening")
 
-    def gateway(self, column: str = "state") -> str:
-        return str(self.db.rows(f"SELECT {column} FROM streamext.gateways WHERE server = 'tier'")[0][0])
+    def gateway(self, column: str = "state") -> str | None:
+        """None while the server is not known, as right after a crash."""
+        rows = self.db.rows(f"SELECT {column} FROM streamext.gateways WHERE server = 'tier'")
+        return str(rows[0][0]) if rows else None
 
     def wait(self, state: str) -> None:
         wait_for(lambda: self.gateway() == state, what=f"gateway {state}")

@@ -217,6 +217,17 @@ flume_again(void)
 		streamext_flume_taken_add(&got, relid);
 	CHECK(got.nstreams == FLUME_TAKEN_STREAMS);
 
+	/* in parts over two connections */
+	memset(&ring, 0, sizeof(ring));
+	one = flume_batch(6, 1, 0);
+	other = flume_batch(6, 1, 0);
+	other.mark.connection = 7;
+	other.streams[0] = 8;
+	streamext_flume_taken_keep(&ring, &one);
+	streamext_flume_taken_keep(&ring, &other);
+	CHECK(streamext_flume_taken_again(&ring, &one.mark.id, 1, &got) && got.nstreams == 2);
+	CHECK(!streamext_flume_taken_again(&ring, &one.mark.id, 1, &got));
+
 	/* from the journals of streams 8 and 9: of a connection the last one counts */
 	memset(&ring, 0, sizeof(ring));
 	for (int i = 1; i <= 3; i++)
