@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from harness.database import Database
 from harness.streams import continuous, counts, error_of, local_stream
+from harness.wait import wait_for
 
 QUERIES = {
     "rollup": "SELECT k, x, count(*), sum(x), GROUPING(k, x) FROM {0} GROUP BY ROLLUP (k, x)",
@@ -54,6 +55,38 @@ def test_a_row_that_raises_in_one_set_counts_in_none(db: Database) -> None:
     assert counts(db, "v") == (3, 0, 2)
 
 
+TOTALS = {
+    "rolled": "SELECT streamext.tumble('20 s', ts) AS w, k, count(*), sum(x), GROUPING(streamext.tumble('20 s', ts), k) AS g FROM {0} GROUP BY ROLLUP (streamext.tumble('20 s', ts), k)",
+    "cubed": "SELECT date_trunc('minute', ts) AS w, k, x, count(DISTINCT x), array_agg(x ORDER BY x) AS xs FROM {0} GROUP BY CUBE (date_trunc('minute', ts), k, x)",
+    "without": "SELECT date_bin('15 s', ts, '2024-01-01') AS w, k, avg(x), count(*) FROM {0} GROUP BY GROUPING SETS ((1, 2), (2), (1), (), ()) HAVING count(*) > 1",
+    "never": "SELECT k, x, max(ts) FROM {0} GROUP BY GROUPING SETS ((k), (x))",
+}
+
+
+def test_sets_without_the_window(db: Database) -> None:
+    """What is sealed counts in totals too, from memory and from history."""
+    local_stream(db, "event_time 'ts'", "k int, x int, ts timestamptz")
+    db.execute("CREATE TABLE o (k int, x int, ts timestamptz)")
+    for name, query in TOTALS.items():
+        continuous(db, name, query.format("s"))
+    for step in range(4):
+        if step == 3:
+            wait_for(lambda: db.value("SELECT max(history_panes) FROM streamext.continuous_views") > 0, what="panes in history")
+        for name, query in TOTALS.items():
+            db.assert_same(f"TABLE {name}", query.format("o"))
+            db.assert_same(f"SELECT * FROM {name} WHERE k = 1", f"SELECT * FROM ({query.format('o')}) q WHERE k = 1")
+        db.assert_same("SELECT * FROM rolled WHERE w > '2024-01-01 00:01'", f"SELECT * FROM ({TOTALS['rolled'].format('o')}) q WHERE w > '2024-01-01 00:01'")
+        db.assert_same("SELECT * FROM rolled WHERE w IS NULL", f"SELECT * FROM ({TOTALS['rolled'].format('o')}) q WHERE w IS NULL")
+        rows = f"SELECT nullif(i % 4, 3), nullif(i % 7, 5), timestamptz '2024-01-01' + {100 * step} * interval '1 s' + i * interval '1 s' FROM generate_series(1, 100) i"
+        db.execute(f"INSERT INTO o {rows}")
+        db.execute(f"INSERT INTO s {rows}")
+        db.flush("s")
+    for options in ("streamext.retention = '1 h'", "streamext.into = 'o'"):
+        assert "without the window" in db.refusal(f"CREATE VIEW v WITH (streamext.continuous, {options}) AS {TOTALS['rolled'].format('s')}")
+    assert "without the window" in db.refusal("ALTER VIEW rolled SET (streamext.retention = '1 h')")
+    assert "without the window" in db.refusal("CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM rolled")
+
+
 def test_sessions(db: Database) -> None:
     """Each set has sessions of its own: those of a device, of a site, of all."""
     local_stream(db, "event_time 'ts', watermark_delay '5 min', max_ahead '1 day'", "k int, x int, ts timestamptz")
@@ -82,7 +115,7 @@ def test_sessions(db: Database) -> None:
 def test_what_is_refused(db: Database) -> None:
     local_stream(db, "event_time 'ts'", "k int, x int, ts timestamptz")
     for query, state in {
-        "SELECT streamext.tumble('1 min', ts) AS w, k, count(*) FROM s GROUP BY ROLLUP (k, w)": "0A000",
+        "SELECT streamext.hop('1 min', '10 s', ts) AS w, k, count(*) FROM s GROUP BY ROLLUP (k, streamext.hop('1 min', '10 s', ts))": "0A000",
         "SELECT count(*) FROM s GROUP BY CUBE (k, x, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6)": "54000",
     }.items():
         with pytest.raises(psycopg.Error) as error:

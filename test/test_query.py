@@ -165,6 +165,7 @@ def test_the_table_of_refusals(db: Database) -> None:
     continuous(db, "distincts", f"SELECT DISTINCT {minute}, count(*) AS n FROM s GROUP BY w, site")
     continuous(db, "limited", f"SELECT {minute}, count(*) AS n FROM s GROUP BY w LIMIT 3")
     continuous(db, "ranked", f"SELECT {minute}, rank() OVER (ORDER BY count(*)) AS r FROM s GROUP BY w")
+    continuous(db, "rolled", "SELECT site, count(*) FROM s GROUP BY ROLLUP (streamext.tumble('1 min', ts), site)")
     continuous(db, "aged", f"SELECT {minute}, now() - max(ts) AS age FROM s GROUP BY w")
     db.execute("""CREATE VIEW barred WITH (security_barrier) AS SELECT * FROM s;
         CREATE TABLE keyed (device text PRIMARY KEY, line text); CREATE TABLE t (w timestamptz, n bigint); CREATE SEQUENCE numbers;

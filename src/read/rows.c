@@ -86,6 +86,7 @@ struct RowReader
 	uint32		  index_mask;
 	MemoryContext group_cxt; /* reset for each group */
 	bool		  in_group;
+	bool		  total; /* the group is of a grouping set without the window */
 	ScanGroup	 *current;
 	int			  next_slice;
 	TimestampTz	  next_start;
@@ -628,6 +629,20 @@ session_next_window(RowReader *rows)
 
 /* ---- rows ---- */
 
+/* All of a group whose set is without the window is one row. */
+static bool
+group_total(RowReader *rows)
+{
+	const ScanGroup *group = rows->current;
+
+	if (rows->next_slice >= group->nslices)
+		return false;
+	rows->source = ROW_SLICES;
+	rows->slices = group->slices;
+	rows->nslices = rows->next_slice = group->nslices;
+	return true;
+}
+
 /* The next window of the group at hand; false: the group is done. */
 static bool
 group_next_window(RowReader *rows)
@@ -639,6 +654,8 @@ group_next_window(RowReader *rows)
 	TimestampTz		 last;
 
 	rows->key_entry = group->entry;
+	if (rows->total)
+		return group_total(rows);
 	if (window->kind == WINDOW_HOP)
 	{
 		MemoryContext old = MemoryContextSwitchTo(rows->group_cxt);
@@ -678,6 +695,7 @@ group_start(RowReader *rows, ScanGroup *group)
 	rows->next_start = PG_INT64_MIN;
 	rows->starts_ended = false;
 	rows->in_group = true;
+	rows->total = streamext_key_is_total(rows->view, STREAMEXT_ENTRY_KEY(group->entry, rows->view->state_size));
 	queue_clear(&rows->queue, 0);
 	rows->queue.late = rows->queue.nlate = 0;
 	if (rows->view->window.kind == WINDOW_HOP)
@@ -796,7 +814,7 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 {
 	const Window *window = &rows->view->window;
 
-	rows->any = rows->done = rows->in_group = false;
+	rows->any = rows->done = rows->in_group = rows->total = false;
 	rows->empties = 0;
 	rows->copy = rows->pane = rows->group = 0;
 	rows->min = min;
@@ -805,8 +823,9 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->done = (probe != NULL && probe->none) || (rows->scan->by_hash && rows->scan->probe.none);
 	if (rows->done)
 		rows->empties = rows->view->nempty;
-	rows->direct = probe == NULL && !rows->view->keys_change && rows->scan->read->nshards <= 1 && !window->sliding &&
-				   window->kind != WINDOW_HOP && window->kind != WINDOW_SESSION;
+	rows->direct = probe == NULL && !rows->view->keys_change && !rows->view->has_totals &&
+				   rows->scan->read->nshards <= 1 && !window->sliding && window->kind != WINDOW_HOP &&
+				   window->kind != WINDOW_SESSION;
 	rows->horizon = session_horizon(rows->scan);
 	if (rows->direct)
 	{
@@ -841,7 +860,7 @@ streamext_rows_next(RowReader *rows)
 		return rows_next_empty(rows);
 	while (rows->direct ? direct_next_row(rows) : gathered_next_row(rows))
 	{
-		if (!rows->direct && row_is_gone(rows))
+		if (!rows->direct && !rows->total && row_is_gone(rows))
 			continue;
 		rows->any = true;
 		return true;
@@ -907,6 +926,12 @@ const GroupEntry *
 streamext_rows_entry(const RowReader *rows)
 {
 	return rows->source == ROW_EMPTY ? NULL : rows->key_entry;
+}
+
+bool
+streamext_rows_has_window(const RowReader *rows)
+{
+	return rows->source != ROW_EMPTY && !rows->total;
 }
 
 TimestampTz

@@ -305,7 +305,7 @@ row_keys(ViewScanState *state, TupleTableSlot *slot)
 		slot->tts_values[k] = (Datum) 0;
 		if (!state->needed[k])
 			continue;
-		slot->tts_isnull[k] = !view->keys[k].is_window && state->key_nulls[k];
+		slot->tts_isnull[k] = view->keys[k].is_window ? !streamext_rows_has_window(state->rows) : state->key_nulls[k];
 		slot->tts_values[k] =
 			view->keys[k].is_window ? TimestampTzGetDatum(streamext_rows_window(state->rows)) : state->key_values[k];
 	}

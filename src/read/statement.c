@@ -352,7 +352,7 @@ scan_reads_in_order(const ScanRead *scan)
 	const Window *window = &scan->read->view->window;
 
 	return !scan->by_hash && scan->prune.keys == NIL && !scan->read->view->keys_change &&
-		   streamext_window_has_ends(window) && window->kind != WINDOW_HOP;
+		   streamext_window_has_ends(window) && window->kind != WINDOW_HOP && !scan->read->view->has_totals;
 }
 
 static void

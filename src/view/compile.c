@@ -246,6 +246,22 @@ compile_set_mask(const CompiledView *view, const List *refs)
 	return mask;
 }
 
+/* What a set without the window counts must not go, nor count twice. */
+static void
+compile_check_totals(const CompiledView *view)
+{
+	const char *hint =
+		"Put the window beside them, as in GROUP BY window_start, ROLLUP (site, device), and make a view "
+		"without the window for the other sets.";
+
+	if (view->window.kind == WINDOW_HOP)
+		streamext_view_refuse("grouping sets without the window where windows overlap", hint);
+	if (view->options.retention != 0)
+		streamext_view_refuse("streamext.retention with grouping sets without the window", hint);
+	if (view->options.into != NULL)
+		streamext_view_refuse("streamext.into with grouping sets without the window", hint);
+}
+
 /* GROUPING SETS, ROLLUP and CUBE: a row belongs to a group of each set. */
 static void
 compile_sets(CompiledView *view)
@@ -267,11 +283,12 @@ compile_sets(CompiledView *view)
 		uint32 mask = compile_set_mask(view, lfirst(lc));
 
 		if (view->window_key >= 0 && (mask & ((uint32) 1 << view->window_key)) == 0)
-			streamext_view_refuse("grouping sets without the window",
-								  "Put the window beside them, as in GROUP BY window_start, ROLLUP (site, device).");
+			view->has_totals = true;
 		view->sets[mask == 0 ? from++ : --to] = mask;
 	}
 	view->nempty = from;
+	if (view->has_totals)
+		compile_check_totals(view);
 
 	view->set_key = view->nkeys++;
 	key->type = INT4OID;

@@ -81,7 +81,8 @@ typedef struct CompiledView
 	int		set_key; /* with GROUPING SETS: the last key, an int4 that no expression stands for: the set's number; -1 */
 	int		nsets;	 /* 0: none */
 	uint32 *sets;	 /* the keys of each, a bit for each key number; empty sets come first */
-	int		nempty;	 /* rows that there are without any input: no GROUP BY, or that many empty sets */
+	bool	has_totals; /* some set is without the window: a group of it is of all panes */
+	int		nempty;		/* rows that there are without any input: no GROUP BY, or that many empty sets */
 	int		naggs;
 	AggSpec *aggs;		   /* distinct ones */
 	uint32	 state_size;   /* of all aggregates, and a session's span */
@@ -155,6 +156,9 @@ extern uint32 streamext_key_hash(KeyMatcher *matcher, const Datum *values, const
 extern uint32 streamext_key_rehash(KeyMatcher *matcher, const char *key, uint32 key_size);
 /* What history's buckets are numbered by, the same in every cluster; of a stored key. */
 extern uint32 streamext_key_bucket(KeyMatcher *matcher, const char *key, uint32 key_size);
+/* Whether a stored key is of a grouping set without the window. */
+extern bool streamext_key_is_total(const CompiledView *view, const char *key);
+
 /* A GroupEqual (state/pane.h) with the matcher as arg; NULL may be passed instead when all keys are bytewise. */
 extern bool streamext_key_equal(void *matcher, const char *stored, uint32 stored_size, const char *probe,
 								uint32 probe_size);

@@ -179,6 +179,9 @@ streamext_inner_check(Oid relid)
 			"What is taken of it are its closed windows: let it group by streamext.tumble, streamext.hop, "
 			"streamext.session or date_trunc of the event time. Else make an ordinary view over it: its "
 			"answer is always the newest.");
+	if (inner->has_totals)
+		streamext_view_refuse("continuous views in FROM with grouping sets without the window",
+							  "Let the window stand beside them, as in GROUP BY window_start, ROLLUP (site, device).");
 	inner_check_shape(inner->query);
 	inner_check_outputs(inner);
 }

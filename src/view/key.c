@@ -227,6 +227,18 @@ streamext_key_deserialize(const CompiledView *view, const char *key, Datum *valu
 
 /* ---- rows that are late for some of their windows ---- */
 
+bool
+streamext_key_is_total(const CompiledView *view, const char *key)
+{
+	Datum values[STREAMEXT_MAX_KEYS + 1];
+	bool  nulls[STREAMEXT_MAX_KEYS + 1];
+
+	if (!view->has_totals)
+		return false;
+	streamext_key_deserialize(view, key, values, nulls);
+	return (view->sets[DatumGetInt32(values[view->set_key])] & ((uint32) 1 << view->window_key)) == 0;
+}
+
 uint32
 streamext_key_add_from(TimestampTz from, char **buf, uint32 *capacity, uint32 used)
 {

@@ -204,9 +204,13 @@ def _where(conditions: Sequence[str]) -> str:
     return " WHERE " + " AND ".join(f"({where})" if " OR " in where else where for where in conditions) if conditions else ""
 
 
-def _grouping_sets(rng: random.Random, groups: list[str], window: bool) -> tuple[str, str]:
-    """GROUP BY with grouping sets that all hold the window, the last of the groups; and an output that tells them apart."""
+def _grouping_sets(rng: random.Random, groups: list[str], window: bool, total: str = "") -> tuple[str, str]:
+    """GROUP BY with grouping sets that all hold the window, the last of the groups; and an output that tells them apart. total: the window's
+    expression, which some sets are without."""
     keys = groups[:-1] if window else groups
+    if total:
+        kind = rng.choice(["ROLLUP", "CUBE"])
+        return f"{kind} ({', '.join(rng.sample([total, *keys], len(keys) + 1))})", f"GROUPING({', '.join([total, *keys])})"
     kind = rng.choice(["ROLLUP", "CUBE", "SETS", "mixed"])
     if kind == "SETS":
         sets = [rng.sample(keys, rng.randint(0, len(keys))) for _ in range(rng.randint(1, 3))]
@@ -240,7 +244,8 @@ def definition(rng: random.Random, extra: Sequence[str] = (), nested: bool = Fal
     if nested and rng.random() < 0.5:
         before, source, plain = _spell(rng, wheres, nested)
     if keys and "session" not in window and rng.random() < 0.25:
-        clause, told = _grouping_sets(rng, groups, bool(window))
+        total = window if kind in ("tumble", "bin", "trunc") and rng.random() < 0.4 else ""
+        clause, told = _grouping_sets(rng, groups, bool(window), total)
         outputs.insert(0, _named(told, keys))
         rest += f" GROUP BY {clause}"
     elif groups:
