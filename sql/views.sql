@@ -100,7 +100,7 @@ CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings WHERE
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings GROUP BY (SELECT 1);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM total;
 CREATE VIEW v WITH (streamext.continuous) AS SELECT streamext.tumble('1 month', ts) AS w, count(*) FROM readings GROUP BY w;
-CREATE VIEW v WITH (streamext.continuous) AS SELECT device, date_trunc('minute', ts), count(*) FROM readings GROUP BY CUBE (1, 2);
+CREATE VIEW v WITH (streamext.continuous, streamext.retention = '1 h') AS SELECT device, date_trunc('minute', ts), count(*) FROM readings GROUP BY CUBE (1, 2);
 CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM readings UNION ALL SELECT count(*) FROM readings;
 CREATE TABLE t (a int) WITH (streamext.continuous);
 -- hardly meant

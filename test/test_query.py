@@ -199,6 +199,8 @@ def test_forms_of_the_sliding_predicate(db: Database) -> None:
     forms = [
         f"ts > now() - {length}", f"now() - {length} < ts", f"ts + {length} > now()", f"now() - ts < {length}",
         "ts - now() > interval '-1 minute'", "interval '-00:01' < ts - now()", f"ts >= now() - {length}", "ts - now() >= - interval '1 minute'",
+        "date_trunc('minute', ts) > now() - interval '3 min'", "now() - interval '2 min' <= date_trunc('minute', ts)",
+        "date_trunc('second', ts) > now() - interval '30 s' AND ts <= now()",
         f"ts BETWEEN now() - {length} AND now()", f"NOT (ts <= now() - {length})",
     ]  # fmt: skip
     db.execute("SELECT streamext.set_clock(%s)", NOW)

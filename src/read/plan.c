@@ -94,11 +94,13 @@ streamext_is_view_rows(Oid funcid)
 	return result;
 }
 
+#if PG_VERSION_NUM < 160000
 static bool
 plan_is_continuous(Oid relid)
 {
 	return streamext_view_options(relid).continuous;
 }
+#endif
 
 /* The continuous view whose rule this query is, if the query itself says so (before PostgreSQL 16: by its OLD entry). */
 static Oid

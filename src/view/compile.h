@@ -70,6 +70,7 @@ typedef struct CompiledView
 	Query *query;		 /* a copy of the user's own, flattened (view/flatten.h) */
 	ContinuousViewOptions options;
 	Window				  window; /* finished; prepare it in the process that uses it */
+	int64 sliding_unit; /* the predicate is over truncated times: a multiple of this is the step; 0: it is not */
 	int32 sliding_days; /* of window.length: calendar days of the view's TimeZone (as PostgreSQL's now() - '1 day') */
 	List *quals;		/* implicit-AND list of Expr over the stream's columns, the sliding predicate taken out */
 	int	  nkeys;		/* with the window key */

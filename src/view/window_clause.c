@@ -292,6 +292,47 @@ window_sliding_lower(CompiledView *view, const Interval *interval, bool inclusiv
 	view->sliding_days = interval->day;
 }
 
+/* The unit of date_trunc('minute', event_time) or ('second', …), which is the same in every zone; 0: it is anything else. */
+static int64
+window_truncated(const CompiledView *view, const StreamConfig *config, Node *node)
+{
+	FuncExpr *func = (FuncExpr *) node;
+	Const	 *unit;
+	char	 *name;
+
+	if (streamext_view_window_function(node) != FUNCTION_DATE_TRUNC ||
+		!window_is_event_time(view, config, lsecond(func->args)))
+		return 0;
+	unit = window_const(linitial(func->args));
+	if (unit == NULL)
+		return 0;
+	name = TextDatumGetCString(unit->constvalue);
+	return pg_strcasecmp(name, "minute") == 0	? USECS_PER_MINUTE
+		   : pg_strcasecmp(name, "second") == 0 ? USECS_PER_SEC
+												: 0;
+}
+
+/*
+ * date_trunc(unit, event_time) > now() - interval, with now() at multiples of the unit and an interval that is one: the same as event_time >=
+ * now() - interval + unit. With >= the unit is not added.
+ */
+static bool
+window_sliding_truncated(CompiledView *view, const StreamConfig *config, Oid function, Node *left, Node *right)
+{
+	int64	  unit = window_truncated(view, config, left);
+	Interval *interval = unit != 0 ? window_now_minus(right) : NULL;
+	Interval  moved;
+
+	if (interval == NULL || interval->day != 0 || interval->month != 0 || interval->time % unit != 0)
+		return false;
+	moved = *interval;
+	if (function == F_TIMESTAMPTZ_GT)
+		moved.time -= unit;
+	window_sliding_lower(view, &moved, true);
+	view->sliding_unit = unit;
+	return true;
+}
+
 /* event_time + interval: the interval, or NULL if it is anything else. */
 static Interval *
 window_event_time_plus(const CompiledView *view, const StreamConfig *config, Node *node)
@@ -366,6 +407,8 @@ window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid functio
 
 	if (function == F_TIMESTAMPTZ_GT || function == F_TIMESTAMPTZ_GE)
 	{
+		if (window_sliding_truncated(view, config, function, left, right))
+			return true;
 		if (IsA(left, Var))
 		{
 			interval = window_now_minus(right);
@@ -419,8 +462,13 @@ streamext_view_window_finish(CompiledView *view)
 	Window *window = &view->window;
 
 	if (window->sliding)
-		window->step = view->options.step; /* 0: the default */
-	else if (view->options.step > 0)
+		window->step = view->options.step != 0 ? view->options.step : view->sliding_unit; /* 0: the default */
+	if (view->sliding_unit != 0 && window->step % view->sliding_unit != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("view option \"streamext.step\" must be a multiple of what the sliding predicate truncates to"),
+				 errhint("Leave it out, or write the predicate like event_time > now() - interval '1 hour'.")));
+	if (!window->sliding && view->options.step > 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("view option \"streamext.step\" needs a sliding predicate"),
 						errhint("A sliding predicate is written like event_time > now() - interval '1 minute'.")));
@@ -443,7 +491,7 @@ streamext_view_window_note_step(const CompiledView *view)
 		return;
 	ereport(NOTICE, (errmsg("the window slides in steps of %s",
 							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&step)))),
-					 errdetail("A window has at most %d steps.", STREAMEXT_MAX_PANES),
+					 view->sliding_unit != 0 ? 0 : errdetail("A window has at most %d steps.", STREAMEXT_MAX_PANES),
 					 errhint("Set streamext.step to have another one.")));
 }
 
