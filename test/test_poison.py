@@ -164,7 +164,8 @@ def test_a_record_that_crashes_in_a_view(own: Database) -> None:
         db.execute("INSERT INTO s SELECT generate_series(11, 500)")
     again(db, lambda: counts(db, "v") == (499, 0, 1), "the others to count")
     assert crashes(db) <= 3
-    assert db.rows("SELECT position, view::text, reason FROM streamext.dead_letters") == [(start, "v", "crashed the worker")]
+    wait_for(lambda: db.rows("SELECT position, view::text, reason FROM streamext.dead_letters") == [(start, "v", "crashed the worker")],
+             what="the letter")  # fmt: skip
 
 
 def test_a_view_that_crashes(own: Database) -> None:
