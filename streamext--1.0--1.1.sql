@@ -697,6 +697,29 @@ CREATE TABLE streamext.sink_count (
 REVOKE ALL ON TABLE streamext.sink_count FROM PUBLIC;
 COMMENT ON TABLE streamext.sink_count IS 'Rows that have arrived, of each view (0: of sessions'' INSERTs).';
 
+-- Not dumped: they say what is in topics that this server's foreign tables name.
+CREATE TABLE streamext.emitted (
+	view oid NOT NULL,
+	digest bytea NOT NULL,
+	key jsonb NOT NULL,
+	CONSTRAINT emitted_pkey PRIMARY KEY (view, digest)
+);
+REVOKE ALL ON TABLE streamext.emitted FROM PUBLIC;
+COMMENT ON TABLE streamext.emitted IS 'Keys of rows that views with streamext.emit = ''changes'' have put into their targets and not taken back.';
+
+CREATE TABLE streamext.emitted_view (
+	view oid PRIMARY KEY,
+	version bigint NOT NULL,
+	last_error text,
+	last_error_at timestamptz
+) WITH (fillfactor = 50);
+REVOKE ALL ON TABLE streamext.emitted_view FROM PUBLIC;
+COMMENT ON TABLE streamext.emitted_view IS 'The version of the last changes of these views.';
+
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.emitted ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted_view FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.emitted_view ENABLE REPLICA TRIGGER refuse_replicated;
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.outbox FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.outbox ENABLE REPLICA TRIGGER refuse_replicated;
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_target FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
@@ -719,12 +742,13 @@ WITH pairs AS (
     UNION SELECT c.target, c.view FROM streamext.sink_count AS c
 )
 SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view END)::pg_catalog.regclass AS view,
-       p.target::pg_catalog.regclass AS target, COALESCE(t.state, 'running') AS state,
+       p.target::pg_catalog.regclass AS target, CASE WHEN e.last_error IS NOT NULL THEN 'failed' ELSE COALESCE(t.state, 'running') END AS state,
        COALESCE(c.delivered, 0) AS delivered, o.waiting, o.dead,
        COALESCE(GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) o.oldest), 0), 0)::pg_catalog.float8 AS lag_seconds,
-       COALESCE(t.last_error, o.reason) AS last_error, t.last_error_at
+       COALESCE(e.last_error, t.last_error, o.reason) AS last_error, COALESCE(e.last_error_at, t.last_error_at) AS last_error_at
 FROM pairs AS p
 JOIN pg_catalog.pg_class AS r ON r.oid OPERATOR(pg_catalog.=) p.target
+LEFT JOIN streamext.emitted_view AS e ON e.view OPERATOR(pg_catalog.=) p.view
 LEFT JOIN streamext.sink_target AS t ON t.target OPERATOR(pg_catalog.=) p.target
 LEFT JOIN streamext.sink_count AS c ON c.target OPERATOR(pg_catalog.=) p.target AND c.view OPERATOR(pg_catalog.=) p.view
 CROSS JOIN LATERAL (

@@ -329,6 +329,12 @@ def test_closed_windows_are_in_kafka_once_whatever_is_killed(database: Database,
     assert_published(db, kafka, topic)
 
 
+def test_nothing_is_counted_of_what_only_goes_out(db: Database) -> None:
+    db.execute("CREATE SERVER hook FOREIGN DATA WRAPPER webhook OPTIONS (url 'http://127.0.0.1:1/')")
+    db.execute("CREATE FOREIGN TABLE sent (k int) SERVER hook")
+    assert db.refusal("CREATE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) AS n FROM sent GROUP BY k").startswith("0A000")
+
+
 def test_an_outage_is_shown_and_what_waits_comes_in_order(db: Database, topic: str) -> None:
     with Kafka() as broker:
         broker.create_topic(topic)

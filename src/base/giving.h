@@ -13,8 +13,12 @@
 typedef struct Giving
 {
 	Oid			view;	/* InvalidOid: a session's INSERT */
-	List	   *keys;	/* of char *: its outputs that are group keys, but the window */
+	List	   *keys;	/* of char *: its outputs that are group keys, but the window (of changes with it) */
 	const char *window; /* the output that is the window; or NULL */
+
+	/* Of changes (sink/emit.c): */
+	int64 version; /* 0: rows that stay as they are */
+	bool  gone;	   /* only the keys are there: they have left the view */
 } Giving;
 
 extern const Giving *streamext_giving(void);

@@ -13,9 +13,13 @@
  */
 #include "base/streamext.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
@@ -27,7 +31,9 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/array.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -38,6 +44,7 @@
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "sink/alert.h"
+#include "stream/definition.h"
 #include "view/builtin.h"
 #include "view/compile.h"
 
@@ -50,6 +57,7 @@ typedef struct Alert
 {
 	Oid					  view;
 	Oid					  owner;
+	Oid					  target;  /* of events: a foreign table; or InvalidOid */
 	char				 *name;	   /* qualified */
 	char				 *columns; /* of the view, quoted */
 	List				 *keys;	   /* char *: columns */
@@ -207,16 +215,58 @@ alert_query(const Alert *alert)
 	return query.data;
 }
 
-/* A channel, and not the name of a foreign table. */
-static void
-alert_check_to(const char *to)
+/* The columns of a target that an event fills: its own, and those of the alert's rows, by name. */
+static char *
+alert_target_columns(const Alert *alert, Oid target)
+{
+	static const char *const own[] = { "id", "view", "key", "kind", "at", "row" };
+	Relation				 rel = table_open(target, AccessShareLock);
+	Relation				 view = relation_open(alert->view, AccessShareLock);
+	TupleDesc				 desc = RelationGetDescr(rel);
+	StringInfoData			 columns;
+
+	initStringInfo(&columns);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+		bool		fills = alert_has_column(RelationGetDescr(view), name);
+
+		for (int j = 0; j < lengthof(own); j++)
+			fills = fills || strcmp(own[j], name) == 0;
+		if (fills && !TupleDescAttr(desc, i)->attisdropped && TupleDescAttr(desc, i)->attgenerated == '\0')
+			appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(name));
+	}
+	relation_close(view, NoLock);
+	table_close(rel, NoLock);
+	if (columns.len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("\"%s\" has no column of an event", get_rel_name(target)),
+				 errhint("Events have id, view, key, kind, at, row, and what the alert outputs.")));
+	return columns.data;
+}
+
+/* Puts events, JSON objects of a text array, into the target. */
+static char *
+alert_insert(const Alert *alert, Oid target)
+{
+	char *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target));
+	char *columns = alert_target_columns(alert, target);
+
+	return psprintf(
+		"INSERT INTO %s (%s) SELECT %s FROM (SELECT p.* FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(e, n) "
+		"CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(NULL::%s, "
+		"COALESCE((u.e::pg_catalog.jsonb OPERATOR(pg_catalog.->) 'row'), '{}') OPERATOR(pg_catalog.||) "
+		"u.e::pg_catalog.jsonb) AS p ORDER BY u.n) AS events",
+		name, columns, columns, name);
+}
+
+Oid
+streamext_alert_target(const char *to)
 {
 	Oid relid = InvalidOid;
 
-	if (*to == '\0' || strlen(to) >= NAMEDATALEN)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid value for view option \"streamext.to\": %s", to),
-						errdetail("A channel of NOTIFY has a name of 1 to %d bytes.", NAMEDATALEN - 1)));
+	if (*to == '\0' || strlen(to) >= 2 * NAMEDATALEN)
+		return InvalidOid;
 	if (strspn(to, "abcdefghijklmnopqrstuvwxyz_.0123456789") == strlen(to) && strchr("0123456789.", *to) == NULL &&
 		to[strlen(to) - 1] != '.' && strstr(to, "..") == NULL)
 	{
@@ -225,10 +275,67 @@ alert_check_to(const char *to)
 		if (list_length(names) <= 2)
 			relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 	}
-	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("alerts cannot be sent to foreign table \"%s\"", to),
-				 errhint("Name a channel of NOTIFY.")));
+	return OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE ? relid : InvalidOid;
+}
+
+/* The foreign table that events go to, as the view depends on it; InvalidOid: none, `to` is a channel. */
+static Oid
+alert_depends_on(Oid view)
+{
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			target = InvalidOid;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
+	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, 2, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (form->refclassid == RelationRelationId && get_rel_relkind(form->refobjid) == RELKIND_FOREIGN_TABLE)
+			target = form->refobjid;
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return target;
+}
+
+/* A channel, or a foreign table that takes rows. */
+static void
+alert_check_to(const Alert *alert)
+{
+	const char *to = alert->options.to;
+	Oid			target = alert_depends_on(alert->view);
+
+	if (OidIsValid(target))
+	{
+		const ConnectorOps *connector = streamext_stream_kind(target);
+
+		if (connector == NULL || !connector->writable)
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("alerts cannot be sent to foreign table \"%s\"", get_rel_name(target)),
+							errhint("Streams of the wrappers %s take rows.", streamext_connector_writable())));
+		return;
+	}
+	if (*to == '\0' || strlen(to) >= NAMEDATALEN)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for view option \"streamext.to\": %s", to),
+						errdetail("A channel of NOTIFY has a name of 1 to %d bytes.", NAMEDATALEN - 1)));
+}
+
+/* As the owner: that the target's INSERT is possible, and allowed. */
+static void
+alert_check_insert(const Alert *alert, Oid target)
+{
+	Oid types[] = { TEXTARRAYOID };
+
+	if (pg_class_aclcheck(target, alert->owner, ACL_INSERT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_TABLE, get_rel_name(target));
+	if (SPI_prepare(alert_insert(alert, target), 1, types) == NULL)
+		elog(ERROR, "could not prepare the INSERT of events");
 }
 
 void
@@ -237,6 +344,7 @@ streamext_alert_check(Oid view)
 	Alert		 *alert = alert_load(view);
 	IdentityScope scope;
 	SPIPlanPtr	  plan;
+	Oid			  target;
 
 	if (alert == NULL)
 		return;
@@ -245,7 +353,7 @@ streamext_alert_check(Oid view)
 						errmsg("view options \"streamext.absent\" and \"streamext.clear\" exclude each other"),
 						errdetail("What is absent clears when it is seen again.")));
 	if (alert->options.to != NULL)
-		alert_check_to(alert->options.to);
+		alert_check_to(alert);
 	scope = streamext_identity_enter(alert->owner);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
@@ -254,6 +362,9 @@ streamext_alert_check(Oid view)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
 						errmsg("invalid value for view option \"streamext.clear\": %s", alert->options.clear),
 						errdetail("The value must be one condition on the columns of the view.")));
+	target = alert->options.to != NULL ? alert_depends_on(view) : InvalidOid;
+	if (OidIsValid(target))
+		alert_check_insert(alert, target);
 	SPI_finish();
 	streamext_identity_leave(scope);
 }
@@ -425,10 +536,55 @@ alert_run(const char *sql, int nargs, Oid *types, Datum *values, const char *nul
 		elog(ERROR, "could not write alerts");
 }
 
-/* What was found is the next state. */
+/* Whom events are told: the channel at once; those for a target are kept in cxt for alert_deliver. */
 static void
-alert_write(const Alert *alert, const AlertRows *rows, TimestampTz now)
+alert_tell(const Alert *alert, AlertRows *events, MemoryContext cxt)
 {
+	const char *to = alert->options.to;
+
+	if (to == NULL)
+		return;
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old;
+
+		if (!OidIsValid(alert->target))
+		{
+			alert_notify(to, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+			continue;
+		}
+		old = MemoryContextSwitchTo(cxt);
+		alert_take(events, CStringGetTextDatum(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1)),
+				   (Datum) 0, false);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* Events into the target, as the owner. */
+static void
+alert_deliver(const Alert *alert, const AlertRows *events)
+{
+	IdentityScope scope;
+	Oid			  types[] = { TEXTARRAYOID };
+	Datum		  values[1];
+
+	if (events->nkept == 0)
+		return;
+	scope = streamext_identity_enter(alert->owner);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	values[0] = alert_array(events->kept, events->nkept);
+	if (SPI_execute_with_args(alert_insert(alert, alert->target), 1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not send events");
+	SPI_finish();
+	streamext_identity_leave(scope);
+}
+
+/* What was found is the next state; events for a target are put into `events`. */
+static void
+alert_write(const Alert *alert, const AlertRows *rows, TimestampTz now, AlertRows *events)
+{
+	MemoryContext				 cxt = CurrentMemoryContext;
 	const ContinuousViewOptions *options = &alert->options;
 	Oid							 types[10] = { OIDOID,	TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
 											   BOOLOID, INT8OID,		INT8OID,	  INT8OID,		TEXTOID };
@@ -452,8 +608,7 @@ alert_write(const Alert *alert, const AlertRows *rows, TimestampTz now)
 	alert_run(alert_step, 10, types, values, nulls);
 	if (SPI_processed > 0)
 	{
-		for (uint64 i = 0; i < SPI_processed && options->to != NULL; i++)
-			alert_notify(options->to, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		alert_tell(alert, events, cxt);
 		alert_run("DELETE FROM streamext.alert_event WHERE view = $1 AND id <="
 				  " (SELECT id FROM streamext.alert_event WHERE view = $1 ORDER BY id DESC OFFSET " ALERT_KEPT_EVENTS
 				  " LIMIT 1)",
@@ -471,11 +626,14 @@ streamext_alert_evaluate(Oid view, TimestampTz now)
 {
 	Alert	 *alert = alert_load(view);
 	AlertRows rows = { 0 };
+	AlertRows events = { 0 };
 
 	if (alert == NULL)
 		return;
+	alert->target = alert->options.to != NULL ? alert_depends_on(view) : InvalidOid;
 	alert_read(alert, &rows);
-	alert_write(alert, &rows, now);
+	alert_write(alert, &rows, now, &events);
+	alert_deliver(alert, &events);
 }
 
 void

@@ -12,6 +12,9 @@
 /* Raises for options that do not go together or with the view. In a transaction, as who creates or alters it. */
 extern void streamext_alert_check(Oid view);
 
+/* The foreign table that streamext.to names; InvalidOid: it is a channel. */
+extern Oid streamext_alert_target(const char *to);
+
 /*
  * One evaluation, as of the clock: what is pending and firing, the events, and who is told of them, in the current transaction. As its
  * owner the view is read, as the extension the tables are written. Raises what reading the view does.

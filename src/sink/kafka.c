@@ -336,6 +336,7 @@ kafka_sink_check(const StreamConfig *config)
 const TransportOps streamext_kafka_transport = {
 	.connector = &streamext_kafka_ops,
 	.at_once = true,
+	.keyed = true,
 	.most = KAFKA_SINK_SET,
 	.check = kafka_sink_check,
 	.open = kafka_sink_open,

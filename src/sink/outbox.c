@@ -175,7 +175,7 @@ outbox_group_key(OutboxWriter *writer, const Giving *giving, const Datum *values
 	StringInfoData json;
 	ListCell	  *lc;
 
-	if (giving->keys == NIL)
+	if (giving->keys == NIL && giving->version == 0)
 		return false;
 	initStringInfo(&json);
 	appendStringInfoChar(&json, '{');
@@ -226,6 +226,8 @@ outbox_headers(OutboxWriter *writer, const Giving *giving, const Datum *values, 
 		appendStringInfoString(&json, ", \"window\": ");
 		escape_json(&json, outbox_text(window, values[index]));
 	}
+	if (giving->version > 0)
+		appendStringInfo(&json, ", \"version\": \"" INT64_FORMAT "\"", giving->version);
 	appendStringInfoChar(&json, '}');
 	*to = CStringGetTextDatum(json.data);
 	return true;
@@ -275,7 +277,7 @@ streamext_outbox_put(OutboxWriter *writer, const Datum *values, const bool *null
 	char		  *topic;
 
 	initStringInfo(&payload);
-	there[OUTBOX_PAYLOAD] = streamext_write_row(writer->payload, values, nulls, &payload);
+	there[OUTBOX_PAYLOAD] = !giving->gone && streamext_write_row(writer->payload, values, nulls, &payload);
 	if (there[OUTBOX_PAYLOAD])
 		(void) outbox_bytes(&payload, &writer->values[OUTBOX_PAYLOAD][n]);
 	there[OUTBOX_KEY] = outbox_metadata(writer, METADATA_KEY, values, nulls, &writer->values[OUTBOX_KEY][n]) ||

@@ -50,7 +50,8 @@ typedef struct TransportOps
 {
 	const ConnectorOps *connector;
 	bool				at_once; /* a set arrives as a whole, once: send knows a batch that has arrived before */
-	int					most;	 /* messages in a set */
+	bool keyed; /* a newer message takes the place of an older one with its key; without payload it deletes it */
+	int	 most;	/* messages in a set */
 
 	/* Whether rows can be written there, beyond the connector's own checks; raises. May be NULL. */
 	void (*check)(const StreamConfig *config);

@@ -103,6 +103,7 @@ typedef struct ConnectorOps
 	bool gateway;	 /* a process of its server takes the records in, whoever sends them (gateway/gateway.h) */
 	bool writable;	 /* INSERT and COPY */
 	bool published;	 /* writable: rows wait in the outbox (sink/outbox.h) and are sent there when they are committed */
+	bool silent;	 /* rows go there and none come back: nothing to read, and nothing to count */
 	bool sink;		 /* its foreign tables take rows of views: there is a SinkOps of the same name (sink/sink.h) */
 	bool payloads;	 /* records are payloads of the option format; else rows */
 	bool bodies;	 /* payloads are bodies of events: the option body_format names what the option format would */

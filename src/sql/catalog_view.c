@@ -103,7 +103,8 @@ catalog_view_options(List *stored)
 		if (strcmp(def->defname, "streamext.retention") == 0 || strcmp(def->defname, "streamext.lateness") == 0 ||
 			strcmp(def->defname, "streamext.keep_late") == 0 || strcmp(def->defname, "streamext.step") == 0 ||
 			strcmp(def->defname, "streamext.max_groups") == 0 || strcmp(def->defname, "streamext.into") == 0 ||
-			strcmp(def->defname, "streamext.emit_interval") == 0 || strcmp(def->defname, "streamext.notify") == 0)
+			strcmp(def->defname, "streamext.emit") == 0 || strcmp(def->defname, "streamext.emit_interval") == 0 ||
+			strcmp(def->defname, "streamext.notify") == 0)
 			items[n++] = CStringGetTextDatum(psprintf("%s=%s", def->defname, defGetString(def)));
 	}
 	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));

@@ -35,6 +35,7 @@
 
 #include "sql/commit.h"
 #include "sink/alert.h"
+#include "sink/emit.h"
 #include "sink/changes.h"
 #include "sink/sink.h"
 #include "sql/ddl.h"
@@ -72,11 +73,11 @@ view_ddl_find_option(List *options, const char *name)
 	return NULL;
 }
 
-static const char *const view_ddl_names[] = { "continuous",	   "retention",	 "lateness",	  "keep_late",
-											  "step",		   "max_groups", "timezone",	  "datestyle",
-											  "intervalstyle", "into",		 "emit_interval", "notify",
-											  "alert",		   "key",		 "clear",		  "to",
-											  "hold",		   "repeat",	 "absent",		  "every" };
+static const char *const view_ddl_names[] = { "continuous",	   "retention", "lateness",	 "keep_late",	  "step",
+											  "max_groups",	   "timezone",	"datestyle", "intervalstyle", "into",
+											  "emit_interval", "notify",	"emit",		 "alert",		  "key",
+											  "clear",		   "to",		"hold",		 "repeat",		  "absent",
+											  "every" };
 
 /* Of views that are alerts, and of no others. */
 static const char *const view_ddl_alert_names[] = {
@@ -101,7 +102,7 @@ view_ddl_check_name(const char *name)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", name),
 			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
 }
 
 /* One of ours without its prefix, which PostgreSQL is about to refuse without a hint. */
@@ -256,23 +257,45 @@ view_ddl_keep_settings(List *own)
 	return view_ddl_keep_unusual(own, restored);
 }
 
-/* Keeps the table of streamext.into by its full name, and from being dropped. */
+/* Keeps the table of streamext.into, or of an alert's streamext.to, by its full name, and from being dropped. */
 static List *
 view_ddl_keep_into(Oid relid, List *own)
 {
 	DefElem *into = view_ddl_find_option(own, VIEW_DDL_PREFIX "into");
+	DefElem *to = view_ddl_find_option(own, VIEW_DDL_PREFIX "to");
 	Oid		 target;
 
 	if (into != NULL)
 		into->arg = (Node *) makeString(streamext_into_resolve(defGetString(into)));
 	target = into != NULL ? streamext_into_target(defGetString(into)) : InvalidOid;
+	if (to != NULL)
+	{
+		target = streamext_alert_target(defGetString(to));
+		if (OidIsValid(target))
+			to->arg = (Node *) makeString(
+				quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target)));
+	}
 	streamext_into_depend(relid, target);
-	if (OidIsValid(target))
+	if (OidIsValid(target) && into != NULL)
 		streamext_sink_check(relid, target);
 	return own;
 }
 
 /* ---- CREATE ---- */
+
+static void
+view_ddl_check_emit(Oid relid, Oid stream, const char *into)
+{
+	Oid target;
+
+	if (into == NULL)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("view option \"streamext.emit\" needs a target for the changes"),
+						errhint("Name a foreign table by streamext.into.")));
+	target = streamext_into_target(into);
+	streamext_emit_check(relid, target);
+	streamext_chain_check(relid, stream, target);
+}
 
 /* The options are stored: checks them and the query, and tells the registry. */
 static void
@@ -298,6 +321,8 @@ view_ddl_check_view(Oid relid)
 	streamext_touch_teller();
 	if (options.notify)
 		(void) streamext_changes_open(relid);
+	if (options.emit_changes)
+		view_ddl_check_emit(relid, compiled->stream_relid, options.changes_into);
 	table_close(rel, NoLock);
 }
 
@@ -391,8 +416,8 @@ view_ddl_wants_continuous(const ViewStmt *stmt, List *own, Oid replaced)
 static List *
 view_ddl_keep_former(List *own, List *former)
 {
-	static const char *const names[] = { "retention",  "lateness", "keep_late",		"step",
-										 "max_groups", "into",	   "emit_interval", "notify" };
+	static const char *const names[] = { "retention", "lateness", "keep_late",	   "step",	"max_groups",
+										 "into",	  "emit",	  "emit_interval", "notify" };
 
 	for (int i = 0; i < lengthof(names); i++)
 	{
@@ -506,7 +531,7 @@ streamext_ddl_create_view(DdlCall *call)
 		elog(ERROR, "the new view \"%s\" was not found", stmt->view->relname);
 	if (!continuous)
 	{
-		view_ddl_store_options(relid, own);
+		view_ddl_store_options(relid, view_ddl_keep_into(relid, own));
 		view_ddl_check_alert(relid);
 		return;
 	}
@@ -642,6 +667,8 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 	}
 	view_ddl_store_options(relid, NIL);
 	(void) streamext_ddl_run(call);
+	if (view_ddl_is_alert(options))
+		options = view_ddl_keep_into(relid, options);
 	view_ddl_store_options(relid, options);
 	if (view_ddl_is_alert(options))
 		view_ddl_check_alert(relid);

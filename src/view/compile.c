@@ -89,6 +89,17 @@ streamext_view_flatten_groups(Query *query)
 #endif
 }
 
+static void
+compile_check_speaks(Oid stream)
+{
+	const ConnectorOps *connector = streamext_stream_kind(stream);
+
+	if (connector != NULL && connector->silent)
+		streamext_view_refuse(
+			psprintf("views over \"%s\", whose rows go out and never come back", get_rel_name(stream)),
+			"Make the view over the stream whose rows you send.");
+}
+
 /* Finds the stream in FROM: the only item there, or the one stream that is joined with other things. entries: how many the query had as it was written. */
 static void
 compile_from(CompiledView *view, int entries)
@@ -115,6 +126,8 @@ compile_from(CompiledView *view, int entries)
 		view->inner = view->stream_relid;
 		view->stream_relid = view->relid;
 	}
+	else
+		compile_check_speaks(view->stream_relid);
 	view->below_views = view->stream_varno > entries;
 }
 

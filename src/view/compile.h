@@ -24,6 +24,8 @@ typedef struct ContinuousViewOptions
 	int64 step;						   /* 0: default */
 	int64 max_groups;				   /* 0: no limit */
 	char *into;						   /* qualified name of a table, or NULL */
+	bool  emit_changes;				   /* streamext.emit is 'changes' */
+	char *changes_into;				   /* where they go, as into, which is NULL then; or NULL */
 	int64 emit_interval;			   /* of changes (sink/changes.h), us; 0: default */
 	bool  notify;					   /* tells listeners that there are changes */
 	bool  alert;					   /* not continuous: an alert (sink/alert.h), of which are also: */

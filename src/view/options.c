@@ -51,6 +51,19 @@ view_option_integer(const DefElem *def)
 	return result;
 }
 
+/* What goes to the target: windows that are closed, or changes. */
+static bool
+view_option_emits_changes(const DefElem *def)
+{
+	char *text = defGetString((DefElem *) def);
+
+	if (strcmp(text, "changes") != 0 && strcmp(text, "windows") != 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for view option \"%s\": %s", def->defname, text),
+						errhint("Valid values are windows, the default, and changes.")));
+	return text[0] == 'c';
+}
+
 static void
 view_option(ContinuousViewOptions *options, const DefElem *def)
 {
@@ -73,6 +86,8 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->max_groups = view_option_integer(def);
 	else if (strcmp(name, "into") == 0)
 		options->into = defGetString((DefElem *) def);
+	else if (strcmp(name, "emit") == 0)
+		options->emit_changes = view_option_emits_changes(def);
 	else if (strcmp(name, "emit_interval") == 0)
 		options->emit_interval = view_option_interval(def, false);
 	else if (strcmp(name, "notify") == 0)
@@ -107,7 +122,7 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", def->defname),
 			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
+				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
 }
 
 ContinuousViewOptions
@@ -129,5 +144,10 @@ streamext_view_options(Oid relid)
 				view_option(&options, lfirst_node(DefElem, lc));
 	}
 	ReleaseSysCache(tuple);
+	if (options.emit_changes)
+	{
+		options.changes_into = options.into;
+		options.into = NULL;
+	}
 	return options;
 }

@@ -110,7 +110,7 @@ probe_find_views(bool *told)
 		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
 			continue;
 		options = streamext_view_options(class->oid);
-		*told = *told || options.alert || (options.continuous && options.notify);
+		*told = *told || options.alert || (options.continuous && (options.notify || options.emit_changes));
 		if (options.continuous)
 			views = lappend_oid(views, class->oid);
 	}

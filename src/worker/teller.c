@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * worker/teller.c
- *		The process of a database that tells: it evaluates alerts (sink/alert.h), and notifies listeners of views' changes (streamext.notify).
+ *		The process of a database that tells: it evaluates alerts (sink/alert.h), notifies listeners of views' changes (streamext.notify), and emits
+ *		them (sink/emit.h).
  *
  * It is there while the database has such views; the launcher keeps it running. Each view has a time of its own at which it is due, and a
  * transaction of its own: what raises costs nobody else anything, is logged and, of an alert, shown in streamext.alert_views. A view that takes
@@ -46,6 +47,7 @@
 #include "shared/teller.h"
 #include "sink/alert.h"
 #include "sink/changes.h"
+#include "sink/emit.h"
 #include "view/builtin.h"
 #include "view/compile.h"
 #include "worker/teller_streams.h"
@@ -57,13 +59,21 @@
 #define TELLER_HELD_UP_MS 1000
 #define TELLER_RETRY_US INT64CONST(5000000) /* after an error */
 
+typedef enum TellerTask
+{
+	TELLER_ALERT,
+	TELLER_NOTIFY, /* listeners are notified of changes */
+	TELLER_EMIT	   /* changes go to the view's target */
+} TellerTask;
+
 typedef struct TellerView
 {
 	Oid			view;
-	bool		alert;	 /* else: listeners are notified of changes */
+	TellerTask	task;
 	int64		every;	 /* us */
 	TimestampTz due;	 /* by the system's clock */
-	char	   *token;	 /* notified up to here; NULL: nothing yet */
+	char	   *token;	 /* told up to here; NULL: nothing yet */
+	char	   *next;	 /* up to here, if the transaction commits */
 	List	   *streams; /* that an alert reads */
 	bool		failed;	 /* the last time, or it may have before this process */
 } TellerView;
@@ -72,11 +82,12 @@ static TellerSlot	*teller_slot = NULL;
 static MemoryContext teller_cxt;   /* of the list of views */
 static MemoryContext teller_round; /* reset after each view */
 static List			*teller_views = NIL;
+static bool			 teller_gone = false; /* one of them is no more; DROP does not say so */
 
 /* ---------------------------------------------------------------- what there is to do */
 
 static TellerView *
-teller_find(List *views, Oid view, bool alert)
+teller_find(List *views, Oid view, TellerTask task)
 {
 	ListCell *lc;
 
@@ -84,7 +95,7 @@ teller_find(List *views, Oid view, bool alert)
 	{
 		TellerView *known = lfirst(lc);
 
-		if (known->view == view && known->alert == alert)
+		if (known->view == view && known->task == task)
 			return known;
 	}
 	return NULL;
@@ -92,18 +103,18 @@ teller_find(List *views, Oid view, bool alert)
 
 /* Takes what is known of a view from the former list. */
 static void
-teller_add(List *former, Oid view, bool alert, int64 every)
+teller_add(List *former, Oid view, TellerTask task, int64 every)
 {
-	TellerView *known = teller_find(former, view, alert);
+	TellerView *known = teller_find(former, view, task);
 	TellerView *item = palloc0(sizeof(TellerView));
 
 	item->view = view;
-	item->alert = alert;
+	item->task = task;
 	item->every = every;
 	item->failed = known == NULL || known->failed;
 	item->token = known != NULL && known->token != NULL ? pstrdup(known->token) : NULL;
 	item->due = known != NULL ? Min(known->due, GetCurrentTimestamp() + every) : 0;
-	if (alert)
+	if (task == TELLER_ALERT)
 		item->streams = streamext_teller_streams(view);
 	teller_views = lappend(teller_views, item);
 }
@@ -120,30 +131,33 @@ teller_list(List *former)
 	{
 		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
 		ContinuousViewOptions options;
+		int64				  interval;
 
 		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
 			continue;
 		options = streamext_view_options(class->oid);
 		if (options.alert)
-			teller_add(former, class->oid, true, options.every > 0 ? options.every : STREAMEXT_ALERT_EVERY);
+			teller_add(former, class->oid, TELLER_ALERT, options.every > 0 ? options.every : STREAMEXT_ALERT_EVERY);
+		interval = options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL;
 		if (options.continuous && options.notify)
-			teller_add(former, class->oid, false,
-					   options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL);
+			teller_add(former, class->oid, TELLER_NOTIFY, interval);
+		if (options.continuous && options.changes_into != NULL)
+			teller_add(former, class->oid, TELLER_EMIT, interval);
 	}
 	systable_endscan(scan);
 	table_close(classes, AccessShareLock);
 }
 
 static List *
-teller_alerts(void)
+teller_with_task(TellerTask task)
 {
-	List	 *alerts = NIL;
+	List	 *views = NIL;
 	ListCell *lc;
 
 	foreach (lc, teller_views)
-		if (((TellerView *) lfirst(lc))->alert)
-			alerts = lappend_oid(alerts, ((TellerView *) lfirst(lc))->view);
-	return alerts;
+		if (((TellerView *) lfirst(lc))->task == task)
+			views = lappend_oid(views, ((TellerView *) lfirst(lc))->view);
+	return views;
 }
 
 static void
@@ -157,13 +171,15 @@ teller_reload(void)
 	StartTransactionCommand();
 	InvalidateSystemCaches(); /* the commit that asked for it may not have sent its messages yet */
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (OidIsValid(get_extension_oid("streamext", true)) && OidIsValid(streamext_control_table("alert_state")))
+	if (OidIsValid(get_extension_oid("streamext", true)) && OidIsValid(streamext_control_table("alert_state")) &&
+		OidIsValid(streamext_control_table("emitted")))
 	{
 		MemoryContext old = MemoryContextSwitchTo(teller_cxt);
 
 		teller_list(former);
 		MemoryContextSwitchTo(old);
-		streamext_alert_forget_others(teller_alerts());
+		streamext_alert_forget_others(teller_with_task(TELLER_ALERT));
+		streamext_emit_forget_others(teller_with_task(TELLER_EMIT));
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -194,6 +210,14 @@ teller_notify(Oid view, const char *token, uint64 count)
 	Async_Notify(channel, payload.data);
 }
 
+/* From the commit on. */
+static void
+teller_stands_at(TellerView *item, const char *newest)
+{
+	if (item->token == NULL || strcmp(item->token, newest) != 0)
+		item->next = MemoryContextStrdup(teller_cxt, newest);
+}
+
 /* As the view's owner; where the view is gone, nothing. */
 static void
 teller_tell_changes(TellerView *item)
@@ -220,8 +244,16 @@ teller_tell_changes(TellerView *item)
 	streamext_identity_leave(scope);
 	if (count > 0)
 		teller_notify(item->view, newest, count);
-	if (item->token == NULL || strcmp(item->token, newest) != 0)
-		item->token = MemoryContextStrdup(teller_cxt, newest);
+	teller_stands_at(item, newest);
+}
+
+static void
+teller_emit_changes(TellerView *item)
+{
+	char *newest = streamext_emit_changes(item->view, item->token);
+
+	if (newest != NULL)
+		teller_stands_at(item, newest);
 }
 
 static void
@@ -229,21 +261,36 @@ teller_step(void *arg)
 {
 	TellerView *item = arg;
 
-	if (item->alert)
-		streamext_alert_evaluate(item->view, streamext_clock_now());
-	else
-		teller_tell_changes(item);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(item->view)))
+	{
+		teller_gone = true;
+		return;
+	}
+	switch (item->task)
+	{
+		case TELLER_ALERT:
+			streamext_alert_evaluate(item->view, streamext_clock_now());
+			break;
+		case TELLER_NOTIFY:
+			teller_tell_changes(item);
+			break;
+		case TELLER_EMIT:
+			teller_emit_changes(item);
+			break;
+	}
 }
 
 static void
 teller_note(TellerView *item, const ErrorData *error)
 {
 	if (error != NULL && !item->failed)
-		ereport(LOG, (errmsg(item->alert ? "alert with OID %u could not be evaluated: %s"
-										 : "changes of view with OID %u could not be told: %s",
+		ereport(LOG, (errmsg(item->task == TELLER_ALERT ? "alert with OID %u could not be evaluated: %s"
+														: "changes of view with OID %u could not be told: %s",
 							 item->view, streamext_error_text(error))));
-	if (item->alert && (error != NULL || item->failed))
+	if (item->task == TELLER_ALERT && (error != NULL || item->failed))
 		streamext_alert_note_error(item->view, error != NULL ? error->message : NULL);
+	if (item->task == TELLER_EMIT && (error != NULL || item->failed))
+		streamext_emit_note_error(item->view, error != NULL ? error->message : NULL);
 	item->failed = error != NULL;
 }
 
@@ -254,6 +301,7 @@ teller_run(TellerView *item)
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool done = false;
 
+	item->next = NULL;
 	PG_TRY();
 	{
 		ErrorData *error;
@@ -261,7 +309,8 @@ teller_run(TellerView *item)
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(teller_round);
-		pgstat_report_activity(STATE_RUNNING, item->alert ? "evaluating an alert" : "telling of changes");
+		pgstat_report_activity(STATE_RUNNING,
+							   item->task == TELLER_ALERT ? "evaluating an alert" : "telling of changes");
 		enable_timeout_after(STATEMENT_TIMEOUT, TELLER_LIMIT_MS);
 		error = streamext_try(teller_step, item);
 		disable_timeout(STATEMENT_TIMEOUT, false);
@@ -269,6 +318,12 @@ teller_run(TellerView *item)
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		done = error == NULL;
+		if (done && item->next != NULL)
+		{
+			if (item->token != NULL)
+				pfree(item->token);
+			item->token = item->next;
+		}
 	}
 	PG_CATCH();
 	{
@@ -300,12 +355,12 @@ teller_run_due(bool all, bool *complete)
 	{
 		TellerView	 *item = lfirst(lc);
 		TimestampTz	  now = GetCurrentTimestamp();
-		TellerSettled settled = item->alert ? streamext_teller_settled(item->streams) : TELLER_SETTLED;
+		TellerSettled settled = item->task == TELLER_ALERT ? streamext_teller_settled(item->streams) : TELLER_SETTLED;
 
 		if (settled != TELLER_SETTLED)
 			item->due =
 				TimestampTzPlusMilliseconds(now, settled == TELLER_SETTLING ? TELLER_SETTLE_MS : TELLER_HELD_UP_MS);
-		else if (now >= item->due || (all && item->alert))
+		else if (now >= item->due || (all && item->task == TELLER_ALERT))
 			item->due = now + (teller_run(item) ? item->every : Max(item->every, TELLER_RETRY_US));
 		*complete = *complete && settled != TELLER_SETTLING;
 		next = Min(next, item->due);
@@ -365,9 +420,10 @@ teller_loop(void)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (!known || generation != seen)
+		if (!known || generation != seen || teller_gone)
 			teller_reload();
 		known = true;
+		teller_gone = false;
 		seen = generation;
 		if (teller_views == NIL && streamext_teller_leave(teller_slot, true, generation))
 			break;
@@ -378,7 +434,7 @@ teller_loop(void)
 			ConditionVariableBroadcast(&teller_slot->progress);
 		}
 		pgstat_report_stat(false);
-		if (complete && pg_atomic_read_u64(&teller_slot->requested) != ticket)
+		if (teller_gone || (complete && pg_atomic_read_u64(&teller_slot->requested) != ticket))
 			continue;
 		timeout = next == DT_NOEND ? 1000 : Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), 1);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);

@@ -100,6 +100,7 @@ const ConnectorOps streamext_webhook_ops = {
 	.replayable = true,
 	.writable = true,
 	.published = true,
+	.silent = true,
 	.sets_latch = true,
 	.payloads = true,
 	.options = streamext_webhook_options,
