@@ -38,7 +38,8 @@
 #define WATCHER_LINGER_MS 20000
 #define WATCHER_PING_MS 1000
 #define WATCHER_RETRY_US INT64CONST(5000000) /* after an error that may pass */
-#define WATCHER_PIECE (32 * 1024)			 /* bytes of a message, about */
+#define WATCHER_PATIENCE 4
+#define WATCHER_PIECE (32 * 1024) /* bytes of a message, about */
 
 typedef struct WatcherView
 {
@@ -227,16 +228,25 @@ watcher_tell(WatcherLook *look)
 	}
 }
 
+/* A view that takes long waits four times as long: it leaves time for the others. */
+static TimestampTz
+watcher_next(TimestampTz began, int64 emit_interval)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return Max(began + emit_interval, now + (now - began) * WATCHER_PATIENCE);
+}
+
 /* What may pass is tried again, for who is told already. */
 static void
-watcher_failed(WatcherView *view, const ErrorData *error)
+watcher_failed(WatcherView *view, const ErrorData *error, TimestampTz began)
 {
 	int status = streamext_reader_status(error);
 
 	if (!view->told || status < 500)
 		watcher_end(view, status, error->message);
 	else
-		view->due = GetCurrentTimestamp() + WATCHER_RETRY_US;
+		view->due = watcher_next(began, 0) + WATCHER_RETRY_US;
 }
 
 static void
@@ -261,13 +271,13 @@ watcher_look(WatcherView *view)
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(watcher_round);
-		view->due = now + view->emit_interval;
+		view->due = watcher_next(now, view->emit_interval);
 		watcher_tell(&look);
 	}
 	PG_CATCH();
 	{
 		disable_timeout(STATEMENT_TIMEOUT, false);
-		watcher_failed(view, streamext_worker_caught(watcher_round));
+		watcher_failed(view, streamext_worker_caught(watcher_round), now);
 	}
 	PG_END_TRY();
 	pgstat_report_activity(STATE_IDLE, NULL);

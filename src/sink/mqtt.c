@@ -19,7 +19,10 @@
 #include "source/mqtt/options.h"
 
 #define MQTT_SINK_SET 100
+#define MQTT_SINK_UNDER_WAY \
+	16 /* messages without an acknowledgement: beyond the broker's receive maximum the library waits a second each time */
 #define MQTT_SINK_PATIENCE_MS 10000
+#define MQTT_SINK_LOOK_US 250
 #define MQTT_SINK_MAX_TOPIC 65535
 
 typedef struct MqttSink
@@ -30,6 +33,7 @@ typedef struct MqttSink
 	char		*topic;	 /* where messages without one of their own go; or NULL */
 	int			 qos;
 	bool		 retained;
+	volatile int under_way; /* messages that may be; a thread of the library's lowers it to what the broker says */
 } MqttSink;
 
 /* ---------------------------------------------------------------- topics; in a session */
@@ -119,6 +123,16 @@ mqtt_sink_on_arrival(void *context, char *topic, int topic_length, MQTTAsync_mes
 }
 
 static void
+mqtt_sink_on_connect5(void *context, MQTTAsync_successData5 *data)
+{
+	MqttSink *m = context;
+	int		  most = MQTTProperties_getNumericValue(&data->properties, MQTTPROPERTY_CODE_RECEIVE_MAXIMUM);
+
+	if (most > 0 && most < m->under_way)
+		m->under_way = most;
+}
+
+static void
 mqtt_sink_drop(MqttSink *m)
 {
 	MQTTAsync_disconnectOptions disconnect;
@@ -155,6 +169,10 @@ mqtt_sink_connect(MqttSink *m, Shipment *s)
 	}
 	(void) MQTTAsync_setCallbacks(m->handle, NULL, NULL, mqtt_sink_on_arrival, NULL);
 	streamext_mqtt_address_connect(m->address, true, &connect);
+	m->under_way = MQTT_SINK_UNDER_WAY;
+	if (m->address->version == MQTTVERSION_5)
+		connect.options.onSuccess5 = mqtt_sink_on_connect5;
+	connect.options.context = m;
 	if (MQTTAsync_connect(m->handle, &connect.options) == MQTTASYNC_SUCCESS)
 		for (int waited = 0; !MQTTAsync_isConnected(m->handle) && waited < MQTT_SINK_PATIENCE_MS && !*s->stop;
 			 waited += 10)
@@ -206,7 +224,7 @@ mqtt_sink_publish(MqttSink *m, const Message *message, MQTTAsync_token *token)
 static bool
 mqtt_sink_wait(MqttSink *m, Shipment *s, MQTTAsync_token token)
 {
-	for (int waited = 0; waited < MQTT_SINK_PATIENCE_MS && !*s->stop; waited++)
+	for (int waited = 0; waited < MQTT_SINK_PATIENCE_MS * 1000 / MQTT_SINK_LOOK_US && !*s->stop; waited++)
 	{
 		bool connected = MQTTAsync_isConnected(m->handle);
 
@@ -214,7 +232,7 @@ mqtt_sink_wait(MqttSink *m, Shipment *s, MQTTAsync_token token)
 			return connected;
 		if (!connected)
 			return false;
-		pg_usleep(1000);
+		pg_usleep(MQTT_SINK_LOOK_US);
 	}
 	return false;
 }
@@ -231,10 +249,15 @@ mqtt_sink_send(Transport *transport, Shipment *s)
 	if (m->handle == NULL && !mqtt_sink_connect(m, s))
 		return;
 	s->reachable = true;
-	while (sent < s->n && mqtt_sink_publish(m, &s->messages[sent], &tokens[sent]) == MQTTASYNC_SUCCESS)
-		sent++;
-	while (s->done < sent && mqtt_sink_wait(m, s, tokens[s->done]))
+	do
+	{
+		while (sent < s->n && sent - s->done < m->under_way &&
+			   mqtt_sink_publish(m, &s->messages[sent], &tokens[sent]) == MQTTASYNC_SUCCESS)
+			sent++;
+		if (s->done == sent || !mqtt_sink_wait(m, s, tokens[s->done]))
+			break;
 		s->done++;
+	} while (s->done < s->n);
 	if (s->done == s->n)
 		return;
 	s->reachable = false;

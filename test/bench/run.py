@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import channels
+import delivery
 import freshness
 import groups
 import history
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mqtt", action="store_true", help="instead: MQTT at QoS 0, 1 and 2, and mosquitto_sub alone")
     parser.add_argument("--channels", action="store_true", help="instead: HTTP and feeds, and their libraries alone")
     parser.add_argument("--local", action="store_true", help="instead: INSERT and COPY into a local stream, and into an unlogged table")
+    parser.add_argument("--delivery", action="store_true", help="instead: listeners of server-sent events, 10 and 1,000, and what a subscriber to changes costs")
     parser.add_argument("--rejected", action="store_true", help="instead: records that are rejected, by the stream or by a view")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
     parser.add_argument("--memory-limit", default="2GB", help="streamext.memory_limit")
@@ -96,6 +98,9 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
     if args.channels:
         found["channels"] = channels.measure(place, args.seconds or 10)
         say("\n" + channels.table(found["channels"]))
+    if args.delivery:
+        found["delivery"] = delivery.measure(place, args.seconds or 20)
+        say("\n" + delivery.table(found["delivery"]))
     if args.rejected:
         found["rejected"] = rejected.measure(place)
         say("\n" + rejected.table(found["rejected"]))

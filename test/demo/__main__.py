@@ -78,7 +78,8 @@ def watch(demo: Database, channels: Sequence[Channel], web: str, seconds: float)
     server = demo.server
     heading = (
         f"Join in:  {server.bindir}/psql -h {server.dir} -p {server.port} -U postgres demo\n"
-        f"or        curl -H 'Authorization: Bearer {TOKEN}' '{web}/views/public.gate_device_total?device=device-0007'"
+        f"or        curl -H 'Authorization: Bearer {TOKEN}' '{web}/views/public.gate_device_total?device=device-0007'\n"
+        f"or        {web}/#public.gate_device_total in a browser, with the token {TOKEN}"
     )
     live = {"each channel's devices": received(channels), **LIVE}
     screen = Screen()

@@ -53,7 +53,7 @@ SELECT device, count(*) AS n, sum(temperature) AS total, max(temperature) AS pea
 
 CREATE VIEW gate_device_total WITH (streamext.continuous) AS
 SELECT device, count(*) AS n, sum(temperature) AS total, max(temperature) AS peak FROM gate_sensors GROUP BY device;
-GRANT SELECT ON gate_device_total TO gate; -- GET /views/public.gate_device_total
+GRANT SELECT ON gate_device_total TO gate; -- GET /views/public.gate_device_total, and the live page
 
 -- An ordinary table, joined when the view is read.
 CREATE TABLE devices (device text PRIMARY KEY, line text NOT NULL, max_temperature float8 NOT NULL);
