@@ -209,9 +209,9 @@ extern int streamext_rows_empty(const RowReader *rows);
 /* Of the row at hand: an entry with its key (NULL: no group, nothing was ever counted), and its window's start. */
 extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
 /* False if it is of a grouping set without the window. */
-extern bool				 streamext_rows_has_window(const RowReader *rows);
-extern TimestampTz		 streamext_rows_window(const RowReader *rows);
-extern TimestampTz		 streamext_rows_last(const RowReader *rows); /* of a session: its last row's time */
+extern bool		   streamext_rows_has_window(const RowReader *rows);
+extern TimestampTz streamext_rows_window(const RowReader *rows);
+extern TimestampTz streamext_rows_last(const RowReader *rows); /* of a session: its last row's time */
 /* An aggregate's state, as streamext.merge takes it (read/merge.c); in the current memory context. */
 extern Datum streamext_rows_state(const RowReader *rows, int a);
 /* An aggregate's value, in the current memory context. */

@@ -171,8 +171,7 @@ view_start_start_view(Worker *w, WorkerView *v, int64 *round)
 	CHECK_FOR_INTERRUPTS();
 	if (over)
 		error->message = "compiling the view took longer than streamext.view_time_limit";
-	ereport(LOG,
-			(errmsg("continuous view %s could not be started: %s", v->label, streamext_error_text(error))));
+	ereport(LOG, (errmsg("continuous view %s could not be started: %s", v->label, streamext_error_text(error))));
 	if (streamext_worker_error_is_passing(error))
 		streamext_worker_set_aside(w, v, error);
 	else
