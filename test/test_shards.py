@@ -393,6 +393,27 @@ def test_what_is_somebodys_own(db: Database, shards: list[Database]) -> None:
         shard.execute("RESET ROLE; DROP OWNED BY planter; DROP ROLE planter")
 
 
+def test_what_another_role_has_planted(db: Database, shards: list[Database]) -> None:
+    """A view that stays another role's, who may change it when it is read, is not made the answer."""
+    connect(db, shards)
+    for shard in shards:
+        local_stream(shard, "event_time 'ts'", COLUMNS)
+        continuous(shard, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    db.execute("CREATE ROLE planter; GRANT CREATE ON SCHEMA public TO planter; SET ROLE planter")
+    try:
+        for table, view in (("v_shard_all", "v_shards"), ("v_shard_state", "v_shards_state")):
+            db.execute(f"CREATE TABLE {table} (k text) PARTITION BY LIST (k)")
+            db.execute(f"CREATE VIEW {view} AS SELECT k, 1::bigint AS n FROM {table}")
+            db.execute("RESET ROLE")
+            with pytest.raises(psycopg.errors.DuplicateTable):
+                shared(db, "v")
+            db.execute(f"SET ROLE planter; DROP VIEW {view}; DROP TABLE {table}")
+        db.execute("RESET ROLE")
+        assert shared(db, "v") == "v_shards"
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY planter; DROP ROLE planter")
+
+
 def test_rights_on_a_shard(shards: list[Database]) -> None:
     """Who may read the view alone gets none of its states by asking as another server would."""
     shard = shards[0]

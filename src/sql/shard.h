@@ -18,6 +18,8 @@
 extern char *streamext_shard_object(const char *name, const char *suffix);
 /* `text` with the first `token` replaced; raises HV000 if there is none. */
 extern char *streamext_shard_replace(const char *text, const char *token, const char *by);
+/* Of a relation that is there. */
+extern Oid streamext_shard_owner(Oid relid);
 /* The continuous view of that name; raises 42809 for another relation. */
 extern Oid streamext_shard_find_view(const char *name, bool missing_ok);
 

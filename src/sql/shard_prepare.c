@@ -260,8 +260,8 @@ prepare_rows_sql(const CompiledView *view, const char *name, const char *of)
 	return buf.data;
 }
 
-static Oid
-prepare_owner(Oid relid)
+Oid
+streamext_shard_owner(Oid relid)
 {
 	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid		  owner;
@@ -280,7 +280,7 @@ prepare_owner(Oid relid)
 static bool
 prepare_is_there(Oid relid, const CompiledView *view)
 {
-	Oid	  owner = prepare_owner(relid);
+	Oid	  owner = streamext_shard_owner(relid);
 	char *text;
 
 	if (owner != GetUserId() && owner != view->owner && !superuser_arg(owner))

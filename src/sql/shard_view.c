@@ -232,14 +232,22 @@ shard_define(ShardView *view)
 	"view text, partitions text, state text, watermark timestamptz, lag_rows bigint, lag_seconds double precision, " \
 	"accepted bigint, late bigint, rejected bigint, sealed_until timestamptz"
 
+static Oid
+shard_relid(const ShardView *view, const char *suffix)
+{
+	return get_relname_relid(streamext_shard_object(view->name, suffix), get_namespace_oid(view->schema, false));
+}
+
 static bool
 shard_exists(const ShardView *view, const char *suffix)
 {
-	return OidIsValid(
-		get_relname_relid(streamext_shard_object(view->name, suffix), get_namespace_oid(view->schema, false)));
+	return OidIsValid(shard_relid(view, suffix));
 }
 
-/* What stands where something is to be made is somebody's own unless the query finds it to be this function's. */
+/*
+ * What stands where something is to be made is somebody's own unless the query finds it to be this function's, made as this user: a view that
+ * is replaced stays its owner's, who may put what he likes into it later, and does not read tables that are another one's.
+ */
 static void
 shard_check_own(const ShardView *view, const char *suffix, const char *query)
 {
@@ -247,12 +255,14 @@ shard_check_own(const ShardView *view, const char *suffix, const char *query)
 
 	if (!shard_exists(view, suffix))
 		return;
-	own = SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1;
+	own = SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1 &&
+		  streamext_shard_owner(shard_relid(view, suffix)) == GetUserId();
 	if (!own)
-		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_TABLE),
-						errmsg("relation \"%s\" already exists", streamext_shard_object(view->name, suffix)),
-						errdetail("streamext.shard_view makes something of this name, and has not made that."),
-						errhint("Rename it, or drop it if it is of no use.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists", streamext_shard_object(view->name, suffix)),
+				 errdetail("streamext.shard_view makes something of this name, and has not made that as this role."),
+				 errhint("Rename it, or drop it if it is of no use.")));
 }
 
 /* Its tables have foreign tables below them and no other. */
