@@ -1,5 +1,6 @@
 """The receiver flume: a batch that is acknowledged is in its streams, whatever happens; and events in Flume's envelope from Kafka."""
 
+import contextlib
 import json
 import resource
 import socket
@@ -340,6 +341,33 @@ def test_silent_and_half_calls_hold_up_nobody(tier: Tier) -> None:
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_many_small_calls_hold_up_nobody(db: Database) -> None:
+    """A million calls of a connection, answered as they come: they were all answered before anybody else had a turn."""
+    tier = Tier(db)
+    tier.stream()
+    with tier.sender() as flood, tier.sender() as sender:
+        assert flood.batch(events(1, 1)) is None
+        nothing = struct.pack("!III", 7, 1, 2) + bytes(2)  # no metadata, no name: to be answered
+        talk = [threading.Thread(target=shout, args=(flood.socket, nothing * 1_000_000)), threading.Thread(target=hear, args=(flood.socket,))]
+        for thread in talk:
+            thread.start()
+        assert all(sender.batch(events(i, i)) is None for i in range(2, 12))
+        flood.socket.shutdown(socket.SHUT_RDWR)
+        for thread in talk:
+            thread.join()
+
+
+def shout(connection: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(data)
+
+
+def hear(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while connection.recv(1 << 20):
+            pass
 
 
 def test_avro_in_every_way(db: Database) -> None:

@@ -398,6 +398,17 @@ def test_views_are_read(web: Web) -> None:
     assert get("/views/public.by_n", token="wrong").status == 401
 
 
+def test_what_is_read_is_utf8_and_a_record_a_line(web: Web) -> None:
+    web.db.execute("CREATE VIEW w AS SELECT E'{\"a\":\\r\\n\\n1}'::json AS d, 'é' AS t")
+    web.db.execute("GRANT SELECT ON w TO ingest")
+    lines = web.request("GET", "/views/public.w", headers={"Accept": "application/x-ndjson"}).body.splitlines()
+    assert [json.loads(line) for line in lines] == [{"d": {"a": 1}, "t": "é"}]
+    for path in ("public.%ff", "public.%ff/changes", "public.w?t=%f0", "public.w?%ff=1", "public.w?d=%ff"):
+        answer = web.request("GET", "/views/" + path)
+        assert (answer.status, answer.json["error"]) == (400, "the path or an argument is not valid UTF-8")
+    assert web.request("GET", "/views/public.w?t=%c3%a9").json == [{"d": {"a": 1}, "t": "é"}]
+
+
 def test_a_slow_view_holds_up_nobody_who_sends(web: Web) -> None:
     web.db.execute("CREATE VIEW slow AS SELECT pg_sleep(20)::text AS slept, current_user::text AS me")
     web.db.execute("GRANT SELECT ON slow TO ingest")

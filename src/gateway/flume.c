@@ -32,6 +32,7 @@
 #define FLUME_READ (64 * 1024)				 /* room for a read at the least */
 #define FLUME_KEPT (1024 * 1024)			 /* of a buffer that is empty */
 #define FLUME_READS 64						 /* of one connection a round */
+#define FLUME_CALLS 64						 /* of one connection, before others have their turn */
 #define FLUME_EVENTS (FLUME_CONNECTIONS + 1) /* all of them, so that who has ended is seen before who is new */
 #define FLUME_ACCEPTS 64
 
@@ -224,7 +225,10 @@ flume_forget(FlumeConnection *connection)
 {
 	FlumeServer *server = connection->server;
 
-	if (connection->size > 0 || connection->capacity <= FLUME_KEPT)
+	if (connection->size > 0)
+		return;
+	connection->from = 0;
+	if (connection->capacity <= FLUME_KEPT)
 		return;
 	server->bytes -= (int64) connection->capacity;
 	free(connection->in);
@@ -235,10 +239,8 @@ flume_forget(FlumeConnection *connection)
 static void
 flume_consume(FlumeConnection *connection)
 {
-	Size used = connection->frame.used;
-
-	connection->size -= used;
-	memmove(connection->in, connection->in + used, connection->size);
+	connection->from += connection->frame.used;
+	connection->size -= connection->frame.used;
 	memset(&connection->frame, 0, sizeof(connection->frame));
 	connection->since = 0;
 	flume_forget(connection);
@@ -247,7 +249,8 @@ flume_consume(FlumeConnection *connection)
 static void
 flume_fault(FlumeConnection *connection, const char *fault)
 {
-	bool tls = connection->size > 2 && connection->in[0] == 0x16 && connection->in[1] == 0x03;
+	const char *in = connection->in + connection->from;
+	bool		tls = connection->size > 2 && in[0] == 0x16 && in[1] == 0x03;
 
 	streamext_gateway_error(connection->server->gateway, "%s",
 							tls ? "a connection begins with TLS, which is not spoken" : fault);
@@ -261,10 +264,11 @@ flume_advance(FlumeConnection *connection)
 	FlumeServer *server = connection->server;
 	bool		 again = true; /* there may be one more call */
 
-	while (!connection->busy && connection->out == NULL && !connection->doomed)
+	for (int i = 0; i < FLUME_CALLS && !connection->busy && connection->out == NULL && !connection->doomed; i++)
 	{
 		const char	*fault = NULL;
-		FlumeFraming framing = server->protocol->frame(&connection->frame, connection->in, connection->size, &fault);
+		FlumeFraming framing =
+			server->protocol->frame(&connection->frame, connection->in + connection->from, connection->size, &fault);
 
 		again = framing != FLUME_MORE;
 		if (!again)
@@ -317,13 +321,29 @@ flume_give_up_another(FlumeConnection *connection)
 	most->doomed = true;
 	if (most == connection)
 		return false;
-	most->size = 0;
+	most->from = most->size = 0;
 	server->bytes -= (int64) most->capacity;
 	free(most->in);
 	most->in = NULL;
 	most->capacity = 0;
 	server->again = true;
 	return true;
+}
+
+/* To the buffer's begin, where that moves no more than has been taken out before it: many small calls are not moved at each of them. */
+static void
+flume_move(FlumeConnection *connection)
+{
+	if (connection->from < connection->size)
+		return;
+	memmove(connection->in, connection->in + connection->from, connection->size);
+	connection->from = 0;
+}
+
+static Size
+flume_room(const FlumeConnection *connection)
+{
+	return connection->capacity - connection->from - connection->size;
 }
 
 /* False: no memory, or it is the connection that holds most of too much. */
@@ -334,7 +354,9 @@ flume_make_room(FlumeConnection *connection)
 	Size		 capacity = Max(connection->capacity * 2, FLUME_READ * 2);
 	char		*in;
 
-	if (connection->capacity - connection->size >= FLUME_READ)
+	if (flume_room(connection) < FLUME_READ && connection->from > 0)
+		flume_move(connection);
+	if (flume_room(connection) >= FLUME_READ)
 		return true;
 	while (server->bytes + (int64) (capacity - connection->capacity) > FLUME_BYTES)
 		if (!flume_give_up_another(connection))
@@ -360,7 +382,7 @@ flume_read(FlumeConnection *connection)
 			connection->doomed = true;
 			break;
 		}
-		n = recv(connection->fd, connection->in + connection->size, connection->capacity - connection->size,
+		n = recv(connection->fd, connection->in + connection->from + connection->size, flume_room(connection),
 				 MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;

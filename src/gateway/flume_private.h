@@ -66,8 +66,8 @@ typedef struct FlumeConnection
 	FlumeServer *server;
 	int			 fd;
 	uint8		 address[16];
-	char		*in; /* malloc'd: what has come and is not a call yet */
-	Size		 size, capacity;
+	char		*in; /* malloc'd: `size` bytes from `from` have come and are not a call yet */
+	Size		 from, size, capacity;
 	FlumeFrame	 frame;
 	char		*out; /* malloc'd: what is to be sent; NULL: nothing */
 	Size		 out_size, sent;

@@ -5,6 +5,8 @@
  */
 #include "base/streamext.h"
 
+#include "mb/pg_wchar.h"
+
 #include "gateway/http_private.h"
 
 static ReadFormat
@@ -22,7 +24,14 @@ typedef struct HttpFilters
 	StringInfo names;
 	int64	   limit;
 	bool	   bad; /* the limit is no number */
+	bool	   garbled;
 } HttpFilters;
+
+static bool
+http_is_utf8(const char *text)
+{
+	return pg_encoding_verifymbstr(PG_UTF8, text, strlen(text)) == (int) strlen(text);
+}
 
 static enum MHD_Result
 http_filter(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
@@ -31,6 +40,7 @@ http_filter(void *cls, enum MHD_ValueKind kind, const char *name, const char *va
 
 	if (value == NULL)
 		value = "";
+	filters->garbled |= !http_is_utf8(name) || !http_is_utf8(value);
 	if (strcmp(name, "limit") == 0)
 	{
 		filters->bad = value[0] == '\0' || strlen(value) > 18 || strspn(value, "0123456789") != strlen(value);
@@ -71,6 +81,13 @@ streamext_http_metrics_begin(HttpRequest *request)
 	return http_get_start(request, open ? READ_OPENMETRICS : READ_METRICS, -1, "", 1);
 }
 
+static enum MHD_Result
+http_refuse_garbled(HttpRequest *request)
+{
+	return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "the path or an argument is not valid UTF-8",
+								 "Names and values are UTF-8, its bytes as %%XX.");
+}
+
 enum MHD_Result
 streamext_http_get_begin(HttpRequest *request)
 {
@@ -78,8 +95,10 @@ streamext_http_get_begin(HttpRequest *request)
 	const char	  *dot = strchr(schema, '.');
 	StringInfoData names;
 	const char	  *slash = dot != NULL ? strrchr(dot, '/') : NULL;
-	HttpFilters	   filters = { &names, -1, false };
+	HttpFilters	   filters = { &names, -1, false, false };
 
+	if (!http_is_utf8(request->path))
+		return http_refuse_garbled(request);
 	if (slash != NULL && strcmp(slash, "/changes") == 0 && slash > dot + 1 && dot > schema)
 		return streamext_http_events_begin(request, pnstrdup(schema, dot - schema), pnstrdup(dot + 1, slash - dot - 1));
 	if (dot == NULL || dot == schema || dot[1] == '\0')
@@ -90,6 +109,8 @@ streamext_http_get_begin(HttpRequest *request)
 	appendStringInfoChar(&names, '\0');
 	appendBinaryStringInfo(&names, dot + 1, strlen(dot + 1) + 1);
 	(void) MHD_get_connection_values(request->mhd, MHD_GET_ARGUMENT_KIND, http_filter, &filters);
+	if (filters.garbled)
+		return http_refuse_garbled(request);
 	if (filters.bad)
 		return streamext_http_refuse(request, MHD_HTTP_BAD_REQUEST, true, -1, "limit is no whole number",
 									 "It counts rows.");

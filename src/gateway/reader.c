@@ -321,14 +321,22 @@ reader_csv_row(StringInfo piece, HeapTuple tuple, TupleDesc desc)
 static void
 reader_row(StringInfo piece, ReadFormat format, HeapTuple tuple, TupleDesc desc, bool first)
 {
+	char *json;
+
 	if (format == READ_CSV)
 	{
 		reader_csv_row(piece, tuple, desc);
 		return;
 	}
+	json = SPI_getvalue(tuple, desc, 1);
+
+	/* a value of the type json is as it was written, and may have ends of lines, though only between words: a record is one line */
+	if (format == READ_NDJSON)
+		for (char *p = json; (p = strpbrk(p, "\r\n")) != NULL;)
+			*p = ' ';
 	if (format == READ_JSON)
 		appendStringInfoString(piece, first ? "[" : ",\n");
-	appendStringInfoString(piece, SPI_getvalue(tuple, desc, 1));
+	appendStringInfoString(piece, json);
 	if (format == READ_NDJSON)
 		appendStringInfoChar(piece, '\n');
 }
