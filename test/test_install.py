@@ -1,5 +1,6 @@
 """The install script and what it leaves in a database."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,13 @@ def test_everything_is_in_one_schema(db: Database) -> None:
     assert {name for type, name, _ in objects if type == "foreign-data wrapper"} == WRAPPERS
     assert {schema for type, _, schema in objects if type not in ("foreign-data wrapper", "schema")} == {"streamext"}
     assert db.value("SELECT NOT extrelocatable FROM pg_extension WHERE extname = 'streamext'")
+
+
+def test_documents_name_what_the_build_needs() -> None:
+    needed = set(re.findall(r"\bz?lib(?!clang)[\w-]+-dev", (TOP / "test/deps").read_text()))
+    assert len(needed) > 5
+    for document in ("docs/operations.md", "debian/control"):
+        assert needed - set(re.findall(r"\bz?lib[\w-]+-dev", (TOP / document).read_text())) == set(), document
 
 
 def test_nothing_is_open_to_everybody(db: Database) -> None:

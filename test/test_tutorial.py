@@ -13,6 +13,7 @@ import pytest
 from harness.database import Database
 from harness.kafka import Kafka
 from harness.postgres import Postgres
+from harness.server import free_port
 
 TOP = Path(__file__).parents[1]
 BROKERS = "127.0.0.1:9092"  # as the documents have it
@@ -69,6 +70,28 @@ def test_session(document: str, pg: Postgres, kafka: Kafka, database: str, broke
     for (statements, expected), found in zip(steps, printed):
         assert lines(found) == lines(expected), f"{document}:\n{statements}prints:\n{found}"
     assert any(expected for _, expected in steps)
+
+
+@pytest.fixture
+def statements(db: Database) -> Iterator[list[str]]:
+    """The indented blocks of SQL of delivery.md, behind those of other pages that it builds on."""
+    db.execute(f"CREATE SERVER web FOREIGN DATA WRAPPER http OPTIONS (listen '127.0.0.1:{free_port()}')")
+    found: list[str] = []
+    for document in ("docs/channels.md", "docs/delivery.md"):
+        indented = re.findall(r"(?:^    .*\n|^\n(?=    ))+", (TOP / document).read_text(), re.MULTILINE)
+        sql = [block for block in indented if re.match(r"\s*(SELECT|CREATE|ALTER|LISTEN)\b", block)]
+        # of channels.md the Kafka stream alone: its view is another one
+        found += sql if found else [sql[0].partition("    CREATE VIEW")[0]]
+    yield [statement.replace("$__timeFilter(window_start)", "true") for statement in found]
+    if db.rows("SELECT FROM pg_roles WHERE rolname = 'viewer'"):
+        db.execute("DROP OWNED BY viewer; DROP ROLE viewer")
+
+
+def test_delivery_can_be_typed(db: Database, statements: list[str]) -> None:
+    """Nothing is missing, or there twice."""
+    assert len(statements) > 8
+    for block in statements:
+        db.server.run("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", db.name, "-f", "-", input=block)
 
 
 @pytest.fixture

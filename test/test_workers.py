@@ -302,11 +302,16 @@ def test_no_worker_left_for_a_stream(kafka: Kafka, topic: str) -> None:
 
 
 def test_not_preloaded() -> None:
-    with Postgres(preload="") as server, pytest.raises(psycopg.Error) as error:
-        connection = server.connect()
-        connection.execute("CREATE EXTENSION streamext")
-        connection.execute("CREATE SERVER here FOREIGN DATA WRAPPER local")
-        connection.execute("CREATE FOREIGN TABLE s (a int) SERVER here")
-    sqlstate, _, hint = error_of(error)
-    assert sqlstate == "55000"
-    assert "shared_preload_libraries" in hint
+    """Streams and continuous views say so and can be dropped; none is made."""
+    make = "CREATE EXTENSION streamext; CREATE SERVER here FOREIGN DATA WRAPPER local; CREATE FOREIGN TABLE s (a int) SERVER here"
+    with Postgres() as server:
+        server.psql(make + "; CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM s")
+        server.configure({"shared_preload_libraries": ""})
+        server.restart()
+        for statement in ("TABLE v", "TABLE s", "DROP EXTENSION streamext CASCADE;" + make):
+            with server.connect() as connection, pytest.raises(psycopg.Error) as error:
+                connection.execute(statement)
+            sqlstate, _, hint = error_of(error)
+            assert (statement, sqlstate) == (statement, "55000")
+            assert "shared_preload_libraries" in hint
+        server.psql("DROP EXTENSION streamext CASCADE")

@@ -678,10 +678,13 @@ streamext_scan_check_stream(PlannerInfo *root, Oid stream_relid)
 	Oid view = plan_unsubstituted_view(root, stream_relid);
 
 	if (OidIsValid(view))
+	{
+		streamext_require_preload(); /* without it there is no planner hook */
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("continuous view \"%s\" would be read from the buffer of its stream", get_rel_name(view)),
 				 errdetail("The planner was reached past the planner hook of streamext.")));
+	}
 	if (plan_aggregates(root->parse))
 		plan_tell_buffer(stream_relid);
 }
