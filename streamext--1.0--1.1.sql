@@ -32,15 +32,19 @@ SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR
        d.topic, d.partition, d.position, d.received_at, d.sqlstate,
        CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR streamext.may_see_reasons(d.view) THEN d.reason
             ELSE 'the reason is for who may read all that the view reads' END AS reason,
-       d.payload, streamext.letter_key(d.record) AS key, streamext.letter_headers(d.record) AS headers,
-       streamext.payload_text(d.payload) AS payload_text
+       CASE WHEN m.may THEN d.payload END AS payload, streamext.letter_key(d.record) AS key, streamext.letter_headers(d.record) AS headers,
+       CASE WHEN m.may THEN streamext.payload_text(d.payload) END AS payload_text
 FROM streamext.dead_letter AS d
+-- A view over another one rejects whole rows of that one, of which its owner and its readers may have no column; and it may read another by now.
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) d.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS may) AS m
 WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
 
 GRANT SELECT ON streamext.dead_letters TO PUBLIC;
 COMMENT ON COLUMN streamext.dead_letters.view IS 'the continuous view that could not count the record; NULL: no view has it';
 COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in the journal for other connectors';
-COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it';
+COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it; of a view over a view it is shown to members of pg_read_all_data';
 COMMENT ON VIEW streamext.dead_letters IS 'rejected records of the streams that the user may read';
 COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected, the last time';
 COMMENT ON COLUMN streamext.dead_letters.reason IS 'at most 1 kB; of a continuous view it is shown to who may read all that the view reads';

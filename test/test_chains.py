@@ -307,6 +307,25 @@ def test_rights(database: Database) -> None:
         db.execute("RESET ROLE; DROP OWNED BY over CASCADE; DROP ROLE over")
 
 
+def test_letters_show_no_more_than_the_views(database: Database) -> None:
+    """A row of the inner view that the outer one rejects has columns that who may read the outer one, or makes it, may not read."""
+    db = database
+    stream(db)
+    db.execute("CREATE ROLE over; GRANT CREATE ON SCHEMA public TO over; GRANT USAGE ON SCHEMA streamext TO over")
+    try:
+        continuous(db, "minute", MINUTE.format(s="s"))
+        db.execute("GRANT SELECT (k, w, n) ON minute TO over; SET ROLE over")
+        continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(1 / (n - n)) AS n FROM minute GROUP BY h")
+        db.execute("RESET ROLE")
+        feed(db, count=300)
+        letters = "SELECT count(*) > 0, count(payload) > 0, count(payload_text) > 0 FROM streamext.dead_letters WHERE sqlstate = '22012'"
+        assert db.rows(letters) == [(True, True, True)]
+        db.execute("SET ROLE over")
+        assert db.rows(letters) == [(True, False, False)]
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY over CASCADE; DROP ROLE over")
+
+
 def test_a_view_without_aggregates_over_windows(database: Database) -> None:
     """Rows of closed windows as a derived stream, and into a table."""
     db = database

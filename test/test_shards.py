@@ -324,8 +324,11 @@ def test_what_does_not_make_one_whole(db: Database, shards: list[Database]) -> N
         continuous(shard, "kept", "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w", ", streamext.retention = '1 day'")
         continuous(shard, "v", f"SELECT k, count(*) AS n FROM s {'WHERE i > 1' if shard is shards[1] else ''} GROUP BY k")
         continuous(shard, "same", "SELECT k, avg(i) AS n FROM s GROUP BY k HAVING count(*) > 10")
+        continuous(shard, "inner_windows", "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w")
+        continuous(shard, "chained", "SELECT k, max(n) AS n FROM inner_windows GROUP BY k")
     for view, servers, sqlstate, word in (
         ("kept", ["a", "b"], "0A000", "retention"),
+        ("chained", ["a", "b"], "0A000", "one server"),
         ("v", ["a", "b"], "55000", "not the same"),
         ("same", ["a", "a"], "22023", "twice"),
         ("same", ["a", "c"], "42704", "c"),

@@ -28,6 +28,7 @@
 #include "aggregate/portable.h"
 #include "read/scan.h"
 #include "read/shard_rows.h"
+#include "view/inner.h"
 
 #include "sql/shard.h"
 
@@ -49,6 +50,9 @@ prepare_check(const CompiledView *view)
 {
 	if (view->stateless || view->derived)
 		prepare_refuse(view, "it has no aggregates", "Its rows can be read by UNION ALL over foreign tables.");
+	if (OidIsValid(streamext_view_inner(view->relid)))
+		prepare_refuse(view, "the windows that it counts are those of one server",
+					   "Call streamext.shard_view for the view in its FROM, and put an ordinary view over that.");
 	if (view->options.retention > 0)
 		prepare_refuse(view, "with streamext.retention a window may be gone from one server and not from another",
 					   "Reset streamext.retention.");
