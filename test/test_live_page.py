@@ -107,7 +107,7 @@ def shown(browser: Browser) -> list[list[str]]:
 def test_a_view_changes_before_ones_eyes(web: Web, browser: Browser) -> None:
     send(web, 3)
     browser.size(1280, 900)
-    browser.go(f"http://127.0.0.1:{web.port}/")
+    browser.go(f"http://127.0.0.1:{web.port}/#%ff")  # a link that names no view
     browser.wait("document.getElementById('status').textContent === 'Enter a token.'")
     assert browser.value("document.querySelectorAll('aside tbody tr').length") == 0
     log_in(browser, "wrong")
@@ -119,6 +119,7 @@ def test_a_view_changes_before_ones_eyes(web: Web, browser: Browser) -> None:
     log_in(browser, "ingest-token")
     browser.wait("document.querySelectorAll('#views tbody tr').length === 2 && document.querySelectorAll('#streams tbody tr').length === 1")
     assert "public.sensors" in browser.text("#streams") and "running" in browser.text("#streams")
+    browser.wait("document.getElementById('status').textContent === 'Connected.'")
     browser.value("[...document.querySelectorAll('#views button')].find(button => button.textContent === 'public.total').focus()")
     browser.press("Enter", 13, "\r")
     wait_for(lambda: shown(browser) == total(web), what="the rows of total")
