@@ -1,6 +1,7 @@
 """streamext.partial and streamext.merge over partials: aggregates of a view finished elsewhere, and bytes that are no partials."""
 
 import random
+import struct
 from collections.abc import Iterator
 
 import psycopg
@@ -150,6 +151,39 @@ def test_bytes_of_anybody(db: Database) -> None:
     for made_up in (b"", b"x" * 23, b"x" * 64):
         with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
             db.rows("SELECT streamext.merge(%s::bytea)", made_up)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        struct.pack(">iiiih", 1, -(2**31), 0, 0, 1),
+        struct.pack(">iiiih", 1, 2**31 - 1, 0, 0, 1),
+        struct.pack(">iiiih", 1, -200_000_000, 0, 0, 1),
+        struct.pack(">iiiih", 1, 0, 1, 0, 1),
+        struct.pack(">iiiih", 1, 0, 0, -1, 1),
+        struct.pack(">iiiih", 1, 0, 0, 0, -1),
+        struct.pack(">iiiih", 1, 0, 0, 0, 10000),
+        struct.pack(">iiiih", -1, 0, 0, 0, 1),
+        struct.pack(">iiiih", 1000, 0, 0, 0, 1),
+    ],
+)
+def test_numbers_of_anybody(db: Database, number: bytes) -> None:
+    """PostgreSQL's deserialise functions believe a numeric's weight, and write where it says."""
+    local_stream(db, "event_time 'ts'", "ts timestamptz, b numeric")
+    continuous(db, "v", "SELECT sum(b) AS one, stddev(b) AS two FROM s")
+    db.execute("INSERT INTO s VALUES (now(), 2)")
+    db.flush("s")
+    pid = db.value("SELECT pg_backend_pid()")
+    one, two = db.rows("SELECT streamext.partial(one), streamext.partial(two) FROM v")[0]
+    good = struct.pack(">iiiih", 1, 0, 0, 0, 2)
+    for partial, numbers in ((one, number), (two, number + good), (two, good + number)):
+        head = bytes(partial[8 : 24 + int.from_bytes(partial[12:16], "little")])
+        state = struct.pack(">q", 1) + numbers + bytes(36)
+        rest = head + b"\0" + len(state).to_bytes(4, "little") + state
+        with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
+            db.rows("SELECT streamext.merge(%s::bytea)", b"SXP1" + crc32c(rest).to_bytes(4, "little") + rest)
+    assert db.rows("SELECT streamext.merge(%s::bytea)::numeric, streamext.merge(%s::bytea)", one, two) == [(2, None)]
+    assert db.value("SELECT pg_backend_pid()") == pid
 
 
 @pytest.mark.parametrize(

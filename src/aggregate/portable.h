@@ -84,4 +84,7 @@ extern AggWire *streamext_wires(const Oid *types, int n);
 extern void		streamext_wire_put(AggWire *wire, StringInfo to, Datum value, bool isnull);
 extern Datum	streamext_wire_get(AggWire *wire, PortableCursor *cursor, bool *isnull);
 
+/* Raises 22P03 for a serialised state that PostgreSQL's own deserialise function would believe and should not. */
+extern void streamext_portable_check_serial(Oid deserialfn, const char *bytes, int32 size);
+
 #endif /* STREAMEXT_PORTABLE_H */

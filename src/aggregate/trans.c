@@ -858,6 +858,7 @@ trans_receive_internal(AggReader *reader, PortableCursor *from)
 
 	if (!streamext_portable_value(from, &bytes, &size) || size < 0)
 		streamext_portable_invalid("Its state ends too early.");
+	streamext_portable_check_serial(reader->spec->deserialfn, bytes, size);
 	serial = palloc(VARHDRSZ + size);
 	SET_VARSIZE(serial, VARHDRSZ + size);
 	memcpy(VARDATA(serial), bytes, size);
