@@ -7,6 +7,7 @@
 #include "fuzz.h"
 
 #include "nodes/pg_list.h"
+#include "utils/regproc.h"
 
 #define streamext_checkpoint_log_fetch log_fetch_real
 #include "durable/checkpoint_log.c"
@@ -17,6 +18,13 @@
 #define ROWS 6
 
 static CheckpointRow rows[ROWS];
+
+/* For the message that a state is damaged. */
+char *
+format_procedure(Oid procedure)
+{
+	return pstrdup("an aggregate");
+}
 
 extern void streamext_checkpoint_log_fetch(Relation rel, Snapshot snapshot, const CheckpointRef *ref,
 										   CheckpointRow *row);
