@@ -289,6 +289,29 @@ def test_users_and_passwords(db: Database, topic: str) -> None:
         assert_counted(db, 0, 3)
 
 
+def test_a_password_that_is_not_there(db: Database, topic: str) -> None:
+    """The worker waits for its file, and does not ask for it all the time: nothing it waits on stays readable."""
+    with Mosquitto(users={"app": "right-one"}) as broker:
+        db.execute(f"CREATE SERVER mqtt_server FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
+        db.execute("CREATE USER MAPPING FOR postgres SERVER mqtt_server OPTIONS (username 'app', password_file 'late')")
+        mqtt_stream(db, broker, f"topic '{topic}/#'", "a bigint")
+        continuous(db, "v", "SELECT count(*) AS n, sum(a)::bigint AS total FROM s")
+        wait_for(lambda: "password_file" in (db.value("SELECT last_error FROM streamext.streams") or ""), what="the error")
+        wait_for(lambda: event_counts(worker_pid(db)) == [0], what="a descriptor that is not readable")
+        (db.server.data / "late").write_text("right-one")
+        (db.server.data / "late").chmod(0o644)
+        wait_for(lambda: state(db) == "running", what="state running")
+        db.flush("s")
+        broker.publish(numbers(topic, 0, 3), user="app")
+        assert_counted(db, 0, 3)
+
+
+def event_counts(pid: int) -> list[int]:
+    """The counters of a process's eventfds."""
+    texts = [file.read_text() for file in Path(f"/proc/{pid}/fdinfo").iterdir()]
+    return [int(line.split()[1], 16) for text in texts for line in text.splitlines() if line.startswith("eventfd-count")]
+
+
 def test_a_full_journal(db: Database, mosquitto: Mosquitto, topic: str) -> None:
     """At streamext.journal_limit the broker keeps what is not acknowledged; it comes when the journal is trimmed."""
     count_stream(db, mosquitto, topic)

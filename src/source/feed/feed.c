@@ -211,9 +211,12 @@ feed_poll(Connector *c, StreamRecord *records, int max)
 	bool		   more;
 	int			   n;
 
+	if (!k->closed)
+		c->wait_fd = -1; /* as long as nothing is taken in: it would stay readable */
 	if (!feed_is_ready(k) || k->inbox.paused)
 		return 0;
-	(void) feed_take_in(k, &more);
+	if (feed_take_in(k, &more))
+		c->wait_fd = streamext_feed_link_fd(k->link);
 	streamext_inbox_forget(&k->inbox);
 	n = streamext_inbox_read(&k->inbox, records, max);
 	if (n < 0)

@@ -189,12 +189,14 @@ mqtt_poll(Connector *c, StreamRecord *records, int max)
 	int64		   before;
 	int			   n;
 
-	if (k->closed || c->failed)
+	if (k->closed)
+		return 0;
+	streamext_mqtt_client_drain(k->client); /* whatever comes of it: a descriptor that stays readable is no wait */
+	if (c->failed)
 		return 0;
 	if (!streamext_mqtt_client_started(k->client) && (GetCurrentTimestamp() < k->next_start || !mqtt_start(k)))
 		return 0;
 
-	streamext_mqtt_client_drain(k->client);
 	mqtt_look(k);
 	mqtt_look_unmatched(k);
 	if (k->inbox.paused)
