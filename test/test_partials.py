@@ -214,6 +214,29 @@ def test_definitions_of_anybody(db: Database, definition: str) -> None:
     db.execute("DROP TABLE o")
 
 
+def test_internal_states_of_extensions(db: Database) -> None:
+    """What makes them of bytes trusts them, so only a superuser gives it a partial."""
+    if not db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'hll'"):
+        pytest.skip("no postgresql-15-hll")
+    db.execute("CREATE EXTENSION hll; CREATE ROLE anybody")
+    try:
+        local_stream(db, "event_time 'ts'", "ts timestamptz, a int")
+        continuous(db, "v", "SELECT hll_add_agg(hll_hash_integer(a)) AS h FROM s")
+        db.execute("INSERT INTO s SELECT now(), i FROM generate_series(1, 3) i")
+        db.flush("s")
+        partial = db.value("SELECT streamext.partial(h) FROM v")
+        with pytest.raises(psycopg.errors.FeatureNotSupported) as unnamed:
+            db.rows("SELECT streamext.merge(%s::bytea)", partial)
+        definition = (unnamed.value.diag.message_detail or "").removeprefix("It is of: ")
+        merge = "SELECT hll_cardinality(streamext.merge(%s::bytea, NULL::hll, %s))"
+        assert db.value(merge, partial, definition) == 3
+        db.execute("SET ROLE anybody")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="hll_add_agg"):
+            db.rows(merge, partial, definition)
+    finally:
+        db.execute("RESET ROLE; DROP ROLE anybody")
+
+
 def crc32c(data: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in data:

@@ -23,6 +23,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 
 #include "aggregate/portable.h"
 #include "read/scan.h"
@@ -150,6 +151,24 @@ typedef struct TakeState
 	AggPartial *partial;
 } TakeState;
 
+/*
+ * A state of type internal is made by a function that trusts its bytes to be its own. PostgreSQL's are given none that were not looked at
+ * (aggregate/portable_serial.c); an extension's would be given anybody's.
+ */
+static void
+take_check_internal(const TakeCall *call)
+{
+	if (call->as.builtin || call->spec->mode != AGG_TRANS || call->spec->transtype != INTERNALOID || superuser())
+		return;
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		 errmsg("permission denied to merge partials of aggregate %s", format_procedure(call->spec->aggref->aggfnoid)),
+		 errdetail(
+			 "Its state is of type internal, and the function that makes it of a partial's bytes is not PostgreSQL's."),
+		 errhint("A superuser may.")));
+}
+
 /* The definition that the call names, or else its first partial. */
 static TakeCall *
 take_begin(FunctionCallInfo fcinfo, const PortableHead *head)
@@ -169,6 +188,7 @@ take_begin(FunctionCallInfo fcinfo, const PortableHead *head)
 	if (!given)
 		(void) pg_verifymbstr(call->definition, head->definition_size, false);
 	call->spec = streamext_portable_compile(call->definition, given, &call->as.builtin);
+	take_check_internal(call);
 	call->as.owner = GetUserId();
 	if (given)
 		call->definition = streamext_portable_definition(call->spec); /* however it was written */
