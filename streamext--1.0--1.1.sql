@@ -719,6 +719,13 @@ CREATE TABLE streamext.emitted_view (
 ) WITH (fillfactor = 50);
 REVOKE ALL ON TABLE streamext.emitted_view FROM PUBLIC;
 COMMENT ON TABLE streamext.emitted_view IS 'The version of the last changes of these views.';
+COMMENT ON COLUMN streamext.emitted.view IS 'The view.';
+COMMENT ON COLUMN streamext.emitted.digest IS 'SHA-256 of the key as text.';
+COMMENT ON COLUMN streamext.emitted.key IS 'Of the row that is in the target.';
+COMMENT ON COLUMN streamext.emitted_view.view IS 'The view.';
+COMMENT ON COLUMN streamext.emitted_view.version IS 'Rises with each lot of changes; the header version of the messages.';
+COMMENT ON COLUMN streamext.emitted_view.last_error IS 'Of the last delivery, if it has failed.';
+COMMENT ON COLUMN streamext.emitted_view.last_error_at IS 'When that was.';
 
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.emitted ENABLE REPLICA TRIGGER refuse_replicated;
