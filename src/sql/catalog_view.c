@@ -7,10 +7,8 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/reloptions.h"
-#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -259,31 +257,16 @@ Datum
 streamext_get_continuous_views(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Relation	   classes;
-	SysScanDesc	   scan;
-	HeapTuple	   tuple;
-	List		  *views = NIL;
 	ListCell	  *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
-	classes = table_open(RelationRelationId, AccessShareLock);
-	scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-
-		if (class->relkind == RELKIND_VIEW && !heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
-			views = lappend_oid(views, class->oid);
-	}
-	systable_endscan(scan);
-	table_close(classes, AccessShareLock);
-
-	foreach (cell, views)
+	foreach (cell, streamext_views_with_options())
 	{
 		Oid					  viewoid = lfirst_oid(cell);
 		ContinuousViewOptions options = streamext_view_options(viewoid);
 		bool				  isnull;
 		Datum				  stored;
+		HeapTuple			  tuple;
 
 		if (!options.continuous || !streamext_catalog_may_see(viewoid))
 			continue;

@@ -10,10 +10,7 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -622,21 +619,12 @@ flush_deadline(FunctionCallInfo fcinfo)
 static bool
 flush_has_alerts(void)
 {
-	Relation	classes = table_open(RelationRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
-	HeapTuple	tuple;
-	bool		found = false;
+	ListCell *lc;
 
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-
-		found = class->relkind == RELKIND_VIEW && !heap_attisnull(tuple, Anum_pg_class_reloptions, NULL) &&
-				streamext_view_options(class->oid).alert;
-	}
-	systable_endscan(scan);
-	table_close(classes, AccessShareLock);
-	return found;
+	foreach (lc, streamext_views_with_options())
+		if (streamext_view_options(lfirst_oid(lc)).alert)
+			return true;
+	return false;
 }
 
 Datum

@@ -101,6 +101,9 @@ typedef struct CompiledView
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
 extern ContinuousViewOptions streamext_view_options(Oid relid);
 
+/* OIDs of all views that have any option: those that may have ours. Reads all of pg_class. */
+extern List *streamext_views_with_options(void);
+
 /* Compiles in the current memory context; needs a transaction. Raises 0A000 (etc.) naming the construct. */
 extern CompiledView *streamext_view_compile(Oid relid);
 /*

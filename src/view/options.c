@@ -6,8 +6,10 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/reloptions.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
 #include "nodes/makefuncs.h"
@@ -123,6 +125,26 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", def->defname),
 			 errhint(
 				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
+}
+
+List *
+streamext_views_with_options(void)
+{
+	Relation	classes = table_open(RelationRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
+	List	   *views = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
+
+		if (class->relkind == RELKIND_VIEW && !heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
+			views = lappend_oid(views, class->oid);
+	}
+	systable_endscan(scan);
+	table_close(classes, AccessShareLock);
+	return views;
 }
 
 ContinuousViewOptions

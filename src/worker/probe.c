@@ -97,25 +97,17 @@ probe_announce_gateways(Oid dboid)
 static List *
 probe_find_views(bool *told)
 {
-	Relation	rel = table_open(RelationRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	List	   *views = NIL;
-	HeapTuple	tuple;
+	List	 *views = NIL;
+	ListCell *lc;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach (lc, streamext_views_with_options())
 	{
-		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-		ContinuousViewOptions options;
+		ContinuousViewOptions options = streamext_view_options(lfirst_oid(lc));
 
-		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
-			continue;
-		options = streamext_view_options(class->oid);
 		*told = *told || options.alert || (options.continuous && (options.notify || options.emit_changes));
 		if (options.continuous)
-			views = lappend_oid(views, class->oid);
+			views = lappend_oid(views, lfirst_oid(lc));
 	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
 	return views;
 }
 

@@ -12,9 +12,6 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "commands/async.h"
@@ -123,29 +120,21 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 static void
 teller_list(List *former)
 {
-	Relation	classes = table_open(RelationRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(classes, InvalidOid, false, NULL, 0, NULL);
-	HeapTuple	tuple;
+	ListCell *lc;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach (lc, streamext_views_with_options())
 	{
-		Form_pg_class class = (Form_pg_class) GETSTRUCT(tuple);
-		ContinuousViewOptions options;
-		int64				  interval;
+		Oid					  view = lfirst_oid(lc);
+		ContinuousViewOptions options = streamext_view_options(view);
+		int64				  interval = options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL;
 
-		if (class->relkind != RELKIND_VIEW || heap_attisnull(tuple, Anum_pg_class_reloptions, NULL))
-			continue;
-		options = streamext_view_options(class->oid);
 		if (options.alert)
-			teller_add(former, class->oid, TELLER_ALERT, options.every > 0 ? options.every : STREAMEXT_ALERT_EVERY);
-		interval = options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL;
+			teller_add(former, view, TELLER_ALERT, options.every > 0 ? options.every : STREAMEXT_ALERT_EVERY);
 		if (options.continuous && options.notify)
-			teller_add(former, class->oid, TELLER_NOTIFY, interval);
+			teller_add(former, view, TELLER_NOTIFY, interval);
 		if (options.continuous && options.changes_into != NULL)
-			teller_add(former, class->oid, TELLER_EMIT, interval);
+			teller_add(former, view, TELLER_EMIT, interval);
 	}
-	systable_endscan(scan);
-	table_close(classes, AccessShareLock);
 }
 
 static List *
