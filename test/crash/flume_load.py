@@ -2,10 +2,9 @@
 Flume does; each event is then counted once."""
 
 import random
-import threading
 import time
 
-from crash.load import DELIVERY, Load, Producer, counted
+from crash.load import DELIVERY, Producer, Producers, counted
 from harness.database import Database
 from harness.flume import AvroSender, Event, Sender, ThriftSender
 from harness.server import free_port
@@ -15,16 +14,14 @@ SINKS = {"avro": AvroSender, "thrift": ThriftSender}
 STREAMS = {"avro": ("fa", "fa_named"), "thrift": ("ft", "ft_named")}
 
 
-class FlumeLoad(Load):
+class FlumeLoad(Producers):
     name = "flume"
     streams = [stream for names in STREAMS.values() for stream in names]
 
     def __init__(self, rng: random.Random, senders: int = 2, idle: float = 0.005) -> None:
-        self._rng = rng
+        super().__init__(rng)
         self._idle = idle
         self._senders = senders
-        self._lock = threading.Lock()
-        self._n = 0
 
     def begin(self, db: Database) -> None:
         self._sent: dict[str, list[int]] = {stream: [] for stream in self.streams}
@@ -48,21 +45,6 @@ class FlumeLoad(Load):
             self._sent[name].append(n)
             events.append(({"site": "x", "topic": name}, b'{"n": %d}' % n))
         return events
-
-    def resume(self) -> None:
-        for thread in self._threads:
-            thread.resume()
-
-    def pause(self) -> None:
-        for thread in self._threads:
-            thread.pause()
-
-    def end(self) -> None:
-        for thread in self._threads:
-            thread.end()
-
-    def sent(self) -> int:
-        return self._n
 
     def check(self, db: Database) -> list[str]:
         wrong = []

@@ -3,10 +3,9 @@ one never twice, and all of its records or none."""
 
 import http.client
 import random
-import threading
 import time
 
-from crash.load import DELIVERY, Load, Producer, counted
+from crash.load import DELIVERY, Producer, Producers, counted
 from harness.database import Database
 from harness.server import free_port
 from harness.streams import continuous
@@ -14,15 +13,14 @@ from harness.streams import continuous
 TOKEN = "the sender's"
 
 
-class HttpLoad(Load):
+class HttpLoad(Producers):
     name = "http"
     streams = ["h"]
 
     def __init__(self, rng: random.Random, senders: int = 4) -> None:
-        self._rng = rng
+        super().__init__(rng)
         self._senders = senders
-        self._lock = threading.Lock()
-        self._n = self._first = 0
+        self._first = 0
         self._begun = 0
 
     def begin(self, db: Database) -> None:
@@ -45,21 +43,6 @@ class HttpLoad(Load):
         with self._lock:
             self._n += count
             return range(self._n - count, self._n)
-
-    def resume(self) -> None:
-        for thread in self._threads:
-            thread.resume()
-
-    def pause(self) -> None:
-        for thread in self._threads:
-            thread.pause()
-
-    def end(self) -> None:
-        for thread in self._threads:
-            thread.end()
-
-    def sent(self) -> int:
-        return self._n
 
     def check(self, db: Database) -> list[str]:
         times: dict[int, int] = {}

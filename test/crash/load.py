@@ -1,5 +1,6 @@
 """What a load on the server has to offer to a round, and the comparison that all loads share."""
 
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +85,31 @@ class Load:
 
     def broker_dies(self) -> None:
         """The broker is about to be killed with -9."""
+
+
+class Producers(Load):
+    """A load of producers; begin makes them in `_threads`, and what they send is numbered by `_n`."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._lock = threading.Lock()
+        self._n = 0
+        self._threads: list[Producer] = []
+
+    def resume(self) -> None:
+        for thread in self._threads:
+            thread.resume()
+
+    def pause(self) -> None:
+        for thread in self._threads:
+            thread.pause()
+
+    def end(self) -> None:
+        for thread in self._threads:
+            thread.end()
+
+    def sent(self) -> int:
+        return self._n
 
 
 def compare(db: Database, name: str, actual: str, expected: str) -> list[str]:

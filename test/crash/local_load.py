@@ -2,11 +2,10 @@
 table afterwards was committed, also where the session died before it heard of it."""
 
 import random
-import threading
 
 import psycopg
 
-from crash.load import Load, Producer, compare, counted
+from crash.load import Producer, Producers, compare, counted
 from harness.database import Database
 from harness.streams import continuous, local_stream
 
@@ -14,15 +13,13 @@ TOTAL = "SELECT count(*) AS c, sum(n)::bigint AS s, count(DISTINCT n) AS d FROM 
 KEYED = "SELECT k, count(*) AS c, bit_xor(n) AS x, array_agg(n ORDER BY n) AS list FROM {} GROUP BY k"
 
 
-class LocalLoad(Load):
+class LocalLoad(Producers):
     name = "local"
     streams = ["l"]
 
     def __init__(self, rng: random.Random, sessions: int = 3) -> None:
-        self._rng = rng
+        super().__init__(rng)
         self._sessions = sessions
-        self._lock = threading.Lock()
-        self._n = 0
 
     def begin(self, db: Database) -> None:
         self._db = db
@@ -31,21 +28,6 @@ class LocalLoad(Load):
         continuous(db, "l_total", TOTAL.format("l"))
         continuous(db, "l_keyed", KEYED.format("l"))
         self._threads = [Producer(_Session(self).work, idle=0.03) for _ in range(self._sessions)]
-
-    def resume(self) -> None:
-        for thread in self._threads:
-            thread.resume()
-
-    def pause(self) -> None:
-        for thread in self._threads:
-            thread.pause()
-
-    def end(self) -> None:
-        for thread in self._threads:
-            thread.end()
-
-    def sent(self) -> int:
-        return self._n
 
     def take(self, count: int) -> int:
         """The first of so many numbers that nobody else has."""
