@@ -10,7 +10,6 @@ from harness.wait import wait_for
 CASES = {
     "extra_float_digits": ("-15", "x::text"),
     "bytea_output": ("escape", "b::text"),
-    "quote_all_identifiers": ("on", "quote_ident(t)"),
     "xmlbinary": ("hex", "xmlelement(name e, b)::text"),
     "lc_monetary": ("de_DE.UTF-8", "(x::numeric::money)::text"),
     "lc_numeric": ("de_DE.UTF-8", "to_char(x, '9G999D99')"),
@@ -20,6 +19,8 @@ CASES = {
     "DateStyle": ("German, DMY", "d::text"),
     "TimeZone": ("Asia/Tokyo", "ts::text"),
     "array_nulls": ("off", "(('{NULL,' || t || '}')::text[])[1]"),
+    # The last: from then on PostgreSQL quotes the name of a text search configuration when it is set inside of a transaction.
+    "quote_all_identifiers": ("on", "quote_ident(t)"),
 }
 COLUMNS = "x float8, b bytea, t text, i interval, d date, ts timestamptz"
 ROW = "0.1 + 0.2 + g, '\\xff00'::bytea, 'cats', interval '1 day 02:03:04', date '2024-05-06', timestamptz '2024-05-06 07:08:09+00'"
