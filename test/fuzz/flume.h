@@ -12,16 +12,17 @@
 
 /* What is found in the bytes, as bytes: headers and bodies with their sizes, what was wrong, and the answers. */
 static Size
-flume_read(const FlumeProtocolOps *protocol, const uint8_t *data, size_t size, size_t piece, bool first, StringInfo found)
+flume_read(const FlumeProtocolOps *protocol, const uint8_t *data, size_t size, size_t piece, bool first,
+		   StringInfo found)
 {
-	char		*bytes = palloc(size + 1);
-	FlumeFrame	 frame = { 0 };
-	FlumeFraming framing = FLUME_MORE;
-	const char	*fault = NULL, *error;
-	size_t		 n = 0;
-	FlumeCall	 call;
+	char		  *bytes = palloc(size + 1);
+	FlumeFrame	   frame = { 0 };
+	FlumeFraming   framing = FLUME_MORE;
+	const char	  *fault = NULL, *error;
+	size_t		   n = 0;
+	FlumeCall	   call;
 	StringInfoData head;
-	FlumeEvent	 event = { .head = &head };
+	FlumeEvent	   event = { .head = &head };
 
 	memcpy(bytes, data, size);
 	do

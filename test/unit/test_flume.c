@@ -19,7 +19,7 @@ flume_wire(const char *message, Size size, Size piece, StringInfo wire)
 		flume_put32(wire, 7);
 		flume_put32(wire, (size + piece - 1) / piece);
 	}
-	for (Size at = 0; at < size; at += piece > 0 ? piece : size)
+	for (Size at = 0; at<size; at += piece> 0 ? piece : size)
 	{
 		Size some = piece > 0 ? Min(piece, size - at) : size;
 
@@ -96,7 +96,9 @@ flume_is(const FlumeProtocolOps *protocol, const char *message, Size size, bool 
 	flume_is(&protocol, message, sizeof(message) - 1, first, expected, sizeof(expected) - 1, #message)
 
 #define HASH "0123456789abcdef"
-#define BATCH "\0\x16" "appendBatch"
+#define BATCH \
+	"\0\x16"  \
+	"appendBatch"
 #define FRAME "\0\0\0\7\0\0\0\1\0\0\0"
 #define OK ">" FRAME "\3\0\0\0"
 #define NO "!" FRAME "\6\0\1\0\4no"
@@ -105,10 +107,16 @@ static void
 flume_avro(void)
 {
 	IS(streamext_flume_avro, BATCH "\4\4\2a\2b\2c\0\0\6xyz\0\2w\0", false, "a=b,c=,:xyz|:w|" OK);
-	IS(streamext_flume_avro, "\0\x0c" "append\0\2w", false, ":w|" OK);
+	IS(streamext_flume_avro,
+	   "\0\x0c"
+	   "append\0\2w",
+	   false, ":w|" OK);
 	IS(streamext_flume_avro, BATCH "\0", false, OK);
 	/* blocks with their sizes, several of them, metadata */
-	IS(streamext_flume_avro, "\2\2k\2v\0\x16" "appendBatch\1\6\0\2w\2\1\x08\2a\2b\0\0\0", false, ":w|a=b,:|" OK);
+	IS(streamext_flume_avro,
+	   "\2\2k\2v\0\x16"
+	   "appendBatch\1\6\0\2w\2\1\x08\2a\2b\0\0\0",
+	   false, ":w|a=b,:|" OK);
 	IS(streamext_flume_avro, BATCH "\1\4\0\2w\0", false, ":w|" NO);
 	/* handshakes: without and with a protocol and metadata; of the handshake alone */
 	IS(streamext_flume_avro, HASH "\0" HASH "\0" BATCH "\2\0\2w\0", true, ":w|>" FRAME "\7\0\0\0\0\0\0\0");
@@ -124,12 +132,17 @@ flume_avro(void)
 	IS(streamext_flume_avro, BATCH "\xfe\xff\xff\xff\x0f\0\2w\0", false, NO);
 	IS(streamext_flume_avro, BATCH "\xff\xff\xff\xff\xff\xff\xff\xff\xff\1\0", false, NO);
 	IS(streamext_flume_avro, BATCH "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\0", false, NO);
-	IS(streamext_flume_avro, "\0\x0c" "remove\0\2w", false, NO);
+	IS(streamext_flume_avro,
+	   "\0\x0c"
+	   "remove\0\2w",
+	   false, NO);
 	IS(streamext_flume_avro, "\0\0", false, OK);
 }
 
 #define CALL(number, name) "\x82\x21" number name
-#define MANY "\x0b" "appendBatch"
+#define MANY \
+	"\x0b"   \
+	"appendBatch"
 #define EVENT "\x1b\1\x88\1a\1b\x18\1w\0"
 #define REPLY(kind, number) kind number MANY
 
@@ -148,7 +161,8 @@ flume_thrift(void)
 	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\x1c" EVENT "\0\0", false, "a=b,:w|" REFUSED);
 	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\x2c" EVENT "\0", false, "a=b,:w|" REFUSED);
 	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\xfc\xff\xff\xff\xff\x0f" EVENT "\0", false, REFUSED);
-	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\x1c\x1b\xff\xff\xff\xff\x0f\x88\1a\1b\x18\1w\0\0", false, REFUSED);
+	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\x1c\x1b\xff\xff\xff\xff\x0f\x88\1a\1b\x18\1w\0\0", false,
+	   REFUSED);
 	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\x1c\x1b\1\x88\1a\1b\x18\x7fw\0\0", false, REFUSED);
 	IS(streamext_flume_thrift, CALL("\7", MANY) "\x19\x18\1w\0", false, REFUSED);
 	IS(streamext_flume_thrift, "\x80\1\0\1\0\0\0\6append", false, "!\0\0\0\x0b\x82\x61\0\0\x18\2no\x15\x0c\0");
