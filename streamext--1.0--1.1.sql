@@ -222,6 +222,11 @@ COMMENT ON COLUMN streamext.continuous_views.settings IS
 
 /* ---- metrics ---- */
 
+CREATE FUNCTION streamext.get_times() RETURNS TABLE (stream regclass, what text, le text, below bigint, seconds double precision)
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_times';
+COMMENT ON FUNCTION streamext.get_times() IS 'internal: the histograms that streamext.metrics shows: batches up to each bound, and the sum of all';
+
 -- The one table of metrics: docs/reference.md and streamext.metrics_text() follow it.
 CREATE VIEW streamext.metrics AS
 SELECT m.name, m.kind, m.unit, m.labels, m.value, m.help
@@ -275,6 +280,25 @@ FROM (
     ) AS x(name, kind, unit, value, help)
     WHERE w.task OPERATOR(pg_catalog.=) 'stream'
     UNION ALL
+    SELECT pg_catalog.concat(h.name, x.part), 'histogram', 'seconds',
+           pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname)) OPERATOR(pg_catalog.||) x.bound,
+           x.value, h.help
+    FROM streamext.get_times() AS t
+    JOIN (VALUES
+        ('batch', 'streamext_batch_seconds', 'The time of the worker for a batch, until its commit.'),
+        ('decode', 'streamext_batch_decode_seconds', 'Of that, the time to make rows of records.'),
+        ('fold', 'streamext_batch_fold_seconds', 'Of that, the time to count the rows in all views.'),
+        ('event_lag', 'streamext_batch_event_lag_seconds', 'From the newest event time of the stream to the commit of each batch.')
+    ) AS h(what, name, help) ON h.what OPERATOR(pg_catalog.=) t.what
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    CROSS JOIN LATERAL (VALUES
+        ('_bucket', pg_catalog.jsonb_build_object('le', t.le), t.below::pg_catalog.float8),
+        ('_count', '{}', t.below::pg_catalog.float8),
+        ('_sum', '{}', t.seconds)
+    ) AS x(part, bound, value)
+    WHERE x.part OPERATOR(pg_catalog.=) '_bucket' OR t.le OPERATOR(pg_catalog.=) '+Inf'
+    UNION ALL
     SELECT x.name, x.kind, x.unit, pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'view', pg_catalog.format('%s.%s', n.nspname, c.relname)),
            x.value, x.help
     FROM streamext.continuous_views AS v
@@ -306,7 +330,7 @@ WHERE m.value IS NOT NULL;
 GRANT SELECT ON streamext.metrics TO PUBLIC;
 COMMENT ON VIEW streamext.metrics IS 'what the other catalogue views show, of the streams and views that the user may see, as named numbers for monitoring';
 COMMENT ON COLUMN streamext.metrics.name IS 'as Prometheus writes it';
-COMMENT ON COLUMN streamext.metrics.kind IS 'counter, which only grows but for restarts, or gauge';
+COMMENT ON COLUMN streamext.metrics.kind IS 'counter, which only grows but for restarts, gauge, or histogram: batches up to the label le, their number, and the sum of all';
 COMMENT ON COLUMN streamext.metrics.unit IS 'records, bytes, seconds, or empty';
 COMMENT ON COLUMN streamext.metrics.labels IS 'which database, stream, view, partition it is of; texts';
 COMMENT ON COLUMN streamext.metrics.value IS 'now';
@@ -318,16 +342,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.concat(pg_catalog.string_agg(f.block, '' ORDER BY f.name COLLATE "C"), CASE WHEN metrics_text.openmetrics THEN E'# EOF\n' END)
     FROM (
-        SELECT m.name, pg_catalog.concat(
+        SELECT b.family AS name, pg_catalog.concat(
                    pg_catalog.format(E'# HELP %s %s\n# TYPE %s %s\n', b.family, m.help, b.family, m.kind),
-                   pg_catalog.string_agg(pg_catalog.format(E'%s{%s} %s\n', m.name, l.labels, m.value), '' ORDER BY l.labels COLLATE "C")) AS block
+                   pg_catalog.string_agg(pg_catalog.format(E'%s{%s} %s\n', m.name, pg_catalog.concat_ws(',', l.labels, l.bound), m.value), ''
+                                         ORDER BY l.labels COLLATE "C", m.name COLLATE "C", (m.labels OPERATOR(pg_catalog.->>) 'le')::pg_catalog.float8)) AS block
         FROM streamext.metrics AS m
-        CROSS JOIN LATERAL (SELECT CASE WHEN metrics_text.openmetrics THEN pg_catalog.regexp_replace(m.name, '_total$', '') ELSE m.name END AS family) AS b
+        CROSS JOIN LATERAL (SELECT CASE WHEN m.kind OPERATOR(pg_catalog.=) 'histogram' THEN pg_catalog.regexp_replace(m.name, '_(bucket|count|sum)$', '')
+                                        WHEN metrics_text.openmetrics THEN pg_catalog.regexp_replace(m.name, '_total$', '') ELSE m.name END AS family) AS b
         CROSS JOIN LATERAL (
-            SELECT pg_catalog.string_agg(pg_catalog.format('%s="%s"', e.key, pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(e.value, '\', '\\'), '"', '\"'), E'\n', '\n')),
-                                         ',' ORDER BY e.key COLLATE "C") AS labels
-            FROM pg_catalog.jsonb_each_text(m.labels) AS e) AS l
-        GROUP BY m.name, m.kind, m.help, b.family) AS f
+            SELECT pg_catalog.string_agg(e.label, ',' ORDER BY e.key COLLATE "C") FILTER (WHERE e.key OPERATOR(pg_catalog.<>) 'le') AS labels,
+                   pg_catalog.min(e.label) FILTER (WHERE e.key OPERATOR(pg_catalog.=) 'le') AS bound
+            FROM (SELECT j.key, pg_catalog.format('%s="%s"', j.key, pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(j.value, '\', '\\'), '"', '\"'), E'\n', '\n')) AS label
+                  FROM pg_catalog.jsonb_each_text(m.labels) AS j) AS e) AS l
+        GROUP BY b.family, m.kind, m.help) AS f
 $$;
 COMMENT ON FUNCTION streamext.metrics_text(boolean) IS 'streamext.metrics in the text format of Prometheus (0.0.4), or in that of OpenMetrics';
 

@@ -12,6 +12,7 @@
 #include "base/streamext.h"
 #include "shared/feed.h"
 #include "shared/teller.h"
+#include "shared/times.h"
 #include "state/buffer.h"
 #include "source/connector.h"
 #include "port/atomics.h"
@@ -208,6 +209,7 @@ typedef struct StreamSlot
 	StreamHandover	 handover;
 	StreamWindows	 windows;
 	StreamCheckpoint checkpoint;
+	BatchTimes		 times;
 
 	/* worker/refresh.c, when it has looked into the catalogue */
 	Oid			  owner;	   /* of the stream; InvalidOid: nobody has looked yet */

@@ -36,6 +36,7 @@ streamext_stream_slot_init(StreamSlot *slot, LWLockPadded *locks)
 	pg_atomic_init_u64(&slot->ask.windows_requested, 0);
 	pg_atomic_init_u64(&slot->ask.windows_done, 0);
 	pg_atomic_init_u64(&slot->journal_end, (uint64) -1);
+	streamext_times_init(&slot->times);
 	ConditionVariableInit(&slot->progress);
 	slot->lock = &locks[0].lock;
 	slot->buffer_lock = &locks[1].lock;
@@ -98,6 +99,7 @@ stream_slot_clear_stream(StreamSlot *slot)
 	memset(&slot->handover, 0, sizeof(StreamHandover));
 	slot->windows = (StreamWindows){ .mark = DT_NOBEGIN };
 	memset(&slot->checkpoint, 0, sizeof(StreamCheckpoint));
+	streamext_times_clear(&slot->times);
 	slot->owner = InvalidOid;
 	slot->buffer = NULL;
 	slot->buffer_size = 0;

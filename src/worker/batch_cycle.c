@@ -39,6 +39,36 @@
 static bool batch_new[STREAMEXT_BATCH_ROWS];
 static bool batch_accepted[STREAMEXT_BATCH_ROWS];
 
+/* ---------------------------------------------------------------- times */
+
+static int64
+batch_elapsed(instr_time since)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, since);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* The batch is committed. The catch-up worker's are not the stream's. */
+static void
+batch_count_times(Worker *w)
+{
+	StreamSlot *slot = w->shard.slot;
+	TimestampTz newest = DT_NOBEGIN;
+
+	if (w->shard.catchup)
+		return;
+	streamext_times_count(&slot->times, TIME_BATCH, batch_elapsed(w->times.began));
+	streamext_times_count(&slot->times, TIME_DECODE, w->times.decode);
+	streamext_times_count(&slot->times, TIME_FOLD, w->times.fold);
+	for (int i = 0; i < w->shard.npartitions; i++)
+		newest = Max(newest, slot->counted.partitions[i].max_event_time);
+	if (!TIMESTAMP_NOT_FINITE(newest))
+		streamext_times_count(&slot->times, TIME_EVENT_LAG, streamext_clock_now() - newest);
+}
+
 /* ---------------------------------------------------------------- poll */
 
 /* The batch is given up; it will be read again. */
@@ -264,8 +294,10 @@ batch_decode(Worker *w, TimestampTz now)
 {
 	Batch		 *batch = w->reading.batch;
 	IdentityScope scope = streamext_decoder_enter(w->setup.decoder);
+	instr_time	  begin;
 	ListCell	 *lc;
 
+	INSTR_TIME_SET_CURRENT(begin);
 	batch->rejected = batch->late = NIL; /* of a try that has failed */
 	streamext_decoder_run(w->setup.decoder, batch, now);
 	streamext_identity_leave(scope);
@@ -281,6 +313,7 @@ batch_decode(Worker *w, TimestampTz now)
 	}
 	foreach (lc, batch->rejected)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
+	w->times.decode = batch_elapsed(begin);
 	w->reading.decoded = true;
 }
 
@@ -383,8 +416,10 @@ static bool
 batch_prepare_views(Worker *w)
 {
 	WorkerView *full = NULL;
+	instr_time	begin;
 	ListCell   *lc;
 
+	INSTR_TIME_SET_CURRENT(begin);
 	w->reading.full_reason[0] = '\0';
 	foreach (lc, w->shard.views)
 		((WorkerView *) lfirst(lc))->prepared = false;
@@ -398,6 +433,7 @@ batch_prepare_views(Worker *w)
 			break;
 		}
 	}
+	w->times.fold = batch_elapsed(begin);
 	if (full == NULL)
 		return true;
 	streamext_worker_note_full(w, full);
@@ -630,8 +666,10 @@ static bool
 batch_publish(Worker *w, TimestampTz now)
 {
 	StreamSlot *slot = w->shard.slot;
+	instr_time	begin;
 	ListCell   *lc;
 
+	INSTR_TIME_SET_CURRENT(begin);
 	foreach (lc, w->shard.views)
 	{
 		WorkerView *v = lfirst(lc);
@@ -666,6 +704,7 @@ batch_publish(Worker *w, TimestampTz now)
 	batch_update_views(w);
 	streamext_worker_advance_watermark(w);
 	LWLockRelease(slot->lock);
+	w->times.fold += batch_elapsed(begin);
 	streamext_checkpoint_note(&w->shard);
 	return true;
 }
@@ -686,6 +725,7 @@ streamext_worker_fold(Worker *w)
 	bool		letters;
 	bool		published;
 
+	INSTR_TIME_SET_CURRENT(w->times.began);
 	streamext_poison_batch(w);
 	batch_begin_transaction(w);
 	if (!w->reading.decoded)
@@ -735,6 +775,7 @@ streamext_worker_fold(Worker *w)
 	CommitTransactionCommand();
 	streamext_identity_rise();
 	STREAMEXT_FAULT("batch-after-commit");
+	batch_count_times(w);
 	pgstat_report_stat(letters);
 
 	if (!w->shard.catchup && w->shard.slot->buffer != NULL)

@@ -27,6 +27,7 @@
 #include "shared/shmem.h"
 #include "sink/delivery.h"
 #include "shared/ownership.h"
+#include "portability/instr_time.h"
 
 #define WORKER_RATE_SECONDS 10
 
@@ -88,6 +89,17 @@ typedef struct WorkerAlone
 	TimestampTz turn_until; /* the view that is alone may have to let another one have its turn */
 	TimestampTz rest_until; /* nothing is read: the last record took too long */
 } WorkerAlone;
+
+/*
+ * What the batch at hand has taken so far, in microseconds.
+ * @writers worker/batch_cycle.c
+ */
+typedef struct WorkerTimes
+{
+	instr_time began; /* its last try */
+	int64	   decode;
+	int64	   fold;
+} WorkerTimes;
 
 /*
  * Tickets that are being served: worker/loop.c.
@@ -199,6 +211,7 @@ typedef struct Worker
 	WorkerReading  reading;
 	WorkerTrouble  trouble;
 	WorkerAlone	   alone;
+	WorkerTimes	   times;
 	WorkerFlush	   flush;
 	WorkerRequests requests;
 	WorkerLetters  letters;
