@@ -3,58 +3,24 @@
  *		From copied panes to groups and windows.
  *
  * Rows are made in one of two ways. If each group of a pane is a row of its own, straight from the copy. Otherwise groups
- * are gathered over panes and shards into slices, ascending by pane, and each group's slices are combined into windows;
- * for hopping windows by two stacks, so that a slice costs about three combinations however many windows hold it; slices of rows
- * that were late for some of their windows are combined into each of the others one by one; sessions are chained from slices
- * here (fold/session.h). What was gathered stays over rescans.
+ * are gathered over panes and shards into slices, ascending by pane (gather.c), and each group's slices are combined into windows: hopping
+ * ones by hop.c; sessions are chained from slices here (fold/session.h). What was gathered stays over rescans.
  *
  * Panes that are left out make windows incomplete, but only such as the quals drop: they all stay as filters.
  */
 #include "postgres.h"
 
-#include "common/int.h"
 #include "miscadmin.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "view/span.h"
-#include "read/scan.h"
-
-/* What one group's row in one pane and shard holds. */
-typedef struct Slice
-{
-	int64			  pane;
-	TimestampTz		  from; /* its rows count in windows that start then or later; DT_NOBEGIN: in all */
-	const GroupEntry *entry;
-	const StateCopy	 *copy;
-} Slice;
-
-typedef struct ScanGroup
-{
-	uint32			  hash;
-	uint32			  key_size;
-	int				  nslices;
-	int				  nlate;  /* behind those: slices with a `from`, ascending by it */
-	Slice			 *slices; /* ascending by pane */
-	const GroupEntry *entry;  /* one that holds the key */
-} ScanGroup;
-
-/* Slices of the hopping window at hand: [head, middle) with what follows combined, [middle, tail) combined as it came. */
-typedef struct ScanQueue
-{
-	int			  head, middle, tail;
-	AggPartial ***suffixes; /* by slice from 0: of each aggregate, slice to middle - 1 combined */
-	AggPartial	**back;		/* of each aggregate, [middle, tail) combined */
-	int			  late;		/* of the group's late slices, the first that may still count */
-	int			  nlate;	/* that count in the window at hand */
-	const Slice **late_slices;
-} ScanQueue;
+#include "read/gather.h"
 
 typedef enum RowSource
 {
 	ROW_EMPTY, /* nothing was ever counted: empty partials */
 	ROW_SLICES,
-	ROW_QUEUE
+	ROW_HOP
 } RowSource;
 
 struct RowReader
@@ -78,21 +44,14 @@ struct RowReader
 	MemoryContext	   sealed_cxt; /* of the slice at hand */
 
 	/* by groups */
-	MemoryContext table_cxt;
-	bool		  gathered;
-	int			  ngroups;
-	ScanGroup	 *groups;
-	int			 *index; /* group + 1 by hash; 0: free */
-	uint32		  index_mask;
+	Gathered	  gathered;
 	MemoryContext group_cxt; /* reset for each group */
 	bool		  in_group;
 	bool		  total; /* the group is of a grouping set without the window */
 	ScanGroup	 *current;
 	int			  next_slice;
-	TimestampTz	  next_start;
-	bool		  starts_ended;
 	TimestampTz	  horizon; /* of the copies; sessions only */
-	ScanQueue	  queue;
+	HopWindows	  hop;
 
 	/* the row at hand */
 	RowSource		  source;
@@ -112,8 +71,13 @@ streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt)
 	rows->scan = scan;
 	rows->view = scan->read->view;
 	rows->readers = readers;
-	rows->table_cxt = AllocSetContextCreate(cxt, "streamext groups", ALLOCSET_DEFAULT_SIZES);
+	rows->gathered.view = rows->view;
+	rows->gathered.matcher = scan->read->matcher;
+	rows->gathered.cxt = AllocSetContextCreate(cxt, "streamext groups", ALLOCSET_DEFAULT_SIZES);
 	rows->group_cxt = AllocSetContextCreate(cxt, "streamext group", ALLOCSET_DEFAULT_SIZES);
+	rows->hop.view = rows->view;
+	rows->hop.readers = readers;
+	rows->hop.cxt = rows->group_cxt;
 	rows->sealed_cxt = AllocSetContextCreate(cxt, "streamext sealed pane", ALLOCSET_DEFAULT_SIZES);
 	return rows;
 }
@@ -121,445 +85,13 @@ streamext_rows_create(ScanRead *scan, AggReader **readers, MemoryContext cxt)
 void
 streamext_rows_end(RowReader *rows)
 {
-	MemoryContextDelete(rows->table_cxt);
+	MemoryContextDelete(rows->gathered.cxt);
 	MemoryContextDelete(rows->group_cxt);
 	MemoryContextDelete(rows->sealed_cxt);
-	rows->table_cxt = rows->group_cxt = rows->sealed_cxt = NULL;
+	rows->gathered.cxt = rows->group_cxt = rows->sealed_cxt = NULL;
 	if (rows->scan->history != NULL)
 		streamext_history_close(rows->scan->history);
 	rows->scan->history = NULL;
-}
-
-/* ---- gathering groups ---- */
-
-typedef struct GatherPane
-{
-	const PaneCopy	*pane;
-	const StateCopy *copy;
-	int				 number; /* of the copy */
-} GatherPane;
-
-static int
-gather_compare(const void *a, const void *b)
-{
-	const GatherPane *x = a;
-	const GatherPane *y = b;
-
-	if (x->pane->id != y->pane->id)
-		return x->pane->id < y->pane->id ? -1 : 1;
-	return x->number < y->number ? -1 : x->number > y->number;
-}
-
-/* All panes of all shards, of memory and history, ascending. */
-static GatherPane *
-gather_panes(const ScanRead *read, int *npanes, Size *nentries)
-{
-	GatherPane *panes;
-	int			n = 0;
-
-	*npanes = 0;
-	*nentries = 0;
-	for (int c = 0; c < read->copies->n; c++)
-		*npanes += read->copies->items[c]->npanes;
-	panes = palloc_extended(sizeof(GatherPane) * Max(*npanes, 1), MCXT_ALLOC_HUGE);
-	for (int c = 0; c < read->copies->n; c++)
-	{
-		StateCopy *copy = read->copies->items[c];
-
-		for (int p = 0; p < copy->npanes; p++)
-		{
-			panes[n].pane = &copy->panes[p];
-			panes[n].copy = copy;
-			panes[n++].number = c;
-			*nentries += copy->panes[p].ngroups;
-		}
-	}
-	qsort(panes, n, sizeof(GatherPane), gather_compare);
-	return panes;
-}
-
-static const char *
-gather_key(const RowReader *rows, const GroupEntry *entry)
-{
-	return STREAMEXT_ENTRY_KEY(entry, rows->view->state_size);
-}
-
-static void
-gather_index(RowReader *rows, uint32 size)
-{
-	if (rows->index != NULL)
-		pfree(rows->index);
-	rows->index =
-		MemoryContextAllocExtended(rows->table_cxt, sizeof(int) * (Size) size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	rows->index_mask = size - 1;
-	for (int g = 0; g < rows->ngroups; g++)
-	{
-		uint32 at = rows->groups[g].hash & rows->index_mask;
-
-		if ((g & (STREAMEXT_PROBES - 1)) == 0)
-			CHECK_FOR_INTERRUPTS();
-		while (rows->index[at] != 0)
-			at = (at + 1) & rows->index_mask;
-		rows->index[at] = g + 1;
-	}
-}
-
-/* The number of the group with this key, or -1; *at is where it stands or would stand in the index. */
-static int
-gather_find(const RowReader *rows, uint32 hash, const char *key, uint32 key_size, uint32 *at)
-{
-	uint32 probes = 0;
-
-	for (*at = hash & rows->index_mask; rows->index[*at] != 0; *at = (*at + 1) & rows->index_mask)
-	{
-		const ScanGroup *group = &rows->groups[rows->index[*at] - 1];
-
-		if ((++probes & (STREAMEXT_PROBES - 1)) == 0)
-			CHECK_FOR_INTERRUPTS();
-		if (group->hash == hash && streamext_key_equal(rows->scan->read->matcher, gather_key(rows, group->entry),
-													   group->key_size, key, key_size))
-			return rows->index[*at] - 1;
-	}
-	return -1;
-}
-
-static int
-gather_group(RowReader *rows, const GroupEntry *entry, Size *capacity)
-{
-	uint32		at;
-	uint32		hash = rows->view->keys_change
-						   ? streamext_key_rehash(rows->scan->read->matcher, gather_key(rows, entry), entry->key_size)
-						   : entry->hash;
-	TimestampTz from;
-	uint32		key_size = streamext_key_split(rows->view, gather_key(rows, entry), entry->key_size, &from);
-	int			g = gather_find(rows, hash, gather_key(rows, entry), key_size, &at);
-	ScanGroup  *group;
-
-	if (g >= 0)
-	{
-		rows->groups[g].nslices++;
-		return g;
-	}
-	if ((Size) rows->ngroups == *capacity)
-	{
-		*capacity *= 2;
-		rows->groups = repalloc_huge(rows->groups, sizeof(ScanGroup) * *capacity);
-	}
-	g = rows->ngroups++;
-	group = &rows->groups[g];
-	group->hash = hash;
-	group->key_size = key_size;
-	group->entry = entry;
-	group->nslices = 1;
-	group->nlate = 0;
-	group->slices = NULL;
-	if ((uint64) rows->ngroups * 4 > ((uint64) rows->index_mask + 1) * 3)
-		gather_index(rows, (rows->index_mask + 1) * 2);
-	else
-		rows->index[at] = g + 1;
-	return g;
-}
-
-static int
-gather_compare_late(const void *a, const void *b)
-{
-	const Slice *x = a;
-	const Slice *y = b;
-
-	return x->from < y->from ? -1 : x->from > y->from;
-}
-
-/* Puts the group's late slices behind the others. */
-static void
-gather_split_late(ScanGroup *group)
-{
-	Slice *late = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Slice) * group->nlate);
-	int	   n = 0, nlate = 0;
-
-	for (int i = 0; i < group->nslices; i++)
-	{
-		if (group->slices[i].from == DT_NOBEGIN)
-			group->slices[n++] = group->slices[i];
-		else
-			late[nlate++] = group->slices[i];
-	}
-	qsort(late, nlate, sizeof(Slice), gather_compare_late);
-	memcpy(group->slices + n, late, sizeof(Slice) * nlate);
-	group->nslices = n;
-	pfree(late);
-}
-
-/* Builds groups, each with its slices in order, of all that was copied. */
-static void
-gather_groups(RowReader *rows)
-{
-	MemoryContext old = MemoryContextSwitchTo(rows->table_cxt);
-	int			  npanes;
-	Size		  nentries;
-	GatherPane	 *panes = gather_panes(rows->scan, &npanes, &nentries);
-	Size		  capacity = 64;
-	int			 *group_of;
-	Slice		 *slices;
-	Size		  n = 0;
-
-	if (nentries > (Size) INT_MAX)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("continuous view \"%s\" has too many groups to be read at once",
-							   get_rel_name(rows->view->relid))));
-	group_of = MemoryContextAllocHuge(rows->table_cxt, sizeof(int) * Max(nentries, 1));
-	slices = MemoryContextAllocHuge(rows->table_cxt, sizeof(Slice) * Max(nentries, 1));
-	rows->groups = palloc(sizeof(ScanGroup) * capacity);
-	gather_index(rows, 128);
-
-	for (int p = 0; p < npanes; p++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		for (int i = 0; i < panes[p].pane->ngroups; i++)
-			group_of[n++] = gather_group(rows, panes[p].pane->groups[i], &capacity);
-	}
-	n = 0;
-	for (int g = 0; g < rows->ngroups; g++)
-	{
-		rows->groups[g].slices = slices + n;
-		n += rows->groups[g].nslices;
-		rows->groups[g].nslices = 0;
-	}
-	n = 0;
-	for (int p = 0; p < npanes; p++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		for (int i = 0; i < panes[p].pane->ngroups; i++)
-		{
-			ScanGroup *group = &rows->groups[group_of[n++]];
-			Slice	  *slice = &group->slices[group->nslices++];
-
-			slice->pane = panes[p].pane->id;
-			slice->entry = panes[p].pane->groups[i];
-			slice->copy = panes[p].copy;
-			(void) streamext_key_split(rows->view, gather_key(rows, slice->entry), slice->entry->key_size,
-									   &slice->from);
-			group->nlate += slice->from != DT_NOBEGIN;
-		}
-	}
-	for (int g = 0; g < rows->ngroups; g++)
-		if (rows->groups[g].nlate > 0)
-			gather_split_late(&rows->groups[g]);
-	pfree(group_of);
-	pfree(panes);
-	rows->gathered = true;
-	MemoryContextSwitchTo(old);
-}
-
-/* ---- hopping windows: two stacks ---- */
-
-static AggPartial *
-slice_load(const RowReader *rows, int a, const Slice *slice)
-{
-	return streamext_partial_load(rows->readers[a], slice->entry, slice->copy);
-}
-
-static void
-queue_clear(ScanQueue *queue, int at)
-{
-	queue->head = queue->middle = queue->tail = at;
-}
-
-/* Appends slice number queue->tail; in group_cxt. */
-static void
-queue_push(RowReader *rows, ScanQueue *queue)
-{
-	const Slice *slice = &rows->current->slices[queue->tail];
-
-	for (int a = 0; a < rows->view->naggs; a++)
-	{
-		if (rows->readers[a] == NULL)
-			continue;
-		if (queue->tail == queue->middle)
-			queue->back[a] = streamext_partial_copy(rows->readers[a], slice_load(rows, a, slice));
-		else
-			streamext_partial_combine(rows->readers[a], queue->back[a], slice_load(rows, a, slice));
-	}
-	queue->tail++;
-}
-
-/* Makes the front of what is in the back: each slice combined with all after it. */
-static void
-queue_flip(RowReader *rows, ScanQueue *queue)
-{
-	int naggs = rows->view->naggs;
-
-	for (int i = queue->tail - 1; i >= queue->head; i--)
-	{
-		queue->suffixes[i] = palloc(sizeof(AggPartial *) * Max(naggs, 1));
-		for (int a = 0; a < naggs; a++)
-		{
-			AggPartial *partial;
-
-			if (rows->readers[a] == NULL)
-				continue;
-			partial = streamext_partial_copy(rows->readers[a], slice_load(rows, a, &rows->current->slices[i]));
-			if (i < queue->tail - 1)
-				streamext_partial_combine(rows->readers[a], partial, queue->suffixes[i + 1][a]);
-			queue->suffixes[i][a] = partial;
-		}
-	}
-	queue->middle = queue->tail;
-}
-
-static void
-queue_evict(RowReader *rows, ScanQueue *queue)
-{
-	if (queue->head == queue->middle)
-	{
-		if (queue->tail - queue->head == 1)
-		{
-			queue_clear(queue, queue->tail);
-			return;
-		}
-		queue_flip(rows, queue);
-	}
-	queue->head++;
-}
-
-/* Of the queue's slices a partial that may be changed; NULL: it has none. In the current memory context. */
-static AggPartial *
-queue_partial(const RowReader *rows, int a)
-{
-	const ScanQueue *queue = &rows->queue;
-	AggReader		*reader = rows->readers[a];
-	AggPartial		*partial;
-
-	if (queue->head == queue->tail)
-		return NULL;
-	if (queue->head == queue->middle)
-		return streamext_partial_copy(reader, queue->back[a]);
-	partial = streamext_partial_copy(reader, queue->suffixes[queue->head][a]);
-	if (queue->tail > queue->middle)
-		streamext_partial_combine(reader, partial, queue->back[a]);
-	return partial;
-}
-
-/* The same of the whole window. */
-static AggPartial *
-hop_partial(const RowReader *rows, int a)
-{
-	const ScanQueue *queue = &rows->queue;
-	AggPartial		*partial = queue_partial(rows, a);
-
-	for (int i = 0; i < queue->nlate; i++)
-	{
-		AggPartial *late = slice_load(rows, a, queue->late_slices[i]);
-
-		if (partial == NULL)
-			partial = streamext_partial_copy(rows->readers[a], late);
-		else
-			streamext_partial_combine(rows->readers[a], partial, late);
-	}
-	return partial;
-}
-
-/* Start of the last window that holds a late slice. */
-static TimestampTz
-late_last_start(const RowReader *rows, const Slice *slice)
-{
-	TimestampTz first, last;
-
-	streamext_window_starts(&rows->view->window, slice->pane, &first, &last);
-	return last;
-}
-
-/* The first start from next_start on of a window with a late slice; DT_NOEND: there is none. */
-static TimestampTz
-late_next_start(RowReader *rows)
-{
-	const ScanGroup *group = rows->current;
-	const Slice		*late = group->slices + group->nslices;
-	ScanQueue		*queue = &rows->queue;
-
-	while (queue->late < group->nlate && late_last_start(rows, &late[queue->late]) < rows->next_start)
-		queue->late++;
-	for (int i = queue->late; i < group->nlate; i++)
-		if (late_last_start(rows, &late[i]) >= rows->next_start)
-			return Max(late[i].from, rows->next_start);
-	return DT_NOEND;
-}
-
-/* Finds those that count in the window at hand. */
-static void
-late_find(RowReader *rows)
-{
-	const ScanGroup *group = rows->current;
-	const Slice		*late = group->slices + group->nslices;
-	ScanQueue		*queue = &rows->queue;
-
-	queue->nlate = 0;
-	for (int i = queue->late; i < group->nlate && late[i].from <= rows->start; i++)
-		if (late_last_start(rows, &late[i]) >= rows->start)
-			queue->late_slices[queue->nlate++] = &late[i];
-}
-
-/* The first start from next_start on of a window with one of the slices behind the queue, which is empty; DT_NOEND: there is none. */
-static TimestampTz
-queue_next_start(RowReader *rows)
-{
-	const ScanGroup *group = rows->current;
-	ScanQueue		*queue = &rows->queue;
-
-	for (; queue->tail < group->nslices; queue_clear(queue, queue->tail + 1))
-	{
-		TimestampTz from, to;
-
-		streamext_window_starts(&rows->view->window, group->slices[queue->tail].pane, &from, &to);
-		if (from <= to && to >= rows->next_start)
-			return Max(rows->next_start, from);
-	}
-	return DT_NOEND;
-}
-
-/*
- * The next window of the group that holds a slice: its slices are in the queue and its start in rows->start. next_start
- * is the earliest start that may come; starts_ended stands for one beyond the range of int64.
- */
-static bool
-hop_next_window(RowReader *rows)
-{
-	const Window	*window = &rows->view->window;
-	const ScanGroup *group = rows->current;
-	ScanQueue		*queue = &rows->queue;
-
-	while (!rows->starts_ended)
-	{
-		int64 first, last;
-
-		if (queue->head == queue->tail)
-		{
-			TimestampTz next = queue_next_start(rows);
-
-			if (group->nlate > 0)
-				next = Min(next, late_next_start(rows));
-			if (next == DT_NOEND)
-				return false;
-			rows->next_start = next;
-		}
-		rows->start = rows->next_start;
-		streamext_window_pane_range(window, rows->start, &first, &last);
-		while (queue->head < queue->tail && group->slices[queue->head].pane < first)
-			queue_evict(rows, queue);
-		while (queue->tail < group->nslices && group->slices[queue->tail].pane <= last)
-		{
-			if (group->slices[queue->tail].pane < first)
-				queue_clear(queue, queue->tail + 1);
-			else
-				queue_push(rows, queue);
-		}
-		if (group->nlate > 0)
-			late_find(rows);
-		if (queue->head == queue->tail && queue->nlate == 0)
-			continue;
-		rows->starts_ended = pg_add_s64_overflow(rows->start, window->slide, &rows->next_start);
-		return true;
-	}
-	return false;
 }
 
 /* ---- sessions ---- */
@@ -658,12 +190,11 @@ group_next_window(RowReader *rows)
 		return group_total(rows);
 	if (window->kind == WINDOW_HOP)
 	{
-		MemoryContext old = MemoryContextSwitchTo(rows->group_cxt);
-		bool		  found = hop_next_window(rows);
-
-		MemoryContextSwitchTo(old);
-		rows->source = ROW_QUEUE;
-		return found;
+		rows->source = ROW_HOP;
+		if (!streamext_hop_next(&rows->hop))
+			return false;
+		rows->start = rows->hop.start;
+		return true;
 	}
 	if (window->kind == WINDOW_SESSION)
 		return session_next_window(rows);
@@ -692,49 +223,38 @@ group_start(RowReader *rows, ScanGroup *group)
 	MemoryContextReset(rows->group_cxt);
 	rows->current = group;
 	rows->next_slice = 0;
-	rows->next_start = PG_INT64_MIN;
-	rows->starts_ended = false;
 	rows->in_group = true;
 	rows->total = streamext_key_is_total(rows->view, STREAMEXT_ENTRY_KEY(group->entry, rows->view->state_size));
-	queue_clear(&rows->queue, 0);
-	rows->queue.late = rows->queue.nlate = 0;
 	if (rows->view->window.kind == WINDOW_HOP)
-	{
-		rows->queue.suffixes = MemoryContextAllocHuge(rows->group_cxt, sizeof(AggPartial **) * Max(group->nslices, 1));
-		rows->queue.late_slices = MemoryContextAllocHuge(rows->group_cxt, sizeof(Slice *) * Max(group->nlate, 1));
-		rows->queue.back = MemoryContextAlloc(rows->group_cxt, sizeof(AggPartial *) * Max(rows->view->naggs, 1));
-	}
+		streamext_hop_begin(&rows->hop, group);
+}
+
+/* The next of the groups that are wanted; NULL: there is none. */
+static ScanGroup *
+gathered_next_group(RowReader *rows)
+{
+	if (rows->probe != NULL)
+		return rows->group++ > 0 ? NULL : streamext_gather_find(&rows->gathered, rows->probe);
+	return rows->group < rows->gathered.ngroups ? &rows->gathered.groups[rows->group++] : NULL;
 }
 
 static bool
 gathered_next_row(RowReader *rows)
 {
-	uint32 at;
-	int	   g;
-
-	if (!rows->gathered)
-		gather_groups(rows);
+	if (!rows->gathered.done)
+		streamext_gather(&rows->gathered, rows->scan->copies);
 	for (;;)
 	{
+		ScanGroup *group;
+
 		if (rows->in_group && group_next_window(rows))
 			return true;
 		CHECK_FOR_INTERRUPTS();
 		rows->in_group = false;
-		if (rows->probe != NULL)
-		{
-			if (rows->group++ > 0)
-				return false;
-			g = gather_find(rows, rows->probe->hash, rows->probe->key, rows->probe->key_size, &at);
-			if (g < 0)
-				return false;
-		}
-		else
-		{
-			if (rows->group >= rows->ngroups)
-				return false;
-			g = rows->group++;
-		}
-		group_start(rows, &rows->groups[g]);
+		group = gathered_next_group(rows);
+		if (group == NULL)
+			return false;
+		group_start(rows, group);
 	}
 }
 
@@ -888,16 +408,16 @@ row_partial(const RowReader *rows, int a)
 	{
 		case ROW_EMPTY:
 			return streamext_partial_empty(reader);
-		case ROW_QUEUE:
-			return hop_partial(rows, a);
+		case ROW_HOP:
+			return streamext_hop_partial(&rows->hop, a);
 		case ROW_SLICES:
 			break;
 	}
-	partial = slice_load(rows, a, &rows->slices[0]);
+	partial = streamext_slice_load(reader, &rows->slices[0]);
 	/* The final function may change it, and a rescan will want it as it is. */
 	partial = streamext_partial_copy(reader, partial);
 	for (int i = 1; i < rows->nslices; i++)
-		streamext_partial_combine(reader, partial, slice_load(rows, a, &rows->slices[i]));
+		streamext_partial_combine(reader, partial, streamext_slice_load(reader, &rows->slices[i]));
 	return partial;
 }
 
