@@ -34,11 +34,11 @@ fold_add_expr(ViewFold *fold, Expr *expr)
 {
 	FoldExpr *fe;
 
-	for (int i = 0; i < fold->nexprs; i++)
-		if (equal(fold->exprs[i].expr, expr))
+	for (int i = 0; i < fold->exprs.n; i++)
+		if (equal(fold->exprs.items[i].expr, expr))
 			return i;
 
-	fe = &fold->exprs[fold->nexprs];
+	fe = &fold->exprs.items[fold->exprs.n];
 	fe->expr = expr;
 	fe->column = fe->joined = -1;
 	if (IsA(expr, RelabelType) && IsA(((RelabelType *) expr)->arg, Var))
@@ -50,13 +50,13 @@ fold_add_expr(ViewFold *fold, Expr *expr)
 		Expr *planned = expression_planner((Expr *) copyObject(fe->expr));
 
 		fe->state = ExecInitExpr(planned, NULL);
-		fold->plain_select = fold->plain_select && streamext_expr_is_plain((Node *) planned);
+		fold->guard.plain_select = fold->guard.plain_select && streamext_expr_is_plain((Node *) planned);
 		fe->varlena = get_typlen(exprType((Node *) fe->expr)) == -1;
 		fe->values = palloc0(sizeof(Datum) * STREAMEXT_BATCH_ROWS);
 		fe->nulls = palloc0(sizeof(bool) * STREAMEXT_BATCH_ROWS);
-		fold->guard_select = true;
+		fold->guard.select = true;
 	}
-	return fold->nexprs++;
+	return fold->exprs.n++;
 }
 
 /* What is not a plain column of the stream comes out of the join's query, which also has WHERE. */
@@ -65,11 +65,11 @@ fold_init_join(ViewFold *fold)
 {
 	List *exprs = NIL;
 
-	for (int i = 0; i < fold->nexprs; i++)
-		if (fold->exprs[i].column < 0)
+	for (int i = 0; i < fold->exprs.n; i++)
+		if (fold->exprs.items[i].column < 0)
 		{
-			fold->exprs[i].joined = list_length(exprs);
-			exprs = lappend(exprs, fold->exprs[i].expr);
+			fold->exprs.items[i].joined = list_length(exprs);
+			exprs = lappend(exprs, fold->exprs.items[i].expr);
 		}
 	fold->join = streamext_join_start(fold->view, fold->config, exprs, fold->cxt);
 }
@@ -92,7 +92,7 @@ fold_init_quals(ViewFold *fold)
 		quals = lappend(quals, expression_planner((Expr *) copyObject(lfirst(lc))));
 	if (quals != NIL)
 		fold->where = ExecInitQual(quals, NULL);
-	fold->plain_select = fold->plain_select && streamext_expr_is_plain((Node *) quals);
+	fold->guard.plain_select = fold->guard.plain_select && streamext_expr_is_plain((Node *) quals);
 }
 
 /* What a derived stream keeps of each row. */
@@ -102,14 +102,14 @@ fold_init_outputs(ViewFold *fold)
 	List	 *outputs = fold->view->outputs;
 	ListCell *lc;
 
-	fold->output_expr = palloc(sizeof(int) * list_length(outputs));
-	fold->output_desc = CreateTemplateTupleDesc(list_length(outputs));
+	fold->exprs.output = palloc(sizeof(int) * list_length(outputs));
+	fold->exprs.output_desc = CreateTemplateTupleDesc(list_length(outputs));
 	foreach (lc, outputs)
 	{
 		int i = foreach_current_index(lc);
 
-		fold->output_expr[i] = fold_add_expr(fold, lfirst(lc));
-		TupleDescInitEntry(fold->output_desc, i + 1, NULL, exprType(lfirst(lc)), -1, 0);
+		fold->exprs.output[i] = fold_add_expr(fold, lfirst(lc));
+		TupleDescInitEntry(fold->exprs.output_desc, i + 1, NULL, exprType(lfirst(lc)), -1, 0);
 	}
 }
 
@@ -139,29 +139,29 @@ fold_init_expressions(ViewFold *fold)
 		CacheRegisterSyscacheCallback(PROCOID, fold_note_function, (Datum) 0);
 	watching = true;
 	fold->functions = fold_functions;
-	fold->plain_select = !view->has_joins && !view->stateless;
+	fold->guard.plain_select = !view->has_joins && !view->stateless;
 	for (int a = 0; a < view->naggs; a++)
 		n += list_length(view->aggs[a].args) + 1;
 	n += list_length(view->outputs);
-	fold->exprs = palloc0(sizeof(FoldExpr) * Max(n, 1));
-	fold->key_expr = palloc(sizeof(int) * Max(view->nkeys, 1));
-	fold->arg_expr = palloc(sizeof(int *) * Max(view->naggs, 1));
-	fold->filter_expr = palloc(sizeof(int) * Max(view->naggs, 1));
+	fold->exprs.items = palloc0(sizeof(FoldExpr) * Max(n, 1));
+	fold->exprs.key = palloc(sizeof(int) * Max(view->nkeys, 1));
+	fold->exprs.arg = palloc(sizeof(int *) * Max(view->naggs, 1));
+	fold->exprs.filter = palloc(sizeof(int) * Max(view->naggs, 1));
 
 	for (int k = 0; k < view->nkeys; k++)
-		fold->key_expr[k] =
+		fold->exprs.key[k] =
 			view->keys[k].is_window || k == view->set_key ? -1 : fold_add_expr(fold, view->keys[k].expr);
 	for (int a = 0; a < view->naggs; a++)
 	{
 		AggSpec *spec = &view->aggs[a];
 		int		 arg = 0;
 
-		fold->arg_expr[a] = palloc(sizeof(int) * Max(list_length(spec->args), 1));
+		fold->exprs.arg[a] = palloc(sizeof(int) * Max(list_length(spec->args), 1));
 		foreach (lc, spec->args)
-			fold->arg_expr[a][arg++] = fold_add_expr(fold, lfirst(lc));
-		fold->filter_expr[a] = spec->filter == NULL ? -1 : fold_add_expr(fold, spec->filter);
+			fold->exprs.arg[a][arg++] = fold_add_expr(fold, lfirst(lc));
+		fold->exprs.filter[a] = spec->filter == NULL ? -1 : fold_add_expr(fold, spec->filter);
 		if (spec->mode != AGG_NATIVE)
-			fold->guard_aggregate = true;
+			fold->guard.aggregate = true;
 	}
 	if (view->derived)
 		fold_init_outputs(fold);
@@ -170,10 +170,10 @@ fold_init_expressions(ViewFold *fold)
 	else
 		fold_init_quals(fold);
 	if (fold->where != NULL)
-		fold->guard_select = true;
+		fold->guard.select = true;
 	if (view->window.kind == WINDOW_TRUNC)
-		fold->guard_select = true; /* date_trunc may raise at the ends of the calendar */
-	fold->guard_group = !streamext_keys_bytewise(view);
+		fold->guard.select = true; /* date_trunc may raise at the ends of the calendar */
+	fold->guard.group = !streamext_keys_bytewise(view);
 }
 
 bool
@@ -189,9 +189,10 @@ streamext_fold_renew(ViewFold *fold)
 	fold->renewed_cxt = AllocSetContextCreate(fold->cxt, "streamext fold expressions", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(fold->renewed_cxt);
 	scope = streamext_fold_enter_owner(fold);
-	for (int i = 0; i < fold->nexprs; i++)
-		if (fold->exprs[i].state != NULL)
-			fold->exprs[i].state = ExecInitExpr(expression_planner((Expr *) copyObject(fold->exprs[i].expr)), NULL);
+	for (int i = 0; i < fold->exprs.n; i++)
+		if (fold->exprs.items[i].state != NULL)
+			fold->exprs.items[i].state =
+				ExecInitExpr(expression_planner((Expr *) copyObject(fold->exprs.items[i].expr)), NULL);
 	if (fold->where != NULL)
 		fold_init_quals(fold);
 	for (int a = 0; a < fold->view->naggs; a++)
@@ -303,21 +304,21 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	fold->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(config->desc), &TTSOpsVirtual);
 	fold->econtext->ecxt_scantuple = fold->row;
 	fold_init_expressions(fold);
-	fold->matcher = streamext_key_matcher(view, own);
-	fold->equal = fold->guard_group ? streamext_key_equal : NULL;
+	fold->key.matcher = streamext_key_matcher(view, own);
+	fold->key.equal = fold->guard.group ? streamext_key_equal : NULL;
 	fold->aggs = palloc(sizeof(AggRuntime *) * Max(view->naggs, 1));
 	for (int a = 0; a < view->naggs; a++)
 		fold->aggs[a] = streamext_aggregate_start(&view->aggs[a], &slot->counted.state, own);
 	streamext_identity_leave(scope);
 
 	fold->session_end = DT_NOBEGIN;
-	fold->key_capacity = 256;
-	fold->key = palloc(fold->key_capacity);
-	fold->capacity = STREAMEXT_BATCH_ROWS;
-	fold->rows = palloc(sizeof(int) * STREAMEXT_BATCH_ROWS);
-	fold->pane_ids = palloc0(sizeof(int64) * STREAMEXT_BATCH_ROWS);
-	fold->panes = palloc(sizeof(Pane *) * STREAMEXT_BATCH_ROWS);
-	fold->groups = palloc(sizeof(GroupEntry *) * STREAMEXT_BATCH_ROWS);
+	fold->key.capacity = 256;
+	fold->key.bytes = palloc(fold->key.capacity);
+	fold->selected.capacity = STREAMEXT_BATCH_ROWS;
+	fold->selected.rows = palloc(sizeof(int) * STREAMEXT_BATCH_ROWS);
+	fold->selected.pane_ids = palloc0(sizeof(int64) * STREAMEXT_BATCH_ROWS);
+	fold->selected.panes = palloc(sizeof(Pane *) * STREAMEXT_BATCH_ROWS);
+	fold->selected.groups = palloc(sizeof(GroupEntry *) * STREAMEXT_BATCH_ROWS);
 	fold->inputs = palloc0(sizeof(AggInput) * Max(view->naggs, 1));
 	for (int a = 0; a < view->naggs; a++)
 	{
