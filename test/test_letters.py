@@ -114,3 +114,19 @@ def test_late_rows_are_held_too(db: Database) -> None:
     )[0]
     assert 10000 <= n <= 11000
     assert (least, most) == (30 * BATCH - n + 1, 30 * BATCH)
+
+
+def test_values_outlive_the_conversions_of_others(db: Database) -> None:
+    """Arrays and composites among as many that are none: each is what PostgreSQL makes of it, whatever was converted, or failed, after it."""
+    numbers = ",".join(str(n) for n in range(300))
+    db.execute(WRAPPER + "CREATE TYPE thing AS (a int, b text, c int[])")
+    payload = '{"v": {"a": 1, "b": "abc", "c": [' + numbers + ']}, "w": [[1, 2], [3, 4]]}'
+    with db.connection.transaction():
+        db.execute(
+            "CREATE FOREIGN TABLE s (v thing, w int[], ts timestamptz OPTIONS (metadata 'timestamp')) SERVER nowhere"
+            f" OPTIONS (records '{2 * BATCH}', payload '{payload}', other '{{\"v\": {{\"a\": \"x\"}}}}', event_time 'ts')"
+        )
+        continuous(db, "v", "SELECT v::text AS v, w, count(*) AS n FROM s GROUP BY 1, 2")
+    db.flush("s")
+    db.assert_same("TABLE v", f"SELECT ROW(1, 'abc', ARRAY[{numbers}])::thing::text, ARRAY[[1,2],[3,4]], {BATCH}::bigint")
+    assert counts(db, "v") == (BATCH, 0, BATCH)

@@ -53,6 +53,7 @@ typedef struct DecoderColumn
 struct Decoder
 {
 	MemoryContext  cxt;
+	MemoryContext  scratch; /* of a few values that are being converted; empty between batches */
 	StreamConfig  *config;
 	void		  *format; /* what FormatOps.open made */
 	int			   natts;

@@ -22,6 +22,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
@@ -37,6 +38,8 @@
 #include "decode/row.h"
 #include "decode/unix_time.h"
 #include "decode/value_options.h"
+
+#define DECODER_SCRATCH (64 * 1024)
 
 static ColumnWay
 decoder_column_way(const StreamColumn *column)
@@ -113,6 +116,8 @@ streamext_decoder_create(StreamConfig *config, MemoryContext cxt)
 	IdentityScope scope;
 
 	decoder->cxt = own;
+	decoder->scratch =
+		AllocSetContextCreate(own, "streamext values", DECODER_SCRATCH, DECODER_SCRATCH, DECODER_SCRATCH);
 	decoder->config = config;
 	decoder->natts = config->desc->natts;
 	decoder->columns = palloc0(sizeof(DecoderColumn) * Max(decoder->natts, 1));
@@ -467,7 +472,30 @@ decoder_mark_bad(Decoder *decoder, int row, int sqlstate, const char *reason)
 	}
 }
 
-/* Converts a column's noted texts from row *row on, and shows NULLs to a domain; raises at *row. */
+/* A value out of the scratch context into the batch's. */
+static void
+decoder_keep(Decoder *decoder, int att, int row)
+{
+	Form_pg_attribute attribute = TupleDescAttr(decoder->config->desc, att);
+	Datum			 *value = &decoder->batch->values[att][row];
+	MemoryContext	  scratch;
+
+	if (attribute->attbyval)
+		return;
+	scratch = MemoryContextSwitchTo(decoder->batch->cxt);
+	*value = datumCopy(*value, false, attribute->attlen);
+	MemoryContextSwitchTo(scratch);
+}
+
+/* What values leave behind on their way is more than they are; memory that is given back is a page fault when it is wanted again. */
+static void
+decoder_clear_scratch(Decoder *decoder)
+{
+	if (MemoryContextMemAllocated(decoder->scratch, false) > DECODER_SCRATCH)
+		MemoryContextReset(decoder->scratch);
+}
+
+/* Converts a column's noted texts from row *row on, and shows NULLs to a domain; raises at *row. In the scratch context. */
 static void
 decoder_convert_rows(Decoder *decoder, int att, volatile int *row)
 {
@@ -480,8 +508,12 @@ decoder_convert_rows(Decoder *decoder, int att, volatile int *row)
 
 		if (decoder->bad[*row])
 			continue;
+		decoder_clear_scratch(decoder);
 		if (s != NULL)
+		{
 			batch->values[att][*row] = streamext_value_convert(col->input, s);
+			decoder_keep(decoder, att, *row);
+		}
 		else if (batch->nulls[att][*row] && streamext_value_checks_null(col->input))
 			streamext_value_check_null(col->input);
 	}
@@ -573,7 +605,7 @@ decoder_try_plain(ConvertStep *step)
 	return error;
 }
 
-/* Converts a column's texts; values are in the current context, and what conversions that failed have left in contexts below it is gone. */
+/* Converts a column's texts, in the scratch context; what conversions that failed have left in contexts below it is gone. */
 static void
 decoder_convert_texts(Decoder *decoder, int att)
 {
@@ -603,10 +635,10 @@ decoder_convert(Decoder *decoder, int att)
 
 	if (unlikely(col->column->time_zone != NULL))
 		streamext_identity_set("TimeZone", col->column->time_zone);
-	/* of its own: an object of JSON becomes a hash table on the way */
-	MemoryContextSwitchTo(AllocSetContextCreate(decoder->batch->cxt, "streamext values", ALLOCSET_DEFAULT_SIZES));
+	MemoryContextSwitchTo(decoder->scratch);
 	decoder_convert_texts(decoder, att);
 	MemoryContextSwitchTo(old);
+	MemoryContextReset(decoder->scratch);
 	if (unlikely(col->column->time_zone != NULL))
 		streamext_identity_set("TimeZone", "UTC");
 	if (col->text != NULL)

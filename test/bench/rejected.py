@@ -5,14 +5,17 @@ from plant import Plant
 WRAPPER = """CREATE FUNCTION null_validator(text[], oid) RETURNS void LANGUAGE c STRICT AS 'streamext', 'streamext_null_validator';
     CREATE FOREIGN DATA WRAPPER "null" HANDLER streamext.fdw_handler VALIDATOR null_validator;
     CREATE SERVER nowhere FOREIGN DATA WRAPPER "null";"""
+PAIR = "CREATE TYPE pair AS (a int, b text)"
 GOOD, BAD, ZERO = '{"v": 7}', '{"v": "x"}', '{"v": 0}'
 COUNT, DIVIDE = "SELECT count(*) AS n, sum(v) AS total FROM s", "SELECT count(*) AS n, sum(10 / v) AS total FROM s"
 CASES = {
-    "none": (GOOD, GOOD, COUNT),
-    "half, by the stream": (GOOD, BAD, COUNT),
-    "all, by the stream": (BAD, BAD, COUNT),
-    "half, by a view": (GOOD, ZERO, DIVIDE),
-    "all, by a view": (ZERO, ZERO, DIVIDE),
+    "none": (GOOD, GOOD, COUNT, "int"),
+    "half, by the stream": (GOOD, BAD, COUNT, "int"),
+    "all, by the stream": (BAD, BAD, COUNT, "int"),
+    "all, of int[]": ('{"v": ["x"]}', '{"v": ["x"]}', "SELECT count(*) AS n FROM s", "int[]"),
+    "all, of a composite type": ('{"v": {"a": "x"}}', '{"v": {"a": "x"}}', "SELECT count(*) AS n FROM s", "pair"),
+    "half, by a view": (GOOD, ZERO, DIVIDE, "int"),
+    "all, by a view": (ZERO, ZERO, DIVIDE, "int"),
 }
 
 
@@ -20,14 +23,14 @@ def measure(plant: Plant) -> list[dict[str, object]]:
     found = []
     plant.restart()
     db = plant.db
-    db.execute(WRAPPER)
-    for bad, (payload, other, query) in CASES.items():
+    db.execute(WRAPPER + PAIR)
+    for bad, (payload, other, query, kind) in CASES.items():
         for on_error in ("skip", "dead_letter"):
             first = int(db.value("SELECT pg_current_xact_id()::text"))
             with plant.meter() as meter:
                 with db.connection.transaction():
                     db.execute(
-                        f"CREATE FOREIGN TABLE s (v int, ts timestamptz OPTIONS (metadata 'timestamp')) SERVER nowhere OPTIONS (event_time 'ts',"
+                        f"CREATE FOREIGN TABLE s (v {kind}, ts timestamptz OPTIONS (metadata 'timestamp')) SERVER nowhere OPTIONS (event_time 'ts',"
                         f" records '{plant.load.records}', payload '{payload}', other '{other}', on_error '{on_error}')"
                     )
                     db.execute(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
