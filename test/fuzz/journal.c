@@ -1,6 +1,6 @@
 /*
  * sources: source/journal/journal source/journal/segment source/journal/append source/journal/read
- * flags: -DJOURNAL_SEGMENT=INT64CONST(65536) -DJOURNAL_BUFFER=4096
+ * flags: -include test/fuzz/files.h -DJOURNAL_SEGMENT=INT64CONST(16384) -DJOURNAL_BUFFER=4096
  *
  * A journal's files as a crash, a full disk or a forger leaves them: records that were appended, bytes that were changed, ends
  * that were cut off, records with a right checksum and wrong contents. Opening, reading, aligning and trimming never
@@ -8,14 +8,12 @@
  */
 #include "fuzz.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "miscadmin.h"
 
 #include "source/journal/journal_private.h"
+
+#define FUZZ_FILES
+#include "files.h"
 
 /* Layouts are checked as in the server, and kept for one input only. */
 #define streamext_layout_intern layout_intern_real
@@ -45,36 +43,7 @@ journal_a_layout(int n)
 	return layout;
 }
 
-static char				root[MAXPGPATH];
 static pg_atomic_uint64 end;
-
-static void
-journal_root(void)
-{
-	const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-
-	snprintf(root, sizeof(root), "%s/streamext-fuzz-%d", base, (int) getpid());
-	mkdir(root, 0700);
-	DataDir = root;
-}
-
-static void
-journal_clean(void)
-{
-	char		   directory[MAXPGPATH], path[MAXPGPATH * 2];
-	struct dirent *entry;
-	DIR			  *dir;
-
-	streamext_journal_directory(1, 2, 0, directory);
-	dir = opendir(directory);
-	while (dir != NULL && (entry = readdir(dir)) != NULL)
-	{
-		snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-		unlink(path);
-	}
-	if (dir != NULL)
-		closedir(dir);
-}
 
 static Journal *
 journal_start(FuzzInput *in)
@@ -145,12 +114,9 @@ journal_change(FuzzInput *in, bool forge)
 		size = header->size;
 	}
 	fd = open(path, O_RDWR | O_CREAT, 0600);
-	if (fd < 0)
-		return;
-	if (pwrite(fd, bytes, size, at) < 0)
-		abort();
-	if (!forge && fuzz_number(in, 8) == 0 && ftruncate(fd, at) != 0)
-		abort();
+	(void) pwrite(fd, bytes, size, at);
+	if (!forge && fuzz_number(in, 8) == 0)
+		(void) ftruncate(fd, at);
 	close(fd);
 }
 
@@ -176,9 +142,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	Journal	 *journal;
 
 	server_start();
-	if (root[0] == '\0')
-		journal_root();
-	journal_clean();
+	DataDir = "/data";
+	files_clean();
 	journal = journal_start(&in);
 	for (int step = 0; step < 24 && journal != NULL && in.size > 0; step++)
 		switch (fuzz_number(&in, 8))
