@@ -198,7 +198,7 @@ def test_a_view_that_crashes_when_it_starts(own: Database) -> None:
         db.execute("CREATE VIEW x WITH (streamext.continuous) AS SELECT max(v) FROM s")
     again(db, lambda: db.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'w'::regclass") == "crashed the worker",
           "the view to be set aside")  # fmt: skip
-    assert crashes(db) <= 3
+    assert crashes(db) <= 3 and 'continuous view "public.w" has crashed the worker' in db.server.log()
     db.execute("INSERT INTO s VALUES (1)")
     again(db, lambda: counts(db, "v") == (1, 0, 0), "the other view")
 

@@ -294,6 +294,7 @@ def test_no_worker_left_for_a_stream(kafka: Kafka, topic: str) -> None:
         db.flush("one")
         local_counter(db, "two")
         wait_for(lambda: state(db, "two") == "waiting", what="state waiting")
+        wait_for(lambda: 'slot is free for a stream of database "postgres"' in server.log(), what="the log to say so")
         assert state(db, "one") == "running"
         insert(db, 0, 10, "two")
         db.execute("DROP FOREIGN TABLE one CASCADE")

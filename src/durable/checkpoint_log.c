@@ -35,6 +35,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "base/label.h"
 #include "base/transaction.h"
 #include "durable/checkpoint_log.h"
 #include "base/fault.h"
@@ -141,9 +142,9 @@ log_checksum(const CheckpointRow *row)
 static void
 log_damaged(const CheckpointRef *ref)
 {
-	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("row %d of checkpoint " INT64_FORMAT " of the stream with OID %u is damaged", ref->part,
-						   ref->seq, ref->stream)));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED), errmsg("row %d of checkpoint " INT64_FORMAT " of stream %s is damaged",
+													 ref->part, ref->seq, streamext_relation_label(ref->stream))));
 }
 
 static void

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/label.h"
 #include "base/clip.h"
 #include "base/transaction.h"
 #include "durable/checkpoint_state.h"
@@ -53,8 +54,8 @@ load_lock(Shard *shard)
 
 	SET_LOCKTAG_ADVISORY(tag, shard->identity.dboid, shard->identity.relid, shard->identity.shard, LOAD_LOCK_CLASS);
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-						errmsg("another process still works for the stream with OID %u", shard->identity.relid)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE), errmsg("another process still works for stream %s",
+															   streamext_relation_label(shard->identity.relid))));
 }
 
 /* This transaction's index of the stream's rows. The table's lock is held since open, so rows stay where they are. */
@@ -388,7 +389,7 @@ load_restore(Shard *shard, WorkerView *v, CheckpointView *from)
 	streamext_stream_lock_exclusive(shard->slot);
 	streamext_state_reset(&v->slot->counted.state);
 	LWLockRelease(shard->slot->lock);
-	load_report(shard, psprintf("the continuous view with OID %u", v->viewoid), damage);
+	load_report(shard, psprintf("the continuous view %s", v->label), damage);
 	load_forget_view(shard->checkpoint, from);
 }
 

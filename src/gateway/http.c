@@ -21,6 +21,7 @@
 #include "storage/fd.h"
 #include "utils/timestamp.h"
 
+#include "base/label.h"
 #include "base/option.h"
 #include "gateway/http_private.h"
 #include "source/http/http.h"
@@ -241,9 +242,9 @@ http_look_at_certificate(HttpServer *server)
 	server->certificate_end = 0;
 	(void) strftime(at, sizeof(at), "%Y-%m-%d %H:%M:%S UTC", gmtime(&end));
 	streamext_gateway_error(server->gateway, "the certificate has expired at %s", at);
-	ereport(LOG,
-			(errmsg("gateway of server with OID %u: the certificate has expired at %s", server->gateway->serverid, at),
-			 errhint("Replace the file of the option ssl_certificate_location and reload the server.")));
+	ereport(LOG, (errmsg("gateway of server %s: the certificate has expired at %s",
+						 streamext_server_label(server->gateway->serverid), at),
+				  errhint("Replace the file of the option ssl_certificate_location and reload the server.")));
 }
 
 static void

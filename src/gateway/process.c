@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/label.h"
 #include "base/clip.h"
 #include "base/fault.h"
 #include "base/option.h"
@@ -72,7 +73,7 @@ static void
 gateway_fail(GatewayState state, const char *error)
 {
 	if (gateway.slot->state != state || strcmp(gateway.slot->last_error, error) != 0)
-		ereport(LOG, (errmsg("gateway of server with OID %u: %s", gateway.serverid, error)));
+		ereport(LOG, (errmsg("gateway of server %s: %s", streamext_server_label(gateway.serverid), error)));
 	streamext_gateway_set_state(gateway.slot, state, "", error);
 	gateway_retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GATEWAY_RETRY_MS);
 }

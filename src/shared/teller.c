@@ -8,6 +8,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/label.h"
 #include "shared/shmem.h"
 #include "shared/teller.h"
 
@@ -68,8 +69,9 @@ teller_tell(Oid dboid, bool make)
 	if (make)
 		streamext_wake_launcher();
 	if (make && slot == NULL)
-		ereport(LOG, (errmsg("alerts and notifications of the database with OID %u are not at work", dboid),
-					  errdetail("At most %d databases can have them.", STREAMEXT_MAX_TELLERS)));
+		ereport(LOG,
+				(errmsg("alerts and notifications of database %s are not at work", streamext_database_label(dboid)),
+				 errdetail("At most %d databases can have them.", STREAMEXT_MAX_TELLERS)));
 }
 
 void

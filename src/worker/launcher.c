@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/label.h"
 #include "shared/database.h"
 #include "base/clip.h"
 #include "gateway/gateway.h"
@@ -275,7 +276,7 @@ launcher_finish_probe(TimestampTz now)
 		MemoryContextSwitchTo(old);
 		return;
 	}
-	ereport(LOG, (errmsg("could not look for streams in the database with OID %u", probe->dboid)));
+	ereport(LOG, (errmsg("could not look for streams in database %s", streamext_database_label(probe->dboid))));
 	pfree(probe);
 }
 
@@ -504,7 +505,9 @@ launcher_start_worker(int index, TimestampTz now)
 	if (slot->status.state != STREAM_WAITING)
 	{
 		streamext_stream_set_state(slot, STREAM_WAITING, "no free background worker slot; raise max_worker_processes");
-		ereport(LOG, (errmsg("no background worker slot is free for the stream with OID %u", mine->identity.relid),
+		ereport(LOG, (errmsg("no background worker slot is free for a stream of database %s",
+							 streamext_database_label(mine->identity.dboid)),
+					  errdetail("The stream has the OID %u there.", mine->identity.relid),
 					  errhint("Raise max_worker_processes and restart the server.")));
 	}
 }

@@ -41,6 +41,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/label.h"
 #include "base/fault.h"
 #include "worker/poison.h"
 
@@ -199,12 +200,14 @@ poison_blame(const PoisonPlace *place)
 	poison_mark->next_blamed = (poison_mark->next_blamed + 1) % POISON_BLAMED;
 	poison_mark->nblamed = Min(poison_mark->nblamed + 1, POISON_BLAMED);
 	if (blame.whole)
-		ereport(LOG, (errmsg("continuous view with OID %u has crashed the worker and is set aside", blame.view)));
+		ereport(LOG, (errmsg("continuous view %s has crashed the worker and is set aside",
+							 streamext_relation_label(blame.view))));
 	else
 		ereport(LOG, (errmsg("a record (partition %d, position " INT64_FORMAT
-							 ") has crashed the worker and is set aside, %s %u",
-							 blame.partition, blame.position, OidIsValid(blame.view) ? "for view" : "for all views",
-							 blame.view)));
+							 ") has crashed the worker and is set aside, for %s",
+							 blame.partition, blame.position,
+							 OidIsValid(blame.view) ? psprintf("view %s", streamext_relation_label(blame.view))
+													: "all views")));
 }
 
 static bool
@@ -227,9 +230,11 @@ poison_judge(void)
 
 	place.nranges = Min(place.nranges, POISON_RANGES);
 	mark->crashes++;
-	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with %u records at hand%s", mark->crashes,
-						 place.stage == STAGE_START ? 0 : place.nrecords,
-						 OidIsValid(place.view) ? psprintf(", in continuous view with OID %u", place.view) : "")));
+	ereport(LOG,
+			(errmsg("the worker has crashed %u times in a row, now with %u records at hand%s", mark->crashes,
+					place.stage == STAGE_START ? 0 : place.nrecords,
+					OidIsValid(place.view) ? psprintf(", in continuous view %s", streamext_relation_label(place.view))
+										   : "")));
 	/* a view for which a record was set aside already does not get three more crashes for each further one */
 	if ((mark->crashes >= POISON_CRASHES && again) ||
 		(mark->crashes >= 2 && place.stage == STAGE_VIEW && place.retry == 0 && place.view == mark->last.view &&

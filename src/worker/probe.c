@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "base/label.h"
 #include "shared/database.h"
 #include "durable/history.h"
 #include "source/journal/journal.h"
@@ -87,9 +88,10 @@ probe_announce_gateways(Oid dboid)
 		const ConnectorOps *kind = streamext_server_kind(lfirst_oid(lc));
 
 		if (kind != NULL && kind->gateway && streamext_gateway_announce(dboid, lfirst_oid(lc), true) < 0)
-			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-							  errmsg("no slot is free for the gateway of the server with OID %u", lfirst_oid(lc)),
-							  errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no slot is free for the gateway of server %s", streamext_server_label(lfirst_oid(lc))),
+					 errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
 	}
 }
 

@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/label.h"
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "base/transaction.h"
@@ -273,9 +274,9 @@ static void
 teller_note(TellerView *item, const ErrorData *error)
 {
 	if (error != NULL && !item->failed)
-		ereport(LOG, (errmsg(item->task == TELLER_ALERT ? "alert with OID %u could not be evaluated: %s"
-														: "changes of view with OID %u could not be told: %s",
-							 item->view, streamext_error_text(error))));
+		ereport(LOG, (errmsg(item->task == TELLER_ALERT ? "alert %s could not be evaluated: %s"
+														: "changes of view %s could not be told: %s",
+							 streamext_relation_label(item->view), streamext_error_text(error))));
 	if (item->task == TELLER_ALERT && (error != NULL || item->failed))
 		streamext_alert_note_error(item->view, error != NULL ? error->message : NULL);
 	if (item->task == TELLER_EMIT && (error != NULL || item->failed))
@@ -320,7 +321,8 @@ teller_run(TellerView *item)
 
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		error = streamext_worker_caught(cxt);
-		ereport(LOG, (errmsg("view with OID %u could not be told of: %s", item->view, streamext_error_text(error))));
+		ereport(LOG, (errmsg("view %s could not be told of: %s", streamext_relation_label(item->view),
+							 streamext_error_text(error))));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 
+#include "base/label.h"
 #include "base/budget.h"
 #include "base/transaction.h"
 #include "durable/checkpoint.h"
@@ -196,8 +197,8 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 		ereport(
 			LOG,
 			(errmsg(
-				"the journal does not hold any more what the continuous view with OID %u has counted; it is not counted anew",
-				v->viewoid)));
+				"the journal does not hold any more what the continuous view %s has counted; it is not counted anew",
+				v->label)));
 		return available;
 	}
 	streamext_worker_end_fold(v);
@@ -212,12 +213,7 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 static void
 view_start_label(WorkerView *v)
 {
-	const char *name = get_rel_name(v->viewoid);
-
-	if (name != NULL)
-		snprintf(v->label, sizeof(v->label), "\"%s.%s\"", get_namespace_name(get_rel_namespace(v->viewoid)), name);
-	else
-		snprintf(v->label, sizeof(v->label), "with OID %u", v->viewoid);
+	strlcpy(v->label, streamext_relation_label(v->viewoid), sizeof(v->label));
 }
 
 WorkerView *
