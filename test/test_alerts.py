@@ -96,7 +96,7 @@ def test_fires_after_hold_and_clears(database: Database) -> None:
     at(db, 60, b=-1)
     assert alerts(db) == []
     assert events(db) == [("a", "fired", 30), ("a", "cleared", 50)]
-    told = [json.loads(notice.payload) for notice in db.connection.notifies(timeout=10, stop_after=2)]
+    told = [json.loads(notice.payload) for notice in db.connection.notifies(timeout=90, stop_after=2)]
     assert [(event["kind"], event["key"], event["view"]) for event in told] == [("fired", {"device": "a"}, "public.hot"), ("cleared", {"device": "a"}, "public.hot")]
     assert [event["id"] for event in told] == [i for (i,) in db.rows("SELECT id FROM streamext.alert_events ORDER BY id")]
     assert told[0]["row"] == {"device": "a", "x": 80}
@@ -364,7 +364,7 @@ def test_notifies_of_changes(db: Database) -> None:
     continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k", ", streamext.notify, streamext.emit_interval = '10 ms'")
     db.execute('LISTEN "public.v"')
     db.execute("INSERT INTO s VALUES (1), (2), (2)")
-    (notice,) = db.connection.notifies(timeout=30, stop_after=1)
+    (notice,) = db.connection.notifies(timeout=90, stop_after=1)
     told = json.loads(notice.payload)
     assert told["view"] == "public.v" and told["count"] == 2 and set(told) == {"view", "token", "count"}
     db.execute("INSERT INTO s VALUES (2)")

@@ -219,7 +219,7 @@ def test_the_stream_is_dropped_or_altered_meanwhile(db: Database, kafka: Kafka, 
     pid = wait_for(lambda: catchup_pid(db), what="the catch-up worker")
     db.execute("DROP FOREIGN TABLE s CASCADE")
     wait_for(lambda: not is_alive(pid), what="its end")
-    assert db.rows("TABLE streamext.workers") == []
+    wait_for(lambda: db.rows("TABLE streamext.workers") == [], what="the end of all")
 
 
 def test_drop_database_meanwhile(pg: Postgres, kafka: Kafka, stream: str, db: Database) -> None:
@@ -267,7 +267,7 @@ def test_no_process_left_to_catch_up_in(kafka: Kafka, history: str) -> None:
         with pytest.raises(psycopg.Error, match="waiting for a worker"):
             db.flush("s")
         db.execute("DROP FOREIGN TABLE other")
-        wait_for(lambda: view_state(db, "grouped") == "running", 60, what="state running")
+        wait_for(lambda: view_state(db, "grouped") == "running", what="state running")
         db.flush("s")
         assert db.value("SELECT sum(n)::bigint FROM grouped") == db.value("SELECT n FROM running")
         local_stream(db, columns="a bigint", name="other")
@@ -275,6 +275,7 @@ def test_no_process_left_to_catch_up_in(kafka: Kafka, history: str) -> None:
         continuous(db, "calls", CALLS.format("s"))
         wait_for(lambda: view_state(db, "calls") == "waiting", what="state waiting")
         db.execute("DROP VIEW running, grouped")
+        wait_for(lambda: view_state(db, "calls") != "waiting", what="the stream's worker to take it")
         db.flush("s")
         assert view_state(db, "calls") == "running"
 

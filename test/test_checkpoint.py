@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 
-from crash.faults import children
+from crash.faults import kill_all
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
@@ -20,7 +20,6 @@ from harness.streams import (
     BY_TS, VIEWS, assert_views, continuous, copy_into, counts, create_views, kafka_stream, local_stream, mqtt_stream,
     state, table_of, worker_pid,
 )  # fmt: skip
-from harness.streams import is_alive
 from harness.views import sessions
 from harness.wait import wait_for
 
@@ -184,6 +183,7 @@ def test_a_crash_at_each_step(database: Database, kafka: Kafka, topic: str, faul
             break
         except TimeoutError:
             pass
+    wait_for(lambda: "all server processes terminated" in db.server.log(before), what=fault)
     assert f'fault point "{fault}" reached' in db.server.log(before)
     wait_for(db.server.is_ready, what="recovery")
     db = Database(db.server, db.name)
@@ -326,7 +326,6 @@ def test_a_commit_that_a_crash_undoes_does_not_count(database: Database) -> None
         db.execute("INSERT INTO s VALUES (1)")
         db.execute("INSERT INTO companion VALUES (1)")
     db.flush("s")
-    orphans = children(db.server.process.pid)
     os.kill(db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"), signal.SIGSTOP)
     db.execute("SET synchronous_commit = off")
     with db.connection.transaction():
@@ -334,11 +333,7 @@ def test_a_commit_that_a_crash_undoes_does_not_count(database: Database) -> None
         db.execute("INSERT INTO companion VALUES (2)")
     db.flush("s")
     assert db.rows("TABLE v") == [(2,)]
-    db.server.kill9()
-    for pid in orphans:
-        with contextlib.suppress(ProcessLookupError):  # one that has seen the postmaster's end
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not any(map(is_alive, orphans)), what="the end of the orphans")
+    kill_all(db.server)
     db.server.start()
     db = Database(db.server, db.name)
     db.flush("s")
@@ -454,7 +449,7 @@ def test_dropped_panes_stay_dropped(database: Database, kafka: Kafka, topic: str
     db.flush("s")
     wait_for(lambda: db.value("SELECT count(*) FROM v") == 11, what="retention")
     assert db.rows("TABLE v ORDER BY w") == expected
-    assert db.value("SELECT open_windows FROM streamext.continuous_views") == 1  # the others are in history
+    wait_for(lambda: db.value("SELECT open_windows FROM streamext.continuous_views") == 1, what="the others in history")
     assert counts(db, "v") == (400, 0, 0)
 
 

@@ -465,7 +465,7 @@ def test_pause_while_the_worker_starts(own_db: Database, own_source: Source) -> 
     db.configure("streamext.fault_point", "wait refresh-begin")
     crash(db)
     waits = "SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = %s"
-    wait_for(lambda: db.value(waits, worker_pid(db)), what="the worker at the fault point")
+    wait_for(lambda: db.rows(waits, worker_pid(db)) == [(True,)], what="the worker at the fault point")
     other = db.connect()
     pausing = threading.Thread(target=lambda: other.execute("BEGIN; SELECT streamext.pause('s')"))
     pausing.start()

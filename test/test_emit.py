@@ -77,7 +77,7 @@ class Topic:
             self.take()
             return sorted(map(shape, self.rows.values())) == sorted(map(shape, view(db)))
 
-        wait_for(same, timeout=40, what="the topic to be as the view")
+        wait_for(same, what="the topic to be as the view")
 
 
 def shape(row: dict[str, Any]) -> str:

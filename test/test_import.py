@@ -145,9 +145,9 @@ def test_mqtt(db: Database, mosquitto: Mosquitto, topic: str, protocol: str) -> 
     mqtt_server(db, mosquitto)
     mosquitto.publish([(f"{topic}/a", '{"temp":1.5}'), (f"{topic}/b", '{"temp":2,"at":"2024-05-01T12:00:00Z"}')], retain=True)
     if protocol == "5":
-        assert sorted(db.rows("SELECT topic, payload_text FROM streamext.peek('floor', %s, 2)", f"{topic}/#")) == [
+        assert sorted(db.rows("SELECT topic, payload_text FROM streamext.peek('floor', %s, 2, '1 min')", f"{topic}/#")) == [
             (f"{topic}/a", '{"temp":1.5}'), (f"{topic}/b", '{"temp":2,"at":"2024-05-01T12:00:00Z"}')]  # fmt: skip
-    db.execute(f"IMPORT FOREIGN SCHEMA \"{topic}/+\" LIMIT TO (r) FROM SERVER floor INTO public OPTIONS (protocol '{protocol}', sample '2')")
+    db.execute(f"IMPORT FOREIGN SCHEMA \"{topic}/+\" LIMIT TO (r) FROM SERVER floor INTO public OPTIONS (protocol '{protocol}', sample '2', wait '1 min')")
     assert columns(db, "r") == ["temp double precision", "at timestamp with time zone", "topic text metadata=topic"]
     db.execute("DROP FOREIGN TABLE r")
 
@@ -181,6 +181,6 @@ def test_a_look_ends_when_it_is_cancelled(db: Database, mosquitto: Mosquitto, to
         waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'Extension'"
         while not db.rows(waiting, pid):
             look.join(0.01)
-        assert db.value("SELECT pg_terminate_backend(%s, 10000)", pid)
+        assert db.value("SELECT pg_terminate_backend(%s, 90000)", pid)
         look.join()
     assert db.value("SELECT pg_postmaster_start_time()") == started

@@ -12,8 +12,9 @@ import pytest
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
-from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, worker_pid
+from harness.streams import continuous, counts, error_of, is_alive, kafka_stream, local_stream, worker_pid
 from harness.wait import wait_for
+from test_sinks import shows
 
 COLUMNS = "k int, x int, ts timestamptz"
 BY_TS = "event_time 'ts', watermark_delay '5 s'"
@@ -133,7 +134,7 @@ def test_windows_are_written_once_whatever_crashes(database: Database, fault: st
             setting = fault if step == 1 else "none"
             db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{setting}'")
             server.reload()
-            wait_for(lambda: db.value("SHOW streamext.fault_point") == setting, what="the setting")
+            wait_for(lambda: shows(db, setting), what="the setting")
         values = rows(rng, 600, 30 * step, 30, 8)
         try:
             for at in range(0, len(values), 20):
@@ -173,7 +174,9 @@ def test_windows_from_kafka_while_workers_and_the_server_are_killed(database: Da
         if step == 2:
             db.flush("s")
         if step % 2:
-            os.kill(worker_pid(db), signal.SIGTERM)
+            pid = worker_pid(db)
+            os.kill(pid, signal.SIGTERM)
+            wait_for(lambda pid=pid: not is_alive(pid), what="its end")  # else it could be the next one to be killed
         else:
             server.kill_backend(worker_pid(db))
             db = Database(server, db.name)

@@ -89,7 +89,7 @@ def test_compacted_topic(db: Database, kafka: Kafka, topic: str) -> None:
         kafka.produce(topic, [Message('{"a":0}', key="other")])
         consumer.assign([TopicPartition(topic, 0, 0)])
         n = 0
-        while (message := consumer.poll(5)) is not None and not message.error():
+        while not (message := wait_for(lambda: consumer.poll(1), what="the end of the topic")).error():
             n += 1
         return n
 
@@ -111,7 +111,7 @@ def test_topic_deleted(db: Database, kafka: Kafka, topic: str) -> None:
     wait_for(lambda: state(db) == "stalled", what="state stalled")
     wait_for(lambda: "does not exist" in last_error(db), what="the reason")
     assert db.rows("TABLE v") == [(10, 45)]
-    assert events(db)[-1][0] == "stalled"
+    wait_for(lambda: events(db)[-1:] and events(db)[-1][0] == "stalled", what="the event")
 
 
 @pytest.mark.parametrize("length", [5, 9, 10, 100])
@@ -141,7 +141,7 @@ def test_topic_made_anew(db: Database, kafka: Kafka, topic: str, length: int, ho
     pid = worker_pid(db)
     db.execute("SELECT pg_terminate_backend(%s)", pid)
     worker_pid(db, besides=pid)
-    assert state(db) == "diverged"
+    wait_for(lambda: state(db) == "diverged", what="state diverged again")
     db.execute("DROP FOREIGN TABLE s CASCADE")
     count_stream(db, kafka, topic)
     db.flush("s")
@@ -267,7 +267,7 @@ def test_a_batch_that_unpacks_to_much(db: Database, kafka: Kafka, topic: str, co
     })  # fmt: skip
     for _ in range(1200):
         producer.produce(topic, b"x" * 100_000, partition=0)
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
     db.flush("s")
     assert db.rows("TABLE v") == [(1200, 100_000)]
     assert events(db) == []

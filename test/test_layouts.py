@@ -380,7 +380,7 @@ def test_numbers_stand_for_contents_in_full(database: Database) -> None:
     db.flush("s")
     wait_for(lambda: db.value("SELECT count(*) FROM streamext.history") > 0, what="history")
     kinds = "SELECT split_part(convert_from(content, 'UTF8'), E'\\n', 1) FROM streamext.content WHERE object = 'v'::regclass ORDER BY 1"
-    assert db.rows(kinds) == [("definition",), ("history",), ("layout",)]
+    wait_for(lambda: db.rows(kinds) == [("definition",), ("history",), ("layout",)], what="the contents")
     assert db.value("SELECT count(*) FROM streamext.content WHERE object = 's'::regclass") == 1
 
     def restarted() -> Database:
@@ -396,12 +396,12 @@ def test_numbers_stand_for_contents_in_full(database: Database) -> None:
     db.execute("DELETE FROM streamext.content")  # as version 1.0 leaves it
     db = restarted()
     assert db.value("SELECT sum(n) FROM v") == 30
-    assert len(db.rows(kinds)) == 3
+    wait_for(lambda: len(db.rows(kinds)) == 3, what="the contents again")
     log = db.server.log_file.stat().st_size
     db.execute("UPDATE streamext.content SET content = 'another one''s' WHERE object = 'v'::regclass")
     db = restarted()
     assert db.value("SELECT sum(n) FROM v") == 30  # the journal still has them all
-    assert db.value("SELECT count(*) FROM streamext.content WHERE object = 'v'::regclass") == 6
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.content WHERE object = 'v'::regclass") == 6, what="contents of its own")
     assert "is not the one of the last checkpoint and is counted anew" in db.server.log(log)
     db.execute("DROP VIEW v; DROP FOREIGN TABLE s")
     db = Database(db.server, db.name)

@@ -80,7 +80,7 @@ def test_cycles_leave_nothing(db: Database, mosquitto: Mosquitto, topic: str) ->
             fds = len(os.listdir(f"/proc/{launcher}/fd"))
     wait_for(lambda: not processes(db.server), what="end of the workers")
     for relation in ("streams", "stream_partitions", "continuous_views", "workers"):
-        assert db.rows(f"TABLE streamext.{relation}") == []
+        wait_for(lambda relation=relation: db.rows(f"TABLE streamext.{relation}") == [], what=f"nothing in {relation}")
     assert len(os.listdir(f"/proc/{launcher}/fd")) <= fds + 5
     wait_for(lambda: not journals(db.server), what="end of the journals")
 

@@ -147,7 +147,9 @@ def test_odd_messages(db: Database, version: int) -> None:
         continuous(db, "v", "SELECT t, h, a, count(*) AS n FROM s GROUP BY t, h, a")
         wait_for(lambda: db.rows("SELECT 1 FROM v WHERE t = 'last'"), what="the last message")
         assert db.rows("SELECT stream FROM streamext.workers WHERE restarts > 0") == []
-        assert {(t, h, a) for t, h, a, n in db.rows("TABLE v") if n == broker.subscriptions} == {*expected, ("last", None, "")}
+        expected.add(("last", None, ""))
+        # once for each subscription: a client that a busy machine has held up makes another one
+        wait_for(lambda: {(t, h, a) for t, h, a, n in db.rows("TABLE v") if n == broker.subscriptions} == expected, what="the messages")
         rejected = {payload for (payload,) in db.rows("SELECT payload FROM streamext.dead_letters")}
         assert rejected == {payload for _, payload, counts in ODD_TOPICS if not counts}
         db.execute("DROP FOREIGN TABLE s CASCADE")
@@ -161,8 +163,8 @@ def test_prefixes_of_filters(db: Database, version: int, prefix: str) -> None:
     with OddBroker(version, packets=b"".join([*packets, publish(b"a/last", b"last", version)])) as broker:
         odd_stream(db, broker, "a text", f"{prefix}a/+")
         continuous(db, "v", "SELECT a, count(*) FROM s GROUP BY a")
-        wait_for(lambda: db.rows("SELECT 1 FROM v WHERE a = 'last'"), 30, "the last message")
+        wait_for(lambda: db.rows("SELECT 1 FROM v WHERE a = 'last'"), what="the last message")
         assert {a for (a,) in db.rows("SELECT a FROM v")} == {"plain", "whole", "last"}
-        event = wait_for(lambda: db.rows("SELECT kind, missed, detail FROM streamext.stream_events WHERE kind = 'unmatched'"), 30, "the event")
+        event = wait_for(lambda: db.rows("SELECT kind, missed, detail FROM streamext.stream_events WHERE kind = 'unmatched'"), what="the event")
         assert event[0][1] == 0 and '"b/a"' in event[0][2] and prefix in event[0][2]
         db.execute("DROP FOREIGN TABLE s CASCADE")

@@ -115,7 +115,7 @@ def own() -> Iterator[Database]:
         yield db
 
 
-def again(db: Database, condition: Callable[[], Any], what: str, timeout: float = 60) -> None:
+def again(db: Database, condition: Callable[[], Any], what: str, timeout: float = 120) -> None:
     """Waits for a condition over as many crashes of the server as it takes."""
 
     def tried() -> Any:

@@ -54,7 +54,7 @@ def wait_applied(publisher: Database, subscriber: Database) -> None:
     """All that was committed has been applied, by a worker that did not have to start again."""
     n = publisher.value("SELECT coalesce(max(n), 0) + 1 FROM plain")
     publisher.execute("INSERT INTO plain VALUES (%s)", n)
-    wait_for(lambda: subscriber.value("SELECT count(*) FROM plain WHERE n = %s", n), 60, "the row of an ordinary table")
+    wait_for(lambda: subscriber.value("SELECT count(*) FROM plain WHERE n = %s", n), what="the row of an ordinary table")
 
 
 def test_checkpoints_are_nothing_to_logical_decoding(servers: tuple[Database, Database]) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -123,6 +124,24 @@ def test_expressions_that_raised(db: Database) -> None:
         "40 dead letters tried again, 40 of them rejected again"
     )
     assert db.value("SELECT count(*) FROM streamext.retry_request") == 0
+
+
+def test_who_flushes_finds_the_event(db: Database) -> None:
+    """It is written before the flush is answered."""
+    local_stream(db, "event_time 'ts', watermark_delay '1 h'", COLUMNS)
+    create_views(db)
+    insert(db, rows(0, 20))
+    pid = worker_pid(db)
+    with db.connect() as locker, db.connect() as flusher, ThreadPoolExecutor(1) as pool:
+        with locker.transaction():
+            locker.execute("LOCK TABLE streamext.stream_event")
+            db.execute("SELECT streamext.retry_dead_letters('s')")
+            flushed = pool.submit(flusher.execute, "SELECT streamext.flush('s')")
+            locked = "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s AND relation = 'streamext.stream_event'::regclass"
+            wait_for(lambda: db.rows(locked, pid), what="the worker to write the event")
+            assert not flushed.done()
+        flushed.result()
+    assert db.value("SELECT count(*) FROM streamext.stream_events WHERE kind = 'retry'") == 1
 
 
 def test_a_function_of_another_language(db: Database) -> None:

@@ -120,6 +120,7 @@ def test_what_flows_on_comes_once_whatever_crashes(database: Database, fault: st
             until_quiet(db)
             wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
             wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
+            reconnect(db)  # the flush may have been through before it
         if step == 2:
             kill_all(server)
             server.start()

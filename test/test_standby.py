@@ -224,7 +224,7 @@ def test_no_dashboard_drops_to_zero(database: Database) -> None:
         db = Database(db.server, db.name)
         assert sorted(db.rows("TABLE v")) == expected
         assert db.rows("SELECT last_checkpoint, accepted, groups FROM streamext.continuous_views") == last
-        assert state(db) == "waiting"
+        wait_for(lambda: state(db) == "waiting", what="state waiting")
     finally:
         Database(db.server, db.name).execute("ALTER SYSTEM RESET max_worker_processes")
         db.server.restart()

@@ -229,7 +229,7 @@ def test_drop_extension(database: Database, kafka: Kafka, topic: str) -> None:
             db.execute("DROP EXTENSION streamext")
         db.execute("DROP EXTENSION streamext CASCADE")
         wait_for(lambda: not any(map(is_alive, pids)), what="end of the workers")
-        assert backends(db.server, db.name) == []
+        wait_for(lambda: backends(db.server, db.name) == [], what="end of all that looked into the database")
         db.execute("CREATE EXTENSION streamext")
 
 
@@ -244,7 +244,7 @@ def test_drop_of_a_stream_ends_its_worker(database: Database, drop: str) -> None
         db.execute(f"DROP {statement} CASCADE")
     wait_for(lambda: not is_alive(pid), what="end of the worker")
     for relation in ("streams", "stream_partitions", "continuous_views", "workers"):
-        assert db.rows(f"TABLE streamext.{relation}") == []
+        wait_for(lambda relation=relation: db.rows(f"TABLE streamext.{relation}") == [], what=f"nothing in {relation}")
     db.execute("DROP SERVER IF EXISTS local_server CASCADE")
     local_counter(db)
     insert(db, 0, 3)

@@ -334,6 +334,9 @@ gateway_run(void)
 		MemoryContextReset(gateway_round);
 		MemoryContextSwitchTo(gateway_round);
 		gateway_interrupts();
+		/* who asks next may know of what was committed while the roster was read */
+		if (gateway_generation != pg_atomic_read_u32(&gateway.slot->generation))
+			continue;
 		MemoryContextSwitchTo(gateway_round);
 		if (gateway.own != NULL)
 		{

@@ -453,6 +453,7 @@ worker_update_state(Worker *w, bool paused)
 	streamext_stream_set_refused(w->shard.slot, c->refused);
 	worker_note_state(w, state);
 	worker_log_state(w, state, message != NULL ? message : state == STREAM_STALLED ? c->error : "");
+	streamext_stream_events_write(&w->shard); /* who sees the state, or has flushed, finds them */
 	streamext_stream_set_state(w->shard.slot, state, message);
 }
 

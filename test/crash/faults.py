@@ -28,21 +28,16 @@ def fault_points() -> list[str]:
     return points
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def kill_all(server: Postgres) -> None:
     """kill -9 of the postmaster and of every process of it."""
-    assert server.process is not None
-    orphans = children(server.process.pid)
-    server.kill9()
+    orphans = server.children()
+    Server.kill9(server)
     for pid in orphans:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    wait_for(lambda: not any(map(is_alive, orphans)), 30, "end of the orphans")
+    wait_for(lambda: not any(map(is_alive, orphans)), what="end of the orphans")
 
 
 class Faults:
@@ -116,10 +111,7 @@ class Faults:
 
     def _kill_postmaster(self) -> None:
         """Its orphans end by themselves."""
-        assert self._pg.process is not None
-        orphans = children(self._pg.process.pid)
         self._pg.kill9()
-        wait_for(lambda: not any(map(is_alive, orphans)), 30, "end of the orphans")
         self._pg.start()
 
     def _kill_all(self) -> None:

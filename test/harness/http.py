@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Web:
         wait_for(lambda: self.state() == state, what=f"gateway {state}")
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
 
     def request(
         self,
@@ -89,17 +89,15 @@ class Web:
             headers["Content-Type"] = type
         return self.request("POST", path, body, headers, **more)
 
-    def raw(self, data: bytes) -> bytes:
-        """What comes back to these bytes until the server ends the connection, or says nothing for 2 s."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+    def raw(self, data: bytes, until: Callable[[bytes], bool] = lambda _: False) -> bytes:
+        """What comes back to these bytes until it is enough, or the server ends the connection."""
+        answer = b""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=90) as connection:
             connection.sendall(data)
-            answer = b""
-            try:
-                while piece := connection.recv(65536):
+            with contextlib.suppress(ConnectionResetError):  # the server had not read all
+                while not until(answer) and (piece := connection.recv(65536)):
                     answer += piece
-            except TimeoutError:
-                pass
-            return answer
+        return answer
 
 
 class Listener:
@@ -117,7 +115,7 @@ class Listener:
             head += f"Authorization: Bearer {token}\r\n"
         if last is not None:
             head += f"Last-Event-ID: {last}\r\n"
-        self.socket = socket.create_connection(("127.0.0.1", web.port), timeout=30)
+        self.socket = socket.create_connection(("127.0.0.1", web.port), timeout=90)
         self.socket.sendall(f"{head}\r\n".encode())
         while b"\r\n\r\n" not in self.packed:
             self.receive()

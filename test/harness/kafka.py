@@ -17,6 +17,13 @@ LIBS = Path(os.environ.get("STREAMEXT_DEPS", ".deps")).resolve() / "kafka" / "li
 ClientConfig = Mapping[str, str | int | float | bool]  # librdkafka's properties
 
 
+# What a broker says that has just been started or is busy.
+PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN,
+)  # fmt: skip
+
+
 class Message(NamedTuple):
     value: bytes | str | None
     partition: int = 0
@@ -84,7 +91,7 @@ class Kafka(Server):
 
     def is_ready(self) -> bool:
         try:
-            cluster = self.admin.list_topics(timeout=1)
+            cluster = self.admin.list_topics(timeout=5)
         except KafkaException:
             return False
         leaders = {partition.leader for topic in cluster.topics.values() for partition in topic.partitions.values()}
@@ -101,7 +108,7 @@ class Kafka(Server):
 
     def _partitions(self, topic: str) -> list[int]:
         """Those that have a leader."""
-        found = self.admin.list_topics(timeout=5).topics.get(topic)
+        found = self.admin.list_topics(timeout=90).topics.get(topic)
         return sorted(n for n, partition in found.partitions.items() if partition.leader >= 0) if found and not found.error else []
 
     def producer(self, config: ClientConfig = {}) -> Producer:
@@ -134,11 +141,11 @@ class Kafka(Server):
         consumer = self.consumer()
 
         def ends(partition: int) -> tuple[int, int] | None:
-            """None while the broker does not know yet that it leads a partition that has just been made."""
+            """None while the broker does not know yet that it leads a partition that has just been made, or is busy."""
             try:
                 return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
             except KafkaException as e:
-                if e.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                if e.args[0].code() not in PASSING:
                     raise
                 return None
 

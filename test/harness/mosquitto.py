@@ -76,7 +76,7 @@ class Mosquitto(Server):
         user: str | None = None,
         keep_session: bool = False,
         on_message: mqtt.CallbackOnMessage | None = None,
-        timeout: float = 30,
+        timeout: float = 90,
     ) -> mqtt.Client:
         """A connected client of MQTT 5 whose network loop runs in a thread. `keep_session` finds the session of the
         client id again, and leaves it at the broker."""
@@ -104,7 +104,7 @@ class Mosquitto(Server):
             acknowledged = threading.Event()
             client.on_subscribe = lambda *_: acknowledged.set()
             client.subscribe("nothing")
-            acknowledged.wait(30)
+            acknowledged.wait(90)
         client.disconnect()
         client.loop_stop()
 

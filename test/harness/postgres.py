@@ -76,6 +76,17 @@ class Postgres(Server):
         """Returns when the standby accepts writes."""
         self.psql("SELECT pg_promote()")
 
+    def children(self) -> list[int]:
+        assert self.process is not None
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill9(self) -> None:
+        """Of the postmaster; returns when its processes have noticed and ended: until then no other server takes the directory."""
+        orphans = self.children() if self.is_running() else []
+        super().kill9()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), what="end of the orphans")
+
     def reload(self) -> None:
         self.send(signal.SIGHUP)
 

@@ -1,6 +1,7 @@
 """A server process of a test: what PostgreSQL, Kafka and mosquitto have in common."""
 
 import ctypes
+import os
 import pwd
 import random
 import shutil
@@ -17,15 +18,24 @@ _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """A port nobody listens on, below the range that the kernel gives to outgoing connections: there a client that
-    knocks at a stopped broker could take the broker's port, or connect to itself."""
+    knocks at a stopped broker could take the broker's port, or connect to itself. Each of the processes that share the
+    tests has ports of its own and gives none twice: a server need not have taken its port yet, or may be stopped."""
+    width = 22_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = 10_000 + width * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = random.SystemRandom().randrange(first, first + width)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
+                _given.add(port)
                 return port
             except OSError:
                 continue
@@ -57,7 +67,7 @@ class Server:
     def is_ready(self) -> bool:
         raise NotImplementedError
 
-    def start(self, timeout: float = 60) -> None:
+    def start(self, timeout: float = 180) -> None:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
@@ -84,7 +94,7 @@ class Server:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def stop(self, number: signal.Signals | None = None, timeout: float = 60) -> None:
+    def stop(self, number: signal.Signals | None = None, timeout: float = 180) -> None:
         if self.is_running():
             self.send(number or self.stop_signal)
             self.send(signal.SIGCONT)  # in case it was stopped

@@ -31,12 +31,12 @@ typedef struct FeedConnector
 	FeedOptions	 options;
 	FeedIntake	*intake;
 	FeedLink	*link;
-	bool		 loaded;	/* the intake knows what the journal holds */
-	FeedText	 kept;		/* until then: the last checkpoint's mark, malloc'd */
-	FeedText	 marks[2];	/* of what was polled last, and before; size 0: none */
-	int64		 marked[2]; /* the position behind that */
-	TimestampTz	 append_at; /* after a failure: not before this */
-	TimestampTz	 driven_at;
+	bool		 loaded;	   /* the intake knows what the journal holds */
+	FeedText	 kept;		   /* until then: the last checkpoint's mark, malloc'd */
+	FeedText	 marks[2];	   /* of what was polled last, and before; size 0: none */
+	int64		 marked[2];	   /* the position behind that */
+	TimestampTz	 append_at;	   /* after a failure: not before this */
+	bool		 held;		   /* what the server sends was left alone, for reasons of our own */
 	uint64		 flush_ticket; /* what flush has seen */
 	int64		 flush_end;
 	TimestampTz	 flush_since, flush_quiet_since;
@@ -127,14 +127,16 @@ feed_take_in(FeedConnector *k, bool *more)
 	TimestampTz now = GetCurrentTimestamp();
 
 	*more = false;
-	if ((k->append_at != 0 && now < k->append_at) || !feed_append(k))
+	if ((k->append_at != 0 && now < k->append_at) || !feed_append(k) ||
+		streamext_journal_end(k->inbox.journal) - c->partitions[0].position > FEED_BEHIND)
+	{
+		k->held = true;
 		return false;
-	if (streamext_journal_end(k->inbox.journal) - c->partitions[0].position > FEED_BEHIND)
-		return false;
-	if (now - k->driven_at > USECS_PER_SEC)
+	}
+	if (k->held)
 		streamext_feed_link_excuse(k->link);
+	k->held = false;
 	*more = streamext_feed_link_drive(k->link);
-	k->driven_at = GetCurrentTimestamp();
 	if (!feed_append(k))
 		return false;
 	c->stalled = !streamext_feed_link_is_open(k->link);
@@ -284,6 +286,7 @@ feed_pause(Connector *c, bool paused)
 	if (!k->closed && k->inbox.paused && !paused)
 		streamext_feed_link_wake(k->link, 0);
 	k->inbox.paused = paused;
+	k->held = k->held || paused;
 }
 
 /* ---- another process reads the journal, and no more ---- */
