@@ -179,6 +179,12 @@ streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 	ReleaseSysCache(tuple);
 }
 
+const AggModeOps *const streamext_modes[] = {
+	[AGG_NATIVE] = &streamext_native_mode,
+	[AGG_TRANS] = &streamext_trans_mode,
+	[AGG_VALUES] = &streamext_values_mode,
+};
+
 /* ---- the worker's interface ---- */
 
 AggRuntime *
@@ -192,12 +198,11 @@ streamext_aggregate_start(const AggSpec *spec, ViewState *state, MemoryContext c
 	agg->state = state;
 	agg->cxt = own;
 	agg->nargs = list_length(spec->args);
-	if (spec->mode != AGG_NATIVE)
+	if (streamext_mode(spec)->start != NULL)
+	{
 		agg->temp = AllocSetContextCreate(own, "streamext aggregate row", ALLOCSET_DEFAULT_SIZES);
-	if (spec->mode == AGG_TRANS)
-		streamext_trans_start(agg);
-	else if (spec->mode == AGG_VALUES)
-		streamext_values_start(agg);
+		streamext_mode(spec)->start(agg);
+	}
 	MemoryContextSwitchTo(old);
 	return agg;
 }
@@ -211,44 +216,25 @@ streamext_aggregate_end(AggRuntime *agg)
 bool
 streamext_aggregate_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
 {
-	switch (agg->spec->mode)
-	{
-		case AGG_TRANS:
-			return streamext_trans_prepare(agg, in, row);
-		case AGG_VALUES:
-			return streamext_values_prepare(agg, in, row);
-		case AGG_NATIVE:
-			break;
-	}
-	return true;
+	const AggModeOps *mode = streamext_mode(agg->spec);
+
+	return mode->prepare == NULL || mode->prepare(agg, in, row);
 }
 
 void
 streamext_aggregate_publish(AggRuntime *agg, const AggInput *in)
 {
-	switch (agg->spec->mode)
-	{
-		case AGG_NATIVE:
-			agg->spec->native->fold(agg->spec->offset, in);
-			break;
-		case AGG_TRANS:
-			streamext_trans_publish(agg);
-			break;
-		case AGG_VALUES:
-			streamext_values_publish(agg);
-			break;
-	}
+	streamext_mode(agg->spec)->publish(agg, in);
 }
 
 void
 streamext_aggregate_forget(AggRuntime *agg)
 {
-	if (agg->spec->mode == AGG_NATIVE)
+	const AggModeOps *mode = streamext_mode(agg->spec);
+
+	if (mode->forget == NULL)
 		return;
-	if (agg->spec->mode == AGG_TRANS)
-		streamext_trans_forget(agg);
-	else
-		streamext_values_forget(agg);
+	mode->forget(agg);
 	/* The call may have been left in the middle of a row. */
 	MemoryContextReset(agg->temp);
 }
@@ -256,8 +242,8 @@ streamext_aggregate_forget(AggRuntime *agg)
 void
 streamext_aggregate_forget_pane(AggRuntime *agg, Pane *pane)
 {
-	if (agg->spec->mode == AGG_TRANS)
-		streamext_trans_forget_pane(agg, pane);
+	if (streamext_mode(agg->spec)->forget_pane != NULL)
+		streamext_mode(agg->spec)->forget_pane(agg, pane);
 }
 
 /* ---- checkpoints ---- */
@@ -265,49 +251,33 @@ streamext_aggregate_forget_pane(AggRuntime *agg, Pane *pane)
 Size
 streamext_aggregate_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole)
 {
-	switch (spec->mode)
-	{
-		case AGG_TRANS:
-			return streamext_trans_export_size(spec, entry);
-		case AGG_VALUES:
-			return streamext_values_export_size(spec, state, entry, whole);
-		case AGG_NATIVE:
-			break;
-	}
-	return 0;
+	const AggModeOps *mode = streamext_mode(spec);
+
+	return mode->export_size == NULL ? 0 : mode->export_size(spec, state, entry, whole);
 }
 
 void
 streamext_aggregate_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put,
 						   void *arg)
 {
-	if (spec->mode == AGG_TRANS)
-		streamext_trans_export(spec, entry, put, arg);
-	else if (spec->mode == AGG_VALUES)
-		streamext_values_export(spec, state, entry, whole, put, arg);
+	if (streamext_mode(spec)->export != NULL)
+		streamext_mode(spec)->export(spec, state, entry, whole, put, arg);
 }
 
 bool
 streamext_aggregate_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
 						   const char *raw, const char *bytes, Size size)
 {
-	switch (spec->mode)
-	{
-		case AGG_TRANS:
-			return !newest || streamext_trans_import(spec, state, pane, entry, bytes, size);
-		case AGG_VALUES:
-			return streamext_values_import(spec, state, pane, entry, newest, raw, bytes, size);
-		case AGG_NATIVE:
-			break;
-	}
-	return true;
+	const AggModeOps *mode = streamext_mode(spec);
+
+	return mode->import == NULL || mode->import(spec, state, pane, entry, newest, raw, bytes, size);
 }
 
 void
 streamext_aggregate_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry)
 {
-	if (spec->mode == AGG_VALUES)
-		streamext_values_import_end(spec, state, entry);
+	if (streamext_mode(spec)->import_end != NULL)
+		streamext_mode(spec)->import_end(spec, state, entry);
 }
 
 void
@@ -329,10 +299,8 @@ streamext_aggregate_reader(const AggSpec *spec, MemoryContext cxt)
 	reader->cxt = cxt;
 	get_typlenbyval(spec->aggref->aggtype, &reader->resultlen, &reader->resultbyval);
 	aggregate_check_execute(spec->aggref->aggfnoid, GetUserId(), OBJECT_AGGREGATE);
-	if (spec->mode == AGG_TRANS)
-		streamext_trans_reader(reader);
-	else if (spec->mode == AGG_VALUES)
-		streamext_values_reader(reader);
+	if (streamext_mode(spec)->reader != NULL)
+		streamext_mode(spec)->reader(reader);
 	MemoryContextSwitchTo(old);
 	return reader;
 }
@@ -341,13 +309,13 @@ AggPartial *
 streamext_partial_empty(AggReader *reader)
 {
 	const AggSpec *spec = reader->spec;
-	Size		   native = spec->mode == AGG_NATIVE ? spec->native->state_size : 0;
+	Size		   native = spec->native != NULL ? spec->native->state_size : 0;
 	AggPartial	  *partial = palloc0(MAXALIGN(sizeof(AggPartial)) + native);
 
 	partial->cxt = CurrentMemoryContext;
 	partial->native = (char *) partial + MAXALIGN(sizeof(AggPartial));
-	if (spec->mode == AGG_TRANS)
-		streamext_trans_empty(reader, partial);
+	if (streamext_mode(spec)->empty != NULL)
+		streamext_mode(spec)->empty(reader, partial);
 	return partial;
 }
 
@@ -355,68 +323,32 @@ AggPartial *
 streamext_partial_load(AggReader *reader, const GroupEntry *entry, const StateCopy *copy)
 {
 	AggPartial *partial = palloc0(sizeof(AggPartial));
-	const char *state = entry->data + reader->spec->offset;
 
 	partial->cxt = CurrentMemoryContext;
-	switch (reader->spec->mode)
-	{
-		case AGG_NATIVE:
-			partial->native = unconstify(char *, state);
-			break;
-		case AGG_TRANS:
-			streamext_trans_load(reader, partial, state, copy);
-			break;
-		case AGG_VALUES:
-			streamext_values_load(partial, state, copy);
-			break;
-	}
+	streamext_mode(reader->spec)->load(reader, partial, entry->data + reader->spec->offset, copy);
 	return partial;
 }
 
 AggPartial *
 streamext_partial_copy(AggReader *reader, const AggPartial *partial)
 {
-	AggPartial *copy = streamext_partial_empty(reader);
+	const AggModeOps *mode = streamext_mode(reader->spec);
+	AggPartial		 *copy = streamext_partial_empty(reader);
 
-	if (reader->spec->mode == AGG_TRANS)
-		streamext_trans_copy(reader, copy, partial);
-	else
-		streamext_partial_combine(reader, copy, partial);
+	(mode->copy != NULL ? mode->copy : mode->combine)(reader, copy, partial);
 	return copy;
 }
 
 void
 streamext_partial_combine(AggReader *reader, AggPartial *into, const AggPartial *from)
 {
-	switch (reader->spec->mode)
-	{
-		case AGG_NATIVE:
-			reader->spec->native->combine(into->native, from->native);
-			break;
-		case AGG_TRANS:
-			streamext_trans_combine(reader, into, from);
-			break;
-		case AGG_VALUES:
-			streamext_values_combine(into, from);
-			break;
-	}
+	streamext_mode(reader->spec)->combine(reader, into, from);
 }
 
 void
 streamext_partial_give(AggReader *reader, const AggPartial *partial, StringInfo to)
 {
-	switch (reader->spec->mode)
-	{
-		case AGG_NATIVE:
-			appendBinaryStringInfo(to, partial->native, reader->spec->native->state_size);
-			break;
-		case AGG_TRANS:
-			streamext_trans_give(reader, partial, to);
-			break;
-		case AGG_VALUES:
-			streamext_values_give(partial, to);
-			break;
-	}
+	streamext_mode(reader->spec)->give(reader, partial, to);
 }
 
 AggPartial *
@@ -425,34 +357,12 @@ streamext_partial_take(AggReader *reader, const char *bytes, Size size)
 	AggPartial *partial = palloc0(sizeof(AggPartial));
 
 	partial->cxt = CurrentMemoryContext;
-	switch (reader->spec->mode)
-	{
-		case AGG_NATIVE:
-			if (size != reader->spec->native->state_size)
-				streamext_aggregate_import_damaged(reader->spec);
-			partial->native = memcpy(palloc(size), bytes, size);
-			break;
-		case AGG_TRANS:
-			streamext_trans_take(reader, partial, bytes, size);
-			break;
-		case AGG_VALUES:
-			streamext_values_take(reader, partial, bytes, size);
-			break;
-	}
+	streamext_mode(reader->spec)->take(reader, partial, bytes, size);
 	return partial;
 }
 
 Datum
 streamext_partial_final(AggReader *reader, AggPartial *partial, bool *isnull)
 {
-	switch (reader->spec->mode)
-	{
-		case AGG_TRANS:
-			return streamext_trans_final(reader, partial, isnull);
-		case AGG_VALUES:
-			return streamext_values_final(reader, partial, isnull);
-		case AGG_NATIVE:
-			break;
-	}
-	return reader->spec->native->final(partial->native, isnull);
+	return streamext_mode(reader->spec)->final(reader, partial, isnull);
 }

@@ -1,8 +1,6 @@
 /*
  * aggregate/mode.h
- *		What aggregate/aggregate.c shares with the two general ways of keeping an aggregate: aggregate/trans.c, aggregate_values.c.
- *
- * Functions here do for one mode what the function of aggregate/aggregate.h of like name promises.
+ *		The ways of keeping an aggregate behind one interface, and the objects that all of them fill.
  */
 #ifndef STREAMEXT_AGGREGATE_MODES_H
 #define STREAMEXT_AGGREGATE_MODES_H
@@ -108,51 +106,56 @@ struct AggReader
 	bool			*nulls;
 };
 
-extern void	 streamext_trans_compile(AggSpec *spec, const Oid *types, HeapTuple tuple);
-extern void	 streamext_trans_start(AggRuntime *agg);
-extern bool	 streamext_trans_prepare(AggRuntime *agg, const AggInput *in, volatile int *row);
-extern void	 streamext_trans_publish(AggRuntime *agg);
-extern void	 streamext_trans_forget(AggRuntime *agg);
-extern void	 streamext_trans_forget_pane(AggRuntime *agg, Pane *pane);
-extern void	 streamext_trans_reader(AggReader *reader);
-extern void	 streamext_trans_empty(AggReader *reader, AggPartial *partial);
-extern void	 streamext_trans_load(AggReader *reader, AggPartial *partial, const char *state, const StateCopy *copy);
-extern void	 streamext_trans_copy(AggReader *reader, AggPartial *copy, const AggPartial *partial);
-extern void	 streamext_trans_combine(AggReader *reader, AggPartial *into, const AggPartial *from);
-extern Datum streamext_trans_final(AggReader *reader, AggPartial *partial, bool *isnull);
+/*
+ * One way of keeping an aggregate. Each does for it what the function of aggregate/aggregate.h or portable.h of like name promises; NULL: the way has
+ * nothing to do there.
+ */
+typedef struct AggModeOps
+{
+	/* the worker; one without `start` has nothing to prepare and nothing to forget */
+	void (*start)(AggRuntime *agg);
+	bool (*prepare)(AggRuntime *agg, const AggInput *in, volatile int *row);
+	void (*publish)(AggRuntime *agg, const AggInput *in);
+	void (*forget)(AggRuntime *agg);
+	void (*forget_pane)(AggRuntime *agg, Pane *pane);
 
-extern void streamext_trans_give(AggReader *reader, const AggPartial *partial, StringInfo to);
-extern void streamext_trans_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
+	/* checkpoints */
+	Size (*export_size)(const AggSpec *spec, const ViewState *state, const GroupEntry *entry, bool whole);
+	void (*export)(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole, AggPut put, void *arg);
+	bool (*import)(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest, const char *raw,
+				   const char *bytes, Size size);
+	void (*import_end)(const AggSpec *spec, const ViewState *state, GroupEntry *entry);
 
-/* The same for other servers (aggregate/portable.h). */
-extern void streamext_trans_send(AggReader *reader, const AggPartial *partial, StringInfo to);
-extern void streamext_trans_receive(AggReader *reader, AggPartial *partial, struct PortableCursor *from);
+	/* readers; the partial that is made is zeroed and in the current memory context */
+	void (*reader)(AggReader *reader);
+	void (*empty)(AggReader *reader, AggPartial *partial);
+	void (*load)(AggReader *reader, AggPartial *partial, const char *state, const StateCopy *copy);
+	void (*copy)(AggReader *reader, AggPartial *copy, const AggPartial *partial); /* NULL: the empty one, combined */
+	void (*combine)(AggReader *reader, AggPartial *into, const AggPartial *from);
+	Datum (*final)(AggReader *reader, AggPartial *partial, bool *isnull);
+	void (*give)(AggReader *reader, const AggPartial *partial, StringInfo to);
+	void (*take)(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
 
-extern Size streamext_trans_export_size(const AggSpec *spec, const GroupEntry *entry);
-extern void streamext_trans_export(const AggSpec *spec, const GroupEntry *entry, AggPut put, void *arg);
-extern bool streamext_trans_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry,
-								   const char *bytes, Size size);
+	/* other servers (aggregate/portable.h) */
+	void (*send)(AggReader *reader, const AggPartial *partial, StringInfo to);
+	void (*receive)(AggReader *reader, AggPartial *partial, struct PortableCursor *from);
+} AggModeOps;
 
-extern void	 streamext_values_compile(AggSpec *spec);
-extern void	 streamext_values_start(AggRuntime *agg);
-extern bool	 streamext_values_prepare(AggRuntime *agg, const AggInput *in, volatile int *row);
-extern void	 streamext_values_publish(AggRuntime *agg);
-extern void	 streamext_values_forget(AggRuntime *agg);
-extern void	 streamext_values_reader(AggReader *reader);
-extern void	 streamext_values_load(AggPartial *partial, const char *state, const StateCopy *copy);
-extern void	 streamext_values_combine(AggPartial *into, const AggPartial *from);
-extern Datum streamext_values_final(AggReader *reader, const AggPartial *partial, bool *isnull);
-extern void	 streamext_values_give(const AggPartial *partial, StringInfo to);
-extern void	 streamext_values_take(AggReader *reader, AggPartial *partial, const char *bytes, Size size);
-extern void	 streamext_values_send(AggReader *reader, const AggPartial *partial, StringInfo to);
-extern void	 streamext_values_receive(AggReader *reader, AggPartial *partial, struct PortableCursor *from);
-extern Size	 streamext_values_export_size(const AggSpec *spec, const ViewState *state, const GroupEntry *entry,
-										  bool whole);
-extern void	 streamext_values_export(const AggSpec *spec, const ViewState *state, GroupEntry *entry, bool whole,
-									 AggPut put, void *arg);
-extern bool	 streamext_values_import(const AggSpec *spec, ViewState *state, Pane *pane, GroupEntry *entry, bool newest,
-									 const char *raw, const char *bytes, Size size);
-extern void	 streamext_values_import_end(const AggSpec *spec, const ViewState *state, GroupEntry *entry);
+extern const AggModeOps streamext_native_mode; /* aggregate/native_mode.c */
+extern const AggModeOps streamext_trans_mode;  /* aggregate/trans.c */
+extern const AggModeOps streamext_values_mode; /* aggregate/values.c */
+
+extern const AggModeOps *const streamext_modes[]; /* by AggMode */
+
+static inline const AggModeOps *
+streamext_mode(const AggSpec *spec)
+{
+	return streamext_modes[spec->mode];
+}
+
+/* streamext_aggregate_compile has found that the aggregate is to be kept so. */
+extern void streamext_trans_compile(AggSpec *spec, const Oid *types, HeapTuple tuple);
+extern void streamext_values_compile(AggSpec *spec);
 
 /* Of an export that contradicts itself. */
 pg_noreturn extern void streamext_aggregate_import_damaged(const AggSpec *spec);

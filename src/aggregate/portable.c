@@ -330,23 +330,6 @@ portable_leave_encoding(int encoding)
 		elog(ERROR, "could not go back to client encoding %d", encoding);
 }
 
-static void
-portable_put_state(AggReader *reader, const AggPartial *partial, StringInfo to)
-{
-	switch (reader->spec->mode)
-	{
-		case AGG_NATIVE:
-			streamext_partial_give(reader, partial, to);
-			break;
-		case AGG_TRANS:
-			streamext_trans_send(reader, partial, to);
-			break;
-		case AGG_VALUES:
-			streamext_values_send(reader, partial, to);
-			break;
-	}
-}
-
 bytea *
 streamext_portable_give(AggReader *reader, const AggPartial *partial, const PortableHead *head)
 {
@@ -362,7 +345,7 @@ streamext_portable_give(AggReader *reader, const AggPartial *partial, const Port
 	encoding = portable_enter_encoding();
 	PG_TRY();
 	{
-		portable_put_state(reader, partial, &buf);
+		streamext_mode(reader->spec)->send(reader, partial, &buf);
 	}
 	PG_FINALLY();
 	{
@@ -377,64 +360,12 @@ streamext_portable_give(AggReader *reader, const AggPartial *partial, const Port
 	return result;
 }
 
-/* Bytes of a native state mean a value of its type, or would be printed past the end of the type's buffers. */
-static void
-portable_check_native(AggReader *reader, const AggPartial *partial)
-{
-	bool  isnull;
-	bool  good = true;
-	Datum value;
-
-	switch (reader->spec->aggref->aggtype)
-	{
-		case DATEOID:
-		case TIMEOID:
-		case TIMESTAMPOID:
-		case TIMESTAMPTZOID:
-			break;
-		default:
-			return;
-	}
-	value = reader->spec->native->final(partial->native, &isnull);
-	if (isnull)
-		return;
-	if (reader->spec->aggref->aggtype == DATEOID)
-		good = DATE_NOT_FINITE(DatumGetDateADT(value)) || IS_VALID_DATE(DatumGetDateADT(value));
-	else if (reader->spec->aggref->aggtype == TIMEOID)
-		good = DatumGetTimeADT(value) >= 0 && DatumGetTimeADT(value) <= USECS_PER_DAY;
-	else
-		good = TIMESTAMP_NOT_FINITE(DatumGetTimestamp(value)) || IS_VALID_TIMESTAMP(DatumGetTimestamp(value));
-	if (!good)
-		streamext_portable_invalid("A time in it is out of range.");
-}
-
-static void
-portable_get_state(AggReader *reader, AggPartial *partial, const PortableHead *head)
-{
-	PortableCursor cursor = { head->body, head->body_size };
-
-	switch (reader->spec->mode)
-	{
-		case AGG_NATIVE:
-			if (head->body_size != reader->spec->native->state_size)
-				streamext_portable_invalid("Its state has another size than the aggregate's.");
-			partial->native = memcpy(palloc(head->body_size), head->body, head->body_size);
-			portable_check_native(reader, partial);
-			break;
-		case AGG_TRANS:
-			streamext_trans_receive(reader, partial, &cursor);
-			break;
-		case AGG_VALUES:
-			streamext_values_receive(reader, partial, &cursor);
-			break;
-	}
-}
-
 AggPartial *
 streamext_portable_take(AggReader *reader, const PortableHead *head)
 {
-	AggPartial *partial = palloc0(sizeof(AggPartial));
-	int			encoding;
+	AggPartial	  *partial = palloc0(sizeof(AggPartial));
+	PortableCursor cursor = { head->body, head->body_size };
+	int			   encoding;
 
 	if (head->mode != reader->spec->mode)
 		streamext_portable_invalid("Its state is kept in another way than the aggregate's.");
@@ -446,7 +377,7 @@ streamext_portable_take(AggReader *reader, const PortableHead *head)
 	encoding = portable_enter_encoding();
 	PG_TRY();
 	{
-		portable_get_state(reader, partial, head);
+		streamext_mode(reader->spec)->receive(reader, partial, &cursor);
 	}
 	PG_FINALLY();
 	{

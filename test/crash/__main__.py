@@ -24,6 +24,7 @@ from harness.postgres import Postgres
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make crash", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no round begins later; what was run until then is reported")
     parser.add_argument("--rate", type=int, default=20_000, help="Kafka messages a second")
     parser.add_argument("--mqtt-rate", type=int, default=200, help="MQTT messages a second of each QoS")
     parser.add_argument("--source", action="append", choices=["kafka", "mqtt", "local", "http", "flume"], help="only these; may be given more than once")
@@ -50,7 +51,7 @@ def report(rounds: list[Round], loads: list[Load]) -> int:
     for load in loads:
         print(f"{load.name}: {load.sent():,} sent")
     wrong = sum(bool(r.wrong) for r in rounds)
-    print(f"{len(rounds)} rounds, {wrong} wrong, recovery {_median([r.recovery for r in rounds])} s")
+    print(f"{len(rounds)} rounds, {wrong} wrong, recovery {_median([r.recovery for r in rounds])} s, check {_median([r.check for r in rounds])} s")
     return wrong
 
 
@@ -79,10 +80,10 @@ def main() -> int:
             if name not in faults.names():
                 raise SystemExit(f"no fault {name!r}; there are: {', '.join(faults.names())}")
         rounds = []
-        plan = Plan(options.rounds, options.group, among=options.fault)
+        plan = Plan(options.rounds, options.group, among=options.fault, seconds=options.seconds)
         for round in run(plan, rng, pg, loads, faults, "crash"):
             rounds.append(round)
-            print(f"{round.number:4}  {round.recovery:6.2f} s  {', '.join(round.faults)}", flush=True)
+            print(f"{round.number:4}  {round.recovery:6.2f} s  checked in {round.check:5.1f} s  {', '.join(round.faults)}", flush=True)
             for line in round.wrong:
                 print(f"      WRONG {line}", flush=True)
         if rounds[-1].wrong and options.keep:

@@ -21,6 +21,7 @@ class Round:
     number: int
     faults: list[str]
     recovery: float = 0  # seconds from the servers' accepting connections until flush returned
+    check: float = 0  # seconds that the comparison with a recount took
     wrong: list[str] = field(default_factory=list)
 
 
@@ -31,6 +32,7 @@ class Plan:
     calm: float = 1.5  # seconds of load before the fault, about
     twice: float = 0.3  # how often a second fault follows the first
     among: list[str] | None = None  # faults; None: all
+    seconds: float = float("inf")  # no round begins later than that after the first
 
 
 def _flush(pg: Postgres, database: str, streams: Sequence[str]) -> None:
@@ -69,10 +71,12 @@ def _round(number: int, plan: Plan, rng: random.Random, db: Database, loads: Seq
         for load in loads:
             load.pause()
         _flush(db.server, db.name, streams)
+        begin_check = time.monotonic()
         checked = Database(db.server, db.name)
         for load in loads:
             result.wrong += [f"{load.name}: {line}" for line in load.check(checked)]
         checked.connection.close()
+        result.check = time.monotonic() - begin_check
     except (TimeoutError, RuntimeError) as error:
         result.recovery = time.monotonic() - begin
         result.wrong.append(str(error))
@@ -80,8 +84,11 @@ def _round(number: int, plan: Plan, rng: random.Random, db: Database, loads: Seq
 
 
 def run(plan: Plan, rng: random.Random, pg: Postgres, loads: Sequence[Load], faults: Faults, name: str) -> Iterator[Round]:
-    """Yields each round as it is over; ends with the first that is wrong. The database `name` is made anew for each group."""
+    """Yields each round as it is over; ends with the first that is wrong, or when time is over. The database `name` is made anew for each group."""
+    end = time.monotonic() + plan.seconds
     for number in range(plan.rounds):
+        if number and time.monotonic() > end:
+            break
         if number % plan.group == 0:
             if number:
                 for load in loads:
