@@ -1,9 +1,12 @@
 """Fixtures: one PostgreSQL, Kafka and mosquitto for the whole run, a new database for each test."""
 
+import contextlib
 import itertools
 from collections.abc import Generator, Iterator
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from harness.database import Database
 from harness.kafka import Kafka
@@ -34,18 +37,30 @@ def mosquitto() -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def db(pg: Postgres) -> Iterator[Database]:
-    """A new database with the extension, dropped at the end."""
+    """A new database with the extension. It is dropped at the end, and the roles that were made meanwhile: which tests share a
+    server, and in which order, depends on how long others take."""
     name = f"test_{next(_numbers)}"
-    pg.psql(f"CREATE DATABASE {name}")
-    pg.psql("CREATE EXTENSION streamext", name)
+    with pg.connect() as admin:
+        roles = roles_of(admin)
+        admin.execute(f"CREATE DATABASE {name}")
+    with pg.connect(name) as admin:
+        admin.execute("CREATE EXTENSION streamext")
     database = Database(pg, name)
     yield database
     database.connection.close()
-    # A test that failed before it took its fault point back must not hold up all that come after it.
-    if pg.psql("SELECT setting FROM pg_settings WHERE name = 'streamext.fault_point'").strip():
-        pg.psql("ALTER SYSTEM RESET streamext.fault_point")
-        pg.reload()
-    pg.psql(f"DROP DATABASE {name} WITH (FORCE)")
+    with pg.connect() as admin:
+        # A test that failed before it took its fault point back must not hold up all that come after it.
+        if admin.execute("SELECT FROM pg_settings WHERE name = 'streamext.fault_point' AND setting <> ''").fetchall():
+            admin.execute("ALTER SYSTEM RESET streamext.fault_point")
+            pg.reload()
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        for role in roles_of(admin) - roles:
+            with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):  # of a module's own
+                admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def roles_of(connection: psycopg.Connection) -> set[str]:
+    return {role for (role,) in connection.execute("SELECT rolname FROM pg_roles")}
 
 
 @pytest.fixture
