@@ -687,6 +687,132 @@ REVOKE ALL ON TABLE streamext.content FROM PUBLIC;
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.content FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.content ENABLE REPLICA TRIGGER refuse_replicated;
 
+/* ---- an engine beside: views that are computed outside and merged here ---- */
+
+CREATE TABLE streamext.exported (
+	view regclass PRIMARY KEY,
+	engine text NOT NULL,
+	query text NOT NULL,
+	options text[] NOT NULL,
+	run uuid,
+	begun_at timestamptz,
+	seen_at timestamptz,
+	positions jsonb NOT NULL DEFAULT '{}',
+	newest jsonb NOT NULL DEFAULT '{}',
+	watermark timestamptz,
+	delivered bigint NOT NULL DEFAULT 0,
+	late bigint NOT NULL DEFAULT 0,
+	rejected bigint NOT NULL DEFAULT 0,
+	last_merge_at timestamptz,
+	merge_ms double precision,
+	rows_merged bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+REVOKE ALL ON TABLE streamext.exported FROM PUBLIC;
+-- Dumped: the merged partials are in an ordinary table, and mean nothing without the positions. view is written by name.
+SELECT pg_catalog.pg_extension_config_dump('streamext.exported', '');
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+ALTER TABLE streamext.exported ENABLE REPLICA TRIGGER refuse_replicated;
+COMMENT ON TABLE streamext.exported IS 'Continuous views that an engine outside computes, as they were, and how far it is.';
+COMMENT ON COLUMN streamext.exported.view IS 'View.';
+COMMENT ON COLUMN streamext.exported.engine IS 'Dialect of its plan.';
+COMMENT ON COLUMN streamext.exported.query IS 'Its query as a continuous view.';
+COMMENT ON COLUMN streamext.exported.options IS 'Its options then.';
+COMMENT ON COLUMN streamext.exported.run IS 'The one that may merge.';
+COMMENT ON COLUMN streamext.exported.begun_at IS 'When that began.';
+COMMENT ON COLUMN streamext.exported.seen_at IS 'When the engine called last.';
+COMMENT ON COLUMN streamext.exported.positions IS 'Next offsets: {topic: {partition: offset}}.';
+COMMENT ON COLUMN streamext.exported.newest IS 'Newest event times, and when they were merged: {topic: {partition: {t, at}}}.';
+COMMENT ON COLUMN streamext.exported.watermark IS 'By which the next batch is judged.';
+COMMENT ON COLUMN streamext.exported.delivered IS 'Records.';
+COMMENT ON COLUMN streamext.exported.late IS 'Records too late.';
+COMMENT ON COLUMN streamext.exported.rejected IS 'Records rejected.';
+COMMENT ON COLUMN streamext.exported.last_merge_at IS 'When a batch was merged.';
+COMMENT ON COLUMN streamext.exported.merge_ms IS 'How long that took.';
+COMMENT ON COLUMN streamext.exported.rows_merged IS 'Partial rows of all batches.';
+
+CREATE FUNCTION streamext.export(view regclass, engine text) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_export_view';
+COMMENT ON FUNCTION streamext.export(regclass, text) IS
+'from commit on an engine outside computes the continuous view, which stays what it is for its readers';
+
+CREATE FUNCTION streamext.import(view regclass) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_import_view';
+COMMENT ON FUNCTION streamext.import(regclass) IS 'takes an exported view back: the stream''s worker computes it, anew';
+
+CREATE FUNCTION streamext.export_plan(view regclass, dialect text DEFAULT 'spark') RETURNS jsonb
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_export_plan';
+COMMENT ON FUNCTION streamext.export_plan(regclass, text) IS
+'what an engine would compute of a continuous view, in its own SQL; raises 0A000 naming what cannot be exported';
+
+CREATE FUNCTION streamext.export_begin(view regclass, OUT run uuid, OUT plan jsonb, OUT positions jsonb, OUT watermark timestamptz) RETURNS record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_export_begin';
+COMMENT ON FUNCTION streamext.export_begin(regclass) IS
+'an engine begins, or begins again: earlier runs merge nothing any more; positions: where to go on';
+
+CREATE FUNCTION streamext.export_merge(view regclass, run uuid, positions jsonb, newest jsonb, counts jsonb) RETURNS timestamptz
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_export_merge';
+COMMENT ON FUNCTION streamext.export_merge(regclass, uuid, jsonb, jsonb, jsonb) IS
+'merges a batch from the session''s stage tables and advances positions, in one transaction; returns the watermark';
+
+CREATE FUNCTION streamext.export_rows(view regclass, batch regclass) RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_export_rows';
+COMMENT ON FUNCTION streamext.export_rows(regclass, regclass) IS
+'internal: raw records decoded, with keys and arguments of the view''s aggregates; what plans of the dialect postgres read';
+
+CREATE FUNCTION streamext.export_now(step bigint) RETURNS timestamptz
+LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'streamext_export_now';
+COMMENT ON FUNCTION streamext.export_now(bigint) IS 'internal: now() of an exported view''s sliding window, in steps of so many microseconds';
+
+CREATE FUNCTION streamext.export_spread(n numeric, x numeric, xx numeric, sample boolean, root boolean) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+AS $$ SELECT CASE WHEN $5 THEN COALESCE(pg_catalog.round(pg_catalog.sqrt(v.v), pg_catalog.scale(v.v)), pg_catalog.sqrt(v.v)) ELSE v.v END
+	FROM (SELECT CASE WHEN d.d OPERATOR(pg_catalog.=) 0 THEN NULL WHEN d.a OPERATOR(pg_catalog.<=) 0 THEN 0 ELSE d.a OPERATOR(pg_catalog./) d.d END AS v
+	      FROM (SELECT ($1 OPERATOR(pg_catalog.*) $3) OPERATOR(pg_catalog.-) ($2 OPERATOR(pg_catalog.*) $2) AS a,
+	                   CASE WHEN $4 THEN $1 OPERATOR(pg_catalog.*) ($1 OPERATOR(pg_catalog.-) 1) ELSE $1 OPERATOR(pg_catalog.*) $1 END AS d) AS d) AS v $$;
+COMMENT ON FUNCTION streamext.export_spread(numeric, numeric, numeric, boolean, boolean) IS
+'internal: variance or standard deviation of integers and numeric from count, sum and sum of squares, as PostgreSQL''s own';
+
+CREATE AGGREGATE streamext.export_moments(double precision[]) (
+	SFUNC = pg_catalog.float8_combine, STYPE = double precision[], INITCOND = '{0,0,0}', COMBINEFUNC = pg_catalog.float8_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.export_moments(double precision[]) IS 'internal: states of variances merged';
+CREATE AGGREGATE streamext.export_regression(double precision[]) (
+	SFUNC = pg_catalog.float8_regr_combine, STYPE = double precision[], INITCOND = '{0,0,0,0,0,0}', COMBINEFUNC = pg_catalog.float8_regr_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.export_regression(double precision[]) IS 'internal: states of regressions merged';
+
+CREATE VIEW streamext.exports WITH (security_barrier) AS
+SELECT e.view, e.engine, e.run,
+       CASE WHEN e.run IS NULL THEN 'never_started'
+            WHEN e.seen_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval) THEN 'silent'
+            ELSE 'running' END AS state,
+       e.positions, e.watermark, e.delivered, e.delivered OPERATOR(pg_catalog.-) e.late OPERATOR(pg_catalog.-) e.rejected AS accepted, e.late, e.rejected,
+       e.last_merge_at, e.merge_ms, e.rows_merged
+FROM streamext.exported AS e
+JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) e.view
+WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT');
+GRANT SELECT ON streamext.exports TO PUBLIC;
+COMMENT ON VIEW streamext.exports IS 'views that an engine outside computes';
+COMMENT ON COLUMN streamext.exports.view IS 'the view';
+COMMENT ON COLUMN streamext.exports.engine IS 'dialect of its plan';
+COMMENT ON COLUMN streamext.exports.run IS 'the run that may merge';
+COMMENT ON COLUMN streamext.exports.state IS 'never_started, running, or silent: nothing heard for a minute';
+COMMENT ON COLUMN streamext.exports.positions IS 'next offset of each partition: everything before it is counted';
+COMMENT ON COLUMN streamext.exports.watermark IS 'by which the next batch is judged';
+COMMENT ON COLUMN streamext.exports.delivered IS 'records of all batches merged';
+COMMENT ON COLUMN streamext.exports.accepted IS 'delivered, less late and rejected';
+COMMENT ON COLUMN streamext.exports.late IS 'records that came when their windows were closed';
+COMMENT ON COLUMN streamext.exports.rejected IS 'records that could not be decoded, or on which an expression raised';
+COMMENT ON COLUMN streamext.exports.last_merge_at IS 'when the last batch was merged';
+COMMENT ON COLUMN streamext.exports.merge_ms IS 'how long that took';
+COMMENT ON COLUMN streamext.exports.rows_merged IS 'partial rows of all batches';
+
 /* ---- what goes out to other systems ---- */
 
 -- Not dumped (no pg_extension_config_dump), as the other tables are not: rows are for this server's foreign tables, known by OID.

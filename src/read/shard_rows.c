@@ -78,6 +78,41 @@ streamext_shard_fingerprint(Oid viewoid)
 	return psprintf("%016llx", (unsigned long long) hash_bytes_extended((unsigned char *) text, strlen(text), 0));
 }
 
+/* ---- texts ---- */
+
+char *
+streamext_shard_outputs_text(const CompiledView *view, int *order)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_CTE;
+	rte->ctename = SHARD_GROUPS_TOKEN;
+	rte->alias = makeAlias("m", NIL);
+	rte->eref = makeAlias("m", NIL);
+	rte->inFromCl = true;
+	for (int k = 0; k < view->nkeys; k++)
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("k%d", k + 1)));
+	for (int a = 0; a < view->naggs; a++)
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("a%d", a + 1)));
+	return pg_get_querydef(streamext_shard_outputs(view, rte, order), false);
+}
+
+char *
+streamext_shard_replace(const char *text, const char *token, const char *by)
+{
+	const char	  *at = strstr(text, token);
+	StringInfoData buf;
+
+	if (at == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR), errmsg("a server's answer to streamext.shard_view is not understood")));
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, text, at - text);
+	appendStringInfoString(&buf, by);
+	appendStringInfoString(&buf, at + strlen(token));
+	return buf.data;
+}
+
 /* ---- the query ---- */
 
 typedef struct ShardContext

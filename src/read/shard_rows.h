@@ -20,4 +20,10 @@ extern char *streamext_shard_fingerprint(Oid viewoid);
  */
 extern Query *streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry, int *order);
 
+/* The same as text, over the name SHARD_GROUPS_TOKEN, which stands for the merged groups; columns k1, ..., a1, ... */
+#define SHARD_GROUPS_TOKEN "streamext_shard_groups_3f1b6c"
+extern char *streamext_shard_outputs_text(const CompiledView *view, int *order);
+/* `text` with the first `token` replaced; raises HV000 if there is none. */
+extern char *streamext_shard_replace(const char *text, const char *token, const char *by);
+
 #endif /* STREAMEXT_SHARD_ROWS_H */

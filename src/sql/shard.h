@@ -7,17 +7,14 @@
 
 #include "view/compile.h"
 
-/* In the texts of queries: in the place of all shards' rows, and of the groups merged from them. */
+/* In the texts of queries: in the place of all shards' rows. */
 #define SHARD_ROWS_TOKEN "streamext_shard_rows_3f1b6c"
-#define SHARD_GROUPS_TOKEN "streamext_shard_groups_3f1b6c"
 
 /* Columns of streamext.shard_request: view, relation, columns, query, same, id, partitions */
 #define SHARD_REQUEST_COLUMNS 7
 
 /* A name of at most NAMEDATALEN - 1 bytes that ends in this. */
 extern char *streamext_shard_object(const char *name, const char *suffix);
-/* `text` with the first `token` replaced; raises HV000 if there is none. */
-extern char *streamext_shard_replace(const char *text, const char *token, const char *by);
 /* Of a relation that is there. */
 extern Oid streamext_shard_owner(Oid relid);
 /* The continuous view of that name; raises 42809 for another relation. */

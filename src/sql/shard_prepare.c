@@ -155,47 +155,13 @@ prepare_merge(const CompiledView *view, const int *order)
 	return buf.data;
 }
 
-/* The view's own SELECT, over the name SHARD_GROUPS_TOKEN. */
-static char *
-prepare_outputs(const CompiledView *view, int *order)
-{
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
-
-	rte->rtekind = RTE_CTE;
-	rte->ctename = SHARD_GROUPS_TOKEN;
-	rte->alias = makeAlias("m", NIL);
-	rte->eref = makeAlias("m", NIL);
-	rte->inFromCl = true;
-	for (int k = 0; k < view->nkeys; k++)
-		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("k%d", k + 1)));
-	for (int a = 0; a < view->naggs; a++)
-		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("a%d", a + 1)));
-	return pg_get_querydef(streamext_shard_outputs(view, rte, order), false);
-}
-
-char *
-streamext_shard_replace(const char *text, const char *token, const char *by)
-{
-	const char	  *at = strstr(text, token);
-	StringInfoData buf;
-
-	if (at == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR), errmsg("a server's answer to streamext.shard_view is not understood")));
-	initStringInfo(&buf);
-	appendBinaryStringInfo(&buf, text, at - text);
-	appendStringInfoString(&buf, by);
-	appendStringInfoString(&buf, at + strlen(token));
-	return buf.data;
-}
-
 char *
 streamext_shard_query(const CompiledView *view)
 {
 	int			  level = streamext_portable_pin();
 	IdentityScope scope = streamext_identity_enter(view->owner); /* constants are folded */
 	int			 *order = palloc(sizeof(int) * Max(view->naggs, 1));
-	char		 *query = prepare_outputs(view, order);
+	char		 *query = streamext_shard_outputs_text(view, order);
 
 	query = streamext_shard_replace(query, SHARD_GROUPS_TOKEN, psprintf("(%s)", prepare_merge(view, order)));
 	streamext_identity_leave(scope);

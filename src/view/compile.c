@@ -639,7 +639,7 @@ compile_owner(Oid relid)
 
 /* Constants are folded and aggregates' first states made: the owner is at work. */
 static void
-compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *options)
+compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *options, bool is_new)
 {
 	CompileContext context = { .view = view };
 	List		  *derived = NIL;
@@ -659,18 +659,18 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 
 	compile_keys(&context);
 	if (view->stateless)
-		compile_stateless(&context, options != NULL);
+		compile_stateless(&context, is_new);
 	if (view->derived)
 		compile_derived(view);
 	compile_quals(&context);
 	streamext_view_window_finish(view);
 	if (streamext_into_has_windows(view))
-		compile_into_windows(&context, options != NULL);
+		compile_into_windows(&context, is_new);
 	compile_aggregates(&context);
 	compile_definition(&context);
 	view->builtin = streamext_view_is_builtin(view);
 	view->in_c = !view->builtin && streamext_view_is_in_c(view);
-	if (options != NULL)
+	if (is_new)
 	{
 		if (OidIsValid(view->inner))
 			streamext_inner_check(view->inner);
@@ -680,8 +680,8 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	}
 }
 
-CompiledView *
-streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options)
+static CompiledView *
+compile_as_owner(Oid relid, Query *query, const ContinuousViewOptions *options, bool is_new)
 {
 	CompiledView *view = palloc0(sizeof(CompiledView));
 	IdentityScope scope;
@@ -689,9 +689,21 @@ streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOption
 	view->relid = relid;
 	view->owner = compile_owner(relid);
 	scope = streamext_identity_enter(view->owner);
-	compile_query(view, query, options);
+	compile_query(view, query, options, is_new);
 	streamext_identity_leave(scope);
 	return view;
+}
+
+CompiledView *
+streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options)
+{
+	return compile_as_owner(relid, query, options, options != NULL);
+}
+
+CompiledView *
+streamext_view_compile_former(Oid relid, Query *query, const ContinuousViewOptions *options)
+{
+	return compile_as_owner(relid, query, options, false);
 }
 
 CompiledView *

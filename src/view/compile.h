@@ -101,6 +101,9 @@ typedef struct CompiledView
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
 extern ContinuousViewOptions streamext_view_options(Oid relid);
 
+/* The same of what stands, or stood, in pg_class.reloptions. */
+extern ContinuousViewOptions streamext_view_options_of(Datum reloptions);
+
 /* OIDs of all views that have any option: those that may have ours. Reads all of pg_class. */
 extern List *streamext_views_with_options(void);
 
@@ -117,6 +120,9 @@ extern const CompiledView *streamext_view_cached(Oid relid, MemoryContext user);
  * hardly meant; options NULL: the stored ones, and no WARNINGs.
  */
 extern CompiledView *streamext_view_compile_query(Oid relid, Query *query, const ContinuousViewOptions *options);
+
+/* The same from a query and options that the view had before it became an ordinary one (export/definition.c). */
+extern CompiledView *streamext_view_compile_former(Oid relid, Query *query, const ContinuousViewOptions *options);
 
 /* Whether the view's owner may read what the query names, whoever is to read the view (security_invoker); raises if he may not and `raise`. */
 extern bool streamext_view_has_rights(const CompiledView *view, bool raise);

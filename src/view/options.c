@@ -148,6 +148,22 @@ streamext_views_with_options(void)
 }
 
 ContinuousViewOptions
+streamext_view_options_of(Datum reloptions)
+{
+	ContinuousViewOptions options = { 0 };
+	ListCell			 *lc;
+
+	foreach (lc, untransformRelOptions(reloptions))
+		view_option(&options, lfirst_node(DefElem, lc));
+	if (options.emit_changes)
+	{
+		options.changes_into = options.into;
+		options.into = NULL;
+	}
+	return options;
+}
+
+ContinuousViewOptions
 streamext_view_options(Oid relid)
 {
 	ContinuousViewOptions options = { 0 };
@@ -157,19 +173,12 @@ streamext_view_options(Oid relid)
 		return options;
 	if (((Form_pg_class) GETSTRUCT(tuple))->relkind == RELKIND_VIEW)
 	{
-		bool	  isnull;
-		Datum	  reloptions = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
-		ListCell *lc;
+		bool  isnull;
+		Datum reloptions = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
 
 		if (!isnull)
-			foreach (lc, untransformRelOptions(reloptions))
-				view_option(&options, lfirst_node(DefElem, lc));
+			options = streamext_view_options_of(reloptions);
 	}
 	ReleaseSysCache(tuple);
-	if (options.emit_changes)
-	{
-		options.changes_into = options.into;
-		options.into = NULL;
-	}
 	return options;
 }

@@ -511,6 +511,14 @@ streamext_window_pane(const Window *window, TimestampTz t)
 }
 
 TimestampTz
+streamext_window_pane_time(const Window *window, int64 pane)
+{
+	if (window->pane == 0)
+		return pane;
+	return pane_instant(window, pane) + (window->edges && floor_mod(pane, 2) == 1 ? 1 : 0);
+}
+
+TimestampTz
 streamext_window_pane_end(const Window *window, int64 pane)
 {
 	if (window->kind == WINDOW_NONE)

@@ -1,0 +1,192 @@
+/*
+ * export/control.c
+ *		streamext.export and streamext.import: a continuous view becomes an ordinary one over merged partials, and back.
+ *
+ * Both are DDL as the view's owner could write it: a table beside the view, CREATE OR REPLACE VIEW, and a row in streamext.exported. So name,
+ * OID, grants, comments and what depends on the view stay, pg_dump carries all of it, and it happens at commit or not at all.
+ */
+#include "base/streamext.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "access/reloptions.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/identity.h"
+#include "base/own_table.h"
+#include "aggregate/portable.h"
+#include "export/plan.h"
+#include "read/shard_rows.h"
+
+PG_FUNCTION_INFO_V1(streamext_export_view);
+PG_FUNCTION_INFO_V1(streamext_import_view);
+
+/* Locks the view, of which the caller has the rights of its owner. */
+static Oid
+control_lock(Oid viewoid)
+{
+	HeapTuple tuple;
+	Oid		  owner;
+
+	LockRelationOid(viewoid, AccessExclusiveLock);
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", viewoid)));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	if (!has_privs_of_role(GetUserId(), owner))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(viewoid));
+	return owner;
+}
+
+static void
+control_run(const char *sql)
+{
+	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not run: %s", sql);
+}
+
+static char *
+control_name(Oid viewoid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(viewoid)), get_rel_name(viewoid));
+}
+
+/* pg_class.reloptions, in the current memory context. */
+static Datum
+control_options(Oid viewoid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+	bool	  isnull;
+	Datum	  options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+
+	if (isnull)
+		elog(ERROR, "view %u has no options", viewoid);
+	options = PointerGetDatum(DatumGetArrayTypePCopy(options));
+	ReleaseSysCache(tuple);
+	return options;
+}
+
+static void
+control_note(Oid viewoid, const char *engine, const char *query, Datum options)
+{
+	Oid	  types[] = { OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID };
+	Datum values[] = { ObjectIdGetDatum(viewoid), CStringGetTextDatum(engine), CStringGetTextDatum(query), options };
+
+	/* a dropped view's row, whose OID may have come again */
+	(void) streamext_control_execute(
+		"DELETE FROM streamext.exported AS e WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) e.view)",
+		0, NULL, NULL, NULL, SPI_OK_DELETE);
+	(void) streamext_control_execute(
+		"INSERT INTO streamext.exported (view, engine, query, options) VALUES ($1, $2, $3, $4)", lengthof(types), types,
+		values, NULL, SPI_OK_INSERT);
+}
+
+/* streamext.export(view regclass, engine text) */
+Datum
+streamext_export_view(PG_FUNCTION_ARGS)
+{
+	Oid			  viewoid = PG_GETARG_OID(0);
+	char		 *engine = text_to_cstring(PG_GETARG_TEXT_PP(1)), *former, *query, *text;
+	Oid			  owner = control_lock(viewoid);
+	ExportPlan	 *plan = streamext_export_make(streamext_export_compile(viewoid, &former), engine);
+	IdentityScope scope;
+	int			  level;
+
+	if (former != NULL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("view \"%s\" is exported already", get_rel_name(viewoid)),
+						errhint("streamext.import takes it back.")));
+	(void) streamext_export_json(plan); /* what the dialect refuses */
+	level = streamext_portable_pin();
+	text = streamext_shard_query_text(viewoid);
+	query = streamext_export_view_query(plan);
+	control_note(viewoid, engine, text, control_options(viewoid));
+	scope = streamext_identity_enter_lightly(owner);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	control_run(streamext_export_create_table(plan));
+	control_run(psprintf("CREATE INDEX ON %s (h)", streamext_export_table(viewoid)));
+	control_run(
+		psprintf("CREATE OR REPLACE VIEW %s WITH (streamext.continuous = false) AS %s", control_name(viewoid), query));
+	SPI_finish();
+	streamext_identity_leave(scope);
+	AtEOXact_GUC(false, level);
+	PG_RETURN_VOID();
+}
+
+/* "WITH (name = 'value', ...)" */
+static char *
+control_with(Datum options)
+{
+	StringInfoData buf;
+	ListCell	  *lc;
+
+	initStringInfo(&buf);
+	foreach (lc, untransformRelOptions(options))
+	{
+		DefElem *def = lfirst_node(DefElem, lc);
+
+		appendStringInfo(&buf, "%s%s = %s", buf.len > 0 ? ", " : "WITH (", quote_identifier(def->defname),
+						 quote_literal_cstr(defGetString(def)));
+	}
+	appendStringInfoChar(&buf, ')');
+	return buf.data;
+}
+
+/* The former view's statement; its row goes. */
+static char *
+control_forget(Oid viewoid)
+{
+	MemoryContext cxt = CurrentMemoryContext, old;
+	Oid			  types[] = { OIDOID };
+	Datum		  values[] = { ObjectIdGetDatum(viewoid) };
+	IdentityScope own = streamext_own_begin();
+	bool		  isnull;
+	char		 *sql;
+
+	if (SPI_execute_with_args(
+			"DELETE FROM streamext.exported WHERE view OPERATOR(pg_catalog.=) $1 RETURNING query, options", 1, types,
+			values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
+		elog(ERROR, "could not write streamext.exported");
+	if (SPI_processed != 1)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("view \"%s\" is not exported", get_rel_name(viewoid))));
+	old = MemoryContextSwitchTo(cxt);
+	sql = psprintf("CREATE OR REPLACE VIEW %s %s AS %s", control_name(viewoid),
+				   control_with(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)),
+				   TextDatumGetCString(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+	MemoryContextSwitchTo(old);
+	streamext_own_end(own);
+	return sql;
+}
+
+/* streamext.import(view regclass) */
+Datum
+streamext_import_view(PG_FUNCTION_ARGS)
+{
+	Oid			  viewoid = PG_GETARG_OID(0);
+	Oid			  owner = control_lock(viewoid);
+	int			  level = streamext_portable_pin();
+	char		 *sql = control_forget(viewoid);
+	IdentityScope scope = streamext_identity_enter_lightly(owner);
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	control_run(sql);
+	control_run(psprintf("DROP TABLE %s", streamext_export_table(viewoid)));
+	SPI_finish();
+	streamext_identity_leave(scope);
+	AtEOXact_GUC(false, level);
+	PG_RETURN_VOID();
+}

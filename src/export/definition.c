@@ -1,0 +1,120 @@
+/*
+ * export/definition.c
+ *		What an exported view was before it became an ordinary one, compiled again; and who may do what with it.
+ *
+ * streamext.exported keeps the query's text, with all names qualified, and the options. Nothing else of the continuous view is needed: the
+ * text is compiled as any view's query is.
+ */
+#include "base/streamext.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+
+#include "base/own_table.h"
+#include "aggregate/portable.h"
+#include "export/plan.h"
+#include "view/settings.h"
+
+typedef struct FormerView
+{
+	char *query;
+	char *engine;
+	Datum options;
+} FormerView;
+
+/* In the current memory context. */
+static bool
+definition_read(Oid viewoid, FormerView *former)
+{
+	static const char sql[] =
+		"SELECT query, engine, options FROM streamext.exported WHERE view OPERATOR(pg_catalog.=) $1";
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid			  types[] = { OIDOID };
+	Datum		  values[] = { ObjectIdGetDatum(viewoid) };
+	IdentityScope own = streamext_own_begin();
+	bool		  found, isnull;
+
+	if (SPI_execute_with_args(sql, 1, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.exported");
+	found = SPI_processed > 0;
+	if (found)
+	{
+		HeapTuple	  row = SPI_tuptable->vals[0];
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		former->query = TextDatumGetCString(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		former->engine = TextDatumGetCString(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+		former->options =
+			PointerGetDatum(DatumGetArrayTypePCopy(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull)));
+		MemoryContextSwitchTo(old);
+	}
+	streamext_own_end(own);
+	return found;
+}
+
+static CompiledView *
+definition_compile_former(Oid viewoid, const FormerView *former)
+{
+	ContinuousViewOptions options = streamext_view_options_of(former->options);
+	int					  level = streamext_portable_pin();
+	List				 *parsed = raw_parser(former->query, RAW_PARSE_DEFAULT);
+	Query				 *query;
+	CompiledView		 *view;
+
+	query = parse_analyze_fixedparams(linitial_node(RawStmt, parsed), former->query, NULL, 0, NULL);
+	AtEOXact_GUC(false, level);
+	view = streamext_view_compile_former(viewoid, query, &options);
+	return view;
+}
+
+static void
+definition_prepare_window(CompiledView *view)
+{
+	IdentityScope scope = streamext_identity_enter(view->owner);
+
+	streamext_view_enter_settings(&view->options);
+	streamext_window_prepare(&view->window, CurrentMemoryContext);
+	streamext_identity_leave(scope);
+}
+
+const CompiledView *
+streamext_export_compile(Oid viewoid, char **engine)
+{
+	FormerView	  former = { 0 };
+	CompiledView *view;
+
+	if (get_rel_relkind(viewoid) != RELKIND_VIEW)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("relation with OID %u is not a view", viewoid)));
+	if (definition_read(viewoid, &former))
+		view = definition_compile_former(viewoid, &former);
+	else if (streamext_view_options(viewoid).continuous)
+		view = streamext_view_compile(viewoid);
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a continuous view", get_rel_name(viewoid))));
+	definition_prepare_window(view);
+	if (engine != NULL)
+		*engine = former.engine;
+	return view;
+}
+
+void
+streamext_export_check_rights(Oid viewoid)
+{
+	AclResult result = pg_class_aclcheck(viewoid, GetUserId(), ACL_INSERT);
+
+	if (get_rel_relkind(viewoid) != RELKIND_VIEW)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("relation with OID %u is not a view", viewoid)));
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_VIEW, get_rel_name(viewoid));
+}

@@ -1,0 +1,387 @@
+/*
+ * export/plan.c
+ *		From a compiled view to a plan: what is computed of each batch outside, and how its aggregates are finished here.
+ *
+ * The aggregates that can be exported stand in one table, by OID: those whose partials are plain values which PostgreSQL's own functions
+ * merge. What it does not name is refused. Finished values are PostgreSQL's own to the last digit where its state is exact (integers,
+ * numeric): sums and counts are kept, and the arithmetic that its final functions do is written out.
+ */
+#include "base/streamext.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/ruleutils.h"
+
+#include "export/dialect.h"
+#include "export/plan.h"
+#include "source/connector.h"
+#include "stream/definition.h"
+#include "view/inner.h"
+
+/* What becomes of an aggregate's partials. */
+typedef enum FinalKind
+{
+	FINAL_COUNT,
+	FINAL_SUM,
+	FINAL_AVG,
+	FINAL_SAME, /* the partial's own aggregate once more */
+	FINAL_COUNT_PAIRS,
+	FINAL_VARIANCE, /* exact, of integers and numeric; word: pop or samp */
+	FINAL_STDDEV,
+	FINAL_MOMENTS, /* word: PostgreSQL's final function */
+	FINAL_REGRESSION
+} FinalKind;
+
+typedef struct ExportAggregate
+{
+	Oid				  function;
+	FinalKind		  final;
+	ExportPartialKind partial; /* FINAL_SAME */
+	const char		 *word;
+} ExportAggregate;
+
+#define SAME(fn, kind, word)       \
+	{                              \
+		fn, FINAL_SAME, kind, word \
+	}
+#define ORDERED(type) SAME(F_MIN_##type, EXPORT_MIN, "min"), SAME(F_MAX_##type, EXPORT_MAX, "max")
+#define BITS(type)                                                                                     \
+	SAME(F_BIT_AND_##type, EXPORT_BIT_AND, "bit_and"), SAME(F_BIT_OR_##type, EXPORT_BIT_OR, "bit_or"), \
+		SAME(F_BIT_XOR_##type, EXPORT_BIT_XOR, "bit_xor")
+#define EXACT(fn, kind, word)                                                                 \
+	{ fn##_INT8, kind, 0, word }, { fn##_INT4, kind, 0, word }, { fn##_INT2, kind, 0, word }, \
+	{                                                                                         \
+		fn##_NUMERIC, kind, 0, word                                                           \
+	}
+#define FLOATS(fn, word)                     \
+	{ fn##_FLOAT4, FINAL_MOMENTS, 0, word }, \
+	{                                        \
+		fn##_FLOAT8, FINAL_MOMENTS, 0, word  \
+	}
+#define SUMS(fn, kind)                                                                                            \
+	{ fn##_INT8, kind }, { fn##_INT4, kind }, { fn##_INT2, kind }, { fn##_NUMERIC, kind }, { fn##_FLOAT4, kind }, \
+		{ fn##_FLOAT8, kind },                                                                                    \
+	{                                                                                                             \
+		fn##_INTERVAL, kind                                                                                       \
+	}
+
+static const ExportAggregate export_aggregates[] = {
+	{ F_COUNT_, FINAL_COUNT },
+	{ F_COUNT_ANY, FINAL_COUNT },
+	SUMS(F_SUM, FINAL_SUM),
+	SUMS(F_AVG, FINAL_AVG),
+	ORDERED(INT8),
+	ORDERED(INT4),
+	ORDERED(INT2),
+	ORDERED(NUMERIC),
+	ORDERED(FLOAT4),
+	ORDERED(FLOAT8),
+	ORDERED(DATE),
+	ORDERED(TIME),
+	ORDERED(TIMETZ),
+	ORDERED(TIMESTAMP),
+	ORDERED(TIMESTAMPTZ),
+	ORDERED(INTERVAL),
+	ORDERED(TEXT),
+	ORDERED(BPCHAR),
+	SAME(F_BOOL_AND, EXPORT_BOOL_AND, "bool_and"),
+	SAME(F_EVERY, EXPORT_BOOL_AND, "bool_and"),
+	SAME(F_BOOL_OR, EXPORT_BOOL_OR, "bool_or"),
+	BITS(INT2),
+	BITS(INT4),
+	BITS(INT8),
+	EXACT(F_VAR_POP, FINAL_VARIANCE, "pop"),
+	EXACT(F_VAR_SAMP, FINAL_VARIANCE, "samp"),
+	EXACT(F_VARIANCE, FINAL_VARIANCE, "samp"),
+	EXACT(F_STDDEV_POP, FINAL_STDDEV, "pop"),
+	EXACT(F_STDDEV_SAMP, FINAL_STDDEV, "samp"),
+	EXACT(F_STDDEV, FINAL_STDDEV, "samp"),
+	FLOATS(F_VAR_POP, "float8_var_pop"),
+	FLOATS(F_VAR_SAMP, "float8_var_samp"),
+	FLOATS(F_VARIANCE, "float8_var_samp"),
+	FLOATS(F_STDDEV_POP, "float8_stddev_pop"),
+	FLOATS(F_STDDEV_SAMP, "float8_stddev_samp"),
+	FLOATS(F_STDDEV, "float8_stddev_samp"),
+	{ F_REGR_COUNT, FINAL_COUNT_PAIRS },
+	{ F_REGR_SXX, FINAL_REGRESSION, 0, "float8_regr_sxx" },
+	{ F_REGR_SYY, FINAL_REGRESSION, 0, "float8_regr_syy" },
+	{ F_REGR_SXY, FINAL_REGRESSION, 0, "float8_regr_sxy" },
+	{ F_REGR_AVGX, FINAL_REGRESSION, 0, "float8_regr_avgx" },
+	{ F_REGR_AVGY, FINAL_REGRESSION, 0, "float8_regr_avgy" },
+	{ F_REGR_R2, FINAL_REGRESSION, 0, "float8_regr_r2" },
+	{ F_REGR_SLOPE, FINAL_REGRESSION, 0, "float8_regr_slope" },
+	{ F_REGR_INTERCEPT, FINAL_REGRESSION, 0, "float8_regr_intercept" },
+	{ F_COVAR_POP, FINAL_REGRESSION, 0, "float8_covar_pop" },
+	{ F_COVAR_SAMP, FINAL_REGRESSION, 0, "float8_covar_samp" },
+	{ F_CORR, FINAL_REGRESSION, 0, "float8_corr" },
+};
+
+void
+streamext_export_refuse(const ExportPlan *plan, const char *what, const char *hint)
+{
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("continuous view \"%s\" cannot be exported: %s", get_rel_name(plan->view->relid), what),
+					hint != NULL ? errhint("%s", hint) : 0));
+	pg_unreachable();
+}
+
+/* ---- what a view must not have ---- */
+
+static void
+plan_check_source(const ExportPlan *plan)
+{
+	const ConnectorOps *source = plan->config->connector;
+
+	if (!source->replayable || !source->partitioned || !source->payloads)
+		streamext_export_refuse(
+			plan, psprintf("streams of the wrapper %s", source->name),
+			"An engine reads topics of Kafka: let streamext.into write there what comes by other channels.");
+}
+
+static void
+plan_check_options(const ExportPlan *plan)
+{
+	const ContinuousViewOptions *o = &plan->view->options;
+	const char					*with = NULL;
+
+	if (o->retention > 0)
+		with = "retention";
+	else if (o->into != NULL || o->changes_into != NULL)
+		with = "into";
+	else if (o->max_groups > 0)
+		with = "max_groups";
+	else if (o->keep_late)
+		with = "keep_late";
+	else if (o->notify)
+		with = "notify";
+	if (with != NULL)
+		streamext_export_refuse(plan, psprintf("streamext.%s", with), "Reset the option first.");
+}
+
+static void
+plan_check_view(const ExportPlan *plan)
+{
+	const CompiledView *view = plan->view;
+
+	if (view->stateless || view->derived)
+		streamext_export_refuse(plan, "a view without aggregates or GROUP BY", NULL);
+	if (OidIsValid(view->inner))
+		streamext_export_refuse(plan, "a continuous view in FROM", "Export that view.");
+	if (view->has_joins)
+		streamext_export_refuse(plan, "joins, subqueries and set-returning functions", NULL);
+	if (view->sliding_days != 0)
+		streamext_export_refuse(plan, "a sliding window of calendar days", "Write it in hours.");
+	plan_check_source(plan);
+	plan_check_options(plan);
+	for (int k = 0; k < view->nkeys; k++)
+		if (view->keys[k].type >= FirstNormalObjectId)
+			streamext_export_refuse(plan, psprintf("GROUP BY on type %s", format_type_be(view->keys[k].type)), NULL);
+}
+
+/* ---- inputs and partials ---- */
+
+static int
+plan_add_input(ExportPlan *plan, Expr *expr, Expr *filter)
+{
+	for (int i = 0; i < plan->ninputs; i++)
+		if (equal(plan->inputs[i].expr, expr) && equal(plan->inputs[i].filter, filter))
+			return i;
+	plan->inputs[plan->ninputs].expr = expr;
+	plan->inputs[plan->ninputs].filter = filter;
+	return plan->ninputs++;
+}
+
+static char *
+plan_column_type(Oid type, Oid collation)
+{
+	char *name = format_type_be_qualified(type);
+
+	if (OidIsValid(collation) && collation != get_typcollation(type))
+		return psprintf("%s COLLATE %s", name, generate_collation_name(collation));
+	return name;
+}
+
+static Oid
+plan_partial_type(ExportPartialKind kind, Oid argtype)
+{
+	switch (kind)
+	{
+		case EXPORT_COUNT:
+		case EXPORT_COUNT_PAIRS:
+			return INT8OID;
+		case EXPORT_SUM_NUMERIC:
+		case EXPORT_SQUARES:
+			return NUMERICOID;
+		case EXPORT_MOMENTS:
+		case EXPORT_REGRESSION:
+			return FLOAT8ARRAYOID;
+		case EXPORT_SUM:
+			if (argtype == INT2OID || argtype == INT4OID)
+				return INT8OID;
+			if (argtype == INT8OID)
+				return NUMERICOID;
+			return argtype == FLOAT4OID ? FLOAT8OID : argtype;
+		default:
+			return argtype;
+	}
+}
+
+/* The number of the partial of the aggregate's arguments; equal ones are one. */
+static const char *
+plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
+{
+	ExportPartial *p = &plan->partials[plan->npartials];
+	ListCell	  *lc;
+
+	memset(p, 0, sizeof(*p));
+	p->kind = kind;
+	foreach (lc, aggref->args)
+	{
+		Expr *expr = lfirst_node(TargetEntry, lc)->expr;
+
+		if (foreach_current_index(lc) == 0)
+			p->argtype = exprType((Node *) expr);
+		Assert(p->ninputs < lengthof(p->input));
+		p->input[p->ninputs++] = plan_add_input(plan, expr, aggref->aggfilter);
+	}
+	/* count(*) FILTER: rows for which the filter is true */
+	if (p->ninputs == 0 && aggref->aggfilter != NULL)
+		p->input[p->ninputs++] = plan_add_input(plan, aggref->aggfilter, aggref->aggfilter);
+	for (int i = 0; i < plan->npartials; i++)
+	{
+		const ExportPartial *q = &plan->partials[i];
+
+		if (q->kind == kind && q->ninputs == p->ninputs && memcmp(q->input, p->input, sizeof(p->input)) == 0)
+			return q->name;
+	}
+	p->typeoid = plan_partial_type(kind, p->argtype);
+	p->collation =
+		p->typeoid == p->argtype && OidIsValid(get_typcollation(p->typeoid)) ? aggref->inputcollid : InvalidOid;
+	p->type = plan_column_type(p->typeoid, p->collation);
+	p->name = psprintf("p%d", ++plan->npartials);
+	return p->name;
+}
+
+/* ---- finished ---- */
+
+static char *
+plan_final_avg(ExportPlan *plan, const Aggref *aggref)
+{
+	Oid			type = exprType((Node *) linitial_node(TargetEntry, aggref->args)->expr);
+	const char *sum = plan_partial(plan, EXPORT_SUM, aggref);
+	const char *count = plan_partial(plan, EXPORT_COUNT, aggref);
+
+	if (type == FLOAT4OID || type == FLOAT8OID || type == INTERVALOID)
+		return psprintf("sum(s.%s) / nullif(sum(s.%s), 0)::double precision", sum, count);
+	return psprintf("sum(s.%s)::numeric / nullif(sum(s.%s), 0)", sum, count);
+}
+
+/* As numeric_stddev_internal: the same products in numeric, and as many digits. */
+static char *
+plan_final_spread(ExportPlan *plan, const Aggref *aggref, const char *word, bool root)
+{
+	const char *n = plan_partial(plan, EXPORT_COUNT, aggref);
+	const char *x = plan_partial(plan, EXPORT_SUM_NUMERIC, aggref);
+	const char *xx = plan_partial(plan, EXPORT_SQUARES, aggref);
+
+	return psprintf("streamext.export_spread(sum(s.%s), sum(s.%s), sum(s.%s), %s, %s)", n, x, xx,
+					strcmp(word, "samp") == 0 ? "true" : "false", root ? "true" : "false");
+}
+
+static const ExportAggregate *
+plan_find_aggregate(const ExportPlan *plan, const Aggref *aggref)
+{
+	for (int i = 0; i < lengthof(export_aggregates); i++)
+		if (export_aggregates[i].function == aggref->aggfnoid)
+			return &export_aggregates[i];
+	streamext_export_refuse(plan, psprintf("aggregate %s", format_procedure_qualified(aggref->aggfnoid)),
+							"What can be exported is listed in docs/scale.md.");
+}
+
+static void
+plan_check_aggregate(const ExportPlan *plan, const ExportAggregate *known, const Aggref *aggref)
+{
+	if (aggref->aggdistinct != NIL && (known->final != FINAL_SAME || known->partial == EXPORT_BIT_XOR))
+		streamext_export_refuse(plan, psprintf("%s(DISTINCT)", get_func_name(aggref->aggfnoid)), NULL);
+}
+
+static char *
+plan_final(ExportPlan *plan, const Aggref *aggref)
+{
+	const ExportAggregate *known = plan_find_aggregate(plan, aggref);
+
+	plan_check_aggregate(plan, known, aggref);
+	switch (known->final)
+	{
+		case FINAL_COUNT:
+			return psprintf("coalesce(sum(s.%s), 0)", plan_partial(plan, EXPORT_COUNT, aggref));
+		case FINAL_COUNT_PAIRS:
+			return psprintf("coalesce(sum(s.%s), 0)", plan_partial(plan, EXPORT_COUNT_PAIRS, aggref));
+		case FINAL_SUM:
+			return psprintf("sum(s.%s)", plan_partial(plan, EXPORT_SUM, aggref));
+		case FINAL_AVG:
+			return plan_final_avg(plan, aggref);
+		case FINAL_SAME:
+			return psprintf("%s(s.%s)", known->word, plan_partial(plan, known->partial, aggref));
+		case FINAL_VARIANCE:
+		case FINAL_STDDEV:
+			return plan_final_spread(plan, aggref, known->word, known->final == FINAL_STDDEV);
+		case FINAL_MOMENTS:
+			return psprintf("%s(streamext.export_moments(s.%s))", known->word,
+							plan_partial(plan, EXPORT_MOMENTS, aggref));
+		case FINAL_REGRESSION:
+			return psprintf("%s(streamext.export_regression(s.%s))", known->word,
+							plan_partial(plan, EXPORT_REGRESSION, aggref));
+	}
+	return NULL; /* keep the compiler quiet */
+}
+
+static void
+plan_aggregates(ExportPlan *plan)
+{
+	const CompiledView *view = plan->view;
+
+	plan->inputs = palloc0(sizeof(ExportInput) * (view->naggs * 2 + 1));
+	plan->partials = palloc0(sizeof(ExportPartial) * (view->naggs * 3 + 1));
+	plan->finals = palloc(sizeof(char *) * Max(view->naggs, 1));
+	for (int a = 0; a < view->naggs; a++)
+	{
+		const Aggref *aggref = view->aggs[a].aggref;
+
+		plan->finals[a] = psprintf("(%s)::%s", plan_final(plan, aggref), format_type_be_qualified(aggref->aggtype));
+	}
+}
+
+static void
+plan_keys(ExportPlan *plan)
+{
+	const CompiledView *view = plan->view;
+
+	plan->keys = palloc(sizeof(int) * Max(view->nkeys, 1));
+	for (int k = 0; k < view->nkeys; k++)
+		if (!view->keys[k].is_window && k != view->set_key)
+			plan->keys[plan->nkeys++] = k;
+}
+
+ExportPlan *
+streamext_export_make(const CompiledView *view, const char *dialect)
+{
+	ExportPlan *plan = palloc0(sizeof(ExportPlan));
+
+	plan->view = view;
+	plan->config = streamext_stream_config(view->stream_relid);
+	plan->dialect = streamext_export_dialect(dialect);
+	if (plan->config == NULL)
+		elog(ERROR, "stream %u has gone", view->stream_relid);
+	plan_check_view(plan);
+	if (plan->dialect->check != NULL)
+		plan->dialect->check(plan);
+	plan->has_at = view->window.kind != WINDOW_NONE || view->window.sliding;
+	plan_keys(plan);
+	plan_aggregates(plan);
+	return plan;
+}

@@ -1,0 +1,111 @@
+/*
+ * export/plan.h
+ *		What of a continuous view an engine outside computes, and what is made of that here.
+ *
+ * An engine computes, of each batch of records, the rows of a GROUP BY the view's keys and panes: partials, plain values that can be merged
+ * by plain functions. What is above the aggregation (windows of panes, finished aggregates, HAVING, output expressions) is PostgreSQL's own
+ * view over the table of merged partials (export/state.c). So a plan has nothing of SQL in it that an engine would have to understand in
+ * full: keys, arguments, filters and WHERE are written by a dialect (export/dialect.h) or refused.
+ */
+#ifndef STREAMEXT_EXPORT_PLAN_H
+#define STREAMEXT_EXPORT_PLAN_H
+
+#include "base/streamext.h"
+#include "base/stream_def.h"
+#include "view/compile.h"
+
+typedef enum ExportPartialKind
+{
+	EXPORT_COUNT,		/* count(*), count(argument) */
+	EXPORT_SUM,			/* of integers: bigint, numeric of bigint; of real: double precision */
+	EXPORT_SUM_NUMERIC, /* sum(argument::numeric) */
+	EXPORT_SQUARES,		/* sum(argument::numeric * argument::numeric) */
+	EXPORT_MIN,
+	EXPORT_MAX,
+	EXPORT_BOOL_AND,
+	EXPORT_BOOL_OR,
+	EXPORT_BIT_AND,
+	EXPORT_BIT_OR,
+	EXPORT_BIT_XOR,
+	EXPORT_COUNT_PAIRS, /* regr_count(y, x) */
+	EXPORT_MOMENTS,		/* double precision[]: n, sum, sum of squared deviations */
+	EXPORT_REGRESSION	/* double precision[]: n, sum x, deviations x, sum y, deviations y, of both */
+} ExportPartialKind;
+
+/* What is aggregated: an expression over the stream's columns, NULL where the filter is not true. */
+typedef struct ExportInput
+{
+	Expr *expr;
+	Expr *filter; /* or NULL */
+} ExportInput;
+
+typedef struct ExportPartial
+{
+	ExportPartialKind kind;
+	int				  ninputs;	/* 0: count(*) */
+	int				  input[2]; /* into ExportPlan.inputs */
+	Oid				  argtype;	/* of the first */
+	char			 *name;		/* p1, ... */
+	char			 *type;		/* of the column, with its collation if that is not the type's */
+	Oid				  typeoid, collation;
+} ExportPartial;
+
+struct ExportDialect;
+
+typedef struct ExportPlan
+{
+	const CompiledView		   *view;
+	const StreamConfig		   *config;
+	const struct ExportDialect *dialect;
+	bool						has_at; /* rows are of panes: there is a column at */
+	int							nkeys;	/* without the window and the grouping set */
+	int						   *keys;	/* their numbers in view->keys; the columns are k1, ... in this order */
+	int							ninputs;
+	ExportInput				   *inputs;
+	int							npartials;
+	ExportPartial			   *partials;
+	char					  **finals; /* [view->naggs] SQL over aggregates of the state's columns */
+	List					   *raises; /* of char *: predicates of the dialect */
+} ExportPlan;
+
+/*
+ * The plan of a view, with the dialect's checks; raises 0A000 naming the construct that cannot be exported, 22023 for a dialect there is
+ * not. In the current memory context.
+ */
+extern ExportPlan *streamext_export_make(const CompiledView *view, const char *dialect);
+
+pg_noreturn extern void streamext_export_refuse(const ExportPlan *plan, const char *what, const char *hint);
+
+/*
+ * The view compiled from what export() has kept if an engine computes it, else as it is; its window prepared. *engine: or NULL. Raises 42809
+ * for what is neither.
+ */
+extern const CompiledView *streamext_export_compile(Oid viewoid, char **engine);
+
+/* Raises 42501 unless the caller may merge into the view: INSERT on it. */
+extern void streamext_export_check_rights(Oid viewoid);
+
+/* export/state.c: SQL. Names are qualified; palloc'd. */
+extern char *streamext_export_table(Oid viewoid);
+extern char *streamext_export_stage(const ExportPlan *plan, const char *name);
+extern char *streamext_export_create_table(const ExportPlan *plan);
+extern char *streamext_export_create_stage(const ExportPlan *plan);
+extern char *streamext_export_create_raw(const ExportPlan *plan);
+extern char *streamext_export_view_query(const ExportPlan *plan);
+extern char *streamext_export_merge_sql(const ExportPlan *plan, const char *stage);
+/* Appends the stage's columns, each before or behind a comma as `format` has it; '%s' is the name. */
+extern void	 streamext_export_stage_names(StringInfo to, const ExportPlan *plan);
+extern char *streamext_export_key_type(const ExportPlan *plan, int key);
+/* Whether rows may count from a later window on than their pane's first: there is a column opens. */
+extern bool streamext_export_has_opens(const ExportPlan *plan);
+
+/* export/rows.c: rows of a relation of raw records, as columns topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
+extern void streamext_export_row_columns(StringInfo to, const ExportPlan *plan);
+
+/* export/postgres.c: an INSERT into the partial stage from what export_rows gives, or a relation of that shape under the alias r. */
+extern char *streamext_export_fill(ExportPlan *plan, const char *rows);
+
+/* export/json.c: the whole as JSON text. */
+extern char *streamext_export_json(ExportPlan *plan);
+
+#endif /* STREAMEXT_EXPORT_PLAN_H */

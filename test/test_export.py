@@ -1,0 +1,355 @@
+"""The merge protocol without an engine: plans of the dialect postgres, which PostgreSQL computes itself from raw records in random batches.
+
+STREAMEXT_EXPORT_VIEWS sets how many generated definitions there are (14), STREAMEXT_ORACLE_SEED repeats a run."""
+
+import json
+import os
+import random
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from harness import views
+from harness.database import Database, Row
+from harness.server import free_port
+from harness.streams import continuous, error_of
+
+SEED = int(os.environ.get("STREAMEXT_ORACLE_SEED", time.time_ns() % 1_000_000))
+VIEWS = int(os.environ.get("STREAMEXT_EXPORT_VIEWS", "14"))
+RECORDS = 'topic text, partition int, "position" bigint, "timestamp" timestamptz, key bytea, payload bytea'
+COLUMNS = "k text, ts timestamptz NOT NULL, n int, x float8"
+
+
+def kafka_stream(db: Database, columns: str = COLUMNS, options: str = "watermark_delay '1 day'") -> None:
+    """Nobody has to be there: records come by export_merge."""
+    db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:{free_port()}')")
+    db.execute(f"CREATE FOREIGN TABLE s ({columns}) SERVER k OPTIONS (topic 's', format 'json', event_time 'ts', {options})")
+
+
+class Engine:
+    """One session that reads `records` (as a topic) and merges into a view."""
+
+    def __init__(self, db: Database, view: str = "v", user: str = "postgres") -> None:
+        self.view = view
+        self.connection = db.connect(user, autocommit=True)
+        self.connection.execute(f"CREATE TEMP TABLE batch ({RECORDS})")
+        self.begin()
+
+    def one(self, sql: str, *parameters: Any) -> Row:
+        row = self.connection.execute(sql, parameters or None).fetchone()
+        assert row is not None
+        return row
+
+    def begin(self) -> None:
+        self.run, self.plan, self.positions, self.watermark = self.one("SELECT * FROM streamext.export_begin(%s)", self.view)
+
+    def next(self, partition: int) -> int:
+        return int(self.positions.get("s", {}).get(str(partition), 0))
+
+    def stage(self, upto: dict[int, int], raw: bool = False) -> tuple[Any, ...]:
+        """The batch from where the view is up to these offsets into the stage tables; what export_merge is given."""
+        self.connection.execute("DELETE FROM batch")
+        for partition, end in upto.items():
+            self.connection.execute(
+                "INSERT INTO batch SELECT * FROM records WHERE partition = %s AND position >= %s AND position < %s",
+                (partition, self.next(partition), end),
+            )
+        for stage in self.plan["stages"]:
+            self.connection.execute(stage["create"])
+        if raw:
+            self.connection.execute(f"INSERT INTO {self.plan['stages'][1]['table']} TABLE batch")
+            newest: Any = {}
+        else:
+            for stage in self.plan["stages"]:
+                self.connection.execute(stage["fill"])
+            newest = self.one(self.plan["newest"])[0]
+        (counts,) = self.one(self.plan["counts"])
+        positions = {"s": {str(partition): end for partition, end in upto.items()}}
+        return self.view, self.run, json.dumps(positions), json.dumps(newest), json.dumps(counts)
+
+    def merge(self, arguments: tuple[Any, ...]) -> None:
+        (self.watermark,) = self.one("SELECT streamext.export_merge(%s, %s, %s, %s, %s)", *arguments)
+        for partition, end in json.loads(arguments[2])["s"].items():
+            self.positions.setdefault("s", {})[partition] = end
+
+    def batch(self, upto: dict[int, int], raw: bool = False) -> None:
+        with self.connection.transaction():
+            self.merge(self.stage(upto, raw))
+
+
+def put(db: Database, *payloads: Any, partition: int = 0) -> None:
+    for payload in payloads:
+        body = payload if isinstance(payload, str) else json.dumps(payload)
+        db.execute(
+            "INSERT INTO records SELECT 's', %s, count(*), now(), NULL, convert_to(%s, 'UTF8') FROM records WHERE partition = %s",
+            partition, body, partition,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def stream(db: Database) -> Database:
+    kafka_stream(db)
+    db.execute(f"CREATE TABLE records ({RECORDS})")
+    return db
+
+
+def row(k: str | None, second: float, n: int | None = 1, x: float | None = 1) -> dict[str, Any]:
+    return {"k": k, "ts": f"2024-05-01T11:{int(second // 60):02}:{second % 60:06.3f}Z", "n": n, "x": x}
+
+
+def exported(db: Database, query: str, options: str = "") -> None:
+    continuous(db, "v", query, options)
+    db.execute("SELECT streamext.export('v', 'postgres')")
+
+
+def refused(connection: psycopg.Connection, sql: str, *parameters: Any) -> tuple[str, str, str]:
+    with pytest.raises(psycopg.Error) as error:
+        connection.execute(sql, parameters or None)
+    return error_of(error)
+
+
+# ---------------------------------------------------------------- generated definitions
+
+
+def feed(db: Database, rng: random.Random) -> None:
+    """Ordinary rows in o, and as JSON records of two partitions in records."""
+    for count in (1, 30, 400):
+        db.execute(f"INSERT INTO o VALUES {', '.join(views.rows(rng, count, views.NOW))}")
+    db.execute("""INSERT INTO records SELECT 's', p, row_number() OVER (PARTITION BY p ORDER BY r) - 1, now(), NULL, body
+        FROM (SELECT convert_to(row_to_json(o)::text, 'UTF8') AS body, (random() < 0.3)::int AS p, random() AS r FROM o) q""")
+
+
+def disturb(engine: Engine, rng: random.Random, arguments: tuple[Any, ...]) -> None:
+    """What must change nothing: the batch once more, a run that is over, positions that go back."""
+    what = rng.choice(["again", "begin", "stale", "back", "lost"])
+    if what in ("again", "lost"):
+        engine.merge(arguments)
+    elif what == "begin":
+        engine.begin()
+    elif what == "stale":
+        stale = engine.run
+        engine.begin()
+        assert refused(engine.connection, "SELECT streamext.export_merge(%s, %s, %s, '{}', '{}')", "v", stale, '{"s": {"0": 999999}}')[0] == "55000"
+    elif engine.next(0) > 0:
+        assert refused(engine.connection, "SELECT streamext.export_merge('v', %s, '{\"s\": {\"0\": 0}}', '{}', '{}')", engine.run)[0] == "22023"
+
+
+def run_all(engine: Engine, db: Database, rng: random.Random) -> None:
+    ends = dict(db.rows("SELECT partition, count(*) FROM records GROUP BY 1"))
+    while any(engine.next(p) < end for p, end in ends.items()):
+        upto = {p: min(end, engine.next(p) + rng.randint(0, 200)) for p, end in ends.items()}
+        with engine.connection.transaction():
+            arguments = engine.stage(upto, rng.random() < 0.3)
+            died = rng.random() < 0.2  # before its commit
+            if died:
+                raise psycopg.Rollback
+            engine.merge(arguments)
+        if not died and rng.random() < 0.4:
+            disturb(engine, rng, arguments)
+
+
+@pytest.mark.timeout(900)
+def test_generated_definitions(db: Database, request: pytest.FixtureRequest) -> None:
+    rng = random.Random(SEED)
+    print(f"seed {SEED}")
+    kafka_stream(db, views.COLUMN_LIST)
+    db.execute(f"CREATE TABLE o ({views.COLUMN_LIST})")
+    db.execute(f"CREATE TABLE records ({RECORDS})")
+    feed(db, rng)
+    total = db.value("SELECT count(*) FROM records")
+    reasons: dict[str, int] = {}
+    db.execute("SELECT streamext.set_clock(%s)", views.NOW)
+    try:
+        for _ in range(VIEWS):
+            definition = views.definition(rng)
+            db.execute(f"CREATE VIEW v WITH (streamext.continuous{definition.options}) AS {definition.view('s')}")
+            columns = db.rows("SELECT attname, atttypid, atttypmod, attcollation FROM pg_attribute WHERE attrelid = 'v'::regclass")
+            try:
+                db.execute("SELECT streamext.export('v', 'postgres')")
+            except psycopg.errors.FeatureNotSupported as error:
+                reason = str(error.diag.message_primary).split(": ")[1]
+                reasons[reason] = reasons.get(reason, 0) + 1
+                db.execute("DROP VIEW v")
+                continue
+            engine = Engine(db)
+            db.assert_same("TABLE v", f"SELECT * FROM ({definition.query('(SELECT * FROM o LIMIT 0) AS o', views.NOW)}) q")
+            run_all(engine, db, rng)
+            db.assert_same("TABLE v", definition.query("o", views.NOW))
+            assert columns == db.rows("SELECT attname, atttypid, atttypmod, attcollation FROM pg_attribute WHERE attrelid = 'v'::regclass")
+            assert db.rows("SELECT delivered, accepted, late, rejected FROM streamext.exports") == [(total, total, 0, 0)]
+            engine.connection.close()
+            db.execute("DROP VIEW v; DROP TABLE v_export")
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
+    done = VIEWS - sum(reasons.values())
+    print(f"exported {done} of {VIEWS}; refused: {reasons}")
+    assert done * 3 >= VIEWS * 2
+
+
+# ---------------------------------------------------------------- plans
+
+
+@pytest.mark.parametrize(
+    "query, what",
+    [
+        ("SELECT count(DISTINCT k) FROM s", "count(DISTINCT)"),
+        ("SELECT array_agg(n) FROM s", "array_agg"),
+        ("SELECT streamext.approx_count_distinct(k) FROM s", "approx_count_distinct"),
+        ("SELECT k, n FROM s", "without aggregates"),
+        ("SELECT count(*) FROM s JOIN other USING (k)", "joins"),
+    ],
+)
+def test_refused(stream: Database, query: str, what: str) -> None:
+    stream.execute("CREATE TABLE other (k text)")
+    continuous(stream, "v", query)
+    sqlstate, message, _ = refused(stream.connection, "SELECT streamext.export_plan('v', 'postgres')")
+    assert sqlstate == "0A000" and what in message
+
+
+def test_other_sources_and_options_are_refused(db: Database) -> None:
+    db.execute("CREATE SERVER here FOREIGN DATA WRAPPER local")
+    db.execute(f"CREATE FOREIGN TABLE s ({COLUMNS}) SERVER here OPTIONS (event_time 'ts')")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    assert "wrapper local" in refused(db.connection, "SELECT streamext.export('v', 'postgres')")[1]
+    assert refused(db.connection, "SELECT streamext.export_plan('v', 'nothing')")[0] == "22023"
+    assert refused(db.connection, "SELECT streamext.export_begin('v')")[0] == "55000"
+    assert refused(db.connection, "SELECT streamext.export_plan('streamext.exports', 'postgres')")[0] == "42809"
+    db.execute("CREATE VIEW plain AS SELECT 1 AS one")
+    assert refused(db.connection, "SELECT streamext.export('plain', 'postgres')")[0] == "42809"
+    assert refused(db.connection, "SELECT streamext.import('v')")[0] == "55000"
+
+
+def test_no_secret_is_in_a_plan(stream: Database) -> None:
+    stream.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER k OPTIONS (sasl_username 'u', sasl_password 'hidden')")
+    continuous(stream, "v", "SELECT k, count(*) AS n FROM s WHERE n > 3 GROUP BY k")
+    plan = stream.value("SELECT streamext.export_plan('v', 'postgres')")
+    assert "hidden" not in json.dumps(plan)
+    assert plan["where"] == "(n > 3)" and plan["keys"] == [{"name": "k1", "type": "text", "sql": "k"}]
+    assert [column["name"] for column in plan["columns"]] == ["k", "ts", "n"]
+
+
+# ---------------------------------------------------------------- exporting
+
+
+def test_the_view_stays_what_it_is(stream: Database) -> None:
+    """OID, grants, comments, what depends on it; and back again."""
+    stream.execute("CREATE ROLE reader")
+    continuous(stream, "v", "SELECT k, streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY k, w", ", streamext.lateness = '3 s'")
+    stream.execute("GRANT SELECT ON v TO reader; COMMENT ON VIEW v IS 'mine'; CREATE VIEW over_v AS SELECT sum(n) AS n FROM v")
+    look = "SELECT oid, relacl::text, obj_description(oid), pg_get_viewdef(oid), reloptions FROM pg_class WHERE relname = 'v'"
+    (before,) = stream.rows(look)
+    put(stream, row("a", 1), row("b", 2), row("a", 11))
+    try:
+        stream.execute("SELECT streamext.export('v', 'postgres')")
+        assert refused(stream.connection, "SELECT streamext.export('v', 'postgres')")[0] == "55000"
+        assert stream.rows("SELECT state, delivered FROM streamext.exports") == [("never_started", 0)]
+        Engine(stream).batch({0: 3})
+        assert sorted(stream.rows("SELECT k, n FROM v")) == [("a", 1), ("a", 1), ("b", 1)]
+        with stream.connection.transaction():
+            stream.execute("SET LOCAL ROLE reader")
+            assert stream.value("SELECT sum(n) FROM v") == 3
+        (exported_,) = stream.rows(look)
+        assert exported_[:3] == before[:3] and exported_[4] is None
+        stream.execute("SELECT streamext.import('v')")
+        assert stream.rows(look) == [before]
+        assert stream.rows("SELECT view FROM streamext.exports") == [] and stream.value("SELECT to_regclass('v_export')") is None
+    finally:
+        stream.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+
+def test_records_that_are_not_good(stream: Database) -> None:
+    """Malformed ones, those on which an expression raises, and those that WHERE leaves out, however they are sent."""
+    exported(stream, "SELECT k, count(*) AS n, sum(10 / n) AS s FROM s WHERE x > 0 GROUP BY k")
+    put(stream, row("a", 1), "{bad", row("a", 2, n=0), row("b", 3, x=-1), {"k": "c", "n": 1}, row("b", 4, n=5), row("a", 5, n=None))
+    engine = Engine(stream)
+    engine.batch({0: 4})
+    engine.batch({0: 7}, raw=True)
+    assert sorted(stream.rows("TABLE v")) == [("a", 2, 10), ("b", 1, 2)]
+    assert stream.rows("SELECT delivered, accepted, late, rejected FROM streamext.exports") == [(7, 4, 0, 3)]
+    letters = stream.rows("SELECT position, sqlstate, view IS NULL, payload_text FROM streamext.dead_letters ORDER BY position")
+    assert [letter[:3] for letter in letters] == [(1, "22P02", True), (2, "22012", False), (4, "23502", True)]
+    assert letters[0][3] == "{bad"
+
+
+def test_late_records(stream: Database) -> None:
+    """Judged by the watermark of the batches before, for each window."""
+    stream.execute("ALTER FOREIGN TABLE s OPTIONS (SET watermark_delay '5 s')")
+    exported(stream, "SELECT streamext.hop('20 s', '10 s', ts) AS w, count(*) AS n FROM s GROUP BY w")
+    engine = Engine(stream)
+    put(stream, row("a", 12), row("a", 36), row("a", 5))
+    engine.batch({0: 3})  # the watermark is 31 s: windows that end by 30 are closed
+    assert engine.watermark.second == 31
+    put(stream, row("a", 15), row("a", 25), row("a", 32))
+    engine.batch({0: 6}, raw=True)
+    found = {w.minute * 60 + w.second: n for w, n in stream.rows("TABLE v")}
+    # 15 s is in the windows of 0 and 10, both closed; 25 s counts in that of 20 alone
+    assert found == {3590: 1, 0: 2, 10: 1, 20: 3, 30: 2}
+    assert stream.rows("SELECT delivered, accepted, late FROM streamext.exports") == [(6, 5, 1)]
+
+
+def test_a_silent_partition_does_not_hold_the_watermark(stream: Database) -> None:
+    stream.execute("ALTER FOREIGN TABLE s OPTIONS (SET watermark_delay '0', ADD idle_timeout '10 s')")
+    exported(stream, "SELECT streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY w")
+    try:
+        stream.execute("SELECT streamext.set_clock('2024-05-01 11:10:00Z')")
+        engine = Engine(stream)
+        put(stream, row("a", 60))
+        put(stream, row("a", 5), partition=1)
+        engine.batch({0: 1, 1: 1})
+        assert (engine.watermark.minute, engine.watermark.second) == (0, 5)
+        stream.execute("SELECT streamext.set_clock('2024-05-01 11:10:20Z')")
+        put(stream, row("a", 70))
+        engine.batch({0: 2})
+        assert (engine.watermark.minute, engine.watermark.second) == (1, 10)
+    finally:
+        stream.execute("SELECT streamext.set_clock(NULL)")
+
+
+def test_rights(stream: Database) -> None:
+    """INSERT on the view is all that an engine needs, and it may not do anything else."""
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    put(stream, row("a", 1), row("b", 2))
+    stream.execute("CREATE ROLE engine LOGIN; GRANT SELECT ON records TO engine")
+    try:
+        with stream.connect("engine", autocommit=True) as other:
+            assert refused(other, "SELECT streamext.export_begin('v')")[0] == "42501"
+            assert refused(other, "SELECT streamext.export_plan('v', 'postgres')")[0] == "42501"
+            assert refused(other, "SELECT streamext.export_merge('v', gen_random_uuid(), '{}', '{}', '{}')")[0] == "42501"
+            assert refused(other, "SELECT streamext.import('v')")[0] == "42501"
+            assert other.execute("SELECT count(*) FROM streamext.exports").fetchall() == [(0,)]
+        stream.execute("GRANT INSERT ON v TO engine")
+        engine = Engine(stream, user="engine")
+        engine.batch({0: 1})
+        engine.batch({0: 2}, raw=True)
+        assert sorted(stream.rows("TABLE v")) == [("a", 1), ("b", 1)]
+        for sql in ("TABLE v", "TABLE v_export", "DELETE FROM v_export", "TABLE streamext.exported", "SELECT streamext.import('v')", "INSERT INTO v VALUES ('x', 1)"):
+            assert refused(engine.connection, sql)[0] in ("42501", "55000"), sql
+        engine.connection.close()
+    finally:
+        stream.execute("DROP OWNED BY engine; DROP ROLE engine")
+
+
+def test_stage_tables_that_are_something_else(stream: Database) -> None:
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    put(stream, row("a", 1))
+    engine = Engine(stream)
+    merge = "SELECT streamext.export_merge('v', %s, '{\"s\": {\"0\": 1}}', '{}', '{\"delivered\": 1}')"
+    table = engine.plan["stages"][0]["table"]
+    assert refused(engine.connection, merge, engine.run)[0] == "42P01"
+    for wrong in (f"TEMP TABLE {table} (k1 text, rows bigint, p1 text)", f"TEMP VIEW {table} AS SELECT 'a'::text AS k1, 1::bigint AS rows, 1::bigint AS p1"):
+        engine.connection.execute(f"CREATE {wrong}")
+        assert refused(engine.connection, merge, engine.run)[0] == "42P16"
+        engine.connection.execute(f"DROP {wrong.split()[1]} {table}")
+    for statement in engine.plan["stages"][0]["create"].split("; "):
+        engine.connection.execute(statement)
+    engine.connection.execute(f"INSERT INTO {table} VALUES ('a', -1, 1)")
+    assert refused(engine.connection, merge, engine.run)[0] == "22023"
+    engine.connection.execute(f"UPDATE {table} SET rows = 1")
+    assert refused(engine.connection, merge.replace(": 1}')", ": 0, \"rejected\": 5}')"), engine.run)[0] == "22023"
+    for positions in ('{"s": {"0": -1}}', '{"s": {"x": 1}}', '{"s": 1}', "[]"):
+        state = refused(engine.connection, "SELECT streamext.export_merge('v', %s, %s, '{}', '{}')", engine.run, positions)[0]
+        assert state in ("22023", "22P02"), positions
+    engine.connection.execute(merge, (engine.run,))
+    assert stream.rows("TABLE v") == [("a", 1)]
