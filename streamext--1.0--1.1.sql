@@ -1026,11 +1026,17 @@ $$;
 COMMENT ON FUNCTION streamext.advise() IS
 'settings and options that the live counters of the streams and views that the user may see speak for changing, and why; no row: none';
 
+CREATE FUNCTION streamext.check_columns(relation regclass) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_check_columns';
+COMMENT ON FUNCTION streamext.check_columns(regclass) IS 'internal: raises if a superuser would run casts of an ordinary role''s by making JSON of the rows';
+
 CREATE FUNCTION streamext.compare(one regclass, other regclass, OUT only_in regclass, OUT contents jsonb, OUT copies bigint) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET extra_float_digits = '-3'
 AS $$
 BEGIN
+	PERFORM streamext.check_columns(one), streamext.check_columns(other);
 	RETURN QUERY EXECUTE format($q$
 		WITH a AS MATERIALIZED (SELECT to_jsonb(x) AS r, count(*) AS n FROM %1$s AS x GROUP BY 1),
 			 b AS MATERIALIZED (SELECT to_jsonb(x) AS r, count(*) AS n FROM %2$s AS x GROUP BY 1)

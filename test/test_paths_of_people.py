@@ -89,3 +89,25 @@ def test_compare(db: Database) -> None:
             nobody.execute("SELECT * FROM streamext.compare('a', 'b')")
     finally:
         db.execute("DROP ROLE nobody_p")
+
+
+def test_a_superuser_runs_no_casts_of_others(db: Database) -> None:
+    """What makes JSON of rows would call casts of their types: of a view or table of a role that owns such a type it does so for that role only."""
+    db.execute("CREATE ROLE planter LOGIN SUPERUSER; CREATE SERVER l FOREIGN DATA WRAPPER local; CREATE TABLE ran (who text); GRANT INSERT ON ran TO PUBLIC")
+    try:
+        with db.connect("planter") as planter:
+            planter.execute("""CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE FOREIGN TABLE s (m mood) SERVER l;
+                CREATE FUNCTION told(mood) RETURNS json LANGUAGE sql AS $$ INSERT INTO public.ran VALUES (current_user); SELECT '1'::json $$;
+                CREATE VIEW v WITH (streamext.continuous) AS SELECT m, count(*) FROM s GROUP BY m; CREATE TABLE t AS SELECT 'ok'::mood AS m, 1::bigint AS count;
+                CREATE CAST (mood AS json) WITH FUNCTION told(mood)""")  # fmt: skip
+        db.execute("ALTER ROLE planter NOSUPERUSER; INSERT INTO s VALUES ('ok')")
+        db.flush("s")
+        for reads in ("streamext.compare('v', 't')", "streamext.compare('ran', 't')", "streamext.changes('v')"):
+            assert db.refusal(f"SELECT * FROM {reads}").startswith("42501 a superuser reads no rows of "), reads
+        assert db.rows("TABLE ran") == []
+        with db.connect("planter") as planter:
+            planter.execute("SELECT * FROM streamext.compare('v', 't')")
+            planter.execute("SELECT * FROM streamext.changes('v')")
+        assert {who for (who,) in db.rows("TABLE ran")} == {"planter"}
+    finally:
+        db.execute("DROP OWNED BY planter CASCADE; DROP ROLE planter")

@@ -6,6 +6,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_extension.h"
@@ -16,11 +17,12 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
-#include "utils/syscache.h"
 
 #include "base/identity.h"
+#include "base/label.h"
 
 void
 streamext_identity_set(const char *name, const char *value)
@@ -196,4 +198,29 @@ streamext_identity_mistrusts_output(Oid type)
 		   (get_typtype(type) == TYPTYPE_COMPOSITE &&
 			identity_mistrusts_members(type, streamext_identity_mistrusts_output)) ||
 		   (get_typtype(type) == TYPTYPE_DOMAIN && streamext_identity_mistrusts_output(identity_domain_base(type)));
+}
+
+bool
+streamext_identity_mistrusts_columns(Oid relid)
+{
+	Relation rel;
+	bool	 result = false;
+
+	if (!superuser())
+		return false;
+	rel = relation_open(relid, AccessShareLock);
+	for (int i = 0; i < RelationGetNumberOfAttributes(rel) && !result; i++)
+		result = streamext_identity_mistrusts_output(TupleDescAttr(RelationGetDescr(rel), i)->atttypid);
+	relation_close(rel, NoLock);
+	return result;
+}
+
+void
+streamext_identity_check_columns(Oid relid)
+{
+	if (streamext_identity_mistrusts_columns(relid))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("a superuser reads no rows of %s as JSON", streamext_relation_label(relid)),
+						errdetail("A column is of an ordinary role's type, whose casts would run as the superuser."),
+						errhint("SET ROLE to a role that may read it, such as its owner.")));
 }

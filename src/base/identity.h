@@ -48,6 +48,10 @@ extern bool streamext_identity_mistrusts_type(Oid type);
 extern bool streamext_identity_mistrusts_input(Oid type);
 /* The same of a value that becomes JSON: is there anywhere a type of an ordinary role's, which may have a cast? */
 extern bool streamext_identity_mistrusts_output(Oid type);
+/* The same of a relation's columns; it stays locked as for reading, so that they stay what they are. */
+extern bool streamext_identity_mistrusts_columns(Oid relid);
+/* Before rows of it become JSON for who is at work: raises 42501 if that is not to be. */
+extern void streamext_identity_check_columns(Oid relid);
 
 /* A setting for the rest of the scope; NULL leaves it as it is. */
 extern void streamext_identity_set(const char *name, const char *value);

@@ -283,6 +283,7 @@ reader_query(const ReadQuestion *question)
 		appendStringInfo(&sql, " LIMIT " INT64_FORMAT, question->limit);
 	if (question->format == READ_CSV)
 		return sql.data;
+	streamext_identity_check_columns(relid);
 	return psprintf("SELECT pg_catalog.row_to_json(q.*)::pg_catalog.text FROM (%s) AS q", sql.data);
 }
 

@@ -40,6 +40,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/identity.h"
 #include "shared/clock.h"
 #include "shared/feed.h"
 #include "shared/shmem.h"
@@ -697,9 +698,11 @@ uint64
 streamext_changes_read(ChangesReader *reader, const ChangesQuestion *question, ChangesEmit emit, void *arg,
 					   char **newest)
 {
-	FeedSlot *feed = streamext_feed_open(&reader->identity);
+	FeedSlot *feed;
 	uint64	  told;
 
+	streamext_identity_check_columns(reader->view);
+	feed = streamext_feed_open(&reader->identity);
 	if (feed->incarnation == 0 ||
 		(feed->looked_at < question->fresh &&
 		 !(question->idle && reader->steady && feed->version != 0 && feed->version == changes_version(reader))))
