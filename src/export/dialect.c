@@ -6,7 +6,7 @@
 
 #include "export/dialect.h"
 
-static const ExportDialect *const dialects[] = { &streamext_export_postgres };
+static const ExportDialect *const dialects[] = { &streamext_export_postgres, &streamext_export_spark };
 
 const ExportDialect *
 streamext_export_dialect(const char *name)

@@ -15,7 +15,7 @@ typedef struct ExportDialect
 	const char *name;
 	/* Refuses sources, formats and columns that the engine has not. Called first. */
 	void (*check)(const ExportPlan *plan);
-	/* The engine's type. */
+	/* The engine's type; NULL if it has none: such a column may be there, an expression that reads it is refused. */
 	char *(*type)(const ExportPlan *plan, Oid type, int32 typmod);
 	/* An expression over the stream's columns; may append to plan->raises predicates that are true for rows on which PostgreSQL would raise. */
 	char *(*expression)(ExportPlan *plan, Expr *expr);
@@ -31,6 +31,7 @@ typedef struct ExportDialect
 } ExportDialect;
 
 extern const ExportDialect streamext_export_postgres;
+extern const ExportDialect streamext_export_spark;
 
 /* Raises 22023 naming those that there are. */
 extern const ExportDialect *streamext_export_dialect(const char *name);

@@ -117,37 +117,15 @@ json_put_source(StringInfo to, const StreamConfig *config)
 	json_put_text(to, "start", starts[config->source.start]);
 	if (config->source.start == START_TIMESTAMP)
 		json_put_number(to, "start_time_us", config->source.start_time);
+	json_put_text(to, "tombstones", config->tombstones_rejected ? "reject" : "ignore");
+	json_put_text(to, "fields", config->fields_nocase ? "nocase" : "exact");
+	json_put_text(to, "trim", config->trims ? "payload" : "none");
 	json_put_text(to, "partitions",
 				  psprintf("%d/%d", config->source.partition_first, Max(config->source.partition_step, 1)));
 	appendStringInfoChar(to, '}');
 }
 
 /* ---- columns ---- */
-
-/* Whether an engine has to decode the column: an expression reads it, or a record without it is rejected. */
-static bool
-json_needs_column(const ExportPlan *plan, const Bitmapset *used, const StreamColumn *column)
-{
-	return !column->dropped && (column->notnull || column->attnum == plan->config->event_time ||
-								bms_is_member(column->attnum - FirstLowInvalidHeapAttributeNumber, used));
-}
-
-static Bitmapset *
-json_used_columns(const ExportPlan *plan)
-{
-	Bitmapset *used = NULL;
-	Index	   varno = plan->view->stream_varno;
-
-	pull_varattnos((Node *) plan->view->quals, varno, &used);
-	for (int k = 0; k < plan->nkeys; k++)
-		pull_varattnos((Node *) plan->view->keys[plan->keys[k]].expr, varno, &used);
-	for (int i = 0; i < plan->ninputs; i++)
-	{
-		pull_varattnos((Node *) plan->inputs[i].expr, varno, &used);
-		pull_varattnos((Node *) plan->inputs[i].filter, varno, &used);
-	}
-	return used;
-}
 
 static void
 json_put_column(StringInfo to, const ExportPlan *plan, const StreamColumn *column)
@@ -162,6 +140,14 @@ json_put_column(StringInfo to, const ExportPlan *plan, const StreamColumn *colum
 		json_put_text(to, "metadata", column->metadata_spec->name);
 	if (column->notnull)
 		json_put_bool(to, "not_null", true);
+	if (column->time_format_given)
+		json_put_bool(to, "time_format", true);
+	if (column->time_zone != NULL)
+		json_put_text(to, "time_zone", column->time_zone);
+	if (column->bad_is_null)
+		json_put_text(to, "on_bad_value", "null");
+	if (column->encoding != NULL)
+		json_put_text(to, "encoding", column->encoding);
 	appendStringInfoChar(to, '}');
 }
 
@@ -169,12 +155,11 @@ static void
 json_put_columns(StringInfo to, const ExportPlan *plan)
 {
 	const StreamConfig *config = plan->config;
-	Bitmapset		   *used = json_used_columns(plan);
 
 	json_put_name(to, "columns");
 	appendStringInfoChar(to, '[');
 	for (int i = 0; i < config->desc->natts; i++)
-		if (json_needs_column(plan, used, &config->columns[i]))
+		if (!config->columns[i].dropped)
 			json_put_column(to, plan, &config->columns[i]);
 	appendStringInfoChar(to, ']');
 	json_put_text(to, "event_time", config->event_time == 0 ? NULL : config->columns[config->event_time - 1].name);

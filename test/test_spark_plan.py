@@ -1,0 +1,74 @@
+"""The dialect spark of streamext.export_plan: what it writes and what it refuses. That Spark computes it right: make spark."""
+
+import psycopg
+import pytest
+
+from harness.database import Database
+from harness.streams import continuous
+
+COLUMNS = """k text, "a`b" int, ts timestamptz, i2 int2, i4 int, i8 int8, f8 float8, n numeric(10,2), free numeric, span interval, ok bool, d date,
+    name varchar(5), c text COLLATE "C" """
+REFUSED = {
+    "sum(span)": "type interval in Spark",
+    "sum(free)": "type numeric in Spark",
+    "max(k)": 'the order of text under collation "default"',
+    "count(*) FILTER (WHERE k < 'x')": 'the order of text under collation "default"',
+    "count(*) FILTER (WHERE k ~ 'x')": "operator ~(text,text) in Spark",
+    "count(*) FILTER (WHERE k LIKE c)": "LIKE with a pattern that is no constant or has a backslash",
+    r"count(*) FILTER (WHERE k LIKE 'a\_')": "LIKE with a pattern that is no constant or has a backslash",
+    "count(lower(k))": "function lower(text) in Spark",
+    "sum(round(f8))": "function round(double precision) in Spark",
+    "count(name)": "type character varying(5) in Spark",
+    "var_pop(i8)": "squares of bigint in Spark",
+    "sum(f8::int)": "function int4(double precision) in Spark",
+    "count(*) FILTER (WHERE ROW(i4, k) IS NOT NULL)": "in Spark",
+}
+
+
+@pytest.fixture
+def stream(db: Database) -> Database:
+    db.execute("SET timezone = 'UTC'")
+    db.execute("CREATE SERVER nowhere FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1', security_protocol 'plaintext')")
+    db.execute(f"CREATE FOREIGN TABLE s ({COLUMNS}) SERVER nowhere OPTIONS (topic 't', format 'json', event_time 'ts')")
+    return db
+
+
+def plan(db: Database, query: str) -> dict:
+    continuous(db, "v", query)
+    try:
+        return db.value("SELECT streamext.export_plan('v')")
+    finally:
+        db.execute("DROP VIEW v")
+
+
+def test_what_is_refused_is_named(stream: Database) -> None:
+    for output, what in REFUSED.items():
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot be exported") as error:
+            plan(stream, f"SELECT {output} AS x FROM s")
+        assert what in str(error.value), output
+    for unit, zone in (("week", "UTC"), ("day", "Europe/Berlin")):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="date_trunc"):
+            plan(stream, f"SELECT date_trunc('{unit}', ts, '{zone}') AS w, count(*) FROM s GROUP BY 1")
+
+
+def test_constants_and_names_are_quoted(stream: Database) -> None:
+    found = plan(stream, r"""SELECT "a`b" AS k, count(*) FILTER (WHERE k = 'it''s \ "' OR k IN ('x', 'y''') OR c > 'z') FROM s GROUP BY 1""")
+    assert found["keys"][0]["sql"] == "`a``b`"
+    assert r"""`k` = 'it\'s \\ "')""" in found["partials"][0]["sql"]
+    assert r"`k` IN ('x', 'y\'')" in found["partials"][0]["sql"] and "(`c` > 'z')" in found["partials"][0]["sql"]
+
+
+def test_what_can_raise_has_a_predicate(stream: Database) -> None:
+    assert plan(stream, "SELECT sum(f8), max(d), bool_or(ok), sum(n) AS n, max(abs(f8)) AS m FROM s WHERE i2 < i8 AND i4 IS DISTINCT FROM 5")["raises"] == []
+    for expression in ("i4 + i2", "i8 * i8", "i4 / i2", "i8 % i8", "f8 * f8", "f8 / f8", "i8::int", "i4::int2"):
+        assert plan(stream, f"SELECT max({expression}) FROM s")["raises"], expression
+
+
+def test_all_columns_are_told(stream: Database) -> None:
+    """A record is rejected by the value of any column, so the engine must look at each."""
+    found = plan(stream, "SELECT streamext.hop('1 min', '10 s', ts) AS w, count(*) FROM s GROUP BY w")
+    types = {column["name"]: column["engine_type"] for column in found["columns"]}
+    assert list(types) == ["k", "a`b", "ts", "i2", "i4", "i8", "f8", "n", "free", "span", "ok", "d", "name", "c"]
+    assert (types["n"], types["free"], types["span"], types["name"], types["ts"]) == ("DECIMAL(10,2)", None, None, None, "TIMESTAMP")
+    assert found["at"] == "timestamp_micros(unix_micros(`ts`) - pmod(unix_micros(`ts`) - 946684800000000L, 10000000L))"
+    assert (found["dialect"], found["source"]["tombstones"], found["event_time"]) == ("spark", "ignore", "ts")
