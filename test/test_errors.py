@@ -184,3 +184,40 @@ def test_letters_that_are_tried_again(db: Database, state: str) -> None:
     db.flush("s")
     assert counts(db, "v") == (20, 0, 0)
     assert db.value("SELECT max(pid) FROM streamext.workers") == pid
+
+
+# A transition function that raises for 0; beside it some that keep their state in place, or as an internal one.
+RAISING = """CREATE FUNCTION add(numeric, int) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1 / $2';
+    CREATE AGGREGATE ones(int) (SFUNC = add, STYPE = numeric, INITCOND = '0', COMBINEFUNC = numeric_add);
+    CREATE AGGREGATE mean(int) (SFUNC = int4_avg_accum, STYPE = int8[], INITCOND = '{0,0}', COMBINEFUNC = int4_avg_combine, FINALFUNC = int8_avg);
+    CREATE AGGREGATE average(numeric) (SFUNC = numeric_avg_accum, STYPE = internal, COMBINEFUNC = numeric_avg_combine,
+        SERIALFUNC = numeric_avg_serialize, DESERIALFUNC = numeric_avg_deserialize, FINALFUNC = numeric_avg)"""
+AGGREGATES = "count(*) AS n, mean(v), average(v), ones(v) FILTER (WHERE v < 9), string_agg(v::text, '' ORDER BY v) AS all"
+
+
+def test_half_of_a_batch_raises_in_aggregates(db: Database) -> None:
+    """What is done for it is as much as there are rows, not their square: it went beyond view_time_limit. Others' states are without these rows."""
+    local_stream(db, columns="v int, k int")
+    db.execute(RAISING + "; CREATE TABLE o AS SELECT i % 2 * (i % 5) AS v, i % 7 AS k FROM generate_series(1, 20000) AS i")
+    views = {"whole": f"SELECT {AGGREGATES} FROM {{}}", "keys": f"SELECT k, {AGGREGATES} FROM {{}} GROUP BY k",
+             "sets": f"SELECT k, {AGGREGATES} FROM {{}} GROUP BY GROUPING SETS ((k), ())"}  # fmt: skip
+    for name, query in views.items():
+        continuous(db, name, query.format("s"))
+    db.execute("INSERT INTO s TABLE o")
+    db.flush("s")
+    good = db.value("SELECT count(*) FROM o WHERE v <> 0")
+    for name, query in views.items():
+        assert counts(db, name) == (good, 0, 20000 - good)
+        db.assert_same(f"TABLE {name}", query.format("(SELECT * FROM o WHERE v <> 0) AS good"))
+    assert db.rows("SELECT DISTINCT sqlstate, reason FROM streamext.dead_letters") == [("22012", "division by zero")]
+
+
+def test_a_joined_row_that_raises_takes_all_of_its_record_with_it(db: Database) -> None:
+    local_stream(db, columns="v int")
+    db.execute(RAISING + "; CREATE TABLE t AS SELECT v, n FROM generate_series(1, 100) AS v, unnest(ARRAY[1, 2, v % 2]) AS n")
+    query = "SELECT n % 2 AS odd, count(*) AS n, mean(n), average(n), ones(n) FROM {} JOIN t USING (v) GROUP BY 1"
+    continuous(db, "v", query.format("s"))
+    db.execute("INSERT INTO s SELECT generate_series(1, 100)")
+    db.flush("s")
+    assert counts(db, "v") == (50, 0, 50)
+    db.assert_same("TABLE v", query.format("(SELECT generate_series(1, 100, 2) AS v) AS good"))

@@ -222,6 +222,42 @@ streamext_aggregate_prepare(AggRuntime *agg, const AggInput *in, volatile int *r
 }
 
 void
+streamext_aggregate_try_begin(AggRuntime *agg)
+{
+	if (streamext_mode(agg->spec)->try_begin != NULL)
+		streamext_mode(agg->spec)->try_begin(agg);
+}
+
+void
+streamext_aggregate_try_row(AggRuntime *agg, const AggInput *in, int row, Pane *pane, GroupEntry *entry)
+{
+	if (streamext_mode(agg->spec)->try_row != NULL)
+		streamext_mode(agg->spec)->try_row(agg, in, row, pane, entry);
+}
+
+void
+streamext_aggregate_try_end(AggRuntime *agg)
+{
+	if (streamext_mode(agg->spec)->try_end != NULL)
+		streamext_mode(agg->spec)->try_end(agg);
+}
+
+void
+streamext_aggregate_try_undo(AggRuntime *agg)
+{
+	if (streamext_mode(agg->spec)->try_undo != NULL)
+		streamext_mode(agg->spec)->try_undo(agg);
+}
+
+bool
+streamext_aggregate_try_finish(AggRuntime *agg, const AggInput *in, volatile int *row)
+{
+	const AggModeOps *mode = streamext_mode(agg->spec);
+
+	return mode->try_finish != NULL ? mode->try_finish(agg) : streamext_aggregate_prepare(agg, in, row);
+}
+
+void
 streamext_aggregate_publish(AggRuntime *agg, const AggInput *in)
 {
 	streamext_mode(agg->spec)->publish(agg, in);
@@ -335,7 +371,10 @@ streamext_partial_copy(AggReader *reader, const AggPartial *partial)
 	const AggModeOps *mode = streamext_mode(reader->spec);
 	AggPartial		 *copy = streamext_partial_empty(reader);
 
-	(mode->copy != NULL ? mode->copy : mode->combine)(reader, copy, partial);
+	if (mode->copy != NULL)
+		mode->copy(reader, copy, partial);
+	else
+		mode->combine(reader, copy, partial);
 	return copy;
 }
 

@@ -87,6 +87,15 @@ extern void streamext_aggregate_end(AggRuntime *agg);
  * caller's error handling. Returns false when memory is full. After a raise or a false the caller calls forget.
  */
 extern bool streamext_aggregate_prepare(AggRuntime *agg, const AggInput *in, volatile int *row);
+/*
+ * The same row by row, for aggregates whose functions raise on some: begin, try for what belongs together, end; and once all have been tried,
+ * finish (in: of those that went through) in the place of prepare. Whatever of these raised, undo brings the state back to what it was at the last begin.
+ */
+extern void streamext_aggregate_try_begin(AggRuntime *agg);
+extern void streamext_aggregate_try_row(AggRuntime *agg, const AggInput *in, int row, Pane *pane, GroupEntry *entry);
+extern void streamext_aggregate_try_end(AggRuntime *agg);
+extern void streamext_aggregate_try_undo(AggRuntime *agg);
+extern bool streamext_aggregate_try_finish(AggRuntime *agg, const AggInput *in, volatile int *row);
 /* With the exclusive lock: folds (NATIVE) or copies what prepare made. Cannot raise. */
 extern void streamext_aggregate_publish(AggRuntime *agg, const AggInput *in);
 /* Drops what prepare made since the last publish. */

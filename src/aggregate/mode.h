@@ -21,6 +21,7 @@ struct AggWire;
 struct PortableCursor;
 struct TransGroup;
 struct TransPane;
+struct TransUndo;
 struct valuespending_hash;
 
 /* A transition value. */
@@ -61,6 +62,11 @@ struct AggRuntime
 	struct TransGroup **touched; /* since the last publish or forget */
 	int					ntouched;
 	int					touched_capacity;
+	uint64				tries; /* rows tried one by one */
+	struct TransUndo   *undo;  /* what the one at hand has touched, as it was */
+	int					nundo;
+	int					undo_capacity;
+	MemoryContext		undo_cxt; /* of the copies in it; NULL: none was tried yet */
 
 	/* VALUES */
 	int						   nstrict; /* a row with a NULL among the first nstrict arguments is not taken */
@@ -115,6 +121,11 @@ typedef struct AggModeOps
 	/* the worker; one without `start` has nothing to prepare and nothing to forget */
 	void (*start)(AggRuntime *agg);
 	bool (*prepare)(AggRuntime *agg, const AggInput *in, volatile int *row);
+	void (*try_begin)(AggRuntime *agg);
+	void (*try_row)(AggRuntime *agg, const AggInput *in, int row, Pane *pane, GroupEntry *entry);
+	void (*try_end)(AggRuntime *agg);
+	void (*try_undo)(AggRuntime *agg);
+	bool (*try_finish)(AggRuntime *agg); /* NULL: prepare does it */
 	void (*publish)(AggRuntime *agg, const AggInput *in);
 	void (*forget)(AggRuntime *agg);
 	void (*forget_pane)(AggRuntime *agg, Pane *pane);

@@ -252,6 +252,11 @@ streamext_trans_deserialize(AggCalls *calls, const char *bytes)
 const AggModeOps streamext_trans_mode = {
 	.start = streamext_trans_start,
 	.prepare = streamext_trans_prepare,
+	.try_begin = streamext_trans_try_begin,
+	.try_row = streamext_trans_try_row,
+	.try_end = streamext_trans_try_end,
+	.try_undo = streamext_trans_try_undo,
+	.try_finish = streamext_trans_try_finish,
 	.publish = streamext_trans_publish,
 	.forget = streamext_trans_forget,
 	.forget_pane = streamext_trans_forget_pane,

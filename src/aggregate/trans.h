@@ -74,6 +74,11 @@ extern Datum streamext_trans_deserialize(AggCalls *calls, const char *bytes);
 
 /* Of the mode (aggregate/mode.h). */
 extern bool	 streamext_trans_prepare(AggRuntime *agg, const AggInput *in, volatile int *row);
+extern void	 streamext_trans_try_begin(AggRuntime *agg);
+extern void	 streamext_trans_try_row(AggRuntime *agg, const AggInput *in, int row, Pane *pane, GroupEntry *entry);
+extern void	 streamext_trans_try_end(AggRuntime *agg);
+extern void	 streamext_trans_try_undo(AggRuntime *agg);
+extern bool	 streamext_trans_try_finish(AggRuntime *agg);
 extern void	 streamext_trans_publish(AggRuntime *agg, const AggInput *in);
 extern void	 streamext_trans_forget(AggRuntime *agg);
 extern void	 streamext_trans_forget_pane(AggRuntime *agg, Pane *pane);

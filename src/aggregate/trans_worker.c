@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
+#include "utils/datum.h"
 
 #include "aggregate/trans.h"
 
@@ -29,9 +30,17 @@ typedef struct TransGroup
 	TransValue	value;
 	bool		touched;
 	bool		to_spare; /* the staged bytes go to the spare blob */
+	uint64		tried;	  /* AggRuntime.tries when it was touched last in that */
 	uint32		length;
 	char	   *staged; /* in AggRuntime.staging */
 } TransGroup;
+
+/* A group's value before the row that is being tried; of internal states their serialised bytes. */
+typedef struct TransUndo
+{
+	TransGroup *group;
+	TransValue	value;
+} TransUndo;
 
 typedef struct TransSlot
 {
@@ -126,23 +135,30 @@ trans_pane(AggRuntime *agg, Pane *pane)
 	return found;
 }
 
+/* A state of its serialised bytes, to go on from. */
+static TransValue
+trans_revive(AggCalls *calls, const char *bytes)
+{
+	TransValue	  value = streamext_trans_initial(calls);
+	MemoryContext old = MemoryContextSwitchTo(calls->temp);
+	Datum		  partial = streamext_trans_deserialize(calls, bytes);
+
+	MemoryContextSwitchTo(old);
+	streamext_trans_merge(calls, &value, partial, false);
+	return value;
+}
+
 /* The transition value that is published in the entry, to go on from. */
 static TransValue
 trans_load(AggRuntime *agg, const TransState *published)
 {
 	AggCalls  *calls = agg->calls;
-	TransValue value = streamext_trans_initial(calls);
+	TransValue value = { 0 };
 
 	if (!(published->flags & TRANS_PRESENT))
-		return value;
+		return streamext_trans_initial(calls);
 	if (!(published->flags & TRANS_NULL) && OidIsValid(agg->spec->deserialfn))
-	{
-		MemoryContext old = MemoryContextSwitchTo(calls->temp);
-		Datum		  partial = streamext_trans_deserialize(calls, published->u.blob);
-
-		MemoryContextSwitchTo(old);
-		streamext_trans_merge(calls, &value, partial, false);
-	}
+		value = trans_revive(calls, published->u.blob);
 	else
 	{
 		value.isnull = (published->flags & TRANS_NULL) != 0;
@@ -214,37 +230,156 @@ trans_stage(AggRuntime *agg, TransGroup *group)
 	return true;
 }
 
-bool
-streamext_trans_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
+/* All groups that were touched. False: memory is full. */
+static bool
+trans_stage_all(AggRuntime *agg)
 {
-	FunctionCallInfo fcinfo = agg->calls->trans.fcinfo;
-	MemoryContext	 old;
-	bool			 room = true;
-
-	if (agg->ntouched == 0 && MemoryContextMemAllocated(agg->cxt, true) > TRANS_CACHE_BYTES)
-		trans_free_panes(agg, true);
-
-	old = MemoryContextSwitchTo(agg->temp);
-	for (int i = 0; i < in->n; i++)
-	{
-		int			r = *row = in->rows[i];
-		TransGroup *group = trans_touch(agg, in->panes[i], in->groups[i]);
-
-		for (int arg = 0; arg < agg->nargs; arg++)
-		{
-			fcinfo->args[arg + 1].value = in->args[arg][r];
-			fcinfo->args[arg + 1].isnull = in->nulls[arg][r];
-		}
-		streamext_trans_advance(agg->calls, &agg->calls->trans, &group->value);
-		MemoryContextReset(agg->temp);
-	}
+	MemoryContext old;
+	bool		  room = true;
 
 	MemoryContextReset(agg->staging);
-	MemoryContextSwitchTo(agg->staging);
+	old = MemoryContextSwitchTo(agg->staging);
 	for (int i = 0; i < agg->ntouched && room; i++)
 		room = trans_stage(agg, agg->touched[i]);
 	MemoryContextSwitchTo(old);
 	return room;
+}
+
+static void
+trans_bound_cache(AggRuntime *agg)
+{
+	if (agg->ntouched == 0 && MemoryContextMemAllocated(agg->cxt, true) > TRANS_CACHE_BYTES)
+		trans_free_panes(agg, true);
+}
+
+static inline void
+trans_advance_row(AggRuntime *agg, const AggInput *in, int row, TransGroup *group)
+{
+	FunctionCallInfo fcinfo = agg->calls->trans.fcinfo;
+
+	for (int arg = 0; arg < agg->nargs; arg++)
+	{
+		fcinfo->args[arg + 1].value = in->args[arg][row];
+		fcinfo->args[arg + 1].isnull = in->nulls[arg][row];
+	}
+	streamext_trans_advance(agg->calls, &agg->calls->trans, &group->value);
+	MemoryContextReset(agg->temp);
+}
+
+bool
+streamext_trans_prepare(AggRuntime *agg, const AggInput *in, volatile int *row)
+{
+	MemoryContext old;
+
+	trans_bound_cache(agg);
+	old = MemoryContextSwitchTo(agg->temp);
+	for (int i = 0; i < in->n; i++)
+	{
+		*row = in->rows[i];
+		trans_advance_row(agg, in, in->rows[i], trans_touch(agg, in->panes[i], in->groups[i]));
+	}
+	MemoryContextSwitchTo(old);
+	return trans_stage_all(agg);
+}
+
+/* ---- row by row ---- */
+
+void
+streamext_trans_try_begin(AggRuntime *agg)
+{
+	if (agg->undo_cxt == NULL)
+	{
+		agg->undo_cxt = AllocSetContextCreate(agg->cxt, "streamext aggregate undo", ALLOCSET_DEFAULT_SIZES);
+		agg->undo_capacity = 16;
+		agg->undo = MemoryContextAlloc(agg->cxt, sizeof(TransUndo) * agg->undo_capacity);
+	}
+	trans_bound_cache(agg);
+	agg->nundo = 0;
+	agg->tries++;
+	MemoryContextReset(agg->undo_cxt);
+}
+
+/* A transition function may change its state in place, and raise in the midst of that. */
+static void
+trans_note(AggRuntime *agg, TransGroup *group)
+{
+	const AggSpec *spec = agg->spec;
+	TransValue	   value = group->value;
+	MemoryContext  old = MemoryContextSwitchTo(agg->undo_cxt);
+	uint32		   length;
+
+	if (!value.isnull && spec->transtype == INTERNALOID)
+		value.value = PointerGetDatum(streamext_trans_serialize(agg->calls, value.value, &length));
+	else if (!value.isnull)
+		value.value = datumCopy(value.value, spec->transbyval, spec->translen);
+	MemoryContextSwitchTo(old);
+	if (agg->nundo == agg->undo_capacity)
+		agg->undo = repalloc(agg->undo, sizeof(TransUndo) * (agg->undo_capacity *= 2));
+	agg->undo[agg->nundo++] = (TransUndo){ group, value };
+	group->tried = agg->tries;
+}
+
+void
+streamext_trans_try_row(AggRuntime *agg, const AggInput *in, int row, Pane *pane, GroupEntry *entry)
+{
+	MemoryContext old = MemoryContextSwitchTo(agg->temp);
+	TransGroup	 *group = trans_touch(agg, pane, entry);
+
+	if (group->tried != agg->tries)
+		trans_note(agg, group);
+	trans_advance_row(agg, in, row, group);
+	MemoryContextSwitchTo(old);
+}
+
+/* That its state can be serialised is the row's business too. */
+void
+streamext_trans_try_end(AggRuntime *agg)
+{
+	MemoryContext old = MemoryContextSwitchTo(agg->temp);
+	uint32		  length;
+
+	for (int i = 0; i < agg->nundo && agg->spec->transtype == INTERNALOID; i++)
+	{
+		TransGroup *group = agg->undo[i].group;
+
+		if (group->value.isnull)
+			continue;
+		streamext_calls_enter(agg->calls, group->pane->aggcontext);
+		(void) streamext_trans_serialize(agg->calls, group->value.value, &length);
+		MemoryContextReset(agg->temp);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* What the values were is not freed: nobody knows what the function has left of them. It goes with the pane. */
+void
+streamext_trans_try_undo(AggRuntime *agg)
+{
+	MemoryContext old;
+
+	MemoryContextReset(agg->temp);
+	old = MemoryContextSwitchTo(agg->temp);
+	while (agg->nundo > 0)
+	{
+		const TransUndo *undo = &agg->undo[agg->nundo - 1];
+		TransValue		 value = undo->value;
+
+		streamext_calls_enter(agg->calls, undo->group->pane->aggcontext);
+		if (!value.isnull && agg->spec->transtype == INTERNALOID)
+			value = trans_revive(agg->calls, DatumGetPointer(value.value));
+		else if (!value.isnull)
+			value.value = streamext_trans_keep(agg->calls, value.value);
+		undo->group->value = value;
+		agg->nundo--;
+		MemoryContextReset(agg->temp);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+bool
+streamext_trans_try_finish(AggRuntime *agg)
+{
+	return trans_stage_all(agg);
 }
 
 void

@@ -24,106 +24,6 @@
 #include "fold/session.h"
 #include "state/buffer.h"
 
-/* ---- aggregate ---- */
-
-/* The rows each aggregate takes. */
-static void
-fold_make_inputs(ViewFold *fold)
-{
-	CompiledView *view = fold->view;
-	MemoryContext old = MemoryContextSwitchTo(fold->batch->cxt);
-
-	for (int a = 0; a < view->naggs; a++)
-	{
-		AggInput *in = &fold->inputs[a];
-		int		  nargs = list_length(view->aggs[a].args);
-
-		for (int arg = 0; arg < nargs; arg++)
-		{
-			in->args[arg] = fold->exprs.items[fold->exprs.arg[a][arg]].values;
-			in->nulls[arg] = fold->exprs.items[fold->exprs.arg[a][arg]].nulls;
-		}
-		in->n = fold->selected.n;
-		in->rows = fold->selected.rows;
-		in->groups = fold->selected.groups;
-		in->panes = fold->selected.panes;
-		if (fold->exprs.filter[a] >= 0)
-		{
-			FoldExpr	*filter = &fold->exprs.items[fold->exprs.filter[a]];
-			Size		 most = Max(fold->selected.n, 1);
-			int			*rows = MemoryContextAllocHuge(fold->batch->cxt, sizeof(int) * most);
-			GroupEntry **groups = MemoryContextAllocHuge(fold->batch->cxt, sizeof(GroupEntry *) * most);
-			Pane	   **panes = MemoryContextAllocHuge(fold->batch->cxt, sizeof(Pane *) * most);
-			int			 n = 0;
-
-			for (int i = 0; i < fold->selected.n; i++)
-			{
-				int row = fold->selected.rows[i];
-
-				if (filter->nulls[row] || !DatumGetBool(filter->values[row]))
-					continue;
-				rows[n] = row;
-				groups[n] = fold->selected.groups[i];
-				panes[n] = fold->selected.panes[i];
-				n++;
-			}
-			in->n = n;
-			in->rows = rows;
-			in->groups = groups;
-			in->panes = panes;
-		}
-	}
-	MemoryContextSwitchTo(old);
-}
-
-/* All aggregates; *at is a row number when it raises. */
-static bool
-fold_prepare_aggregates(ViewFold *fold, volatile int *at, void *arg)
-{
-	for (int a = 0; a < fold->view->naggs; a++)
-		if (fold->view->aggs[a].mode != AGG_NATIVE && !streamext_aggregate_prepare(fold->aggs[a], &fold->inputs[a], at))
-			return false;
-	return true;
-}
-
-static void
-fold_forget(ViewFold *fold)
-{
-	for (int a = 0; a < fold->view->naggs; a++)
-		streamext_aggregate_forget(fold->aggs[a]);
-}
-
-/* After a raise everything is done again without the culprit: transition states cannot be taken back row by row. */
-static bool
-fold_aggregate(ViewFold *fold)
-{
-	for (;;)
-	{
-		volatile int  row = -1;
-		volatile bool fits = true;
-		ErrorData	 *error;
-		int			  i;
-
-		fold_make_inputs(fold);
-		if (!fold->guard.aggregate)
-			return true;
-		error = streamext_fold_guarded(fold, fold_prepare_aggregates, NULL, &row, &fits);
-		if (error == NULL)
-			return fits;
-		fold_forget(fold);
-		if (streamext_fold_renew(fold))
-			continue;
-		for (i = 0; i < fold->selected.n && fold->selected.rows[i] != row; i++)
-			;
-		if (i == fold->selected.n)
-			ReThrowError(error); /* not a row's fault */
-		streamext_fold_reject(fold, row, error);
-		streamext_fold_deselect(fold, i);
-	}
-}
-
-/* ---- prepare and publish ---- */
-
 /* An internal error on every row is not the rows'. */
 static void
 fold_check_internal(ViewFold *fold)
@@ -207,7 +107,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 			streamext_fold_keep(fold);
 		if (view->nsets > 0)
 			streamext_fold_expand_sets(fold);
-		fits = streamext_fold_group(fold) && fold_aggregate(fold) && fold_reserve_positions(fold);
+		fits = streamext_fold_group(fold) && streamext_fold_aggregate(fold) && fold_reserve_positions(fold);
 		fold_check_internal(fold);
 	}
 	if (!fits)
@@ -219,7 +119,7 @@ streamext_fold_prepare(ViewFold *fold, Batch *batch)
 void
 streamext_fold_abandon(ViewFold *fold)
 {
-	fold_forget(fold);
+	streamext_fold_forget_aggregates(fold);
 	if (fold->new_positions != NULL)
 		streamext_chunk_free(fold->new_positions);
 	fold->new_positions = NULL;

@@ -5,7 +5,8 @@
  *	fold/start.c	from the compiled view to what is needed for each batch; the end of it
  *	fold/fold.c		one batch: prepare, publish
  *	fold/guard.c	its steps that run a user's code
- *	fold/select.c	its rows that count; fold/selected.c: what they become; fold/group.c: their panes and groups
+ *	fold/select.c	its rows that count; fold/selected.c: what they become; fold/group.c: their panes and groups;
+ *					fold/aggregate.c: what their aggregates do ahead
  *	fold/expire.c	panes that nobody can ask for any more
  */
 #ifndef STREAMEXT_FOLD_PRIVATE_H
@@ -146,7 +147,7 @@ extern ErrorData *streamext_fold_guarded(ViewFold *fold, FoldStep step, void *ar
 										 volatile bool *result);
 extern void		  streamext_fold_reject(ViewFold *fold, int row, const ErrorData *error);
 
-/* ---- select.c, selected.c, group.c ---- */
+/* ---- select.c, selected.c, group.c, aggregate.c ---- */
 
 extern void streamext_fold_select(ViewFold *fold);
 /* Selected rows go into the table, and with them where the view then stands. */
@@ -165,8 +166,14 @@ extern bool streamext_fold_group(ViewFold *fold);
  */
 extern int streamext_fold_deselect(ViewFold *fold, int i);
 
+/* What aggregates can do ahead. False: memory is full. */
+extern bool streamext_fold_aggregate(ViewFold *fold);
+extern void streamext_fold_forget_aggregates(ViewFold *fold);
+
 /* ---- start.c ---- */
 
+/* Whether renew would do anything. */
+extern bool streamext_fold_is_outdated(const ViewFold *fold);
 /*
  * Makes expressions and aggregates, none of which is prepared, ready anew if a function of the database was changed since; true if so. PL/pgSQL keeps what it has compiled with each
  * call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not compile the changed function.

@@ -177,13 +177,19 @@ fold_init_expressions(ViewFold *fold)
 }
 
 bool
+streamext_fold_is_outdated(const ViewFold *fold)
+{
+	return fold->functions != fold_functions;
+}
+
+bool
 streamext_fold_renew(ViewFold *fold)
 {
 	MemoryContext former = fold->renewed_cxt;
 	MemoryContext old;
 	IdentityScope scope;
 
-	if (fold->functions == fold_functions)
+	if (!streamext_fold_is_outdated(fold))
 		return false;
 	fold->functions = fold_functions;
 	fold->renewed_cxt = AllocSetContextCreate(fold->cxt, "streamext fold expressions", ALLOCSET_DEFAULT_SIZES);
