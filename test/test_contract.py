@@ -216,6 +216,7 @@ def test_flush_says_that_the_source_is_away(db: Database, kafka: Kafka) -> None:
 
     db.connection.add_notice_handler(take)
     kafka_stream(db, kafka, "topic 'no-such-topic'", "a int")
+    wait_for(lambda: "does not exist" in (db.value("SELECT last_error FROM streamext.streams") or ""), what="the reason")
     wait_for(lambda: state(db) == "stalled", what="state stalled")
     db.flush("s")
     (notice,) = notices

@@ -9,7 +9,7 @@ import pytest
 from harness.database import Database
 from harness.kafka import Kafka
 from harness.postgres import Postgres
-from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, worker_pid
+from harness.streams import continuous, counts, error_of, is_alive, kafka_stream, local_stream, worker_pid
 from harness.wait import wait_for
 
 COLUMNS = "k int, x int, ts timestamptz DEFAULT '2024-01-01'"
@@ -167,7 +167,9 @@ def test_exactly_once_when_workers_and_the_server_are_killed() -> None:
             enough = sent - rng.randrange(8000)
             wait_for(lambda: db.value("SELECT count(*) FROM target") >= enough, what="some of the rows")
             if round_ % 2 == 0:
-                os.kill(worker_pid(db), signal.SIGTERM)
+                pid = worker_pid(db)
+                os.kill(pid, signal.SIGTERM)
+                wait_for(lambda pid=pid: not is_alive(pid), what="its end")  # else it could be the next one to be killed
             else:
                 db = crash(pg, db)
         db.flush("s")

@@ -266,8 +266,7 @@ def test_rights_are_the_owners(db: Database) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             db.execute("TABLE v")
         db.execute("INSERT INTO s VALUES (2)")
-        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass") == "failed",
-                 20, "the view to fail")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass") == "failed", what="the view to fail")
         assert db.value("SELECT count(*) FROM streamext.dead_letters") == 0
         db.execute("ALTER TABLE secret OWNER TO joiner")
         db.flush("s")

@@ -30,7 +30,7 @@ def produce(db: Database, kafka: Kafka, topic: str) -> None:
             copy.write(f"{device}\t{site}\t{text[47:76]}\t{temperature}\t{humidity}\n")
             if i % 10_000 == 0:
                 producer.poll(0)
-    assert producer.flush(60) == 0
+    assert producer.flush(200) == 0
 
 
 @pytest.mark.slow

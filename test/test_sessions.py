@@ -137,7 +137,7 @@ def test_retention_shows_a_session_whole_or_not_at_all(keyed: Database) -> None:
     insert(keyed, ("next", 138))
     wait_for(lambda: keyed.value("SELECT NOT EXISTS (SELECT FROM v WHERE k = 'short')"))
     assert found(keyed) == [("long", 0, 12), ("next", 138, 1)]
-    assert panes(keyed) == 11
+    wait_for(lambda: panes(keyed) == 11, what="the panes of short to go")
     # and can be joined as long as the row is not late itself, or not seen any more
     insert(keyed, ("next", 139), ("long", 108))
     wait_for(lambda: keyed.value("SELECT NOT EXISTS (SELECT FROM v WHERE k = 'long')"))

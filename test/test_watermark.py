@@ -216,6 +216,17 @@ def test_a_worker_that_is_not_there_holds_the_watermark(clock: Database, kafka: 
     assert_written(db, 60)
 
 
+def test_calendar_windows_that_one_worker_has_sealed(db: Database, kafka: Kafka, topic: str) -> None:
+    """The catalogue compares how far its workers are; the other one has much to seal."""
+    kafka.create_topic(topic, 2)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', workers '2'", "ts timestamptz, o bigint OPTIONS (metadata 'offset')")
+    continuous(db, "v", "SELECT o, date_trunc('minute', ts) AS w, count(*) AS n FROM s GROUP BY o, w")
+    produce(kafka, topic, [(0, 0)] + [(1, 60 * (i % 3)) for i in range(30_000)])
+    db.flush("s")
+    produce(kafka, topic, [(0, 200), (1, 200)])
+    wait_for(lambda: sealed_until(db) == 180, what="sealed windows")
+
+
 def test_mqtt_workers_with_little_to_do(clock: Database, mosquitto: Mosquitto, topic: str) -> None:
     """The broker gives some of them nothing."""
     db = clock

@@ -223,6 +223,8 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 	}
 	if (error != NULL && !streamext_view_explains(viewoid))
 		error = STREAMEXT_ERROR_HIDDEN;
+	if (compiled != NULL && list_length(views) > 1)
+		streamext_view_prepare_window(compiled); /* where one shard's panes lie is compared with another's */
 	sealed_until = catalog_sealed_until(views, compiled, options->lateness);
 	if (compiled != NULL && compiled->stateless)
 		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);

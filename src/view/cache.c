@@ -120,9 +120,8 @@ cache_find(Oid relid)
 	return NULL;
 }
 
-/* Under the view's TimeZone, as its worker has it. */
-static void
-cache_prepare_window(CompiledView *view)
+void
+streamext_view_prepare_window(CompiledView *view)
 {
 	pg_tz *zone = pg_tzset(view->options.timezone);
 	pg_tz *session_zone = session_timezone;
@@ -155,7 +154,7 @@ cache_make(Oid relid)
 	entry->cxt = cxt;
 	entry->view = streamext_view_compile(relid);
 	streamext_rights_check_invoker(entry->view);
-	cache_prepare_window(entry->view);
+	streamext_view_prepare_window(entry->view);
 	entry->stale = generation != cache_generation;
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(cxt, CacheMemoryContext);

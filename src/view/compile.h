@@ -114,6 +114,8 @@ extern CompiledView *streamext_view_compile(Oid relid);
  * changed, and lives at least as long as the context `user`.
  */
 extern const CompiledView *streamext_view_cached(Oid relid, MemoryContext user);
+/* Before any of view/window.h that tells where a pane lies: under the view's TimeZone, as its worker has it. In the current memory context. */
+extern void streamext_view_prepare_window(CompiledView *view);
 
 /*
  * The same from a query and options at hand (CREATE VIEW before the options are stored). Raises WARNINGs about what was
