@@ -414,7 +414,13 @@ scan_recheck(ScanState *node, TupleTableSlot *slot)
 static TupleTableSlot *
 scan_exec(CustomScanState *node)
 {
-	return ExecScan(&node->ss, (ExecScanAccessMtd) scan_fetch, (ExecScanRecheckMtd) scan_recheck);
+	ViewScanState  *state = (ViewScanState *) node;
+	TupleTableSlot *slot = ExecScan(&node->ss, (ExecScanAccessMtd) scan_fetch, (ExecScanRecheckMtd) scan_recheck);
+
+	if (state->read->read->changed != NULL && !TupIsNull(slot) && streamext_rows_entry(state->rows) != NULL)
+		streamext_changed_note(state->read->read->changed, streamext_rows_entry(state->rows)->hash,
+							   streamext_rows_window(state->rows));
+	return slot;
 }
 
 /* ---- EXPLAIN ---- */

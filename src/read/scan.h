@@ -17,6 +17,7 @@
 
 #include "base/identity.h"
 #include "durable/history.h"
+#include "read/changed.h"
 #include "view/compile.h"
 
 /*
@@ -149,6 +150,7 @@ typedef struct ViewRead
 	TimestampTz floor; /* windows that end by then are left out: they are gone, or in part */
 	TimestampTz from,  /* as streamext_read_windows has it */
 		until;
+	ReadChanged *changed; /* NULL: what there is; else what may have changed */
 	HistoryStats stats;
 } ViewRead;
 

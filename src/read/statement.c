@@ -316,6 +316,7 @@ statement_view(StatementRead *statement, Oid viewoid)
 	read->max = PG_INT64_MIN;
 	read->floor = read->sealed_until = DT_NOBEGIN;
 	read_limit_windows(read);
+	read->changed = streamext_changed_take(viewoid);
 	statement->views = lappend(statement->views, read);
 	return read;
 }
@@ -466,7 +467,7 @@ statement_note_history(ViewRead *read, const ViewSlot *slot)
 
 	mark->history = slot->history.number;
 	mark->shard = slot->history.shard;
-	mark->sealed = slot->history.sealed;
+	mark->sealed = streamext_changed_by_group(read) ? PG_INT64_MIN : slot->history.sealed;
 	mark->checkpointed = false;
 	read->sealed_until = Max(read->sealed_until, slot->history.sealed_until);
 	statement_note_floor(read, slot);
@@ -478,7 +479,12 @@ statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *
 {
 	ListCell *lc;
 
-	if (read->whole && read->min <= read->max)
+	if (streamext_changed_by_group(read) && read->min <= read->max)
+		streamext_copy_array_add(&read->copies,
+								 streamext_state_copy_hashes(state, read->min, read->max, read->changed->groups->hashes,
+															 read->changed->groups->nhashes, statement->cxt),
+								 statement->cxt);
+	else if (read->whole && read->min <= read->max)
 		streamext_copy_array_add(&read->copies, streamext_state_copy(state, read->min, read->max, statement->cxt),
 								 statement->cxt);
 	foreach (lc, statement->scans)
@@ -487,7 +493,8 @@ statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *
 
 		if (scan->read == read && scan->by_hash && !scan->probe.none && scan->min <= scan->max)
 			streamext_copy_array_add(
-				&scan->own, streamext_state_copy_hash(state, scan->min, scan->max, scan->probe.hash, statement->cxt),
+				&scan->own,
+				streamext_state_copy_hashes(state, scan->min, scan->max, &scan->probe.hash, 1, statement->cxt),
 				statement->cxt);
 	}
 }
@@ -561,14 +568,43 @@ statement_copy_checkpoints(StatementRead *statement)
 		streamext_checkpoint_read_forget();
 }
 
+/* Of a view that is read again, what may have changed; before anything is copied, and with the same locks. */
+static void
+statement_find_changed(StatementRead *statement, ViewRead *read, int shards)
+{
+	ScanRead *only = NULL;
+	int		  n = 0;
+	ListCell *lc;
+
+	foreach (lc, statement->scans)
+		if (((ScanRead *) lfirst(lc))->read == read)
+		{
+			only = lfirst(lc);
+			n++;
+		}
+	streamext_changed_begin(read, n == 1 && !only->by_hash && only->prune.keys == NIL, shards);
+	if (read->changed->whole)
+		return;
+	only->min = read->min = Max(read->min, read->first);
+	only->max = read->max = Min(read->max, read->last);
+}
+
 /* All copies of the statement, at one moment. */
 static void
 statement_copy(StatementRead *statement)
 {
 	bool	 *wanted = palloc0(sizeof(bool) * streamext_shared->nstreams);
+	ViewRead *changed = NULL;
+	int		  shards = 0;
 	int		  n;
 	ListCell *lc;
 
+	foreach (lc, statement->views)
+		if (((ViewRead *) lfirst(lc))->changed != NULL)
+		{
+			changed = lfirst(lc);
+			shards = streamext_checkpoint_shards(changed->view->stream_relid);
+		}
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	n = statement_find_streams(statement, wanted);
 	if (n > READ_MAX_STREAMS)
@@ -577,6 +613,8 @@ statement_copy(StatementRead *statement)
 	for (int s = 0; s < streamext_shared->nstreams; s++)
 		if (wanted[s])
 			streamext_stream_lock_shared(&streamext_shared->streams[s]);
+	if (changed != NULL)
+		statement_find_changed(statement, changed, shards);
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
@@ -764,6 +802,8 @@ streamext_read_begin(EState *estate, const CustomScan *plan)
 			continue;
 		if (scan->history == NULL && !scan->by_hash && read_has_history(scan->read) && !read_wants_copies(scan->read))
 			scan->history = statement_open_history(statement);
+		if (scan->read->changed != NULL)
+			scan->read->changed->now.floor = scan->read->floor;
 		return scan;
 	}
 	elog(ERROR, "scan of a continuous view is not part of its statement");

@@ -202,6 +202,8 @@ streamext_feed_reset(FeedSlot *feed)
 	feed->first = feed->last = NULL;
 	feed->incarnation = feed->number = feed->floor = feed->version = 0;
 	feed->looked_at = 0;
+	feed->grouped = false;
+	feed->look.nmarks = 0;
 	feed->used = feed->dead = 0;
 	feed->live_entries = feed->gone_entries = 0;
 }
@@ -214,22 +216,6 @@ feed_entry(FeedSegment *segment, Size at)
 	return (FeedEntry *) (segment->data + at);
 }
 
-/* The first at or behind a place that is not dead and above `after`. */
-static FeedEntry *
-feed_scan(FeedSegment *segment, Size at, uint64 after)
-{
-	for (; segment != NULL; segment = segment->next, at = 0)
-		while (at < segment->used)
-		{
-			FeedEntry *entry = feed_entry(segment, at);
-
-			if (!entry->dead && entry->number > after)
-				return entry;
-			at += entry->size;
-		}
-	return NULL;
-}
-
 /* Whether all of a segment are numbered up to `after`; entries are by number, so the next one's first says so. */
 static bool
 feed_is_before(const FeedSegment *segment, uint64 after)
@@ -237,27 +223,43 @@ feed_is_before(const FeedSegment *segment, uint64 after)
 	return segment->next != NULL && segment->next->used > 0 && feed_entry(segment->next, 0)->number <= after;
 }
 
-FeedEntry *
-streamext_feed_first(FeedSlot *feed, uint64 after)
+FeedCursor
+streamext_feed_after(FeedSlot *feed, uint64 after)
 {
-	FeedSegment *segment = feed->first;
+	FeedCursor cursor = { .segment = feed->first, .after = after, .from = PG_INT64_MIN, .until = PG_INT64_MAX };
 
-	while (segment != NULL && feed_is_before(segment, after))
-		segment = segment->next;
-	return segment != NULL ? feed_scan(segment, 0, after) : NULL;
+	while (cursor.segment != NULL && feed_is_before(cursor.segment, after))
+		cursor.segment = cursor.segment->next;
+	return cursor;
+}
+
+FeedCursor
+streamext_feed_between(FeedSlot *feed, TimestampTz from, TimestampTz until)
+{
+	FeedCursor cursor = { .segment = feed->first, .from = from, .until = until };
+
+	return cursor;
 }
 
 FeedEntry *
-streamext_feed_next(FeedSlot *feed, const FeedEntry *entry)
+streamext_feed_next(FeedCursor *cursor)
 {
-	FeedSegment *segment = feed->first;
+	for (; cursor->segment != NULL; cursor->segment = cursor->segment->next, cursor->at = 0)
+	{
+		FeedSegment *segment = cursor->segment;
 
-	while (segment != NULL &&
-		   ((const char *) entry < segment->data || (const char *) entry >= segment->data + segment->used))
-		segment = segment->next;
-	if (segment == NULL)
-		return NULL;
-	return feed_scan(segment, (const char *) entry - segment->data + entry->size, 0);
+		if (segment->first_start > cursor->until || segment->last_start < cursor->from)
+			continue;
+		while (cursor->at < segment->used)
+		{
+			FeedEntry *entry = feed_entry(segment, cursor->at);
+
+			cursor->at += entry->size;
+			if (!entry->dead && entry->number > cursor->after)
+				return entry;
+		}
+	}
+	return NULL;
 }
 
 static Size
@@ -282,6 +284,8 @@ feed_make_segment(FeedSlot *feed, Size size)
 	segment->next = NULL;
 	segment->capacity = actual - FEED_SEGMENT_HEAD;
 	segment->used = 0;
+	segment->first_start = PG_INT64_MAX;
+	segment->last_start = PG_INT64_MIN;
 	return segment;
 }
 
@@ -316,7 +320,7 @@ feed_plan(FeedSlot *feed, FeedPlan *plan, Size size)
 }
 
 static FeedEntry *
-feed_put(FeedSlot *feed, FeedPlan *plan, Size size)
+feed_put(FeedSlot *feed, FeedPlan *plan, Size size, TimestampTz start)
 {
 	FeedEntry *entry;
 
@@ -324,6 +328,8 @@ feed_put(FeedSlot *feed, FeedPlan *plan, Size size)
 		plan->at = plan->at->next;
 	entry = feed_entry(plan->at, plan->at->used);
 	plan->at->used += size;
+	plan->at->first_start = Min(plan->at->first_start, start);
+	plan->at->last_start = Max(plan->at->last_start, start);
 	feed->used += size;
 	return entry;
 }
@@ -389,7 +395,7 @@ feed_compact(FeedSlot *feed)
 		{
 			entry = feed_entry(segment, at);
 			if (!entry->dead)
-				memcpy(feed_put(feed, &plan, entry->size), entry, entry->size);
+				memcpy(feed_put(feed, &plan, entry->size, entry->start), entry, entry->size);
 		}
 	feed_free_segments(feed->first);
 	feed->first = plan.first;
@@ -404,6 +410,8 @@ feed_write(FeedEntry *entry, const FeedChange *change, Size size)
 	entry->row_size = change->row_size;
 	entry->dead = false;
 	entry->gone = change->gone;
+	entry->hash = change->hash;
+	entry->start = change->start;
 	memcpy(entry->data, change->key, change->key_size);
 	memcpy(entry->data + change->key_size, change->row, change->row_size);
 }
@@ -430,7 +438,7 @@ streamext_feed_add(FeedSlot *feed, const FeedChange *changes, int n, TimestampTz
 	for (int i = 0; i < n; i++)
 	{
 		Size	   size = feed_entry_size(changes[i].key_size, changes[i].row_size);
-		FeedEntry *entry = feed_put(feed, &plan, size);
+		FeedEntry *entry = feed_put(feed, &plan, size, changes[i].start);
 
 		feed_write(entry, &changes[i], size);
 		entry->number = ++feed->number;

@@ -38,6 +38,8 @@ typedef struct FeedEntry
 	uint32		row_size; /* of the text behind it */
 	bool		dead;	  /* there is a newer one of its key, or it was forgotten */
 	bool		gone;	  /* the key's row has left the view; this is the last one */
+	uint32		hash;	  /* of the group that the row is of (FeedLook) */
+	TimestampTz start;	  /* and of its window, where it is of one */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } FeedEntry;
 
@@ -46,8 +48,26 @@ typedef struct FeedSegment
 	struct FeedSegment *next;
 	Size				capacity; /* of data */
 	Size				used;
+	TimestampTz			first_start, last_start;	 /* of its entries' windows */
 	char				data[FLEXIBLE_ARRAY_MEMBER]; /* FeedEntry after FeedEntry, by number */
 } FeedSegment;
+
+/* The state of one shard as a look found it. */
+typedef struct FeedMark
+{
+	uint64 born;   /* ViewCounted.born */
+	int64  sealed; /* ViewHistory.sealed */
+	uint32 period; /* ViewState.period */
+} FeedMark;
+
+/* What a look at the view has seen, so that the next one need look only at what was published since (read/changed.h). */
+typedef struct FeedLook
+{
+	int			nmarks; /* 0: nothing is known, or the rows are not told apart by groups */
+	FeedMark	marks[STREAMEXT_MAX_SHARDS];
+	int64		first, last; /* panes that a sliding predicate let through */
+	TimestampTz floor;		 /* windows that end by then were left out */
+} FeedLook;
 
 typedef struct FeedSlot
 {
@@ -62,6 +82,8 @@ typedef struct FeedSlot
 	uint64		 floor;
 	TimestampTz	 looked_at; /* when the look at the view began that the entries are of */
 	uint64		 version;	/* of the view's state then, as the reader of changes has it; 0: unknown */
+	bool		 grouped;	/* entries say which group they are of */
+	FeedLook	 look;
 	FeedSegment *first, *last;
 	Size		 used; /* bytes of entries, */
 	Size		 dead; /* of these */
@@ -87,9 +109,21 @@ extern void		 streamext_feed_close(FeedSlot *feed);
 /* Empties it: all tokens are out of reach. */
 extern void streamext_feed_reset(FeedSlot *feed);
 
-/* Entries in the order of their numbers, without dead ones: the first above `after`, the one behind `entry`; NULL: no more. */
-extern FeedEntry *streamext_feed_first(FeedSlot *feed, uint64 after);
-extern FeedEntry *streamext_feed_next(FeedSlot *feed, const FeedEntry *entry);
+/* A way through the entries that are not dead, in the order of their numbers; good until one is added. */
+typedef struct FeedCursor
+{
+	FeedSegment *segment;
+	Size		 at;
+	uint64		 after;
+	TimestampTz	 from, until;
+} FeedCursor;
+
+/* Those above `after`. */
+extern FeedCursor streamext_feed_after(FeedSlot *feed, uint64 after);
+/* All of windows that start in [from, until], and maybe others. */
+extern FeedCursor streamext_feed_between(FeedSlot *feed, TimestampTz from, TimestampTz until);
+/* NULL: no more. */
+extern FeedEntry *streamext_feed_next(FeedCursor *cursor);
 
 typedef struct FeedChange
 {
@@ -97,6 +131,8 @@ typedef struct FeedChange
 	const char *key, *row;
 	uint32		key_size, row_size;
 	bool		gone;
+	uint32		hash;
+	TimestampTz start;
 } FeedChange;
 
 /*

@@ -53,6 +53,7 @@ shmem_init(SharedState *shared, LWLockPadded *locks)
 	shared->registry_lock = &locks[0].lock;
 	streamext_teller_init(shared->tellers);
 	streamext_feed_init(&shared->feeds, &locks[2].lock);
+	pg_atomic_init_u64(&shared->births, 0);
 	pg_atomic_init_u32(&shared->rights, 0);
 	pg_atomic_init_u64(&shared->test_clock, 0);
 	streamext_gateway_slots_init(shared->gateways);

@@ -292,6 +292,7 @@ typedef struct ViewCounted
 	uint64		  definition; /* hash of the compiled view; 0: no state yet */
 	uint64		  layout;	  /* of what readers need to know of it */
 	int64		  round;	  /* how often the state was begun anew by streamext.rebuild */
+	uint64		  born;		  /* the state's own number: another one whenever a view or shard has begun from nothing */
 	bool		  ready;	  /* the state holds all that the last checkpoint does; before, readers take that one */
 	ViewState	  state;
 	StreamBuffer *rows;		 /* of a derived stream: its last ones; NULL: none */
@@ -366,6 +367,7 @@ typedef struct SharedState
 	LWLock			*registry_lock;
 	pid_t			 launcher_pid;
 	Latch			*launcher_latch;
+	pg_atomic_uint64 births;	 /* ViewCounted.born, the last one given */
 	pg_atomic_uint32 rights;	 /* transactions that may have changed what a view's owner may do; workers look */
 	pg_atomic_uint64 test_clock; /* set by streamext.set_clock, as shared/clock.c encodes it; 0: none */
 

@@ -200,6 +200,7 @@ static void
 view_slot_empty(ViewSlot *slot)
 {
 	streamext_state_init(&slot->counted.state, slot->counted.state.lock, slot->counted.state.state_size);
+	slot->counted.born = pg_atomic_add_fetch_u64(&streamext_shared->births, 1);
 	streamext_buffer_destroy(slot->counted.rows);
 	slot->counted.rows = NULL;
 	slot->counted.accepted = slot->counted.late = slot->counted.rejected = 0;

@@ -43,6 +43,7 @@
 #include "base/identity.h"
 #include "shared/clock.h"
 #include "shared/feed.h"
+#include "read/changed.h"
 #include "shared/shmem.h"
 #include "sink/changes.h"
 #include "view/compile.h"
@@ -51,13 +52,15 @@
 
 struct ChangesReader
 {
-	Oid			 view;
-	Oid			 stream;
-	FeedIdentity identity;
-	List		*keys;	 /* names of columns */
-	char		*query;	 /* key and row, as texts of JSON */
-	bool		 steady; /* the answer changes with the view's state alone: not with time, not with other tables */
-	int64		 emit_interval;
+	Oid			  view;
+	Oid			  stream;
+	FeedIdentity  identity;
+	List		 *keys;	  /* names of columns */
+	char		 *query;  /* key and row, as texts of JSON */
+	const Window *window; /* lives as the reader does */
+	bool  grouped; /* which rows are others now is told by the groups that were published, by time and by retention */
+	bool  steady;  /* the answer changes with the view's state alone: not with time, not with other tables */
+	int64 emit_interval;
 };
 
 /* ---------------------------------------------------------------- the view */
@@ -288,6 +291,48 @@ changes_identity(const CompiledView *view, Relation rel, const char *keys)
 	return identity;
 }
 
+/* What may be something else though the row's group is the same, or is not PostgreSQL's own and may read the view itself. */
+static bool
+changes_is_loose_function(Oid function, void *context)
+{
+	return function >= FirstNormalObjectId || func_volatile(function) != PROVOLATILE_IMMUTABLE;
+}
+
+/* keys: expressions of which the group holds the value. */
+static bool
+changes_loose_walker(Node *node, void *keys)
+{
+	if (node == NULL || list_member(keys, node))
+		return false;
+	if (IsA(node, SubLink) || IsA(node, SQLValueFunction) || IsA(node, NextValueExpr))
+		return true;
+	if (IsA(node, Aggref))
+		return false; /* of the state */
+	if ((IsA(node, FuncExpr) && castNode(FuncExpr, node)->funcretset) ||
+		(IsA(node, OpExpr) && castNode(OpExpr, node)->opretset))
+		return true;
+	if (check_functions_in_node(node, changes_is_loose_function, NULL))
+		return true;
+	return expression_tree_walker(node, changes_loose_walker, keys);
+}
+
+/* Whether each row is a group's (and window's) own: what is above the groups adds, drops and arranges none by others. */
+static bool
+changes_is_grouped(const CompiledView *view, Relation rel)
+{
+	Query	 *query = view->query;
+	TupleDesc desc = RelationGetDescr(rel);
+	List	 *keys = get_sortgrouplist_exprs(query->groupClause, query->targetList);
+
+	for (int i = 0; i < desc->natts; i++)
+		if (getBaseType(TupleDescAttr(desc, i)->atttypid) >= FirstNormalObjectId)
+			return false;
+	return view->builtin && query->groupClause != NIL && query->groupingSets == NIL && query->distinctClause == NIL &&
+		   query->sortClause == NIL && query->limitCount == NULL && query->limitOffset == NULL &&
+		   !query->hasWindowFuncs && query->setOperations == NULL &&
+		   !changes_loose_walker((Node *) query->targetList, keys) && !changes_loose_walker(query->havingQual, keys);
+}
+
 /* As SELECT from the view's name would: another may read it for him. */
 static void
 changes_check_rights(Relation rel)
@@ -345,6 +390,8 @@ streamext_changes_open(Oid relid)
 	reader->query = psprintf(
 		"SELECT pg_catalog.jsonb_build_array(%s)::pg_catalog.text, pg_catalog.to_jsonb(v.*)::pg_catalog.text FROM %s AS v",
 		keys, name);
+	reader->grouped = changes_is_grouped(view, rel);
+	reader->window = &view->window;
 	reader->steady = !OidIsValid(reader->identity.role) && !contain_mutable_functions((Node *) view->query);
 	reader->emit_interval = options.emit_interval > 0 ? options.emit_interval : STREAMEXT_EMIT_INTERVAL;
 	table_close(rel, NoLock);
@@ -416,7 +463,10 @@ typedef struct ChangesRow
 
 typedef struct ChangesLook
 {
+	FeedSlot   *feed;
+	ReadChanged changed;
 	HTAB	   *rows;
+	uint64		nread;
 	FeedChange *changes; /* upserts */
 	int			nchanges, capacity;
 } ChangesLook;
@@ -437,26 +487,43 @@ changes_key_match(const void *a, const void *b, Size size)
 	return x->key_size == y->key_size && memcmp(x->key, y->key, x->key_size) == 0 ? 0 : 1;
 }
 
-static HTAB *
-changes_told(FeedSlot *feed)
+static void
+changes_take_told(ChangesLook *look, FeedEntry *entry)
 {
-	HASHCTL control = { .keysize = offsetof(ChangesRow, seen),
-						.entrysize = sizeof(ChangesRow),
-						.hash = changes_key_hash,
-						.match = changes_key_match,
-						.hcxt = CurrentMemoryContext };
-	HTAB   *rows = hash_create("streamext changes", Max(feed->live_entries, 64), &control,
-							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	ChangesRow	probe = { .key = entry->data, .key_size = entry->key_size };
+	ChangesRow *row = hash_search(look->rows, &probe, HASH_ENTER, NULL);
 
-	for (FeedEntry *entry = streamext_feed_first(feed, 0); entry != NULL; entry = streamext_feed_next(feed, entry))
-	{
-		ChangesRow	probe = { .key = entry->data, .key_size = entry->key_size };
-		ChangesRow *row = hash_search(rows, &probe, HASH_ENTER, NULL);
+	row->seen = false;
+	row->entry = entry;
+}
 
-		row->seen = false;
-		row->entry = entry;
-	}
-	return rows;
+/* What was told of all rows that are read, if they are there still: those that are not seen then are gone. */
+static void
+changes_told(const ChangesReader *reader, ChangesLook *look)
+{
+	const ReadChanged *changed = &look->changed;
+	TimestampTz		   floor = changed->now.floor;
+	HASHCTL			   control = { .keysize = offsetof(ChangesRow, seen),
+								   .entrysize = sizeof(ChangesRow),
+								   .hash = changes_key_hash,
+								   .match = changes_key_match,
+								   .hcxt = CurrentMemoryContext };
+	FeedCursor		   cursor;
+	FeedEntry		  *entry;
+
+	look->rows = hash_create("streamext changes", changed->whole ? Max(look->feed->live_entries, 64) : 64, &control,
+							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	cursor = changed->whole ? streamext_feed_after(look->feed, 0)
+							: streamext_feed_between(look->feed, changed->from, changed->until);
+	while ((entry = streamext_feed_next(&cursor)) != NULL)
+		if (streamext_changed_has(changed, entry->hash, entry->start))
+			changes_take_told(look, entry);
+	if (changed->whole || floor <= changed->before.floor)
+		return;
+	cursor = streamext_feed_between(look->feed, PG_INT64_MIN, floor);
+	while ((entry = streamext_feed_next(&cursor)) != NULL)
+		if (streamext_window_end(reader->window, entry->start) <= floor)
+			changes_take_told(look, entry);
 }
 
 static FeedChange *
@@ -497,14 +564,43 @@ changes_compare(const ChangesReader *reader, ChangesLook *look, MemoryContext cx
 		memcmp(row->entry->data + row->entry->key_size, VARDATA_ANY(value), size) != 0)
 	{
 		change = changes_append(look);
+		memset(change, 0, sizeof(FeedChange));
 		change->old = row->entry;
 		change->key = row->key;
 		change->key_size = row->key_size;
 		change->row = memcpy(palloc(Max(size, 1)), VARDATA_ANY(value), size);
 		change->row_size = size;
-		change->gone = false;
+		if (reader->grouped && look->nread < look->changed.nrows)
+		{
+			change->hash = look->changed.rows[look->nread].hash;
+			change->start = look->changed.rows[look->nread].start;
+		}
 	}
+	look->nread++;
 	MemoryContextSwitchTo(old);
+}
+
+/* What is read of the view is known then, and what was told of that. */
+static Portal
+changes_begin(const ChangesReader *reader, ChangesLook *look)
+{
+	SPIPlanPtr plan = SPI_prepare(reader->query, 0, NULL);
+	Portal volatile portal = NULL;
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\"", reader->query);
+	streamext_read_changed(&look->changed);
+	PG_TRY();
+	{
+		portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
+	}
+	PG_FINALLY();
+	{
+		streamext_read_changed(NULL);
+	}
+	PG_END_TRY();
+	look->changed.whole = look->changed.whole || !look->changed.begun;
+	return portal;
 }
 
 static void
@@ -512,15 +608,13 @@ changes_read_view(const ChangesReader *reader, ChangesLook *look)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	MemoryContext per_fetch;
-	SPIPlanPtr	  plan;
 	Portal		  portal;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	plan = SPI_prepare(reader->query, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\"", reader->query);
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
+	portal = changes_begin(reader, look);
+	MemoryContextSwitchTo(cxt);
+	changes_told(reader, look);
 	per_fetch = AllocSetContextCreate(CurrentMemoryContext, "streamext changes rows", ALLOCSET_DEFAULT_SIZES);
 	do
 	{
@@ -569,6 +663,8 @@ changes_collect(ChangesLook *look, int *n)
 		all[*n].row = entry->data + entry->key_size;
 		all[*n].row_size = entry->row_size;
 		all[*n].gone = true;
+		all[*n].hash = entry->hash;
+		all[*n].start = entry->start;
 		(*n)++;
 	}
 	memcpy(all + *n, look->changes, sizeof(FeedChange) * look->nchanges);
@@ -584,11 +680,14 @@ changes_look(const ChangesReader *reader, FeedSlot *feed)
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	TimestampTz	  now = GetCurrentTimestamp();
 	uint64		  version = reader->steady ? changes_version(reader) : 0;
-	ChangesLook	  look = { 0 };
+	ChangesLook	  look = { .feed = feed };
 	FeedChange	 *changes;
 	int			  n;
 
-	look.rows = changes_told(feed);
+	look.changed.view = reader->view;
+	look.changed.cxt = cxt;
+	if (feed->incarnation != 0)
+		look.changed.before = feed->look;
 	changes_read_view(reader, &look);
 	changes = changes_collect(&look, &n);
 	while (feed->incarnation == 0)
@@ -603,6 +702,10 @@ changes_look(const ChangesReader *reader, FeedSlot *feed)
 	}
 	feed->looked_at = now;
 	feed->version = version;
+	feed->look = look.changed.now;
+	feed->grouped = reader->grouped && look.nread == look.changed.nrows;
+	if (!feed->grouped)
+		feed->look.nmarks = 0;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
 }
@@ -629,12 +732,14 @@ changes_parse_token(const FeedSlot *feed, const char *token, uint64 *number)
 	return true;
 }
 
-/* The first entry above `after` that is of interest: who begins anew has no use for what is gone. */
+/* The next entry that is of interest: who begins anew has no use for what is gone. */
 static FeedEntry *
-changes_skip_gone(FeedSlot *feed, FeedEntry *entry, bool anew)
+changes_next(FeedCursor *cursor, bool anew)
 {
+	FeedEntry *entry = streamext_feed_next(cursor);
+
 	while (entry != NULL && anew && entry->gone)
-		entry = streamext_feed_next(feed, entry);
+		entry = streamext_feed_next(cursor);
 	return entry;
 }
 
@@ -677,7 +782,8 @@ changes_tell(FeedSlot *feed, const ChangesQuestion *question, ChangesEmit emit, 
 	uint64	   told = 0;
 	bool	   anew = !changes_parse_token(feed, question->after, &number);
 	bool	   skip = anew && !question->gone;
-	FeedEntry *entry = changes_skip_gone(feed, streamext_feed_first(feed, number), skip);
+	FeedCursor cursor = streamext_feed_after(feed, number);
+	FeedEntry *entry = changes_next(&cursor, skip);
 
 	if (anew && question->gone)
 		changes_emit_reset(feed, feed->floor, emit, arg);
@@ -685,7 +791,7 @@ changes_tell(FeedSlot *feed, const ChangesQuestion *question, ChangesEmit emit, 
 		changes_emit_reset(feed, entry != NULL ? entry->number - 1 : feed->number, emit, arg);
 	while (entry != NULL)
 	{
-		FeedEntry *next = changes_skip_gone(feed, streamext_feed_next(feed, entry), skip);
+		FeedEntry *next = changes_next(&cursor, skip);
 
 		changes_emit_entry(feed, entry, next != NULL ? entry->number : feed->number, emit, arg);
 		told++;
@@ -703,6 +809,8 @@ streamext_changes_read(ChangesReader *reader, const ChangesQuestion *question, C
 
 	streamext_identity_check_columns(reader->view);
 	feed = streamext_feed_open(&reader->identity);
+	if (reader->grouped && !feed->grouped)
+		streamext_feed_reset(feed); /* the view was another one, whose rows were of no groups */
 	if (feed->incarnation == 0 ||
 		(feed->looked_at < question->fresh &&
 		 !(question->idle && reader->steady && feed->version != 0 && feed->version == changes_version(reader))))

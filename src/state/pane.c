@@ -604,9 +604,9 @@ copy_note_hash(StateCopier *copier, const ViewState *state, const Pane *pane, ui
 	}
 }
 
-/* First step: panes from min_id to max_id, all of their groups (hash NULL) or those with one hash. */
+/* First step: panes from min_id to max_id, all of their groups (hashes NULL) or those with one of n hashes, which differ. */
 static void
-copy_gather(StateCopier *copier, const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash)
+copy_gather(StateCopier *copier, const ViewState *state, int64 min_id, int64 max_id, const uint32 *hashes, int n)
 {
 	StateCopy *copy = copier->copy;
 	int		   first = state_lower_bound(state, min_id);
@@ -619,13 +619,13 @@ copy_gather(StateCopier *copier, const ViewState *state, int64 min_id, int64 max
 	for (i = first; i < end; i++)
 	{
 		const Pane *pane = state->panes[i];
-		bool		blobs = true;
+		bool		blobs = hashes == NULL;
 
 		if (pane->nrows == 0)
 			continue;
-		if (hash != NULL)
-			blobs = copy_note_hash(copier, state, pane, *hash);
-		else
+		for (int h = 0; hashes != NULL && h < n; h++)
+			blobs |= copy_note_hash(copier, state, pane, hashes[h]);
+		if (hashes == NULL)
 		{
 			copy_note_chain(copier, &copier->entries, &pane->entries);
 			/* Whatever is visible now was counted before it was published. */
@@ -691,7 +691,7 @@ copy_block_compare(const void *a, const void *b)
 }
 
 static StateCopy *
-copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash, MemoryContext cxt)
+copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hashes, int nhashes, MemoryContext cxt)
 {
 	StateCopier	 copier = { .cxt = cxt };
 	StateCopy	*copy = MemoryContextAllocZero(cxt, sizeof(StateCopy));
@@ -703,7 +703,7 @@ copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash
 	copier.copy = copy;
 	copy->state_size = state->state_size;
 	copy->horizon = state->horizon;
-	copy_gather(&copier, state, min_id, max_id, hash);
+	copy_gather(&copier, state, min_id, max_id, hashes, nhashes);
 	groups = MemoryContextAllocHuge(cxt, Max(copier.max_groups, 1) * sizeof(GroupEntry *));
 	copy_bytes(&copier, &copier.entries);
 	copy_bytes(&copier, &copier.blobs);
@@ -732,13 +732,14 @@ copy_make(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hash
 StateCopy *
 streamext_state_copy(const ViewState *state, int64 min_id, int64 max_id, MemoryContext cxt)
 {
-	return copy_make(state, min_id, max_id, NULL, cxt);
+	return copy_make(state, min_id, max_id, NULL, 0, cxt);
 }
 
 StateCopy *
-streamext_state_copy_hash(const ViewState *state, int64 min_id, int64 max_id, uint32 hash, MemoryContext cxt)
+streamext_state_copy_hashes(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hashes, int n,
+							MemoryContext cxt)
 {
-	return copy_make(state, min_id, max_id, &hash, cxt);
+	return copy_make(state, min_id, max_id, hashes, n, cxt);
 }
 
 const void *

@@ -218,9 +218,9 @@ typedef struct StateCopy
 /* Copies the panes with min_id <= id <= max_id into cxt. Memory is taken before anything is copied where possible; may raise out of memory. */
 extern StateCopy *streamext_state_copy(const ViewState *state, int64 min_id, int64 max_id, MemoryContext cxt);
 
-/* The same, only the groups with this key hash (the caller checks the keys). With blobs of those groups' panes. */
-extern StateCopy *streamext_state_copy_hash(const ViewState *state, int64 min_id, int64 max_id, uint32 hash,
-											MemoryContext cxt);
+/* The same, only the groups with one of these key hashes, which differ (the caller checks the keys). With blobs of those groups' panes. */
+extern StateCopy *streamext_state_copy_hashes(const ViewState *state, int64 min_id, int64 max_id, const uint32 *hashes,
+											  int n, MemoryContext cxt);
 
 /* Where a blob that stood at `shared` stands in the copy. */
 extern const void *streamext_state_copied(const StateCopy *copy, const void *shared);

@@ -16,6 +16,7 @@ from crash.load import Load
 from crash.local_load import LocalLoad
 from crash.mqtt_load import MqttLoad
 from crash.rounds import Plan, Round, run
+from crash.sink_load import SinkLoad
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
@@ -27,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no round begins later; what was run until then is reported")
     parser.add_argument("--rate", type=int, default=20_000, help="Kafka messages a second")
     parser.add_argument("--mqtt-rate", type=int, default=200, help="MQTT messages a second of each QoS")
-    parser.add_argument("--source", action="append", choices=["kafka", "mqtt", "local", "http", "flume"], help="only these; may be given more than once")
+    parser.add_argument("--source", action="append", choices=["kafka", "mqtt", "local", "http", "flume", "sinks"], help="only these; may be given more than once")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--group", type=int, default=10, help="rounds with the same streams and views")
     parser.add_argument("--fault", action="append", help="only these; may be given more than once")
@@ -62,11 +63,13 @@ def main() -> int:
     with ExitStack() as stack:
         pg = stack.enter_context(Postgres(settings={"streamext.memory_limit": "1GB", "max_wal_size": "4GB"}))
         sources = options.source or ["kafka", "mqtt", "local", "http", "flume"]
-        kafka = stack.enter_context(Kafka()) if "kafka" in sources else None
+        kafka = stack.enter_context(Kafka()) if {"kafka", "sinks"} & {*sources} else None
         mosquitto = stack.enter_context(Mosquitto(inflight=1000)) if "mqtt" in sources else None
         loads: list[Load] = []
-        if kafka:
+        if kafka and "kafka" in sources:
             loads.append(KafkaLoad(kafka, random.Random(options.seed), options.rate))
+        if kafka and "sinks" in sources:
+            loads.append(SinkLoad(kafka, random.Random(options.seed), options.rate))
         if mosquitto:
             loads.append(MqttLoad(mosquitto, options.mqtt_rate))
         if "local" in sources:
@@ -75,7 +78,7 @@ def main() -> int:
             loads.append(HttpLoad(random.Random(options.seed)))
         if "flume" in sources:
             loads.append(FlumeLoad(random.Random(options.seed)))
-        faults = Faults(rng, pg, "crash", kafka, mosquitto, hold=4, wait=5, gateways="http" in sources or "flume" in sources)
+        faults = Faults(rng, pg, "crash", kafka, mosquitto, hold=4, wait=5, gateways="http" in sources or "flume" in sources, sinks="sinks" in sources)
         for name in options.fault or []:
             if name not in faults.names():
                 raise SystemExit(f"no fault {name!r}; there are: {', '.join(faults.names())}")

@@ -23,7 +23,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 def fault_points() -> list[str]:
     """The names in the source."""
     texts = "".join(file.read_text() for file in sorted(SOURCES.rglob("*.c")))
-    points = sorted(set(re.findall(r'"((?:checkpoint|compaction|history|batch|mqtt|gateway)-[a-z-]+)"', texts)))
+    points = sorted(set(re.findall(r'"((?:checkpoint|compaction|history|batch|mqtt|gateway|into|delivery)-[a-z-]+)"', texts)))
     assert points
     return points
 
@@ -45,7 +45,7 @@ class Faults:
 
     def __init__(
         self, rng: random.Random, pg: Postgres, database: str, kafka: Kafka | None, mosquitto: Mosquitto | None,
-        hold: float, wait: float, gateways: bool = False,
+        hold: float, wait: float, gateways: bool = False, sinks: bool = False,
     ) -> None:  # fmt: skip
         self._rng = rng
         self._pg = pg
@@ -68,7 +68,8 @@ class Faults:
         if gateways:
             self._all["gateway -9"] = (2, lambda: self._kill("streamext gateway"))
             self._all["gateway stopped"] = (1, lambda: self._stop_process("streamext gateway"))
-        points = [point for point in fault_points() if gateways or not point.startswith("gateway-")]
+        left_out = [prefix for prefix, wanted in (("gateway-", gateways), ("into-", sinks), ("delivery-", sinks)) if not wanted]
+        points = [point for point in fault_points() if not point.startswith(tuple(left_out))]
         for point in points:
             self._all[f"at {point}"] = (6 / len(points), lambda point=point: self._fault_point(point))
         for server in (kafka, mosquitto):

@@ -1,0 +1,123 @@
+"""Results that go out to Kafka: closed windows, each once for who reads what is committed, and changes, of which the newest by key are
+the view."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from crash.kafka_load import COLUMNS, KafkaLoad
+from crash.load import counted
+from harness.database import Database
+from harness.kafka import Kafka
+from harness.streams import continuous, kafka_stream
+from harness.wait import wait_for
+
+CLOSED = "SELECT device, streamext.tumble('1 s', ts) AS w, count(*) AS c, sum(n)::bigint AS s, bit_xor(n) AS x FROM {source} GROUP BY device, w"
+LATEST = """SELECT device, site, count(*) AS c, sum(n)::bigint AS s, bit_xor(n) AS x FROM {source} GROUP BY device, site
+    HAVING bit_xor(n) % 4 <> 0"""
+RECENT = """SELECT site, streamext.tumble('2 s', ts) AS w, count(*) AS c, sum(n)::bigint AS s FROM {source} GROUP BY site, w"""
+SENT = 60  # seconds until everything is out
+
+
+class _Topic:
+    """What a reader of all that is committed has; goes on where it was."""
+
+    def __init__(self, kafka: Kafka, topic: str, partitions: int) -> None:
+        self._consumer: Consumer = kafka.consumer({"isolation.level": "read_committed", "auto.offset.reset": "error"})
+        self._consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+        self.rows: list[dict[str, Any]] = []
+        self.latest: dict[bytes, dict[str, Any]] = {}
+        self.wrong: list[str] = []
+        self._versions: dict[bytes, int] = {}
+
+    def take(self) -> None:
+        for message in self._consumer.consume(10_000, 0.3):
+            if message.error():
+                continue  # the broker may be on its way
+            key, version = message.key(), dict(message.headers()).get("version")
+            if message.value() is not None:
+                self.rows.append(json.loads(message.value()))
+            if version is None:
+                continue
+            if int(version) < self._versions.get(key, 0):
+                self.wrong.append(f"version {version} of {key} after {self._versions[key]}")
+            self._versions[key] = int(version)
+            if message.value() is None:
+                self.latest.pop(key, None)
+            else:
+                self.latest[key] = self.rows[-1]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _shape(row: dict[str, Any]) -> str:
+    return json.dumps({**row, **({"w": datetime.fromisoformat(row["w"]).timestamp()} if "w" in row else {})}, sort_keys=True)
+
+
+def _difference(name: str, actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> list[str]:
+    have, want = sorted(map(_shape, actual)), sorted(map(_shape, expected))
+    if have == want:
+        return []
+    twice = [row for i, row in enumerate(have[1:]) if row == have[i]]
+    more, less = sorted(set(have) - set(want)), sorted(set(want) - set(have))
+    return [f"{name}: {len(more)} not in the answer {more[:2]}, {len(less)} missing {less[:2]}, {len(twice)} twice {twice[:2]}"]
+
+
+class SinkLoad(KafkaLoad):
+    name = "kafka"
+
+    def _create(self, db: Database) -> None:
+        kafka_stream(db, self.kafka, f"topic '{self._topic}', event_time 'ts', watermark_delay '5 s', idle_timeout '1 h'",
+                     COLUMNS, "k")  # fmt: skip
+        self._topics = {}
+        for name, columns, query, options in (
+            ("closed", "device text, w timestamptz, c bigint, s bigint, x bigint", CLOSED, ""),
+            ("latest", "device text, site text, c bigint, s bigint, x bigint", LATEST, ", streamext.emit = 'changes', streamext.emit_interval = '50 ms'"),
+            ("recent", "site text, w timestamptz, c bigint, s bigint", RECENT,
+             ", streamext.emit = 'changes', streamext.emit_interval = '100 ms', streamext.retention = '10 s'"),
+        ):  # fmt: skip
+            topic = f"{self._topic}-{name}"
+            self.kafka.create_topic(topic, 2)
+            kafka_stream(db, self.kafka, f"topic '{topic}'", columns, f"{name}_out")
+            continuous(db, name, query.format(source="k"), f", streamext.into = '{name}_out'{options}")
+            self._topics[name] = _Topic(self.kafka, topic, 2)
+        db.execute(f"CREATE TABLE recount ({COLUMNS})")
+
+    def end(self) -> None:
+        super().end()
+        for topic in self._topics.values():
+            topic.close()
+
+    def _become(self, name: str, have: str, expected: list[dict[str, Any]]) -> list[str]:
+        """Waits until the topic is what is expected of it; what is wrong when it never is."""
+        topic = self._topics[name]
+
+        def same() -> bool:
+            topic.take()
+            rows = topic.rows if have == "rows" else list(topic.latest.values())
+            return len(rows) >= len(expected) and not _difference(name, rows, expected)
+
+        try:
+            wait_for(same, SENT)
+        except TimeoutError:
+            return _difference(name, topic.rows if have == "rows" else list(topic.latest.values()), expected)
+        topic.take()
+        return topic.wrong + _difference(name, topic.rows if have == "rows" else list(topic.latest.values()), expected)
+
+    def check(self, db: Database) -> list[str]:
+        db.execute("SET timezone = 'UTC'")
+        n = self._recount(db)
+        watermark = db.value("SELECT watermark FROM streamext.streams WHERE stream = 'k'::regclass")
+        closed = f"SELECT to_jsonb(q) FROM ({CLOSED.format(source='recount')}) AS q WHERE w + interval '1 s' <= %s"
+        latest = f"SELECT to_jsonb(q) FROM ({LATEST.format(source='recount')}) AS q"
+        recent = f"SELECT to_jsonb(q) FROM ({RECENT.format(source='recount')}) AS q WHERE w + interval '2 s' > %s::timestamptz - interval '10 s'"
+        wrong = self._become("closed", "rows", [row for (row,) in db.rows(closed, watermark)])
+        wrong += self._become("latest", "latest", [row for (row,) in db.rows(latest)])
+        wrong += self._become("recent", "latest", [row for (row,) in db.rows(recent, watermark)])
+        wrong += [f"{view}: {dead} dead, {error}" for view, dead, error in db.rows("SELECT view::text, dead, last_error FROM streamext.sinks WHERE dead > 0")]
+        for view in ("closed", "latest", "recent"):
+            wrong += counted(db, view, n)
+        return wrong
