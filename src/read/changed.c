@@ -56,12 +56,17 @@ changed_content(const ViewRead *read, int i, bool *unknown)
 	return content;
 }
 
-/* Whether rows are groups of one window each, so that a group says which rows are others when it changes. */
+/*
+ * Whether rows are groups of one window each, so that a group says which rows are others when it changes. Of keys that are equal and not the same (1.0
+ * and 1.00) the first pane's is shown; that of all panes is not that of some.
+ */
 static bool
 changed_by_groups(const CompiledView *view)
 {
 	const Window *window = &view->window;
 
+	if (!streamext_keys_bytewise(view) && (window->kind == WINDOW_HOP || window->sliding))
+		return false;
 	return view->has_group_by && view->nkeys > 0 && view->nempty == 0 && !view->keys_change && !view->has_totals &&
 		   view->nsets == 0 && window->kind != WINDOW_SESSION &&
 		   !(window->kind == WINDOW_HOP && window->slide > window->size);
