@@ -77,9 +77,10 @@ class Copy:
             expected = self._view()
             if sorted(map(repr, before)) == sorted(map(repr, expected)):
                 break
-        assert told == sorted(map(repr, expected)), self.view
+        assert told == sorted(map(repr, expected)) == sorted(map(repr, self.rows.values())), self.view
         assert len({self.key(row) for row in expected}) == len(expected)
-        assert more == 0 or self.view.startswith("moving")
+        # which of 1.0 and 1.00 is shown for both may be another one when a pane goes into history
+        assert more == 0 or "grade" in self.keys, self.view
 
 
 @pytest.fixture(scope="module")
