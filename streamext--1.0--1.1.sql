@@ -55,7 +55,7 @@ COMMENT ON COLUMN streamext.dead_letters.payload_text IS 'payload as text; what 
 CREATE FUNCTION streamext.get_tombstones(stream regclass) RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_tombstones';
-COMMENT ON FUNCTION streamext.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over since the server was started';
+COMMENT ON FUNCTION streamext.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over';
 
 CREATE FUNCTION streamext.get_state_since(stream regclass) RETURNS timestamptz
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -88,7 +88,7 @@ COMMENT ON COLUMN streamext.streams.rows_in IS 'records delivered by the source'
 COMMENT ON COLUMN streamext.streams.bytes_in IS 'bytes of their payloads';
 COMMENT ON COLUMN streamext.streams.rate IS 'records a second, over about the last 10 s';
 COMMENT ON COLUMN streamext.streams.rejected IS 'records rejected for all views: malformed, without event time, NULL in a NOT NULL column';
-COMMENT ON COLUMN streamext.streams.tombstones IS 'records without a payload that were passed over (option tombstones), since the server was started; rows_in holds them';
+COMMENT ON COLUMN streamext.streams.tombstones IS 'records without a payload that were passed over (option tombstones); rows_in holds them';
 COMMENT ON COLUMN streamext.streams.partitions IS 'the option of kafka: i/n, the partitions p with p mod n = i; NULL: all';
 
 COMMENT ON COLUMN streamext.streams.datestyle IS 'DateStyle under which dates in payloads are read: the session''s at CREATE FOREIGN TABLE, or the option';

@@ -104,6 +104,19 @@ def assert_numbers(db: Database, end: int, start: int = 0) -> None:
     assert counts(db, "v") == (end - start, 0, 0)
 
 
+def test_what_was_passed_over_stays_counted(database: Database, kafka: Kafka, topic: str) -> None:
+    db = database
+    kafka.create_topic(topic)
+    number_stream(db, kafka, topic)
+    kafka.produce(topic, [Message(None, key="k"), *numbers(0, 10), Message(None, key="l")])
+    saved(db, "s")
+    db = crash(db)
+    assert_numbers(db, 10)
+    kafka.produce(topic, [Message(None, key="m")])
+    db.flush("s")
+    assert db.rows("SELECT rows_in, tombstones FROM streamext.streams") == [(13, 3)]
+
+
 @pytest.mark.parametrize("how", ["worker", "immediate", "fast"])
 def test_kafka_views_go_on(database: Database, kafka: Kafka, topic: str, how: str) -> None:
     """All kinds of windows and aggregates; the records counted before are gone from the topic."""

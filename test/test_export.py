@@ -353,3 +353,24 @@ def test_stage_tables_that_are_something_else(stream: Database) -> None:
         assert state in ("22023", "22P02"), positions
     engine.connection.execute(merge, (engine.run,))
     assert stream.rows("TABLE v") == [("a", 1)]
+
+
+def test_stage_tables_are_the_callers_own(stream: Database) -> None:
+    """Where an engine's calls stand in a function that is its owner's, nothing that the session has made runs as that."""
+    db = stream
+    exported(db, "SELECT count(*) AS n FROM s")
+    (run,) = db.rows("SELECT run FROM streamext.export_begin('v')")[0]
+    db.execute("CREATE ROLE mallory LOGIN; CREATE TABLE seen (who text); GRANT INSERT ON seen TO mallory")
+    try:
+        db.execute(f"""CREATE FUNCTION merge() RETURNS void LANGUAGE sql SECURITY DEFINER AS
+            $$ SELECT streamext.export_merge('v', '{run}', '{{"s": {{"0": 1}}}}', '{{}}', '{{"delivered": 1}}') $$""")
+        session = db.connect("mallory", autocommit=True)
+        oid = db.value("SELECT 'v'::regclass::oid")
+        session.execute(f"CREATE TEMP TABLE streamext_partial_{oid} (rows bigint NOT NULL, p1 bigint)")
+        session.execute("CREATE FUNCTION pg_temp.spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen SELECT current_user; RETURN NULL; END $$")
+        session.execute(f"CREATE TRIGGER spy AFTER TRUNCATE ON streamext_partial_{oid} EXECUTE FUNCTION pg_temp.spy()")
+        assert refused(session, "SELECT merge()")[0] == "42501"
+        session.close()
+        assert db.rows("TABLE seen") == []
+    finally:
+        db.execute("DROP OWNED BY mallory; DROP ROLE mallory")

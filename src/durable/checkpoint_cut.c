@@ -310,6 +310,7 @@ position_take(const Shard *shard, CheckpointPosition *position)
 	position->head.retry = slot->counted.retry;
 	position_partitions(slot, position);
 	position_mark(shard, last, position);
+	position->tombstones = slot->counted.tombstones;
 	position->views =
 		palloc0(sizeof(CheckpointView) * (list_length(shard->views) + (last != NULL ? last->head.nviews : 0) + 1));
 	foreach (lc, shard->views)

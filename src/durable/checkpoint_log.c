@@ -294,11 +294,13 @@ streamext_checkpoint_encode(StringInfo to, const CheckpointPosition *position)
 		if (view->head.behind)
 			appendBinaryStringInfo(to, (const char *) view->max_event_time, sizeof(TimestampTz) * n);
 	}
-	if (position->mark_size > 0)
-	{
+	/* builds before this one wrote no tombstones, and nothing at all where there is no mark */
+	if (position->mark_size > 0 || position->tombstones > 0)
 		appendBinaryStringInfo(to, (const char *) &position->mark_size, sizeof(position->mark_size));
+	if (position->mark_size > 0)
 		appendBinaryStringInfo(to, position->mark, position->mark_size);
-	}
+	if (position->tombstones > 0)
+		appendBinaryStringInfo(to, (const char *) &position->tombstones, sizeof(position->tombstones));
 }
 
 typedef struct DecodeInput
@@ -342,13 +344,15 @@ static void
 decode_mark(DecodeInput *in, CheckpointPosition *position)
 {
 	decode_bytes(in, &position->mark_size, sizeof(position->mark_size));
-	if (position->mark_size == 0 || position->mark_size > CHECKPOINT_MARK_BYTES)
+	if (position->mark_size > CHECKPOINT_MARK_BYTES || (position->mark_size == 0 && in->left == 0))
 		in->short_of = true;
-	else
+	else if (position->mark_size > 0)
 	{
 		position->mark = palloc(position->mark_size);
 		decode_bytes(in, position->mark, position->mark_size);
 	}
+	if (in->left > 0)
+		decode_bytes(in, &position->tombstones, sizeof(position->tombstones));
 }
 
 CheckpointPosition *

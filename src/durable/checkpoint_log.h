@@ -140,8 +140,9 @@ typedef struct CheckpointPosition
 	CheckpointPositionHead head;
 	CheckpointPartition	  *partitions;
 	CheckpointView		  *views;
-	char				  *mark; /* the connector's (ConnectorOps.mark), last in the row; mostly there is none */
+	char				  *mark; /* the connector's (ConnectorOps.mark), behind the views; mostly there is none */
 	uint32				   mark_size;
+	uint64				   tombstones; /* as StreamSlot.counted.tombstones; last in the row, if there were any */
 } CheckpointPosition;
 
 extern void streamext_checkpoint_encode(StringInfo to, const CheckpointPosition *position);

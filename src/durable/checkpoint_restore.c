@@ -258,6 +258,7 @@ streamext_checkpoint_restore_stream(Shard *shard)
 	slot->counted.rows_in = last->head.rows_in;
 	slot->counted.bytes_in = last->head.bytes_in;
 	slot->counted.rejected = last->head.rejected;
+	slot->counted.tombstones = last->tombstones;
 	slot->counted.seek = last->head.seek;
 	slot->counted.retry = last->head.retry;
 	slot->checkpoint.seq = last->seq;

@@ -14,6 +14,7 @@
  */
 #include "base/streamext.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -32,6 +33,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -141,13 +143,37 @@ merge_stage_desc(const ExportPlan *plan, bool opens)
 	return desc;
 }
 
-/* A stage table of the session; InvalidOid: there is none. */
+/* Its triggers and rules would run as who calls, who need not be who began the session (SECURITY DEFINER). */
+static void
+merge_check_own(Oid relid)
+{
+	HeapTuple	  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class form = HeapTupleIsValid(tuple) ? (Form_pg_class) GETSTRUCT(tuple) : NULL;
+	bool		  own = form != NULL && form->relowner == GetUserId();
+	bool		  ordinary = form != NULL && form->relkind == RELKIND_RELATION;
+
+	if (form != NULL)
+		ReleaseSysCache(tuple);
+	if (!own)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("stage table \"%s\" is not a table of role \"%s\"", get_rel_name(relid),
+							   GetUserNameFromId(GetUserId(), false)),
+						errhint("Make it by the plan that streamext.export_begin returns, as the role that merges.")));
+	if (!ordinary)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+						errmsg("stage table \"%s\" is not a table", get_rel_name(relid)),
+						errhint("Drop it, and make it by the plan that streamext.export_begin returns.")));
+}
+
+/* A stage table of the session, the caller's own; InvalidOid: there is none. */
 static Oid
 merge_find_stage(const Merge *merge, const char *name)
 {
 	Oid schema = LookupExplicitNamespace("pg_temp", true);
 	Oid relid = OidIsValid(schema) ? get_relname_relid(streamext_export_stage(merge->plan, name), schema) : InvalidOid;
 
+	if (OidIsValid(relid))
+		merge_check_own(relid);
 	return relid;
 }
 
@@ -155,10 +181,8 @@ static void
 merge_check_stage(Relation rel, TupleDesc wanted)
 {
 	TupleDesc has = RelationGetDescr(rel);
-	bool	  same = rel->rd_rel->relkind == RELKIND_RELATION && has->natts == wanted->natts;
+	bool	  same = has->natts == wanted->natts;
 
-	if (!has_privs_of_role(GetUserId(), rel->rd_rel->relowner))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
 	for (int i = 0; same && i < has->natts; i++)
 	{
 		Form_pg_attribute a = TupleDescAttr(has, i), b = TupleDescAttr(wanted, i);
@@ -282,6 +306,7 @@ merge_raw(Merge *merge)
 	ExportRows rows = { .plan = merge->plan, .letters = true, .cxt = CurrentMemoryContext };
 	char	  *relation;
 
+	(void) merge_find_stage(merge, "partial"); /* it is the caller's own, where rows go */
 	if (!OidIsValid(merge_find_stage(merge, "records")))
 		return;
 	rows.desc = streamext_export_row_desc(merge->plan);

@@ -126,7 +126,7 @@ typedef struct StreamCounted
 	uint64		   rows_in; /* records delivered */
 	uint64		   bytes_in;
 	uint64		   rejected;
-	uint64		   tombstones; /* ignored, since the stream has its slot */
+	uint64		   tombstones; /* ignored */
 } StreamCounted;
 
 /*

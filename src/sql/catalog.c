@@ -62,6 +62,7 @@ catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
 	slot->counted.rows_in = position->head.rows_in;
 	slot->counted.bytes_in = position->head.bytes_in;
 	slot->counted.rejected = position->head.rejected;
+	slot->counted.tombstones = position->tombstones;
 	slot->checkpoint.seq = position->seq;
 	slot->checkpoint.at = position->head.taken_at;
 	slot->counted.npartitions = n;

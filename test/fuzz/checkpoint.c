@@ -57,6 +57,7 @@ checkpoint_position(FuzzInput *in)
 	streamext_checkpoint_encode(&bytes, position);
 	again = streamext_checkpoint_decode(bytes.data, bytes.len);
 	REQUIRE(again != NULL && again->head.npartitions == position->head.npartitions);
+	REQUIRE(again->tombstones == position->tombstones && again->mark_size == position->mark_size);
 	for (int i = 0; i < position->head.npartitions; i++)
 		REQUIRE(strncmp(again->partitions[i].topic, position->partitions[i].topic,
 						sizeof(again->partitions[i].topic)) == 0 &&
