@@ -29,6 +29,7 @@ class Producer:
                 if not self._running.is_set():
                     self._resting.set()
                     self._running.wait()
+                    self._resting.clear()  # it may have been resumed before it said that it rests
                     continue
                 self._work()
                 threading.Event().wait(self._idle)
