@@ -156,6 +156,10 @@ typedef struct StreamConfig
 	Oid	   inner;		 /* whose closed windows its records are; InvalidOid: it is no such stream */
 	uint64 inner_number; /* of all that these depend on */
 
+	/* the stream of a continuous view over UNION ALL (view/union.h) */
+	List *parts;  /* StreamConfig of each shard; NIL: it is no such stream, or such a part itself */
+	Oid	  origin; /* of a part: the stream whose source it reads; InvalidOid: it is no part */
+
 	TupleDesc	  desc;
 	StreamColumn *columns; /* desc->natts */
 } StreamConfig;

@@ -35,6 +35,7 @@
 #include "durable/checkpoint_read.h"
 #include "durable/into_position.h"
 #include "stream/definition.h"
+#include "view/union.h"
 
 #define READ_CACHE_BYTES ((Size) 256 * 1024 * 1024)
 #define READ_FRESH_FACTOR 10
@@ -75,6 +76,7 @@ struct CheckpointReader
 
 	/* of the stream last asked for */
 	Oid	   stream;
+	int	   shard;
 	uint64 source;
 	bool   replayable;
 };
@@ -93,13 +95,17 @@ streamext_checkpoint_read_forget(void)
 int
 streamext_checkpoint_shards(Oid stream)
 {
-	HeapTuple	tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(stream));
-	const char *workers;
-	bool		isnull;
-	Datum		options;
+	HeapTuple	  tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(stream));
+	const char	 *workers;
+	bool		  isnull;
+	Datum		  options;
+	StreamConfig *config;
 
 	if (!HeapTupleIsValid(tuple))
-		return 0;
+	{
+		config = get_rel_relkind(stream) == RELKIND_VIEW ? streamext_stream_config(stream) : NULL;
+		return config == NULL ? 0 : config->workers;
+	}
 	options = SysCacheGetAttr(FOREIGNTABLEREL, tuple, Anum_pg_foreign_table_ftoptions, &isnull);
 	workers = isnull ? NULL : streamext_option(untransformRelOptions(options), "workers");
 	ReleaseSysCache(tuple);
@@ -260,18 +266,20 @@ reader_shard(CheckpointReader *reader, Oid stream, int shard)
 
 /* The source that positions must be of: that of the stream as it is defined now. False: there is no such stream. */
 static bool
-reader_source(CheckpointReader *reader, Oid stream)
+reader_source(CheckpointReader *reader, Oid stream, int shard)
 {
 	MemoryContext old;
 	StreamConfig *config;
 
-	if (reader->stream == stream)
+	if (reader->stream == stream && reader->shard == shard)
 		return true;
 	old = MemoryContextSwitchTo(reader->cxt);
 	config = streamext_stream_config(stream);
 	if (config != NULL)
 	{
+		config = streamext_stream_part(config, shard);
 		reader->stream = stream;
+		reader->shard = shard;
 		reader->source = streamext_worker_source(config);
 		reader->replayable = config->connector->replayable;
 	}
@@ -285,7 +293,7 @@ reader_usable(CheckpointReader *reader, Oid stream, int shard)
 {
 	KeptShard *kept = reader_shard(reader, stream, shard);
 
-	if (kept == NULL || kept->position == NULL || !reader_source(reader, stream) ||
+	if (kept == NULL || kept->position == NULL || !reader_source(reader, stream, shard) ||
 		kept->position->head.source != reader->source ||
 		(!reader->replayable && kept->position->head.dboid != MyDatabaseId))
 		return NULL;
@@ -300,19 +308,40 @@ streamext_checkpoint_read_stream(CheckpointReader *reader, Oid stream, int shard
 	return kept != NULL ? kept->position : NULL;
 }
 
-int64
-streamext_checkpoint_journal_floor(Oid stream, int shard)
+static int64
+reader_highest(const CheckpointPosition *position, int64 floor)
 {
-	CheckpointReader		 *reader = streamext_checkpoint_reader();
-	const CheckpointPosition *position = streamext_checkpoint_read_stream(reader, stream, shard);
-	int64					  floor = streamext_into_highest(stream);
-
 	for (int i = 0; position != NULL && i < position->head.npartitions; i++)
 	{
 		floor = Max(floor, position->partitions[i].position);
 		for (int v = 0; v < position->head.nviews; v++)
 			floor = Max(floor, position->views[v].positions[i]);
 	}
+	return floor;
+}
+
+/* The same of a view that reads the stream's journal as a part of UNION ALL. */
+static int64
+reader_highest_of_union(CheckpointReader *reader, Oid view, Oid stream, int64 floor)
+{
+	StreamConfig *config = streamext_stream_config(view);
+
+	for (int shard = 0; config != NULL && shard < config->workers; shard++)
+		if (streamext_stream_part(config, shard)->origin == stream)
+			floor = reader_highest(streamext_checkpoint_read_stream(reader, view, shard), floor);
+	return floor;
+}
+
+int64
+streamext_checkpoint_journal_floor(Oid stream, int shard)
+{
+	CheckpointReader *reader = streamext_checkpoint_reader();
+	int64 floor = reader_highest(streamext_checkpoint_read_stream(reader, stream, shard), streamext_into_highest(stream));
+	ListCell *lc;
+
+	if (get_rel_relkind(stream) == RELKIND_FOREIGN_TABLE)
+		foreach (lc, streamext_union_views(stream))
+			floor = reader_highest_of_union(reader, lfirst_oid(lc), stream, floor);
 	streamext_checkpoint_reader_end(reader);
 	return floor;
 }

@@ -170,6 +170,7 @@ struct Checkpoint
 	const Connector *connector;
 	int				 nconfirm;
 	int64			*confirm; /* positions for the connector, [STREAMEXT_MAX_PARTITIONS] */
+	int64			 limited; /* of a journal that others read too: up to where it was given last */
 };
 
 /* Between two batches; if something has changed, c->cut is that, to be copied. */

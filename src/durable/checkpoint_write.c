@@ -308,6 +308,39 @@ streamext_checkpoint_is_through(const Shard *shard)
 	return shard->checkpoint == NULL || (!shard->checkpoint->wanted && shard->checkpoint->cut == NULL);
 }
 
+/*
+ * Others read the journal too, and it stays for them, but for more than half of streamext.journal_limit: one that is stuck shall not
+ * keep the stream from taking rows. It tells of the gap (source/journal/inbox.c).
+ */
+static void
+checkpoint_limit(Shard *shard)
+{
+	Checkpoint *c = shard->checkpoint;
+	int64		end = (int64) pg_atomic_read_u64(&shard->slot->journal_end);
+	int64		limit;
+
+	if (!shard->ops->journaled || c->nconfirm != 1)
+		return;
+	limit = streamext_stream_followed(shard->slot, shard->followers, c->confirm[0]);
+	if (streamext_journal_limit_mb > 0)
+		limit = Max(limit, Min(c->confirm[0], end - (int64) streamext_journal_limit_mb * (1024 * 1024 / 2)));
+	if (limit < c->confirm[0] && limit != c->limited)
+		streamext_checkpoint_note(shard); /* looks again */
+	c->limited = limit;
+	c->confirm[0] = limit;
+}
+
+/* A part of UNION ALL is not alone at its source: nothing is told to that. */
+static void
+checkpoint_confirm_part(Shard *shard)
+{
+	Checkpoint *c = shard->checkpoint;
+
+	if (shard->ops->journaled && c->nconfirm > 0)
+		streamext_stream_keep(shard->slot, c->confirm[0]);
+	shard->confirmed = shard->confirmed || c->nconfirm > 0;
+}
+
 /* Tells the connector when a checkpoint has reached the disk. */
 static void
 checkpoint_confirm(Shard *shard, bool wait)
@@ -322,9 +355,13 @@ checkpoint_confirm(Shard *shard, bool wait)
 		return;
 	STREAMEXT_FAULT("checkpoint-before-confirm");
 	c->lsn = InvalidXLogRecPtr;
-	if (shard->connector != NULL && shard->connector == c->connector && shard->ops->commit != NULL &&
-		c->nconfirm <= shard->npartitions)
+	if (shard->connector == NULL || shard->connector != c->connector || c->nconfirm > shard->npartitions)
+		return;
+	if (OidIsValid(shard->config->origin))
+		checkpoint_confirm_part(shard);
+	else if (shard->ops->commit != NULL)
 	{
+		checkpoint_limit(shard);
 		shard->ops->commit(shard->connector, c->confirm, c->nconfirm);
 		shard->confirmed = shard->confirmed || c->nconfirm > 0;
 		STREAMEXT_FAULT("checkpoint-after-confirm");

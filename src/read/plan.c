@@ -44,6 +44,7 @@
 #include "base/hooks.h"
 #include "view/compile.h"
 #include "view/flatten.h"
+#include "view/union.h"
 #include "view/join_clause.h"
 #include "view/rights.h"
 #include "read/scan.h"
@@ -464,15 +465,17 @@ plan_name_outputs(Query *query, Index varno)
 	}
 }
 
-/* Whether FROM is a continuous view that the rewriter has expanded. */
+/* Whether FROM is a continuous view that the rewriter has expanded, or UNION ALL of streams. */
 static bool
 plan_reads_view(const Query *query)
 {
-	const List *from = query->jointree->fromlist;
+	const List			*from = query->jointree->fromlist;
+	const RangeTblEntry *entry;
 
-	return list_length(from) == 1 && IsA(linitial(from), RangeTblRef) &&
-		   OidIsValid(streamext_view_of_entry(
-			   rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable)));
+	if (list_length(from) != 1 || !IsA(linitial(from), RangeTblRef))
+		return false;
+	entry = rt_fetch(linitial_node(RangeTblRef, from)->rtindex, query->rtable);
+	return OidIsValid(streamext_view_of_entry(entry)) || streamext_union_is(entry);
 }
 
 /* Makes the rule's query, in place, read the view's state. */
@@ -497,7 +500,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 						errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
 						errhint("Its rows are in the table %s.", mutator.view->options.into)));
 	streamext_rights_check_invoker(mutator.view);
-	if (mutator.view->has_joins || OidIsValid(mutator.view->inner))
+	if (mutator.view->has_joins || OidIsValid(mutator.view->inner) || mutator.view->parts != NIL)
 		plan_retire_entries(query);
 	rte = plan_make_entry(mutator.view);
 	context->substituted = lappend(context->substituted, rte);

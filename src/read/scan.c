@@ -29,6 +29,7 @@
 
 #include "base/hooks.h"
 #include "read/scan.h"
+#include "view/union.h"
 
 typedef struct ViewScanState
 {
@@ -539,6 +540,18 @@ explain_history(const ViewScanState *state)
 	return psprintf("panes from %s to %s", from, timestamptz_to_str(until));
 }
 
+/* The names of the streams. */
+static List *
+scan_parts(const CompiledView *view)
+{
+	List	 *names = NIL;
+	ListCell *lc;
+
+	foreach (lc, view->parts)
+		names = lappend(names, pstrdup(quote_identifier(get_rel_name(((const UnionPart *) lfirst(lc))->stream))));
+	return names;
+}
+
 static void
 scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
@@ -549,6 +562,8 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 							 : pstrdup(quote_identifier(get_rel_name(view->relid)));
 
 	ExplainPropertyText("Continuous View", name, es);
+	if (view->parts != NIL)
+		ExplainPropertyList("Union All Of", scan_parts(view), es);
 	if (OidIsValid(view->inner))
 		ExplainPropertyText("Closed Windows Of", quote_identifier(get_rel_name(view->inner)), es);
 	ExplainPropertyText("Window", explain_window(view), es);

@@ -152,6 +152,7 @@ typedef struct StreamQuiet
 {
 	bool		idle;		/* there is a worker, and all of its partitions are idle, if it has any; */
 	TimestampTz idle_since; /* then: when the last one was found empty, by the clock; DT_NOBEGIN: it has none */
+	TimestampTz own; /* a part of UNION ALL: the watermark that its own partitions allow; the least of all parts' counts */
 	TimestampTz
 		silent_since; /* close_idle: all partitions are empty since then, by the clock; DT_NOEND: they are not */
 } StreamQuiet;
@@ -175,6 +176,17 @@ typedef struct StreamWindows
 	TimestampTz mark; /* DT_NOBEGIN: none */
 	uint64		number;
 } StreamWindows;
+
+/*
+ * Of a part of UNION ALL (view/union.h) that reads the journal of a stream: which one, and up to where its checkpoints on disk hold it, so that the
+ * journal may be trimmed up to there; (uint64) -1: not known, nothing may go. Read without a lock.
+ * @writers shared/stream_slot.c
+ */
+typedef struct StreamFollow
+{
+	Oid				 origin; /* InvalidOid: none */
+	pg_atomic_uint64 kept;
+} StreamFollow;
 
 /*
  * The last checkpoint: durable/checkpoint_write.c, under the stream's lock exclusive.
@@ -208,6 +220,7 @@ typedef struct StreamSlot
 	StreamQuiet		 quiet;
 	StreamHandover	 handover;
 	StreamWindows	 windows;
+	StreamFollow	 follow;
 	StreamCheckpoint checkpoint;
 	BatchTimes		 times;
 

@@ -95,7 +95,9 @@ stream_slot_clear_stream(StreamSlot *slot)
 	memset(&slot->counted, 0, sizeof(StreamCounted));
 	slot->counted.layout = layout + 1;
 	slot->counted.watermark = DT_NOBEGIN;
-	slot->quiet = (StreamQuiet){ .silent_since = DT_NOEND };
+	slot->quiet = (StreamQuiet){ .own = DT_NOBEGIN, .silent_since = DT_NOEND };
+	slot->follow.origin = InvalidOid;
+	pg_atomic_write_u64(&slot->follow.kept, (uint64) -1);
 	memset(&slot->handover, 0, sizeof(StreamHandover));
 	slot->windows = (StreamWindows){ .mark = DT_NOBEGIN };
 	memset(&slot->checkpoint, 0, sizeof(StreamCheckpoint));
@@ -140,6 +142,55 @@ streamext_add_stream(Oid dboid, Oid relid, int shard)
 	index = stream_slot_make_stream(dboid, relid, shard);
 	LWLockRelease(streamext_shared->registry_lock);
 	return index;
+}
+
+void
+streamext_stream_follow(int index, Oid origin)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	streamext_shared->streams[index].follow.origin = origin;
+	LWLockRelease(streamext_shared->registry_lock);
+}
+
+void
+streamext_stream_keep(StreamSlot *slot, int64 position)
+{
+	pg_atomic_write_u64(&slot->follow.kept, (uint64) position);
+}
+
+int64
+streamext_stream_followed(const StreamSlot *stream, const List *views, int64 limit)
+{
+	List	 *missing = list_copy(views);
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *slot = &streamext_shared->streams[i];
+		uint64		kept;
+
+		if (!slot->id.in_use || slot->id.dboid != stream->id.dboid || slot->follow.origin != stream->id.relid)
+			continue;
+		missing = list_delete_oid(missing, slot->id.relid);
+		kept = pg_atomic_read_u64(&slot->follow.kept);
+		limit = Min(limit, kept == (uint64) -1 ? 0 : (int64) kept);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return missing != NIL ? 0 : limit;
+}
+
+void
+streamext_stream_wake_followers(const StreamSlot *stream)
+{
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *slot = &streamext_shared->streams[i];
+
+		if (slot->id.in_use && slot->id.dboid == stream->id.dboid && slot->follow.origin == stream->id.relid)
+			streamext_wake_worker(slot);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
 }
 
 int

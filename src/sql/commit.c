@@ -15,7 +15,9 @@
 #include "base/streamext.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "utils/lsyscache.h"
 
 #include "base/fault.h"
 #include "durable/checkpoint.h"
@@ -27,6 +29,7 @@
 #include "shared/database.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
+#include "view/union.h"
 #include "sql/commit.h"
 
 typedef struct RegistryView
@@ -162,6 +165,18 @@ registry_reserve_gateways(void)
 							errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
 }
 
+/* A part of UNION ALL that reads a journal holds it from now on. */
+static int
+registry_add_stream(StreamConfig *config, int shard)
+{
+	int					index = streamext_add_stream(MyDatabaseId, config->relid, shard);
+	const StreamConfig *part = streamext_stream_part(config, shard);
+
+	if (index >= 0 && OidIsValid(part->origin) && part->connector->journaled)
+		streamext_stream_follow(index, part->origin);
+	return index;
+}
+
 static void
 registry_reserve_stream(RegistryStream *stream)
 {
@@ -170,7 +185,7 @@ registry_reserve_stream(RegistryStream *stream)
 
 	for (int shard = 0; shard < shards; shard++)
 	{
-		if (streamext_add_stream(MyDatabaseId, stream->relid, shard) < 0)
+		if (registry_add_stream(config, shard) < 0)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many streams"),
@@ -191,6 +206,21 @@ registry_is_view_of(Oid viewoid, int shard, int stream)
 	return index >= 0 && streamext_shared->views[index].id.stream == stream;
 }
 
+/* Where a view that is new begins; -1: where its stream does. */
+static int64
+registry_start(StreamConfig *config, int stream, int shard)
+{
+	StreamConfig *origin;
+
+	if (config->connector->replayable)
+		return -1;
+	if (!OidIsValid(config->origin))
+		return streamext_stream_journal_end(&streamext_shared->streams[stream], config, shard);
+	origin = streamext_stream_config(config->origin);
+	stream = streamext_add_stream(MyDatabaseId, config->origin, 0);
+	return stream < 0 ? -1 : streamext_stream_journal_end(&streamext_shared->streams[stream], origin, 0);
+}
+
 static void
 registry_reserve_view(RegistryView *view)
 {
@@ -204,11 +234,11 @@ registry_reserve_view(RegistryView *view)
 		return;
 	for (int shard = 0; shard < config->workers; shard++)
 	{
-		int	  stream = streamext_add_stream(MyDatabaseId, view->stream_relid, shard);
+		int	  stream = registry_add_stream(config, shard);
 		int64 start = -1;
 
-		if (stream >= 0 && !config->connector->replayable)
-			start = streamext_stream_journal_end(&streamext_shared->streams[stream], config, shard);
+		if (stream >= 0)
+			start = registry_start(streamext_stream_part(config, shard), stream, shard);
 		if (start >= 0 && !registry_is_view_of(view->viewoid, shard, stream))
 			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
 		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
@@ -242,6 +272,18 @@ registry_note_former_streams(void)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
+/* The views that read the stream beside its worker: what it is is theirs too. */
+static void
+registry_note_unions(Oid stream)
+{
+	ListCell *lc;
+
+	if (get_rel_relkind(stream) != RELKIND_FOREIGN_TABLE)
+		return;
+	foreach (lc, streamext_union_views(stream))
+		registry_note_stream(lfirst_oid(lc));
+}
+
 static void
 registry_pre_commit(void)
 {
@@ -261,8 +303,14 @@ registry_pre_commit(void)
 		if (view->shards > 0)
 			registry_note_stream(view->stream_relid);
 	}
-	foreach (lc, registry_streams)
-		registry_reserve_stream(lfirst(lc));
+	foreach (lc, registry_streams) /* grows */
+	{
+		RegistryStream *stream = lfirst(lc);
+
+		registry_reserve_stream(stream);
+		if (stream->shards > 0)
+			registry_note_unions(stream->relid);
+	}
 	MemoryContextSwitchTo(old);
 }
 

@@ -39,6 +39,7 @@
 #include "shared/shmem.h"
 #include "view/compile.h"
 #include "view/inner.h"
+#include "view/union.h"
 
 /* The relations that the statement being run has created or altered. */
 typedef struct DdlFrame
@@ -111,10 +112,13 @@ streamext_ddl_is_stream(Oid relid)
 void
 streamext_ddl_touch_inner(Oid relid)
 {
-	Oid inner = streamext_view_inner(relid);
+	Oid		  inner = streamext_view_inner(relid);
+	ListCell *lc;
 
 	if (OidIsValid(inner))
 		streamext_touch_stream(streamext_view_stream(inner));
+	foreach (lc, streamext_union_streams(relid))
+		streamext_touch_stream(lfirst_oid(lc));
 }
 
 void

@@ -44,6 +44,7 @@
 #include "view/compile.h"
 #include "view/dependents.h"
 #include "view/inner.h"
+#include "view/union.h"
 #include "view/rights.h"
 #include "view/settings.h"
 
@@ -297,6 +298,18 @@ view_ddl_check_emit(Oid relid, Oid stream, const char *into)
 	streamext_chain_check(relid, stream, target);
 }
 
+static void
+view_ddl_check_chain(const CompiledView *view)
+{
+	Oid		  target = view->options.into != NULL ? streamext_into_target(view->options.into) : InvalidOid;
+	ListCell *lc;
+
+	if (view->parts == NIL)
+		streamext_chain_check(view->relid, view->stream_relid, target);
+	foreach (lc, view->parts)
+		streamext_chain_check(view->relid, ((const UnionPart *) lfirst(lc))->stream, target);
+}
+
 /* The options are stored: checks them and the query, and tells the registry. */
 static void
 view_ddl_check_view(Oid relid)
@@ -314,8 +327,7 @@ view_ddl_check_view(Oid relid)
 	/* As its workers will, so that what they could not do is refused now. */
 	compiled = streamext_view_compile_query(relid, query, &options);
 	(void) streamext_rights_check(query, true);
-	streamext_chain_check(relid, compiled->stream_relid,
-						  compiled->options.into != NULL ? streamext_into_target(compiled->options.into) : InvalidOid);
+	view_ddl_check_chain(compiled);
 	streamext_touch_view(relid, compiled->stream_relid);
 	streamext_ddl_touch_inner(relid);
 	streamext_touch_teller();

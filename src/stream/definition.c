@@ -492,6 +492,8 @@ streamext_worker_source(const StreamConfig *config)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
 	if (OidIsValid(config->inner))
 		appendStringInfo(&s, " view %u " UINT64_FORMAT, config->inner, config->inner_number);
+	if (OidIsValid(config->origin))
+		appendStringInfo(&s, " of %u", config->origin);
 	if (config->source.partition_step > 1)
 		appendStringInfo(&s, " %d/%d", config->source.partition_first, config->source.partition_step);
 	number = streamext_content_number(config->relid, s.data, s.len, NULL,

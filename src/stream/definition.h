@@ -20,6 +20,13 @@ extern const ConnectorOps *streamext_server_kind(Oid serverid);
 /* NULL if the relation is not a stream (any more), nor a view that has one of its own. Raises on options that DDL would have refused. */
 extern StreamConfig *streamext_stream_config(Oid relid);
 
+/* What the worker of the shard goes by: the definition itself, or that of its part. */
+static inline StreamConfig *
+streamext_stream_part(StreamConfig *config, int shard)
+{
+	return shard < list_length(config->parts) ? list_nth(config->parts, shard) : config;
+}
+
 /* What streamext_stream_config returns of a view; set by the room that knows views. */
 extern StreamConfig *(*streamext_view_config)(Oid relid);
 

@@ -16,6 +16,7 @@
 #include "view/compile.h"
 #include "view/dependents.h"
 #include "view/inner.h"
+#include "view/union.h"
 
 /* InvalidOid: the table has another name, or is no more. */
 static Oid
@@ -72,6 +73,9 @@ streamext_chain_targets(Oid stream, bool *any)
 			targets = list_append_unique_oid(targets, target);
 		targets = list_concat_unique_oid(targets, outers);
 	}
+	if (get_rel_relkind(stream) == RELKIND_FOREIGN_TABLE)
+		targets = list_concat_unique_oid(targets, streamext_union_views(stream));
+	*any = *any || targets != NIL;
 	return targets;
 }
 

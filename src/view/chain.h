@@ -8,7 +8,8 @@
 #include "base/streamext.h"
 
 /*
- * The streams that views of this one put rows into, each once, by streamext.into or because another view reads their windows (view/inner.h);
+ * The streams that views of this one put rows into, each once, by streamext.into or because another view reads their windows (view/inner.h); and
+ * views that read this stream among others by UNION ALL (view/union.h);
  * *any: some view has streamext.into at all, or is read so. By the newest catalogue. Holds no
  * lock on a view afterwards that was not held before.
  */

@@ -53,9 +53,9 @@ extern bool streamext_view_is_stateless(const Query *query);
 /* Which window function an expression calls, by itself saying nothing of the arguments. */
 extern WindowFunction streamext_view_window_function(const Node *node);
 
-/* What to do where streams cannot be one input. */
-#define STREAMEXT_HINT_UNION                                                                                              \
-	"Make a view of each part that puts its rows into one local stream (streamext.into), and a continuous view of that; " \
-	"or a continuous view of each part and an ordinary view over them."
+/* What to do where streams are one input by anything but UNION ALL. */
+#define STREAMEXT_HINT_UNION                                                                               \
+	"Write UNION ALL, which takes each row of each part once; DISTINCT or GROUP BY over it makes rows one. " \
+	"INTERSECT and EXCEPT are for a query over a continuous view of each part."
 
 #endif /* STREAMEXT_VIEW_CHECK_H */

@@ -48,6 +48,7 @@
 #include "view/join_clause.h"
 #include "view/window_clause.h"
 #include "view/rights.h"
+#include "view/union.h"
 
 typedef struct CompileContext
 {
@@ -89,6 +90,23 @@ streamext_view_flatten_groups(Query *query)
 #endif
 }
 
+/* The relations of another query among this one's. */
+static void
+compile_add_rights(Query *query, Query *other)
+{
+	List	 *relations = NIL;
+	ListCell *lc;
+
+	foreach (lc, other->rtable)
+		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION)
+			relations = lappend(relations, lfirst(lc));
+#if PG_VERSION_NUM >= 160000
+	CombineRangeTables(&query->rtable, &query->rteperminfos, relations, other->rteperminfos);
+#else
+	query->rtable = list_concat(query->rtable, relations);
+#endif
+}
+
 static void
 compile_check_speaks(Oid stream)
 {
@@ -100,11 +118,29 @@ compile_check_speaks(Oid stream)
 			"Make the view over the stream whose rows you send.");
 }
 
+/* The view reads UNION ALL of streams, and has a stream of its own. Who may read what is in the parts is asked with the whole. */
+static void
+compile_union(CompiledView *view, const RangeTblEntry *entry, List **derived)
+{
+	ListCell *lc;
+
+	view->parts = streamext_union_parts(entry, derived);
+	view->stream_relid = view->relid;
+	foreach (lc, view->parts)
+	{
+		Query *part = copyObject(((UnionPart *) lfirst(lc))->query);
+
+		compile_add_rights(view->query, part);
+	}
+	compile_add_rights(view->query, copyObject(entry->subquery));
+}
+
 /* Finds the stream in FROM: the only item there, or the one stream that is joined with other things. entries: how many the query had as it was written. */
 static void
-compile_from(CompiledView *view, int entries)
+compile_from(CompiledView *view, int entries, List **derived)
 {
-	Query *query = view->query;
+	Query		  *query = view->query;
+	RangeTblEntry *entry;
 
 	if (query->jointree->fromlist == NIL)
 		streamext_view_refuse("queries without a stream in FROM", "Name a stream in FROM.");
@@ -114,9 +150,17 @@ compile_from(CompiledView *view, int entries)
 	else
 	{
 		view->stream_varno = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
-		streamext_view_check_from(rt_fetch(view->stream_varno, query->rtable));
+		if (!streamext_union_is(rt_fetch(view->stream_varno, query->rtable)))
+			streamext_view_check_from(rt_fetch(view->stream_varno, query->rtable));
 	}
-	view->stream_relid = rt_fetch(view->stream_varno, query->rtable)->relid;
+	entry = rt_fetch(view->stream_varno, query->rtable);
+	view->below_views = view->stream_varno > entries;
+	if (streamext_union_is(entry))
+	{
+		compile_union(view, entry, derived);
+		return;
+	}
+	view->stream_relid = entry->relid;
 	if (get_rel_relkind(view->stream_relid) == RELKIND_VIEW)
 	{
 		if (!OidIsValid(streamext_view_stream_of(query)))
@@ -128,7 +172,6 @@ compile_from(CompiledView *view, int entries)
 	}
 	else
 		compile_check_speaks(view->stream_relid);
-	view->below_views = view->stream_varno > entries;
 }
 
 /* ---- WHERE ---- */
@@ -574,6 +617,21 @@ compile_number(const CompiledView *view, const char *kind, const StringInfoData 
 	return streamext_content_number(view->relid, content, strlen(content), view->types, compile_hash(buf));
 }
 
+static void
+compile_parts_definition(const CompiledView *view, StringInfo buf)
+{
+	ListCell *lc;
+
+	foreach (lc, view->parts)
+	{
+		const UnionPart *part = lfirst(lc);
+
+		appendStringInfo(buf, "part of %u %d\n", part->stream, part->event_time);
+		streamext_view_append_node(buf, part->outputs);
+		streamext_view_append_node(buf, part->quals);
+	}
+}
+
 /*
  * Everything that the kept state depends on; lateness and retention only change what becomes of rows from now on. First what
  * it is made of, then which rows are in it.
@@ -618,6 +676,7 @@ compile_definition(const CompileContext *context)
 	}
 	if (view->derived)
 		streamext_view_append_node(&buf, view->outputs);
+	compile_parts_definition(view, &buf);
 	view->definition = compile_number(view, "definition", &buf);
 	pfree(buf.data);
 }
@@ -647,12 +706,11 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	view->options = options != NULL ? *options : streamext_view_options(view->relid);
 	compile_default_options(&view->options);
 	view->query = streamext_view_flatten(query, &derived);
-	compile_check_settings(view, derived);
-
 	streamext_view_check_shape(view->query, view->options.into != NULL);
 	view->stateless = streamext_view_is_stateless(view->query) && view->options.into != NULL;
 	view->derived = streamext_view_is_stateless(view->query) && view->options.into == NULL;
-	compile_from(view, list_length(query->rtable));
+	compile_from(view, list_length(query->rtable), &derived);
+	compile_check_settings(view, derived);
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
@@ -725,11 +783,12 @@ streamext_view_stream(Oid relid)
 {
 	Relation rel = try_relation_open(relid, AccessShareLock);
 	Oid		 result = InvalidOid;
+	List	*parts = NIL;
 
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-		result = streamext_view_stream_of(get_view_query(rel));
+		result = streamext_view_parts_of(get_view_query(rel), &parts);
 	relation_close(rel, NoLock);
-	return get_rel_relkind(result) == RELKIND_VIEW ? relid : result;
+	return parts != NIL || get_rel_relkind(result) == RELKIND_VIEW ? relid : result;
 }

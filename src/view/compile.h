@@ -62,6 +62,7 @@ typedef struct CompiledView
 	Oid owner;
 	Oid stream_relid; /* inner: the view itself, whose stream of its own has the inner one's closed windows (view/inner.h) */
 	Oid	   inner;		 /* the continuous view that it reads; InvalidOid: it reads a stream */
+	List  *parts;		 /* of UnionPart: what it reads is UNION ALL of streams (view/union.h); NIL: it is not */
 	Index  stream_varno; /* in query */
 	bool   stateless;	 /* no aggregation: rows go into a table; no keys, no aggregates, no window */
 	bool   derived;		 /* the same, and the last rows are kept: a derived stream */

@@ -41,6 +41,7 @@ typedef struct FlattenLevel
 	const struct FlattenLevel *around;	/* the same, also of a view's */
 	Oid						   view;	/* whose query it is; InvalidOid: none's */
 	bool					   windows; /* continuous views whose windows close are looked for, else streams */
+	List					 **parts;	/* or NULL; gets what each part of a UNION ALL reads */
 } FlattenLevel;
 
 typedef struct Flatten
@@ -59,7 +60,19 @@ static Oid flatten_find(const FlattenLevel *level);
 bool
 streamext_view_is_derived(const Query *query)
 {
-	return streamext_view_is_stateless(query) && query->distinctClause == NIL && query->setOperations == NULL;
+	return streamext_view_is_stateless(query) && query->distinctClause == NIL &&
+		   (query->setOperations == NULL || streamext_flatten_is_union_all(query->setOperations));
+}
+
+bool
+streamext_flatten_is_union_all(const Node *node)
+{
+	const SetOperationStmt *operation = (const SetOperationStmt *) node;
+
+	if (!IsA(node, SetOperationStmt))
+		return true;
+	return operation->op == SETOP_UNION && operation->all && streamext_flatten_is_union_all(operation->larg) &&
+		   streamext_flatten_is_union_all(operation->rarg);
 }
 
 /* CREATE OR REPLACE can make views that come from each other; these hold nothing. */
@@ -87,7 +100,7 @@ flatten_find_in_view(const FlattenLevel *around, Oid viewoid)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
 	{
-		FlattenLevel level = { get_view_query(rel), NULL, around, viewoid, around->windows };
+		FlattenLevel level = { get_view_query(rel), NULL, around, viewoid, around->windows, around->parts };
 
 		if (options.continuous && !streamext_view_is_derived(level.query))
 			result = around->windows ? viewoid : InvalidOid;
@@ -136,7 +149,7 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 
 		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
 		{
-			FlattenLevel inner = { (const Query *) cte->ctequery, level, level, InvalidOid, level->windows };
+			FlattenLevel inner = { (const Query *) cte->ctequery, level, level, InvalidOid, level->windows, level->parts };
 
 			return flatten_find(&inner);
 		}
@@ -147,7 +160,7 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 static Oid
 flatten_find_in_entry(const FlattenLevel *level, const RangeTblEntry *rte)
 {
-	FlattenLevel inner = { rte->subquery, level, level, InvalidOid, level->windows };
+	FlattenLevel inner = { rte->subquery, level, level, InvalidOid, level->windows, level->parts };
 	Oid			 view;
 
 	switch (rte->rtekind)
@@ -200,8 +213,14 @@ flatten_find(const FlattenLevel *level)
 	if (query->setOperations == NULL)
 		return flatten_find_in_from(level, (const Node *) query->jointree);
 	foreach (lc, query->rtable)
-		if (!OidIsValid(result) && lfirst_node(RangeTblEntry, lc)->rtekind == RTE_SUBQUERY)
-			result = flatten_find_in_entry(level, lfirst(lc));
+	{
+		Oid found = lfirst_node(RangeTblEntry, lc)->rtekind == RTE_SUBQUERY ? flatten_find_in_entry(level, lfirst(lc))
+																			  : InvalidOid;
+
+		result = OidIsValid(result) ? result : found;
+		if (level->parts != NULL && OidIsValid(found))
+			*level->parts = list_append_unique_oid(*level->parts, found);
+	}
 	return result;
 }
 
@@ -209,7 +228,13 @@ flatten_find(const FlattenLevel *level)
 Oid
 streamext_view_stream_of(const Query *query)
 {
-	FlattenLevel level = { query, NULL, NULL, InvalidOid, false };
+	return streamext_view_parts_of(query, NULL);
+}
+
+Oid
+streamext_view_parts_of(const Query *query, List **parts)
+{
+	FlattenLevel level = { query, NULL, NULL, InvalidOid, false, parts };
 	Oid			 result = flatten_find(&level);
 
 	level.windows = true;
@@ -419,8 +444,8 @@ flatten_note_hops(Flatten *flatten, const Query *subquery)
 	}
 }
 
-static void
-flatten_check(const Query *subquery)
+void
+streamext_flatten_check(const Query *subquery)
 {
 	if (subquery->setOperations != NULL)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT over the stream in FROM", STREAMEXT_HINT_UNION);
@@ -441,11 +466,39 @@ flatten_check(const Query *subquery)
 
 /* ---- pulling up ---- */
 
+/* An ordinary view that is UNION ALL stands in FROM as if it were written there; who may read it is asked with the parts. */
+static void
+flatten_expand_union(RangeTblEntry *rte, Query *subquery)
+{
+	RangeTblEntry *kept = copyObject(rte);
+
+	kept->inFromCl = kept->lateral = false;
+#if PG_VERSION_NUM >= 160000
+	kept->perminfoindex = 0;
+#endif
+	subquery->rtable = lappend(subquery->rtable, kept);
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = subquery;
+	rte->inh = false;
+}
+
+/* A UNION ALL stands in plain sight as a stream does. */
+static bool
+flatten_is_union(RangeTblEntry *rte, Query *subquery)
+{
+	if (subquery->setOperations == NULL || !streamext_flatten_is_union_all(subquery->setOperations))
+		return false;
+	flatten_ctes(subquery);
+	if (rte->rtekind != RTE_SUBQUERY)
+		flatten_expand_union(rte, subquery);
+	return true;
+}
+
 /* The subquery that the entry is, or NULL if the stream is not in there or in plain sight. */
 static Query *
-flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
+flatten_subquery(Flatten *flatten, RangeTblEntry *rte)
 {
-	FlattenLevel level = { flatten->query, NULL, NULL, InvalidOid, flatten->windows };
+	FlattenLevel level = { flatten->query, NULL, NULL, InvalidOid, flatten->windows, NULL };
 	Relation	 rel;
 	Query		*result;
 	Oid			 found = flatten_find_in_entry(&level, rte);
@@ -456,7 +509,7 @@ flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
 	if (rte->rtekind == RTE_SUBQUERY)
 	{
 		flatten->barrier = flatten->barrier || rte->security_barrier;
-		return rte->subquery;
+		return flatten_is_union(rte, rte->subquery) ? NULL : rte->subquery;
 	}
 	if (rte->relkind != RELKIND_VIEW)
 		return NULL;
@@ -466,7 +519,7 @@ flatten_subquery(Flatten *flatten, const RangeTblEntry *rte)
 		flatten->derived = lappend_oid(flatten->derived, rte->relid);
 	result = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
-	return result;
+	return flatten_is_union(rte, result) ? NULL : result;
 }
 
 /* What is left of an entry: nothing, or a view's permissions. Nobody refers to it any more. */
@@ -587,7 +640,7 @@ flatten_pull_up(Flatten *flatten, int varno, Query *subquery)
 	Node		  *item;
 
 	flatten_ctes(subquery);
-	flatten_check(subquery);
+	streamext_flatten_check(subquery);
 	flatten_sets(subquery);
 	flatten_join_names(flatten->query);
 	flatten_join_names(subquery);
@@ -665,6 +718,49 @@ flatten_splice(FromExpr *from)
 	from->fromlist = items;
 }
 
+/* ---- UNION ALL ---- */
+
+/* A UNION ALL that is the whole: SELECT columns FROM (it). ORDER BY and LIMIT are the whole's. */
+static Query *
+flatten_wrap_union(Query *inner)
+{
+	Query		  *query = makeNode(Query);
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	RangeTblRef	  *ref = makeNode(RangeTblRef);
+	ListCell	  *lc;
+
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = inner;
+	rte->inFromCl = true;
+	rte->eref = makeAlias("union", NIL);
+	foreach (lc, inner->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+		Node		*expr = (Node *) entry->expr;
+		TargetEntry *column = makeTargetEntry(
+			(Expr *) makeVar(1, entry->resno, exprType(expr), exprTypmod(expr), exprCollation(expr), 0), entry->resno,
+			entry->resname != NULL ? pstrdup(entry->resname) : NULL, false);
+
+		column->ressortgroupref = entry->ressortgroupref;
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(entry->resname)));
+		query->targetList = lappend(query->targetList, column);
+	}
+	ref->rtindex = 1;
+	query->commandType = CMD_SELECT;
+	query->querySource = inner->querySource;
+	query->canSetTag = true;
+	query->rtable = list_make1(rte);
+	query->jointree = makeFromExpr(list_make1(ref), NULL);
+	query->sortClause = inner->sortClause;
+	query->limitCount = inner->limitCount;
+	query->limitOffset = inner->limitOffset;
+	query->limitOption = inner->limitOption;
+	query->rowMarks = inner->rowMarks;
+	inner->sortClause = inner->rowMarks = NIL;
+	inner->limitCount = inner->limitOffset = NULL;
+	return query;
+}
+
 /* ---- DISTINCT ---- */
 
 /* SELECT DISTINCT of rows is GROUP BY all of them. */
@@ -718,6 +814,8 @@ streamext_view_flatten(const Query *query, List **derived)
 	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
 		return flatten.query;
 	flatten_ctes(flatten.query);
+	if (flatten.query->setOperations != NULL && streamext_flatten_is_union_all(flatten.query->setOperations))
+		flatten.query = flatten_wrap_union(flatten.query);
 	if (flatten.query->setOperations == NULL)
 		while (flatten_step(&flatten, (Node *) flatten.query->jointree))
 			;

@@ -24,6 +24,15 @@ extern bool streamext_view_is_derived(const Query *query);
  */
 extern Oid streamext_view_stream_of(const Query *query);
 
+/* The same; *parts, unless NULL: gets what each part of a UNION ALL reads, where it is such. */
+extern Oid streamext_view_parts_of(const Query *query, List **parts);
+
+/* Whether Query.setOperations is UNION ALL and nothing else. */
+extern bool streamext_flatten_is_union_all(const Node *operations);
+
+/* Raises 0A000 for what may not be between a stream and FROM. */
+extern void streamext_flatten_check(const Query *subquery);
+
 /* The continuous view that the rewriter has expanded to this entry; InvalidOid: none. */
 extern Oid streamext_view_of_entry(const RangeTblEntry *rte);
 

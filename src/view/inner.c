@@ -24,6 +24,7 @@
 #include "view/dependents.h"
 #include "view/flatten.h"
 #include "view/inner.h"
+#include "view/union.h"
 
 #define INNER_BUFFER 1000 /* rows that a view without aggregates shows */
 #define INNER_HINT_READ "Make an ordinary view over it: its answer is always the newest."
@@ -35,6 +36,7 @@ streamext_view_inner(Oid relid)
 {
 	Relation rel;
 	Oid		 result = InvalidOid;
+	List	*parts = NIL;
 
 	if (!streamext_view_options(relid).continuous)
 		return InvalidOid;
@@ -42,9 +44,9 @@ streamext_view_inner(Oid relid)
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-		result = streamext_view_stream_of(get_view_query(rel));
+		result = streamext_view_parts_of(get_view_query(rel), &parts);
 	relation_close(rel, NoLock);
-	return get_rel_relkind(result) == RELKIND_VIEW ? result : InvalidOid;
+	return parts == NIL && get_rel_relkind(result) == RELKIND_VIEW ? result : InvalidOid;
 }
 
 Oid
@@ -216,7 +218,7 @@ inner_config(Oid relid)
 	StreamConfig *config;
 
 	if (inner == NULL)
-		return NULL;
+		return streamext_union_config(relid);
 	outer = relation_open(relid, AccessShareLock);
 	compiled = streamext_view_compile(innerid);
 	config = palloc0(sizeof(StreamConfig));

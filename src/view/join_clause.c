@@ -18,6 +18,7 @@
 #include "view/compile.h"
 #include "view/flatten.h"
 #include "view/join_clause.h"
+#include "view/union.h"
 
 #define JOIN_PLACE "FROM"
 
@@ -153,7 +154,7 @@ static bool
 join_is_stream(const JoinCheck *check, const RangeTblEntry *rte)
 {
 	if (rte->rtekind != RTE_RELATION)
-		return false;
+		return streamext_union_is(rte);
 	return streamext_stream_kind(rte->relid) != NULL || (rte->relid == check->inner && check->stream == 0);
 }
 
@@ -175,7 +176,8 @@ join_check_tree(JoinCheck *check, Node *node, bool nullable)
 			streamext_view_refuse(
 				"outer joins that keep rows without one of the stream",
 				"The stream must stand on the left side of LEFT JOIN, or on the right side of RIGHT JOIN.");
-		streamext_view_check_from(rte);
+		if (rte->rtekind == RTE_RELATION)
+			streamext_view_check_from(rte);
 		check->stream = varno;
 	}
 	else if (IsA(node, JoinExpr))

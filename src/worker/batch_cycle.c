@@ -706,6 +706,8 @@ batch_publish(Worker *w, TimestampTz now)
 	LWLockRelease(slot->lock);
 	w->times.fold += batch_elapsed(begin);
 	streamext_checkpoint_note(&w->shard);
+	if (w->shard.followers != NIL)
+		streamext_stream_wake_followers(slot);
 	return true;
 }
 

@@ -22,6 +22,7 @@ streamext_worker_fingerprint(const StreamConfig *config)
 					 config->time.max_ahead);
 	appendStringInfo(&s, "%d %d %u " UINT64_FORMAT " ", config->tombstones_rejected, config->on_error, config->inner,
 					 config->inner_number);
+	appendStringInfo(&s, "%u ", config->origin);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
 	appendStringInfoString(&s, nodeToString(config->server_options));
 	appendStringInfoString(&s, nodeToString(config->table_options));

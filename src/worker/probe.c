@@ -32,6 +32,7 @@
 #include "shared/shmem.h"
 #include "view/compile.h"
 #include "view/inner.h"
+#include "view/union.h"
 #include "worker/worker.h"
 #include "worker/worker_private.h"
 
@@ -120,7 +121,7 @@ probe_announce_views(Oid dboid)
 	ListCell *lc;
 
 	foreach (lc, probe_find_views(&told))
-		if (OidIsValid(streamext_view_inner(lfirst_oid(lc))))
+		if (OidIsValid(streamext_view_inner(lfirst_oid(lc))) || streamext_union_streams(lfirst_oid(lc)) != NIL)
 			probe_announce_stream(dboid, lfirst_oid(lc));
 	if (told)
 		streamext_teller_announce(dboid);

@@ -16,6 +16,7 @@
 #include "durable/paused.h"
 #include "durable/round.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/nodes.h"
@@ -47,6 +48,7 @@
 #include "worker/seek.h"
 #include "view/compile.h"
 #include "view/dependents.h"
+#include "view/union.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"
 #include "stream/definition.h"
@@ -163,9 +165,11 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->setup.cxt = cxt;
 	w->shard.config = config;
 	w->setup.fingerprint = fingerprint;
-	w->shard.ops = w->shard.catchup && config->connector->again != NULL ? config->connector->again : config->connector;
+	w->shard.ops = (w->shard.catchup || OidIsValid(config->origin)) && config->connector->again != NULL
+					   ? config->connector->again
+					   : config->connector;
 	w->setup.journal_floor = 0;
-	if (!w->shard.ops->replayable && pg_atomic_read_u64(&w->shard.slot->journal_end) == (uint64) -1)
+	if (!w->shard.ops->replayable && !OidIsValid(config->origin) && pg_atomic_read_u64(&w->shard.slot->journal_end) == (uint64) -1)
 		w->setup.journal_floor =
 			streamext_checkpoint_is_known(&w->shard)
 				? streamext_checkpoint_journal_floor(w->shard.identity.relid, w->shard.identity.shard)
@@ -205,6 +209,20 @@ refresh_take_config(Worker *w, MemoryContext cxt, StreamConfig *config)
 	refresh_install(w, cxt, config, fingerprint);
 }
 
+/* The journal of the stream that the part reads beside its own worker, which opens it first. */
+static JournalPlace
+refresh_origin_journal(const StreamConfig *config)
+{
+	int			index = streamext_find_stream(MyDatabaseId, config->origin, 0);
+	StreamSlot *slot;
+
+	if (index < 0)
+		elog(ERROR, "stream %u has no slot yet", config->origin);
+	slot = &streamext_shared->streams[index];
+	return (JournalPlace){ MyDatabaseId, config->origin,	  0,	config->source.journal,
+						   0,			 &slot->journal_end, slot->journal_lock, .follows = true };
+}
+
 /* Outside transactions: it may take a second. */
 static void
 refresh_open(Worker *w)
@@ -219,6 +237,8 @@ refresh_open(Worker *w)
 	args.shard = w->shard.identity.shard;
 	args.shards = w->shard.config->workers;
 	args.cxt = w->setup.cxt;
+	if (OidIsValid(w->shard.config->origin))
+		args.shard = 0, args.shards = 1;
 	args.journal = (JournalPlace){ MyDatabaseId,
 								   w->shard.identity.relid,
 								   w->shard.identity.shard,
@@ -226,6 +246,8 @@ refresh_open(Worker *w)
 								   w->setup.journal_floor,
 								   &w->shard.slot->journal_end,
 								   w->shard.slot->journal_lock };
+	if (OidIsValid(w->shard.config->origin) && w->shard.config->connector->journaled)
+		args.journal = refresh_origin_journal(w->shard.config);
 	args.mark = streamext_checkpoint_mark(&w->shard, &args.mark_size);
 	w->shard.connector = w->shard.ops->open(&args);
 	for (int i = 0; i < w->shard.slot->counted.npartitions; i++)
@@ -269,6 +291,21 @@ refresh_start_folds(Worker *w)
 		complete = streamext_worker_start_view(w, v) && complete;
 	}
 	return complete;
+}
+
+/* Who reads the journal beside this worker; and this one, if it reads that of another stream. */
+static void
+refresh_followers(Worker *w)
+{
+	MemoryContext old = MemoryContextSwitchTo(w->shard.cxt);
+
+	list_free(w->shard.followers);
+	w->shard.followers = NIL;
+	if (w->shard.ops->journaled && OidIsValid(w->shard.config->origin))
+		streamext_stream_follow(w->shard.index, w->shard.config->origin);
+	else if (w->shard.ops->journaled && get_rel_relkind(w->shard.identity.relid) != RELKIND_VIEW)
+		w->shard.followers = streamext_union_views(w->shard.identity.relid);
+	MemoryContextSwitchTo(old);
 }
 
 /* All views there are, with a fold where it is for this worker to have one. False: look again soon. In a transaction; the former folds have ended. */
@@ -332,6 +369,8 @@ refresh_begin(Worker *w, MemoryContext cxt)
 	streamext_worker_short_lock_timeout();
 	old = MemoryContextSwitchTo(cxt);
 	config = streamext_stream_config(w->shard.identity.relid);
+	if (config != NULL)
+		config = streamext_stream_part(config, w->shard.identity.shard);
 	MemoryContextSwitchTo(old);
 	if (config != NULL && w->shard.identity.shard < config->workers && !w->shard.catchup)
 		streamext_checkpoint_open(&w->shard);
@@ -436,6 +475,7 @@ streamext_worker_refresh(Worker *w)
 	refresh_take_config(w, cxt, config);
 	streamext_seeks_load(w);
 	streamext_retries_load(w);
+	refresh_followers(w);
 	complete = refresh_start_views(w);
 	refresh_end(w);
 

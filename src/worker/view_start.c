@@ -19,6 +19,7 @@
 #include "durable/journal_base.h"
 #include "sink/windows.h"
 #include "view/compile.h"
+#include "view/union.h"
 #include "worker/poison.h"
 #include "worker/seek.h"
 #include "worker/worker_private.h"
@@ -121,6 +122,8 @@ view_start_start_step(void *arg)
 		streamext_view_end_alone(v->slot); /* another one may well be quicker */
 	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
 		streamext_flow_settle(w, v, compiled, *step->round);
+	if (OidIsValid(w->shard.config->origin))
+		streamext_union_take_part(compiled, w->shard.identity.shard);
 	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
 	v->view = compiled;
 	streamext_outlets_start(v);

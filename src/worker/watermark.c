@@ -46,6 +46,54 @@ watermark_after(TimestampTz event_time, int64 delay)
 	return event_time == DT_NOBEGIN ? DT_NOBEGIN : event_time - delay;
 }
 
+/* ---------------------------------------------------------------- parts of UNION ALL */
+
+/*
+ * The watermark of a part is the least that all parts' own partitions allow, but for those that are idle; DT_NOBEGIN: one has not said. So that it can
+ * rise at all, what a part's own partitions allow is told apart from it.
+ */
+static TimestampTz
+watermark_of_parts(Worker *w, TimestampTz own)
+{
+	TimestampTz least = own;
+	int			n = 0;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *other = &streamext_shared->streams[i];
+
+		if (!other->id.in_use || other->id.dboid != w->shard.identity.dboid ||
+			other->id.relid != w->shard.identity.relid || other->id.shard >= w->shard.config->workers ||
+			i == w->shard.index)
+			continue;
+		n++;
+		if (!other->quiet.idle)
+			least = Min(least, other->quiet.own); /* 64 bits, that only rise; seen late is too little */
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return n < w->shard.config->workers - 1 ? DT_NOBEGIN : least;
+}
+
+/* Those that this one has held. */
+static void
+watermark_tell_parts(Worker *w)
+{
+	TimestampTz own = w->shard.slot->quiet.own;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nstreams; i++)
+	{
+		StreamSlot *other = &streamext_shared->streams[i];
+
+		if (other->id.in_use && other->id.dboid == w->shard.identity.dboid &&
+			other->id.relid == w->shard.identity.relid && i != w->shard.index && other->quiet.own > w->watch.told_own)
+			streamext_wake_worker(other);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	w->watch.told_own = own;
+}
+
 /* ---------------------------------------------------------------- what arrives */
 
 /* Takes the accepted rows of the batch that the stream has not read before. With the exclusive lock, before positions move. */
@@ -172,7 +220,7 @@ streamext_worker_advance_watermark(Worker *w)
 
 	if (unlikely(w->watch.jumped_from != 0))
 		watermark_tell_jump(w);
-	if (least == DT_NOEND)
+	if (least == DT_NOEND || OidIsValid(w->shard.config->origin)) /* parts look at the others when no lock is held */
 		return;
 	watermark_raise(w, least);
 	if (!TIMESTAMP_NOT_FINITE(before) && unlikely(least - before > WATERMARK_JUMP))
@@ -495,6 +543,23 @@ watermark_of_windows(Worker *w)
 		watermark_raise(w, mark);
 }
 
+/* ---------------------------------------------------------------- of a part of UNION ALL, in each round */
+
+static void
+watermark_reach(Worker *w, TimestampTz own)
+{
+	StreamSlot *slot = w->shard.slot;
+
+	if (own != DT_NOEND && own > slot->quiet.own)
+		slot->quiet.own = own;
+	if (slot->quiet.own > w->watch.told_own)
+		watermark_tell_parts(w);
+	if (slot->quiet.idle)
+		return;
+	watermark_raise(w, watermark_of_parts(w, slot->quiet.own));
+	w->watch.others_busy = w->watch.others_busy || slot->quiet.own > slot->counted.watermark;
+}
+
 /* ---------------------------------------------------------------- in each round */
 
 /*
@@ -524,6 +589,7 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	TimestampTz now = streamext_clock_now(), real = GetCurrentTimestamp();
 	TimestampTz take_over = DT_NOBEGIN, least;
 	StreamSlot *slot = w->shard.slot;
+	bool		part = OidIsValid(w->shard.config->origin);
 	bool		all, wanted;
 	int			n;
 
@@ -547,19 +613,23 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	if (all && w->shard.config->workers > 1)
 		take_over = watermark_of_others(w, &w->watch.others_busy);
 	wanted = all ? w->shard.config->workers > 1 && (!slot->quiet.idle || take_over > slot->counted.watermark)
-				 : n > 0 && least > slot->counted.watermark;
+				 : n > 0 && least > (part ? slot->quiet.own : slot->counted.watermark);
 	if (wanted && !at_once && real - w->watch.asked_at < WATERMARK_ASK_MS * INT64CONST(1000))
 		w->watch.ask_later = true;
 	else if (wanted && watermark_ask(w, ripe))
 	{
 		least = watermark_of_partitions(w, ripe);
-		if (least != DT_NOEND)
-			watermark_raise(w, least);
-		else
+		if (least == DT_NOEND)
 			watermark_be_idle(w, take_over);
+		else if (part)
+			watermark_reach(w, least);
+		else
+			watermark_raise(w, least);
 	}
 	else if (wanted)
 		w->watch.ask_later = true;
+	if (part)
+		watermark_reach(w, watermark_of_partitions(w, NULL));
 	watermark_close_idle(w, now, real, at_once);
 	watermark_tell_others(w);
 }
@@ -602,8 +672,8 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 {
 	TimestampTz least = DT_NOEND;
 
-	if (OidIsValid(w->shard.config->inner))
-		return; /* windows come in whatever order: until it has caught up none is late */
+	if (OidIsValid(w->shard.config->inner) || OidIsValid(w->shard.config->origin))
+		return; /* windows come in whatever order, and so do parts: until it has caught up none is late */
 	for (int i = 0; i < w->shard.npartitions; i++)
 	{
 		PartitionSlot *partition = &w->shard.slot->counted.partitions[i];

@@ -164,6 +164,7 @@ typedef struct WorkerWatch
 	bool		others_busy; /* this worker is idle, another one is not */
 	bool		told;		 /* the others know what this one is: */
 	bool		told_idle;	 /* idle, or not */
+	TimestampTz told_own;	 /* of a part of UNION ALL: StreamQuiet.own when the others were told */
 	TimestampTz jumped_from; /* the watermark before a jump that nobody was told of yet; 0: none */
 	uint64		jumped_late; /* late rows of all views at that moment */
 	char		jumped_by[128];

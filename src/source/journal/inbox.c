@@ -126,8 +126,14 @@ streamext_inbox_connect(JournalInbox *inbox)
 
 	if (inbox->journal != NULL)
 		return true;
+	if (inbox->place.follows && pg_atomic_read_u64(inbox->place.end) == (uint64) -1)
+	{
+		c->stalled = true;
+		streamext_connector_report(c, "the journal of the stream that is read is not open yet");
+		return false;
+	}
 	LWLockAcquire(inbox->place.lock, LW_EXCLUSIVE);
-	inbox->journal = streamext_journal_open(&inbox->place, true);
+	inbox->journal = streamext_journal_open(&inbox->place, !inbox->place.follows);
 	saved = errno;
 	LWLockRelease(inbox->place.lock);
 	if (inbox->journal == NULL)

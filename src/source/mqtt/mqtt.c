@@ -290,6 +290,7 @@ static const ConnectorOps mqtt_again_ops = {
 	.release = streamext_inbox_release,
 	.flush_target = streamext_inbox_flush_target,
 	.find = streamext_inbox_find,
+	.ends = streamext_inbox_ends,
 	.pause = streamext_inbox_pause,
 	.close = streamext_inbox_close,
 };

@@ -1,0 +1,409 @@
+/*
+ * view/union.c
+ *		UNION ALL of streams as one input. What the functions promise is in view/union.h.
+ *
+ * Each part becomes SELECT of expressions over one stream with conditions: what is joined with the rows is joined outside of the UNION ALL,
+ * and what aggregates is a view of its own. The columns have the types that PostgreSQL has found for the whole, so a part's expressions are
+ * cast to them as its planner would.
+ */
+#include "base/streamext.h"
+
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "stream/definition.h"
+#include "view/check.h"
+#include "view/dependents.h"
+#include "view/flatten.h"
+#include "view/inner.h"
+#include "view/join_clause.h"
+#include "view/union.h"
+
+#define UNION_HINT_OUTSIDE "Join with what comes out of the UNION ALL: FROM (SELECT ... UNION ALL SELECT ...) q JOIN ..."
+
+bool
+streamext_union_is(const RangeTblEntry *entry)
+{
+	return entry->rtekind == RTE_SUBQUERY && entry->subquery != NULL && entry->subquery->setOperations != NULL &&
+		   streamext_flatten_is_union_all(entry->subquery->setOperations) &&
+		   OidIsValid(streamext_view_stream_of(entry->subquery));
+}
+
+/* ---- which views and streams ---- */
+
+List *
+streamext_union_streams(Oid viewoid)
+{
+	List	*parts = NIL;
+	Relation rel;
+
+	if (!streamext_view_options(viewoid).continuous)
+		return NIL;
+	rel = try_relation_open(viewoid, AccessShareLock);
+	if (rel == NULL)
+		return NIL;
+	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
+		(void) streamext_view_parts_of(get_view_query(rel), &parts);
+	relation_close(rel, NoLock);
+	return parts;
+}
+
+List *
+streamext_union_views(Oid stream)
+{
+	List	 *views = NIL;
+	ListCell *lc;
+
+	foreach (lc, streamext_view_dependents(stream))
+	{
+		Oid view = lfirst_oid(lc);
+
+		if (!streamext_view_options(view).continuous)
+			continue;
+		if (!ConditionalLockRelationOid(view, AccessShareLock))
+		{
+			views = lappend_oid(views, view);
+			continue;
+		}
+		if (list_member_oid(streamext_union_streams(view), stream))
+			views = lappend_oid(views, view);
+		UnlockRelationOid(view, AccessShareLock);
+		UnlockRelationOid(view, AccessShareLock);
+	}
+	return views;
+}
+
+/* ---- parts ---- */
+
+static void
+union_check_stream(const UnionPart *part)
+{
+	const ConnectorOps *kind = streamext_stream_kind(part->stream);
+
+	if (kind == NULL)
+		streamext_view_refuse("parts of UNION ALL that are continuous views with aggregates",
+							  "Make an ordinary view with UNION ALL over the continuous views.");
+	if (kind->silent)
+		streamext_view_refuse(
+			psprintf("views over \"%s\", whose rows go out and never come back", get_rel_name(part->stream)),
+			"Make the view over the stream whose rows you send.");
+}
+
+/* The one entry in FROM; raises unless it is a stream. */
+static void
+union_find_stream(UnionPart *part)
+{
+	const List	  *from = part->query->jointree->fromlist;
+	RangeTblEntry *entry;
+
+	if (streamext_join_is_join(part->query) || checkExprHasSubLink((Node *) part->query->targetList))
+		streamext_view_refuse("joins and subqueries within a part of UNION ALL", UNION_HINT_OUTSIDE);
+	if (from == NIL)
+		streamext_view_refuse("parts of UNION ALL that read no stream", "Join what is in tables with the UNION ALL.");
+	part->varno = linitial_node(RangeTblRef, from)->rtindex;
+	entry = rt_fetch(part->varno, part->query->rtable);
+	if (entry->rtekind == RTE_SUBQUERY && streamext_union_is(entry))
+		streamext_view_refuse("UNION ALL within a part of UNION ALL", "Write all parts side by side.");
+	if (entry->rtekind != RTE_RELATION || entry->tablesample != NULL ||
+		(entry->relkind != RELKIND_FOREIGN_TABLE && entry->relkind != RELKIND_VIEW))
+		streamext_view_refuse("parts of UNION ALL that read no stream", "Join what is in tables with the UNION ALL.");
+	part->stream = entry->relid;
+	union_check_stream(part);
+}
+
+static Expr *
+union_cast(const UnionPart *part, Expr *expr, Oid type, int32 typmod, Oid collation)
+{
+	Node *node = (Node *) expr;
+
+	if (exprType(node) != type || (typmod >= 0 && exprTypmod(node) != typmod))
+		node = coerce_to_target_type(NULL, node, exprType(node), type, typmod, COERCION_IMPLICIT,
+									 COERCE_IMPLICIT_CAST, -1);
+	if (node == NULL)
+		streamext_view_refuse("columns of UNION ALL that need an explicit cast", "Write the cast in each part.");
+	if (exprCollation(node) != collation)
+		node = (Node *) makeRelabelType((Expr *) node, type, exprTypmod(node), collation, COERCE_IMPLICIT_CAST);
+	return (Expr *) node;
+}
+
+/* The part's columns, of the types of the whole. */
+static void
+union_outputs(UnionPart *part, const SetOperationStmt *whole)
+{
+	ListCell *lc;
+	int		  i = 0;
+
+	foreach (lc, part->query->targetList)
+	{
+		TargetEntry	  *entry = lfirst_node(TargetEntry, lc);
+		WindowFunction function = streamext_view_window_function((Node *) entry->expr);
+
+		if (entry->resjunk)
+			continue;
+		if (function == FUNCTION_TUMBLE || function == FUNCTION_HOP || function == FUNCTION_SESSION)
+			streamext_view_refuse("windows within a part of UNION ALL",
+								  "Let each part give its event time, and group by the window over the UNION ALL.");
+		if (expression_returns_set((Node *) entry->expr))
+			streamext_view_refuse("set-returning functions within a part of UNION ALL", UNION_HINT_OUTSIDE);
+		streamext_view_check_below((Node *) entry->expr, "a part of UNION ALL");
+		entry = flatCopyTargetEntry(entry);
+		entry->expr = union_cast(part, entry->expr, list_nth_oid(whole->colTypes, i), list_nth_int(whole->colTypmods, i),
+								 list_nth_oid(whole->colCollations, i));
+		entry->resno = ++i;
+		part->outputs = lappend(part->outputs, entry);
+	}
+}
+
+static UnionPart *
+union_part(const Query *leaf, const SetOperationStmt *whole, List **derived)
+{
+	UnionPart	 *part = palloc0(sizeof(UnionPart));
+	StreamConfig *config;
+	List		 *found = NIL;
+
+	streamext_flatten_check(leaf);
+	if (contain_vars_of_level((Node *) leaf, 1))
+		streamext_view_refuse("LATERAL within UNION ALL", UNION_HINT_OUTSIDE);
+	part->query = streamext_view_flatten(leaf, &found);
+	union_find_stream(part);
+	union_outputs(part, whole);
+	part->quals = part->query->jointree->quals;
+	streamext_view_check_below(part->quals, "WHERE of a part of UNION ALL");
+	config = streamext_stream_config(part->stream);
+	if (config == NULL)
+		elog(ERROR, "stream %u has gone", part->stream);
+	part->event_time = config->event_time;
+	*derived = list_concat_unique_oid(*derived, found);
+	return part;
+}
+
+static void
+union_collect(const Query *query, const Node *node, const SetOperationStmt *whole, List **parts, List **derived)
+{
+	const SetOperationStmt *operation = (const SetOperationStmt *) node;
+
+	check_stack_depth();
+	if (IsA(node, RangeTblRef))
+	{
+		const RangeTblEntry *entry = rt_fetch(((const RangeTblRef *) node)->rtindex, query->rtable);
+
+		*parts = lappend(*parts, union_part(entry->subquery, whole, derived));
+		return;
+	}
+	union_collect(query, operation->larg, whole, parts, derived);
+	union_collect(query, operation->rarg, whole, parts, derived);
+}
+
+List *
+streamext_union_parts(const RangeTblEntry *entry, List **derived)
+{
+	Query *query = copyObject(entry->subquery);
+	List  *parts = NIL;
+
+	if (query->limitCount != NULL || query->limitOffset != NULL)
+		streamext_view_refuse("LIMIT over the stream in FROM", "Put LIMIT into a query over the continuous view.");
+	union_collect(query, query->setOperations, castNode(SetOperationStmt, query->setOperations), &parts, derived);
+	if (list_length(parts) > STREAMEXT_MAX_SHARDS)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("UNION ALL in a continuous view can have at most %d parts", STREAMEXT_MAX_SHARDS)));
+	return parts;
+}
+
+/* ---- the view's stream ---- */
+
+static bool
+union_is_event_time(const UnionPart *part, int column)
+{
+	const Var *var = (const Var *) list_nth_node(TargetEntry, part->outputs, column)->expr;
+
+	return part->event_time != 0 && IsA(var, Var) && var->varno == part->varno && var->varattno == part->event_time;
+}
+
+/* The first column that is the event time in all parts; 0: none. */
+static AttrNumber
+union_event_time(const List *parts, int ncolumns)
+{
+	for (int i = 0; i < ncolumns; i++)
+	{
+		bool	  all = true;
+		ListCell *lc;
+
+		foreach (lc, parts)
+			all = all && union_is_event_time(lfirst(lc), i);
+		if (all)
+			return i + 1;
+	}
+	return 0;
+}
+
+static void
+union_read_columns(StreamConfig *config, const RangeTblEntry *entry)
+{
+	const SetOperationStmt *whole = castNode(SetOperationStmt, entry->subquery->setOperations);
+	int						n = list_length(whole->colTypes);
+
+	config->desc = CreateTemplateTupleDesc(n);
+	config->columns = palloc0(sizeof(StreamColumn) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		StreamColumn *column = &config->columns[i];
+
+		column->attnum = i + 1;
+		column->name = pstrdup(strVal(list_nth(entry->eref->colnames, i)));
+		column->type = list_nth_oid(whole->colTypes, i);
+		column->typmod = list_nth_int(whole->colTypmods, i);
+		TupleDescInitEntry(config->desc, i + 1, column->name, column->type, column->typmod, 0);
+		TupleDescInitEntryCollation(config->desc, i + 1, list_nth_oid(whole->colCollations, i));
+	}
+}
+
+/* The part's stream as a shard of the view's. */
+static StreamConfig *
+union_part_config(const StreamConfig *whole, const UnionPart *part, int shards)
+{
+	StreamConfig *config = streamext_stream_config(part->stream);
+
+	if (config == NULL)
+		elog(ERROR, "stream %u has gone", part->stream);
+	if (config->connector->journaled && config->workers > 1)
+		streamext_view_refuse(
+			psprintf("UNION ALL over \"%s\", whose journal is of several workers", get_rel_name(part->stream)),
+			"Set its option workers to 1.");
+	if (config->connector->journaled && config->source.journal == JOURNAL_NONE)
+		streamext_view_refuse(psprintf("UNION ALL over \"%s\", which keeps no journal", get_rel_name(part->stream)),
+							  "Set its option journal to os or fsync: the view reads the journal too.");
+	config->origin = part->stream;
+	config->relid = whole->relid;
+	config->schema = whole->schema;
+	config->name = whole->name;
+	config->workers = shards;
+	return config;
+}
+
+/* The entry of a flattened query that is the UNION ALL; NULL: there is none. */
+static RangeTblEntry *
+union_find_entry(const Query *query)
+{
+	ListCell *lc;
+
+	foreach (lc, query->rtable)
+		if (streamext_union_is(lfirst(lc)))
+			return lfirst(lc);
+	return NULL;
+}
+
+static StreamConfig *
+union_make_config(Relation view, const RangeTblEntry *entry)
+{
+	StreamConfig *config = palloc0(sizeof(StreamConfig));
+	List		 *derived = NIL;
+	List		 *parts = streamext_union_parts(entry, &derived);
+	ListCell	 *lc;
+
+	config->relid = RelationGetRelid(view);
+	config->owner = view->rd_rel->relowner;
+	config->schema = get_namespace_name(RelationGetNamespace(view));
+	config->name = pstrdup(RelationGetRelationName(view));
+	config->workers = list_length(parts);
+	config->source.start = START_EARLIEST;
+	foreach (lc, parts)
+		config->parts = lappend(config->parts, union_part_config(config, lfirst(lc), list_length(parts)));
+	config->connector = ((StreamConfig *) linitial(config->parts))->connector;
+	config->format = ((StreamConfig *) linitial(config->parts))->format;
+	union_read_columns(config, entry);
+	config->event_time = union_event_time(parts, config->desc->natts);
+	return config;
+}
+
+StreamConfig *
+streamext_union_config(Oid relid)
+{
+	StreamConfig  *config = NULL;
+	RangeTblEntry *entry;
+	Relation	   view;
+
+	if (streamext_union_streams(relid) == NIL)
+		return NULL;
+	view = try_relation_open(relid, AccessShareLock);
+	if (view == NULL)
+		return NULL;
+	entry = union_find_entry(streamext_view_flatten(get_view_query(view), NULL));
+	if (entry != NULL)
+		config = union_make_config(view, entry);
+	relation_close(view, NoLock);
+	return config;
+}
+
+/* ---- what a shard's worker evaluates ---- */
+
+typedef struct UnionTake
+{
+	Index		   varno; /* of the UNION ALL in the view's query, and then of the part's stream */
+	RangeTblEntry *entry;
+	List		  *outputs; /* of the part, over varno */
+} UnionTake;
+
+static Node *
+union_replace(const UnionTake *take, Node *node)
+{
+	bool sublinks = false;
+
+#if PG_VERSION_NUM >= 180000
+	return ReplaceVarsFromTargetList(node, take->varno, 0, take->entry, take->outputs, 0, REPLACEVARS_REPORT_ERROR, 0,
+									 &sublinks);
+#else
+	return ReplaceVarsFromTargetList(node, take->varno, 0, take->entry, take->outputs, REPLACEVARS_REPORT_ERROR, 0,
+									 &sublinks);
+#endif
+}
+
+/* FROM has the part's stream in the place of the UNION ALL. */
+static void
+union_take_query(CompiledView *view, const UnionTake *take, const UnionPart *part, Node *quals)
+{
+	RangeTblEntry *stream = copyObject(rt_fetch(part->varno, part->query->rtable));
+
+#if PG_VERSION_NUM >= 160000
+	stream->perminfoindex = 0;
+#endif
+	view->query = (Query *) union_replace(take, (Node *) view->query);
+	lfirst(list_nth_cell(view->query->rtable, take->varno - 1)) = stream;
+	if (quals != NULL)
+		view->query->jointree->quals = view->query->jointree->quals == NULL
+										   ? quals
+										   : make_and_qual(quals, view->query->jointree->quals);
+}
+
+void
+streamext_union_take_part(CompiledView *view, int shard)
+{
+	UnionPart *part = list_nth(view->parts, shard);
+	UnionTake  take = { view->stream_varno, rt_fetch(view->stream_varno, view->query->rtable),
+						copyObject(part->outputs) };
+	Node	  *quals = copyObject(part->quals);
+
+	ChangeVarNodes((Node *) take.outputs, part->varno, take.varno, 0);
+	ChangeVarNodes(quals, part->varno, take.varno, 0);
+	for (int k = 0; k < view->nkeys; k++)
+		view->keys[k].expr = (Expr *) union_replace(&take, (Node *) view->keys[k].expr);
+	for (int a = 0; a < view->naggs; a++)
+	{
+		view->aggs[a].args = (List *) union_replace(&take, (Node *) view->aggs[a].args);
+		view->aggs[a].filter = (Expr *) union_replace(&take, (Node *) view->aggs[a].filter);
+	}
+	view->outputs = (List *) union_replace(&take, (Node *) view->outputs);
+	view->quals = list_concat(quals != NULL ? list_make1(quals) : NIL, (List *) union_replace(&take, (Node *) view->quals));
+	union_take_query(view, &take, part, quals);
+}

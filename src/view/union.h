@@ -1,0 +1,46 @@
+/*
+ * view/union.h
+ *		UNION ALL of streams as the one input of a continuous view.
+ *
+ * The view has a stream of its own, as one over another view has (view/inner.h): known by the view's OID, in no catalogue. Each part of the
+ * UNION ALL is a shard of it, whose worker reads the part's stream at its source, with positions of its own. The view is compiled over the
+ * columns of the UNION ALL; a shard's worker puts its part's expressions in their place. So state, checkpoints, history and answers are
+ * those of any view on a stream with several workers.
+ */
+#ifndef STREAMEXT_UNION_H
+#define STREAMEXT_UNION_H
+
+#include "base/streamext.h"
+#include "base/stream_def.h"
+#include "view/compile.h"
+
+/* One part: SELECT expressions FROM a stream WHERE ..., flattened. */
+typedef struct UnionPart
+{
+	Oid		   stream;
+	AttrNumber event_time; /* of the stream; 0: none of its columns */
+	Query	  *query;	   /* its own; the stream is its entry `varno` */
+	Index	   varno;
+	List	  *outputs; /* TargetEntry of each column, of the column's type */
+	Node	  *quals;	/* or NULL */
+} UnionPart;
+
+/* Whether the entry of a flattened query is a UNION ALL that reads streams. */
+extern bool streamext_union_is(const RangeTblEntry *entry);
+
+/* Its parts in their order, each checked (0A000); *derived: gets the derived streams that are in them. */
+extern List *streamext_union_parts(const RangeTblEntry *entry, List **derived);
+
+/* The streams that the continuous view reads by UNION ALL, by its rule alone; NIL: it does not. Takes AccessShareLock on it. */
+extern List *streamext_union_streams(Oid viewoid);
+
+/* The continuous views that read the stream by UNION ALL. Locks are left on no view; those that a transaction holds are among them if in doubt. */
+extern List *streamext_union_views(Oid stream);
+
+/* What streamext_stream_config returns of such a view, with the parts' definitions; NULL: it is none. */
+extern StreamConfig *streamext_union_config(Oid relid);
+
+/* Makes of a compiled view what the shard's worker evaluates: expressions over its part's stream. */
+extern void streamext_union_take_part(CompiledView *view, int shard);
+
+#endif /* STREAMEXT_UNION_H */
