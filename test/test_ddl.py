@@ -152,7 +152,7 @@ def test_files_of_the_server_are_for_who_may_read_them(ddl: Database) -> None:
 REFUSED = [
     ("SELECT k, i FROM s ORDER BY k", "GROUP BY"),
     ("SELECT DISTINCT ON (k) k, i FROM s", "GROUP BY"),
-    ("SELECT count(*) FROM s UNION ALL SELECT 1", "UNION"),
+    ("SELECT count(*) FROM s UNION SELECT 1", "UNION"),
     ("WITH RECURSIVE x AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM x WHERE n < 3) SELECT count(*) FROM s, x", "WITH"),
     ("SELECT count(*) FROM (SELECT k FROM s LIMIT 1) AS x", "LIMIT"),
     ("SELECT count(*) FROM s AS x, s AS y", "joins"),

@@ -64,7 +64,7 @@ REFUSED = {
     "SELECT n, count(*) FROM (SELECT site, count(*) AS n FROM s GROUP BY site) AS q GROUP BY n": "GROUP BY and aggregates over the stream in FROM",
     "SELECT site, count(*) FROM (SELECT * FROM s LIMIT 5) AS q GROUP BY site": "LIMIT over the stream",
     "SELECT n, count(*) FROM (SELECT row_number() OVER () AS n FROM s) AS q GROUP BY n": "window functions over the stream",
-    "SELECT site, count(*) FROM (SELECT * FROM s UNION ALL SELECT * FROM s) AS q GROUP BY site": "UNION",
+    "SELECT site, count(*) FROM (SELECT * FROM s UNION SELECT * FROM s) AS q GROUP BY site": "UNION",
     "WITH RECURSIVE w AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM w WHERE n < 3) SELECT n, count(*) FROM s, w GROUP BY n": "WITH RECURSIVE",
     "WITH w AS (SELECT random() AS r) SELECT site, count(*) FROM s, w WHERE r < 0.5 GROUP BY site": "volatile functions in WITH",
     "SELECT count(*) FROM (SELECT streamext.hop('2 min', '1 min', ts) FROM s) AS q": "without GROUP BY on it",

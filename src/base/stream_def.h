@@ -126,6 +126,18 @@ typedef struct StreamTime
 	int64 max_ahead;
 } StreamTime;
 
+/* Of the streams that continuous views have themselves. */
+typedef struct StreamFrom
+{
+	/* of one over another view (view/inner.h) */
+	Oid	   inner;		 /* whose closed windows its records are; InvalidOid: it is no such stream */
+	uint64 inner_number; /* of all that these depend on */
+
+	/* of one over UNION ALL (view/union.h) */
+	List *parts;  /* StreamConfig of each shard; NIL: it is no such stream, or such a part itself */
+	Oid	  origin; /* of a part: the stream whose source it reads; InvalidOid: it is no part */
+} StreamFrom;
+
 typedef struct StreamConfig
 {
 	Oid						   relid;
@@ -152,13 +164,7 @@ typedef struct StreamConfig
 
 	SourceOptions source;
 
-	/* the stream of a continuous view over another one (view/inner.h) */
-	Oid	   inner;		 /* whose closed windows its records are; InvalidOid: it is no such stream */
-	uint64 inner_number; /* of all that these depend on */
-
-	/* the stream of a continuous view over UNION ALL (view/union.h) */
-	List *parts;  /* StreamConfig of each shard; NIL: it is no such stream, or such a part itself */
-	Oid	  origin; /* of a part: the stream whose source it reads; InvalidOid: it is no part */
+	StreamFrom from;
 
 	TupleDesc	  desc;
 	StreamColumn *columns; /* desc->natts */

@@ -327,7 +327,7 @@ reader_highest_of_union(CheckpointReader *reader, Oid view, Oid stream, int64 fl
 	StreamConfig *config = streamext_stream_config(view);
 
 	for (int shard = 0; config != NULL && shard < config->workers; shard++)
-		if (streamext_stream_part(config, shard)->origin == stream)
+		if (streamext_stream_part(config, shard)->from.origin == stream)
 			floor = reader_highest(streamext_checkpoint_read_stream(reader, view, shard), floor);
 	return floor;
 }
@@ -336,7 +336,8 @@ int64
 streamext_checkpoint_journal_floor(Oid stream, int shard)
 {
 	CheckpointReader *reader = streamext_checkpoint_reader();
-	int64 floor = reader_highest(streamext_checkpoint_read_stream(reader, stream, shard), streamext_into_highest(stream));
+	int64			  floor =
+		reader_highest(streamext_checkpoint_read_stream(reader, stream, shard), streamext_into_highest(stream));
 	ListCell *lc;
 
 	if (get_rel_relkind(stream) == RELKIND_FOREIGN_TABLE)

@@ -337,7 +337,7 @@ checkpoint_confirm_part(Shard *shard)
 	Checkpoint *c = shard->checkpoint;
 
 	if (shard->ops->journaled && c->nconfirm > 0)
-		streamext_stream_keep(shard->slot, c->confirm[0]);
+		streamext_stream_keep(shard->slot, shard->config->from.origin, c->confirm[0]);
 	shard->confirmed = shard->confirmed || c->nconfirm > 0;
 }
 
@@ -357,7 +357,7 @@ checkpoint_confirm(Shard *shard, bool wait)
 	c->lsn = InvalidXLogRecPtr;
 	if (shard->connector == NULL || shard->connector != c->connector || c->nconfirm > shard->npartitions)
 		return;
-	if (OidIsValid(shard->config->origin))
+	if (OidIsValid(shard->config->from.origin))
 		checkpoint_confirm_part(shard);
 	else if (shard->ops->commit != NULL)
 	{

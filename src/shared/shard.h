@@ -75,9 +75,9 @@ typedef struct Shard
 	bool				attached;	 /* all positions are set and the connector reads from the right place */
 	bool				confirmed;	 /* the connector was told of a checkpoint */
 
-	List			  *followers;  /* OIDs of views with UNION ALL whose workers read this stream's journal; as long as the process */
-	List			  *views;	   /* of WorkerView; in the stream's worker those in other hands too, without a fold */
-	struct Checkpoint *checkpoint; /* NULL: not looked for yet, or no extension any more */
+	List *followers; /* OIDs of views with UNION ALL whose workers read this stream's journal; as long as the process */
+	List *views;	 /* of WorkerView; in the stream's worker those in other hands too, without a fold */
+	struct Checkpoint *checkpoint;		 /* NULL: not looked for yet, or no extension any more */
 	TimestampTz		   windows_retry_at; /* windows could not be written into their tables */
 } Shard;
 

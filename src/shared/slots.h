@@ -152,7 +152,8 @@ typedef struct StreamQuiet
 {
 	bool		idle;		/* there is a worker, and all of its partitions are idle, if it has any; */
 	TimestampTz idle_since; /* then: when the last one was found empty, by the clock; DT_NOBEGIN: it has none */
-	TimestampTz own; /* a part of UNION ALL: the watermark that its own partitions allow; the least of all parts' counts */
+	TimestampTz
+		own; /* a part of UNION ALL: the watermark that its own partitions allow; the least of all parts' counts */
 	TimestampTz
 		silent_since; /* close_idle: all partitions are empty since then, by the clock; DT_NOEND: they are not */
 } StreamQuiet;

@@ -144,24 +144,34 @@ streamext_add_stream(Oid dboid, Oid relid, int shard)
 	return index;
 }
 
-void
+bool
 streamext_stream_follow(int index, Oid origin)
 {
+	StreamFollow *follow = &streamext_shared->streams[index].follow;
+	bool		  other;
+
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	streamext_shared->streams[index].follow.origin = origin;
+	other = follow->origin != origin;
+	follow->origin = origin;
+	if (other)
+		pg_atomic_write_u64(&follow->kept, (uint64) -1);
 	LWLockRelease(streamext_shared->registry_lock);
+	return other;
 }
 
 void
-streamext_stream_keep(StreamSlot *slot, int64 position)
+streamext_stream_keep(StreamSlot *slot, Oid origin, int64 position)
 {
-	pg_atomic_write_u64(&slot->follow.kept, (uint64) position);
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	if (slot->follow.origin == origin)
+		pg_atomic_write_u64(&slot->follow.kept, (uint64) position);
+	LWLockRelease(streamext_shared->registry_lock);
 }
 
 int64
 streamext_stream_followed(const StreamSlot *stream, const List *views, int64 limit)
 {
-	List	 *missing = list_copy(views);
+	List *missing = list_copy(views);
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams; i++)

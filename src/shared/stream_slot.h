@@ -17,10 +17,10 @@ extern int streamext_find_stream(Oid dboid, Oid relid, int shard);
 /* Makes the slot if it is not there (registry_lock exclusive); -1 when streamext.max_streams is reached. */
 extern int streamext_add_stream(Oid dboid, Oid relid, int shard);
 
-/* The slot, of a part of UNION ALL, reads that stream's journal. */
-extern void streamext_stream_follow(int index, Oid origin);
-/* A checkpoint of the part that is on disk holds the journal up to there. */
-extern void streamext_stream_keep(StreamSlot *slot, int64 position);
+/* The slot, of a part of UNION ALL, reads that stream's journal; InvalidOid: none. True if that is new. */
+extern bool streamext_stream_follow(int index, Oid origin);
+/* A checkpoint of the part that is on disk holds that stream's journal up to there; nothing if the slot follows another one by now. */
+extern void streamext_stream_keep(StreamSlot *slot, Oid origin, int64 position);
 /* Up to where the stream's journal may go: `limit`, or less if a part that reads it is not so far; 0: one of these views' parts has no slot yet. */
 extern int64 streamext_stream_followed(const StreamSlot *stream, const List *views, int64 limit);
 /* There may be something in the journal. */

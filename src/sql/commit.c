@@ -165,15 +165,15 @@ registry_reserve_gateways(void)
 							errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
 }
 
-/* A part of UNION ALL that reads a journal holds it from now on. */
+/* A part of UNION ALL that reads a journal holds it from now on. *other: it has read another one, or none. */
 static int
-registry_add_stream(StreamConfig *config, int shard)
+registry_add_stream(StreamConfig *config, int shard, bool *other)
 {
 	int					index = streamext_add_stream(MyDatabaseId, config->relid, shard);
 	const StreamConfig *part = streamext_stream_part(config, shard);
 
-	if (index >= 0 && OidIsValid(part->origin) && part->connector->journaled)
-		streamext_stream_follow(index, part->origin);
+	*other = index >= 0 && OidIsValid(part->from.origin) &&
+			 streamext_stream_follow(index, part->connector->journaled ? part->from.origin : InvalidOid);
 	return index;
 }
 
@@ -185,7 +185,9 @@ registry_reserve_stream(RegistryStream *stream)
 
 	for (int shard = 0; shard < shards; shard++)
 	{
-		if (registry_add_stream(config, shard) < 0)
+		bool other;
+
+		if (registry_add_stream(config, shard, &other) < 0)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many streams"),
@@ -214,10 +216,10 @@ registry_start(StreamConfig *config, int stream, int shard)
 
 	if (config->connector->replayable)
 		return -1;
-	if (!OidIsValid(config->origin))
+	if (!OidIsValid(config->from.origin))
 		return streamext_stream_journal_end(&streamext_shared->streams[stream], config, shard);
-	origin = streamext_stream_config(config->origin);
-	stream = streamext_add_stream(MyDatabaseId, config->origin, 0);
+	origin = streamext_stream_config(config->from.origin);
+	stream = streamext_add_stream(MyDatabaseId, config->from.origin, 0);
 	return stream < 0 ? -1 : streamext_stream_journal_end(&streamext_shared->streams[stream], origin, 0);
 }
 
@@ -234,12 +236,13 @@ registry_reserve_view(RegistryView *view)
 		return;
 	for (int shard = 0; shard < config->workers; shard++)
 	{
-		int	  stream = registry_add_stream(config, shard);
+		bool  other;
+		int	  stream = registry_add_stream(config, shard, &other);
 		int64 start = -1;
 
 		if (stream >= 0)
 			start = registry_start(streamext_stream_part(config, shard), stream, shard);
-		if (start >= 0 && !registry_is_view_of(view->viewoid, shard, stream))
+		if (start >= 0 && (other || !registry_is_view_of(view->viewoid, shard, stream)))
 			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
 		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
 			ereport(

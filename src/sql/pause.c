@@ -28,6 +28,7 @@
 #include "sql/control.h"
 #include "durable/paused.h"
 #include "shared/shmem.h"
+#include "view/union.h"
 
 PG_FUNCTION_INFO_V1(streamext_pause);
 PG_FUNCTION_INFO_V1(streamext_resume);
@@ -192,7 +193,12 @@ pause_or_resume(Oid relid, bool pause)
 	stream = streamext_control_view(relid);
 	if (!OidIsValid(stream))
 	{
+		ListCell *lc;
+
 		pause_stream(relid, pause);
+		/* they read it beside its worker */
+		foreach (lc, streamext_union_views(relid))
+			streamext_touch_view(lfirst_oid(lc), InvalidOid);
 		return;
 	}
 	(void) pause_change(relid, pause);

@@ -53,7 +53,7 @@ rebuild_check_journal(Oid viewoid, Oid stream)
 	StreamConfig *config = streamext_stream_config(stream);
 	int			  view = streamext_find_view(MyDatabaseId, viewoid, 0);
 
-	if (config == NULL || config->connector->replayable || OidIsValid(config->inner))
+	if (config == NULL || config->connector->replayable || OidIsValid(config->from.inner))
 		return; /* the inner view gives its windows again */
 	if (view < 0 || !streamext_view_is_held(&streamext_shared->views[view], config))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -490,10 +490,10 @@ streamext_worker_source(const StreamConfig *config)
 					 config->source.start == START_TIMESTAMP ? config->source.start_time : 0);
 	foreach (lc, config->source.topics)
 		appendStringInfo(&s, " %s", (char *) lfirst(lc));
-	if (OidIsValid(config->inner))
-		appendStringInfo(&s, " view %u " UINT64_FORMAT, config->inner, config->inner_number);
-	if (OidIsValid(config->origin))
-		appendStringInfo(&s, " of %u", config->origin);
+	if (OidIsValid(config->from.inner))
+		appendStringInfo(&s, " view %u " UINT64_FORMAT, config->from.inner, config->from.inner_number);
+	if (OidIsValid(config->from.origin))
+		appendStringInfo(&s, " of %u", config->from.origin);
 	if (config->source.partition_step > 1)
 		appendStringInfo(&s, " %d/%d", config->source.partition_first, config->source.partition_step);
 	number = streamext_content_number(config->relid, s.data, s.len, NULL,

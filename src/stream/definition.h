@@ -24,7 +24,7 @@ extern StreamConfig *streamext_stream_config(Oid relid);
 static inline StreamConfig *
 streamext_stream_part(StreamConfig *config, int shard)
 {
-	return shard < list_length(config->parts) ? list_nth(config->parts, shard) : config;
+	return shard < list_length(config->from.parts) ? list_nth(config->from.parts, shard) : config;
 }
 
 /* What streamext_stream_config returns of a view; set by the room that knows views. */

@@ -54,7 +54,7 @@ extern bool streamext_view_is_stateless(const Query *query);
 extern WindowFunction streamext_view_window_function(const Node *node);
 
 /* What to do where streams are one input by anything but UNION ALL. */
-#define STREAMEXT_HINT_UNION                                                                               \
+#define STREAMEXT_HINT_UNION                                                                                 \
 	"Write UNION ALL, which takes each row of each part once; DISTINCT or GROUP BY over it makes rows one. " \
 	"INTERSECT and EXCEPT are for a query over a continuous view of each part."
 

@@ -778,6 +778,24 @@ streamext_view_compile(Oid relid)
 	return view;
 }
 
+void
+streamext_view_take_part(CompiledView *view, int shard)
+{
+	UnionTake *take = streamext_union_take(view, shard);
+
+	view->whole_number = streamext_inner_number(view);
+	for (int k = 0; k < view->nkeys; k++)
+		view->keys[k].expr = streamext_union_replace(take, view->keys[k].expr);
+	for (int a = 0; a < view->naggs; a++)
+	{
+		view->aggs[a].args = streamext_union_replace(take, view->aggs[a].args);
+		view->aggs[a].filter = streamext_union_replace(take, view->aggs[a].filter);
+	}
+	view->outputs = streamext_union_replace(take, view->outputs);
+	view->quals = streamext_union_quals(take, view->quals);
+	view->query = streamext_union_query(take, view->query);
+}
+
 Oid
 streamext_view_stream(Oid relid)
 {

@@ -62,6 +62,7 @@ typedef struct CompiledView
 	Oid owner;
 	Oid stream_relid; /* inner: the view itself, whose stream of its own has the inner one's closed windows (view/inner.h) */
 	Oid	   inner;		 /* the continuous view that it reads; InvalidOid: it reads a stream */
+	uint64 whole_number; /* with a part's expressions: streamext_inner_number of the whole; else 0 */
 	List  *parts;		 /* of UnionPart: what it reads is UNION ALL of streams (view/union.h); NIL: it is not */
 	Index  stream_varno; /* in query */
 	bool   stateless;	 /* no aggregation: rows go into a table; no keys, no aggregates, no window */
@@ -98,6 +99,9 @@ typedef struct CompiledView
 	uint64 definition; /* all that the kept state depends on */
 	uint64 layout;	   /* of these, what a reader of a state depends on: all but which rows are counted */
 } CompiledView;
+
+/* Of a view over UNION ALL: expressions are over the stream of the shard's part from now on, for its worker. */
+extern void streamext_view_take_part(CompiledView *view, int shard);
 
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
 extern ContinuousViewOptions streamext_view_options(Oid relid);

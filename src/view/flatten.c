@@ -25,14 +25,13 @@
 #include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/ruleutils.h"
 
 #include "stream/definition.h"
 #include "view/check.h"
 #include "view/compile.h"
 #include "view/flatten.h"
 #include "view/join_clause.h"
-
-#define FLATTEN_HINT_CHAIN "Make a continuous view of the subquery, and a query or ordinary view over it."
 
 typedef struct FlattenLevel
 {
@@ -149,7 +148,9 @@ flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
 
 		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
 		{
-			FlattenLevel inner = { (const Query *) cte->ctequery, level, level, InvalidOid, level->windows, level->parts };
+			FlattenLevel inner = {
+				(const Query *) cte->ctequery, level, level, InvalidOid, level->windows, level->parts
+			};
 
 			return flatten_find(&inner);
 		}
@@ -215,7 +216,7 @@ flatten_find(const FlattenLevel *level)
 	foreach (lc, query->rtable)
 	{
 		Oid found = lfirst_node(RangeTblEntry, lc)->rtekind == RTE_SUBQUERY ? flatten_find_in_entry(level, lfirst(lc))
-																			  : InvalidOid;
+																			: InvalidOid;
 
 		result = OidIsValid(result) ? result : found;
 		if (level->parts != NULL && OidIsValid(found))
@@ -444,6 +445,33 @@ flatten_note_hops(Flatten *flatten, const Query *subquery)
 	}
 }
 
+static bool
+flatten_has_window(const Query *query)
+{
+	ListCell *lc;
+
+	foreach (lc, query->groupClause)
+		if (streamext_view_window_function(get_sortgroupclause_expr(lfirst(lc), query->targetList)) != FUNCTION_OTHER)
+			return true;
+	return false;
+}
+
+/* What aggregates below the stream is a view of its own; the hint has the statement. */
+static void
+flatten_refuse_inner(const Query *subquery, const char *construct)
+{
+	char *text = pg_get_querydef(copyObject(unconstify(Query *, subquery)), false);
+
+	streamext_view_refuse(
+		construct,
+		psprintf(
+			"Make it a view of its own, CREATE VIEW inner_view WITH (streamext.continuous) AS %s; %s", text,
+			flatten_has_window(subquery)
+				? "and name inner_view in this one, in the place of the subquery: it takes the closed windows."
+				: "and an ordinary view that names inner_view in the place of the subquery: without a window nothing of "
+				  "it is ever final, and its answer is always the newest."));
+}
+
 void
 streamext_flatten_check(const Query *subquery)
 {
@@ -451,9 +479,9 @@ streamext_flatten_check(const Query *subquery)
 		streamext_view_refuse("UNION, INTERSECT and EXCEPT over the stream in FROM", STREAMEXT_HINT_UNION);
 	if (subquery->hasAggs || subquery->groupClause != NIL || subquery->groupingSets != NIL ||
 		subquery->havingQual != NULL)
-		streamext_view_refuse("GROUP BY and aggregates over the stream in FROM", FLATTEN_HINT_CHAIN);
+		flatten_refuse_inner(subquery, "GROUP BY and aggregates over the stream in FROM");
 	if (subquery->distinctClause != NIL)
-		streamext_view_refuse("DISTINCT over the stream in FROM", FLATTEN_HINT_CHAIN);
+		flatten_refuse_inner(subquery, "DISTINCT over the stream in FROM");
 	if (subquery->hasWindowFuncs)
 		streamext_view_refuse("window functions over the stream in FROM",
 							  "Make a continuous view without them, and a query or ordinary view with them over it.");
@@ -737,9 +765,9 @@ flatten_wrap_union(Query *inner)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, lc);
 		Node		*expr = (Node *) entry->expr;
-		TargetEntry *column = makeTargetEntry(
-			(Expr *) makeVar(1, entry->resno, exprType(expr), exprTypmod(expr), exprCollation(expr), 0), entry->resno,
-			entry->resname != NULL ? pstrdup(entry->resname) : NULL, false);
+		TargetEntry *column =
+			makeTargetEntry((Expr *) makeVar(1, entry->resno, exprType(expr), exprTypmod(expr), exprCollation(expr), 0),
+							entry->resno, entry->resname != NULL ? pstrdup(entry->resname) : NULL, false);
 
 		column->ressortgroupref = entry->ressortgroupref;
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(entry->resname)));

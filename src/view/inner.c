@@ -105,6 +105,8 @@ streamext_inner_number(const CompiledView *inner)
 	StringInfoData buf;
 	uint64		   number;
 
+	if (inner->whole_number != 0)
+		return inner->whole_number;
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "%u " UINT64_FORMAT "\n", inner->relid, inner->definition);
 	streamext_view_append_node(&buf, inner->query->targetList);
@@ -236,8 +238,8 @@ inner_config(Oid relid)
 	config->workers = 1;
 	config->source.start = START_EARLIEST;
 	config->source.journal = JOURNAL_FSYNC; /* what is given to it is not made again */
-	config->inner = innerid;
-	config->inner_number = streamext_inner_number(compiled);
+	config->from.inner = innerid;
+	config->from.inner_number = streamext_inner_number(compiled);
 	inner_read_columns(config, inner);
 	relation_close(inner, NoLock);
 	relation_close(outer, NoLock);

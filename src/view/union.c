@@ -31,7 +31,8 @@
 #include "view/join_clause.h"
 #include "view/union.h"
 
-#define UNION_HINT_OUTSIDE "Join with what comes out of the UNION ALL: FROM (SELECT ... UNION ALL SELECT ...) q JOIN ..."
+#define UNION_HINT_OUTSIDE \
+	"Join with what comes out of the UNION ALL: FROM (SELECT ... UNION ALL SELECT ...) q JOIN ..."
 
 bool
 streamext_union_is(const RangeTblEntry *entry)
@@ -129,8 +130,8 @@ union_cast(const UnionPart *part, Expr *expr, Oid type, int32 typmod, Oid collat
 	Node *node = (Node *) expr;
 
 	if (exprType(node) != type || (typmod >= 0 && exprTypmod(node) != typmod))
-		node = coerce_to_target_type(NULL, node, exprType(node), type, typmod, COERCION_IMPLICIT,
-									 COERCE_IMPLICIT_CAST, -1);
+		node = coerce_to_target_type(NULL, node, exprType(node), type, typmod, COERCION_IMPLICIT, COERCE_IMPLICIT_CAST,
+									 -1);
 	if (node == NULL)
 		streamext_view_refuse("columns of UNION ALL that need an explicit cast", "Write the cast in each part.");
 	if (exprCollation(node) != collation)
@@ -159,8 +160,8 @@ union_outputs(UnionPart *part, const SetOperationStmt *whole)
 			streamext_view_refuse("set-returning functions within a part of UNION ALL", UNION_HINT_OUTSIDE);
 		streamext_view_check_below((Node *) entry->expr, "a part of UNION ALL");
 		entry = flatCopyTargetEntry(entry);
-		entry->expr = union_cast(part, entry->expr, list_nth_oid(whole->colTypes, i), list_nth_int(whole->colTypmods, i),
-								 list_nth_oid(whole->colCollations, i));
+		entry->expr = union_cast(part, entry->expr, list_nth_oid(whole->colTypes, i),
+								 list_nth_int(whole->colTypmods, i), list_nth_oid(whole->colCollations, i));
 		entry->resno = ++i;
 		part->outputs = lappend(part->outputs, entry);
 	}
@@ -173,6 +174,12 @@ union_part(const Query *leaf, const SetOperationStmt *whole, List **derived)
 	StreamConfig *config;
 	List		 *found = NIL;
 
+	if (leaf->hasAggs || leaf->groupClause != NIL || leaf->groupingSets != NIL || leaf->havingQual != NULL ||
+		leaf->distinctClause != NIL)
+		streamext_view_refuse(
+			"GROUP BY, DISTINCT and aggregates within a part of UNION ALL",
+			"Aggregate over the UNION ALL: SELECT ... FROM (SELECT ... UNION ALL SELECT ...) q GROUP BY ...; "
+			"or make a continuous view of each part, and an ordinary view over them.");
 	streamext_flatten_check(leaf);
 	if (contain_vars_of_level((Node *) leaf, 1))
 		streamext_view_refuse("LATERAL within UNION ALL", UNION_HINT_OUTSIDE);
@@ -284,11 +291,13 @@ union_part_config(const StreamConfig *whole, const UnionPart *part, int shards)
 	if (config->connector->journaled && config->source.journal == JOURNAL_NONE)
 		streamext_view_refuse(psprintf("UNION ALL over \"%s\", which keeps no journal", get_rel_name(part->stream)),
 							  "Set its option journal to os or fsync: the view reads the journal too.");
-	config->origin = part->stream;
+	config->from.origin = part->stream;
 	config->relid = whole->relid;
 	config->schema = whole->schema;
 	config->name = whole->name;
 	config->workers = shards;
+	if (config->on_error == ON_ERROR_STOP)
+		config->on_error = ON_ERROR_DEAD_LETTER; /* the stream's own worker stops */
 	return config;
 }
 
@@ -319,9 +328,9 @@ union_make_config(Relation view, const RangeTblEntry *entry)
 	config->workers = list_length(parts);
 	config->source.start = START_EARLIEST;
 	foreach (lc, parts)
-		config->parts = lappend(config->parts, union_part_config(config, lfirst(lc), list_length(parts)));
-	config->connector = ((StreamConfig *) linitial(config->parts))->connector;
-	config->format = ((StreamConfig *) linitial(config->parts))->format;
+		config->from.parts = lappend(config->from.parts, union_part_config(config, lfirst(lc), list_length(parts)));
+	config->connector = ((StreamConfig *) linitial(config->from.parts))->connector;
+	config->format = ((StreamConfig *) linitial(config->from.parts))->format;
 	union_read_columns(config, entry);
 	config->event_time = union_event_time(parts, config->desc->natts);
 	return config;
@@ -348,15 +357,32 @@ streamext_union_config(Oid relid)
 
 /* ---- what a shard's worker evaluates ---- */
 
-typedef struct UnionTake
+struct UnionTake
 {
-	Index		   varno; /* of the UNION ALL in the view's query, and then of the part's stream */
-	RangeTblEntry *entry;
-	List		  *outputs; /* of the part, over varno */
-} UnionTake;
+	const UnionPart *part;
+	Index			 varno; /* of the UNION ALL in the view's query, and then of the part's stream */
+	RangeTblEntry	*entry;
+	List			*outputs; /* of the part, over varno */
+	Node			*quals;	  /* the same */
+};
 
-static Node *
-union_replace(const UnionTake *take, Node *node)
+UnionTake *
+streamext_union_take(const CompiledView *view, int shard)
+{
+	UnionTake *take = palloc0(sizeof(UnionTake));
+
+	take->part = list_nth(view->parts, shard);
+	take->varno = view->stream_varno;
+	take->entry = rt_fetch(view->stream_varno, view->query->rtable);
+	take->outputs = copyObject(take->part->outputs);
+	take->quals = copyObject(take->part->quals);
+	ChangeVarNodes((Node *) take->outputs, take->part->varno, take->varno, 0);
+	ChangeVarNodes(take->quals, take->part->varno, take->varno, 0);
+	return take;
+}
+
+void *
+streamext_union_replace(const UnionTake *take, void *node)
 {
 	bool sublinks = false;
 
@@ -369,41 +395,28 @@ union_replace(const UnionTake *take, Node *node)
 #endif
 }
 
-/* FROM has the part's stream in the place of the UNION ALL. */
-static void
-union_take_query(CompiledView *view, const UnionTake *take, const UnionPart *part, Node *quals)
+List *
+streamext_union_quals(const UnionTake *take, List *quals)
 {
-	RangeTblEntry *stream = copyObject(rt_fetch(part->varno, part->query->rtable));
+	quals = streamext_union_replace(take, quals);
+	return take->quals != NULL ? lcons(take->quals, quals) : quals;
+}
+
+Query *
+streamext_union_query(const UnionTake *take, Query *query)
+{
+	RangeTblEntry *stream = copyObject(rt_fetch(take->part->varno, take->part->query->rtable));
+	FromExpr	  *from;
 
 #if PG_VERSION_NUM >= 160000
 	stream->perminfoindex = 0;
 #endif
-	view->query = (Query *) union_replace(take, (Node *) view->query);
-	lfirst(list_nth_cell(view->query->rtable, take->varno - 1)) = stream;
-	if (quals != NULL)
-		view->query->jointree->quals = view->query->jointree->quals == NULL
-										   ? quals
-										   : make_and_qual(quals, view->query->jointree->quals);
-}
-
-void
-streamext_union_take_part(CompiledView *view, int shard)
-{
-	UnionPart *part = list_nth(view->parts, shard);
-	UnionTake  take = { view->stream_varno, rt_fetch(view->stream_varno, view->query->rtable),
-						copyObject(part->outputs) };
-	Node	  *quals = copyObject(part->quals);
-
-	ChangeVarNodes((Node *) take.outputs, part->varno, take.varno, 0);
-	ChangeVarNodes(quals, part->varno, take.varno, 0);
-	for (int k = 0; k < view->nkeys; k++)
-		view->keys[k].expr = (Expr *) union_replace(&take, (Node *) view->keys[k].expr);
-	for (int a = 0; a < view->naggs; a++)
-	{
-		view->aggs[a].args = (List *) union_replace(&take, (Node *) view->aggs[a].args);
-		view->aggs[a].filter = (Expr *) union_replace(&take, (Node *) view->aggs[a].filter);
-	}
-	view->outputs = (List *) union_replace(&take, (Node *) view->outputs);
-	view->quals = list_concat(quals != NULL ? list_make1(quals) : NIL, (List *) union_replace(&take, (Node *) view->quals));
-	union_take_query(view, &take, part, quals);
+	query = streamext_union_replace(take, query);
+	lfirst(list_nth_cell(query->rtable, take->varno - 1)) = stream;
+	from = query->jointree;
+	if (from->quals == NULL)
+		from->quals = take->quals;
+	else if (take->quals != NULL)
+		from->quals = make_and_qual(take->quals, from->quals);
+	return query;
 }

@@ -40,7 +40,14 @@ extern List *streamext_union_views(Oid stream);
 /* What streamext_stream_config returns of such a view, with the parts' definitions; NULL: it is none. */
 extern StreamConfig *streamext_union_config(Oid relid);
 
-/* Makes of a compiled view what the shard's worker evaluates: expressions over its part's stream. */
-extern void streamext_union_take_part(CompiledView *view, int shard);
+/* What a part puts into the place of the columns of the UNION ALL, for streamext_view_take_part (view/compile.h). */
+typedef struct UnionTake UnionTake;
+extern UnionTake		*streamext_union_take(const CompiledView *view, int shard);
+/* A copy of the expression, list or query over the part's stream. */
+extern void *streamext_union_replace(const UnionTake *take, void *node);
+/* The same of conditions, behind those of the part. */
+extern List *streamext_union_quals(const UnionTake *take, List *quals);
+/* The same of the view's query, whose FROM then has the part's stream. */
+extern Query *streamext_union_query(const UnionTake *take, Query *query);
 
 #endif /* STREAMEXT_UNION_H */

@@ -179,7 +179,7 @@ window_refuse_time(const StreamConfig *config, const char *what)
 {
 	streamext_view_refuse(
 		psprintf("%s on anything but the stream's event time", what),
-		OidIsValid(config->inner)
+		OidIsValid(config->from.inner)
 			? (config->event_time != 0
 				   ? "The event time of a continuous view in FROM is its column that is the start of its window."
 				   : "The continuous view in FROM has no column that is the start of its window; output it, as in streamext.tumble('1 min', ts) AS window_start.")

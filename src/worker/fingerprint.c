@@ -20,9 +20,9 @@ streamext_worker_fingerprint(const StreamConfig *config)
 					 config->connector->number, config->event_time, config->source.journal, config->workers,
 					 config->buffer_size, config->time.watermark_delay, config->time.idle_timeout,
 					 config->time.max_ahead);
-	appendStringInfo(&s, "%d %d %u " UINT64_FORMAT " ", config->tombstones_rejected, config->on_error, config->inner,
-					 config->inner_number);
-	appendStringInfo(&s, "%u ", config->origin);
+	appendStringInfo(&s, "%d %d %u " UINT64_FORMAT " ", config->tombstones_rejected, config->on_error,
+					 config->from.inner, config->from.inner_number);
+	appendStringInfo(&s, "%u ", config->from.origin);
 	appendStringInfo(&s, "%s.%s ", config->schema, config->name);
 	appendStringInfoString(&s, nodeToString(config->server_options));
 	appendStringInfoString(&s, nodeToString(config->table_options));

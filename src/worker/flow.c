@@ -20,7 +20,7 @@ flow_number(const Worker *w, const CompiledView *view, int64 round)
 	uint64		   number;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, UINT64_FORMAT " " UINT64_FORMAT " " INT64_FORMAT " %u", w->shard.config->inner_number,
+	appendStringInfo(&buf, UINT64_FORMAT " " UINT64_FORMAT " " INT64_FORMAT " %u", w->shard.config->from.inner_number,
 					 view->definition, round, GetWALInsertionTimeLine());
 	number = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
 	pfree(buf.data);
@@ -37,7 +37,7 @@ streamext_flow_ask(const Worker *w)
 		StreamSlot	   *stream = &streamext_shared->streams[view->id.stream];
 
 		if (!view->id.in_use || view->id.retained || view->id.dboid != w->shard.identity.dboid ||
-			view->id.viewoid != w->shard.config->inner || stream->id.shard != 0)
+			view->id.viewoid != w->shard.config->from.inner || stream->id.shard != 0)
 			continue;
 		pg_atomic_write_u32(&stream->ask.windows_due, 1);
 		streamext_wake_worker(stream);
@@ -55,7 +55,7 @@ streamext_flow_settle(Worker *w, WorkerView *v, const CompiledView *view, int64 
 	{
 		position.begins = Max(streamext_stream_journal_end(w->shard.slot, w->shard.config, 0), 0);
 		/* what is in a table already is not put there twice */
-		streamext_flow_begin(v->viewoid, number, w->shard.config->inner_number, position.begins, view->stateless);
+		streamext_flow_begin(v->viewoid, number, w->shard.config->from.inner_number, position.begins, view->stateless);
 	}
 	w->flow_number = number;
 	v->slot->counted.start_position = position.begins;

@@ -383,7 +383,7 @@ worker_serve_settle(Worker *w)
 		if (requested <= pg_atomic_read_u64(&slot->ask.settle_done) || worker_awaits_view(w))
 			return;
 		w->flush.settle_ticket = requested;
-		if (OidIsValid(w->shard.config->origin) && w->shard.connector != NULL && w->shard.attached)
+		if (OidIsValid(w->shard.config->from.origin) && w->shard.connector != NULL && w->shard.attached)
 			streamext_worker_watch_watermark(w, true); /* what the other parts have read by now counts */
 		streamext_checkpoint_want(&w->shard);
 		streamext_checkpoint_run(&w->shard, GetCurrentTimestamp());

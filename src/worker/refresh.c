@@ -118,6 +118,15 @@ refresh_reset_stream(Worker *w, uint64 source)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
+/* Where the view begins in another stream's journal was noted when its definition was replaced (sql/commit.c). */
+static void
+refresh_reset_starts(Worker *w)
+{
+	for (int i = 0; i < streamext_shared->nviews; i++)
+		if (streamext_shared->views[i].id.in_use && streamext_shared->views[i].id.stream == w->shard.index)
+			streamext_view_set_start(&streamext_shared->views[i], -1);
+}
+
 static void
 refresh_make_buffer(Worker *w)
 {
@@ -165,11 +174,12 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	w->setup.cxt = cxt;
 	w->shard.config = config;
 	w->setup.fingerprint = fingerprint;
-	w->shard.ops = (w->shard.catchup || OidIsValid(config->origin)) && config->connector->again != NULL
+	w->shard.ops = (w->shard.catchup || OidIsValid(config->from.origin)) && config->connector->again != NULL
 					   ? config->connector->again
 					   : config->connector;
 	w->setup.journal_floor = 0;
-	if (!w->shard.ops->replayable && !OidIsValid(config->origin) && pg_atomic_read_u64(&w->shard.slot->journal_end) == (uint64) -1)
+	if (!w->shard.ops->replayable && !OidIsValid(config->from.origin) &&
+		pg_atomic_read_u64(&w->shard.slot->journal_end) == (uint64) -1)
 		w->setup.journal_floor =
 			streamext_checkpoint_is_known(&w->shard)
 				? streamext_checkpoint_journal_floor(w->shard.identity.relid, w->shard.identity.shard)
@@ -177,11 +187,13 @@ refresh_install(Worker *w, MemoryContext cxt, StreamConfig *config, char *finger
 	streamext_checkpoint_read_forget();
 	if (!w->shard.catchup)
 	{
-		if (w->shard.slot->counted.source == 0)
+		if (w->shard.slot->counted.source == 0 && get_rel_relkind(config->relid) != RELKIND_VIEW)
 			streamext_pause_settle(w->shard.slot, 0); /* it may be paused since before a restart of the server */
 		if (w->shard.slot->counted.source != source)
 		{
 			refresh_reset_stream(w, source);
+			if (OidIsValid(config->from.origin))
+				refresh_reset_starts(w);
 			streamext_checkpoint_restore_stream(&w->shard);
 		}
 		refresh_make_buffer(w);
@@ -213,14 +225,14 @@ refresh_take_config(Worker *w, MemoryContext cxt, StreamConfig *config)
 static JournalPlace
 refresh_origin_journal(const StreamConfig *config)
 {
-	int			index = streamext_find_stream(MyDatabaseId, config->origin, 0);
+	int			index = streamext_find_stream(MyDatabaseId, config->from.origin, 0);
 	StreamSlot *slot;
 
 	if (index < 0)
-		elog(ERROR, "stream %u has no slot yet", config->origin);
+		elog(ERROR, "stream %u has no slot yet", config->from.origin);
 	slot = &streamext_shared->streams[index];
-	return (JournalPlace){ MyDatabaseId, config->origin,	  0,	config->source.journal,
-						   0,			 &slot->journal_end, slot->journal_lock, .follows = true };
+	return (JournalPlace){ MyDatabaseId,	   config->from.origin, 0, config->source.journal, 0, &slot->journal_end,
+						   slot->journal_lock, .follows = true };
 }
 
 /* Outside transactions: it may take a second. */
@@ -237,7 +249,7 @@ refresh_open(Worker *w)
 	args.shard = w->shard.identity.shard;
 	args.shards = w->shard.config->workers;
 	args.cxt = w->setup.cxt;
-	if (OidIsValid(w->shard.config->origin))
+	if (OidIsValid(w->shard.config->from.origin))
 		args.shard = 0, args.shards = 1;
 	args.journal = (JournalPlace){ MyDatabaseId,
 								   w->shard.identity.relid,
@@ -246,7 +258,7 @@ refresh_open(Worker *w)
 								   w->setup.journal_floor,
 								   &w->shard.slot->journal_end,
 								   w->shard.slot->journal_lock };
-	if (OidIsValid(w->shard.config->origin) && w->shard.config->connector->journaled)
+	if (OidIsValid(w->shard.config->from.origin) && w->shard.config->connector->journaled)
 		args.journal = refresh_origin_journal(w->shard.config);
 	args.mark = streamext_checkpoint_mark(&w->shard, &args.mark_size);
 	w->shard.connector = w->shard.ops->open(&args);
@@ -301,8 +313,9 @@ refresh_followers(Worker *w)
 
 	list_free(w->shard.followers);
 	w->shard.followers = NIL;
-	if (w->shard.ops->journaled && OidIsValid(w->shard.config->origin))
-		streamext_stream_follow(w->shard.index, w->shard.config->origin);
+	if (OidIsValid(w->shard.config->from.origin))
+		(void) streamext_stream_follow(w->shard.index,
+									   w->shard.ops->journaled ? w->shard.config->from.origin : InvalidOid);
 	else if (w->shard.ops->journaled && get_rel_relkind(w->shard.identity.relid) != RELKIND_VIEW)
 		w->shard.followers = streamext_union_views(w->shard.identity.relid);
 	MemoryContextSwitchTo(old);
@@ -330,7 +343,8 @@ refresh_start_views(Worker *w)
 
 		if (index >= 0)
 			streamext_worker_add_view(w, lfirst_oid(lc), &streamext_shared->views[index],
-									  list_member_oid(paused, lfirst_oid(lc)));
+									  list_member_oid(paused, lfirst_oid(lc)) ||
+										  list_member_oid(paused, w->shard.config->from.origin));
 		else if (reason != NULL)
 			streamext_stream_set_state(w->shard.slot, w->shard.slot->status.state, reason);
 	}
@@ -488,7 +502,7 @@ streamext_worker_refresh(Worker *w)
 		pg_atomic_write_u32(&w->shard.slot->ask.generation_seen, generation);
 	else
 		refresh_later(w);
-	if (OidIsValid(w->shard.config->inner))
+	if (OidIsValid(w->shard.config->from.inner))
 		streamext_flow_ask(w);
 	ConditionVariableBroadcast(&w->shard.slot->progress);
 	return true;

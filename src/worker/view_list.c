@@ -56,7 +56,7 @@ streamext_worker_list_views(Worker *w, const List *slots)
 	List	 *views = NIL;
 	ListCell *lc;
 
-	if (OidIsValid(w->shard.config->inner) || OidIsValid(w->shard.config->origin))
+	if (OidIsValid(w->shard.config->from.inner) || OidIsValid(w->shard.config->from.origin))
 		return list_make1_oid(relid);
 	foreach (lc, streamext_view_dependents(relid))
 	{

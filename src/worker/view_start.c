@@ -120,10 +120,10 @@ view_start_start_step(void *arg)
 	streamext_view_set_role(v->slot, compiled->owner);
 	if (v->slot->counted.definition != compiled->definition)
 		streamext_view_end_alone(v->slot); /* another one may well be quicker */
-	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
+	if (OidIsValid(w->shard.config->from.inner) && !w->shard.catchup)
 		streamext_flow_settle(w, v, compiled, *step->round);
-	if (OidIsValid(w->shard.config->origin))
-		streamext_union_take_part(compiled, w->shard.identity.shard);
+	if (OidIsValid(w->shard.config->from.origin))
+		streamext_view_take_part(compiled, w->shard.identity.shard);
 	v->fold = streamext_fold_start(compiled, v->slot, w->shard.config, v->cxt);
 	v->view = compiled;
 	streamext_outlets_start(v);
@@ -134,7 +134,7 @@ view_start_start_step(void *arg)
 		streamext_checkpoint_restore_view(&w->shard, v);
 		view_start_drop_sealed(w, v);
 	}
-	if (OidIsValid(w->shard.config->inner) && !w->shard.catchup)
+	if (OidIsValid(w->shard.config->from.inner) && !w->shard.catchup)
 		streamext_flow_started(w, v);
 }
 

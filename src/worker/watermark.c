@@ -216,11 +216,12 @@ void
 streamext_worker_advance_watermark(Worker *w)
 {
 	TimestampTz before = w->shard.slot->counted.watermark;
-	TimestampTz least = OidIsValid(w->shard.config->inner) ? DT_NOEND : watermark_of_partitions(w, NULL);
+	TimestampTz least = OidIsValid(w->shard.config->from.inner) ? DT_NOEND : watermark_of_partitions(w, NULL);
 
 	if (unlikely(w->watch.jumped_from != 0))
 		watermark_tell_jump(w);
-	if (least == DT_NOEND || OidIsValid(w->shard.config->origin)) /* parts look at the others when no lock is held */
+	if (least == DT_NOEND ||
+		OidIsValid(w->shard.config->from.origin)) /* parts look at the others when no lock is held */
 		return;
 	watermark_raise(w, least);
 	if (!TIMESTAMP_NOT_FINITE(before) && unlikely(least - before > WATERMARK_JUMP))
@@ -589,13 +590,13 @@ streamext_worker_watch_watermark(Worker *w, bool at_once)
 	TimestampTz now = streamext_clock_now(), real = GetCurrentTimestamp();
 	TimestampTz take_over = DT_NOBEGIN, least;
 	StreamSlot *slot = w->shard.slot;
-	bool		part = OidIsValid(w->shard.config->origin);
+	bool		part = OidIsValid(w->shard.config->from.origin);
 	bool		all, wanted;
 	int			n;
 
 	w->watch.ask_later = w->watch.others_busy = false;
 	w->watch.close_at = DT_NOEND;
-	if (OidIsValid(w->shard.config->inner))
+	if (OidIsValid(w->shard.config->from.inner))
 	{
 		watermark_of_windows(w);
 		return;
@@ -641,7 +642,7 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 	TimestampTz deadline = DT_NOEND;
 	int			held = 0;
 
-	if (OidIsValid(w->shard.config->inner))
+	if (OidIsValid(w->shard.config->from.inner))
 		return deadline;
 	if (w->watch.ask_later)
 		deadline = Max(w->watch.asked_at + WATERMARK_ASK_MS * INT64CONST(1000), now);
@@ -672,7 +673,7 @@ streamext_worker_view_watermark(Worker *w, WorkerView *v)
 {
 	TimestampTz least = DT_NOEND;
 
-	if (OidIsValid(w->shard.config->inner) || OidIsValid(w->shard.config->origin))
+	if (OidIsValid(w->shard.config->from.inner) || OidIsValid(w->shard.config->from.origin))
 		return; /* windows come in whatever order, and so do parts: until it has caught up none is late */
 	for (int i = 0; i < w->shard.npartitions; i++)
 	{

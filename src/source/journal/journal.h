@@ -53,7 +53,7 @@ typedef struct JournalPlace
 	JournalMode		  mode;
 	int64			  floor;
 	pg_atomic_uint64 *end;
-	LWLock			 *lock; /* serialises the writers where several processes are (ConnectorOps.pushed) */
+	LWLock			 *lock;	   /* serialises the writers where several processes are (ConnectorOps.pushed) */
 	bool			  follows; /* it is of another stream, whose worker opens it first and trims it */
 } JournalPlace;
 

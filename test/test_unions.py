@@ -1,0 +1,290 @@
+"""UNION ALL of streams as one input: each row of each part once, against PostgreSQL's own UNION ALL over tables."""
+
+import random
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from harness.database import Database, temporary_database
+from harness.kafka import Kafka
+from harness.postgres import Postgres
+from harness.streams import continuous, kafka_stream, local_stream
+from harness.wait import wait_for
+
+A = "k int, x int, ts timestamptz"
+B = "name text, v bigint, at timestamptz"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """Of this module's own: it is crashed. Checkpoints come often."""
+    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_worker_processes": 60, "streamext.max_streams": 100}) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        database.execute("SET timezone = 'UTC'")
+        yield database
+
+
+def streams(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", A, "a")
+    local_stream(db, "event_time 'at'", B, "b")
+    db.execute(f"CREATE TABLE a_o ({A}); CREATE TABLE b_o ({B}); CREATE TABLE names (k int, name text)")
+    db.execute("INSERT INTO names SELECT i, 'name ' || i % 3 FROM generate_series(0, 3) AS i")
+
+
+def feed(db: Database, begin: int, count: int, parts: str = "ab") -> None:
+    """Into streams and tables; times of both grow alike, so that nothing is late whatever is read first."""
+    for part in parts:
+        names = "(k, x, ts)" if part == "a" else ""
+        columns = "i % 5, i % 10" if part == "a" else "repeat('x', i % 4), i % 7"
+        for table in (part, f"{part}_o"):
+            db.execute(f"INSERT INTO {table} {names} SELECT {columns}, '2024-01-01'::timestamptz + i * interval '1 s' FROM generate_series({begin}, {begin + count - 1}) AS i")
+
+
+def flush(db: Database) -> None:
+    db.flush("a")
+    db.flush("b")
+
+
+UNION = "SELECT k, x, ts FROM {a} UNION ALL SELECT length(name), v + 100, at FROM {b}"
+QUERIES = {
+    "tumble": f"SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, sum(x) AS total FROM ({UNION}) q GROUP BY k, w",
+    "hop": "SELECT src, streamext.hop('2 min', '30 s', t) AS w, count(*) AS n, max(x), min(y) FROM (SELECT 'a' AS src, ts AS t, x, x AS y FROM {a} WHERE x > 2"
+    " UNION ALL SELECT name, at, v::int, 7 FROM {b} WHERE v <> 3 UNION ALL SELECT 'again', ts, k, x FROM {a}) q WHERE y < 9 GROUP BY src, w",
+    "cte": "WITH q AS (SELECT x AS v, ts FROM {a} UNION ALL SELECT v, at FROM {b}), r AS (SELECT v * 2 AS d FROM q WHERE v > 1) SELECT d, count(*), array_agg(d) FROM r GROUP BY d",
+    "totals": f"SELECT count(*) AS n, avg(x), count(DISTINCT k) AS ks, stddev(x) FROM ({UNION}) q",
+    "join": f"SELECT n.name, count(*), sum(q.x) FROM ({UNION}) q JOIN names n USING (k) WHERE q.x <> 4 GROUP BY n.name",
+    "semi": f"SELECT k, count(*) FROM ({UNION}) q WHERE k IN (SELECT k FROM names WHERE k > 0) GROUP BY k",
+    "same": "SELECT k, count(*), sum(x) FROM (SELECT k, x FROM {a} WHERE x < 5 UNION ALL SELECT k, x FROM {a}) q GROUP BY k",
+    "twin": "SELECT p, q, count(*), sum(p) AS sp, sum(q) AS sq FROM (SELECT k AS p, k AS q FROM {a} UNION ALL SELECT v::int, length(name) FROM {b}) q GROUP BY p, q",
+    "nulls": "SELECT c, count(c) AS cs, count(*) AS n, count(*) FILTER (WHERE d) AS ds FROM (SELECT NULL::text AS c, x > 5 AS d FROM {a} UNION ALL SELECT name, NULL FROM {b}) q GROUP BY c",
+    "types": "SELECT max(c), sum(d), min(e) FROM (SELECT x AS c, 1 AS d, 'lit' AS e FROM {a} UNION ALL SELECT v, 1.5, name FROM {b}) q",
+    "sets": f"SELECT GROUPING(k), k, streamext.tumble('5 min', ts) AS w, count(*) FROM ({UNION}) q GROUP BY ROLLUP (k), streamext.tumble('5 min', ts)",
+    "distinct": "SELECT DISTINCT c FROM (SELECT x AS c FROM {a} UNION ALL SELECT v FROM {b}) q",
+    "rows": "SELECT x, 'a' AS src FROM {a} WHERE x = 3 UNION ALL SELECT v, name FROM {b} WHERE v = 2",
+}
+SESSION = f"SELECT k, streamext.session('3 s', ts) AS w, count(*) AS n FROM ({UNION}) q GROUP BY k, w"
+SESSION_ORACLE = f"""SELECT k, min(ts) AS w, count(*) AS n
+    FROM (SELECT *, sum(opens::int) OVER (PARTITION BY k ORDER BY ts) AS session
+          FROM (SELECT *, (ts - lag(ts) OVER (PARTITION BY k ORDER BY ts) <= interval '3 s') IS NOT TRUE AS opens FROM ({UNION}) r) r) n
+    GROUP BY k, session"""
+
+
+def oracle(query: str) -> str:
+    return query.format(a="a_o", b="b_o")
+
+
+def create(db: Database, names: list[str]) -> dict[str, str]:
+    """Views of these names with their oracles."""
+    for name in names:
+        continuous(db, f"v_{name}", QUERIES[name].format(a="a", b="b"))
+    return {f"v_{name}": oracle(QUERIES[name]) for name in names}
+
+
+def assert_all(db: Database, views: dict[str, str]) -> None:
+    for name, query in views.items():
+        db.assert_same(f"TABLE {name}", query)
+    lost = db.rows("SELECT view::text, state, late, rejected, last_error FROM streamext.continuous_views WHERE late > 0 OR rejected > 0 OR state = 'failed'")
+    assert not lost, lost
+
+
+def test_each_row_of_each_part_once(database: Database) -> None:
+    db = database
+    streams(db)
+    views = create(db, list(QUERIES))
+    continuous(db, "v_session", SESSION.format(a="a", b="b"))
+    views["v_session"] = oracle(SESSION_ORACLE)
+    # parts that are derived streams, and an ordinary view that is the UNION ALL
+    continuous(db, "big", "SELECT k, x + 1 AS x, ts FROM a WHERE x > 3")
+    db.execute("CREATE VIEW all_of_them AS SELECT k, x, ts FROM big UNION ALL SELECT 1, v, at FROM b")
+    continuous(db, "v_derived", "SELECT k, sum(x) FROM (SELECT * FROM all_of_them) q GROUP BY k")
+    views["v_derived"] = "SELECT k, sum(x) FROM (SELECT k, x + 1 AS x FROM a_o WHERE x > 3 UNION ALL SELECT 1, v FROM b_o) q GROUP BY k"
+    continuous(db, "v_over", "SELECT streamext.tumble('5 min', w) AS w, sum(n) AS n FROM v_tumble GROUP BY streamext.tumble('5 min', w)")
+    feed(db, 0, 400)
+    flush(db)
+    feed(db, 400, 400)
+    flush(db)
+    assert_all(db, views)
+    counted = "SELECT sum(n) FROM v_tumble WHERE w < '2024-01-01 00:10:00'"
+    assert db.value("SELECT sum(n) FROM v_over WHERE w < '2024-01-01 00:10:00'") == db.value(counted)
+    assert "Union All Of: a, b" in "\n".join(line for (line,) in db.rows("EXPLAIN TABLE v_tumble"))
+    assert db.value("SELECT count(*) FROM streamext.view_positions('v_tumble')") == 2
+    assert db.rows("SELECT state, accepted FROM streamext.continuous_views WHERE view = 'v_tumble'::regclass") == [("running", 1600)]
+    # what is in a dump makes them again
+    definition = db.value("SELECT pg_get_viewdef('v_hop')")
+    continuous(db, "again", definition)
+    db.execute("DROP VIEW again")
+
+
+@pytest.mark.parametrize("fault", ["batch-before-commit", "batch-after-commit", "checkpoint-before-commit", "checkpoint-before-confirm"])
+def test_whatever_crashes(database: Database, fault: str) -> None:
+    """Rows go into streams and tables by one transaction, so that both have them or neither."""
+    db = database
+    server = db.server
+    streams(db)
+    views = create(db, ["tumble", "same", "twin"])
+    rng = random.Random(fault)
+    for step in range(3):
+        before = server.log_file.stat().st_size
+        if step == 1:
+            db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{fault}'")
+            server.reload()
+            wait_for(lambda: db.value("SHOW streamext.fault_point") == fault, what="the setting")
+        try:
+            with db.connection.transaction():
+                feed(db, 500 * step, 500, rng.choice(["ab", "ba"]))
+            flush(db)
+        except psycopg.OperationalError:
+            assert step == 1
+        if step != 1:
+            continue
+        wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
+        wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
+        configuration = server.data / "postgresql.auto.conf"
+        configuration.write_text(configuration.read_text().replace(fault, "none"))
+        wait_for(server.is_ready, what="recovery")
+        server.reload()
+        db = Database(server, db.name)
+        db.execute("SET timezone = 'UTC'")
+        wait_for(lambda: db.value("SHOW streamext.fault_point") == "none", what="the setting")
+        if db.value("SELECT count(*) FROM b_o") == 500:
+            feed(db, 500, 500)
+    assert_all(db, views)
+
+
+def watermark(db: Database) -> list[tuple[object, ...]]:
+    return db.rows("SELECT w::text, n FROM closed ORDER BY w")
+
+
+def test_the_least_watermark_counts(database: Database) -> None:
+    """But for parts that are idle. Nothing of a part that lags is late, and no window closes before it."""
+    db = database
+    local_stream(db, "event_time 'ts', idle_timeout '1 s'", A, "a")
+    local_stream(db, "event_time 'at', idle_timeout '1 h'", B, "b")
+    db.execute("CREATE TABLE closed (k int, w timestamptz, n bigint, total numeric)")
+    continuous(db, "v", QUERIES["tumble"].format(a="a", b="b"), ", streamext.into = 'closed'")
+    db.execute("INSERT INTO a VALUES (1, 1, '2024-01-01 12:00:30'), (1, 1, '2024-01-01 12:10:00')")
+    flush(db)
+    assert watermark(db) == []
+    db.execute("INSERT INTO b VALUES ('x', 1, '2024-01-01 12:00:10'), ('x', 1, '2024-01-01 12:05:00')")
+    flush(db)
+    assert watermark(db) == [("2024-01-01 12:00:00+00", 2)]
+    # behind the watermark of its own part, and not behind the least
+    db.execute("INSERT INTO a VALUES (1, 1, '2024-01-01 12:06:00')")
+    flush(db)
+    assert db.rows("SELECT accepted, late FROM streamext.continuous_views WHERE view = 'v'::regclass") == [(5, 0)]
+    db.execute("INSERT INTO a VALUES (1, 1, '2024-01-01 12:00:40')")
+    flush(db)
+    assert db.rows("SELECT accepted, late FROM streamext.continuous_views WHERE view = 'v'::regclass") == [(5, 1)]
+    # a is idle after a second, and holds nothing back
+    db.execute("INSERT INTO b VALUES ('x', 1, '2024-01-01 13:00:00')")
+    wait_for(lambda: (flush(db), watermark(db))[1] == [("2024-01-01 12:00:00+00", 2), ("2024-01-01 12:05:00+00", 1), ("2024-01-01 12:06:00+00", 1), ("2024-01-01 12:10:00+00", 1)], what="windows of a")
+
+
+def test_kafka_beside_local_and_two_workers(database: Database, kafka: Kafka, topic: str) -> None:
+    db = database
+    kafka.create_topic(topic, 3)
+    messages = [f'{{"k": {i % 5}, "x": {i % 10}, "ts": "2024-01-01T00:{i // 60:02}:{i % 60:02}Z"}}' for i in range(1000)]
+    kafka.produce(topic, [*messages[:500], "no json"])
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '1 h', workers '2'", A, "a")
+    local_stream(db, "event_time 'at', watermark_delay '1 h'", B, "b")
+    db.execute(f"CREATE TABLE a_o ({A}); CREATE TABLE b_o ({B})")
+    views = create(db, ["tumble", "hop", "same"])
+    feed(db, 0, 300, "b")
+    kafka.produce(topic, messages[500:])
+    for message in messages:
+        db.execute("INSERT INTO a_o SELECT * FROM json_populate_record(NULL::a_o, %s)", message)
+    flush(db)
+    for name, query in views.items():
+        db.assert_same(f"TABLE {name}", query)
+    counts = db.rows("SELECT accepted, late, rejected FROM streamext.continuous_views WHERE view = 'v_tumble'::regclass")
+    assert counts == [(1300, 0, 1)]
+    assert db.value("SELECT count(*) FROM streamext.view_positions('v_tumble')") == 4
+    assert db.value("SELECT count(DISTINCT stream) FROM streamext.dead_letters WHERE payload = 'no json'") >= 2
+
+
+def accepted(db: Database, view: str = "v_totals") -> int:
+    return db.value(f"SELECT accepted FROM streamext.continuous_views WHERE view = '{view}'::regclass")
+
+
+def test_a_journal_stays_for_who_reads_it(database: Database) -> None:
+    """Up to half of its limit: a view that is stuck does not keep the stream from taking rows, and is told what it has missed."""
+    db = database
+    local_stream(db, "event_time 'ts'", "k int, x int, ts timestamptz, pad text", "a")
+    local_stream(db, "event_time 'at'", B, "b")
+    continuous(db, "v_totals", QUERIES["totals"].format(a="a", b="b"))
+    size = "SELECT journal_bytes FROM streamext.stream_partitions WHERE stream = 'a'::regclass"
+
+    def insert(count: int) -> None:
+        db.execute(f"INSERT INTO a SELECT 1, 1, '2024-01-01', repeat(md5(i::text), 1000) FROM generate_series(1, {count}) AS i")
+        db.flush("a")
+
+    db.execute("SELECT streamext.pause('v_totals')")
+    for _ in range(4):
+        insert(500)
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.workers WHERE checkpoint_pending") == 0, what="checkpoints")
+    assert accepted(db) == 0
+    assert db.value(size) > 50_000_000
+    db.execute("SELECT streamext.resume('v_totals')")
+    wait_for(lambda: (db.flush("a"), accepted(db))[1] == 2000, what="all rows")
+    insert(1)
+    wait_for(lambda: (insert(1), db.value(size))[1] < 35_000_000, what="the journal to be trimmed")
+
+
+def test_ddl(database: Database) -> None:
+    db = database
+    streams(db)
+    views = create(db, ["totals", "tumble"])
+    feed(db, 0, 100)
+    flush(db)
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        db.execute("DROP FOREIGN TABLE b")
+    db.execute("ALTER FOREIGN TABLE a ADD COLUMN more text")
+    db.execute("ALTER FOREIGN TABLE b RENAME COLUMN v TO value")
+    db.execute("SELECT streamext.pause('a')")
+    db.execute("INSERT INTO b SELECT * FROM b_o; INSERT INTO a (k, x, ts) SELECT * FROM a_o")
+    db.flush("b")
+    wait_for(lambda: accepted(db) == 300, what="the part that is not paused")
+    db.execute("SELECT streamext.resume('a')")
+    wait_for(lambda: (flush(db), accepted(db))[1] == 400, what="the other part")
+    db.execute("INSERT INTO a_o SELECT * FROM a_o; INSERT INTO b_o SELECT * FROM b_o")
+    db.assert_same("TABLE v_totals", views["v_totals"])
+    db.execute("CREATE OR REPLACE VIEW v_tumble WITH (streamext.continuous) AS SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, sum(x) AS total"
+               " FROM (SELECT 1 AS k, x::numeric, ts FROM a UNION ALL SELECT 2, 1, ts FROM a) q GROUP BY k, w")
+    db.execute("DROP FOREIGN TABLE b CASCADE")
+    assert db.rows("SELECT view::text FROM streamext.continuous_views") == [("v_tumble",)]
+    feed(db, 100, 200, "a")
+    counted = "SELECT coalesce(sum(n), 0)::int FROM v_tumble WHERE k = "
+    wait_for(lambda: (db.flush("a"), db.value(counted + "2"))[1] == 200, what="the part that is new there: from now on")
+    assert db.value(counted + "1") == 400, "what the journal holds since the view was made"
+    db.execute("DROP VIEW v_tumble")
+    wait_for(lambda: db.rows("SELECT DISTINCT stream::text FROM streamext.workers") == [("a",)], what="the view's workers to go")
+
+
+def test_circles_are_refused(database: Database) -> None:
+    db = database
+    streams(db)
+    with pytest.raises(psycopg.errors.InvalidObjectDefinition, match="closes a circle"):
+        db.execute("CREATE VIEW c WITH (streamext.continuous, streamext.into = 'b') AS SELECT name, v, at FROM b UNION ALL SELECT 'a', x, ts FROM a")
+
+
+def test_the_hint_of_an_inner_aggregation_is_the_way(database: Database) -> None:
+    db = database
+    streams(db)
+    inner = "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {a} WHERE x > 1 GROUP BY k, w"
+    outer = "SELECT w, max(n) AS peak FROM ({inner}) q GROUP BY w"
+    with pytest.raises(psycopg.errors.FeatureNotSupported) as raised:
+        continuous(db, "v", outer.format(inner=inner.format(a="a")))
+    statement = re.search(r"CREATE VIEW inner_view .*?(?=; and name)", raised.value.diag.message_hint, re.DOTALL)
+    assert statement, raised.value.diag.message_hint
+    db.execute(statement[0])
+    continuous(db, "v", outer.format(inner="TABLE inner_view"))
+    feed(db, 0, 600)
+    db.execute("INSERT INTO a VALUES (99, 9, '2025-01-01')")
+    db.flush("a")
+    db.assert_same("TABLE v", oracle(outer.format(inner=inner)))
