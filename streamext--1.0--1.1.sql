@@ -694,6 +694,7 @@ CREATE TABLE streamext.exported (
 	engine text NOT NULL,
 	query text NOT NULL,
 	options text[] NOT NULL,
+	partials regclass,
 	run uuid,
 	begun_at timestamptz,
 	seen_at timestamptz,
@@ -717,6 +718,7 @@ COMMENT ON COLUMN streamext.exported.view IS 'View.';
 COMMENT ON COLUMN streamext.exported.engine IS 'Dialect of its plan.';
 COMMENT ON COLUMN streamext.exported.query IS 'Its query as a continuous view.';
 COMMENT ON COLUMN streamext.exported.options IS 'Its options then.';
+COMMENT ON COLUMN streamext.exported.partials IS 'The table of merged partials.';
 COMMENT ON COLUMN streamext.exported.run IS 'The one that may merge.';
 COMMENT ON COLUMN streamext.exported.begun_at IS 'When that began.';
 COMMENT ON COLUMN streamext.exported.seen_at IS 'When the engine called last.';

@@ -221,13 +221,23 @@ def test_other_sources_and_options_are_refused(db: Database) -> None:
     assert refused(db.connection, "SELECT streamext.import('v')")[0] == "55000"
 
 
+def test_what_is_over_it(stream: Database) -> None:
+    """A continuous view or an alert over an exported view would wait for ever."""
+    continuous(stream, "v", "SELECT k, streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY k, w")
+    continuous(stream, "over_v", "SELECT date_trunc('minute', w) AS m, sum(n) AS n FROM v GROUP BY m")
+    assert '"over_v" is over it' in refused(stream.connection, "SELECT streamext.export('v', 'postgres')")[1]
+    stream.execute("DROP VIEW over_v; CREATE VIEW much WITH (streamext.alert, streamext.key = 'k') AS SELECT k, n FROM v WHERE n > 3")
+    assert '"much" is over it' in refused(stream.connection, "SELECT streamext.export('v', 'postgres')")[1]
+    stream.execute("DROP VIEW much; SELECT streamext.export('v', 'postgres')")
+
+
 def test_no_secret_is_in_a_plan(stream: Database) -> None:
     stream.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER k OPTIONS (sasl_username 'u', sasl_password 'hidden')")
     continuous(stream, "v", "SELECT k, count(*) AS n FROM s WHERE n > 3 GROUP BY k")
     plan = stream.value("SELECT streamext.export_plan('v', 'postgres')")
     assert "hidden" not in json.dumps(plan)
     assert plan["where"] == "(n > 3)" and plan["keys"] == [{"name": "k1", "type": "text", "sql": "k"}]
-    assert [column["name"] for column in plan["columns"]] == ["k", "ts", "n"]
+    assert [column["name"] for column in plan["columns"]] == ["k", "ts", "n", "x"]
 
 
 # ---------------------------------------------------------------- exporting
@@ -305,6 +315,64 @@ def test_a_silent_partition_does_not_hold_the_watermark(stream: Database) -> Non
         assert (engine.watermark.minute, engine.watermark.second) == (1, 10)
     finally:
         stream.execute("SELECT streamext.set_clock(NULL)")
+
+
+def test_other_names(stream: Database) -> None:
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    put(stream, row("a", 1), row("a", 2))
+    engine = Engine(stream)
+    engine.batch({0: 1})
+    stream.execute('CREATE SCHEMA there; ALTER VIEW v RENAME TO "View"; ALTER VIEW "View" SET SCHEMA there; ALTER TABLE v_export RENAME TO "Parts"')
+    engine.view = 'there."View"'
+    engine.begin()
+    engine.batch({0: 2})
+    assert stream.rows('TABLE there."View"') == [("a", 2)]
+    stream.execute("SELECT streamext.import('there.\"View\"')")
+    assert stream.value("SELECT to_regclass('\"Parts\"')") is None
+
+
+def test_a_dump_has_all_of_it(stream: Database) -> None:
+    exported(stream, "SELECT k, streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY k, w")
+    put(stream, row("a", 1), row("b", 2), row("a", 3))
+    Engine(stream).batch({0: 2})
+    name = f"{stream.name}_restored"
+    stream.server.psql(f"CREATE DATABASE {name}")
+    try:
+        stream.server.psql(stream.server.run("pg_dump", stream.name), name)
+        copy = Database(stream.server, name)
+        assert sorted(copy.rows("SELECT k, n FROM v")) == [("a", 1), ("b", 1)]
+        Engine(copy).batch({0: 3})
+        assert sorted(copy.rows("SELECT k, n FROM v")) == [("a", 2), ("b", 1)]
+        copy.execute("SELECT streamext.import('v')")
+        copy.connection.close()
+    finally:
+        stream.server.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_code_of_the_owner_runs_as_the_owner(stream: Database) -> None:
+    """An engine that is a superuser is no way for a view's owner to become one: constants, expressions, and triggers on his table."""
+    stream.execute("CREATE ROLE owner; GRANT CREATE ON SCHEMA public TO owner; GRANT USAGE ON FOREIGN SERVER k TO owner; CREATE TABLE seen (who text); GRANT ALL ON seen TO owner")
+    try:
+        with stream.connection.transaction():
+            stream.execute("SET LOCAL ROLE owner")
+            stream.execute("""CREATE FUNCTION tell(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
+                BEGIN IF current_user <> 'owner' THEN RAISE 'as %', current_user; END IF; RETURN true; END $$;
+                CREATE DOMAIN told AS int CHECK (tell(VALUE)); CREATE TYPE told_range AS RANGE (SUBTYPE = told)""")
+            stream.execute(f"CREATE FOREIGN TABLE own ({COLUMNS}) SERVER k OPTIONS (topic 's', format 'json', event_time 'ts', watermark_delay '1 day')")
+            stream.execute("""CREATE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) AS n FROM own
+                WHERE '[1,5)'::told_range IS NOT NULL AND tell(n) AND n::told > 0 GROUP BY k""")
+            stream.execute("SELECT streamext.export('v', 'postgres')")
+            stream.execute("""CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NEW; END';
+                CREATE TRIGGER tell BEFORE INSERT OR UPDATE ON v_export FOR EACH ROW EXECUTE FUNCTION tell()""")
+        put(stream, row("a", 1), row("b", 2))
+        engine = Engine(stream)
+        engine.batch({0: 1})
+        engine.batch({0: 2}, raw=True)
+        assert sorted(stream.rows("TABLE v")) == [("a", 1), ("b", 1)]
+        assert stream.rows("SELECT DISTINCT who FROM seen") == [("owner",)]
+        engine.connection.close()
+    finally:
+        stream.execute("DROP OWNED BY owner CASCADE; DROP ROLE owner")
 
 
 def test_rights(stream: Database) -> None:

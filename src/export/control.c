@@ -27,6 +27,7 @@
 #include "aggregate/portable.h"
 #include "export/plan.h"
 #include "read/shard_rows.h"
+#include "view/dependents.h"
 
 PG_FUNCTION_INFO_V1(streamext_export_view);
 PG_FUNCTION_INFO_V1(streamext_import_view);
@@ -35,15 +36,10 @@ PG_FUNCTION_INFO_V1(streamext_import_view);
 static Oid
 control_lock(Oid viewoid)
 {
-	HeapTuple tuple;
-	Oid		  owner;
+	Oid owner;
 
 	LockRelationOid(viewoid, AccessExclusiveLock);
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", viewoid)));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
+	owner = streamext_export_owner(viewoid);
 	if (!has_privs_of_role(GetUserId(), owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(viewoid));
 	return owner;
@@ -77,6 +73,18 @@ control_options(Oid viewoid)
 	return options;
 }
 
+/* Where the merged partials are, whatever view and table will be called. */
+static void
+control_note_table(Oid viewoid)
+{
+	Oid	  types[] = { OIDOID, TEXTOID };
+	Datum values[] = { ObjectIdGetDatum(viewoid), CStringGetTextDatum(streamext_export_table(viewoid)) };
+
+	(void) streamext_control_execute(
+		"UPDATE streamext.exported SET partials = pg_catalog.to_regclass($2) WHERE view OPERATOR(pg_catalog.=) $1",
+		lengthof(types), types, values, NULL, SPI_OK_UPDATE);
+}
+
 static void
 control_note(Oid viewoid, const char *engine, const char *query, Datum options)
 {
@@ -90,6 +98,22 @@ control_note(Oid viewoid, const char *engine, const char *query, Datum options)
 	(void) streamext_control_execute(
 		"INSERT INTO streamext.exported (view, engine, query, options) VALUES ($1, $2, $3, $4)", lengthof(types), types,
 		values, NULL, SPI_OK_INSERT);
+}
+
+/* What takes the view's changes or closed windows would hear nothing of it any more. */
+static void
+control_check_dependents(const ExportPlan *plan)
+{
+	ListCell *lc;
+
+	foreach (lc, streamext_view_dependents(plan->view->relid))
+	{
+		ContinuousViewOptions options = streamext_view_options(lfirst_oid(lc));
+
+		if (options.continuous || options.alert)
+			streamext_export_refuse(plan, psprintf("\"%s\" is over it", get_rel_name(lfirst_oid(lc))),
+									"Drop the continuous views and alerts over it, or export those alone.");
+	}
 }
 
 /* streamext.export(view regclass, engine text) */
@@ -107,6 +131,7 @@ streamext_export_view(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("view \"%s\" is exported already", get_rel_name(viewoid)),
 						errhint("streamext.import takes it back.")));
+	control_check_dependents(plan);
 	(void) streamext_export_json(plan); /* what the dialect refuses */
 	level = streamext_portable_pin();
 	text = streamext_shard_query_text(viewoid);
@@ -121,6 +146,7 @@ streamext_export_view(PG_FUNCTION_ARGS)
 		psprintf("CREATE OR REPLACE VIEW %s WITH (streamext.continuous = false) AS %s", control_name(viewoid), query));
 	SPI_finish();
 	streamext_identity_leave(scope);
+	control_note_table(viewoid);
 	AtEOXact_GUC(false, level);
 	PG_RETURN_VOID();
 }
@@ -178,13 +204,14 @@ streamext_import_view(PG_FUNCTION_ARGS)
 	Oid			  viewoid = PG_GETARG_OID(0);
 	Oid			  owner = control_lock(viewoid);
 	int			  level = streamext_portable_pin();
+	char		 *table = streamext_export_table(viewoid);
 	char		 *sql = control_forget(viewoid);
 	IdentityScope scope = streamext_identity_enter_lightly(owner);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	control_run(sql);
-	control_run(psprintf("DROP TABLE %s", streamext_export_table(viewoid)));
+	control_run(psprintf("DROP TABLE %s", table));
 	SPI_finish();
 	streamext_identity_leave(scope);
 	AtEOXact_GUC(false, level);

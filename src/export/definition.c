@@ -7,6 +7,7 @@
  */
 #include "base/streamext.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -19,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "base/own_table.h"
 #include "aggregate/portable.h"
@@ -62,19 +64,34 @@ definition_read(Oid viewoid, FormerView *former)
 	return found;
 }
 
+Oid
+streamext_export_owner(Oid viewoid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+	Oid		  owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("there is no such view any more")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/* Reading the text makes values of its constants, by the types' input functions: the owner is at work. */
 static CompiledView *
 definition_compile_former(Oid viewoid, const FormerView *former)
 {
 	ContinuousViewOptions options = streamext_view_options_of(former->options);
+	IdentityScope		  scope = streamext_identity_enter(streamext_export_owner(viewoid));
 	int					  level = streamext_portable_pin();
 	List				 *parsed = raw_parser(former->query, RAW_PARSE_DEFAULT);
 	Query				 *query;
-	CompiledView		 *view;
 
+	streamext_identity_set("search_path", "pg_catalog, pg_temp");
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, parsed), former->query, NULL, 0, NULL);
 	AtEOXact_GUC(false, level);
-	view = streamext_view_compile_former(viewoid, query, &options);
-	return view;
+	streamext_identity_leave(scope);
+	return streamext_view_compile_former(viewoid, query, &options);
 }
 
 static void
@@ -87,14 +104,24 @@ definition_prepare_window(CompiledView *view)
 	streamext_identity_leave(scope);
 }
 
+static void
+definition_check_kind(Oid viewoid)
+{
+	char *name = get_rel_name(viewoid);
+
+	if (name == NULL)
+		(void) streamext_export_owner(viewoid);
+	if (get_rel_relkind(viewoid) != RELKIND_VIEW)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a view", name)));
+}
+
 const CompiledView *
 streamext_export_compile(Oid viewoid, char **engine)
 {
 	FormerView	  former = { 0 };
 	CompiledView *view;
 
-	if (get_rel_relkind(viewoid) != RELKIND_VIEW)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("relation with OID %u is not a view", viewoid)));
+	definition_check_kind(viewoid);
 	if (definition_read(viewoid, &former))
 		view = definition_compile_former(viewoid, &former);
 	else if (streamext_view_options(viewoid).continuous)
@@ -108,13 +135,24 @@ streamext_export_compile(Oid viewoid, char **engine)
 	return view;
 }
 
+Oid
+streamext_export_partials(Oid viewoid)
+{
+	Oid	  types[] = { OIDOID };
+	Datum values[] = { ObjectIdGetDatum(viewoid) };
+
+	return (Oid) streamext_control_execute(
+		"SELECT partials::pg_catalog.oid::pg_catalog.int8 FROM streamext.exported WHERE view OPERATOR(pg_catalog.=) $1",
+		1, types, values, NULL, SPI_OK_SELECT);
+}
+
 void
 streamext_export_check_rights(Oid viewoid)
 {
-	AclResult result = pg_class_aclcheck(viewoid, GetUserId(), ACL_INSERT);
+	AclResult result;
 
-	if (get_rel_relkind(viewoid) != RELKIND_VIEW)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("relation with OID %u is not a view", viewoid)));
+	definition_check_kind(viewoid);
+	result = pg_class_aclcheck(viewoid, GetUserId(), ACL_INSERT);
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_VIEW, get_rel_name(viewoid));
 }

@@ -8,6 +8,7 @@
  */
 #include "base/streamext.h"
 
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"

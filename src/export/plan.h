@@ -82,11 +82,15 @@ pg_noreturn extern void streamext_export_refuse(const ExportPlan *plan, const ch
  */
 extern const CompiledView *streamext_export_compile(Oid viewoid, char **engine);
 
+/* The owner of a view that is there, raises if it is not; its table of merged partials, InvalidOid: it is not exported. */
+extern Oid streamext_export_owner(Oid viewoid);
+extern Oid streamext_export_partials(Oid viewoid);
+
 /* Raises 42501 unless the caller may merge into the view: INSERT on it. */
 extern void streamext_export_check_rights(Oid viewoid);
 
 /* export/state.c: SQL. Names are qualified; palloc'd. */
-extern char *streamext_export_table(Oid viewoid);
+extern char *streamext_export_table(Oid viewoid); /* of an exported view, or what it will be called */
 extern char *streamext_export_stage(const ExportPlan *plan, const char *name);
 extern char *streamext_export_create_table(const ExportPlan *plan);
 extern char *streamext_export_create_stage(const ExportPlan *plan);

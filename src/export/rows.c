@@ -29,6 +29,7 @@
 #include "durable/letters.h"
 #include "export/rows.h"
 #include "shared/clock.h"
+#include "view/builtin.h"
 #include "view/settings.h"
 
 PG_FUNCTION_INFO_V1(streamext_export_rows);
@@ -194,6 +195,21 @@ rows_put_fixed(const RowMaker *maker, int record, Datum *values, bool *nulls)
 }
 
 static MinimalTuple
+rows_form(const RowMaker *maker, const Datum *values, const bool *nulls)
+{
+	MemoryContext old = MemoryContextSwitchTo(maker->cxt);
+	MinimalTuple  tuple;
+
+#if PG_VERSION_NUM >= 180000
+	tuple = heap_form_minimal_tuple(maker->rows->desc, values, nulls, 0);
+#else
+	tuple = heap_form_minimal_tuple(maker->rows->desc, unconstify(Datum *, values), unconstify(bool *, nulls));
+#endif
+	MemoryContextSwitchTo(old);
+	return tuple;
+}
+
+static MinimalTuple
 rows_make(RowMaker *maker, int row)
 {
 	const ExportPlan *plan = maker->rows->plan;
@@ -222,7 +238,7 @@ rows_make(RowMaker *maker, int row)
 		for (int i = 0; i < plan->ninputs; i++, att++)
 			rows_put_input(maker, i, &values[att], &nulls[att]);
 	}
-	return heap_form_minimal_tuple(desc, values, nulls);
+	return rows_form(maker, values, nulls);
 }
 
 /* A StreamextStep. */
@@ -234,10 +250,8 @@ rows_step(void *arg)
 	for (int row = maker->from; row < maker->to; row++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(maker->econtext->ecxt_per_tuple_memory);
-		MinimalTuple  tuple = rows_make(maker, row);
 
-		MemoryContextSwitchTo(maker->cxt);
-		maker->made[row] = heap_copy_minimal_tuple(tuple);
+		maker->made[row] = rows_make(maker, row);
 		MemoryContextSwitchTo(old);
 		ResetExprContext(maker->econtext);
 	}
@@ -461,6 +475,7 @@ rows_begin(RowMaker *maker, ExportRows *rows, MemoryContext cxt)
 	maker->econtext->ecxt_scantuple = maker->slot;
 	scope = streamext_identity_enter(rows->plan->view->owner);
 	streamext_view_enter_settings(&rows->plan->view->options);
+	streamext_view_check_trust(rows->plan->view);
 	rows_prepare_all(maker);
 	streamext_identity_leave(scope);
 }
@@ -533,7 +548,7 @@ streamext_export_rows(PG_FUNCTION_ARGS)
 	rows.store = rsinfo->setResult;
 	name = get_rel_name(relation);
 	if (name == NULL)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("there is no such relation of records any more")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	streamext_export_rows_run(&rows, quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name));

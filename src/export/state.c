@@ -29,7 +29,10 @@ streamext_export_table(Oid viewoid)
 	const char *name = get_rel_name(viewoid);
 	const char *suffix = "_export";
 	int			room = NAMEDATALEN - 1 - strlen(suffix);
+	Oid			relid = streamext_export_partials(viewoid);
 
+	if (OidIsValid(relid) && get_rel_name(relid) != NULL)
+		return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(viewoid)),
 									  psprintf("%.*s%s", pg_mbcliplen(name, strlen(name), room), name, suffix));
 }
