@@ -15,6 +15,8 @@ the same transaction by its own decoder: so no record is rejected here, and none
 Exit codes: 0 ended as asked; 1 gave up after repeated failures; 2 wrong call, no such export, no right; 3 another run has taken over,
 or the views were taken back: do not start again."""
 
+from __future__ import annotations  # Python 3.9
+
 import argparse
 import json
 import os
@@ -300,10 +302,8 @@ class Server:
 
         try:
             row = self.connect().execute("SELECT run, plan, positions FROM streamext.export_begin(%s)", [view]).fetchone()
-        except psycopg.OperationalError:
-            raise
         except psycopg.Error as error:
-            raise Stop(REFUSED, f"{view}: {explain(error)}") from error
+            raise Stop(GAVE_UP if is_passing(error) else REFUSED, f"{view}: {explain(error)}") from error
         return Export(view, *row)
 
     def mine(self, export: Export) -> Positions | None:
@@ -315,6 +315,11 @@ class Server:
         """Event times behind it are ahead of the clock by more than max_ahead, or might be."""
         now = self.connect().execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()[0]
         return now + min(export.plan.get("max_ahead_us") or 0, 10**15) - 1_000_000
+
+
+def is_passing(error: Any) -> bool:
+    """Whether the same statement may work later, or on another connection: connection lost, server ending, deadlock."""
+    return error.sqlstate is None or error.sqlstate[:2] in ("08", "40", "53", "57")
 
 
 def explain(error: Any) -> str:
@@ -362,6 +367,8 @@ class Runner:
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.ansi.enabled": "false",
             "spark.sql.caseSensitive": "true",
+            "spark.sql.parser.escapedStringLiterals": "false",
+            "spark.sql.variable.substitute": "false",  # a constant of a view must not name the driver's environment
             "spark.sql.legacy.timeParserPolicy": "CORRECTED",
             "spark.sql.streaming.metricsEnabled": "false",
             "spark.sql.shuffle.partitions": str(self.options.partitions),
@@ -388,7 +395,7 @@ class Runner:
 
     def starting(self) -> Positions:
         """Where the query begins, for all partitions that there are: the least of the views' positions. A view without any begins where
-        its stream says, and that is written down at once, for a crash before the first batch would move 'latest'."""
+        its stream says; if that is not the beginning it is written down at once, for a crash before the first batch would move it."""
         jvm = self.spark._jvm
         config = jvm.java.util.HashMap()
         plain = "org.apache.kafka.common.serialization.ByteArrayDeserializer"
@@ -405,19 +412,17 @@ class Runner:
             first = _offsets(consumer.beginningOffsets(_list(jvm, places)))
             for export in self.exports:
                 begin = first
-                if not export.positions:
-                    begin = self._start(consumer, jvm, places, export.plan["source"], first)
+                if not export.positions and export.plan["source"].get("start", "earliest") != "earliest":
+                    begin = self._start(consumer, jvm, places, export.plan["source"])
+                    self.write_down(export, begin)
                 export.positions = merged(begin, export.positions)
         finally:
             consumer.close()
         return least([export.positions for export in self.exports])
 
-    def _start(self, consumer: Any, jvm: Any, places: list[Any], source: Json, first: Positions) -> Positions:
-        start = source.get("start", "earliest")
-        if start == "earliest":
-            return first
+    def _start(self, consumer: Any, jvm: Any, places: list[Any], source: Json) -> Positions:
         last = _offsets(consumer.endOffsets(_list(jvm, places)))
-        if start == "latest":
+        if source["start"] == "latest":
             return last
         at = -(-(source["start_time_us"] + EPOCH_2000_US) // 1000)  # milliseconds, rounded up: from the first that is not before it
         times = jvm.java.util.HashMap()
@@ -426,6 +431,14 @@ class Runner:
         found = consumer.offsetsForTimes(times)
         later = {(p.topic(), str(p.partition())): found[p].offset() for p in places if found.get(p) is not None}
         return {t: {p: later.get((t, p), end) for p, end in ps.items()} for t, ps in last.items()}
+
+    def write_down(self, export: Export, positions: Positions) -> None:
+        connection = self.server.connect()
+        with connection.transaction():
+            for stage in export.stages.values():
+                connection.execute(stage["create"])
+            none = json.dumps({"delivered": 0, "rejected": 0})
+            connection.execute("SELECT streamext.export_merge(%s, %s, %s, '{}', %s)", [export.view, export.run, json.dumps(positions), none])
 
     # -- a batch
 
@@ -457,14 +470,15 @@ class Runner:
                 raise Changed(f"{ahead[0].view} has not counted {skipped(self.begun, ahead[0].positions)[0]} up to this batch")
             with self.decoded(records) as shared, self.server.connect().transaction():
                 told = [self.merge(export, shared[export.shape.same_decoding()], ends) for export in self.exports]
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
+            if not is_passing(error):
+                raise self.refused(error) from error
             if self.server.connection and not self.server.connection.closed:
                 self.server.connection.close()
-            say(f"connection lost, the batch is tried again: {str(error).strip().splitlines()[-1]}")
+            say(f"the batch is tried again: {str(error).strip().splitlines()[-1]}")
+            self.ending.wait(1)
             self.resume()
             return False
-        except psycopg.Error as error:
-            raise self.refused(error) from error
         self.after_commit()
         for export in self.exports:
             export.positions = merged(export.positions, farthest(export.positions, ends))
@@ -566,6 +580,20 @@ class Runner:
             if now != export.plan:
                 raise Changed(f"the plan of {export.view} has changed")
 
+    def check_run(self) -> None:
+        """While no records come: is this still the run that counts? If not it has to leave its executors to the other. By a connection of
+        its own, as a batch may be under way."""
+        import psycopg
+
+        try:
+            with psycopg.connect(self.options.pg, autocommit=True, application_name="streamext_spark look", options="-c timezone=UTC") as connection:
+                runs = {row[0] for row in connection.execute("SELECT run FROM streamext.exports")}
+        except psycopg.OperationalError:
+            return
+        for export in self.exports:
+            if export.run not in runs:
+                raise Stop(REPLACED, f"{export.view}: another run has taken over, or the view was taken back")
+
     def resume(self) -> None:
         """After a lost connection: is this still the run that counts, and up to where does it?"""
         for export in self.exports:
@@ -597,8 +625,11 @@ class Runner:
             trigger = {"availableNow": True} if self.options.once else {"processingTime": self.options.trigger}
             query = writer.trigger(**trigger).start()
             say(f"reading {', '.join(begin)} for {', '.join(self.options.view)}")
+            looked = time.monotonic()
             while query.isActive and not self.ending.wait(0.1):
-                pass
+                if time.monotonic() - looked > self.options.look:
+                    looked = time.monotonic()
+                    self.check_run()
             if query.isActive:
                 query.stop()
             elif query.exception() is not None:

@@ -17,7 +17,6 @@ class Crashing(runner.Runner):
 
     def crash(self, moment: str) -> None:
         if moment == MOMENT and self.batches == int(BATCH):
-            print("killed", flush=True)
             os.kill(os.getppid(), signal.SIGKILL)  # the JVM that spark-submit is
             os.kill(os.getpid(), signal.SIGKILL)
 

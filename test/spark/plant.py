@@ -28,7 +28,7 @@ DEFINITIONS = {
     "binned": f"SELECT date_bin('15 s', ts, '2000-01-01 00:00:07+00') AS w, ok, count(*) AS n, corr(temperature, humidity) AS r, covar_pop(humidity, temperature) AS c {_FROM} GROUP BY 1, 2",
     "truncated": f"SELECT date_trunc('minute', ts) AS w, part, count(*) AS n, avg(i4) AS mean, var_pop(humidity) AS v, max(grade) AS best {_FROM} WHERE i4 > 0 OR ok GROUP BY 1, 2",
     "by_site": f"SELECT site, count(*) AS n, sum(temperature) AS total, bool_or(ok) AS any_ok, avg(i8) AS mean, max(ts) AS newest {_FROM} GROUP BY site",
-    "computed": f"""SELECT i4 % 3 AS k, CASE WHEN temperature > 20 THEN 'warm' ELSE 'cold' END AS c, count(*) AS n, sum(i4 * 2::bigint + 1) AS s, max(length(device)) AS l
+    "computed": f"""SELECT i4 % 3 AS k, CASE WHEN temperature > 20 THEN 'warm' ELSE '${{{{env:HOME}}}}\\ ''cold''' END AS c, count(*) AS n, sum(i4 * 2::bigint + 1) AS s, max(length(device)) AS l
         {_FROM} WHERE site IN ('s01', 's02', 's03') AND device LIKE 'dev-%' AND i4 / 7 < 1000000 GROUP BY 1, 2""",
     "total": f"SELECT count(*) AS n, max(ts) AS newest, variance(temperature) AS v, min(i8) AS low, every(i4 <> 5) AS none {_FROM}",
 }
