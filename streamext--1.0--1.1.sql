@@ -1013,6 +1013,14 @@ AS $$
 		   v.late::text || ' of ' || (v.accepted + v.late)::text || ' records were late for view ' || v.view::text
 	FROM streamext.continuous_views AS v WHERE v.late > 0.01 * (v.accepted + v.late) AND v.late >= 10
 	UNION ALL
+	-- records from the future
+	SELECT e.stream::text, 'max_ahead', coalesce(e.present, '1 h'), 'shorter: as far as the clocks of who sends may be ahead',
+		   count(*)::text || ' records of the last day have moved the watermark so far that others became late; the last one: ' || (array_agg(e.detail ORDER BY e.id DESC))[1]
+	FROM (SELECT j.id, j.stream, j.detail, (SELECT o.option_value FROM pg_foreign_table AS t, pg_options_to_table(t.ftoptions) AS o
+				WHERE t.ftrelid = j.stream::oid AND o.option_name = 'max_ahead') AS present
+		  FROM streamext.stream_events AS j WHERE j.kind = 'jump' AND j."time" > now() - interval '1 day') AS e
+	GROUP BY e.stream, e.present
+	UNION ALL
 	-- records that do not fit
 	SELECT s.stream::text, 'columns', NULL, coalesce((SELECT c.hint FROM streamext.stream_columns AS c WHERE c.stream = s.stream AND c.hint IS NOT NULL LIMIT 1),
 			'as streamext.dead_letters says'),

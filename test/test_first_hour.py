@@ -209,3 +209,5 @@ def test_a_jump_is_told(db: Database) -> None:
     insert("12:57")
     insert("11:00")
     assert len(db.rows(events)) == 1
+    (advice,) = db.rows("SELECT setting, present, why FROM streamext.advise() WHERE object = 'public.s' AND setting = 'max_ahead'")
+    assert advice[1] == "1 h" and "1 records of the last day" in advice[2] and "the watermark has moved by 2100 s" in advice[2]

@@ -55,7 +55,7 @@ streamext_define_settings(void)
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.journal_limit", "Size of the journal of a local or MQTT stream.",
+	DefineCustomIntVariable("streamext.journal_limit", "Size of the journal of a stream, for each of its workers.",
 							"For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. "
 							"Less than 64 MB is taken as 64 MB. Zero: no limit.",
 							&streamext_journal_limit_mb, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
