@@ -22,6 +22,10 @@ PATHS = [
     ('$."with ""quotes"""'.replace('""', '\\"'), '"with \\"quotes\\""'),
     ('$."back\\\\slash"', '"back\\\\slash"'),
     ('$."tab\\there"', '"tab\\u0009here"'),
+    # keys whose escapes, or whose end and value, look like another key
+    ('$."bs\\b"', '"bs\\u0008"'),
+    ('$."bs\\\\b"', '"bs\\\\b"'),
+    ('$."end\\": \\"here"', '"end\\": \\"here"'),
     ('$."\\u00fcber"', "über"),
     ('$."\\x61"', "a"),
     ('$."\\u{1F600}"', '"\\ud83d\\ude00"'),
@@ -38,7 +42,8 @@ PATHS = [
 RECORDS: list[dict[str, Any]] = [
     {"a": "A", "l": ["x", "y"], "m": [[1], ["two"]], "id.orig_h": "10.0.0.1", 'with "quotes"': "q", "back\\slash": "b",
      "tab\there": "t", "über": "u", "😀": "smile", "a key": "k", "$ref": "r", "@timestamp": "ts", "a-b": "ab",
-     "temp (C)": "21", "": "empty", "a*": "star", "l[0]": "literal"},
+     "temp (C)": "21", "": "empty", "a*": "star", "l[0]": "literal", "bs\b": "backspace", "end": "here"},
+    {"bs\\b": "backslash", 'end": "here': "quotes"},
     {"a": {"b": "B"}, "l": [{"x": "deep"}], "id": {"orig_h": "not this one"}},
     {"m": [], "l": []},
 ]  # fmt: skip

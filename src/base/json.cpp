@@ -43,8 +43,9 @@ struct Node
 	Node	**children = nullptr;
 	int		  nchildren = 0;
 	int		  guess = 0;
-	bool	  nocase = false; /* ASCII letters of the name match in either case */
-	uint64_t  walked = 0;	  /* the walk that was here last; kept where there are children */
+	bool	  nocase = false;	/* ASCII letters of the name match in either case */
+	bool	  verbatim = false; /* the name stands in JSON as it is, without an escape */
+	uint64_t  walked = 0;		/* the walk that was here last; kept where there are children */
 };
 
 inline char
@@ -145,6 +146,7 @@ json_child(Node *node, const char *name, size_t name_size, long index, bool noca
 		}
 		memcpy(child->name, name, name_size);
 		child->name_size = name_size;
+		child->verbatim = memchr(name, '\\', name_size) == nullptr && memchr(name, '"', name_size) == nullptr;
 	}
 	if (!json_append(node->children, node->nchildren, child))
 	{
@@ -678,7 +680,10 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 	return SUCCESS;
 }
 
-/* The child that a field's key names, or NULL. Keys are compared as they stand; only one with an escape is unescaped. */
+/*
+ * The child that a field's key names, or NULL. Keys are compared as they stand; only one with an escape is unescaped. A name that needs one is none of
+ * those that stand there: its backslash would be taken for that of an escape, its quote for the key's end.
+ */
 Node *
 JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 {
@@ -693,7 +698,7 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 
 		Node *child = node->children[i];
 
-		if (child->name != nullptr && child->name_size < left && raw[child->name_size] == '"' && json_same(child, raw))
+		if (child->verbatim && child->name_size < left && raw[child->name_size] == '"' && json_same(child, raw))
 		{
 			node->guess = i + 1;
 			return child;
