@@ -179,12 +179,6 @@ streamext_aggregate_compile(Aggref *aggref, AggSpec *spec)
 	ReleaseSysCache(tuple);
 }
 
-const AggModeOps *const streamext_modes[] = {
-	[AGG_NATIVE] = &streamext_native_mode,
-	[AGG_TRANS] = &streamext_trans_mode,
-	[AGG_VALUES] = &streamext_values_mode,
-};
-
 /* ---- the worker's interface ---- */
 
 AggRuntime *
@@ -314,13 +308,6 @@ streamext_aggregate_import_end(const AggSpec *spec, const ViewState *state, Grou
 {
 	if (streamext_mode(spec)->import_end != NULL)
 		streamext_mode(spec)->import_end(spec, state, entry);
-}
-
-void
-streamext_aggregate_import_damaged(const AggSpec *spec)
-{
-	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("the checkpointed state of aggregate %s contradicts itself",
-															format_procedure(spec->aggref->aggfnoid))));
 }
 
 /* ---- the reader's interface ---- */

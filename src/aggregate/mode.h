@@ -152,11 +152,8 @@ typedef struct AggModeOps
 	void (*receive)(AggReader *reader, AggPartial *partial, struct PortableCursor *from);
 } AggModeOps;
 
-extern const AggModeOps streamext_native_mode; /* aggregate/native_mode.c */
-extern const AggModeOps streamext_trans_mode;  /* aggregate/trans.c */
-extern const AggModeOps streamext_values_mode; /* aggregate/values.c */
-
-extern const AggModeOps *const streamext_modes[]; /* by AggMode */
+extern const AggModeOps		   streamext_native_mode; /* aggregate/native_mode.c */
+extern const AggModeOps *const streamext_modes[];	  /* by AggMode; aggregate/modes.c */
 
 static inline const AggModeOps *
 streamext_mode(const AggSpec *spec)

@@ -248,29 +248,3 @@ streamext_trans_deserialize(AggCalls *calls, const char *bytes)
 		elog(ERROR, "function %u returned NULL", calls->spec->deserialfn);
 	return value;
 }
-
-const AggModeOps streamext_trans_mode = {
-	.start = streamext_trans_start,
-	.prepare = streamext_trans_prepare,
-	.try_begin = streamext_trans_try_begin,
-	.try_row = streamext_trans_try_row,
-	.try_end = streamext_trans_try_end,
-	.try_undo = streamext_trans_try_undo,
-	.try_finish = streamext_trans_try_finish,
-	.publish = streamext_trans_publish,
-	.forget = streamext_trans_forget,
-	.forget_pane = streamext_trans_forget_pane,
-	.export_size = streamext_trans_export_size,
-	.export = streamext_trans_export,
-	.import = streamext_trans_import,
-	.reader = streamext_trans_reader,
-	.empty = streamext_trans_empty,
-	.load = streamext_trans_load,
-	.copy = streamext_trans_copy,
-	.combine = streamext_trans_combine,
-	.final = streamext_trans_final,
-	.give = streamext_trans_give,
-	.take = streamext_trans_take,
-	.send = streamext_trans_send,
-	.receive = streamext_trans_receive,
-};

@@ -303,22 +303,3 @@ streamext_values_forget(AggRuntime *agg)
 {
 	valuespending_reset(agg->pending);
 }
-
-const AggModeOps streamext_values_mode = {
-	.start = streamext_values_start,
-	.prepare = streamext_values_prepare,
-	.publish = streamext_values_publish,
-	.forget = streamext_values_forget,
-	.export_size = streamext_values_export_size,
-	.export = streamext_values_export,
-	.import = streamext_values_import,
-	.import_end = streamext_values_import_end,
-	.reader = streamext_values_reader,
-	.load = streamext_values_load,
-	.combine = streamext_values_combine,
-	.final = streamext_values_final,
-	.give = streamext_values_give,
-	.take = streamext_values_take,
-	.send = streamext_values_send,
-	.receive = streamext_values_receive,
-};

@@ -31,26 +31,19 @@ chain_find_target(const char *name)
 	return RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 }
 
-static bool
-chain_reads(Oid view, Oid stream)
-{
-	bool reads = streamext_view_stream(view) == stream;
-
-	UnlockRelationOid(view, AccessShareLock);
-	return reads;
-}
-
 /* The continuous views that read the stream; that of a view over another one is read by this view alone. */
 static List *
 chain_views(Oid stream)
 {
 	List	 *views = NIL;
 	ListCell *lc;
+	bool	  several;
 
 	if (get_rel_relkind(stream) == RELKIND_VIEW)
 		return list_make1_oid(stream);
 	foreach (lc, streamext_view_dependents(stream))
-		if (streamext_view_options(lfirst_oid(lc)).continuous && chain_reads(lfirst_oid(lc), stream))
+		if (streamext_view_options(lfirst_oid(lc)).continuous &&
+			streamext_view_reads(lfirst_oid(lc), AccessShareLock, &several) == stream)
 			views = lappend_oid(views, lfirst_oid(lc));
 	return views;
 }

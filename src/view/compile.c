@@ -797,16 +797,27 @@ streamext_view_take_part(CompiledView *view, int shard)
 }
 
 Oid
-streamext_view_stream(Oid relid)
+streamext_view_reads(Oid relid, LOCKMODE back, bool *several)
 {
 	Relation rel = try_relation_open(relid, AccessShareLock);
 	Oid		 result = InvalidOid;
 	List	*parts = NIL;
 
+	*several = false;
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
 		result = streamext_view_parts_of(get_view_query(rel), &parts);
-	relation_close(rel, NoLock);
-	return parts != NIL || get_rel_relkind(result) == RELKIND_VIEW ? relid : result;
+	relation_close(rel, back);
+	*several = parts != NIL;
+	return parts == NIL ? result : InvalidOid;
+}
+
+Oid
+streamext_view_stream(Oid relid)
+{
+	bool several;
+	Oid	 read = streamext_view_reads(relid, NoLock, &several);
+
+	return several || get_rel_relkind(read) == RELKIND_VIEW ? relid : read;
 }

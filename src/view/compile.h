@@ -144,6 +144,11 @@ extern void streamext_view_append_node(StringInfo buf, const void *node);
 extern void streamext_view_flatten_groups(Query *query);
 
 /*
+ * The stream or view that a view reads, by its rule alone; InvalidOid: none, `several` by UNION ALL, or the view is gone. It is locked meanwhile, and on
+ * unless `back` is AccessShareLock.
+ */
+extern Oid streamext_view_reads(Oid relid, LOCKMODE back, bool *several);
+/*
  * The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. One that reads another continuous
  * view has a stream of its own: the view itself.
  */

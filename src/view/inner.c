@@ -34,19 +34,13 @@
 Oid
 streamext_view_inner(Oid relid)
 {
-	Relation rel;
-	Oid		 result = InvalidOid;
-	List	*parts = NIL;
+	bool several;
+	Oid	 result;
 
 	if (!streamext_view_options(relid).continuous)
 		return InvalidOid;
-	rel = try_relation_open(relid, AccessShareLock);
-	if (rel == NULL)
-		return InvalidOid;
-	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-		result = streamext_view_parts_of(get_view_query(rel), &parts);
-	relation_close(rel, NoLock);
-	return parts == NIL && get_rel_relkind(result) == RELKIND_VIEW ? result : InvalidOid;
+	result = streamext_view_reads(relid, NoLock, &several);
+	return get_rel_relkind(result) == RELKIND_VIEW ? result : InvalidOid;
 }
 
 Oid
@@ -71,13 +65,13 @@ streamext_view_outers(Oid relid)
 
 	foreach (lc, streamext_view_dependents(relid))
 	{
-		Oid outer = lfirst_oid(lc);
+		Oid	 outer = lfirst_oid(lc);
+		bool several;
 
 		if (!streamext_view_options(outer).continuous)
 			continue;
-		if (streamext_view_inner(outer) == relid)
+		if (streamext_view_reads(outer, AccessShareLock, &several) == relid)
 			outers = lappend_oid(outers, outer);
-		UnlockRelationOid(outer, AccessShareLock);
 	}
 	return outers;
 }

@@ -1,5 +1,5 @@
-"""python -m harness.regress TEST...: pg_regress with sql/ and expected/ of the repository on a throwaway server.
-Leaves results/ and regression.diffs at the top of the repository."""
+"""python -m harness.regress TEST...: pg_regress with sql/ and expected/ of the repository on a throwaway server, then pg_isolation_regress with
+specs/. Leaves results/ and regression.diffs at the top of the repository."""
 
 import re
 import subprocess
@@ -17,24 +17,35 @@ def run(tests: list[str]) -> tuple[int, int]:
     """Returns how many tests passed and failed."""
     if not tests:
         return 0, 0
+    programs = pg_config("pgxs").parents[1] / "test"
     with Postgres() as server:
-        command: list[str | Path] = [
-            pg_config("pgxs").parents[1] / "test" / "regress" / "pg_regress",
-            f"--inputdir={TOP}", f"--outputdir={TOP}", f"--bindir={server.bindir}",
-            f"--host={server.dir}", f"--port={server.port}", "--user=postgres", "--dbname=regression", *tests,
-        ]  # fmt: skip
-        passed = failed = 0
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            if result := _RESULT.match(line):
-                passed, failed = (passed + 1, failed) if "ok" in result.groups() else (passed, failed + 1)
-        if process.wait():
-            failed = max(failed, 1)
-            diffs = TOP / "regression.diffs"
-            print(diffs.read_text() if diffs.exists() else server.log()[-4000:])
-            if not server.is_running():
-                print(server.log()[-4000:])
+        passed, failed = _run(server, programs / "regress" / "pg_regress", tests)
+        isolation = programs / "isolation" / "pg_isolation_regress"
+        if not failed and isolation.exists():
+            specs = sorted(file.stem for file in (TOP / "specs").glob("*.spec"))
+            more = _run(server, isolation, specs)
+            passed, failed = passed + more[0], more[1]
+    return passed, failed
+
+
+def _run(server: Postgres, program: Path, tests: list[str]) -> tuple[int, int]:
+    command: list[str | Path] = [
+        program,
+        f"--inputdir={TOP}", f"--outputdir={TOP}", f"--bindir={server.bindir}",
+        f"--host={server.dir}", f"--port={server.port}", "--user=postgres", "--dbname=regression", *tests,
+    ]  # fmt: skip
+    passed = failed = 0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        if result := _RESULT.match(line):
+            passed, failed = (passed + 1, failed) if "ok" in result.groups() else (passed, failed + 1)
+    if process.wait():
+        failed = max(failed, 1)
+        diffs = TOP / "regression.diffs"
+        print(diffs.read_text() if diffs.exists() else server.log()[-4000:])
+        if not server.is_running():
+            print(server.log()[-4000:])
     return passed, failed
 
 
