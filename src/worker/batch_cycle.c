@@ -662,8 +662,8 @@ streamext_worker_keep_groups(Worker *w)
 }
 
 /* False: a view that has caught up is to be taken over first. */
-static bool
-batch_publish(Worker *w, TimestampTz now)
+bool
+streamext_batch_publish(Worker *w, TimestampTz now)
 {
 	StreamSlot *slot = w->shard.slot;
 	instr_time	begin;
@@ -758,7 +758,7 @@ streamext_worker_fold(Worker *w)
 	batch_write_dead_letters(w);
 	letters = w->reading.batch->rejected != NIL || w->reading.batch->late != NIL;
 	streamext_worker_keep_groups(w);
-	published = w->shard.catchup ? streamext_catchup_publish(w) : batch_publish(w, now);
+	published = w->role->publish(w, now);
 	PopActiveSnapshot();
 	if (!published)
 	{

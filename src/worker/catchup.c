@@ -283,8 +283,8 @@ catchup_poll(Worker *w)
 	return true;
 }
 
-bool
-streamext_catchup_publish(Worker *w)
+static bool
+catchup_publish(Worker *w, TimestampTz now)
 {
 	ListCell *lc;
 
@@ -461,7 +461,7 @@ catchup_run(Worker *w)
 		if (!w->reading.pending)
 			MemoryContextReset(w->round_cxt);
 		ResetLatch(MyLatch);
-		streamext_worker_interrupts();
+		streamext_worker_interrupts(NULL);
 		streamext_stream_events_write(&w->shard);
 		if (streamext_worker_rights_due(w))
 			streamext_worker_check_rights(w);
@@ -481,13 +481,15 @@ catchup_run(Worker *w)
 	}
 }
 
+static const WorkerRole catchup_role = { .catchup = true, .publish = catchup_publish };
+
 void
 streamext_catchup_main(Datum arg)
 {
 	Worker *w = &catchup_self;
 
 	streamext_worker_signals();
-	if (!streamext_worker_enter(w, DatumGetInt32(arg), true))
+	if (!streamext_worker_enter(w, DatumGetInt32(arg), &catchup_role))
 		proc_exit(0);
 	before_shmem_exit(catchup_at_exit, 0);
 
@@ -499,7 +501,7 @@ streamext_catchup_main(Datum arg)
 	streamext_worker_contexts(w);
 	w->map.index = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
 	w->setup.refresh_at = 0;
-	streamext_worker_calm(streamext_poison_start(w));
+	streamext_worker_calm(NULL, streamext_poison_start(w));
 
 	PG_TRY();
 	{

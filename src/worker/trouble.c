@@ -190,3 +190,14 @@ streamext_worker_retry_view_at(const Worker *w)
 	}
 	return next;
 }
+
+void
+streamext_worker_stop(Worker *w, const char *reason)
+{
+	w->reading.stopped = true;
+	pg_atomic_fetch_add_u32(&w->shard.slot->ask.stops, 1);
+	streamext_pause_request(w->shard.slot, true);
+	streamext_stream_set_state(
+		w->shard.slot, w->shard.connector != NULL && w->shard.connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
+		reason);
+}

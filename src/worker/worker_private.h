@@ -2,7 +2,9 @@
  * worker/worker_private.h
  *		What the files of the worker process share.
  *
- *	worker/loop.c			the process: start, loop, wait, flush, state, end
+ *	worker/loop.c			the stream's worker: start, loop, sleep, end
+ *	worker/process.c		what it has in common with the catch-up worker
+ *	worker/chores.c			what it does between two batches
  *	worker/refresh.c	from the catalogue to configuration, connector, views
  *	worker/view_list.c	which views there are
  *	worker/view_start.c	a view's fold, begun and ended
@@ -49,7 +51,7 @@ typedef struct WorkerSetup
 /*
  * The batch at hand, and whether there may be one.
  * @writers worker/batch_cycle.c, worker/catchup.c, worker/loop.c, worker/position.c, worker/refresh.c,
- * worker/seek.c
+ * worker/seek.c, worker/trouble.c
  */
 typedef struct WorkerReading
 {
@@ -102,8 +104,8 @@ typedef struct WorkerTimes
 } WorkerTimes;
 
 /*
- * Tickets that are being served: worker/loop.c.
- * @writers worker/loop.c, worker/refresh.c, worker/seek.c
+ * Tickets that are being served: worker/chores.c.
+ * @writers worker/chores.c, worker/loop.c, worker/refresh.c, worker/seek.c
  */
 typedef struct WorkerFlush
 {
@@ -172,8 +174,8 @@ typedef struct WorkerWatch
 } WorkerWatch;
 
 /*
- * Panes that go: worker/loop.c, worker/catchup.c.
- * @writers worker/catchup.c, worker/loop.c, worker/refresh.c, worker/watermark.c
+ * Panes that go: worker/chores.c, worker/catchup.c.
+ * @writers worker/catchup.c, worker/chores.c, worker/refresh.c, worker/watermark.c
  */
 typedef struct WorkerExpiry
 {
@@ -183,7 +185,7 @@ typedef struct WorkerExpiry
 
 /*
  * What the connector has said.
- * @writers worker/catchup.c, worker/loop.c, worker/refresh.c
+ * @writers worker/catchup.c, worker/chores.c, worker/refresh.c
  */
 typedef struct WorkerSource
 {
@@ -192,8 +194,8 @@ typedef struct WorkerSource
 } WorkerSource;
 
 /*
- * worker/loop.c
- * @writers worker/loop.c
+ * How many records come: worker/rate.c.
+ * @writers worker/rate.c
  */
 typedef struct WorkerRate
 {
@@ -204,9 +206,10 @@ typedef struct WorkerRate
 /* The process: what lower rooms see of it, and what each file of this one keeps. */
 typedef struct Worker
 {
-	Shard		  shard;	 /* first: a Shard of a process that runs here is its Worker */
-	MemoryContext round_cxt; /* as long as a round of the loop, or its batch */
-	MemoryContext views_cxt;
+	Shard					 shard; /* first: a Shard of a process that runs here is its Worker */
+	const struct WorkerRole *role;
+	MemoryContext			 round_cxt; /* as long as a round of the loop, or its batch */
+	MemoryContext			 views_cxt;
 
 	WorkerSetup	   setup;
 	WorkerReading  reading;
@@ -227,18 +230,44 @@ typedef struct Worker
 
 extern const ShardOps streamext_worker_shard_ops;
 
-/* worker/loop.c */
+/* What differs between the two processes of a stream: its worker (worker/loop.c) and its catch-up worker (worker/catchup.c). */
+typedef struct WorkerRole
+{
+	bool catchup;
+	/*
+	 * Publishes what all views have prepared of the batch at hand, under the stream's exclusive lock. False: something has
+	 * changed since, and nothing is published.
+	 */
+	bool (*publish)(Worker *w, TimestampTz now);
+} WorkerRole;
+
+/* What is done between two batches (worker/chores.c). */
+typedef struct WorkerChore
+{
+	void (*run)(Worker *w, TimestampTz now, bool paused);
+	/* when it will be due by itself, DT_NOEND: not; `reading`: the worker waits for records. NULL: never by itself */
+	TimestampTz (*deadline)(Worker *w, TimestampTz now, bool reading);
+} WorkerChore;
+
+/* worker/process.c */
 /* Makes the process, a background worker, that of the slot it was launched for; false: it is not to be had. */
-extern bool streamext_worker_enter(Worker *w, int index, bool catchup);
+extern bool streamext_worker_enter(Worker *w, int index, const WorkerRole *role);
 extern void streamext_worker_session(void);
 extern void streamext_worker_signals(void);
-extern void streamext_worker_interrupts(void);
-extern void streamext_worker_doze(int fd, long timeout);
 extern void streamext_worker_contexts(Worker *w);
-extern void streamext_worker_unwatch(void); /* the connector is about to be closed */
-extern void streamext_worker_stop(Worker *w, const char *reason);
+/* Ends the process if it shall, after a last checkpoint of w (NULL: without one). */
+extern void streamext_worker_interrupts(Worker *w);
+extern void streamext_worker_doze(int fd, long timeout);
+extern void streamext_worker_unwatch(void);			   /* the connector is about to be closed */
+extern void streamext_worker_calm(Worker *w, long ms); /* does nothing for so long, but end if it shall */
+
+/* worker/chores.c */
+extern void		   streamext_chores_run(Worker *w, bool paused);
+extern TimestampTz streamext_chores_deadline(Worker *w, TimestampTz now, bool reading);
+
+/* worker/rate.c */
 extern void streamext_worker_count_rate(Worker *w, uint64 n);
-extern void streamext_worker_calm(long ms); /* does nothing for so long, but end if it shall */
+extern void streamext_worker_rest_rate(Worker *w, TimestampTz now); /* nothing may arrive any more */
 
 /* worker/refresh.c: false if the stream is gone, its slot removed with it */
 extern bool streamext_worker_refresh(Worker *w);
@@ -277,6 +306,8 @@ extern bool streamext_worker_poll(Worker *w);
 extern void streamext_worker_watch_lag(Worker *w);
 extern void streamext_worker_publish_ends(Worker *w);
 extern bool streamext_worker_fold(Worker *w);
+/* WorkerRole.publish of the stream's worker */
+extern bool streamext_batch_publish(Worker *w, TimestampTz now);
 extern void streamext_worker_drop_batch(Worker *w);
 /* Only the first n records of the batch at hand are taken now; the rest is read again. */
 extern void streamext_worker_cut(Worker *w, int n);
@@ -297,6 +328,8 @@ extern bool streamext_worker_try_fold(Worker *w);
 extern bool streamext_worker_backs_off(Worker *w);
 /* The same for dead letters that are to be tried again: streamext_retries_run. */
 extern bool streamext_worker_try_retries(Worker *w);
+/* Until resume(). The reason is the stream's error. */
+extern void streamext_worker_stop(Worker *w, const char *reason);
 /* What is internal is laid to a row's charge now (Batch.again). */
 extern bool streamext_worker_is_last_try(const Worker *w);
 /* An error that may be over by itself. */
@@ -315,8 +348,6 @@ extern void		   streamext_worker_watch_watermark(Worker *w, bool at_once);
 extern void		   streamext_worker_look_away(Worker *w); /* nothing is being read */
 extern TimestampTz streamext_worker_watermark_deadline(Worker *w, TimestampTz now);
 
-/* worker/catchup.c: false if the batch could not be published and is given up */
-extern bool streamext_catchup_publish(Worker *w);
 
 /* worker/handover.c */
 extern void		 streamext_handover_request(Worker *w);
