@@ -419,6 +419,8 @@ def test_stage_tables_that_are_something_else(stream: Database) -> None:
     for positions in ('{"s": {"0": -1}}', '{"s": {"x": 1}}', '{"s": 1}', "[]"):
         state = refused(engine.connection, "SELECT streamext.export_merge('v', %s, %s, '{}', '{}')", engine.run, positions)[0]
         assert state in ("22023", "22P02"), positions
+    for newest in ('{"s": {"0": "infinity"}}', '{"s": {"0": "-infinity"}}'):
+        assert refused(engine.connection, merge.replace("'{}'", f"'{newest}'"), engine.run)[0] == "22023"
     engine.connection.execute(merge, (engine.run,))
     assert stream.rows("TABLE v") == [("a", 1)]
 

@@ -503,6 +503,22 @@ merge_begin(Merge *merge, pg_uuid_t *run, Jsonb *positions)
 	return strcmp(count[1], "0") != 0;
 }
 
+/* A watermark that is infinite would close all windows for good, and is no time that the next batch could be judged by. */
+static void
+merge_check_newest(Jsonb *newest)
+{
+	Oid	  types[] = { JSONBOID };
+	Datum values[] = { JsonbPGetDatum(newest) };
+	char *infinite[1];
+
+	(void) merge_ask("SELECT count(*) FROM jsonb_each($1) AS t, jsonb_each_text(t.value) AS p "
+					 "WHERE NOT isfinite(p.value::timestamptz)",
+					 1, types, values, NULL, infinite, 1);
+	if (strcmp(infinite[0], "0") != 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a newest event time is infinite"),
+						errhint("newest is {topic: {partition: time}}, of records that are counted.")));
+}
+
 /* The watermark after it. */
 static char *
 merge_note(const Merge *merge, Jsonb *positions, Jsonb *newest, Jsonb *counts, double ms)
@@ -560,6 +576,7 @@ streamext_export_merge(PG_FUNCTION_ARGS)
 	merge.plan = streamext_export_make(streamext_export_compile(merge.view, NULL), "postgres");
 	if (merge_begin(&merge, PG_GETARG_UUID_P(1), positions))
 	{
+		merge_check_newest(PG_GETARG_JSONB_P(3));
 		merge_raw(&merge);
 		merge_read_stage(&merge);
 		merge_into_table(&merge);
