@@ -26,14 +26,17 @@ streamext_stream_journal(StreamSlot *slot, Oid relid, int shard, JournalMode mod
 int64
 streamext_stream_journal_base(const StreamConfig *config, int shard)
 {
-	int			 index = streamext_find_stream(MyDatabaseId, config->relid, shard);
+	Oid			 relid = OidIsValid(config->from.origin) ? config->from.origin : config->relid;
+	int			 index;
 	JournalPlace place;
 	Journal		*journal;
 	int64		 base = -1;
 
+	shard = relid == config->relid ? shard : 0;
+	index = streamext_find_stream(MyDatabaseId, relid, shard);
 	if (index < 0 || config->source.journal == JOURNAL_NONE)
 		return -1;
-	place = streamext_stream_journal(&streamext_shared->streams[index], config->relid, shard, config->source.journal);
+	place = streamext_stream_journal(&streamext_shared->streams[index], relid, shard, config->source.journal);
 	LWLockAcquire(place.lock, LW_EXCLUSIVE);
 	journal = streamext_journal_open(&place, config->connector->pushed);
 	if (journal != NULL)

@@ -172,6 +172,8 @@ plan_check_view(const ExportPlan *plan)
 		streamext_export_refuse(plan, "a view without aggregates or GROUP BY", NULL);
 	if (OidIsValid(view->inner))
 		streamext_export_refuse(plan, "a continuous view in FROM", "Export that view.");
+	if (view->parts != NIL)
+		streamext_export_refuse(plan, "UNION ALL", "Export a view of each part.");
 	if (view->has_joins)
 		streamext_export_refuse(plan, "joins, subqueries and set-returning functions", NULL);
 	if (view->sliding_days != 0)

@@ -39,6 +39,7 @@
 #include "stream/definition.h"
 #include "view/compile.h"
 #include "view/dependents.h"
+#include "view/union.h"
 
 /* ---- views of a stream ---- */
 
@@ -51,7 +52,9 @@ stream_ddl_views_of_stream(Oid stream)
 
 	initStringInfo(&names);
 	foreach (cell, streamext_view_dependents(stream))
-		if (streamext_ddl_is_continuous(lfirst_oid(cell)) && streamext_view_stream(lfirst_oid(cell)) == stream)
+		if (streamext_ddl_is_continuous(lfirst_oid(cell)) &&
+			(streamext_view_stream(lfirst_oid(cell)) == stream ||
+			 list_member_oid(streamext_union_streams(lfirst_oid(cell)), stream)))
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", get_rel_name(lfirst_oid(cell)));
 	return names.len > 0 ? names.data : NULL;
 }
@@ -100,6 +103,7 @@ stream_ddl_check_changes(Oid relid, List *before)
 	List			   *after = GetForeignTable(relid)->options;
 	const ConnectorOps *connector = streamext_stream_kind(relid);
 	const OptionSpec   *tables[STREAMEXT_OPTION_TABLES];
+	ListCell		   *lc;
 
 	streamext_stream_tables(connector, tables);
 	for (int i = 0; tables[i] != NULL; i++)
@@ -108,6 +112,8 @@ stream_ddl_check_changes(Oid relid, List *before)
 				stream_ddl_refuse_change(relid, spec->name);
 	if (connector->check_change != NULL)
 		connector->check_change(get_rel_name(relid), before, after);
+	foreach (lc, streamext_union_views(relid))
+		(void) streamext_stream_config(lfirst_oid(lc)); /* raises if it could not go on */
 }
 
 static bool

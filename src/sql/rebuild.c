@@ -51,11 +51,19 @@ static void
 rebuild_check_journal(Oid viewoid, Oid stream)
 {
 	StreamConfig *config = streamext_stream_config(stream);
-	int			  view = streamext_find_view(MyDatabaseId, viewoid, 0);
+	bool		  held = true;
 
-	if (config == NULL || config->connector->replayable || OidIsValid(config->from.inner))
+	if (config == NULL || OidIsValid(config->from.inner))
 		return; /* the inner view gives its windows again */
-	if (view < 0 || !streamext_view_is_held(&streamext_shared->views[view], config))
+	for (int shard = 0; shard < Max(list_length(config->from.parts), 1); shard++)
+	{
+		const StreamConfig *part = streamext_stream_part(config, shard);
+		int					view = streamext_find_view(MyDatabaseId, viewoid, shard);
+
+		held = held && (part->connector->replayable ||
+						(view >= 0 && streamext_view_is_held(&streamext_shared->views[view], part)));
+	}
+	if (!held)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("continuous view \"%s\" cannot be counted anew", get_rel_name(viewoid)),
 						errdetail("The journal of its stream does not hold any more all that the view has counted."),

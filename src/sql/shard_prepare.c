@@ -53,6 +53,10 @@ prepare_check(const CompiledView *view)
 	if (OidIsValid(streamext_view_inner(view->relid)))
 		prepare_refuse(view, "the windows that it counts are those of one server",
 					   "Call streamext.shard_view for the view in its FROM, and put an ordinary view over that.");
+	if (view->parts != NIL)
+		prepare_refuse(
+			view, "it reads several streams by UNION ALL",
+			"Call streamext.shard_view for a view of each part, and put an ordinary view with UNION ALL over these.");
 	if (view->options.retention > 0)
 		prepare_refuse(view, "with streamext.retention a window may be gone from one server and not from another",
 					   "Reset streamext.retention.");

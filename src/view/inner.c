@@ -52,7 +52,11 @@ streamext_view_root(Oid relid)
 
 		CHECK_FOR_INTERRUPTS();
 		if (!OidIsValid(inner))
-			return streamext_view_stream(relid);
+		{
+			List *parts = streamext_union_streams(relid);
+
+			return parts != NIL ? linitial_oid(parts) : streamext_view_stream(relid);
+		}
 		relid = inner;
 	}
 }

@@ -180,6 +180,15 @@ streamext_inbox_seek(Connector *c, int index, int64 position)
 void
 streamext_inbox_read_failed(Connector *c, int saved_errno)
 {
+	JournalInbox *inbox = (JournalInbox *) c;
+
+	if (inbox->place.follows && streamext_journal_base(inbox->journal) > inbox->partition.position)
+	{
+		/* it was not kept any longer: goes on, and tells of the gap */
+		inbox->wanted = inbox->partition.position;
+		inbox_place(inbox);
+		return;
+	}
 	if (saved_errno == EBADMSG)
 	{
 		c->failed = true;
