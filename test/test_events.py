@@ -157,6 +157,46 @@ def test_many_listeners_and_one_reading(web: Web) -> None:
     late.wait(view(web))
 
 
+def test_one_role_leaves_places_for_others(web: Web) -> None:
+    """It may have as many as it leaves: 32 of 64, the next one 16."""
+    names = [f"w{i}" for i in range(33)]
+    web.db.execute("; ".join(
+        f"CREATE VIEW {name} WITH (streamext.continuous) AS SELECT t, count(*) AS c FROM s GROUP BY t; GRANT SELECT ON {name} TO ingest" for name in names
+    ))  # fmt: skip
+    web.db.execute("GRANT SELECT ON v TO nobody")
+    insert(web, (1, "a"))
+    everything = [Listener(web, f"public.{name}", ["t"]) for name in names]
+    assert [listener.status for listener in everything] == [200] * 32 + [503]
+    other = Listener(web, "public.v", ["t"], token="nobody-token")
+    other.wait(view(web))
+
+
+def test_a_slow_role_holds_up_nobody(web: Web) -> None:
+    """Its views wait for each other, and those of others do not wait for them."""
+    names = [f"z{i}" for i in range(6)]
+    web.db.execute("; ".join(
+        f"CREATE VIEW {name} WITH (streamext.continuous, streamext.emit_interval = '1 ms') AS "
+        f"SELECT t, count(*) AS c, pg_sleep(0.1)::text AS z FROM s GROUP BY t; GRANT SELECT ON {name} TO ingest" for name in names
+    ))  # fmt: skip
+    web.db.execute("GRANT SELECT ON v TO nobody")
+    insert(web, (1, "a"))
+    slow = [Listener(web, f"public.{name}", ["t"]) for name in names]
+    fast = Listener(web, "public.v", ["t"], token="nobody-token")
+    fast.wait(view(web))
+    for listener in slow:
+        listener.take()
+        listener.ops.clear()
+    updates = 25
+    for _ in range(updates):
+        insert(web, (1, "a"))
+        fast.wait(view(web))
+    for listener in slow:
+        listener.take()
+    assert sum(len(listener.ops) for listener in slow) < updates
+    for listener in slow:
+        listener.wait(view(web, names[0]))
+
+
 def test_who_does_not_read_begins_anew(web: Web) -> None:
     wide = "x" * 2000
     continuous(web.db, "wide", "SELECT n, count(*) AS c, max(t) AS t FROM s GROUP BY n", ", streamext.emit_interval = '20 ms'")

@@ -146,6 +146,29 @@ watch_bytes(void)
 	return bytes;
 }
 
+/*
+ * A role has no more places, and no more bytes, than are left for others: so whoever comes finds some, however many one role has taken.
+ */
+static bool
+watch_has_share(Oid role)
+{
+	Size bytes = watch_bytes();
+	Size its_bytes = 0;
+	int	 its = 0, left = 0;
+
+	for (int i = 0; i < STREAMEXT_WATCHES; i++)
+	{
+		if (watches[i] == NULL)
+			left++;
+		else if (watches[i]->role == role)
+		{
+			its++;
+			its_bytes += streamext_board_bytes(watches[i]->board);
+		}
+	}
+	return its < left && bytes <= STREAMEXT_BOARDS_BYTES && its_bytes <= STREAMEXT_BOARDS_BYTES - bytes;
+}
+
 static Watch *
 watch_make(Oid role, const char *schema, const char *name)
 {
@@ -153,7 +176,7 @@ watch_make(Oid role, const char *schema, const char *name)
 
 	while (index < STREAMEXT_WATCHES && watches[index] != NULL)
 		index++;
-	if (index == STREAMEXT_WATCHES || watch_bytes() > STREAMEXT_BOARDS_BYTES || !watch_process())
+	if (!watch_has_share(role) || !watch_process())
 		return NULL;
 	watches[index] = palloc0(sizeof(Watch));
 	watches[index]->id = ++watch_last_id;

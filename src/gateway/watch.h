@@ -42,7 +42,7 @@ typedef struct WatchListener
 	BoardPosition position; /* the listener's own to begin, when status is 200 */
 } WatchListener;
 
-/* False: there are too many, or no process is to be had; try later. */
+/* False: the role has its share, or no process is to be had; try later. */
 extern bool streamext_watch_join(WatchListener *listener, Oid role, const char *schema, const char *name);
 extern void streamext_watch_leave(WatchListener *listener);
 /* Takes what has come; `wake` is called for each listener of a watch with something new on its board, or another status. */

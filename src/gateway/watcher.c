@@ -51,6 +51,13 @@ typedef struct WatcherView
 	bool		ended;
 } WatcherView;
 
+/* How long a role waits for its next look, since its last one. */
+typedef struct WatcherRest
+{
+	Oid			role;
+	TimestampTz until;
+} WatcherRest;
+
 /* One look at a view. */
 typedef struct WatcherLook
 {
@@ -62,6 +69,7 @@ typedef struct WatcherLook
 } WatcherLook;
 
 static WatcherView	  watcher_views[STREAMEXT_WATCHES];
+static WatcherRest	  watcher_rests[STREAMEXT_WATCHES];
 static WatchShared	 *watcher_shared;
 static shm_mq_handle *watcher_queue;
 static MemoryContext  watcher_round;
@@ -237,6 +245,59 @@ watcher_next(TimestampTz began, int64 emit_interval)
 	return Max(began + emit_interval, now + (now - began) * WATCHER_PATIENCE);
 }
 
+/* ---- roles ---- */
+
+/* The role's pause, or that of one whose pause is over the longest. */
+static WatcherRest *
+watcher_rest_of(Oid role)
+{
+	WatcherRest *oldest = &watcher_rests[0];
+
+	for (int i = 0; i < STREAMEXT_WATCHES; i++)
+	{
+		if (watcher_rests[i].role == role)
+			return &watcher_rests[i];
+		if (watcher_rests[i].until < oldest->until)
+			oldest = &watcher_rests[i];
+	}
+	return oldest;
+}
+
+/* A look of the role's has begun then and is over. */
+static void
+watcher_rest(Oid role, TimestampTz began)
+{
+	WatcherRest *rest = watcher_rest_of(role);
+
+	rest->role = role;
+	rest->until = watcher_next(began, 0);
+}
+
+/*
+ * Where several roles listen a pause is one of all views of the role, which take turns: the more it has, the less often each is read, and those
+ * of others are not. DT_NOEND: it is the turn of another one of the role.
+ */
+static TimestampTz
+watcher_due(const WatcherView *view)
+{
+	const WatcherRest *rest = watcher_rest_of(view->place.role);
+	bool			   others = false;
+	bool			   turn = true;
+
+	for (int i = 0; i < STREAMEXT_WATCHES; i++)
+	{
+		const WatcherView *other = &watcher_views[i];
+
+		if (other->place.id == 0 || other->ended)
+			continue;
+		others = others || other->place.role != view->place.role;
+		turn = turn && (other->place.role != view->place.role || other->due >= view->due);
+	}
+	if (!others)
+		return view->due;
+	return !turn ? DT_NOEND : rest->role == view->place.role ? Max(view->due, rest->until) : view->due;
+}
+
 /* What may pass is tried again, for who is told already. */
 static void
 watcher_failed(WatcherView *view, const ErrorData *error, TimestampTz began)
@@ -280,6 +341,7 @@ watcher_look(WatcherView *view)
 		watcher_failed(view, streamext_worker_caught(watcher_round), now);
 	}
 	PG_END_TRY();
+	watcher_rest(view->place.role, now);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(cxt);
 	MemoryContextReset(watcher_round);
@@ -324,10 +386,10 @@ watcher_run_due(void)
 		if (view->place.id == 0 || view->ended)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		if (GetCurrentTimestamp() >= view->due)
+		if (GetCurrentTimestamp() >= watcher_due(view))
 			watcher_look(view);
 		if (!view->ended)
-			next = Min(next, view->due);
+			next = Min(next, watcher_due(view));
 	}
 	return next;
 }
