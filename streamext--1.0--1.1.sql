@@ -709,8 +709,10 @@ CREATE TABLE streamext.exported (
 	rows_merged bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 REVOKE ALL ON TABLE streamext.exported FROM PUBLIC;
--- Dumped: the merged partials are in an ordinary table, and mean nothing without the positions. view is written by name.
-SELECT pg_catalog.pg_extension_config_dump('streamext.exported', '');
+-- Dumped: the merged partials are in an ordinary table, and mean nothing without the positions. view is written by name; a row of none, as
+-- is left where the library was not loaded when the view was dropped, would be taken for a view's that gets its OID there.
+SELECT pg_catalog.pg_extension_config_dump('streamext.exported',
+	'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) view)');
 CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
 ALTER TABLE streamext.exported ENABLE REPLICA TRIGGER refuse_replicated;
 COMMENT ON TABLE streamext.exported IS 'Continuous views that an engine outside computes, as they were, and how far it is.';
@@ -731,6 +733,14 @@ COMMENT ON COLUMN streamext.exported.rejected IS 'Records rejected.';
 COMMENT ON COLUMN streamext.exported.last_merge_at IS 'When a batch was merged.';
 COMMENT ON COLUMN streamext.exported.merge_ms IS 'How long that took.';
 COMMENT ON COLUMN streamext.exported.rows_merged IS 'Partial rows of all batches.';
+
+-- A restored view's table goes with the view as it did: dependencies are not dumped.
+CREATE FUNCTION streamext.export_restored() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'streamext_export_restored';
+REVOKE ALL ON FUNCTION streamext.export_restored() FROM PUBLIC;
+COMMENT ON FUNCTION streamext.export_restored() IS 'internal: the table of a restored exported view goes with the view';
+CREATE TRIGGER restored AFTER INSERT ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext.export_restored();
 
 CREATE FUNCTION streamext.export(view regclass, engine text) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -180,7 +180,8 @@ def test_generated_definitions(db: Database, request: pytest.FixtureRequest) -> 
             assert columns == db.rows("SELECT attname, atttypid, atttypmod, attcollation FROM pg_attribute WHERE attrelid = 'v'::regclass")
             assert db.rows("SELECT delivered, accepted, late, rejected FROM streamext.exports") == [(total, total, 0, 0)]
             engine.connection.close()
-            db.execute("DROP VIEW v; DROP TABLE v_export")
+            db.execute("DROP VIEW v")
+            assert db.rows("SELECT to_regclass('v_export'), count(*) FROM streamext.exported") == [(None, 0)]
     finally:
         db.execute("SELECT streamext.set_clock(NULL)")
     done = VIEWS - sum(reasons.values())
@@ -331,6 +332,85 @@ def test_other_names(stream: Database) -> None:
     assert stream.value("SELECT to_regclass('\"Parts\"')") is None
 
 
+def nothing_left(db: Database, *relations: str) -> None:
+    assert db.value("SELECT count(*) FROM streamext.exported") == 0
+    for relation in relations:
+        assert db.value("SELECT to_regclass(%s)", relation) is None, relation
+
+
+def test_a_dropped_view_leaves_nothing(stream: Database) -> None:
+    """Its table and its row go with it, by whatever statement; what others have over the table holds it."""
+    query = "SELECT k, count(*) AS n FROM s WHERE n > 0 GROUP BY k"
+    exported(stream, query)
+    stream.execute("CREATE VIEW looks AS SELECT * FROM v_export")
+    assert refused(stream.connection, "DROP VIEW v")[0] == "2BP01"
+    assert refused(stream.connection, "DROP TABLE v_export")[0] == "2BP01"
+    stream.execute("DROP VIEW looks; DROP VIEW v")
+    nothing_left(stream, "v", "v_export")
+    exported(stream, query)  # the names are free
+    put(stream, row("a", 1))
+    Engine(stream).batch({0: 1})
+    assert stream.rows("TABLE v") == [("a", 1)]
+    stream.execute("DROP TABLE v_export CASCADE")
+    nothing_left(stream, "v", "v_export")
+    exported(stream, query)
+    stream.execute("CREATE SCHEMA there; ALTER VIEW v SET SCHEMA there; DROP SCHEMA there CASCADE")
+    nothing_left(stream, "v", "v_export")
+    exported(stream, query)
+    with stream.connection.transaction(force_rollback=True):
+        stream.execute("DROP VIEW v")
+        nothing_left(stream, "v", "v_export")
+    assert stream.rows("SELECT view::text FROM streamext.exports") == [("v",)]
+    stream.execute("SELECT streamext.import('v'); DROP VIEW v")
+    nothing_left(stream, "v", "v_export")
+
+
+def test_dropped_with_its_owner_and_with_the_extension(stream: Database) -> None:
+    stream.execute("CREATE ROLE owner; GRANT CREATE ON SCHEMA public TO owner; GRANT SELECT ON s TO owner")
+    try:
+        with stream.connection.transaction():
+            stream.execute("SET LOCAL ROLE owner")
+            exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+        stream.execute("DROP OWNED BY owner")
+        nothing_left(stream, "v", "v_export")
+    finally:
+        stream.execute("DROP OWNED BY owner CASCADE; DROP ROLE owner")
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    assert refused(stream.connection, "DROP EXTENSION streamext")[0] == "2BP01"
+    with stream.connection.transaction(force_rollback=True):
+        stream.execute("DROP EXTENSION streamext CASCADE")
+        assert stream.rows("SELECT to_regclass('s'), to_regclass('v'), to_regclass('v_export')") == [(None, None, None)]
+
+
+def test_what_an_exported_view_needs_stays(stream: Database) -> None:
+    """Its stream, the stream's columns and functions below the aggregation, as a continuous view's."""
+    stream.execute("CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE RETURN $1 * 2")
+    exported(stream, "SELECT k, sum(twice(n)) AS n FROM s GROUP BY k")
+    for sql in ("DROP FOREIGN TABLE s", "DROP FUNCTION twice", "ALTER FOREIGN TABLE s DROP COLUMN n"):
+        assert refused(stream.connection, sql)[0] == "2BP01", sql
+    assert refused(stream.connection, "ALTER FOREIGN TABLE s ALTER COLUMN n TYPE bigint")[0] == "0A000"
+    Engine(stream)
+    stream.execute("ALTER FOREIGN TABLE s RENAME TO t")
+    assert refused(stream.connection, "SELECT streamext.import('v')")[1].startswith('relation "public.s" does not exist')
+    stream.execute("ALTER FOREIGN TABLE t RENAME TO s; SELECT streamext.import('v'); SELECT streamext.export('v', 'postgres')")
+    stream.execute("DROP FOREIGN TABLE s CASCADE")
+    nothing_left(stream, "v", "v_export")
+
+
+def test_another_table_is_not_taken_for_the_views(stream: Database) -> None:
+    """The view's table can be gone if somebody has made the view another one."""
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    put(stream, row("a", 1))
+    engine = Engine(stream)
+    arguments = engine.stage({0: 1})
+    stream.execute("CREATE OR REPLACE VIEW v AS SELECT 'x'::text AS k, 1::bigint AS n; DROP TABLE v_export; CREATE TABLE v_export (k1 text, p1 bigint, h bigint)")
+    assert refused(stream.connection, "DROP FOREIGN TABLE s")[0] == "2BP01"
+    assert refused(engine.connection, "SELECT streamext.export_merge(%s, %s, %s, %s, %s)", *arguments)[0] == "55000"
+    stream.execute("SELECT streamext.import('v')")
+    assert stream.value("SELECT count(*) FROM v_export") == 0
+    stream.execute("DROP VIEW v")
+
+
 def test_a_dump_has_all_of_it(stream: Database) -> None:
     exported(stream, "SELECT k, streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY k, w")
     put(stream, row("a", 1), row("b", 2), row("a", 3))
@@ -344,6 +424,14 @@ def test_a_dump_has_all_of_it(stream: Database) -> None:
         Engine(copy).batch({0: 3})
         assert sorted(copy.rows("SELECT k, n FROM v")) == [("a", 2), ("b", 1)]
         copy.execute("SELECT streamext.import('v')")
+        copy.connection.close()
+        stream.server.psql(f"DROP DATABASE {name} WITH (FORCE)")
+        stream.server.psql(f"CREATE DATABASE {name}")
+        stream.server.psql(stream.server.run("pg_dump", stream.name), name)
+        copy = Database(stream.server, name)
+        assert refused(copy.connection, "DROP FOREIGN TABLE s")[0] == "2BP01"
+        copy.execute("DROP VIEW v")
+        nothing_left(copy, "v", "v_export")
         copy.connection.close()
     finally:
         stream.server.psql(f"DROP DATABASE {name} WITH (FORCE)")

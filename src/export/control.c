@@ -147,6 +147,7 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	SPI_finish();
 	streamext_identity_leave(scope);
 	control_note_table(viewoid);
+	streamext_export_depend(viewoid);
 	AtEOXact_GUC(false, level);
 	PG_RETURN_VOID();
 }
@@ -197,6 +198,12 @@ control_forget(Oid viewoid)
 	return sql;
 }
 
+static void
+control_tell_import(void *name)
+{
+	errcontext("query that view \"%s\" had before it was exported", (const char *) name);
+}
+
 /* streamext.import(view regclass) */
 Datum
 streamext_import_view(PG_FUNCTION_ARGS)
@@ -204,14 +211,20 @@ streamext_import_view(PG_FUNCTION_ARGS)
 	Oid			  viewoid = PG_GETARG_OID(0);
 	Oid			  owner = control_lock(viewoid);
 	int			  level = streamext_portable_pin();
-	char		 *table = streamext_export_table(viewoid);
+	bool		  gone = get_rel_relkind(streamext_export_partials(viewoid)) != RELKIND_RELATION;
+	char		 *table = gone ? NULL : streamext_export_table(viewoid);
 	char		 *sql = control_forget(viewoid);
 	IdentityScope scope = streamext_identity_enter_lightly(owner);
+	/* a name that is not there any more is raised by PostgreSQL */
+	ErrorContextCallback context = { error_context_stack, control_tell_import, get_rel_name(viewoid) };
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
+	error_context_stack = &context;
 	control_run(sql);
-	control_run(psprintf("DROP TABLE %s", table));
+	error_context_stack = context.previous;
+	if (!gone)
+		control_run(psprintf("DROP TABLE %s", table));
 	SPI_finish();
 	streamext_identity_leave(scope);
 	AtEOXact_GUC(false, level);

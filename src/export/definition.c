@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "parser/analyze.h"
 #include "parser/parser.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -78,20 +79,35 @@ streamext_export_owner(Oid viewoid)
 }
 
 /* Reading the text makes values of its constants, by the types' input functions: the owner is at work. */
-static CompiledView *
-definition_compile_former(Oid viewoid, const FormerView *former)
+static Query *
+definition_parse(Oid viewoid, const FormerView *former)
 {
-	ContinuousViewOptions options = streamext_view_options_of(former->options);
-	IdentityScope		  scope = streamext_identity_enter(streamext_export_owner(viewoid));
-	int					  level = streamext_portable_pin();
-	List				 *parsed = raw_parser(former->query, RAW_PARSE_DEFAULT);
-	Query				 *query;
+	IdentityScope scope = streamext_identity_enter(streamext_export_owner(viewoid));
+	int			  level = streamext_portable_pin();
+	List		 *parsed = raw_parser(former->query, RAW_PARSE_DEFAULT);
+	Query		 *query;
 
 	streamext_identity_set("search_path", "pg_catalog, pg_temp");
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, parsed), former->query, NULL, 0, NULL);
 	AtEOXact_GUC(false, level);
 	streamext_identity_leave(scope);
-	return streamext_view_compile_former(viewoid, query, &options);
+	return query;
+}
+
+Query *
+streamext_export_former_query(Oid viewoid)
+{
+	FormerView former;
+
+	return definition_read(viewoid, &former) ? definition_parse(viewoid, &former) : NULL;
+}
+
+static CompiledView *
+definition_compile_former(Oid viewoid, const FormerView *former)
+{
+	ContinuousViewOptions options = streamext_view_options_of(former->options);
+
+	return streamext_view_compile_former(viewoid, definition_parse(viewoid, former), &options);
 }
 
 static void
@@ -146,11 +162,13 @@ streamext_export_partials(Oid viewoid)
 		1, types, values, NULL, SPI_OK_SELECT);
 }
 
+/* Before the view's row, as DROP VIEW and import() have it: they lock the view, and then the row. */
 void
 streamext_export_check_rights(Oid viewoid)
 {
 	AclResult result;
 
+	LockRelationOid(viewoid, AccessShareLock);
 	definition_check_kind(viewoid);
 	result = pg_class_aclcheck(viewoid, GetUserId(), ACL_INSERT);
 	if (result != ACLCHECK_OK)

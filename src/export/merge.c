@@ -627,6 +627,7 @@ streamext_export_begin(PG_FUNCTION_ARGS)
 			1, types, arg, NULL, row, 3))
 		merge_not_exported(viewoid);
 	view = streamext_export_compile(viewoid, &engine);
+	streamext_export_renew(view);
 	values[0] = DirectFunctionCall1(uuid_in, CStringGetDatum(row[0]));
 	values[1] = merge_jsonb(streamext_export_json(streamext_export_make(view, engine)));
 	values[2] = merge_jsonb(row[1]);

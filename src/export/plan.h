@@ -86,11 +86,26 @@ extern const CompiledView *streamext_export_compile(Oid viewoid, char **engine);
 extern Oid streamext_export_owner(Oid viewoid);
 extern Oid streamext_export_partials(Oid viewoid);
 
-/* Raises 42501 unless the caller may merge into the view: INSERT on it. */
+/* The query of an exported view as it was, analyzed; NULL: it is not exported. Raises if what it names is not there. */
+extern Query *streamext_export_former_query(Oid viewoid);
+
+/*
+ * export/dependency.c: what is in pg_depend of an exported view whose rule has just been made. streamext_export_renew: if it is not there, as
+ * after pg_upgrade. streamext_export_replaced: a statement has replaced the view, which may be any; where what it needs cannot be
+ * told, that is left to the next streamext_export_renew.
+ */
+extern void streamext_export_depend(Oid viewoid);
+extern void streamext_export_renew(const CompiledView *view);
+extern void streamext_export_replaced(Oid viewoid);
+/* A relation is being dropped: if it is an exported view, its row goes. */
+extern void streamext_export_dropped(Oid relid);
+
+/* Raises 42501 unless the caller may merge into the view: INSERT on it. Locks the view. */
 extern void streamext_export_check_rights(Oid viewoid);
 
 /* export/state.c: SQL. Names are qualified; palloc'd. */
-extern char *streamext_export_table(Oid viewoid); /* of an exported view, or what it will be called */
+/* Of an exported view (raises 55000 if its table is gone), or what it will be called. */
+extern char *streamext_export_table(Oid viewoid);
 extern char *streamext_export_stage(const ExportPlan *plan, const char *name);
 extern char *streamext_export_create_table(const ExportPlan *plan);
 extern char *streamext_export_create_stage(const ExportPlan *plan);

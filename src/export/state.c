@@ -11,6 +11,7 @@
  */
 #include "base/streamext.h"
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
@@ -31,7 +32,11 @@ streamext_export_table(Oid viewoid)
 	int			room = NAMEDATALEN - 1 - strlen(suffix);
 	Oid			relid = streamext_export_partials(viewoid);
 
-	if (OidIsValid(relid) && get_rel_name(relid) != NULL)
+	if (OidIsValid(relid) && get_rel_relkind(relid) != RELKIND_RELATION)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("the table of merged partials of view \"%s\" is gone", name),
+						errhint("streamext.import takes the view back; it can be exported again then.")));
+	if (OidIsValid(relid))
 		return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(viewoid)),
 									  psprintf("%.*s%s", pg_mbcliplen(name, strlen(name), room), name, suffix));

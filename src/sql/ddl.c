@@ -35,6 +35,7 @@
 #include "sql/commit.h"
 #include "sql/ddl.h"
 #include "base/hooks.h"
+#include "export/plan.h"
 #include "stream/definition.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
@@ -166,6 +167,8 @@ ddl_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 		MemoryContextSwitchTo(old);
 	}
 	streamext_ddl_touch_relation(objectid);
+	if (access == OAT_DROP && classid == RelationRelationId && subid == 0)
+		streamext_export_dropped(objectid);
 }
 
 /* ---- databases ---- */

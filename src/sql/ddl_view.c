@@ -38,6 +38,7 @@
 #include "sink/emit.h"
 #include "sink/changes.h"
 #include "sink/sink.h"
+#include "export/plan.h"
 #include "sql/ddl.h"
 #include "view/chain.h"
 #include "view/target.h"
@@ -533,7 +534,10 @@ streamext_ddl_create_view(DdlCall *call)
 		streamext_into_depend(replaced, InvalidOid);
 	view_ddl_touch_dependents(replaced);
 	if (!continuous)
+	{
+		streamext_export_replaced(replaced);
 		view_ddl_tell_ordinary_view(relids, stmt->view->relname);
+	}
 	if (!continuous && !view_ddl_is_alert(own))
 		return;
 	foreach (cell, relids)
