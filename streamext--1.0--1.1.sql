@@ -30,21 +30,34 @@ DROP VIEW streamext.dead_letters;
 CREATE VIEW streamext.dead_letters WITH (security_barrier) AS
 SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN d.view END)::pg_catalog.regclass AS view,
        d.topic, d.partition, d.position, d.received_at, d.sqlstate,
-       CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR streamext.may_see_reasons(d.view) THEN d.reason
+       CASE WHEN CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN m.may ELSE streamext.may_see_reasons(d.view) END THEN d.reason
             ELSE 'the reason is for who may read all that the view reads' END AS reason,
-       CASE WHEN m.may THEN d.payload END AS payload, streamext.letter_key(d.record) AS key, streamext.letter_headers(d.record) AS headers,
+       CASE WHEN m.may THEN d.payload END AS payload,
+       CASE WHEN m.may THEN streamext.letter_key(d.record) END AS key, CASE WHEN m.may THEN streamext.letter_headers(d.record) END AS headers,
        CASE WHEN m.may THEN streamext.payload_text(d.payload) END AS payload_text
 FROM streamext.dead_letter AS d
--- A view over another one rejects whole rows of that one, of which its owner and its readers may have no column; and it may read another by now.
+-- A view over another one rejects whole rows of that one, and one with UNION ALL records of its parts, of which its owner and its readers may have no
+-- column; and it may read another by now. A part's letters are its stream's too.
 CROSS JOIN LATERAL (
     SELECT pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT EXISTS (
         SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) d.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS may) AS m
 WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
 
+-- The same of late rows.
+CREATE OR REPLACE VIEW streamext.late_rows WITH (security_barrier) AS
+SELECT l.id, l.stream::pg_catalog.regclass AS stream, l.view::pg_catalog.regclass AS view,
+       l.topic, l.partition, l.position, l.event_time, l.received_at, CASE WHEN m.may THEN l.payload END AS payload
+FROM streamext.late_row AS l
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) l.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS may) AS m
+WHERE pg_catalog.has_table_privilege(l.stream, 'SELECT');
+
 GRANT SELECT ON streamext.dead_letters TO PUBLIC;
 COMMENT ON COLUMN streamext.dead_letters.view IS 'the continuous view that could not count the record; NULL: no view has it';
 COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in the journal for other connectors';
-COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it; of a view over a view it is shown to members of pg_read_all_data';
+COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it; of a view over a view or with UNION ALL it is shown to members of pg_read_all_data';
+COMMENT ON COLUMN streamext.late_rows.payload IS 'the record as received; at most 1 MB of it; of a view over a view or with UNION ALL it is shown to members of pg_read_all_data';
 COMMENT ON VIEW streamext.dead_letters IS 'rejected records of the streams that the user may read';
 COMMENT ON COLUMN streamext.dead_letters.received_at IS 'when the record was rejected, the last time';
 COMMENT ON COLUMN streamext.dead_letters.reason IS 'at most 1 kB; of a continuous view it is shown to who may read all that the view reads';

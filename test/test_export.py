@@ -2,6 +2,7 @@
 
 STREAMEXT_EXPORT_VIEWS sets how many generated definitions there are (14), STREAMEXT_ORACLE_SEED repeats a run."""
 
+import contextlib
 import json
 import os
 import random
@@ -280,7 +281,7 @@ def test_records_that_are_not_good(stream: Database) -> None:
     assert sorted(stream.rows("TABLE v")) == [("a", 2, 10), ("b", 1, 2)]
     assert stream.rows("SELECT delivered, accepted, late, rejected FROM streamext.exports") == [(7, 4, 0, 3)]
     letters = stream.rows("SELECT position, sqlstate, view IS NULL, payload_text FROM streamext.dead_letters ORDER BY position")
-    assert [letter[:3] for letter in letters] == [(1, "22P02", True), (2, "22012", False), (4, "23502", True)]
+    assert [letter[:3] for letter in letters] == [(1, "22P02", False), (2, "22012", False), (4, "23502", False)]
     assert letters[0][3] == "{bad"
 
 
@@ -532,3 +533,40 @@ def test_stage_tables_are_the_callers_own(stream: Database) -> None:
         assert db.rows("TABLE seen") == []
     finally:
         db.execute("DROP OWNED BY mallory; DROP ROLE mallory")
+
+
+def test_who_may_not_waits_for_no_lock(stream: Database) -> None:
+    """Else who has no right would have all readers wait behind him."""
+    continuous(stream, "v", "SELECT count(*) AS n FROM s")
+    stream.execute("CREATE ROLE nobody LOGIN")
+    try:
+        with stream.connect() as reader, stream.connect("nobody", autocommit=True) as other:
+            reader.execute("BEGIN; LOCK TABLE v IN ACCESS SHARE MODE")
+            other.execute("SET lock_timeout = '20 s'")
+            for sql in ("SELECT streamext.export('v', 'postgres')", "SELECT streamext.import('v')"):
+                assert refused(other, sql)[0] == "42501"
+    finally:
+        stream.execute("DROP ROLE nobody")
+
+
+def test_what_an_engine_says_is_of_its_view_alone(stream: Database) -> None:
+    """Who may read the stream may export a view of his own: its letters are not the stream's, and a transaction that he leaves open stops no one else."""
+    db = stream
+    db.execute("CREATE ROLE other LOGIN; GRANT SELECT ON s, records TO other; GRANT CREATE ON SCHEMA public TO other")
+    try:
+        put(db, {**row("forged", 1), "ts": "2990-01-01T00:00:00Z"})
+        with db.connect("other", autocommit=True) as owner:
+            owner.execute("CREATE VIEW theirs WITH (streamext.continuous) AS SELECT k, count(*) AS n FROM s GROUP BY k")
+            owner.execute("SELECT streamext.export('theirs', 'postgres')")
+        engine = Engine(db, "theirs", "other")
+        engine.batch({0: 1}, raw=True)
+        assert db.rows("SELECT stream::text, view::text FROM streamext.dead_letters") == [("s", "theirs")]
+        continuous(db, "v", "SELECT count(*) AS n FROM s")
+        with engine.connection.transaction():
+            engine.begin()
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                db.execute("SET lock_timeout = '50 ms'; DROP VIEW theirs CASCADE")
+            db.execute("SET lock_timeout = '20 s'; SELECT streamext.export('v', 'postgres')")
+        engine.connection.close()
+    finally:
+        db.execute("DROP OWNED BY other; DROP ROLE other")

@@ -3,7 +3,8 @@
 import psycopg
 import pytest
 from harness.database import Database
-from harness.streams import continuous, counts, local_stream
+from harness.kafka import Kafka
+from harness.streams import continuous, counts, kafka_stream, local_stream
 from harness.wait import wait_for
 
 HIDDEN = "the reason is for who may read all that the view reads"
@@ -94,3 +95,26 @@ def test_a_reason_is_cut_at_a_character(db: Database) -> None:
     reasons = [reason for (reason,) in db.rows("SELECT reason FROM streamext.dead_letters")]
     assert len(reasons) == 3
     assert all(1000 < len(reason.encode()) <= 1024 and reason.rstrip("€").endswith(("x", '"')) for reason in reasons)
+
+
+def test_what_a_view_between_hides(db: Database, kafka: Kafka, topic: str) -> None:
+    """Letters and late rows of a part of UNION ALL are of its stream's whole records."""
+    kafka.create_topic(topic, 1)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", "k int, secret int, ts timestamptz")
+    local_stream(db, "event_time 'ts'", "k int, ts timestamptz", "c")
+    db.execute("CREATE VIEW shown WITH (security_barrier) AS SELECT k, ts FROM s WHERE secret > 0")
+    db.execute("CREATE ROLE reason_between LOGIN; GRANT SELECT ON c, shown TO reason_between; GRANT CREATE ON SCHEMA public TO reason_between")
+    owner = db.connect("reason_between", autocommit=True)
+    owner.execute("""CREATE VIEW u WITH (streamext.continuous, streamext.keep_late) AS SELECT k, streamext.tumble('1 min', ts) AS w, count(*)
+        FROM (SELECT k, ts FROM shown UNION ALL SELECT k, ts FROM c) q GROUP BY k, w""")
+    kafka.produce(topic, ['{"k": 1, "secret": "swordfish", "ts": "2024-01-01T00:00:00Z"}', '{"k": 1, "secret": 7, "ts": "2024-01-01T05:00:00Z"}'])
+    db.execute("INSERT INTO c VALUES (2, '2024-01-01T05:00:00Z')")
+    db.flush("s", "c")
+    kafka.produce(topic, ['{"k": 1, "secret": 4711, "ts": "2024-01-01T01:00:00Z"}'])
+    db.flush("s")
+    letters = "SELECT reason, payload, payload_text, key, headers FROM streamext.dead_letters WHERE stream = 'u'::regclass"
+    late = "SELECT payload FROM streamext.late_rows WHERE stream = 'u'::regclass"
+    assert owner.execute(letters).fetchall() == [(HIDDEN, None, None, None, None)]
+    assert owner.execute(late).fetchall() == [(None,)]
+    assert "swordfish" in db.rows(letters)[0][0] and b"4711" in db.rows(late)[0][0]
+    owner.close()

@@ -32,17 +32,23 @@
 PG_FUNCTION_INFO_V1(streamext_export_view);
 PG_FUNCTION_INFO_V1(streamext_import_view);
 
-/* Locks the view, of which the caller has the rights of its owner. */
 static Oid
-control_lock(Oid viewoid)
+control_owner(Oid viewoid)
 {
-	Oid owner;
+	Oid owner = streamext_export_owner(viewoid);
 
-	LockRelationOid(viewoid, AccessExclusiveLock);
-	owner = streamext_export_owner(viewoid);
 	if (!has_privs_of_role(GetUserId(), owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(viewoid));
 	return owner;
+}
+
+/* Locks the view, of which the caller has the rights of its owner: nobody else gets as far as to wait, and to have all others wait behind. */
+static Oid
+control_lock(Oid viewoid)
+{
+	(void) control_owner(viewoid);
+	LockRelationOid(viewoid, AccessExclusiveLock);
+	return control_owner(viewoid);
 }
 
 static void
@@ -91,9 +97,10 @@ control_note(Oid viewoid, const char *engine, const char *query, Datum options)
 	Oid	  types[] = { OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID };
 	Datum values[] = { ObjectIdGetDatum(viewoid), CStringGetTextDatum(engine), CStringGetTextDatum(query), options };
 
-	/* a dropped view's row, whose OID may have come again */
+	/* a dropped view's row, whose OID may have come again; one that an engine of another role's holds waits for nobody */
 	(void) streamext_control_execute(
-		"DELETE FROM streamext.exported AS e WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) e.view)",
+		"DELETE FROM streamext.exported WHERE view OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.view FROM streamext.exported AS e "
+		"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) e.view) FOR UPDATE SKIP LOCKED))",
 		0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) streamext_control_execute(
 		"INSERT INTO streamext.exported (view, engine, query, options) VALUES ($1, $2, $3, $4)", lengthof(types), types,

@@ -341,6 +341,21 @@ rows_put_rejected(RowMaker *maker)
 	}
 }
 
+/*
+ * As letters of this view alone: they are of what an engine has said, and may read the stream no more than that. Letters of the whole stream
+ * are what its owner has counted in all views by streamext.retry_dead_letters.
+ */
+static void
+rows_write_letters(RowMaker *maker)
+{
+	ListCell *lc;
+
+	foreach (lc, maker->batch->rejected)
+		((RejectedRecord *) lfirst(lc))->view = maker->rows->plan->view->relid;
+	if (maker->batch->rejected != NIL)
+		streamext_dead_letters_write(maker->batch, maker->decoder);
+}
+
 static void
 rows_put_all(RowMaker *maker)
 {
@@ -359,8 +374,8 @@ rows_put_all(RowMaker *maker)
 	rows->rejected += list_length(maker->batch->rejected);
 	if (!rows->letters)
 		rows_put_rejected(maker);
-	else if (maker->batch->rejected != NIL)
-		streamext_dead_letters_write(maker->batch, maker->decoder);
+	else
+		rows_write_letters(maker);
 }
 
 static void
