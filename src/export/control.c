@@ -123,6 +123,19 @@ control_check_dependents(const ExportPlan *plan)
 	}
 }
 
+/* What was counted is not handed over; who did not expect that can still roll back. */
+static void
+control_tell_anew(const CompiledView *view)
+{
+	ereport(
+		NOTICE,
+		(errmsg("view \"%s\" is counted anew from the start of stream \"%s\"", get_rel_name(view->relid),
+				get_rel_name(view->stream_relid)),
+		 errdetail("What it has counted so far is not handed over."),
+		 errhint(
+			 "The source has to hold all that the view shall have; the stream's option start says where it begins.")));
+}
+
 /* streamext.export(view regclass, engine text) */
 Datum
 streamext_export_view(PG_FUNCTION_ARGS)
@@ -155,6 +168,7 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	streamext_identity_leave(scope);
 	control_note_table(viewoid);
 	streamext_export_depend(viewoid);
+	control_tell_anew(plan->view);
 	AtEOXact_GUC(false, level);
 	PG_RETURN_VOID();
 }
@@ -234,6 +248,7 @@ streamext_import_view(PG_FUNCTION_ARGS)
 		control_run(psprintf("DROP TABLE %s", table));
 	SPI_finish();
 	streamext_identity_leave(scope);
+	control_tell_anew(streamext_export_compile(viewoid, NULL));
 	AtEOXact_GUC(false, level);
 	PG_RETURN_VOID();
 }

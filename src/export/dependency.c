@@ -33,25 +33,25 @@
 
 PG_FUNCTION_INFO_V1(streamext_export_restored);
 
-/* Whether an object depends on a relation: on this one, or on any but that. */
-static bool
-dependency_is_there(Oid classid, Oid objid, char type, Oid on, Oid but)
+/* The relations that an object depends on in this way. */
+static List *
+dependency_relations(Oid classid, Oid objid, char type)
 {
 	Relation	depend = table_open(DependRelationId, AccessShareLock);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		found = false;
+	List	   *found = NIL;
 
 	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
 	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
 	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, 2, keys);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend entry = (Form_pg_depend) GETSTRUCT(tuple);
 
-		found = entry->refclassid == RelationRelationId && entry->deptype == type &&
-				(OidIsValid(on) ? entry->refobjid == on : entry->refobjid != but);
+		if (entry->refclassid == RelationRelationId && entry->deptype == type)
+			found = list_append_unique_oid(found, entry->refobjid);
 	}
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
@@ -64,7 +64,7 @@ dependency_of_table(Oid viewoid, Oid partials)
 	ObjectAddress view, table;
 
 	if (get_rel_relkind(viewoid) != RELKIND_VIEW || get_rel_relkind(partials) != RELKIND_RELATION ||
-		dependency_is_there(RelationRelationId, partials, DEPENDENCY_AUTO, viewoid, InvalidOid))
+		list_member_oid(dependency_relations(RelationRelationId, partials, DEPENDENCY_AUTO), viewoid))
 		return;
 	ObjectAddressSet(view, RelationRelationId, viewoid);
 	ObjectAddressSet(table, RelationRelationId, partials);
@@ -97,10 +97,12 @@ streamext_export_depend(Oid viewoid)
 void
 streamext_export_renew(const CompiledView *view)
 {
-	Oid partials = streamext_export_partials(view->relid);
+	Oid	  partials = streamext_export_partials(view->relid);
+	List *needed = dependency_relations(RewriteRelationId, dependency_rule(view->relid), DEPENDENCY_NORMAL);
 
 	dependency_of_table(view->relid, partials);
-	if (!dependency_is_there(RewriteRelationId, dependency_rule(view->relid), DEPENDENCY_NORMAL, InvalidOid, partials))
+	/* a rule depends on its own view, too */
+	if (list_delete_oid(list_delete_oid(needed, view->relid), partials) == NIL)
 		dependency_of_rule(view->relid);
 	CommandCounterIncrement();
 }
