@@ -82,6 +82,7 @@ def test_payloads_that_are_no_objects(db: Database, kafka: Kafka, topic: str) ->
         "texts": (["1", "open"], ["payload text"], "text"),
         "bytes": ([b"\xff\x00", "x"], ["payload bytea"], "raw"),
         "objects": (["{}"], ["payload jsonb path=$"], "json"),
+        "control": (['{"a\\nb":1,"c\x7fd":2,"e":3}'], ['a_b bigint path="a\\nb"', 'c_d bigint path="c\\u007fd"', "e bigint"], "json"),
         "hostile": (['{"a\\u0000b":1,"c":2}', '{"d":"\\ud800"}', "[" * 100_000, '{"e":' * 70 + "1" + "}" * 70], [], ""),
     }
     for name, (records, expected, format) in cases.items():
@@ -90,6 +91,9 @@ def test_payloads_that_are_no_objects(db: Database, kafka: Kafka, topic: str) ->
         db.execute(f'IMPORT FOREIGN SCHEMA "{topic}-{name}" LIMIT TO ({name}) FROM SERVER plant INTO public')
         if expected:
             assert columns(db, name) == expected and f"format={format}" in options(db, name), name
+    continuous(db, "v", "SELECT sum(a_b) AS a, sum(c_d) AS c FROM control")
+    db.flush("control")
+    assert db.rows("TABLE v") == [(1, 2)]
 
 
 def test_what_there_is_not(db: Database, kafka: Kafka, topic: str) -> None:

@@ -353,6 +353,31 @@ guess_name(const GuessedField *field, List *columns)
 	}
 }
 
+/* Whether an option's value may hold it as it is. */
+static bool
+guess_is_plain(const char *key)
+{
+	for (const char *p = key; *p != '\0'; p++)
+		if (*p == '$' || iscntrl((unsigned char) *p))
+			return false;
+	return true;
+}
+
+/* As JSON has it, and what an option's value may not hold escaped too. */
+static void
+guess_put_quoted(StringInfo path, const char *key)
+{
+	StringInfoData quoted;
+
+	initStringInfo(&quoted);
+	escape_json(&quoted, key);
+	for (const char *p = quoted.data; *p != '\0'; p++)
+		if (*p == 0x7f)
+			appendStringInfoString(path, "\\u007f");
+		else
+			appendStringInfoChar(path, *p);
+}
+
 /* NULL: the column's name is the key. */
 static char *
 guess_path(const GuessedField *field, const char *name)
@@ -370,10 +395,10 @@ guess_path(const GuessedField *field, const char *name)
 
 		appendStringInfoString(&path, i > 0 ? "." : "");
 		streamext_path_begin(&reader, key);
-		if (strchr(key, '$') == NULL && streamext_path_next(&reader, read) == PATH_KEY && reader.size == strlen(key))
+		if (guess_is_plain(key) && streamext_path_next(&reader, read) == PATH_KEY && reader.size == strlen(key))
 			appendStringInfoString(&path, key);
 		else
-			escape_json(&path, key);
+			guess_put_quoted(&path, key);
 	}
 	return path.data;
 }
