@@ -369,6 +369,28 @@ def test_a_dropped_view_leaves_nothing(stream: Database) -> None:
     nothing_left(stream, "v", "v_export")
 
 
+def test_drop_and_merge_wait_for_each_other(stream: Database) -> None:
+    """In one order: the view, then its row."""
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    put(stream, row("a", 1))
+    engine = Engine(stream)
+    stream.execute("SET lock_timeout = '100 ms'")
+    with engine.connection.transaction():
+        arguments = engine.stage({0: 1})
+        engine.merge(arguments)
+        for sql in ("DROP VIEW v", "SELECT streamext.import('v')"):
+            assert refused(stream.connection, sql)[0] == "55P03", sql
+    stream.execute("RESET lock_timeout")
+    with stream.connection.transaction():
+        stream.execute("DROP VIEW v")
+        engine.connection.execute("SET lock_timeout = '100 ms'")
+        assert refused(engine.connection, "SELECT streamext.export_begin('v')")[0] == "55P03"
+        engine.connection.execute("RESET lock_timeout")
+    nothing_left(stream, "v", "v_export")
+    assert refused(engine.connection, "SELECT streamext.export_merge(%s, %s, %s, %s, %s)", *arguments)[0] == "42P01"
+    engine.connection.close()
+
+
 def test_dropped_with_its_owner_and_with_the_extension(stream: Database) -> None:
     stream.execute("CREATE ROLE owner; GRANT CREATE ON SCHEMA public TO owner; GRANT SELECT ON s TO owner")
     try:

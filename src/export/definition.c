@@ -162,15 +162,22 @@ streamext_export_partials(Oid viewoid)
 		1, types, values, NULL, SPI_OK_SELECT);
 }
 
-/* Before the view's row, as DROP VIEW and import() have it: they lock the view, and then the row. */
-void
-streamext_export_check_rights(Oid viewoid)
+static void
+definition_check_insert(Oid viewoid)
 {
 	AclResult result;
 
-	LockRelationOid(viewoid, AccessShareLock);
 	definition_check_kind(viewoid);
 	result = pg_class_aclcheck(viewoid, GetUserId(), ACL_INSERT);
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_VIEW, get_rel_name(viewoid));
+}
+
+/* The lock comes before that of the view's row, as DROP VIEW and import() have it; who has no rights does not get as far as to wait. */
+void
+streamext_export_check_rights(Oid viewoid)
+{
+	definition_check_insert(viewoid);
+	LockRelationOid(viewoid, AccessShareLock);
+	definition_check_insert(viewoid);
 }
