@@ -29,7 +29,8 @@ COMMENT ON FUNCTION streamext.payload_text(bytea) IS 'a record''s bytes as text;
 DROP VIEW streamext.dead_letters;
 CREATE VIEW streamext.dead_letters WITH (security_barrier) AS
 SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN d.view END)::pg_catalog.regclass AS view,
-       d.topic, d.partition, d.position, d.received_at, d.sqlstate,
+       COALESCE(CASE WHEN v.own THEN pg_catalog.regexp_replace(d.topic, ' of [0-9.]+$', ' of ') OPERATOR(pg_catalog.||)
+           (pg_catalog.substring(d.topic, ' of ([0-9]+)[0-9.]*$')::pg_catalog.oid::pg_catalog.regclass)::pg_catalog.text END, d.topic) AS topic, d.partition, d.position, d.received_at, d.sqlstate,
        CASE WHEN CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN m.may ELSE streamext.may_see_reasons(d.view) END THEN d.reason
             ELSE 'the reason is for who may read all that the view reads' END AS reason,
        CASE WHEN m.may THEN d.payload END AS payload,
@@ -39,21 +40,28 @@ FROM streamext.dead_letter AS d
 -- A view over another one rejects whole rows of that one, and one with UNION ALL records of its parts, of which its owner and its readers may have no
 -- column; and it may read another by now. A part's letters are its stream's too.
 CROSS JOIN LATERAL (
-    SELECT pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT EXISTS (
-        SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) d.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS may) AS m
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) d.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS own) AS v
+CROSS JOIN LATERAL (SELECT pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT v.own AS may) AS m
 WHERE pg_catalog.has_table_privilege(d.stream, 'SELECT');
 
+GRANT SELECT ON streamext.dead_letters TO PUBLIC;
+
 -- The same of late rows.
-CREATE OR REPLACE VIEW streamext.late_rows WITH (security_barrier) AS
+DROP VIEW streamext.late_rows;
+CREATE VIEW streamext.late_rows WITH (security_barrier) AS
 SELECT l.id, l.stream::pg_catalog.regclass AS stream, l.view::pg_catalog.regclass AS view,
-       l.topic, l.partition, l.position, l.event_time, l.received_at, CASE WHEN m.may THEN l.payload END AS payload
+       COALESCE(CASE WHEN v.own THEN pg_catalog.regexp_replace(l.topic, ' of [0-9.]+$', ' of ') OPERATOR(pg_catalog.||)
+           (pg_catalog.substring(l.topic, ' of ([0-9]+)[0-9.]*$')::pg_catalog.oid::pg_catalog.regclass)::pg_catalog.text END, l.topic) AS topic, l.partition, l.position, l.event_time, l.received_at,
+       CASE WHEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT v.own THEN l.payload END AS payload
 FROM streamext.late_row AS l
 CROSS JOIN LATERAL (
-    SELECT pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT EXISTS (
-        SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) l.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS may) AS m
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) l.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS own) AS v
 WHERE pg_catalog.has_table_privilege(l.stream, 'SELECT');
-
-GRANT SELECT ON streamext.dead_letters TO PUBLIC;
+GRANT SELECT ON streamext.late_rows TO PUBLIC;
+COMMENT ON VIEW streamext.late_rows IS 'late rows of the streams that the user may read, for views with streamext.keep_late';
+COMMENT ON COLUMN streamext.late_rows.view IS 'the continuous view that has not counted the row';
+COMMENT ON COLUMN streamext.late_rows.position IS 'Kafka offset; position in the journal for other connectors';
+COMMENT ON COLUMN streamext.late_rows.received_at IS 'when it was found late';
 COMMENT ON COLUMN streamext.dead_letters.view IS 'the continuous view that could not count the record; NULL: no view has it';
 COMMENT ON COLUMN streamext.dead_letters.position IS 'Kafka offset; position in the journal for other connectors';
 COMMENT ON COLUMN streamext.dead_letters.payload IS 'the record as received; at most 1 MB of it; of a view over a view or with UNION ALL it is shown to members of pg_read_all_data';
@@ -1123,7 +1131,7 @@ COMMENT ON COLUMN streamext.workers.state IS 'as in streams, of this shard';
 COMMENT ON COLUMN streamext.workers.started_at IS 'when the process was started';
 COMMENT ON COLUMN streamext.late_rows.id IS 'in the order in which they were kept';
 COMMENT ON COLUMN streamext.late_rows.stream IS 'the stream';
-COMMENT ON COLUMN streamext.late_rows.topic IS 'of the record';
+COMMENT ON COLUMN streamext.late_rows.topic IS 'of the record; of a part of UNION ALL with its stream''s name';
 COMMENT ON COLUMN streamext.late_rows.partition IS 'of the record';
 COMMENT ON COLUMN streamext.late_rows.event_time IS 'the row''s, for which no window was open';
 COMMENT ON COLUMN streamext.stream_events.id IS 'in the order in which they were noted';
@@ -1134,7 +1142,7 @@ COMMENT ON COLUMN streamext.stream_events.partition IS 'what it concerns; NULL: 
 COMMENT ON COLUMN streamext.stream_events.detail IS 'in words';
 COMMENT ON COLUMN streamext.dead_letters.id IS 'for streamext.retry_dead_letters; later ones are greater';
 COMMENT ON COLUMN streamext.dead_letters.stream IS 'the stream';
-COMMENT ON COLUMN streamext.dead_letters.topic IS 'of the record';
+COMMENT ON COLUMN streamext.dead_letters.topic IS 'of the record; of a part of UNION ALL with its stream''s name';
 COMMENT ON COLUMN streamext.dead_letters.partition IS 'of the record';
 COMMENT ON COLUMN streamext.dead_letters.sqlstate IS 'of the error';
 COMMENT ON COLUMN streamext.streams.stream IS 'the foreign table';

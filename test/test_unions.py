@@ -278,6 +278,86 @@ def test_ddl(database: Database) -> None:
     wait_for(lambda: db.rows("SELECT DISTINCT stream::text FROM streamext.workers") == [("a",)], what="the view's workers to go")
 
 
+def test_parts_are_told_apart_in_tables(database: Database) -> None:
+    """Parts have the same topic and positions each of its own: where a view with `into` stands, letters and late rows."""
+    db = database
+    server = db.server
+    streams(db)
+    db.execute("CREATE TABLE copies (x bigint, ts timestamptz)")
+    copied = "SELECT x, ts FROM {a} UNION ALL SELECT v, at FROM {b} UNION ALL SELECT k, ts FROM {a} WHERE x > 5"
+    continuous(db, "v_copies", copied.format(a="a", b="b"), ", streamext.into = 'copies'")
+    continuous(db, "v_divided", "SELECT streamext.tumble('1 min', ts) AS w, sum(60 / x) FROM (SELECT x, ts FROM a UNION ALL SELECT v, at FROM b) q GROUP BY w", ", streamext.keep_late")
+    feed(db, 0, 1000, "a")
+    db.flush("a")
+    feed(db, 0, 10, "b")
+    flush(db)
+    db.assert_same("TABLE copies", oracle(copied))
+    server.kill9()
+    server.start()
+    db = Database(server, db.name)
+    feed(db, 1000, 20)
+    flush(db)
+    db.assert_same("TABLE copies", oracle(copied))
+    db.execute("INSERT INTO a VALUES (1, 7, '2020-01-01'); INSERT INTO b VALUES ('b', 7, '2020-01-01')")
+    flush(db)
+    counts = db.rows("SELECT accepted, late, rejected FROM streamext.continuous_views WHERE view = 'v_divided'::regclass")
+    letters = "SELECT topic, count(*) FROM streamext.dead_letters GROUP BY topic ORDER BY topic"
+    assert counts == [(1050 - 102 - 5, 2, 102 + 5)]
+    assert db.rows(letters) == [("local of a", 102), ("local of b", 5)]
+    assert db.rows("SELECT topic FROM streamext.late_rows ORDER BY topic") == [("local of a",), ("local of b",)]
+    assert db.value("SELECT accepted FROM streamext.continuous_views WHERE view = 'v_copies'::regclass") == 1021 + 31 + 1021
+    for call in ("'v_divided'", "'a', 'v_divided'"):
+        refusal = db.refusal(f"SELECT streamext.retry_dead_letters({call})")
+        assert refusal.startswith("0A000") and "HINT: " in refusal, refusal
+
+
+DENIED = {
+    "written": "SELECT count(*) FROM (SELECT x FROM a UNION ALL SELECT v FROM b) q",
+    "rows": "SELECT x FROM a UNION ALL SELECT v FROM b",
+    "with": "WITH q AS (SELECT x FROM a UNION ALL SELECT v FROM b) SELECT count(*) FROM q",
+    "subquery": "SELECT count(*) FROM (SELECT * FROM b) q",
+    "joined": "SELECT count(*) FROM a WHERE k IN (SELECT k FROM names)",
+    "through a view": "SELECT count(*) FROM (SELECT x FROM a UNION ALL SELECT v FROM hidden) q",
+}
+
+
+def test_rights(database: Database) -> None:
+    """Who may not read a part makes no view over it; through an ordinary view that he may read he does, and sees none of its stream's records."""
+    db = database
+    streams(db)
+    db.execute("CREATE ROLE joint; CREATE ROLE keeper; GRANT CREATE ON SCHEMA public TO joint, keeper; GRANT SELECT ON a TO joint; GRANT SELECT ON a, b TO keeper")
+    try:
+        db.execute("SET ROLE keeper; CREATE VIEW hidden AS SELECT v FROM b; CREATE VIEW shown WITH (security_barrier) AS SELECT v, at FROM b WHERE v <> 5;"
+                   " CREATE VIEW both_parts AS SELECT x, ts FROM a UNION ALL SELECT v, at FROM b WHERE v <> 5; GRANT SELECT ON shown, both_parts TO joint; RESET ROLE; SET ROLE joint")
+        for name, query in DENIED.items():
+            assert db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}").startswith("42501"), name
+        mine = "SELECT streamext.tumble('1 min', ts) AS w, sum(60 / x) AS total FROM ({query}) q GROUP BY w"
+        continuous(db, "v", mine.format(query="SELECT x::bigint, ts FROM a"))
+        refused = mine.format(query="SELECT x, ts FROM a UNION ALL SELECT v, at FROM b")
+        assert db.refusal(f"CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS {refused}").startswith("42501")
+        db.execute(f"CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS {mine.format(query='SELECT x, ts FROM a UNION ALL SELECT v, at FROM shown')}")
+        db.execute("RESET ROLE; SET ROLE keeper")
+        continuous(db, "theirs", mine.format(query="TABLE both_parts"), ", streamext.keep_late")
+        db.execute("GRANT SELECT ON theirs TO joint; RESET ROLE")
+        feed(db, 0, 20)
+        flush(db)
+        db.execute("INSERT INTO b VALUES ('secret', 7, '2020-01-01')")
+        flush(db)
+        db.execute("SET ROLE joint")
+        db.assert_same("TABLE v", "SELECT w, sum(total) FROM theirs GROUP BY w")
+        assert db.value("SELECT count(*) FROM streamext.dead_letters WHERE view = 'theirs'::regclass") == 5
+        assert db.value("SELECT count(*) FROM streamext.dead_letters WHERE payload IS NOT NULL OR (reason = 'division by zero' AND view = 'theirs'::regclass)") == 0
+        assert db.rows("SELECT view::text, payload FROM streamext.late_rows") == [("theirs", None)]
+        db.execute("RESET ROLE; REVOKE SELECT ON b FROM keeper")
+        wait_for(lambda: db.rows("SELECT DISTINCT state FROM streamext.continuous_views") == [("failed",)], what="failed")
+        db.execute("SET ROLE joint")
+        assert db.refusal("TABLE v").startswith("42501")
+        db.execute("RESET ROLE; ALTER VIEW shown OWNER TO postgres")
+        wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'v'::regclass") == "running", what="running")
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY joint CASCADE; DROP OWNED BY keeper CASCADE; DROP ROLE joint; DROP ROLE keeper")
+
+
 def test_circles_are_refused(database: Database) -> None:
     db = database
     streams(db)

@@ -136,6 +136,7 @@ typedef struct StreamFrom
 	/* of one over UNION ALL (view/union.h) */
 	List *parts;  /* StreamConfig of each shard; NIL: it is no such stream, or such a part itself */
 	Oid	  origin; /* of a part: the stream whose source it reads; InvalidOid: it is no part */
+	char *tag;	  /* of a part: what tells it from the view's other parts where topics and positions may be the same */
 } StreamFrom;
 
 typedef struct StreamConfig

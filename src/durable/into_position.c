@@ -17,16 +17,37 @@
 
 #include "base/own_table.h"
 #include "durable/into_position.h"
+#include "stream/definition.h"
 
 /* ---------------------------------------------------------------- views without windows */
 
+/* So the greatest position in a stream's journal is found by the stream, parts of UNION ALL included. */
+static Oid
+into_stream(const StreamConfig *config)
+{
+	return OidIsValid(config->from.origin) ? config->from.origin : config->relid;
+}
+
+/* Makes the stored topic the source's own one; false: it is another part's. */
+static bool
+into_untag(const StreamConfig *config, char *topic)
+{
+	Size size = strlen(topic);
+	Size tag = config->from.tag == NULL ? 0 : strlen(config->from.tag);
+
+	if (size < tag || (tag > 0 && strcmp(topic + size - tag, config->from.tag) != 0))
+		return false;
+	topic[size - tag] = '\0';
+	return true;
+}
+
 List *
-streamext_into_load(Oid viewoid, Oid stream)
+streamext_into_load(Oid viewoid, const StreamConfig *config)
 {
 	IdentityScope own;
 	MemoryContext cxt = CurrentMemoryContext;
 	Oid			  types[] = { OIDOID, OIDOID };
-	Datum		  args[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream) };
+	Datum		  args[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(into_stream(config)) };
 	List		 *result = NIL;
 
 	own = streamext_own_begin();
@@ -44,10 +65,14 @@ streamext_into_load(Oid viewoid, Oid stream)
 		HeapTuple	  tuple = SPI_tuptable->vals[i];
 		TupleDesc	  desc = SPI_tuptable->tupdesc;
 		char		 *topic = SPI_getvalue(tuple, desc, 1);
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-		IntoPosition *position = palloc(sizeof(IntoPosition));
+		MemoryContext old;
+		IntoPosition *position;
 		bool		  isnull;
 
+		if (!into_untag(config, topic))
+			continue;
+		old = MemoryContextSwitchTo(cxt);
+		position = palloc(sizeof(IntoPosition));
 		position->topic = pstrdup(topic);
 		position->partition = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
 		position->position = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
@@ -95,7 +120,7 @@ into_scan(Oid stream, Oid view, IntoTotals *totals)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		slot_getsomeattrs(slot, INTO_REJECTED);
-		if (DatumGetObjectId(slot->tts_values[INTO_STREAM - 1]) != stream ||
+		if ((DatumGetObjectId(slot->tts_values[INTO_STREAM - 1]) != stream && stream != view) ||
 			(OidIsValid(view) && DatumGetObjectId(slot->tts_values[INTO_VIEW - 1]) != view))
 			continue;
 		totals->highest = Max(totals->highest, DatumGetInt64(slot->tts_values[INTO_POSITION - 1]));
@@ -236,13 +261,13 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	{
 		accepted[i] = Int64GetDatum(counts[index[i]]);
 		rejected[i] = Int64GetDatum(counts[most + index[i]]);
-		topics[i] = CStringGetTextDatum(partitions[i].topic);
+		topics[i] = CStringGetTextDatum(streamext_stream_topic(batch->config, partitions[i].topic));
 		numbers[i] = Int32GetDatum(partitions[i].partition);
 	}
 	/* What a source is told to forget must be in the table for good. */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	args[0] = ObjectIdGetDatum(slot->id.viewoid);
-	args[1] = ObjectIdGetDatum(batch->config->relid);
+	args[1] = ObjectIdGetDatum(into_stream(batch->config));
 	args[2] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
 	args[3] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 	args[4] = into_int8_array(next, n);

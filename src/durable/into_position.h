@@ -20,12 +20,12 @@ typedef struct IntoPosition
 
 /* The greatest position that any view has in the stream; 0: none. In a transaction. */
 extern int64 streamext_into_highest(Oid stream);
-/* Of a view without windows: the records that it has counted, which are kept with its positions. In a transaction. */
+/* Of a view without windows: the records that it has counted, which are kept with its positions; the view itself stands for all streams. In a transaction. */
 extern void streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejected);
 /* So many records that the view had rejected have their rows in the table now. Within SPI, in the transaction that writes these. */
 extern void streamext_into_recount(Oid viewoid, Oid stream, const char *topic, int partition, int64 n);
-/* The view's positions in the stream (of IntoPosition), in the current memory context. */
-extern List *streamext_into_load(Oid viewoid, Oid stream);
+/* The view's positions in the stream, or the part of UNION ALL (of IntoPosition), in the current memory context. */
+extern List *streamext_into_load(Oid viewoid, const StreamConfig *config);
 /*
  * In the transaction that writes the rows: the view, which stood at its slot's positions, is behind the batch. Raises 40001 if the table
  * says that it has been further: another process has written rows of the batch.

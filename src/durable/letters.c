@@ -34,6 +34,7 @@
 #include "base/transaction.h"
 #include "durable/letter_record.h"
 #include "durable/letters.h"
+#include "stream/definition.h"
 
 #define LETTER_LOCK_CLASS 0x5359 /* pg_advisory_lock's are 1 and 2, durable/checkpoint_restore.c's the one before */
 
@@ -340,7 +341,7 @@ letter_rows(const LetterTable *table, Batch *batch, Decoder *decoder, List *item
 		letter_fill(table, batch, item, rows);
 		records[n] = letter_record_number(table, item);
 		if (n == 0 || record->topic != topic)
-			topic_text = streamext_dead_letter_text(record->topic);
+			topic_text = streamext_dead_letter_text(streamext_stream_topic(batch->config, record->topic));
 		topic = record->topic;
 		rows->values[LETTER_TOPIC][n] = topic_text;
 		rows->values[LETTER_PARTITION][n] = Int32GetDatum(record->partition);

@@ -259,11 +259,11 @@ fold_adopt_state(ViewFold *fold)
 
 /* A stateless view stands where its table says, whatever a worker that ended before its commit has left in shared memory. */
 static void
-fold_load_positions(ViewFold *fold, StreamSlot *stream)
+fold_load_positions(ViewFold *fold, StreamSlot *stream, const StreamConfig *config)
 {
 	ViewSlot *slot = fold->slot;
 
-	fold->stored = streamext_into_load(fold->view->relid, fold->view->stream_relid);
+	fold->stored = streamext_into_load(fold->view->relid, config);
 	streamext_stream_lock_exclusive(stream);
 	for (int i = 0; i < slot->counted.npositions; i++)
 		slot->counted.positions[i] = -1;
@@ -301,7 +301,7 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	if (view->derived)
 		fold_make_buffer(fold);
 	if (view->stateless)
-		fold_load_positions(fold, &streamext_shared->streams[slot->id.stream]);
+		fold_load_positions(fold, &streamext_shared->streams[slot->id.stream], config);
 
 	scope = streamext_fold_enter_owner(fold);
 	streamext_view_check_trust(view);

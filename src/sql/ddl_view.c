@@ -327,7 +327,8 @@ view_ddl_check_view(Oid relid)
 	streamext_inner_check_circle(relid);
 	/* As its workers will, so that what they could not do is refused now. */
 	compiled = streamext_view_compile_query(relid, query, &options);
-	(void) streamext_rights_check(query, true);
+	streamext_rights_check_all(query);
+	(void) streamext_view_has_rights(compiled, true);
 	view_ddl_check_chain(compiled);
 	streamext_touch_view(relid, compiled->stream_relid);
 	streamext_ddl_touch_inner(relid);

@@ -17,6 +17,7 @@
 #include "sql/control.h"
 #include "stream/definition.h"
 #include "view/compile.h"
+#include "view/union.h"
 
 PG_FUNCTION_INFO_V1(streamext_retry_dead_letters);
 
@@ -70,6 +71,17 @@ retry_check_ids(const char *name, Oid *types, Datum *values, const char *nulls)
 												: "Its view was dropped.")));
 }
 
+/* Each part has positions and records of its own, which its letters do not tell. */
+static void
+retry_check_union(Oid viewoid)
+{
+	if (streamext_union_streams(viewoid) != NIL)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("dead letters of continuous view \"%s\", which reads UNION ALL, cannot be tried again",
+							   get_rel_name(viewoid)),
+						errhint("streamext.rebuild begins the view anew with all that its sources still hold.")));
+}
+
 Datum
 streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 {
@@ -88,6 +100,8 @@ streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the stream must not be null")));
 	relid = PG_GETARG_OID(0);
+	retry_check_union(relid);
+	retry_check_union(viewoid);
 	(void) streamext_control_lock_slots(relid, &name, slots);
 	if (OidIsValid(viewoid) && (!streamext_view_options(viewoid).continuous || streamext_view_stream(viewoid) != relid))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),

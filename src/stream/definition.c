@@ -477,6 +477,12 @@ streamext_topic_config(Oid serverid, Oid role, List *table_options)
 	return config;
 }
 
+const char *
+streamext_stream_topic(const StreamConfig *config, const char *topic)
+{
+	return config->from.tag == NULL ? topic : psprintf("%s%s", topic == NULL ? "" : topic, config->from.tag);
+}
+
 uint64
 streamext_worker_source(const StreamConfig *config)
 {

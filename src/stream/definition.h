@@ -27,6 +27,9 @@ streamext_stream_part(StreamConfig *config, int shard)
 	return shard < list_length(config->from.parts) ? list_nth(config->from.parts, shard) : config;
 }
 
+/* The topic under which tables keep what is known by view, topic and position: parts of UNION ALL have the same ones each of its own. */
+extern const char *streamext_stream_topic(const StreamConfig *config, const char *topic);
+
 /* What streamext_stream_config returns of a view; set by the room that knows views. */
 extern StreamConfig *(*streamext_view_config)(Oid relid);
 

@@ -45,6 +45,23 @@ streamext_rights_check(Query *query, bool raise)
 	return allowed;
 }
 
+static bool
+rights_check_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, rights_check_walker, context);
+	(void) streamext_rights_check((Query *) node, true);
+	return query_tree_walker((Query *) node, rights_check_walker, context, QTW_IGNORE_JOINALIASES);
+}
+
+void
+streamext_rights_check_all(Query *query)
+{
+	(void) rights_check_walker((Node *) query, NULL);
+}
+
 /* The query's own entries are asked as whoever asks. */
 static void
 rights_ask_as_user(Query *query)
@@ -142,13 +159,18 @@ rights_miss_walker(Node *node, void *context)
 static bool
 rights_miss_stream(const Query *query)
 {
-	Oid		  stream = streamext_view_stream_of(query);
+	List	 *parts = NIL;
+	Oid		  stream = streamext_view_parts_of(query, &parts);
 	ListCell *cell;
 
+	if (parts == NIL)
+		parts = list_make1_oid(stream);
 	foreach (cell, query->rtable)
-		if (lfirst_node(RangeTblEntry, cell)->relid == stream)
-			return false;
-	return pg_class_aclcheck(stream, GetUserId(), ACL_SELECT) != ACLCHECK_OK;
+		parts = list_delete_oid(parts, lfirst_node(RangeTblEntry, cell)->relid);
+	foreach (cell, parts)
+		if (pg_class_aclcheck(lfirst_oid(cell), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+			return true;
+	return false;
 }
 
 bool

@@ -15,6 +15,9 @@
  */
 extern bool streamext_rights_check(Query *query, bool raise);
 
+/* The same of every query in it, those of UNION ALL, WITH and subqueries too. Raises. */
+extern void streamext_rights_check_all(Query *query);
+
 /*
  * Raises 0A000 for a view with security_invoker over a join. Row security of what is joined would have to hide other rows from each
  * reader, and there is one state for all. At its definition, and again whenever somebody reads.

@@ -276,6 +276,18 @@ union_read_columns(StreamConfig *config, const RangeTblEntry *entry)
 	}
 }
 
+/* By OID, which a stream keeps; a stream that is in several parts is counted. */
+static char *
+union_tag(const StreamConfig *whole, Oid stream)
+{
+	int		  n = 1;
+	ListCell *lc;
+
+	foreach (lc, whole->from.parts)
+		n += ((const StreamConfig *) lfirst(lc))->from.origin == stream;
+	return n == 1 ? psprintf(" of %u", stream) : psprintf(" of %u.%d", stream, n);
+}
+
 /* The part's stream as a shard of the view's. */
 static StreamConfig *
 union_part_config(const StreamConfig *whole, const UnionPart *part, int shards)
@@ -292,6 +304,7 @@ union_part_config(const StreamConfig *whole, const UnionPart *part, int shards)
 		streamext_view_refuse(psprintf("UNION ALL over \"%s\", which keeps no journal", get_rel_name(part->stream)),
 							  "Set its option journal to os or fsync: the view reads the journal too.");
 	config->from.origin = part->stream;
+	config->from.tag = union_tag(whole, part->stream);
 	config->relid = whole->relid;
 	config->schema = whole->schema;
 	config->name = whole->name;

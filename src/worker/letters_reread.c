@@ -29,6 +29,7 @@
 
 #include "base/own_table.h"
 #include "durable/letters.h"
+#include "stream/definition.h"
 #include "worker/letters_reread.h"
 
 /* LATERAL, so that each range is looked up by the index and the letters of a full table are not read for each batch. */
@@ -38,7 +39,8 @@ static const char reread_select_sql[] =
 	"AS u (i, topic, number, first, next) CROSS JOIN LATERAL (SELECT e.id, e.view, e.position, e.done FROM streamext.dead_letter AS e "
 	"WHERE e.stream OPERATOR(pg_catalog.=) $1 AND e.partition OPERATOR(pg_catalog.=) u.number "
 	"AND e.position OPERATOR(pg_catalog.>=) u.first AND e.position OPERATOR(pg_catalog.<) u.next "
-	"AND (u.topic IS NULL OR e.topic OPERATOR(pg_catalog.=) u.topic) AND e.source OPERATOR(pg_catalog.=) 0 "
+	"AND (u.topic IS NULL OR e.topic OPERATOR(pg_catalog.=) u.topic OR (pg_catalog.starts_with(u.topic, ' of ') "
+	"AND pg_catalog.right(e.topic, pg_catalog.length(u.topic)) OPERATOR(pg_catalog.=) u.topic)) AND e.source OPERATOR(pg_catalog.=) 0 "
 	"OFFSET 0) AS d";
 static const char reread_behind_sql[] =
 	"SELECT FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (number, next) "
@@ -60,7 +62,9 @@ static SPIPlanPtr reread_select_plan = NULL;
 const char *
 streamext_letters_topic(const Worker *w, int index)
 {
-	return w->shard.ops->partitioned ? w->shard.slot->counted.partitions[index].topic : NULL;
+	if (w->shard.ops->partitioned)
+		return streamext_stream_topic(w->shard.config, w->shard.slot->counted.partitions[index].topic);
+	return w->shard.config->from.tag;
 }
 
 int64
