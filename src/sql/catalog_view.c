@@ -24,9 +24,11 @@
 
 #include "sql/catalog.h"
 #include "sql/lock.h"
+#include "stream/definition.h"
 #include "durable/into_position.h"
 #include "view/inner.h"
 #include "view/rights.h"
+#include "view/union.h"
 #include "view/window.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
@@ -285,8 +287,20 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 
 /* ---- streamext.view_positions ---- */
 
+/* Of a part of UNION ALL with its stream's name, as streamext.dead_letters has it. */
+static const char *
+catalog_topic(StreamConfig *own, const ShardCopy *shard, const char *topic)
+{
+	Oid origin = own != NULL ? streamext_stream_part(own, shard->slot.id.shard)->from.origin : InvalidOid;
+
+	if (!OidIsValid(origin))
+		return topic;
+	return psprintf("%s of %s", topic, DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(origin))));
+}
+
+/* own: the definition of the stream that the view has itself; NULL: it has none */
 static void
-catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCopy *shard)
+catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCopy *shard, StreamConfig *own)
 {
 	for (int i = 0; i < view->npositions && i < shard->slot.counted.npartitions; i++)
 	{
@@ -297,7 +311,7 @@ catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCo
 			continue;
 		values[0] = Int32GetDatum(shard->partitions[i].partition);
 		values[1] = Int64GetDatum(view->positions[i]);
-		streamext_catalog_put_text(values, nulls, 2, shard->partitions[i].topic);
+		streamext_catalog_put_text(values, nulls, 2, catalog_topic(own, shard, shard->partitions[i].topic));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 }
@@ -309,6 +323,7 @@ streamext_view_positions(PG_FUNCTION_ARGS)
 	Oid			   viewoid = PG_GETARG_OID(0);
 	char		  *name = get_rel_name(viewoid);
 	Oid			   stream = streamext_lock_view(viewoid);
+	StreamConfig  *own;
 	AclResult	   allowed;
 	List		  *shards;
 	ListCell	  *cell;
@@ -323,15 +338,16 @@ streamext_view_positions(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	shards = streamext_catalog_copy_shards(stream);
+	own = streamext_union_streams(viewoid) != NIL ? streamext_stream_config(viewoid) : NULL;
 	foreach (cell, streamext_catalog_copy_views(viewoid))
 	{
 		const ViewCopy *view = lfirst(cell);
 
 		if (view->checkpointed != NULL)
-			catalog_put_positions(rsinfo, view, view->checkpointed);
+			catalog_put_positions(rsinfo, view, view->checkpointed, own);
 		foreach (other, shards)
 			if (view->checkpointed == NULL && ((ShardCopy *) lfirst(other))->index == view->stream)
-				catalog_put_positions(rsinfo, view, lfirst(other));
+				catalog_put_positions(rsinfo, view, lfirst(other), own);
 	}
 	PG_RETURN_VOID();
 }
