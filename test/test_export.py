@@ -601,3 +601,24 @@ def test_what_an_engine_says_is_of_its_view_alone(stream: Database) -> None:
         engine.connection.close()
     finally:
         db.execute("DROP OWNED BY other; DROP ROLE other")
+
+
+def test_an_engine_cannot_close_all_windows(stream: Database) -> None:
+    """What it says of event times moves the watermark no further than a record could."""
+    exported(stream, "SELECT streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY w")
+    engine = Engine(stream)
+    put(stream, row("a", 1))
+    view, run, positions, _, counts = engine.stage({0: 1})
+    engine.merge((view, run, positions, '{"s": {"0": "9000-01-01Z"}}', counts))
+    assert stream.value("SELECT watermark < now() FROM streamext.exports")  # an hour ahead, less a day
+
+
+def test_large_records_are_taken_in_parts(stream: Database) -> None:
+    exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
+    engine = Engine(stream)
+    pad = "x" * 1000
+    put(stream, *[row(f"{i % 3}", i) | {"pad": "PAD"} for i in range(12)], "no json")
+    stream.execute("UPDATE records SET payload = convert_to(replace(convert_from(payload, 'UTF8'), 'PAD', repeat(%s, 12000)), 'UTF8')", pad)
+    engine.batch({0: 13}, raw=True)
+    assert sorted(stream.rows("TABLE v")) == [("0", 4), ("1", 4), ("2", 4)]
+    assert stream.rows("SELECT delivered, accepted, rejected FROM streamext.exports") == [(13, 12, 1)]

@@ -404,11 +404,12 @@ static const char merge_compare_sql[] =
 
 /*
  * $1 view, $2 positions, $3 newest of the engine, $4 of raw records, $5 clock, $6 idle_timeout, $7 watermark_delay (us), $8 counts, $9 late, $10 rejected
- * here, $11 ms, $12 rows. Partitions that have been silent for idle_timeout do not hold the watermark; it does not go back.
+ * here, $11 ms, $12 rows, $13 max_ahead of the clock, which the engine's word does not go beyond, as no record's does. Partitions that have been silent for
+ * idle_timeout do not hold the watermark; it does not go back.
  */
 static const char merge_note_sql[] =
 	"WITH e AS (SELECT * FROM streamext.exported WHERE view = $1), "
-	"given AS (SELECT t.key AS topic, p.key AS part, max((p.value)::timestamptz) AS newest "
+	"given AS (SELECT t.key AS topic, p.key AS part, max(least((p.value)::timestamptz, $13)) AS newest "
 	"FROM (SELECT $3 AS j UNION ALL SELECT $4) AS g, jsonb_each(g.j) AS t, jsonb_each_text(t.value) AS p GROUP BY 1, 2), "
 	"had AS (SELECT t.key AS topic, p.key AS part, (p.value ->> 't')::timestamptz AS newest, (p.value ->> 'at')::timestamptz AS at "
 	"FROM e, jsonb_each(e.newest) AS t, jsonb_each(t.value) AS p), "
@@ -523,8 +524,8 @@ merge_check_newest(Jsonb *newest)
 static char *
 merge_note(const Merge *merge, Jsonb *positions, Jsonb *newest, Jsonb *counts, double ms)
 {
-	Oid	  types[] = { OIDOID,  JSONBOID, JSONBOID, JSONBOID, TIMESTAMPTZOID, INT8OID,
-					  INT8OID, JSONBOID, INT8OID,  INT8OID,	 FLOAT8OID,		 INT8OID };
+	Oid	  types[] = { OIDOID,	JSONBOID, JSONBOID, JSONBOID,  TIMESTAMPTZOID, INT8OID,		  INT8OID,
+					  JSONBOID, INT8OID,  INT8OID,	FLOAT8OID, INT8OID,		   TIMESTAMPTZOID };
 	Datum values[] = { ObjectIdGetDatum(merge->view),
 					   JsonbPGetDatum(positions),
 					   JsonbPGetDatum(newest),
@@ -536,7 +537,8 @@ merge_note(const Merge *merge, Jsonb *positions, Jsonb *newest, Jsonb *counts, d
 					   Int64GetDatum(merge->late),
 					   Int64GetDatum(merge->rejected),
 					   Float8GetDatum(ms),
-					   Int64GetDatum(merge->nrows) };
+					   Int64GetDatum(merge->nrows),
+					   TimestampTzGetDatum(streamext_clock_now() + merge->plan->config->time.max_ahead) };
 	char *row[2];
 
 	if (!merge_ask(merge_note_sql, lengthof(types), types, values, NULL, row, 2))

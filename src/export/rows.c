@@ -34,6 +34,8 @@
 
 PG_FUNCTION_INFO_V1(streamext_export_rows);
 
+#define ROWS_BATCH_BYTES (64 * 1024 * 1024) /* of payloads and keys; and a record */
+
 /* Columns before the keys. */
 enum
 {
@@ -438,27 +440,40 @@ rows_read_record(StreamRecord *record, HeapTuple tuple, TupleDesc desc)
 						errmsg("a raw record of more than %d bytes", STREAMEXT_MAX_RECORD)));
 }
 
-/* What is in hand becomes a batch, but for what counts nowhere. */
+static void
+rows_run_taken(RowMaker *maker)
+{
+	maker->rows->records += maker->batch->nrecords;
+	if (maker->batch->nrecords > 0)
+		rows_run_batch(maker);
+	streamext_batch_reset(maker->batch);
+}
+
+/* What is in hand becomes a batch, or several if it is large, but for what counts nowhere. */
 static void
 rows_take(RowMaker *maker, SPITupleTable *table, uint64 n)
 {
 	const StreamConfig *config = maker->rows->plan->config;
-	MemoryContext		old;
+	Size				bytes = 0;
 
 	streamext_batch_reset(maker->batch);
-	old = MemoryContextSwitchTo(maker->batch->cxt);
 	for (uint64 i = 0; i < n; i++)
 	{
+		MemoryContext old = MemoryContextSwitchTo(maker->batch->cxt);
 		StreamRecord *record = &maker->batch->records[maker->batch->nrecords];
 
 		rows_read_record(record, table->vals[i], table->tupdesc);
+		MemoryContextSwitchTo(old);
+		bytes += record->payload_size + record->key_size;
 		if (!streamext_decoder_ignores(config, record))
 			maker->batch->nrecords++;
+		if (bytes > ROWS_BATCH_BYTES)
+		{
+			rows_run_taken(maker);
+			bytes = 0;
+		}
 	}
-	MemoryContextSwitchTo(old);
-	maker->rows->records += maker->batch->nrecords;
-	if (maker->batch->nrecords > 0)
-		rows_run_batch(maker);
+	rows_run_taken(maker);
 }
 
 static void
