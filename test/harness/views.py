@@ -152,12 +152,13 @@ def _window(rng: random.Random) -> tuple[str, str, str]:
 
 def setup_nested(source: str, continuous: bool) -> list[str]:
     """For definitions that name them: `source` is the stream or the table. plain_{source} is an ordinary view over it, derived_{source} a
-    derived stream."""
+    derived stream, both_{source} an ordinary view that is UNION ALL of two parts."""
     option = "WITH (streamext.continuous)" if continuous else ""
     columns = ", ".join(column.split()[0] for column in COLUMNS)
     return [
         f"CREATE VIEW inner_{source} AS SELECT ts AS time_, {columns} FROM {source} WHERE i2 IS NULL OR i2 <> 100",
         f"CREATE VIEW plain_{source} AS WITH c AS (SELECT time_ AS ts, {columns} FROM inner_{source}) SELECT * FROM c ORDER BY k",
+        f"CREATE VIEW both_{source} AS SELECT ts, {columns} FROM {source} WHERE i4 > 0 UNION ALL SELECT ts, {columns} FROM {source} WHERE k <> 'beta'",
         f"CREATE VIEW first_{source} {option} AS SELECT * FROM {source} WHERE i2 IS DISTINCT FROM 1",
         f"CREATE VIEW derived_{source} {option} AS SELECT ts AS at, ts, {columns}, length(t) AS long FROM first_{source} WHERE k IS DISTINCT FROM ''",
     ]
@@ -179,6 +180,8 @@ SEMI_JOINS = [
 def _spell(rng: random.Random, wheres: list[str], nested: bool) -> tuple[str, str, str]:
     """The same rows said in other ways: what stands before SELECT, and behind FROM; and behind FROM said plainly."""
     name = rng.choice(["{source}", "plain_{source}", "derived_{source}"]) if nested else "{source}"
+    if nested and rng.random() < 0.1:  # each has two workers, and a server has not many
+        name = "both_{source}"
     semi = rng.choice(SEMI_JOINS) if nested and rng.random() < 0.3 else ""
     inside = [where for where in wheres if rng.random() < 0.5]
     outside = [where for where in wheres if where not in inside] + ([semi] if semi else [])
