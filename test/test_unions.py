@@ -432,3 +432,13 @@ def test_the_hint_of_an_inner_aggregation_is_the_way(database: Database) -> None
     db.execute("INSERT INTO a VALUES (99, 9, '2025-01-01')")
     db.flush("a")
     db.assert_same("TABLE v", oracle(outer.format(inner=inner)))
+
+
+def test_too_many_parts_for_the_server(database: Database) -> None:
+    """It is the streams' places that there are not enough of."""
+    db = database
+    streams(db)
+    parts = " UNION ALL ".join(["SELECT k FROM a"] * 16)
+    with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="too many streams"), db.connection.transaction():
+        for i in range(7):
+            continuous(db, f"v{i}", f"SELECT count(*) FROM ({parts}) q")

@@ -177,6 +177,18 @@ registry_add_stream(StreamConfig *config, int shard, bool *other)
 	return index;
 }
 
+pg_noreturn static void
+registry_too_many_streams(void)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many streams"),
+		 errdetail("The limit is %d for all databases together; a stream with several workers counts once for each, a "
+				   "view over views once, and one with UNION ALL once for each part.",
+				   streamext_max_streams),
+		 errhint("Raise streamext.max_streams and restart the server.")));
+}
+
 static void
 registry_reserve_stream(RegistryStream *stream)
 {
@@ -188,13 +200,7 @@ registry_reserve_stream(RegistryStream *stream)
 		bool other;
 
 		if (registry_add_stream(config, shard, &other) < 0)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many streams"),
-				 errdetail(
-					 "The limit is %d for all databases together; a stream with several workers counts once for each.",
-					 streamext_max_streams),
-				 errhint("Raise streamext.max_streams and restart the server.")));
+			registry_too_many_streams();
 		stream->shards = shard + 1;
 	}
 }
@@ -238,13 +244,14 @@ registry_reserve_view(RegistryView *view)
 	{
 		bool  other;
 		int	  stream = registry_add_stream(config, shard, &other);
-		int64 start = -1;
+		int64 start;
 
-		if (stream >= 0)
-			start = registry_start(streamext_stream_part(config, shard), stream, shard);
+		if (stream < 0)
+			registry_too_many_streams();
+		start = registry_start(streamext_stream_part(config, shard), stream, shard);
 		if (start >= 0 && (other || !registry_is_view_of(view->viewoid, shard, stream)))
 			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
-		if (stream < 0 || streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
+		if (streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many continuous views"),
