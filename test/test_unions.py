@@ -410,6 +410,21 @@ def test_mqtt_beside_http(database: Database, mosquitto: Mosquitto, topic: str) 
     assert_all(db, views)
 
 
+def test_a_view_that_reads_one_part_alone_from_now_on(database: Database) -> None:
+    """The view's own stream goes, and the part's takes the view, whichever worker is the first to look."""
+    db = database
+    streams(db)
+    db.execute("CREATE TABLE copies (x bigint)")
+    option = ", streamext.into = 'copies'"
+    for i in range(6):
+        continuous(db, "v", "SELECT x FROM a UNION ALL SELECT v FROM b", option)
+        db.execute("CREATE OR REPLACE VIEW v WITH (streamext.continuous, streamext.into = 'copies') AS SELECT x::bigint FROM a")
+        db.execute("INSERT INTO a VALUES (1, 1, '2024-01-01')")
+        db.flush("a")
+        wait_for(lambda: db.value("SELECT count(*) FROM copies") == i + 1, 30, "the row")
+        db.execute("DROP VIEW v")
+
+
 def test_circles_are_refused(database: Database) -> None:
     db = database
     streams(db)

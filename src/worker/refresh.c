@@ -353,16 +353,20 @@ refresh_start_views(Worker *w)
 
 /* ---------------------------------------------------------------- all of it */
 
-/* The stream (or this shard of it) is no more. False if the slot went with it. */
+/* The stream (or this shard of it) is no more. False if the slot went with it; then the heirs look for its views. */
 static bool
-refresh_leave(Worker *w, uint32 generation, bool dropped)
+refresh_leave(Worker *w, uint32 generation, bool dropped, const List *heirs)
 {
+	ListCell *lc;
+
 	if (w->shard.connector != NULL)
 		w->shard.connector->gone = dropped;
 	refresh_close(w);
 	if (!streamext_remove_stream_at(w->shard.index, generation))
 		return true; /* something happened since: look again */
 	w->shard.slot = NULL;
+	foreach (lc, heirs)
+		streamext_worker_hand_over(lfirst_oid(lc));
 	if (dropped)
 		streamext_journal_remove(w->shard.identity.dboid, w->shard.identity.relid);
 	return false;
@@ -451,6 +455,7 @@ streamext_worker_refresh(Worker *w)
 	uint32		  generation = pg_atomic_read_u32(&w->shard.slot->ask.generation);
 	MemoryContext cxt = AllocSetContextCreate(w->shard.cxt, "streamext configuration", ALLOCSET_DEFAULT_SIZES);
 	StreamConfig *config;
+	List		 *heirs = NIL;
 	bool		  complete;
 
 	streamext_worker_drop_batch(w);
@@ -469,13 +474,20 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w); /* the catch-up worker lets go, for the same reason that we are here */
 		return true;
 	}
+	if (config == NULL && !streamext_worker_heirs(w, &heirs))
+	{
+		refresh_end(w);
+		MemoryContextDelete(cxt);
+		refresh_later(w);
+		return true;
+	}
 	refresh_end_views(w);
 	if (config == NULL || w->shard.identity.shard >= config->workers)
 	{
 		streamext_history_forget_dropped();
 		refresh_end(w);
 		MemoryContextDelete(cxt);
-		return refresh_leave(w, generation, config == NULL);
+		return refresh_leave(w, generation, config == NULL, heirs);
 	}
 
 	w->shard.slot->owner = config->owner;

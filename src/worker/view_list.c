@@ -72,14 +72,41 @@ streamext_worker_list_views(Worker *w, const List *slots)
 	return views;
 }
 
+void
+streamext_worker_hand_over(Oid stream)
+{
+	for (int shard = 0; OidIsValid(stream) && shard < STREAMEXT_MAX_SHARDS; shard++)
+		streamext_announce_stream(MyDatabaseId, stream, shard, false);
+}
+
 /* The stream that a view now reads is told to look. */
 static void
 view_list_hand_over(Oid viewoid)
 {
-	Oid stream = streamext_view_options(viewoid).continuous ? streamext_view_stream(viewoid) : InvalidOid;
+	if (streamext_view_options(viewoid).continuous)
+		streamext_worker_hand_over(streamext_view_stream(viewoid));
+}
 
-	for (int shard = 0; OidIsValid(stream) && shard < STREAMEXT_MAX_SHARDS; shard++)
-		streamext_announce_stream(MyDatabaseId, stream, shard, false);
+bool
+streamext_worker_heirs(Worker *w, List **heirs)
+{
+	ListCell *lc;
+
+	foreach (lc, streamext_worker_list_slots(w))
+	{
+		Oid			  stream;
+		MemoryContext old;
+
+		if (!streamext_view_options(lfirst_oid(lc)).continuous)
+			continue;
+		if (!view_list_view_stream(lfirst_oid(lc), &stream))
+			return false;
+		old = MemoryContextSwitchTo(w->shard.cxt);
+		if (OidIsValid(stream) && stream != w->shard.identity.relid)
+			*heirs = list_append_unique_oid(*heirs, stream);
+		MemoryContextSwitchTo(old);
+	}
+	return true;
 }
 
 /* The views that have a settled slot on this stream. Ask before the catalogue: a view committed later is not yet to be missed. */

@@ -277,7 +277,11 @@ extern bool streamext_worker_refresh_catchup(Worker *w);
 extern List *streamext_worker_list_views(Worker *w, const List *slots);
 extern List *streamext_worker_list_slots(Worker *w);
 extern bool	 streamext_worker_drop_views(Worker *w, List *slots, List *views);
-extern int	 streamext_worker_view_slot(Worker *w, Oid viewoid, const char **reason);
+/* The streams that the views of one that is no more read now, in the shard's context. False: a transaction holds a view. */
+extern bool streamext_worker_heirs(Worker *w, List **heirs);
+/* Outside transactions too: the stream is told to look for views that another one has let go. */
+extern void streamext_worker_hand_over(Oid stream);
+extern int	streamext_worker_view_slot(Worker *w, Oid viewoid, const char **reason);
 
 /* worker/view_start.c */
 extern WorkerView *streamext_worker_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused);
