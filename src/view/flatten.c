@@ -460,13 +460,15 @@ flatten_has_window(const Query *query)
 static void
 flatten_refuse_inner(const Query *subquery, const char *construct)
 {
-	char *text = pg_get_querydef(copyObject(unconstify(Query *, subquery)), false);
+	Query *grouped = copyObject(unconstify(Query *, subquery));
+	char  *text = pg_get_querydef(copyObject(grouped), false);
 
+	streamext_view_flatten_groups(grouped);
 	streamext_view_refuse(
 		construct,
 		psprintf(
 			"Make it a view of its own, CREATE VIEW inner_view WITH (streamext.continuous) AS %s; %s", text,
-			flatten_has_window(subquery)
+			flatten_has_window(grouped)
 				? "and name inner_view in this one, in the place of the subquery: it takes the closed windows."
 				: "and an ordinary view that names inner_view in the place of the subquery: without a window nothing of "
 				  "it is ever final, and its answer is always the newest."));
