@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 
 #include "base/fault.h"
@@ -282,7 +283,10 @@ registry_note_former_streams(void)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
-/* The views that read the stream beside its worker: what it is is theirs too. */
+/*
+ * The views that read the stream beside its worker: what it is is theirs too. Those that read by UNION ALL have places among the streams, so
+ * one that a transaction holds is waited for only if it has.
+ */
 static void
 registry_note_unions(Oid stream)
 {
@@ -291,7 +295,9 @@ registry_note_unions(Oid stream)
 	if (get_rel_relkind(stream) != RELKIND_FOREIGN_TABLE)
 		return;
 	foreach (lc, streamext_union_views(stream))
-		registry_note_stream(lfirst_oid(lc));
+		if (streamext_find_stream(MyDatabaseId, lfirst_oid(lc), 0) >= 0 ||
+			ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			registry_note_stream(lfirst_oid(lc));
 }
 
 static void
