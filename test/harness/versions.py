@@ -49,9 +49,10 @@ class Version:
         flags = pgxs / "Makefile.global"
         text = flags.read_text().replace(" -Wmissing-variable-declarations", "")
         flags.write_text(re.sub(r"(?m)^(CXXFLAGS\b.*) -fexcess-precision=standard", r"\1", text))
-        # 18's ends with a segmentation fault; it does not matter to pg_regress whose server it is.
-        regress = (pgxs / "test" / "regress" / "pg_regress").relative_to(self.tree)
-        shutil.copy(WHEEL / _PACKAGE / TREES[16] / regress, self.tree / regress)
+        # 18's end with a segmentation fault; it does not matter to them whose server it is.
+        for program in ("regress/pg_regress", "isolation/pg_isolation_regress", "isolation/isolationtester"):
+            path = (pgxs / "test" / program).relative_to(self.tree)
+            shutil.copy(WHEEL / _PACKAGE / TREES[16] / path, self.tree / path)
         shutil.copytree(TOP, self.source, ignore=_LEFT_OUT)
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
