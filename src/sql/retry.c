@@ -101,8 +101,8 @@ streamext_retry_dead_letters(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the stream must not be null")));
 	relid = PG_GETARG_OID(0);
 	retry_check_union(relid);
-	retry_check_union(viewoid);
 	(void) streamext_control_lock_slots(relid, &name, slots);
+	retry_check_union(viewoid);
 	if (OidIsValid(viewoid) && (!streamext_view_options(viewoid).continuous || streamext_view_stream(viewoid) != relid))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a continuous view of stream \"%s\"",

@@ -67,11 +67,11 @@ doubt_serial(const StreamConfig *config, const StreamColumn *column)
 
 /* ---- workers ---- */
 
-/* Background workers at work, of this extension and of others. */
-static int
+/* Process numbers of the background workers at work, of this extension and of others. */
+static List *
 doubt_running(void)
 {
-	int n = 0;
+	List *running = NIL;
 
 	pgstat_clear_backend_activity_snapshot(); /* neither an old one, nor one that the transaction goes on with */
 	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
@@ -82,21 +82,23 @@ doubt_running(void)
 		const LocalPgBackendStatus *entry = pgstat_fetch_stat_local_beentry(i);
 #endif
 
-		n += entry != NULL && entry->backendStatus.st_backendType == B_BG_WORKER;
+		if (entry != NULL && entry->backendStatus.st_backendType == B_BG_WORKER)
+			running = lappend_int(running, entry->backendStatus.st_procpid);
 	}
 	pgstat_clear_backend_activity_snapshot();
-	return n;
+	return running;
 }
 
-/* Shards of streams that have no worker yet. */
+/* Shards of streams whose worker is not at work: they have none yet, or it is starting. */
 static int
-doubt_waiting(void)
+doubt_waiting(const List *running)
 {
 	int n = 0;
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
 	for (int i = 0; i < streamext_shared->nstreams; i++)
-		n += streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].worker.pid == 0;
+		n += streamext_shared->streams[i].id.in_use &&
+			 !list_member_int(running, streamext_shared->streams[i].worker.pid);
 	LWLockRelease(streamext_shared->registry_lock);
 	return n;
 }
@@ -104,11 +106,13 @@ doubt_waiting(void)
 static void
 doubt_workers(const StreamConfig *config)
 {
-	int taken;
+	List *running;
+	int	  taken;
 
 	if (streamext_shared == NULL)
 		return;
-	taken = doubt_running() + doubt_waiting();
+	running = doubt_running();
+	taken = list_length(running) + doubt_waiting(running);
 	if (taken + config->workers <= max_worker_processes)
 		return;
 	ereport(
