@@ -48,6 +48,16 @@ watermark_after(TimestampTz event_time, int64 delay)
 
 /* ---------------------------------------------------------------- parts of UNION ALL */
 
+/* Whether slot number i is another worker's of the same stream. With registry_lock. */
+static bool
+watermark_is_other(const Worker *w, int i)
+{
+	const StreamSlot *slot = &streamext_shared->streams[i];
+
+	return slot->id.in_use && slot->id.dboid == w->shard.identity.dboid && slot->id.relid == w->shard.identity.relid &&
+		   slot->id.shard < w->shard.config->workers && i != w->shard.index;
+}
+
 /*
  * The watermark of a part is the least that all parts' own partitions allow, but for those that are idle; DT_NOBEGIN: one has not said. So that it can
  * rise at all, what a part's own partitions allow is told apart from it.
@@ -63,9 +73,7 @@ watermark_of_parts(Worker *w, TimestampTz own)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->id.in_use || other->id.dboid != w->shard.identity.dboid ||
-			other->id.relid != w->shard.identity.relid || other->id.shard >= w->shard.config->workers ||
-			i == w->shard.index)
+		if (!watermark_is_other(w, i))
 			continue;
 		n++;
 		if (!other->quiet.idle)
@@ -325,9 +333,7 @@ watermark_of_others(Worker *w, bool *busy)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->id.in_use || other->id.dboid != w->shard.identity.dboid ||
-			other->id.relid != w->shard.identity.relid || other->id.shard >= w->shard.config->workers ||
-			i == w->shard.index)
+		if (!watermark_is_other(w, i))
 			continue;
 		n++;
 		streamext_stream_lock_shared(other);
@@ -437,9 +443,7 @@ watermark_others_silent(const Worker *w, TimestampTz *greatest)
 	{
 		StreamSlot *other = &streamext_shared->streams[i];
 
-		if (!other->id.in_use || other->id.dboid != w->shard.identity.dboid ||
-			other->id.relid != w->shard.identity.relid || other->id.shard >= w->shard.config->workers ||
-			i == w->shard.index)
+		if (!watermark_is_other(w, i))
 			continue;
 		n++;
 		streamext_stream_lock_shared(other);
