@@ -17,12 +17,14 @@ from harness.wait import wait_for
 
 BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 SEED = int(os.environ.get("STREAMEXT_ALERTS_SEED", random.randrange(1_000_000)))
-HISTORIES = int(os.environ.get("STREAMEXT_ALERTS_HISTORIES", "24"))
+HISTORIES = int(os.environ.get("STREAMEXT_ALERTS_HISTORIES", "8"))
+TOGETHER = 25  # histories in one database
+STEPS, CRASHES = 60, 1  # of a database
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
+    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_prepared_transactions": 4}) as server:
         yield server
 
 
@@ -197,44 +199,104 @@ def restart_teller(db: Database) -> None:
     wait_for(lambda: [row for row in db.rows(query, db.name) if row != (pid,)], what="another teller")
 
 
-@pytest.mark.timeout(300)
-def test_random_histories(database: Database) -> None:
-    """Many alerts over one history, evaluated by flush alone, by tellers that come and go."""
-    db, rng = database, random.Random(SEED)
-    print(f"seed {SEED}")
-    stream(db)
+def crash(db: Database, rng: random.Random, now: float) -> None:
+    """kill -9 of a process of the server, which takes the clock along: a prepared transaction keeps alerts from being evaluated until it is set."""
+    with db.server.connect(db.name, autocommit=False) as holder:
+        holder.execute("LOCK TABLE streamext.alert_state IN ACCESS EXCLUSIVE MODE")
+        holder.execute("PREPARE TRANSACTION 'hold'")
+    kind = rng.choice(["streamext worker%", "streamext teller%"])
+    pids = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND datname = %s"
+    (pid,) = wait_for(lambda: db.rows(pids, kind, db.name), what=kind)[0]
+    db.connection.close()
+    db.server.kill_backend(pid)
+    db.connection = wait_for(lambda: db.server.connect(db.name), what="a connection")
+    clock(db, now)
+    db.execute("ROLLBACK PREPARED 'hold'")
+
+
+def random_alert(rng: random.Random) -> tuple[str, Simulation]:
+    simulation = Simulation(
+        hold=rng.choice([0, 0, 3, 20]), repeat=rng.choice([None, None, 5, 60]), absent=rng.choice([None, None, 10]), clear=rng.choice([None, 65])
+    )
+    if simulation.absent is not None:
+        simulation.clear = None
+    options = f", streamext.hold = '{simulation.hold} s'"
+    options += f", streamext.repeat = '{simulation.repeat} s'" if simulation.repeat else ""
+    options += f", streamext.absent = '{simulation.absent} s'" if simulation.absent else ""
+    options += f", streamext.clear = 'x < {simulation.clear}'" if simulation.clear else ""
+    return options, simulation
+
+
+@dataclass
+class History:
+    """An alert over values of its own."""
+
+    number: int
+    options: str
+    simulation: Simulation
+    values: dict[str, int] = field(default_factory=dict)  # of devices that have a row
+
+    def create(self, db: Database) -> None:
+        i = self.number
+        continuous(db, f"newest{i}", f"SELECT device, streamext.last(x, ts) AS x FROM s WHERE h = {i} GROUP BY device HAVING streamext.last(x, ts) <> -1")
+        alert(db, self.options, f"hot{i}", f"SELECT device, x FROM newest{i} WHERE x > 70")
+
+    def step(self, rng: random.Random) -> list[tuple[int, str, int]]:
+        """Its new values; the one of -1 takes the row away."""
+        changed = {device: rng.choice([-1, 50, 68, 71, 90]) for device in rng.sample("abcd", rng.choice([0, 0, 1, 1, 2, 3]))}
+        self.values = {device: x for device, x in {**self.values, **changed}.items() if x != -1}
+        return [(self.number, device, x) for device, x in changed.items()]
+
+    def check(self, db: Database) -> None:
+        assert sorted(events(db, f"hot{self.number}")) == sorted(self.simulation.events), self.options
+        assert alerts(db, f"hot{self.number}") == self.simulation.alerts(), self.options
+
+
+def follow_histories(db: Database, rng: random.Random, histories: list[History]) -> None:
+    """At common times, through restarts of the teller and crashes of the server. Each evaluation is asked for by flush; a teller's first one is
+    of the time and values of the one before it."""
+    local_stream(db, "event_time 'ts'", "h int, device text, x int, ts timestamptz")
     clock(db, 0)
-    simulations: dict[str, Simulation] = {}
-    for i in range(HISTORIES):
-        simulation = Simulation(
-            hold=rng.choice([0, 0, 3, 20]), repeat=rng.choice([None, None, 5, 60]), absent=rng.choice([None, None, 10]), clear=rng.choice([None, 65])
-        )
-        if simulation.absent is not None:
-            simulation.clear = None
-        options = f", streamext.hold = '{simulation.hold} s'"
-        options += f", streamext.repeat = '{simulation.repeat} s'" if simulation.repeat else ""
-        options += f", streamext.absent = '{simulation.absent} s'" if simulation.absent else ""
-        options += f", streamext.clear = 'x < {simulation.clear}'" if simulation.clear else ""
-        simulations[f"hot{i}"] = simulation
-        alert(db, options, f"hot{i}")
+    for history in histories:
+        history.create(db)
     db.flush("s")
-    values: dict[str, int] = {}
     now = 0.0
-    for step in range(60):
+    crashes = set(rng.sample(range(5, STEPS), CRASHES))
+    for step in range(STEPS):
         now += rng.choice([1, 2, 5, 17])
-        changed = {device: rng.choice([-1, 50, 68, 71, 90]) for device in rng.sample("abcd", rng.randint(0, 3))}
-        values = {device: x for device, x in {**values, **changed}.items() if x != -1}
-        at(db, now, **changed)
-        for name, simulation in simulations.items():
-            simulation.evaluate(now, values)
-        if rng.random() < 0.1:
+        rows = [row for history in histories for row in history.step(rng)]
+        with db.connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO s VALUES (%s, %s, %s, %s)", [(*row, BEGIN + timedelta(seconds=now)) for row in rows])
+        clock(db, now)
+        db.flush("s")
+        for history in histories:
+            history.simulation.evaluate(now, history.values)
+        if step in crashes:
+            crash(db, rng, now)
+            db.flush("s")
+        elif rng.random() < 0.1:
             restart_teller(db)
-            db.flush("s")  # its first evaluation: of the same time and values
-    for name, simulation in simulations.items():
-        definition = db.rows("SELECT reloptions FROM pg_class WHERE oid = %s::regclass", name)
-        assert sorted(events(db, name)) == sorted(simulation.events), definition
-        assert alerts(db, name) == simulation.alerts(), definition
-    assert len([event for simulation in simulations.values() for event in simulation.events]) > 100
+            db.flush("s")
+    for history in histories:
+        history.check(db)
+
+
+@pytest.mark.timeout(300 + 10 * HISTORIES)
+def test_random_histories(server: Postgres) -> None:
+    """Separate histories, some dozens in a database at once. STREAMEXT_ALERTS_HISTORIES=1000 for many."""
+    rng = random.Random(SEED)
+    print(f"seed {SEED}")
+    total = 0
+    for first in range(0, HISTORIES, TOGETHER):
+        histories = [History(i, *random_alert(rng)) for i in range(first, min(first + TOGETHER, HISTORIES))]
+        with temporary_database(server) as db:
+            db.execute("SET timezone = 'UTC'")
+            follow_histories(db, rng, histories)
+            db.execute("SELECT streamext.set_clock(NULL)")
+        found = sum(len(history.simulation.events) for history in histories)
+        assert found > len(histories)
+        total += found
+        print(f"{first + len(histories)} histories, {total} events", flush=True)
 
 
 @pytest.mark.timeout(300)

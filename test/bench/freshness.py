@@ -44,7 +44,8 @@ def _probe(plant: Plant, where: Sequence[str], seconds: float, conninfo: str = "
     return printed["latencies"], printed["rate"]
 
 
-def _limit(plant: Plant, source: str, where: Sequence[str], wanted: int, seconds: float) -> dict[str, object]:
+def limit(plant: Plant, source: str, where: Sequence[str], wanted: int, seconds: float) -> dict[str, object]:
+    """What broker, network and client library take: a bare consumer of the whole flow."""
     time.sleep(1)
     latencies, rate = _probe(plant, where, seconds / LIMIT_SHARE)
     return _summary(f"limit: {source}", rate, latencies, wanted)
@@ -70,7 +71,7 @@ def _kafka(plant: Plant, seconds: float) -> list[dict[str, object]]:
         where = ["kafka", plant.kafka.brokers, topic]
         db = plant.db
         with flow(plant, topic, DEVICES, rate):
-            found.append(_limit(plant, "kafka", where, rate, seconds))
+            found.append(limit(plant, "kafka", where, rate, seconds))
         plant.create_stream(db, topic, (BY_DEVICE,))
         db.flush("s")
         with flow(plant, topic, DEVICES, rate):
@@ -100,7 +101,7 @@ def _mqtt(plant: Plant, seconds: float) -> list[dict[str, object]]:
         db.execute(f"CREATE SERVER floor FOREIGN DATA WRAPPER mqtt OPTIONS (uri '{broker.uri}')")
         for rate in RATES:
             with _mqtt_flow(plant, broker, rate):
-                found.append(_limit(plant, "mqtt", where, rate, seconds))
+                found.append(limit(plant, "mqtt", where, rate, seconds))
             with db.connection.transaction():
                 db.execute(
                     f"CREATE FOREIGN TABLE s ({COLUMNS}) SERVER floor OPTIONS (topic 'plant/#', format 'json', event_time 'ts')"

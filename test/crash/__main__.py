@@ -1,10 +1,13 @@
 """python -m crash: `make crash ROUNDS=200 ARGS='--rate 20000 --seed 1'`. Ends non-zero if a round is wrong."""
 
 import argparse
+import faulthandler
 import random
+import signal
 import statistics
 import sys
 import time
+import traceback
 from collections import defaultdict
 from contextlib import ExitStack
 
@@ -52,12 +55,33 @@ def report(rounds: list[Round], loads: list[Load]) -> int:
     for load in loads:
         print(f"{load.name}: {load.sent():,} sent")
     wrong = sum(bool(r.wrong) for r in rounds)
+    if not rounds:
+        print("no round was finished")
+        return 0
     print(f"{len(rounds)} rounds, {wrong} wrong, recovery {_median([r.recovery for r in rounds])} s, check {_median([r.check for r in rounds])} s")
     return wrong
 
 
+def _end_with_a_verdict() -> None:
+    """Whatever ends the run says so: a signal as an exception, a fault of a client library by the stacks of all threads."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(f"ended by {signal.Signals(number).name}")
+
+    faulthandler.enable()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _say(round: Round) -> None:
+    print(f"{round.number:4}  {round.recovery:6.2f} s  checked in {round.check:5.1f} s  {', '.join(round.faults)}", flush=True)
+    for line in round.wrong:
+        print(f"      WRONG {line}", flush=True)
+
+
 def main() -> int:
     options = arguments()
+    _end_with_a_verdict()
     rng = random.Random(options.seed)
     print(f"seed {options.seed}", flush=True)
     with ExitStack() as stack:
@@ -82,14 +106,18 @@ def main() -> int:
         for name in options.fault or []:
             if name not in faults.names():
                 raise SystemExit(f"no fault {name!r}; there are: {', '.join(faults.names())}")
-        rounds = []
+        rounds: list[Round] = []
         plan = Plan(options.rounds, options.group, among=options.fault, seconds=options.seconds)
-        for round in run(plan, rng, pg, loads, faults, "crash"):
-            rounds.append(round)
-            print(f"{round.number:4}  {round.recovery:6.2f} s  checked in {round.check:5.1f} s  {', '.join(round.faults)}", flush=True)
-            for line in round.wrong:
-                print(f"      WRONG {line}", flush=True)
-        if rounds[-1].wrong and options.keep:
+        try:
+            for round in run(plan, rng, pg, loads, faults, "crash"):
+                rounds.append(round)
+                _say(round)
+        except BaseException as error:  # of the harness, or a signal: what was run until then counts, and the run is not complete
+            traceback.print_exc()
+            report(rounds, loads)
+            print(f"NOT COMPLETE: {len(rounds)} of {options.rounds} rounds: {type(error).__name__}: {error}", flush=True)
+            return 2
+        if rounds and rounds[-1].wrong and options.keep:
             print(f"left in {pg.dir}; Enter ends the servers")
             input()
         return 1 if report(rounds, loads) else 0

@@ -21,14 +21,18 @@ RECENT = """SELECT site, streamext.tumble('2 s', ts) AS w, count(*) AS c, sum(n)
 SENT = 60  # seconds until everything is out
 
 
+def _shape(row: dict[str, Any]) -> str:
+    return json.dumps({**row, **({"w": datetime.fromisoformat(row["w"]).timestamp()} if "w" in row else {})}, sort_keys=True)
+
+
 class _Topic:
-    """What a reader of all that is committed has; goes on where it was."""
+    """What a reader of all that is committed has, each row by its shape; goes on where it was."""
 
     def __init__(self, kafka: Kafka, topic: str, partitions: int) -> None:
         self._consumer: Consumer = kafka.consumer({"isolation.level": "read_committed", "auto.offset.reset": "error"})
         self._consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
-        self.rows: list[dict[str, Any]] = []
-        self.latest: dict[bytes, dict[str, Any]] = {}
+        self.rows: list[str] = []
+        self.latest: dict[bytes, str] = {}
         self.wrong: list[str] = []
         self._versions: dict[bytes, int] = {}
 
@@ -38,7 +42,7 @@ class _Topic:
                 continue  # the broker may be on its way
             key, version = message.key(), dict(message.headers()).get("version")
             if message.value() is not None:
-                self.rows.append(json.loads(message.value()))
+                self.rows.append(_shape(json.loads(message.value())))
             if version is None:
                 continue
             if int(version) < self._versions.get(key, 0):
@@ -53,12 +57,9 @@ class _Topic:
         self._consumer.close()
 
 
-def _shape(row: dict[str, Any]) -> str:
-    return json.dumps({**row, **({"w": datetime.fromisoformat(row["w"]).timestamp()} if "w" in row else {})}, sort_keys=True)
-
-
-def _difference(name: str, actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> list[str]:
-    have, want = sorted(map(_shape, actual)), sorted(map(_shape, expected))
+def _difference(name: str, actual: list[str], want: list[str]) -> list[str]:
+    """`want` is sorted."""
+    have = sorted(actual)
     if have == want:
         return []
     twice = [row for i, row in enumerate(have[1:]) if row == have[i]]
@@ -93,19 +94,21 @@ class SinkLoad(KafkaLoad):
 
     def _become(self, name: str, have: str, expected: list[dict[str, Any]]) -> list[str]:
         """Waits until the topic is what is expected of it; what is wrong when it never is."""
-        topic = self._topics[name]
+        topic, want = self._topics[name], sorted(map(_shape, expected))
+
+        def difference() -> list[str]:
+            return _difference(name, topic.rows if have == "rows" else list(topic.latest.values()), want)
 
         def same() -> bool:
             topic.take()
-            rows = topic.rows if have == "rows" else list(topic.latest.values())
-            return len(rows) >= len(expected) and not _difference(name, rows, expected)
+            return len(topic.rows) >= len(want) and not difference()
 
         try:
             wait_for(same, SENT)
         except TimeoutError:
-            return _difference(name, topic.rows if have == "rows" else list(topic.latest.values()), expected)
+            return difference()
         topic.take()
-        return topic.wrong + _difference(name, topic.rows if have == "rows" else list(topic.latest.values()), expected)
+        return topic.wrong + difference()
 
     def check(self, db: Database) -> list[str]:
         db.execute("SET timezone = 'UTC'")
