@@ -75,6 +75,21 @@ def test_names_and_options(db: Database, kafka: Kafka, topic: str) -> None:
     assert error_of(error)[0] == "HV024"
 
 
+def test_a_key_twice(db: Database, kafka: Kafka, topic: str) -> None:
+    """The stream reads the last of them, so columns are guessed from it."""
+    kafka.create_topic(topic)
+    kafka_server(db, kafka)
+    payloads = ['{"a":"x","a":1,"b":{"c":1,"d":2},"b":{"d":"y"},"e":{"f":1},"e":2.5,"g":1,"g":{"h":true},"ts":1,"ts":"2024-05-01T12:00:00Z"}', '{"i":1,"\\u0069":null}']
+    kafka.produce(topic, payloads)
+    db.execute(f'IMPORT FOREIGN SCHEMA "{topic}" FROM SERVER plant INTO public')
+    assert columns(db, f'"{topic}"') == [
+        "i text", "a bigint", "b_d text path=b.d", "e double precision", "g_h boolean path=g.h", "ts timestamp with time zone"]  # fmt: skip
+    continuous(db, "v", f'SELECT count(*) AS n, sum(a) AS a, min(b_d) AS d, sum(e) AS e, bool_and(g_h) AS h, max(ts) AS ts, count(i) AS i FROM "{topic}"')
+    db.flush(f'"{topic}"')
+    assert db.rows("SELECT n, a, d, e, h, i FROM v") == [(2, 1, "y", 2.5, True, 0)]
+    assert db.rows("SELECT * FROM streamext.dead_letters") == []
+
+
 def test_payloads_that_are_no_objects(db: Database, kafka: Kafka, topic: str) -> None:
     kafka_server(db, kafka)
     cases: dict[str, tuple[list[bytes | str], list[str], str]] = {

@@ -48,6 +48,8 @@ typedef struct GuessedField
 	int	   seen;
 	int	   present; /* records in which it is not null */
 	double least, most;
+	int	   now; /* seen in the record that is being read, 0: nothing; */
+	double number;
 } GuessedField;
 
 typedef struct Guesser
@@ -93,13 +95,60 @@ guess_note(Guesser *g, int seen, double number)
 
 	if (field == NULL)
 		return;
-	if (seen & SEEN_NUMBER)
+	field->now = seen;
+	field->number = number;
+}
+
+/* The member that begins takes the place of one of its name in the same object, with all that is in there. */
+static void
+guess_forget(Guesser *g)
+{
+	ListCell *cell;
+
+	foreach (cell, g->fields)
 	{
-		field->least = (field->seen & SEEN_NUMBER) ? Min(field->least, number) : number;
-		field->most = (field->seen & SEEN_NUMBER) ? Max(field->most, number) : number;
+		GuessedField *field = lfirst(cell);
+		bool		  within = field->now != 0 && field->depth >= g->depth;
+
+		for (int i = 0; within && i < g->depth; i++)
+			within = strcmp(field->keys[i], g->keys[i]) == 0;
+		if (within)
+			field->now = 0;
 	}
-	field->seen |= seen;
-	field->present += seen != SEEN_NULL;
+}
+
+/* The record has been read: what it has shown counts. */
+static void
+guess_count(Guesser *g)
+{
+	ListCell *cell;
+
+	foreach (cell, g->fields)
+	{
+		GuessedField *field = lfirst(cell);
+
+		if (field->now & SEEN_NUMBER)
+		{
+			field->least = (field->seen & SEEN_NUMBER) ? Min(field->least, field->number) : field->number;
+			field->most = (field->seen & SEEN_NUMBER) ? Max(field->most, field->number) : field->number;
+		}
+		field->seen |= field->now;
+		field->present += field->now != 0 && field->now != SEEN_NULL;
+		field->now = 0;
+	}
+}
+
+/* Those that have counted in some record. */
+static List *
+guess_counted(const Guesser *g)
+{
+	List	 *counted = NIL;
+	ListCell *cell;
+
+	foreach (cell, g->fields)
+		if (((GuessedField *) lfirst(cell))->seen != 0)
+			counted = lappend(counted, lfirst(cell));
+	return counted;
 }
 
 /* Whether the text is as the pattern, in which 0 stands for a digit. */
@@ -188,7 +237,10 @@ guess_member_start(void *state, char *name, bool isnull)
 	Guesser *g = state;
 
 	if (g->opaque == 0)
+	{
 		g->keys[g->depth++] = name;
+		guess_forget(g);
+	}
 	GUESS_DONE;
 }
 
@@ -250,6 +302,7 @@ guess_members(Guesser *g, const StreamRecord *record)
 #endif
 	/* what is no object has been left out; a text that PostgreSQL cannot hold ends the record's part here */
 	(void) pg_parse_json(lex, &actions);
+	guess_count(g);
 }
 
 /* ---- columns ---- */
@@ -552,6 +605,7 @@ streamext_guess(const StreamRecord *records, int n)
 {
 	Guess		*guess = palloc0(sizeof(Guess));
 	Guesser		 g = { 0 };
+	List		*fields;
 	volatile int objects = 0;
 	JsonParser	*parser = streamext_json_create(STREAMEXT_MAX_DEPTH, false);
 
@@ -566,13 +620,14 @@ streamext_guess(const StreamRecord *records, int n)
 		streamext_json_destroy(parser);
 	}
 	PG_END_TRY();
+	fields = guess_counted(&g);
 	for (int i = 0; i < n; i++)
 		guess->records += records[i].payload != NULL;
 	if (guess->records == 0)
 		return NULL;
 	if (objects * 2 < guess->records)
 		guess_bare(guess, records, n);
-	else if (g.fields == NIL)
+	else if (fields == NIL)
 	{
 		guess_one_column(guess, &streamext_json_format, "payload", JSONBOID);
 		((GuessedColumn *) linitial(guess->columns))->path = pstrdup("$");
@@ -581,7 +636,7 @@ streamext_guess(const StreamRecord *records, int n)
 	{
 		guess->format = &streamext_json_format;
 		guess->strange = guess->records - objects;
-		guess_columns(guess, g.fields, objects);
+		guess_columns(guess, fields, objects);
 		guess_event_time(guess);
 	}
 	return guess;
