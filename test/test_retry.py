@@ -350,6 +350,107 @@ def test_a_crash_in_the_retry(database: Database, kafka: Kafka, topic: str, faul
     assert (retry(db), [counts(db, v) for v in VIEWS]) == (0, [(50, 0, 0)] * 3)
 
 
+UNION = "SELECT a, k, ts, 'x' AS src FROM {x} UNION ALL SELECT a, k, ts, 'y' FROM {y} UNION ALL SELECT a + 1000, k, ts, 'z' FROM {y} WHERE a < 20"
+UNIONS = {
+    "u_windows": f"SELECT src, streamext.tumble('10 s', ts) AS w, sum(half(a)) AS total, array_agg(half(a) ORDER BY half(a)) AS list FROM ({UNION}) q GROUP BY src, w",
+    "u_plain": f"SELECT src, count(*) AS n FROM ({UNION}) q GROUP BY src",
+}
+
+
+@pytest.mark.parametrize("fault", ["retry-before-commit", "retry-after-commit", "checkpoint-before-commit", "checkpoint-after-commit"])
+def test_parts_of_union_all(database: Database, kafka: Kafka, topic: str, fault: str) -> None:
+    """Their letters are the view's. The sources have forgotten the records, parts have the same positions, one stream is in two parts."""
+    db = database
+    kafka.create_topic(topic)
+    columns = "a int, k text NOT NULL, ts timestamptz"
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '1 h'", columns, "x")
+    local_stream(db, "event_time 'ts', watermark_delay '1 h'", columns, "y")
+    db.execute(RAISES)
+    db.execute(f"CREATE TABLE copies (a int, h int); CREATE TABLE x_o ({COLUMNS}); CREATE TABLE y_o ({COLUMNS})")
+    for name, query in UNIONS.items():
+        continuous(db, name, query.format(x="x", y="y"))
+    continuous(db, "u_copies", f"SELECT a, half(a) AS h FROM ({UNION}) q".format(x="x", y="y"), ", streamext.into = copies")
+    data = rows(0, 40) + [(a, None, ts) for a, _, ts in rows(40, 50)]
+    kafka.produce(topic, messages(data))
+    with db.connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO y VALUES (%s, %s, %s)", data)
+        cursor.executemany("INSERT INTO x_o VALUES (%s, %s, %s)", data)
+        cursor.executemany("INSERT INTO y_o VALUES (%s, %s, %s)", data)
+
+    def flush() -> None:
+        db.flush("x")
+        db.flush("y")
+
+    flush()
+    assert counts(db, "u_plain") == (120, 0, 30)
+    assert counts(db, "u_windows") == counts(db, "u_copies") == (100, 0, 50)
+    db = restart(db, FAST)
+    forget(kafka, topic)
+    db.execute(REPAIRED)
+    db.execute("ALTER FOREIGN TABLE x ALTER k DROP NOT NULL; ALTER FOREIGN TABLE y ALTER k DROP NOT NULL")
+    flush()
+    assert db.value("SELECT streamext.retry_dead_letters('x', 'u_plain')") == 10
+    flush()
+    assert counts(db, "u_plain") == (130, 0, 20)
+    before = db.server.log_file.stat().st_size
+    set_fault(db, fault)
+    with pytest.raises(psycopg.OperationalError):
+        for view in ("u_windows", "u_plain", "u_copies"):
+            db.execute(f"SELECT streamext.retry_dead_letters('{view}')")
+        flush()
+        flush()
+    wait_for(db.server.is_ready, what="recovery")
+    assert f'fault point "{fault}" reached' in db.server.log(before)
+    db = Database(db.server, db.name)
+    db.execute("ALTER SYSTEM RESET streamext.fault_point")
+    db.server.reload()
+    flush()
+    for view in ("u_windows", "u_plain", "u_copies"):
+        db.execute(f"SELECT streamext.retry_dead_letters('{view}')")
+    flush()
+    for name, query in UNIONS.items():
+        db.assert_same(f"TABLE {name}", query.format(x="x_o", y="y_o"))
+    db.assert_same("TABLE copies", f"SELECT a, half(a) FROM ({UNION}) q".format(x="x_o", y="y_o"))
+    assert [counts(db, v) for v in (*UNIONS, "u_copies")] == [(150, 0, 0)] * 3
+    assert db.value("SELECT count(*) FROM streamext.dead_letters WHERE view IS NOT NULL OR stream NOT IN ('x'::regclass, 'y'::regclass)") == 0
+    db = restart(db)
+    flush()
+    for name, query in UNIONS.items():
+        db.assert_same(f"TABLE {name}", query.format(x="x_o", y="y_o"))
+    assert db.value("SELECT count(*) FROM streamext.retry_request") == 0
+
+
+INNER = "SELECT streamext.tumble('10 s', ts) AS w, count(*) AS n, sum(a)::int AS total FROM {} GROUP BY w"
+OUTER = "SELECT streamext.tumble('1 min', w) AS m, sum(half(total)) AS halves, count(*) AS n FROM {} GROUP BY m"
+
+
+def test_a_view_over_a_view(database: Database) -> None:
+    """Its letters are rows of the inner one's windows, and whoever owns it may retry them."""
+    db = database
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    db.execute(RAISES)
+    continuous(db, "i", INNER.format("s"))
+    continuous(db, "u", OUTER.format("i"))
+    data = [(a, "k", f"2024-05-01 12:{a // 6:02}:{a % 6 * 10:02}+00") for a in range(60)]
+    insert(db, data)
+    insert(db, [(1, "k", "2024-05-01 14:00+00")])
+    assert counts(db, "u") == (48, 0, 12)
+    db.execute(REPAIRED)
+    db.execute("CREATE ROLE other; GRANT SELECT ON s, u TO other; SET ROLE other")
+    for call in ("'u'", "'s', 'u'", "'u', 'u'"):
+        assert db.refusal(f"SELECT streamext.retry_dead_letters({call})").startswith("42501"), call
+    db.execute("RESET ROLE; DROP OWNED BY other; DROP ROLE other")
+    assert db.refusal("SELECT streamext.retry_dead_letters('i')").startswith("42809")
+    some = db.value("SELECT array_agg(id) FROM (SELECT id FROM streamext.dead_letters WHERE stream = 'u'::regclass LIMIT 5) l")
+    assert retry(db, f"'u', ids => ARRAY{some}") == 5
+    assert counts(db, "u") == (53 - (late := counts(db, "u")[1]), late, 7)
+    db = restart(db, FAST)
+    db.flush("s")
+    assert retry(db, "'s', 'u'") == 7
+    accepted, late, rejected = counts(db, "u")
+    assert (accepted + late, rejected, letters(db)) == (60, 0, 0)
+
+
 # An error of the system is not laid to a row's charge: the view fails.
 GATE = """CREATE TABLE closed (); CREATE TABLE names (k text, name text); INSERT INTO names VALUES ('k0', 'a'), ('k1', 'b'), ('k2', 'c');
     CREATE FUNCTION gate(k text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS

@@ -153,11 +153,12 @@ streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejecte
 }
 
 void
-streamext_into_recount(Oid viewoid, Oid stream, const char *topic, int partition, int64 n)
+streamext_into_recount(Oid viewoid, const StreamConfig *config, const char *topic, int partition, int64 n)
 {
 	Oid	  types[] = { OIDOID, OIDOID, TEXTOID, INT4OID, INT8OID };
-	Datum values[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(stream), CStringGetTextDatum(topic),
-					   Int32GetDatum(partition), Int64GetDatum(n) };
+	Datum values[] = { ObjectIdGetDatum(viewoid), ObjectIdGetDatum(into_stream(config)),
+					   CStringGetTextDatum(streamext_stream_topic(config, topic)), Int32GetDatum(partition),
+					   Int64GetDatum(n) };
 
 	if (SPI_execute_with_args("UPDATE streamext.into_position SET accepted = accepted OPERATOR(pg_catalog.+) $5, "
 							  "rejected = rejected OPERATOR(pg_catalog.-) $5 WHERE view OPERATOR(pg_catalog.=) $1 "

@@ -23,7 +23,7 @@ extern int64 streamext_into_highest(Oid stream);
 /* Of a view without windows: the records that it has counted, which are kept with its positions; the view itself stands for all streams. In a transaction. */
 extern void streamext_into_counts(Oid stream, Oid viewoid, uint64 *accepted, uint64 *rejected);
 /* So many records that the view had rejected have their rows in the table now. Within SPI, in the transaction that writes these. */
-extern void streamext_into_recount(Oid viewoid, Oid stream, const char *topic, int partition, int64 n);
+extern void streamext_into_recount(Oid viewoid, const StreamConfig *config, const char *topic, int partition, int64 n);
 /* The view's positions in the stream, or the part of UNION ALL (of IntoPosition), in the current memory context. */
 extern List *streamext_into_load(Oid viewoid, const StreamConfig *config);
 /*

@@ -67,6 +67,27 @@ streamext_letters_topic(const Worker *w, int index)
 	return w->shard.config->from.tag;
 }
 
+/* The topic that a letter has is a partition's; where topics change only the part of UNION ALL is told by it. */
+static bool
+reread_is_topic(const Worker *w, int index, const char *topic)
+{
+	const char *own = streamext_letters_topic(w, index);
+	Size		size = own == NULL ? 0 : strlen(own);
+
+	if (w->shard.ops->partitioned)
+		return strcmp(own, topic) == 0;
+	return strlen(topic) >= size && (size == 0 || strcmp(topic + strlen(topic) - size, own) == 0);
+}
+
+int
+streamext_letters_partition(const Worker *w, const char *topic, int32 partition)
+{
+	for (int i = 0; i < w->shard.npartitions; i++)
+		if (w->shard.slot->counted.partitions[i].partition == partition && reread_is_topic(w, i, topic))
+			return i;
+	return -1;
+}
+
 int64
 streamext_letters_begin(const Worker *w, const ViewSlot *view, int index)
 {

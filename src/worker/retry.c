@@ -55,7 +55,8 @@ static const char retry_list_sql[] =
 	"SELECT id FROM streamext.retry_request WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 "
 	"AND source OPERATOR(pg_catalog.=) $3 ORDER BY id";
 static const char retry_tidy_sql[] =
-	"DELETE FROM streamext.retry_request AS r WHERE (r.stream OPERATOR(pg_catalog.=) $1 AND r.source OPERATOR(pg_catalog.<>) $3) "
+	"DELETE FROM streamext.retry_request AS r WHERE (r.stream OPERATOR(pg_catalog.=) $1 AND "
+	"((r.shard OPERATOR(pg_catalog.=) $2 AND r.source OPERATOR(pg_catalog.<>) $3) OR r.shard OPERATOR(pg_catalog.>=) $4)) "
 	"OR NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.stream)";
 
 static const char retry_select_sql[] =
@@ -105,8 +106,8 @@ void
 streamext_retries_load(Worker *w)
 {
 	IdentityScope own;
-	Oid			  types[3] = { OIDOID, INT4OID, INT8OID };
-	Datum		  values[3];
+	Oid			  types[4] = { OIDOID, INT4OID, INT8OID, INT4OID };
+	Datum		  values[4];
 
 	w->requests.retries = NIL;
 	if (w->requests.retries_cxt == NULL)
@@ -117,6 +118,7 @@ streamext_retries_load(Worker *w)
 	values[0] = ObjectIdGetDatum(w->shard.identity.relid);
 	values[1] = Int32GetDatum(w->shard.identity.shard);
 	values[2] = Int64GetDatum((int64) w->shard.slot->counted.source);
+	values[3] = Int32GetDatum(w->shard.config->workers);
 	own = streamext_own_begin();
 	retry_execute(retry_list_sql, 3, types, values, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -129,7 +131,7 @@ streamext_retries_load(Worker *w)
 		w->requests.retries = lappend(w->requests.retries, id);
 		MemoryContextSwitchTo(old);
 	}
-	retry_execute(retry_tidy_sql, 3, types, values, SPI_OK_DELETE);
+	retry_execute(retry_tidy_sql, 4, types, values, SPI_OK_DELETE);
 	streamext_own_end(own);
 }
 
@@ -226,20 +228,6 @@ retry_is_owed(const RetryView *view, const RetryLetter *letter)
 	return letter->view == view->v->viewoid && (letter->retry == 0 || letter->retry > view->v->slot->counted.retry);
 }
 
-/* The index of a letter's partition; -1: another shard's. */
-static int
-retry_partition(const Worker *w, const char *topic, int32 partition)
-{
-	for (int i = 0; i < w->shard.npartitions; i++)
-	{
-		const char *own = streamext_letters_topic(w, i);
-
-		if (w->shard.slot->counted.partitions[i].partition == partition && (own == NULL || strcmp(own, topic) == 0))
-			return i;
-	}
-	return -1;
-}
-
 /* Whether trying it now can lead to anything. */
 static bool
 retry_is_wanted(const Worker *w, const Retry *r, const RetryLetter *letter)
@@ -271,10 +259,12 @@ retry_add_letter(Worker *w, Retry *r, HeapTuple tuple, TupleDesc desc)
 	letter->position = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
 	letter->done = streamext_dead_letter_done(SPI_getbinval(tuple, desc, 8, &isnull));
 	letter->retry = DatumGetInt64(SPI_getbinval(tuple, desc, 9, &isnull));
-	letter->index = retry_partition(w, topic, partition);
+	letter->index = streamext_letters_partition(w, topic, partition);
 	if (letter->index < 0 || !retry_is_wanted(w, r, letter))
 		return;
 	memset(record, 0, sizeof(*record));
+	if (w->shard.config->from.tag != NULL)
+		topic[strlen(topic) - strlen(w->shard.config->from.tag)] = '\0';
 	record->topic = topic;
 	record->partition = partition;
 	record->partition_index = letter->index;
@@ -406,7 +396,7 @@ retry_marks(Worker *w, int *n)
 		marks[i].id = Int64GetDatum(DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)));
 		marks[i].view = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 		marks[i].retry = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
-		marks[i].own = w->shard.attached && retry_partition(w, topic, partition) >= 0;
+		marks[i].own = w->shard.attached && streamext_letters_partition(w, topic, partition) >= 0;
 	}
 	return marks;
 }
@@ -570,7 +560,7 @@ retry_write(Worker *w, Retry *r)
 	for (int i = 0; i < r->nviews; i++)
 		for (int p = 0; p < w->shard.npartitions; p++)
 			if (r->views[i].counted[p] > 0)
-				streamext_into_recount(r->views[i].v->viewoid, w->shard.identity.relid,
+				streamext_into_recount(r->views[i].v->viewoid, w->shard.config,
 									   w->shard.slot->counted.partitions[p].topic,
 									   w->shard.slot->counted.partitions[p].partition, r->views[i].counted[p]);
 	if (r->ngone > 0)
