@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "aggregate/native.h"
+#include "aggregate/native_state.h"
 
 #ifndef HAVE_INT128
 #error "streamext needs a compiler with 128-bit integers"
@@ -43,11 +44,6 @@
 	} while (0)
 
 /* ---- count ---- */
-
-typedef struct CountState
-{
-	int64 count;
-} CountState;
 
 static void
 count_star_fold(uint32 offset, const AggInput *in)
@@ -79,18 +75,6 @@ count_final(const void *state, bool *isnull)
 }
 
 /* ---- sum and avg of integers ---- */
-
-typedef struct IntSumState
-{
-	int64 sum;
-	int64 count;
-} IntSumState;
-
-typedef struct WideSumState
-{
-	int128 sum;
-	int64  count;
-} WideSumState;
 
 #define INT_SUM_FOLD(name, State, GET)                  \
 	static void name(uint32 offset, const AggInput *in) \
@@ -136,8 +120,8 @@ int_sum_final(const void *state, bool *isnull)
 }
 
 /* A numeric of scale 0. */
-static Datum
-numeric_from_int128(int128 value)
+Datum
+streamext_numeric_of_int128(int128 value)
 {
 	char			  digits[48];
 	char			 *p = digits + sizeof(digits);
@@ -162,7 +146,7 @@ wide_sum_final(const void *state, bool *isnull)
 	const WideSumState *s = state;
 
 	*isnull = s->count == 0;
-	return *isnull ? (Datum) 0 : numeric_from_int128(s->sum);
+	return *isnull ? (Datum) 0 : streamext_numeric_of_int128(s->sum);
 }
 
 static Datum
@@ -185,25 +169,11 @@ wide_avg_final(const void *state, bool *isnull)
 	*isnull = s->count == 0;
 	if (*isnull)
 		return (Datum) 0;
-	return DirectFunctionCall2(numeric_div, numeric_from_int128(s->sum), NumericGetDatum(int64_to_numeric(s->count)));
+	return DirectFunctionCall2(numeric_div, streamext_numeric_of_int128(s->sum),
+							   NumericGetDatum(int64_to_numeric(s->count)));
 }
 
 /* ---- sum and avg of floats ---- */
-
-/* sum(float4) accumulates in float4 as PostgreSQL does; avg of both and sum(float8) in float8. */
-typedef struct Float4SumState
-{
-	float4 sum;
-	uint32 infinite; /* an input was infinite or NaN: an infinite sum is no overflow */
-	int64  count;
-} Float4SumState;
-
-typedef struct Float8SumState
-{
-	float8 sum;
-	int64  count;
-	uint64 infinite;
-} Float8SumState;
 
 /* The first value is taken as it is, so that a sum of -0 alone is -0. */
 #define FLOAT_SUM_FOLD(name, State, GET, Value)         \
@@ -328,14 +298,6 @@ EXTREME(float8_max, Float8Extreme, float8, DatumGetFloat8, Float8GetDatum, float
 
 /* ---- variance of floats: Youngs-Cramer ---- */
 
-typedef struct FloatVarState
-{
-	float8 n;
-	float8 sum;
-	float8 squares;	 /* sum of squared distances from the mean; NaN once an input was not finite */
-	uint64 overflow; /* finite inputs made an infinity */
-} FloatVarState;
-
 static inline void
 float_var_add(FloatVarState *s, float8 v)
 {
@@ -426,13 +388,6 @@ FLOAT_VAR_FINAL(float_stddev_samp_final, 2, float8_stddev_samp)
 
 /* ---- variance of int2 and int4: exact sums, so the numeric has PostgreSQL's digits ---- */
 
-typedef struct IntVarState
-{
-	int128 squares;
-	int128 sum;
-	int64  count;
-} IntVarState;
-
 #define INT_VAR_FOLD(name, GET)                         \
 	static void name(uint32 offset, const AggInput *in) \
 	{                                                   \
@@ -491,16 +446,16 @@ int_var_finish(const IntVarState *s, bool sample, bool root, bool *isnull)
 {
 	Datum count = NumericGetDatum(int64_to_numeric(s->count));
 	Datum other = sample ? NumericGetDatum(int64_to_numeric(s->count - 1)) : count;
-	Datum sum = numeric_from_int128(s->sum);
+	Datum sum = streamext_numeric_of_int128(s->sum);
 	Datum numerator;
 	Datum variance;
 
 	*isnull = s->count < (sample ? 2 : 1);
 	if (*isnull)
 		return (Datum) 0;
-	numerator =
-		DirectFunctionCall2(numeric_sub, DirectFunctionCall2(numeric_mul, count, numeric_from_int128(s->squares)),
-							DirectFunctionCall2(numeric_mul, sum, sum));
+	numerator = DirectFunctionCall2(numeric_sub,
+									DirectFunctionCall2(numeric_mul, count, streamext_numeric_of_int128(s->squares)),
+									DirectFunctionCall2(numeric_mul, sum, sum));
 	if (DatumGetBool(DirectFunctionCall2(numeric_eq, numerator, NumericGetDatum(int64_to_numeric(0)))))
 		return numerator;
 	variance = DirectFunctionCall2(numeric_div, numerator, DirectFunctionCall2(numeric_mul, count, other));

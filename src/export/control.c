@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "base/fault.h"
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "aggregate/portable.h"
@@ -123,7 +124,7 @@ control_check_dependents(const ExportPlan *plan)
 	}
 }
 
-/* What was counted is not handed over; who did not expect that can still roll back. */
+/* What the table of partials holds is not handed over; who did not expect that can still roll back. */
 static void
 control_tell_anew(const CompiledView *view)
 {
@@ -142,11 +143,17 @@ streamext_export_view(PG_FUNCTION_ARGS)
 {
 	Oid			  viewoid = PG_GETARG_OID(0);
 	char		 *engine = text_to_cstring(PG_GETARG_TEXT_PP(1)), *former, *query, *text;
-	Oid			  owner = control_lock(viewoid);
-	ExportPlan	 *plan = streamext_export_make(streamext_export_compile(viewoid, &former), engine);
+	Oid			  owner;
+	ExportPlan	 *plan;
+	HandOver	 *counted;
 	IdentityScope scope;
 	int			  level;
 
+	streamext_require_preload();
+	(void) control_owner(viewoid);
+	streamext_export_wait(viewoid);
+	owner = control_lock(viewoid);
+	plan = streamext_export_make(streamext_export_compile(viewoid, &former), engine);
 	if (former != NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("view \"%s\" is exported already", get_rel_name(viewoid)),
@@ -154,6 +161,8 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	control_check_dependents(plan);
 	(void) streamext_export_json(plan); /* what the dialect refuses */
 	level = streamext_portable_pin();
+	counted = streamext_export_take(plan);
+	streamext_fault_value("export", 1);
 	text = streamext_shard_query_text(viewoid);
 	query = streamext_export_view_query(plan);
 	control_note(viewoid, engine, text, control_options(viewoid));
@@ -168,7 +177,10 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	streamext_identity_leave(scope);
 	control_note_table(viewoid);
 	streamext_export_depend(viewoid);
-	control_tell_anew(plan->view);
+	streamext_fault_value("export", 2);
+	if (counted != NULL)
+		streamext_export_give(counted);
+	streamext_fault_value("export", 3);
 	AtEOXact_GUC(false, level);
 	PG_RETURN_VOID();
 }

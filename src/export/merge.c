@@ -111,8 +111,8 @@ merge_takes_from(const Merge *merge, TimestampTz at, TimestampTz last)
 
 /* ---- the stage ---- */
 
-static TupleDesc
-merge_stage_desc(const ExportPlan *plan, bool opens)
+TupleDesc
+streamext_export_stage_desc(const ExportPlan *plan, bool opens)
 {
 	TupleDesc  desc = CreateTemplateTupleDesc(plan->nkeys + plan->npartials + 1 + (plan->has_at ? 1 : 0) +
 											  (plan->view->window.kind == WINDOW_SESSION ? 2 : 0) + (opens ? 1 : 0));
@@ -259,12 +259,12 @@ merge_read_stage(Merge *merge)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 						errmsg("there is no stage table \"%s\"", streamext_export_stage(merge->plan, "partial")),
 						errhint("Make it as the plan says, in this session.")));
-	merge->desc = merge_stage_desc(merge->plan, streamext_export_has_opens(merge->plan));
+	merge->desc = streamext_export_stage_desc(merge->plan, streamext_export_has_opens(merge->plan));
 	merge->rows = tuplestore_begin_heap(false, false, work_mem);
 	values = palloc(sizeof(Datum) * merge->desc->natts);
 	nulls = palloc(sizeof(bool) * merge->desc->natts);
 	rel = table_open(relid, AccessShareLock);
-	merge_check_stage(rel, merge_stage_desc(merge->plan, false));
+	merge_check_stage(rel, streamext_export_stage_desc(merge->plan, false));
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
@@ -282,8 +282,9 @@ merge_read_stage(Merge *merge)
 
 /* ---- statements over tuple stores ---- */
 
-static void
-merge_run_over(const char *name, Tuplestorestate *store, TupleDesc desc, int64 n, const char *sql, int expected)
+void
+streamext_export_run_over(const char *name, Tuplestorestate *store, TupleDesc desc, int64 n, const char *sql,
+						  int expected)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 
@@ -322,8 +323,8 @@ merge_raw(Merge *merge)
 	{
 		IdentityScope scope = streamext_identity_enter_lightly(GetUserId());
 
-		merge_run_over("raw_rows", rows.store, rows.desc, rows.records,
-					   streamext_export_fill(merge->plan, "raw_rows r"), SPI_OK_INSERT);
+		streamext_export_run_over("raw_rows", rows.store, rows.desc, rows.records,
+								  streamext_export_fill(merge->plan, "raw_rows r"), SPI_OK_INSERT);
 		streamext_identity_leave(scope);
 	}
 	tuplestore_end(rows.store);
@@ -339,8 +340,8 @@ merge_into_table(Merge *merge)
 	if (merge->nrows == 0)
 		return;
 	scope = streamext_identity_enter(merge->plan->view->owner);
-	merge_run_over("batch", merge->rows, merge->desc, merge->nrows, streamext_export_merge_sql(merge->plan, "batch"),
-				   SPI_OK_MERGE);
+	streamext_export_run_over("batch", merge->rows, merge->desc, merge->nrows,
+							  streamext_export_merge_sql(merge->plan, "batch"), SPI_OK_MERGE);
 	streamext_identity_leave(scope);
 }
 

@@ -233,6 +233,24 @@ plan_partial_type(ExportPartialKind kind, Oid argtype)
 	}
 }
 
+static const ExportAggregate *
+plan_find_aggregate(const ExportPlan *plan, const Aggref *aggref)
+{
+	for (int i = 0; i < lengthof(export_aggregates); i++)
+		if (export_aggregates[i].function == aggref->aggfnoid)
+			return &export_aggregates[i];
+	streamext_export_refuse(plan, psprintf("aggregate %s", format_procedure_qualified(aggref->aggfnoid)),
+							"What can be exported is listed in docs/scale.md.");
+}
+
+/* Whether what is kept of it is its value, so that it needs no state to be told. */
+static bool
+plan_is_value(const ExportAggregate *known)
+{
+	return known->final == FINAL_COUNT || known->final == FINAL_SUM || known->final == FINAL_SAME ||
+		   known->final == FINAL_COUNT_PAIRS;
+}
+
 /* The number of the partial of the aggregate's arguments; equal ones are one. */
 static const char *
 plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
@@ -265,6 +283,8 @@ plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
 	p->collation =
 		p->typeoid == p->argtype && OidIsValid(get_typcollation(p->typeoid)) ? aggref->inputcollid : InvalidOid;
 	p->type = plan_column_type(p->typeoid, p->collation);
+	p->aggregate = plan->finishing;
+	p->finished = plan_is_value(plan_find_aggregate(plan, aggref));
 	p->name = psprintf("p%d", ++plan->npartials);
 	return p->name;
 }
@@ -293,16 +313,6 @@ plan_final_spread(ExportPlan *plan, const Aggref *aggref, const char *word, bool
 
 	return psprintf("streamext.export_spread(sum(s.%s), sum(s.%s), sum(s.%s), %s, %s)", n, x, xx,
 					strcmp(word, "samp") == 0 ? "true" : "false", root ? "true" : "false");
-}
-
-static const ExportAggregate *
-plan_find_aggregate(const ExportPlan *plan, const Aggref *aggref)
-{
-	for (int i = 0; i < lengthof(export_aggregates); i++)
-		if (export_aggregates[i].function == aggref->aggfnoid)
-			return &export_aggregates[i];
-	streamext_export_refuse(plan, psprintf("aggregate %s", format_procedure_qualified(aggref->aggfnoid)),
-							"What can be exported is listed in docs/scale.md.");
 }
 
 static void
@@ -355,6 +365,7 @@ plan_aggregates(ExportPlan *plan)
 	{
 		const Aggref *aggref = view->aggs[a].aggref;
 
+		plan->finishing = a;
 		plan->finals[a] = psprintf("(%s)::%s", plan_final(plan, aggref), format_type_be_qualified(aggref->aggtype));
 	}
 }

@@ -11,6 +11,8 @@
 #define STREAMEXT_EXPORT_PLAN_H
 
 #include "base/streamext.h"
+#include "access/tupdesc.h"
+#include "utils/tuplestore.h"
 #include "base/stream_def.h"
 #include "view/compile.h"
 
@@ -48,6 +50,8 @@ typedef struct ExportPartial
 	char			 *name;		/* p1, ... */
 	char			 *type;		/* of the column, with its collation if that is not the type's */
 	Oid				  typeoid, collation;
+	int				  aggregate; /* of the view's, the first that needs it: its state holds the partial, */
+	bool			  finished;	 /* which is its value */
 } ExportPartial;
 
 struct ExportDialect;
@@ -64,8 +68,9 @@ typedef struct ExportPlan
 	ExportInput				   *inputs;
 	int							npartials;
 	ExportPartial			   *partials;
-	char					  **finals; /* [view->naggs] SQL over aggregates of the state's columns */
-	List					   *raises; /* of char *: predicates of the dialect */
+	char					  **finals;	   /* [view->naggs] SQL over aggregates of the state's columns */
+	List					   *raises;	   /* of char *: predicates of the dialect */
+	int							finishing; /* while it is made: the aggregate at hand */
 } ExportPlan;
 
 /*
@@ -117,6 +122,21 @@ extern void	 streamext_export_stage_names(StringInfo to, const ExportPlan *plan)
 extern char *streamext_export_key_type(const ExportPlan *plan, int key);
 /* Whether rows may count from a later window on than their pane's first: there is a column opens. */
 extern bool streamext_export_has_opens(const ExportPlan *plan);
+
+/* export/merge.c: the stage's columns, with `opens` behind them or not; a statement over such rows by that name, as who is at work. */
+extern TupleDesc streamext_export_stage_desc(const ExportPlan *plan, bool opens);
+extern void		 streamext_export_run_over(const char *name, Tuplestorestate *store, TupleDesc desc, int64 n,
+										   const char *sql, int expected);
+
+/*
+ * export/handover.c: what a continuous view has counted, for the table of its partials. Wait, before any lock on the view is held, until it
+ * has counted what its stream has read, if that is to be expected. Take reads it, and refuses what is not handed over exactly; NULL: nothing
+ * was counted. Its memory is the current context's. Give writes it, when the table and the view's row in streamext.exported are there.
+ */
+typedef struct HandOver HandOver;
+extern void				streamext_export_wait(Oid viewoid);
+extern HandOver		   *streamext_export_take(ExportPlan *plan);
+extern void				streamext_export_give(const HandOver *from);
 
 /* export/rows.c: rows of a relation of raw records, as columns topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
 extern void streamext_export_row_columns(StringInfo to, const ExportPlan *plan);

@@ -34,6 +34,7 @@
 #include "view/closing.h"
 #include "shared/shmem.h"
 #include "read/scan.h"
+#include "read/whole.h"
 
 /* Streams of one statement whose locks are held together; PostgreSQL allows 200 at once. */
 #define READ_MAX_STREAMS 128
@@ -47,6 +48,7 @@ typedef struct StatementRead
 	TimestampTz			  now;
 	List				 *views; /* ViewRead */
 	List				 *scans; /* ScanRead */
+	WholeRead			 *whole; /* a whole view outside of a query: noted with its copies; else NULL */
 } StatementRead;
 
 /* Statements of this process that read continuous views now. */
@@ -519,6 +521,8 @@ statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 			continue;
 		statement_note_history(read, content);
 		statement_copy_state(statement, read, &content->counted.state);
+		if (statement->whole != NULL)
+			streamext_whole_note(statement->whole, &streamext_shared->streams[slot->id.stream], slot, content);
 	}
 }
 
@@ -539,6 +543,8 @@ statement_copy_checkpoint(StatementRead *statement, ViewRead *read, CheckpointRe
 	read->sealed_until = Max(read->sealed_until, found.view->head.sealed_until);
 	statement_raise_floor(read, streamext_fold_floor(read->view, found.position->head.watermark));
 	statement_copy_state(statement, read, found.state);
+	if (statement->whole != NULL)
+		streamext_whole_note_checkpoint(statement->whole, found.position, found.view);
 }
 
 /* Shards that shared memory has nothing to say of: it is a standby, or no worker has restored them yet. */
@@ -808,4 +814,20 @@ streamext_read_begin(EState *estate, const CustomScan *plan)
 	}
 	elog(ERROR, "scan of a continuous view is not part of its statement");
 	return NULL; /* keep the compiler quiet */
+}
+
+/* ---- outside of a query ---- */
+
+ViewRead *
+streamext_statement_whole(Oid viewoid, WholeRead *whole)
+{
+	StatementRead statement = { .cxt = CurrentMemoryContext, .now = streamext_clock_statement(), .whole = whole };
+	ViewRead	 *read = statement_view(&statement, viewoid);
+
+	read->whole = read->preload = true;
+	read->min = PG_INT64_MIN;
+	read->max = PG_INT64_MAX;
+	statement_copy(&statement);
+	statement_read_history(&statement);
+	return read;
 }

@@ -55,7 +55,7 @@ def main() -> int:
 
         print("PostgreSQL computes device_10s")
         reaches("the view")
-        print("SELECT streamext.export('device_10s', 'spark'); the job starts, and counts from the topic's beginning")
+        print("SELECT streamext.export('device_10s', 'spark'); the job starts, and counts from where the view is")
         db.execute("SELECT streamext.export('device_10s', 'spark')")
         job = cluster.submit(RUNNER, "--pg", f"host={server.dir} port={server.port} user=postgres dbname={db.name}", "--view", "device_10s")
         reaches("Spark")

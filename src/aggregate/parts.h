@@ -1,0 +1,25 @@
+/*
+ * aggregate/parts.h
+ *		States of PostgreSQL's own aggregates taken apart into plain values, as an engine outside would have computed them (export/).
+ */
+#ifndef STREAMEXT_AGGREGATE_PARTS_H
+#define STREAMEXT_AGGREGATE_PARTS_H
+
+#include "aggregate/aggregate.h"
+
+typedef enum AggPart
+{
+	AGG_PART_COUNT, /* bigint: values that were taken; of avg and exact variances */
+	AGG_PART_SUM, /* of avg and exact variances; NULL: no value was taken. avg of smallint, integer: bigint; of real: double precision */
+	AGG_PART_SQUARES, /* numeric: of exact variances, sum of squares, or NULL */
+	AGG_PART_FLOATS /* double precision[]: the state of a variance of floats, or of two columns' statistics, as PostgreSQL's functions have it */
+} AggPart;
+
+/*
+ * A part of the state of an aggregate of PostgreSQL's own over values of `argtype`, in the current memory context. Raises 22003 for a state that
+ * only ever raises that when it is read.
+ */
+extern Datum streamext_aggregate_part(AggReader *reader, const AggPartial *partial, AggPart part, Oid argtype,
+									  bool *isnull);
+
+#endif /* STREAMEXT_AGGREGATE_PARTS_H */

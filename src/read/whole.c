@@ -1,0 +1,164 @@
+/*
+ * read/whole.c
+ *		A whole view at one moment (read/whole.h): positions and counts are noted with the copies, under the same lock.
+ *
+ * A shard whose slot says nothing (its definition was never begun, or is another's) has counted nothing that the view shows.
+ */
+#include "base/streamext.h"
+
+#include "miscadmin.h"
+
+#include "read/whole.h"
+#include "shared/shmem.h"
+
+static WholePartition *
+whole_add(WholeRead *whole, const char *topic, int32 partition)
+{
+	WholePartition *added;
+
+	if (whole->npartitions == whole->capacity)
+	{
+		whole->capacity = Max(whole->capacity * 2, 64);
+		whole->partitions = whole->partitions == NULL
+								? palloc(sizeof(WholePartition) * whole->capacity)
+								: repalloc(whole->partitions, sizeof(WholePartition) * whole->capacity);
+	}
+	added = &whole->partitions[whole->npartitions++];
+	strlcpy(added->topic, topic, sizeof(added->topic));
+	added->partition = partition;
+	return added;
+}
+
+static void
+whole_count(WholeRead *whole, TimestampTz watermark, uint64 accepted, uint64 late, uint64 rejected)
+{
+	whole->watermark = whole->nshards++ == 0 ? watermark : Min(whole->watermark, watermark);
+	whole->accepted += accepted;
+	whole->late += late;
+	whole->rejected += rejected;
+}
+
+/*
+ * Where the view is in a partition that its stream has read up to `reached`, from `start` on. A view that has read nothing of it is where the
+ * stream began, if that has read nothing either.
+ */
+static int64
+whole_position(WholeRead *whole, int64 position, int64 reached, int64 start)
+{
+	if (position < 0 && reached >= 0 && reached == start)
+		return reached;
+	whole->behind = whole->behind || position < reached;
+	return position;
+}
+
+void
+streamext_whole_note(WholeRead *whole, const StreamSlot *stream, const ViewSlot *slot, const ViewSlot *content)
+{
+	const StreamCounted *counted = &stream->counted;
+
+	whole->behind = whole->behind || content != slot;
+	whole_count(whole, counted->watermark, slot->counted.accepted, slot->counted.late, slot->counted.rejected);
+	for (int i = 0; i < counted->npartitions; i++)
+	{
+		const PartitionSlot *from = &counted->partitions[i];
+		int64				 position = i < slot->counted.npositions ? slot->counted.positions[i] : -1;
+		WholePartition		*to = whole_add(whole, from->topic, from->partition);
+
+		to->position = whole_position(whole, position, from->position, from->start_position);
+		to->newest = from->max_event_time;
+		to->arrival = from->last_arrival;
+	}
+}
+
+void
+streamext_whole_note_checkpoint(WholeRead *whole, const CheckpointPosition *position, const CheckpointView *view)
+{
+	whole_count(whole, position->head.watermark, view->head.accepted, view->head.late, view->head.rejected);
+	for (int i = 0; i < position->head.npartitions; i++)
+	{
+		const CheckpointPartition *from = &position->partitions[i];
+		WholePartition			  *to = whole_add(whole, from->topic, from->partition);
+
+		to->position = whole_position(whole, view->positions[i], from->position, from->start_position);
+		to->newest = from->max_event_time;
+		to->arrival = position->head.taken_at;
+	}
+}
+
+/* ---- whether it is worth reading ---- */
+
+static bool
+whole_is_behind(const StreamSlot *stream, const ViewSlot *slot)
+{
+	if (slot->id.retained_slot > 0)
+		return true;
+	if (slot->counted.accepted + slot->counted.late + slot->counted.rejected == 0)
+		return false;
+	for (int i = 0; i < stream->counted.npartitions; i++)
+		if (i >= slot->counted.npositions || slot->counted.positions[i] < stream->counted.partitions[i].position)
+			return true;
+	return false;
+}
+
+static WholeStanding
+whole_stands(const StreamSlot *stream, const ViewSlot *slot)
+{
+	if (!slot->counted.ready || !whole_is_behind(stream, slot))
+		return WHOLE_LEVEL;
+	if (slot->health.status >= VIEW_PAUSED ||
+		(stream->status.state != STREAM_RUNNING && stream->status.state != STREAM_CATCHING_UP))
+		return WHOLE_STUCK;
+	return WHOLE_BEHIND;
+}
+
+WholeStanding
+streamext_whole_standing(Oid viewoid)
+{
+	WholeStanding worst = WHOLE_LEVEL;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *slot = &streamext_shared->views[i];
+		StreamSlot	   *stream = &streamext_shared->streams[slot->id.stream];
+
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != MyDatabaseId || slot->id.viewoid != viewoid)
+			continue;
+		streamext_stream_lock_shared(stream);
+		worst = Max(worst, whole_stands(stream, slot));
+		LWLockRelease(stream->lock);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return worst;
+}
+
+/* ---- reading ---- */
+
+WholeRead *
+streamext_read_whole(Oid viewoid)
+{
+	WholeRead	 *whole = palloc0(sizeof(WholeRead));
+	IdentityScope scope;
+	bool		  entered;
+
+	whole->watermark = DT_NOBEGIN;
+	whole->read = streamext_statement_whole(viewoid, whole);
+	whole->groups.view = whole->read->view;
+	whole->groups.matcher = whole->read->matcher;
+	whole->groups.cxt = CurrentMemoryContext;
+	entered = streamext_read_enter(whole->read->view, &scope);
+	streamext_gather(&whole->groups, &whole->read->copies);
+	streamext_read_leave(entered, &scope);
+	return whole;
+}
+
+AggReader **
+streamext_whole_readers(const WholeRead *whole)
+{
+	const CompiledView *view = whole->read->view;
+	AggReader		  **readers = palloc(sizeof(AggReader *) * Max(view->naggs, 1));
+
+	for (int a = 0; a < view->naggs; a++)
+		readers[a] = streamext_aggregate_reader(&view->aggs[a], CurrentMemoryContext);
+	return readers;
+}
