@@ -48,6 +48,40 @@ def test_fields_that_never_match(db: Database, kafka: Kafka, topic: str) -> None
     assert "deviceid" not in hints(db) and "time_format" in hints(db)["at"]
 
 
+def test_dates_that_can_be_read_two_ways(db: Database, kafka: Kafka, topic: str) -> None:
+    """The first of May in Germany is the fifth of January in America, and valid there: nothing would be said."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "zeit timestamptz, tag date OPTIONS (path 'in.tag'), iso timestamptz, stand jsonb")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    kafka.produce(topic, ['{"zeit":"01.05.2024 14:00","in":{"tag":"1/5/2024"},"iso":"2024-05-01"}'])
+    db.flush("s")
+    told = hints(db)
+    assert set(told) == {"zeit", "tag", "stand"} and 'times like "1/5/2024" are read with the month first' in told["tag"]
+    assert told["stand"].endswith("path '$' is the whole of it")
+    db.execute("ALTER FOREIGN TABLE s OPTIONS (ADD datestyle 'ISO, DMY')")
+    kafka.produce(topic, ['{"zeit":"01.05.2024 14:00","in":{"tag":"1/5/2024"},"iso":"2024-05-01","stand":1}'])
+    db.flush("s")
+    assert hints(db) == {}
+
+
+def test_constraints_and_savepoints(db: Database) -> None:
+    """A constraint that comes later is told of, too; flush speaks of rows that still wait for the commit, not of those that were rolled back."""
+    local_stream(db, columns="a int")
+    told: list[str] = []
+    db.connection.add_notice_handler(lambda diagnostic: told.append(diagnostic.message_primary or ""))
+    db.execute("ALTER FOREIGN TABLE s ADD CONSTRAINT positive CHECK (a > 0)")
+    assert told == ['stream "s" does not check its constraint "positive"']
+    db.execute("ALTER FOREIGN TABLE s DROP CONSTRAINT positive")
+    with db.connection.transaction():
+        with db.connection.transaction(force_rollback=True):
+            db.execute("INSERT INTO s VALUES (1)")
+        db.flush("s")
+        db.execute("INSERT INTO s VALUES (2)")
+        db.flush("s")
+    db.flush("s")
+    assert told[1:] == ['rows that this transaction has inserted into stream "s" are not waited for']
+
+
 def test_a_hint_when_every_record_is_rejected(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", "ts timestamptz")

@@ -88,6 +88,17 @@ streamext_spool_get(const StreamConfig *config)
 	return spool;
 }
 
+bool
+streamext_spool_has(Oid relid)
+{
+	ListCell *lc;
+
+	foreach (lc, spools)
+		if (((RowSpool *) lfirst(lc))->relid == relid && ((RowSpool *) lfirst(lc))->marks != NIL)
+			return true;
+	return false;
+}
+
 /*
  * Others cannot alter a type that the rows reach while we hold locks on them (spool_get), but a function that the statement runs can: rows that were made
  * before and rows that are made after it are not alike.

@@ -31,6 +31,9 @@ typedef struct RowSpool
 /* The transaction's spool for a stream as it is defined now. */
 extern RowSpool *streamext_spool_get(const StreamConfig *config);
 
+/* Whether rows of this transaction wait for its commit to enter the stream. */
+extern bool streamext_spool_has(Oid relid);
+
 /* Adds a row of spool->desc whose values are flat. Raises if an earlier one failed half-way. */
 extern void streamext_spool_put(RowSpool *spool, Datum *values, bool *nulls);
 

@@ -220,14 +220,69 @@ columns_key(const StreamColumn *column)
 	return last != NULL ? last : column->name;
 }
 
+static char *
+columns_text(const JsonbValue *value)
+{
+	return value == NULL || value->type != jbvString ? NULL : pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/* The text that a column of the newest record has; NULL: none. */
+static char *
+columns_sample_text(const StreamConfig *config, const StreamColumn *column)
+{
+	Jsonb		   *sample = columns_sample(config);
+	JsonbContainer *object = sample == NULL ? NULL : &sample->root;
+	JsonbValue	   *value = NULL;
+	PathReader		reader;
+	char		   *key;
+
+	if (object != NULL && column->path == NULL)
+		value = getKeyJsonValueFromContainer(object, column->name, strlen(column->name), NULL);
+	if (object == NULL || column->path == NULL)
+		return columns_text(value);
+	key = palloc(strlen(column->path) + 1);
+	streamext_path_begin(&reader, column->path);
+	while (object != NULL && streamext_path_next(&reader, key) == PATH_KEY && JsonContainerIsObject(object))
+	{
+		value = getKeyJsonValueFromContainer(object, key, reader.size, NULL);
+		object = value != NULL && value->type == jbvBinary ? value->val.binary.data : NULL;
+	}
+	return columns_text(value);
+}
+
+/* 01.05.2024: whether the first of May or the fifth of January is meant is for who knows the source, not for the stream. */
+static char *
+columns_date_hint(const StreamConfig *config, const StreamColumn *column)
+{
+	char *text;
+	Size  day, month;
+
+	if (!streamext_value_is_time(column->type) || column->time_format_given || config->datestyle != NULL ||
+		!config->format->names_fields)
+		return NULL;
+	text = columns_sample_text(config, column);
+	day = text == NULL ? 0 : strspn(text, "0123456789");
+	if (day == 0 || day > 2 || strchr("./-", text[day]) == NULL || text[day] == '\0')
+		return NULL;
+	month = strspn(text + day + 1, "0123456789");
+	if (month == 0 || month > 2 || text[day + 1 + month] != text[day])
+		return NULL;
+	return psprintf(
+		"times like \"%s\" are read with the month first: say so by the stream's option datestyle 'ISO, MDY', "
+		"or write 'ISO, DMY', or the column's option time_format",
+		text);
+}
+
 char *
 streamext_column_hint(const StreamConfig *config, const StreamColumn *column, const ColumnCounts *counts)
 {
 	Jsonb *sample;
 	char  *path;
 
-	if (counts->present > 0 || column->metadata != METADATA_NONE)
+	if (column->metadata != METADATA_NONE)
 		return NULL;
+	if (counts->present > 0)
+		return columns_date_hint(config, column);
 	if (counts->rejected > 0 && streamext_value_is_time(column->type) && !column->time_format_given)
 		return "no value is a time as it stands: the column's option time_format says how times are written";
 	if (counts->rejected > 0)
@@ -239,7 +294,8 @@ streamext_column_hint(const StreamConfig *config, const StreamColumn *column, co
 		return NULL;
 	path = columns_find(&sample->root, columns_key(column), "");
 	if (path == NULL)
-		return psprintf("no payload has the field; the newest one has %s", columns_names(&sample->root));
+		return psprintf("no payload has the field; the newest one has %s%s", columns_names(&sample->root),
+						column->type == JSONBOID || column->type == JSONOID ? "; path '$' is the whole of it" : "");
 	return psprintf("the payload has \"%s\": write OPTIONS (%spath %s)", path, column->path != NULL ? "SET " : "",
 					quote_literal_cstr(path));
 }

@@ -395,7 +395,14 @@ ddl_create_table_as(DdlCall *call)
 	bool			   tells = stmt->objtype == OBJECT_MATVIEW && IsA(stmt->query, Query);
 	char			  *name = pstrdup(stmt->into->rel->relname);
 	Query			  *query = tells ? copyObject((Query *) stmt->query) : NULL;
+	ListCell		  *cell;
 
+	foreach (cell, stmt->into->options)
+		if (lfirst_node(DefElem, cell)->defnamespace != NULL &&
+			strcmp(lfirst_node(DefElem, cell)->defnamespace, "streamext") == 0)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("options of streamext are neither for tables nor for materialized views"),
+							errhint("Write CREATE VIEW ... WITH (streamext.continuous): it needs no REFRESH.")));
 	streamext_ddl_standard(call);
 	if (tells)
 		streamext_ddl_tell_ordinary("materialized view", name, query);
@@ -454,6 +461,7 @@ ddl_dispatch(DdlCall *call)
 		case T_CreateTrigStmt:
 			ddl_refuse_on_view(((CreateTrigStmt *) stmt)->relation, "triggers");
 			streamext_ddl_standard(call);
+			streamext_ddl_doubt_trigger(RangeVarGetRelid(((CreateTrigStmt *) stmt)->relation, NoLock, true));
 			break;
 		case T_CreateSchemaStmt:
 			ddl_create_schema(call);

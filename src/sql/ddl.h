@@ -42,6 +42,10 @@ extern bool streamext_ddl_alter_view_options(DdlCall *call);
 
 /* sql/stream_doubts.c: NOTICEs of a new stream that is valid and cannot work, as far as it is known here. */
 extern void streamext_ddl_doubt(Oid relid);
+/* The same of a stream that has got a constraint. */
+extern void streamext_ddl_doubt_checks(Oid relid);
+/* The same of a relation that has got a trigger. */
+extern void streamext_ddl_doubt_trigger(Oid relid);
 
 /* sql/ddl_stream.c */
 /* Says that what is no continuous view, of this name, reads a stream's buffer, if it does. */

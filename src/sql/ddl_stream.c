@@ -117,12 +117,12 @@ stream_ddl_check_changes(Oid relid, List *before)
 }
 
 static bool
-stream_ddl_sets_stream_options(const AlterTableStmt *stmt)
+stream_ddl_has_command(const AlterTableStmt *stmt, AlterTableType subtype)
 {
 	ListCell *cell;
 
 	foreach (cell, stmt->cmds)
-		if (lfirst_node(AlterTableCmd, cell)->subtype == AT_GenericOptions)
+		if (lfirst_node(AlterTableCmd, cell)->subtype == subtype)
 			return true;
 	return false;
 }
@@ -134,8 +134,9 @@ streamext_ddl_alter_stream(DdlCall *call)
 	List		   *before = NIL;
 	Oid				relid = InvalidOid;
 	bool			options = false;
+	bool			constraint = stream_ddl_has_command(stmt, AT_AddConstraint);
 
-	if (stream_ddl_sets_stream_options(stmt))
+	if (stream_ddl_has_command(stmt, AT_GenericOptions))
 		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
 	if (OidIsValid(relid) && streamext_ddl_is_stream(relid))
 	{
@@ -147,6 +148,8 @@ streamext_ddl_alter_stream(DdlCall *call)
 	streamext_ddl_check_streams(streamext_ddl_run(call));
 	if (options)
 		stream_ddl_check_changes(relid, before);
+	if (constraint)
+		streamext_ddl_doubt_checks(RangeVarGetRelid(stmt->relation, NoLock, true));
 }
 
 /* Adds the option to the text[] `options` of the catalogue, or replaces it there. */

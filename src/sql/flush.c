@@ -35,6 +35,7 @@
 #include "durable/checkpoint_read.h"
 #include "stream/definition.h"
 #include "shared/shmem.h"
+#include "sink/spool.h"
 #include "view/chain.h"
 #include "view/compile.h"
 #include "view/inner.h"
@@ -640,6 +641,10 @@ streamext_flush(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	name = streamext_control_stream(relid, false);
 	flush_refuse_in_worker(name);
+	if (streamext_spool_has(relid))
+		ereport(NOTICE, (errmsg("rows that this transaction has inserted into stream \"%s\" are not waited for", name),
+						 errdetail("They enter the stream when the transaction commits."),
+						 errhint("Commit first, then call streamext.flush.")));
 	next = flush_stream(relid, name, deadline);
 	foreach (lc, next) /* grows: one that two lead to is flushed behind both */
 	{

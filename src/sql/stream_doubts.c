@@ -12,6 +12,7 @@
 #include "pgstat.h"
 #include "utils/backend_status.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 
 #include "shared/shmem.h"
 #include "sql/ddl.h"
@@ -63,6 +64,43 @@ doubt_serial(const StreamConfig *config, const StreamColumn *column)
 			(errmsg("records without \"%s\" will be rejected by stream \"%s\"", column->name, config->name),
 			 errdetail("No number is drawn for records of a source, and a serial or identity column is NOT NULL."),
 			 errhint("Drop the column, or take the record's position: bigint OPTIONS (metadata 'offset').")));
+}
+
+/* PostgreSQL leaves constraints of foreign tables to the other side, which here is none. */
+static void
+doubt_checks(const StreamConfig *config)
+{
+	const TupleConstr *constr = config->desc->constr;
+
+	if (constr == NULL || constr->num_check == 0)
+		return;
+	ereport(NOTICE,
+			(errmsg("stream \"%s\" does not check its constraint \"%s\"", config->name, constr->check[0].ccname),
+			 errdetail("Of constraints streams enforce NOT NULL, by rejecting records."),
+			 errhint("A domain with the constraint as the column's type rejects records that break it; WHERE of a "
+					 "view leaves them out.")));
+}
+
+void
+streamext_ddl_doubt_checks(Oid relid)
+{
+	StreamConfig *config = streamext_ddl_is_stream(relid) ? streamext_stream_config(relid) : NULL;
+
+	if (config != NULL)
+		doubt_checks(config);
+}
+
+void
+streamext_ddl_doubt_trigger(Oid relid)
+{
+	const ConnectorOps *kind = get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE ? streamext_stream_kind(relid) : NULL;
+
+	if (kind == NULL || !kind->payloads)
+		return;
+	ereport(NOTICE, (errmsg("the trigger does not fire for records that stream \"%s\" reads", get_rel_name(relid)),
+					 errdetail("They are not inserted by a statement."),
+					 errhint("To act on what comes: streamext.into writes into a table, whose triggers fire; or "
+							 "streamext.notify, or an alert.")));
 }
 
 /* ---- workers ---- */
@@ -132,6 +170,7 @@ streamext_ddl_doubt(Oid relid)
 	if (config == NULL)
 		return;
 	doubt_no_columns(config);
+	doubt_checks(config);
 	if (config->connector->payloads)
 		for (int i = 0; i < config->desc->natts; i++)
 			doubt_serial(config, &config->columns[i]);

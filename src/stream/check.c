@@ -50,11 +50,13 @@ stream_check_payload(const StreamConfig *config)
 			typed = !OidIsValid(type) || config->columns[i].type == type;
 		}
 	if (payloads == 0 || (payloads == 1 && !typed))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-						errmsg("a stream with format %s must have one %s%scolumn without the option metadata",
-							   config->format->name, OidIsValid(type) ? format_type_be(type) : "",
-							   OidIsValid(type) ? " " : ""),
-						errdetail("That column takes the payload.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			 errmsg("a stream with format %s must have one %s%scolumn without the option metadata",
+					config->format->name, OidIsValid(type) ? format_type_be(type) : "", OidIsValid(type) ? " " : ""),
+			 errdetail("That column takes the payload."),
+			 errhint("Of JSON payloads format json takes the whole into a column with the option path '$'.")));
 
 	/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
 	if (payloads > 1)

@@ -100,10 +100,28 @@ definition_find(const OptionSpec *const *tables, OptionPlace place, const char *
 	return spec;
 }
 
+/* Where the connector has an option of the name, as a sentence; empty: nowhere. */
+static char *
+definition_elsewhere(const OptionSpec *const *tables, const char *name)
+{
+	static const char *const statements[] = {
+		[PLACE_SERVER] = "CREATE SERVER",
+		[PLACE_MAPPING] = "CREATE USER MAPPING",
+		[PLACE_TABLE] = "CREATE FOREIGN TABLE, behind the columns",
+		[PLACE_COLUMN] = "a column",
+	};
+
+	for (int place = PLACE_SERVER; place <= PLACE_COLUMN; place++)
+		if (definition_find(tables, place, name) != NULL)
+			return psprintf("\"%s\" is an option of %s. ", name, statements[place]);
+	return "";
+}
+
 static void
 definition_unknown(const OptionSpec *const *tables, OptionPlace place, const char *name)
 {
 	StringInfoData valid;
+	char		  *elsewhere = definition_elsewhere(tables, name);
 
 	initStringInfo(&valid);
 	for (int i = 0; tables[i] != NULL; i++)
@@ -111,8 +129,8 @@ definition_unknown(const OptionSpec *const *tables, OptionPlace place, const cha
 			if (spec->place == place)
 				appendStringInfo(&valid, "%s%s%s", valid.len > 0 ? ", " : "", spec->name, spec->named ? " NAME" : "");
 	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
-					valid.len > 0 ? errhint("Valid options in this context are: %s.", valid.data)
-								  : errhint("There are no valid options in this context.")));
+					valid.len > 0 ? errhint("%sValid options in this context are: %s.", elsewhere, valid.data)
+								  : errhint("%sThere are no valid options in this context.", elsewhere)));
 }
 
 /* ---- values ---- */

@@ -451,7 +451,7 @@ streamext_view_check_from(const RangeTblEntry *rte)
 			ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", get_rel_name(rte->relid)),
 			 errdetail(
-				 "A continuous view reads one stream: a foreign table of one of the wrappers kafka, mqtt and local.")));
+				 "A continuous view reads a stream: a foreign table of one of the wrappers kafka, mqtt, http, flume, feed and local.")));
 	if (rte->securityQuals != NIL)
 		streamext_view_refuse("row security", "Put the condition into WHERE.");
 }

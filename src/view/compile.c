@@ -46,6 +46,7 @@
 #include "view/flatten.h"
 #include "view/inner.h"
 #include "view/join_clause.h"
+#include "view/doubts.h"
 #include "view/window_clause.h"
 #include "view/rights.h"
 #include "view/union.h"
@@ -733,8 +734,7 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 		if (OidIsValid(view->inner))
 			streamext_inner_check(view->inner);
 		streamext_rights_check_invoker(view);
-		streamext_view_window_warn_alias(view, context.config);
-		streamext_view_window_note_step(view);
+		streamext_view_doubt(view, context.config);
 	}
 }
 

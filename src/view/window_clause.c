@@ -24,8 +24,8 @@
 
 /* ---- constants and the event time ---- */
 
-static bool
-window_is_event_time(const CompiledView *view, const StreamConfig *config, const Node *node)
+bool
+streamext_view_is_event_time(const CompiledView *view, const StreamConfig *config, const Node *node)
 {
 	const Var *var = (const Var *) node;
 
@@ -169,7 +169,7 @@ window_is_calendar(const CompiledView *view, const StreamConfig *config, FuncExp
 {
 	int n = list_length(func->args);
 
-	if (!window_is_event_time(view, config, lsecond(func->args)))
+	if (!streamext_view_is_event_time(view, config, lsecond(func->args)))
 		return false;
 	return window_const(linitial(func->args)) != NULL && (n < 3 || window_const_time(view, lthird(func->args)) != NULL);
 }
@@ -204,7 +204,7 @@ streamext_view_window_key(CompiledView *view, const StreamConfig *config, Node *
 		if (!window_is_calendar(view, config, func))
 			return false;
 	}
-	else if (!window_is_event_time(view, config, llast(args)))
+	else if (!streamext_view_is_event_time(view, config, llast(args)))
 		window_refuse_time(config, "windows");
 	if (window->kind != WINDOW_NONE)
 		streamext_view_refuse("two windows", "Make a view for each window.");
@@ -301,7 +301,7 @@ window_truncated(const CompiledView *view, const StreamConfig *config, Node *nod
 	char	 *name;
 
 	if (streamext_view_window_function(node) != FUNCTION_DATE_TRUNC ||
-		!window_is_event_time(view, config, lsecond(func->args)))
+		!streamext_view_is_event_time(view, config, lsecond(func->args)))
 		return 0;
 	unit = window_const(linitial(func->args));
 	if (unit == NULL)
@@ -342,7 +342,7 @@ window_event_time_plus(const CompiledView *view, const StreamConfig *config, Nod
 	Interval *interval;
 
 	if (!IsA(node, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_PL_INTERVAL ||
-		!window_is_event_time(view, config, linitial(op->args)))
+		!streamext_view_is_event_time(view, config, linitial(op->args)))
 		return NULL;
 	c = window_const(lsecond(op->args));
 	if (c == NULL)
@@ -363,7 +363,7 @@ window_age(const CompiledView *view, const StreamConfig *config, Node *age, Node
 	Interval *result;
 
 	if (!IsA(age, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_MI || !window_is_now(linitial(op->args)) ||
-		!window_is_event_time(view, config, lsecond(op->args)))
+		!streamext_view_is_event_time(view, config, lsecond(op->args)))
 		return NULL;
 	c = window_const(bound);
 	if (c == NULL)
@@ -382,7 +382,7 @@ window_negative_age(const CompiledView *view, const StreamConfig *config, Node *
 	Interval *result;
 
 	if (!IsA(age, OpExpr) || get_opcode(op->opno) != F_TIMESTAMPTZ_MI || !window_is_now(lsecond(op->args)) ||
-		!window_is_event_time(view, config, linitial(op->args)))
+		!streamext_view_is_event_time(view, config, linitial(op->args)))
 		return NULL;
 	c = window_const(bound);
 	if (c == NULL)
@@ -412,7 +412,7 @@ window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid functio
 		if (IsA(left, Var))
 		{
 			interval = window_now_minus(right);
-			if (interval != NULL && !window_is_event_time(view, config, left))
+			if (interval != NULL && !streamext_view_is_event_time(view, config, left))
 				window_refuse_time(config, "sliding predicates");
 		}
 		else if (window_is_now(right))
@@ -428,8 +428,8 @@ window_sliding_sides(CompiledView *view, const StreamConfig *config, Oid functio
 							 function == F_TIMESTAMPTZ_GE || function == F_INTERVAL_LE || function == F_INTERVAL_GE);
 		return true;
 	}
-	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) && window_is_event_time(view, config, left) &&
-		window_is_now(right))
+	if ((function == F_TIMESTAMPTZ_LT || function == F_TIMESTAMPTZ_LE) &&
+		streamext_view_is_event_time(view, config, left) && window_is_now(right))
 	{
 		if (window->has_upper)
 			streamext_view_refuse("two upper bounds at now()", "Keep one predicate like event_time <= now().");
@@ -480,48 +480,4 @@ streamext_view_window_finish(CompiledView *view)
 			 errmsg("view option \"streamext.step\" must divide 30 minutes when the sliding predicate counts in days"),
 			 errdetail("A day is an hour shorter or longer where daylight saving time begins or ends."),
 			 errhint("Write the interval in hours, or set streamext.step to a divisor of 30 minutes.")));
-}
-
-void
-streamext_view_window_note_step(const CompiledView *view)
-{
-	Interval step = { .time = view->window.step };
-
-	if (!view->window.sliding || view->options.step != 0 || view->window.step <= USECS_PER_SEC)
-		return;
-	ereport(NOTICE, (errmsg("the window slides in steps of %s",
-							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&step)))),
-					 view->sliding_unit != 0 ? 0 : errdetail("A window has at most %d steps.", STREAMEXT_MAX_PANES),
-					 errhint("Set streamext.step to have another one.")));
-}
-
-void
-streamext_view_window_warn_alias(const CompiledView *view, const StreamConfig *config)
-{
-	ListCell *lc;
-
-	for (int k = 0; k < view->nkeys; k++)
-	{
-		Var	 *var = (Var *) view->keys[k].expr;
-		char *column;
-
-		if (var == NULL || !window_is_event_time(view, config, (Node *) var))
-			continue;
-		column = get_attname(view->stream_relid, var->varattno, false);
-		foreach (lc, view->query->targetList)
-		{
-			TargetEntry *entry = lfirst_node(TargetEntry, lc);
-
-			if (entry->resjunk || entry->resname == NULL || strcmp(entry->resname, column) != 0 ||
-				streamext_view_window_function((Node *) entry->expr) == FUNCTION_OTHER)
-				continue;
-			ereport(
-				WARNING,
-				(errmsg("the view groups by the stream's column \"%s\", not by the output column of the same name",
-						column),
-				 errdetail(
-					 "GROUP BY prefers input columns to output columns, so each distinct time is a group of its own."),
-				 errhint("Give the output column another name, or repeat the expression in GROUP BY.")));
-		}
-	}
 }

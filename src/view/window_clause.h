@@ -21,9 +21,7 @@ extern bool streamext_view_window_qual(CompiledView *view, const StreamConfig *c
 /* The rest of the window once keys and quals are known. */
 extern void streamext_view_window_finish(CompiledView *view);
 
-/* Warns where date_trunc('minute', ts) AS ts ... GROUP BY ts groups by the column, not by the expression. */
-/* A NOTICE where the window is so long that its default step is not the usual second. */
-extern void streamext_view_window_note_step(const CompiledView *view);
-extern void streamext_view_window_warn_alias(const CompiledView *view, const StreamConfig *config);
+/* Whether it is the column that says when something happened. */
+extern bool streamext_view_is_event_time(const CompiledView *view, const StreamConfig *config, const Node *node);
 
 #endif /* STREAMEXT_VIEW_WINDOW_H */

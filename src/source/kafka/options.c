@@ -17,8 +17,10 @@ kafka_parse_topic(const OptionSpec *spec, const char *value)
 {
 	if (value[0] == '\0' || strlen(value) > 249 || strcmp(value, ".") == 0 || strcmp(value, "..") == 0 ||
 		strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != strlen(value))
-		streamext_option_invalid(spec, value,
-								 "A topic's name has 1 to 249 letters, digits, dots, underscores and hyphens.");
+		streamext_option_invalid(
+			spec, value,
+			"A topic's name has 1 to 249 letters, digits, dots, underscores and hyphens; the option "
+			"topics takes several, separated by commas.");
 	return pstrdup(value);
 }
 
@@ -120,8 +122,38 @@ kafka_check_partitions(const OptionSpec *spec, const char *value)
 	kafka_parse_partitions(spec, value, &first, &step);
 }
 
+/* host:port, behind a security protocol of the client's if need be; what else stands there would be looked up as a host's name for ever. */
+static void
+kafka_check_broker(const OptionSpec *spec, const char *value, const char *broker)
+{
+	static const char *const schemes[] = { "plaintext", "ssl", "sasl_plaintext", "sasl_ssl" };
+	const char				*host = strstr(broker, "://");
+	bool					 good = host == NULL;
+
+	for (int i = 0; i < lengthof(schemes) && !good; i++)
+		good = strlen(schemes[i]) == host - broker && pg_strncasecmp(broker, schemes[i], host - broker) == 0;
+	if (!good || strpbrk(host != NULL ? host + 3 : broker, " \t;/@") != NULL)
+		streamext_option_invalid(spec, value,
+								 "The value is like kafka1:9092,kafka2:9092; how to connect says the option "
+								 "security_protocol, and as whom a user mapping.");
+}
+
+static void
+kafka_check_brokers(const OptionSpec *spec, const char *value)
+{
+	char *rest = pstrdup(value);
+
+	for (char *broker = strtok_r(rest, ",", &rest); broker != NULL; broker = strtok_r(NULL, ",", &rest))
+	{
+		broker += strspn(broker, " ");
+		for (char *end = broker + strlen(broker); end > broker && end[-1] == ' '; end--)
+			end[-1] = '\0';
+		kafka_check_broker(spec, value, broker);
+	}
+}
+
 const OptionSpec streamext_kafka_options[] = {
-	{ "brokers", PLACE_SERVER, OPTION_TEXT, .required = true },
+	{ "brokers", PLACE_SERVER, OPTION_TEXT, .required = true, .check = kafka_check_brokers },
 	{ "group_id", PLACE_SERVER, OPTION_TEXT },
 	{ "security_protocol", PLACE_SERVER, OPTION_ENUM, words_protocol },
 	{ "sasl_mechanism", PLACE_SERVER, OPTION_ENUM, words_sasl },
