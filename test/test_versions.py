@@ -9,7 +9,7 @@ from harness.database import Database
 from harness.kafka import Kafka
 from harness.postgres import FAST, Postgres
 from harness.streams import continuous, kafka_stream, local_stream
-from harness.versions import TREES, WHEEL, Version, available
+from harness.versions import TREES, Version, available
 from harness.wait import wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
@@ -23,7 +23,7 @@ def version() -> Iterator[Callable[[int], Version]]:
 
         def get(major: int) -> Version:
             if not available(major):
-                pytest.skip(f"PostgreSQL {major} is not in {WHEEL}: pip could not install test/postgres.txt")
+                pytest.skip(f"PostgreSQL {major} is not in {TREES[major][0]}: pip could not install its wheel")
             if major not in built:
                 built[major] = stack.enter_context(Version(major))
                 built[major].build("COPT=-O0")
@@ -32,7 +32,8 @@ def version() -> Iterator[Callable[[int], Version]]:
         yield get
 
 
-@pytest.mark.parametrize("major", TREES)
+# make versions has 17 too, which is a download of its own.
+@pytest.mark.parametrize("major", [16, 18])
 def test_builds_and_passes_pg_regress(version: Callable[[int], Version], major: int) -> None:
     done = version(major).make("regress")
     assert done.returncode == 0, done.stdout

