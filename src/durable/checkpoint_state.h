@@ -163,6 +163,7 @@ struct Checkpoint
 	bool		   wanted; /* without waiting for due_at */
 	TimestampTz	   due_at;
 	TimestampTz	   blocked_until; /* the table is locked, or writing failed */
+	TimestampTz	   trouble_at;	  /* when the latter was noted; 0: it is over */
 	CheckpointCut *cut;			  /* being copied, then written; NULL: none */
 
 	/* committed, but not yet known to be on disk */

@@ -180,6 +180,7 @@ checkpoint_committed(Shard *shard)
 	cut->committed = false;
 	streamext_checkpoint_cut_free(c);
 	MemoryContextSwitchTo(old);
+	streamext_stream_trouble_over(shard->slot, &c->trouble_at);
 	shard->does->checkpointed(shard);
 }
 
@@ -195,7 +196,7 @@ checkpoint_failed(Shard *shard, MemoryContext cxt)
 					  errmsg("could not write a checkpoint of stream \"%s.%s\": %s", shard->config->schema,
 							 shard->config->name, streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "could not write a checkpoint: %s", error->message);
-	streamext_stream_set_state(shard->slot, shard->slot->status.state, message);
+	c->trouble_at = streamext_stream_note_trouble(shard->slot, message);
 	FreeErrorData(error);
 	c->noted = true;
 	c->wanted = c->wanted || (c->cut != NULL && c->cut->wanted);

@@ -42,6 +42,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/own_table.h"
 #include "base/fault.h"
 #include "base/identity.h"
@@ -79,6 +80,7 @@ typedef struct HistoryWriter
 } HistoryWriter;
 
 static TimestampTz history_retry_at = 0;
+static TimestampTz history_trouble_at = 0; /* noted in the catalogue; 0: it is over */
 
 /* ---------------------------------------------------------------- deleting */
 
@@ -663,9 +665,25 @@ seal_write(List *views)
 	return available;
 }
 
-/* The same; trouble is logged, and false. */
+/* From a catch block: the log says why, and the catalogue. */
+static void
+seal_failed(const Shard *shard, MemoryContext cxt)
+{
+	ErrorData *error = streamext_worker_caught(cxt);
+	char	   message[STREAMEXT_MAX_MESSAGE];
+
+	ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s",
+						 streamext_error_text(error))));
+	streamext_clip_format(message, sizeof(message), "closed windows could not be written and stay in memory: %s",
+						  error->message);
+	if (!shard->catchup)
+		history_trouble_at = streamext_stream_note_trouble(shard->slot, message);
+	FreeErrorData(error);
+}
+
+/* The same; trouble is told, and false. */
 static bool
-seal_try_write(List *views)
+seal_try_write(const Shard *shard, List *views)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool written = false;
@@ -673,14 +691,11 @@ seal_try_write(List *views)
 	PG_TRY();
 	{
 		written = seal_write(views);
+		streamext_stream_trouble_over(shard->slot, &history_trouble_at);
 	}
 	PG_CATCH();
 	{
-		ErrorData *error = streamext_worker_caught(cxt);
-
-		ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s",
-							 streamext_error_text(error))));
-		FreeErrorData(error);
+		seal_failed(shard, cxt);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
@@ -754,7 +769,7 @@ streamext_history_seal(Shard *shard)
 	}
 	if (views == NIL)
 		return false;
-	if (!seal_try_write(views))
+	if (!seal_try_write(shard, views))
 	{
 		history_retry_at = TimestampTzPlusMilliseconds(now, HISTORY_RETRY_MS);
 		more = false;

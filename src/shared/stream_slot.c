@@ -425,6 +425,31 @@ streamext_stream_set_error(StreamSlot *slot, const char *message)
 	slot->status.last_error_at = GetCurrentTimestamp();
 }
 
+TimestampTz
+streamext_stream_note_trouble(StreamSlot *slot, const char *message)
+{
+	TimestampTz noted;
+
+	streamext_stream_lock_exclusive(slot);
+	streamext_stream_set_error(slot, message);
+	noted = slot->status.last_error_at;
+	LWLockRelease(slot->lock);
+	return noted;
+}
+
+void
+streamext_stream_trouble_over(StreamSlot *slot, TimestampTz *noted)
+{
+	if (*noted == 0)
+		return;
+	streamext_stream_lock_exclusive(slot);
+	/* the catalogue takes an error for past that is older than the state */
+	if (slot->status.last_error_at == *noted && slot->status.since <= *noted)
+		slot->status.since = Max(GetCurrentTimestamp(), *noted + 1);
+	LWLockRelease(slot->lock);
+	*noted = 0;
+}
+
 void
 streamext_stream_set_rate(StreamSlot *slot, double rate)
 {

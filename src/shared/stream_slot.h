@@ -47,6 +47,10 @@ extern void		   streamext_stream_set_refused(StreamSlot *slot, bool refused);
 extern const char *streamext_stream_state_name(StreamState state);
 /* The same with the lock held, without a state. */
 extern void streamext_stream_set_error(StreamSlot *slot, const char *message);
+/* Trouble with which the stream goes on, so that no state tells when it is over; returns its moment (worker; takes the lock). */
+extern TimestampTz streamext_stream_note_trouble(StreamSlot *slot, const char *message);
+/* The trouble of that moment is over: last_error is past, if it is still that one. *noted becomes 0; nothing if it is. */
+extern void streamext_stream_trouble_over(StreamSlot *slot, TimestampTz *noted);
 extern void streamext_stream_set_rate(StreamSlot *slot, double rate);
 
 /*

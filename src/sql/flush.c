@@ -393,22 +393,23 @@ flush_time_out(const FlushTarget *target)
 	StreamSlot *slot = target->slot;
 	char		error[STREAMEXT_MAX_MESSAGE];
 	StreamState state;
+	bool		past;
 	int64		behind = 0;
 
 	streamext_stream_lock_shared(slot);
 	state = slot->status.state;
 	strlcpy(error, slot->status.last_error, sizeof(error));
+	past = error[0] == '\0' || (state == STREAM_RUNNING && slot->status.last_error_at < slot->status.since);
 	for (int i = 0; i < slot->counted.npartitions; i++)
 		behind += Max(slot->counted.partitions[i].high_watermark - Max(slot->counted.partitions[i].position, 0), 0);
 	LWLockRelease(slot->lock);
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_QUERY_CANCELED), errmsg("stream \"%s\" was not flushed within the timeout", target->name),
-		 state == STREAM_RUNNING || error[0] == '\0'
-			 ? errdetail("The stream is %s, " INT64_FORMAT " positions before its source's end.",
-						 streamext_stream_state_name(state), behind)
-			 : errdetail("The stream is %s: %s", streamext_stream_state_name(state),
-						 target->hidden ? STREAMEXT_ERROR_HIDDEN : error),
+		 past ? errdetail("The stream is %s, " INT64_FORMAT " positions before its source's end.",
+						  streamext_stream_state_name(state), behind)
+			  : errdetail("The stream is %s: %s", streamext_stream_state_name(state),
+						  target->hidden ? STREAMEXT_ERROR_HIDDEN : error),
 		 errhint("streamext.check says what a stream has not got; streamext.streams and streamext.continuous_views how "
 				 "far they are.")));
 }

@@ -74,7 +74,7 @@ letters_failed(Worker *w, MemoryContext cxt)
 				  errmsg("dead letters of stream \"%s.%s\" could not be written: %s", w->shard.config->schema,
 						 w->shard.config->name, streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "dead letters could not be written: %s", error->message);
-	streamext_stream_set_state(w->shard.slot, w->shard.slot->status.state, message);
+	w->letters.trouble_at = streamext_stream_note_trouble(w->shard.slot, message);
 	FreeErrorData(error);
 	w->letters.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LETTERS_PAUSE_MS);
 }
@@ -92,6 +92,7 @@ streamext_letters_settled(Worker *w)
 	PG_TRY();
 	{
 		streamext_letters_settle(w->shard.identity.relid);
+		streamext_stream_trouble_over(w->shard.slot, &w->letters.trouble_at);
 	}
 	PG_CATCH();
 	{

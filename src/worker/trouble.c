@@ -78,12 +78,21 @@ trouble_note(Worker *w, WorkerView *culprit, const ErrorData *error)
 	if (w->trouble.tries > 1)
 		w->trouble.backoff_until =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TROUBLE_PAUSE_MS << Min(w->trouble.tries - 2, 6));
-	streamext_stream_lock_exclusive(slot);
 	if (culprit != NULL)
+	{
+		streamext_stream_lock_exclusive(slot);
 		streamext_view_set_error(culprit->slot, error->message);
+		LWLockRelease(slot->lock);
+	}
 	else if (!w->shard.catchup)
-		streamext_stream_set_error(slot, error->message);
-	LWLockRelease(slot->lock);
+		w->trouble.noted_at = streamext_stream_note_trouble(slot, error->message);
+}
+
+static void
+trouble_over(Worker *w)
+{
+	w->trouble.tries = 0;
+	streamext_stream_trouble_over(w->shard.slot, &w->trouble.noted_at);
 }
 
 /* In the catch block around a batch. True: it comes again; else the error is to be raised. */
@@ -124,7 +133,7 @@ streamext_worker_try_fold(Worker *w)
 	{
 		result = streamext_worker_fold(w);
 		streamext_poison_done(w, false);
-		w->trouble.tries = 0;
+		trouble_over(w);
 	}
 	PG_CATCH();
 	{
@@ -152,7 +161,7 @@ streamext_worker_try_retries(Worker *w)
 	PG_TRY();
 	{
 		result = streamext_retries_run(w);
-		w->trouble.tries = 0;
+		trouble_over(w);
 	}
 	PG_CATCH();
 	{

@@ -77,6 +77,7 @@ typedef struct WorkerTrouble
 {
 	int			tries;		   /* that the batch at hand has failed, or batches before it in a row */
 	TimestampTz backoff_until; /* it is not tried sooner; 0: it is */
+	TimestampTz noted_at;	   /* why, in the catalogue; 0: it is over */
 	WorkerView *culprit;	   /* the view at work, while it is */
 } WorkerTrouble;
 
@@ -136,8 +137,9 @@ typedef struct WorkerRequests
  */
 typedef struct WorkerLetters
 {
-	TimestampTz retry_at; /* held letters could not be written; 0: they could */
-	bool		behind;	  /* no dead letter is of a record that the stream has still to read */
+	TimestampTz retry_at;	/* held letters could not be written; 0: they could */
+	TimestampTz trouble_at; /* why, in the catalogue; 0: it is over */
+	bool		behind;		/* no dead letter is of a record that the stream has still to read */
 } WorkerLetters;
 
 /*

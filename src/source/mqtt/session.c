@@ -321,7 +321,8 @@ streamext_mqtt_session_remove(MqttSession *session, const char *filter)
 
 	if (subscription == NULL)
 		return true;
-	session_delete(session, subscription);
+	for (; subscription != NULL; subscription = session_find(session, filter)) /* a file may have it twice */
+		session_delete(session, subscription);
 	return session_save(session);
 }
 
