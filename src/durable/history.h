@@ -100,6 +100,8 @@ extern void streamext_history_tidy(const ViewSlot *slot);
  * Trouble with the table is logged and tried again later; meanwhile panes stay in memory.
  */
 extern bool streamext_history_seal(Shard *shard);
+/* When that is due, whatever else happens; DT_NOEND: there was no trouble. */
+extern TimestampTz streamext_history_retry_at(void);
 
 /* Deletes the slices of views that are no more, or not continuous any more. In a transaction with a snapshot. */
 extern void streamext_history_forget_dropped(void);

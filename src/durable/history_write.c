@@ -742,6 +742,12 @@ seal_publish(Shard *shard, List *views)
 	pfree(leaving);
 }
 
+TimestampTz
+streamext_history_retry_at(void)
+{
+	return history_retry_at != 0 ? history_retry_at : DT_NOEND;
+}
+
 bool
 streamext_history_seal(Shard *shard)
 {
@@ -753,6 +759,7 @@ streamext_history_seal(Shard *shard)
 
 	if (now < history_retry_at)
 		return false;
+	history_retry_at = 0;
 	foreach (lc, shard->views)
 	{
 		WorkerView *v = lfirst(lc);
@@ -768,7 +775,10 @@ streamext_history_seal(Shard *shard)
 			pfree(sealed);
 	}
 	if (views == NIL)
+	{
+		streamext_stream_trouble_over(shard->slot, &history_trouble_at); /* nothing is left to be written */
 		return false;
+	}
 	if (!seal_try_write(shard, views))
 	{
 		history_retry_at = TimestampTzPlusMilliseconds(now, HISTORY_RETRY_MS);

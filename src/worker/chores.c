@@ -73,7 +73,7 @@ static void
 chore_expire(Worker *w, TimestampTz now, bool paused)
 {
 	ListCell *lc;
-	bool	  due = w->expiry.due || w->reading.full || chore_is_behind(w);
+	bool	  due = w->expiry.due || w->reading.full || chore_is_behind(w) || now >= streamext_history_retry_at();
 
 	if (!w->shard.attached ||
 		!TimestampDifferenceExceeds(w->expiry.at, now, due ? WORKER_EXPIRE_MS : WORKER_SLIDING_MS) ||
@@ -95,8 +95,10 @@ chore_expire(Worker *w, TimestampTz now, bool paused)
 static TimestampTz
 chore_expire_deadline(Worker *w, TimestampTz now, bool reading)
 {
-	if (w->shard.attached && w->expiry.due)
-		return TimestampTzPlusMilliseconds(w->expiry.at, WORKER_EXPIRE_MS + 1);
+	TimestampTz retry_at = streamext_history_retry_at();
+
+	if (w->shard.attached && (w->expiry.due || retry_at != DT_NOEND))
+		return Max(TimestampTzPlusMilliseconds(w->expiry.at, WORKER_EXPIRE_MS + 1), w->expiry.due ? 0 : retry_at);
 	if (w->shard.attached && !streamext_clock_is_set() && chore_has_sliding_panes(w))
 		return TimestampTzPlusMilliseconds(w->expiry.at, WORKER_SLIDING_MS + 1);
 	return DT_NOEND;
