@@ -51,6 +51,11 @@ PLAIN_BYTES = 16384
 _TIME = r'\A"(?:19|20)[0-9]{2}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-5][0-9](?:[.][0-9]{1,6})?%s"\z'
 _ZONE = r"(?:Z|[+-](?:0[0-9]|1[0-3]):[0-5][0-9])"
 _DATE = r'\A"(?:19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]"\z'
+# An interval as PostgreSQL writes it: years, months, days, time. A sign before several parts may be one of all, so only single ones have any.
+_PARTS = (r"(?:([0-9]{1,4}) years?\b ?)?", r"(?:([0-9]{1,6}) mons?\b ?)?", r"(?:([0-9]{1,6}) days?\b ?)?", r"(?:([0-9]{2,6}):([0-5][0-9]):([0-5][0-9](?:[.][0-9]{1,6})?))?")
+_SPAN = r'\A"(?=[0-9])' + "".join(_PARTS) + r'(?<! )"\z'
+_MINUS = r'\A"-(?:[0-9]{1,4} years?|[0-9]{1,6} mons?|[0-9]{1,6} days?|[0-9]{2,6}:[0-5][0-9]:[0-5][0-9](?:[.][0-9]{1,6})?)"\z'
+INTERVAL = "STRUCT<m: INT, d: INT, us: BIGINT>"
 _SIMPLE_PATH = re.compile(r'\A(?:\$\.)?([A-Za-z_][A-Za-z0-9_-]*)\Z')
 _METADATA = {"topic": "__topic", "partition": "__partition", "offset": "__offset", "timestamp": "__timestamp", "key": "__key"}
 
@@ -90,7 +95,22 @@ def value_of(column: Json, text: str) -> tuple[str, str]:
     if kind in ("TIMESTAMP", "DATE"):
         pattern = _DATE if kind == "DATE" else _TIME % (_ZONE if column.get("time_zone") else f"{_ZONE}?")
         return f"CASE WHEN {text} RLIKE {literal(pattern)} THEN try_cast({inner} AS {kind}) END", f"{it} IS NOT NULL"
+    if kind == INTERVAL:
+        return interval(text), f"{it} IS NOT NULL"
     return "CAST(NULL AS STRING)", "false"
+
+
+def interval(text: str) -> str:
+    """Of a token: months, days and microseconds, as PostgreSQL's own intervals; NULL if it is not beyond doubt."""
+    bare = f"replace({text}, '\"-', '\"')"
+
+    def part(i: int, kind: str = "BIGINT") -> str:
+        return f"coalesce(try_cast(regexp_extract({bare}, {literal(_SPAN)}, {i}) AS {kind}), 0)"
+
+    sign = f"CASE WHEN startswith({text}, '\"-') THEN -1 ELSE 1 END"
+    seconds = f"(({part(4)} * 60 + {part(5)}) * 60000000 + CAST({part(6, 'DECIMAL(8,6)')} * 1000000 AS BIGINT))"
+    fields = f"'m', CAST(({part(1)} * 12 + {part(2)}) * {sign} AS INT), 'd', CAST({part(3)} * {sign} AS INT), 'us', {seconds} * {sign}"
+    return f"CASE WHEN {text} RLIKE {literal(_SPAN)} OR {text} RLIKE {literal(_MINUS)} THEN named_struct({fields}) END"
 
 
 def decoding(plan: Json) -> tuple[list[str], list[str], str]:
@@ -137,6 +157,7 @@ def _metadata(column: Json) -> tuple[str, str]:
 
 def copy_text(expression: str, kind: str) -> str:
     """`kind` is PostgreSQL's type."""
+    kind = re.sub(r"\(.*?\)| COLLATE .*", "", kind)
     if kind in ("text", "bytea", "character varying", "character", "name"):
         if kind == "bytea":
             text = f"concat('\\\\\\\\x', hex({expression}))"
@@ -146,6 +167,9 @@ def copy_text(expression: str, kind: str) -> str:
                 text = f"replace({text}, {literal(plain)}, {literal(escaped)})"
     elif kind.startswith("timestamp with time zone"):
         text = f"concat(CAST({expression} AS STRING), '+00')"
+    elif kind == "interval":  # each part with its sign, or the first one's might be taken for that of all
+        parts = ", ".join(f"format_string('%+d', ({expression}).{part}), '{unit}'" for part, unit in (("m", " mons "), ("d", " days "), ("us", " us")))
+        text = f"CASE WHEN {expression} IS NOT NULL THEN concat({parts}) END"
     elif kind.endswith("[]"):
         text = f"concat('{{', array_join(transform({expression}, __x -> CAST(__x AS STRING)), ',', 'NULL'), '}}')"
     else:
@@ -289,7 +313,7 @@ class Server:
         while self.connection is None or self.connection.closed:
             try:
                 self.connection = psycopg.connect(self.dsn, autocommit=True, application_name="streamext_spark",
-                                                  options="-c timezone=UTC -c datestyle=ISO -c client_encoding=UTF8")  # fmt: skip
+                                                  options="-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c client_encoding=UTF8")  # fmt: skip
             except psycopg.OperationalError as error:
                 if time.monotonic() > until:
                     raise Stop(GAVE_UP, f"PostgreSQL cannot be reached: {error}") from error

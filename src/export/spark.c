@@ -11,6 +11,7 @@
 
 #include "export/spark.h"
 
+#define SPARK_SQUARED 13						   /* digits of numbers whose squares can be summed in 38 */
 #define SPARK_EPOCH_US INT64CONST(946684800000000) /* 2000-01-01 after 1970-01-01 */
 
 /* ---- aggregates ---- */
@@ -49,6 +50,19 @@ spark_regression(const char *y, const char *x)
 		xx, xx, xx, xx, yy, yy, yy, yy, xx, xx);
 }
 
+/* Of a number whose squares may have more digits than there are: such a record is PostgreSQL's. */
+static char *
+spark_square(ExportPlan *plan, const ExportPartial *p, const char *x)
+{
+	int scale = p->argtype == INT8OID ? 0 : streamext_spark_scale(exprTypmod((Node *) plan->inputs[p->input[0]].expr));
+	char *narrow = psprintf("CAST(%s AS DECIMAL(%d,%d))", x, SPARK_SQUARED, scale);
+
+	if (scale >= SPARK_SQUARED)
+		streamext_export_refuse(plan, psprintf("squares of %s in Spark", format_type_be(p->argtype)), NULL);
+	plan->raises = lappend(plan->raises, psprintf("%s IS NULL AND %s IS NOT NULL", narrow, x));
+	return psprintf("%s * %s", narrow, narrow);
+}
+
 /* An exact number as a decimal whose sums do not overflow. */
 static char *
 spark_exact(ExportPlan *plan, const ExportPartial *p, bool squared)
@@ -56,13 +70,24 @@ spark_exact(ExportPlan *plan, const ExportPartial *p, bool squared)
 	char *x = spark_input(plan, p, 0);
 	int	  precision = streamext_spark_precision(exprTypmod((Node *) plan->inputs[p->input[0]].expr));
 
-	if (squared && (p->argtype == INT8OID || precision > 13))
-		streamext_export_refuse(plan, psprintf("squares of %s in Spark", format_type_be(p->argtype)), NULL);
 	if (p->argtype == FLOAT8OID)
 		streamext_export_refuse(plan, "a cast of double precision to numeric in Spark", NULL);
+	if (squared && (p->argtype == INT8OID || precision > SPARK_SQUARED))
+		return spark_square(plan, p, x);
 	if (streamext_spark_is_int(p->argtype))
 		x = psprintf("CAST(%s AS DECIMAL(%d,0))", x, p->argtype == INT8OID ? 19 : 10);
 	return squared ? psprintf("%s * %s", x, x) : x;
+}
+
+/* Of so many days that sums of a batch stay in range: a longer one is PostgreSQL's. */
+static char *
+spark_sum_intervals(ExportPlan *plan, const char *x)
+{
+	plan->raises = lappend(plan->raises, psprintf("abs((%s).m) > 1200 OR abs((%s).d) > 3660 OR abs((%s).us) > %lldL", x,
+												  x, x, (long long) (87840 * USECS_PER_HOUR)));
+	return psprintf(
+		"CASE WHEN count(%s) > 0 THEN named_struct('m', sum((%s).m), 'd', sum((%s).d), 'us', sum((%s).us)) END", x, x,
+		x, x);
 }
 
 static char *
@@ -72,7 +97,15 @@ spark_sum(ExportPlan *plan, const ExportPartial *p)
 		return psprintf("sum(CAST(%s AS BIGINT))", spark_input(plan, p, 0));
 	if (p->argtype == FLOAT8OID)
 		return psprintf("sum(%s)", spark_input(plan, p, 0));
+	if (p->argtype == INTERVALOID)
+		return spark_sum_intervals(plan, spark_input(plan, p, 0));
 	return psprintf("sum(%s)", spark_exact(plan, p, false));
+}
+
+static char *
+spark_extreme_interval(ExportPartialKind kind, const char *x)
+{
+	return psprintf("%s(%s, %s)", kind == EXPORT_MIN ? "min_by" : "max_by", x, streamext_spark_length(x));
 }
 
 static char *
@@ -102,6 +135,8 @@ spark_partial(ExportPlan *plan, const ExportPartial *p)
 			return psprintf("count(%s, %s)", spark_input(plan, p, 0), spark_input(plan, p, 1));
 		case EXPORT_MIN:
 		case EXPORT_MAX:
+			if (p->argtype == INTERVALOID)
+				return spark_extreme_interval(p->kind, spark_input(plan, p, 0));
 			if (p->argtype == TEXTOID)
 				streamext_spark_check_order(plan, exprCollation((Node *) plan->inputs[p->input[0]].expr));
 			/* FALLTHROUGH */
@@ -120,39 +155,35 @@ spark_time(const ExportPlan *plan)
 			   : streamext_spark_name(plan->config->columns[plan->config->event_time - 1].name);
 }
 
-/* Microseconds of buckets that are the same in each calendar. */
-static int64
-spark_trunc_width(const ExportPlan *plan)
+/*
+ * A time's bucket by the calendar, of which the two know the same in UTC: buckets of equal width are of the epoch's day, weeks of a Monday.
+ */
+static char *
+spark_trunc(const ExportPlan *plan, const char *time)
 {
-	static const struct
-	{
-		const char *unit;
-		int64		width;
-	} units[] = { { "second", USECS_PER_SEC },
-				  { "minute", USECS_PER_MINUTE },
-				  { "hour", USECS_PER_HOUR },
-				  { "day", USECS_PER_DAY } };
-	const Window *window = &plan->view->window;
-	const char	 *zone = window->trunc_zone != NULL ? window->trunc_zone : plan->view->options.timezone;
+	static const char *const units[] = { "second", "minute", "hour", "day", "week", "month", "quarter", "year" };
+	const Window			*window = &plan->view->window;
+	const char				*zone = window->trunc_zone != NULL ? window->trunc_zone : plan->view->options.timezone;
 
-	if (pg_strcasecmp(zone, "UTC") == 0 || pg_strcasecmp(zone, "Etc/UTC") == 0 || pg_strcasecmp(zone, "GMT") == 0)
+	if (streamext_spark_is_utc(zone))
 		for (int i = 0; i < lengthof(units); i++)
-			if (strcmp(units[i].unit, window->trunc_unit) == 0)
-				return units[i].width;
-	streamext_export_refuse(
-		plan, psprintf("date_trunc('%s') in time zone %s", window->trunc_unit, zone),
-		"Seconds, minutes, hours and days in UTC can be exported: two programs' calendars need not agree.");
+			if (strcmp(units[i], window->trunc_unit) == 0)
+				return psprintf("date_trunc('%s', %s)", units[i], time);
+	streamext_export_refuse(plan, psprintf("date_trunc('%s') in time zone %s", window->trunc_unit, zone),
+							"Seconds to years in UTC can be exported: two programs' calendars need not agree.");
 }
 
 static char *
 spark_at(ExportPlan *plan)
 {
 	const Window *window = &plan->view->window;
-	int64		  width = window->pane > 0 ? window->pane : spark_trunc_width(plan);
-	char		 *us = psprintf("unix_micros(%s)", spark_time(plan));
-	char		 *rest = psprintf("pmod(%s - " INT64_FORMAT "L, " INT64_FORMAT "L)", us,
-								  (window->origin % width + SPARK_EPOCH_US), width);
+	int64		  width = window->pane;
+	char		 *us = psprintf("unix_micros(%s)", spark_time(plan)), *rest;
 
+	if (width == 0)
+		return spark_trunc(plan, spark_time(plan));
+	rest = psprintf("pmod(%s - " INT64_FORMAT "L, " INT64_FORMAT "L)", us, (window->origin % width + SPARK_EPOCH_US),
+					width);
 	if (window->edges)
 		return psprintf("timestamp_micros(%s - %s + CASE WHEN %s = 0L THEN 0L ELSE 1L END)", us, rest, rest);
 	return psprintf("timestamp_micros(%s - %s)", us, rest);

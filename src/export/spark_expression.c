@@ -35,7 +35,13 @@ typedef enum SparkForm
 	SPARK_NARROW,
 	SPARK_EXACT, /* to a decimal */
 	SPARK_CALL,
-	SPARK_LIKE
+	SPARK_LIKE,
+	SPARK_SPANS,   /* of intervals: by their length */
+	SPARK_LETTERS, /* word(a): lower, upper */
+	SPARK_FIELD,   /* date_part, extract */
+	SPARK_SHIFT,   /* a time and an interval; word: its sign */
+	SPARK_BETWEEN, /* times as an interval */
+	SPARK_DAY	   /* of a time */
 } SparkForm;
 
 typedef struct SparkFunction
@@ -112,6 +118,21 @@ static const SparkFunction spark_functions[] = {
 	{ F_LIKE_TEXT_TEXT, SPARK_LIKE, "LIKE" },
 	{ F_TEXTNLIKE, SPARK_LIKE, "NOT LIKE" },
 	{ F_NOTLIKE_TEXT_TEXT, SPARK_LIKE, "NOT LIKE" },
+	{ F_INTERVAL_EQ, SPARK_SPANS, "=" },
+	{ F_INTERVAL_NE, SPARK_SPANS, "<>" },
+	{ F_INTERVAL_LT, SPARK_SPANS, "<" },
+	{ F_INTERVAL_GT, SPARK_SPANS, ">" },
+	{ F_INTERVAL_LE, SPARK_SPANS, "<=" },
+	{ F_INTERVAL_GE, SPARK_SPANS, ">=" },
+	{ F_LOWER_TEXT, SPARK_LETTERS, "lower" },
+	{ F_UPPER_TEXT, SPARK_LETTERS, "upper" },
+	{ F_DATE_PART_TEXT_TIMESTAMPTZ, SPARK_FIELD, "DOUBLE" },
+	{ F_EXTRACT_TEXT_TIMESTAMPTZ, SPARK_FIELD, "DECIMAL(10,0)" },
+	{ F_EXTRACT_TEXT_DATE, SPARK_FIELD, "DECIMAL(10,0)" },
+	{ F_TIMESTAMPTZ_PL_INTERVAL, SPARK_SHIFT, "+" },
+	{ F_TIMESTAMPTZ_MI_INTERVAL, SPARK_SHIFT, "-" },
+	{ F_TIMESTAMPTZ_MI, SPARK_BETWEEN, NULL },
+	{ F_DATE_TIMESTAMPTZ, SPARK_DAY, NULL },
 };
 
 static const SparkFunction *
@@ -230,8 +251,9 @@ spark_list(ExportPlan *plan, List *exprs)
 static char *
 spark_apply(ExportPlan *plan, const SparkFunction *f, List *args, Oid collation, Oid type)
 {
-	char *a = streamext_spark_expression(plan, linitial(args));
-	char *b = list_length(args) > 1 && f->form != SPARK_LIKE ? streamext_spark_expression(plan, lsecond(args)) : NULL;
+	bool  constant = f->form == SPARK_LIKE || f->form == SPARK_SHIFT;
+	char *a = f->form == SPARK_FIELD ? NULL : streamext_spark_expression(plan, linitial(args));
+	char *b = list_length(args) > 1 && !constant ? streamext_spark_expression(plan, lsecond(args)) : NULL;
 
 	switch (f->form)
 	{
@@ -260,6 +282,21 @@ spark_apply(ExportPlan *plan, const SparkFunction *f, List *args, Oid collation,
 			return b == NULL ? psprintf("%s(%s)", f->word, a) : psprintf("%s(%s, %s)", f->word, a, b);
 		case SPARK_LIKE:
 			return spark_like(plan, f->word, a, lsecond(args));
+		case SPARK_SPANS:
+			return psprintf("(%s %s %s)", streamext_spark_length(a), f->word, streamext_spark_length(b));
+		case SPARK_LETTERS:
+			streamext_spark_check_letters(plan, collation);
+			spark_raises(plan, psprintf("%s RLIKE '[^\\\\x00-\\\\x7F]'", a));
+			return psprintf("%s(%s)", f->word, a);
+		case SPARK_FIELD:
+			return psprintf("CAST(%s AS %s)", streamext_spark_field(plan, linitial(args), b), f->word);
+		case SPARK_SHIFT:
+			return streamext_spark_shift(plan, a, f->word, lsecond(args));
+		case SPARK_BETWEEN:
+			return streamext_spark_between(a, b);
+		case SPARK_DAY:
+			streamext_spark_check_zone(plan, "a date of a time");
+			return psprintf("CAST(%s AS DATE)", a);
 	}
 	return NULL; /* keep the compiler quiet */
 }
@@ -465,6 +502,8 @@ streamext_spark_expression(ExportPlan *plan, Expr *expr)
 			return spark_case(plan, (CaseExpr *) expr);
 		case T_RelabelType:
 			return spark_relabel(plan, (RelabelType *) expr);
+		case T_CollateExpr: /* who compares asks for the collation */
+			return streamext_spark_expression(plan, ((CollateExpr *) expr)->arg);
 		case T_CoerceViaIO:
 			return spark_io(plan, (CoerceViaIO *) expr);
 		default:

@@ -32,8 +32,8 @@ streamext_spark_precision(int32 typmod)
 	return typmod < (int32) VARHDRSZ ? 0 : ((typmod - VARHDRSZ) >> 16) & 0xffff;
 }
 
-static int
-spark_scale(int32 typmod)
+int
+streamext_spark_scale(int32 typmod)
 {
 	int scale = (typmod - VARHDRSZ) & 0x7ff;
 
@@ -48,10 +48,10 @@ streamext_spark_type(const ExportPlan *plan, Oid type, int32 typmod)
 	{
 		int precision = streamext_spark_precision(typmod);
 
-		if (precision == 0 || precision > SPARK_PRECISION || spark_scale(typmod) < 0 ||
-			spark_scale(typmod) > Min(precision, 17))
+		if (precision == 0 || precision > SPARK_PRECISION || streamext_spark_scale(typmod) < 0 ||
+			streamext_spark_scale(typmod) > Min(precision, 17))
 			return NULL;
-		return psprintf("DECIMAL(%d,%d)", precision, spark_scale(typmod));
+		return psprintf("DECIMAL(%d,%d)", precision, streamext_spark_scale(typmod));
 	}
 	if (typmod >= 0)
 		return NULL;
@@ -74,6 +74,8 @@ streamext_spark_type(const ExportPlan *plan, Oid type, int32 typmod)
 			return pstrdup("TIMESTAMP");
 		case DATEOID:
 			return pstrdup("DATE");
+		case INTERVALOID:
+			return pstrdup(SPARK_INTERVAL);
 		default:
 			return NULL;
 	}
@@ -182,6 +184,8 @@ streamext_spark_const(const ExportPlan *plan, const Const *con)
 				return psprintf("timestamp_micros(" INT64_FORMAT "L)",
 								DatumGetTimestampTz(con->constvalue) + SPARK_EPOCH_US);
 			break;
+		case INTERVALOID:
+			return streamext_spark_interval(plan, con);
 		case DATEOID:
 			if (!DATE_NOT_FINITE(DatumGetDateADT(con->constvalue)))
 				return psprintf("date_from_unix_date(%d)", DatumGetDateADT(con->constvalue) + SPARK_EPOCH_DAYS);

@@ -25,6 +25,9 @@ COLUMNS = {
     "span interval": ["'1 day'", "'24:00:00'", "'-3 hours'", "'1 mon'", "NULL"],
 }
 COLUMN_LIST = ", ".join([*COLUMNS, "ts timestamptz"])
+# With types that Spark has too.
+_SPARK = {"grade numeric": "grade numeric(10,2)", "f4 float4": "f4 float8", "n numeric": "n numeric(26,4)", "local timestamp": "local timestamptz"}
+SPARK_COLUMNS = ", ".join(_SPARK.get(column, column) for column in COLUMNS)
 
 KEYS = [
     "k", "site", "grade", "ratio", "day", "ok", "i8", "local", "span", "lower(k)", "site % 2", "k || 'x'",

@@ -39,7 +39,7 @@ def test_values(db: Database, kafka: Kafka, topic: str) -> None:
         plain += 1
         assert offset in here, f"rejected by PostgreSQL, taken by Spark: {record!r}"
         there_ = db.value(
-            "SELECT ROW(%s::text, %s::int2, %s::int4, %s::int8, %s::float8, %s::bool, %s::numeric(10,2), (%s || '+00')::timestamptz, %s::date, %s::int, %s::int8)::text",
+            "SELECT ROW(%s::text, %s::int2, %s::int4, %s::int8, %s::float8, %s::bool, %s::numeric(10,2), (%s || '+00')::timestamptz, %s::date, %s::interval, %s::int, %s::int8)::text",
             *values)  # fmt: skip
         assert there_ == here[offset], f"{record!r}: {there_} in Spark, {here[offset]} in PostgreSQL"
     sent = [record for record, values in zip(PLAIN, there) if values is None]

@@ -19,7 +19,10 @@ df = spark.createDataFrame(rows, "`offset` bigint, `value` binary").selectExpr("
 where, columns = shape.records()
 df = df.selectExpr(*columns).selectExpr("*", *shape.tokens).selectExpr("*", *shape.values)
 df = df.selectExpr(*shape.raw_columns, *shape.names, f"({shape.certain}) AS __certain").selectExpr(*shape.classify(given["latest_us"]))
-texts = [f"CAST({runner.name(c['name'])} AS STRING)" for c in given["plan"]["columns"]]
+texts = []
+for column in given["plan"]["columns"]:
+    it = runner.name(column["name"])
+    texts.append(f"nullif({runner.copy_text(it, 'interval')}, '\\\\N')" if column["engine_type"] == runner.INTERVAL else f"CAST({it} AS STRING)")
 for row in df.selectExpr("__class", *texts).collect():
     print(json.dumps(None if row[0] == runner.SENT else list(row)[1:]))
 spark.stop()

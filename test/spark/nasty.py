@@ -1,12 +1,12 @@
 """Records that two decoders may read differently: what Spark takes for plain has to have PostgreSQL's values."""
 
-COLUMNS = ("s text, i2 int2, i int, i8 int8, f float8, b bool, n numeric(10,2), ts timestamptz, d date, "
+COLUMNS = ("s text, i2 int2, i int, i8 int8, f float8, b bool, n numeric(10,2), ts timestamptz, d date, v interval, "
            "p int OPTIONS (metadata 'partition'), o int8 OPTIONS (metadata 'offset')")  # fmt: skip
 # As export_plan has them.
 PLAN_COLUMNS = [
     {"name": "s", "engine_type": "STRING"}, {"name": "i2", "engine_type": "SMALLINT"}, {"name": "i", "engine_type": "INT"},
     {"name": "i8", "engine_type": "BIGINT"}, {"name": "f", "engine_type": "DOUBLE"}, {"name": "b", "engine_type": "BOOLEAN"},
-    {"name": "n", "engine_type": "DECIMAL(10,2)"}, {"name": "ts", "engine_type": "TIMESTAMP"}, {"name": "d", "engine_type": "DATE"},
+    {"name": "n", "engine_type": "DECIMAL(10,2)"}, {"name": "ts", "engine_type": "TIMESTAMP"}, {"name": "d", "engine_type": "DATE"}, {"name": "v", "engine_type": "STRUCT<m: INT, d: INT, us: BIGINT>"},
     {"name": "p", "engine_type": "INT", "metadata": "partition"}, {"name": "o", "engine_type": "BIGINT", "metadata": "offset"},
 ]  # fmt: skip
 
@@ -21,6 +21,7 @@ PLAIN = [
     b"{" + _TS.encode() + b"}", b' { "ts" : "2024-05-01 12:00:00.123456+02:00" , "i" : 7 } \n', b'{"i":null,"ts":"2024-02-29T23:59:59.5-03:30","s":""}',
     *_with('"s":"x"', '"s":"äöü 日本"', '"s":"{\'a\': 1}"', '"s":"a,b:c}"', '"i":0', '"i":-2147483648', '"i8":999999999999999999', '"i8":9223372036854775807',
            '"f":1', '"f":-0.5', '"f":0.1', '"f":123456789012345678.12345678901234567', '"f":-0', '"f":-0.0', '"b":true', '"b":false', '"n":1.5', '"n":-12345678.99', '"n":0.10',
+           '"v":"1 day"', '"v":"24:00:00"', '"v":"-03:00:00"', '"v":"1 mon"', '"v":"-1 mons"', '"v":"2 years 3 mons 4 days 05:06:07.000089"', '"v":"1 year 00:00:01.5"', '"v":"-400 days"', '"v":"100000:59:59"',
            '"d":"2024-02-29"', '"x":1', '"x":"y","s":"z"', '"i":1,"i":2', '"i":"no","i":2', '"ts":"2025-01-01T00:00:00Z"', '"s":"null"', '"s":null',
            ",".join(f'"x{i}":{i}' for i in range(1400)), '"s":"${env:HOME}"', '"s":"\\"', '"s":"\t"', '"f":9007199254740993', '"f":0.30000000000000004', '"f":5e0', '"i2":32767', '"i2":-0'),
 ]  # fmt: skip
@@ -34,6 +35,8 @@ NASTY = [
            '"f":-', '"f":1e', '"f":0.1234567890123456789012345', '"b":1', '"b":0', '"b":"true"', '"b":"t"', '"b":"yes"', '"b":TRUE',
            '"n":1.005', '"n":1.004', '"n":-1.005', '"n":99999999.999', '"n":123456789', '"n":"1.5"', '"n":"NaN"', '"n":1e2', '"n":0.00000000000000001',
            '"d":"2024-02-30"', '"d":"2024-5-1"', '"d":"20240501"', '"d":"infinity"', '"d":"2024-05-01T00:00:00"', '"d":"01.05.2024"', '"d":"0001-01-01"', '"d":20240501', '"d":"today"',
+           '"v":"1 day -03:00:00"', '"v":"-1 days +02:00:00"', '"v":"-1 days 02:00:00"', '"v":"1 day "', '"v":""', '"v":" 1 day"', '"v":"1 days2 mons"', '"v":"1day"', '"v":"3 days 2 mons"', '"v":"P1D"', '"v":5', '"v":"5"', '"v":"1:02:03"', '"v":"01:02"',
+           '"v":"01:60:00"', '"v":"00:00:60"', '"v":"00:00:01.1234567"', '"v":"10000 years"', '"v":"1 day ago"', '"v":"@ 1 day"', '"v":"1 week"', '"v":"1.5 days"', '"v":"1 mon 1 mon"', '"v":"9999999 days"', '"v":"-"', '"v":"1 year-1 days"', '"v":"1 daysx"', '"v":"infinity"',
            '"i":1,"i":"no"', '"i":2,"i":null', '"i":null,"i":2', '"i":1,"i":{"i":3}', '"x":{"i":5}', '"x":[{"i":5}],"i":6', '"I":5', '"x":' + "[" * 70 + "]" * 70, '"s":"i","i":4', '"\\u0069":5', '"i ":5', '" i":5', '"x":"\\"i\\":9"',
            '"":1', '"x":"' + "y" * 20000 + '"'),
     *(f'{{"ts":{ts},"i":1}}'.encode() for ts in (
