@@ -543,14 +543,18 @@ class Runner:
         connection = self.server.connect()
         for stage in export.stages.values():
             connection.execute(stage["create"])
+        began = time.monotonic()
         lines, newest = self.lines(export, records, ends)
+        computed = time.monotonic()
         counts = {COUNTED: 0, LEFT_OUT: 0, SENT: 0}
         rows = self.copy(export, lines, counts)
+        copied = time.monotonic()
         parameters = [export.view, export.run, json.dumps(farthest(export.positions, ends)), json.dumps(newest), json.dumps({"delivered": sum(counts.values()), "rejected": 0})]
         connection.execute("SELECT streamext.export_merge(%s, %s, %s, %s, %s)", parameters)
         if export is self.exports[-1]:
             self.before_commit()
-        return {"records": sum(counts.values()), "sent": counts[SENT], "rows": rows}
+        seconds = {"computed": computed - began, "copied": copied - computed, "merged": time.monotonic() - copied}
+        return {"records": sum(counts.values()), "sent": counts[SENT], "rows": rows} | {what: round(took, 3) for what, took in seconds.items()}
 
     def copy(self, export: Export, lines: list[Any], counts: dict[int, int]) -> int:
         """Into the stage tables. Two COPYs cannot run at once, so raw records wait: there are few, or the batch is small."""
