@@ -42,9 +42,7 @@ def db(pg: Postgres) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
     with pg.connect() as admin:
         roles = roles_of(admin)
-        admin.execute(f"CREATE DATABASE {name}")
-    with pg.connect(name) as admin:
-        admin.execute("CREATE EXTENSION streamext")
+    pg.create_database(name)
     database = Database(pg, name)
     yield database
     database.connection.close()

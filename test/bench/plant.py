@@ -153,7 +153,7 @@ def _output(command: Sequence[str | Path]) -> Iterator[IO[bytes]]:
 @contextmanager
 def plant(programs: dict[str, Path], load: Load, memory_limit: str) -> Iterator[Plant]:
     settings = SETTINGS | {"streamext.memory_limit": memory_limit}
-    with Kafka(heap="1g") as kafka, Postgres(settings=settings) as pg:
+    with Kafka(heap="1g", measured=True) as kafka, Postgres(settings=settings) as pg:
         pg.psql(f"CREATE DATABASE {DATABASE}")
         pg.psql(
             f"CREATE EXTENSION streamext; CREATE SERVER plant FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')",

@@ -86,12 +86,14 @@ class Database:
 def temporary_database(server: Postgres) -> Iterator[Database]:
     """A new one with the extension, on a server that may be crashed meanwhile; settings of ALTER SYSTEM go with it."""
     name = f"t{os.urandom(4).hex()}"
-    server.psql(f"CREATE DATABASE {name}")
-    server.psql("CREATE EXTENSION streamext", name)
-    yield Database(server, name)
-    server.psql("ALTER SYSTEM RESET ALL")
-    server.reload()
-    server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    server.create_database(name)
+    database = Database(server, name)
+    yield database
+    database.connection.close()
+    with server.connect() as admin:
+        admin.execute("ALTER SYSTEM RESET ALL")
+        server.reload()
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def _by_exact_columns(rows: list[Row], floats: set[int]) -> list[Row]:

@@ -1,13 +1,14 @@
 """A throwaway Kafka broker: Apache Kafka itself, one node, KRaft mode."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from harness.server import Server, free_port
 from harness.wait import wait_for
@@ -33,13 +34,14 @@ class Message(NamedTuple):
 
 
 class Kafka(Server):
-    """`brokers` is its address. `config` adds to or replaces broker properties."""
+    """`brokers` is its address. `config` adds to or replaces broker properties. `measured`: under Java's optimising compiler, which costs more
+    than it gains where a broker lives for minutes."""
 
     name = "kafka"
 
-    def __init__(self, heap: str = "512m", config: Mapping[str, object] | None = None) -> None:
+    def __init__(self, heap: str = "512m", config: Mapping[str, object] | None = None, measured: bool = False) -> None:
         super().__init__()
-        self.heap = heap
+        self.flags = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:-UsePerfData", *([] if measured else ["-XX:TieredStopAtLevel=1"])]
         self.brokers = f"127.0.0.1:{self.port}"
         self._client: ClientConfig = {
             "bootstrap.servers": self.brokers,
@@ -47,6 +49,7 @@ class Kafka(Server):
             "log_level": 0,
         }
         self.admin = AdminClient(dict(self._client))
+        self._producer: Producer | None = None  # produce's
         controller = f"127.0.0.1:{free_port()}"
         properties = {
             "process.roles": "broker,controller",
@@ -82,8 +85,7 @@ class Kafka(Server):
 
     def _java(self, main_class: str) -> list[str | Path]:
         return [
-            "java", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:-UsePerfData",
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{LIBS}/*", main_class,
+            "java", *self.flags, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{LIBS}/*", main_class,
         ]  # fmt: skip
 
     def command(self) -> list[str | Path]:
@@ -97,12 +99,17 @@ class Kafka(Server):
         leaders = {partition.leader for topic in cluster.topics.values() for partition in topic.partitions.values()}
         return len(cluster.brokers) == 1 and -1 not in leaders
 
+    def send(self, number: signal.Signals) -> None:
+        self._producer = None
+        super().send(number)
+
     def create_topic(self, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         new = NewTopic(topic, partitions, replication_factor=1, config=dict(config or {}))
         self.admin.create_topics([new])[topic].result()
         wait_for(lambda: len(self._partitions(topic)) == partitions, what=f"topic {topic}")
 
     def delete_topic(self, topic: str) -> None:
+        self._producer = None
         self.admin.delete_topics([topic])[topic].result()
         wait_for(lambda: not self._partitions(topic), what=f"end of topic {topic}")
 
@@ -118,14 +125,16 @@ class Kafka(Server):
         return Consumer({**self._client, "group.id": "test", **config})
 
     def produce(self, topic: str, messages: Iterable[Message | bytes | str]) -> None:
-        """Returns when the broker has acknowledged all; bare values go to partition 0."""
+        """Returns when the broker has acknowledged all; bare values go to partition 0. From one producer, as a new one waits half a second
+        for its number, which makes that nothing is there twice."""
         failures: list[object] = []
 
         def delivered(error: object, _: object) -> None:
             if error:
                 failures.append(error)
 
-        producer = self.producer()
+        producer = self._producer = self._producer or self.producer()
+        producer.list_topics(topic, timeout=90)  # the topic may have got partitions since
         for message in messages:
             value, partition, key, timestamp, headers = message if isinstance(message, Message) else Message(message)
             while len(producer) > 500_000:
@@ -134,25 +143,21 @@ class Kafka(Server):
             producer.poll(0)
         producer.flush()
         if failures:
+            self._producer = None
             raise RuntimeError(f"{len(failures)} messages were not delivered, the first: {failures[0]}")
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """For each partition the offset that the next message gets."""
-        consumer = self.consumer()
+        partitions = self._partitions(topic)
 
-        def ends(partition: int) -> tuple[int, int] | None:
+        def ends() -> dict[int, int] | None:
             """None while the broker does not know yet that it leads a partition that has just been made, or is busy."""
+            asked = self.admin.list_offsets({TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}, request_timeout=10)
             try:
-                return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+                return {partition.partition: future.result().offset for partition, future in asked.items()}
             except KafkaException as e:
                 if e.args[0].code() not in PASSING:
                     raise
                 return None
 
-        try:
-            return {
-                partition: wait_for(lambda n=partition: ends(n), what=f"the end of {topic} {partition}")[1]
-                for partition in self._partitions(topic)
-            }
-        finally:
-            consumer.close()
+        return wait_for(ends, what=f"the ends of {topic}") if partitions else {}

@@ -44,6 +44,7 @@ class Postgres(Server):
         super().__init__(user="postgres" if os.geteuid() == 0 else None)
         self.bindir = bindir or pg_config("bindir")
         self.data = self.dir / "data"
+        self._template = ""
         if copy_of is None:
             self._run_as_owner(
                 "initdb", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8",
@@ -128,6 +129,19 @@ class Postgres(Server):
         return self.run(
             "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", dbname, "-U", user, "-f", "-", input=sql
         ).rstrip("\n")
+
+    def create_database(self, name: str) -> None:
+        """With the extension: a copy of one that is made when it is asked for first, in a quarter of the time that CREATE EXTENSION takes.
+        Nobody may connect to that one, so a copy waits for nobody."""
+        with self.connect() as admin:
+            if not self._template:
+                template = f"template_{os.urandom(4).hex()}"
+                admin.execute(f"CREATE DATABASE {template}")
+                with self.connect(template) as session:
+                    session.execute("CREATE EXTENSION streamext")
+                admin.execute(f"ALTER DATABASE {template} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true")
+                self._template = template
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
 
     def environment(self) -> dict[str, str]:
         """What libpq programs need to find the server."""

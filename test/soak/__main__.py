@@ -183,7 +183,7 @@ def main() -> int:
     minute = min(options.minute, options.seconds / 3)
     programs = build()
     with ExitStack() as stack:
-        kafka = stack.enter_context(Kafka(heap="1g"))
+        kafka = stack.enter_context(Kafka(heap="1g", measured=True))
         pg = stack.enter_context(Postgres(settings=SETTINGS))
         pg.psql("CREATE DATABASE soak")
         pg.psql("CREATE EXTENSION streamext", "soak")
