@@ -6,6 +6,7 @@ of its ```jsonl block are messages in the Kafka topic `sensors`."""
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -141,3 +142,72 @@ def test_reference_names_options(db: Database, reference: str) -> None:
     options |= set(re.findall(r"streamext\.\w+", error.value.diag.message_hint or ""))
     assert len(options) > 30
     assert missing(options, reference) == set()
+
+
+# ---- the tables of options ----
+
+OPTION_LIST = """CREATE FUNCTION option_list() RETURNS TABLE (wrapper text, place text, name text, required bool, is_interval bool, words text[],
+    min bigint, max bigint, preset bigint) LANGUAGE c AS 'streamext', 'streamext_option_list'"""
+SECTIONS = {"Server options": "server", "User mapping options": "mapping", "Stream options": "table", "Column options": "column"}
+WRAPPERS = ("kafka", "mqtt", "http", "flume", "feed", "local")
+UNITS = {86_400_000_000: "d", 3_600_000_000: "h", 60_000_000: "min", 1_000_000: "s", 1_000: "ms"}
+CENTURY = 36_525 * 86_400_000_000  # of no option in particular
+# Without the option it is not the first word that holds but none of them, or what somebody else says.
+USELESS = {("flume", "table", "format"), *((wrapper, "table", "body_format") for wrapper in ("mqtt", "http", "feed"))}  # one value, or refused by itself
+NO_WORD = {"sasl_mechanism", "profile", "datestyle", "encoding"}
+
+
+class Documented(NamedTuple):
+    place: str
+    name: str
+    wrappers: set[str]
+    default: str
+    row: str
+
+
+def documented_options(reference: str) -> Iterator[Documented]:
+    for heading, place in SECTIONS.items():
+        rows = reference.partition(f"\n### {heading}\n")[2].partition("\n### ")[0].partition("\n| option |")[2].partition("\n\n")[0].rstrip().split("\n")[2:]
+        for row in rows:
+            cells = [cell.strip() for cell in row.removeprefix("|").removesuffix("|").split(" | ")]
+            of = "all" if place == "column" else cells[1]
+            wrappers = {name for name in WRAPPERS if re.search(rf"\b{name}\b", of)}
+            if of.startswith("all"):
+                wrappers = set(WRAPPERS) - wrappers
+            for name in re.findall(r"`([\w]+)(?: NAME)?`", cells[0]):
+                yield Documented(place, name, wrappers, cells[2] if len(cells) == 4 else "", row)
+
+
+def duration(microseconds: int) -> str:
+    unit = next((unit for unit in UNITS if microseconds and not microseconds % unit), None)
+    return f"{microseconds // unit} {UNITS[unit]}" if unit else str(microseconds)
+
+
+def test_reference_has_the_options_as_they_are(db: Database, reference: str) -> None:
+    """Of each its wrappers, its words, its range and its default, as the tables of OptionSpec have them."""
+    db.execute(OPTION_LIST)
+    documents = list(documented_options(reference))
+    options = [row for row in db.rows("SELECT * FROM option_list()") if row[0] in WRAPPERS]
+    assert len(options) > 150
+    # A column's option is named for all wrappers that have such columns.
+    named = {(wrapper, d.place, d.name) for d in documents for wrapper in d.wrappers if d.place != "column"}
+    understood = {(wrapper, place, name) for wrapper, place, name, *_ in options if place != "column"}
+    assert named ^ understood == USELESS, sorted((named ^ understood) ^ USELESS)
+    assert {d.name for d in documents if d.place == "column"} == {name for _, place, name, *_ in options if place == "column"}
+    wrong = []
+    for wrapper, place, name, required, is_interval, words, low, high, preset in options:
+        if (wrapper, place, name) in USELESS:
+            continue
+        (document,) = (d for d in documents if (d.place, d.name) == (place, name) and wrapper in d.wrappers)
+        text, default, says = document.row.replace("`", ""), document.default.partition("`")[2].partition("`")[0], duration if is_interval else str
+        if required and "required" not in document.row:
+            wrong.append(f"{wrapper} {name}: is required")
+        if words and words != ["false", "true"] and any(f"`{word}`" not in document.row for word in words):
+            wrong.append(f"{wrapper} {name}: has the words {words}")
+        if words and place != "column" and name not in NO_WORD and default != words[preset]:
+            wrong.append(f"{wrapper} {name}: {words[preset]} when not given")
+        if low is not None and (default or ("0" if document.default == "off" else "?")) != says(preset):
+            wrong.append(f"{wrapper} {name}: {says(preset)} when not given")
+        if low is not None and high < (CENTURY if is_interval else 2**31 - 1) and f"{says(low)} to {says(high)}" not in text:
+            wrong.append(f"{wrapper} {name}: from {says(low)} to {says(high)}")
+    assert not wrong, "\n".join(wrong)
