@@ -453,6 +453,45 @@ def test_the_hint_of_an_inner_aggregation_is_the_way(database: Database) -> None
     db.assert_same("TABLE v", oracle(outer.format(inner=inner)))
 
 
+def test_a_role_takes_no_more_than_its_share_of_places(database: Database) -> None:
+    """SELECT on a stream is enough for views of many parts."""
+    db = database
+    streams(db)
+    parts = " UNION ALL ".join(["SELECT k FROM a"] * 5)
+    query = f"SELECT count(*) FROM ({parts}) q"
+    db.configure("streamext.owner_stream_share", "10")  # of 100 places
+    db.execute("CREATE ROLE greedy; GRANT CREATE ON SCHEMA public TO greedy; GRANT SELECT ON a TO greedy; SET ROLE greedy")
+    try:
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match='role "greedy"'), db.connection.transaction():
+            for i in range(3):
+                continuous(db, f"v{i}", query)
+        continuous(db, "v0", query)
+        continuous(db, "v1", query)
+        refusal = db.refusal("CREATE VIEW v2 WITH (streamext.continuous) AS SELECT k FROM a UNION ALL SELECT x FROM a")
+        assert refusal.startswith("53400") and "streamext.owner_stream_share" in refusal, refusal
+        db.execute(f"CREATE OR REPLACE VIEW v1 WITH (streamext.continuous) AS {query.replace('count(*)', 'count(k) AS count')}")
+        db.execute("RESET ROLE")
+        continuous(db, "v2", query)
+        assert db.refusal("ALTER VIEW v2 OWNER TO greedy").startswith("53400")
+        server = db.server
+        server.kill9()
+        server.start()
+        db = Database(server, db.name)
+        db.flush("a")
+        workers = "SELECT count(*) FROM streamext.workers WHERE stream::text ~ '^v[01]' AND pid IS NOT NULL"
+        wait_for(lambda: db.value(workers) == 10, what="workers")
+        db.execute("SET ROLE greedy")
+        assert db.refusal("CREATE VIEW v3 WITH (streamext.continuous) AS SELECT k FROM a UNION ALL SELECT x FROM a").startswith("53400")
+        db.execute("DROP VIEW v0")
+        db.execute("RESET ROLE")
+        wait_for(lambda: db.rows("SELECT DISTINCT stream::text FROM streamext.workers WHERE stream::text ~ '^v' ORDER BY 1") == [("v1",), ("v2",)], what="v0 to go")
+        db.execute("SET ROLE greedy")
+        continuous(db, "v3", "SELECT k FROM a UNION ALL SELECT x FROM a")
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY greedy CASCADE; DROP ROLE greedy")
+        db.configure("streamext.owner_stream_share", "50")
+
+
 def test_too_many_parts_for_the_server(database: Database) -> None:
     """It is the streams' places that there are not enough of."""
     db = database

@@ -29,6 +29,7 @@ int			streamext_journal_limit_mb = 16384;
 int			streamext_view_time_limit_ms = 5000;
 int			streamext_owner_memory_share = 100;
 int			streamext_owner_workers = 0;
+int			streamext_owner_stream_share = 50;
 static bool settings_preloaded = false; /* by shared_preload_libraries */
 
 void
@@ -73,6 +74,11 @@ streamext_define_settings(void)
 							"Percent of streamext.memory_limit that the views of one owner may use.",
 							"Beyond it the owner's views stop, each by itself.", &streamext_owner_memory_share, 100, 1,
 							100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"streamext.owner_stream_share", "Percent of streamext.max_streams that the views of one owner may take.",
+		"A view over views takes one place, one with UNION ALL one for each part. Superusers' are not "
+		"counted.",
+		&streamext_owner_stream_share, 50, 1, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
 							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

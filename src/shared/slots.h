@@ -225,6 +225,8 @@ typedef struct StreamSlot
 	StreamCheckpoint checkpoint;
 	BatchTimes		 times;
 
+	Oid payer; /* of a view's own stream: the role whose share of places it takes; else InvalidOid. With registry_lock */
+
 	/* worker/refresh.c, when it has looked into the catalogue */
 	Oid			  owner;	   /* of the stream; InvalidOid: nobody has looked yet */
 	StreamBuffer *buffer;	   /* or NULL */

@@ -102,7 +102,7 @@ stream_slot_clear_stream(StreamSlot *slot)
 	slot->windows = (StreamWindows){ .mark = DT_NOBEGIN };
 	memset(&slot->checkpoint, 0, sizeof(StreamCheckpoint));
 	streamext_times_clear(&slot->times);
-	slot->owner = InvalidOid;
+	slot->payer = slot->owner = InvalidOid;
 	slot->buffer = NULL;
 	slot->buffer_size = 0;
 	slot->columns = NULL;
@@ -142,6 +142,23 @@ streamext_add_stream(Oid dboid, Oid relid, int shard)
 	index = stream_slot_make_stream(dboid, relid, shard);
 	LWLockRelease(streamext_shared->registry_lock);
 	return index;
+}
+
+bool
+streamext_stream_charge(int index, Oid role, int most)
+{
+	StreamSlot *slot = &streamext_shared->streams[index];
+	int			others = 0;
+	bool		granted;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < streamext_shared->nstreams && OidIsValid(role); i++)
+		others += i != index && streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].payer == role;
+	granted = !OidIsValid(role) || slot->payer == role || others < most;
+	if (granted)
+		slot->payer = role;
+	LWLockRelease(streamext_shared->registry_lock);
+	return granted;
 }
 
 bool

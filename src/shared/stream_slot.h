@@ -17,6 +17,12 @@ extern int streamext_find_stream(Oid dboid, Oid relid, int shard);
 /* Makes the slot if it is not there (registry_lock exclusive); -1 when streamext.max_streams is reached. */
 extern int streamext_add_stream(Oid dboid, Oid relid, int shard);
 
+/*
+ * The slot is of a view that the role owns, and counts in its share of places from now on; InvalidOid: in nobody's. False: the role has `most` others
+ * and this one is not among them yet; nothing has changed.
+ */
+extern bool streamext_stream_charge(int index, Oid role, int most);
+
 /* The slot, of a part of UNION ALL, reads that stream's journal; InvalidOid: none. True if that is new. */
 extern bool streamext_stream_follow(int index, Oid origin);
 /* A checkpoint of the part that is on disk holds that stream's journal up to there; nothing if the slot follows another one by now. */

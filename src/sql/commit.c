@@ -166,6 +166,27 @@ registry_reserve_gateways(void)
 							errdetail("The limit is %d for all databases together.", STREAMEXT_MAX_GATEWAYS)));
 }
 
+/* The stream of a view takes a place that anybody could have who may read something: of these a role has a share. */
+static void
+registry_charge(const StreamConfig *config, int index)
+{
+	bool own = OidIsValid(config->from.inner) || config->from.parts != NIL;
+	int	 most = Max(streamext_max_streams * streamext_owner_stream_share / 100, 1);
+
+	if (streamext_stream_charge(index, own && !superuser_arg(config->owner) ? config->owner : InvalidOid, most))
+		return;
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+		 errmsg("too many places of streams are taken by views of role \"%s\"",
+				GetUserNameFromId(config->owner, false)),
+		 errdetail("One owner may have %d of %d (streamext.owner_stream_share is %d %%); a view over views takes one, "
+				   "one with UNION ALL one for each part.",
+				   most, streamext_max_streams, streamext_owner_stream_share),
+		 errhint("Drop views, write fewer parts, or let the superuser raise streamext.owner_stream_share or "
+				 "streamext.max_streams.")));
+}
+
 /* A part of UNION ALL that reads a journal holds it from now on. *other: it has read another one, or none. */
 static int
 registry_add_stream(StreamConfig *config, int shard, bool *other)
@@ -173,6 +194,8 @@ registry_add_stream(StreamConfig *config, int shard, bool *other)
 	int					index = streamext_add_stream(MyDatabaseId, config->relid, shard);
 	const StreamConfig *part = streamext_stream_part(config, shard);
 
+	if (index >= 0)
+		registry_charge(config, index);
 	*other = index >= 0 && OidIsValid(part->from.origin) &&
 			 streamext_stream_follow(index, part->connector->journaled ? part->from.origin : InvalidOid);
 	return index;

@@ -491,6 +491,9 @@ streamext_worker_refresh(Worker *w)
 	}
 
 	w->shard.slot->owner = config->owner;
+	if (OidIsValid(config->from.inner) || OidIsValid(config->from.origin))
+		(void) streamext_stream_charge(w->shard.index, superuser_arg(config->owner) ? InvalidOid : config->owner,
+									   streamext_max_streams);
 	if (w->shard.connector == NULL && streamext_alone_has_no_worker(w->shard.index))
 	{
 		refresh_end(w);
