@@ -519,6 +519,36 @@ def test_rights(stream: Database) -> None:
         stream.execute("DROP OWNED BY engine; DROP ROLE engine")
 
 
+def test_its_table_goes_to_the_owner_of_the_view(stream: Database) -> None:
+    exported(stream, "SELECT k::varchar(3) AS k, count(*) AS n FROM s GROUP BY 1")
+    put(stream, row("a", 1), row("b", 2))
+    stream.execute("CREATE ROLE one; CREATE ROLE two; GRANT one, two TO CURRENT_USER; GRANT SELECT ON s TO one, two; GRANT CREATE ON SCHEMA public TO one")
+    owners = "SELECT relname, relowner::regrole::text FROM pg_class WHERE relname IN ('v', 'v_export') ORDER BY 1"
+    try:
+        stream.execute("ALTER VIEW v OWNER TO one")
+        assert stream.rows(owners) == [("v", "one"), ("v_export", "one")]
+        engine = Engine(stream)
+        engine.connection.execute(f"CREATE TEMP TABLE {engine.plan['stages'][0]['table']} (k1 varchar, rows bigint NOT NULL, p1 bigint)")
+        merge = "SELECT streamext.export_merge('v', %s, '{\"s\": {\"0\": 1}}', '{}', '{\"delivered\": 1}')"
+        assert refused(engine.connection, merge, engine.run)[0] == "42P16"  # longer keys would go in
+        engine.connection.execute(f"DROP TABLE {engine.plan['stages'][0]['table']}")
+        engine.batch({0: 2})
+        engine.connection.close()
+        assert sorted(stream.rows("TABLE v")) == [("a", 1), ("b", 1)]
+        # in one's own right only: the schema of the table counts too
+        stream.execute("CREATE SCHEMA there; GRANT CREATE, USAGE ON SCHEMA there TO two; ALTER VIEW v SET SCHEMA there; GRANT USAGE ON SCHEMA there TO one; GRANT two TO one")
+        with stream.connection.transaction(force_rollback=True):
+            stream.execute("SET LOCAL ROLE one")
+            assert refused(stream.connection, "ALTER VIEW there.v OWNER TO two")[0] == "42501"
+        stream.execute("ALTER TABLE there.v OWNER TO two")
+        assert stream.rows(owners) == [("v", "two"), ("v_export", "two")]
+        stream.execute("ALTER VIEW there.v OWNER TO CURRENT_USER; SELECT streamext.import('there.v')")
+        stream.execute("ALTER VIEW there.v OWNER TO one")
+        nothing_left(stream, "v_export")
+    finally:
+        stream.execute("DROP SCHEMA IF EXISTS there CASCADE; DROP OWNED BY one, two CASCADE; DROP ROLE one, two")
+
+
 def test_stage_tables_that_are_something_else(stream: Database) -> None:
     exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
     put(stream, row("a", 1))

@@ -20,6 +20,7 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_type.h"
+#include "commands/tablecmds.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "rewrite/rewriteSupport.h"
@@ -125,6 +126,20 @@ streamext_export_replaced(Oid viewoid)
 	error = streamext_try(dependency_step, &viewoid);
 	if (error != NULL && streamext_error_blame(error) == BLAME_GENERAL)
 		ReThrowError(error);
+}
+
+void
+streamext_export_owner_changed(Oid relid)
+{
+	Oid partials;
+
+	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_VIEW ||
+		!OidIsValid(streamext_control_table("exported")))
+		return;
+	CommandCounterIncrement();
+	partials = streamext_export_partials(relid);
+	if (get_rel_relkind(partials) == RELKIND_RELATION)
+		ATExecChangeOwner(partials, streamext_export_owner(relid), false, AccessExclusiveLock);
 }
 
 /* From the object access hook. Merges lock the view before the row, so who has it to himself finds the row free. */

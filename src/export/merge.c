@@ -187,7 +187,8 @@ merge_check_stage(Relation rel, TupleDesc wanted)
 	{
 		Form_pg_attribute a = TupleDescAttr(has, i), b = TupleDescAttr(wanted, i);
 
-		same = !a->attisdropped && a->atttypid == b->atttypid && strcmp(NameStr(a->attname), NameStr(b->attname)) == 0;
+		same = !a->attisdropped && a->atttypid == b->atttypid && a->atttypmod == b->atttypmod &&
+			   strcmp(NameStr(a->attname), NameStr(b->attname)) == 0;
 	}
 	if (!same)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_TABLE_DEFINITION),

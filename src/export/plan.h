@@ -102,6 +102,8 @@ extern Query *streamext_export_former_query(Oid viewoid);
 extern void streamext_export_depend(Oid viewoid);
 extern void streamext_export_renew(const CompiledView *view);
 extern void streamext_export_replaced(Oid viewoid);
+/* A relation has got another owner: if it is an exported view, its table follows, if the caller may give that away. */
+extern void streamext_export_owner_changed(Oid relid);
 /* A relation is being dropped: if it is an exported view, its row goes. */
 extern void streamext_export_dropped(Oid relid);
 

@@ -289,6 +289,17 @@ ddl_refuse_on_view(RangeVar *relation, const char *what)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("continuous views do not support %s", what)));
 }
 
+static bool
+ddl_changes_owner(const AlterTableStmt *stmt)
+{
+	ListCell *cell;
+
+	foreach (cell, stmt->cmds)
+		if (lfirst_node(AlterTableCmd, cell)->subtype == AT_ChangeOwner)
+			return OidIsValid(get_extension_oid("streamext", true));
+	return false;
+}
+
 /*
  * Whether the rights of views' owners may be others afterwards. Which views that is for, their workers find out (streamext_worker_check_rights).
  * Roles are the same in all databases.
@@ -296,8 +307,6 @@ ddl_refuse_on_view(RangeVar *relation, const char *what)
 static bool
 ddl_changes_rights(const Node *stmt)
 {
-	ListCell *cell;
-
 	switch (nodeTag(stmt))
 	{
 		case T_CreateRoleStmt:
@@ -306,10 +315,7 @@ ddl_changes_rights(const Node *stmt)
 		case T_GrantRoleStmt:
 			return true;
 		case T_AlterTableStmt:
-			foreach (cell, ((const AlterTableStmt *) stmt)->cmds)
-				if (lfirst_node(AlterTableCmd, cell)->subtype == AT_ChangeOwner)
-					return OidIsValid(get_extension_oid("streamext", true));
-			return false;
+			return ddl_changes_owner((const AlterTableStmt *) stmt);
 		case T_TransactionStmt: /* what was prepared may have */
 			return ((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 		case T_GrantStmt:
@@ -412,6 +418,7 @@ static void
 ddl_dispatch(DdlCall *call)
 {
 	Node *stmt = call->pstmt->utilityStmt;
+	bool  changes_owner;
 
 	switch (nodeTag(stmt))
 	{
@@ -419,8 +426,11 @@ ddl_dispatch(DdlCall *call)
 			streamext_ddl_create_view(call);
 			break;
 		case T_AlterTableStmt:
+			changes_owner = ddl_changes_owner((AlterTableStmt *) stmt);
 			if (!streamext_ddl_alter_view_options(call))
 				streamext_ddl_alter_stream(call);
+			if (changes_owner)
+				streamext_export_owner_changed(RangeVarGetRelid(((AlterTableStmt *) stmt)->relation, NoLock, true));
 			break;
 		case T_CreateTableAsStmt:
 			ddl_create_table_as(call);
