@@ -21,7 +21,9 @@ AGGREGATES = {
     "mn": "max(n)", "mt": "min(t)", "mts": "max(ts)", "ba": "bool_and(v)", "bo": "bool_or(v)", "di": "avg(d)", "cf": "corr(f, i)", "sl": "regr_slope(f, i)",
     "bi": "bit_or(i)", "dk": "count(DISTINCT i)", "ar": "array_agg(i ORDER BY i)", "st": "string_agg(t, ',' ORDER BY t, i)",
     "pc": "percentile_cont(0.5) WITHIN GROUP (ORDER BY f)", "mo": "mode() WITHIN GROUP (ORDER BY i)", "fl": "count(*) FILTER (WHERE i > 10)",
-    "la": "streamext.last(i, ts)", "jb": "jsonb_agg(i ORDER BY i)", "lo": "longest(t)",
+    "la": "streamext.last(i, ts)", "jb": "jsonb_agg(i ORDER BY i)", "lo": "longest(t)", "fi": "streamext.first(i, ts)", "bx": "bit_xor(i)",
+    "bn": "bit_and(i)", "cs": "covar_samp(f, i)", "ri": "regr_intercept(f, i)", "rc": "regr_count(f, i)",
+    "pd": "percentile_disc(0.9) WITHIN GROUP (ORDER BY i)", "ad": "streamext.approx_count_distinct(i)", "ap": "streamext.approx_percentile(0.5, f)",
 }  # fmt: skip
 OUTPUTS = ", ".join(f"{call} AS {name}" for name, call in AGGREGATES.items())
 
