@@ -144,7 +144,10 @@ extern void			  streamext_history_close(HistoryReader *reader);
 /* What ViewSlot.history.floor was when the last slice that the reader sees was written: all windows whose slices are gone end by then. */
 extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
-/* Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. */
+/*
+ * Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. matcher NULL: entries
+ * need no hash of memory's.
+ */
 extern void		  streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,
 										  const HistoryMark *mark, int64 min, int64 max, const uint32 *bucket);
 extern StateCopy *streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt);

@@ -54,7 +54,7 @@ struct HistoryReader
 	uint64				definition;
 	uint32				state_size;
 	const CompiledView *view;
-	KeyMatcher		   *matcher; /* the caller's: of the keys in the entries */
+	KeyMatcher		   *matcher; /* the caller's: of the keys in the entries; NULL: hashes are not asked for */
 	bool				by_hash;
 	uint32				hash;
 	SliceParts			slice;
@@ -228,12 +228,14 @@ slice_count_entries(const SliceHeader *header, const char *entries, const uint32
 	return n;
 }
 
-/* Gives a pane's groups memory's hash. */
+/* Gives a pane's groups memory's hash, if anybody asks for it. */
 static void
 slice_rehash(const HistoryReader *reader, PaneCopy *pane)
 {
 	IdentityScope scope;
 
+	if (reader->matcher == NULL)
+		return;
 	if (!reader->view->builtin)
 		scope = streamext_identity_enter(reader->view->owner);
 	for (Size i = 0; i < pane->ngroups; i++)

@@ -156,9 +156,9 @@ path_all_keys(const ViewScanPlan *plan, const CompiledView *view)
 	return stored > 0 && list_length(plan->keys) == stored;
 }
 
-/* What the clauses allow to leave out. Equality on some keys only is of no use. */
-static ViewScanPlan
-path_prune(PlannerInfo *root, const CompiledView *view, Index rti, List *clauses)
+/* Equality on some keys only is of no use. */
+ViewScanPlan
+streamext_path_prune(PlannerInfo *root, const CompiledView *view, Index rti, List *clauses)
 {
 	ViewScanPlan plan = { .view = view->relid };
 	ListCell	*lc;
@@ -170,9 +170,9 @@ path_prune(PlannerInfo *root, const CompiledView *view, Index rti, List *clauses
 	return plan;
 }
 
-/* Rows and panes as the registry has them; no lock, an estimate. Rows are one for each group and window. */
-static void
-path_count(const CompiledView *view, double *rows, double *panes)
+/* As the registry has them; no lock. Rows are one for each group and window. */
+void
+streamext_path_count(const CompiledView *view, double *rows, double *panes)
 {
 	const Window *window = &view->window;
 
@@ -315,7 +315,7 @@ path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, 
 {
 	CustomScan		   *scan = makeNode(CustomScan);
 	const CompiledView *view = streamext_view_cached(linitial_oid(path->custom_private), CurrentMemoryContext);
-	ViewScanPlan		plan = path_prune(root, view, rel->relid, clauses);
+	ViewScanPlan		plan = streamext_path_prune(root, view, rel->relid, clauses);
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual = extract_actual_clauses(clauses, false);
@@ -358,8 +358,8 @@ path_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 
 	streamext_require_preload();
 	view = streamext_view_cached(viewoid, CurrentMemoryContext);
-	plan = path_prune(root, view, rti, rel->baserestrictinfo);
-	path_count(view, &rows, &panes);
+	plan = streamext_path_prune(root, view, rti, rel->baserestrictinfo);
+	streamext_path_count(view, &rows, &panes);
 	rel->tuples = rows;
 	set_baserel_size_estimates(root, rel);
 	if (plan.keys != NIL)

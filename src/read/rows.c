@@ -357,8 +357,9 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	if (rows->scan->history != NULL)
 	{
 		Assert(rows->direct);
-		streamext_history_begin(rows->scan->history, rows->view, rows->scan->read->matcher,
-								&rows->scan->read->shards[0], min, max, NULL);
+		streamext_history_begin(rows->scan->history, rows->view,
+								rows->scan->unhashed ? NULL : rows->scan->read->matcher, &rows->scan->read->shards[0],
+								min, max, NULL);
 	}
 }
 
@@ -397,9 +398,8 @@ streamext_rows_empty(const RowReader *rows)
 	return rows->empties - 1;
 }
 
-/* An aggregate's partial, for its final function only; in the current memory context. */
-static AggPartial *
-row_partial(const RowReader *rows, int a)
+AggPartial *
+streamext_rows_partial(const RowReader *rows, int a)
 {
 	AggReader  *reader = rows->readers[a];
 	AggPartial *partial;
@@ -429,7 +429,7 @@ streamext_rows_aggregate(const RowReader *rows, int a, bool *isnull)
 	/* Final functions of native aggregates change nothing, so that no partial need be made. */
 	if (rows->source == ROW_SLICES && rows->nslices == 1 && spec->mode == AGG_NATIVE)
 		return spec->native->final(rows->slices[0].entry->data + spec->offset, isnull);
-	return streamext_partial_final(rows->readers[a], row_partial(rows, a), isnull);
+	return streamext_partial_final(rows->readers[a], streamext_rows_partial(rows, a), isnull);
 }
 
 Datum
@@ -438,8 +438,20 @@ streamext_rows_state(const RowReader *rows, int a)
 	StringInfoData state;
 
 	initStringInfo(&state);
-	streamext_partial_give(rows->readers[a], row_partial(rows, a), &state);
+	streamext_partial_give(rows->readers[a], streamext_rows_partial(rows, a), &state);
 	return PointerGetDatum(streamext_merge_seal(rows->view, a, &state));
+}
+
+const char *
+streamext_rows_states(const RowReader *rows)
+{
+	return rows->direct && rows->source == ROW_SLICES ? rows->single.entry->data : NULL;
+}
+
+bool
+streamext_rows_ascend(const RowReader *rows)
+{
+	return rows->direct && rows->copy >= rows->scan->copies->n;
 }
 
 const GroupEntry *

@@ -86,8 +86,8 @@ scan_create_state(CustomScan *scan)
 }
 
 /* As the executor does for aggregates that it runs itself. */
-static void
-scan_check_aggregates(const CompiledView *view)
+void
+streamext_scan_check_aggregates(const CompiledView *view)
 {
 	for (int a = 0; a < view->naggs; a++)
 	{
@@ -195,7 +195,7 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 	{
 		state->view = streamext_view_cached(state->prune.view, estate->es_query_cxt);
-		scan_check_aggregates(state->view);
+		streamext_scan_check_aggregates(state->view);
 		return;
 	}
 	state->read = streamext_read_begin(estate, plan);
@@ -204,7 +204,7 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	if (state->ncolumns != view->nkeys + view->naggs && state->ncolumns != view->nkeys + 2 * view->naggs &&
 		!scan_gives_last(state))
 		elog(ERROR, "plan of continuous view %u is out of date", view->relid);
-	scan_check_aggregates(view);
+	streamext_scan_check_aggregates(view);
 	scan_find_columns(state, &plan->scan.plan);
 	if (!state->read->by_hash)
 		state->values = scan_init_unknown(state, state->prune.values, true);
@@ -426,174 +426,12 @@ scan_exec(CustomScanState *node)
 
 /* ---- EXPLAIN ---- */
 
-static char *
-explain_interval(int64 usecs)
-{
-	Interval interval = { .time = usecs };
-
-	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
-}
-
-static char *
-explain_window(const CompiledView *view)
-{
-	const Window  *window = &view->window;
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	switch (window->kind)
-	{
-		case WINDOW_NONE:
-			if (!window->sliding)
-				appendStringInfoString(&buf, "none");
-			break;
-		case WINDOW_TUMBLE:
-			appendStringInfo(&buf, "tumbling, size %s", explain_interval(window->size));
-			break;
-		case WINDOW_HOP:
-			appendStringInfo(&buf, "hopping, size %s", explain_interval(window->size));
-			appendStringInfo(&buf, ", slide %s", explain_interval(window->slide));
-			break;
-		case WINDOW_TRUNC:
-			appendStringInfo(&buf, "tumbling, by calendar %s in %s", window->trunc_unit,
-							 window->trunc_zone != NULL ? window->trunc_zone : view->options.timezone);
-			break;
-		case WINDOW_SESSION:
-			appendStringInfo(&buf, "session, gap %s", explain_interval(window->size));
-			break;
-	}
-	if (window->sliding)
-	{
-		appendStringInfo(&buf, "%ssliding, length %s", buf.len > 0 ? ", " : "", explain_interval(window->length));
-		appendStringInfo(&buf, ", step %s", explain_interval(window->step));
-	}
-	return buf.data;
-}
-
-static char *
-explain_keys(const ViewScanState *state)
-{
-	const CompiledView *view = state->view;
-	StringInfoData		buf;
-	const char		   *separator = "";
-
-	if (state->prune.keys == NIL)
-		return pstrdup("all groups");
-	initStringInfo(&buf);
-	appendStringInfoString(&buf, "hash look-up on (");
-	for (int k = 0; k < view->nkeys; k++)
-	{
-		if (view->keys[k].is_window ? !list_member_int(state->prune.strategies, BTEqualStrategyNumber)
-									: !list_member_int(state->prune.keys, k))
-			continue;
-		appendStringInfo(&buf, "%s%s", separator, quote_identifier(view->keys[k].name));
-		separator = ", ";
-	}
-	appendStringInfoChar(&buf, ')');
-	return buf.data;
-}
-
-static char *
-explain_panes(const ViewScanState *state, List *ancestors, ExplainState *es)
-{
-	static const char *const operators[] = { "?", "<", "<=", "=", ">=", ">" };
-	const CompiledView		*view = state->view;
-	List					*context = set_deparse_context_plan(es->deparse_cxt, state->css.ss.ps.plan, ancestors);
-	StringInfoData			 buf;
-	ListCell				*lc, *lc2;
-
-	initStringInfo(&buf);
-	forboth (lc, state->prune.strategies, lc2, state->prune.bounds)
-		appendStringInfo(&buf, "%s%s %s %s", buf.len > 0 ? " AND " : "",
-						 quote_identifier(view->keys[view->window_key].name), operators[lfirst_int(lc)],
-						 deparse_expression(lfirst(lc2), context, false, false));
-	if (view->window.sliding)
-		appendStringInfo(&buf, "%swithin %s of now", buf.len > 0 ? " AND " : "", explain_interval(view->window.length));
-	if (buf.len == 0)
-		appendStringInfoString(&buf, "all");
-	return buf.data;
-}
-
-/* What of the scan's panes was looked for in history: by the time of the first and after the last. */
-static char *
-explain_history(const ViewScanState *state)
-{
-	const Window   *window = &state->view->window;
-	const ViewRead *read = state->read->read;
-	int64			min = state->read->by_hash ? state->read->min : read->min;
-	int64			max = state->read->by_hash ? state->read->max : read->max;
-	TimestampTz		until = read->sealed_until;
-	const char	   *from = "the start";
-
-	if (min > max)
-		return pstrdup("nothing");
-	if (max < PG_INT64_MAX)
-		until = Min(until, streamext_window_pane_end(window, max));
-	if (min > PG_INT64_MIN)
-	{
-		TimestampTz start = window->kind == WINDOW_TRUNC ? min : streamext_window_pane_end(window, min - 1);
-
-		if (start >= until)
-			return pstrdup("nothing");
-		from = pstrdup(timestamptz_to_str(start));
-	}
-	return psprintf("panes from %s to %s", from, timestamptz_to_str(until));
-}
-
-/* The names of the streams. */
-static List *
-scan_parts(const CompiledView *view)
-{
-	List	 *names = NIL;
-	ListCell *lc;
-
-	foreach (lc, view->parts)
-		names = lappend(names, pstrdup(quote_identifier(get_rel_name(((const UnionPart *) lfirst(lc))->stream))));
-	return names;
-}
-
 static void
 scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	ViewScanState	   *state = (ViewScanState *) node;
-	const CompiledView *view = state->view;
-	char *name = es->verbose ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(view->relid)),
-														  get_rel_name(view->relid))
-							 : pstrdup(quote_identifier(get_rel_name(view->relid)));
+	const ViewScanState *state = (const ViewScanState *) node;
 
-	ExplainPropertyText("Continuous View", name, es);
-	if (view->parts != NIL)
-		ExplainPropertyList("Union All Of", scan_parts(view), es);
-	if (OidIsValid(view->inner))
-		ExplainPropertyText("Closed Windows Of", quote_identifier(get_rel_name(view->inner)), es);
-	ExplainPropertyText("Window", explain_window(view), es);
-	ExplainPropertyText("Keys", explain_keys(state), es);
-	ExplainPropertyText("Panes", explain_panes(state, ancestors, es), es);
-	if (es->analyze && state->read != NULL)
-	{
-		int64 panes = 0;
-		int64 groups = 0;
-
-		const CopyArray	   *copies = state->read->copies;
-		const HistoryStats *own = &state->read->stats;
-		const HistoryStats *stats = own->slices > 0 || state->read->by_hash ? own : &state->read->read->stats;
-
-		for (int c = 0; c < copies->n; c++)
-		{
-			panes += copies->items[c]->npanes;
-			for (int p = 0; p < copies->items[c]->npanes; p++)
-				groups += copies->items[c]->panes[p].ngroups;
-		}
-		ExplainPropertyInteger("Panes Copied", NULL, panes, es);
-		ExplainPropertyInteger("Groups Copied", NULL, groups, es);
-		if (state->read->read->sealed_until != DT_NOBEGIN)
-		{
-			ExplainPropertyText("History", explain_history(state), es);
-			ExplainPropertyInteger("History Slices", NULL, stats->slices, es);
-			ExplainPropertyInteger("History Groups", NULL, stats->groups, es);
-			ExplainPropertyInteger("History Bytes", NULL, stats->bytes, es);
-		}
-	}
+	streamext_scan_explain(&state->css, &state->prune, state->view, state->read, ancestors, es);
 }
 
 /* ---- the rest ---- */
@@ -611,6 +449,8 @@ void
 streamext_scan_install_hooks(void)
 {
 	RegisterCustomScanMethods(&streamext_scan_methods);
+	RegisterCustomScanMethods(&streamext_groups_methods);
 	streamext_plan_install_hook();
 	streamext_path_install_hook();
+	streamext_groups_path_install_hook();
 }

@@ -61,8 +61,23 @@ extern ViewScanPlan streamext_scan_plan_load(const CustomScan *scan);
 extern const CustomScanMethods streamext_scan_methods;
 extern const CustomScanMethods streamext_derived_methods; /* of a derived stream (read/derived.c) */
 
+extern const CustomScanMethods streamext_groups_methods; /* of groups made in the scan (read/groups.c) */
+
 extern void streamext_plan_install_hook(void);
 extern void streamext_path_install_hook(void);
+extern void streamext_groups_path_install_hook(void);
+
+/* What the clauses (RestrictInfo) on the entry of view_rows allow to leave out. */
+extern ViewScanPlan streamext_path_prune(PlannerInfo *root, const CompiledView *view, Index rti, List *clauses);
+/* Estimates of a view's rows and panes. */
+extern void streamext_path_count(const CompiledView *view, double *rows, double *panes);
+
+/* Raises unless the current user may execute the view's aggregates. */
+extern void streamext_scan_check_aggregates(const CompiledView *view);
+/* read NULL: plain EXPLAIN. */
+struct ScanRead;
+extern void streamext_scan_explain(const CustomScanState *node, const ViewScanPlan *prune, const CompiledView *view,
+								   const struct ScanRead *read, List *ancestors, struct ExplainState *es);
 
 /* True for streamext.view_rows(oid). */
 extern bool streamext_is_view_rows(Oid funcid);
@@ -165,8 +180,9 @@ typedef struct ScanRead
 	int64			  min, max;
 	const CopyArray	 *copies; /* its own, or the view's */
 	CopyArray		  own;
-	HistoryReader	 *history; /* gives sealed panes one by one after the copies; NULL: they are among them */
-	HistoryStats	  stats;   /* of its own */
+	HistoryReader	 *history;	/* gives sealed panes one by one after the copies; NULL: they are among them */
+	bool			  unhashed; /* nobody asks for the hashes of these */
+	HistoryStats	  stats;	/* of its own */
 } ScanRead;
 
 /*
@@ -214,6 +230,12 @@ extern const GroupEntry *streamext_rows_entry(const RowReader *rows);
 extern bool		   streamext_rows_has_window(const RowReader *rows);
 extern TimestampTz streamext_rows_window(const RowReader *rows);
 extern TimestampTz streamext_rows_last(const RowReader *rows); /* of a session: its last row's time */
+/* Where each row is a group of one pane: the states of its entry; else NULL. */
+extern const char *streamext_rows_states(const RowReader *rows);
+/* True if rows from the one at hand on come in the order of their windows, and one before was not of the same window as one behind. */
+extern bool streamext_rows_ascend(const RowReader *rows);
+/* An aggregate's partial, which may be changed and lives no longer than the row; in the current memory context. */
+extern AggPartial *streamext_rows_partial(const RowReader *rows, int a);
 /* An aggregate's state, as streamext.merge takes it (read/merge.c); in the current memory context. */
 extern Datum streamext_rows_state(const RowReader *rows, int a);
 /* An aggregate's value, in the current memory context. */

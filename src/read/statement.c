@@ -390,7 +390,8 @@ statement_walk(StatementRead *statement, const Plan *plan)
 	switch (nodeTag(plan))
 	{
 		case T_CustomScan:
-			if (((const CustomScan *) plan)->methods == &streamext_scan_methods)
+			if (((const CustomScan *) plan)->methods == &streamext_scan_methods ||
+				((const CustomScan *) plan)->methods == &streamext_groups_methods)
 				statement_add_scan(statement, (const CustomScan *) plan);
 			statement_walk_plans(statement, ((const CustomScan *) plan)->custom_plans);
 			break;

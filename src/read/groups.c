@@ -1,0 +1,884 @@
+/*
+ * read/groups.c
+ *		The executor node that does GROUP BY above a continuous view in its scan: a coarser answer out of a finer view.
+ *
+ * Its rows are those that a scan would give (read/rows.c), of which no tuples are made. A group is of a *key*, what GROUP BY has of the view's
+ * keys, and of a *span*, the values of what GROUP BY has of the window. Expressions and conditions of the window are evaluated when the
+ * window changes, those of other keys when a stored key is met first; both as the reader. States are combined and finished as the view's owner.
+ *
+ * Where rows come in the order of their windows a span is given and forgotten as soon as no further row can be of it (GroupsOrder); so the
+ * hours of a year take the memory of a few. A span that rows of memory's panes are of, which come before those of history, is kept until the
+ * end. To meet a span that is forgotten would be an error of ours, and is raised.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_proc.h"
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#include "common/hashfn.h"
+#include "common/int.h"
+#include "executor/executor.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/ruleutils.h"
+
+#include "read/groups.h"
+
+/* A stored key of the view. */
+typedef struct StoredKey
+{
+	const char		 *bytes;
+	uint32			  size;
+	int				  key;		/* -1: WHERE leaves it out */
+	struct StoredKey *expected; /* what came after it last; never NULL */
+} StoredKey;
+
+typedef struct StoredBytes
+{
+	const char *bytes;
+	uint32		size;
+} StoredBytes;
+
+typedef struct StoredKeyEntry
+{
+	StoredBytes key;
+	StoredKey  *stored;
+	uint32		hash;
+	char		status;
+} StoredKeyEntry;
+
+#define SH_PREFIX storedkey
+#define SH_ELEMENT_TYPE StoredKeyEntry
+#define SH_KEY_TYPE StoredBytes
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key).bytes, (int) (key).size)
+#define SH_EQUAL(tb, a, b) ((a).size == (b).size && memcmp((a).bytes, (b).bytes, (a).size) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+typedef struct Span
+{
+	dlist_node	  node; /* of the list that it is in, in the order in which they were met */
+	MinimalTuple  values;
+	MemoryContext cxt;	  /* of the states */
+	char		**states; /* by key; NULL: no row */
+	int			  capacity;
+	bool		  kept;		/* until the end */
+	TimestampTz	  left;		/* the first window of another span behind its last one; DT_NOBEGIN: none yet */
+	int			  next_key; /* to be given */
+} Span;
+
+/* One of the query's aggregates. */
+typedef struct GroupsAgg
+{
+	GroupsAggKind		   kind;
+	int					   number; /* of the view's aggregate */
+	AggReader			  *reader;
+	const NativeAggregate *native; /* or NULL */
+	uint32				   offset; /* of a native state in an entry */
+	uint32				   at;	   /* of the state in a group's: native, AggPartial *, or a count */
+} GroupsAgg;
+
+/* Values of GROUP BY to a pointer. */
+typedef struct GroupsTable
+{
+	int				n;		 /* columns; 0: there is one of all */
+	TupleTableSlot *slot;	 /* of what is looked for */
+	TupleTableSlot *in_hash; /* of what is there */
+	TupleHashTable	hash;
+} GroupsTable;
+
+typedef struct GroupsState
+{
+	CustomScanState		css;
+	ViewScanPlan		prune;
+	GroupsPlan			plan;
+	const CompiledView *view;
+	ScanRead		   *read; /* NULL in plain EXPLAIN */
+	RowReader		   *rows;
+	TupleTableSlot	   *row;   /* the node's tuple, with the keys at hand, for expressions */
+	List			   *panes; /* ExprState */
+	ExprState		   *pane_quals, *key_quals;
+	int					naggs;
+	GroupsAgg		   *aggs;
+	uint32				state_size;
+	int64				lag; /* between Span.left and when it is given; -1: they are kept */
+	GroupsTable			spans, keys;
+
+	MemoryContext	cxt; /* of all that follows, since the last start */
+	bool			started, ended;
+	bool			any; /* a group was given */
+	storedkey_hash *stored;
+	StoredKey	   *last_stored; /* NULL: none was met */
+	MinimalTuple   *key_values;	 /* by key */
+	int				nkeys;
+	int				keys_capacity;
+	dlist_head		waiting, kept;
+	Span		   *only;	 /* without a window in GROUP BY; or NULL */
+	Span		   *current; /* of the window at hand; NULL: WHERE leaves it out */
+	bool			has_window;
+	TimestampTz		window; /* at hand */
+	Span		   *giving; /* NULL: none */
+} GroupsState;
+
+/* ---- look-up by values ---- */
+
+static void
+table_open(GroupsTable *table, GroupsState *state, List *operators, List *collations)
+{
+	int			n = table->n;
+	AttrNumber *columns = palloc(sizeof(AttrNumber) * Max(n, 1));
+	Oid		   *ops = palloc(sizeof(Oid) * Max(n, 1));
+	Oid		   *colls = palloc(sizeof(Oid) * Max(n, 1));
+	Oid		   *equal;
+	FmgrInfo   *hash;
+
+	table->hash = NULL;
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		columns[i] = i + 1;
+		ops[i] = list_nth_oid(operators, i);
+		colls[i] = list_nth_oid(collations, i);
+	}
+	execTuplesHashPrepare(n, ops, &equal, &hash);
+#if PG_VERSION_NUM >= 180000
+	table->hash = BuildTupleHashTable(&state->css.ss.ps, table->slot->tts_tupleDescriptor, &TTSOpsVirtual, n, columns,
+									  equal, hash, colls, 256, sizeof(void *), state->cxt, state->cxt,
+									  state->css.ss.ps.ps_ExprContext->ecxt_per_tuple_memory, false);
+#else
+	table->hash =
+		BuildTupleHashTable(&state->css.ss.ps, table->slot->tts_tupleDescriptor, n, columns, equal, hash, colls, 256, 0,
+							state->cxt, state->css.ss.ps.ps_ExprContext->ecxt_per_tuple_memory, false);
+#endif
+}
+
+/* Where the table has a pointer for the values in its slot, with these values; *isnew: it is NULL. */
+static void **
+table_find(GroupsTable *table, MinimalTuple *values, bool *isnew)
+{
+	TupleHashEntry entry = LookupTupleHashEntry(table->hash, table->slot, isnew, NULL);
+
+	*values = entry->firstTuple;
+#if PG_VERSION_NUM >= 180000
+	return (void **) TupleHashEntryGetAdditional(table->hash, entry);
+#else
+	return &entry->additional;
+#endif
+}
+
+/* ---- begin, rescan, end ---- */
+
+static void
+groups_check_functions(const GroupsPlan *plan)
+{
+	ListCell *lc;
+
+	foreach (lc, plan->functions)
+	{
+		AclResult result;
+
+#if PG_VERSION_NUM >= 160000
+		result = object_aclcheck(ProcedureRelationId, lfirst_oid(lc), GetUserId(), ACL_EXECUTE);
+#else
+		result = pg_proc_aclcheck(lfirst_oid(lc), GetUserId(), ACL_EXECUTE);
+#endif
+		if (result != ACLCHECK_OK)
+			aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(lfirst_oid(lc)));
+	}
+}
+
+static void
+groups_init_agg(GroupsState *state, GroupsAgg *agg, AggReader **readers, MemoryContext cxt)
+{
+	const AggSpec *spec;
+
+	agg->at = state->state_size;
+	state->state_size += sizeof(int64);
+	if (agg->kind == GROUPS_ROWS)
+		return;
+	spec = &state->view->aggs[agg->number];
+	if (readers[agg->number] == NULL)
+		readers[agg->number] = streamext_aggregate_reader(spec, cxt);
+	agg->reader = readers[agg->number];
+	if (spec->mode != AGG_NATIVE)
+		return;
+	agg->native = spec->native;
+	agg->offset = spec->offset;
+	state->state_size += spec->native->state_size - sizeof(int64);
+}
+
+static AggReader **
+groups_init_aggs(GroupsState *state, MemoryContext cxt)
+{
+	const CompiledView *view = state->view;
+	AggReader		  **readers = palloc0(sizeof(AggReader *) * Max(view->naggs, 1));
+	IdentityScope		scope;
+	bool				entered = streamext_read_enter(view, &scope);
+
+	state->naggs = list_length(state->plan.kinds);
+	state->aggs = palloc0(sizeof(GroupsAgg) * Max(state->naggs, 1));
+	for (int i = 0; i < state->naggs; i++)
+	{
+		state->aggs[i].kind = list_nth_int(state->plan.kinds, i);
+		state->aggs[i].number = list_nth_int(state->plan.numbers, i);
+		groups_init_agg(state, &state->aggs[i], readers, cxt);
+	}
+	streamext_read_leave(entered, &scope);
+	return readers;
+}
+
+static int64
+groups_lag(GroupsOrder order)
+{
+	switch (order)
+	{
+		case GROUPS_ORDER_AT_ONCE:
+			return 0;
+		case GROUPS_ORDER_HOUR:
+			return USECS_PER_HOUR;
+		case GROUPS_ORDER_DAY:
+			return 26 * USECS_PER_HOUR; /* what there is of zones from -12 to +14 */
+		case GROUPS_ORDER_NONE:
+			break;
+	}
+	return -1;
+}
+
+static void
+groups_init_table(GroupsTable *table, EState *estate, TupleDesc desc)
+{
+	table->n = desc->natts;
+	table->slot = ExecInitExtraTupleSlot(estate, desc, &TTSOpsVirtual);
+	table->in_hash = ExecInitExtraTupleSlot(estate, desc, &TTSOpsMinimalTuple);
+}
+
+static TupleDesc
+groups_key_desc(const GroupsState *state)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(list_length(state->plan.keys));
+	ListCell *lc;
+
+	foreach (lc, state->plan.keys)
+	{
+		const KeySpec *key = &state->view->keys[lfirst_int(lc)];
+
+		TupleDescInitEntry(desc, foreach_current_index(lc) + 1, "key", key->type, key->typmod, 0);
+		TupleDescInitEntryCollation(desc, foreach_current_index(lc) + 1, key->collation);
+	}
+	return desc;
+}
+
+static TupleDesc
+groups_span_desc(const GroupsState *state)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(list_length(state->plan.panes));
+	ListCell *lc;
+
+	foreach (lc, state->plan.panes)
+	{
+		Node *expr = lfirst(lc);
+
+		TupleDescInitEntry(desc, foreach_current_index(lc) + 1, "span", exprType(expr), exprTypmod(expr), 0);
+		TupleDescInitEntryCollation(desc, foreach_current_index(lc) + 1, exprCollation(expr));
+	}
+	return desc;
+}
+
+static void
+groups_begin(CustomScanState *node, EState *estate, int eflags)
+{
+	GroupsState		 *state = (GroupsState *) node;
+	const CustomScan *plan = (const CustomScan *) node->ss.ps.plan;
+	AggReader		**readers;
+
+	streamext_require_preload();
+	state->prune = streamext_scan_plan_load(plan);
+	state->plan = streamext_groups_plan_load(list_copy_tail(plan->custom_private, GROUPS_PRIVATE));
+	groups_check_functions(&state->plan);
+	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
+	{
+		state->view = streamext_view_cached(state->prune.view, estate->es_query_cxt);
+		streamext_scan_check_aggregates(state->view);
+		return;
+	}
+	state->read = streamext_read_begin(estate, plan);
+	state->read->unhashed = true;
+	state->view = state->read->read->view;
+	if (list_length(plan->custom_scan_tlist) < state->view->nkeys)
+		elog(ERROR, "plan of continuous view %u is out of date", state->view->relid);
+	streamext_scan_check_aggregates(state->view);
+	readers = groups_init_aggs(state, estate->es_query_cxt);
+	state->rows = streamext_rows_create(state->read, readers, estate->es_query_cxt);
+	state->lag = groups_lag(state->plan.order);
+	state->row = ExecInitExtraTupleSlot(estate, node->ss.ss_ScanTupleSlot->tts_tupleDescriptor, &TTSOpsVirtual);
+	state->panes = ExecInitExprList(state->plan.panes, &node->ss.ps);
+	state->pane_quals = ExecInitQual(state->plan.pane_quals, &node->ss.ps);
+	state->key_quals = ExecInitQual(state->plan.key_quals, &node->ss.ps);
+	groups_init_table(&state->spans, estate, groups_span_desc(state));
+	groups_init_table(&state->keys, estate, groups_key_desc(state));
+	state->cxt = AllocSetContextCreate(estate->es_query_cxt, "streamext groups", ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+groups_rescan(CustomScanState *node)
+{
+	((GroupsState *) node)->started = false;
+	ExecScanReScan(&node->ss);
+}
+
+static void
+groups_end(CustomScanState *node)
+{
+	GroupsState *state = (GroupsState *) node;
+
+	if (state->rows != NULL)
+		streamext_rows_end(state->rows);
+	state->rows = NULL;
+}
+
+static void
+groups_start(GroupsState *state)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	MemoryContextReset(state->cxt);
+	MemoryContextSwitchTo(state->cxt);
+	state->started = true;
+	state->ended = state->any = state->has_window = false;
+	state->stored = storedkey_create(state->cxt, 64, NULL);
+	state->last_stored = NULL;
+	state->key_values = NULL;
+	state->nkeys = state->keys_capacity = 0;
+	dlist_init(&state->waiting);
+	dlist_init(&state->kept);
+	state->only = state->current = state->giving = NULL;
+	table_open(&state->spans, state, state->plan.pane_operators, state->plan.pane_collations);
+	table_open(&state->keys, state, state->plan.key_operators, state->plan.key_collations);
+	MemoryContextSwitchTo(old);
+	streamext_rows_start(state->rows, state->read->min, state->read->max, NULL);
+}
+
+/* ---- spans ---- */
+
+static Span *
+span_make(GroupsState *state, MinimalTuple values)
+{
+	Span *span = MemoryContextAllocZero(state->cxt, sizeof(Span));
+
+	span->values = values;
+	span->cxt = AllocSetContextCreate(state->cxt, "streamext span", ALLOCSET_DEFAULT_SIZES);
+	span->left = DT_NOBEGIN;
+	dlist_push_tail(&state->waiting, &span->node);
+	return span;
+}
+
+/* The span of the window at hand, whose values are in the table's slot. */
+static Span *
+span_find(GroupsState *state)
+{
+	MinimalTuple values;
+	bool		 isnew;
+	void	   **at;
+
+	if (state->spans.n == 0)
+	{
+		if (state->only == NULL)
+			state->only = span_make(state, NULL);
+		return state->only;
+	}
+	at = table_find(&state->spans, &values, &isnew);
+	if (isnew)
+		*at = span_make(state, values);
+	else if (((Span *) *at)->cxt == NULL)
+		elog(ERROR, "windows of continuous view %u are out of order", state->view->relid);
+	return *at;
+}
+
+static void
+span_keep(GroupsState *state, Span *span)
+{
+	if (span->kept)
+		return;
+	span->kept = true;
+	dlist_delete(&span->node);
+	dlist_push_tail(&state->kept, &span->node);
+}
+
+/* Rows come in the order of their windows, and those that come now are of the span at hand. */
+static void
+spans_leave(GroupsState *state)
+{
+	dlist_iter iter;
+
+	state->current->left = DT_NOBEGIN;
+	dlist_foreach (iter, &state->waiting)
+	{
+		Span	   *span = dlist_container(Span, node, iter.cur);
+		TimestampTz until;
+
+		if (span == state->current)
+			continue;
+		if (span->left == DT_NOBEGIN)
+			span->left = state->window;
+		if (state->giving == NULL && !pg_add_s64_overflow(span->left, state->lag, &until) && state->window >= until)
+			state->giving = span;
+	}
+}
+
+static void
+span_give_up(GroupsState *state, Span *span)
+{
+	dlist_delete(&span->node);
+	MemoryContextDelete(span->cxt);
+	span->cxt = NULL;
+	state->giving = NULL;
+}
+
+/* ---- windows and keys ---- */
+
+/* The row for expressions, with nothing in it. */
+static void
+row_clear(GroupsState *state)
+{
+	TupleTableSlot *row = state->row;
+
+	ExecClearTuple(row);
+	memset(row->tts_isnull, true, row->tts_tupleDescriptor->natts);
+	memset(row->tts_values, 0, sizeof(Datum) * row->tts_tupleDescriptor->natts);
+	state->css.ss.ps.ps_ExprContext->ecxt_scantuple = row;
+}
+
+/* Evaluates GROUP BY for the window at hand. */
+static void
+window_values(GroupsState *state)
+{
+	TupleTableSlot *slot = state->spans.slot;
+	ListCell	   *lc;
+
+	ExecClearTuple(slot);
+	foreach (lc, state->panes)
+	{
+		int i = foreach_current_index(lc);
+
+		slot->tts_values[i] = ExecEvalExpr(lfirst(lc), state->css.ss.ps.ps_ExprContext, &slot->tts_isnull[i]);
+	}
+	ExecStoreVirtualTuple(slot);
+}
+
+/* Rows are of another window than before. */
+static void
+window_enter(GroupsState *state)
+{
+	const CompiledView *view = state->view;
+
+	state->window = streamext_rows_window(state->rows);
+	state->has_window = true;
+	row_clear(state);
+	if (view->window_key >= 0)
+	{
+		state->row->tts_values[view->window_key] = TimestampTzGetDatum(state->window);
+		state->row->tts_isnull[view->window_key] = false;
+	}
+	ExecStoreVirtualTuple(state->row);
+	state->current = NULL;
+	if (!ExecQual(state->pane_quals, state->css.ss.ps.ps_ExprContext))
+		return;
+	window_values(state);
+	state->current = span_find(state);
+	if (state->lag < 0 || !streamext_rows_ascend(state->rows))
+		span_keep(state, state->current);
+	else
+		spans_leave(state);
+}
+
+/* The number of the key in GROUP BY that the row for expressions has. */
+static int
+key_number(GroupsState *state)
+{
+	TupleTableSlot *slot = state->keys.slot;
+	MinimalTuple	values = NULL;
+	bool			isnew = state->nkeys == 0;
+	void		  **at = NULL;
+	ListCell	   *lc;
+
+	if (state->keys.n > 0)
+	{
+		ExecClearTuple(slot);
+		foreach (lc, state->plan.keys)
+		{
+			slot->tts_values[foreach_current_index(lc)] = state->row->tts_values[lfirst_int(lc)];
+			slot->tts_isnull[foreach_current_index(lc)] = state->row->tts_isnull[lfirst_int(lc)];
+		}
+		ExecStoreVirtualTuple(slot);
+		at = table_find(&state->keys, &values, &isnew);
+	}
+	if (!isnew)
+		return at == NULL ? 0 : (int) (intptr_t) *at;
+	if (state->nkeys == state->keys_capacity)
+	{
+		state->keys_capacity = Max(state->keys_capacity * 2, 64);
+		state->key_values = state->key_values == NULL
+								? MemoryContextAllocHuge(state->cxt, sizeof(MinimalTuple) * state->keys_capacity)
+								: repalloc_huge(state->key_values, sizeof(MinimalTuple) * state->keys_capacity);
+	}
+	if (at != NULL)
+		*at = (void *) (intptr_t) state->nkeys;
+	state->key_values[state->nkeys] = values;
+	return state->nkeys++;
+}
+
+/* What is to be known of a stored key that is new. */
+static StoredKey *
+stored_make(GroupsState *state, const char *bytes, uint32 size)
+{
+	const CompiledView *view = state->view;
+	StoredKey		   *stored = MemoryContextAlloc(state->cxt, sizeof(StoredKey));
+
+	stored->bytes = memcpy(MemoryContextAlloc(state->cxt, Max(size, 1)), bytes, size);
+	stored->size = size;
+	stored->expected = stored;
+	row_clear(state);
+	streamext_key_deserialize(view, stored->bytes, state->row->tts_values, state->row->tts_isnull);
+	if (view->window_key >= 0)
+		state->row->tts_isnull[view->window_key] = true;
+	ExecStoreVirtualTuple(state->row);
+	stored->key = ExecQual(state->key_quals, state->css.ss.ps.ps_ExprContext) ? key_number(state) : -1;
+	return stored;
+}
+
+/* The stored key of the row at hand. Panes have them in much the same order, so the one that came next last time is tried first. */
+static StoredKey *
+stored_find(GroupsState *state)
+{
+	const GroupEntry *entry = streamext_rows_entry(state->rows);
+	StoredBytes		  key = { STREAMEXT_ENTRY_KEY(entry, state->view->state_size), entry->key_size };
+	StoredKey		 *stored = state->last_stored == NULL ? NULL : state->last_stored->expected;
+	StoredKeyEntry	 *found;
+	bool			  known;
+
+	if (stored == NULL || stored->size != key.size || memcmp(stored->bytes, key.bytes, key.size) != 0)
+	{
+		found = storedkey_lookup(state->stored, key);
+		if (found != NULL)
+			stored = found->stored;
+		else
+		{
+			stored = stored_make(state, key.bytes, key.size);
+			key.bytes = stored->bytes;
+			found = storedkey_insert(state->stored, key, &known);
+			found->stored = stored;
+		}
+	}
+	if (state->last_stored != NULL)
+		state->last_stored->expected = stored;
+	state->last_stored = stored;
+	return stored;
+}
+
+/* ---- groups ---- */
+
+static char *
+group_make(GroupsState *state, Span *span, int key)
+{
+	if (key >= span->capacity)
+	{
+		int capacity = Max(key + 1, Max(span->capacity * 2, state->nkeys));
+
+		span->states = span->states == NULL ? MemoryContextAllocHuge(span->cxt, sizeof(char *) * (Size) capacity)
+											: repalloc_huge(span->states, sizeof(char *) * (Size) capacity);
+		memset(span->states + span->capacity, 0, sizeof(char *) * (Size) (capacity - span->capacity));
+		span->capacity = capacity;
+	}
+	span->states[key] = MemoryContextAllocZero(span->cxt, Max(state->state_size, 1));
+	return span->states[key];
+}
+
+/* Of a row that is more than one entry's, or an aggregate that is not native; as the view's owner. */
+static void
+group_combine_partial(GroupsState *state, const GroupsAgg *agg, char *to, MemoryContext cxt)
+{
+	AggPartial	  *from = streamext_rows_partial(state->rows, agg->number);
+	AggPartial	 **into = (AggPartial **) (to + agg->at);
+	bool		   values = state->view->aggs[agg->number].mode == AGG_VALUES;
+	StringInfoData bytes;
+	MemoryContext  old;
+
+	if (agg->native != NULL || values)
+	{
+		initStringInfo(&bytes);
+		streamext_partial_give(agg->reader, from, &bytes);
+	}
+	if (agg->native != NULL)
+	{
+		agg->native->combine(to + agg->at, bytes.data);
+		return;
+	}
+	old = MemoryContextSwitchTo(cxt);
+	if (*into == NULL)
+		*into = streamext_partial_empty(agg->reader);
+	if (values) /* the rows stay where they are, and are to outlive the pane */
+		from = streamext_partial_take(agg->reader, bytes.data, bytes.len);
+	else
+		MemoryContextSwitchTo(old);
+	streamext_partial_combine(agg->reader, *into, from);
+	MemoryContextSwitchTo(old);
+}
+
+/* Adds the row at hand. */
+static void
+group_combine(GroupsState *state, char *to, MemoryContext cxt)
+{
+	const char	 *states = streamext_rows_states(state->rows);
+	IdentityScope scope;
+	bool		  entered = streamext_read_enter(state->view, &scope);
+
+	for (int i = 0; i < state->naggs; i++)
+	{
+		const GroupsAgg *agg = &state->aggs[i];
+
+		if (agg->kind == GROUPS_ROWS)
+			++*(int64 *) (to + agg->at);
+		else if (agg->native != NULL && states != NULL)
+			agg->native->combine(to + agg->at, states + agg->offset);
+		else
+			group_combine_partial(state, agg, to, cxt);
+	}
+	streamext_read_leave(entered, &scope);
+}
+
+/* False: there are no more rows. */
+static bool
+groups_take_row(GroupsState *state)
+{
+	IdentityScope scope;
+	bool		  entered = streamext_read_enter(state->view, &scope);
+	bool		  found = streamext_rows_next(state->rows);
+	StoredKey	 *stored;
+	Span		 *span;
+
+	streamext_read_leave(entered, &scope);
+	if (!found)
+		return false;
+	if (!state->has_window || state->window != streamext_rows_window(state->rows))
+		window_enter(state);
+	span = state->current;
+	if (span == NULL)
+		return true;
+	stored = stored_find(state);
+	if (stored->key < 0)
+		return true;
+	group_combine(state,
+				  stored->key < span->capacity && span->states[stored->key] != NULL
+					  ? span->states[stored->key]
+					  : group_make(state, span, stored->key),
+				  span->cxt);
+	return true;
+}
+
+/* ---- what is given ---- */
+
+static Datum
+group_value(const GroupsState *state, const GroupsAgg *agg, char *group, bool *isnull)
+{
+	Datum value;
+
+	*isnull = false;
+	if (agg->kind == GROUPS_ROWS)
+		return Int64GetDatum(*(int64 *) (group + agg->at));
+	if (agg->native == NULL)
+		return streamext_partial_final(agg->reader, *(AggPartial **) (group + agg->at), isnull);
+	value = agg->native->final(group + agg->at, isnull);
+	return agg->kind == GROUPS_SUM ? NumericGetDatum(int64_to_numeric(DatumGetInt64(value))) : value;
+}
+
+/* The columns of GROUP BY: values of a span or key into columns of the node's tuple. */
+static void
+give_columns(GroupsTable *table, MinimalTuple values, const List *columns, TupleTableSlot *to)
+{
+	ListCell *lc;
+
+	if (table->n == 0)
+		return;
+	ExecForceStoreMinimalTuple(values, table->in_hash, false);
+	slot_getallattrs(table->in_hash);
+	foreach (lc, columns)
+	{
+		to->tts_values[lfirst_int(lc)] = table->in_hash->tts_values[foreach_current_index(lc)];
+		to->tts_isnull[lfirst_int(lc)] = table->in_hash->tts_isnull[foreach_current_index(lc)];
+	}
+}
+
+static void
+give_aggregates(GroupsState *state, char *group, TupleTableSlot *to)
+{
+	int			  first = to->tts_tupleDescriptor->natts - state->naggs;
+	IdentityScope scope;
+	bool		  entered = streamext_read_enter(state->view, &scope);
+
+	for (int i = 0; i < state->naggs; i++)
+		to->tts_values[first + i] = group_value(state, &state->aggs[i], group, &to->tts_isnull[first + i]);
+	streamext_read_leave(entered, &scope);
+}
+
+/* Without GROUP BY and without rows. */
+static void
+give_nothing(GroupsState *state, TupleTableSlot *to)
+{
+	int first = to->tts_tupleDescriptor->natts - state->naggs;
+
+	for (int i = 0; i < state->naggs; i++)
+		if (state->aggs[i].kind == GROUPS_ROWS)
+		{
+			to->tts_values[first + i] = Int64GetDatum(0);
+			to->tts_isnull[first + i] = false;
+		}
+}
+
+/* The next group of the span that is given; false: there is none. */
+static bool
+give_next(GroupsState *state, TupleTableSlot *to)
+{
+	Span *span = state->giving;
+
+	while (span->next_key < span->capacity && span->states[span->next_key] == NULL)
+		span->next_key++;
+	if (span->next_key >= span->capacity)
+	{
+		span_give_up(state, span);
+		return false;
+	}
+	give_columns(&state->spans, span->values, state->plan.pane_columns, to);
+	give_columns(&state->keys, state->key_values[span->next_key], state->plan.keys, to);
+	give_aggregates(state, span->states[span->next_key], to);
+	span->next_key++;
+	state->any = true;
+	return true;
+}
+
+/* When there are no more rows. */
+static Span *
+give_rest(GroupsState *state)
+{
+	dlist_head *list = !dlist_is_empty(&state->waiting) ? &state->waiting : &state->kept;
+
+	return dlist_is_empty(list) ? NULL : dlist_container(Span, node, dlist_head_node(list));
+}
+
+/* The next group into the slot's values; false: there is none. */
+static bool
+groups_next(GroupsState *state, TupleTableSlot *to)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+
+	for (;;)
+	{
+		if (state->giving != NULL && give_next(state, to))
+			return true;
+		if (state->ended)
+		{
+			state->giving = give_rest(state);
+			if (state->giving != NULL)
+				continue;
+			if (state->any || !state->plan.plain)
+				return false;
+			give_nothing(state, to);
+			state->any = true;
+			return true;
+		}
+		while (state->giving == NULL && !state->ended)
+		{
+			ResetExprContext(econtext);
+			state->ended = !groups_take_row(state);
+		}
+	}
+}
+
+static TupleTableSlot *
+groups_fetch(ScanState *node)
+{
+	GroupsState	   *state = (GroupsState *) node;
+	TupleTableSlot *slot = node->ss_ScanTupleSlot;
+	MemoryContext	old = MemoryContextSwitchTo(node->ps.ps_ExprContext->ecxt_per_tuple_memory);
+
+	ExecClearTuple(slot);
+	if (!state->started)
+		groups_start(state);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
+	if (groups_next(state, slot))
+		ExecStoreVirtualTuple(slot);
+	MemoryContextSwitchTo(old);
+	return slot;
+}
+
+static bool
+groups_recheck(ScanState *node, TupleTableSlot *slot)
+{
+	return true;
+}
+
+static TupleTableSlot *
+groups_exec(CustomScanState *node)
+{
+	return ExecScan(&node->ss, (ExecScanAccessMtd) groups_fetch, (ExecScanRecheckMtd) groups_recheck);
+}
+
+/* ---- EXPLAIN ---- */
+
+static void
+groups_explain(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	const GroupsState *state = (const GroupsState *) node;
+	const CustomScan  *plan = (const CustomScan *) node->ss.ps.plan;
+	List			  *context = set_deparse_context_plan(es->deparse_cxt, node->ss.ps.plan, ancestors);
+	List			  *names = NIL;
+	ListCell		  *lc;
+
+	foreach (lc, list_concat_copy(state->plan.keys, state->plan.pane_columns))
+	{
+		Node *expr = (Node *) list_nth_node(TargetEntry, plan->custom_scan_tlist, lfirst_int(lc))->expr;
+
+		names = lappend(names, deparse_expression(expr, context, false, false));
+	}
+	if (names != NIL)
+		ExplainPropertyList("Group Key", names, es);
+	streamext_scan_explain(node, &state->prune, state->view, state->read, ancestors, es);
+}
+
+/* ---- the node ---- */
+
+static Node *
+groups_create_state(CustomScan *scan)
+{
+	static const CustomExecMethods methods = { .CustomName = "ContinuousViewGroups",
+											   .BeginCustomScan = groups_begin,
+											   .ExecCustomScan = groups_exec,
+											   .EndCustomScan = groups_end,
+											   .ReScanCustomScan = groups_rescan,
+											   .ExplainCustomScan = groups_explain };
+	GroupsState					  *state = palloc0(sizeof(GroupsState));
+
+	NodeSetTag(state, T_CustomScanState);
+	state->css.methods = &methods;
+	return (Node *) state;
+}
+
+const CustomScanMethods streamext_groups_methods = { .CustomName = "ContinuousViewGroups",
+													 .CreateCustomScanState = groups_create_state };
