@@ -81,6 +81,7 @@ def test_sql() -> None:
     )
     assert shape.records() == ("value IS NOT NULL", [*(f"{c} AS __{c}" for c in ("topic", "partition", "offset", "timestamp", "key", "value")), "CAST(value AS STRING) AS __text"])
     assert shape.classify(9)[1].endswith("OR coalesce(`i` = 5, false) THEN 2 WHEN coalesce(`i` > 0, false) THEN 0 ELSE 1 END AS __class")
+    assert "9L" not in shape.classify(9)[1].replace("element_at(map(0, 9L), least(__partition, 0))", "")  # else each batch is compiled anew
     by, aggregates = shape.groups()
     assert [key.split(" AS ")[-1] for key in by] == ["__class", "__key0", "__at", "__raw"] or by[-1].endswith("AS __raw")
     assert aggregates == ["count(1) AS __rows", "count(1) AS __partial0"]
