@@ -101,6 +101,17 @@ def test_hour_from_minute(database: Database) -> None:
     db.assert_same("TABLE later", "TABLE hour")
 
 
+def test_a_dropped_outer_view_leaves_nothing(database: Database) -> None:
+    db = database
+    stream(db)
+    continuous(db, "minute", MINUTE.format(s="s"))
+    continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h")
+    db.flush("s")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 1, what="the outer view's place")
+    db.execute("DROP VIEW hour")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 0, what="nothing of it")
+
+
 INNERS = {
     "tumble": ("streamext.tumble('1 min', ts)", "{s}"),
     "hop": ("streamext.hop('2 min', '1 min', ts)", "{s}"),

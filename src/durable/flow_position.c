@@ -50,11 +50,6 @@ streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 begins, bool 
 							 Int64GetDatum(begins), BoolGetDatum(keep) };
 
 	own = streamext_own_begin();
-	/* Views that are no more leave their rows to whoever comes next. */
-	if (SPI_execute("DELETE FROM streamext.flow AS f WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) f.view)",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.flow");
 	if (SPI_execute_with_args(
 			"INSERT INTO streamext.flow AS f (view, number, inner_number, begins, written_until) "
 			"VALUES ($1, $2, $3, $4, '-infinity') ON CONFLICT (view) DO UPDATE SET number = EXCLUDED.number, "
@@ -62,6 +57,21 @@ streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 begins, bool 
 			"written_until = CASE WHEN $5 THEN f.written_until ELSE EXCLUDED.written_until END",
 			5, types, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write streamext.flow");
+	streamext_own_end(own);
+}
+
+void
+streamext_flow_forget_dropped(void)
+{
+	IdentityScope own;
+
+	if (!OidIsValid(streamext_control_table("flow"))) /* the database has an older version */
+		return;
+	own = streamext_own_begin();
+	if (SPI_execute("DELETE FROM streamext.flow AS f WHERE NOT EXISTS "
+					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) f.view)",
+					false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.flow");
 	streamext_own_end(own);
 }
 

@@ -103,7 +103,7 @@ extern bool streamext_history_seal(Shard *shard);
 /* When that is due, whatever else happens; DT_NOEND: there was no trouble. */
 extern TimestampTz streamext_history_retry_at(void);
 
-/* Deletes the slices of views that are no more, or not continuous any more. In a transaction with a snapshot. */
+/* Deletes what the extension's tables keep of views that are no more, or not continuous any more. In a transaction with a snapshot. */
 extern void streamext_history_forget_dropped(void);
 
 /* ---- readers ---- */

@@ -46,6 +46,7 @@
 #include "base/own_table.h"
 #include "base/fault.h"
 #include "base/identity.h"
+#include "durable/flow_position.h"
 #include "durable/history.h"
 #include "shared/shard.h"
 
@@ -133,6 +134,7 @@ streamext_history_forget_dropped(void)
 	Oid view = InvalidOid;
 
 	streamext_content_forget_dropped();
+	streamext_flow_forget_dropped();
 	if (!OidIsValid(streamext_history_relation()))
 		return;
 	while (OidIsValid(view = streamext_history_next_view(view)))
