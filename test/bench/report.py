@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from throughput import BYHAND, LIMITS, Result
 
@@ -142,37 +141,21 @@ def write_json(path: Path, parameters: dict[str, object], results: Sequence[Resu
 
 def write_chart(path: Path, document: dict[str, object]) -> None:
     """Two panels of bars, records a second and CPU-seconds a million, as SVG; from what write_json() wrote."""
+    from matplotlib import pyplot  # `make bench` alone has it (test/deps)
+
     summary = document["summary"]
-    height, label, width, gap, value = 22, 300, 300, 30, 70
-    total_width = label + 2 * (width + value) + gap
-    total_height = height * len(summary) + 76
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" height="{total_height}" viewBox="0 0 {total_width} {total_height}"'
-        ' font-family="sans-serif" font-size="12">',
-        f'<rect width="{total_width}" height="{total_height}" fill="#fff"/>',
-    ]
-
-    def text(x: float, y: float, content: str, extra: str = "") -> None:
-        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" fill="#222" {extra}>{escape(content)}</text>')
-
-    panels = [("rate", "records a second, millions", 1e-6), ("cpu", "CPU-seconds per million records", 1.0)]
-    for panel, (key, heading, scale) in enumerate(panels):
-        left = label + panel * (width + value + gap)
-        most = max(row[key]["most"] for row in summary) * scale
-        text(left, 20, heading, 'font-weight="bold"')
-        for i, row in enumerate(summary):
-            y = 32 + i * height
-            colour = "#9aa5b1" if row["name"] in LIMITS else "#c98a4b" if row["name"] in BYHAND else "#2f6db5"
-            median, least, top = (row[key][part] * scale for part in ("median", "least", "most"))
-            if panel == 0:
-                title = row["title"] if row["name"] in LIMITS or row["name"] in BYHAND else f"streamext: {row['title']}"
-                text(label - 8, y + 13, title, 'text-anchor="end"')
-            parts.append(f'<rect x="{left}" y="{y + 2}" width="{median / most * width:.1f}" height="{height - 7}" fill="{colour}"/>')
-            if least < top:
-                parts.append(
-                    f'<path d="M{left + least / most * width:.1f} {y + height / 2 - 1.5}H{left + top / most * width:.1f}" stroke="#222"/>'
-                )
-            text(left + max(median, top) / most * width + 5, y + 13, f"{median:.2f}")
-    text(8, total_height - 24, f"{document['parameters']['records']:,} records; bars: median, lines: range of the runs", 'font-size="11"')
-    text(8, total_height - 8, str(document["machine"]), 'font-size="11"')
-    path.write_text("\n".join([*parts, "</svg>", ""]))
+    titles = [row["title"] if row["name"] in LIMITS or row["name"] in BYHAND else f"streamext: {row['title']}" for row in summary]
+    colours = ["#9aa5b1" if row["name"] in LIMITS else "#c98a4b" if row["name"] in BYHAND else "#2f6db5" for row in summary]
+    pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "streamext", "font.size": 9})
+    figure, panels = pyplot.subplots(1, 2, sharey=True, figsize=(12, 1.2 + 0.25 * len(summary)), layout="constrained")
+    for axes, (key, heading, scale) in zip(panels, [("rate", "records a second, millions", 1e-6), ("cpu", "CPU-seconds per million records", 1.0)]):
+        median, least, most = ([row[key][part] * scale for row in summary] for part in ("median", "least", "most"))
+        ranges = [[m - low for m, low in zip(median, least)], [high - m for m, high in zip(median, most)]]
+        bars = axes.barh(titles, median, color=colours, xerr=ranges, ecolor="#222")
+        axes.bar_label(bars, fmt="%.2f", padding=4)
+        axes.set_title(heading, loc="left")
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    figure.supxlabel(f"{document['parameters']['records']:,} records; bars: median, lines: range of the runs\n{document['machine']}", x=0, ha="left", fontsize=8)
+    figure.savefig(path, metadata={"Date": None})

@@ -82,15 +82,12 @@ def watch(demo: Database, channels: Sequence[Channel], web: str, seconds: float)
         f"or        {web}/#public.gate_device_total in a browser, with the token {TOKEN}"
     )
     live = {"each channel's devices": received(channels), **LIVE}
-    screen = Screen()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        left, right = (
-            [line for title, query in tables.items() for line in table(demo.connection, title, query)]
-            for tables in (live, CATALOGUE)
-        )
-        screen.show(heading, left, right)
-        time.sleep(min(0.5 if screen.live else 5, max(end - time.monotonic(), 0)))
+    with Screen() as screen:
+        while time.monotonic() < end:
+            left, right = ([table(demo.connection, *titled) for titled in tables.items()] for tables in (live, CATALOGUE))
+            screen.show(heading, left, right)
+            time.sleep(min(0.5 if screen.live else 5, max(end - time.monotonic(), 0)))
 
 
 def check(demo: Database, channels: Sequence[Channel]) -> bool:

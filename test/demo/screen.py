@@ -1,18 +1,18 @@
-"""Query results in a terminal: tables in two columns where it is wide enough, else below each other."""
+"""Query results in a terminal: tables side by side where it is wide enough."""
 
-import shutil
-import sys
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from itertools import zip_longest
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psycopg
-
-_CLEAR = "\x1b[2J"
-_HOME = "\x1b[H"
-_CLEAR_LINE = "\x1b[K"
-_CLEAR_BELOW = "\x1b[J"
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 
 def _text(value: Any) -> str:
@@ -27,38 +27,39 @@ def _text(value: Any) -> str:
             return str(value)[:40]
 
 
-def table(connection: psycopg.Connection, title: str, query: str) -> list[str]:
-    """The lines of a table with a title."""
+def table(connection: psycopg.Connection, title: str, query: str) -> Table:
     cursor = connection.execute(query)
-    heading = [column.name for column in cursor.description or []]
     rows = cursor.fetchall()
-    cells = [heading] + [[_text(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    numeric = [bool(rows) and all(isinstance(v, int | float | Decimal | None) for v in column) for column in zip(*rows)]
-    right = numeric or [False] * len(widths)
-
-    def line(row: list[str]) -> str:
-        return "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right)).rstrip()
-
-    return [title, "-" * max(len(title), len(line(cells[0]))), *map(line, cells), ""]
+    shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for i, column in enumerate(cursor.description or []):
+        numeric = bool(rows) and all(isinstance(row[i], int | float | Decimal | None) for row in rows)
+        shown.add_column(Text(column.name), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(Text(_text(value)) for value in row))
+    return shown
 
 
 class Screen:
-    """Redraws a terminal in place; elsewhere prints one snapshot after the other."""
+    """Redraws a terminal in place, where the last snapshot stays; elsewhere prints one after the other. A context manager."""
 
     def __init__(self) -> None:
-        self.live = sys.stdout.isatty()
-        if self.live:
-            print(_CLEAR, end="")
+        self.console = Console() if Console().is_terminal else Console(width=200)
+        self.live = Live(console=self.console, screen=True, auto_refresh=False) if self.console.is_terminal else None
+        self.shown = Group()
 
-    def show(self, heading: str, left: list[str], right: list[str]) -> None:
-        width = max(map(len, left)) + 4
-        if width + max(map(len, right)) <= shutil.get_terminal_size((200, 50)).columns:
-            lines = [f"{a:{width}}{b}".rstrip() for a, b in zip_longest(left, right, fillvalue="")]
-        else:
-            lines = left + right
-        lines = [heading, "", *lines]
+    def show(self, heading: str, left: Iterable[Table], right: Iterable[Table]) -> None:
+        self.shown = Group(Text(heading + "\n"), Columns([Group(*left), Group(*right)]))
         if self.live:
-            print(_HOME + "\n".join(line + _CLEAR_LINE for line in lines) + _CLEAR_BELOW, flush=True)
+            self.live.update(self.shown, refresh=True)
         else:
-            print("\n".join(lines), flush=True)
+            self.console.print(self.shown)
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+            self.console.print(self.shown)
