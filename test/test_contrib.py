@@ -13,6 +13,7 @@ from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
+from harness.wait import wait_for
 
 TOP = Path(__file__).parents[1]
 CONTRIB = TOP / "contrib"
@@ -65,8 +66,47 @@ def test_the_exporters_queries(db: Database, kafka: Kafka, mosquitto: Mosquitto,
         assert f"          {query}\n" in (CONTRIB / "exporters" / "sql-exporter.yml").read_text()
 
 
+DASHBOARD = CONTRIB / "grafana" / "streamext.json"
+_SERIES = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
+_LABELS = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def test_the_dashboards_queries(db: Database, kafka: Kafka, topic: str, tmp_path: Path) -> None:
+    """Each query of a panel has an answer over what a server with a stream of each sort says, by PromQL as promtool runs it; labels of legends are there."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts'", "ts timestamptz")
+    local_stream(db, "event_time 'ts'", "ts timestamptz", name="l")
+    for stream in ("s", "l"):
+        continuous(db, f"v_{stream}", f"SELECT count(*) AS n FROM {stream}")
+    kafka.produce(topic, ['{"ts":"2024-05-01T12:00:00Z"}'])
+    db.execute("INSERT INTO l VALUES ('2024-05-01 12:00Z')")
+    db.flush("s", "l")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.workers WHERE checkpoint_at IS NOT NULL") == 2, what="checkpoints")
+    series = _SERIES.findall(db.value("SELECT streamext.metrics_text()"))
+    labels = {name: {label for label, _ in _LABELS.findall(text)} for name, text, _ in series}
+    dashboard = json.loads(DASHBOARD.read_text())
+    for variable in dashboard["templating"]["list"]:
+        for metric, label in re.findall(r"label_values\((\w+)[^,]*, (\w+)\)", str(variable["query"])):
+            assert label in labels[metric], variable["name"]
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    for target in targets:
+        legend = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))
+        assert all(legend <= labels[name] for name in NAMES.findall(target["expr"])), target
+    expressions = [re.sub(r'\w+=~"\$\w+"', 'database!=""', target["expr"]) for target in targets]
+    assert len(expressions) > 12 and not any("$" in expression for expression in expressions)
+    if not PROMTOOL.exists():
+        pytest.skip("no promtool")
+    document = {"evaluation_interval": "1m", "tests": [{
+        "interval": "1m", "input_series": [{"series": f"{name}{{{text}}}", "values": f"0+{value}x90"} for name, text, value in series],
+        "promql_expr_test": [{"expr": f"count({expression}) > bool 0", "eval_time": "80m", "exp_samples": [{"labels": "{}", "value": 1}]} for expression in expressions],
+    }]}  # fmt: skip
+    (tmp_path / "test.yml").write_text(json.dumps(document))  # JSON is YAML
+    found = subprocess.run([PROMTOOL, "test", "rules", "test.yml"], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert found.returncode == 0 and "SUCCESS" in found.stdout, found.stdout + found.stderr
+
+
 def test_the_dashboard() -> None:
-    dashboard = json.loads((CONTRIB / "grafana" / "streamext.json").read_text())
+    dashboard = json.loads(DASHBOARD.read_text())
     assert dashboard["uid"] and dashboard["title"] and dashboard["schemaVersion"] >= 36
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 8
