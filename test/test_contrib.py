@@ -136,8 +136,16 @@ def test_settings_blocks(name: str, block: str) -> None:
         continuous(db, "v", "SELECT count(*) AS n FROM s")
         db.execute("INSERT INTO s SELECT generate_series(1, 1000)")
         db.flush("s")
+        assert {setting: db.value("SELECT current_setting(%s)", setting) for setting in settings} == {setting: value.replace(" s", "s") for setting, value in settings.items()}
         assert db.value("TABLE v") == 1000 and db.rows("SELECT * FROM streamext.advise()") == []
         db.connection.close()
+
+
+def test_the_figures_are_columns(db: Database) -> None:
+    figures = re.findall(r"Figure: `(streamext\.\w+)\.(\w+)`", (TOP / "docs" / "tuning.md").read_text())
+    assert len(figures) == len(BLOCKS)
+    for view, column in figures:
+        db.execute(f"SELECT {column} FROM {view}")
 
 
 def test_the_cookbook(db: Database) -> None:

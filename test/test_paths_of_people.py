@@ -1,9 +1,11 @@
 """Two people on their way: a plant engineer with MQTT sensors nobody has described, and a DBA who watches the server."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from harness.database import Database
@@ -59,6 +61,25 @@ def test_a_dba(db: Database) -> None:
                 watch.execute("TABLE v")
     finally:
         db.execute("DROP ROLE watch")
+
+
+def test_a_team(db: Database) -> None:
+    """docs/operations.md#security as it is typed: its roles get what they need and no more."""
+    text = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+    blocks = re.findall(r"(?:^    .*\n)+", text[text.index("Least privilege for a team") :], re.MULTILINE)[:2]
+    db.execute("CREATE SERVER plant FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    try:
+        db.execute(blocks[0])
+        with db.connect("plant_admin") as admin:
+            admin.execute("""CREATE FOREIGN TABLE plant.sensors (device text) SERVER plant OPTIONS (topic 'sensors');
+                CREATE VIEW plant.device_minute WITH (streamext.continuous) AS SELECT device, count(*) AS n FROM plant.sensors GROUP BY device""")
+            admin.execute(blocks[1])
+        with db.connect("dashboards") as reader:
+            assert reader.execute("TABLE plant.device_minute").fetchall() == []
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute("TABLE plant.sensors")
+    finally:
+        db.execute("DROP OWNED BY plant_admin, dashboards CASCADE; DROP ROLE plant_admin, dashboards")
 
 
 def test_advice(db: Database) -> None:
