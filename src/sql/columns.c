@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 #include "utils/fmgrprotos.h"
 
+#include "base/clip.h"
 #include "base/own_table.h"
 #include "base/transaction.h"
 #include "decode/format.h"
@@ -32,6 +33,7 @@
 PG_FUNCTION_INFO_V1(streamext_get_stream_columns);
 
 #define COLUMNS_NAMED 10 /* fields that a hint lists */
+#define COLUMNS_SHOWN 40 /* bytes of a value in a hint */
 
 /* ---- counts ---- */
 
@@ -255,6 +257,7 @@ static char *
 columns_date_hint(const StreamConfig *config, const StreamColumn *column)
 {
 	char *text;
+	char  shown[COLUMNS_SHOWN];
 	Size  day, month;
 
 	if (!streamext_value_is_time(column->type) || column->time_format_given || config->datestyle != NULL ||
@@ -267,10 +270,11 @@ columns_date_hint(const StreamConfig *config, const StreamColumn *column)
 	month = strspn(text + day + 1, "0123456789");
 	if (month == 0 || month > 2 || text[day + 1 + month] != text[day])
 		return NULL;
+	streamext_clip(shown, text, sizeof(shown));
 	return psprintf(
 		"times like \"%s\" are read with the month first: say so by the stream's option datestyle 'ISO, MDY', "
 		"or write 'ISO, DMY', or the column's option time_format",
-		text);
+		shown);
 }
 
 char *
