@@ -283,6 +283,22 @@ def test_waits_for_a_change(db: Database) -> None:
     assert changes(db, changes(db)[-1][2], wait="30 ms") == []
 
 
+def test_is_read_once_in_an_interval(db: Database) -> None:
+    """However soon a client comes back."""
+    simple(db, options=", streamext.emit_interval = '1 h'")
+    token = changes(db)[-1][2]
+    db.execute("INSERT INTO s VALUES (7)")
+    db.flush("s")
+    with db.connect() as other, ThreadPoolExecutor(1) as pool:
+        told = pool.submit(lambda: other.execute("SELECT op, row FROM streamext.changes('v', %s, '1 h')", (token,)).fetchall())
+        waits = "SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = %s"
+        wait_for(lambda: told.done() or db.value(waits, other.info.backend_pid), what="the wait")
+        other.cancel()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            told.result()
+    assert [row[:2] for row in changes(db, token, wait="1 ms")] == [("upsert", {"k": 7, "n": 1})]
+
+
 def test_waiting_can_be_cancelled(db: Database) -> None:
     simple(db)
     token = changes(db)[-1][2]

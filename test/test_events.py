@@ -243,3 +243,29 @@ def test_bytes_are_events(web: Web) -> None:
     assert json.loads(blocks[2].split("data: ", 1)[1])["t"] == 'say "\n\r" \u2028 ü'
     insert(web, (1, "a"))
     Listener(web, "public.v", ["t"]).wait(view(web))
+
+
+KINDS = """SELECT t, min(n)::smallint AS small, min(n) AS int_, min(n)::bigint * 1000000007 AS big, min(n)::real / 3 AS f4, min(n)::float8 / 3 AS f8,
+    min(n)::float8 * 1e20 AS large, -min(n)::float8 * 0 AS minus_nought, CASE WHEN min(n) > 1 THEN 'NaN' ELSE '-Infinity' END::float8 AS odd,
+    min(n)::numeric(20, 4) AS n, 'NaN'::numeric AS nan, min(n) > 1 AS yes, 'x '::char(4) AS padded, min(t)::name AS name, NULL::text AS none,
+    date '2024-05-01' + min(n) AS day, 'infinity'::timestamptz AS ever, timestamp '2024-05-01 10:00:00.5' AS plain, time '10:00' AS noon, interval '1 day' AS span,
+    ARRAY[min(n), NULL] AS list, ROW(min(n), min(t))::pair AS pair, json '{"b": 1,  "a": [1e3]}' AS j, jsonb '{"b": 1, "a": "ü\\n"}' AS b, decode('00ff', 'hex') AS bytes,
+    '10.0.0.1'::inet AS host, int4range(1, min(n) + 2) AS "range", 'happy'::mood AS mood, 7::even AS "a domain", '0 0 1'::oidvector AS oids
+    FROM s GROUP BY t"""
+
+
+def test_rows_are_the_text_of_to_jsonb(web: Web) -> None:
+    """Letter for letter, whatever the types of columns are."""
+    web.db.execute("CREATE TYPE pair AS (a int, b text); CREATE TYPE mood AS ENUM ('happy'); CREATE DOMAIN even AS int; SET timezone = 'UTC'")
+    views = {"kinds": KINDS, "keys": "SELECT n::numeric(9, 2) AS a, n::float8 / 7 AS b, t, count(*) AS c FROM s GROUP BY 1, 2, 3"}
+    for name, query in views.items():
+        continuous(web.db, name, query)
+        web.db.execute(f"GRANT SELECT ON {name} TO ingest")
+    insert(web, *enumerate(["plain", 'say "\\\n\r\t\b\f\x01\x7f"', "ü\u2028", "", "null"], 1))
+    for name in views:
+        told = [row for (row,) in web.db.rows(f"SELECT row::text FROM streamext.changes('{name}') WHERE op = 'upsert'")]
+        wanted = sorted(row for (row,) in web.db.rows(f"SELECT to_jsonb({name}.*)::text FROM {name}"))
+        assert sorted(told) == wanted and len(wanted) == 5
+        listener = Listener(web, f"public.{name}", ["t"])
+        listener.wait(view(web, name))
+        assert sorted(listener.data) == sorted(["null", *wanted])

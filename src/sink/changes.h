@@ -12,12 +12,12 @@
 #define STREAMEXT_CHANGE_DELETE 'd'
 #define STREAMEXT_EMIT_INTERVAL INT64CONST(250000) /* us, when a view does not say */
 
-/* key and row: JSON, not terminated, NULL of a reset. */
+/* key and row: texts of JSON as jsonb's, not terminated, NULL of a reset. */
 typedef struct Change
 {
 	char		op;
 	uint64		incarnation, number; /* what the token says */
-	const char *token;
+	const char *token;				 /* during the call */
 	TimestampTz at;
 	const char *key, *row;
 	uint32		key_size, row_size;
@@ -44,7 +44,9 @@ typedef struct ChangesReader ChangesReader;
 extern ChangesReader *streamext_changes_open(Oid view);
 
 extern int64 streamext_changes_emit_interval(const ChangesReader *reader); /* us */
-extern List *streamext_changes_keys(const ChangesReader *reader);		   /* names of the key's columns (char *) */
+/* When the view was read that the last answer is of. */
+extern TimestampTz streamext_changes_looked_at(const ChangesReader *reader);
+extern List		  *streamext_changes_keys(const ChangesReader *reader); /* names of the key's columns (char *) */
 
 /*
  * Gives what has changed; how many without the reset. *newest (may be NULL): where it stands now. Within a transaction with a snapshot; not

@@ -31,13 +31,14 @@ typedef struct ChangesCall
 {
 	ReturnSetInfo *rsinfo;
 	MemoryContext  per_row;
-	uint64		   rows; /* with the reset */
+	Datum		   upsert, delete, reset; /* what op is */
+	uint64		   rows;				  /* with the reset */
 } ChangesCall;
 
-static const char *
-changes_op_name(char op)
+static Datum
+changes_op(const ChangesCall *call, char op)
 {
-	return op == STREAMEXT_CHANGE_RESET ? "reset" : op == STREAMEXT_CHANGE_DELETE ? "delete" : "upsert";
+	return op == STREAMEXT_CHANGE_RESET ? call->reset : op == STREAMEXT_CHANGE_DELETE ? call->delete : call->upsert;
 }
 
 static void
@@ -48,7 +49,7 @@ changes_put(void *arg, const Change *change)
 	Datum		  values[CHANGES_COLUMNS];
 	bool		  nulls[CHANGES_COLUMNS] = { false };
 
-	values[0] = CStringGetTextDatum(changes_op_name(change->op));
+	values[0] = changes_op(call, change->op);
 	values[1] = CStringGetTextDatum(change->token);
 	values[2] = TimestampTzGetDatum(change->at);
 	nulls[3] = change->row == NULL;
@@ -71,28 +72,36 @@ changes_sleep(int64 usecs)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* When to look next, `interval` after the last look, whoever has looked. */
+static TimestampTz
+changes_next_look(const ChangesReader *reader, TimestampTz now, int64 interval)
+{
+	TimestampTz looked_at = streamext_changes_looked_at(reader);
+
+	return (looked_at > now - interval ? looked_at : now) + interval;
+}
+
+/*
+ * Until there is something to tell, or the end of the wait. Who has a token has what was read within the interval told, which is new enough but at
+ * the end: so the view is read once in an interval, however fast he asks again, and whoever else asks.
+ */
 static void
 changes_wait(ChangesCall *call, ChangesReader *reader, const char *after, TimestampTz until)
 {
-	int64			emit_interval = streamext_changes_emit_interval(reader);
-	TimestampTz		looked = GetCurrentTimestamp();
-	ChangesQuestion question = { .after = after, .idle = true };
+	int64			interval = streamext_changes_emit_interval(reader);
+	ChangesQuestion question = { .after = after };
 
-	while (call->rows == 0)
+	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
+		bool		over = now >= until;
 
-		if (now >= until && looked >= until)
-			return;
-		if (now < until && now < looked + emit_interval)
-		{
-			changes_sleep(Min(until, looked + emit_interval) - now);
-			continue;
-		}
-		/* what somebody has read within the interval is new enough, but at the end */
-		looked = now;
-		question.fresh = now < until ? now - emit_interval : now;
+		question.fresh = over || after == NULL ? now : now - interval;
 		(void) streamext_changes_read(reader, &question, changes_put, call, NULL);
+		if (call->rows > 0 || over)
+			return;
+		question.idle = true;
+		changes_sleep(Min(until, changes_next_look(reader, now, interval)) - now);
 	}
 }
 
@@ -116,11 +125,15 @@ streamext_changes(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	call.rsinfo = rsinfo;
 	call.per_row = AllocSetContextCreate(CurrentMemoryContext, "streamext changes row", ALLOCSET_DEFAULT_SIZES);
+	call.upsert = CStringGetTextDatum("upsert");
+	call.delete = CStringGetTextDatum("delete");
+	call.reset = CStringGetTextDatum("reset");
 	reader = streamext_changes_open(PG_GETARG_OID(0));
 	question.after = after;
 	question.fresh = now;
-	(void) streamext_changes_read(reader, &question, changes_put, &call, NULL);
 	if (wait > 0)
 		changes_wait(&call, reader, after, now + wait);
+	else
+		(void) streamext_changes_read(reader, &question, changes_put, &call, NULL);
 	PG_RETURN_NULL();
 }

@@ -107,6 +107,7 @@ class Listener:
         self.keys = keys
         self.rows: dict[str, Any] = {}
         self.ops: list[str] = []
+        self.data: list[str] = []  # as it came
         self.last = last
         self.ended = False
         self.packed, self.text = b"", b""
@@ -157,6 +158,7 @@ class Listener:
         for event in events:
             fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if line and not line.startswith(":"))
             if "event" in fields:
+                self.data.append(fields["data"])
                 self.apply(fields["event"], fields["id"], json.loads(fields["data"]))
 
     def apply(self, op: str, token: str, row: Any) -> None:

@@ -79,7 +79,10 @@ class Server:
                 start_new_session=True,  # Ctrl-C is for the test run, which stops its servers in order
                 preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, self.stop_signal),
             )
-        wait_for(lambda: self._check_alive() and self.is_ready(), timeout, f"start of {self.name}")
+        try:
+            wait_for(lambda: self._check_alive() and self.is_ready(), timeout, f"start of {self.name}")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; its log ends with:\n{self.log()[-4000:]}") from None
 
     def _check_alive(self) -> bool:
         if not self.is_running():
