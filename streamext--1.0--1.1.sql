@@ -899,7 +899,7 @@ COMMENT ON TABLE streamext.emitted IS 'Keys of rows that views with streamext.em
 
 CREATE TABLE streamext.emitted_view (
 	view oid PRIMARY KEY,
-	version bigint NOT NULL,
+	version bigint NOT NULL DEFAULT 0,
 	last_error text,
 	last_error_at timestamptz
 ) WITH (fillfactor = 50);

@@ -21,10 +21,4 @@ extern Oid streamext_alert_target(const char *to);
  */
 extern void streamext_alert_evaluate(Oid view, TimestampTz now);
 
-/* What the view's last evaluation has raised; NULL: it went through. In a transaction. */
-extern void streamext_alert_note_error(Oid view, const char *message);
-
-/* Of views that are no alerts (any more) nothing is pending; of those that are gone there are no events either. In a transaction. */
-extern void streamext_alert_forget_others(List *alerts);
-
 #endif /* STREAMEXT_ALERT_H */

@@ -294,44 +294,6 @@ streamext_emit_changes(Oid view, const char *token)
 	return newest;
 }
 
-void
-streamext_emit_note_error(Oid view, const char *message)
-{
-	Oid			  types[2] = { OIDOID, TEXTOID };
-	Datum		  values[2] = { ObjectIdGetDatum(view), message == NULL ? (Datum) 0 : CStringGetTextDatum(message) };
-	IdentityScope scope = streamext_own_begin();
-
-	if (SPI_execute_with_args(
-			message != NULL
-				? "INSERT INTO streamext.emitted_view (view, version, last_error, last_error_at) VALUES ($1, 0, $2, clock_timestamp())"
-				  " ON CONFLICT (view) DO UPDATE SET last_error = excluded.last_error, last_error_at = excluded.last_error_at"
-				: "UPDATE streamext.emitted_view SET last_error = NULL, last_error_at = NULL WHERE view = $1 AND last_error IS NOT NULL",
-			message != NULL ? 2 : 1, types, values, NULL, false, 0) < 0)
-		elog(ERROR, "could not note an error");
-	streamext_own_end(scope);
-}
-
-void
-streamext_emit_forget_others(List *views)
-{
-	Oid			  types[1] = { OIDARRAYOID };
-	Datum		 *oids = palloc(sizeof(Datum) * (list_length(views) + 1));
-	Datum		  values[1];
-	IdentityScope scope;
-	ListCell	 *lc;
-
-	foreach (lc, views)
-		oids[foreach_current_index(lc)] = ObjectIdGetDatum(lfirst_oid(lc));
-	values[0] = PointerGetDatum(construct_array(oids, list_length(views), OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-	scope = streamext_own_begin();
-	if (SPI_execute_with_args("DELETE FROM streamext.emitted WHERE view <> ALL ($1)", 1, types, values, NULL, false,
-							  0) < 0 ||
-		SPI_execute_with_args("DELETE FROM streamext.emitted_view WHERE view <> ALL ($1)", 1, types, values, NULL,
-							  false, 0) < 0)
-		elog(ERROR, "could not tidy streamext.emitted");
-	streamext_own_end(scope);
-}
-
 /* ---------------------------------------------------------------- CREATE VIEW */
 
 /* A column that is the messages' key says which row is replaced: it must be what the view groups by. */

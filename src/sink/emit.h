@@ -17,10 +17,4 @@ extern void streamext_emit_check(Oid view, Oid target);
  */
 extern char *streamext_emit_changes(Oid view, const char *token);
 
-/* Shown in streamext.sinks; NULL: it went well. */
-extern void streamext_emit_note_error(Oid view, const char *message);
-
-/* Forgets what others than these views have emitted. */
-extern void streamext_emit_forget_others(List *views);
-
 #endif /* STREAMEXT_EMIT_H */

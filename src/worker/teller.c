@@ -46,6 +46,7 @@
 #include "sink/alert.h"
 #include "sink/changes.h"
 #include "sink/emit.h"
+#include "sink/ledger.h"
 #include "view/builtin.h"
 #include "view/compile.h"
 #include "worker/teller_streams.h"
@@ -168,8 +169,8 @@ teller_reload(void)
 
 		teller_list(former);
 		MemoryContextSwitchTo(old);
-		streamext_alert_forget_others(teller_with_task(TELLER_ALERT));
-		streamext_emit_forget_others(teller_with_task(TELLER_EMIT));
+		streamext_ledger_forget_others(LEDGER_ALERTS, teller_with_task(TELLER_ALERT));
+		streamext_ledger_forget_others(LEDGER_EMITTED, teller_with_task(TELLER_EMIT));
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -277,10 +278,9 @@ teller_note(TellerView *item, const ErrorData *error)
 		ereport(LOG, (errmsg(item->task == TELLER_ALERT ? "alert %s could not be evaluated: %s"
 														: "changes of view %s could not be told: %s",
 							 streamext_relation_label(item->view), streamext_error_text(error))));
-	if (item->task == TELLER_ALERT && (error != NULL || item->failed))
-		streamext_alert_note_error(item->view, error != NULL ? error->message : NULL);
-	if (item->task == TELLER_EMIT && (error != NULL || item->failed))
-		streamext_emit_note_error(item->view, error != NULL ? error->message : NULL);
+	if (item->task != TELLER_NOTIFY && (error != NULL || item->failed))
+		streamext_ledger_note_error(item->task == TELLER_ALERT ? LEDGER_ALERTS : LEDGER_EMITTED, item->view,
+									error != NULL ? error->message : NULL);
 	item->failed = error != NULL;
 }
 

@@ -25,6 +25,10 @@ from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 
 
+# On a busy machine heartbeats are late by seconds, and a broker that is fenced has no leaders: it is never ready.
+PATIENT = {"broker.session.timeout.ms": 6000, "broker.heartbeat.interval.ms": 500}
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make crash", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
@@ -87,7 +91,7 @@ def main() -> int:
     with ExitStack() as stack:
         pg = stack.enter_context(Postgres(settings={"streamext.memory_limit": "1GB", "max_wal_size": "4GB"}))
         sources = options.source or ["kafka", "mqtt", "local", "http", "flume"]
-        kafka = stack.enter_context(Kafka()) if {"kafka", "sinks"} & {*sources} else None
+        kafka = stack.enter_context(Kafka(config=PATIENT)) if {"kafka", "sinks"} & {*sources} else None
         mosquitto = stack.enter_context(Mosquitto(inflight=1000)) if "mqtt" in sources else None
         loads: list[Load] = []
         if kafka and "kafka" in sources:

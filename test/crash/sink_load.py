@@ -18,7 +18,7 @@ CLOSED = "SELECT device, streamext.tumble('1 s', ts) AS w, count(*) AS c, sum(n)
 LATEST = """SELECT device, site, count(*) AS c, sum(n)::bigint AS s, bit_xor(n) AS x FROM {source} GROUP BY device, site
     HAVING bit_xor(n) % 4 <> 0"""
 RECENT = """SELECT site, streamext.tumble('2 s', ts) AS w, count(*) AS c, sum(n)::bigint AS s FROM {source} GROUP BY site, w"""
-SENT = 60  # seconds until everything is out
+SENT = 240  # seconds until everything is out: for what never comes
 
 
 def _shape(row: dict[str, Any]) -> str:
@@ -92,7 +92,7 @@ class SinkLoad(KafkaLoad):
         for topic in self._topics.values():
             topic.close()
 
-    def _become(self, name: str, have: str, expected: list[dict[str, Any]]) -> list[str]:
+    def _become(self, db: Database, name: str, have: str, expected: list[dict[str, Any]]) -> list[str]:
         """Waits until the topic is what is expected of it; what is wrong when it never is."""
         topic, want = self._topics[name], sorted(map(_shape, expected))
 
@@ -106,7 +106,8 @@ class SinkLoad(KafkaLoad):
         try:
             wait_for(same, SENT)
         except TimeoutError:
-            return difference()
+            sinks = db.rows("SELECT view::text, state, delivered, waiting, lag_seconds, last_error FROM streamext.sinks")
+            return [*difference(), f"sinks: {sinks}", f"log: {db.server.log()[-3000:]}"]
         topic.take()
         return topic.wrong + difference()
 
@@ -117,9 +118,9 @@ class SinkLoad(KafkaLoad):
         closed = f"SELECT to_jsonb(q) FROM ({CLOSED.format(source='recount')}) AS q WHERE w + interval '1 s' <= %s"
         latest = f"SELECT to_jsonb(q) FROM ({LATEST.format(source='recount')}) AS q"
         recent = f"SELECT to_jsonb(q) FROM ({RECENT.format(source='recount')}) AS q WHERE w + interval '2 s' > %s::timestamptz - interval '10 s'"
-        wrong = self._become("closed", "rows", [row for (row,) in db.rows(closed, watermark)])
-        wrong += self._become("latest", "latest", [row for (row,) in db.rows(latest)])
-        wrong += self._become("recent", "latest", [row for (row,) in db.rows(recent, watermark)])
+        wrong = self._become(db, "closed", "rows", [row for (row,) in db.rows(closed, watermark)])
+        wrong += self._become(db, "latest", "latest", [row for (row,) in db.rows(latest)])
+        wrong += self._become(db, "recent", "latest", [row for (row,) in db.rows(recent, watermark)])
         wrong += [f"{view}: {dead} dead, {error}" for view, dead, error in db.rows("SELECT view::text, dead, last_error FROM streamext.sinks WHERE dead > 0")]
         for view in ("closed", "latest", "recent"):
             wrong += counted(db, view, n)
