@@ -200,3 +200,32 @@ def test_another_port_is_another_origin(web: Web) -> None:
     assert answer.status == 200 and not any(name.startswith("access-control") for name in answer.headers)
     preflight: Any = web.request("OPTIONS", "/views/public.total", token=None, headers={"Origin": "http://elsewhere"})
     assert preflight.status in (401, 405)
+
+
+def test_what_is_not_there(web: Web, browser: Browser) -> None:
+    """Views without rows, without keys, of another name, and with large numbers say so, or fit."""
+    web.db.execute("ALTER SERVER web OPTIONS (ADD anonymous_role 'ingest')")
+    continuous(web.db, "empty", "SELECT device, count(*) AS n FROM sensors GROUP BY device HAVING count(*) > 1000000")
+    continuous(web.db, "keyless", "SELECT count(*) AS n FROM sensors GROUP BY device")
+    continuous(web.db, "large", "SELECT device, sum(temperature * 1e12) AS a_long_name_for_the_energy_of_all_machines, count(*) AS n FROM sensors GROUP BY device")
+    web.db.execute("GRANT SELECT ON empty, keyless, large TO ingest")
+    send(web, 2)
+    wait_for(lambda: web.request("GET", "/views/public.large?limit=1", token=None).status == 200)
+    browser.size(390, 844, phone=True)
+    browser.go(f"http://127.0.0.1:{web.port}/#public.nothing")
+    browser.wait("document.getElementById('none').textContent === 'There is no view public.nothing that this role may read.'")
+    assert browser.value("[...document.querySelectorAll('#views tbody th')].map(cell => cell.textContent)") == [
+        "public.empty", "public.keyless", "public.large", "public.plant", "public.total"
+    ]  # fmt: skip
+    browser.value("location.hash = 'public.empty'")
+    browser.wait("document.getElementById('count').textContent === 'The view has no rows now.'")
+    assert browser.value("document.getElementById('column-label').hidden && document.title.startsWith('public.empty')")
+    browser.value("location.hash = 'public.keyless'")
+    browser.wait("document.getElementById('live').textContent.includes('not available')")
+    assert "GROUP BY" in browser.text("#hint") or "groups by" in browser.text("#hint")
+    browser.value("location.hash = 'public.large'")
+    browser.wait("document.querySelectorAll('#rows tbody tr').length === 5")
+    wait_for(lambda: send(web, 1, first=2) or browser.value("document.querySelectorAll('#chart polyline').length === 5"))
+    assert browser.value("[...document.querySelectorAll('#chart text')].every(text => text.getBBox().x >= 0)")
+    assert browser.value("scrollY > 0 && document.documentElement.scrollWidth <= innerWidth && document.getElementById('column').getBoundingClientRect().right <= innerWidth")
+    assert browser.troubles == []
