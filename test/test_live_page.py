@@ -229,3 +229,22 @@ def test_what_is_not_there(web: Web, browser: Browser) -> None:
     assert browser.value("[...document.querySelectorAll('#chart text')].every(text => text.getBBox().x >= 0)")
     assert browser.value("scrollY > 0 && document.documentElement.scrollWidth <= innerWidth && document.getElementById('column').getBoundingClientRect().right <= innerWidth")
     assert browser.troubles == []
+
+
+def test_the_document_s_page(web: Web, browser: Browser) -> None:
+    """What docs/delivery.md has for a page of one's own has the view, and goes on from `last`."""
+    document = (Path(__file__).parents[1] / "docs/delivery.md").read_text()
+    code = document[document.index("    const answer = await fetch(") : document.index("The gateway serves no pages of others")]
+    code = code.replace("public.device_minute", "public.total")
+    assert "answer.body" in code
+    send(web, 2)
+    browser.go(f"http://127.0.0.1:{web.port}/healthz")
+    browser.value(f"window.page = async (token, last) => {{ {code.replace('rows = new Map();', 'rows = window.rows = new Map();')} }}; void window.page('ingest-token')")
+
+    def same() -> bool:
+        rows = browser.value("[...(window.rows || [])].map(([key, row]) => [row.device, row.n])")
+        return sorted(map(tuple, rows)) == web.db.rows("SELECT device, n FROM total ORDER BY device")
+
+    wait_for(same, what="the view in the page")
+    send(web, 1, devices=7, first=2)
+    wait_for(same, what="the view in the page, changed")
