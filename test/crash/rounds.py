@@ -13,7 +13,7 @@ from harness.database import Database
 from harness.postgres import Postgres
 from harness.wait import wait_for
 
-FLUSH = 120  # seconds until the views must have caught up
+FLUSH = 300  # seconds until the views must have caught up: for what never comes
 
 
 @dataclass
