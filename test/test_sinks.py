@@ -490,6 +490,37 @@ def test_rows_are_published_to_mqtt(db: Database, mosquitto: Mosquitto, topic: s
     client.loop_stop()
 
 
+def test_what_mqtt_cannot_carry_holds_up_nothing(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """Who may insert chooses topics and headers: neither the broker's own topics, nor what makes the broker end the connection again and again."""
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', publish_topic '{{site}}/{topic}'", "site text, n int, h jsonb OPTIONS (metadata 'headers')", name="sent")
+    rows = [("$CONTROL/x", None), ("a\nb", None), ("/" * 250, None), ("\ufffe", None), ("\U0001ffff", None), ("ok", '{"h": "a\\nb"}'),
+            ("ok", json.dumps({"h": "x" * 70_000})), ("\u00e4/b", '{"h": "\u00e4"}')]  # fmt: skip
+    got: list[str] = []
+    client = mosquitto.client(on_message=lambda _c, _u, m: got.append(m.topic))
+    client.subscribe([(f"{filter}/{topic}", 1) for filter in ("+", "+/+", "$CONTROL/x")])
+    for n, (site, headers) in enumerate(rows):
+        db.execute("INSERT INTO sent VALUES (%s, %s, %s)", site, n, headers)
+    wait_for(lambda: sink(db, "delivered, waiting, dead") == [(1, 0, 7)], what="what can be sent")
+    wait_for(lambda: got, what="the message")
+    assert got == [f"\u00e4/b/{topic}"]
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_what_a_broker_refuses_is_not_delivered(db: Database) -> None:
+    """By MQTT 5 and qos 1 it says so: a topic that a row has chosen is that row's fault, else all waits."""
+    with Mosquitto(users={"app": "secret"}, acl="user app\ntopic readwrite good/#\n") as broker:
+        mqtt_stream(db, broker, "topic 'good/#', publish_topic '{site}/x'", "site text, n int", name="sent")
+        mqtt_stream(db, broker, "topic 'good/#', publish_topic 'bad'", "n int", name="other")
+        db.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER mqtt_server OPTIONS (username 'app', password 'secret')")
+        db.execute("INSERT INTO sent VALUES ('good', 1), ('bad', 2), ('good', 3); INSERT INTO other VALUES (1)")
+        shown = "SELECT delivered, waiting, dead, state FROM streamext.sinks WHERE target = %s::regclass"
+        wait_for(lambda: db.rows(shown, "sent")[0][1:] == (0, 1, "running"), what="one refused")
+        wait_for(lambda: db.rows(shown, "other") == [(0, 1, 0, "stalled")], what="one that waits")
+        assert db.rows(shown, "sent")[0][0] == 2
+        wait_for(lambda: "authorized" in db.value("SELECT last_error FROM streamext.sinks WHERE target = 'other'::regclass"), what="why")
+
+
 def test_a_filter_is_no_topic_to_publish_to(db: Database, mosquitto: Mosquitto, topic: str) -> None:
     mqtt_stream(db, mosquitto, f"topic '{topic}/#'", "n int", name="sent")
     assert "is a filter" in db.refusal("INSERT INTO sent VALUES (1)")

@@ -5,11 +5,14 @@
  * A client of its own beside the stream's, without a session: what the broker has not acknowledged when a connection ends is sent again.
  *
  * The topic is the option publish_topic, in which {column} stands for the row's value, else the stream's own if it is no filter.
+ *
+ * What MQTT cannot carry is never sent: the broker would end the connection, and all that is behind it would wait for good.
  */
 #include "base/streamext.h"
 
 #include <MQTTAsync.h>
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -23,7 +26,9 @@
 	16 /* messages without an acknowledgement: beyond the broker's receive maximum the library waits a second each time */
 #define MQTT_SINK_PATIENCE_MS 10000
 #define MQTT_SINK_LOOK_US 250
-#define MQTT_SINK_MAX_TOPIC 65535
+#define MQTT_SINK_MAX_TEXT 65535 /* bytes of a topic, or of a header's name or value */
+#define MQTT_SINK_UNANSWERED -1
+#define MQTT_SINK_MAX_LEVELS 200 /* of a topic; more than mosquitto takes */
 
 typedef struct MqttSink
 {
@@ -33,7 +38,12 @@ typedef struct MqttSink
 	char		*topic;	 /* where messages without one of their own go; or NULL */
 	int			 qos;
 	bool		 retained;
-	volatile int under_way; /* messages that may be; a thread of the library's lowers it to what the broker says */
+	bool		 chosen; /* rows choose their topics */
+
+	/* written by a thread of the library's */
+	volatile int under_way;				 /* messages that may be, lowered to what the broker says */
+	volatile int largest;				 /* packet that the broker takes; 0: any */
+	volatile int reasons[MQTT_SINK_SET]; /* what the broker has answered to a message of the set, of MQTT 5 */
 } MqttSink;
 
 /* ---------------------------------------------------------------- topics; in a session */
@@ -107,7 +117,7 @@ mqtt_sink_topic(const StreamConfig *config, const Datum *values, const bool *nul
 							   mqtt_sink_value(config, pnstrdup(template + 1, end - template - 1), values, nulls));
 		template = end + 1;
 	}
-	if (topic.len > MQTT_SINK_MAX_TOPIC)
+	if (topic.len > MQTT_SINK_MAX_TEXT)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the topic is too long")));
 	return topic.data;
 }
@@ -130,6 +140,21 @@ mqtt_sink_on_connect5(void *context, MQTTAsync_successData5 *data)
 
 	if (most > 0 && most < m->under_way)
 		m->under_way = most;
+	m->largest = Max(MQTTProperties_getNumericValue(&data->properties, MQTTPROPERTY_CODE_MAXIMUM_PACKET_SIZE), 0);
+}
+
+static void
+mqtt_sink_on_success5(void *context, MQTTAsync_successData5 *data)
+{
+	*(volatile int *) context = MQTTREASONCODE_SUCCESS;
+}
+
+/* Also of a connection that ends, which is no answer. */
+static void
+mqtt_sink_on_failure5(void *context, MQTTAsync_failureData5 *data)
+{
+	if (data->reasonCode >= MQTTREASONCODE_UNSPECIFIED_ERROR)
+		*(volatile int *) context = data->reasonCode;
 }
 
 static void
@@ -170,6 +195,7 @@ mqtt_sink_connect(MqttSink *m, Shipment *s)
 	(void) MQTTAsync_setCallbacks(m->handle, NULL, NULL, mqtt_sink_on_arrival, NULL);
 	streamext_mqtt_address_connect(m->address, true, &connect);
 	m->under_way = MQTT_SINK_UNDER_WAY;
+	m->largest = 0;
 	if (m->address->version == MQTTVERSION_5)
 		connect.options.onSuccess5 = mqtt_sink_on_connect5;
 	connect.options.context = m;
@@ -187,8 +213,67 @@ mqtt_sink_connect(MqttSink *m, Shipment *s)
 
 /* ---------------------------------------------------------------- messages */
 
+/* Whether it can be a string of MQTT's: UTF-8 without control and other characters for which brokers end the connection. */
+static bool
+mqtt_sink_is_string(const char *text)
+{
+	const unsigned char *c = (const unsigned char *) text;
+	size_t				 left = strlen(text);
+
+	if (left > MQTT_SINK_MAX_TEXT)
+		return false;
+	while (left > 0)
+	{
+		size_t	 length = pg_utf_mblen(c);
+		pg_wchar code;
+
+		if (length > left || !pg_utf8_islegal(c, (int) length))
+			return false;
+		code = utf8_to_unicode(c);
+		if (code < 0x20 || (code >= 0x7F && code <= 0x9F) || (code >= 0xFDD0 && code <= 0xFDEF) ||
+			(code & 0xFFFE) == 0xFFFE)
+			return false;
+		c += length;
+		left -= length;
+	}
+	return true;
+}
+
+static const char *
+mqtt_sink_topic_problem(const char *topic)
+{
+	int levels = 1;
+
+	if (topic[0] == '$')
+		return "its topic begins with $, as only the broker's own do";
+	if (!mqtt_sink_is_string(topic))
+		return "its topic has control characters or such as MQTT has not";
+	for (const char *c = topic; *c != '\0'; c++)
+		levels += *c == '/';
+	return levels > MQTT_SINK_MAX_LEVELS ? "its topic has more than 200 levels" : NULL;
+}
+
+/* Why the message is not to be sent, ever; NULL: it is. */
+static const char *
+mqtt_sink_problem(const MqttSink *m, const Message *message)
+{
+	const char *topic = message->topic != NULL ? message->topic : m->topic;
+	const char *problem = mqtt_sink_topic_problem(topic);
+	size_t		size = strlen(topic) + message->payload_size + 16;
+
+	for (int i = 0; i < message->nheaders && m->address->version == MQTTVERSION_5 && problem == NULL; i++)
+	{
+		size += strlen(message->header_names[i]) + strlen(message->header_values[i]) + 5;
+		if (!mqtt_sink_is_string(message->header_names[i]) || !mqtt_sink_is_string(message->header_values[i]))
+			problem = "a header is too long, or has control characters or such as MQTT has not";
+	}
+	if (problem == NULL && m->largest > 0 && size > (size_t) m->largest)
+		problem = "it is larger than the broker takes";
+	return problem;
+}
+
 static int
-mqtt_sink_publish(MqttSink *m, const Message *message, MQTTAsync_token *token)
+mqtt_sink_publish(MqttSink *m, const Message *message, volatile int *reason, MQTTAsync_token *token)
 {
 	MQTTAsync_message		  out = MQTTAsync_message_initializer;
 	MQTTAsync_responseOptions options = MQTTAsync_responseOptions_initializer;
@@ -213,6 +298,10 @@ mqtt_sink_publish(MqttSink *m, const Message *message, MQTTAsync_token *token)
 			MQTTProperties_add(&properties, &property);
 		}
 		out.properties = properties;
+		*reason = MQTT_SINK_UNANSWERED;
+		options.onSuccess5 = mqtt_sink_on_success5;
+		options.onFailure5 = mqtt_sink_on_failure5;
+		options.context = (void *) reason;
 	}
 	rc = MQTTAsync_sendMessage(m->handle, message->topic != NULL ? message->topic : m->topic, &out, &options);
 	MQTTProperties_free(&properties);
@@ -220,14 +309,18 @@ mqtt_sink_publish(MqttSink *m, const Message *message, MQTTAsync_token *token)
 	return rc;
 }
 
-/* Until the broker has acknowledged it. (MQTTAsync_waitForCompletion looks every 100 ms.) */
+/* Until the broker has answered it; what, m->reasons says. (MQTTAsync_waitForCompletion looks every 100 ms.) */
 static bool
 mqtt_sink_wait(MqttSink *m, Shipment *s, MQTTAsync_token token)
 {
+	bool tells = m->address->version == MQTTVERSION_5;
+
 	for (int waited = 0; waited < MQTT_SINK_PATIENCE_MS * 1000 / MQTT_SINK_LOOK_US && !*s->stop; waited++)
 	{
 		bool connected = MQTTAsync_isConnected(m->handle);
 
+		if (tells && m->reasons[s->done] != MQTT_SINK_UNANSWERED)
+			return true; /* mosquitto ends the connection after it has said no */
 		if (MQTTAsync_isComplete(m->handle, token))
 			return connected;
 		if (!connected)
@@ -235,6 +328,42 @@ mqtt_sink_wait(MqttSink *m, Shipment *s, MQTTAsync_token token)
 		pg_usleep(MQTT_SINK_LOOK_US);
 	}
 	return false;
+}
+
+static void
+mqtt_sink_refuse(Shipment *s, const char *problem)
+{
+	s->refused = s->done;
+	snprintf(s->error, sizeof(s->error), "the message cannot be sent: %s", problem);
+}
+
+/*
+ * What the broker has answered to the first message that is not done: true, it has it. With MQTT 3.1.1 it cannot say no. What lies in the
+ * message is for the message alone; a topic that the login may not publish to too, where rows choose theirs.
+ */
+static bool
+mqtt_sink_taken(MqttSink *m, Shipment *s)
+{
+	int reason = m->address->version == MQTTVERSION_5 ? m->reasons[s->done] : MQTTREASONCODE_SUCCESS;
+
+	if (reason < MQTTREASONCODE_UNSPECIFIED_ERROR)
+		return true;
+	if (reason == MQTTREASONCODE_TOPIC_NAME_INVALID || reason == MQTTREASONCODE_PACKET_TOO_LARGE ||
+		reason == MQTTREASONCODE_PAYLOAD_FORMAT_INVALID || (reason == MQTTREASONCODE_NOT_AUTHORIZED && m->chosen))
+		mqtt_sink_refuse(s, MQTTReasonCode_toString(reason));
+	else
+		snprintf(s->error, sizeof(s->error), "the broker refuses messages: %s", MQTTReasonCode_toString(reason));
+	return false;
+}
+
+/* As far as there is room on the way; the first one that cannot be sent ends it. */
+static int
+mqtt_sink_publish_some(MqttSink *m, const Shipment *s, int sent, MQTTAsync_token *tokens)
+{
+	while (sent < s->n && sent - s->done < m->under_way && mqtt_sink_problem(m, &s->messages[sent]) == NULL &&
+		   mqtt_sink_publish(m, &s->messages[sent], &m->reasons[sent], &tokens[sent]) == MQTTASYNC_SUCCESS)
+		sent++;
+	return sent;
 }
 
 static void
@@ -249,20 +378,27 @@ mqtt_sink_send(Transport *transport, Shipment *s)
 	if (m->handle == NULL && !mqtt_sink_connect(m, s))
 		return;
 	s->reachable = true;
+	snprintf(s->error, sizeof(s->error), "the connection to the broker was lost");
 	do
 	{
-		while (sent < s->n && sent - s->done < m->under_way &&
-			   mqtt_sink_publish(m, &s->messages[sent], &tokens[sent]) == MQTTASYNC_SUCCESS)
-			sent++;
-		if (s->done == sent || !mqtt_sink_wait(m, s, tokens[s->done]))
+		const char *problem = mqtt_sink_problem(m, &s->messages[s->done]);
+
+		sent = mqtt_sink_publish_some(m, s, sent, tokens);
+		if (s->done == sent && problem != NULL)
+			mqtt_sink_refuse(s, problem);
+		if (s->done == sent || !mqtt_sink_wait(m, s, tokens[s->done]) || !mqtt_sink_taken(m, s))
 			break;
 		s->done++;
 	} while (s->done < s->n);
 	if (s->done == s->n)
+	{
+		s->error[0] = '\0';
 		return;
-	s->reachable = false;
-	snprintf(s->error, sizeof(s->error), "the connection to the broker was lost");
-	mqtt_sink_drop(m);
+	}
+	if (s->refused >= 0 && s->done == sent)
+		return;
+	s->reachable = s->refused >= 0;
+	mqtt_sink_drop(m); /* what is under way behind it is sent again */
 }
 
 /* ---------------------------------------------------------------- its life */
@@ -300,6 +436,7 @@ mqtt_sink_open(const StreamConfig *config, char error[STREAMEXT_MAX_MESSAGE])
 	m->address = calloc(1, sizeof(MqttAddress));
 	m->topic = strdup(linitial(config->source.topics));
 	m->qos = config->source.qos;
+	m->chosen = strchr(mqtt_sink_template(config) != NULL ? mqtt_sink_template(config) : "", '{') != NULL;
 	m->retained = streamext_option_number(streamext_mqtt_options, PLACE_TABLE, config->table_options, "retained") == 1;
 	if (m->address == NULL || m->topic == NULL)
 	{
