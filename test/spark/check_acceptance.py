@@ -31,7 +31,7 @@ ORACLES = {
 }
 CRASHING = Path(__file__).with_name("crashing.py")
 OPTIONS = "event_time 'ts', watermark_delay '1 h', max_ahead '36500 days'"
-PATIENT = 300  # a JVM's start on a busy machine
+PATIENT = 900  # a JVM's start on a busy machine
 
 LONG = 3600  # all records through twenty views
 
