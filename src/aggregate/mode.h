@@ -168,4 +168,7 @@ extern void streamext_values_compile(AggSpec *spec);
 /* Of an export that contradicts itself. */
 pg_noreturn extern void streamext_aggregate_import_damaged(const AggSpec *spec);
 
+/* aggregate/query.c. SELECT aggref AS value FROM rte, whose columns the arguments name as variables of relation 1. */
+extern Query *streamext_aggregate_query(Aggref *aggref, RangeTblEntry *rte);
+
 #endif /* STREAMEXT_AGGREGATE_MODES_H */

@@ -106,9 +106,8 @@ portable_aggref(const AggSpec *spec, List **columns)
 char *
 streamext_portable_definition(const AggSpec *spec)
 {
-	Query		  *query = makeNode(Query);
+	Query		  *query;
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	RangeTblRef	  *ref = makeNode(RangeTblRef);
 	List		  *columns;
 	Aggref		  *aggref = portable_aggref(spec, &columns);
 	char		  *text;
@@ -121,13 +120,7 @@ streamext_portable_definition(const AggSpec *spec)
 	rte->inFromCl = true;
 	for (int i = 0; i < list_length(columns); i++)
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("c%d", i + 1)));
-	ref->rtindex = 1;
-	query->commandType = CMD_SELECT;
-	query->canSetTag = true;
-	query->hasAggs = true;
-	query->rtable = list_make1(rte);
-	query->jointree = makeFromExpr(list_make1(ref), NULL);
-	query->targetList = list_make1(makeTargetEntry((Expr *) aggref, 1, "value", false));
+	query = streamext_aggregate_query(aggref, rte);
 	level = streamext_portable_pin();
 	text = pg_get_querydef(query, false);
 	AtEOXact_GUC(false, level);

@@ -26,9 +26,7 @@ static Query *
 values_query(AggReader *reader)
 {
 	const AggSpec *spec = reader->spec;
-	Query		  *query = makeNode(Query);
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	RangeTblRef	  *ref = makeNode(RangeTblRef);
 	Aggref		  *aggref = copyObject(spec->aggref);
 	int			   column = 0;
 	ListCell	  *lc;
@@ -59,15 +57,7 @@ values_query(AggReader *reader)
 	}
 	aggref->aggfilter = NULL;
 	aggref->aggno = aggref->aggtransno = -1;
-
-	ref->rtindex = 1;
-	query->commandType = CMD_SELECT;
-	query->canSetTag = true;
-	query->hasAggs = true;
-	query->rtable = list_make1(rte);
-	query->jointree = makeFromExpr(list_make1(ref), NULL);
-	query->targetList = list_make1(makeTargetEntry((Expr *) aggref, 1, "value", false));
-	return query;
+	return streamext_aggregate_query(aggref, rte);
 }
 
 /* Registers the row type of a ROW(...) in this process. */

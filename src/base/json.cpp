@@ -300,6 +300,7 @@ struct JsonParser
 	const char *end = nullptr; /* of the padded buffer */
 
 	error_code walk_value(Node *node, ondemand::value value, int depth, JsonValue *values);
+	error_code walk_container(Node *node, ondemand::value value, bool is_object, int depth, JsonValue *values);
 	error_code walk_object(Node *node, ondemand::object object, int depth, JsonValue *values);
 	error_code walk_array(Node *node, ondemand::array array, int depth, JsonValue *values);
 	error_code extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out);
@@ -533,6 +534,69 @@ JsonParser::parse_plain(size_t size, JsonValue *values)
 
 /* ---- everything else ---- */
 
+static error_code
+json_extract_string(ondemand::value value, std::string_view token, JsonWant want, JsonValue *out)
+{
+	std::string_view text;
+	error_code		 error;
+
+	if (want == JSON_WANT_RAW)
+	{
+		/* taken, not only looked at: what is left to be skipped may be a key and its value */
+		if ((error = value.get_raw_json_string().error()))
+			return error;
+		json_set_text(out, JSON_TEXT, token);
+		return json_is_string(token) ? SUCCESS : STRING_ERROR;
+	}
+	if ((error = value.get_string().get(text)))
+		return error;
+	json_set_text(out, JSON_STRING, text);
+	return SUCCESS;
+}
+
+static error_code
+json_extract_number(ondemand::value value, std::string_view token, JsonWant want, JsonValue *out)
+{
+	double	d;
+	int64_t i;
+
+	if (want == JSON_WANT_DOUBLE && !json_misreads(token.data(), token.size()) &&
+		value.get_double().get(d) == SUCCESS && (d != 0.0 || !json_underflows(token.data(), token.size())))
+	{
+		out->kind = JSON_DOUBLE;
+		out->u.d = d;
+		return SUCCESS;
+	}
+	if (want == JSON_WANT_INT && value.get_int64().get(i) == SUCCESS)
+	{
+		out->kind = JSON_INT;
+		out->u.i = i;
+		return SUCCESS;
+	}
+	if (!json_is_number(token.data(), token.size()))
+		return NUMBER_ERROR;
+	json_set_text(out, JSON_TEXT, token);
+	return SUCCESS;
+}
+
+static error_code
+json_extract_bool(ondemand::value value, std::string_view token, JsonWant want, JsonValue *out)
+{
+	bool	   b;
+	error_code error = value.get_bool().get(b);
+
+	if (error)
+		return error;
+	if (want == JSON_WANT_BOOL)
+	{
+		out->kind = JSON_BOOL;
+		out->u.b = b;
+	}
+	else
+		json_set_text(out, JSON_TEXT, token);
+	return SUCCESS;
+}
+
 /* A scalar into one wanted value. */
 error_code
 JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out)
@@ -542,74 +606,70 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 	switch (type)
 	{
 		case ondemand::json_type::string:
-		{
-			std::string_view text;
-			error_code		 error;
-
-			if (want == JSON_WANT_RAW)
-			{
-				/* taken, not only looked at: what is left to be skipped may be a key and its value */
-				if ((error = value.get_raw_json_string().error()))
-					return error;
-				json_set_text(out, JSON_TEXT, token);
-				return json_is_string(token) ? SUCCESS : STRING_ERROR;
-			}
-			if ((error = value.get_string().get(text)))
-				return error;
-			json_set_text(out, JSON_STRING, text);
-			return SUCCESS;
-		}
-
+			return json_extract_string(value, token, want, out);
 		case ondemand::json_type::number:
-			if (want == JSON_WANT_DOUBLE)
-			{
-				double d;
-
-				if (!json_misreads(token.data(), token.size()) && value.get_double().get(d) == SUCCESS &&
-					(d != 0.0 || !json_underflows(token.data(), token.size())))
-				{
-					out->kind = JSON_DOUBLE;
-					out->u.d = d;
-					return SUCCESS;
-				}
-			}
-			else if (want == JSON_WANT_INT)
-			{
-				int64_t i;
-
-				if (value.get_int64().get(i) == SUCCESS)
-				{
-					out->kind = JSON_INT;
-					out->u.i = i;
-					return SUCCESS;
-				}
-			}
-			if (!json_is_number(token.data(), token.size()))
-				return NUMBER_ERROR;
-			json_set_text(out, JSON_TEXT, token);
-			return SUCCESS;
-
+			return json_extract_number(value, token, want, out);
 		case ondemand::json_type::boolean:
-		{
-			bool	   b;
-			error_code error = value.get_bool().get(b);
-
-			if (error)
-				return error;
-			if (want == JSON_WANT_BOOL)
-			{
-				out->kind = JSON_BOOL;
-				out->u.b = b;
-			}
-			else
-				json_set_text(out, JSON_TEXT, token);
-			return SUCCESS;
-		}
-
+			return json_extract_bool(value, token, want, out);
 		default: /* null */
 			out->kind = JSON_NULL;
 			return token == "null" ? SUCCESS : N_ATOM_ERROR;
 	}
+}
+
+/* An object or array, and its text into who wants the whole. */
+error_code
+JsonParser::walk_container(Node *node, ondemand::value value, bool is_object, int depth, JsonValue *values)
+{
+	std::string_view raw;
+	bool			 wanted = node != nullptr && node->nwanted > 0;
+	error_code		 error;
+
+	if (depth >= max_depth)
+		return DEPTH_ERROR;
+	if (is_object)
+	{
+		ondemand::object object;
+
+		if ((error = value.get_object().get(object)) || (error = walk_object(node, object, depth + 1, values)))
+			return error;
+		if (wanted && ((error = object.reset().error()) || (error = object.raw_json().get(raw))))
+			return error;
+	}
+	else
+	{
+		ondemand::array array;
+
+		if ((error = value.get_array().get(array)) || (error = walk_array(node, array, depth + 1, values)))
+			return error;
+		if (wanted && ((error = array.reset().error()) || (error = array.raw_json().get(raw))))
+			return error;
+	}
+	for (int i = 0; wanted && i < node->nwanted; i++)
+		json_set_text(&values[node->wanted[i]], JSON_TEXT, raw);
+	return SUCCESS;
+}
+
+/* Several columns on one path: the others than the first get the text, which every type can be made from. */
+static error_code
+json_share(const Node *node, ondemand::value value, ondemand::json_type type, JsonValue *values)
+{
+	const JsonValue *first = &values[node->wanted[0]];
+
+	for (int i = 1; i < node->nwanted; i++)
+		if (node->wants[i] == node->wants[0])
+			values[node->wanted[i]] = *first;
+		else if (first->kind == JSON_NULL)
+			values[node->wanted[i]].kind = JSON_NULL;
+		else if (type == ondemand::json_type::string && node->wants[i] != JSON_WANT_RAW)
+		{
+			if (first->kind != JSON_STRING)
+				return UNEXPECTED_ERROR; /* cannot happen: streamext_json_want puts RAW wishes last */
+			values[node->wanted[i]] = *first;
+		}
+		else
+			json_set_text(&values[node->wanted[i]], JSON_TEXT, json_token(value));
+	return SUCCESS;
 }
 
 /* A value at a node of the tree, or one that nobody wants (node NULL), which is only validated. */
@@ -623,35 +683,7 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 		return error;
 	json_arrive(node, walk, values);
 	if (type == ondemand::json_type::object || type == ondemand::json_type::array)
-	{
-		std::string_view raw;
-		bool			 wanted = node != nullptr && node->nwanted > 0;
-
-		if (depth >= max_depth)
-			return DEPTH_ERROR;
-		if (type == ondemand::json_type::object)
-		{
-			ondemand::object object;
-
-			if ((error = value.get_object().get(object)) || (error = walk_object(node, object, depth + 1, values)))
-				return error;
-			if (wanted && ((error = object.reset().error()) || (error = object.raw_json().get(raw))))
-				return error;
-		}
-		else
-		{
-			ondemand::array array;
-
-			if ((error = value.get_array().get(array)) || (error = walk_array(node, array, depth + 1, values)))
-				return error;
-			if (wanted && ((error = array.reset().error()) || (error = array.raw_json().get(raw))))
-				return error;
-		}
-		for (int i = 0; wanted && i < node->nwanted; i++)
-			json_set_text(&values[node->wanted[i]], JSON_TEXT, raw);
-		return SUCCESS;
-	}
-
+		return walk_container(node, value, type == ondemand::json_type::object, depth, values);
 	if (node == nullptr || node->nwanted == 0)
 	{
 		JsonValue ignored;
@@ -660,24 +692,7 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
 	}
 	if ((error = extract(value, type, node->wants[0], &values[node->wanted[0]])) || node->nwanted == 1)
 		return error;
-
-	/* Several columns on one path: the others get the text, which every type can be made from. */
-	for (int i = 1; i < node->nwanted; i++)
-		if (node->wants[i] == node->wants[0])
-			values[node->wanted[i]] = values[node->wanted[0]];
-		else if (values[node->wanted[0]].kind == JSON_NULL)
-			values[node->wanted[i]].kind = JSON_NULL;
-		else if (type == ondemand::json_type::string && node->wants[i] != JSON_WANT_RAW)
-		{
-			JsonValue *first = &values[node->wanted[0]];
-
-			if (first->kind != JSON_STRING)
-				return UNEXPECTED_ERROR; /* cannot happen: streamext_json_want puts RAW wishes last */
-			values[node->wanted[i]] = *first;
-		}
-		else
-			json_set_text(&values[node->wanted[i]], JSON_TEXT, json_token(value));
-	return SUCCESS;
+	return json_share(node, value, type, values);
 }
 
 /*
@@ -830,6 +845,56 @@ streamext_json_want(JsonParser *parser, const char *name, const char *path, Json
 	return parser->nwanted++;
 }
 
+static void
+json_miss_all(const JsonParser *parser, JsonValue *values)
+{
+	for (int i = 0; i < parser->nwanted; i++)
+		values[i].kind = JSON_MISSING;
+}
+
+/* The payload into the parser's buffer, with the blanks behind it that simdjson reads. False: there is no memory for it. */
+static bool
+json_take(JsonParser *parser, const char *payload, size_t size)
+{
+	if (size + SIMDJSON_PADDING > parser->capacity)
+	{
+		size_t capacity = (size + SIMDJSON_PADDING) * 2;
+		char  *grown = static_cast<char *>(realloc(parser->buffer, capacity));
+
+		if (grown == nullptr)
+			return false;
+		parser->buffer = grown;
+		parser->capacity = capacity;
+	}
+	memcpy(parser->buffer, payload, size);
+	memset(parser->buffer + size, ' ', SIMDJSON_PADDING);
+	parser->end = parser->buffer + size;
+	return true;
+}
+
+/* False: it is not plain, or not tried because so many before it were not; no value is set. */
+static bool
+json_try_plain(JsonParser *parser, size_t size, JsonValue *values)
+{
+	if (parser->doubt > 0)
+	{
+		parser->doubt--;
+		return false;
+	}
+	if (parser->parse_plain(size, values))
+	{
+		parser->missed = 0;
+		return true;
+	}
+	json_miss_all(parser, values);
+	if (++parser->missed >= JSON_PLAIN_TRIES)
+	{
+		parser->doubt = JSON_PLAIN_PAUSE;
+		parser->missed = 0;
+	}
+	return false;
+}
+
 extern "C" const char *
 streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonValue *values)
 {
@@ -837,43 +902,15 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	ondemand::object   object;
 	error_code		   error;
 
-	for (int i = 0; i < parser->nwanted; i++)
-		values[i].kind = JSON_MISSING;
+	json_miss_all(parser, values);
 
 	/* simdjson takes a NUL behind a number for its end */
 	if (memchr(payload, 0, size) != nullptr)
 		return "the payload holds a NUL byte";
-	if (size + SIMDJSON_PADDING > parser->capacity)
-	{
-		size_t capacity = (size + SIMDJSON_PADDING) * 2;
-		char  *grown = static_cast<char *>(realloc(parser->buffer, capacity));
-
-		if (grown == nullptr)
-			return "out of memory for the payload";
-		parser->buffer = grown;
-		parser->capacity = capacity;
-	}
-	memcpy(parser->buffer, payload, size);
-	memset(parser->buffer + size, ' ', SIMDJSON_PADDING);
-	parser->end = parser->buffer + size;
-
-	if (parser->doubt > 0)
-		parser->doubt--;
-	else if (parser->parse_plain(size, values))
-	{
-		parser->missed = 0;
+	if (!json_take(parser, payload, size))
+		return "out of memory for the payload";
+	if (json_try_plain(parser, size, values))
 		return nullptr;
-	}
-	else
-	{
-		for (int i = 0; i < parser->nwanted; i++)
-			values[i].kind = JSON_MISSING;
-		if (++parser->missed >= JSON_PLAIN_TRIES)
-		{
-			parser->doubt = JSON_PLAIN_PAUSE;
-			parser->missed = 0;
-		}
-	}
 
 	parser->walk++;
 	error = parser->parser.iterate(parser->buffer, size, size + SIMDJSON_PADDING).get(doc);

@@ -161,6 +161,67 @@ streamext_catalog_copy_shards(Oid relid)
 	return catalog_add_checkpoints(shards, relid);
 }
 
+/* A slot whose view has ended takes memory, and that is all to be said of it. */
+static void
+catalog_copy_retained(const ViewSlot *slot, ViewCopy *copy)
+{
+	copy->status = VIEW_RUNNING;
+	copy->bytes = slot->counted.state.bytes;
+	copy->sealed_until = copy->checkpoint_at = DT_NOEND;
+	copy->watermark = DT_NOBEGIN;
+	copy->shard = -1;
+	copy->ready = true;
+	copy->stream = slot->id.stream;
+	copy->catchup_left = -1;
+}
+
+static void
+catalog_copy_positions(const ViewSlot *slot, ViewCopy *copy)
+{
+	if (slot->counted.positions == NULL || slot->counted.npositions <= 0)
+		return;
+	copy->npositions = slot->counted.npositions;
+	copy->positions = palloc(sizeof(int64) * slot->counted.npositions);
+	memcpy(copy->positions, slot->counted.positions, sizeof(int64) * slot->counted.npositions);
+}
+
+static void
+catalog_copy_history(const ViewSlot *slot, ViewCopy *copy)
+{
+	copy->history_panes = slot->history.written.panes - slot->history.deleted.panes;
+	copy->history_bytes = slot->history.written.bytes - slot->history.deleted.bytes;
+	copy->sealed_until = slot->counted.definition == 0 ? DT_NOBEGIN : slot->history.sealed_until;
+}
+
+/* With the lock of its stream. */
+static void
+catalog_copy_slot(ViewSlot *slot, StreamSlot *stream, ViewCopy *copy)
+{
+	Assert(LWLockHeldByMe(stream->lock));
+	copy->status = slot->health.status;
+	strlcpy(copy->last_error, slot->health.last_error, sizeof(copy->last_error));
+	copy->groups = slot->counted.state.ngroups;
+	copy->panes = slot->counted.state.npanes;
+	copy->bytes = slot->counted.state.bytes;
+	copy->accepted = slot->counted.accepted;
+	copy->late = slot->counted.late;
+	copy->rejected = slot->counted.rejected;
+	catalog_copy_history(slot, copy);
+	copy->watermark = stream->counted.watermark;
+	copy->first_pane = slot->counted.state.npanes > 0 ? slot->counted.state.panes[0]->id : 0;
+	copy->stream = slot->id.stream;
+	copy->catchup_started = slot->owner.started;
+	copy->catchup_rows = slot->owner.rows;
+	if (slot->owner.catchup != CATCHUP_NONE || slot->health.status == VIEW_CATCHING_UP)
+		copy->catchup_left = streamext_handover_backlog(stream, slot);
+	else
+		copy->catchup_left = -1;
+	copy->checkpoint_at = slot->checkpoint_at;
+	copy->shard = slot->id.shard;
+	copy->ready = slot->counted.ready;
+	catalog_copy_positions(slot, copy);
+}
+
 /* The slots of a view, one a shard. */
 static List *
 catalog_copy_slots(Oid viewoid)
@@ -173,58 +234,21 @@ catalog_copy_slots(Oid viewoid)
 	for (int i = 0; i < streamext_shared->nviews; i++)
 	{
 		ViewSlot *slot = &streamext_shared->views[i];
-		LWLock	 *lock;
 		ViewCopy *copy;
 
 		if (!slot->id.in_use || slot->id.dboid != MyDatabaseId || slot->id.viewoid != viewoid)
 			continue;
 		copy = palloc0(sizeof(ViewCopy));
 		if (slot->id.retained)
-		{
-			/* takes memory, and that is all to be said of it */
-			copy->status = VIEW_RUNNING;
-			copy->bytes = slot->counted.state.bytes;
-			copy->sealed_until = copy->checkpoint_at = DT_NOEND;
-			copy->watermark = DT_NOBEGIN;
-			copy->shard = -1;
-			copy->ready = true;
-			copy->stream = slot->id.stream;
-			copy->catchup_left = -1;
-			views = lappend(views, copy);
-			continue;
-		}
-		lock = streamext_shared->streams[slot->id.stream].lock;
-		streamext_stream_lock_shared(&streamext_shared->streams[slot->id.stream]);
-		copy->status = slot->health.status;
-		strlcpy(copy->last_error, slot->health.last_error, sizeof(copy->last_error));
-		copy->groups = slot->counted.state.ngroups;
-		copy->panes = slot->counted.state.npanes;
-		copy->bytes = slot->counted.state.bytes;
-		copy->accepted = slot->counted.accepted;
-		copy->late = slot->counted.late;
-		copy->rejected = slot->counted.rejected;
-		copy->history_panes = slot->history.written.panes - slot->history.deleted.panes;
-		copy->history_bytes = slot->history.written.bytes - slot->history.deleted.bytes;
-		copy->sealed_until = slot->counted.definition == 0 ? DT_NOBEGIN : slot->history.sealed_until;
-		copy->watermark = streamext_shared->streams[slot->id.stream].counted.watermark;
-		copy->first_pane = slot->counted.state.npanes > 0 ? slot->counted.state.panes[0]->id : 0;
-		copy->stream = slot->id.stream;
-		copy->catchup_started = slot->owner.started;
-		copy->catchup_rows = slot->owner.rows;
-		if (slot->owner.catchup != CATCHUP_NONE || slot->health.status == VIEW_CATCHING_UP)
-			copy->catchup_left = streamext_handover_backlog(&streamext_shared->streams[slot->id.stream], slot);
+			catalog_copy_retained(slot, copy);
 		else
-			copy->catchup_left = -1;
-		copy->checkpoint_at = slot->checkpoint_at;
-		copy->shard = slot->id.shard;
-		copy->ready = slot->counted.ready;
-		if (slot->counted.positions != NULL && slot->counted.npositions > 0)
 		{
-			copy->npositions = slot->counted.npositions;
-			copy->positions = palloc(sizeof(int64) * slot->counted.npositions);
-			memcpy(copy->positions, slot->counted.positions, sizeof(int64) * slot->counted.npositions);
+			StreamSlot *stream = &streamext_shared->streams[slot->id.stream];
+
+			streamext_stream_lock_shared(stream);
+			catalog_copy_slot(slot, stream, copy);
+			LWLockRelease(stream->lock);
 		}
-		LWLockRelease(lock);
 		views = lappend(views, copy);
 	}
 	LWLockRelease(streamext_shared->registry_lock);

@@ -719,6 +719,46 @@ batch_begin_transaction(Worker *w)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+static void
+batch_commit_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	streamext_identity_rise();
+}
+
+/*
+ * Not published: the batch stays at hand, but for a catch-up worker, which may have to read from elsewhere. Views may have written into
+ * tables, and will again.
+ */
+static void
+batch_put_off(Worker *w)
+{
+	streamext_letters_unstage();
+	streamext_worker_abandon_views(w);
+	AbortCurrentTransaction();
+	w->reading.full = false;
+	if (w->shard.catchup)
+		streamext_worker_drop_batch(w);
+}
+
+/* It is counted; the records are done with. */
+static void
+batch_finish(Worker *w)
+{
+	if (!w->shard.catchup && w->shard.slot->buffer != NULL)
+		streamext_buffer_append(w->shard.slot->buffer, w->shard.slot->buffer_lock, w->reading.batch->records,
+								batch_accepted, w->reading.batch->nrecords);
+	batch_check_stop(w);
+	streamext_connector_release(w->shard.connector);
+	w->reading.pending = w->reading.full = false;
+	if (w->reading.cut)
+	{
+		w->reading.cut = w->shard.attached = false;
+		w->reading.dropped = true;
+	}
+}
+
 /* The batch at hand, once. False: memory is full, it stays at hand; so it does when the views have changed meanwhile. */
 bool
 streamext_worker_fold(Worker *w)
@@ -735,9 +775,7 @@ streamext_worker_fold(Worker *w)
 	if (streamext_letters_reread(w))
 	{
 		/* before anything is published: should this process end in between, the records are read once more */
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		streamext_identity_rise();
+		batch_commit_transaction();
 		batch_begin_transaction(w);
 	}
 	if (!batch_prepare_views(w))
@@ -762,13 +800,7 @@ streamext_worker_fold(Worker *w)
 	PopActiveSnapshot();
 	if (!published)
 	{
-		/* as above; the batch stays at hand, but for a catch-up worker, which may have to read from elsewhere */
-		streamext_letters_unstage();
-		streamext_worker_abandon_views(w);
-		AbortCurrentTransaction();
-		w->reading.full = false;
-		if (w->shard.catchup)
-			streamext_worker_drop_batch(w);
+		batch_put_off(w);
 		return true;
 	}
 	streamext_letters_hold();
@@ -779,17 +811,6 @@ streamext_worker_fold(Worker *w)
 	STREAMEXT_FAULT("batch-after-commit");
 	batch_count_times(w);
 	pgstat_report_stat(letters);
-
-	if (!w->shard.catchup && w->shard.slot->buffer != NULL)
-		streamext_buffer_append(w->shard.slot->buffer, w->shard.slot->buffer_lock, w->reading.batch->records,
-								batch_accepted, w->reading.batch->nrecords);
-	batch_check_stop(w);
-	streamext_connector_release(w->shard.connector);
-	w->reading.pending = w->reading.full = false;
-	if (w->reading.cut)
-	{
-		w->reading.cut = w->shard.attached = false;
-		w->reading.dropped = true;
-	}
+	batch_finish(w);
 	return true;
 }

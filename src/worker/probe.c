@@ -50,21 +50,31 @@ probe_announce_stream(Oid dboid, Oid relid)
 					 errhint("Raise streamext.max_streams (now %d) and restart the server.", streamext_max_streams)));
 }
 
+/* The first column, an OID, of all rows of a catalogue. */
+static List *
+probe_list(Oid catalog)
+{
+	Relation	rel = table_open(catalog, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	List	   *oids = NIL;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+		oids = lappend_oid(oids, DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull)));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oids;
+}
+
+StaticAssertDecl(Anum_pg_foreign_table_ftrelid == 1 && Anum_pg_foreign_server_oid == 1, "what probe_list takes");
+
 static void
 probe_announce_streams(Oid dboid)
 {
-	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	List	   *relids = NIL;
-	HeapTuple	tuple;
-	ListCell   *lc;
+	ListCell *lc;
 
-	while ((tuple = systable_getnext(scan)) != NULL)
-		relids = lappend_oid(relids, ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftrelid);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-
-	foreach (lc, relids)
+	foreach (lc, probe_list(ForeignTableRelationId))
 		if (streamext_stream_kind(lfirst_oid(lc)) != NULL)
 			probe_announce_stream(dboid, lfirst_oid(lc));
 }
@@ -73,18 +83,9 @@ probe_announce_streams(Oid dboid)
 static void
 probe_announce_gateways(Oid dboid)
 {
-	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	List	   *servers = NIL;
-	HeapTuple	tuple;
-	ListCell   *lc;
+	ListCell *lc;
 
-	while ((tuple = systable_getnext(scan)) != NULL)
-		servers = lappend_oid(servers, ((Form_pg_foreign_server) GETSTRUCT(tuple))->oid);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-
-	foreach (lc, servers)
+	foreach (lc, probe_list(ForeignServerRelationId))
 	{
 		const ConnectorOps *kind = streamext_server_kind(lfirst_oid(lc));
 

@@ -449,6 +449,31 @@ refresh_revive(Worker *w)
 	refresh_close(w);
 }
 
+/* This worker has nothing to read any more. */
+static bool
+refresh_is_over(const Worker *w, const StreamConfig *config)
+{
+	return config == NULL || w->shard.identity.shard >= config->workers;
+}
+
+/* Whether somebody else has to let go first: the catch-up worker, for the same reason that we are here, or who takes a dropped stream's views. */
+static bool
+refresh_must_wait(Worker *w, const StreamConfig *config, List **heirs)
+{
+	if (streamext_handover_is_busy(w->shard.index) &&
+		(refresh_is_over(w, config) || streamext_worker_source(config) != w->shard.slot->counted.source))
+		return true;
+	return config == NULL && !streamext_worker_heirs(w, heirs);
+}
+
+/* Ends the transaction that read the configuration, of which nothing was taken. */
+static void
+refresh_give_up(Worker *w, MemoryContext cxt)
+{
+	refresh_end(w);
+	MemoryContextDelete(cxt);
+}
+
 bool
 streamext_worker_refresh(Worker *w)
 {
@@ -465,28 +490,17 @@ streamext_worker_refresh(Worker *w)
 		refresh_later(w);
 		return true; /* go on with what there is */
 	}
-	if (streamext_handover_is_busy(w->shard.index) &&
-		(config == NULL || w->shard.identity.shard >= config->workers ||
-		 streamext_worker_source(config) != w->shard.slot->counted.source))
+	if (refresh_must_wait(w, config, &heirs))
 	{
-		refresh_end(w);
-		MemoryContextDelete(cxt);
-		refresh_later(w); /* the catch-up worker lets go, for the same reason that we are here */
-		return true;
-	}
-	if (config == NULL && !streamext_worker_heirs(w, &heirs))
-	{
-		refresh_end(w);
-		MemoryContextDelete(cxt);
+		refresh_give_up(w, cxt);
 		refresh_later(w);
 		return true;
 	}
 	refresh_end_views(w);
-	if (config == NULL || w->shard.identity.shard >= config->workers)
+	if (refresh_is_over(w, config))
 	{
 		streamext_history_forget_dropped();
-		refresh_end(w);
-		MemoryContextDelete(cxt);
+		refresh_give_up(w, cxt);
 		return refresh_leave(w, generation, config == NULL, heirs);
 	}
 

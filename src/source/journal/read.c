@@ -309,6 +309,30 @@ journal_resolve(Journal *journal, const JournalHeader *header)
 	return state;
 }
 
+/* False: its layout cannot be had; errno says why. */
+static bool
+journal_take(Journal *journal, JournalHeader *header, int64 position, JournalRecord *record)
+{
+	record->layout = NULL;
+	record->row_type_hash = 0;
+	if (header->magic == JOURNAL_MAGIC)
+		record->row_type_hash = (uint32) header->layout;
+	else if ((record->layout = journal_layout(journal, header)) == NULL)
+		return false;
+	record->fxid = header->fxid;
+	record->timestamp = header->timestamp;
+	record->qos = header->qos;
+	record->retained = header->retained != 0;
+	record->packet_id = header->packet_id;
+	record->payload = (char *) (header + 1);
+	record->payload_size = header->payload_size;
+	record->topic = record->payload + header->payload_size;
+	record->topic_size = header->topic_size;
+	record->position = position;
+	record->next_position = journal_next(header, position);
+	return true;
+}
+
 /*
  * errno after *corrupt: EBADMSG for damage (also: nothing there), else what the system said about a file that may be readable later.
  */
@@ -356,29 +380,12 @@ streamext_journal_read(Journal *journal, int64 *position, JournalRecord *records
 			break;
 		if (state == JOURNAL_HINT_COMMITTED)
 		{
-			JournalRecord *record = &records[n];
-
-			record->layout = NULL;
-			record->row_type_hash = 0;
-			if (header->magic == JOURNAL_MAGIC)
-				record->row_type_hash = (uint32) header->layout;
-			else if ((record->layout = journal_layout(journal, header)) == NULL)
+			if (!journal_take(journal, header, *position, &records[n]))
 			{
 				*corrupt = n == 0;
 				break;
 			}
 			n++;
-			record->fxid = header->fxid;
-			record->timestamp = header->timestamp;
-			record->qos = header->qos;
-			record->retained = header->retained != 0;
-			record->packet_id = header->packet_id;
-			record->payload = (char *) (header + 1);
-			record->payload_size = header->payload_size;
-			record->topic = record->payload + header->payload_size;
-			record->topic_size = header->topic_size;
-			record->position = *position;
-			record->next_position = journal_next(header, *position);
 		}
 		*position = journal_next(header, *position);
 	}
