@@ -210,12 +210,19 @@ AS 'MODULE_PATHNAME', 'streamext_view_settings';
 
 COMMENT ON FUNCTION streamext.view_settings(oid) IS 'column settings of streamext.continuous_views';
 
+CREATE FUNCTION streamext.view_streams(view oid) RETURNS regclass[]
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'streamext_view_streams';
+
+COMMENT ON FUNCTION streamext.view_streams(oid) IS 'column streams of streamext.continuous_views';
+
 DROP VIEW streamext.continuous_views;
 CREATE VIEW streamext.continuous_views AS
 SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
        v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
        v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until,
-       v.history_panes, v.history_bytes, v.sealed_until, streamext.view_settings(v.view) AS settings
+       v.history_panes, v.history_bytes, v.sealed_until, streamext.view_settings(v.view) AS settings,
+       COALESCE(streamext.view_streams(v.view), ARRAY[v.stream]) AS streams
 FROM streamext.get_continuous_views() AS v;
 GRANT SELECT ON streamext.continuous_views TO PUBLIC;
 COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
@@ -240,6 +247,8 @@ COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pa
 
 COMMENT ON COLUMN streamext.continuous_views.settings IS
 'other settings under which the view''s expressions run, where they are not as usual: name=value';
+
+COMMENT ON COLUMN streamext.continuous_views.streams IS 'what it reads: of UNION ALL the streams of all parts, else the column stream alone';
 
 /* ---- metrics ---- */
 
@@ -278,7 +287,7 @@ FROM (
     SELECT x.name, x.kind, x.unit, pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname), 'topic', p.topic, 'partition', p.partition::text),
            x.value, x.help
     FROM streamext.stream_partitions AS p
-    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.stream::pg_catalog.oid
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.stream::pg_catalog.oid AND c.relkind OPERATOR(pg_catalog.=) 'f'
     JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
     CROSS JOIN LATERAL (VALUES
         ('streamext_partition_records_total', 'counter', 'records', p.rows_in::pg_catalog.float8, 'Records delivered from the partition.'),
@@ -1119,8 +1128,8 @@ COMMENT ON FUNCTION streamext.percentile_sketch_out(streamext.percentile_sketch)
 COMMENT ON FUNCTION streamext.percentile_sketch_recv(internal) IS 'internal: binary input of percentile_sketch';
 COMMENT ON FUNCTION streamext.percentile_sketch_send(streamext.percentile_sketch) IS 'internal: binary output of percentile_sketch';
 COMMENT ON FUNCTION streamext.require_preload() IS 'internal: raises unless shared_preload_libraries has streamext';
-COMMENT ON COLUMN streamext.stream_partitions.stream IS 'the stream';
-COMMENT ON COLUMN streamext.stream_partitions.topic IS 'the source''s name for it: topic, filter, path';
+COMMENT ON COLUMN streamext.stream_partitions.stream IS 'the stream, or a view that has one of its own: over views, or with UNION ALL';
+COMMENT ON COLUMN streamext.stream_partitions.topic IS 'the source''s name for it: topic, filter, path; of a part of UNION ALL with its stream''s name behind it';
 COMMENT ON COLUMN streamext.stream_partitions.partition IS 'its number in the topic; of mqtt and others that of the worker';
 COMMENT ON COLUMN streamext.stream_partitions.rows_in IS 'records delivered';
 COMMENT ON COLUMN streamext.stream_partitions.max_event_time IS 'the newest event time accepted';
@@ -1153,7 +1162,7 @@ COMMENT ON COLUMN streamext.streams.last_error_at IS 'when it was noted';
 COMMENT ON COLUMN streamext.stream_columns.stream IS 'the stream';
 COMMENT ON COLUMN streamext.stream_columns."column" IS 'its name';
 COMMENT ON COLUMN streamext.continuous_views.view IS 'the continuous view';
-COMMENT ON COLUMN streamext.continuous_views.stream IS 'the stream that it reads';
+COMMENT ON COLUMN streamext.continuous_views.stream IS 'the stream that it reads; of UNION ALL the view itself, as in workers, stream_partitions and dead_letters';
 COMMENT ON COLUMN streamext.continuous_views.definition IS 'its query';
 COMMENT ON COLUMN streamext.continuous_views.window_slide IS 'of hop: from one window to the next';
 COMMENT ON COLUMN streamext.continuous_views.datestyle IS 'DateStyle under which the view''s expressions run';

@@ -377,6 +377,14 @@ streamext_catalog_may_see(Oid relid)
 		   (!missing && has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS));
 }
 
+const char *
+streamext_catalog_topic(Oid part, const char *topic)
+{
+	if (!OidIsValid(part))
+		return topic;
+	return psprintf("%s of %s", topic, DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(part))));
+}
+
 void
 streamext_catalog_put_text(Datum *values, bool *nulls, int column, const char *text)
 {

@@ -52,6 +52,9 @@ extern List *streamext_catalog_copy_shards(Oid relid);
 extern List *streamext_catalog_copy_views(Oid viewoid);
 
 /* NULL, with *error set, if the view cannot be compiled any more: one bad view does not hide the others. */
+/* A topic as it is shown: of a part of UNION ALL (else InvalidOid) with its stream's name, as streamext.dead_letters has it. */
+extern const char *streamext_catalog_topic(Oid part, const char *topic);
+
 extern CompiledView *streamext_catalog_try_compile(Oid viewoid, char **error);
 
 /* The state of a shard; a slot whose worker has gone keeps the last one. */

@@ -21,10 +21,13 @@
 #include "utils/timestamp.h"
 
 #include "sql/catalog.h"
+#include "sql/lock.h"
 #include "shared/clock.h"
 #include "source/journal/journal.h"
 #include "decode/format.h"
 #include "stream/definition.h"
+#include "view/compile.h"
+#include "view/union.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_streams);
 PG_FUNCTION_INFO_V1(streamext_get_stream_partitions);
@@ -161,6 +164,40 @@ streamext_get_streams(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* part: the stream that a part of UNION ALL reads, beside whose journal it has none; InvalidOid: it is none */
+static void
+catalog_put_partition(ReturnSetInfo *rsinfo, ShardCopy *shard, const PartitionSlot *partition,
+					  const ConnectorOps *connector, Oid part)
+{
+	int64		  lag = catalog_partition_lag(partition, connector);
+	JournalExtent journal = { 0 };
+	Datum		  values[14] = { 0 };
+	bool		  nulls[14] = { 0 };
+
+	values[0] = ObjectIdGetDatum(shard->slot.id.relid);
+	streamext_catalog_put_text(values, nulls, 1, streamext_catalog_topic(part, partition->topic));
+	values[2] = Int32GetDatum(partition->partition);
+	values[3] = Int32GetDatum(shard->slot.id.shard);
+	values[4] = Int64GetDatum(partition->position);
+	nulls[4] = partition->position < 0;
+	values[5] = Int64GetDatum(partition->high_watermark);
+	nulls[5] = partition->high_watermark < 0;
+	values[6] = Int64GetDatum(lag);
+	nulls[6] = lag < 0;
+	values[7] = Int64GetDatum(partition->rows);
+	values[8] = Int64GetDatum(partition->missed);
+	streamext_catalog_put_time(values, nulls, 9, partition->max_event_time);
+	streamext_catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
+	nulls[11] = nulls[12] = nulls[13] =
+		!connector->journaled || OidIsValid(part) ||
+		!streamext_journal_extent(MyDatabaseId, shard->slot.id.relid, shard->slot.id.shard,
+								  pg_atomic_read_u64(&shard->slot.journal_end), &journal);
+	values[11] = Int64GetDatum(journal.begin);
+	values[12] = Int64GetDatum(journal.end);
+	values[13] = Int64GetDatum(journal.bytes);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
 static void
 catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
 {
@@ -171,44 +208,54 @@ catalog_put_partitions(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *con
 		ShardCopy *shard = lfirst(cell);
 
 		for (int i = 0; i < shard->slot.counted.npartitions; i++)
-		{
-			const PartitionSlot *partition = &shard->partitions[i];
-			int64				 lag = catalog_partition_lag(partition, connector);
-			JournalExtent		 journal = { 0 };
-			Datum				 values[14] = { 0 };
-			bool				 nulls[14] = { 0 };
+			catalog_put_partition(rsinfo, shard, &shard->partitions[i], connector, InvalidOid);
+	}
+}
 
-			values[0] = ObjectIdGetDatum(relid);
-			streamext_catalog_put_text(values, nulls, 1, partition->topic);
-			values[2] = Int32GetDatum(partition->partition);
-			values[3] = Int32GetDatum(shard->slot.id.shard);
-			values[4] = Int64GetDatum(partition->position);
-			nulls[4] = partition->position < 0;
-			values[5] = Int64GetDatum(partition->high_watermark);
-			nulls[5] = partition->high_watermark < 0;
-			values[6] = Int64GetDatum(lag);
-			nulls[6] = lag < 0;
-			values[7] = Int64GetDatum(partition->rows);
-			values[8] = Int64GetDatum(partition->missed);
-			streamext_catalog_put_time(values, nulls, 9, partition->max_event_time);
-			streamext_catalog_put_time(values, nulls, 10, partition->rows > 0 ? partition->last_arrival : 0);
-			nulls[11] = nulls[12] = nulls[13] =
-				!connector->journaled ||
-				!streamext_journal_extent(MyDatabaseId, relid, shard->slot.id.shard,
-										  pg_atomic_read_u64(&shard->slot.journal_end), &journal);
-			values[11] = Int64GetDatum(journal.begin);
-			values[12] = Int64GetDatum(journal.end);
-			values[13] = Int64GetDatum(journal.bytes);
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+/* Of a view with a stream of its own. */
+static void
+catalog_put_view_partitions(ReturnSetInfo *rsinfo, Oid viewoid)
+{
+	char		 *error;
+	CompiledView *view = streamext_catalog_try_compile(viewoid, &error);
+	ListCell	 *cell;
+
+	if (view == NULL)
+		return; /* continuous_views says why */
+	foreach (cell, streamext_catalog_copy_shards(viewoid))
+	{
+		ShardCopy		   *shard = lfirst(cell);
+		const ConnectorOps *connector = &streamext_view_ops;
+		Oid					part = InvalidOid;
+
+		if (view->parts != NIL && shard->slot.id.shard >= list_length(view->parts))
+			continue; /* of a part that it had before */
+		if (view->parts != NIL)
+		{
+			part = ((const UnionPart *) list_nth(view->parts, shard->slot.id.shard))->stream;
+			connector = streamext_stream_kind(part);
 		}
+		for (int i = 0; connector != NULL && i < shard->slot.counted.npartitions; i++)
+			catalog_put_partition(rsinfo, shard, &shard->partitions[i], connector, part);
 	}
 }
 
 Datum
 streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 {
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ListCell	  *cell;
+
 	InitMaterializedSRF(fcinfo, 0);
-	streamext_catalog_scan_streams((ReturnSetInfo *) fcinfo->resultinfo, catalog_put_partitions);
+	streamext_catalog_scan_streams(rsinfo, catalog_put_partitions);
+	foreach (cell, streamext_views_with_options())
+	{
+		Oid viewoid = lfirst_oid(cell);
+
+		if (streamext_view_options(viewoid).continuous && streamext_catalog_may_see(viewoid) &&
+			streamext_lock_view(viewoid) == viewoid)
+			catalog_put_view_partitions(rsinfo, viewoid);
+	}
 	PG_RETURN_VOID();
 }
 

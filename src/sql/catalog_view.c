@@ -34,6 +34,7 @@
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
 PG_FUNCTION_INFO_V1(streamext_view_positions);
 PG_FUNCTION_INFO_V1(streamext_view_settings);
+PG_FUNCTION_INFO_V1(streamext_view_streams);
 
 /* ---- streamext.continuous_views ---- */
 
@@ -125,6 +126,26 @@ streamext_view_settings(PG_FUNCTION_ARGS)
 		items[n++] = CStringGetTextDatum(
 			psprintf("%s=%s", lfirst_node(DefElem, cell)->defname, strVal(lfirst_node(DefElem, cell)->arg)));
 	PG_RETURN_DATUM(PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)));
+}
+
+/* The streams that a view reads by UNION ALL; NULL: it does not, or is not for this user. */
+Datum
+streamext_view_streams(PG_FUNCTION_ARGS)
+{
+	Oid		  viewoid = PG_GETARG_OID(0);
+	List	 *streams = NIL;
+	Datum	 *items;
+	int		  n = 0;
+	ListCell *cell;
+
+	if (streamext_catalog_may_see(viewoid))
+		streams = streamext_union_streams(viewoid);
+	if (streams == NIL)
+		PG_RETURN_NULL();
+	items = palloc(sizeof(Datum) * list_length(streams));
+	foreach (cell, streams)
+		items[n++] = ObjectIdGetDatum(lfirst_oid(cell));
+	PG_RETURN_DATUM(PointerGetDatum(construct_array(items, n, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT)));
 }
 
 /* Columns rows, total and estimated end; of several shards the latest end. */
@@ -287,21 +308,12 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 
 /* ---- streamext.view_positions ---- */
 
-/* Of a part of UNION ALL with its stream's name, as streamext.dead_letters has it. */
-static const char *
-catalog_topic(StreamConfig *own, const ShardCopy *shard, const char *topic)
-{
-	Oid origin = own != NULL ? streamext_stream_part(own, shard->slot.id.shard)->from.origin : InvalidOid;
-
-	if (!OidIsValid(origin))
-		return topic;
-	return psprintf("%s of %s", topic, DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(origin))));
-}
-
 /* own: the definition of the stream that the view has itself; NULL: it has none */
 static void
 catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCopy *shard, StreamConfig *own)
 {
+	Oid part = own != NULL ? streamext_stream_part(own, shard->slot.id.shard)->from.origin : InvalidOid;
+
 	for (int i = 0; i < view->npositions && i < shard->slot.counted.npartitions; i++)
 	{
 		Datum values[3] = { 0 };
@@ -311,7 +323,7 @@ catalog_put_positions(ReturnSetInfo *rsinfo, const ViewCopy *view, const ShardCo
 			continue;
 		values[0] = Int32GetDatum(shard->partitions[i].partition);
 		values[1] = Int64GetDatum(view->positions[i]);
-		streamext_catalog_put_text(values, nulls, 2, catalog_topic(own, shard, shard->partitions[i].topic));
+		streamext_catalog_put_text(values, nulls, 2, streamext_catalog_topic(part, shard->partitions[i].topic));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 }

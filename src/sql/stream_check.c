@@ -11,6 +11,7 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -24,6 +25,8 @@
 #include "sql/columns.h"
 #include "sql/control.h"
 #include "stream/definition.h"
+#include "view/dependents.h"
+#include "view/union.h"
 
 PG_FUNCTION_INFO_V1(streamext_check);
 
@@ -276,6 +279,36 @@ check_memory(StreamCheck *check)
 			  "Raise streamext.memory_limit and restart the server, or give views a retention.");
 }
 
+/* Who reads the stream. A view that another transaction holds is counted if in doubt. */
+static void
+check_views(StreamCheck *check)
+{
+	Oid		  relid = check->config->relid;
+	List	 *unions = streamext_union_views(relid);
+	int		  n = list_length(unions);
+	ListCell *cell;
+
+	foreach (cell, streamext_view_dependents(relid))
+	{
+		Oid view = lfirst_oid(cell);
+
+		if (list_member_oid(unions, view) || !streamext_view_options(view).continuous)
+			continue;
+		if (!ConditionalLockRelationOid(view, AccessShareLock))
+		{
+			n++;
+			continue;
+		}
+		n += streamext_view_stream(view) == relid;
+		UnlockRelationOid(view, AccessShareLock);
+	}
+	check_put(check, "views", true,
+			  unions == NIL
+				  ? psprintf("%d continuous views read the stream", n)
+				  : psprintf("%d continuous views read the stream, %d of them by UNION ALL", n, list_length(unions)),
+			  NULL);
+}
+
 /* An error that is over is told as such. */
 static void
 check_past(StreamCheck *check)
@@ -308,6 +341,7 @@ streamext_check(PG_FUNCTION_ARGS)
 	check_columns(&check);
 	check_clock(&check);
 	check_memory(&check);
+	check_views(&check);
 	check_past(&check);
 	PG_RETURN_VOID();
 }
