@@ -1,5 +1,8 @@
-"""Continuous views over continuous views: the closed windows of the inner one, each once, against PostgreSQL's nested query."""
+"""Continuous views over continuous views: the closed windows of the inner one, each once, against PostgreSQL's nested query.
 
+STREAMEXT_CHAINS sets how many random chains there are, with and without a crash, STREAMEXT_CHAINS_SEED what they are."""
+
+import os
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +15,8 @@ from harness.streams import continuous, local_stream
 from harness.wait import wait_for
 from test_sinks import reconnect, shows, until_quiet
 
+CHAINS = int(os.environ.get("STREAMEXT_CHAINS", "8"))
+SEED = int(os.environ.get("STREAMEXT_CHAINS_SEED", "5"))
 COLUMNS = "k int, x int, ts timestamptz"
 BY_TS = "event_time 'ts', watermark_delay '5 s'"
 BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
@@ -23,7 +28,7 @@ Row = tuple[int, int, datetime]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
     """Of this module's own: it is crashed. Checkpoints, behind which windows are given, come often."""
-    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_worker_processes": 40}) as server:
+    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_worker_processes": 80}) as server:
         yield server
 
 
@@ -119,6 +124,13 @@ INNERS = {
     "trunc": ("date_trunc('minute', ts)", "{s}"),
     "bin": ("date_bin('90 s', ts, '2024-01-01 00:00:07+00')", "{s}"),
 }
+# what the first view reads; d is a derived stream, of the table an ordinary view
+SOURCES = [
+    "{s}",
+    "(SELECT k, x, ts FROM {s} WHERE x < 6 UNION ALL SELECT k, x, ts FROM {s} WHERE x > 3) q",
+    "(SELECT k, x, ts FROM {d} UNION ALL SELECT k + 1, x * 2, ts FROM {s}) q",
+]
+DERIVED = "SELECT k, x + 1 AS x, ts FROM {s} WHERE x <> 4"
 # sessions have no form that runs over a table: gaps and islands
 SESSION = """SELECT k, streamext.session('20 s', ts) AS w, count(*) AS n, sum(x) AS total, max(x) AS peak FROM s GROUP BY k, w"""
 SESSION_ORACLE = """SELECT k, min(ts) AS w, count(*) AS n, sum(x) AS total, max(x) AS peak
@@ -142,6 +154,8 @@ LAST = [
 
 def chains(db: Database, rng: random.Random, count: int, depths: tuple[int, ...] = (2, 3)) -> dict[str, str]:
     """Random chains; the last view's name with its oracle. Names are of depth and number."""
+    continuous(db, "d", DERIVED.format(s="s"))
+    db.execute(f"CREATE VIEW d_o AS {DERIVED.format(s='o')}")
     result = {}
     for i in range(count):
         kind = rng.choice([*INNERS, "session"])
@@ -149,8 +163,8 @@ def chains(db: Database, rng: random.Random, count: int, depths: tuple[int, ...]
             definition, oracle = SESSION, SESSION_ORACLE
         else:
             window = INNERS[kind][0]
-            definition = f"SELECT k, {window} AS w, count(*) AS n, sum(x) AS total, max(x) AS peak FROM s WHERE x <> {rng.randrange(10)} GROUP BY k, {window}"
-            oracle = definition.replace("FROM s", "FROM o")
+            first = f"SELECT k, {window} AS w, count(*) AS n, sum(x) AS total, max(x) AS peak FROM {rng.choice(SOURCES)} WHERE x <> {rng.randrange(10)} GROUP BY k, {window}"
+            definition, oracle = first.format(s="s", d="d"), first.format(s="o", d="d_o")
         name = f"c{i}_1"
         continuous(db, name, definition)
         depth = rng.choice(depths)
@@ -176,24 +190,26 @@ def assert_chains(db: Database, views: dict[str, str]) -> None:
     assert not lost, lost
 
 
-def test_random_chains(database: Database) -> None:
+@pytest.mark.parametrize("round_", range((CHAINS + 7) // 8))
+def test_random_chains(database: Database, round_: int) -> None:
     db = database
     stream(db)
     names_table(db)
-    views = chains(db, random.Random(5), 6)
-    feed(db, 5)
+    views = chains(db, random.Random(SEED + round_), 8)
+    feed(db, SEED + round_)
     assert_chains(db, views)
-    assert all(db.value(f"SELECT count(*) FROM {name}") for name in views)
+    assert sum(db.value(f"SELECT count(*) > 0 FROM {name}") for name in views) > 4, "not because all is empty"
 
 
 @pytest.mark.parametrize("fault", ["into-before-commit", "into-after-commit", "checkpoint-before-commit", "checkpoint-after-commit"])
-def test_closed_windows_arrive_once_whatever_crashes(database: Database, fault: str) -> None:
+@pytest.mark.parametrize("round_", range((CHAINS + 7) // 8))
+def test_closed_windows_arrive_once_whatever_crashes(database: Database, fault: str, round_: int) -> None:
     db = database
     server = db.server
     stream(db)
     names_table(db)
-    views = chains(db, random.Random(7), 2, (3,))
-    rng = random.Random(fault)
+    views = chains(db, random.Random(f"{fault} {SEED + 2 + round_}"), 2, (3,))
+    rng = random.Random(f"{fault} {round_}")
     for step in range(4):
         before = server.log_file.stat().st_size
         if step in (1, 2):

@@ -242,11 +242,13 @@ def test_promotion(database: Database, kafka: Kafka, topic: str) -> None:
     plant(db, kafka, topic)
     local_stream(db, columns="a bigint", name="l")
     continuous(db, "lv", "SELECT count(*) AS n, sum(a)::bigint AS total, array_agg(a) AS list FROM l")
+    continuous(db, "uv", "SELECT src, count(*)::int AS n, sum(a)::bigint AS total FROM (SELECT 'l' AS src, a FROM l UNION ALL SELECT 's', 1 FROM s) q GROUP BY src")
     with follow(db.server) as server:
         produce(kafka, topic, 0, 3000)
         db.execute("INSERT INTO l SELECT generate_series(1, 1000)")
         saved(db, "s", "l")
         caught_up(db, server)
+        assert sorted(Database(server, db.name).rows("TABLE uv")) == [("l", 1000, sum(range(1001))), ("s", 3000, 3000)]
         produce(kafka, topic, 3000, 4500)
         server.promote()
         standby = Database(server, db.name)
@@ -257,6 +259,7 @@ def test_promotion(database: Database, kafka: Kafka, topic: str) -> None:
         for view in WHOLE:
             assert counts(standby, view) == (6000, 0, 0)
         assert standby.rows("SELECT n, total, (SELECT count(DISTINCT a) FROM unnest(list) AS a) FROM lv") == [(1100, sum(range(1101)), 1100)]
+        assert sorted(standby.rows("TABLE uv")) == [("l", 1100, sum(range(1101))), ("s", 6000, 6000)]
         assert standby.rows("SELECT DISTINCT state FROM streamext.streams") == [("running",)]
         assert standby.rows("SELECT kind FROM streamext.stream_events WHERE stream = 'l'::regclass") == [("gap",)]
         saved(standby, "s", "l")
@@ -266,6 +269,7 @@ def test_promotion(database: Database, kafka: Kafka, topic: str) -> None:
         standby.flush("s", "l")
         assert assert_plant(standby) == 6000
         assert standby.rows("SELECT n, total FROM lv") == [(1200, sum(range(1201)))]
+        assert sorted(standby.rows("TABLE uv")) == [("l", 1200, sum(range(1201))), ("s", 6000, 6000)]
         # the former primary is not disturbed
         db.flush("s")
         assert assert_plant(db) == 6000

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from harness.database import Database, temporary_database
+from harness.feed import FeedServer
+from harness.flume import Tier
 from harness.http import Web
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
@@ -421,6 +423,35 @@ def test_mqtt_beside_http(database: Database, mosquitto: Mosquitto, topic: str) 
         db.execute("INSERT INTO b_o SELECT * FROM json_populate_recordset(NULL::b_o, %s)", json.dumps(published))
         flush(db)
     assert_all(db, views)
+
+
+def test_flume_beside_a_feed(database: Database) -> None:
+    """Both are brought, into journals that the view reads too: before and after a crash."""
+    db = database
+    server = db.server
+    source = FeedServer()
+    try:
+        tier = Tier(db)
+        tier.stream("n int", name="f")
+        db.execute(f"CREATE SERVER feed_server FOREIGN DATA WRAPPER feed OPTIONS (url '{source.url()}')")
+        db.execute("CREATE FOREIGN TABLE d (n int) SERVER feed_server OPTIONS (format 'json')")
+        continuous(db, "v", "SELECT src, count(*)::int AS c, sum(n)::int AS total FROM (SELECT 'f' AS src, n FROM f UNION ALL SELECT 'd', n FROM d) q GROUP BY src")
+        for step in range(2):
+            connection = source.take()
+            connection.begin()
+            connection.send("".join(f'{{"n": {n}}}\n' for n in range(100 * step, 100 * step + 100)))
+            with tier.sender() as sender:
+                assert sender.batch([({}, json.dumps({"n": n}).encode()) for n in range(100 * step, 100 * step + 100)]) is None
+            count = 100 * (step + 1)
+            db.flush("f")
+            wait_for(lambda: sorted(db.rows("TABLE v")) == [(src, count, sum(range(count))) for src in ("d", "f")], what="both")
+            if step == 0:
+                server.kill9()
+                server.start()
+                db = tier.db = Database(server, db.name)
+                tier.wait("listening")
+    finally:
+        source.close()
 
 
 def test_a_view_that_reads_one_part_alone_from_now_on(database: Database) -> None:
