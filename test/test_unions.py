@@ -532,6 +532,21 @@ def test_a_role_takes_no_more_than_its_share_of_places(database: Database) -> No
         db.configure("streamext.owner_stream_share", "50")
 
 
+def test_an_inner_top_n_is_for_an_ordinary_view(database: Database) -> None:
+    db = database
+    streams(db)
+    inner = "SELECT date_trunc('minute', ts) AS m, k, count(*) AS n, row_number() OVER (PARTITION BY date_trunc('minute', ts) ORDER BY count(*) DESC, k) AS r FROM {a} GROUP BY 1, 2"
+    with pytest.raises(psycopg.errors.FeatureNotSupported) as raised:
+        continuous(db, "v", f"SELECT m, k FROM ({inner.format(a='a')}) q WHERE r < 3")
+    hint = raised.value.diag.message_hint
+    assert "and an ordinary view that names inner_view" in hint, hint
+    db.execute(re.search(r"CREATE VIEW inner_view .*?(?=; and an)", hint, re.DOTALL)[0])
+    db.execute("CREATE VIEW v AS SELECT m, k FROM inner_view q WHERE r < 3")
+    feed(db, 0, 600, "a")
+    db.flush("a")
+    db.assert_same("TABLE v", oracle(f"SELECT m, k FROM ({inner}) q WHERE r < 3"))
+
+
 def test_too_many_parts_for_the_server(database: Database) -> None:
     """It is the streams' places that there are not enough of."""
     db = database

@@ -456,6 +456,20 @@ flatten_has_window(const Query *query)
 	return false;
 }
 
+/* How the outer view comes to be once the inner one, whose groups are these, is a view of its own. */
+static const char *
+flatten_hint_outer(const Query *grouped)
+{
+	if (grouped->hasWindowFuncs || grouped->distinctClause != NIL || grouped->limitCount != NULL ||
+		grouped->limitOffset != NULL)
+		return "and an ordinary view that names inner_view in the place of the subquery: DISTINCT, LIMIT and window "
+			   "functions are of all rows that there are when it is read.";
+	if (flatten_has_window(grouped))
+		return "and name inner_view in this one, in the place of the subquery: it takes the closed windows.";
+	return "and an ordinary view that names inner_view in the place of the subquery: without a window nothing of "
+		   "it is ever final, and its answer is always the newest.";
+}
+
 /* What aggregates below the stream is a view of its own; the hint has the statement. */
 static void
 flatten_refuse_inner(const Query *subquery, const char *construct)
@@ -465,13 +479,8 @@ flatten_refuse_inner(const Query *subquery, const char *construct)
 
 	streamext_view_flatten_groups(grouped);
 	streamext_view_refuse(
-		construct,
-		psprintf(
-			"Make it a view of its own, CREATE VIEW inner_view WITH (streamext.continuous) AS %s; %s", text,
-			flatten_has_window(grouped)
-				? "and name inner_view in this one, in the place of the subquery: it takes the closed windows."
-				: "and an ordinary view that names inner_view in the place of the subquery: without a window nothing of "
-				  "it is ever final, and its answer is always the newest."));
+		construct, psprintf("Make it a view of its own, CREATE VIEW inner_view WITH (streamext.continuous) AS %s; %s",
+							text, flatten_hint_outer(grouped)));
 }
 
 void
