@@ -1,5 +1,5 @@
 """streamext.export hands over what a continuous view has counted, and how far: an engine goes on from there, and the topic need not hold what
-came before. STREAMEXT_HANDOVER_VIEWS sets how many generated definitions there are (10), STREAMEXT_ORACLE_SEED repeats a run."""
+came before. STREAMEXT_HANDOVER_VIEWS sets how many generated definitions there are (8), STREAMEXT_ORACLE_SEED repeats a run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from harness.streams import continuous
 from harness.wait import wait_for
 from test_export import RECORDS, SEED, Engine, refused, run_all
 
-VIEWS = int(os.environ.get("STREAMEXT_HANDOVER_VIEWS", "10"))
+VIEWS = int(os.environ.get("STREAMEXT_HANDOVER_VIEWS", "8"))
 COUNTS = "SELECT accepted, late, rejected FROM streamext.continuous_views WHERE view = 'v'::regclass"
 EXPORTED = "SELECT delivered, accepted, late, rejected FROM streamext.exports"
 
