@@ -133,6 +133,21 @@ def test_late_records_and_closed_windows(db: Database, kafka: Kafka, topic: str)
     assert db.rows(EXPORTED) == [(11, 7, 3, 1)] and engine.watermark.second == 42
 
 
+def test_what_another_definition_has_counted_is_not_handed_over(db: Database, kafka: Kafka, topic: str) -> None:
+    """Replaced in the same transaction, by one that counts other rows only."""
+    topic_stream(db, kafka, topic, COLUMNS)
+    continuous(db, "v", "SELECT k, count(*) AS c FROM s WHERE n > 1 GROUP BY k")
+    put(db, kafka, topic, (0, "a", 1), (0, "a", 2), (1, "b", 3))
+    db.flush("s")
+    with db.connection.transaction():
+        db.execute("CREATE OR REPLACE VIEW v WITH (streamext.continuous) AS SELECT k, count(*) AS c FROM s WHERE n < 3 GROUP BY k")
+        db.execute("SELECT streamext.export('v', 'postgres')")
+    engine = Engine(db, topic=topic)
+    assert engine.positions == {} and db.rows("TABLE v") == []
+    engine.batch({0: 2, 1: 1})
+    assert db.rows("TABLE v") == [("a", 2)]
+
+
 def test_what_is_not_handed_over_is_refused(db: Database, kafka: Kafka, topic: str) -> None:
     topic_stream(db, kafka, topic, COLUMNS)
     continuous(db, "v", "SELECT k, n, count(*) AS c FROM s GROUP BY GROUPING SETS ((k), (n))")

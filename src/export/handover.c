@@ -282,9 +282,10 @@ streamext_export_take(ExportPlan *plan)
 	/* as who reads the view needs its owner to have them */
 	(void) streamext_view_has_rights(plan->view, true);
 	whole = streamext_read_whole(plan->view->relid);
-	if (whole->accepted + whole->late + whole->rejected == 0 && (whole->behind || whole->npartitions == 0))
+	if (whole->accepted + whole->late + whole->rejected == 0 &&
+		(whole->behind || whole->former || whole->npartitions == 0))
 		return NULL;
-	if (whole->behind)
+	if (whole->behind || whole->former)
 		handover_check_behind(plan);
 	to->plan = plan;
 	to->desc = streamext_export_stage_desc(plan, streamext_export_has_opens(plan));

@@ -819,16 +819,16 @@ streamext_read_begin(EState *estate, const CustomScan *plan)
 
 /* ---- outside of a query ---- */
 
-ViewRead *
+void
 streamext_statement_whole(Oid viewoid, WholeRead *whole)
 {
 	StatementRead statement = { .cxt = CurrentMemoryContext, .now = streamext_clock_statement(), .whole = whole };
 	ViewRead	 *read = statement_view(&statement, viewoid);
 
+	whole->read = read;
 	read->whole = read->preload = true;
 	read->min = PG_INT64_MIN;
 	read->max = PG_INT64_MAX;
 	statement_copy(&statement);
 	statement_read_history(&statement);
-	return read;
 }

@@ -56,6 +56,12 @@ streamext_whole_note(WholeRead *whole, const StreamSlot *stream, const ViewSlot 
 {
 	const StreamCounted *counted = &stream->counted;
 
+	/* readers may take what was counted of other rows, until it is counted anew */
+	if (content->counted.definition != whole->read->view->definition)
+	{
+		whole->former = true;
+		return;
+	}
 	whole->behind = whole->behind || content != slot;
 	whole_count(whole, counted->watermark, slot->counted.accepted, slot->counted.late, slot->counted.rejected);
 	for (int i = 0; i < counted->npartitions; i++)
@@ -73,6 +79,11 @@ streamext_whole_note(WholeRead *whole, const StreamSlot *stream, const ViewSlot 
 void
 streamext_whole_note_checkpoint(WholeRead *whole, const CheckpointPosition *position, const CheckpointView *view)
 {
+	if (view->head.definition != whole->read->view->definition)
+	{
+		whole->former = true;
+		return;
+	}
 	whole_count(whole, position->head.watermark, view->head.accepted, view->head.late, view->head.rejected);
 	for (int i = 0; i < position->head.npartitions; i++)
 	{
@@ -142,7 +153,7 @@ streamext_read_whole(Oid viewoid)
 	bool		  entered;
 
 	whole->watermark = DT_NOBEGIN;
-	whole->read = streamext_statement_whole(viewoid, whole);
+	streamext_statement_whole(viewoid, whole);
 	whole->groups.view = whole->read->view;
 	whole->groups.matcher = whole->read->matcher;
 	whole->groups.cxt = CurrentMemoryContext;

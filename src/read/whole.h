@@ -27,6 +27,7 @@ typedef struct WholeRead
 	int				npartitions;
 	int				capacity;
 	WholePartition *partitions;
+	bool			former;	   /* some shard has what another definition has counted: of which nothing is told */
 	bool			behind;	   /* it has not counted yet all that its stream has read, or is being begun anew */
 	TimestampTz		watermark; /* the least; DT_NOBEGIN: there is none yet */
 	int				nshards;   /* that have counted anything or are there to count */
@@ -52,8 +53,8 @@ extern WholeStanding streamext_whole_standing(Oid viewoid);
 /* Readers for the view's aggregates, by number, in the current memory context. */
 extern AggReader **streamext_whole_readers(const WholeRead *whole);
 
-/* read/statement.c: copies of the whole view; what is noted with each shard's, under its stream's lock, is given to `whole`. */
-extern ViewRead *streamext_statement_whole(Oid viewoid, WholeRead *whole);
+/* read/statement.c: copies of the whole view to whole->read; what is noted with each shard's, under its stream's lock, is given to `whole`. */
+extern void streamext_statement_whole(Oid viewoid, WholeRead *whole);
 
 /* read/whole.c, for read/statement.c: a shard, with its stream's lock held; the same of a checkpoint. */
 extern void streamext_whole_note(WholeRead *whole, const StreamSlot *stream, const ViewSlot *slot,
