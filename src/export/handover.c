@@ -247,6 +247,16 @@ handover_json(const WholeRead *whole, HandOverValue put)
 	return buf.data;
 }
 
+/* Whether it is known where the view is in some partition; else an engine begins where the stream's option start says. */
+static bool
+handover_has_begun(const WholeRead *whole)
+{
+	for (int i = 0; i < whole->npartitions; i++)
+		if (whole->partitions[i].position >= 0)
+			return true;
+	return false;
+}
+
 /* Newest event times are the stream's: of a view that has not got there they would close windows for records that it has still to count. */
 static void
 handover_check_behind(const ExportPlan *plan)
@@ -283,7 +293,7 @@ streamext_export_take(ExportPlan *plan)
 	(void) streamext_view_has_rights(plan->view, true);
 	whole = streamext_read_whole(plan->view->relid);
 	if (whole->accepted + whole->late + whole->rejected == 0 &&
-		(whole->behind || whole->former || whole->npartitions == 0))
+		(whole->behind || whole->former || !handover_has_begun(whole)))
 		return NULL;
 	if (whole->behind || whole->former)
 		handover_check_behind(plan);
