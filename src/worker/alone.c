@@ -244,14 +244,14 @@ streamext_alone_turn_is_over(Worker *w)
 
 /* ---------------------------------------------------------------- the end of the process */
 
-void
+bool
 streamext_alone_at_exit(Worker *w)
 {
 	WorkerView *v = w->alone.timed;
 
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
 	if (v == NULL || w->shard.slot == NULL || !streamext_budget_is_over())
-		return;
+		return false;
 	LWLockAcquire(w->shard.slot->lock, LW_EXCLUSIVE);
 	streamext_view_set_alone(v->slot, alone_until(v->slot, GetCurrentTimestamp()));
 	v->slot->owner.alone_most = 1;
@@ -259,4 +259,5 @@ streamext_alone_at_exit(Worker *w)
 	streamext_view_set_status(v->slot, VIEW_CATCHING_UP,
 							  "it took longer than streamext.view_time_limit and could not be cancelled");
 	LWLockRelease(w->shard.slot->lock);
+	return true;
 }

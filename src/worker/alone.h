@@ -35,7 +35,7 @@ extern void streamext_alone_succeeded(Worker *w);
 extern bool streamext_alone_turn_is_over(Worker *w);
 extern void streamext_alone_begin_turn(Worker *w);
 
-/* The process ends in the midst of a step that has caught its cancellation. With the registry lock. */
-extern void streamext_alone_at_exit(Worker *w);
+/* True if the process ends in the midst of a step that has caught its cancellation: the view goes on by itself. With the registry lock. */
+extern bool streamext_alone_at_exit(Worker *w);
 
 #endif /* STREAMEXT_ALONE_H */

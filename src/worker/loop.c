@@ -63,8 +63,10 @@ worker_at_exit(int code, Datum arg)
 		LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 		if (slot->worker.pid == MyProcPid)
 		{
-			streamext_alone_at_exit(w);
-			streamext_stream_leave(slot, false, code != 0 && !ShutdownRequestPending);
+			/* a view that had to be ended is no failure of the stream: the launcher goes on with the others at once */
+			bool ended_view = streamext_alone_at_exit(w);
+
+			streamext_stream_leave(slot, false, code != 0 && !ShutdownRequestPending && !ended_view);
 		}
 		LWLockRelease(streamext_shared->registry_lock);
 		ConditionVariableBroadcast(&slot->progress);
