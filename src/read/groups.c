@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_proc.h"
 #include "commands/explain.h"
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"
@@ -25,7 +24,6 @@
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -192,17 +190,7 @@ groups_check_functions(const GroupsPlan *plan)
 	ListCell *lc;
 
 	foreach (lc, plan->functions)
-	{
-		AclResult result;
-
-#if PG_VERSION_NUM >= 160000
-		result = object_aclcheck(ProcedureRelationId, lfirst_oid(lc), GetUserId(), ACL_EXECUTE);
-#else
-		result = pg_proc_aclcheck(lfirst_oid(lc), GetUserId(), ACL_EXECUTE);
-#endif
-		if (result != ACLCHECK_OK)
-			aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(lfirst_oid(lc)));
-	}
+		streamext_scan_check_aggregate(lfirst_oid(lc));
 }
 
 static void

@@ -85,23 +85,25 @@ scan_create_state(CustomScan *scan)
 	return (Node *) state;
 }
 
-/* As the executor does for aggregates that it runs itself. */
+void
+streamext_scan_check_aggregate(Oid function)
+{
+	AclResult result;
+
+#if PG_VERSION_NUM >= 160000
+	result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
+#else
+	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+#endif
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(function));
+}
+
 void
 streamext_scan_check_aggregates(const CompiledView *view)
 {
 	for (int a = 0; a < view->naggs; a++)
-	{
-		Oid		  function = view->aggs[a].aggref->aggfnoid;
-		AclResult result;
-
-#if PG_VERSION_NUM >= 160000
-		result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
-#else
-		result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
-#endif
-		if (result != ACLCHECK_OK)
-			aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(function));
-	}
+		streamext_scan_check_aggregate(view->aggs[a].aggref->aggfnoid);
 }
 
 static Bitmapset *

@@ -72,7 +72,8 @@ extern ViewScanPlan streamext_path_prune(PlannerInfo *root, const CompiledView *
 /* Estimates of a view's rows and panes. */
 extern void streamext_path_count(const CompiledView *view, double *rows, double *panes);
 
-/* Raises unless the current user may execute the view's aggregates. */
+/* Raise unless the current user may execute the aggregate, or all of the view's, as the executor does for those that it runs itself. */
+extern void streamext_scan_check_aggregate(Oid function);
 extern void streamext_scan_check_aggregates(const CompiledView *view);
 /* read NULL: plain EXPLAIN. */
 struct ScanRead;
