@@ -17,7 +17,6 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -25,13 +24,9 @@
 #include "durable/checkpoint.h"
 #include "shared/clock.h"
 #include "durable/letters.h"
-#include "worker/alone.h"
 #include "worker/letters_hold.h"
 #include "worker/letters_reread.h"
 #include "base/fault.h"
-#include "base/transaction.h"
-#include "worker/seek.h"
-#include "durable/events.h"
 #include "worker/poison.h"
 #include "worker/worker_private.h"
 
@@ -69,224 +64,6 @@ batch_count_times(Worker *w)
 		streamext_times_count(&slot->times, TIME_EVENT_LAG, streamext_clock_now() - newest);
 }
 
-/* ---------------------------------------------------------------- poll */
-
-/* The batch is given up; it will be read again. */
-void
-streamext_worker_drop_batch(Worker *w)
-{
-	if (!w->reading.pending)
-		return;
-	streamext_connector_release(w->shard.connector);
-	w->reading.pending = w->reading.full = w->reading.cut = false;
-	w->reading.dropped = true;
-	w->shard.attached = false;
-}
-
-/* The position of the first record of a partition, else where the connector stands. */
-static int64
-batch_first_position(Worker *w, int index)
-{
-	for (int i = 0; i < w->reading.batch->nrecords; i++)
-		if (w->reading.batch->records[i].partition_index == index)
-			return w->reading.batch->records[i].position;
-	return w->shard.connector->partitions[index].position;
-}
-
-/* Partitions came up with this poll. False: the batch cannot be used, because one should be read from elsewhere. */
-static bool
-batch_adopt_partitions(Worker *w)
-{
-	int	 known = w->shard.npartitions;
-	bool usable = streamext_worker_adopt(w);
-
-	for (int i = known; i < w->shard.npartitions && usable; i++)
-	{
-		int64 target = streamext_worker_target(w, i);
-
-		usable = target < 0 || target == batch_first_position(w, i);
-	}
-	if (usable)
-		return true;
-	streamext_connector_release(w->shard.connector);
-	w->reading.dropped = w->reading.batch->nrecords > 0;
-	w->shard.attached = false;
-	return false;
-}
-
-static void
-batch_fill_positions(Worker *w)
-{
-	Batch *batch = w->reading.batch;
-
-	batch->npartitions = w->shard.npartitions;
-	for (int i = 0; i < w->shard.npartitions; i++)
-		batch->positions[i] = Max(w->shard.connector->partitions[i].position, -1);
-	for (int i = 0; i < batch->nrecords; i++)
-	{
-		StreamRecord *record = &batch->records[i];
-
-		batch->positions[record->partition_index] =
-			Max(batch->positions[record->partition_index], record->next_position);
-	}
-}
-
-/* With the exclusive lock. Where reading began is kept with the first position that becomes known. */
-static void
-batch_publish_positions(Worker *w)
-{
-	Batch		  *batch = w->reading.batch;
-	PartitionSlot *partitions = w->shard.slot->counted.partitions;
-
-	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
-	for (int i = 0; i < batch->npartitions; i++)
-	{
-		if (partitions[i].start_position < 0 && batch->positions[i] >= 0)
-			partitions[i].start_position = batch_first_position(w, i);
-		partitions[i].position = Max(partitions[i].position, batch->positions[i]);
-		partitions[i].high_watermark = w->shard.connector->partitions[i].high_watermark;
-		if (w->shard.connector->partitions[i].last.position > partitions[i].last.position)
-			partitions[i].last = w->shard.connector->partitions[i].last;
-	}
-}
-
-/* With the exclusive lock, after the positions. */
-static void
-batch_update_views(Worker *w)
-{
-	ListCell *lc;
-
-	Assert(LWLockHeldByMeInMode(w->shard.slot->lock, LW_EXCLUSIVE));
-	foreach (lc, w->shard.views)
-	{
-		WorkerView *v = lfirst(lc);
-
-		if (v->fold == NULL || v->paused)
-			continue;
-		streamext_view_advance(v->slot, w->reading.batch->positions, w->reading.batch->npartitions);
-		if (v->behind)
-			streamext_worker_check_behind(w, v);
-		streamext_view_set_status(v->slot, v->behind ? VIEW_CATCHING_UP : VIEW_RUNNING, NULL);
-	}
-}
-
-/* Positions may move without records: aborted transactions, control records, a start that became known. */
-static void
-batch_publish_empty(Worker *w)
-{
-	bool	  moved = false;
-	ListCell *lc;
-
-	for (int i = 0; i < w->shard.npartitions && !moved; i++)
-		moved = w->reading.batch->positions[i] > w->shard.slot->counted.partitions[i].position ||
-				w->shard.connector->partitions[i].high_watermark != w->shard.slot->counted.partitions[i].high_watermark;
-	foreach (lc, w->shard.views)
-		moved = moved || ((WorkerView *) lfirst(lc))->behind;
-	if (!moved)
-		return;
-	streamext_letters_passed(w);
-	streamext_stream_lock_exclusive(w->shard.slot);
-	if (!w->shard.slot->handover.done)
-	{
-		batch_publish_positions(w);
-		batch_update_views(w);
-	}
-	LWLockRelease(w->shard.slot->lock);
-	streamext_checkpoint_note(&w->shard);
-}
-
-/*
- * What `start` means for a partition is decided once, by the source's end of that moment. A crash must not have it decided again: nothing of it is
- * counted before that is on disk. False: it is not yet, and nothing is taken.
- */
-static bool
-batch_settle_start(Worker *w)
-{
-	StreamSlot *slot = w->shard.slot;
-	bool		found = false;
-
-	if (!w->shard.ops->replayable || w->shard.config->source.start == START_EARLIEST || w->shard.catchup)
-		return true;
-	for (int i = 0; i < w->shard.npartitions && !found; i++)
-		found = slot->counted.partitions[i].start_position < 0 && w->shard.connector->partitions[i].position >= 0;
-	if (found)
-	{
-		streamext_stream_lock_exclusive(slot);
-		for (int i = 0; i < w->shard.npartitions; i++)
-		{
-			PartitionSlot *partition = &slot->counted.partitions[i];
-
-			if (partition->start_position >= 0 || w->shard.connector->partitions[i].position < 0)
-				continue;
-			partition->start_position = batch_first_position(w, i);
-			partition->position = Max(partition->position, partition->start_position);
-		}
-		LWLockRelease(slot->lock);
-		w->reading.undecided = true;
-	}
-	if (!w->reading.undecided)
-		return true;
-	STREAMEXT_FAULT("start-before-checkpoint");
-	streamext_checkpoint_note(&w->shard);
-	w->reading.undecided = !streamext_checkpoint_now(&w->shard);
-	return !w->reading.undecided;
-}
-
-/* Takes what the connector has; true if there is a batch to fold now. */
-bool
-streamext_worker_poll(Worker *w)
-{
-	Batch *batch = w->reading.batch;
-
-	streamext_batch_reset(batch);
-	batch->nrecords = streamext_connector_poll(w->shard.connector, batch->records, streamext_poison_most(w));
-	if (unlikely(w->shard.connector->nevents > 0))
-		streamext_stream_events_count(&w->shard);
-	if (w->shard.connector->npartitions > w->shard.npartitions && !batch_adopt_partitions(w))
-		return false;
-	if (!batch_settle_start(w))
-	{
-		streamext_connector_release(w->shard.connector);
-		w->reading.dropped = batch->nrecords > 0;
-		w->shard.attached = false;
-		return false;
-	}
-	batch_fill_positions(w);
-	if (unlikely(w->requests.seeks != NIL))
-		streamext_seeks_bound(w, batch);
-	if (batch->nrecords == 0)
-	{
-		streamext_connector_release(w->shard.connector);
-		batch_publish_empty(w);
-		return false;
-	}
-	w->reading.pending = true;
-	w->reading.decoded = false;
-	streamext_poison_cut(w);
-	return true;
-}
-
-/* Where the source's partitions end, as the connector knows it. */
-void
-streamext_worker_publish_ends(Worker *w)
-{
-	streamext_stream_lock_exclusive(w->shard.slot);
-	for (int i = 0; i < w->shard.npartitions; i++)
-		w->shard.slot->counted.partitions[i].high_watermark = w->shard.connector->partitions[i].high_watermark;
-	LWLockRelease(w->shard.slot->lock);
-}
-
-/* Asks a paused connector, which delivers nothing, for the source's end. */
-void
-streamext_worker_watch_lag(Worker *w)
-{
-	if (!w->shard.attached || w->reading.pending)
-		return;
-	(void) streamext_connector_poll(w->shard.connector, w->reading.batch->records, STREAMEXT_BATCH_ROWS);
-	streamext_connector_release(w->shard.connector);
-	streamext_worker_publish_ends(w);
-}
-
 /* ---------------------------------------------------------------- decode and prepare */
 
 static void
@@ -315,100 +92,6 @@ batch_decode(Worker *w, TimestampTz now)
 		batch_accepted[((RejectedRecord *) lfirst(lc))->record] = false;
 	w->times.decode = batch_elapsed(begin);
 	w->reading.decoded = true;
-}
-
-typedef struct PrepareStep
-{
-	WorkerView *v;
-	Batch	   *batch;
-	FoldResult	result;
-} PrepareStep;
-
-/* A StreamextStep. */
-static void
-batch_prepare_step(void *arg)
-{
-	PrepareStep *step = arg;
-
-	step->result = streamext_fold_prepare(step->v->fold, step->batch);
-}
-
-/*
- * An error that the fold does not lay to a row's charge, and that will not be over by itself, ends the view, not the stream. One that may be
- * is raised, with the view in w->trouble.culprit. False: memory is full.
- */
-bool
-streamext_worker_prepare_view(Worker *w, WorkerView *v)
-{
-	PrepareStep step = { v, w->reading.batch, FOLD_OK };
-	ErrorData  *error;
-	bool		over;
-
-	if (v->behind)
-		streamext_worker_view_watermark(w, v);
-	w->reading.batch->watermark = v->behind ? v->watermark : w->shard.slot->counted.watermark;
-	if (unlikely(streamext_alone_is_over_share(w, v)))
-		return v->fold == NULL; /* it has left, or stops here */
-
-	w->trouble.culprit = v;
-	streamext_poison_view(w, v);
-	streamext_alone_begin(w, v);
-	error = streamext_try(batch_prepare_step, &step);
-	over = streamext_alone_end(w);
-	if (error != NULL && !over && streamext_worker_error_is_passing(error))
-		ReThrowError(error);
-	w->trouble.culprit = NULL;
-	if (error != NULL && over)
-	{
-		streamext_alone_overrun(w, v);
-		return true;
-	}
-	if (error != NULL)
-	{
-		ereport(LOG, (errmsg("continuous view %s has failed: %s", v->label, streamext_error_text(error))));
-		streamext_worker_fail_view(w, v, error->message);
-		return true;
-	}
-	v->prepared = step.result == FOLD_OK;
-	v->too_many_groups = step.result == FOLD_TOO_MANY_GROUPS;
-	return v->prepared;
-}
-
-void
-streamext_worker_abandon_views(Worker *w)
-{
-	ListCell *lc;
-
-	foreach (lc, w->shard.views)
-	{
-		WorkerView *v = lfirst(lc);
-
-		if (v->prepared)
-			streamext_fold_abandon(v->fold);
-		v->prepared = false;
-	}
-}
-
-/* Which view it is, and which limit: who reads it has one or the other to change. */
-void
-streamext_worker_note_full(Worker *w, const WorkerView *full)
-{
-	const char *name = get_rel_name(full->viewoid);
-
-	if (full->over_share)
-		streamext_clip_format(
-			w->reading.full_reason, sizeof(w->reading.full_reason),
-			"the views of the owner of continuous view \"%s\" have reached streamext.owner_memory_share, %d %% of "
-			"streamext.memory_limit",
-			name != NULL ? name : "?", streamext_owner_memory_share);
-	else if (full->too_many_groups)
-		streamext_clip_format(w->reading.full_reason, sizeof(w->reading.full_reason),
-							  "continuous view \"%s\" has more groups than its streamext.max_groups, " INT64_FORMAT,
-							  name != NULL ? name : "?", (int64) streamext_fold_view(full->fold)->options.max_groups);
-	else
-		streamext_clip_format(w->reading.full_reason, sizeof(w->reading.full_reason),
-							  "streamext.memory_limit is reached, by continuous view \"%s\" or another one",
-							  name != NULL ? name : "?");
 }
 
 /* False: memory is full, and nothing is prepared. */
@@ -530,22 +213,6 @@ batch_first_rejected(const Worker *w)
 }
 
 /*
- * What is cut off is read again, so a partition stands at its first record that was. Not at the stream's position: a view that reads again what
- * the stream has counted would be taken there.
- */
-void
-streamext_worker_cut(Worker *w, int n)
-{
-	Batch *batch = w->reading.batch;
-
-	for (int i = batch->nrecords - 1; i >= n; i--)
-		batch->positions[batch->records[i].partition_index] = batch->records[i].position;
-	batch->nrecords = n;
-	w->reading.decoded = false;
-	w->reading.cut = true;
-}
-
-/*
  * on_error 'stop': nothing behind the first rejected record counts before resume(). True: the batch was cut behind it, and is to be decoded and
  * prepared once more; the rest is read again.
  */
@@ -639,28 +306,6 @@ streamext_worker_count_view(Worker *w, WorkerView *v)
 	streamext_view_count_behind(v->slot, n);
 }
 
-/* What the prepared views are about to change is copied first, if a checkpoint is. */
-void
-streamext_worker_keep_groups(Worker *w)
-{
-	ListCell *lc;
-
-	if (!streamext_checkpoint_is_copying(&w->shard))
-		return;
-	foreach (lc, w->shard.views)
-	{
-		const WorkerView  *v = lfirst(lc);
-		GroupEntry *const *groups;
-		Pane *const		  *panes;
-		int				   n;
-
-		if (!v->prepared)
-			continue;
-		n = streamext_fold_groups(v->fold, &groups, &panes);
-		streamext_checkpoint_keep(&w->shard, v, groups, panes, n);
-	}
-}
-
 /* False: a view that has caught up is to be taken over first. */
 bool
 streamext_batch_publish(Worker *w, TimestampTz now)
@@ -700,8 +345,7 @@ streamext_batch_publish(Worker *w, TimestampTz now)
 	}
 	streamext_worker_stream_events(w, now);
 	batch_publish_counters(w);
-	batch_publish_positions(w);
-	batch_update_views(w);
+	streamext_reading_publish(w);
 	streamext_worker_advance_watermark(w);
 	LWLockRelease(slot->lock);
 	w->times.fold += batch_elapsed(begin);
@@ -760,8 +404,8 @@ batch_finish(Worker *w)
 }
 
 /* The batch at hand, once. False: memory is full, it stays at hand; so it does when the views have changed meanwhile. */
-bool
-streamext_worker_fold(Worker *w)
+static bool
+batch_fold(Worker *w)
 {
 	TimestampTz now = streamext_clock_now();
 	bool		letters;
@@ -813,4 +457,10 @@ streamext_worker_fold(Worker *w)
 	pgstat_report_stat(letters);
 	batch_finish(w);
 	return true;
+}
+
+bool
+streamext_worker_fold(Worker *w)
+{
+	return streamext_worker_try(w, batch_fold, NULL);
 }

@@ -277,9 +277,7 @@ catchup_poll(Worker *w)
 		catchup_publish_empty(w);
 		return false;
 	}
-	w->reading.pending = true;
-	w->reading.decoded = false;
-	streamext_poison_cut(w);
+	streamext_reading_take(w);
 	return true;
 }
 
@@ -365,7 +363,7 @@ catchup_advance(Worker *w)
 		return w->setup.refresh_at == 0;
 	if ((w->reading.full && GetCurrentTimestamp() < w->reading.retry_at) || streamext_worker_backs_off(w))
 		return false;
-	w->reading.full = !streamext_worker_try_fold(w);
+	w->reading.full = !streamext_worker_fold(w);
 	if (w->reading.full)
 		w->reading.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CATCHUP_FULL_RETRY_MS);
 	catchup_drop_failed(w);

@@ -246,7 +246,7 @@ worker_advance(Worker *w)
 	{
 		if (streamext_worker_backs_off(w))
 			return false;
-		worker_note_full(w, !streamext_worker_try_retries(w));
+		worker_note_full(w, !streamext_retries_run(w));
 		if (w->reading.full)
 			return false;
 		if (w->trouble.tries > 0)
@@ -268,7 +268,7 @@ worker_advance(Worker *w)
 	}
 	if (streamext_worker_backs_off(w))
 		return false;
-	worker_note_full(w, !streamext_worker_try_fold(w));
+	worker_note_full(w, !streamext_worker_fold(w));
 	if (w->reading.full)
 		worker_pause_connector(w, true);
 	return !w->reading.full && w->trouble.backoff_until == 0;

@@ -352,21 +352,20 @@ streamext_poison_most(const Worker *w)
 	return unlikely(poison_careful) ? 1 : STREAMEXT_BATCH_ROWS;
 }
 
-void
-streamext_poison_cut(Worker *w)
+int
+streamext_poison_take(const Worker *w)
 {
 	int n = w->reading.batch->nrecords;
 	int i = 0;
 
-	if (likely(poison_suspect.stage == STAGE_NONE) || n == 0 || poison_suspect.retry != 0)
-		return;
+	if (likely(poison_suspect.stage == STAGE_NONE) || poison_suspect.retry != 0)
+		return n;
 	while (i < n && !poison_is_suspect(w, &w->reading.batch->records[i]))
 		i++;
 	if (i == n)
-		return;
+		return n;
 	poison_careful = true;
-	if (n > 1)
-		streamext_worker_cut(w, Max(i, 1));
+	return Max(i, 1);
 }
 
 /* The batch at hand, taken carefully, is through. */

@@ -13,9 +13,9 @@
 /* In a process that has claimed its slot: finds the mark, judges the crash that it may tell of, and says how long to wait, in ms. */
 extern long streamext_poison_start(Worker *w);
 
-/* How many records to ask for, and what of those that came is to be taken now: in the neighbourhood of a crash one by one. */
-extern int	streamext_poison_most(const Worker *w);
-extern void streamext_poison_cut(Worker *w);
+/* How many records to ask for, and how many of those that came are to be taken now: in the neighbourhood of a crash one by one. */
+extern int streamext_poison_most(const Worker *w);
+extern int streamext_poison_take(const Worker *w);
 
 /* What is at work: a batch (its decoding), a view on it, or what is done for all of them; a view that is started. Plain stores. */
 extern void streamext_poison_batch(Worker *w);

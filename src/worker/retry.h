@@ -14,7 +14,10 @@ extern void streamext_retries_load(Worker *w);
 /* Whether there is a request to be folded now. */
 extern bool streamext_retries_due(const Worker *w);
 
-/* Folds the letters of the request that is due. No transaction is open. False: memory is full, nothing has changed. */
+/*
+ * Folds the letters of the request that is due. No transaction is open. False: memory is full, nothing has changed. After an error that is no row's the
+ * request comes again (streamext_worker_try).
+ */
 extern bool streamext_retries_run(Worker *w);
 
 /* When a checkpoint holds what was folded: the letters go, and the request. No transaction is open. */

@@ -5,7 +5,7 @@
  *
  * Nothing of the batch is published, and it comes again: at once, then after pauses that grow. A view on which it has failed
  * TROUBLE_TRIES times is set aside, so that the stream and its other views go on: it is `failed` with the error, and started again by itself
- * after a pause that doubles up to TROUBLE_VIEW_MAX_MS, where it stood (it is behind then). A stream whose records cannot even be decoded, or whose
+ * after a pause that doubles (worker/view_end.c), where it stood (it is behind then). A stream whose records cannot even be decoded, or whose
  * letters cannot be written, fails after as many tries; the launcher starts its worker again.
  *
  *-------------------------------------------------------------------------
@@ -15,38 +15,21 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "base/clip.h"
 #include "base/transaction.h"
 #include "durable/letters.h"
 #include "worker/poison.h"
-#include "worker/retry.h"
 #include "worker/worker_private.h"
 
 #define TROUBLE_TRIES 4
 #define TROUBLE_PAUSE_MS 50 /* before the third try; doubles */
-#define TROUBLE_VIEW_MS 1000
-#define TROUBLE_VIEW_MAX_MS 60000
 
 bool
 streamext_worker_error_is_passing(const ErrorData *error)
 {
 	return streamext_error_blame(error) != BLAME_ROW;
-}
-
-void
-streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error)
-{
-	int64 pause = Min(TROUBLE_VIEW_MAX_MS, (int64) TROUBLE_VIEW_MS << Min(v->slot->health.failures, 10));
-
-	streamext_worker_fail_view(w, v, error->message);
-	streamext_stream_lock_exclusive(w->shard.slot);
-	streamext_view_set_aside(v->slot, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause));
-	LWLockRelease(w->shard.slot->lock);
-	if (w->shard.catchup)
-		streamext_wake_worker(w->shard.slot); /* which knows when */
 }
 
 /* In no transaction. What the views have prepared is void, and so is what a raise has left of it. */
@@ -123,7 +106,7 @@ trouble_caught(Worker *w)
 }
 
 bool
-streamext_worker_try_fold(Worker *w)
+streamext_worker_try(Worker *w, bool (*run)(Worker *), void (*undo)(Worker *))
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool result = true;
@@ -131,13 +114,15 @@ streamext_worker_try_fold(Worker *w)
 	w->trouble.culprit = NULL;
 	PG_TRY();
 	{
-		result = streamext_worker_fold(w);
+		result = run(w);
 		streamext_poison_done(w, false);
 		trouble_over(w);
 	}
 	PG_CATCH();
 	{
 		trouble_caught(w);
+		if (undo != NULL)
+			undo(w);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
@@ -148,29 +133,6 @@ bool
 streamext_worker_is_last_try(const Worker *w)
 {
 	return w->trouble.tries == TROUBLE_TRIES - 1;
-}
-
-/* As above. What is left of a request that failed is taken away; it is the first one still. */
-bool
-streamext_worker_try_retries(Worker *w)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	volatile bool result = true;
-
-	w->trouble.culprit = NULL;
-	PG_TRY();
-	{
-		result = streamext_retries_run(w);
-		trouble_over(w);
-	}
-	PG_CATCH();
-	{
-		trouble_caught(w);
-		streamext_batch_reset(w->reading.batch);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	return result;
 }
 
 bool

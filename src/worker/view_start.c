@@ -1,6 +1,6 @@
 /*
  * worker/view_start.c
- *		A view's fold: begun from what shared memory has of the view, or the last checkpoint, and ended.
+ *		A view's fold begun, from what shared memory has of the view, or the last checkpoint.
  *
  * An error makes the one view fail. What streamext.rebuild wants counted anew is emptied here.
  */
@@ -23,49 +23,6 @@
 #include "worker/poison.h"
 #include "worker/seek.h"
 #include "worker/worker_private.h"
-
-void
-streamext_worker_end_fold(WorkerView *v)
-{
-	if (v->fold != NULL)
-		streamext_fold_end(v->fold);
-	v->fold = NULL;
-	v->view = NULL;
-}
-
-void
-streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message)
-{
-	streamext_checkpoint_copy_rest(&w->shard);
-	streamext_stream_lock_exclusive(w->shard.slot);
-	streamext_view_fail(v->slot, message);
-	LWLockRelease(w->shard.slot->lock);
-	v->prepared = v->behind = false;
-	if (w->reading.pending)
-		streamext_batch_withdraw(w->reading.batch, v->viewoid);
-	streamext_worker_end_fold(v);
-}
-
-/* What lower rooms have done: streamext_worker_shard_ops. */
-static void
-view_start_fail_view(Shard *shard, WorkerView *v, const char *message)
-{
-	streamext_worker_fail_view((Worker *) shard, v, message);
-}
-
-static void
-view_start_forget_panes(WorkerView *v, Pane *const *panes, int npanes)
-{
-	streamext_fold_forget_panes(v->fold, panes, npanes);
-}
-
-const ShardOps streamext_worker_shard_ops = {
-	.fail_view = view_start_fail_view,
-	.forget_panes = view_start_forget_panes,
-	.checkpointed = streamext_into_settled,
-};
-
-/* ---------------------------------------------------------------- begun */
 
 /* Back to a slot without state, so that the next try finds it as this one did. */
 static void

@@ -7,9 +7,11 @@
  *	worker/chores.c			what it does between two batches
  *	worker/refresh.c	from the catalogue to configuration, connector, views
  *	worker/view_list.c	which views there are
- *	worker/view_start.c	a view's fold, begun and ended
+ *	worker/view_start.c	a view's fold, begun; worker/view_end.c ended
  *	worker/rights.c		who may read what is asked again
- *	worker/position.c	partitions, position vectors, where to read from
+ *	worker/position.c	partitions, position vectors; worker/attach.c where to read from
+ *	worker/reading.c		the batch at hand: polled, cut, given up, passed
+ *	worker/view_prepare.c	a view's part of it
  *	worker/batch_cycle.c		one batch: decode, fold, publish, dead letters, buffer
  *	worker/watermark.c	event time's progress, of the stream and of views that catch up
  *	worker/catchup.c	the other process of a stream, in which new views catch up
@@ -50,8 +52,8 @@ typedef struct WorkerSetup
 
 /*
  * The batch at hand, and whether there may be one.
- * @writers worker/batch_cycle.c, worker/catchup.c, worker/loop.c, worker/position.c, worker/refresh.c,
- * worker/seek.c, worker/trouble.c
+ * @writers worker/attach.c, worker/batch_cycle.c, worker/catchup.c, worker/loop.c, worker/reading.c, worker/refresh.c,
+ * worker/seek.c, worker/trouble.c, worker/view_prepare.c
  */
 typedef struct WorkerReading
 {
@@ -71,7 +73,7 @@ typedef struct WorkerReading
 
 /*
  * worker/trouble.c
- * @writers worker/batch_cycle.c, worker/trouble.c
+ * @writers worker/trouble.c, worker/view_prepare.c
  */
 typedef struct WorkerTrouble
 {
@@ -119,7 +121,7 @@ typedef struct WorkerFlush
 
 /*
  * Rows of tables that ask for something: worker/seek.c, worker/retry.c.
- * @writers worker/retry.c, worker/seek.c
+ * @writers worker/retry.c, worker/retry_outcome.c, worker/seek.c
  */
 typedef struct WorkerRequests
 {
@@ -288,8 +290,12 @@ extern int	streamext_worker_view_slot(Worker *w, Oid viewoid, const char **reaso
 /* worker/view_start.c */
 extern WorkerView *streamext_worker_add_view(Worker *w, Oid viewoid, ViewSlot *slot, bool paused);
 extern bool		   streamext_worker_start_view(Worker *w, WorkerView *v);
-extern void		   streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
-extern void		   streamext_worker_end_fold(WorkerView *v); /* nothing is being copied of it; it may have none */
+
+/* worker/view_end.c */
+extern void streamext_worker_end_fold(WorkerView *v); /* nothing is being copied of it; it may have none */
+extern void streamext_worker_fail_view(Worker *w, WorkerView *v, const char *message);
+/* The same, for a while. */
+extern void streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error);
 
 /* worker/rights.c */
 extern bool streamext_worker_rights_due(const Worker *w); /* somebody's rights may have changed */
@@ -298,8 +304,10 @@ extern void streamext_worker_check_rights(Worker *w);
 /* worker/fingerprint.c: palloc'd. Holds secrets: stays in this process. */
 extern char *streamext_worker_fingerprint(const StreamConfig *config);
 
+/* worker/attach.c */
+extern bool streamext_worker_attach(Worker *w);
+
 /* worker/position.c */
-extern bool	 streamext_worker_attach(Worker *w);
 extern bool	 streamext_worker_adopt(Worker *w);
 extern int64 streamext_worker_target(Worker *w, int index);
 extern int64 streamext_worker_view_position(Worker *w, WorkerView *v, int index);
@@ -307,17 +315,19 @@ extern int64 streamext_worker_lag(Worker *w);
 extern bool	 streamext_worker_check_behind(Worker *w, WorkerView *v);
 extern bool	 streamext_worker_reached(Worker *w, const int64 *targets, int n);
 
-/* worker/batch_cycle.c */
+/* worker/reading.c */
 extern bool streamext_worker_poll(Worker *w);
 extern void streamext_worker_watch_lag(Worker *w);
 extern void streamext_worker_publish_ends(Worker *w);
-extern bool streamext_worker_fold(Worker *w);
-/* WorkerRole.publish of the stream's worker */
-extern bool streamext_batch_publish(Worker *w, TimestampTz now);
-extern void streamext_worker_drop_batch(Worker *w);
+/* Records were polled into the batch: they are at hand, or as many as are to be taken now. */
+extern void streamext_reading_take(Worker *w);
 /* Only the first n records of the batch at hand are taken now; the rest is read again. */
 extern void streamext_worker_cut(Worker *w, int n);
-extern void streamext_worker_count_view(Worker *w, WorkerView *v);
+extern void streamext_worker_drop_batch(Worker *w);
+/* The batch counts: positions of the stream and its views move. With the exclusive lock. */
+extern void streamext_reading_publish(Worker *w);
+
+/* worker/view_prepare.c */
 /* One view's part of the batch; an error that is no row's fault ends the view. False: memory is full. */
 extern bool streamext_worker_prepare_view(Worker *w, WorkerView *v);
 extern void streamext_worker_abandon_views(Worker *w);
@@ -326,22 +336,25 @@ extern void streamext_worker_keep_groups(Worker *w);
 /* Why the stream is full. In a transaction. */
 extern void streamext_worker_note_full(Worker *w, const WorkerView *full);
 
+/* worker/batch_cycle.c */
+/* The batch at hand, once, as streamext_worker_try. False: memory is full, it stays at hand. */
+extern bool streamext_worker_fold(Worker *w);
+/* WorkerRole.publish of the stream's worker */
+extern bool streamext_batch_publish(Worker *w, TimestampTz now);
+extern void streamext_worker_count_view(Worker *w, WorkerView *v);
+
 /*
- * worker/trouble.c. As streamext_worker_fold, but an error that is no row's leaves the batch at hand, to be tried again: true, and backs_off says for
- * how long not.
+ * worker/trouble.c. What run says; after an error that is no row's true, when it has been undone (undo may be NULL) and is to be tried again: backs_off
+ * says for how long not.
  */
-extern bool streamext_worker_try_fold(Worker *w);
+extern bool streamext_worker_try(Worker *w, bool (*run)(Worker *), void (*undo)(Worker *));
 extern bool streamext_worker_backs_off(Worker *w);
-/* The same for dead letters that are to be tried again: streamext_retries_run. */
-extern bool streamext_worker_try_retries(Worker *w);
 /* Until resume(). The reason is the stream's error. */
 extern void streamext_worker_stop(Worker *w, const char *reason);
 /* What is internal is laid to a row's charge now (Batch.again). */
 extern bool streamext_worker_is_last_try(const Worker *w);
 /* An error that may be over by itself. */
 extern bool streamext_worker_error_is_passing(const ErrorData *error);
-/* As streamext_worker_fail_view, for a while. */
-extern void streamext_worker_set_aside(Worker *w, WorkerView *v, const ErrorData *error);
 /* When the next of the views that were set aside is to be started again; DT_NOEND: there is none. */
 extern TimestampTz streamext_worker_retry_view_at(const Worker *w);
 
