@@ -3,23 +3,64 @@
 
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
+/*
+ * ---- internal functions out of sight of who completes names in streamext ----
+ *
+ * Not what dumps of users' objects name, or what is asked for by name from outside: the functions of views for shards and of exported views,
+ * fdw_handler. Tables stay, see docs/internals.md, "Deviations". The library finds a function in either schema (src/base/own_schema.c).
+ */
+
+CREATE SCHEMA streamext_internal;
+COMMENT ON SCHEMA streamext_internal IS 'what streamext is made of: nothing in it is for use by name';
+-- As in streamext: streamext.peek and streamext.compare call some of it with the caller's rights.
+GRANT USAGE ON SCHEMA streamext_internal TO PUBLIC;
+
+ALTER FUNCTION streamext.distinct_sketch_add(streamext.distinct_sketch, anyelement) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.distinct_sketch_in(cstring) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.distinct_sketch_merge(streamext.distinct_sketch, streamext.distinct_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.distinct_sketch_out(streamext.distinct_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.distinct_sketch_recv(internal) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.distinct_sketch_send(streamext.distinct_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.first_add(bytea, anyelement, timestamp with time zone) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.first_last_final(bytea, anyelement, timestamp with time zone) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.first_merge(bytea, bytea) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.get_continuous_views() SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.get_stream_partitions() SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.get_streams() SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.get_workers() SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.kafka_validator(text[], oid) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.last_add(bytea, anyelement, timestamp with time zone) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.last_merge(bytea, bytea) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.local_validator(text[], oid) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.mqtt_validator(text[], oid) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, double precision) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, double precision, double precision) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_final(streamext.percentile_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_in(cstring) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_merge(streamext.percentile_sketch, streamext.percentile_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_out(streamext.percentile_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_recv(internal) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.percentile_sketch_send(streamext.percentile_sketch) SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.require_preload() SET SCHEMA streamext_internal;
+ALTER FUNCTION streamext.view_rows(oid) SET SCHEMA streamext_internal;
+
 /* ---- dead letters: whose eyes a reason is for; the record's key and headers ---- */
 
-CREATE FUNCTION streamext.may_see_reasons(view oid) RETURNS boolean
+CREATE FUNCTION streamext_internal.may_see_reasons(view oid) RETURNS boolean
 LANGUAGE c STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'streamext_may_see_reasons';
-COMMENT ON FUNCTION streamext.may_see_reasons(oid) IS
-'whether the user may see what errors of a continuous view say: he has the rights of its owner, or may read all that the view reads';
+COMMENT ON FUNCTION streamext_internal.may_see_reasons(oid) IS
+'internal: whether the user may see what errors of a continuous view say: he has the rights of its owner, or may read all that the view reads';
 
-CREATE FUNCTION streamext.letter_key(record bytea) RETURNS bytea
+CREATE FUNCTION streamext_internal.letter_key(record bytea) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'streamext_letter_key';
-COMMENT ON FUNCTION streamext.letter_key(bytea) IS 'internal: a dead letter''s key';
+COMMENT ON FUNCTION streamext_internal.letter_key(bytea) IS 'internal: a dead letter''s key';
 
-CREATE FUNCTION streamext.letter_headers(record bytea) RETURNS json
+CREATE FUNCTION streamext_internal.letter_headers(record bytea) RETURNS json
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'streamext_letter_headers';
-COMMENT ON FUNCTION streamext.letter_headers(bytea) IS 'internal: a dead letter''s headers';
+COMMENT ON FUNCTION streamext_internal.letter_headers(bytea) IS 'internal: a dead letter''s headers';
 
 CREATE FUNCTION streamext.payload_text(payload bytea) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -31,10 +72,10 @@ CREATE VIEW streamext.dead_letters WITH (security_barrier) AS
 SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN d.view END)::pg_catalog.regclass AS view,
        COALESCE(CASE WHEN v.own THEN pg_catalog.regexp_replace(d.topic, ' of [0-9.]+$', ' of ') OPERATOR(pg_catalog.||)
            (pg_catalog.substring(d.topic, ' of ([0-9]+)[0-9.]*$')::pg_catalog.oid::pg_catalog.regclass)::pg_catalog.text END, d.topic) AS topic, d.partition, d.position, d.received_at, d.sqlstate,
-       CASE WHEN CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN m.may ELSE streamext.may_see_reasons(d.view) END THEN d.reason
+       CASE WHEN CASE WHEN d.view OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN m.may ELSE streamext_internal.may_see_reasons(d.view) END THEN d.reason
             ELSE 'the reason is for who may read all that the view reads' END AS reason,
        CASE WHEN m.may THEN d.payload END AS payload,
-       CASE WHEN m.may THEN streamext.letter_key(d.record) END AS key, CASE WHEN m.may THEN streamext.letter_headers(d.record) END AS headers,
+       CASE WHEN m.may THEN streamext_internal.letter_key(d.record) END AS key, CASE WHEN m.may THEN streamext_internal.letter_headers(d.record) END AS headers,
        CASE WHEN m.may THEN streamext.payload_text(d.payload) END AS payload_text
 FROM streamext.dead_letter AS d
 -- A view over another one rejects whole rows of that one, and one with UNION ALL records of its parts, of which its owner and its readers may have no
@@ -73,28 +114,28 @@ COMMENT ON COLUMN streamext.dead_letters.key IS 'the record''s key, if it has on
 COMMENT ON COLUMN streamext.dead_letters.headers IS 'the record''s headers, if it has any';
 COMMENT ON COLUMN streamext.dead_letters.payload_text IS 'payload as text; what is no UTF-8 as \xNN';
 
-CREATE FUNCTION streamext.get_tombstones(stream regclass) RETURNS bigint
+CREATE FUNCTION streamext_internal.get_tombstones(stream regclass) RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_tombstones';
-COMMENT ON FUNCTION streamext.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over';
+COMMENT ON FUNCTION streamext_internal.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over';
 
-CREATE FUNCTION streamext.get_state_since(stream regclass) RETURNS timestamptz
+CREATE FUNCTION streamext_internal.get_state_since(stream regclass) RETURNS timestamptz
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_state_since';
-COMMENT ON FUNCTION streamext.get_state_since(regclass) IS 'internal: since when a stream has been in its state';
+COMMENT ON FUNCTION streamext_internal.get_state_since(regclass) IS 'internal: since when a stream has been in its state';
 
 DROP VIEW streamext.streams;
 CREATE VIEW streamext.streams AS
 SELECT s.*, s.last_error_at OPERATOR(pg_catalog.<) s.state_since AND s.state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'catching_up']) AS last_error_past
 FROM (
 SELECT s.stream, s.connector, s.format, s.state, s.workers, s.rows_in, s.bytes_in, s.rate, s.watermark, s.lag_rows, s.lag_seconds,
-       s.rejected, s.last_error, s.last_error_at, streamext.get_tombstones(s.stream) AS tombstones,
+       s.rejected, s.last_error, s.last_error_at, streamext_internal.get_tombstones(s.stream) AS tombstones,
        (SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
         WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'partitions') AS partitions,
        COALESCE((SELECT o.option_value FROM pg_catalog.pg_foreign_table AS t, pg_catalog.pg_options_to_table(t.ftoptions) AS o
                  WHERE t.ftrelid OPERATOR(pg_catalog.=) s.stream::pg_catalog.oid AND o.option_name OPERATOR(pg_catalog.=) 'datestyle'), 'ISO, MDY') AS datestyle,
-       streamext.get_state_since(s.stream) AS state_since
-FROM streamext.get_streams() AS s) AS s;
+       streamext_internal.get_state_since(s.stream) AS state_since
+FROM streamext_internal.get_streams() AS s) AS s;
 COMMENT ON COLUMN streamext.streams.state_since IS 'when the stream came into its state; NULL: not known';
 COMMENT ON COLUMN streamext.streams.last_error_past IS 'whether last_error is over: it is from before the stream was running';
 GRANT SELECT ON streamext.streams TO PUBLIC;
@@ -116,12 +157,12 @@ COMMENT ON COLUMN streamext.streams.datestyle IS 'DateStyle under which dates in
 
 /* ---- feeds ---- */
 
-CREATE FUNCTION streamext.feed_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION streamext_internal.feed_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'streamext_feed_validator';
-COMMENT ON FUNCTION streamext.feed_validator(text[], oid) IS 'internal: options of feed';
+COMMENT ON FUNCTION streamext_internal.feed_validator(text[], oid) IS 'internal: options of feed';
 
-CREATE FOREIGN DATA WRAPPER feed HANDLER streamext.fdw_handler VALIDATOR streamext.feed_validator;
+CREATE FOREIGN DATA WRAPPER feed HANDLER streamext.fdw_handler VALIDATOR streamext_internal.feed_validator;
 COMMENT ON FOREIGN DATA WRAPPER feed IS 'streams of endless HTTP answers and websockets';
 
 COMMENT ON COLUMN streamext.stream_events.kind IS
@@ -129,15 +170,15 @@ COMMENT ON COLUMN streamext.stream_events.kind IS
 
 /* ---- what is wrong with a stream ---- */
 
-CREATE FUNCTION streamext.get_stream_columns(
+CREATE FUNCTION streamext_internal.get_stream_columns(
 	OUT stream regclass, OUT "column" text, OUT present bigint, OUT missing bigint, OUT "null" bigint, OUT rejected bigint, OUT hint text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_stream_columns';
-COMMENT ON FUNCTION streamext.get_stream_columns() IS 'internal: what streamext.stream_columns shows';
+COMMENT ON FUNCTION streamext_internal.get_stream_columns() IS 'internal: what streamext.stream_columns shows';
 
 CREATE VIEW streamext.stream_columns AS
-SELECT c.stream, c."column", c.present, c.missing, c."null", c.rejected, c.hint FROM streamext.get_stream_columns() AS c;
+SELECT c.stream, c."column", c.present, c.missing, c."null", c.rejected, c.hint FROM streamext_internal.get_stream_columns() AS c;
 GRANT SELECT ON streamext.stream_columns TO PUBLIC;
 COMMENT ON VIEW streamext.stream_columns IS
 'what the columns of streams have found in payloads since the worker has started or the stream was changed; each record read is in one of the four counts';
@@ -147,12 +188,12 @@ COMMENT ON COLUMN streamext.stream_columns."null" IS 'records whose field is nul
 COMMENT ON COLUMN streamext.stream_columns.rejected IS 'records with a value that the column does not take; they are dead letters, or the column is NULL (option on_bad_value)';
 COMMENT ON COLUMN streamext.stream_columns.hint IS 'of a column that has never found a value: what the newest record has instead';
 
-CREATE FUNCTION streamext.get_newest(
+CREATE FUNCTION streamext_internal.get_newest(
 	stream regclass, n integer, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz, OUT key bytea,
 	OUT headers json, OUT payload bytea) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_newest';
-COMMENT ON FUNCTION streamext.get_newest(regclass, integer) IS 'internal: the newest records that the buffer of a stream holds';
+COMMENT ON FUNCTION streamext_internal.get_newest(regclass, integer) IS 'internal: the newest records that the buffer of a stream holds';
 
 CREATE FUNCTION streamext.peek(
 	stream regclass, n integer DEFAULT 10, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz,
@@ -162,7 +203,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT r.topic, r.partition, r."position", r."timestamp", r.key, r.headers, r.payload, streamext.payload_text(r.payload)
 	FROM (SELECT g.topic, g.partition, g."position", g."timestamp", g.key, g.headers, g.payload
-		  FROM streamext.get_newest(peek.stream, peek.n) AS g
+		  FROM streamext_internal.get_newest(peek.stream, peek.n) AS g
 		  UNION ALL
 		  SELECT d.topic, d.partition, d."position", d.received_at, d.key, d.headers, d.payload
 		  FROM streamext.dead_letters AS d
@@ -172,12 +213,12 @@ $$;
 COMMENT ON FUNCTION streamext.peek(regclass, integer) IS
 'the newest records that a stream has read as they came, newest first, also those that it has rejected (timestamp: then when it did)';
 
-CREATE FUNCTION streamext.get_sample(
+CREATE FUNCTION streamext_internal.get_sample(
 	server text, source_topic text, n integer, wait interval, OUT topic text, OUT partition integer, OUT "position" bigint, OUT "timestamp" timestamptz,
 	OUT key bytea, OUT headers json, OUT payload bytea) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_sample';
-COMMENT ON FUNCTION streamext.get_sample(text, text, integer, interval) IS 'internal: the newest records that a server''s source has';
+COMMENT ON FUNCTION streamext_internal.get_sample(text, text, integer, interval) IS 'internal: the newest records that a server''s source has';
 
 CREATE FUNCTION streamext.peek(
 	server text, source_topic text, n integer DEFAULT 10, wait interval DEFAULT '5 s', OUT topic text, OUT partition integer, OUT "position" bigint,
@@ -186,7 +227,7 @@ LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT g.topic, g.partition, g."position", g."timestamp", g.key, g.headers, g.payload, streamext.payload_text(g.payload)
-	FROM streamext.get_sample(peek.server, peek.source_topic, peek.n, peek.wait) AS g
+	FROM streamext_internal.get_sample(peek.server, peek.source_topic, peek.n, peek.wait) AS g
 $$;
 COMMENT ON FUNCTION streamext.peek(text, text, integer, interval) IS
 'the newest records of a server''s topic as they are, newest first, before there is a stream; of an MQTT filter: retained ones and what comes meanwhile';
@@ -223,7 +264,7 @@ SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS de
        v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until,
        v.history_panes, v.history_bytes, v.sealed_until, streamext.view_settings(v.view) AS settings,
        COALESCE(streamext.view_streams(v.view), ARRAY[v.stream]) AS streams
-FROM streamext.get_continuous_views() AS v;
+FROM streamext_internal.get_continuous_views() AS v;
 GRANT SELECT ON streamext.continuous_views TO PUBLIC;
 COMMENT ON VIEW streamext.continuous_views IS 'a row for each continuous view; counts are since its state was begun';
 COMMENT ON COLUMN streamext.continuous_views.window_kind IS 'tumble (also date_bin), hop, trunc (date_trunc), session, none';
@@ -252,10 +293,10 @@ COMMENT ON COLUMN streamext.continuous_views.streams IS 'what it reads: of UNION
 
 /* ---- metrics ---- */
 
-CREATE FUNCTION streamext.get_times() RETURNS TABLE (stream regclass, what text, le text, below bigint, seconds double precision)
+CREATE FUNCTION streamext_internal.get_times() RETURNS TABLE (stream regclass, what text, le text, below bigint, seconds double precision)
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_times';
-COMMENT ON FUNCTION streamext.get_times() IS 'internal: the histograms that streamext.metrics shows: batches up to each bound, and the sum of all';
+COMMENT ON FUNCTION streamext_internal.get_times() IS 'internal: the histograms that streamext.metrics shows: batches up to each bound, and the sum of all';
 
 -- The one table of metrics: docs/reference.md and streamext.metrics_text() follow it.
 CREATE VIEW streamext.metrics AS
@@ -313,7 +354,7 @@ FROM (
     SELECT pg_catalog.concat(h.name, x.part), 'histogram', 'seconds',
            pg_catalog.jsonb_build_object('database', pg_catalog.current_database(), 'stream', pg_catalog.format('%s.%s', n.nspname, c.relname)) OPERATOR(pg_catalog.||) x.bound,
            x.value, h.help
-    FROM streamext.get_times() AS t
+    FROM streamext_internal.get_times() AS t
     JOIN (VALUES
         ('batch', 'streamext_batch_seconds', 'The time of the worker for a batch, until its commit.'),
         ('decode', 'streamext_batch_decode_seconds', 'Of that, the time to make rows of records.'),
@@ -399,35 +440,35 @@ COMMENT ON FUNCTION streamext.changes(regclass, text, interval) IS
 
 /* ---- servers with a gateway ---- */
 
-CREATE FUNCTION streamext.http_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION streamext_internal.http_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'streamext_http_validator';
-REVOKE ALL ON FUNCTION streamext.http_validator(text[], oid) FROM PUBLIC;
-COMMENT ON FUNCTION streamext.http_validator(text[], oid) IS 'internal: checks the options of HTTP servers, user mappings and streams';
+REVOKE ALL ON FUNCTION streamext_internal.http_validator(text[], oid) FROM PUBLIC;
+COMMENT ON FUNCTION streamext_internal.http_validator(text[], oid) IS 'internal: checks the options of HTTP servers, user mappings and streams';
 
-CREATE FOREIGN DATA WRAPPER http HANDLER streamext.fdw_handler VALIDATOR streamext.http_validator;
+CREATE FOREIGN DATA WRAPPER http HANDLER streamext.fdw_handler VALIDATOR streamext_internal.http_validator;
 COMMENT ON FOREIGN DATA WRAPPER http IS 'streams of records that are sent by HTTP';
 
-CREATE FUNCTION streamext.flume_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION streamext_internal.flume_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'streamext_flume_validator';
-REVOKE ALL ON FUNCTION streamext.flume_validator(text[], oid) FROM PUBLIC;
-COMMENT ON FUNCTION streamext.flume_validator(text[], oid) IS 'internal: checks the options of Flume servers and streams';
+REVOKE ALL ON FUNCTION streamext_internal.flume_validator(text[], oid) FROM PUBLIC;
+COMMENT ON FUNCTION streamext_internal.flume_validator(text[], oid) IS 'internal: checks the options of Flume servers and streams';
 
-CREATE FOREIGN DATA WRAPPER flume HANDLER streamext.fdw_handler VALIDATOR streamext.flume_validator;
+CREATE FOREIGN DATA WRAPPER flume HANDLER streamext.fdw_handler VALIDATOR streamext_internal.flume_validator;
 COMMENT ON FOREIGN DATA WRAPPER flume IS 'streams of events that Apache Flume sends';
 
-CREATE FUNCTION streamext.get_gateways(
+CREATE FUNCTION streamext_internal.get_gateways(
 	OUT server oid, OUT listen text, OUT state text, OUT connections bigint, OUT requests bigint, OUT last_error text) RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_get_gateways';
-REVOKE ALL ON FUNCTION streamext.get_gateways() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION streamext.get_gateways() TO PUBLIC;
-COMMENT ON FUNCTION streamext.get_gateways() IS 'internal: what streamext.gateways shows';
+REVOKE ALL ON FUNCTION streamext_internal.get_gateways() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION streamext_internal.get_gateways() TO PUBLIC;
+COMMENT ON FUNCTION streamext_internal.get_gateways() IS 'internal: what streamext.gateways shows';
 
 CREATE VIEW streamext.gateways AS
 SELECT s.srvname AS server, COALESCE(g.listen, o.option_value) AS listen, g.state, g.connections, g.requests, g.last_error
-FROM streamext.get_gateways() AS g
+FROM streamext_internal.get_gateways() AS g
 JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) g.server
 LEFT JOIN LATERAL pg_catalog.pg_options_to_table(s.srvoptions) AS o ON o.option_name OPERATOR(pg_catalog.=) 'listen'
 WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
@@ -492,7 +533,7 @@ COMMENT ON VIEW streamext.alert_events IS 'what alerts have told, the newest 100
 COMMENT ON COLUMN streamext.alert_events.kind IS 'fired, cleared, repeated';
 
 CREATE VIEW streamext.alert_views WITH (security_barrier) AS
-SELECT v.oid::pg_catalog.regclass AS view, CASE WHEN streamext.may_see_reasons(v.oid) THEN a.last_error
+SELECT v.oid::pg_catalog.regclass AS view, CASE WHEN streamext_internal.may_see_reasons(v.oid) THEN a.last_error
        WHEN a.last_error IS NOT NULL THEN 'the error is for who may read all that the view reads' END AS last_error, a.last_error_at
 FROM pg_catalog.pg_class AS v LEFT JOIN streamext.alert_view AS a ON a.view OPERATOR(pg_catalog.=) v.oid
 WHERE v.relkind OPERATOR(pg_catalog.=) 'v' AND pg_catalog.has_table_privilege(v.oid, 'SELECT') AND
@@ -504,34 +545,34 @@ COMMENT ON COLUMN streamext.alert_views.last_error IS 'why its last evaluation f
 
 /* ---- views' aggregates aggregated further ---- */
 
-CREATE FUNCTION streamext.merge_step(internal, anyelement) RETURNS internal
+CREATE FUNCTION streamext_internal.merge_step(internal, anyelement) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_refuse';
-COMMENT ON FUNCTION streamext.merge_step(internal, anyelement) IS 'internal: refuses; the planner puts streamext.merge_states in the place of streamext.merge';
+COMMENT ON FUNCTION streamext_internal.merge_step(internal, anyelement) IS 'internal: refuses; the planner puts streamext_internal.merge_states in the place of streamext.merge';
 
-CREATE FUNCTION streamext.merge_final(internal, anyelement) RETURNS anyelement
+CREATE FUNCTION streamext_internal.merge_final(internal, anyelement) RETURNS anyelement
 LANGUAGE c IMMUTABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_refuse';
-COMMENT ON FUNCTION streamext.merge_final(internal, anyelement) IS 'internal: refuses, as streamext.merge_step';
+COMMENT ON FUNCTION streamext_internal.merge_final(internal, anyelement) IS 'internal: refuses, as streamext_internal.merge_step';
 
 CREATE AGGREGATE streamext.merge(anyelement) (
-	SFUNC = streamext.merge_step, STYPE = internal, FINALFUNC = streamext.merge_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+	SFUNC = streamext_internal.merge_step, STYPE = internal, FINALFUNC = streamext_internal.merge_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
 COMMENT ON AGGREGATE streamext.merge(anyelement) IS
 'an aggregate column of a continuous view, aggregated over its rows as if all that is in them were one group';
 
-CREATE FUNCTION streamext.merge_states_step(internal, state bytea, view oid, number integer, anyelement) RETURNS internal
+CREATE FUNCTION streamext_internal.merge_states_step(internal, state bytea, view oid, number integer, anyelement) RETURNS internal
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_states_step';
-COMMENT ON FUNCTION streamext.merge_states_step(internal, bytea, oid, integer, anyelement) IS 'internal: transition of streamext.merge_states';
+COMMENT ON FUNCTION streamext_internal.merge_states_step(internal, bytea, oid, integer, anyelement) IS 'internal: transition of streamext_internal.merge_states';
 
-CREATE FUNCTION streamext.merge_states_final(internal, state bytea, view oid, number integer, anyelement) RETURNS anyelement
+CREATE FUNCTION streamext_internal.merge_states_final(internal, state bytea, view oid, number integer, anyelement) RETURNS anyelement
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_states_final';
-COMMENT ON FUNCTION streamext.merge_states_final(internal, bytea, oid, integer, anyelement) IS 'internal: result of streamext.merge_states';
+COMMENT ON FUNCTION streamext_internal.merge_states_final(internal, bytea, oid, integer, anyelement) IS 'internal: result of streamext_internal.merge_states';
 
-CREATE AGGREGATE streamext.merge_states(state bytea, view oid, number integer, anyelement) (
-	SFUNC = streamext.merge_states_step, STYPE = internal, FINALFUNC = streamext.merge_states_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
-COMMENT ON AGGREGATE streamext.merge_states(bytea, oid, integer, anyelement) IS
+CREATE AGGREGATE streamext_internal.merge_states(state bytea, view oid, number integer, anyelement) (
+	SFUNC = streamext_internal.merge_states_step, STYPE = internal, FINALFUNC = streamext_internal.merge_states_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE streamext_internal.merge_states(bytea, oid, integer, anyelement) IS
 'internal: what the planner makes of streamext.merge; takes states of the same statement only';
 
 /* ---- partials: aggregates of a view finished on another server ---- */
@@ -542,47 +583,47 @@ AS 'MODULE_PATHNAME', 'streamext_partial_refuse';
 COMMENT ON FUNCTION streamext.partial(anyelement) IS
 'the state of an aggregate column of a continuous view, as bytes that streamext.merge finishes on any server';
 
-CREATE FUNCTION streamext.partial_state(state bytea, view oid, number integer, reader oid, named boolean) RETURNS bytea
+CREATE FUNCTION streamext_internal.partial_state(state bytea, view oid, number integer, reader oid, named boolean) RETURNS bytea
 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_partial_state';
-COMMENT ON FUNCTION streamext.partial_state(bytea, oid, integer, oid, boolean) IS 'internal: what the planner makes of streamext.partial';
+COMMENT ON FUNCTION streamext_internal.partial_state(bytea, oid, integer, oid, boolean) IS 'internal: what the planner makes of streamext.partial';
 
-CREATE FUNCTION streamext.merge_partial_step(internal, partial bytea) RETURNS internal
+CREATE FUNCTION streamext_internal.merge_partial_step(internal, partial bytea) RETURNS internal
 LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_partial_step';
-COMMENT ON FUNCTION streamext.merge_partial_step(internal, bytea) IS 'internal: transition of streamext.merge(bytea)';
-CREATE FUNCTION streamext.merge_partial_step(internal, partial bytea, anyelement) RETURNS internal
+COMMENT ON FUNCTION streamext_internal.merge_partial_step(internal, bytea) IS 'internal: transition of streamext.merge(bytea)';
+CREATE FUNCTION streamext_internal.merge_partial_step(internal, partial bytea, anyelement) RETURNS internal
 LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_partial_step';
-COMMENT ON FUNCTION streamext.merge_partial_step(internal, bytea, anyelement) IS 'internal: transition of streamext.merge(bytea, anyelement)';
-CREATE FUNCTION streamext.merge_partial_step(internal, partial bytea, anyelement, definition text) RETURNS internal
+COMMENT ON FUNCTION streamext_internal.merge_partial_step(internal, bytea, anyelement) IS 'internal: transition of streamext.merge(bytea, anyelement)';
+CREATE FUNCTION streamext_internal.merge_partial_step(internal, partial bytea, anyelement, definition text) RETURNS internal
 LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_partial_step';
-COMMENT ON FUNCTION streamext.merge_partial_step(internal, bytea, anyelement, text) IS 'internal: transition of streamext.merge(bytea, anyelement, text)';
+COMMENT ON FUNCTION streamext_internal.merge_partial_step(internal, bytea, anyelement, text) IS 'internal: transition of streamext.merge(bytea, anyelement, text)';
 
-CREATE FUNCTION streamext.merge_partial_final(internal, partial bytea) RETURNS text
+CREATE FUNCTION streamext_internal.merge_partial_final(internal, partial bytea) RETURNS text
 LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_partial_final';
-COMMENT ON FUNCTION streamext.merge_partial_final(internal, bytea) IS 'internal: result of streamext.merge(bytea)';
-CREATE FUNCTION streamext.merge_partial_final(internal, partial bytea, anyelement) RETURNS anyelement
+COMMENT ON FUNCTION streamext_internal.merge_partial_final(internal, bytea) IS 'internal: result of streamext.merge(bytea)';
+CREATE FUNCTION streamext_internal.merge_partial_final(internal, partial bytea, anyelement) RETURNS anyelement
 LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_partial_final';
-COMMENT ON FUNCTION streamext.merge_partial_final(internal, bytea, anyelement) IS 'internal: result of streamext.merge(bytea, anyelement)';
-CREATE FUNCTION streamext.merge_partial_final(internal, partial bytea, anyelement, definition text) RETURNS anyelement
+COMMENT ON FUNCTION streamext_internal.merge_partial_final(internal, bytea, anyelement) IS 'internal: result of streamext.merge(bytea, anyelement)';
+CREATE FUNCTION streamext_internal.merge_partial_final(internal, partial bytea, anyelement, definition text) RETURNS anyelement
 LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_merge_partial_final';
-COMMENT ON FUNCTION streamext.merge_partial_final(internal, bytea, anyelement, text) IS 'internal: result of streamext.merge(bytea, anyelement, text)';
+COMMENT ON FUNCTION streamext_internal.merge_partial_final(internal, bytea, anyelement, text) IS 'internal: result of streamext.merge(bytea, anyelement, text)';
 
 CREATE AGGREGATE streamext.merge(partial bytea) (
-	SFUNC = streamext.merge_partial_step, STYPE = internal, FINALFUNC = streamext.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+	SFUNC = streamext_internal.merge_partial_step, STYPE = internal, FINALFUNC = streamext_internal.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
 COMMENT ON AGGREGATE streamext.merge(bytea) IS
 'partials of streamext.partial, also of other servers, merged and finished: the value as text, to be cast to its type';
 CREATE AGGREGATE streamext.merge(partial bytea, anyelement) (
-	SFUNC = streamext.merge_partial_step, STYPE = internal, FINALFUNC = streamext.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+	SFUNC = streamext_internal.merge_partial_step, STYPE = internal, FINALFUNC = streamext_internal.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
 COMMENT ON AGGREGATE streamext.merge(bytea, anyelement) IS
 'the same, as a value of the type of the second argument, a NULL';
 CREATE AGGREGATE streamext.merge(partial bytea, anyelement, definition text) (
-	SFUNC = streamext.merge_partial_step, STYPE = internal, FINALFUNC = streamext.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
+	SFUNC = streamext_internal.merge_partial_step, STYPE = internal, FINALFUNC = streamext_internal.merge_partial_final, FINALFUNC_EXTRA, PARALLEL = RESTRICTED);
 COMMENT ON AGGREGATE streamext.merge(bytea, anyelement, text) IS
 'the same for partials of just this aggregate, which may be a user''s';
 
@@ -611,17 +652,17 @@ LANGUAGE c STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_shard_refuse';
 COMMENT ON FUNCTION streamext.shard_last() IS 'internal: the same; the time of a session''s last row';
 
-CREATE FUNCTION streamext.shard_prepare() RETURNS trigger
+CREATE FUNCTION streamext_internal.shard_prepare() RETURNS trigger
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'streamext_shard_prepare';
-REVOKE ALL ON FUNCTION streamext.shard_prepare() FROM PUBLIC;
-COMMENT ON FUNCTION streamext.shard_prepare() IS 'internal: a shard''s part of streamext.shard_view';
+REVOKE ALL ON FUNCTION streamext_internal.shard_prepare() FROM PUBLIC;
+COMMENT ON FUNCTION streamext_internal.shard_prepare() IS 'internal: a shard''s part of streamext.shard_view';
 
 CREATE VIEW streamext.shard_request AS
 SELECT NULL::pg_catalog.text AS view, NULL::pg_catalog.text AS relation, NULL::pg_catalog.text AS columns, NULL::pg_catalog.text AS query,
        NULL::pg_catalog.text AS same, NULL::pg_catalog.text AS id, NULL::pg_catalog.text AS partitions
 WHERE false;
-CREATE TRIGGER shard_prepare INSTEAD OF INSERT ON streamext.shard_request FOR EACH ROW EXECUTE FUNCTION streamext.shard_prepare();
+CREATE TRIGGER shard_prepare INSTEAD OF INSERT ON streamext.shard_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.shard_prepare();
 GRANT SELECT, INSERT ON streamext.shard_request TO PUBLIC;
 COMMENT ON VIEW streamext.shard_request IS
 'internal: what streamext.shard_view asks of each server: INSERT (view) ... RETURNING makes the view of rows beside the continuous view, as who inserts';
@@ -670,34 +711,34 @@ COMMENT ON FUNCTION streamext.fill(anyelement, timestamptz, timestamptz, text) I
 /* ---- logical replication ---- */
 
 -- What a publication of all tables brings from another server is not taken (src/sql/replicated.c).
-CREATE FUNCTION streamext.refuse_replicated() RETURNS trigger
+CREATE FUNCTION streamext_internal.refuse_replicated() RETURNS trigger
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'streamext_refuse_replicated';
 
-REVOKE ALL ON FUNCTION streamext.refuse_replicated() FROM PUBLIC;
-COMMENT ON FUNCTION streamext.refuse_replicated() IS 'internal: rows of the extension''s tables that logical replication brings are not taken';
+REVOKE ALL ON FUNCTION streamext_internal.refuse_replicated() FROM PUBLIC;
+COMMENT ON FUNCTION streamext_internal.refuse_replicated() IS 'internal: rows of the extension''s tables that logical replication brings are not taken';
 
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.dead_letter FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.dead_letter FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.dead_letter ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.late_row FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.late_row FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.late_row ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_position FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_position FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.into_position ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_window FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_window FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.into_window ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.stream_event FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.stream_event FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.stream_event ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.history FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.history FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.history ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.checkpoint_log FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.checkpoint_log FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.checkpoint_log ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.paused FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.paused FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.paused ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.seek_request FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.seek_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.seek_request ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.retry_request FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.retry_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.retry_request ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.round FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.round FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.round ENABLE REPLICA TRIGGER refuse_replicated;
 
 -- What the numbers stand for by which state names the definition or source that it is of. No dump carries it, as it carries no state.
@@ -714,7 +755,7 @@ COMMENT ON COLUMN streamext.content.number IS 'What checkpoints and history call
 COMMENT ON COLUMN streamext.content.content IS 'The definition.';
 COMMENT ON COLUMN streamext.content.types IS 'Layouts of composite types whose values the state holds.';
 REVOKE ALL ON TABLE streamext.content FROM PUBLIC;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.content FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.content FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.content ENABLE REPLICA TRIGGER refuse_replicated;
 
 /* ---- an engine beside: views that are computed outside and merged here ---- */
@@ -743,7 +784,7 @@ REVOKE ALL ON TABLE streamext.exported FROM PUBLIC;
 -- is left where the library was not loaded when the view was dropped, would be taken for a view's that gets its OID there.
 SELECT pg_catalog.pg_extension_config_dump('streamext.exported',
 	'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) view)');
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.exported ENABLE REPLICA TRIGGER refuse_replicated;
 COMMENT ON TABLE streamext.exported IS 'Continuous views that an engine outside computes, as they were, and how far it is.';
 COMMENT ON COLUMN streamext.exported.view IS 'View.';
@@ -765,12 +806,12 @@ COMMENT ON COLUMN streamext.exported.merge_ms IS 'How long that took.';
 COMMENT ON COLUMN streamext.exported.rows_merged IS 'Partial rows of all batches.';
 
 -- A restored view's table goes with the view as it did: dependencies are not dumped.
-CREATE FUNCTION streamext.export_restored() RETURNS trigger
+CREATE FUNCTION streamext_internal.export_restored() RETURNS trigger
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'streamext_export_restored';
-REVOKE ALL ON FUNCTION streamext.export_restored() FROM PUBLIC;
-COMMENT ON FUNCTION streamext.export_restored() IS 'internal: the table of a restored exported view goes with the view';
-CREATE TRIGGER restored AFTER INSERT ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext.export_restored();
+REVOKE ALL ON FUNCTION streamext_internal.export_restored() FROM PUBLIC;
+COMMENT ON FUNCTION streamext_internal.export_restored() IS 'internal: the table of a restored exported view goes with the view';
+CREATE TRIGGER restored AFTER INSERT ON streamext.exported FOR EACH ROW EXECUTE FUNCTION streamext_internal.export_restored();
 
 CREATE FUNCTION streamext.export(view regclass, engine text) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -922,15 +963,15 @@ COMMENT ON COLUMN streamext.emitted_view.version IS 'Rises with each lot of chan
 COMMENT ON COLUMN streamext.emitted_view.last_error IS 'Of the last delivery, if it has failed.';
 COMMENT ON COLUMN streamext.emitted_view.last_error_at IS 'When that was.';
 
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.emitted ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted_view FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted_view FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.emitted_view ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.outbox FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.outbox FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.outbox ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_target FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_target FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.sink_target ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_count FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_count FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.sink_count ENABLE REPLICA TRIGGER refuse_replicated;
 
 CREATE VIEW streamext.sinks WITH (security_barrier) AS
@@ -978,19 +1019,19 @@ LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'streamext_retry_deliveries';
 COMMENT ON FUNCTION streamext.retry_deliveries(regclass) IS
 'from commit on sends rows again that the other system has not taken (streamext.sinks.dead); returns how many; for the owner of the foreign table';
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_state FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_state FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.alert_state ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_event FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_event FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.alert_event ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_view FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_view FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.alert_view ENABLE REPLICA TRIGGER refuse_replicated;
 
-CREATE FUNCTION streamext.webhook_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION streamext_internal.webhook_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'streamext_webhook_validator';
-REVOKE ALL ON FUNCTION streamext.webhook_validator(text[], oid) FROM PUBLIC;
-COMMENT ON FUNCTION streamext.webhook_validator(text[], oid) IS 'internal: options of webhook servers, user mappings and foreign tables';
-CREATE FOREIGN DATA WRAPPER webhook HANDLER streamext.fdw_handler VALIDATOR streamext.webhook_validator;
+REVOKE ALL ON FUNCTION streamext_internal.webhook_validator(text[], oid) FROM PUBLIC;
+COMMENT ON FUNCTION streamext_internal.webhook_validator(text[], oid) IS 'internal: options of webhook servers, user mappings and foreign tables';
+CREATE FOREIGN DATA WRAPPER webhook HANDLER streamext.fdw_handler VALIDATOR streamext_internal.webhook_validator;
 COMMENT ON FOREIGN DATA WRAPPER webhook IS 'foreign tables whose rows are sent to a URL';
 
 /* ---- views over views ---- */
@@ -1009,7 +1050,7 @@ COMMENT ON COLUMN streamext.flow.view IS 'The outer view.';
 COMMENT ON COLUMN streamext.flow.number IS 'Of what it counts: windows given under another number are void.';
 COMMENT ON COLUMN streamext.flow.inner_number IS 'Of the windows that it wants.';
 COMMENT ON COLUMN streamext.flow.begins IS 'From which position of its journal on it counts.';
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.flow FOR EACH ROW EXECUTE FUNCTION streamext.refuse_replicated();
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.flow FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
 ALTER TABLE streamext.flow ENABLE REPLICA TRIGGER refuse_replicated;
 
 /* ---- what to change ---- */
@@ -1076,17 +1117,17 @@ $$;
 COMMENT ON FUNCTION streamext.advise() IS
 'settings and options that the live counters of the streams and views that the user may see speak for changing, and why; no row: none';
 
-CREATE FUNCTION streamext.check_columns(relation regclass) RETURNS void
+CREATE FUNCTION streamext_internal.check_columns(relation regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'streamext_check_columns';
-COMMENT ON FUNCTION streamext.check_columns(regclass) IS 'internal: raises if a superuser would run casts of an ordinary role''s by making JSON of the rows';
+COMMENT ON FUNCTION streamext_internal.check_columns(regclass) IS 'internal: raises if a superuser would run casts of an ordinary role''s by making JSON of the rows';
 
 CREATE FUNCTION streamext.compare(one regclass, other regclass, OUT only_in regclass, OUT contents jsonb, OUT copies bigint) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET extra_float_digits = '-3'
 AS $$
 BEGIN
-	PERFORM streamext.check_columns(one), streamext.check_columns(other);
+	PERFORM streamext_internal.check_columns(one), streamext_internal.check_columns(other);
 	RETURN QUERY EXECUTE format($q$
 		WITH a AS MATERIALIZED (SELECT to_jsonb(x) AS r, count(*) AS n FROM %1$s AS x GROUP BY 1),
 			 b AS MATERIALIZED (SELECT to_jsonb(x) AS r, count(*) AS n FROM %2$s AS x GROUP BY 1)
@@ -1100,34 +1141,34 @@ COMMENT ON FUNCTION streamext.compare(regclass, regclass) IS
 
 /* ---- what has had no comment in 1.0 and before ---- */
 
-COMMENT ON FUNCTION streamext.distinct_sketch_add(streamext.distinct_sketch, anyelement) IS 'internal: transition of approx_distinct_sketch';
-COMMENT ON FUNCTION streamext.distinct_sketch_in(cstring) IS 'internal: input of distinct_sketch';
-COMMENT ON FUNCTION streamext.distinct_sketch_merge(streamext.distinct_sketch, streamext.distinct_sketch) IS 'internal: two sketches as one';
-COMMENT ON FUNCTION streamext.distinct_sketch_out(streamext.distinct_sketch) IS 'internal: output of distinct_sketch';
-COMMENT ON FUNCTION streamext.distinct_sketch_recv(internal) IS 'internal: binary input of distinct_sketch';
-COMMENT ON FUNCTION streamext.distinct_sketch_send(streamext.distinct_sketch) IS 'internal: binary output of distinct_sketch';
+COMMENT ON FUNCTION streamext_internal.distinct_sketch_add(streamext.distinct_sketch, anyelement) IS 'internal: transition of approx_distinct_sketch';
+COMMENT ON FUNCTION streamext_internal.distinct_sketch_in(cstring) IS 'internal: input of distinct_sketch';
+COMMENT ON FUNCTION streamext_internal.distinct_sketch_merge(streamext.distinct_sketch, streamext.distinct_sketch) IS 'internal: two sketches as one';
+COMMENT ON FUNCTION streamext_internal.distinct_sketch_out(streamext.distinct_sketch) IS 'internal: output of distinct_sketch';
+COMMENT ON FUNCTION streamext_internal.distinct_sketch_recv(internal) IS 'internal: binary input of distinct_sketch';
+COMMENT ON FUNCTION streamext_internal.distinct_sketch_send(streamext.distinct_sketch) IS 'internal: binary output of distinct_sketch';
 COMMENT ON FUNCTION streamext.fdw_handler() IS 'internal: handler of all foreign data wrappers of streamext';
-COMMENT ON FUNCTION streamext.first_add(bytea, anyelement, timestamptz) IS 'internal: transition of first';
-COMMENT ON FUNCTION streamext.first_last_final(bytea, anyelement, timestamptz) IS 'internal: result of first and last';
-COMMENT ON FUNCTION streamext.first_merge(bytea, bytea) IS 'internal: two states of first as one';
-COMMENT ON FUNCTION streamext.get_continuous_views() IS 'internal: what streamext.continuous_views shows';
-COMMENT ON FUNCTION streamext.get_stream_partitions() IS 'internal: what streamext.stream_partitions shows';
-COMMENT ON FUNCTION streamext.get_streams() IS 'internal: what streamext.streams shows';
-COMMENT ON FUNCTION streamext.get_workers() IS 'internal: what streamext.workers shows';
-COMMENT ON FUNCTION streamext.kafka_validator(text[], oid) IS 'internal: options of kafka';
-COMMENT ON FUNCTION streamext.last_add(bytea, anyelement, timestamptz) IS 'internal: transition of last';
-COMMENT ON FUNCTION streamext.last_merge(bytea, bytea) IS 'internal: two states of last as one';
-COMMENT ON FUNCTION streamext.local_validator(text[], oid) IS 'internal: options of local';
-COMMENT ON FUNCTION streamext.mqtt_validator(text[], oid) IS 'internal: options of mqtt';
-COMMENT ON FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, double precision) IS 'internal: transition of percentile sketches';
-COMMENT ON FUNCTION streamext.percentile_sketch_add(streamext.percentile_sketch, double precision, double precision) IS 'internal: transition of approx_percentile';
-COMMENT ON FUNCTION streamext.percentile_sketch_final(streamext.percentile_sketch) IS 'internal: result of approx_percentile';
-COMMENT ON FUNCTION streamext.percentile_sketch_in(cstring) IS 'internal: input of percentile_sketch';
-COMMENT ON FUNCTION streamext.percentile_sketch_merge(streamext.percentile_sketch, streamext.percentile_sketch) IS 'internal: two sketches as one';
-COMMENT ON FUNCTION streamext.percentile_sketch_out(streamext.percentile_sketch) IS 'internal: output of percentile_sketch';
-COMMENT ON FUNCTION streamext.percentile_sketch_recv(internal) IS 'internal: binary input of percentile_sketch';
-COMMENT ON FUNCTION streamext.percentile_sketch_send(streamext.percentile_sketch) IS 'internal: binary output of percentile_sketch';
-COMMENT ON FUNCTION streamext.require_preload() IS 'internal: raises unless shared_preload_libraries has streamext';
+COMMENT ON FUNCTION streamext_internal.first_add(bytea, anyelement, timestamptz) IS 'internal: transition of first';
+COMMENT ON FUNCTION streamext_internal.first_last_final(bytea, anyelement, timestamptz) IS 'internal: result of first and last';
+COMMENT ON FUNCTION streamext_internal.first_merge(bytea, bytea) IS 'internal: two states of first as one';
+COMMENT ON FUNCTION streamext_internal.get_continuous_views() IS 'internal: what streamext.continuous_views shows';
+COMMENT ON FUNCTION streamext_internal.get_stream_partitions() IS 'internal: what streamext.stream_partitions shows';
+COMMENT ON FUNCTION streamext_internal.get_streams() IS 'internal: what streamext.streams shows';
+COMMENT ON FUNCTION streamext_internal.get_workers() IS 'internal: what streamext.workers shows';
+COMMENT ON FUNCTION streamext_internal.kafka_validator(text[], oid) IS 'internal: options of kafka';
+COMMENT ON FUNCTION streamext_internal.last_add(bytea, anyelement, timestamptz) IS 'internal: transition of last';
+COMMENT ON FUNCTION streamext_internal.last_merge(bytea, bytea) IS 'internal: two states of last as one';
+COMMENT ON FUNCTION streamext_internal.local_validator(text[], oid) IS 'internal: options of local';
+COMMENT ON FUNCTION streamext_internal.mqtt_validator(text[], oid) IS 'internal: options of mqtt';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_add(streamext.percentile_sketch, double precision) IS 'internal: transition of percentile sketches';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_add(streamext.percentile_sketch, double precision, double precision) IS 'internal: transition of approx_percentile';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_final(streamext.percentile_sketch) IS 'internal: result of approx_percentile';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_in(cstring) IS 'internal: input of percentile_sketch';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_merge(streamext.percentile_sketch, streamext.percentile_sketch) IS 'internal: two sketches as one';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_out(streamext.percentile_sketch) IS 'internal: output of percentile_sketch';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_recv(internal) IS 'internal: binary input of percentile_sketch';
+COMMENT ON FUNCTION streamext_internal.percentile_sketch_send(streamext.percentile_sketch) IS 'internal: binary output of percentile_sketch';
+COMMENT ON FUNCTION streamext_internal.require_preload() IS 'internal: raises unless shared_preload_libraries has streamext';
 COMMENT ON COLUMN streamext.stream_partitions.stream IS 'the stream, or a view that has one of its own: over views, or with UNION ALL';
 COMMENT ON COLUMN streamext.stream_partitions.topic IS 'the source''s name for it: topic, filter, path; of a part of UNION ALL with its stream''s name behind it';
 COMMENT ON COLUMN streamext.stream_partitions.partition IS 'its number in the topic; of mqtt and others that of the worker';

@@ -106,8 +106,8 @@ CREATE TABLE t (a int) WITH (streamext.continuous);
 -- hardly meant
 CREATE VIEW v WITH (streamext.continuous) AS SELECT date_trunc('minute', ts) AS ts, count(*) FROM readings GROUP BY ts;
 DROP VIEW v;
-SELECT streamext.view_rows('tumbling'::regclass);
-SELECT * FROM streamext.view_rows('tumbling'::regclass) AS r(a int);
+SELECT streamext_internal.view_rows('tumbling'::regclass);
+SELECT * FROM streamext_internal.view_rows('tumbling'::regclass) AS r(a int);
 
 --
 -- OR REPLACE

@@ -195,6 +195,18 @@ def test_everything_has_a_comment(db: Database) -> None:
     assert db.value(f"SELECT count(*) FROM pg_proc WHERE oid IN ({members} 'pg_proc'::regclass)") > 50
 
 
+def test_functions_that_psql_completes(db: Database) -> None:
+    """After "SELECT streamext." psql offers what there is in the schema: of internal ones only those that dumps of users' views, or a wrapper, name."""
+    internal = db.rows("""SELECT DISTINCT proname FROM pg_proc AS p WHERE pronamespace = 'streamext'::regnamespace
+        AND obj_description(p.oid, 'pg_proc') LIKE 'internal%' ORDER BY 1""")
+    of_exports = ["export_moments", "export_now", "export_regression", "export_rows", "export_spread"]
+    of_shards = ["shard_key", "shard_last", "shard_partial", "shard_rows_of", "shard_up", "shards_away"]
+    assert [name for (name,) in internal] == sorted([*of_exports, "fdw_handler", *of_shards])
+    there = "SELECT count(*) FROM pg_proc AS p WHERE pronamespace = 'streamext_internal'::regnamespace"
+    assert db.value(there) > 50
+    assert db.value(f"{there} AND obj_description(p.oid, 'pg_proc') NOT LIKE 'internal%'") == 0
+
+
 def test_since_when_and_what_is_over(db: Database, topic: str) -> None:
     with Mosquitto() as broker:
         mqtt_stream(db, broker, f"topic '{topic}'", "a int")

@@ -104,7 +104,7 @@ def test_what_is_refused(merged: Database, query: str) -> None:
 def test_states_from_elsewhere_are_not_taken(merged: Database) -> None:
     for state in ("''", "'\\x00'", "decode(repeat('00', 64), 'hex')"):
         with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
-            merged.rows(f"SELECT streamext.merge_states({state}::bytea, 'fine'::regclass::oid, 0, NULL::bigint)")
+            merged.rows(f"SELECT streamext_internal.merge_states({state}::bytea, 'fine'::regclass::oid, 0, NULL::bigint)")
 
 
 WHOLE_ROWS = (

@@ -73,7 +73,7 @@ def test_checkpoints_are_nothing_to_logical_decoding(servers: tuple[Database, Da
 def test_every_table_of_the_extension_is_guarded(db: Database) -> None:
     tables = """SELECT relname FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind IN ('r', 'p')
         AND relpersistence = 'p' AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgenabled = 'R'
-        AND tgfoid = 'streamext.refuse_replicated'::regproc AND tgtype = 31)"""
+        AND tgfoid = 'streamext_internal.refuse_replicated'::regproc AND tgtype = 31)"""
     assert db.rows(tables) == []
 
 

@@ -179,9 +179,9 @@ def test_states_of_first_and_last_are_checked(db: Database) -> None:
     at = "timestamptz '2024-01-01'"
     for raw in (b"", bytes(4), bytes(11), b"\x02" + bytes(11), b"\x01" + bytes(12), bytes(12) + b"\xff\xff\xff\x7f", bytes(12) + b"\x01\x80"):
         with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
-            db.value(f"SELECT streamext.first_last_final(%s::bytea, NULL::text, {at})", raw)
+            db.value(f"SELECT streamext_internal.first_last_final(%s::bytea, NULL::text, {at})", raw)
         with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
-            db.value(f"SELECT streamext.first_last_final(%s::bytea, NULL::int, {at})", raw)
+            db.value(f"SELECT streamext_internal.first_last_final(%s::bytea, NULL::int, {at})", raw)
     for raw in (b"", bytes(11)):
         with pytest.raises(psycopg.errors.InvalidBinaryRepresentation):
-            db.value("SELECT streamext.last_merge(%s::bytea, streamext.first_add(NULL, 1, now()))", raw)
+            db.value("SELECT streamext_internal.last_merge(%s::bytea, streamext_internal.first_add(NULL, 1, now()))", raw)

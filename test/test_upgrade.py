@@ -83,6 +83,32 @@ def test_both_ways_to_1_1_make_the_same(old: Database, db: Database) -> None:
     assert sorted(old.rows(listing), key=key) == sorted(db.rows(listing), key=key)
 
 
+def test_somebody_elses_schema_in_the_way(old: Database) -> None:
+    """Functions that 1.1 keeps in streamext_internal are not looked for in a schema of this name that is not the extension's."""
+    db = old
+    db.execute("CREATE ROLE squatter; GRANT CREATE ON DATABASE old TO squatter; SET ROLE squatter; CREATE SCHEMA streamext_internal")
+    db.execute("""CREATE FUNCTION streamext_internal.view_rows(oid) RETURNS SETOF record LANGUAGE sql AS 'SELECT ''squatter''::text, 1::bigint';
+        CREATE FUNCTION streamext_internal.tumble(interval, timestamptz) RETURNS timestamptz LANGUAGE sql AS 'SELECT $2'; RESET ROLE""")
+    try:
+        local_stream(db, "event_time 'ts'", COLUMNS)
+        db.execute(f"CREATE TABLE o ({COLUMNS})")
+        for name, query in VIEWS.items():
+            continuous(db, name, query.format("s"))
+        fill(db, 1)
+        check(db)
+        with pytest.raises(psycopg.Error) as error:
+            db.execute("ALTER EXTENSION streamext UPDATE")
+        assert error_of(error)[0] == "42P06"
+        check(db)
+        db.execute("DROP SCHEMA streamext_internal CASCADE; ALTER EXTENSION streamext UPDATE")
+        fill(db, 2)
+        check(db)
+        db.execute("DROP EXTENSION streamext CASCADE")
+        assert db.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'streamext%'") in ([], [("streamext",)])
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY squatter CASCADE; DROP ROLE squatter")
+
+
 def test_there_is_no_way_back(db: Database) -> None:
     with pytest.raises(psycopg.Error) as error:
         db.execute("ALTER EXTENSION streamext UPDATE TO '1.0'")

@@ -13,9 +13,9 @@
 /* How one aggregate of the query is made. */
 typedef enum GroupsAggKind
 {
-	GROUPS_MERGE, /* streamext.merge_states over the state of the view's aggregate; and min of min, max of max */
-	GROUPS_ROWS,  /* count(*) */
-	GROUPS_SUM	  /* sum(bigint) over a count */
+	GROUPS_MERGE, /* streamext_internal.merge_states over the state of the view's aggregate; and min of min, max of max */
+	GROUPS_ROWS, /* count(*) */
+	GROUPS_SUM	 /* sum(bigint) over a count */
 } GroupsAggKind;
 
 /* When no further row can be of the same groups, if rows come in the order of their windows. */

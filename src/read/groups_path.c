@@ -31,6 +31,7 @@
 #include "utils/selfuncs.h"
 #include "utils/syscache.h"
 
+#include "base/own_schema.h"
 #include "read/groups.h"
 
 /* What groups may take that have to be kept until the end, or until the window is behind them. */
@@ -46,7 +47,7 @@ typedef struct GroupsSearch
 	const CompiledView *view;
 	GroupsPlan			plan;
 	List			   *columns; /* Expr of the node's tuples behind the keys, groups and aggregates */
-	Oid					merge;	 /* streamext.merge_states */
+	Oid					merge;	 /* streamext_internal.merge_states */
 } GroupsSearch;
 
 /* ---- what is read of the view ---- */
@@ -116,7 +117,7 @@ groups_order(Node *expr)
 	if (call->funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ || call->funcid == F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT)
 		return groups_order_of_trunc(linitial(call->args));
 	if (call->funcid == F_DATE_BIN_INTERVAL_TIMESTAMPTZ_TIMESTAMPTZ ||
-		call->funcid == streamext_merge_function("tumble", tumble, lengthof(tumble)))
+		call->funcid == streamext_own_function("tumble", tumble, lengthof(tumble)))
 		return GROUPS_ORDER_AT_ONCE;
 	return GROUPS_ORDER_NONE;
 }
@@ -423,7 +424,7 @@ groups_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input, RelOp
 		return;
 	having = (List *) ((GroupPathExtraData *) extra)->havingQual;
 	search.view = streamext_view_cached(view, CurrentMemoryContext);
-	search.merge = streamext_merge_function("merge_states", states, lengthof(states));
+	search.merge = streamext_own_function("merge_states", states, lengthof(states));
 	prune = streamext_path_prune(root, search.view, input->relid, input->baserestrictinfo);
 	if (!groups_can_read(&search, &prune) || !groups_take_where(&search) || !groups_take_group_by(&search) ||
 		!groups_take_aggregates(&search, output->reltarget, having))

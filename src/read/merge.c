@@ -3,7 +3,7 @@
  *		streamext.merge(column): aggregates of a continuous view aggregated further, from their states.
  *
  * streamext.merge(anyelement) itself only refuses. The planner hook calls streamext_merge_expand when views have become scans: each
- * call over a bare aggregate column becomes streamext.merge_states over the state of that aggregate, which the scan gives as a
+ * call over a bare aggregate column becomes streamext_internal.merge_states over the state of that aggregate, which the scan gives as a
  * further column. A state is combined as those of several panes are, by the aggregate's own functions, as the view's owner.
  *
  * States go from the scan to the aggregate within one process. What is in them is trusted like memory, so each carries a code that only who
@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 
 #include "base/layout.h"
+#include "base/own_schema.h"
 #include "read/scan.h"
 
 PG_FUNCTION_INFO_V1(streamext_merge_refuse);
@@ -240,14 +241,6 @@ typedef struct MergeContext
 	Oid			merge_bytea; /* streamext.merge(bytea, anyelement) */
 	MergeColumn column;		 /* found last */
 } MergeContext;
-
-Oid
-streamext_merge_function(const char *name, const Oid *types, int n)
-{
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
-						   PointerGetDatum(buildoidvector(types, n)),
-						   ObjectIdGetDatum(get_namespace_oid("streamext", true)));
-}
 
 void
 streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *view)
@@ -545,10 +538,10 @@ streamext_merge_expand(Query *query)
 
 	if (!merge_has_foreign_aggregate((Node *) query, NULL))
 		return;
-	context.merge = streamext_merge_function("merge", &argument, 1);
+	context.merge = streamext_own_function("merge", &argument, 1);
 	if (!OidIsValid(context.merge))
 		return;
-	context.merge_bytea = streamext_merge_function("merge", typed, lengthof(typed));
-	context.states = streamext_merge_function("merge_states", arguments, lengthof(arguments));
+	context.merge_bytea = streamext_own_function("merge", typed, lengthof(typed));
+	context.states = streamext_own_function("merge_states", arguments, lengthof(arguments));
 	merge_walk((Node *) query, &context);
 }

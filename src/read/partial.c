@@ -2,7 +2,7 @@
  * read/partial.c
  *		streamext.partial(column): an aggregate's state as bytes that another server's streamext.merge finishes.
  *
- * streamext.partial itself only refuses. The planner hook puts streamext.partial_state in its place, over the state that the scan gives
+ * streamext.partial itself only refuses. The planner hook puts streamext_internal.partial_state in its place, over the state that the scan gives
  * as a further column (read/merge.c), which makes a portable partial of it (aggregate/portable.h). A state tells more than the
  * aggregate's value does, of kept values all of them, so a partial is for who has the rights of the view's owner or may read all that the
  * view reads himself.
@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 
+#include "base/own_schema.h"
 #include "aggregate/portable.h"
 #include "read/scan.h"
 #include "view/rights.h"
@@ -313,7 +314,7 @@ typedef struct PartialContext
 {
 	Query *query;
 	Oid	   partial; /* streamext.partial(anyelement) */
-	Oid	   state;	/* streamext.partial_state */
+	Oid	   state;	/* streamext_internal.partial_state */
 } PartialContext;
 
 static Const *
@@ -390,10 +391,10 @@ streamext_partial_expand(Query *query)
 
 	if (!partial_has_foreign_call((Node *) query, NULL))
 		return;
-	context.partial = streamext_merge_function("partial", &argument, 1);
+	context.partial = streamext_own_function("partial", &argument, 1);
 	if (!OidIsValid(context.partial))
 		return;
-	context.state = streamext_merge_function("partial_state", arguments, lengthof(arguments));
+	context.state = streamext_own_function("partial_state", arguments, lengthof(arguments));
 	partial_walk((Node *) query, &context);
 	streamext_shard_expand(query, context.state);
 }

@@ -4,7 +4,7 @@
  *
  * When the planner is called the rewriter has put each view's rule into the query as a subquery. The hook walks the whole
  * tree and, where that subquery is a continuous view's, keeps its output, HAVING (as WHERE), DISTINCT, ORDER BY, LIMIT and
- * window functions and puts a scan of streamext.view_rows in the place of FROM, WHERE and GROUP BY. All range table entries
+ * window functions and puts a scan of streamext_internal.view_rows in the place of FROM, WHERE and GROUP BY. All range table entries
  * stay, the stream's and the view's own: the executor checks their permissions as if nothing had happened.
  *
  * SQL functions in FROM would bring their views to light only within the planner, so those that the planner would inline
@@ -42,6 +42,7 @@
 #include "utils/syscache.h"
 
 #include "base/hooks.h"
+#include "base/own_schema.h"
 #include "view/compile.h"
 #include "view/flatten.h"
 #include "view/union.h"
@@ -86,11 +87,7 @@ streamext_is_view_rows(Oid funcid)
 		return false;
 	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
 		strcmp(NameStr(((Form_pg_proc) GETSTRUCT(tuple))->proname), "view_rows") == 0)
-	{
-		char *schema = get_namespace_name(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
-
-		result = schema != NULL && strcmp(schema, "streamext") == 0;
-	}
+		result = streamext_own_schema(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
 	ReleaseSysCache(tuple);
 	return result;
 }
@@ -129,8 +126,9 @@ plan_refuse_view_rows(const RangeTblEntry *rte)
 		Node *expr = lfirst_node(RangeTblFunction, lc)->funcexpr;
 
 		if (expr != NULL && IsA(expr, FuncExpr) && streamext_is_view_rows(((FuncExpr *) expr)->funcid))
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext.view_rows cannot be called"),
-							errhint("Select from the continuous view.")));
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext_internal.view_rows cannot be called"),
+					 errhint("Select from the continuous view.")));
 	}
 }
 
@@ -319,13 +317,11 @@ static Oid
 plan_view_rows_function(void)
 {
 	Oid argtypes[] = { OIDOID };
-	Oid function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("view_rows"),
-								   PointerGetDatum(buildoidvector(argtypes, lengthof(argtypes))),
-								   ObjectIdGetDatum(get_namespace_oid("streamext", false)));
+	Oid function = streamext_own_function("view_rows", argtypes, lengthof(argtypes));
 
 	if (!OidIsValid(function))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION), errmsg("function streamext.view_rows(oid) does not exist")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+						errmsg("function streamext_internal.view_rows(oid) does not exist")));
 	return function;
 }
 

@@ -438,11 +438,11 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 
 /* ---- the rest ---- */
 
-/* streamext.view_rows(oid): a place in plans that only the custom scan fills. */
+/* streamext_internal.view_rows(oid): a place in plans that only the custom scan fills. */
 Datum
 streamext_view_rows(PG_FUNCTION_ARGS)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext.view_rows cannot be called"),
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext_internal.view_rows cannot be called"),
 					errhint("Select from the continuous view.")));
 	PG_RETURN_NULL();
 }

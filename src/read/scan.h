@@ -3,7 +3,7 @@
  *		What the files that read continuous views know of each other: read/plan.c (queries), read/path.c (paths), read/statement.c
  *		(the statement's copies), read/rows.c (groups and windows) and read/scan.c (the executor node).
  *
- * A continuous view's rule becomes a scan of the function streamext.view_rows(view), which nobody ever runs: its columns
+ * A continuous view's rule becomes a scan of the function streamext_internal.view_rows(view), which nobody ever runs: its columns
  * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, then, if streamext.merge wants one, the
  * states of these, then, for a shard, a session's last row's time; and its only path is the custom scan.
  */
@@ -80,7 +80,7 @@ struct ScanRead;
 extern void streamext_scan_explain(const CustomScanState *node, const ViewScanPlan *prune, const CompiledView *view,
 								   const struct ScanRead *read, List *ancestors, struct ExplainState *es);
 
-/* True for streamext.view_rows(oid). */
+/* True for streamext_internal.view_rows(oid). */
 extern bool streamext_is_view_rows(Oid funcid);
 /* The view that the entry is view_rows of, or InvalidOid. */
 extern Oid streamext_view_rows_view(const RangeTblEntry *rte);
@@ -109,8 +109,6 @@ extern Var *streamext_merge_find_state(Query *query, Node *node, MergeColumn *co
 extern void streamext_merge_add_states(RangeTblEntry *rte, const CompiledView *view);
 /* And then the time of a session's last row; the number of that column. */
 extern AttrNumber streamext_merge_add_last(RangeTblEntry *rte, const CompiledView *view);
-/* A function of this extension by name and argument types; InvalidOid: there is none (the database has an older version). */
-extern Oid streamext_merge_function(const char *name, const Oid *types, int n);
 
 /* As whom a view is read that has become a subquery; InvalidOid: as the current user. */
 extern Oid streamext_merge_reader_of(const Query *query, RangeTblEntry *rte);
@@ -119,10 +117,10 @@ extern Oid streamext_merge_reader_of(const Query *query, RangeTblEntry *rte);
 extern void streamext_partial_expand(Query *query);
 /* Raises 42501 unless the user (InvalidOid: the current one) may have states of the view: they tell what HAVING and output expressions hide. */
 extern void streamext_partial_check_rights(Oid viewoid, Oid user);
-/* A call of streamext.partial_state, which is `function`. */
+/* A call of streamext_internal.partial_state, which is `function`. */
 extern Node *streamext_partial_of_state(Oid function, const MergeColumn *column, Expr *state, bool named);
 
-/* read/shard_rows.c: views of rows that streamext.shard_view reads; `state` is streamext.partial_state. */
+/* read/shard_rows.c: views of rows that streamext.shard_view reads; `state` is streamext_internal.partial_state. */
 extern void streamext_shard_expand(Query *query, Oid state);
 
 /* ---- copies ---- */

@@ -28,6 +28,7 @@
 #include "utils/ruleutils.h"
 #include "mb/pg_wchar.h"
 
+#include "base/own_schema.h"
 #include "aggregate/portable.h"
 #include "read/scan.h"
 #include "read/shard_rows.h"
@@ -118,7 +119,7 @@ streamext_shard_replace(const char *text, const char *token, const char *by)
 typedef struct ShardContext
 {
 	Oid rows_of, key, partial, last; /* functions that stand in views of rows */
-	Oid state;						 /* streamext.partial_state */
+	Oid state;						 /* streamext_internal.partial_state */
 	/* of the query at hand */
 	const CompiledView *view;
 	Index				varno; /* of the view's subquery */
@@ -320,10 +321,10 @@ streamext_shard_expand(Query *query, Oid state)
 	Oid			 text = TEXTOID, number = INT4OID;
 	Oid			 key[] = { INT4OID, ANYELEMENTOID };
 
-	context.rows_of = streamext_merge_function("shard_rows_of", &text, 1);
-	context.key = streamext_merge_function("shard_key", key, lengthof(key));
-	context.partial = streamext_merge_function("shard_partial", &number, 1);
-	context.last = streamext_merge_function("shard_last", NULL, 0);
+	context.rows_of = streamext_own_function("shard_rows_of", &text, 1);
+	context.key = streamext_own_function("shard_key", key, lengthof(key));
+	context.partial = streamext_own_function("shard_partial", &number, 1);
+	context.last = streamext_own_function("shard_last", NULL, 0);
 	if (OidIsValid(context.rows_of))
 		shard_walk((Node *) query, &context);
 }

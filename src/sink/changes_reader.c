@@ -28,6 +28,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/own_schema.h"
 #include "shared/shmem.h"
 #include "sink/changes_private.h"
 
@@ -103,7 +104,7 @@ reader_is_personal_function(Oid function, void *context)
 	if (func_volatile(function) == PROVOLATILE_IMMUTABLE)
 		return false;
 	if (function >= FirstNormalObjectId)
-		return get_func_namespace(function) != get_namespace_oid("streamext", true);
+		return !streamext_own_schema(get_func_namespace(function));
 	name = get_func_name(function);
 	for (int i = 0; i < lengthof(prefixes); i++)
 		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)

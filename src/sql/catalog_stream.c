@@ -332,7 +332,7 @@ streamext_get_workers(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* ---- streamext.get_tombstones ---- */
+/* ---- streamext_internal.get_tombstones ---- */
 
 PG_FUNCTION_INFO_V1(streamext_get_tombstones);
 
@@ -351,7 +351,7 @@ streamext_get_tombstones(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(n);
 }
 
-/* ---- streamext.get_state_since ---- */
+/* ---- streamext_internal.get_state_since ---- */
 
 PG_FUNCTION_INFO_V1(streamext_get_state_since);
 

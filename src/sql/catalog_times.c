@@ -1,6 +1,6 @@
 /*
  * sql/catalog_times.c
- *		streamext.get_times: the histograms of shared/times.h, the shards of a stream as one, with what is below each bound.
+ *		streamext_internal.get_times: the histograms of shared/times.h, the shards of a stream as one, with what is below each bound.
  */
 #include "base/streamext.h"
 

@@ -305,7 +305,7 @@ streamext_shard_find_view(const char *name, bool missing_ok)
 	return relid;
 }
 
-/* streamext.shard_prepare(): INSTEAD OF INSERT of streamext.shard_request. */
+/* streamext_internal.shard_prepare(): INSTEAD OF INSERT of streamext.shard_request. */
 Datum
 streamext_shard_prepare(PG_FUNCTION_ARGS)
 {
@@ -321,7 +321,7 @@ streamext_shard_prepare(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_INSTEAD(trigger->tg_event) ||
 		!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("streamext.shard_prepare is the trigger of streamext.shard_request")));
+						errmsg("streamext_internal.shard_prepare is the trigger of streamext.shard_request")));
 	desc = RelationGetDescr(trigger->tg_relation);
 	Assert(desc->natts == SHARD_REQUEST_COLUMNS);
 	heap_deform_tuple(trigger->tg_trigtuple, desc, values, nulls);

@@ -23,19 +23,14 @@
 #include "utils/syscache.h"
 
 #include "base/identity.h"
+#include "base/own_schema.h"
 #include "decode/value.h"
 #include "view/builtin.h"
 
 static bool
-builtin_schema(Oid namespace)
-{
-	return OidIsValid(namespace) && namespace == get_namespace_oid("streamext", true);
-}
-
-static bool
 builtin_function(Oid function)
 {
-	return function < FirstNormalObjectId || builtin_schema(get_func_namespace(function));
+	return function < FirstNormalObjectId || streamext_own_schema(get_func_namespace(function));
 }
 
 /* Of an anonymous row nobody knows the columns. */
@@ -52,7 +47,7 @@ builtin_type(Oid type)
 		return false;
 	namespace = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
 	ReleaseSysCache(tuple);
-	return builtin_schema(namespace);
+	return streamext_own_schema(namespace);
 }
 
 static bool
