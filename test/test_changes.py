@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +249,27 @@ def test_only_what_has_changed(db: Database) -> None:
     # of a view without GROUP BY the key is empty
     _, row = changes(db, view="total")
     assert row[:2] == ("upsert", {"n": 5})
+
+
+def test_rows_are_as_to_jsonb_writes_them(db: Database) -> None:
+    """Byte for byte, whatever the values: digits of any number, NULLs, escapes, more columns than an object's entries have offsets."""
+    values = ["x::float8 / 7", "x / 1000.0", "x * 1e-9::float8", "x * 1e300::float8", "'-0'::float8", "'NaN'::float8 * x", "(x::float8 / 3)::float4", "0.00 * x",
+              "x::numeric ^ 20", "1.50 * x", "-x", "x::bigint << 40", "x % 2 = 0", "NULL::int", "repeat('a', x)", "E'a\"b\\\\c\\n' || x", "'é' || x",
+              "make_interval(secs => x)", "ARRAY[x]", "jsonb_build_object('a', x)"]  # fmt: skip
+    outputs = ", ".join(f"max({value}) AS c{i}" for i, value in enumerate(values) if not re.search("ARRAY|jsonb| = ", value))
+    outputs += ", bool_or(x % 2 = 0) AS even, array_agg(x) AS xs, " + ", ".join(f"min(x) AS filler{i}" for i in range(20))
+    simple(db, f"SELECT k, {outputs} FROM s GROUP BY k")
+    flat = ", ".join(f"max({value}) AS c{i}" for i, value in enumerate(values) if not re.search("ARRAY|jsonb| = |E'", value))
+    continuous(db, "flat", f"SELECT k, {flat}, bool_or(x % 2 = 0) AS even, {', '.join(f'min(x) AS filler{i}' for i in range(20))} FROM s GROUP BY k")
+    db.execute("INSERT INTO s SELECT k, k * 37 - 100 FROM generate_series(1, 300) AS k WHERE k * 37 - 100 < 2000 UNION ALL VALUES (1000, 0)")
+    db.flush("s")
+    image = "SELECT k, row::text, hash, size FROM (SELECT {row} AS row, jsonb_hash_extended({row}, 0) AS hash, pg_column_size({row}) AS size, {row} ->> 'k' AS k FROM {source}) i ORDER BY k"
+    for view in ("v", "flat"):
+        told = db.rows(image.format(row="c.row", source=f"streamext.changes('{view}') c WHERE op = 'upsert'"))
+        assert told == db.rows(image.format(row="to_jsonb(t)", source=f"{view} t")), view
+        assert len(told) == 57
+        for (same,) in db.rows(f"SELECT c.row = to_jsonb(t) FROM streamext.changes('{view}') c JOIN {view} t ON t.k = (c.row ->> 'k')::int"):
+            assert same
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "0123456789abcdef-1", "-", "1-99999999999999999999999"])

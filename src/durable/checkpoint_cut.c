@@ -411,6 +411,8 @@ cut_view(CheckpointCut *cut, const Checkpoint *c, WorkerView *v, CheckpointView 
 			pane->id = state->panes[i]->id;
 			pane->nrows = state->panes[i]->nrows;
 		}
+	state->cutting = true;
+	pg_write_barrier(); /* streamext_state_note_period */
 	state->period += 2;
 }
 

@@ -151,9 +151,11 @@ checkpoint_committed(Shard *shard)
 
 		/* it may have been begun anew since */
 		if (!slot->id.in_use || slot->id.viewoid != cv->viewoid || slot->id.stream != shard->index ||
-			slot->counted.definition != cv->definition || slot->counted.state.period != cv->period + 2)
+			slot->counted.definition != cv->definition || !slot->counted.state.cutting ||
+			slot->counted.state.period != cv->period + 2)
 			continue;
 		slot->counted.state.saved = cv->period + 1;
+		slot->counted.state.cutting = false;
 		slot->checkpoint_at = cut->begun_at;
 		slot->into.settled = Max(
 			slot->into.settled,

@@ -23,6 +23,7 @@
 #include "fold/fold_private.h"
 #include "fold/session.h"
 #include "state/buffer.h"
+#include "state/changed.h"
 
 /* An internal error on every row is not the rows'. */
 static void
@@ -155,6 +156,7 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 		streamext_aggregate_publish(fold->aggs[a], &fold->inputs[a]);
 
 	slot->counted.state.batches++;
+	streamext_state_end_noted(&slot->counted.state);
 	for (int i = 0; i < fold->selected.n; i++)
 	{
 		if (sessions)

@@ -88,8 +88,7 @@ changed_take_marks(const ViewRead *read, FeedLook *now, int shards)
 			continue;
 		now->marks[now->nmarks].born = content->counted.born;
 		now->marks[now->nmarks].sealed = content->history.sealed;
-		/* a cut raises it without the lock; either number will do */
-		now->marks[now->nmarks++].period = *(const volatile uint32 *) &content->counted.state.period;
+		now->marks[now->nmarks++].period = streamext_state_note_period((ViewState *) &content->counted.state);
 	}
 	if (unknown || now->nmarks != Max(shards, 1))
 		now->nmarks = 0;

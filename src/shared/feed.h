@@ -57,7 +57,7 @@ typedef struct FeedMark
 {
 	uint64 born;   /* ViewCounted.born */
 	int64  sealed; /* ViewHistory.sealed */
-	uint32 period; /* ViewState.period */
+	uint32 period; /* what was published since is of this one or later ones (ViewState.period) */
 } FeedMark;
 
 /* What a look at the view has seen, so that the next one need look only at what was published since (read/changed.h). */

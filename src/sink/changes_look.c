@@ -29,6 +29,8 @@
 #include "sink/changes_private.h"
 #include "sink/row_text.h"
 
+#define LOOK_EXPECTED (4 * 1024 * 1024)
+
 uint64
 streamext_changes_version(const ChangesReader *reader)
 {
@@ -117,7 +119,8 @@ typedef struct Look
 	const ChangesReader *reader;
 	FeedSlot			*feed;
 	ReadChanged			 changed;
-	MemoryContext		 cxt; /* of all that the look keeps */
+	MemoryContext		 cxt;	/* of all that the look keeps; */
+	MemoryContext		 texts; /* below it, of texts: one behind the other */
 	RowText				*text;
 	look_rows_hash		*rows;
 	uint64				 nread;
@@ -138,6 +141,15 @@ look_take_told(Look *look, FeedEntry *entry)
 	row->entry = entry;
 }
 
+/* About so many rows are read. */
+static uint32
+look_expected(const Look *look)
+{
+	uint64 n = look->changed.whole ? look->feed->live_entries : look->changed.groups->published;
+
+	return Min(Max(n, 64), LOOK_EXPECTED);
+}
+
 /* What was told of all rows that are read, if they are there still: those that are not seen then are gone. */
 static void
 look_told(Look *look)
@@ -147,7 +159,7 @@ look_told(Look *look)
 	FeedCursor		   cursor;
 	FeedEntry		  *entry;
 
-	look->rows = look_rows_create(look->cxt, changed->whole ? Max(look->feed->live_entries, 64) : 64, NULL);
+	look->rows = look_rows_create(look->cxt, look_expected(look), NULL);
 	cursor = changed->whole ? streamext_feed_after(look->feed, 0)
 							: streamext_feed_between(look->feed, changed->from, changed->until);
 	while ((entry = streamext_feed_next(&cursor)) != NULL)
@@ -175,6 +187,12 @@ look_append(Look *look)
 	return &look->changes[look->nchanges++];
 }
 
+static const char *
+look_keep(Look *look, const char *text, Size size)
+{
+	return memcpy(MemoryContextAlloc(look->texts, size), text, size);
+}
+
 static void
 look_refuse_twice(const Look *look, LookKey key)
 {
@@ -192,7 +210,7 @@ look_note_change(Look *look, LookRow *row, const StringInfo text)
 	change->old = row->entry;
 	change->key = row->key.data;
 	change->key_size = row->key.size;
-	change->row = memcpy(palloc(text->len), text->data, text->len);
+	change->row = look_keep(look, text->data, text->len);
 	change->row_size = text->len;
 	if (look->reader->grouped && look->nread < look->changed.nrows)
 	{
@@ -214,7 +232,7 @@ look_compare(Look *look)
 		look_refuse_twice(look, key);
 	if (!found)
 	{
-		row->key.data = memcpy(palloc(key.size), key.data, key.size);
+		row->key.data = look_keep(look, key.data, key.size);
 		row->entry = NULL;
 	}
 	row->seen = true;
@@ -338,6 +356,7 @@ streamext_changes_look(const ChangesReader *reader, FeedSlot *feed)
 	FeedChange	 *changes;
 	int			  n;
 
+	look.texts = GenerationContextCreate(cxt, "streamext changes texts", ALLOCSET_DEFAULT_SIZES);
 	look.changed.view = reader->view;
 	look.changed.cxt = cxt;
 	if (feed->incarnation != 0)

@@ -7,6 +7,8 @@
  */
 #include "base/streamext.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "common/shortest_dec.h"
 #include "miscadmin.h"
@@ -123,6 +125,16 @@ text_put_int8(RowText *text, RowTextColumn *column, Datum value)
 	text_put_int(text, DatumGetInt64(value));
 }
 
+/* The shortest digits of a float: most have no exponent. */
+static bool
+text_put_digits(RowText *text, const char *digits, int size)
+{
+	if (memchr(digits, 'e', size) != NULL || (size == 2 && memcmp(digits, "-0", 2) == 0))
+		return false;
+	appendBinaryStringInfo(&text->row, digits, size);
+	return true;
+}
+
 /* What a type of numbers outputs. */
 static void
 text_put_number(RowText *text, const char *digits)
@@ -145,28 +157,32 @@ static void
 text_put_float4(RowText *text, RowTextColumn *column, Datum value)
 {
 	char digits[ROW_TEXT_DIGITS];
+	int	 size;
 
 	if (extra_float_digits <= 0)
 	{
 		text_put_number(text, DatumGetCString(DirectFunctionCall1(float4out, value)));
 		return;
 	}
-	float_to_shortest_decimal_buf(DatumGetFloat4(value), digits);
-	text_put_number(text, digits);
+	size = float_to_shortest_decimal_buf(DatumGetFloat4(value), digits);
+	if (isinf(DatumGetFloat4(value)) || isnan(DatumGetFloat4(value)) || !text_put_digits(text, digits, size))
+		text_put_number(text, digits);
 }
 
 static void
 text_put_float8(RowText *text, RowTextColumn *column, Datum value)
 {
 	char digits[ROW_TEXT_DIGITS];
+	int	 size;
 
 	if (extra_float_digits <= 0)
 	{
 		text_put_number(text, DatumGetCString(DirectFunctionCall1(float8out, value)));
 		return;
 	}
-	double_to_shortest_decimal_buf(DatumGetFloat8(value), digits);
-	text_put_number(text, digits);
+	size = double_to_shortest_decimal_buf(DatumGetFloat8(value), digits);
+	if (isinf(DatumGetFloat8(value)) || isnan(DatumGetFloat8(value)) || !text_put_digits(text, digits, size))
+		text_put_number(text, digits);
 }
 
 static void

@@ -13,14 +13,13 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 #include "sink/changes.h"
+#include "sink/row_jsonb.h"
 #include "view/window.h"
 
 PG_FUNCTION_INFO_V1(streamext_changes);
@@ -55,7 +54,7 @@ changes_put(void *arg, const Change *change)
 	nulls[3] = change->row == NULL;
 	values[3] = (Datum) 0;
 	if (change->row != NULL)
-		values[3] = DirectFunctionCall1(jsonb_in, CStringGetDatum(pnstrdup(change->row, change->row_size)));
+		values[3] = JsonbPGetDatum(streamext_row_jsonb(change->row, change->row_size));
 	tuplestore_putvalues(call->rsinfo->setResult, call->rsinfo->setDesc, values, nulls);
 	call->rows++;
 	MemoryContextSwitchTo(old);

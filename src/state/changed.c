@@ -13,6 +13,35 @@
 #include "state/changed.h"
 
 #define CHANGED_FIRST 64
+#define CHANGED_PERIODS (PG_UINT32_MAX / 2) /* so many for readers; the rest lasts for checkpoints */
+
+/*
+ * A cut (durable/checkpoint_cut.c) takes no lock. It raises `period` after it has set `cutting`: who sees the new one sees that as well; who sees the
+ * old one has noted less than what follows the cut.
+ */
+uint32
+streamext_state_note_period(ViewState *state)
+{
+	uint32 period = *(volatile uint32 *) &state->period;
+
+	Assert(state->lock == NULL || LWLockHeldByMe(state->lock));
+	pg_read_barrier();
+	if (*(volatile bool *) &state->cutting || period >= CHANGED_PERIODS)
+		return period;
+	state->noted = true;
+	return period + 1;
+}
+
+void
+streamext_state_end_noted(ViewState *state)
+{
+	Assert(state->lock == NULL || LWLockHeldByMeInMode(state->lock, LW_EXCLUSIVE));
+	if (!state->noted)
+		return;
+	state->noted = false;
+	if (!state->cutting && state->period < CHANGED_PERIODS)
+		state->period++;
+}
 
 StateChanged *
 streamext_state_changed_create(MemoryContext cxt)

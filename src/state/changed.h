@@ -3,7 +3,8 @@
  *		Which groups of a view's state were published lately, for readers who look at it again.
  *
  * Publication notes the period that it is in (state/pane.h: GroupEntry.visible, Pane.changed), for checkpoints. So a reader who has noted the
- * period at one moment finds by it what was published after: all of that, and what else was in the same period. Nothing is written for him.
+ * period at one moment finds by it what was published after. The next publication ends the period for him, but not while a checkpoint is on
+ * its way: then he finds what else was in the same period, too.
  */
 #ifndef STREAMEXT_STATE_CHANGED_H
 #define STREAMEXT_STATE_CHANGED_H
@@ -22,6 +23,11 @@ typedef struct StateChanged
 	uint32		 *index; /* 1 + number of a hash; 0: free */
 	uint32		  mask;
 } StateChanged;
+
+/* What is published from now on is of this period or later ones. With the lock, shared at least. */
+extern uint32 streamext_state_note_period(ViewState *state);
+/* Before a publication, by who makes it: with the lock, exclusive. */
+extern void streamext_state_end_noted(ViewState *state);
 
 extern StateChanged *streamext_state_changed_create(MemoryContext cxt);
 /* What was published in period `since` or later; of several shards one after the other. With the lock, shared at least. */

@@ -71,8 +71,11 @@ typedef struct ViewState
 	uint64	batches; /* published so far */
 	uint32	period;	 /* from 1; each checkpoint's cut ends it and takes the next one for itself */
 	uint32	saved;	 /* last period that is in a committed checkpoint; 0: none */
-	uint64	ngroups; /* over all panes, visible or not */
-	Size	bytes;	 /* chunks owned in all */
+	bool	cutting; /* from a cut on until a checkpoint is committed; period stays meanwhile */
+	bool
+		noted; /* a reader has noted period: the next publication ends it. Set with the lock shared (state/changed.h) */
+	uint64 ngroups; /* over all panes, visible or not */
+	Size   bytes;	/* chunks owned in all */
 	TimestampTz
 		  horizon; /* session views: readers leave out sessions that end by then (fold/session.h); DT_NOBEGIN: none */
 	Pane *recent;  /* what the writer's last look-up gave, or NULL; the writer's alone */
