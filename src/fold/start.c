@@ -14,6 +14,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "view/definition.h"
 #include "fold/fold_private.h"
 #include "decode/plain.h"
 #include "view/builtin.h"

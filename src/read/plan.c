@@ -43,6 +43,8 @@
 
 #include "base/hooks.h"
 #include "base/own_schema.h"
+#include "view/check.h"
+#include "view/reads.h"
 #include "view/compile.h"
 #include "view/flatten.h"
 #include "view/union.h"
@@ -488,7 +490,7 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 
 	/* What is joined, or is a view whose windows are read, has been rewritten here, in the worker it has not; keys and aggregates are the same. */
 	*query = *streamext_view_flatten(query, NULL);
-	mutator.view = streamext_join_is_join(query) || plan_reads_view(query)
+	mutator.view = streamext_view_is_join(query) || plan_reads_view(query)
 					   ? streamext_view_compile(viewoid)
 					   : streamext_view_compile_query(viewoid, query, NULL);
 	if (mutator.view->stateless)

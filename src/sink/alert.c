@@ -43,6 +43,7 @@
 
 #include "base/identity.h"
 #include "base/own_table.h"
+#include "view/flatten.h"
 #include "sink/alert.h"
 #include "stream/definition.h"
 #include "view/builtin.h"

@@ -42,6 +42,7 @@
 #include "base/notify.h"
 #include "durable/flow_position.h"
 #include "durable/into_position.h"
+#include "view/definition.h"
 #include "view/closing.h"
 #include "view/inner.h"
 #include "view/target.h"

@@ -22,6 +22,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "view/reads.h"
 #include "sql/catalog.h"
 #include "sql/lock.h"
 #include "stream/definition.h"

@@ -29,6 +29,7 @@
 #include "stream/definition.h"
 #include "shared/database.h"
 #include "shared/shmem.h"
+#include "view/reads.h"
 #include "view/compile.h"
 #include "view/union.h"
 #include "sql/commit.h"

@@ -32,6 +32,7 @@
 #include "utils/syscache.h"
 
 #include "shared/database.h"
+#include "view/reads.h"
 #include "sql/commit.h"
 #include "sql/ddl.h"
 #include "base/hooks.h"

@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "view/reads.h"
 #include "sql/ddl.h"
 #include "decode/format.h"
 #include "base/path.h"

@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "view/reads.h"
 #include "sql/commit.h"
 #include "sink/alert.h"
 #include "sink/emit.h"

@@ -13,6 +13,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "view/reads.h"
 #include "sql/lock.h"
 #include "view/compile.h"
 

@@ -14,6 +14,7 @@
 
 #include "base/own_table.h"
 #include "durable/letters.h"
+#include "view/reads.h"
 #include "sql/commit.h"
 #include "sql/control.h"
 #include "stream/definition.h"

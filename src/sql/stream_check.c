@@ -21,6 +21,7 @@
 #include "decode/format.h"
 #include "shared/clock.h"
 #include "source/sample.h"
+#include "view/reads.h"
 #include "sql/catalog.h"
 #include "sql/columns.h"
 #include "sql/control.h"

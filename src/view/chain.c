@@ -12,6 +12,7 @@
 
 #include "base/own_table.h"
 #include "stream/definition.h"
+#include "view/reads.h"
 #include "view/chain.h"
 #include "view/compile.h"
 #include "view/dependents.h"

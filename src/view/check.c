@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_coerce.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/formatting.h"
@@ -24,7 +25,6 @@
 #include "stream/definition.h"
 #include "view/check.h"
 #include "view/compile.h"
-#include "view/join_clause.h"
 
 /* 0A000: continuous views do not support <construct>. */
 void
@@ -291,16 +291,17 @@ streamext_view_check_aggregate(const Aggref *aggref)
 typedef struct CheckBelow
 {
 	const char	 *place;
-	CompiledView *view; /* subqueries are joined; NULL: there may be none */
+	CheckSubquery subquery; /* NULL: there may be none */
+	void		 *arg;
 } CheckBelow;
 
 static void
 check_sublink(const SubLink *sublink, const CheckBelow *below)
 {
-	if (below->view == NULL)
+	if (below->subquery == NULL)
 		streamext_view_refuse(psprintf("subqueries in %s", below->place),
 							  "Put the subquery into FROM, with LATERAL if it refers to the stream.");
-	streamext_join_check_subquery(below->view->query, below->view->stream_varno, (Query *) sublink->subselect);
+	below->subquery((Query *) sublink->subselect, below->arg);
 }
 
 /* Raises for whatever may not be evaluated row by row in the worker. */
@@ -352,17 +353,15 @@ check_below_walker(Node *node, void *context)
 void
 streamext_view_check_below(Node *node, const char *place)
 {
-	CheckBelow below = { place, NULL };
-
-	(void) check_below_walker(node, &below);
+	streamext_view_check_below_but(node, place, NULL, NULL);
 }
 
 void
-streamext_view_check_where(CompiledView *view, Node *qual)
+streamext_view_check_below_but(Node *node, const char *place, CheckSubquery subquery, void *arg)
 {
-	CheckBelow below = { "WHERE", view };
+	CheckBelow below = { place, subquery, arg };
 
-	(void) check_below_walker(qual, &below);
+	(void) check_below_walker(node, &below);
 }
 
 /* ---- the query's shape ---- */
@@ -371,6 +370,15 @@ bool
 streamext_view_is_stateless(const Query *query)
 {
 	return query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL;
+}
+
+bool
+streamext_view_is_join(const Query *query)
+{
+	const List *from = query->jointree->fromlist;
+
+	return list_length(from) > 1 || (from != NIL && !IsA(linitial(from), RangeTblRef)) ||
+		   checkExprHasSubLink(query->jointree->quals);
 }
 
 /* Each row, or each window, on its own: nothing that looks at several. */

@@ -8,8 +8,6 @@
 #include "base/streamext.h"
 #include "view/window.h"
 
-struct CompiledView;
-
 typedef enum WindowFunction
 {
 	FUNCTION_OTHER,
@@ -32,8 +30,9 @@ extern void streamext_view_check_from(const RangeTblEntry *rte);
  * depends on when, by whom or against which tables it is evaluated.
  */
 extern void streamext_view_check_below(Node *node, const char *place);
-/* The same for a condition of WHERE, in which there may be subqueries over what could be joined. */
-extern void streamext_view_check_where(struct CompiledView *view, Node *qual);
+/* The same, but that each subquery is handed to who knows what may be in it. */
+typedef void (*CheckSubquery)(Query *subquery, void *arg);
+extern void streamext_view_check_below_but(Node *node, const char *place, CheckSubquery subquery, void *arg);
 /* The same for one function; may_read_tables: a function of the user's that is only STABLE passes. */
 extern void		   streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables);
 extern const char *streamext_view_value_function_name(SQLValueFunctionOp op);
@@ -49,6 +48,9 @@ extern void streamext_view_check_into_window(const Window *window);
 
 /* Neither GROUP BY nor aggregates. */
 extern bool streamext_view_is_stateless(const Query *query);
+
+/* True unless FROM is one plain item and WHERE has no subqueries. */
+extern bool streamext_view_is_join(const Query *query);
 
 /* Which window function an expression calls, by itself saying nothing of the arguments. */
 extern WindowFunction streamext_view_window_function(const Node *node);

@@ -17,8 +17,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -33,8 +31,6 @@
 #include "utils/syscache.h"
 
 #include "base/chunk.h"
-#include "base/content.h"
-#include "base/layout.h"
 #include "base/identity.h"
 #include "view/closing.h"
 #include "view/target.h"
@@ -44,7 +40,9 @@
 #include "view/check.h"
 #include "view/compile.h"
 #include "view/flatten.h"
-#include "view/inner.h"
+#include "view/definition.h"
+#include "view/inner_check.h"
+#include "view/reads.h"
 #include "view/join_clause.h"
 #include "view/doubts.h"
 #include "view/window_clause.h"
@@ -72,24 +70,6 @@ compile_default_options(ContinuousViewOptions *options)
 }
 
 /* ---- the query's shape ---- */
-
-/*
- * PostgreSQL 18 puts an entry for the grouping step into the range table, whose columns the target list refers to; here the
- * group expressions themselves are wanted, as in the versions before.
- */
-void
-streamext_view_flatten_groups(Query *query)
-{
-#if PG_VERSION_NUM >= 180000
-	if (!query->hasGroupRTE)
-		return;
-	query->targetList = (List *) flatten_group_exprs(NULL, query, (Node *) query->targetList);
-	query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
-	query->hasGroupRTE = false;
-	if (llast_node(RangeTblEntry, query->rtable)->rtekind == RTE_GROUP)
-		query->rtable = list_delete_last(query->rtable);
-#endif
-}
 
 /* The relations of another query among this one's. */
 static void
@@ -145,7 +125,7 @@ compile_from(CompiledView *view, int entries, List **derived)
 
 	if (query->jointree->fromlist == NIL)
 		streamext_view_refuse("queries without a stream in FROM", "Name a stream in FROM.");
-	view->has_joins = streamext_join_is_join(query);
+	view->has_joins = streamext_view_is_join(query);
 	if (view->has_joins)
 		view->stream_varno = streamext_join_check(query);
 	else
@@ -209,7 +189,7 @@ compile_quals(CompileContext *context)
 
 		if (!view->stateless && !view->derived && streamext_view_window_qual(view, context->config, qual))
 			continue;
-		streamext_view_check_where(view, qual);
+		streamext_join_check_where(view->query, view->stream_varno, qual);
 		view->quals = lappend(view->quals, qual);
 	}
 	if (view->window.has_upper && !view->window.sliding)
@@ -428,27 +408,6 @@ compile_aggregate_walker(Node *node, CompileContext *context)
 	return expression_tree_walker(node, compile_aggregate_walker, context);
 }
 
-void
-streamext_view_append_node(StringInfo buf, const void *node)
-{
-	static const char location[] = ":location ";
-	char			 *text = nodeToString(node);
-	char			 *at = text;
-	char			 *found;
-
-	/* A string inside has its blanks escaped, so the token is a field's name wherever it stands. */
-	while ((found = strstr(at, location)) != NULL)
-	{
-		appendBinaryStringInfo(buf, at, found - at);
-		at = found + strlen(location);
-		while (*at == '-' || (*at >= '0' && *at <= '9'))
-			at++;
-	}
-	appendStringInfoString(buf, at);
-	appendStringInfoChar(buf, '\n');
-	pfree(text);
-}
-
 /* By their text, so that a query that names the same ones in another order means the same state. */
 static int
 compile_compare_aggregates(const ListCell *a, const ListCell *b)
@@ -561,127 +520,6 @@ compile_into_windows(const CompileContext *context, bool check)
 		streamext_into_check(streamext_into_target(view->options.into), view->query->targetList);
 }
 
-/* ---- definition ---- */
-
-static uint64
-compile_hash(const StringInfoData *buf)
-{
-	uint64 hash = hash_bytes_extended((unsigned char *) buf->data, buf->len, 0);
-
-	return hash == 0 ? 1 : hash;
-}
-
-/* Of an argument of type record what is in its ROW(...). */
-static List *
-compile_add_types(List *types, Node *expr)
-{
-	ListCell *lc;
-
-	if (!IsA(expr, RowExpr) || exprType(expr) != RECORDOID)
-		return list_append_unique_oid(types, exprType(expr));
-	foreach (lc, ((RowExpr *) expr)->args)
-		types = compile_add_types(types, lfirst(lc));
-	return types;
-}
-
-RowLayout *
-streamext_view_types(const CompiledView *view)
-{
-	List	 *types = NIL;
-	TupleDesc desc;
-	ListCell *lc;
-
-	for (int k = 0; k < view->nkeys; k++)
-		if (!view->keys[k].is_window)
-			types = list_append_unique_oid(types, view->keys[k].type);
-	for (int a = 0; a < view->naggs; a++)
-	{
-		if (OidIsValid(view->aggs[a].transtype))
-			types = list_append_unique_oid(types, view->aggs[a].transtype);
-		foreach (lc, view->aggs[a].args)
-			types = compile_add_types(types, lfirst(lc));
-	}
-	foreach (lc, view->outputs)
-		types = compile_add_types(types, lfirst(lc));
-	desc = CreateTemplateTupleDesc(list_length(types));
-	foreach (lc, types)
-		TupleDescInitEntry(desc, foreach_current_index(lc) + 1, NULL, lfirst_oid(lc), -1, 0);
-	return streamext_layout_changing(desc);
-}
-
-/* The number of a content of the view that begins with a word for its kind. */
-static uint64
-compile_number(const CompiledView *view, const char *kind, const StringInfoData *buf)
-{
-	char *content = psprintf("%s\n%s", kind, buf->data);
-
-	return streamext_content_number(view->relid, content, strlen(content), view->types, compile_hash(buf));
-}
-
-static void
-compile_parts_definition(const CompiledView *view, StringInfo buf)
-{
-	ListCell *lc;
-
-	foreach (lc, view->parts)
-	{
-		const UnionPart *part = lfirst(lc);
-
-		appendStringInfo(buf, "part of %u %d\n", part->stream, part->event_time);
-		streamext_view_append_node(buf, part->outputs);
-		streamext_view_append_node(buf, part->quals);
-	}
-}
-
-/*
- * Everything that the kept state depends on; lateness and retention only change what becomes of rows from now on. First what
- * it is made of, then which rows are in it.
- */
-static void
-compile_definition(const CompileContext *context)
-{
-	CompiledView  *view = context->view;
-	const Window  *w = &view->window;
-	StringInfoData buf;
-	ListCell	  *cell;
-
-	view->types = streamext_view_types(view);
-	initStringInfo(&buf);
-	appendStringInfo(&buf, "%u %u %s/%s/%s\n", OidIsValid(view->inner) ? view->inner : view->stream_relid,
-					 context->config->event_time, view->options.timezone, view->options.datestyle,
-					 view->options.intervalstyle);
-	foreach (cell, view->options.settings)
-		appendStringInfo(&buf, "%s=%s\n", lfirst_node(DefElem, cell)->defname, strVal(lfirst_node(DefElem, cell)->arg));
-	appendStringInfo(&buf, "%d " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s %s\n", w->kind,
-					 w->size, w->slide, w->origin, w->pane, w->trunc_unit != NULL ? w->trunc_unit : "",
-					 w->trunc_zone != NULL ? w->trunc_zone : "");
-	appendStringInfo(&buf, "%d %d " INT64_FORMAT " %d %d %d\n", w->sliding, w->edges, w->length, w->lower_inclusive,
-					 w->has_upper, w->upper_inclusive);
-	for (int k = 0; k < view->nkeys; k++)
-		streamext_view_append_node(&buf, view->keys[k].expr);
-	for (int s = 0; s < view->nsets; s++)
-		appendStringInfo(&buf, "%x ", view->sets[s]);
-	streamext_view_append_node(&buf, context->aggrefs);
-	view->layout = compile_number(view, "layout", &buf);
-	streamext_view_append_node(&buf, streamext_join_quals_definition(view->quals));
-	if (view->has_joins)
-	{
-		List *from = streamext_join_definition(view->query);
-
-		streamext_view_append_node(&buf, from);
-	}
-	if (view->stateless)
-	{
-		appendStringInfo(&buf, "%u\n", view->into);
-		streamext_view_append_node(&buf, view->query->targetList);
-	}
-	if (view->derived)
-		streamext_view_append_node(&buf, view->outputs);
-	compile_parts_definition(view, &buf);
-	view->definition = compile_number(view, "definition", &buf);
-	pfree(buf.data);
-}
-
 /* ---- entry points ---- */
 
 static Oid
@@ -726,13 +564,14 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	if (streamext_into_has_windows(view))
 		compile_into_windows(&context, is_new);
 	compile_aggregates(&context);
-	compile_definition(&context);
+	view->types = streamext_view_types(view);
+	streamext_view_define(view, context.config, context.aggrefs, &view->layout, &view->definition);
 	view->builtin = streamext_view_is_builtin(view);
 	view->in_c = !view->builtin && streamext_view_is_in_c(view);
 	if (is_new)
 	{
 		if (OidIsValid(view->inner))
-			streamext_inner_check(view->inner);
+			streamext_inner_check(streamext_view_compile(view->inner));
 		streamext_rights_check_invoker(view);
 		streamext_view_doubt(view, context.config);
 	}
@@ -794,30 +633,4 @@ streamext_view_take_part(CompiledView *view, int shard)
 	view->outputs = streamext_union_replace(take, view->outputs);
 	view->quals = streamext_union_quals(take, view->quals);
 	view->query = streamext_union_query(take, view->query);
-}
-
-Oid
-streamext_view_reads(Oid relid, LOCKMODE back, bool *several)
-{
-	Relation rel = try_relation_open(relid, AccessShareLock);
-	Oid		 result = InvalidOid;
-	List	*parts = NIL;
-
-	*several = false;
-	if (rel == NULL)
-		return InvalidOid;
-	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-		result = streamext_view_parts_of(get_view_query(rel), &parts);
-	relation_close(rel, back);
-	*several = parts != NIL;
-	return parts == NIL ? result : InvalidOid;
-}
-
-Oid
-streamext_view_stream(Oid relid)
-{
-	bool several;
-	Oid	 read = streamext_view_reads(relid, NoLock, &several);
-
-	return several || get_rel_relkind(read) == RELKIND_VIEW ? relid : read;
 }

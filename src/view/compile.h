@@ -134,26 +134,6 @@ extern CompiledView *streamext_view_compile_former(Oid relid, Query *query, cons
 /* Whether the view's owner may read what the query names, whoever is to read the view (security_invoker); raises if he may not and `raise`. */
 extern bool streamext_view_has_rights(const CompiledView *view, bool raise);
 
-/* CompiledView.types as the catalogue is now, palloc'd; NULL: none. */
-extern struct RowLayout *streamext_view_types(const CompiledView *view);
-
-/* Appends a node's text without what depends only on where in a query text it was written. */
-extern void streamext_view_append_node(StringInfo buf, const void *node);
-
-/* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
-extern void streamext_view_flatten_groups(Query *query);
-
-/*
- * The stream or view that a view reads, by its rule alone; InvalidOid: none, `several` by UNION ALL, or the view is gone. It is locked meanwhile, and on
- * unless `back` is AccessShareLock.
- */
-extern Oid streamext_view_reads(Oid relid, LOCKMODE back, bool *several);
-/*
- * The stream that a continuous view reads, by its rule alone: no other checks; InvalidOid if it has none. One that reads another continuous
- * view has a stream of its own: the view itself.
- */
-extern Oid streamext_view_stream(Oid relid);
-
 /* ---- keys: serialised into a group's key bytes; window key left out ---- */
 
 /* Bytes written to buf (capacity grows by repalloc, *buf may move). values/nulls by key number, detoasted. */

@@ -31,17 +31,7 @@
 #include "view/check.h"
 #include "view/compile.h"
 #include "view/flatten.h"
-#include "view/join_clause.h"
-
-typedef struct FlattenLevel
-{
-	const Query				  *query;
-	const struct FlattenLevel *outer;	/* the query around it; NULL: none, it is a view's or the whole */
-	const struct FlattenLevel *around;	/* the same, also of a view's */
-	Oid						   view;	/* whose query it is; InvalidOid: none's */
-	bool					   windows; /* continuous views whose windows close are looked for, else streams */
-	List					 **parts;	/* or NULL; gets what each part of a UNION ALL reads */
-} FlattenLevel;
+#include "view/reads.h"
 
 typedef struct Flatten
 {
@@ -52,194 +42,24 @@ typedef struct Flatten
 	bool   windows; /* no stream is read but a continuous view's closed windows */
 } Flatten;
 
-/* ---- where the stream is ---- */
+/* ---- groups ---- */
 
-static Oid flatten_find(const FlattenLevel *level);
-
-bool
-streamext_view_is_derived(const Query *query)
+/*
+ * PostgreSQL 18 puts an entry for the grouping step into the range table, whose columns the target list refers to; here the
+ * group expressions themselves are wanted, as in the versions before.
+ */
+void
+streamext_view_flatten_groups(Query *query)
 {
-	return streamext_view_is_stateless(query) && query->distinctClause == NIL &&
-		   (query->setOperations == NULL || streamext_flatten_is_union_all(query->setOperations));
-}
-
-bool
-streamext_flatten_is_union_all(const Node *node)
-{
-	const SetOperationStmt *operation = (const SetOperationStmt *) node;
-
-	if (!IsA(node, SetOperationStmt))
-		return true;
-	return operation->op == SETOP_UNION && operation->all && streamext_flatten_is_union_all(operation->larg) &&
-		   streamext_flatten_is_union_all(operation->rarg);
-}
-
-/* CREATE OR REPLACE can make views that come from each other; these hold nothing. */
-static bool
-flatten_is_cycle(const FlattenLevel *level, Oid viewoid)
-{
-	for (; level != NULL; level = level->around)
-		if (level->view == viewoid)
-			return true;
-	return false;
-}
-
-/* Of continuous views only derived streams are as good as ordinary views; one that aggregates is found itself. */
-static Oid
-flatten_find_in_view(const FlattenLevel *around, Oid viewoid)
-{
-	ContinuousViewOptions options = streamext_view_options(viewoid);
-	Relation			  rel;
-	Oid					  result = InvalidOid;
-
-	if (flatten_is_cycle(around, viewoid))
-		return InvalidOid;
-	rel = try_relation_open(viewoid, AccessShareLock);
-	if (rel == NULL)
-		return InvalidOid;
-	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-	{
-		FlattenLevel level = { get_view_query(rel), NULL, around, viewoid, around->windows, around->parts };
-
-		if (options.continuous && !streamext_view_is_derived(level.query))
-			result = around->windows ? viewoid : InvalidOid;
-		else if (!options.continuous || options.into == NULL)
-			result = flatten_find(&level);
-	}
-	relation_close(rel, NoLock);
-	return result;
-}
-
-Oid
-streamext_view_of_entry(const RangeTblEntry *rte)
-{
-	Oid relid = InvalidOid;
-
-	if (rte->rtekind != RTE_SUBQUERY || rte->subquery == NULL)
-		return InvalidOid;
-#if PG_VERSION_NUM >= 160000
-	if (rte->relkind == RELKIND_VIEW)
-		relid = rte->relid;
-#else
-	if (rte->subquery->rtable != NIL)
-	{
-		const RangeTblEntry *old = linitial_node(RangeTblEntry, rte->subquery->rtable);
-
-		if (old->rtekind == RTE_RELATION && old->relkind == RELKIND_VIEW && old->eref != NULL &&
-			strcmp(old->eref->aliasname, "old") == 0)
-			relid = old->relid;
-	}
+#if PG_VERSION_NUM >= 180000
+	if (!query->hasGroupRTE)
+		return;
+	query->targetList = (List *) flatten_group_exprs(NULL, query, (Node *) query->targetList);
+	query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+	query->hasGroupRTE = false;
+	if (llast_node(RangeTblEntry, query->rtable)->rtekind == RTE_GROUP)
+		query->rtable = list_delete_last(query->rtable);
 #endif
-	return OidIsValid(relid) && streamext_view_options(relid).continuous ? relid : InvalidOid;
-}
-
-static Oid
-flatten_find_in_cte(const FlattenLevel *level, const RangeTblEntry *rte)
-{
-	ListCell *lc;
-
-	for (Index up = 0; up < rte->ctelevelsup && level != NULL; up++)
-		level = level->outer;
-	if (rte->self_reference || level == NULL)
-		return InvalidOid;
-	foreach (lc, level->query->cteList)
-	{
-		const CommonTableExpr *cte = lfirst_node(CommonTableExpr, lc);
-
-		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
-		{
-			FlattenLevel inner = {
-				(const Query *) cte->ctequery, level, level, InvalidOid, level->windows, level->parts
-			};
-
-			return flatten_find(&inner);
-		}
-	}
-	return InvalidOid;
-}
-
-static Oid
-flatten_find_in_entry(const FlattenLevel *level, const RangeTblEntry *rte)
-{
-	FlattenLevel inner = { rte->subquery, level, level, InvalidOid, level->windows, level->parts };
-	Oid			 view;
-
-	switch (rte->rtekind)
-	{
-		case RTE_RELATION:
-			if (rte->relkind == RELKIND_FOREIGN_TABLE)
-				return streamext_stream_kind(rte->relid) != NULL ? rte->relid : InvalidOid;
-			return rte->relkind == RELKIND_VIEW ? flatten_find_in_view(level, rte->relid) : InvalidOid;
-		case RTE_SUBQUERY:
-			view = streamext_view_of_entry(rte);
-			if (OidIsValid(view) && !streamext_view_is_derived(rte->subquery))
-				return level->windows ? view : InvalidOid;
-			return rte->subquery != NULL ? flatten_find(&inner) : InvalidOid;
-		case RTE_CTE:
-			return flatten_find_in_cte(level, rte);
-		default:
-			return InvalidOid;
-	}
-}
-
-static Oid
-flatten_find_in_from(const FlattenLevel *level, const Node *node)
-{
-	Oid		  result = InvalidOid;
-	ListCell *lc;
-
-	if (IsA(node, RangeTblRef))
-		return flatten_find_in_entry(level, rt_fetch(((const RangeTblRef *) node)->rtindex, level->query->rtable));
-	if (IsA(node, JoinExpr))
-	{
-		result = flatten_find_in_from(level, ((const JoinExpr *) node)->larg);
-		return OidIsValid(result) ? result : flatten_find_in_from(level, ((const JoinExpr *) node)->rarg);
-	}
-	foreach (lc, ((const FromExpr *) node)->fromlist)
-		if (!OidIsValid(result))
-			result = flatten_find_in_from(level, lfirst(lc));
-	return result;
-}
-
-static Oid
-flatten_find(const FlattenLevel *level)
-{
-	const Query *query = level->query;
-	Oid			 result = InvalidOid;
-	ListCell	*lc;
-
-	check_stack_depth();
-	if (query->jointree == NULL)
-		return InvalidOid;
-	if (query->setOperations == NULL)
-		return flatten_find_in_from(level, (const Node *) query->jointree);
-	foreach (lc, query->rtable)
-	{
-		Oid found = lfirst_node(RangeTblEntry, lc)->rtekind == RTE_SUBQUERY ? flatten_find_in_entry(level, lfirst(lc))
-																			: InvalidOid;
-
-		result = OidIsValid(result) ? result : found;
-		if (level->parts != NULL && OidIsValid(found))
-			*level->parts = list_append_unique_oid(*level->parts, found);
-	}
-	return result;
-}
-
-/* A stream comes before continuous views, which could only be joined with it. */
-Oid
-streamext_view_stream_of(const Query *query)
-{
-	return streamext_view_parts_of(query, NULL);
-}
-
-Oid
-streamext_view_parts_of(const Query *query, List **parts)
-{
-	FlattenLevel level = { query, NULL, NULL, InvalidOid, false, parts };
-	Oid			 result = flatten_find(&level);
-
-	level.windows = true;
-	return OidIsValid(result) ? result : flatten_find(&level);
 }
 
 /* ---- WITH ---- */
@@ -525,7 +345,7 @@ flatten_expand_union(RangeTblEntry *rte, Query *subquery)
 static bool
 flatten_is_union(RangeTblEntry *rte, Query *subquery)
 {
-	if (subquery->setOperations == NULL || !streamext_flatten_is_union_all(subquery->setOperations))
+	if (subquery->setOperations == NULL || !streamext_view_is_union_all(subquery->setOperations))
 		return false;
 	flatten_ctes(subquery);
 	if (rte->rtekind != RTE_SUBQUERY)
@@ -537,10 +357,9 @@ flatten_is_union(RangeTblEntry *rte, Query *subquery)
 static Query *
 flatten_subquery(Flatten *flatten, RangeTblEntry *rte)
 {
-	FlattenLevel level = { flatten->query, NULL, NULL, InvalidOid, flatten->windows, NULL };
-	Relation	 rel;
-	Query		*result;
-	Oid			 found = flatten_find_in_entry(&level, rte);
+	Relation rel;
+	Query	*result;
+	Oid		 found = streamext_view_found_in_entry(flatten->query, rte, flatten->windows);
 
 	/* a continuous view whose windows are read stands in plain sight as a stream does */
 	if (!OidIsValid(found) || (flatten->windows && (found == rte->relid || found == streamext_view_of_entry(rte))))
@@ -837,7 +656,7 @@ flatten_check_whole(const Flatten *flatten)
 		if (!flatten_is_key(query, lfirst(lc)))
 			streamext_view_refuse("streamext.hop in a subquery without GROUP BY on it",
 								  "Group by the window, or write streamext.hop beside GROUP BY.");
-	if (flatten->barrier && streamext_join_is_join(query))
+	if (flatten->barrier && streamext_view_is_join(query))
 		streamext_view_refuse(
 			"security_barrier views over the stream in a join",
 			"Make a continuous view over the security_barrier view alone and join with it in a query.");
@@ -853,7 +672,7 @@ streamext_view_flatten(const Query *query, List **derived)
 	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
 		return flatten.query;
 	flatten_ctes(flatten.query);
-	if (flatten.query->setOperations != NULL && streamext_flatten_is_union_all(flatten.query->setOperations))
+	if (flatten.query->setOperations != NULL && streamext_view_is_union_all(flatten.query->setOperations))
 		flatten.query = flatten_wrap_union(flatten.query);
 	if (flatten.query->setOperations == NULL)
 		while (flatten_step(&flatten, (Node *) flatten.query->jointree))

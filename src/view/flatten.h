@@ -15,25 +15,10 @@
  */
 extern Query *streamext_view_flatten(const Query *query, List **derived);
 
-/* A continuous view of this query, without streamext.into, is a derived stream. */
-extern bool streamext_view_is_derived(const Query *query);
-
-/*
- * The stream that the query reads, at any depth and no matter what else is wrong with it; if there is none, the continuous view whose closed
- * windows it reads; InvalidOid: neither.
- */
-extern Oid streamext_view_stream_of(const Query *query);
-
-/* The same; *parts, unless NULL: gets what each part of a UNION ALL reads, where it is such. */
-extern Oid streamext_view_parts_of(const Query *query, List **parts);
-
-/* Whether Query.setOperations is UNION ALL and nothing else. */
-extern bool streamext_flatten_is_union_all(const Node *operations);
-
 /* Raises 0A000 for what may not be between a stream and FROM. */
 extern void streamext_flatten_check(const Query *subquery);
 
-/* The continuous view that the rewriter has expanded to this entry; InvalidOid: none. */
-extern Oid streamext_view_of_entry(const RangeTblEntry *rte);
+/* Makes target list and HAVING of a query that PostgreSQL 18 parsed refer to the group expressions themselves. */
+extern void streamext_view_flatten_groups(Query *query);
 
 #endif /* STREAMEXT_VIEW_FLATTEN_H */

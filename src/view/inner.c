@@ -6,28 +6,23 @@
 
 #include "access/relation.h"
 #include "catalog/pg_class.h"
-#include "common/hashfn.h"
-#include "lib/stringinfo.h"
-#include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "rewrite/rewriteHandler.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/timestamp.h"
 
 #include "decode/format.h"
 #include "stream/definition.h"
-#include "view/check.h"
 #include "view/compile.h"
 #include "view/dependents.h"
-#include "view/flatten.h"
+#include "view/definition.h"
 #include "view/inner.h"
+#include "view/reads.h"
 #include "view/union.h"
 
 #define INNER_BUFFER 1000 /* rows that a view without aggregates shows */
-#define INNER_HINT_READ "Make an ordinary view over it: its answer is always the newest."
 
 /* ---- which is over which ---- */
 
@@ -97,23 +92,6 @@ streamext_inner_check_circle(Oid relid)
 
 /* ---- what of the inner view matters ---- */
 
-uint64
-streamext_inner_number(const CompiledView *inner)
-{
-	StringInfoData buf;
-	uint64		   number;
-
-	if (inner->whole_number != 0)
-		return inner->whole_number;
-	initStringInfo(&buf);
-	appendStringInfo(&buf, "%u " UINT64_FORMAT "\n", inner->relid, inner->definition);
-	streamext_view_append_node(&buf, inner->query->targetList);
-	streamext_view_append_node(&buf, inner->query->havingQual);
-	number = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
-	pfree(buf.data);
-	return number == 0 ? 1 : number;
-}
-
 AttrNumber
 streamext_inner_window_column(const CompiledView *inner)
 {
@@ -129,63 +107,6 @@ streamext_inner_window_column(const CompiledView *inner)
 			return entry->resno;
 	}
 	return 0;
-}
-
-/* The window's start is as good as a constant: it is asked of nobody. */
-static Node *
-inner_blank_window(Node *node, void *context)
-{
-	const Node *window = context;
-
-	if (node == NULL)
-		return NULL;
-	if (equal(node, window))
-		return (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid);
-	return expression_tree_mutator(node, inner_blank_window, context);
-}
-
-static void
-inner_check_outputs(const CompiledView *inner)
-{
-	Node *window = inner->window_key >= 0 ? (Node *) inner->keys[inner->window_key].expr : NULL;
-
-	streamext_view_check_below(inner_blank_window((Node *) inner->query->targetList, window),
-							   "the output of a continuous view in FROM");
-	streamext_view_check_below(inner_blank_window(inner->query->havingQual, window),
-							   "HAVING of a continuous view in FROM");
-}
-
-static void
-inner_check_shape(const Query *query)
-{
-	const char *hint = "Make the view in FROM without it; put it into a query or ordinary view over this view.";
-
-	if (query->distinctClause != NIL)
-		streamext_view_refuse("continuous views with DISTINCT in FROM", hint);
-	if (query->hasWindowFuncs)
-		streamext_view_refuse("continuous views with window functions in FROM", hint);
-	if (query->limitCount != NULL || query->limitOffset != NULL)
-		streamext_view_refuse("continuous views with LIMIT in FROM", hint);
-}
-
-void
-streamext_inner_check(Oid relid)
-{
-	CompiledView *inner = streamext_view_compile(relid);
-
-	if (inner->window.sliding)
-		streamext_view_refuse("continuous views in FROM that slide over now()", INNER_HINT_READ);
-	if (inner->window.kind == WINDOW_NONE)
-		streamext_view_refuse(
-			"continuous views in FROM that aggregate without a window",
-			"What is taken of it are its closed windows: let it group by streamext.tumble, streamext.hop, "
-			"streamext.session or date_trunc of the event time. Else make an ordinary view over it: its "
-			"answer is always the newest.");
-	if (inner->has_totals)
-		streamext_view_refuse("continuous views in FROM with grouping sets without the window",
-							  "Let the window stand beside them, as in GROUP BY window_start, ROLLUP (site, device).");
-	inner_check_shape(inner->query);
-	inner_check_outputs(inner);
 }
 
 /* ---- the outer view's stream ---- */

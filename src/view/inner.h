@@ -22,14 +22,8 @@ extern Oid streamext_view_root(Oid relid);
 /* The continuous views that read the closed windows of this one, by the newest catalogue. Locks are left on no view. */
 extern List *streamext_view_outers(Oid relid);
 
-/* A number of all that the rows of the inner view's windows depend on. */
-extern uint64 streamext_inner_number(const CompiledView *inner);
-
 /* The output column that is the window's start; 0: none is. */
 extern AttrNumber streamext_inner_window_column(const CompiledView *inner);
-
-/* Raises 0A000 unless the view's windows close, and their rows are the same whenever they are read. */
-extern void streamext_inner_check(Oid inner);
 
 /* Raises if the view comes from itself by way of views and streams. */
 extern void streamext_inner_check_circle(Oid relid);

@@ -9,16 +9,14 @@
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
-#include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "stream/definition.h"
 #include "view/check.h"
 #include "view/compile.h"
-#include "view/flatten.h"
 #include "view/join_clause.h"
-#include "view/union.h"
+#include "view/reads.h"
 
 #define JOIN_PLACE "FROM"
 
@@ -30,15 +28,6 @@ typedef struct JoinCheck
 	int	   sublevels;
 	int	   views; /* nested below this many */
 } JoinCheck;
-
-bool
-streamext_join_is_join(const Query *query)
-{
-	const List *from = query->jointree->fromlist;
-
-	return list_length(from) > 1 || (from != NIL && !IsA(linitial(from), RangeTblRef)) ||
-		   checkExprHasSubLink(query->jointree->quals);
-}
 
 /* ---- what is joined ---- */
 
@@ -220,12 +209,19 @@ streamext_join_check(Query *query)
 	return check.stream;
 }
 
+/* A CheckSubquery. */
+static void
+join_check_subquery(Query *subquery, void *arg)
+{
+	(void) join_check_walker((Node *) subquery, arg);
+}
+
 void
-streamext_join_check_subquery(Query *query, Index stream, Query *subquery)
+streamext_join_check_where(Query *query, Index stream, Node *qual)
 {
 	JoinCheck check = { .query = query, .stream = stream };
 
-	(void) join_check_walker((Node *) subquery, &check);
+	streamext_view_check_below_but(qual, "WHERE", join_check_subquery, &check);
 }
 
 /* ---- definition ---- */

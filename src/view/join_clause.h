@@ -10,14 +10,11 @@
 
 #include "base/streamext.h"
 
-/* True unless FROM is one plain item and WHERE has no subqueries. */
-extern bool streamext_join_is_join(const Query *query);
-
 /* The range table number of the stream in a FROM that joins; raises 0A000 or 42809 naming the construct. */
 extern Index streamext_join_check(Query *query);
 
-/* A subquery of WHERE: raises for what may not be joined either. */
-extern void streamext_join_check_subquery(Query *query, Index stream, Query *subquery);
+/* A condition of WHERE: as streamext_view_check_below, and of its subqueries what may not be joined either. */
+extern void streamext_join_check_where(Query *query, Index stream, Node *qual);
 
 /* What of FROM and WHERE the kept state depends on, for nodeToString. */
 extern List *streamext_join_definition(const Query *query);

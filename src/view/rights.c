@@ -19,6 +19,7 @@
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
+#include "view/reads.h"
 #include "view/flatten.h"
 #include "view/rights.h"
 

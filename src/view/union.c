@@ -28,19 +28,11 @@
 #include "view/dependents.h"
 #include "view/flatten.h"
 #include "view/inner.h"
-#include "view/join_clause.h"
+#include "view/reads.h"
 #include "view/union.h"
 
 #define UNION_HINT_OUTSIDE \
 	"Join with what comes out of the UNION ALL: FROM (SELECT ... UNION ALL SELECT ...) q JOIN ..."
-
-bool
-streamext_union_is(const RangeTblEntry *entry)
-{
-	return entry->rtekind == RTE_SUBQUERY && entry->subquery != NULL && entry->subquery->setOperations != NULL &&
-		   streamext_flatten_is_union_all(entry->subquery->setOperations) &&
-		   OidIsValid(streamext_view_stream_of(entry->subquery));
-}
 
 /* ---- which views and streams ---- */
 
@@ -109,7 +101,7 @@ union_find_stream(UnionPart *part)
 	const List	  *from = part->query->jointree->fromlist;
 	RangeTblEntry *entry;
 
-	if (streamext_join_is_join(part->query) || checkExprHasSubLink((Node *) part->query->targetList))
+	if (streamext_view_is_join(part->query) || checkExprHasSubLink((Node *) part->query->targetList))
 		streamext_view_refuse("joins and subqueries within a part of UNION ALL", UNION_HINT_OUTSIDE);
 	if (from == NIL)
 		streamext_view_refuse("parts of UNION ALL that read no stream", "Join what is in tables with the UNION ALL.");

@@ -25,9 +25,6 @@ typedef struct UnionPart
 	Node	  *quals;	/* or NULL */
 } UnionPart;
 
-/* Whether the entry of a flattened query is a UNION ALL that reads streams. */
-extern bool streamext_union_is(const RangeTblEntry *entry);
-
 /* Its parts in their order, each checked (0A000); *derived: gets the derived streams that are in them. */
 extern List *streamext_union_parts(const RangeTblEntry *entry, List **derived);
 

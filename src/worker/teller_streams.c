@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "shared/shmem.h"
+#include "view/reads.h"
 #include "view/compile.h"
 #include "worker/teller_streams.h"
 

@@ -12,6 +12,7 @@
 #include "base/transaction.h"
 #include "durable/history.h"
 #include "stream/definition.h"
+#include "view/reads.h"
 #include "view/compile.h"
 #include "view/dependents.h"
 #include "worker/worker_private.h"
