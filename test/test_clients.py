@@ -1,14 +1,18 @@
-"""Clients that make test does not install: dbt, JDBC, SQLAlchemy, pandas. `make clients` installs them and runs this, nothing else does."""
+"""Clients that make test does not install: dbt, JDBC, SQLAlchemy, pandas, Debian's exporters for Prometheus. `make clients` installs them and runs this, nothing else does."""
 
 import json
 import os
+import re
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from harness.database import Database
+from harness.server import free_port
 from harness.streams import continuous, local_stream
+from harness.wait import wait_for
 
 TOP = Path(__file__).parents[1]
 CLIENTS = Path(os.environ.get("STREAMEXT_DEPS", TOP / ".deps")).resolve() / "clients"
@@ -95,6 +99,47 @@ class Project:
     def model(self, options: str, query: str) -> None:
         text = "{{ config(materialized='continuous_view', streamext=" + options + ") }}\n" + query.format(source="{{ source('plant', 's') }}")
         (self.dir / "models" / "device_minute.sql").write_text(text)
+
+
+EXPORTERS = TOP / "contrib" / "exporters"
+
+
+def scraped(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("exporter", ["postgres", "sql"])
+def test_exporters(stream: Database, exporter: str, tmp_path: Path) -> None:
+    """As a member of pg_monitor; some figures are not known: of a stream whose broker is away, and of one without a record."""
+    db, server, port = stream, stream.server, free_port()
+    continuous(db, "v", MINUTES.format(source="s"))
+    db.execute("CREATE SERVER away FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:1')")
+    db.execute("CREATE FOREIGN TABLE k (a int) SERVER away OPTIONS (topic 'x'); CREATE ROLE scraper LOGIN IN ROLE pg_monitor")
+    listen = f"127.0.0.1:{port}"
+    if exporter == "postgres":
+        arguments = [f"--extend.query-path={EXPORTERS / 'postgres-exporter.yml'}", f"--web.listen-address={listen}"]
+        record = re.compile(r'^streamext_stream_up\{database="\w+",server="[^"]+",stream="public\.s"\} 1$', re.MULTILINE)
+        failure = "level=error"
+    else:
+        text = (EXPORTERS / "sql-exporter.yml").read_text().replace("15s", "1s")
+        at = f"postgres://scraper@/{db.name}?host={server.dir}&port={server.port}&sslmode=disable"
+        (tmp_path / "config.yml").write_text(re.sub("postgres://monitor@[^']*", lambda _: at, text))
+        arguments = ["-config.file", str(tmp_path / "config.yml"), "-web.listen-address", listen]
+        record = re.compile(r'^sql_streamext_stream\{col="up",.*stream="public\.s".*\} 1$', re.MULTILINE)
+        failure = '"level":"error"'
+    environment = os.environ | {"DATA_SOURCE_NAME": f"host={server.dir} port={server.port} user=scraper dbname={db.name} sslmode=disable"}
+    with (tmp_path / "log").open("w") as log, subprocess.Popen([CLIENTS / "exporters" / f"prometheus-{exporter}-exporter", *arguments], env=environment, stdout=log, stderr=log) as process:
+        try:
+            wait_for(lambda: record.search(scraped(f"http://{listen}/metrics")), what="the stream's figures")
+            wait_for(lambda: re.search(r'public\.k".* NaN$', scraped(f"http://{listen}/metrics"), re.MULTILINE), what="what is not known")
+        finally:
+            process.terminate()
+    assert failure not in (tmp_path / "log").read_text()
+    db.execute("DROP ROLE scraper")
 
 
 def test_dbt(stream: Database, tmp_path: Path) -> None:

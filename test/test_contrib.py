@@ -66,6 +66,15 @@ def test_the_exporters_queries(db: Database, kafka: Kafka, mosquitto: Mosquitto,
         assert f"          {query}\n" in (CONTRIB / "exporters" / "sql-exporter.yml").read_text()
 
 
+def test_labels_of_sql_exporter() -> None:
+    """It ends where a query has a label that it gives itself, and logs an error for each NULL."""
+    text = (CONTRIB / "exporters" / "sql-exporter.yml").read_text()
+    labels = re.findall(r"^        labels: \[(.*)\]$", text, re.MULTILINE)
+    assert len(labels) == 6
+    assert {"driver", "host", "database", "user", "col", "sql_job"} & {label for line in labels for label in line.split(", ")} == set()
+    assert len(re.findall(r"coalesce\(max\(value\) FILTER \(WHERE name = '\w+'\), 'NaN'\)", text)) == text.count("max(value)")
+
+
 DASHBOARD = CONTRIB / "grafana" / "streamext.json"
 _SERIES = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 _LABELS = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -275,6 +275,37 @@ def test_promotion(database: Database, kafka: Kafka, topic: str) -> None:
         assert assert_plant(db) == 6000
 
 
+def test_a_former_primary_comes_back() -> None:
+    """By pg_rewind, as a standby: what only it has counted and what lies in its journal is gone there, and it can take over again."""
+    with Postgres(settings={"wal_log_hints": "on", "wal_keep_size": "256MB", "streamext.checkpoint_interval": 50}) as first:
+        first.psql("CREATE EXTENSION streamext")
+        db = Database(first, "postgres")
+        local_stream(db, columns="a bigint", name="l")
+        continuous(db, "lv", "SELECT count(*) AS n, sum(a)::bigint AS total FROM l")
+        db.execute("INSERT INTO l SELECT generate_series(1, 100)")
+        saved(db, "l")
+        with follow(first) as second:
+            caught_up(db, second)
+            second.promote()
+            db.execute("INSERT INTO l SELECT generate_series(1001, 1010)")
+            saved(db, "l")
+            db.connection.close()
+            first.kill9()
+            taken = Database(second, "postgres")
+            taken.execute("INSERT INTO l SELECT generate_series(101, 150)")
+            saved(taken, "l")
+            first.follow(second)
+            caught_up(taken, first)
+            back = Database(first, "postgres")
+            assert back.rows("SELECT n, total, state FROM lv, streamext.streams") == [(150, sum(range(151)), "standby")]
+            taken.connection.close()
+            second.kill9()
+            first.promote()
+            back.execute("INSERT INTO l SELECT generate_series(151, 200)")
+            back.flush("l")
+            assert back.rows("TABLE lv") == [(200, sum(range(201)))]
+
+
 def test_a_base_backup_is_a_server(database: Database, kafka: Kafka, topic: str) -> None:
     """Taken under load, started beside its origin, which consumes the same topic: both are exact."""
     db = database

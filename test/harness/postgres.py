@@ -77,6 +77,15 @@ class Postgres(Server):
         """Returns when the standby accepts writes."""
         self.psql("SELECT pg_promote()")
 
+    def follow(self, other: "Postgres") -> None:
+        """A server that was stopped becomes a standby of the one that was promoted in its place, by pg_rewind."""
+        self._run_as_owner(
+            "pg_rewind", "--no-sync", "--write-recovery-conf", f"--target-pgdata={self.data}",
+            f"--source-server=host={other.dir} port={other.port} user=postgres dbname=postgres",
+        )  # fmt: skip
+        self.configure({"port": self.port, "unix_socket_directories": self.dir})
+        self.start()
+
     def children(self) -> list[int]:
         assert self.process is not None
         pid = self.process.pid
