@@ -75,6 +75,44 @@ def test_labels_of_sql_exporter() -> None:
     assert len(re.findall(r"coalesce\(max\(value\) FILTER \(WHERE name = '\w+'\), 'NaN'\)", text)) == text.count("max(value)")
 
 
+# What Superset 6.1 makes of a time column for each grain, beside DATE_TRUNC by name.
+SUPERSET_STEPS = [
+    ("minute", "5 seconds", "SECOND", 5), ("minute", "30 seconds", "SECOND", 30), ("hour", "5 minutes", "MINUTE", 5),
+    ("hour", "10 minutes", "MINUTE", 10), ("hour", "15 minutes", "MINUTE", 15), ("hour", "30 minutes", "MINUTE", 30),
+]  # fmt: skip
+SUPERSET_GRAINS = [f"DATE_TRUNC('{unit}', w)" for unit in ("second", "minute", "hour", "day", "week", "month", "quarter", "year")] + [
+    f"DATE_TRUNC('{unit}', w) + INTERVAL '{step}' * FLOOR(EXTRACT({field} FROM w) / {n})" for unit, step, field, n in SUPERSET_STEPS
+]
+SUPERSET_RANGE = "w >= TO_TIMESTAMP('2024-01-01 00:30:00.000000', 'YYYY-MM-DD HH24:MI:SS.US') AND w < TO_TIMESTAMP('2024-01-02 00:00:00.000000', 'YYYY-MM-DD HH24:MI:SS.US')"
+
+
+def test_what_superset_asks(db: Database) -> None:
+    """A chart for each grain, of the view and of a dataset that is a query; its top series; a table; a filter's values. As over an ordinary table."""
+    columns = "device text, ts timestamptz, x int"
+    minutes = "SELECT device, date_trunc('minute', ts) AS w, count(*) AS n, sum(x) AS total, avg(x) AS mean FROM {} GROUP BY device, 2"
+    local_stream(db, "event_time 'ts'", columns)
+    db.execute(f"CREATE TABLE o ({columns}); CREATE VIEW plain AS {minutes.format('o')}")
+    continuous(db, "v", minutes.format("s"))
+    for target in "s", "o":
+        db.execute(f"INSERT INTO {target} SELECT 'd' || i % 7, timestamptz '2024-01-01' + i * interval '23 s', i % 11 FROM generate_series(1, 2000) AS i")
+    db.flush("s")
+    queries = [
+        f"SELECT {grain} AS w, SUM(n) AS \"SUM(n)\", MAX(mean) AS \"MAX(mean)\" FROM {{}} WHERE {SUPERSET_RANGE} GROUP BY {grain} ORDER BY \"SUM(n)\" DESC, 1 LIMIT 10000"
+        for grain in SUPERSET_GRAINS
+    ]
+    top = f"SELECT device AS device__, SUM(total) AS mme_inner__ FROM {{0}} WHERE {SUPERSET_RANGE} GROUP BY device ORDER BY mme_inner__ DESC, 1 LIMIT 3"
+    queries += [
+        f"SELECT DATE_TRUNC('hour', w) AS w, device, SUM(total) AS y FROM {{0}} JOIN ({top}) AS series_limit ON device = device__ WHERE {SUPERSET_RANGE} GROUP BY DATE_TRUNC('hour', w), device",
+        "SELECT device, w, n, total, mean FROM {} ORDER BY w DESC, device LIMIT 1000",
+        "SELECT COUNT(*) AS rowcount FROM (SELECT device, COUNT(DISTINCT w) AS c FROM {} GROUP BY device) AS rowcount_qry",
+        "SELECT device FROM {} WHERE device ILIKE '%3%' GROUP BY device LIMIT 1000",
+        "SELECT MIN(w), MAX(w) FROM {}",
+    ]
+    for query in queries:
+        for dataset in "{}", "(SELECT * FROM {}) AS virtual_table":
+            db.assert_same(query.format(dataset.format("public.v")), query.format(dataset.format("public.plain")))
+
+
 DASHBOARD = CONTRIB / "grafana" / "streamext.json"
 _SERIES = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 _LABELS = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
