@@ -117,6 +117,35 @@ def test_a_dropped_outer_view_leaves_nothing(database: Database) -> None:
     wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 0, what="nothing of it")
 
 
+def of_view(db: Database, oid: int) -> dict[str, int]:
+    """Rows of the extension's own tables that name the view or its stream; but of what is tidied later: the checkpoints' log, texts of definitions."""
+    columns = db.rows("""SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'streamext'::regnamespace AND c.relkind = 'r' AND relname NOT IN ('checkpoint_log', 'content') AND a.attnum > 0 AND a.atttypid IN ('oid'::regtype, 'regclass'::regtype)""")
+    found = {f"{table}.{column}": db.value(f"SELECT count(*) FROM streamext.{table} WHERE {column} = {oid}") for table, column in columns}
+    return {name: n for name, n in found.items() if n > 0}
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_view_that_is_no_outer_one_any_more_leaves_nothing(database: Database, replaced: bool) -> None:
+    """Neither if it reads the stream itself from now on, nor if it goes with the inner one."""
+    db = database
+    stream(db)
+    continuous(db, "minute", MINUTE.format(s="s"))
+    continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h")
+    feed(db, count=200, steps=1)
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 1, what="the outer view's place")
+    inner, outer = db.rows("SELECT 'minute'::regclass::oid::int, 'hour'::regclass::oid::int")[0]
+    if replaced:
+        db.execute("CREATE OR REPLACE VIEW hour WITH (streamext.continuous) AS SELECT date_trunc('hour', ts) AS h, sum(x)::numeric AS n FROM s GROUP BY h")
+        wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 0, what="no place")
+        wait_for(lambda: db.value("SELECT count(*) FROM streamext.workers") == 1, what="its worker's end")
+        db.execute("DROP VIEW hour")
+        wait_for(lambda: not of_view(db, outer), what="nothing of the outer one")
+    db.execute("DROP VIEW minute CASCADE")
+    wait_for(lambda: not of_view(db, outer) and not of_view(db, inner), what="nothing of both")
+    wait_for(lambda: not list((db.server.data / "streamext").glob(f"*/{outer}.*")), what="no journal")
+
+
 INNERS = {
     "tumble": ("streamext.tumble('1 min', ts)", "{s}"),
     "hop": ("streamext.hop('2 min', '1 min', ts)", "{s}"),

@@ -6,12 +6,14 @@
 
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "base/own_table.h"
 #include "durable/flow_position.h"
+#include "view/inner.h"
 
 FlowPosition
 streamext_flow_load(Oid outer)
@@ -60,19 +62,58 @@ streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 begins, bool 
 	streamext_own_end(own);
 }
 
-void
-streamext_flow_forget_dropped(void)
+/* The views that have rows. */
+static List *
+flow_views(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	IdentityScope own = streamext_own_begin();
+	List		 *views = NIL;
+
+	if (SPI_execute("SELECT view FROM streamext.flow", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext.flow");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		bool		  isnull;
+
+		views = lappend_oid(views,
+							DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
+		MemoryContextSwitchTo(old);
+	}
+	streamext_own_end(own);
+	return views;
+}
+
+static void
+flow_forget(Oid outer)
 {
 	IdentityScope own;
+	Oid			  types[] = { OIDOID };
+	Datum		  args[] = { ObjectIdGetDatum(outer) };
+
+	own = streamext_own_begin();
+	if (SPI_execute_with_args("DELETE FROM streamext.flow WHERE view OPERATOR(pg_catalog.=) $1", 1, types, args, NULL,
+							  false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext.flow");
+	streamext_own_end(own);
+}
+
+/* The lock stays until the end: what the view becomes again after that makes a row of its own. One that is being altered is met next time. */
+void
+streamext_flow_forget_former(void)
+{
+	ListCell *lc;
 
 	if (!OidIsValid(streamext_control_table("flow"))) /* the database has an older version */
 		return;
-	own = streamext_own_begin();
-	if (SPI_execute("DELETE FROM streamext.flow AS f WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) f.view)",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.flow");
-	streamext_own_end(own);
+	foreach (lc, flow_views())
+	{
+		Oid outer = lfirst_oid(lc);
+
+		if (ConditionalLockRelationOid(outer, AccessShareLock) && !OidIsValid(streamext_view_inner(outer)))
+			flow_forget(outer);
+	}
 }
 
 void

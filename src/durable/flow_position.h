@@ -29,7 +29,7 @@ extern void streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 b
 /* In the transaction that gives the rows of windows in (from, until]; 40001: another process has, or the view has been begun anew. */
 extern void streamext_flow_save(Oid outer, uint64 number, TimestampTz from, TimestampTz until);
 
-/* Rows of views that are no more go. In a transaction with a snapshot. */
-extern void streamext_flow_forget_dropped(void);
+/* Rows of views that are no more, or that are over no other view any more, go. In a transaction with a snapshot. */
+extern void streamext_flow_forget_former(void);
 
 #endif /* STREAMEXT_FLOW_POSITION_H */

@@ -134,7 +134,7 @@ streamext_history_forget_dropped(void)
 	Oid view = InvalidOid;
 
 	streamext_content_forget_dropped();
-	streamext_flow_forget_dropped();
+	streamext_flow_forget_former();
 	if (!OidIsValid(streamext_history_relation()))
 		return;
 	while (OidIsValid(view = streamext_history_next_view(view)))

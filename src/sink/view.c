@@ -8,6 +8,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "executor/spi.h"
+#include "tcop/dest.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -15,7 +16,14 @@
 #include "sink/spool.h"
 #include "stream/definition.h"
 
-#define VIEW_FETCH 1000 /* rows at a time */
+/* Takes the rows of the query as they are made, without a copy in between. */
+typedef struct ViewReceiver
+{
+	DestReceiver		pub;
+	const StreamConfig *config;
+	RowSpool		   *spool;
+	MemoryContext		row_cxt;
+} ViewReceiver;
 
 static Sink *
 view_open_sink(Sink *sink)
@@ -26,64 +34,78 @@ view_open_sink(Sink *sink)
 	return own;
 }
 
-/* Every value flat and in one piece: it outlives whatever it points to now. */
 static void
-view_put_row(RowSpool *spool, const StreamConfig *config, HeapTuple tuple, TupleDesc desc, Datum *values, bool *nulls)
+view_check_size(const StreamConfig *config, Datum *values, bool *nulls)
 {
-	heap_deform_tuple(tuple, desc, values, nulls);
-	for (int i = 0; i < desc->natts; i++)
-		if (!nulls[i] && TupleDescAttr(desc, i)->attlen == -1 &&
-			(VARATT_IS_EXTERNAL(DatumGetPointer(values[i])) || VARATT_IS_COMPRESSED(DatumGetPointer(values[i]))))
-			values[i] = PointerGetDatum(PG_DETOAST_DATUM(values[i]));
 	if (heap_compute_data_size(config->desc, values, nulls) >
 		STREAMEXT_MAX_RECORD - MAXALIGN(SizeofMinimalTupleHeader + BITMAPLEN(config->desc->natts)))
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("a row is too large for continuous view \"%s\" over it", config->name),
 						errdetail("A row may have %d bytes.", STREAMEXT_MAX_RECORD)));
-	streamext_spool_put(spool, values, nulls);
+}
+
+/* Every value flat and in one piece: it outlives whatever it points to now. */
+static bool
+view_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	ViewReceiver *receiver = (ViewReceiver *) self;
+	TupleDesc	  desc = slot->tts_tupleDescriptor;
+	MemoryContext old = MemoryContextSwitchTo(receiver->row_cxt);
+	Datum		 *values;
+	Size		  bytes = 0; /* of those whose size is not their type's */
+
+	slot_getallattrs(slot);
+	values = slot->tts_values;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (slot->tts_isnull[i] || TupleDescAttr(desc, i)->attlen != -1)
+			continue;
+		if (VARATT_IS_EXTERNAL(DatumGetPointer(values[i])) || VARATT_IS_COMPRESSED(DatumGetPointer(values[i])))
+		{
+			/* the slot's own values stay what they are */
+			if (values == slot->tts_values)
+				values = memcpy(palloc(sizeof(Datum) * desc->natts), values, sizeof(Datum) * desc->natts);
+			values[i] = PointerGetDatum(PG_DETOAST_DATUM(values[i]));
+		}
+		bytes += VARSIZE_ANY(DatumGetPointer(values[i]));
+	}
+	if (bytes > STREAMEXT_MAX_RECORD / 2)
+		view_check_size(receiver->config, values, slot->tts_isnull);
+	streamext_spool_put(receiver->spool, values, slot->tts_isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(receiver->row_cxt);
+	return true;
+}
+
+static void
+view_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+view_nothing(DestReceiver *self)
+{
 }
 
 static uint64
 view_rows(Sink *sink, const char *query, const char *columns)
 {
-	StreamConfig *config = streamext_stream_config(sink->target);
-	RowSpool	 *spool;
-	MemoryContext row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext window row", ALLOCSET_DEFAULT_SIZES);
-	SPIPlanPtr	  plan;
-	Portal		  portal;
-	Datum		 *values;
-	bool		 *nulls;
-	uint64		  rows = 0;
+	StreamConfig	 *config = streamext_stream_config(sink->target);
+	ViewReceiver	  receiver = { .pub = { view_receive, view_startup, view_nothing, view_nothing, DestTuplestore } };
+	SPIExecuteOptions options = { .read_only = true, .dest = &receiver.pub };
+	int				  rc;
 
 	if (config == NULL)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("the view that takes windows of \"%s\" is gone", get_rel_name(sink->view))));
-	spool = streamext_spool_get(config);
-	values = palloc(sizeof(Datum) * Max(config->desc->natts, 1));
-	nulls = palloc(sizeof(bool) * Max(config->desc->natts, 1));
-	plan = SPI_prepare(query, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a query on windows: %s", SPI_result_code_string(SPI_result));
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-	for (;;)
-	{
-		SPI_cursor_fetch(portal, true, VIEW_FETCH);
-		if (SPI_processed == 0)
-			break;
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			MemoryContext old = MemoryContextSwitchTo(row_cxt);
-
-			view_put_row(spool, config, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(row_cxt);
-		}
-		rows += SPI_processed;
-		SPI_freetuptable(SPI_tuptable);
-	}
-	SPI_cursor_close(portal);
-	MemoryContextDelete(row_cxt);
-	return rows;
+	receiver.config = config;
+	receiver.spool = streamext_spool_get(config);
+	receiver.row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext window row", ALLOCSET_DEFAULT_SIZES);
+	rc = SPI_execute_extended(query, &options);
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "could not read windows: %s", SPI_result_code_string(rc));
+	MemoryContextDelete(receiver.row_cxt);
+	return SPI_processed;
 }
 
 const SinkOps streamext_view_sink = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import chain
 import channels
 import delivery
 import derived
@@ -46,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--local", action="store_true", help="instead: INSERT and COPY into a local stream, and into an unlogged table")
     parser.add_argument("--delivery", action="store_true", help="instead: listeners of server-sent events, 10 and 1,000, and what a subscriber to changes costs")
     parser.add_argument("--derived", action="store_true", help="instead: ten views on a derived stream, and on the stream with the expressions repeated")
+    parser.add_argument("--chain", action="store_true", help="instead: a view by hour over a view by minute, and the inner view alone")
     parser.add_argument("--rejected", action="store_true", help="instead: records that are rejected, by the stream or by a view")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement of --reading (default 5) and --freshness (60)")
     parser.add_argument("--memory-limit", default="2GB", help="streamext.memory_limit")
@@ -106,6 +108,9 @@ def measure_further(place: Plant, args: argparse.Namespace) -> dict[str, object]
     if args.derived:
         found["derived"] = derived.measure(place)
         say("\n" + derived.table(found["derived"]))
+    if args.chain:
+        found["chain"] = chain.measure(place)
+        say("\n" + chain.table(found["chain"]))
     if args.rejected:
         found["rejected"] = rejected.measure(place)
         say("\n" + rejected.table(found["rejected"]))
