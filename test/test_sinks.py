@@ -2,7 +2,9 @@
 
 import hmac
 import json
+import os
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -328,6 +330,82 @@ def test_closed_windows_are_in_kafka_once_whatever_is_killed(database: Database,
             db.server.start()
             reconnect(db)
     assert_published(db, kafka, topic)
+
+
+MOMENTS = ["delivery-before-begin", "delivery-before-number", "delivery-before-commit", "delivery-after-commit"]
+
+
+def threads_that_wait(db: Database) -> int:
+    """At a fault point."""
+    tasks = Path(f"/proc/{worker_pid(db, 'sent')}/task").glob("*/comm")
+    return sum(comm.read_text() == "fault wait\n" for comm in tasks)
+
+
+def kafka_rows(db: Database, kafka: Kafka, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka_target(db, kafka, topic, "k int")
+    db.execute("INSERT INTO sent VALUES (0)")
+    wait_delivered(db, 1)
+
+
+def assert_each_once(db: Database, kafka: Kafka, topic: str, n: int) -> None:
+    wait_delivered(db, n)
+    assert [json.loads(m.value())["k"] for m in committed(kafka, topic)] == list(range(n))
+    assert sink(db) == [("running", n, 0, 0)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_broker_that_stands_still_in_a_transaction(database: Database, kafka: Kafka, topic: str, moment: str) -> None:
+    """Stopped between two calls of a set's transaction. With STREAMEXT_LONG it stays away until that is shown."""
+    db = database
+    kafka_rows(db, kafka, topic)
+    db.configure("streamext.fault_point", f"wait {moment}")
+    db.execute("INSERT INTO sent SELECT generate_series(1, 100)")
+    wait_for(lambda: threads_that_wait(db) == 1, what=moment)
+    kafka.send(signal.SIGSTOP)
+    try:
+        db.configure("streamext.fault_point", "")
+        wait_for(lambda: threads_that_wait(db) == 0, what="the thread to go on")
+        if os.environ.get("STREAMEXT_LONG") and moment != "delivery-after-commit":
+            wait_for(lambda: sink(db, "state, last_error <> ''") == [("stalled", True)], 120, what="the outage")
+    finally:
+        kafka.send(signal.SIGCONT)
+    assert_each_once(db, kafka, topic, 101)
+
+
+def test_a_client_that_does_not_come_back_is_replaced(database: Database, kafka: Kafka, topic: str) -> None:
+    """One after the other, as in a call that ignores its time-out; then all go on beside each other, and each row is there once."""
+    db = database
+    kafka_rows(db, kafka, topic)
+    db.configure("streamext.delivery_timeout", 1)
+    for moment in ("delivery-before-number", "delivery-before-commit"):
+        n = db.value("SELECT sum(delivered)::int FROM streamext.sinks")
+        db.configure("streamext.fault_point", f"wait {moment}")
+        db.execute(f"INSERT INTO sent SELECT generate_series({n}, {n + 99})")
+        wait_for(lambda: threads_that_wait(db) >= 2, what="a second client")
+        assert sink(db, "state, last_error") == [("stalled", "no answer for 1 s")]
+        db.configure("streamext.fault_point", "")
+        assert_each_once(db, kafka, topic, n + 100)
+        wait_for(lambda: threads_that_wait(db) == 0, what="the former clients' end")
+    db.configure("streamext.delivery_timeout", 120)
+
+
+def test_an_outage_is_over_for_the_next_process_too(database: Database, kafka: Kafka, topic: str) -> None:
+    """What a worker that is gone has shown does not stay."""
+    db = database
+    kafka_rows(db, kafka, topic)
+    db.configure("streamext.delivery_timeout", 1)
+    kafka.send(signal.SIGSTOP)
+    try:
+        db.execute("INSERT INTO sent VALUES (1)")
+        wait_for(lambda: sink(db, "state") == [("stalled",)], 60, what="the outage")
+        db.server.kill_backend(worker_pid(db, "sent"))
+    finally:
+        kafka.send(signal.SIGCONT)
+    reconnect(db)
+    db.configure("streamext.delivery_timeout", 120)
+    wait_for(lambda: sink(db) == [("running", 2, 0, 0)], 60, what="running")
 
 
 def test_nothing_is_counted_of_what_only_goes_out(db: Database) -> None:

@@ -7,6 +7,7 @@
  */
 #include "base/streamext.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -44,9 +45,31 @@ fault_is(const char *name)
 	return fault_started && strcmp(streamext_fault_point, name) == 0 && strcmp(fault_inherited, name) != 0;
 }
 
+static bool
+fault_is_waited_at(const char *name)
+{
+	return strncmp(streamext_fault_point, "wait ", 5) == 0 && strcmp(streamext_fault_point + 5, name) == 0;
+}
+
+/* The thread's name tells a test that it is there. */
+static void
+fault_wait_in_thread(const char *name)
+{
+	char former[16];
+
+	if (!fault_is_waited_at(name))
+		return;
+	(void) pthread_getname_np(pthread_self(), former, sizeof(former));
+	(void) pthread_setname_np(pthread_self(), "fault wait");
+	while (fault_is_waited_at(name))
+		pg_usleep(FAULT_TICK_MS * 100);
+	(void) pthread_setname_np(pthread_self(), former);
+}
+
 void
 streamext_fault_reached_in_thread(const char *name)
 {
+	fault_wait_in_thread(name);
 	if (fault_is(name))
 		kill(getpid(), SIGKILL);
 }
@@ -55,7 +78,7 @@ streamext_fault_reached_in_thread(const char *name)
 static void
 fault_wait(const char *name)
 {
-	while (strncmp(streamext_fault_point, "wait ", 5) == 0 && strcmp(streamext_fault_point + 5, name) == 0)
+	while (fault_is_waited_at(name))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, FAULT_TICK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

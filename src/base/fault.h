@@ -21,7 +21,7 @@ extern void streamext_fault_start(void);
 extern void streamext_fault_reached(const char *name);
 /* 'kill NAME VALUE' kills each process that comes there with this value, also one that began with the setting. */
 extern void streamext_fault_value(const char *name, int64 value);
-/* Says nothing. */
+/* Says nothing; at 'wait NAME' the thread is called "fault wait". */
 extern void streamext_fault_reached_in_thread(const char *name);
 
 #define STREAMEXT_FAULT(name)                                                            \

@@ -23,6 +23,7 @@ int			streamext_max_streams = 64;
 int			streamext_max_views = 256;
 int			streamext_dead_letter_limit = 10000;
 int			streamext_outbox_limit = 100000;
+int			streamext_delivery_timeout = 120;
 int			streamext_late_row_limit = 10000;
 int			streamext_catchup_min_rows = 100000;
 int			streamext_journal_limit_mb = 16384;
@@ -53,6 +54,9 @@ streamext_define_settings(void)
 							"Rows that may wait to be sent to each foreign table of streamext.into or INSERT.",
 							"Beyond it INSERT is refused, and windows of views wait in the views.",
 							&streamext_outbox_limit, 100000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.delivery_timeout", "Time that a set of rows may take to be sent to Kafka.",
+							"A client that has not come back by then is replaced by a new one.",
+							&streamext_delivery_timeout, 120, 1, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -31,11 +31,13 @@
 #define STREAMEXT_MAX_MESSAGE 256				/* bytes of an error text kept in shared memory */
 
 /* Settings (base/settings.c). */
-extern int streamext_memory_limit_mb;	/* streamext.memory_limit, postmaster */
-extern int streamext_max_streams;		/* streamext.max_streams: streams x shards, postmaster */
-extern int streamext_max_views;			/* streamext.max_views: views x shards, postmaster */
-extern int streamext_late_row_limit;	/* streamext.late_row_limit: rows kept a stream, sighup */
-extern int streamext_outbox_limit;		/* streamext.outbox_limit: rows that wait to be sent, a target, sighup */
+extern int streamext_memory_limit_mb; /* streamext.memory_limit, postmaster */
+extern int streamext_max_streams;	  /* streamext.max_streams: streams x shards, postmaster */
+extern int streamext_max_views;		  /* streamext.max_views: views x shards, postmaster */
+extern int streamext_late_row_limit;  /* streamext.late_row_limit: rows kept a stream, sighup */
+extern int streamext_outbox_limit;	  /* streamext.outbox_limit: rows that wait to be sent, a target, sighup */
+extern int
+	streamext_delivery_timeout; /* streamext.delivery_timeout: s that a set of rows may take to be sent to Kafka, sighup */
 extern int streamext_dead_letter_limit; /* streamext.dead_letter_limit: rows kept a stream, sighup */
 
 extern int streamext_journal_limit_mb;	  /* streamext.journal_limit: see source/journal/journal.h, sighup; 0: none */

@@ -10,6 +10,10 @@
  * The thread makes no call of PostgreSQL. The main thread and it share `state`, an atomic: IDLE and DONE belong to the main thread with all
  * else, SENDING to the thread. The main thread looks each DELIVERY_TICK_MS while something is under way.
  *
+ * A set whose names are known to the other system (`at_once`) may be sent by a new client while the old one hangs in a call of its library: whatever
+ * that one still does is refused, or arrives before the new one asks. So after streamext.delivery_timeout the thread is left to itself, and before
+ * that it is shown that there is no answer.
+ *
  * A row that the other system refuses is marked in the outbox with the reason, and what is behind it goes on. When it cannot be reached all
  * waits, in order; what is tried again comes later each time, up to DELIVERY_LATEST_MS.
  */
@@ -44,6 +48,8 @@
 #define DELIVERY_LATEST_MS 15000
 #define DELIVERY_CLOSE_MS 1500
 #define DELIVERY_SET_BYTES (4 * 1024 * 1024)
+#define DELIVERY_SLOW_MS 15000 /* without an answer, until that is shown */
+#define DELIVERY_LEFT_MAX 4	   /* threads that are left to themselves */
 
 typedef enum DeliveryState
 {
@@ -68,13 +74,17 @@ typedef struct Delivery
 	Oid			 *views;
 	int64		 *ids;
 
+	bool		left;						  /* nobody waits for the thread any more; with the mutex */
 	bool		looked;						  /* at what a former process has left */
 	int			failures;					  /* in a row */
 	TimestampTz retry_at;					  /* nothing is sent sooner; 0: it is */
+	TimestampTz sent_at;					  /* the set at hand */
+	bool		told;						  /* streamext.sink_target has the state that this one has found */
 	char		shown[STREAMEXT_MAX_MESSAGE]; /* the error in streamext.sink_target; "" none */
 } Delivery;
 
-static Delivery *delivery_open; /* of this process, for its end */
+static Delivery		   *delivery_open; /* of this process, for its end */
+static pg_atomic_uint32 delivery_left; /* threads left to themselves that have not ended */
 
 /* ---------------------------------------------------------------- the thread */
 
@@ -82,6 +92,7 @@ static void *
 delivery_thread(void *arg)
 {
 	Delivery *d = arg;
+	bool	  left;
 
 	pthread_mutex_lock(&d->mutex);
 	for (;;)
@@ -96,8 +107,11 @@ delivery_thread(void *arg)
 		if (d->state == DELIVERY_SENDING)
 			d->state = DELIVERY_DONE;
 	}
+	left = d->left;
 	pthread_mutex_unlock(&d->mutex);
 	d->ops->close(d->transport);
+	if (left)
+		pg_atomic_fetch_sub_u32(&delivery_left, 1);
 	return NULL;
 }
 
@@ -136,7 +150,20 @@ delivery_state(Delivery *d)
 	return state;
 }
 
-/* A thread that hangs in the client is left to itself, with all that it may look at. */
+/* With all that it may look at. */
+static void
+delivery_leave(Delivery *d)
+{
+	pg_atomic_fetch_add_u32(&delivery_left, 1);
+	pthread_mutex_lock(&d->mutex);
+	d->left = true;
+	d->stop = true;
+	d->state = DELIVERY_ENDING;
+	pthread_mutex_unlock(&d->mutex);
+	pthread_detach(d->thread);
+}
+
+/* A thread that hangs in the client is left to itself. */
 static void
 delivery_end(Delivery *d)
 {
@@ -197,7 +224,10 @@ delivery_make(Sending *w, char *error)
 	}
 	d->cxt = AllocSetContextCreate(TopMemoryContext, "streamext delivery", ALLOCSET_DEFAULT_SIZES);
 	if (!registered)
+	{
+		pg_atomic_init_u32(&delivery_left, 0);
 		before_shmem_exit(delivery_at_exit, (Datum) 0);
+	}
 	registered = true;
 	delivery_open = d;
 	return d;
@@ -217,6 +247,19 @@ delivery_show(Oid target, const char *state, const char *error)
 		"ON CONFLICT (target) DO UPDATE SET state = EXCLUDED.state, last_error = COALESCE(EXCLUDED.last_error, t.last_error), "
 		"last_error_at = COALESCE(EXCLUDED.last_error_at, t.last_error_at)",
 		3, types, values, NULL, SPI_OK_INSERT);
+}
+
+/* What a former process, or one that could not begin, has shown is over if nothing waits. */
+static void
+delivery_show_idle(Oid target)
+{
+	Oid	  types[] = { OIDOID };
+	Datum values[] = { ObjectIdGetDatum(target) };
+
+	(void) streamext_control_execute(
+		"UPDATE streamext.sink_target SET state = 'running' WHERE target OPERATOR(pg_catalog.=) $1 "
+		"AND state OPERATOR(pg_catalog.<>) 'running'",
+		1, types, values, NULL, SPI_OK_UPDATE);
 }
 
 static Datum
@@ -438,7 +481,11 @@ typedef struct DeliveryStep
 static bool
 delivery_step_load(DeliveryStep *step)
 {
-	return delivery_load(step->w, step->d);
+	bool found = delivery_load(step->w, step->d);
+
+	if (!found && !step->d->looked)
+		delivery_show_idle(step->w->config->relid);
+	return found;
 }
 
 static bool
@@ -507,7 +554,7 @@ delivery_take_up(Sending *w, Delivery *d, TimestampTz now)
 {
 	Shipment	*s = &d->shipment;
 	bool		 on = s->done == s->n || s->refused >= 0;
-	bool		 news = strcmp(d->shown, s->error) != 0 || (on && d->shown[0] != '\0');
+	bool		 news = !d->told || strcmp(d->shown, s->error) != 0 || (on && d->shown[0] != '\0');
 	DeliveryStep step = { w, d, s->done > 0 || s->refused >= 0 ? delivery_step_settle : delivery_step_nothing };
 	bool		 failed;
 
@@ -526,6 +573,7 @@ delivery_take_up(Sending *w, Delivery *d, TimestampTz now)
 			return;
 		}
 	}
+	d->told = true;
 	streamext_clip(d->shown, on ? "" : s->error, sizeof(d->shown));
 	if (on)
 	{
@@ -550,6 +598,7 @@ delivery_hand_over(Sending *w, Delivery *d, TimestampTz now)
 	if (delivery_transaction(&step, &failed))
 	{
 		d->looked = true;
+		d->sent_at = now;
 		delivery_set_state(d, DELIVERY_SENDING);
 		return;
 	}
@@ -584,6 +633,37 @@ delivery_begin(Sending *w, TimestampTz now)
 		(void) delivery_transaction(&step, &failed);
 }
 
+/* The thread does not come back: that is shown, and in the end another one takes its place. */
+static void
+delivery_watch(Sending *w, Delivery *d, TimestampTz now)
+{
+	int64		 ms = (now - d->sent_at) / 1000;
+	int64		 most = (int64) streamext_delivery_timeout * 1000;
+	char		 error[STREAMEXT_MAX_MESSAGE];
+	DeliveryStep step = { w, d, delivery_step_nothing, "stalled", error };
+	bool		 failed;
+
+	if (!d->ops->at_once || ms < Min(DELIVERY_SLOW_MS, most))
+		return;
+	snprintf(error, sizeof(error), "no answer for %d s", (int) (Min(DELIVERY_SLOW_MS, most) / 1000));
+	if (strcmp(d->shown, error) != 0)
+	{
+		(void) delivery_transaction(&step, &failed);
+		if (failed)
+			return;
+		d->told = true;
+		streamext_clip(d->shown, error, sizeof(d->shown));
+	}
+	if (ms < most || pg_atomic_read_u32(&delivery_left) >= DELIVERY_LEFT_MAX)
+		return;
+	ereport(LOG, (errmsg("delivery to \"%s.%s\" is begun anew: its client has not come back from a call for %d s",
+						 w->config->schema, w->config->name, streamext_delivery_timeout)));
+	delivery_leave(d);
+	delivery_open = NULL;
+	w->delivery = NULL;
+	w->retry_at = 0;
+}
+
 void
 streamext_delivery_run(Sending *w, TimestampTz now, bool send)
 {
@@ -606,6 +686,9 @@ streamext_delivery_run(Sending *w, TimestampTz now, bool send)
 		case DELIVERY_IDLE:
 			if (send && delivery_is_due(w))
 				delivery_hand_over(w, d, now);
+			break;
+		case DELIVERY_SENDING:
+			delivery_watch(w, d, now);
 			break;
 		default:
 			break;

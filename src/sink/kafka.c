@@ -6,7 +6,9 @@
  * (streamext_sink_<system>_<database>_<target>). A new client first ends what its predecessor has left (init_transactions, which fences that
  * one too), then reads that number: the set that bears it has arrived. So no commit in two phases is needed, and no message is read back.
  *
- * The thread's calls are bounded to KAFKA_SINK_CALL_MS each, between which it looks whether it shall stop.
+ * The thread's calls are bounded to KAFKA_SINK_CALL_MS each, between which it looks whether it shall stop. A step that takes longer than a few of them is
+ * given up; each time that happens in a row the next try has more, so that brokers that are merely slow get there. rd_kafka_send_offsets_to_transaction
+ * does not keep to its time while no connection to the coordinator is there (2.0.2): sink/delivery.c then lets another client take over.
  */
 #include "base/streamext.h"
 
@@ -16,11 +18,13 @@
 #include "miscadmin.h"
 
 #include "base/clip.h"
+#include "base/fault.h"
 #include "sink/transport.h"
 #include "source/kafka/client.h"
 
 #define KAFKA_SINK_CALL_MS 500
 #define KAFKA_SINK_PATIENCE 10 /* calls, of one step */
+#define KAFKA_SINK_PATIENCE_MOST 40
 #define KAFKA_SINK_SET 1000
 
 typedef struct KafkaSink
@@ -33,6 +37,7 @@ typedef struct KafkaSink
 	int64			 arrived;						/* number of the last set that did; 0: none */
 	char			 reason[STREAMEXT_MAX_MESSAGE]; /* what librdkafka last said of a connection */
 	int				 refused;						/* as Shipment.refused, of the set under way */
+	int				 patience;						/* calls */
 } KafkaSink;
 
 static void
@@ -90,7 +95,7 @@ kafka_sink_insist(KafkaSink *k, Shipment *s, rd_kafka_error_t *(*step)(rd_kafka_
 {
 	rd_kafka_error_t *error = NULL;
 
-	for (int i = 0; i < KAFKA_SINK_PATIENCE && (i == 0 || !*s->stop); i++)
+	for (int i = 0; i < k->patience && (i == 0 || !*s->stop); i++)
 	{
 		if (error != NULL)
 			rd_kafka_error_destroy(error);
@@ -138,7 +143,7 @@ kafka_sink_read_number(KafkaSink *k, Shipment *s)
 		return false;
 	list = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_list_add(list, k->topic, 0);
-	for (int i = 0; i < KAFKA_SINK_PATIENCE && err != RD_KAFKA_RESP_ERR_NO_ERROR && !*s->stop; i++)
+	for (int i = 0; i < k->patience && err != RD_KAFKA_RESP_ERR_NO_ERROR && !*s->stop; i++)
 		err = rd_kafka_committed(rk, list, KAFKA_SINK_CALL_MS);
 	known = err == RD_KAFKA_RESP_ERR_NO_ERROR && list->elems[0].err == RD_KAFKA_RESP_ERR_NO_ERROR;
 	if (known)
@@ -223,7 +228,7 @@ kafka_sink_send_number(KafkaSink *k, Shipment *s)
 	rd_kafka_error_t				   *error = NULL;
 
 	rd_kafka_topic_partition_list_add(list, k->topic, 0)->offset = s->batch;
-	for (int i = 0; i < KAFKA_SINK_PATIENCE && (i == 0 || !*s->stop); i++)
+	for (int i = 0; i < k->patience && (i == 0 || !*s->stop); i++)
 	{
 		if (error != NULL)
 			rd_kafka_error_destroy(error);
@@ -256,13 +261,10 @@ kafka_sink_give_up(KafkaSink *k, Shipment *s, rd_kafka_error_t *error)
 }
 
 static void
-kafka_sink_send(Transport *transport, Shipment *s)
+kafka_sink_try(KafkaSink *k, Shipment *s)
 {
-	KafkaSink		 *k = (KafkaSink *) transport;
 	rd_kafka_error_t *error;
 
-	k->refused = -1;
-	k->reason[0] = '\0';
 	if (k->rk == NULL && !kafka_sink_connect(k, s))
 		return;
 	if (k->arrived == s->batch)
@@ -270,6 +272,7 @@ kafka_sink_send(Transport *transport, Shipment *s)
 		s->done = s->n;
 		return;
 	}
+	STREAMEXT_FAULT_THREAD("delivery-before-begin");
 	error = rd_kafka_begin_transaction(k->rk);
 	if (error != NULL)
 	{
@@ -282,17 +285,30 @@ kafka_sink_send(Transport *transport, Shipment *s)
 		kafka_sink_give_up(k, s, NULL);
 		return;
 	}
+	STREAMEXT_FAULT_THREAD("delivery-before-number");
 	error = kafka_sink_send_number(k, s);
-	if (error == NULL)
-		error = kafka_sink_insist(k, s, rd_kafka_commit_transaction);
-	if (error != NULL)
+	STREAMEXT_FAULT_THREAD("delivery-before-commit");
+	if (error != NULL || *s->stop || (error = kafka_sink_insist(k, s, rd_kafka_commit_transaction)) != NULL)
 	{
 		kafka_sink_give_up(k, s, error);
 		return;
 	}
+	STREAMEXT_FAULT_THREAD("delivery-after-commit");
 	k->arrived = s->batch;
 	s->done = s->n;
 	s->reachable = true;
+}
+
+static void
+kafka_sink_send(Transport *transport, Shipment *s)
+{
+	KafkaSink *k = (KafkaSink *) transport;
+
+	k->refused = -1;
+	k->reason[0] = '\0';
+	kafka_sink_try(k, s);
+	k->patience =
+		s->done == s->n || s->reachable ? KAFKA_SINK_PATIENCE : Min(2 * k->patience, KAFKA_SINK_PATIENCE_MOST);
 }
 
 static Transport *
@@ -303,6 +319,7 @@ kafka_sink_open(const StreamConfig *config, char error[STREAMEXT_MAX_MESSAGE])
 	if (k == NULL)
 		return NULL;
 	k->transport.ops = &streamext_kafka_transport;
+	k->patience = KAFKA_SINK_PATIENCE;
 	k->conf = rd_kafka_conf_new();
 	strlcpy(k->topic, linitial(config->source.topics), sizeof(k->topic));
 	snprintf(k->name, sizeof(k->name), "streamext_sink_" UINT64_FORMAT "_%u_%u", GetSystemIdentifier(), MyDatabaseId,

@@ -19,7 +19,7 @@ from crash.load import Load
 from crash.local_load import LocalLoad
 from crash.mqtt_load import MqttLoad
 from crash.rounds import Plan, Round, run
-from crash.sink_load import SinkLoad
+from crash.sink_load import NOT_YET, SinkLoad
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
@@ -80,7 +80,7 @@ def _end_with_a_verdict() -> None:
 def _say(round: Round) -> None:
     print(f"{round.number:4}  {round.recovery:6.2f} s  checked in {round.check:5.1f} s  {', '.join(round.faults)}", flush=True)
     for line in round.wrong:
-        print(f"      WRONG {line}", flush=True)
+        print(f"      {'' if NOT_YET in line else 'WRONG '}{line}", flush=True)
 
 
 def main() -> int:
