@@ -585,6 +585,51 @@ def test_what_mqtt_cannot_carry_holds_up_nothing(db: Database, mosquitto: Mosqui
     client.loop_stop()
 
 
+def test_values_that_make_no_topic_stop_neither_view_nor_alert(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """A session is told at its INSERT. What a publisher's values make of a view's rows is no error of the view: they are set aside, and stay so when sent again."""
+    columns = "site text, w timestamptz, n bigint"
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', publish_topic '{topic}/{{site}}/x'", columns, name="windows")
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', publish_topic '{topic}/{{site}}/y'", columns, name="fired")
+    local_stream(db, "event_time 'ts'", "site text, ts timestamptz")
+    minutes = "SELECT site, date_trunc('minute', ts) AS w, count(*) AS n FROM s GROUP BY site, 2"
+    continuous(db, "minutes", minutes, ", streamext.into = 'windows'")
+    continuous(db, "busy", "SELECT site, count(*) AS n FROM s GROUP BY site")
+    db.execute("CREATE VIEW many WITH (streamext.alert, streamext.key = 'site', streamext.to = 'fired') AS SELECT site, n FROM busy WHERE n > 0")
+    sites = ["ok", None, "", "a+b", "#", "$x", "also"]
+    got: set[str] = set()
+    client = mosquitto.client(on_message=lambda _c, _u, m: got.add(m.topic))
+    client.subscribe(f"{topic}/#", 1)
+    for site in sites:
+        db.execute("INSERT INTO s VALUES (%s, '2024-01-01 00:00:01')", site)
+    db.execute("INSERT INTO s VALUES (NULL, '2024-01-01 00:02')")
+    wait_for(lambda: got == {f"{topic}/{site}/{end}" for site in ("ok", "also", "$x") for end in "xy"}, what="windows and alerts of the others")
+    shown = "SELECT sum(dead), sum(waiting), bool_and(last_error LIKE '%%has + or #%%') FROM streamext.sinks WHERE target IN ('windows'::regclass, 'fired'::regclass)"
+    wait_for(lambda: db.rows(shown) == [(8, 0, True)], what="those that were set aside")
+    assert db.rows("SELECT last_error FROM streamext.alert_views") == [(None,)]
+    assert set(db.rows("SELECT state, last_error FROM streamext.continuous_views")) == {("running", None)}
+    assert db.value("SELECT streamext.retry_deliveries('windows')") == 4
+    wait_for(lambda: db.rows(shown) == [(8, 0, True)], what="the same again")
+    assert len(got) == 6
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_headers_that_cannot_be_read_hold_up_nothing(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """json takes what jsonb does not; what is no text is no header."""
+    mqtt_stream(db, mosquitto, f"topic '{topic}/a', publish_topic '{topic}/a'", "n int, h json OPTIONS (metadata 'headers')", name="sent")
+    headers = ['{"a": "\\u0000"}', '{"a": "\\ud83d"}', '{"a": 1e1000000}', "[1]", "3", '{"a": 1, "b": "c", "d": {"e": "f"}, "a": "x\\ud83d\\ude00"}', None]
+    got: list[dict] = []
+    client = mosquitto.client(on_message=lambda _c, _u, m: got.append(dict(m.properties.UserProperty)))
+    client.subscribe(f"{topic}/a", 1)
+    for n, header in enumerate(headers):
+        db.execute("INSERT INTO sent VALUES (%s, %s)", n, header)
+    wait_for(lambda: sink(db, "delivered, waiting, dead") == [(4, 0, 3)], what="what can be sent")
+    wait_for(lambda: len(got) == 4, what="the messages")
+    assert [{k: v for k, v in message.items() if k != "token"} for message in got] == [{}, {}, {"b": "c", "a": "x\U0001f600"}, {}]
+    client.disconnect()
+    client.loop_stop()
+
+
 def test_what_a_broker_refuses_is_not_delivered(db: Database) -> None:
     """By MQTT 5 and qos 1 it says so: a topic that a row has chosen is that row's fault, else all waits."""
     with Mosquitto(users={"app": "secret"}, acl="user app\ntopic readwrite good/#\n") as broker:

@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -106,6 +107,12 @@ IdentityScope
 streamext_identity_enter_extension(void)
 {
 	return identity_become(identity_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+}
+
+bool
+streamext_identity_is_own_process(void)
+{
+	return MyBgworkerEntry != NULL && strcmp(MyBgworkerEntry->bgw_library_name, "streamext") == 0;
 }
 
 bool

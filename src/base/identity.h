@@ -50,6 +50,8 @@ extern bool streamext_identity_mistrusts_input(Oid type);
 extern bool streamext_identity_mistrusts_output(Oid type);
 /* The same of a relation's columns; it stays locked as for reading, so that they stay what they are. */
 extern bool streamext_identity_mistrusts_columns(Oid relid);
+/* Whether this process is the extension's: there is nobody in it who wrote the statement, and an error would be everybody's. */
+extern bool streamext_identity_is_own_process(void);
 /* Before rows of it become JSON for who is at work: raises 42501 if that is not to be. */
 extern void streamext_identity_check_columns(Oid relid);
 

@@ -322,15 +322,48 @@ delivery_text(JsonbValue *v)
 	return v->type == jbvString ? pnstrdup(v->val.string.val, v->val.string.len) : NULL;
 }
 
-/* Headers are a JSON object of texts; what is none has none. The id is a header too: who gets a message twice can tell. */
+typedef struct HeadersStep
+{
+	const char *json;
+	Jsonb	   *jsonb;
+} HeadersStep;
+
 static void
+delivery_headers_step(void *arg)
+{
+	HeadersStep *step = arg;
+
+	step->jsonb = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(step->json)));
+}
+
+/* A row's column of json or text may hold what is no jsonb. *problem then says so. */
+static Jsonb *
+delivery_headers_read(const char *json, char **problem)
+{
+	HeadersStep step = { json, NULL };
+	ErrorData  *error = json == NULL ? NULL : streamext_try(delivery_headers_step, &step);
+
+	if (error == NULL)
+		return step.jsonb;
+	if (streamext_error_blame(error) != BLAME_ROW)
+		ReThrowError(error);
+	*problem = psprintf("its headers cannot be read: %s", streamext_error_text(error));
+	return NULL;
+}
+
+/*
+ * Headers are a JSON object of texts; what is none has none. The id is a header too: who gets a message twice can tell. What is not to be sent, ever:
+ * why; else NULL.
+ */
+static char *
 delivery_headers(Message *m, const char *json)
 {
 	JsonbIterator	  *it;
 	JsonbValue		   v;
 	JsonbIteratorToken token;
-	Jsonb *jsonb = json == NULL ? NULL : DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
-	int	   most = jsonb != NULL && JB_ROOT_IS_OBJECT(jsonb) ? JB_ROOT_COUNT(jsonb) + 1 : 1;
+	char			  *problem = NULL;
+	Jsonb			  *jsonb = delivery_headers_read(json, &problem);
+	int				   most = jsonb != NULL && JB_ROOT_IS_OBJECT(jsonb) ? JB_ROOT_COUNT(jsonb) + 1 : 1;
 
 	m->header_names = palloc(sizeof(char *) * most);
 	m->header_values = palloc(sizeof(char *) * most);
@@ -338,7 +371,7 @@ delivery_headers(Message *m, const char *json)
 	m->header_values[0] = psprintf(INT64_FORMAT, m->id);
 	m->nheaders = 1;
 	if (most == 1)
-		return;
+		return problem;
 	it = JsonbIteratorInit(&jsonb->root);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
@@ -347,9 +380,11 @@ delivery_headers(Message *m, const char *json)
 		else if (token == WJB_VALUE && (m->header_values[m->nheaders] = delivery_text(&v)) != NULL)
 			m->nheaders++;
 	}
+	return NULL;
 }
 
-static void
+/* As delivery_headers. */
+static char *
 delivery_message(Delivery *d, int i, HeapTuple tuple, TupleDesc desc)
 {
 	Message *m = &d->shipment.messages[i];
@@ -365,10 +400,13 @@ delivery_message(Delivery *d, int i, HeapTuple tuple, TupleDesc desc)
 		m->key = delivery_copy_bytes(values[3], &m->key_size);
 	if (!nulls[4])
 		m->payload = delivery_copy_bytes(values[4], &m->payload_size);
-	delivery_headers(m, nulls[5] ? NULL : TextDatumGetCString(values[5]));
+	return delivery_headers(m, nulls[5] ? NULL : TextDatumGetCString(values[5]));
 }
 
-/* The rows of a set that has a number already, or the next ones. Within SPI. */
+/*
+ * The rows of a set that has a number already, or the next ones, up to one that is not to be sent; is that the first it is the set's one row, refused.
+ * Within SPI.
+ */
 static bool
 delivery_select(Sending *w, Delivery *d, bool numbered)
 {
@@ -394,8 +432,18 @@ delivery_select(Sending *w, Delivery *d, bool numbered)
 	d->ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
 	while (n < (int) SPI_processed && (n == 0 || numbered || bytes < DELIVERY_SET_BYTES))
 	{
-		delivery_message(d, n, SPI_tuptable->vals[n], SPI_tuptable->tupdesc);
+		const char *problem = delivery_message(d, n, SPI_tuptable->vals[n], SPI_tuptable->tupdesc);
+
+		if (problem != NULL && n > 0)
+			break;
+		if (problem != NULL)
+		{
+			d->shipment.refused = 0;
+			streamext_clip(d->shipment.error, problem, sizeof(d->shipment.error));
+		}
 		bytes += d->shipment.messages[n++].payload_size;
+		if (problem != NULL)
+			break;
 	}
 	d->shipment.n = n;
 	MemoryContextSwitchTo(old);
@@ -438,7 +486,7 @@ delivery_draw_number(void)
 	return (int64) (number >> 2) + 1;
 }
 
-/* False: nothing waits. */
+/* False: nothing waits, or a row was set aside that is not to be sent (Shipment.refused). */
 static bool
 delivery_load(Sending *w, Delivery *d)
 {
@@ -459,6 +507,11 @@ delivery_load(Sending *w, Delivery *d)
 	streamext_own_end(own);
 	if (!found)
 		return false;
+	if (d->shipment.refused >= 0)
+	{
+		delivery_settle(w, d);
+		return false;
+	}
 	if (number == 0 || !d->ops->at_once)
 		number = delivery_draw_number();
 	d->shipment.batch = number;
@@ -609,6 +662,8 @@ delivery_hand_over(Sending *w, Delivery *d, TimestampTz now)
 		return;
 	}
 	d->looked = true;
+	if (d->shipment.refused >= 0)
+		pg_atomic_write_u32(&w->slot->ask.outbox_due, 1);
 }
 
 static bool

@@ -28,6 +28,8 @@
 #define MQTT_SINK_LOOK_US 250
 #define MQTT_SINK_MAX_TEXT 65535 /* bytes of a topic, or of a header's name or value */
 #define MQTT_SINK_UNANSWERED -1
+#define MQTT_SINK_FILTER "+#"
+#define MQTT_SINK_NO_VALUE "+"	 /* in a topic, of a value that is NULL or empty */
 #define MQTT_SINK_MAX_LEVELS 200 /* of a topic; more than mosquitto takes */
 
 typedef struct MqttSink
@@ -56,7 +58,7 @@ mqtt_sink_template(const StreamConfig *config)
 
 	if (template != NULL)
 		return template;
-	return strpbrk(topic, "+#") == NULL && topic[0] != '$' ? topic : NULL;
+	return strpbrk(topic, MQTT_SINK_FILTER) == NULL && topic[0] != '$' ? topic : NULL;
 }
 
 static void
@@ -68,9 +70,12 @@ mqtt_sink_check(const StreamConfig *config)
 						errhint("Say with the option publish_topic where rows go, like 'plant/{site}/state'.")));
 }
 
-/* The row's value of {column}. */
+/*
+ * The row's value of {column}. A view's rows are made of what publishers send: what makes no topic is then none that is published to, so that it
+ * is the row's trouble and neither the view's nor the alert's.
+ */
 static char *
-mqtt_sink_value(const StreamConfig *config, const char *name, const Datum *values, const bool *nulls)
+mqtt_sink_value(const StreamConfig *config, const char *name, const Datum *values, const bool *nulls, bool strict)
 {
 	for (int i = 0; i < config->desc->natts; i++)
 	{
@@ -80,12 +85,16 @@ mqtt_sink_value(const StreamConfig *config, const char *name, const Datum *value
 
 		if (config->columns[i].dropped || strcmp(config->columns[i].name, name) != 0)
 			continue;
+		if (nulls[i] && !strict)
+			return pstrdup(MQTT_SINK_NO_VALUE);
 		if (nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 							errmsg("column \"%s\" is NULL, which makes no topic", name)));
 		getTypeOutputInfo(config->columns[i].type, &output, &is_varlena);
 		text = OidOutputFunctionCall(output, values[i]);
-		if (text[0] == '\0' || strpbrk(text, "+#") != NULL)
+		if (text[0] == '\0' && !strict)
+			return pstrdup(MQTT_SINK_NO_VALUE);
+		if (strict && (text[0] == '\0' || strpbrk(text, MQTT_SINK_FILTER) != NULL))
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 							errmsg("the value of column \"%s\" cannot be part of a topic", name),
 							errdetail("It is empty or holds + or #, which are of filters.")));
@@ -98,7 +107,7 @@ mqtt_sink_value(const StreamConfig *config, const char *name, const Datum *value
 }
 
 static char *
-mqtt_sink_topic(const StreamConfig *config, const Datum *values, const bool *nulls)
+mqtt_sink_topic(const StreamConfig *config, const Datum *values, const bool *nulls, bool strict)
 {
 	const char *template = mqtt_sink_template(config);
 	StringInfoData topic;
@@ -113,11 +122,11 @@ mqtt_sink_topic(const StreamConfig *config, const Datum *values, const bool *nul
 			appendStringInfoChar(&topic, *template ++);
 			continue;
 		}
-		appendStringInfoString(&topic,
-							   mqtt_sink_value(config, pnstrdup(template + 1, end - template - 1), values, nulls));
+		appendStringInfoString(
+			&topic, mqtt_sink_value(config, pnstrdup(template + 1, end - template - 1), values, nulls, strict));
 		template = end + 1;
 	}
-	if (topic.len > MQTT_SINK_MAX_TEXT)
+	if (strict && topic.len > MQTT_SINK_MAX_TEXT)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the topic is too long")));
 	return topic.data;
 }
@@ -246,8 +255,10 @@ mqtt_sink_topic_problem(const char *topic)
 
 	if (topic[0] == '$')
 		return "its topic begins with $, as only the broker's own do";
+	if (strpbrk(topic, MQTT_SINK_FILTER) != NULL)
+		return "its topic has + or #, which are of filters, or is made of a value that is NULL or empty";
 	if (!mqtt_sink_is_string(topic))
-		return "its topic has control characters or such as MQTT has not";
+		return "its topic is too long, or has control characters or such as MQTT has not";
 	for (const char *c = topic; *c != '\0'; c++)
 		levels += *c == '/';
 	return levels > MQTT_SINK_MAX_LEVELS ? "its topic has more than 200 levels" : NULL;

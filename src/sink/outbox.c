@@ -14,6 +14,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/giving.h"
+#include "base/identity.h"
 #include "base/own_table.h"
 #include "decode/write.h"
 #include "shared/shmem.h"
@@ -283,7 +284,9 @@ streamext_outbox_put(OutboxWriter *writer, const Datum *values, const bool *null
 	there[OUTBOX_KEY] = outbox_metadata(writer, METADATA_KEY, values, nulls, &writer->values[OUTBOX_KEY][n]) ||
 						outbox_group_key(writer, giving, values, nulls, &writer->values[OUTBOX_KEY][n]);
 	there[OUTBOX_HEADERS] = outbox_headers(writer, giving, values, nulls, &writer->values[OUTBOX_HEADERS][n]);
-	topic = writer->transport->topic != NULL ? writer->transport->topic(writer->config, values, nulls) : NULL;
+	topic = writer->transport->topic != NULL
+				? writer->transport->topic(writer->config, values, nulls, !streamext_identity_is_own_process())
+				: NULL;
 	there[OUTBOX_TOPIC] = topic != NULL;
 	if (topic != NULL)
 		writer->values[OUTBOX_TOPIC][n] = CStringGetTextDatum(topic);

@@ -55,8 +55,11 @@ typedef struct TransportOps
 
 	/* Whether rows can be written there, beyond the connector's own checks; raises. May be NULL. */
 	void (*check)(const StreamConfig *config);
-	/* A row's topic, palloc'd; raises. May be NULL: all rows go where the target says. */
-	char *(*topic)(const StreamConfig *config, const Datum *values, const bool *nulls);
+	/*
+	 * A row's topic, palloc'd. If `strict` it raises where the row's values make none, else that is a topic that send refuses. May be NULL: all
+	 * rows go where the target says.
+	 */
+	char *(*topic)(const StreamConfig *config, const Datum *values, const bool *nulls, bool strict);
 
 	/* In no transaction; malloc'd. NULL: *error says why. */
 	Transport *(*open)(const StreamConfig *config, char error[STREAMEXT_MAX_MESSAGE]);

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/identity.h"
 #include "base/own_table.h"
 #include "sql/control.h"
 #include "sql/lock.h"
@@ -496,7 +497,7 @@ flush_check_views(FlushTarget *target)
 static void
 flush_refuse_in_worker(const char *name)
 {
-	if (MyBgworkerEntry != NULL && strcmp(MyBgworkerEntry->bgw_library_name, "streamext") == 0)
+	if (streamext_identity_is_own_process())
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("stream \"%s\" cannot be flushed by a stream's worker", name),
 						errdetail("What a view calls runs in its stream's worker, for which flush would wait."),
