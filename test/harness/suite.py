@@ -73,7 +73,7 @@ def main(regress_tests: list[str]) -> int:
     passed, failed = (sum(counts) for counts in zip(*parts))
     tally = Tally()
     code = pytest.main([*chosen(), "-n", "2", "--dist", "worksteal"], plugins=[tally])
-    if unsteady(tally.failed, int(os.environ.get("REPEATS", 0))):
+    if unsteady(tally.failed, int(os.environ.get("REPEATS") or 0)):
         passed, code = passed + len(tally.failed), pytest.ExitCode.OK
     else:
         failed += len(tally.failed)
