@@ -146,6 +146,40 @@ def test_a_view_that_is_no_outer_one_any_more_leaves_nothing(database: Database,
     wait_for(lambda: not list((db.server.data / "streamext").glob(f"*/{outer}.*")), what="no journal")
 
 
+def test_an_outer_view_that_is_paused_holds_windows_within_bounds(database: Database) -> None:
+    """In its journal, and when that is full in the inner view, beyond its retention: the stream says so. Nothing is lost."""
+    db = database
+    stream(db)
+    pad = " || ".join(f"md5((sum(x) + {i})::text)" for i in range(24))
+    minute = f"SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, {pad} AS pad FROM s GROUP BY k, w"
+    continuous(db, "minute", minute, ", streamext.retention = '1 h'")
+    continuous(db, "hour", "SELECT k, date_trunc('hour', w) AS h, sum(n) AS n, max(pad) AS pad FROM minute GROUP BY k, h")
+    trouble = "SELECT max(last_error) FROM streamext.streams WHERE stream = 's'::regclass AND NOT last_error_past"
+    db.execute("ALTER SYSTEM SET streamext.journal_limit = '64MB'")
+    try:
+        db.server.reload()
+        db.flush("s")
+        db.execute("SELECT streamext.pause('hour')")
+        day = 0
+        while not db.value(trouble):
+            assert day < 20
+            values = f"SELECT k, k * 1000 + m, timestamptz '2024-05-01 00:00+00' + interval '{day} days' + m * interval '1 min' FROM generate_series(1, 20) AS k, generate_series(0, 1439) AS m ORDER BY m, k"
+            db.execute(f"INSERT INTO o {values}; INSERT INTO s {values}")
+            day += 1
+            wait_for(lambda: db.value(trouble) or db.value(f"SELECT max(written_until) >= timestamptz '2024-05-01 23:00+00' + interval '{day - 1} days' FROM streamext.flow"), what="the windows")
+        assert db.value(trouble) == 'closed windows of continuous view "public.minute" wait: the journal of stream "hour" is full'
+        assert db.value("SELECT count(DISTINCT w) > 60 FROM minute"), "retention waits"
+        db.execute("SELECT streamext.resume('hour')")
+        close_all(db, 40)
+        db.assert_same("SELECT k, h, n FROM hour", "SELECT k, date_trunc('hour', ts), count(*) FROM o GROUP BY 1, 2")
+        assert db.value(trouble) is None
+        assert db.value("SELECT count(DISTINCT w) <= 61 FROM minute")
+        assert db.rows("SELECT late, rejected FROM streamext.continuous_views") == [(0, 0)] * 2
+    finally:
+        db.execute("ALTER SYSTEM RESET streamext.journal_limit")
+        db.server.reload()
+
+
 INNERS = {
     "tumble": ("streamext.tumble('1 min', ts)", "{s}"),
     "hop": ("streamext.hop('2 min', '1 min', ts)", "{s}"),

@@ -77,8 +77,9 @@ typedef struct Shard
 
 	List *followers; /* OIDs of views with UNION ALL whose workers read this stream's journal; as long as the process */
 	List *views;	 /* of WorkerView; in the stream's worker those in other hands too, without a fold */
-	struct Checkpoint *checkpoint;		 /* NULL: not looked for yet, or no extension any more */
-	TimestampTz		   windows_retry_at; /* windows could not be written into their tables */
+	struct Checkpoint *checkpoint;		   /* NULL: not looked for yet, or no extension any more */
+	TimestampTz		   windows_retry_at;   /* windows could not be written into their tables */
+	TimestampTz		   windows_trouble_at; /* when the stream said that they wait for room; 0: they do not */
 } Shard;
 
 /* The view's own watermark begins; one that it has already is kept. */

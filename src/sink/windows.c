@@ -403,6 +403,20 @@ into_set_mark(const Shard *shard, const WorkerView *v, const Outlet *outlet)
 
 /* ---------------------------------------------------------------- all of them */
 
+/*
+ * Windows that wait for room, on a disk or in the journal of a view over this one that does not count them, hold up retention and
+ * flush: the stream says so. Other errors pass by themselves, or are a view's.
+ */
+static void
+into_note_trouble(Shard *shard, const WorkerView *v, const ErrorData *error)
+{
+	int class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	if (class == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) || class == ERRCODE_TO_CATEGORY(ERRCODE_IO_ERROR))
+		shard->windows_trouble_at = streamext_stream_note_trouble(
+			shard->slot, psprintf("closed windows of continuous view %s wait: %s", v->label, error->message));
+}
+
 /* Trouble on the way to a view over this one is that view's, and is tried again. */
 static bool
 into_blames_view(const Outlet *outlet, const ErrorData *error)
@@ -432,6 +446,8 @@ into_try(Shard *shard, WorkerView *v, Outlet *outlet, void (*step)(WorkerView *,
 		outlet->ready = !outlet->flow;
 		if (done)
 			shard->does->fail_view(shard, v, error->message);
+		else
+			into_note_trouble(shard, v, error);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -655,6 +671,7 @@ streamext_into_windows(Shard *shard, TimestampTz now)
 	}
 	if (done)
 	{
+		streamext_stream_trouble_over(shard->slot, &shard->windows_trouble_at);
 		if (requested > pg_atomic_read_u64(&shard->slot->ask.windows_done))
 		{
 			pg_atomic_write_u64(&shard->slot->ask.windows_done, requested);
