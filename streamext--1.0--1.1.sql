@@ -989,13 +989,19 @@ WITH pairs AS (
     UNION SELECT c.target, c.view FROM streamext.sink_count AS c
 )
 SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view END)::pg_catalog.regclass AS view,
-       p.target::pg_catalog.regclass AS target, CASE WHEN e.last_error IS NOT NULL THEN 'failed' ELSE COALESCE(t.state, 'running') END AS state,
+       p.target::pg_catalog.regclass AS target,
+       CASE WHEN e.last_error IS NOT NULL THEN 'failed'
+            WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN 'paused'
+            WHEN s.state OPERATOR(pg_catalog.=) 'waiting' THEN 'stalled'
+            ELSE COALESCE(t.state, 'running') END AS state,
        COALESCE(c.delivered, 0) AS delivered, o.waiting, o.dead,
        COALESCE(GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) o.oldest), 0), 0)::pg_catalog.float8 AS lag_seconds,
-       COALESCE(e.last_error, t.last_error, o.reason) AS last_error, COALESCE(e.last_error_at, t.last_error_at) AS last_error_at
+       COALESCE(e.last_error, CASE WHEN s.state OPERATOR(pg_catalog.=) 'waiting' THEN 'no worker is free for the foreign table' END, t.last_error, o.reason) AS last_error,
+       COALESCE(e.last_error_at, t.last_error_at) AS last_error_at
 FROM pairs AS p
 JOIN pg_catalog.pg_class AS r ON r.oid OPERATOR(pg_catalog.=) p.target
 LEFT JOIN streamext.emitted_view AS e ON e.view OPERATOR(pg_catalog.=) p.view
+LEFT JOIN streamext_internal.get_streams() AS s ON s.stream::pg_catalog.oid OPERATOR(pg_catalog.=) p.target
 LEFT JOIN streamext.sink_target AS t ON t.target OPERATOR(pg_catalog.=) p.target
 LEFT JOIN streamext.sink_count AS c ON c.target OPERATOR(pg_catalog.=) p.target AND c.view OPERATOR(pg_catalog.=) p.view
 CROSS JOIN LATERAL (
@@ -1008,7 +1014,7 @@ GRANT SELECT ON streamext.sinks TO PUBLIC;
 COMMENT ON VIEW streamext.sinks IS 'rows on their way to other systems, of each view with streamext.into and of INSERTs, into foreign tables that the user may read or insert into';
 COMMENT ON COLUMN streamext.sinks.view IS 'whose rows they are; NULL: those of INSERT';
 COMMENT ON COLUMN streamext.sinks.target IS 'the foreign table';
-COMMENT ON COLUMN streamext.sinks.state IS 'running, stalled (the other system cannot be reached), failed (something has to be mended first)';
+COMMENT ON COLUMN streamext.sinks.state IS 'running, stalled (the other system cannot be reached), paused (the foreign table is), failed (something has to be mended first)';
 COMMENT ON COLUMN streamext.sinks.delivered IS 'rows that have arrived';
 COMMENT ON COLUMN streamext.sinks.waiting IS 'rows that are committed and have not arrived';
 COMMENT ON COLUMN streamext.sinks.dead IS 'rows that the other system does not take; streamext.retry_deliveries sends them again';

@@ -1,7 +1,10 @@
 """The live page in a real browser, and what else the gateway answers by itself: /healthz and /metrics."""
 
+import json
 import os
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +251,24 @@ def test_the_document_s_page(web: Web, browser: Browser) -> None:
     wait_for(same, what="the view in the page")
     send(web, 1, devices=7, first=2)
     wait_for(same, what="the view in the page, changed")
+
+
+def test_the_document_s_panel(web: Web) -> None:
+    """What docs/delivery.md has for Grafana, as its data sources ask: the filter is BETWEEN two times in UTC; a time, a name and a number come back, and by HTTP the same."""
+    document = (Path(__file__).parents[1] / "docs/delivery.md").read_text()
+    recipe = document[document.index("**Grafana.**") : document.index("**A chat.**")]
+    query = re.findall(r"^    (SELECT .*)$", recipe, re.MULTILINE)[0].replace("device_minute", "plant")
+    query = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN '2026-03-01T10:00:10Z' AND '2026-03-01T10:00:30Z'", query)
+    (path,) = re.findall(r"`http://127.0.0.1:8088(/views/[^`]*)`", recipe)
+    send(web, 5)
+    web.db.execute("SET ROLE ingest")
+    found = web.db.connection.execute(query)
+    assert [(column.name, column.type_display) for column in found.description or []] == [("time", "timestamptz"), ("metric", "text"), ("value", "float8")]
+    rows = found.fetchall()
+    assert len(rows) == 3 * 5 and rows == sorted(rows, key=lambda row: row[0])
+    answer = web.request("GET", path.replace("device_minute", "plant"))
+    assert answer.status == 200 and answer.headers["content-type"].startswith("application/json")
+    told = {(datetime.fromisoformat(row["window_start"]), row["device"], row["mean"]) for row in json.loads(answer.body)}
+    assert len(told) == 5 * 5 and set(rows) < told
+    assert web.request("GET", path.replace("device_minute", "plant"), token=None).status == 401
+    web.db.execute("RESET ROLE")

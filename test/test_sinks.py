@@ -408,6 +408,26 @@ def test_an_outage_is_over_for_the_next_process_too(database: Database, kafka: K
     wait_for(lambda: sink(db) == [("running", 2, 0, 0)], 60, what="running")
 
 
+def test_a_topic_that_is_made_anew_gets_what_goes_out(database: Database, kafka: Kafka, topic: str) -> None:
+    """The stream diverges for who reads it, until he says what to do; rows that go out do not wait for that. For a pause they do, and it is shown."""
+    db = database
+    kafka_rows(db, kafka, topic)
+    db.flush("sent")
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic)
+    wait_for(lambda: db.value("SELECT state FROM streamext.streams") == "diverged", 60, what="the divergence")
+    db.execute("INSERT INTO sent VALUES (1)")
+    wait_delivered(db, 2)
+    assert [json.loads(m.value())["k"] for m in committed(kafka, topic)] == [1]
+    db.execute("SELECT streamext.seek('sent', 'earliest')")
+    db.flush("sent")
+    db.execute("SELECT streamext.pause('sent')")
+    db.execute("INSERT INTO sent VALUES (2)")
+    assert sink(db, "state, waiting") == [("paused", 1)]
+    db.execute("SELECT streamext.resume('sent')")
+    wait_for(lambda: sink(db) == [("running", 3, 0, 0)], what="what was held back")
+
+
 def test_nothing_is_counted_of_what_only_goes_out(db: Database) -> None:
     db.execute("CREATE SERVER hook FOREIGN DATA WRAPPER webhook OPTIONS (url 'http://127.0.0.1:1/')")
     db.execute("CREATE FOREIGN TABLE sent (k int) SERVER hook")

@@ -155,19 +155,21 @@ chore_into_deadline(Worker *w, TimestampTz now, bool reading)
 	return streamext_into_deadline(&w->shard);
 }
 
+/* What keeps a stream from being read (a topic that was made anew, on_error 'stop') is none of what goes out. */
 static void
 chore_delivery(Worker *w, TimestampTz now, bool paused)
 {
 	w->sending.config = w->shard.identity.shard == 0 && !w->shard.catchup ? w->shard.config : NULL;
 	w->sending.slot = w->shard.slot;
-	streamext_delivery_run(&w->sending, now, !paused);
+	streamext_delivery_run(&w->sending, now, !paused || w->reading.stopped);
 }
 
 static TimestampTz
 chore_delivery_deadline(Worker *w, TimestampTz now, bool reading)
 {
-	return reading || !streamext_pause_requested(w->shard.slot) ? streamext_delivery_deadline(&w->sending, now)
-																: DT_NOEND;
+	return reading || w->reading.stopped || !streamext_pause_requested(w->shard.slot)
+			   ? streamext_delivery_deadline(&w->sending, now)
+			   : DT_NOEND;
 }
 
 /* ---- rate and state ---- */
