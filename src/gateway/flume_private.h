@@ -1,10 +1,13 @@
 /*
  * gateway/flume_private.h
- *		What the files of the Flume gateway share: gateway/flume.c (connections, their bytes and deadlines), gateway/flume_batch.c (a batch from its call to
- *		its answer), gateway/flume_taken.c (batches that may come again). What is spoken is in gateway/flume_call.h.
+ *		What the files of the Flume gateway share: gateway/flume.c (the rounds, deadlines), gateway/flume_connection.c (a socket and its bytes),
+ *		gateway/flume_batch.c (a batch from its call to its answer), gateway/flume_taken.c (batches that may come again). What is
+ *		spoken is in gateway/flume_call.h.
  */
 #ifndef STREAMEXT_FLUME_PRIVATE_H
 #define STREAMEXT_FLUME_PRIVATE_H
+
+#include <sys/socket.h>
 
 #include "lib/ilist.h"
 
@@ -81,8 +84,20 @@ typedef struct FlumeConnection
 	bool		 refused; /* that was not acknowledged */
 } FlumeConnection;
 
-/* ---- gateway/flume.c ---- */
+/* ---- gateway/flume_connection.c ---- */
 
+/* Who has connected; closed if there is no memory. */
+extern void streamext_flume_adopt(FlumeServer *server, int fd, const struct sockaddr_storage *from);
+/* It is not busy. */
+extern void streamext_flume_close(FlumeConnection *connection);
+
+/* Reads what there is, so far as it may hold it; sets ended and doomed. */
+extern void streamext_flume_read(FlumeConnection *connection);
+/* Its call is done with: what has come begins behind it. */
+extern void streamext_flume_consume(FlumeConnection *connection);
+
+/* Sends on what it has not taken. False: the connection is broken. */
+extern bool streamext_flume_flush(FlumeConnection *connection);
 /* Sends it, now or when the connection takes it. A connection for which there is no memory is doomed. */
 extern void streamext_flume_send(FlumeConnection *connection, const char *bytes, Size size);
 

@@ -162,8 +162,14 @@ extern char *streamext_gateway_secret_file(const char *file, char **problem);
 
 extern PGDLLEXPORT void streamext_gateway_main(Datum arg); /* arg: its slot's index */
 
+/* ---- its slot: gateway/slot.c ---- */
+
+/* The process takes the slot. False: it is another server's by now, or has a process. */
+extern bool streamext_gateway_claim(Gateway *gateway, int index, const Oid identity[2]);
 /* Shown in streamext.gateways. */
 extern void streamext_gateway_error(Gateway *gateway, const char *format, ...) pg_attribute_printf(2, 3);
+/* At the process's end, whatever ended it. */
+extern void streamext_gateway_leave(Gateway *gateway);
 
 /* ---- for the launcher: gateway/launch.c ---- */
 

@@ -156,22 +156,6 @@ http_look(HttpServer *server, TimestampTz now)
 	}
 }
 
-void
-streamext_http_suspend(HttpRequest *request)
-{
-	request->suspended = true;
-	MHD_suspend_connection(request->mhd);
-}
-
-void
-streamext_http_resume(HttpRequest *request)
-{
-	request->server->done = true;
-	if (request->suspended)
-		MHD_resume_connection(request->mhd);
-	request->suspended = false;
-}
-
 /* ---- the daemon ---- */
 
 /* malloc'd; NULL: *error says why. */

@@ -1,7 +1,8 @@
 /*
  * gateway/http_private.h
- *		What the files of the HTTP gateway share: gateway/http.c (the daemon, connections and their deadlines), gateway/http_request.c (a request from
- *		its first line to its answer), gateway/http_post.c (what is POSTed to a stream).
+ *		What the files of the HTTP gateway share: gateway/http.c (the daemon, connections and their deadlines), gateway/http_handle.c (what it calls for
+ *		a request), gateway/http_request.c, http_role.c and http_answer.c (what all requests have), gateway/http_post.c, http_get.c, http_events.c, http_page.c
+ *		(what is asked for).
  */
 #ifndef STREAMEXT_HTTP_PRIVATE_H
 #define STREAMEXT_HTTP_PRIVATE_H
@@ -150,6 +151,26 @@ typedef struct HttpRequest
 
 /* ---- gateway/http_request.c ---- */
 
+/* NULL: no memory. */
+extern HttpRequest *streamext_http_new(HttpServer *server, struct MHD_Connection *mhd, const char *url);
+/* What comes of the body. */
+extern void streamext_http_receive(HttpRequest *request, const char *data, size_t size);
+/* Ends a request that no callback knows any more. */
+extern void streamext_http_free(HttpRequest *request);
+
+/* Its handler is not called until streamext_http_resume, and the server does not stop before that. */
+extern void streamext_http_suspend(HttpRequest *request);
+/* Its handler is called in the next run. */
+extern void streamext_http_resume(HttpRequest *request);
+
+/* NULL: the request has none. */
+extern const char *streamext_http_header(HttpRequest *request, const char *name);
+extern const char *streamext_http_argument(HttpRequest *request, const char *name);
+/* Paths that are read: the gateway's own. */
+extern bool streamext_http_is_read(const char *path);
+
+/* ---- gateway/http_answer.c ---- */
+
 /* An error's answer: {"error", "hint", "record"}; record < 0: none. `close`: the connection ends with it. */
 extern enum MHD_Result streamext_http_refuse(HttpRequest *request, unsigned status, bool close, int64 record,
 											 const char *error, const char *hint, ...) pg_attribute_printf(6, 7);
@@ -157,23 +178,23 @@ extern enum MHD_Result streamext_http_refuse(HttpRequest *request, unsigned stat
 extern void streamext_http_error_json(StringInfo json, const char *error, const char *hint, int64 record);
 /* An answer without a body. */
 extern enum MHD_Result streamext_http_answer(HttpRequest *request, unsigned status);
-/* NULL: the request has none. */
-extern const char *streamext_http_header(HttpRequest *request, const char *name);
-extern const char *streamext_http_argument(HttpRequest *request, const char *name);
+extern enum MHD_Result streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response);
+
+/* ---- gateway/http_role.c ---- */
+
 /* Who asks. InvalidOid: refused, *result is the answer's. */
 extern Oid streamext_http_role(HttpRequest *request, enum MHD_Result *result);
-/* MHD's callbacks. */
+/* Ends what is known of a connection's role. */
+extern void streamext_http_forget(HttpConnection *connection);
+/* A role may have as many requests at once as it may have in a second. */
+extern bool streamext_http_within_rate(HttpServer *server, Oid role);
+
+/* ---- gateway/http_handle.c: MHD's callbacks ---- */
+
 extern enum MHD_Result streamext_http_handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
 											 const char *version, const char *data, size_t *size, void **con_cls);
 extern void			   streamext_http_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 												enum MHD_RequestTerminationCode code);
-
-/* Ends a request that no callback knows any more. */
-extern void streamext_http_free(HttpRequest *request);
-/* Ends what is known of a connection's role. */
-extern void streamext_http_forget(HttpConnection *connection);
-
-extern enum MHD_Result streamext_http_queue(HttpRequest *request, unsigned status, struct MHD_Response *response);
 
 /* ---- gateway/http_clear.c ---- */
 
@@ -230,12 +251,5 @@ extern enum MHD_Result streamext_http_post_end(HttpRequest *request);
 extern enum MHD_Result streamext_http_post_answer(HttpRequest *request);
 /* Looks whether views show what requests wait for. */
 extern void streamext_http_post_look(HttpServer *server, TimestampTz now);
-
-/* ---- gateway/http.c ---- */
-
-/* Its handler is not called until streamext_http_resume, and the server does not stop before that. */
-extern void streamext_http_suspend(HttpRequest *request);
-/* Its handler is called in the next run. */
-extern void streamext_http_resume(HttpRequest *request);
 
 #endif /* STREAMEXT_HTTP_PRIVATE_H */

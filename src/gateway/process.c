@@ -27,7 +27,6 @@
 #include "utils/wait_event.h"
 
 #include "base/label.h"
-#include "base/clip.h"
 #include "base/fault.h"
 #include "base/option.h"
 #include "base/transaction.h"
@@ -54,20 +53,6 @@ static TimestampTz	 gateway_retry_at = 0;	 /* try again what failed; 0: nothing 
 static MemoryContext gateway_round;			 /* reset each round */
 static WaitEventSet *gateway_waits = NULL;
 static int			 gateway_waits_for = -1; /* the descriptor in it */
-
-/* ---- state ---- */
-
-void
-streamext_gateway_error(Gateway *g, const char *format, ...)
-{
-	char	text[STREAMEXT_MAX_MESSAGE * 2];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	streamext_gateway_set_state(g->slot, g->slot->state, NULL, text);
-}
 
 static void
 gateway_fail(GatewayState state, const char *error)
@@ -352,41 +337,7 @@ gateway_run(void)
 static void
 gateway_at_exit(int code, Datum arg)
 {
-	LWLockReleaseAll();
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	if (gateway.slot->pid == MyProcPid)
-	{
-		gateway.slot->pid = 0;
-		gateway.slot->latch = NULL;
-		pg_atomic_write_u64(&gateway.slot->connections, 0);
-		if (gateway.slot->state == GATEWAY_LISTENING)
-			gateway.slot->state = GATEWAY_STARTING;
-		gateway.slot->listen[0] = '\0';
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	streamext_wake_launcher();
-}
-
-/* False: the slot is another server's by now, or has a process. */
-static bool
-gateway_claim(int index, const Oid identity[2])
-{
-	GatewaySlot *slot = &streamext_shared->gateways[index];
-	bool		 mine;
-
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	mine = slot->in_use && slot->pid == 0 && slot->dboid == identity[0] && slot->serverid == identity[1];
-	if (mine)
-	{
-		slot->pid = MyProcPid;
-		slot->latch = MyLatch;
-		slot->state = GATEWAY_STARTING;
-	}
-	LWLockRelease(streamext_shared->registry_lock);
-	gateway.slot = slot;
-	gateway.serverid = identity[1];
-	gateway.listen_fd = -1;
-	return mine;
+	streamext_gateway_leave(&gateway);
 }
 
 static void
@@ -439,7 +390,7 @@ streamext_gateway_main(Datum arg)
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGPIPE, SIG_IGN);
 	memcpy(identity, MyBgworkerEntry->bgw_extra, sizeof(identity));
-	if (!gateway_claim(DatumGetInt32(arg), identity))
+	if (!streamext_gateway_claim(&gateway, DatumGetInt32(arg), identity))
 		proc_exit(0);
 	before_shmem_exit(gateway_at_exit, 0);
 	BackgroundWorkerUnblockSignals();
