@@ -26,7 +26,7 @@
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "aggregate/portable.h"
-#include "export/plan.h"
+#include "export/dialect.h"
 #include "read/shard_rows.h"
 #include "view/dependents.h"
 
@@ -141,19 +141,21 @@ control_tell_anew(const CompiledView *view)
 Datum
 streamext_export_view(PG_FUNCTION_ARGS)
 {
-	Oid			  viewoid = PG_GETARG_OID(0);
-	char		 *engine = text_to_cstring(PG_GETARG_TEXT_PP(1)), *former, *query, *text;
-	Oid			  owner;
-	ExportPlan	 *plan;
-	HandOver	 *counted;
-	IdentityScope scope;
-	int			  level;
+	Oid					viewoid = PG_GETARG_OID(0);
+	char			   *engine = text_to_cstring(PG_GETARG_TEXT_PP(1)), *former, *query, *text;
+	Oid					owner;
+	const CompiledView *view;
+	ExportPlan		   *plan;
+	HandOver		   *counted;
+	IdentityScope		scope;
+	int					level;
 
 	streamext_require_preload();
 	(void) control_owner(viewoid);
 	streamext_export_wait(viewoid);
 	owner = control_lock(viewoid);
-	plan = streamext_export_make(streamext_export_compile(viewoid, &former), engine);
+	view = streamext_export_compile(viewoid, &former);
+	plan = streamext_export_make(view, streamext_export_dialect(engine));
 	if (former != NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("view \"%s\" is exported already", get_rel_name(viewoid)),

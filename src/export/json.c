@@ -301,12 +301,13 @@ streamext_export_json(ExportPlan *plan)
 Datum
 streamext_export_plan(PG_FUNCTION_ARGS)
 {
-	Oid					viewoid = PG_GETARG_OID(0);
-	const CompiledView *view;
+	Oid					 viewoid = PG_GETARG_OID(0);
+	const CompiledView	*view;
+	const ExportDialect *dialect;
 
 	if (get_rel_relkind(viewoid) == RELKIND_VIEW && pg_class_aclcheck(viewoid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		streamext_export_check_rights(viewoid);
 	view = streamext_export_compile(viewoid, NULL);
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(streamext_export_json(
-											 streamext_export_make(view, text_to_cstring(PG_GETARG_TEXT_PP(1))))));
+	dialect = streamext_export_dialect(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(streamext_export_json(streamext_export_make(view, dialect))));
 }

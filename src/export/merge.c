@@ -40,6 +40,7 @@
 #include "aggregate/portable.h"
 #include "base/own_table.h"
 #include "common/int.h"
+#include "export/dialect.h"
 #include "export/rows.h"
 #include "shared/clock.h"
 
@@ -577,7 +578,7 @@ streamext_export_merge(PG_FUNCTION_ARGS)
 	streamext_require_preload();
 	streamext_export_check_rights(merge.view);
 	level = streamext_portable_pin();
-	merge.plan = streamext_export_make(streamext_export_compile(merge.view, NULL), "postgres");
+	merge.plan = streamext_export_make(streamext_export_compile(merge.view, NULL), &streamext_export_postgres);
 	if (merge_begin(&merge, PG_GETARG_UUID_P(1), positions))
 	{
 		merge_check_newest(PG_GETARG_JSONB_P(3));
@@ -633,7 +634,7 @@ streamext_export_begin(PG_FUNCTION_ARGS)
 	view = streamext_export_compile(viewoid, &engine);
 	streamext_export_renew(view);
 	values[0] = DirectFunctionCall1(uuid_in, CStringGetDatum(row[0]));
-	values[1] = merge_jsonb(streamext_export_json(streamext_export_make(view, engine)));
+	values[1] = merge_jsonb(streamext_export_json(streamext_export_make(view, streamext_export_dialect(engine))));
 	values[2] = merge_jsonb(row[1]);
 	nulls[3] = row[2] == NULL;
 	if (!nulls[3])

@@ -382,13 +382,13 @@ plan_keys(ExportPlan *plan)
 }
 
 ExportPlan *
-streamext_export_make(const CompiledView *view, const char *dialect)
+streamext_export_make(const CompiledView *view, const ExportDialect *dialect)
 {
 	ExportPlan *plan = palloc0(sizeof(ExportPlan));
 
 	plan->view = view;
 	plan->config = streamext_stream_config(view->stream_relid);
-	plan->dialect = streamext_export_dialect(dialect);
+	plan->dialect = dialect;
 	if (plan->config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
 	plan_check_view(plan);

@@ -74,10 +74,9 @@ typedef struct ExportPlan
 } ExportPlan;
 
 /*
- * The plan of a view, with the dialect's checks; raises 0A000 naming the construct that cannot be exported, 22023 for a dialect there is
- * not. In the current memory context.
+ * The plan of a view, with the dialect's checks; raises 0A000 naming the construct that cannot be exported. In the current memory context.
  */
-extern ExportPlan *streamext_export_make(const CompiledView *view, const char *dialect);
+extern ExportPlan *streamext_export_make(const CompiledView *view, const struct ExportDialect *dialect);
 
 pg_noreturn extern void streamext_export_refuse(const ExportPlan *plan, const char *what, const char *hint);
 
@@ -140,7 +139,7 @@ extern void				streamext_export_wait(Oid viewoid);
 extern HandOver		   *streamext_export_take(ExportPlan *plan);
 extern void				streamext_export_give(const HandOver *from);
 
-/* export/rows.c: rows of a relation of raw records, as columns topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
+/* export/row_desc.c: rows of a relation of raw records, as columns topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
 extern void streamext_export_row_columns(StringInfo to, const ExportPlan *plan);
 
 /* export/postgres.c: an INSERT into the partial stage from what export_rows gives, or a relation of that shape under the alias r. */

@@ -27,6 +27,7 @@
 #include "base/transaction.h"
 #include "decode/decoder.h"
 #include "durable/letters.h"
+#include "export/dialect.h"
 #include "export/rows.h"
 #include "shared/clock.h"
 #include "view/builtin.h"
@@ -35,18 +36,6 @@
 PG_FUNCTION_INFO_V1(streamext_export_rows);
 
 #define ROWS_BATCH_BYTES (64 * 1024 * 1024) /* of payloads and keys; and a record */
-
-/* Columns before the keys. */
-enum
-{
-	ROW_TOPIC,
-	ROW_PARTITION,
-	ROW_POSITION,
-	ROW_EVENT_TIME,
-	ROW_KEPT,
-	ROW_REJECTED,
-	ROW_FIXED
-};
 
 /* Columns of what is read. */
 enum
@@ -75,56 +64,6 @@ typedef struct RowMaker
 	MinimalTuple   *made;	  /* [row] */
 	int				from, to; /* rows to be made by a step */
 } RowMaker;
-
-/* ---- descriptions ---- */
-
-TupleDesc
-streamext_export_row_desc(const ExportPlan *plan)
-{
-	int		   n = ROW_FIXED + plan->nkeys + (plan->has_at ? 1 : 0) + plan->ninputs;
-	TupleDesc  desc = CreateTemplateTupleDesc(n);
-	AttrNumber att = ROW_FIXED;
-
-	TupleDescInitEntry(desc, ROW_TOPIC + 1, "topic", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, ROW_PARTITION + 1, "partition", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, ROW_POSITION + 1, "position", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, ROW_EVENT_TIME + 1, "event_time", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(desc, ROW_KEPT + 1, "kept", BOOLOID, -1, 0);
-	TupleDescInitEntry(desc, ROW_REJECTED + 1, "rejected", BOOLOID, -1, 0);
-	for (int k = 0; k < plan->nkeys; k++)
-	{
-		const KeySpec *key = &plan->view->keys[plan->keys[k]];
-
-		TupleDescInitEntry(desc, ++att, psprintf("k%d", k + 1), key->type, key->typmod, 0);
-		TupleDescInitEntryCollation(desc, att, key->collation);
-	}
-	if (plan->has_at)
-		TupleDescInitEntry(desc, ++att, "at", TIMESTAMPTZOID, -1, 0);
-	for (int i = 0; i < plan->ninputs; i++)
-	{
-		Node *expr = (Node *) plan->inputs[i].expr;
-
-		TupleDescInitEntry(desc, ++att, psprintf("i%d", i + 1), exprType(expr), exprTypmod(expr), 0);
-		TupleDescInitEntryCollation(desc, att, exprCollation(expr));
-	}
-	return desc;
-}
-
-void
-streamext_export_row_columns(StringInfo to, const ExportPlan *plan)
-{
-	TupleDesc desc = streamext_export_row_desc(plan);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		appendStringInfo(to, "%s%s %s", i > 0 ? ", " : "", NameStr(att->attname),
-						 format_type_with_typemod(att->atttypid, att->atttypmod));
-		if (OidIsValid(att->attcollation) && att->attcollation != get_typcollation(att->atttypid))
-			appendStringInfo(to, " COLLATE %s", generate_collation_name(att->attcollation));
-	}
-}
 
 /* ---- expressions ---- */
 
@@ -571,7 +510,7 @@ streamext_export_rows(PG_FUNCTION_ARGS)
 
 	streamext_export_check_rights(viewoid);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	rows.plan = streamext_export_make(streamext_export_compile(viewoid, NULL), "postgres");
+	rows.plan = streamext_export_make(streamext_export_compile(viewoid, NULL), &streamext_export_postgres);
 	rows.desc = streamext_export_row_desc(rows.plan);
 	if (!rows_same_columns(rsinfo->setDesc, rows.desc))
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("the columns are not those of the view's plan")));

@@ -11,6 +11,18 @@
 
 #include "export/plan.h"
 
+/* Columns before the keys. */
+enum
+{
+	ROW_TOPIC,
+	ROW_PARTITION,
+	ROW_POSITION,
+	ROW_EVENT_TIME,
+	ROW_KEPT,
+	ROW_REJECTED,
+	ROW_FIXED
+};
+
 /* Where a partition's rows have got to. */
 typedef struct ExportNewest
 {
@@ -32,7 +44,7 @@ typedef struct ExportRows
 	List *newest; /* of ExportNewest */
 } ExportRows;
 
-/* topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
+/* export/row_desc.c: topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
 extern TupleDesc streamext_export_row_desc(const ExportPlan *plan);
 
 /*

@@ -109,7 +109,7 @@ streamext_spark_field(const ExportPlan *plan, Node *field, const char *time)
 		{ "dow", "dayofweek", -1 }, { "isodow", "weekday", 1 },	 { "doy", "dayofyear", 0 },
 	};
 	const char *name =
-		IsA(field, Const) && !((Const *) field)->constisnull ? streamext_spark_output((Const *) field) : "";
+		IsA(field, Const) && !((Const *) field)->constisnull ? TextDatumGetCString(((Const *) field)->constvalue) : "";
 
 	streamext_spark_check_zone(plan, "a field of a time");
 	for (int i = 0; i < lengthof(fields); i++)
