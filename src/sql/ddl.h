@@ -1,6 +1,7 @@
 /*
  * sql/ddl.h
- *		What the files of DDL share: sql/ddl.c (the hooks, databases), sql/ddl_view.c (continuous views), sql/ddl_stream.c (streams, servers).
+ *		What the files of DDL share: sql/ddl.c (what is done of which statement, databases), sql/ddl_frame.c (PostgreSQL's own
+ *		part, and the relations that it touches), sql/ddl_view.c (continuous views), sql/ddl_stream.c (streams, servers).
  */
 #ifndef STREAMEXT_DDL_H
 #define STREAMEXT_DDL_H
@@ -11,16 +12,19 @@
 /* A call of ProcessUtility. */
 typedef struct DdlCall
 {
-	PlannedStmt			 *pstmt;
-	const char			 *query_string;
-	bool				  read_only_tree;
-	ProcessUtilityContext context;
-	ParamListInfo		  params;
-	QueryEnvironment	 *query_env;
-	DestReceiver		 *dest;
-	QueryCompletion		 *completion;
+	PlannedStmt				*pstmt;
+	const char				*query_string;
+	bool					 read_only_tree;
+	ProcessUtilityContext	 context;
+	ParamListInfo			 params;
+	QueryEnvironment		*query_env;
+	DestReceiver			*dest;
+	QueryCompletion			*completion;
+	ProcessUtility_hook_type next; /* who had the hook before; NULL: nobody */
 } DdlCall;
 
+/* sql/ddl_frame.c: from now on the relations that statements touch are noted. */
+extern void streamext_ddl_watch_relations(void);
 /* PostgreSQL's own part. */
 extern void streamext_ddl_standard(const DdlCall *call);
 /* The same; returns the relations that it created or altered, and makes its work visible. Some may not exist any more. */
@@ -36,6 +40,8 @@ extern void streamext_ddl_touch_relation(Oid relid);
 extern void streamext_ddl_touch_inner(Oid relid);
 
 /* sql/ddl_view.c */
+/* Says that what is no continuous view, of this name, reads a stream's buffer, if it does. */
+extern void streamext_ddl_tell_ordinary(const char *kind, const char *name, Query *query);
 extern void streamext_ddl_create_view(DdlCall *call);
 /* ALTER VIEW or TABLE ... SET or RESET that concerns a continuous view: does it all and returns true. */
 extern bool streamext_ddl_alter_view_options(DdlCall *call);
@@ -48,8 +54,6 @@ extern void streamext_ddl_doubt_checks(Oid relid);
 extern void streamext_ddl_doubt_trigger(Oid relid);
 
 /* sql/ddl_stream.c */
-/* Says that what is no continuous view, of this name, reads a stream's buffer, if it does. */
-extern void streamext_ddl_tell_ordinary(const char *kind, const char *name, Query *query);
 extern void streamext_ddl_create_stream(DdlCall *call);
 extern void streamext_ddl_alter_stream(DdlCall *call);
 extern void streamext_ddl_rename_column(DdlCall *call);

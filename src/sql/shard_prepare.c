@@ -348,3 +348,11 @@ streamext_shard_prepare(PG_FUNCTION_ARGS)
 	result = heap_form_tuple(desc, values, nulls);
 	return PointerGetDatum(result);
 }
+
+char *
+streamext_shard_object(const char *name, const char *suffix)
+{
+	int room = NAMEDATALEN - 1 - strlen(suffix);
+
+	return psprintf("%.*s%s", pg_mbcliplen(name, strlen(name), room), name, suffix);
+}

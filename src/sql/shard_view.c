@@ -75,14 +75,6 @@ typedef struct ShardView
 
 /* ---- names and statements ---- */
 
-char *
-streamext_shard_object(const char *name, const char *suffix)
-{
-	int room = NAMEDATALEN - 1 - strlen(suffix);
-
-	return psprintf("%.*s%s", pg_mbcliplen(name, strlen(name), room), name, suffix);
-}
-
 /* Qualified and quoted. */
 static char *
 shard_name(const ShardView *view, const char *suffix)
