@@ -24,12 +24,8 @@
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 #include "utils/ruleutils.h"
 
 #include "read/groups.h"
@@ -82,26 +78,6 @@ typedef struct Span
 	int			  next_key; /* to be given */
 } Span;
 
-/* One of the query's aggregates. */
-typedef struct GroupsAgg
-{
-	GroupsAggKind		   kind;
-	int					   number; /* of the view's aggregate */
-	AggReader			  *reader;
-	const NativeAggregate *native; /* or NULL */
-	uint32				   offset; /* of a native state in an entry */
-	uint32				   at;	   /* of the state in a group's: native, AggPartial *, or a count */
-} GroupsAgg;
-
-/* Values of GROUP BY to a pointer. */
-typedef struct GroupsTable
-{
-	int				n;		 /* columns; 0: there is one of all */
-	TupleTableSlot *slot;	 /* of what is looked for */
-	TupleTableSlot *in_hash; /* of what is there */
-	TupleHashTable	hash;
-} GroupsTable;
-
 typedef struct GroupsState
 {
 	CustomScanState		css;
@@ -113,9 +89,7 @@ typedef struct GroupsState
 	TupleTableSlot	   *row;   /* the node's tuple, with the keys at hand, for expressions */
 	List			   *panes; /* ExprState */
 	ExprState		   *pane_quals, *key_quals;
-	int					naggs;
-	GroupsAgg		   *aggs;
-	uint32				state_size;
+	GroupsAggs			aggs;
 	int64				lag; /* between Span.left and when it is given; -1: they are kept */
 	GroupsTable			spans, keys;
 
@@ -135,53 +109,6 @@ typedef struct GroupsState
 	Span		   *giving; /* NULL: none */
 } GroupsState;
 
-/* ---- look-up by values ---- */
-
-static void
-table_open(GroupsTable *table, GroupsState *state, List *operators, List *collations)
-{
-	int			n = table->n;
-	AttrNumber *columns = palloc(sizeof(AttrNumber) * Max(n, 1));
-	Oid		   *ops = palloc(sizeof(Oid) * Max(n, 1));
-	Oid		   *colls = palloc(sizeof(Oid) * Max(n, 1));
-	Oid		   *equal;
-	FmgrInfo   *hash;
-
-	table->hash = NULL;
-	if (n == 0)
-		return;
-	for (int i = 0; i < n; i++)
-	{
-		columns[i] = i + 1;
-		ops[i] = list_nth_oid(operators, i);
-		colls[i] = list_nth_oid(collations, i);
-	}
-	execTuplesHashPrepare(n, ops, &equal, &hash);
-#if PG_VERSION_NUM >= 180000
-	table->hash = BuildTupleHashTable(&state->css.ss.ps, table->slot->tts_tupleDescriptor, &TTSOpsVirtual, n, columns,
-									  equal, hash, colls, 256, sizeof(void *), state->cxt, state->cxt,
-									  state->css.ss.ps.ps_ExprContext->ecxt_per_tuple_memory, false);
-#else
-	table->hash =
-		BuildTupleHashTable(&state->css.ss.ps, table->slot->tts_tupleDescriptor, n, columns, equal, hash, colls, 256, 0,
-							state->cxt, state->css.ss.ps.ps_ExprContext->ecxt_per_tuple_memory, false);
-#endif
-}
-
-/* Where the table has a pointer for the values in its slot, with these values; *isnew: it is NULL. */
-static void **
-table_find(GroupsTable *table, MinimalTuple *values, bool *isnew)
-{
-	TupleHashEntry entry = LookupTupleHashEntry(table->hash, table->slot, isnew, NULL);
-
-	*values = entry->firstTuple;
-#if PG_VERSION_NUM >= 180000
-	return (void **) TupleHashEntryGetAdditional(table->hash, entry);
-#else
-	return &entry->additional;
-#endif
-}
-
 /* ---- begin, rescan, end ---- */
 
 static void
@@ -191,46 +118,6 @@ groups_check_functions(const GroupsPlan *plan)
 
 	foreach (lc, plan->functions)
 		streamext_scan_check_aggregate(lfirst_oid(lc));
-}
-
-static void
-groups_init_agg(GroupsState *state, GroupsAgg *agg, AggReader **readers, MemoryContext cxt)
-{
-	const AggSpec *spec;
-
-	agg->at = state->state_size;
-	state->state_size += sizeof(int64);
-	if (agg->kind == GROUPS_ROWS)
-		return;
-	spec = &state->view->aggs[agg->number];
-	if (readers[agg->number] == NULL)
-		readers[agg->number] = streamext_aggregate_reader(spec, cxt);
-	agg->reader = readers[agg->number];
-	if (spec->mode != AGG_NATIVE)
-		return;
-	agg->native = spec->native;
-	agg->offset = spec->offset;
-	state->state_size += spec->native->state_size - sizeof(int64);
-}
-
-static AggReader **
-groups_init_aggs(GroupsState *state, MemoryContext cxt)
-{
-	const CompiledView *view = state->view;
-	AggReader		  **readers = palloc0(sizeof(AggReader *) * Max(view->naggs, 1));
-	IdentityScope		scope;
-	bool				entered = streamext_read_enter(view, &scope);
-
-	state->naggs = list_length(state->plan.kinds);
-	state->aggs = palloc0(sizeof(GroupsAgg) * Max(state->naggs, 1));
-	for (int i = 0; i < state->naggs; i++)
-	{
-		state->aggs[i].kind = list_nth_int(state->plan.kinds, i);
-		state->aggs[i].number = list_nth_int(state->plan.numbers, i);
-		groups_init_agg(state, &state->aggs[i], readers, cxt);
-	}
-	streamext_read_leave(entered, &scope);
-	return readers;
 }
 
 static int64
@@ -248,14 +135,6 @@ groups_lag(GroupsOrder order)
 			break;
 	}
 	return -1;
-}
-
-static void
-groups_init_table(GroupsTable *table, EState *estate, TupleDesc desc)
-{
-	table->n = desc->natts;
-	table->slot = ExecInitExtraTupleSlot(estate, desc, &TTSOpsVirtual);
-	table->in_hash = ExecInitExtraTupleSlot(estate, desc, &TTSOpsMinimalTuple);
 }
 
 static TupleDesc
@@ -313,15 +192,15 @@ groups_begin(CustomScanState *node, EState *estate, int eflags)
 	if (list_length(plan->custom_scan_tlist) < state->view->nkeys)
 		elog(ERROR, "plan of continuous view %u is out of date", state->view->relid);
 	streamext_scan_check_aggregates(state->view);
-	readers = groups_init_aggs(state, estate->es_query_cxt);
+	readers = streamext_groups_aggs(&state->aggs, state->view, &state->plan, estate->es_query_cxt);
 	state->rows = streamext_rows_create(state->read, readers, estate->es_query_cxt);
 	state->lag = groups_lag(state->plan.order);
 	state->row = ExecInitExtraTupleSlot(estate, node->ss.ss_ScanTupleSlot->tts_tupleDescriptor, &TTSOpsVirtual);
 	state->panes = ExecInitExprList(state->plan.panes, &node->ss.ps);
 	state->pane_quals = ExecInitQual(state->plan.pane_quals, &node->ss.ps);
 	state->key_quals = ExecInitQual(state->plan.key_quals, &node->ss.ps);
-	groups_init_table(&state->spans, estate, groups_span_desc(state));
-	groups_init_table(&state->keys, estate, groups_key_desc(state));
+	streamext_groups_table_init(&state->spans, estate, groups_span_desc(state));
+	streamext_groups_table_init(&state->keys, estate, groups_key_desc(state));
 	state->cxt = AllocSetContextCreate(estate->es_query_cxt, "streamext groups", ALLOCSET_DEFAULT_SIZES);
 }
 
@@ -358,8 +237,10 @@ groups_start(GroupsState *state)
 	dlist_init(&state->waiting);
 	dlist_init(&state->kept);
 	state->only = state->current = state->giving = NULL;
-	table_open(&state->spans, state, state->plan.pane_operators, state->plan.pane_collations);
-	table_open(&state->keys, state, state->plan.key_operators, state->plan.key_collations);
+	streamext_groups_table_start(&state->spans, &state->css.ss.ps, state->plan.pane_operators,
+								 state->plan.pane_collations, state->cxt);
+	streamext_groups_table_start(&state->keys, &state->css.ss.ps, state->plan.key_operators, state->plan.key_collations,
+								 state->cxt);
 	MemoryContextSwitchTo(old);
 	streamext_rows_start(state->rows, state->read->min, state->read->max, NULL);
 }
@@ -392,7 +273,7 @@ span_find(GroupsState *state)
 			state->only = span_make(state, NULL);
 		return state->only;
 	}
-	at = table_find(&state->spans, &values, &isnew);
+	at = streamext_groups_table_find(&state->spans, &values, &isnew);
 	if (isnew)
 		*at = span_make(state, values);
 	else if (((Span *) *at)->cxt == NULL)
@@ -516,7 +397,7 @@ key_number(GroupsState *state)
 			slot->tts_isnull[foreach_current_index(lc)] = state->row->tts_isnull[lfirst_int(lc)];
 		}
 		ExecStoreVirtualTuple(slot);
-		at = table_find(&state->keys, &values, &isnew);
+		at = streamext_groups_table_find(&state->keys, &values, &isnew);
 	}
 	if (!isnew)
 		return at == NULL ? 0 : (int) (intptr_t) *at;
@@ -595,39 +476,8 @@ group_make(GroupsState *state, Span *span, int key)
 		memset(span->states + span->capacity, 0, sizeof(char *) * (Size) (capacity - span->capacity));
 		span->capacity = capacity;
 	}
-	span->states[key] = MemoryContextAllocZero(span->cxt, Max(state->state_size, 1));
+	span->states[key] = MemoryContextAllocZero(span->cxt, Max(state->aggs.size, 1));
 	return span->states[key];
-}
-
-/* Of a row that is more than one entry's, or an aggregate that is not native; as the view's owner. */
-static void
-group_combine_partial(GroupsState *state, const GroupsAgg *agg, char *to, MemoryContext cxt)
-{
-	AggPartial	  *from = streamext_rows_partial(state->rows, agg->number);
-	AggPartial	 **into = (AggPartial **) (to + agg->at);
-	bool		   values = state->view->aggs[agg->number].mode == AGG_VALUES;
-	StringInfoData bytes;
-	MemoryContext  old;
-
-	if (agg->native != NULL || values)
-	{
-		initStringInfo(&bytes);
-		streamext_partial_give(agg->reader, from, &bytes);
-	}
-	if (agg->native != NULL)
-	{
-		agg->native->combine(to + agg->at, bytes.data);
-		return;
-	}
-	old = MemoryContextSwitchTo(cxt);
-	if (*into == NULL)
-		*into = streamext_partial_empty(agg->reader);
-	if (values) /* the rows stay where they are, and are to outlive the pane */
-		from = streamext_partial_take(agg->reader, bytes.data, bytes.len);
-	else
-		MemoryContextSwitchTo(old);
-	streamext_partial_combine(agg->reader, *into, from);
-	MemoryContextSwitchTo(old);
 }
 
 /* Adds the row at hand. */
@@ -638,16 +488,16 @@ group_combine(GroupsState *state, char *to, MemoryContext cxt)
 	IdentityScope scope;
 	bool		  entered = streamext_read_enter(state->view, &scope);
 
-	for (int i = 0; i < state->naggs; i++)
+	for (int i = 0; i < state->aggs.n; i++)
 	{
-		const GroupsAgg *agg = &state->aggs[i];
+		const GroupsAgg *agg = &state->aggs.aggs[i];
 
 		if (agg->kind == GROUPS_ROWS)
 			++*(int64 *) (to + agg->at);
 		else if (agg->native != NULL && states != NULL)
 			agg->native->combine(to + agg->at, states + agg->offset);
 		else
-			group_combine_partial(state, agg, to, cxt);
+			streamext_groups_agg_combine(&state->aggs, agg, state->rows, to, cxt);
 	}
 	streamext_read_leave(entered, &scope);
 }
@@ -683,67 +533,11 @@ groups_take_row(GroupsState *state)
 
 /* ---- what is given ---- */
 
-static Datum
-group_value(const GroupsState *state, const GroupsAgg *agg, char *group, bool *isnull)
-{
-	Datum value;
-
-	*isnull = false;
-	if (agg->kind == GROUPS_ROWS)
-		return Int64GetDatum(*(int64 *) (group + agg->at));
-	if (agg->native == NULL)
-		return streamext_partial_final(agg->reader, *(AggPartial **) (group + agg->at), isnull);
-	value = agg->native->final(group + agg->at, isnull);
-	return agg->kind == GROUPS_SUM ? NumericGetDatum(int64_to_numeric(DatumGetInt64(value))) : value;
-}
-
-/* The columns of GROUP BY: values of a span or key into columns of the node's tuple. */
-static void
-give_columns(GroupsTable *table, MinimalTuple values, const List *columns, TupleTableSlot *to)
-{
-	ListCell *lc;
-
-	if (table->n == 0)
-		return;
-	ExecForceStoreMinimalTuple(values, table->in_hash, false);
-	slot_getallattrs(table->in_hash);
-	foreach (lc, columns)
-	{
-		to->tts_values[lfirst_int(lc)] = table->in_hash->tts_values[foreach_current_index(lc)];
-		to->tts_isnull[lfirst_int(lc)] = table->in_hash->tts_isnull[foreach_current_index(lc)];
-	}
-}
-
-static void
-give_aggregates(GroupsState *state, char *group, TupleTableSlot *to)
-{
-	int			  first = to->tts_tupleDescriptor->natts - state->naggs;
-	IdentityScope scope;
-	bool		  entered = streamext_read_enter(state->view, &scope);
-
-	for (int i = 0; i < state->naggs; i++)
-		to->tts_values[first + i] = group_value(state, &state->aggs[i], group, &to->tts_isnull[first + i]);
-	streamext_read_leave(entered, &scope);
-}
-
-/* Without GROUP BY and without rows. */
-static void
-give_nothing(GroupsState *state, TupleTableSlot *to)
-{
-	int first = to->tts_tupleDescriptor->natts - state->naggs;
-
-	for (int i = 0; i < state->naggs; i++)
-		if (state->aggs[i].kind == GROUPS_ROWS)
-		{
-			to->tts_values[first + i] = Int64GetDatum(0);
-			to->tts_isnull[first + i] = false;
-		}
-}
-
 /* The next group of the span that is given; false: there is none. */
 static bool
 give_next(GroupsState *state, TupleTableSlot *to)
 {
+	int	  first = to->tts_tupleDescriptor->natts - state->aggs.n;
 	Span *span = state->giving;
 
 	while (span->next_key < span->capacity && span->states[span->next_key] == NULL)
@@ -753,9 +547,10 @@ give_next(GroupsState *state, TupleTableSlot *to)
 		span_give_up(state, span);
 		return false;
 	}
-	give_columns(&state->spans, span->values, state->plan.pane_columns, to);
-	give_columns(&state->keys, state->key_values[span->next_key], state->plan.keys, to);
-	give_aggregates(state, span->states[span->next_key], to);
+	streamext_groups_table_give(&state->spans, span->values, state->plan.pane_columns, to);
+	streamext_groups_table_give(&state->keys, state->key_values[span->next_key], state->plan.keys, to);
+	streamext_groups_agg_values(&state->aggs, span->states[span->next_key], to->tts_values + first,
+								to->tts_isnull + first);
 	span->next_key++;
 	state->any = true;
 	return true;
@@ -775,6 +570,7 @@ static bool
 groups_next(GroupsState *state, TupleTableSlot *to)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	int			 first;
 
 	for (;;)
 	{
@@ -787,7 +583,8 @@ groups_next(GroupsState *state, TupleTableSlot *to)
 				continue;
 			if (state->any || !state->plan.plain)
 				return false;
-			give_nothing(state, to);
+			first = to->tts_tupleDescriptor->natts - state->aggs.n;
+			streamext_groups_agg_nothing(&state->aggs, to->tts_values + first, to->tts_isnull + first);
 			state->any = true;
 			return true;
 		}
@@ -855,7 +652,7 @@ groups_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 static Node *
 groups_create_state(CustomScan *scan)
 {
-	static const CustomExecMethods methods = { .CustomName = "ContinuousViewGroups",
+	static const CustomExecMethods methods = { .CustomName = streamext_groups_name,
 											   .BeginCustomScan = groups_begin,
 											   .ExecCustomScan = groups_exec,
 											   .EndCustomScan = groups_end,
@@ -868,5 +665,5 @@ groups_create_state(CustomScan *scan)
 	return (Node *) state;
 }
 
-const CustomScanMethods streamext_groups_methods = { .CustomName = "ContinuousViewGroups",
+const CustomScanMethods streamext_groups_methods = { .CustomName = streamext_groups_name,
 													 .CreateCustomScanState = groups_create_state };

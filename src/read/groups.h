@@ -1,6 +1,7 @@
 /*
  * read/groups.h
- *		What read/groups_path.c (queries) and read/groups.c (the executor node) know of each other: GROUP BY above a continuous view, done in its scan.
+ *		GROUP BY above a continuous view, done in its scan: read/groups_path.c (queries), read/groups.c (the executor node), read/groups_agg.c and
+ *		read/groups_table.c (what a group and GROUP BY are in it).
  *
  * The node's tuples are the view's keys, then the expressions of GROUP BY that are no bare key, then the aggregates. Of the keys those have a value that
  * are in GROUP BY.
@@ -8,6 +9,7 @@
 #ifndef STREAMEXT_GROUPS_H
 #define STREAMEXT_GROUPS_H
 
+#include "aggregate/native.h"
 #include "read/scan.h"
 
 /* How one aggregate of the query is made. */
@@ -50,5 +52,60 @@ extern GroupsPlan streamext_groups_plan_load(const List *stored);
 
 /* Of a CustomScan, behind what ViewScanPlan has. */
 #define GROUPS_PRIVATE 4
+
+/* ---- read/groups_agg.c: the query's aggregates ---- */
+
+/* One of the query's aggregates. */
+typedef struct GroupsAgg
+{
+	GroupsAggKind		   kind;
+	int					   number; /* of the view's aggregate */
+	AggReader			  *reader;
+	const NativeAggregate *native; /* or NULL */
+	uint32				   offset; /* of a native state in an entry */
+	uint32				   at;	   /* of the state in a group's: native, AggPartial *, or a count */
+} GroupsAgg;
+
+/* A group's state is `size` bytes, zero at first. */
+typedef struct GroupsAggs
+{
+	const CompiledView *view;
+	int					n;
+	GroupsAgg		   *aggs;
+	uint32				size;
+} GroupsAggs;
+
+/* In the current memory context. Returns the readers of the view's aggregates that rows must give, by number. */
+extern AggReader **streamext_groups_aggs(GroupsAggs *aggs, const CompiledView *view, const GroupsPlan *plan,
+										 MemoryContext cxt);
+/* Adds the row at hand, which is more than one entry's, or to an aggregate that is not native: its states are in cxt. As the view's owner. */
+extern void streamext_groups_agg_combine(const GroupsAggs *aggs, const GroupsAgg *agg, const RowReader *rows,
+										 char *group, MemoryContext cxt);
+/* All values of a group. */
+extern void streamext_groups_agg_values(const GroupsAggs *aggs, char *group, Datum *values, bool *nulls);
+/* Of no row at all; leaves alone what is NULL then. */
+extern void streamext_groups_agg_nothing(const GroupsAggs *aggs, Datum *values, bool *nulls);
+
+/* ---- read/groups_table.c ---- */
+
+/* Values of GROUP BY to a pointer. */
+typedef struct GroupsTable
+{
+	int				n;		 /* columns; 0: there is one of all */
+	TupleTableSlot *slot;	 /* of what is looked for */
+	TupleTableSlot *in_hash; /* of what is there */
+	TupleHashTable	hash;
+} GroupsTable;
+
+/* For values of the columns of desc. */
+extern void streamext_groups_table_init(GroupsTable *table, EState *estate, TupleDesc desc);
+/* Empty, in cxt. */
+extern void streamext_groups_table_start(GroupsTable *table, PlanState *node, const List *operators,
+										 const List *collations, MemoryContext cxt);
+/* Where the table has a pointer for the values in its slot, with these values; *isnew: it is NULL. Of a table with columns. */
+extern void **streamext_groups_table_find(GroupsTable *table, MinimalTuple *values, bool *isnew);
+/* Values that it has given into columns of a node's tuple. */
+extern void streamext_groups_table_give(GroupsTable *table, MinimalTuple values, const List *columns,
+										TupleTableSlot *to);
 
 #endif /* STREAMEXT_GROUPS_H */

@@ -328,7 +328,7 @@ static Plan *groups_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path
 static void
 groups_add_path(const GroupsSearch *search, RelOptInfo *output, List *having, double groups)
 {
-	static const CustomPathMethods methods = { .CustomName = "ContinuousViewGroups", .PlanCustomPath = groups_to_plan };
+	static const CustomPathMethods methods = { .CustomName = streamext_groups_name, .PlanCustomPath = groups_to_plan };
 	CustomPath					  *path = makeNode(CustomPath);
 	double						   rows = search->rel->rows;
 	QualCost					   cost;
@@ -441,40 +441,4 @@ streamext_groups_path_install_hook(void)
 {
 	groups_next_hook = create_upper_paths_hook;
 	create_upper_paths_hook = groups_hook;
-}
-
-/* ---- what the plan carries ---- */
-
-List *
-streamext_groups_plan_store(const GroupsPlan *plan)
-{
-	List *groups = list_make5(list_make2_int(plan->order, plan->plain), plan->keys, plan->key_operators,
-							  plan->key_collations, plan->panes);
-
-	groups = lappend(lappend(lappend(groups, plan->pane_columns), plan->pane_operators), plan->pane_collations);
-	groups = lappend(lappend(groups, plan->pane_quals), plan->key_quals);
-	return lappend(lappend(lappend(groups, plan->kinds), plan->numbers), plan->functions);
-}
-
-GroupsPlan
-streamext_groups_plan_load(const List *stored)
-{
-	GroupsPlan plan;
-	int		   i = 0;
-
-	plan.order = linitial_int(list_nth(stored, i));
-	plan.plain = lsecond_int(list_nth(stored, i++));
-	plan.keys = list_nth(stored, i++);
-	plan.key_operators = list_nth(stored, i++);
-	plan.key_collations = list_nth(stored, i++);
-	plan.panes = list_nth(stored, i++);
-	plan.pane_columns = list_nth(stored, i++);
-	plan.pane_operators = list_nth(stored, i++);
-	plan.pane_collations = list_nth(stored, i++);
-	plan.pane_quals = list_nth(stored, i++);
-	plan.key_quals = list_nth(stored, i++);
-	plan.kinds = list_nth(stored, i++);
-	plan.numbers = list_nth(stored, i++);
-	plan.functions = list_nth(stored, i++);
-	return plan;
 }

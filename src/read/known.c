@@ -1,6 +1,6 @@
 /*
  * read/known.c
- *		What is known of a scan's look-up and bounds before its statement runs.
+ *		What is known of a scan's look-up and bounds before its statement runs, and the group that a look-up is for.
  *
  * All copies of a statement are of one moment, its start, and small where it is known by then which group is wanted. But the
  * scan may be in a branch that never runs, where PostgreSQL would evaluate nothing: so an error is not raised here. The value is
@@ -10,6 +10,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/lsyscache.h"
@@ -153,4 +154,74 @@ streamext_read_known(EState *estate, ExprContext *econtext, List *exprs, Datum *
 	if (plain)
 		known_evaluate(estate, econtext, exprs, values, nulls);
 	return plain;
+}
+
+/* ---- the group that is looked up ---- */
+
+/* An integer value as one of the key's type; false if it is out of range. Other types are what the key's are. */
+static bool
+known_convert_value(const KeySpec *key, Oid type, Datum *value)
+{
+	int64 n;
+
+	if (type == key->type)
+		return true;
+	switch (type)
+	{
+		case INT2OID:
+			n = DatumGetInt16(*value);
+			break;
+		case INT4OID:
+			n = DatumGetInt32(*value);
+			break;
+		case INT8OID:
+			n = DatumGetInt64(*value);
+			break;
+		default:
+			return true;
+	}
+	switch (key->type)
+	{
+		case INT2OID:
+			*value = Int16GetDatum((int16) n);
+			return n >= PG_INT16_MIN && n <= PG_INT16_MAX;
+		case INT4OID:
+			*value = Int32GetDatum((int32) n);
+			return n >= PG_INT32_MIN && n <= PG_INT32_MAX;
+		case INT8OID:
+			*value = Int64GetDatum(n);
+			return true;
+		default:
+			return true;
+	}
+}
+
+ScanProbe
+streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *nulls)
+{
+	const ViewRead *read = scan->read;
+	ScanProbe		probe = { 0 };
+	Datum			key_values[STREAMEXT_MAX_KEYS];
+	bool			key_nulls[STREAMEXT_MAX_KEYS];
+	uint32			capacity = 0;
+	IdentityScope	scope;
+	bool			entered;
+
+	for (int i = 0; i < list_length(scan->prune.keys); i++)
+	{
+		int k = list_nth_int(scan->prune.keys, i);
+
+		key_values[k] = values[i];
+		key_nulls[k] = nulls[i];
+		if (nulls[i] || !known_convert_value(&read->view->keys[k], list_nth_oid(scan->prune.types, i), &key_values[k]))
+			probe.none = true;
+	}
+	if (probe.none)
+		return probe;
+	probe.key_size = streamext_key_serialize(read->view, key_values, key_nulls, &probe.key, &capacity);
+	entered = streamext_read_enter(read->view, &scope);
+	probe.hash = streamext_key_hash(read->matcher, key_values, key_nulls, probe.key, probe.key_size);
+	probe.bucket = streamext_key_bucket(read->matcher, probe.key, probe.key_size);
+	streamext_read_leave(entered, &scope);
+	return probe;
 }

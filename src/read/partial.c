@@ -382,7 +382,7 @@ partial_has_foreign_call(Node *node, void *context)
 	return expression_tree_walker(node, partial_has_foreign_call, context);
 }
 
-void
+Oid
 streamext_partial_expand(Query *query)
 {
 	PartialContext context = { 0 };
@@ -390,11 +390,11 @@ streamext_partial_expand(Query *query)
 	Oid			   arguments[] = { BYTEAOID, OIDOID, INT4OID, OIDOID, BOOLOID };
 
 	if (!partial_has_foreign_call((Node *) query, NULL))
-		return;
+		return InvalidOid;
 	context.partial = streamext_own_function("partial", &argument, 1);
 	if (!OidIsValid(context.partial))
-		return;
+		return InvalidOid;
 	context.state = streamext_own_function("partial_state", arguments, lengthof(arguments));
 	partial_walk((Node *) query, &context);
-	streamext_shard_expand(query, context.state);
+	return context.state;
 }

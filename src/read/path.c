@@ -206,7 +206,7 @@ static CustomPath *
 path_make(PlannerInfo *root, RelOptInfo *rel, const CompiledView *view, const ViewScanPlan *plan, Relids required,
 		  double rows, double panes)
 {
-	static const CustomPathMethods methods = { .CustomName = "ContinuousView", .PlanCustomPath = path_to_plan };
+	static const CustomPathMethods methods = { .CustomName = streamext_scan_name, .PlanCustomPath = path_to_plan };
 	CustomPath					  *path = makeNode(CustomPath);
 	double						   looked_at = plan->keys != NIL ? panes : rows;
 
@@ -325,20 +325,6 @@ path_to_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, 
 	scan->methods = view->derived ? &streamext_derived_methods : &streamext_scan_methods;
 	streamext_scan_plan_store(&plan, scan);
 	return &scan->scan.plan;
-}
-
-Oid
-streamext_view_rows_view(const RangeTblEntry *rte)
-{
-	FuncExpr *call;
-
-	if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1)
-		return InvalidOid;
-	call = (FuncExpr *) linitial_node(RangeTblFunction, rte->functions)->funcexpr;
-	if (call == NULL || !IsA(call, FuncExpr) || list_length(call->args) != 1 || !IsA(linitial(call->args), Const) ||
-		!streamext_is_view_rows(call->funcid))
-		return InvalidOid;
-	return DatumGetObjectId(linitial_node(Const, call->args)->constvalue);
 }
 
 static void

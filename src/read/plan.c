@@ -18,12 +18,9 @@
 #include "postmaster/bgworker.h"
 
 #include "access/htup_details.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_language.h"
-#include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
-#include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/pathnodes.h"
@@ -36,13 +33,10 @@
 #include "parser/parse_relation.h"
 #endif
 #include "parser/parsetree.h"
-#include "rewrite/rewriteManip.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "base/hooks.h"
-#include "base/own_schema.h"
 #include "view/check.h"
 #include "view/reads.h"
 #include "view/compile.h"
@@ -51,7 +45,6 @@
 #include "view/join_clause.h"
 #include "view/rights.h"
 #include "read/scan.h"
-#include "read/shard_rows.h"
 
 typedef struct PlanContext
 {
@@ -61,38 +54,9 @@ typedef struct PlanContext
 	bool		   marked;		/* a query around this place locks or changes rows */
 } PlanContext;
 
-/* Replaces what stands below the aggregation by columns of view_rows. */
-typedef struct PlanMutator
-{
-	const CompiledView *view;
-	Index				varno; /* of view_rows */
-	int					sublevels;
-	int *
-		ranks; /* of the aggregates in the order of their columns, filled in as they are met, else -1; NULL: as they are numbered */
-	int nranks;
-} PlanMutator;
-
 static planner_hook_type plan_next_hook = NULL;
 
 /* ---- recognising things ---- */
-
-bool
-streamext_is_view_rows(Oid funcid)
-{
-	HeapTuple tuple;
-	bool	  result = false;
-
-	if (funcid < FirstNormalObjectId)
-		return false;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
-		strcmp(NameStr(((Form_pg_proc) GETSTRUCT(tuple))->proname), "view_rows") == 0)
-		result = streamext_own_schema(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
-	ReleaseSysCache(tuple);
-	return result;
-}
 
 #if PG_VERSION_NUM < 160000
 static bool
@@ -186,191 +150,6 @@ plan_inline_function(PlanContext *context, Query *query, RangeTblEntry *rte)
 }
 
 /* ---- substitution ---- */
-
-static Var *
-plan_key_var(const PlanMutator *mutator, int k)
-{
-	const KeySpec *key = &mutator->view->keys[k];
-
-	return makeVar(mutator->varno, k + 1, key->type, key->typmod, key->collation, mutator->sublevels);
-}
-
-/* The group key that the expression is, or -1. Below the top level PostgreSQL accepts only plain columns as such. */
-static int
-plan_find_key(const PlanMutator *mutator, Node *node)
-{
-	const CompiledView *view = mutator->view;
-
-	if (mutator->sublevels == 0)
-	{
-		for (int k = 0; k < view->nkeys; k++)
-			if (equal(node, view->keys[k].expr))
-				return k;
-	}
-	else if (IsA(node, Var) && ((Var *) node)->varlevelsup == mutator->sublevels)
-	{
-		for (int k = 0; k < view->nkeys; k++)
-		{
-			Var *key = (Var *) view->keys[k].expr;
-
-			if (key != NULL && IsA(key, Var) && key->varno == ((Var *) node)->varno &&
-				key->varattno == ((Var *) node)->varattno)
-				return k;
-		}
-	}
-	return -1;
-}
-
-static Node *
-plan_aggregate_var(PlanMutator *mutator, Aggref *aggref)
-{
-	const CompiledView *view = mutator->view;
-	Aggref			   *wanted = aggref;
-
-	if (mutator->sublevels > 0)
-	{
-		wanted = copyObject(aggref);
-		IncrementVarSublevelsUp((Node *) wanted, -mutator->sublevels, mutator->sublevels);
-	}
-	for (int a = 0; a < view->naggs; a++)
-		if (equal(wanted, view->aggs[a].aggref))
-		{
-			if (mutator->ranks != NULL && mutator->ranks[a] < 0)
-				mutator->ranks[a] = mutator->nranks++;
-			return (Node *) makeVar(mutator->varno, view->nkeys + (mutator->ranks != NULL ? mutator->ranks[a] : a) + 1,
-									aggref->aggtype, -1, aggref->aggcollid, mutator->sublevels);
-		}
-	elog(ERROR, "aggregate not found in the compiled view");
-	return NULL; /* keep the compiler quiet */
-}
-
-/* GROUPING(): a bit for each argument, set where the row's grouping set has it not. */
-static Node *
-plan_grouping(const PlanMutator *mutator, const GroupingFunc *grouping)
-{
-	const CompiledView *view = mutator->view;
-	CaseExpr		   *result = makeNode(CaseExpr);
-
-	if (view->nsets == 0)
-		return (Node *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(0), false, true);
-	result->casetype = INT4OID;
-	result->location = -1;
-	for (int s = 0; s < view->nsets; s++)
-	{
-		CaseWhen *when = makeNode(CaseWhen);
-		int32	  bits = 0;
-		ListCell *lc;
-
-		foreach (lc, grouping->refs)
-		{
-			int		  k = 0;
-			ListCell *group;
-
-			foreach (group, view->query->groupClause)
-			{
-				if (lfirst_node(SortGroupClause, group)->tleSortGroupRef == lfirst_int(lc))
-					break;
-				k++;
-			}
-			bits = (bits << 1) | ((view->sets[s] & ((uint32) 1 << k)) == 0);
-		}
-		when->expr =
-			make_opclause(Int4EqualOperator, BOOLOID, false, (Expr *) plan_key_var(mutator, view->set_key),
-						  (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(s), false, true),
-						  InvalidOid, InvalidOid);
-		when->result = (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(bits), false, true);
-		when->location = -1;
-		result->args = lappend(result->args, when);
-	}
-	result->defresult = (Expr *) makeNullConst(INT4OID, -1, InvalidOid);
-	return (Node *) result;
-}
-
-static Node *
-plan_mutate(Node *node, PlanMutator *mutator)
-{
-	int k;
-
-	if (node == NULL)
-		return NULL;
-	k = plan_find_key(mutator, node);
-	if (k >= 0)
-		return (Node *) plan_key_var(mutator, k);
-	if (IsA(node, Aggref) && ((Aggref *) node)->agglevelsup == mutator->sublevels)
-		return plan_aggregate_var(mutator, (Aggref *) node);
-	if (IsA(node, GroupingFunc) && ((GroupingFunc *) node)->agglevelsup == mutator->sublevels)
-		return plan_grouping(mutator, (GroupingFunc *) node);
-	if (IsA(node, Var) && ((Var *) node)->varlevelsup == mutator->sublevels)
-		elog(ERROR, "a column of the stream is left above the aggregation");
-	if (IsA(node, Query))
-	{
-		Node *result;
-
-		mutator->sublevels++;
-		result = (Node *) query_tree_mutator((Query *) node, plan_mutate, mutator, 0);
-		mutator->sublevels--;
-		return result;
-	}
-	return expression_tree_mutator(node, plan_mutate, mutator);
-}
-
-/* Past the rights on its schema: who may read the view needs none there. */
-static Oid
-plan_view_rows_function(void)
-{
-	Oid argtypes[] = { OIDOID };
-	Oid function = streamext_own_function("view_rows", argtypes, lengthof(argtypes));
-
-	if (!OidIsValid(function))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
-						errmsg("function streamext_internal.view_rows(oid) does not exist")));
-	return function;
-}
-
-static void
-plan_add_column(RangeTblEntry *rte, RangeTblFunction *function, const char *name, Oid type, int32 typmod, Oid collation)
-{
-	function->funccolcount++;
-	function->funccolnames = lappend(function->funccolnames, makeString(pstrdup(name)));
-	function->funccoltypes = lappend_oid(function->funccoltypes, type);
-	function->funccoltypmods = lappend_int(function->funccoltypmods, typmod);
-	function->funccolcollations = lappend_oid(function->funccolcollations, collation);
-	rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(name)));
-}
-
-static RangeTblEntry *
-plan_make_entry(const CompiledView *view)
-{
-	RangeTblEntry	 *rte = makeNode(RangeTblEntry);
-	RangeTblFunction *function = makeNode(RangeTblFunction);
-	Const			 *arg = makeConst(OIDOID, -1, InvalidOid, sizeof(Oid), ObjectIdGetDatum(view->relid), false, true);
-	FuncExpr		 *call = makeFuncExpr(plan_view_rows_function(), RECORDOID, list_make1(arg), InvalidOid, InvalidOid,
-										  COERCE_EXPLICIT_CALL);
-	char			 *name = get_rel_name(view->relid);
-	ListCell		 *lc;
-
-	call->funcretset = true;
-	function->funcexpr = (Node *) call;
-	rte->rtekind = RTE_FUNCTION;
-	rte->functions = list_make1(function);
-	rte->eref = makeAlias(name != NULL ? name : "view", NIL);
-	rte->inFromCl = true;
-	foreach (lc, view->outputs)
-		plan_add_column(rte, function, "column", exprType(lfirst(lc)), exprTypmod(lfirst(lc)),
-						exprCollation(lfirst(lc)));
-	for (int k = 0; k < view->nkeys; k++)
-		plan_add_column(rte, function, view->keys[k].name, view->keys[k].type, view->keys[k].typmod,
-						view->keys[k].collation);
-	for (int a = 0; a < view->naggs; a++)
-	{
-		Aggref *aggref = view->aggs[a].aggref;
-		char   *function_name = get_func_name(aggref->aggfnoid);
-
-		plan_add_column(rte, function, function_name != NULL ? function_name : "agg", aggref->aggtype, -1,
-						aggref->aggcollid);
-	}
-	return rte;
-}
 
 /* Adds an entry for the permissions of one that is left behind somewhere below `from`. */
 static void
@@ -480,9 +259,10 @@ plan_reads_view(const Query *query)
 static void
 plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 {
-	PlanMutator	   mutator = { 0 };
-	RangeTblEntry *rte;
-	RangeTblRef	  *ref;
+	const CompiledView *view;
+	RangeTblEntry	   *rte;
+	RangeTblRef		   *ref;
+	Index				varno;
 
 	streamext_require_preload();
 	if (query->rowMarks != NIL)
@@ -490,29 +270,28 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 
 	/* What is joined, or is a view whose windows are read, has been rewritten here, in the worker it has not; keys and aggregates are the same. */
 	*query = *streamext_view_flatten(query, NULL);
-	mutator.view = streamext_view_is_join(query) || plan_reads_view(query)
-					   ? streamext_view_compile(viewoid)
-					   : streamext_view_compile_query(viewoid, query, NULL);
-	if (mutator.view->stateless)
+	view = streamext_view_is_join(query) || plan_reads_view(query) ? streamext_view_compile(viewoid)
+																   : streamext_view_compile_query(viewoid, query, NULL);
+	if (view->stateless)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("continuous view \"%s\" keeps no rows", get_rel_name(viewoid)),
-						errhint("Its rows are in the table %s.", mutator.view->options.into)));
-	streamext_rights_check_invoker(mutator.view);
-	if (mutator.view->has_joins || OidIsValid(mutator.view->inner) || mutator.view->parts != NIL)
+						errhint("Its rows are in the table %s.", view->options.into)));
+	streamext_rights_check_invoker(view);
+	if (view->has_joins || OidIsValid(view->inner) || view->parts != NIL)
 		plan_retire_entries(query);
-	rte = plan_make_entry(mutator.view);
+	rte = streamext_view_rows_entry(view);
 	context->substituted = lappend(context->substituted, rte);
 	query->rtable = lappend(query->rtable, rte);
-	mutator.varno = list_length(query->rtable);
+	varno = list_length(query->rtable);
 
-	if (mutator.view->derived)
-		plan_name_outputs(query, mutator.varno);
+	if (view->derived)
+		plan_name_outputs(query, varno);
 	else
-		query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
-	query->havingQual = plan_mutate(query->havingQual, &mutator);
+		query->targetList = (List *) streamext_outputs_over(view, (Node *) query->targetList, varno);
+	query->havingQual = streamext_outputs_over(view, query->havingQual, varno);
 
 	ref = makeNode(RangeTblRef);
-	ref->rtindex = mutator.varno;
+	ref->rtindex = varno;
 	query->jointree = makeFromExpr(list_make1(ref), query->havingQual);
 	query->havingQual = NULL;
 	query->groupClause = NIL;
@@ -523,35 +302,6 @@ plan_substitute(PlanContext *context, Query *query, Oid viewoid)
 
 	/* Row marks want whole rows, which a subquery has and view_rows has not: so it shall stay a subquery. */
 	query->hasForUpdate = context->marked;
-}
-
-/* ---- what another server makes of merged groups ---- */
-
-Query *
-streamext_shard_outputs(const CompiledView *view, RangeTblEntry *entry, int *order)
-{
-	PlanMutator	 mutator = { .view = view, .varno = 1, .ranks = palloc(sizeof(int) * Max(view->naggs, 1)) };
-	Query		*query = copyObject(view->query);
-	RangeTblRef *ref = makeNode(RangeTblRef);
-
-	for (int a = 0; a < view->naggs; a++)
-		mutator.ranks[a] = -1;
-	ref->rtindex = 1;
-	query->targetList = (List *) plan_mutate((Node *) query->targetList, &mutator);
-	query->jointree = makeFromExpr(list_make1(ref), plan_mutate(query->havingQual, &mutator));
-	query->havingQual = NULL;
-	query->rtable = list_make1(entry);
-#if PG_VERSION_NUM >= 160000
-	query->rteperminfos = NIL;
-#endif
-	query->groupClause = NIL;
-	query->groupingSets = NIL;
-	query->groupDistinct = query->hasAggs = false;
-	if (mutator.nranks != view->naggs)
-		elog(ERROR, "an aggregate of the view is nowhere in its query");
-	for (int a = 0; a < view->naggs; a++)
-		order[mutator.ranks[a]] = a;
-	return query;
 }
 
 /* ---- the hook ---- */
@@ -601,12 +351,15 @@ plan_hook(Query *parse, const char *query_string, int cursorOptions, ParamListIn
 {
 	PlanContext	 context = { .params = boundParams };
 	PlannedStmt *result;
+	Oid			 state;
 
 	if (parse->commandType != CMD_UTILITY)
 	{
 		plan_walker((Node *) parse, &context);
 		streamext_merge_expand(parse);
-		streamext_partial_expand(parse);
+		state = streamext_partial_expand(parse);
+		if (OidIsValid(state))
+			streamext_shard_expand(parse, state);
 	}
 	if (plan_next_hook != NULL)
 		result = plan_next_hook(parse, query_string, cursorOptions, boundParams);

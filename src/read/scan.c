@@ -61,17 +61,15 @@ static void			   scan_end(CustomScanState *node);
 static void			   scan_rescan(CustomScanState *node);
 static void			   scan_explain(CustomScanState *node, List *ancestors, ExplainState *es);
 
-const CustomScanMethods streamext_scan_methods = { .CustomName = "ContinuousView",
+const CustomScanMethods streamext_scan_methods = { .CustomName = streamext_scan_name,
 												   .CreateCustomScanState = scan_create_state };
 
-static const CustomExecMethods scan_exec_methods = { .CustomName = "ContinuousView",
+static const CustomExecMethods scan_exec_methods = { .CustomName = streamext_scan_name,
 													 .BeginCustomScan = scan_begin,
 													 .ExecCustomScan = scan_exec,
 													 .EndCustomScan = scan_end,
 													 .ReScanCustomScan = scan_rescan,
 													 .ExplainCustomScan = scan_explain };
-
-PG_FUNCTION_INFO_V1(streamext_view_rows);
 
 /* ---- begin, rescan, end ---- */
 
@@ -437,22 +435,3 @@ scan_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 }
 
 /* ---- the rest ---- */
-
-/* streamext_internal.view_rows(oid): a place in plans that only the custom scan fills. */
-Datum
-streamext_view_rows(PG_FUNCTION_ARGS)
-{
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext_internal.view_rows cannot be called"),
-					errhint("Select from the continuous view.")));
-	PG_RETURN_NULL();
-}
-
-void
-streamext_scan_install_hooks(void)
-{
-	RegisterCustomScanMethods(&streamext_scan_methods);
-	RegisterCustomScanMethods(&streamext_groups_methods);
-	streamext_plan_install_hook();
-	streamext_path_install_hook();
-	streamext_groups_path_install_hook();
-}

@@ -1,7 +1,7 @@
 /*
  * read/scan.h
- *		What the files that read continuous views know of each other: read/plan.c (queries), read/path.c (paths), read/statement.c
- *		(the statement's copies), read/rows.c (groups and windows) and read/scan.c (the executor node).
+ *		What the files that read continuous views know of each other: read/plan.c (queries), read/path.c (paths), read/scan_plan.c (what plans carry),
+ *		read/statement.c (the statement's copies), read/rows.c (groups and windows) and read/scan.c (the executor node).
  *
  * A continuous view's rule becomes a scan of the function streamext_internal.view_rows(view), which nobody ever runs: its columns
  * are the view's keys in GROUP BY order, then its distinct aggregates in CompiledView order, then, if streamext.merge wants one, the
@@ -58,6 +58,12 @@ typedef struct ViewScanPlan
 extern void			streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *scan);
 extern ViewScanPlan streamext_scan_plan_load(const CustomScan *scan);
 
+/* By these names the nodes go, and by their place they are known. */
+extern const char streamext_scan_name[];
+extern const char streamext_groups_name[];
+/* Whether the node reads a view's state: a scan, or groups made in it. */
+extern bool streamext_scan_reads_view(const CustomScan *scan);
+
 extern const CustomScanMethods streamext_scan_methods;
 extern const CustomScanMethods streamext_derived_methods; /* of a derived stream (read/derived.c) */
 
@@ -80,10 +86,20 @@ struct ScanRead;
 extern void streamext_scan_explain(const CustomScanState *node, const ViewScanPlan *prune, const CompiledView *view,
 								   const struct ScanRead *read, List *ancestors, struct ExplainState *es);
 
+/* ---- queries ---- */
+
+/* read/view_rows.c: an entry that calls view_rows of the view. */
+extern RangeTblEntry *streamext_view_rows_entry(const CompiledView *view);
 /* True for streamext_internal.view_rows(oid). */
 extern bool streamext_is_view_rows(Oid funcid);
 /* The view that the entry is view_rows of, or InvalidOid. */
 extern Oid streamext_view_rows_view(const RangeTblEntry *rte);
+
+/*
+ * read/outputs.c: what the view's query has above the aggregation, with what stands below it replaced by columns of view_rows, which is `varno`. Raises
+ * for a column of the stream that is left.
+ */
+extern Node *streamext_outputs_over(const CompiledView *view, Node *node, Index varno);
 
 /* read/merge.c: calls of streamext.merge over columns of continuous views that are expanded already. */
 extern void streamext_merge_expand(Query *query);
@@ -113,8 +129,11 @@ extern AttrNumber streamext_merge_add_last(RangeTblEntry *rte, const CompiledVie
 /* As whom a view is read that has become a subquery; InvalidOid: as the current user. */
 extern Oid streamext_merge_reader_of(const Query *query, RangeTblEntry *rte);
 
-/* read/partial.c: calls of streamext.partial, and what streamext.shard_view makes of a view. */
-extern void streamext_partial_expand(Query *query);
+/*
+ * read/partial.c: calls of streamext.partial. Returns streamext_internal.partial_state, of which views of rows are made; InvalidOid: nothing of
+ * either is in the query.
+ */
+extern Oid streamext_partial_expand(Query *query);
 /* Raises 42501 unless the user (InvalidOid: the current one) may have states of the view: they tell what HAVING and output expressions hide. */
 extern void streamext_partial_check_rights(Oid viewoid, Oid user);
 /* A call of streamext_internal.partial_state, which is `function`. */
@@ -206,6 +225,10 @@ extern ScanProbe streamext_read_probe(const ScanRead *scan, const Datum *values,
  * Bounds at the ends of time narrow nothing.
  */
 extern void streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound, int64 *min, int64 *max);
+/* The panes that the sliding predicate lets through at `clock`, all without one; a day of it is one of the view's time zone. */
+extern void streamext_read_sliding_range(const CompiledView *view, TimestampTz clock, int64 *first, int64 *last);
+/* The panes that the windows of streamext_read_windows are made of; of sessions all, because they may have begun at any time. */
+extern void streamext_read_limit_windows(ViewRead *read);
 
 /* ---- rows ---- */
 

@@ -16,16 +16,8 @@
  */
 #include "postgres.h"
 
-#include "access/stratnum.h"
-#include "access/transam.h"
-#include "catalog/pg_type.h"
-#include "common/int.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
-#include "pgtime.h"
-#include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -54,191 +46,6 @@ typedef struct StatementRead
 /* Statements of this process that read continuous views now. */
 static StatementRead *read_statements = NULL;
 
-/* ---- what the plan carries ---- */
-
-void
-streamext_scan_plan_store(const ViewScanPlan *from, CustomScan *scan)
-{
-	scan->custom_private = list_make4(list_make1_oid(from->view), from->keys, from->types, from->strategies);
-	scan->custom_exprs = list_concat_copy(from->values, from->bounds);
-}
-
-ViewScanPlan
-streamext_scan_plan_load(const CustomScan *scan)
-{
-	ViewScanPlan plan;
-	int			 nvalues;
-
-	plan.view = linitial_oid((List *) linitial(scan->custom_private));
-	plan.keys = lsecond(scan->custom_private);
-	plan.types = lthird(scan->custom_private);
-	plan.strategies = lfourth(scan->custom_private);
-	nvalues = list_length(plan.keys);
-	plan.values = list_truncate(list_copy(scan->custom_exprs), nvalues);
-	plan.bounds = list_copy_tail(scan->custom_exprs, nvalues);
-	return plan;
-}
-
-/* ---- look-up values and bounds ---- */
-
-/* An integer value as one of the key's type; false if it is out of range. Other types are what the key's are. */
-static bool
-read_convert_value(const KeySpec *key, Oid type, Datum *value)
-{
-	int64 n;
-
-	if (type == key->type)
-		return true;
-	switch (type)
-	{
-		case INT2OID:
-			n = DatumGetInt16(*value);
-			break;
-		case INT4OID:
-			n = DatumGetInt32(*value);
-			break;
-		case INT8OID:
-			n = DatumGetInt64(*value);
-			break;
-		default:
-			return true;
-	}
-	switch (key->type)
-	{
-		case INT2OID:
-			*value = Int16GetDatum((int16) n);
-			return n >= PG_INT16_MIN && n <= PG_INT16_MAX;
-		case INT4OID:
-			*value = Int32GetDatum((int32) n);
-			return n >= PG_INT32_MIN && n <= PG_INT32_MAX;
-		case INT8OID:
-			*value = Int64GetDatum(n);
-			return true;
-		default:
-			return true;
-	}
-}
-
-ScanProbe
-streamext_read_probe(const ScanRead *scan, const Datum *values, const bool *nulls)
-{
-	const ViewRead *read = scan->read;
-	ScanProbe		probe = { 0 };
-	Datum			key_values[STREAMEXT_MAX_KEYS];
-	bool			key_nulls[STREAMEXT_MAX_KEYS];
-	uint32			capacity = 0;
-	IdentityScope	scope;
-	bool			entered;
-
-	for (int i = 0; i < list_length(scan->prune.keys); i++)
-	{
-		int k = list_nth_int(scan->prune.keys, i);
-
-		key_values[k] = values[i];
-		key_nulls[k] = nulls[i];
-		if (nulls[i] || !read_convert_value(&read->view->keys[k], list_nth_oid(scan->prune.types, i), &key_values[k]))
-			probe.none = true;
-	}
-	if (probe.none)
-		return probe;
-	probe.key_size = streamext_key_serialize(read->view, key_values, key_nulls, &probe.key, &capacity);
-	entered = streamext_read_enter(read->view, &scope);
-	probe.hash = streamext_key_hash(read->matcher, key_values, key_nulls, probe.key, probe.key_size);
-	probe.bucket = streamext_key_bucket(read->matcher, probe.key, probe.key_size);
-	streamext_read_leave(entered, &scope);
-	return probe;
-}
-
-void
-streamext_read_narrow(const CompiledView *view, int strategy, TimestampTz bound, int64 *min, int64 *max)
-{
-	const Window *window = &view->window;
-	bool		  lower = strategy == BTGreaterStrategyNumber || strategy == BTGreaterEqualStrategyNumber ||
-				 strategy == BTEqualStrategyNumber;
-	bool upper =
-		strategy == BTLessStrategyNumber || strategy == BTLessEqualStrategyNumber || strategy == BTEqualStrategyNumber;
-
-	if (strategy == BTLessStrategyNumber && bound > MIN_TIMESTAMP && !TIMESTAMP_NOT_FINITE(bound))
-		bound--;
-	if (TIMESTAMP_NOT_FINITE(bound) || !IS_VALID_TIMESTAMP(bound))
-		return;
-	if (window->kind == WINDOW_TRUNC)
-	{
-		/* A pane that is a bucket is known by its start; where a sliding predicate cuts buckets, leave it at that. */
-		if (window->sliding)
-			return;
-		if (lower)
-			*min = Max(*min, bound);
-		if (upper)
-			*max = Min(*max, bound);
-		return;
-	}
-	if (window->kind == WINDOW_SESSION)
-	{
-		/* Rows within the gap before it tell whether a session starts there; where it ends is open. */
-		if (lower && !pg_sub_s64_overflow(bound, window->size, &bound) && bound >= MIN_TIMESTAMP)
-			*min = Max(*min, streamext_window_pane(window, bound));
-		return;
-	}
-	/* A window's rows are no earlier than its start; the first of all windows is said to start later than it does. */
-	if (lower && bound > MIN_TIMESTAMP)
-		*min = Max(*min, streamext_window_pane(window, bound));
-	if (upper)
-	{
-		/* The last window that starts by then is the last that holds this pane, if any does. */
-		int64		last = streamext_window_pane(window, bound);
-		int64		unused;
-		TimestampTz from, to;
-
-		streamext_window_starts(window, last, &from, &to);
-		if (from <= to)
-			streamext_window_pane_range(window, to, &unused, &last);
-		*max = Min(*max, last);
-	}
-}
-
-/* The panes that the sliding predicate lets through at `clock`; a day of it is one of the view's time zone. */
-static void
-read_sliding_range(const CompiledView *view, TimestampTz clock, int64 *first, int64 *last)
-{
-	Window	 window = view->window;
-	pg_tz	*zone;
-	pg_tz	*session_zone = session_timezone;
-	Interval interval = { 0 };
-	TimestampTz volatile lower = 0;
-	TimestampTz volatile now = clock;
-	int64 rest;
-
-	zone = view->sliding_days != 0 ? pg_tzset(view->options.timezone) : NULL;
-	if (zone == NULL)
-	{
-		streamext_window_sliding_range(&window, clock, first, last);
-		return;
-	}
-	rest = clock % window.step;
-	now -= rest < 0 ? rest + window.step : rest;
-	interval.day = view->sliding_days;
-	interval.time = window.length - view->sliding_days * USECS_PER_DAY;
-	PG_TRY();
-	{
-		session_timezone = zone;
-		lower = DatumGetTimestampTz(
-			DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(now), IntervalPGetDatum(&interval)));
-	}
-	PG_FINALLY();
-	{
-		session_timezone = session_zone;
-	}
-	PG_END_TRY();
-	window.length = now - lower;
-	if (lower % window.pane != 0)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("the sliding window of continuous view \"%s\" begins between two steps",
-							   get_rel_name(view->relid)),
-						errhint("Write its interval in hours, or choose a smaller streamext.step.")));
-	streamext_window_sliding_range(&window, now, first, last);
-}
-
 /* ---- the statement's moment ---- */
 
 static void
@@ -250,47 +57,6 @@ statement_gone(void *arg)
 		link = &(*link)->next;
 	if (*link != NULL)
 		*link = (*link)->next;
-}
-
-/* ---- some windows only ---- */
-
-static struct
-{
-	Oid			view;
-	TimestampTz from;
-	TimestampTz until;
-} read_windows = { InvalidOid, DT_NOBEGIN, DT_NOEND };
-
-void
-streamext_read_windows(Oid view, TimestampTz from, TimestampTz until)
-{
-	read_windows.view = view;
-	read_windows.from = from;
-	read_windows.until = until;
-}
-
-/* The panes that such windows are made of; of sessions all, because they may have begun at any time. */
-static void
-read_limit_windows(ViewRead *read)
-{
-	const Window *window = &read->view->window;
-	TimestampTz	  first;
-
-	read->from = DT_NOBEGIN;
-	read->until = DT_NOEND;
-	if (read->view->relid != read_windows.view)
-		return;
-	read->from = read_windows.from;
-	read->until = read_windows.until;
-	if (!streamext_window_has_ends(window))
-		return;
-	first = read->from;
-	if (first != DT_NOBEGIN && window->kind == WINDOW_HOP && pg_sub_s64_overflow(first, window->size, &first))
-		first = DT_NOBEGIN;
-	if (first != DT_NOBEGIN && IS_VALID_TIMESTAMP(first))
-		read->first = streamext_window_pane(window, first);
-	if (IS_VALID_TIMESTAMP(read->until))
-		read->last = streamext_window_pane(window, read->until);
 }
 
 static ViewRead *
@@ -308,16 +74,11 @@ statement_view(StatementRead *statement, Oid viewoid)
 	read = palloc0(sizeof(ViewRead));
 	read->view = streamext_view_cached(viewoid, statement->cxt);
 	read->matcher = streamext_key_matcher(read->view, statement->cxt);
-	read_sliding_range(read->view, statement->now, &read->first, &read->last);
-	if (!read->view->window.sliding)
-	{
-		read->first = PG_INT64_MIN;
-		read->last = PG_INT64_MAX;
-	}
+	streamext_read_sliding_range(read->view, statement->now, &read->first, &read->last);
 	read->min = PG_INT64_MAX;
 	read->max = PG_INT64_MIN;
 	read->floor = read->sealed_until = DT_NOBEGIN;
-	read_limit_windows(read);
+	streamext_read_limit_windows(read);
 	read->changed = streamext_changed_take(viewoid);
 	statement->views = lappend(statement->views, read);
 	return read;
@@ -390,8 +151,7 @@ statement_walk(StatementRead *statement, const Plan *plan)
 	switch (nodeTag(plan))
 	{
 		case T_CustomScan:
-			if (((const CustomScan *) plan)->methods == &streamext_scan_methods ||
-				((const CustomScan *) plan)->methods == &streamext_groups_methods)
+			if (streamext_scan_reads_view((const CustomScan *) plan))
 				statement_add_scan(statement, (const CustomScan *) plan);
 			statement_walk_plans(statement, ((const CustomScan *) plan)->custom_plans);
 			break;

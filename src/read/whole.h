@@ -56,7 +56,7 @@ extern AggReader **streamext_whole_readers(const WholeRead *whole);
 /* read/statement.c: copies of the whole view to whole->read; what is noted with each shard's, under its stream's lock, is given to `whole`. */
 extern void streamext_statement_whole(Oid viewoid, WholeRead *whole);
 
-/* read/whole.c, for read/statement.c: a shard, with its stream's lock held; the same of a checkpoint. */
+/* read/whole_counted.c, for read/statement.c: a shard, with its stream's lock held; the same of a checkpoint. */
 extern void streamext_whole_note(WholeRead *whole, const StreamSlot *stream, const ViewSlot *slot,
 								 const ViewSlot *content);
 extern void streamext_whole_note_checkpoint(WholeRead *whole, const CheckpointPosition *position,
