@@ -3,7 +3,7 @@
  *		Sealed panes in the table streamext.history: written once by the worker, read by statements.
  *
  * A pane is sealed when no row can come into it any more: watermark >= the end of the last window that holds it + lateness.
- * durable/history_write.c moves such panes out of shared memory, durable/history_read.c gives them to readers as copies of the kind
+ * durable/history_write.c moves such panes out of shared memory (durable/history_slice.c: as what; durable/history_kept.c: which stay there), durable/history_read.c gives them to readers as copies of the kind
  * that state/pane.h makes of memory.
  */
 #ifndef STREAMEXT_HISTORY_H
@@ -94,6 +94,12 @@ extern void streamext_history_start(Shard *shard_of, WorkerView *v);
 
 /* Deletes the slices of content that was retained before. In a transaction with a snapshot. */
 extern void streamext_history_tidy(const ViewSlot *slot);
+
+/* The state's first `npanes` panes, as an array of their own: they leave memory. */
+extern Pane **streamext_history_leaving(const ViewState *state, int npanes);
+
+/* Deletes the slot's slices of panes below `pane`; *deleted, if there were any: what has gone since the view began. */
+extern void streamext_history_expire(const ViewSlot *slot, int64 pane, HistoryTotals *deleted);
 
 /*
  * Moves panes that became sealed to history, in a transaction of its own; none may be open. True: there are more.
