@@ -3,8 +3,8 @@
  *		Sealed panes in the table streamext.history: written once by the worker, read by statements.
  *
  * A pane is sealed when no row can come into it any more: watermark >= the end of the last window that holds it + lateness.
- * durable/history_write.c moves such panes out of shared memory (durable/history_slice.c: as what; durable/history_kept.c: which stay there), durable/history_read.c gives them to readers as copies of the kind
- * that state/pane.h makes of memory.
+ * durable/history_write.c moves such panes out of shared memory (durable/history_slice.c: as what; durable/history_kept.c: which stay there),
+ * durable/history_read.c gives them to readers as copies of the kind that state/pane.h makes of memory.
  */
 #ifndef STREAMEXT_HISTORY_H
 #define STREAMEXT_HISTORY_H
@@ -95,8 +95,19 @@ extern void streamext_history_start(Shard *shard_of, WorkerView *v);
 /* Deletes the slices of content that was retained before. In a transaction with a snapshot. */
 extern void streamext_history_tidy(const ViewSlot *slot);
 
-/* The state's first `npanes` panes, as an array of their own: they leave memory. */
-extern Pane **streamext_history_leaving(const ViewState *state, int npanes);
+/* What history has of a view's shard when its fold starts. */
+typedef struct HistoryKept
+{
+	uint64		  key;	 /* of its definition and source */
+	int			  shard; /* the set that its slices are in, or are to go to */
+	bool		  found; /* there are some; else the rest is nothing */
+	int64		  pane;	 /* of the last one; PG_INT64_MIN: none */
+	SliceHeader	  last;
+	HistoryTotals deleted; /* by retention */
+} HistoryKept;
+
+/* Finds that, and deletes what is of another definition or source. There is the table. */
+extern void streamext_history_choose(const Shard *shard, const WorkerView *v, HistoryKept *kept);
 
 /* Deletes the slot's slices of panes below `pane`; *deleted, if there were any: what has gone since the view began. */
 extern void streamext_history_expire(const ViewSlot *slot, int64 pane, HistoryTotals *deleted);

@@ -102,7 +102,7 @@ streamext_history_expire(const ViewSlot *slot, int64 pane, HistoryTotals *delete
 	*deleted = history_deleted_before(&first);
 }
 
-/* ---------------------------------------------------------------- start */
+/* ---------------------------------------------------------------- at a fold's start */
 
 static uint64
 history_key(const CompiledView *view, const ViewSlot *slot, uint64 source)
@@ -139,26 +139,6 @@ streamext_history_kept(Oid view, int shard, uint64 key)
 	kept.groups = last.total.groups - deleted.groups;
 	kept.bytes = last.total.bytes - deleted.bytes;
 	return kept;
-}
-
-static int
-history_count_through(const ViewState *state, int64 id)
-{
-	int n = 0;
-
-	while (n < state->npanes && state->panes[n]->id <= id)
-		n++;
-	return n;
-}
-
-Pane **
-streamext_history_leaving(const ViewState *state, int npanes)
-{
-	Pane **panes = palloc_extended(sizeof(Pane *) * Max(npanes, 1), MCXT_ALLOC_HUGE);
-
-	if (npanes > 0)
-		memcpy(panes, state->panes, sizeof(Pane *) * npanes);
-	return panes;
 }
 
 /* Of a shard, all; a look costs less than a DELETE of nothing. */
@@ -232,55 +212,25 @@ streamext_history_tidy(const ViewSlot *slot)
 }
 
 void
-streamext_history_start(Shard *shard_of, WorkerView *v)
+streamext_history_choose(const Shard *shard, const WorkerView *v, HistoryKept *kept)
 {
-	ViewSlot		   *slot = v->slot;
+	const ViewSlot	   *slot = v->slot;
 	const CompiledView *view = v->view;
-	uint64				key = history_key(view, slot, shard_of->slot->counted.source);
-	SliceHeader			first = { 0 };
-	SliceHeader			last = { 0 };
-	uint64				definition;
-	int64				pane = PG_INT64_MIN;
+	SliceHeader			first;
 	int64				unused;
-	bool				found;
-	int					shard;
-	int					npanes;
-	Pane			  **panes;
+	uint64				definition;
 
-	if (!OidIsValid(streamext_history_relation()))
-		return;
+	memset(kept, 0, sizeof(*kept));
+	kept->key = history_key(view, slot, shard->slot->counted.source);
 	if (slot->id.shard == 0)
-		history_delete_former_shards(view->relid, shard_of->config->workers);
-	shard = history_choose_set(view, slot, key, &found, &last, &pane);
-	history_delete_others(view->relid, slot, shard);
-	if (found)
-		(void) streamext_history_edge(view->relid, shard, false, &first, &unused, &definition);
-	else
+		history_delete_former_shards(view->relid, shard->config->workers);
+	kept->shard = history_choose_set(view, slot, kept->key, &kept->found, &kept->last, &kept->pane);
+	history_delete_others(view->relid, slot, kept->shard);
+	if (!kept->found)
 	{
-		history_clear_shard(view->relid, shard);
-		pane = PG_INT64_MIN;
+		history_clear_shard(view->relid, kept->shard);
+		kept->pane = PG_INT64_MIN;
 	}
-
-	npanes = history_count_through(&slot->counted.state, pane);
-	panes = streamext_history_leaving(&slot->counted.state, npanes);
-	shard_of->does->forget_panes(v, panes, npanes);
-	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
-	slot->history.shard = shard;
-	if (slot->history.number != key)
-	{
-		slot->history.number = key;
-		slot->history.covered = pane;
-	}
-	if (found)
-	{
-		slot->history.sealed = pane;
-		slot->history.sealed_until = streamext_window_pane_end(&view->window, pane);
-		slot->history.floor = Max(slot->history.floor, last.floor);
-		slot->history.written = last.total;
-		slot->history.deleted = history_deleted_before(&first);
-	}
-	streamext_state_unlink_panes(&slot->counted.state, npanes);
-	LWLockRelease(slot->counted.state.lock);
-	streamext_state_free_panes(panes, npanes);
-	pfree(panes);
+	else if (streamext_history_edge(view->relid, kept->shard, false, &first, &unused, &definition))
+		kept->deleted = history_deleted_before(&first);
 }

@@ -55,6 +55,64 @@ typedef struct SealedView
 static TimestampTz history_retry_at = 0;
 static TimestampTz history_trouble_at = 0; /* noted in the catalogue; 0: it is over */
 
+/* ---------------------------------------------------------------- start */
+
+static int
+history_count_through(const ViewState *state, int64 id)
+{
+	int n = 0;
+
+	while (n < state->npanes && state->panes[n]->id <= id)
+		n++;
+	return n;
+}
+
+/* The panes that are leaving, as an array of their own. */
+static Pane **
+history_leaving(const ViewState *state, int npanes)
+{
+	Pane **panes = palloc_extended(sizeof(Pane *) * Max(npanes, 1), MCXT_ALLOC_HUGE);
+
+	if (npanes > 0)
+		memcpy(panes, state->panes, sizeof(Pane *) * npanes);
+	return panes;
+}
+
+void
+streamext_history_start(Shard *shard_of, WorkerView *v)
+{
+	ViewSlot   *slot = v->slot;
+	HistoryKept kept;
+	int			npanes;
+	Pane	  **panes;
+
+	if (!OidIsValid(streamext_history_relation()))
+		return;
+	streamext_history_choose(shard_of, v, &kept);
+	npanes = history_count_through(&slot->counted.state, kept.pane);
+	panes = history_leaving(&slot->counted.state, npanes);
+	shard_of->does->forget_panes(v, panes, npanes);
+	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
+	slot->history.shard = kept.shard;
+	if (slot->history.number != kept.key)
+	{
+		slot->history.number = kept.key;
+		slot->history.covered = kept.pane;
+	}
+	if (kept.found)
+	{
+		slot->history.sealed = kept.pane;
+		slot->history.sealed_until = streamext_window_pane_end(&v->view->window, kept.pane);
+		slot->history.floor = Max(slot->history.floor, kept.last.floor);
+		slot->history.written = kept.last.total;
+		slot->history.deleted = kept.deleted;
+	}
+	streamext_state_unlink_panes(&slot->counted.state, npanes);
+	LWLockRelease(slot->counted.state.lock);
+	streamext_state_free_panes(panes, npanes);
+	pfree(panes);
+}
+
 /* ---------------------------------------------------------------- which panes */
 
 static bool
@@ -229,7 +287,7 @@ seal_publish(Shard *shard, List *views)
 	foreach (lc, views)
 	{
 		SealedView *sealed = lfirst(lc);
-		Pane	  **panes = streamext_history_leaving(&sealed->v->slot->counted.state, sealed->npanes);
+		Pane	  **panes = history_leaving(&sealed->v->slot->counted.state, sealed->npanes);
 
 		shard->does->forget_panes(sealed->v, panes, sealed->npanes);
 		leaving[foreach_current_index(lc)] = panes;

@@ -23,6 +23,7 @@
 #include "stream/definition.h"
 #include "view/compile.h"
 #include "view/inner.h"
+#include "view/reads.h"
 #include "view/union.h"
 
 /* The relations that the statement being run has created or altered. */
