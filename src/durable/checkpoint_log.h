@@ -66,7 +66,7 @@ typedef struct CheckpointIndex
 	CheckpointRef *refs; /* ascending by stream, shard, seq, part */
 } CheckpointIndex;
 
-/* ---- the position row ---- */
+/* ---- the position row: durable/checkpoint_position.c ---- */
 
 typedef struct CheckpointPartition
 {
