@@ -11,6 +11,7 @@
 
 #define streamext_checkpoint_log_fetch log_fetch_real
 #include "durable/checkpoint_log.c"
+#include "durable/checkpoint_position.c"
 #undef streamext_checkpoint_log_fetch
 
 #include "durable/checkpoint_state.h"
@@ -47,8 +48,8 @@ checkpoint_position(FuzzInput *in)
 	{
 		CheckpointPositionHead *head = (CheckpointPositionHead *) data;
 
-		head->magic = LOG_MAGIC;
-		head->version = LOG_VERSION;
+		head->magic = POSITION_MAGIC;
+		head->version = POSITION_VERSION;
 	}
 	position = streamext_checkpoint_decode(data, size);
 	if (position == NULL)
