@@ -24,14 +24,13 @@ format_find(const char *name)
 }
 
 static void
-format_refuse(const OptionSpec *spec, const char *value, bool bodies)
+format_refuse(const OptionSpec *spec, const char *value)
 {
 	StringInfoData valid;
 
 	initStringInfo(&valid);
 	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
-		if (!bodies || (*format)->around == NULL)
-			appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (*format)->name);
+		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (*format)->name);
 	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
 }
 
@@ -39,16 +38,7 @@ static void
 format_check_name(const OptionSpec *spec, const char *value)
 {
 	if (format_find(value) == NULL)
-		format_refuse(spec, value, false);
-}
-
-void
-streamext_format_check_body(const OptionSpec *spec, const char *value)
-{
-	const FormatOps *format = format_find(value);
-
-	if (format == NULL || format->around != NULL)
-		format_refuse(spec, value, true);
+		format_refuse(spec, value);
 }
 
 /* The option of a column is checked before its table's format is known; FormatOps.check_path looks again. */
@@ -94,12 +84,6 @@ format_named(List *options, const char *option)
 }
 
 const FormatOps *
-streamext_format_body(List *options)
-{
-	return format_named(options, "body_format");
-}
-
-const FormatOps *
 streamext_format(const ConnectorOps *connector, List *options)
 {
 	const FormatOps *format = format_named(options, connector->bodies ? "body_format" : "format");
@@ -140,6 +124,7 @@ streamext_format_check_options(const ConnectorOps *connector, List *options)
 	format_check_others(format, connector->bodies, options);
 	if (streamext_option(options, "fields") != NULL && !format->names_fields)
 		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("option \"fields\" needs format json")));
-	if (format->check_options != NULL)
-		format->check_options(options);
+	for (; format != NULL; format = format->body)
+		if (format->check_options != NULL)
+			format->check_options(options);
 }

@@ -44,7 +44,7 @@ typedef struct FormatOps
 
 	/* Options that only this format has: given with another one they are refused. May be NULL, as the checks. */
 	const OptionSpec *options;
-	/* What a table's options mean together; raises. */
+	/* What a table's options mean together; raises. An envelope's body is asked by itself. */
 	void (*check_options)(List *options);
 	/* Of a column that has a path; raises. */
 	void (*check_path)(const StreamColumn *column);
@@ -85,12 +85,6 @@ extern const OptionSpec streamext_format_options[];
 
 /* The one that a table's options name. */
 extern const FormatOps *streamext_format(const ConnectorOps *connector, List *options);
-
-/* The one that the option body_format names, the default without it. */
-extern const FormatOps *streamext_format_body(List *options);
-
-/* OptionSpec.check of body_format: any that is no envelope. */
-extern void streamext_format_check_body(const OptionSpec *spec, const char *value);
 
 /* What a table's options mean together, of all formats; raises. */
 extern void streamext_format_check_options(const ConnectorOps *connector, List *options);

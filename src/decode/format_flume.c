@@ -115,32 +115,24 @@ flume_header(Decoder *decoder, const StreamRecord *record, const char *name, con
 }
 
 static void
-flume_check_options(List *options)
-{
-	const FormatOps *body = streamext_format_body(options);
-
-	if (body->check_options != NULL)
-		body->check_options(options);
-}
-
-static void
 flume_check_path(const StreamColumn *column)
 {
 	streamext_csv_format.check_path(column);
 }
 
+static void flume_check_body(const OptionSpec *spec, const char *value);
+
 static const OptionSpec flume_options[] = {
-	{ "body_format", PLACE_TABLE, OPTION_TEXT, .check = streamext_format_check_body },
+	{ "body_format", PLACE_TABLE, OPTION_TEXT, .check = flume_check_body },
 	{ NULL },
 };
 
 static const FormatOps *flume_around(List *options);
 
-#define FLUME_AROUND(inner, ...)                                                                                  \
-	{                                                                                                             \
-		.name = "flume", .around = flume_around, .body = &streamext_##inner##_format, .options = flume_options,   \
-		.check_options = flume_check_options, .open = flume_open, .parse = flume_parse, .headers = flume_headers, \
-		.header = flume_header, __VA_ARGS__                                                                       \
+#define FLUME_AROUND(inner, ...)                                                                                \
+	{                                                                                                           \
+		.name = "flume", .around = flume_around, .body = &streamext_##inner##_format, .options = flume_options, \
+		.open = flume_open, .parse = flume_parse, .headers = flume_headers, .header = flume_header, __VA_ARGS__ \
 	}
 
 const FormatOps streamext_flume_format = FLUME_AROUND(json, .names_fields = true, .paths = true, .json = true);
@@ -151,13 +143,39 @@ static const FormatOps flume_others[] = {
 	FLUME_AROUND(raw, .one_column = true, .column_type = BYTEAOID),
 };
 
+/* The one around the body's format; NULL: there is none. */
+static const FormatOps *
+flume_find(const char *body)
+{
+	if (strcmp(streamext_flume_format.body->name, body) == 0)
+		return &streamext_flume_format;
+	for (int i = 0; i < lengthof(flume_others); i++)
+		if (strcmp(flume_others[i].body->name, body) == 0)
+			return &flume_others[i];
+	return NULL;
+}
+
+static void
+flume_check_body(const OptionSpec *spec, const char *value)
+{
+	StringInfoData valid;
+
+	if (flume_find(value) != NULL)
+		return;
+	initStringInfo(&valid);
+	appendStringInfoString(&valid, streamext_flume_format.body->name);
+	for (int i = 0; i < lengthof(flume_others); i++)
+		appendStringInfo(&valid, ", %s", flume_others[i].body->name);
+	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
+}
+
 static const FormatOps *
 flume_around(List *options)
 {
-	const FormatOps *body = streamext_format_body(options);
+	const char		*body = streamext_option(options, "body_format");
+	const FormatOps *found = body == NULL ? &streamext_flume_format : flume_find(body);
 
-	for (int i = 0; i < lengthof(flume_others); i++)
-		if (flume_others[i].body == body)
-			return &flume_others[i];
-	return &streamext_flume_format;
+	if (found == NULL)
+		elog(ERROR, "unknown format \"%s\"", body);
+	return found;
 }

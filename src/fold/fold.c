@@ -190,3 +190,14 @@ streamext_fold_publish(ViewFold *fold, Batch *batch)
 	fold->admitted = false;
 	fold->selected.n = 0;
 }
+
+void
+streamext_fold_end(ViewFold *fold)
+{
+	streamext_fold_abandon(fold);
+	if (fold->join != NULL)
+		streamext_join_end(fold->join);
+	FreeExprContext(fold->econtext, false);
+	ExecDropSingleTupleTableSlot(fold->row);
+	MemoryContextDelete(fold->cxt);
+}

@@ -2,8 +2,8 @@
  * fold/fold_private.h
  *		What the files of a fold share.
  *
- *	fold/start.c	from the compiled view to what is needed for each batch; the end of it
- *	fold/fold.c		one batch: prepare, publish
+ *	fold/start.c	from the compiled view to what is needed for each batch
+ *	fold/fold.c		one batch: prepare, publish; the end
  *	fold/guard.c	its steps that run a user's code
  *	fold/select.c	its rows that count; fold/selected.c: what they become; fold/group.c: their panes and groups;
  *					fold/aggregate.c: what their aggregates do ahead

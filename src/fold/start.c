@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fold/start.c
- *		From a compiled view to a fold: its expressions made ready, its state in shared memory adopted or begun anew; and its end.
+ *		From a compiled view to a fold: its expressions made ready, its state in shared memory adopted or begun anew.
  *
  *-------------------------------------------------------------------------
  */
@@ -336,15 +336,4 @@ streamext_fold_start(CompiledView *view, ViewSlot *slot, StreamConfig *config, M
 	}
 	MemoryContextSwitchTo(old);
 	return fold;
-}
-
-void
-streamext_fold_end(ViewFold *fold)
-{
-	streamext_fold_abandon(fold);
-	if (fold->join != NULL)
-		streamext_join_end(fold->join);
-	FreeExprContext(fold->econtext, false);
-	ExecDropSingleTupleTableSlot(fold->row);
-	MemoryContextDelete(fold->cxt);
 }

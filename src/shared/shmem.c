@@ -18,8 +18,6 @@
 #define SHMEM_FIXED_LOCKS 3
 #define SHMEM_SLOT_LOCKS 3
 
-SharedState *streamext_shared = NULL;
-
 static shmem_request_hook_type shmem_previous_request_hook = NULL;
 static shmem_startup_hook_type shmem_previous_startup_hook = NULL;
 

@@ -409,4 +409,6 @@ typedef struct SharedState
 
 extern SharedState *streamext_shared; /* NULL: not preloaded */
 
+extern void streamext_wake_launcher(void);
+
 #endif /* STREAMEXT_SLOTS_H */

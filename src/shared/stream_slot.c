@@ -527,16 +527,6 @@ streamext_wake_worker(StreamSlot *slot)
 }
 
 void
-streamext_wake_launcher(void)
-{
-	Latch *latch = streamext_shared->launcher_latch;
-
-	pg_memory_barrier();
-	if (streamext_shared->launcher_pid != 0 && latch != NULL)
-		SetLatch(latch);
-}
-
-void
 streamext_wake_all_workers(void)
 {
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);

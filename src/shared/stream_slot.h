@@ -95,9 +95,8 @@ streamext_pause_next(uint32 old, bool pause)
 
 extern void streamext_pause_request(StreamSlot *slot, bool pause);
 
-/* Wakes a slot's worker and its catch-up worker; the launcher. */
+/* Wakes a slot's worker and its catch-up worker. */
 extern void streamext_wake_worker(StreamSlot *slot);
-extern void streamext_wake_launcher(void);
 extern void streamext_wake_all_workers(void);
 
 #endif /* STREAMEXT_STREAM_SLOT_H */

@@ -1,5 +1,5 @@
 /*
- * sources: source/feed/cutter source/feed/lines source/feed/sse source/feed/array source/feed/frames source/feed/text source/feed/answer
+ * sources: source/feed/cutter source/feed/emit source/feed/lines source/feed/sse source/feed/array source/feed/frames source/feed/text source/feed/answer
  * flags: -DFEED_CUT_MAX=64
  *
  * A feed's bytes in each framing: cut in pieces of any sizes they give the records that they give in one; none is longer than it may be. An answer's head.

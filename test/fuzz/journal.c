@@ -1,5 +1,5 @@
 /*
- * sources: source/journal/journal source/journal/segment source/journal/append source/journal/read
+ * sources: source/journal/journal source/journal/recover source/journal/record source/journal/segment source/journal/append source/journal/read
  * flags: -include test/fuzz/files.h -DJOURNAL_SEGMENT=INT64CONST(16384) -DJOURNAL_BUFFER=4096
  *
  * A journal's files as a crash, a full disk or a forger leaves them: records that were appended, bytes that were changed, ends

@@ -1,6 +1,6 @@
 /*
  * source/feed/cutter.c
- *		From a feed's bytes to its records: what the framings have in common (source/feed/cutter.h).
+ *		From a feed's bytes to its records (source/feed/cutter.h): begun, handed to the framing, ended.
  */
 #include "base/streamext.h"
 
@@ -54,27 +54,4 @@ streamext_feed_cut_free(FeedCutter *cutter)
 	streamext_feed_text_free(&cutter->line);
 	streamext_feed_text_free(&cutter->id);
 	streamext_feed_text_free(&cutter->event);
-}
-
-bool
-streamext_feed_cut_emit(FeedCutter *cutter, const char *data, size_t size)
-{
-	FeedRecord record = {
-		data, Min(size, FEED_CUT_MAX), cutter->event.data, cutter->event.size, cutter->id.data, cutter->id.size
-	};
-
-	return cutter->emit(cutter->context, &record);
-}
-
-bool
-streamext_feed_cut_fault(FeedCutter *cutter, const char *fault)
-{
-	cutter->fault = fault;
-	return false;
-}
-
-bool
-streamext_feed_cut_keep(FeedCutter *cutter, FeedText *text, const char *data, size_t size, size_t limit)
-{
-	return streamext_feed_text_add(text, data, size, limit) || streamext_feed_cut_fault(cutter, "out of memory");
 }

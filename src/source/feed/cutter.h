@@ -99,7 +99,7 @@ extern bool streamext_feed_cut_sse(FeedCutter *cutter, const char *data, size_t 
 extern bool streamext_feed_cut_array(FeedCutter *cutter, const char *data, size_t size);
 extern bool streamext_feed_cut_frames(FeedCutter *cutter, const char *data, size_t size);
 
-/* ---- for them ---- */
+/* ---- for them: source/feed/emit.c ---- */
 
 /* Delivers a record. */
 extern bool streamext_feed_cut_emit(FeedCutter *cutter, const char *data, size_t size);

@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "utils/timestamp.h"
@@ -26,17 +25,7 @@
 #define LINK_LASTING_MS 60000		/* a connection that lasted so long was none that failed */
 #define LINK_SOON_MS 1000			/* after one that did not last longer, */
 #define LINK_SOON_WAIT_MS 250		/* "at once" is not before this */
-#define LINK_BODY_MAX 160
 #define LINK_REDIRECTS 5
-
-int64
-streamext_feed_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- what libcurl tells ---- */
 
@@ -165,52 +154,6 @@ streamext_feed_link_excuse(FeedLink *link)
 	link->heard = streamext_feed_ms();
 }
 
-/* ---- what a connection brings ---- */
-
-/* Records that were sent before this moment and after the last connection are lost unless there is a token. */
-static void
-link_tell_begin(FeedLink *link)
-{
-	if (streamext_feed_intake_token(link->intake)->size > 0)
-		return;
-	streamext_connector_event(
-		link->c, "live", 0, 0,
-		link->options->resume == FEED_RESUME_NONE
-			? "the feed cannot be resumed (option resume is none): records sent before this moment may be missing"
-			: "the feed begins live, no record to resume from is known: records sent before this moment may be missing");
-}
-
-void
-streamext_feed_link_open(FeedLink *link)
-{
-	const FeedText *token = streamext_feed_intake_token(link->intake);
-
-	streamext_feed_cut_begin(&link->cutter, token->data,
-							 link->options->resume == FEED_RESUME_LAST_EVENT_ID ? token->size : 0);
-	link->stage = FEED_OPEN;
-	link->heard = streamext_feed_ms();
-	link->redirects = 0;
-	link->retry.times[FEED_TROUBLE_HTTP] = link->retry.times[FEED_TROUBLE_RATE] = 0;
-	link_tell_begin(link);
-}
-
-bool
-streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size)
-{
-	link->heard = streamext_feed_ms();
-	streamext_feed_intake_arrival(link->intake);
-	if (streamext_feed_cut(&link->cutter, data, size))
-		return !link->closed || link->options->framing != FEED_WEBSOCKET;
-	link->refused = true;
-	return false;
-}
-
-void
-streamext_feed_link_body(FeedLink *link, const char *data, size_t size)
-{
-	(void) streamext_feed_text_add(&link->body, data, size, LINK_BODY_MAX);
-}
-
 /* ---- what ends it ---- */
 
 /* The next attempt is due after so many ms or more. */
@@ -285,8 +228,8 @@ link_end_of_feed(FeedLink *link)
 		link->refused = true;
 }
 
-void
-streamext_feed_link_done(FeedLink *link, CURLcode result)
+static void
+link_done(FeedLink *link, CURLcode result)
 {
 	const char *why = link->reason[0] != '\0' ? link->reason : curl_easy_strerror(result);
 	bool		open = link->stage == FEED_OPEN;
@@ -437,12 +380,31 @@ link_take_messages(FeedLink *link)
 		if (message->msg != CURLMSG_DONE || message->easy_handle != link->easy)
 			continue;
 		any = true;
-		if (result == CURLE_OK && link->options->framing == FEED_WEBSOCKET && link->stage == FEED_CONNECTING)
-			streamext_feed_websocket_begin(link);
-		else
-			streamext_feed_link_done(link, result);
+		if (result == CURLE_OK && link->options->framing == FEED_WEBSOCKET && link->stage == FEED_CONNECTING &&
+			streamext_feed_websocket_begin(link, &result))
+			continue;
+		link_done(link, result);
 	}
 	return any;
+}
+
+/* A websocket's socket is ready. */
+static void
+link_take_frames(FeedLink *link)
+{
+	CURLcode result;
+
+	switch (streamext_feed_websocket_ready(link, &result))
+	{
+		case FEED_WS_ENDED:
+			link_done(link, result);
+			break;
+		case FEED_WS_MORE:
+			streamext_feed_link_wake(link, 0);
+			break;
+		case FEED_WS_DRAINED:
+			break;
+	}
 }
 
 static bool
@@ -464,7 +426,7 @@ link_take_ready(FeedLink *link)
 		any = true;
 		if (fd == link->socket)
 		{
-			streamext_feed_websocket_ready(link);
+			link_take_frames(link);
 			continue;
 		}
 		what |= (events[i].events & EPOLLIN) ? CURL_CSELECT_IN : 0;

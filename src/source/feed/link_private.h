@@ -3,13 +3,14 @@
  *		What the files of a feed's connection share.
  *
  *	source/feed/link.c			stages, timers, what ends a connection and when the next one is due
- *	source/feed/request.c		what is asked for: URL, headers, libcurl's options
+ *	source/feed/request.c		what is asked for: URL, headers, libcurl's options; what comes back
  *	source/feed/websocket.c		the handshake and the bytes of a websocket
  */
 #ifndef STREAMEXT_FEED_LINK_PRIVATE_H
 #define STREAMEXT_FEED_LINK_PRIVATE_H
 
 #include <curl/curl.h>
+#include <time.h>
 
 #include "source/feed/answer.h"
 #include "source/feed/link.h"
@@ -65,29 +66,39 @@ struct FeedLink
 	char	 close_reason[160];
 };
 
-/* ---- link.c ---- */
+/* By the monotonic clock. */
+static inline int64
+streamext_feed_ms(void)
+{
+	struct timespec now;
 
-extern int64 streamext_feed_ms(void);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- request.c ---- */
+
 /* What an answer's head means for an open feed: true, or false and the body tells why not. */
 extern void streamext_feed_link_open(FeedLink *link);
 /* Bytes of the feed. False: they end the connection. */
 extern bool streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size);
 /* The bytes behind a head that is not the feed's. */
 extern void streamext_feed_link_body(FeedLink *link, const char *data, size_t size);
-/* The connection has ended, with what result. */
-extern void streamext_feed_link_done(FeedLink *link, CURLcode result);
-
-/* ---- request.c ---- */
-
 /* Makes `easy` and adds it to `multi`. False: reported. */
 extern bool streamext_feed_request(FeedLink *link);
 
 /* ---- websocket.c ---- */
 
-/* The connection is there. */
-extern void streamext_feed_websocket_begin(FeedLink *link);
+/* The connection is there. False: it is to end, with *result. */
+extern bool streamext_feed_websocket_begin(FeedLink *link, CURLcode *result);
 /* The socket is ready for something. */
-extern void streamext_feed_websocket_ready(FeedLink *link);
+typedef enum FeedWebsocketState
+{
+	FEED_WS_DRAINED, /* nothing more just now */
+	FEED_WS_MORE,	 /* there may be, of which the socket says nothing: TLS may have taken the rest */
+	FEED_WS_ENDED	 /* with *result */
+} FeedWebsocketState;
+extern FeedWebsocketState streamext_feed_websocket_ready(FeedLink *link, CURLcode *result);
 /* A FeedControl. */
 extern void streamext_feed_websocket_control(void *context, int opcode, const char *data, size_t size);
 extern void streamext_feed_websocket_end(FeedLink *link);

@@ -1,6 +1,6 @@
 /*
  * source/feed/request.c
- *		What a feed is asked for: URL with the token, headers with the mapping's secrets, libcurl's options.
+ *		What a feed is asked for: URL with the token, headers with the mapping's secrets, libcurl's options; and what comes back.
  *
  * Secrets are read anew for each connection, so a file may be replaced. libcurl is kept from the environment (proxies, .netrc), from
  * protocols other than HTTP, and from following redirects by itself.
@@ -16,6 +16,7 @@
 #define REQUEST_BUFFER (256 * 1024)
 #define REQUEST_AGENT "streamext/1.1 (PostgreSQL extension)"
 #define REQUEST_HEADER "header "
+#define REQUEST_BODY_MAX 160 /* bytes of an answer that is not the feed */
 
 static const char *const request_accept[] = {
 	"Accept: application/x-ndjson, application/json;q=0.9, */*;q=0.1",
@@ -150,6 +151,52 @@ request_url(FeedLink *link)
 	curl_free(text);
 	curl_url_cleanup(url);
 	return link->url != NULL;
+}
+
+/* ---- what comes back ---- */
+
+/* Records that were sent before this moment and after the last connection are lost unless there is a token. */
+static void
+request_tell_live(FeedLink *link)
+{
+	if (streamext_feed_intake_token(link->intake)->size > 0)
+		return;
+	streamext_connector_event(
+		link->c, "live", 0, 0,
+		link->options->resume == FEED_RESUME_NONE
+			? "the feed cannot be resumed (option resume is none): records sent before this moment may be missing"
+			: "the feed begins live, no record to resume from is known: records sent before this moment may be missing");
+}
+
+void
+streamext_feed_link_open(FeedLink *link)
+{
+	const FeedText *token = streamext_feed_intake_token(link->intake);
+
+	streamext_feed_cut_begin(&link->cutter, token->data,
+							 link->options->resume == FEED_RESUME_LAST_EVENT_ID ? token->size : 0);
+	link->stage = FEED_OPEN;
+	link->heard = streamext_feed_ms();
+	link->redirects = 0;
+	link->retry.times[FEED_TROUBLE_HTTP] = link->retry.times[FEED_TROUBLE_RATE] = 0;
+	request_tell_live(link);
+}
+
+bool
+streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size)
+{
+	link->heard = streamext_feed_ms();
+	streamext_feed_intake_arrival(link->intake);
+	if (streamext_feed_cut(&link->cutter, data, size))
+		return !link->closed || link->options->framing != FEED_WEBSOCKET;
+	link->refused = true;
+	return false;
+}
+
+void
+streamext_feed_link_body(FeedLink *link, const char *data, size_t size)
+{
+	(void) streamext_feed_text_add(&link->body, data, size, REQUEST_BODY_MAX);
 }
 
 /* ---- libcurl's calls ---- */

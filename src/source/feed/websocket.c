@@ -214,8 +214,8 @@ websocket_head(FeedLink *link, const char *data, size_t size)
 	return size == 0 || streamext_feed_link_bytes(link, data, size);
 }
 
-void
-streamext_feed_websocket_ready(FeedLink *link)
+FeedWebsocketState
+streamext_feed_websocket_ready(FeedLink *link, CURLcode *result)
 {
 	static char buffer[WEBSOCKET_READ];
 	CURLcode	rc = CURLE_OK;
@@ -237,17 +237,15 @@ streamext_feed_websocket_ready(FeedLink *link)
 	if (link->out.size > 0)
 		(void) websocket_send(link);
 	if (rc == CURLE_AGAIN && more)
-		return;
+		return FEED_WS_DRAINED;
 	if (rc == CURLE_OK && more && got > 0)
-	{
-		streamext_feed_link_wake(link, 0); /* TLS may have taken the rest from the socket */
-		return;
-	}
-	streamext_feed_link_done(link, rc == CURLE_AGAIN ? CURLE_OK : rc);
+		return FEED_WS_MORE;
+	*result = rc == CURLE_AGAIN ? CURLE_OK : rc;
+	return FEED_WS_ENDED;
 }
 
-void
-streamext_feed_websocket_begin(FeedLink *link)
+bool
+streamext_feed_websocket_begin(FeedLink *link, CURLcode *result)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 	curl_socket_t	   socket = CURL_SOCKET_BAD;
@@ -258,15 +256,15 @@ streamext_feed_websocket_begin(FeedLink *link)
 	if (curl_easy_getinfo(link->easy, CURLINFO_ACTIVESOCKET, &socket) != CURLE_OK || socket == CURL_SOCKET_BAD ||
 		!websocket_handshake(link))
 	{
-		streamext_feed_link_done(link, CURLE_FAILED_INIT);
-		return;
+		*result = CURLE_FAILED_INIT;
+		return false;
 	}
 	event.data.fd = link->socket = socket;
 	if (epoll_ctl(link->epoll, EPOLL_CTL_ADD, socket, &event) != 0)
 		(void) epoll_ctl(link->epoll, EPOLL_CTL_MOD, socket, &event);
 	link->stage = FEED_GREETING;
-	if (!websocket_send(link))
-		streamext_feed_link_done(link, CURLE_SEND_ERROR);
+	*result = CURLE_SEND_ERROR;
+	return websocket_send(link);
 }
 
 void

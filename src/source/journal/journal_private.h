@@ -1,7 +1,7 @@
 /*
  * source/journal/journal_private.h
- *		What the files of the journal share: source/journal/journal.c (opening, recovery), source/journal/segment.c (files), source/journal/append.c (writing),
- *		source/journal/read.c (reading).
+ *		What the files of the journal share: source/journal/journal.c (opening), source/journal/recover.c (the end), source/journal/segment.c (files),
+ *		source/journal/record.c (one record), source/journal/append.c (writing), source/journal/read.c (reading).
  *
  * Segment files are cut at multiples of 16 MB of the position, so that the file of a position follows from the position
  * alone and a writer's or reader's open file can never be a stale one: position p lies in the file named p - p % 16 MB. A
@@ -114,6 +114,17 @@ journal_at_segment_end(int64 position)
 	return JOURNAL_SEGMENT - position % JOURNAL_SEGMENT < (int64) sizeof(JournalHeader);
 }
 
+/* What a handle has read of a segment's file. */
+typedef struct JournalReading
+{
+	int	   fd; /* -1: none */
+	int64  first;
+	char  *buffer;
+	size_t capacity;
+	size_t size;
+	int64  position; /* of buffer[0] */
+} JournalReading;
+
 struct Journal
 {
 	char			  directory[MAXPGPATH];
@@ -134,12 +145,7 @@ struct Journal
 	int64	   room_base; /* where what counts for the limit began when it was last looked at, see journal_has_room */
 
 	/* read side */
-	int				 read_fd;
-	int64			 read_first;
-	char			*read_buffer;
-	size_t			 read_capacity;
-	size_t			 read_size;
-	int64			 read_position;				 /* of read_buffer[0] */
+	JournalReading	 read;
 	int64			 layout_at[JOURNAL_LAYOUTS]; /* records whose layouts are known; -1: none */
 	const RowLayout *layouts[JOURNAL_LAYOUTS];
 	int				 next_layout;
@@ -166,7 +172,7 @@ extern bool streamext_journal_make_directory(Oid dboid, const Journal *journal);
 /* Bytes on disk of so many segments. */
 extern int64 streamext_journal_segment_bytes(const Journal *journal, const int64 *firsts, int n);
 
-/* ---- source/journal/read.c ---- */
+/* ---- source/journal/record.c ---- */
 
 extern uint32 streamext_journal_crc(const JournalHeader *header, const char *body);
 
@@ -192,7 +198,7 @@ extern JournalHeader *streamext_journal_fetch(Journal *journal, int64 position, 
 extern bool streamext_journal_skip(Journal *journal, int64 floor);
 extern void streamext_journal_close_append(Journal *journal);
 
-/* ---- source/journal/journal.c ---- */
+/* ---- source/journal/recover.c ---- */
 
 /* Finds the end and makes it known; a torn tail is cut off, *cut bytes. False and errno on failure. */
 extern bool streamext_journal_recover(Journal *journal, int64 *cut);

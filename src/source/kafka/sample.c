@@ -232,7 +232,7 @@ sample_take(KafkaSample *k, const rd_kafka_message_t *message)
 	record.next_position = message->offset + 1;
 	record.timestamp = kafka_timestamp(message);
 	record.message = unconstify(rd_kafka_message_t *, message);
-	streamext_sample_keep(k->sample, &record, streamext_kafka_ops.headers(NULL, &record));
+	streamext_sample_keep(k->sample, &record, k->config->connector->headers(NULL, &record));
 }
 
 /* A partition has nothing more for us. */

@@ -34,13 +34,12 @@
 #include "source/mqtt/properties.h"
 #include "source/mqtt/topic.h"
 
-#define MQTT_STUCK_MS 30000			 /* an answer that takes longer than this is not coming */
-#define MQTT_BRIEF_MS 10000			 /* a connection that does not last longer, */
-#define MQTT_BRIEF_LIMIT 3			 /* so often in a row, looks as if two clients had the same id, */
-#define MQTT_BRIEF_RETRY_MS 2000	 /* which do each other less harm when they try less often */
-#define MQTT_MARKER_MS 2000			 /* publish the marker again when it is not back by then, */
-#define MQTT_MARKER_REFUSED_MS 30000 /* or by then if the broker seems to refuse it */
-#define MQTT_MARKER_DOUBT 2			 /* so many that do not come back: the subscription may not be there */
+#define MQTT_STUCK_MS 30000		 /* an answer that takes longer than this is not coming */
+#define MQTT_BRIEF_MS 10000		 /* a connection that does not last longer, */
+#define MQTT_BRIEF_LIMIT 3		 /* so often in a row, looks as if two clients had the same id, */
+#define MQTT_BRIEF_RETRY_MS 2000 /* which do each other less harm when they try less often */
+#define MQTT_MARKER_MS 2000		 /* publish the marker again when it is not back by then */
+#define MQTT_MARKER_DOUBT 2		 /* so many that do not come back: the subscription may not be there */
 #define MQTT_DISCONNECT_MS 200
 #define MQTT_CLOSE_MS 2500 /* paho's receive thread looks up once a second when it is to end */
 #define MQTT_EPOCH_SHIFT ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
@@ -52,15 +51,6 @@ static bool mqtt_abandoned = false;
 static MqttAddress *mqtt_former = NULL;
 
 /* ---- small things for all threads ---- */
-
-static int64
-mqtt_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 mqtt_after(clockid_t clock, int64 ms, struct timespec *until)
@@ -80,40 +70,6 @@ mqtt_now(void)
 	return ((TimestampTz) now.tv_sec - MQTT_EPOCH_SHIFT) * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
-void
-streamext_mqtt_signal(MqttClient *m)
-{
-	uint64 one = 1;
-
-	if (pg_atomic_exchange_u32(&m->signalled, 1) == 0 && write(m->wait_fd, &one, sizeof(one)) < 0)
-		return; /* full: it is readable */
-}
-
-void
-streamext_mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms)
-{
-	m->link = link;
-	m->since = mqtt_ms();
-	m->due = m->since + delay_ms;
-	pthread_cond_signal(&m->wake);
-}
-
-void
-streamext_mqtt_set_error(MqttClient *m, const char *what, const char *why)
-{
-	streamext_clip_format(m->error, sizeof(m->error), why != NULL && why[0] != '\0' ? "%s: %s" : "%s", what, why);
-	m->errors++;
-}
-
-void
-streamext_mqtt_marker_refused(MqttClient *m)
-{
-	streamext_mqtt_set_error(m, "the broker must allow this client to publish flush markers and to read them",
-							 m->marker_topic);
-	m->marker_refused = true;
-	m->flush_due = mqtt_ms() + MQTT_MARKER_REFUSED_MS;
-}
-
 /* The connection is gone or did not come about. */
 static void
 mqtt_lost(MqttClient *m, const char *what, const char *why)
@@ -125,10 +81,10 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 
 		/* mosquitto 2.0.11 answers a forbidden message by ending the connection. */
 		if (m->link == MQTT_READY && m->flush_published != m->flush_done && m->markers_back == 0 &&
-			mqtt_ms() - m->flush_published_at < MQTT_RETRY_MIN_MS)
+			streamext_mqtt_ms() - m->flush_published_at < MQTT_RETRY_MIN_MS)
 			streamext_mqtt_marker_refused(m);
 		if (m->link == MQTT_READY)
-			m->brief = mqtt_ms() - m->since < MQTT_BRIEF_MS ? m->brief + 1 : 0;
+			m->brief = streamext_mqtt_ms() - m->since < MQTT_BRIEF_MS ? m->brief + 1 : 0;
 		if (m->link == MQTT_READY && m->brief >= MQTT_BRIEF_LIMIT)
 		{
 			streamext_clip_format(
@@ -142,12 +98,6 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 	}
 	pthread_mutex_unlock(&m->mutex);
 	streamext_mqtt_signal(m);
-}
-
-const char *
-streamext_mqtt_reason(const MqttClient *m, int code)
-{
-	return streamext_mqtt_address_reason(&m->at, code);
 }
 
 /* ---- arrival (paho's receive thread) ---- */
@@ -447,7 +397,7 @@ mqtt_create(MqttClient *m)
 static bool
 mqtt_step(MqttClient *m)
 {
-	int64  now = mqtt_ms();
+	int64  now = streamext_mqtt_ms();
 	int	   rc = MQTTASYNC_SUCCESS;
 	uint64 ticket;
 
@@ -524,7 +474,7 @@ mqtt_control(void *arg)
 		if (mqtt_step(m))
 			continue;
 		if (m->link == MQTT_IDLE || m->link == MQTT_CONNECTED)
-			wait_ms = Max(1, Min(wait_ms, m->due - mqtt_ms()));
+			wait_ms = Max(1, Min(wait_ms, m->due - streamext_mqtt_ms()));
 		mqtt_after(CLOCK_MONOTONIC, wait_ms, &until);
 		pthread_cond_timedwait(&m->wake, &m->mutex, &until);
 	}

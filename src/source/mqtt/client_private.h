@@ -96,10 +96,12 @@ struct MqttClient
 	uint64 markers_back; /* how many came back, ever */
 };
 
-/* ---- source/mqtt/client.c; with the mutex, but for _signal and _reason ---- */
+/* ---- source/mqtt/link.c; with the mutex, but for _ms, _signal and _reason ---- */
 
-extern void streamext_mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms);
-extern void streamext_mqtt_set_error(MqttClient *m, const char *what, const char *why);
+/* By the monotonic clock. */
+extern int64 streamext_mqtt_ms(void);
+extern void	 streamext_mqtt_set_link(MqttClient *m, MqttLink link, int delay_ms);
+extern void	 streamext_mqtt_set_error(MqttClient *m, const char *what, const char *why);
 /* A flush cannot work, which must not keep the stream from its records. */
 extern void streamext_mqtt_marker_refused(MqttClient *m);
 /* What a code of CONNACK, SUBACK or the library means. */

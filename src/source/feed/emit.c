@@ -1,0 +1,30 @@
+/*
+ * source/feed/emit.c
+ *		What a framing does with what it has found (source/feed/cutter.h): a record is delivered, a part of one kept, a fault told.
+ */
+#include "base/streamext.h"
+
+#include "source/feed/cutter.h"
+
+bool
+streamext_feed_cut_emit(FeedCutter *cutter, const char *data, size_t size)
+{
+	FeedRecord record = {
+		data, Min(size, FEED_CUT_MAX), cutter->event.data, cutter->event.size, cutter->id.data, cutter->id.size
+	};
+
+	return cutter->emit(cutter->context, &record);
+}
+
+bool
+streamext_feed_cut_fault(FeedCutter *cutter, const char *fault)
+{
+	cutter->fault = fault;
+	return false;
+}
+
+bool
+streamext_feed_cut_keep(FeedCutter *cutter, FeedText *text, const char *data, size_t size, size_t limit)
+{
+	return streamext_feed_text_add(text, data, size, limit) || streamext_feed_cut_fault(cutter, "out of memory");
+}
