@@ -28,11 +28,7 @@ aggregate_check_execute(Oid function, Oid user, ObjectType kind)
 {
 	AclResult result;
 
-#if PG_VERSION_NUM >= 160000
 	result = object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE);
-#else
-	result = pg_proc_aclcheck(function, user, ACL_EXECUTE);
-#endif
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, kind, get_func_name(function));
 	InvokeFunctionExecuteHook(function);

@@ -17,4 +17,27 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
+/* 16 asks for rights on any object by its catalogue; before, each kind had a function of its own. */
+#if PG_VERSION_NUM < 160000
+#define object_aclcheck(catalog, object, role, mode) compat_aclcheck_##catalog(object, role, mode)
+#define object_ownercheck(catalog, object, role) compat_ownercheck_##catalog(object, role)
+#define compat_aclcheck_ProcedureRelationId pg_proc_aclcheck
+#define compat_aclcheck_NamespaceRelationId pg_namespace_aclcheck
+#define compat_aclcheck_ForeignServerRelationId pg_foreign_server_aclcheck
+#define compat_ownercheck_RelationRelationId pg_class_ownercheck
+#define compat_ownercheck_DatabaseRelationId pg_database_ownercheck
+#endif
+
+/* 16 and 18 have added an argument. */
+#if PG_VERSION_NUM >= 160000
+#define compat_name_list(name) stringToQualifiedNameList(name, NULL)
+#else
+#define compat_name_list(name) stringToQualifiedNameList(name)
+#endif
+#if PG_VERSION_NUM >= 180000
+#define compat_minimal_tuple(desc, values, nulls) heap_form_minimal_tuple(desc, values, nulls, 0)
+#else
+#define compat_minimal_tuple(desc, values, nulls) heap_form_minimal_tuple(desc, (Datum *) (values), (bool *) (nulls))
+#endif
+
 #endif /* STREAMEXT_COMPAT_H */

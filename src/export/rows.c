@@ -141,11 +141,7 @@ rows_form(const RowMaker *maker, const Datum *values, const bool *nulls)
 	MemoryContext old = MemoryContextSwitchTo(maker->cxt);
 	MinimalTuple  tuple;
 
-#if PG_VERSION_NUM >= 180000
-	tuple = heap_form_minimal_tuple(maker->rows->desc, values, nulls, 0);
-#else
-	tuple = heap_form_minimal_tuple(maker->rows->desc, unconstify(Datum *, values), unconstify(bool *, nulls));
-#endif
+	tuple = compat_minimal_tuple(maker->rows->desc, values, nulls);
 	MemoryContextSwitchTo(old);
 	return tuple;
 }

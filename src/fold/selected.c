@@ -155,11 +155,7 @@ streamext_fold_keep(ViewFold *fold)
 			values[k] = fe->values[fold->selected.rows[i]];
 			nulls[k] = fe->nulls[fold->selected.rows[i]];
 		}
-#if PG_VERSION_NUM >= 180000
-		tuple = heap_form_minimal_tuple(fold->exprs.output_desc, values, nulls, 0);
-#else
-		tuple = heap_form_minimal_tuple(fold->exprs.output_desc, values, nulls);
-#endif
+		tuple = compat_minimal_tuple(fold->exprs.output_desc, values, nulls);
 		fold->counts.kept[fold->counts.nkept].payload = (const char *) tuple;
 		fold->counts.kept[fold->counts.nkept++].payload_size = tuple->t_len;
 	}

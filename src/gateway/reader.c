@@ -240,11 +240,7 @@ streamext_reader_view(const char *schema, const char *name, Oid role)
 	Oid	 relid = InvalidOid;
 	char kind;
 
-#if PG_VERSION_NUM >= 160000
 	if (OidIsValid(namespace) && object_aclcheck(NamespaceRelationId, namespace, role, ACL_USAGE) == ACLCHECK_OK)
-#else
-	if (OidIsValid(namespace) && pg_namespace_aclcheck(namespace, role, ACL_USAGE) == ACLCHECK_OK)
-#endif
 		relid = get_relname_relid(name, namespace);
 	kind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
 	if (kind != RELKIND_VIEW && kind != RELKIND_MATVIEW)

@@ -88,11 +88,7 @@ streamext_scan_check_aggregate(Oid function)
 {
 	AclResult result;
 
-#if PG_VERSION_NUM >= 160000
 	result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
-#else
-	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
-#endif
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(function));
 }

@@ -307,11 +307,7 @@ reader_check_rights(Relation rel)
 	Oid		  schema = RelationGetNamespace(rel);
 	AclResult allowed;
 
-#if PG_VERSION_NUM >= 160000
 	allowed = object_aclcheck(NamespaceRelationId, schema, GetUserId(), ACL_USAGE);
-#else
-	allowed = pg_namespace_aclcheck(schema, GetUserId(), ACL_USAGE);
-#endif
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_SCHEMA, get_namespace_name(schema));
 	allowed = pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_SELECT);

@@ -29,11 +29,7 @@ ask_check_rights(Oid serverid, const char *name)
 {
 	AclResult allowed;
 
-#if PG_VERSION_NUM >= 160000
 	allowed = object_aclcheck(ForeignServerRelationId, serverid, GetUserId(), ACL_USAGE);
-#else
-	allowed = pg_foreign_server_aclcheck(serverid, GetUserId(), ACL_USAGE);
-#endif
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_FOREIGN_SERVER, name);
 }

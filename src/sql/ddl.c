@@ -38,11 +38,7 @@ static ProcessUtility_hook_type ddl_next_utility = NULL;
 static bool
 ddl_owns_database(Oid dboid)
 {
-#if PG_VERSION_NUM >= 160000
 	return object_ownercheck(DatabaseRelationId, dboid, GetUserId());
-#else
-	return pg_database_ownercheck(dboid, GetUserId());
-#endif
 }
 
 /*

@@ -66,11 +66,7 @@ control_check_client(void)
 static bool
 control_is_owner(Oid relid)
 {
-#if PG_VERSION_NUM >= 160000
 	return object_ownercheck(RelationRelationId, relid, GetUserId());
-#else
-	return pg_class_ownercheck(relid, GetUserId());
-#endif
 }
 
 /* There are no workers on a standby. */

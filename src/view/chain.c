@@ -23,11 +23,7 @@
 static Oid
 chain_find_target(const char *name)
 {
-#if PG_VERSION_NUM >= 160000
-	List *names = stringToQualifiedNameList(name, NULL);
-#else
-	List *names = stringToQualifiedNameList(name);
-#endif
+	List *names = compat_name_list(name);
 
 	return RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 }

@@ -454,18 +454,15 @@ flatten_adopt_entries(Query *query, Query *subquery, bool lateral)
 	}
 }
 
-/* A copy with the subquery's expressions in the place of its columns. */
-static Node *
-flatten_replace_vars(Node *node, int varno, RangeTblEntry *entry)
+void *
+streamext_flatten_replace(void *node, int varno, RangeTblEntry *entry, List *outputs)
 {
 	bool sublinks = false;
 
 #if PG_VERSION_NUM >= 180000
-	return ReplaceVarsFromTargetList(node, varno, 0, entry, entry->subquery->targetList, 0, REPLACEVARS_REPORT_ERROR, 0,
-									 &sublinks);
+	return ReplaceVarsFromTargetList(node, varno, 0, entry, outputs, 0, REPLACEVARS_REPORT_ERROR, 0, &sublinks);
 #else
-	return ReplaceVarsFromTargetList(node, varno, 0, entry, entry->subquery->targetList, REPLACEVARS_REPORT_ERROR, 0,
-									 &sublinks);
+	return ReplaceVarsFromTargetList(node, varno, 0, entry, outputs, REPLACEVARS_REPORT_ERROR, 0, &sublinks);
 #endif
 }
 
@@ -506,8 +503,8 @@ flatten_pull_up(Flatten *flatten, int varno, Query *subquery)
 	entry->subquery = subquery;
 	flatten_adopt_entries(flatten->query, subquery, shell->lateral);
 	flatten_retire(shell);
-	query = (Query *) flatten_replace_vars((Node *) flatten->query, varno, entry);
-	flatten->hops = (List *) flatten_replace_vars((Node *) flatten->hops, varno, entry);
+	query = streamext_flatten_replace(flatten->query, varno, entry, subquery->targetList);
+	flatten->hops = streamext_flatten_replace(flatten->hops, varno, entry, subquery->targetList);
 	flatten_note_hops(flatten, subquery);
 #if PG_VERSION_NUM >= 160000
 	CombineRangeTables(&query->rtable, &query->rteperminfos, subquery->rtable, subquery->rteperminfos);

@@ -15,6 +15,9 @@
  */
 extern Query *streamext_view_flatten(const Query *query, List **derived);
 
+/* A copy of an expression, list or query with a subquery's outputs in the place of the columns of its entry, number varno. */
+extern void *streamext_flatten_replace(void *node, int varno, RangeTblEntry *entry, List *outputs);
+
 /* Raises 0A000 for what may not be between a stream and FROM. */
 extern void streamext_flatten_check(const Query *subquery);
 

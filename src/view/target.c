@@ -39,13 +39,9 @@
 Oid
 streamext_into_target(const char *name)
 {
-#if PG_VERSION_NUM >= 160000
-	List *names = stringToQualifiedNameList(name, NULL);
-#else
-	List *names = stringToQualifiedNameList(name);
-#endif
-	Oid	 relid = RangeVarGetRelid(makeRangeVarFromNameList(names), AccessShareLock, false);
-	char relkind = get_rel_relkind(relid);
+	List *names = compat_name_list(name);
+	Oid	  relid = RangeVarGetRelid(makeRangeVarFromNameList(names), AccessShareLock, false);
+	char  relkind = get_rel_relkind(relid);
 
 	if (relkind == RELKIND_FOREIGN_TABLE)
 	{

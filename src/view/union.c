@@ -389,15 +389,7 @@ streamext_union_take(const CompiledView *view, int shard)
 void *
 streamext_union_replace(const UnionTake *take, void *node)
 {
-	bool sublinks = false;
-
-#if PG_VERSION_NUM >= 180000
-	return ReplaceVarsFromTargetList(node, take->varno, 0, take->entry, take->outputs, 0, REPLACEVARS_REPORT_ERROR, 0,
-									 &sublinks);
-#else
-	return ReplaceVarsFromTargetList(node, take->varno, 0, take->entry, take->outputs, REPLACEVARS_REPORT_ERROR, 0,
-									 &sublinks);
-#endif
+	return streamext_flatten_replace(node, take->varno, take->entry, take->outputs);
 }
 
 List *
