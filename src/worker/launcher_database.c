@@ -1,0 +1,116 @@
+/*
+ * worker/launcher_database.c
+ *		The databases that the launcher starts processes for, how it starts one, and what dropped ones have left.
+ */
+#include "base/streamext.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/snapmgr.h"
+
+#include "source/journal/journal.h"
+#include "worker/launcher_private.h"
+
+List *
+streamext_launcher_databases(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List		 *databases = NIL;
+	Relation	  rel;
+	TableScanDesc scan;
+	HeapTuple	  tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database  form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext	  old = MemoryContextSwitchTo(cxt);
+		LauncherDatabase *database = palloc(sizeof(LauncherDatabase));
+
+		database->dboid = form->oid;
+		/* -2: what an interrupted DROP DATABASE left */
+		database->connectable = form->datallowconn && form->datconnlimit != -2;
+		database->istemplate = form->datistemplate;
+		databases = lappend(databases, database);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(cxt);
+	return databases;
+}
+
+LauncherDatabase *
+streamext_launcher_find(List *databases, Oid dboid)
+{
+	ListCell *lc;
+
+	foreach (lc, databases)
+		if (((LauncherDatabase *) lfirst(lc))->dboid == dboid)
+			return lfirst(lc);
+	return NULL;
+}
+
+bool
+streamext_launcher_start(const char *name, const char *function, Datum arg, const void *extra, Size extra_size,
+						 BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker;
+	MemoryContext	 old;
+	bool			 registered;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = arg;
+	if (extra_size > 0)
+		memcpy(worker.bgw_extra, extra, extra_size);
+	strlcpy(worker.bgw_library_name, "streamext", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "streamext worker", BGW_MAXLEN);
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	registered = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	return registered;
+}
+
+void
+streamext_launcher_remove_orphans(void)
+{
+	DIR			  *dir = AllocateDir("streamext");
+	List		  *found = NIL;
+	List		  *databases;
+	struct dirent *entry;
+	ListCell	  *lc;
+
+	if (dir == NULL)
+		return; /* no stream has ever had one */
+	while ((entry = ReadDirExtended(dir, "streamext", LOG)) != NULL)
+	{
+		char *end;
+		Oid	  dboid = (Oid) strtoul(entry->d_name, &end, 10);
+
+		if (*end == '\0' && OidIsValid(dboid))
+			found = lappend_oid(found, dboid);
+	}
+	FreeDir(dir);
+	/* read after the directory: what is there by then and not here is gone */
+	databases = streamext_launcher_databases();
+	foreach (lc, found)
+		if (streamext_launcher_find(databases, lfirst_oid(lc)) == NULL)
+			streamext_journal_remove_database(lfirst_oid(lc));
+}
