@@ -435,3 +435,25 @@ def test_notifies_of_changes(db: Database) -> None:
     with pytest.raises(psycopg.Error) as error:
         continuous(db, "w", "SELECT count(*) FROM s GROUP BY k", ", streamext.notify")
     assert error.value.sqlstate == "0A000"
+
+
+def test_a_slow_alert_leaves_the_others_their_time(db: Database) -> None:
+    """It is cancelled after 10 s; then neither flush nor its turn brings it about again at once."""
+    local_stream(db, columns="k text, x int")
+    continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+    sleeping = "BEGIN PERFORM pg_catalog.nextval('public.turns'); PERFORM pg_catalog.pg_sleep(100); RETURN true; END"
+    db.execute(f"CREATE SEQUENCE turns; CREATE FUNCTION sleeps() RETURNS boolean LANGUAGE plpgsql AS $${sleeping}$$")
+    db.execute("INSERT INTO s VALUES ('a', 1)")
+    db.flush("s")
+    slow = "SELECT k, total FROM v WHERE sleeps()"
+    db.execute(f"CREATE VIEW slow WITH (streamext.alert, streamext.key = 'k') AS {slow}")
+    db.execute("CREATE VIEW quick WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE total > 0")
+    error = "SELECT last_error FROM streamext.alert_views WHERE view = 'slow'::regclass"
+    wait_for(lambda: db.value(error) is not None, what="the cancel")
+    assert "statement timeout" in db.value(error)
+    turns = db.value("SELECT last_value FROM turns WHERE is_called")
+    for k in "bcd":
+        db.execute("INSERT INTO s VALUES (%s, 1)", k)
+        db.flush("s")
+        assert db.value("SELECT count(*) FROM streamext.alerts WHERE view = 'quick'::regclass AND key->>'k' = %s", k) == 1
+    assert db.value("SELECT last_value FROM turns") - turns < 3  # not one for each flush

@@ -6,7 +6,8 @@
  *
  * It is there while the database has such views; the launcher keeps it running. Each view has a time of its own at which it is due, and a
  * transaction of its own: what raises costs nobody else anything, is logged and, of an alert, shown in streamext.alert_views. A view that takes
- * longer than TELLER_LIMIT_MS is cancelled. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
+ * longer than TELLER_LIMIT_MS is cancelled, and is then left alone for a while that doubles each time in a row: it must not take the time of the
+ * others. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
  *
  *-------------------------------------------------------------------------
  */
@@ -57,6 +58,7 @@
 #define TELLER_SETTLE_MS 10
 #define TELLER_HELD_UP_MS 1000
 #define TELLER_RETRY_US INT64CONST(5000000) /* after an error */
+#define TELLER_DOUBLINGS 6					/* of it, at most, for a view that was cancelled */
 
 typedef enum TellerTask
 {
@@ -69,12 +71,13 @@ typedef struct TellerView
 {
 	Oid			view;
 	TellerTask	task;
-	int64		every;	 /* us */
-	TimestampTz due;	 /* by the system's clock */
-	char	   *token;	 /* told up to here; NULL: nothing yet */
-	char	   *next;	 /* up to here, if the transaction commits */
-	List	   *streams; /* that an alert reads */
-	bool		failed;	 /* the last time, or it may have before this process */
+	int64		every;	   /* us */
+	TimestampTz due;	   /* by the system's clock */
+	char	   *token;	   /* told up to here; NULL: nothing yet */
+	char	   *next;	   /* up to here, if the transaction commits */
+	List	   *streams;   /* that an alert reads */
+	bool		failed;	   /* the last time, or it may have before this process */
+	int			cancelled; /* so many times in a row */
 } TellerView;
 
 static TellerSlot	*teller_slot = NULL;
@@ -304,6 +307,9 @@ teller_run(TellerView *item)
 		enable_timeout_after(STATEMENT_TIMEOUT, TELLER_LIMIT_MS);
 		error = streamext_try(teller_step, item);
 		disable_timeout(STATEMENT_TIMEOUT, false);
+		item->cancelled = error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED
+							  ? Min(item->cancelled + 1, TELLER_DOUBLINGS)
+							  : 0;
 		teller_note(item, error);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -332,8 +338,18 @@ teller_run(TellerView *item)
 	return done;
 }
 
+/* When it is due again. */
+static TimestampTz
+teller_run_and_wait(TellerView *item, TimestampTz now)
+{
+	if (teller_run(item))
+		return now + item->every;
+	return GetCurrentTimestamp() + Max(item->every, TELLER_RETRY_US << item->cancelled);
+}
+
 /*
- * All that is due; `all`: alerts are, too. When the next one will be; *complete: no alert is left out that somebody may wait for.
+ * All that is due; `all`: alerts are, too, but those that were cancelled. When the next one will be; *complete: no alert is left out that
+ * somebody may wait for.
  */
 static TimestampTz
 teller_run_due(bool all, bool *complete)
@@ -351,8 +367,8 @@ teller_run_due(bool all, bool *complete)
 		if (settled != TELLER_SETTLED)
 			item->due =
 				TimestampTzPlusMilliseconds(now, settled == TELLER_SETTLING ? TELLER_SETTLE_MS : TELLER_HELD_UP_MS);
-		else if (now >= item->due || (all && item->task == TELLER_ALERT))
-			item->due = now + (teller_run(item) ? item->every : Max(item->every, TELLER_RETRY_US));
+		else if (now >= item->due || (all && item->task == TELLER_ALERT && item->cancelled == 0))
+			item->due = teller_run_and_wait(item, now);
 		*complete = *complete && settled != TELLER_SETTLING;
 		next = Min(next, item->due);
 	}
