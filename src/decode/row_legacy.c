@@ -133,8 +133,10 @@ legacy_value(const char *data, Size end, Form_pg_attribute att, Size *offset)
 	*offset = att_align_pointer(*offset, att->attalign, -1, data + *offset);
 	if (*offset >= end || VARATT_IS_1B_E(data + *offset))
 		return false;
+	/* a header of four bytes is always aligned; zeros before it would have moved *offset */
 	if (!VARATT_IS_1B(data + *offset) &&
-		(end - *offset < VARHDRSZ || !VARATT_IS_4B_U(data + *offset) || VARSIZE_4B(data + *offset) < VARHDRSZ))
+		(*offset != att_align_nominal(*offset, att->attalign) || end - *offset < VARHDRSZ ||
+		 !VARATT_IS_4B_U(data + *offset) || VARSIZE_4B(data + *offset) < VARHDRSZ))
 		return false;
 	if (VARSIZE_ANY(data + *offset) > end - *offset ||
 		!legacy_varlena(type, VARDATA_ANY(data + *offset), VARSIZE_ANY_EXHDR(data + *offset)))
