@@ -361,48 +361,52 @@ window_check_panes(int64 length, int64 part, const char *detail, const char *hin
 						errdetail_internal("%s", detail), errhint("%s", hint)));
 }
 
-/* What to do about too many panes of a sliding window: the least step that people would write and that is enough for the window alone. */
+/*
+ * What to do about too many panes of a sliding window: the least step that people would write and that is enough, together with the
+ * other window, in which panes may have `other` at most (0: there is none).
+ */
 static const char *
-window_step_hint(int64 length)
+window_step_hint(int64 length, int64 other)
 {
 	static const int seconds[] = { 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800 };
 
 	for (int i = 0; i < lengthof(seconds); i++)
-		if (length % (seconds[i] * USECS_PER_SEC) == 0 && length / (seconds[i] * USECS_PER_SEC) <= STREAMEXT_MAX_PANES)
+		if (length % (seconds[i] * USECS_PER_SEC) == 0 &&
+			length / gcd(seconds[i] * USECS_PER_SEC, other) <= STREAMEXT_MAX_PANES)
 			return psprintf("Set streamext.step to a larger divisor of the length, such as '%d %s'.",
 							seconds[i] < 60 ? seconds[i] : seconds[i] / 60, seconds[i] < 60 ? "s" : "min");
-	return "Set streamext.step to a larger divisor of the length.";
+	return "Leave streamext.step out, and make the sliding window shorter or what is grouped by wider: windows of a minute or more that divide the length.";
 }
 
 /* The sliding predicate's part: narrows the panes to where its edges may fall. */
 static void
 window_finish_sliding(Window *window)
 {
-	int64 grain;
+	int64 grain, other = 0;
 
 	window_check_positive(window->length, "length of a sliding window");
 	if (window->step == 0)
 		window->step = window_default_step(window->length);
 	window_check_positive(window->step, "streamext.step");
 
-	grain = gcd(window->step, window->length);
 	if (window->kind == WINDOW_TUMBLE || window->kind == WINDOW_HOP)
-		grain = gcd(grain, gcd(window->pane, floor_mod(window->origin, window->slide)));
+		other = gcd(window->pane, floor_mod(window->origin, window->slide));
 	else if (window->kind == WINDOW_TRUNC)
 	{
 		/* Buckets begin at whole seconds in any zone. */
 		const TruncUnit *unit = trunc_find_unit(window->trunc_unit);
 
-		grain = gcd(grain, unit->grain != 0 ? unit->grain : USECS_PER_SEC);
+		other = unit->grain != 0 ? unit->grain : USECS_PER_SEC;
 	}
 	else if (window->kind == WINDOW_SESSION)
-		grain = gcd(grain, window->size); /* no wider than the gap */
+		other = window->size; /* panes no wider than the gap */
+	grain = gcd(gcd(window->step, window->length), other);
 	window->pane = grain;
 	window->edges = true;
 	window_check_panes(
 		window->length, window->pane,
 		"A pane is the greatest common divisor of the sliding window's length, its step, and the other window's size, slide and origin, or gap.",
-		window_step_hint(window->length));
+		window_step_hint(window->length, other));
 }
 
 void

@@ -456,6 +456,38 @@ streamext_view_window_qual(CompiledView *view, const StreamConfig *config, Node 
 
 /* ---- both ---- */
 
+/* The same length without days. */
+static const char *
+window_hint_hours(int64 length)
+{
+	int64 hours = length / USECS_PER_HOUR, rest = length % USECS_PER_HOUR;
+
+	if (rest == 0)
+		return psprintf("Write the interval in hours: interval '" INT64_FORMAT " hours'", hours);
+	return psprintf("Write the interval in hours: interval '" INT64_FORMAT " hours " INT64_FORMAT " us'", hours, rest);
+}
+
+/* The sliding predicate counts in days, and the windows' edges fall between steps where daylight saving time begins or ends. */
+static void
+window_refuse_days(const CompiledView *view)
+{
+	int64		length = view->window.length;
+	const char *hours = window_hint_hours(length);
+	bool		step = length / WINDOW_DST_STEP <= STREAMEXT_MAX_PANES && length % WINDOW_DST_STEP == 0;
+
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		 view->options.step != 0
+			 ? errmsg("view option \"streamext.step\" must divide 30 minutes when the sliding predicate counts in "
+					  "days")
+			 : errmsg("a sliding predicate that counts in days is too long, or no multiple of 30 minutes"),
+		 errdetail("A day is an hour shorter or longer where daylight saving time begins or ends, so the window must "
+				   "consist of at most %d steps that divide 30 minutes.",
+				   STREAMEXT_MAX_PANES),
+		 errhint("%s%s.", hours, step ? ", or set streamext.step to '30 min' or a divisor of it" : "")));
+}
+
 void
 streamext_view_window_finish(CompiledView *view)
 {
@@ -474,10 +506,5 @@ streamext_view_window_finish(CompiledView *view)
 						errhint("A sliding predicate is written like event_time > now() - interval '1 minute'.")));
 	streamext_window_finish(window);
 	if (view->sliding_days != 0 && WINDOW_DST_STEP % window->pane != 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("view option \"streamext.step\" must divide 30 minutes when the sliding predicate counts in days"),
-			 errdetail("A day is an hour shorter or longer where daylight saving time begins or ends."),
-			 errhint("Write the interval in hours, or set streamext.step to a divisor of 30 minutes.")));
+		window_refuse_days(view);
 }
