@@ -143,56 +143,6 @@ def test_refused(db: Database) -> None:
         assert "HINT: " in refusal, (query, refusal)
 
 
-def refusals() -> list[str]:
-    """The statements in the table "What is refused" of docs/reference.md."""
-    reference = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
-    section = reference.split("### What is refused")[1].split("\n###")[0]
-    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ")][1:]
-    assert all(len(row) == 5 for row in rows), rows
-    assert all(re.search(r"`(SELECT|WITH|CREATE)", row[2]) and row[3].strip() for row in rows if "---" not in row[1]), rows
-    return [statement for row in rows for statement in re.findall(r"`([^`]+)`", row[2])]
-
-
-def test_the_table_of_refusals(db: Database) -> None:
-    """Each is refused, and says what to do."""
-    stream(db)
-    tables(db)
-    local_stream(db, name="s2")
-    minute = "streamext.tumble('1 min', ts) AS w"
-    continuous(db, "minutes", f"SELECT device, {minute}, count(*) AS n FROM s GROUP BY device, w")
-    continuous(db, "totals", "SELECT site, count(*) AS n FROM s GROUP BY site")
-    continuous(db, "sliding", "SELECT site, count(*) AS n FROM s WHERE ts > now() - interval '1 min' GROUP BY site")
-    continuous(db, "distincts", f"SELECT DISTINCT {minute}, count(*) AS n FROM s GROUP BY w, site")
-    continuous(db, "limited", f"SELECT {minute}, count(*) AS n FROM s GROUP BY w LIMIT 3")
-    continuous(db, "ranked", f"SELECT {minute}, rank() OVER (ORDER BY count(*)) AS r FROM s GROUP BY w")
-    continuous(db, "rolled", "SELECT site, count(*) FROM s GROUP BY ROLLUP (streamext.tumble('1 min', ts), site)")
-    continuous(db, "aged", f"SELECT {minute}, now() - max(ts) AS age FROM s GROUP BY w")
-    db.execute("""CREATE VIEW barred WITH (security_barrier) AS SELECT * FROM s;
-        CREATE TABLE keyed (device text PRIMARY KEY, line text); CREATE TABLE t (w timestamptz, n bigint); CREATE SEQUENCE numbers;
-        CREATE FUNCTION looks_up(text) RETURNS bool STABLE LANGUAGE sql AS 'SELECT true';
-        CREATE ROLE anybody; CREATE FUNCTION theirs() RETURNS interval IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN '1 min'; END$$;
-        ALTER FUNCTION theirs() OWNER TO anybody""")
-    try:
-        statements = refusals()
-        assert len(statements) >= 50
-        for statement in statements:
-            if not statement.startswith("CREATE"):
-                statement = f"CREATE VIEW v WITH (streamext.continuous) AS {statement}"
-            refusal = db.refusal(statement)
-            assert refusal.startswith("0A000") and "HINT: " in refusal, (statement, refusal)
-    finally:
-        db.execute("DROP FUNCTION theirs(); DROP ROLE anybody")
-
-
-def test_every_refusal_has_a_hint() -> None:
-    """None is made without one that says what to do."""
-    for source in (Path(__file__).parent.parent / "src").glob("*/*.c"):
-        text = source.read_text()
-        calls = re.findall(r"streamext_view_refuse\((?:[^;\"]|\"(?:[^\"\\\\]|\\\\.)*\")*;", text)
-        for call in calls:
-            assert not re.search(r",\s*NULL\s*\);$", call), (source, call)
-
-
 def test_forms_of_the_sliding_predicate(db: Database) -> None:
     stream(db)
     length = "interval '1 minute'"

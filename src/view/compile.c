@@ -147,7 +147,7 @@ compile_from(CompiledView *view, int entries, List **derived)
 		if (!OidIsValid(streamext_view_stream_of(query)))
 			streamext_view_refuse(
 				"continuous views in FROM that keep no rows",
-				"Leave out its option streamext.into: then it is a derived stream, which others read.");
+				"DROP it and make it anew without its option streamext.into: then it is a derived stream, which others read.");
 		view->inner = view->stream_relid;
 		view->stream_relid = view->relid;
 	}

@@ -159,12 +159,32 @@ union_outputs(UnionPart *part, const SetOperationStmt *whole)
 	}
 }
 
+/* Whether a part names what stands beside the UNION ALL; the UNION ALL is a query around each part, what is beside it one around that. */
+static bool
+union_looks_up_walker(Node *node, void *context)
+{
+	Index *depth = context;
+	bool   result;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varlevelsup > *depth;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, union_looks_up_walker, context);
+	(*depth)++;
+	result = query_tree_walker((Query *) node, union_looks_up_walker, context, 0);
+	(*depth)--;
+	return result;
+}
+
 static UnionPart *
 union_part(const Query *leaf, const SetOperationStmt *whole, List **derived)
 {
 	UnionPart	 *part = palloc0(sizeof(UnionPart));
 	StreamConfig *config;
 	List		 *found = NIL;
+	Index		  depth = 0;
 
 	if (leaf->hasAggs || leaf->groupClause != NIL || leaf->groupingSets != NIL || leaf->havingQual != NULL ||
 		leaf->distinctClause != NIL)
@@ -173,7 +193,7 @@ union_part(const Query *leaf, const SetOperationStmt *whole, List **derived)
 			"Aggregate over the UNION ALL: SELECT ... FROM (SELECT ... UNION ALL SELECT ...) q GROUP BY ...; "
 			"or make a continuous view of each part, and an ordinary view over them.");
 	streamext_flatten_check(leaf);
-	if (contain_vars_of_level((Node *) leaf, 1))
+	if (query_tree_walker(unconstify(Query *, leaf), union_looks_up_walker, &depth, 0))
 		streamext_view_refuse("LATERAL within UNION ALL", UNION_HINT_OUTSIDE);
 	part->query = streamext_view_flatten(leaf, &found);
 	union_find_stream(part);

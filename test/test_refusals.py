@@ -1,0 +1,213 @@
+"""What CREATE VIEW refuses, by the table "What is refused" of docs/reference.md: each with a hint, and the form that works instead."""
+
+import re
+from pathlib import Path
+
+import psycopg
+from harness.database import Database
+from harness.streams import continuous, local_stream
+from test_query import stream, tables
+
+REPOSITORY = Path(__file__).parent.parent
+CONTINUOUS = "CREATE VIEW v WITH (streamext.continuous) AS "
+MINUTE = "streamext.tumble('1 min', ts)"
+
+# By the statement that is refused: what its hint and the table's last column name. Statements that follow each other are one way,
+# a SELECT is a continuous view's. inner_view: its statement is in the hint.
+INSTEAD: dict[str, list[str]] = {
+    "SELECT count(*) FROM s JOIN s2 USING (device)": [
+        "CREATE VIEW a WITH (streamext.continuous) AS SELECT device, count(*) AS n FROM s GROUP BY device",
+        "CREATE VIEW b WITH (streamext.continuous) AS SELECT device, count(*) AS n FROM s2 GROUP BY device",
+        "CREATE VIEW w AS SELECT sum(a.n * b.n) FROM a JOIN b USING (device)"],
+    "SELECT count(*) FROM s JOIN minutes USING (device)": [
+        "CREATE VIEW a WITH (streamext.continuous) AS SELECT device, count(*) AS n FROM s GROUP BY device",
+        "CREATE VIEW w AS SELECT sum(a.n) FROM a JOIN minutes USING (device)"],
+    "SELECT count(*) FROM minutes a JOIN minutes b USING (device)": ["CREATE VIEW w AS SELECT count(*) FROM minutes a JOIN minutes b USING (device)"],
+    "SELECT count(*) FROM lines LEFT JOIN s USING (device)": ["SELECT count(*) FROM s LEFT JOIN lines USING (device)"],
+    "SELECT site FROM s UNION SELECT site FROM s2": ["SELECT DISTINCT site FROM (SELECT site FROM s UNION ALL SELECT site FROM s2) q"],
+    "SELECT count(*) FROM (SELECT site FROM s UNION SELECT site FROM s2) q": [
+        "CREATE VIEW a WITH (streamext.continuous) AS SELECT DISTINCT site FROM (SELECT site FROM s UNION ALL SELECT site FROM s2) q", "CREATE VIEW w AS SELECT count(*) FROM a"],
+    "SELECT site FROM s EXCEPT SELECT site FROM s2": [
+        "CREATE VIEW a WITH (streamext.continuous) AS SELECT DISTINCT site FROM s", "CREATE VIEW b WITH (streamext.continuous) AS SELECT DISTINCT site FROM s2",
+        "CREATE VIEW w AS SELECT site FROM a EXCEPT SELECT site FROM b"],
+    "SELECT count(*) FROM s UNION ALL SELECT count(*) FROM s2": ["SELECT count(*) FROM (SELECT site FROM s UNION ALL SELECT site FROM s2) q"],
+    "SELECT count(*) FROM (SELECT site FROM s JOIN lines USING (device) UNION ALL SELECT site FROM s2) q": [
+        "SELECT count(*) FROM (SELECT site, device FROM s UNION ALL SELECT site, device FROM s2) q JOIN lines USING (device)"],
+    f"SELECT count(*) FROM (SELECT {MINUTE} AS w FROM s UNION ALL SELECT ts FROM s2) q GROUP BY w": [f"SELECT count(*) FROM (SELECT ts FROM s UNION ALL SELECT ts FROM s2) q GROUP BY {MINUTE}"],
+    "SELECT count(*) FROM (SELECT device FROM s UNION ALL SELECT device FROM lines) q": ["SELECT count(*) FROM (SELECT device FROM s UNION ALL SELECT device FROM s2) q JOIN lines USING (device)"],
+    "SELECT max(n) FROM totals": ["CREATE VIEW w AS SELECT max(n) FROM totals"],
+    "SELECT max(n) FROM sliding": ["CREATE VIEW w AS SELECT max(n) FROM sliding"],
+    "SELECT max(n) FROM distincts": ["CREATE VIEW w AS SELECT max(n) FROM distincts"],
+    "SELECT max(n) FROM limited": ["CREATE VIEW w AS SELECT max(n) FROM limited"],
+    "SELECT max(r) FROM ranked": ["CREATE VIEW w AS SELECT max(r) FROM ranked"],
+    "SELECT max(age) FROM aged": ["CREATE VIEW a WITH (streamext.continuous) AS SELECT streamext.tumble('1 min', ts) AS w, max(ts) AS newest FROM s GROUP BY w", "SELECT now() - max(newest) FROM a"],
+    "SELECT max(n) FROM (SELECT site, count(*) AS n FROM s GROUP BY site) q": ["inner_view", "CREATE VIEW w AS SELECT max(n) FROM inner_view q"],
+    "SELECT max(n) FROM (SELECT site, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY site, w) q": ["inner_view", "SELECT max(n) FROM inner_view q"],
+    "WITH q AS (SELECT DISTINCT site FROM s) SELECT count(*) FROM q": ["inner_view", "CREATE VIEW w AS SELECT count(*) FROM inner_view q"],
+    "SELECT count(*) FROM (SELECT row_number() OVER () AS n FROM s) q": ["SELECT site FROM s", "CREATE VIEW w AS SELECT count(*) FROM (SELECT row_number() OVER () AS n FROM v) q"],
+    "SELECT count(*) FROM (SELECT * FROM s LIMIT 5) q": ["SELECT * FROM s", "CREATE VIEW w AS SELECT count(*) FROM (SELECT * FROM v LIMIT 5) q"],
+    "SELECT count(*) FROM (SELECT streamext.hop('2 min', '1 min', ts) FROM s) q": ["SELECT count(*) FROM s GROUP BY streamext.hop('2 min', '1 min', ts)"],
+    "WITH RECURSIVE w AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM w WHERE n < 3) SELECT n, count(*) FROM s, w GROUP BY n": [
+        "CREATE VIEW a AS WITH RECURSIVE w AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM w WHERE n < 3) TABLE w", "SELECT n, count(*) FROM s, a GROUP BY n"],
+    "WITH w AS (SELECT random() AS r) SELECT count(*) FROM s, w WHERE r < 0.5": ["SELECT count(*), random() AS r FROM s HAVING random() < 0.5"],
+    "SELECT count(*) FROM barred JOIN lines USING (device)": [
+        "CREATE VIEW a WITH (streamext.continuous) AS SELECT device, count(*) AS n FROM barred GROUP BY device", "CREATE VIEW w AS SELECT sum(n) FROM a JOIN lines USING (device)"],
+    "CREATE VIEW v WITH (streamext.continuous, security_invoker) AS SELECT count(*) FROM s JOIN lines USING (device)": ["SELECT count(*) FROM s JOIN lines USING (device)"],
+    "SELECT count(*) FROM s WHERE ts > now() - theirs()": ["SELECT count(*) FROM s WHERE ts > now() - interval '1 min'"],
+    "SELECT DISTINCT ON (site) site, device FROM s": ["SELECT site, device FROM s", "CREATE VIEW w AS SELECT DISTINCT ON (site) site, device FROM v"],
+    "SELECT site FROM s ORDER BY ts": ["SELECT site, ts FROM s", "CREATE VIEW w AS SELECT site FROM v ORDER BY ts"],
+    "SELECT site FROM s LIMIT 3": ["SELECT site FROM s", "CREATE VIEW w AS SELECT site FROM v LIMIT 3"],
+    "SELECT row_number() OVER () FROM s": ["SELECT site FROM s", "CREATE VIEW w AS SELECT row_number() OVER () FROM v"],
+    "SELECT site FROM s WHERE ts > now() - interval '1 min'": ["SELECT site, ts FROM s", "CREATE VIEW w AS SELECT site FROM v WHERE ts > now() - interval '1 min'"],
+    f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT DISTINCT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w": [
+        f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w", "CREATE VIEW w AS SELECT DISTINCT w, n FROM t"],
+    f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w LIMIT 3": [
+        f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w", "CREATE VIEW w AS SELECT w, n FROM t LIMIT 3"],
+    "CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT count(*) AS n FROM s": ["SELECT count(*) AS n FROM s", "CREATE VIEW w AS SELECT n FROM v"],
+    "CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT count(*) AS n FROM s WHERE ts > now() - interval '1 min'": [
+        "SELECT count(*) AS n FROM s WHERE ts > now() - interval '1 min'", "CREATE VIEW w AS SELECT n FROM v"],
+    "SELECT count(*) FROM s GROUP BY ROLLUP (streamext.hop('2 min', '1 min', ts), site)": ["SELECT count(*) FROM s GROUP BY streamext.hop('2 min', '1 min', ts), ROLLUP (site)"],
+    f"CREATE VIEW v WITH (streamext.continuous, streamext.retention = '1 h') AS SELECT count(*) FROM s GROUP BY ROLLUP ({MINUTE}, site)": [
+        f"CREATE VIEW v WITH (streamext.continuous, streamext.retention = '1 h') AS SELECT count(*) FROM s GROUP BY {MINUTE}, ROLLUP (site)",
+        "CREATE VIEW u WITH (streamext.continuous) AS SELECT count(*) FROM s GROUP BY ROLLUP (site)"],
+    "SELECT count(*) FROM rolled": [f"CREATE VIEW a WITH (streamext.continuous) AS SELECT site, {MINUTE} AS w, count(*) FROM s GROUP BY w, ROLLUP (site)", "SELECT count(*) FROM a"],
+    "SELECT k.device, k.line, count(*) FROM s JOIN keyed k USING (device) GROUP BY k.device": ["SELECT k.device, k.line, count(*) FROM s JOIN keyed k USING (device) GROUP BY k.device, k.line"],
+    f"SELECT count(*) FROM s GROUP BY {MINUTE}, streamext.tumble('2 min', ts)": [
+        f"SELECT count(*) FROM s GROUP BY {MINUTE}", "CREATE VIEW u WITH (streamext.continuous) AS SELECT count(*) FROM s GROUP BY streamext.tumble('2 min', ts)"],
+    "SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts > now() - interval '2 min'": ["SELECT count(*) FROM s WHERE ts > now() - interval '1 min'"],
+    "SELECT count(*) FROM s WHERE ts <= now()": ["SELECT count(*) FROM s WHERE ts <= now() AND ts > now() - interval '1 minute'"],
+    "SELECT count(*) FROM s GROUP BY streamext.tumble('1 min', ts + interval '1 s')": [f"SELECT count(*) FROM s GROUP BY {MINUTE}"],
+    "SELECT count(*) FROM s GROUP BY streamext.tumble(humidity * interval '1 s', ts)": ["SELECT count(*) FROM s GROUP BY streamext.tumble('10 s', ts)"],
+    "SELECT count(*) FROM s GROUP BY streamext.tumble('1 month', ts)": ["SELECT count(*) FROM s GROUP BY date_trunc('month', ts)", "CREATE VIEW u WITH (streamext.continuous) AS SELECT count(*) FROM s GROUP BY streamext.tumble('30 days', ts)"],
+    "SELECT count(*) FROM s WHERE random() < 0.5": ["SELECT count(*) FROM s HAVING random() < 0.5"],
+    "SELECT max(now() - ts) FROM s": ["SELECT now() - min(ts) FROM s"],
+    "SELECT count(*) FILTER (WHERE site = CURRENT_USER) FROM s": ["SELECT site, count(*) FROM s GROUP BY site HAVING site = CURRENT_USER"],
+    "SELECT count(*) FROM s WHERE current_setting('work_mem') = site": ["SELECT site, count(*) FROM s GROUP BY site HAVING current_setting('work_mem') = site"],
+    "SELECT count(*) FROM s WHERE has_table_privilege(site, 'SELECT')": ["SELECT site, count(*) FROM s GROUP BY site HAVING has_table_privilege(site, 'SELECT')"],
+    "SELECT count(*) FROM s GROUP BY site::regclass": ["SELECT site::regclass, count(*) FROM s GROUP BY site"],
+    "SELECT count(*) FROM s WHERE date_trunc('hour', ts) > now() - interval '1 h'": ["SELECT count(*) FROM s WHERE ts > now() - interval '1 h'"],
+    "SELECT count(*) FROM s WHERE looks_up(site)": ["SELECT count(*) FROM s JOIN lines USING (device)"],
+    "SELECT count(*) FROM s GROUP BY nextval('numbers')": ["CREATE VIEW v WITH (streamext.continuous, streamext.into = 'numbered') AS SELECT site FROM s"],
+    "SELECT count(*) FROM s GROUP BY (SELECT max(rank) FROM lines)": ["SELECT count(*) FROM s, (SELECT max(rank) AS top FROM lines) q GROUP BY top"],
+    "SELECT sum((SELECT rank FROM lines l WHERE l.device = s.device)) FROM s": ["SELECT sum(rank) FROM s LEFT JOIN LATERAL (SELECT rank FROM lines l WHERE l.device = s.device) q ON true"],
+    "SELECT generate_series(1, generate_series(1, 2)) AS n, count(*) FROM s GROUP BY n": ["SELECT b AS n, count(*) FROM s, generate_series(1, 2) a, LATERAL generate_series(1, a) b GROUP BY n"],
+    "SELECT generate_series(1, 2) AS n, streamext.hop('2 min', '1 min', ts) AS w, count(*) FROM s GROUP BY n, w": ["SELECT n, streamext.hop('2 min', '1 min', ts) AS w, count(*) FROM s, generate_series(1, 2) n GROUP BY n, w"],
+    "SELECT (jsonb_each(to_jsonb(site))).key AS k, count(*) FROM s GROUP BY k": ["SELECT e.key AS k, count(*) FROM s, LATERAL jsonb_each(to_jsonb(site)) e GROUP BY k"],
+    "SELECT count(*) FROM s GROUP BY site::tsvector": ["SELECT count(*) FROM s GROUP BY site::tsvector::text"],
+    "SELECT streamext.approx_count_distinct(site::tsvector) FROM s": ["SELECT streamext.approx_count_distinct(site::tsvector::text) FROM s"],
+    "SELECT count(s.*) FROM s": ["SELECT count(device) FROM s"],
+    "SELECT count(s.tableoid) FROM s": ["SELECT count(device) FROM s"],
+    "SELECT percentile_cont(humidity) WITHIN GROUP (ORDER BY temperature) FROM s GROUP BY humidity": ["SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY temperature) FROM s GROUP BY humidity"],
+    "SELECT 1 AS one": ["SELECT 1 AS one FROM s"],
+    "SELECT count(*) FROM generate_series(1, 3)": ["SELECT count(*) FROM s, generate_series(1, 3)"],
+    "SELECT count(*) FROM (VALUES (1)) v": ["SELECT count(*) FROM s, (VALUES (1)) v"],
+    "SELECT x, count(*) FROM lines, LATERAL (SELECT site AS x FROM s UNION ALL SELECT lines.line FROM s2) q GROUP BY x": [
+        "SELECT coalesce(x, line) AS x, count(*) FROM (SELECT site AS x FROM s UNION ALL SELECT NULL FROM s2) q, lines GROUP BY 1"],
+    "SELECT count(*) FROM (SELECT site FROM s UNION ALL (SELECT site FROM s2 LIMIT 3)) q": ["SELECT site FROM s UNION ALL SELECT site FROM s2", "CREATE VIEW w AS SELECT site FROM v LIMIT 3"],
+    "SELECT count(*) FROM passed_on": ["DROP VIEW passed_on", "CREATE VIEW passed_on WITH (streamext.continuous) AS SELECT site FROM s", "SELECT count(*) FROM passed_on"],
+    "SELECT count(*) FROM s WHERE ts + interval '1 day' > now()": ["SELECT count(*) FROM s WHERE ts > now() - interval '1 day'"],
+    f"SELECT max({MINUTE}) FROM s": [f"CREATE VIEW a WITH (streamext.continuous) AS SELECT {MINUTE} AS w FROM s GROUP BY w", "CREATE VIEW w AS SELECT max(w) FROM a"],
+    "SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts < now() AND ts <= now()": ["SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts <= now()"],
+    "SELECT count(*) FROM s WHERE ts > 'today'::text::timestamptz": ["SELECT date_trunc('day', ts) AS day, count(*) FROM s GROUP BY day HAVING date_trunc('day', ts) > 'yesterday'::text::timestamptz"],
+    "SELECT count(*) FROM s, lines TABLESAMPLE SYSTEM (10)": ["SELECT count(*) FROM s, lines WHERE hashtext(lines.device) % 10 = 0"],
+    f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 'ruled') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w": [
+        f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w"],
+    "SELECT site FROM s FOR UPDATE": ["SELECT site FROM s"],
+}  # fmt: skip
+
+
+def refusals() -> list[str]:
+    """The statements in the table."""
+    reference = (REPOSITORY / "docs" / "reference.md").read_text()
+    section = reference.split("### What is refused")[1].split("\n###")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ")][1:]
+    assert all(len(row) == 5 for row in rows), rows
+    assert all(re.search(r"`(SELECT|WITH|CREATE)", row[2]) and row[3].strip() for row in rows if "---" not in row[1]), rows
+    return [statement for row in rows for statement in re.findall(r"`([^`]+)`", row[2])]
+
+
+def statement(text: str) -> str:
+    return CONTINUOUS + text if text.startswith(("SELECT", "WITH")) else text
+
+
+def type_instead(db: Database, way: list[str], hint: str) -> None:
+    """All of it, and what it made is gone again."""
+    with db.connection.transaction(force_rollback=True):
+        for text in way:
+            if text == "inner_view":
+                found = re.search(r"CREATE VIEW inner_view WITH [^;]*", hint)
+                assert found, hint
+                text = found[0]
+            db.execute(statement(text))
+            if text.startswith("CREATE VIEW w "):
+                db.execute("SELECT count(*) FROM w")
+
+
+def test_the_table_of_refusals(db: Database) -> None:
+    """Each is refused and says what to do, and what it says can be typed."""
+    stream(db)
+    tables(db)
+    local_stream(db, "event_time 'ts'", name="s2")
+    minute = f"{MINUTE} AS w"
+    continuous(db, "minutes", f"SELECT device, {minute}, count(*) AS n FROM s GROUP BY device, w")
+    continuous(db, "totals", "SELECT site, count(*) AS n FROM s GROUP BY site")
+    continuous(db, "sliding", "SELECT site, count(*) AS n FROM s WHERE ts > now() - interval '1 min' GROUP BY site")
+    continuous(db, "distincts", f"SELECT DISTINCT {minute}, count(*) AS n FROM s GROUP BY w, site")
+    continuous(db, "limited", f"SELECT {minute}, count(*) AS n FROM s GROUP BY w LIMIT 3")
+    continuous(db, "ranked", f"SELECT {minute}, rank() OVER (ORDER BY count(*)) AS r FROM s GROUP BY w")
+    continuous(db, "rolled", "SELECT site, count(*) FROM s GROUP BY ROLLUP (streamext.tumble('1 min', ts), site)")
+    continuous(db, "aged", f"SELECT {minute}, now() - max(ts) AS age FROM s GROUP BY w")
+    db.execute("""CREATE VIEW barred WITH (security_barrier) AS SELECT * FROM s;
+        CREATE TABLE keyed (device text PRIMARY KEY, line text); CREATE TABLE t (w timestamptz, n bigint); CREATE SEQUENCE numbers;
+        CREATE TABLE numbered (site text, number bigint DEFAULT nextval('numbers')); CREATE TABLE sites (site text);
+        CREATE TABLE ruled (w timestamptz, n bigint); CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO t VALUES (NEW.w, NEW.n);
+        CREATE FUNCTION looks_up(text) RETURNS bool STABLE LANGUAGE sql AS 'SELECT true';
+        CREATE ROLE anybody; CREATE FUNCTION theirs() RETURNS interval IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN '1 min'; END$$;
+        ALTER FUNCTION theirs() OWNER TO anybody""")
+    continuous(db, "passed_on", "SELECT site FROM s", ", streamext.into = 'sites'")
+    try:
+        assert list(INSTEAD) == refusals()
+        wrong = []
+        for refused, way in INSTEAD.items():
+            try:
+                refusal = db.refusal(statement(refused))
+                assert refusal.startswith("0A000") and "HINT: " in refusal, refusal
+                type_instead(db, way, refusal.split("HINT: ")[1])
+            except (AssertionError, psycopg.Error) as error:
+                wrong.append((refused, str(error)))
+        assert not wrong, "\n".join(f"{refused}: {error}" for refused, error in wrong)
+    finally:
+        db.execute("DROP FUNCTION theirs(); DROP ROLE anybody")
+
+
+def test_windows_of_too_many_steps(db: Database) -> None:
+    """The hint has the form that works."""
+    stream(db)
+    for interval, options in (("209 days", ""), ("209 days 1 s", ""), ("300 days", ", streamext.step = '1 h'"), ("30 days", ", streamext.step = '1 h'")):
+        view = "CREATE VIEW v WITH (streamext.continuous{}) AS SELECT count(*) FROM s WHERE ts > now() - {}"
+        refusal = db.refusal(view.format(options, f"interval '{interval}'"))
+        assert refusal.startswith("22023") and ("streamext.step" in refusal.splitlines()[0]) == bool(options), refusal
+        found = re.search(r"HINT:  Write the interval in hours: (interval '[^']*')", refusal)
+        assert found, refusal
+        type_instead(db, [view.format(options, found[1])], "")
+        if step := re.search(r"or set streamext.step to ('30 min')", refusal):
+            type_instead(db, [view.format(f", streamext.step = {step[1]}", f"interval '{interval}'")], "")
+    for query in ("WHERE ts > now() - interval '24 hours'", "WHERE ts > now() - interval '10 days' GROUP BY streamext.tumble('1 min', ts)"):
+        view = "CREATE VIEW v WITH (streamext.continuous, streamext.step = '{}') AS SELECT count(*) FROM s {}"
+        refusal = db.refusal(view.format("1 s", query))
+        found = re.search(r"HINT:  Set streamext.step to a larger divisor of the length, such as '([^']*)'", refusal)
+        if "GROUP BY" in query:
+            assert "what is grouped by wider" in refusal, refusal
+            type_instead(db, [f"SELECT count(*) FROM s {query}".replace("1 min", "2 min")], "")
+        else:
+            assert found, refusal
+            type_instead(db, [view.format(found[1], query)], "")
+
+
+def test_every_refusal_has_a_hint() -> None:
+    """None is made without one that says what to do."""
+    for source in (REPOSITORY / "src").glob("*/*.c"):
+        text = source.read_text()
+        calls = re.findall(r"streamext_view_refuse\((?:[^;\"]|\"(?:[^\"\\\\]|\\\\.)*\")*;", text)
+        for call in calls:
+            assert not re.search(r",\s*NULL\s*\);$", call), (source, call)
