@@ -70,6 +70,8 @@ INSTEAD: dict[str, list[str]] = {
     f"CREATE VIEW v WITH (streamext.continuous, streamext.retention = '1 h') AS SELECT count(*) FROM s GROUP BY ROLLUP ({MINUTE}, site)": [
         f"CREATE VIEW v WITH (streamext.continuous, streamext.retention = '1 h') AS SELECT count(*) FROM s GROUP BY {MINUTE}, ROLLUP (site)",
         "CREATE VIEW u WITH (streamext.continuous) AS SELECT count(*) FROM s GROUP BY ROLLUP (site)"],
+    f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY ROLLUP (w)": [
+        f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w", "CREATE VIEW u WITH (streamext.continuous) AS SELECT count(*) FROM s"],
     "SELECT count(*) FROM rolled": [f"CREATE VIEW a WITH (streamext.continuous) AS SELECT site, {MINUTE} AS w, count(*) FROM s GROUP BY w, ROLLUP (site)", "SELECT count(*) FROM a"],
     "SELECT k.device, k.line, count(*) FROM s JOIN keyed k USING (device) GROUP BY k.device": ["SELECT k.device, k.line, count(*) FROM s JOIN keyed k USING (device) GROUP BY k.device, k.line"],
     f"SELECT count(*) FROM s GROUP BY {MINUTE}, streamext.tumble('2 min', ts)": [
@@ -109,6 +111,9 @@ INSTEAD: dict[str, list[str]] = {
     f"SELECT max({MINUTE}) FROM s": [f"CREATE VIEW a WITH (streamext.continuous) AS SELECT {MINUTE} AS w FROM s GROUP BY w", "CREATE VIEW w AS SELECT max(w) FROM a"],
     "SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts < now() AND ts <= now()": ["SELECT count(*) FROM s WHERE ts > now() - interval '1 min' AND ts <= now()"],
     "SELECT count(*) FROM s WHERE ts > 'today'::text::timestamptz": ["SELECT date_trunc('day', ts) AS day, count(*) FROM s GROUP BY day HAVING date_trunc('day', ts) > 'yesterday'::text::timestamptz"],
+    "SELECT max(n) FROM (SELECT n FROM minutes UNION ALL SELECT n FROM minutes) q": ["CREATE VIEW w AS SELECT max(n) FROM (SELECT n FROM minutes UNION ALL SELECT n FROM minutes) q"],
+    "SELECT count(*) FROM (SELECT site FROM both_streams UNION ALL SELECT site FROM s) q": ["SELECT count(*) FROM (SELECT site FROM s UNION ALL SELECT site FROM s2 UNION ALL SELECT site FROM s) q"],
+    "SELECT count(*) FROM hook": ["SELECT count(*) FROM s"],
     "SELECT count(*) FROM s, lines TABLESAMPLE SYSTEM (10)": ["SELECT count(*) FROM s, lines WHERE hashtext(lines.device) % 10 = 0"],
     f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 'ruled') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w": [
         f"CREATE VIEW v WITH (streamext.continuous, streamext.into = 't') AS SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w"],
@@ -161,6 +166,8 @@ def test_the_table_of_refusals(db: Database) -> None:
         CREATE TABLE keyed (device text PRIMARY KEY, line text); CREATE TABLE t (w timestamptz, n bigint); CREATE SEQUENCE numbers;
         CREATE TABLE numbered (site text, number bigint DEFAULT nextval('numbers')); CREATE TABLE sites (site text);
         CREATE TABLE ruled (w timestamptz, n bigint); CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO t VALUES (NEW.w, NEW.n);
+        CREATE VIEW both_streams AS SELECT site FROM s UNION ALL SELECT site FROM s2;
+        CREATE SERVER hooks FOREIGN DATA WRAPPER webhook OPTIONS (url 'http://127.0.0.1:9/'); CREATE FOREIGN TABLE hook (site text) SERVER hooks;
         CREATE FUNCTION looks_up(text) RETURNS bool STABLE LANGUAGE sql AS 'SELECT true';
         CREATE ROLE anybody; CREATE FUNCTION theirs() RETURNS interval IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN '1 min'; END$$;
         ALTER FUNCTION theirs() OWNER TO anybody""")
