@@ -187,6 +187,30 @@ def test_the_table_of_refusals(db: Database) -> None:
         db.execute("DROP FUNCTION theirs(); DROP ROLE anybody")
 
 
+def test_aggregates_within_aggregates(db: Database) -> None:
+    """Hint by hint, as it is typed: the innermost first."""
+    stream(db)
+    tables(db)
+    minutes, hours = f"SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w", "SELECT date_trunc('hour', w) AS h, max(n) AS m FROM {} a GROUP BY h"
+    whole = "SELECT max(m) FROM {} b"
+    first = db.refusal(CONTINUOUS + whole.format(f"({hours.format(f'({minutes})')})"))
+    db.execute(re.findall(r"CREATE VIEW inner_view WITH [^;]*", first)[0])
+    assert "name inner_view in this one" in first
+    second = db.refusal(CONTINUOUS + whole.format(f"({hours.format('inner_view')})"))
+    db.execute(re.findall(r"CREATE VIEW inner_view2 WITH [^;]*", second)[0])
+    assert "name inner_view2 in this one" in second
+    db.execute(CONTINUOUS + whole.format("inner_view2"))
+    assert db.rows("SELECT stream::text FROM streamext.continuous_views ORDER BY view::text") == [("s",), ("inner_view",), ("inner_view2",)]
+    db.execute("DROP VIEW v")
+    # by names of what stands around it
+    for query in (
+        f"WITH a AS (SELECT * FROM s), m AS (SELECT {MINUTE} AS w, count(*) AS n FROM a GROUP BY w), h AS ({hours.format('m')}) {whole.format('h')}",
+        f"SELECT max(n) FROM lines l, LATERAL (SELECT l.rank, {MINUTE} AS w, count(*) AS n FROM s WHERE s.device = l.device GROUP BY w) q",
+        f"SELECT max(m) FROM lines l, LATERAL (SELECT max(n + l.rank) AS m FROM (SELECT {MINUTE} AS w, count(*) AS n FROM s GROUP BY w) r) q",
+    ):
+        assert db.refusal(CONTINUOUS + query).startswith("0A000"), query
+
+
 def test_windows_of_too_many_steps(db: Database) -> None:
     """The hint has the form that works."""
     stream(db)

@@ -23,9 +23,11 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
+#include "utils/catcache.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
+#include "utils/syscache.h"
 
 #include "stream/definition.h"
 #include "view/check.h"
@@ -276,31 +278,54 @@ flatten_has_window(const Query *query)
 	return false;
 }
 
-/* How the outer view comes to be once the inner one, whose groups are these, is a view of its own. */
+/* How the outer view comes to be once the inner one, whose groups are these, is a view of its own by that name. */
 static const char *
-flatten_hint_outer(const Query *grouped)
+flatten_hint_outer(const Query *grouped, const char *name)
 {
 	if (grouped->hasWindowFuncs || grouped->distinctClause != NIL || grouped->limitCount != NULL ||
 		grouped->limitOffset != NULL)
-		return "and an ordinary view that names inner_view in the place of the subquery: DISTINCT, LIMIT and window "
-			   "functions are of all rows that there are when it is read.";
+		return psprintf("and an ordinary view that names %s in the place of the subquery: DISTINCT, LIMIT and window "
+						"functions are of all rows that there are when it is read.",
+						name);
 	if (flatten_has_window(grouped))
-		return "and name inner_view in this one, in the place of the subquery: it takes the closed windows.";
-	return "and an ordinary view that names inner_view in the place of the subquery: without a window nothing of "
-		   "it is ever final, and its answer is always the newest.";
+		return psprintf("and name %s in this one, in the place of the subquery: it takes the closed windows.", name);
+	return psprintf("and an ordinary view that names %s in the place of the subquery: without a window nothing of "
+					"it is ever final, and its answer is always the newest.",
+					name);
 }
 
-/* What aggregates below the stream is a view of its own; the hint has the statement. */
+/* One that is free in every schema, so that the statement can be typed as it is. */
+static const char *
+flatten_inner_name(void)
+{
+	const char *name = "inner_view";
+	bool		taken = true;
+
+	for (int n = 2; taken; n++)
+	{
+		CatCList *others = SearchSysCacheList1(RELNAMENSP, CStringGetDatum(name));
+
+		taken = others->n_members > 0;
+		ReleaseSysCacheList(others);
+		if (taken)
+			name = psprintf("inner_view%d", n);
+	}
+	return name;
+}
+
+/* What aggregates below the stream is a view of its own; the hint has the statement. What is innermost comes first. */
 static void
 flatten_refuse_inner(const Query *subquery, const char *construct)
 {
-	Query *grouped = copyObject(unconstify(Query *, subquery));
-	char  *text = pg_get_querydef(copyObject(grouped), false);
+	Query	   *grouped = copyObject(unconstify(Query *, subquery));
+	char	   *text = pg_get_querydef(copyObject(grouped), false);
+	const char *name = flatten_inner_name();
 
+	(void) streamext_view_flatten(subquery, NULL);
 	streamext_view_flatten_groups(grouped);
-	streamext_view_refuse(
-		construct, psprintf("Make it a view of its own, CREATE VIEW inner_view WITH (streamext.continuous) AS %s; %s",
-							text, flatten_hint_outer(grouped)));
+	streamext_view_refuse(construct,
+						  psprintf("Make it a view of its own, CREATE VIEW %s WITH (streamext.continuous) AS %s; %s",
+								   name, text, flatten_hint_outer(grouped, name)));
 }
 
 void
