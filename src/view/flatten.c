@@ -318,10 +318,14 @@ static void
 flatten_refuse_inner(const Query *subquery, const char *construct)
 {
 	Query	   *grouped = copyObject(unconstify(Query *, subquery));
-	char	   *text = pg_get_querydef(copyObject(grouped), false);
 	const char *name = flatten_inner_name();
+	char	   *text;
 
+	if (contain_vars_of_level((Node *) grouped, 1))
+		streamext_view_refuse(construct, "Make it a continuous view of its own, without what it names beside itself by "
+										 "LATERAL, and join with that where it is read.");
 	(void) streamext_view_flatten(subquery, NULL);
+	text = pg_get_querydef(copyObject(grouped), false);
 	streamext_view_flatten_groups(grouped);
 	streamext_view_refuse(construct,
 						  psprintf("Make it a view of its own, CREATE VIEW %s WITH (streamext.continuous) AS %s; %s",
