@@ -272,6 +272,16 @@ ddl_create_table_as(DdlCall *call)
 		streamext_ddl_tell_ordinary("materialized view", name, query);
 }
 
+/* user: whose it will be; NULL: it is dropped. */
+static void
+ddl_change_mapping(DdlCall *call, const RoleSpec *user, const char *servername)
+{
+	if (user != NULL)
+		streamext_ddl_check_mapping(user, servername);
+	streamext_ddl_standard(call);
+	streamext_ddl_touch_server(servername);
+}
+
 static void
 ddl_dispatch(DdlCall *call)
 {
@@ -307,20 +317,15 @@ ddl_dispatch(DdlCall *call)
 			streamext_ddl_touch_server(((AlterForeignServerStmt *) stmt)->servername);
 			break;
 		case T_CreateUserMappingStmt:
-			streamext_ddl_check_mapping(((CreateUserMappingStmt *) stmt)->user,
-										((CreateUserMappingStmt *) stmt)->servername);
-			streamext_ddl_standard(call);
-			streamext_ddl_touch_server(((CreateUserMappingStmt *) stmt)->servername);
+			ddl_change_mapping(call, ((CreateUserMappingStmt *) stmt)->user,
+							   ((CreateUserMappingStmt *) stmt)->servername);
 			break;
 		case T_AlterUserMappingStmt:
-			streamext_ddl_check_mapping(((AlterUserMappingStmt *) stmt)->user,
-										((AlterUserMappingStmt *) stmt)->servername);
-			streamext_ddl_standard(call);
-			streamext_ddl_touch_server(((AlterUserMappingStmt *) stmt)->servername);
+			ddl_change_mapping(call, ((AlterUserMappingStmt *) stmt)->user,
+							   ((AlterUserMappingStmt *) stmt)->servername);
 			break;
 		case T_DropUserMappingStmt:
-			streamext_ddl_standard(call);
-			streamext_ddl_touch_server(((DropUserMappingStmt *) stmt)->servername);
+			ddl_change_mapping(call, NULL, ((DropUserMappingStmt *) stmt)->servername);
 			break;
 		case T_RuleStmt:
 			ddl_refuse_on_view(((RuleStmt *) stmt)->relation, "rules");
