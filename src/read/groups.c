@@ -462,6 +462,15 @@ stored_find(GroupsState *state)
 	return stored;
 }
 
+/* The number of the row's key in GROUP BY; -1: its group is not wanted. Where the window alone is grouped by, which key it is does not matter. */
+static int
+stored_key(GroupsState *state)
+{
+	if (state->keys.n == 0 && state->key_quals == NULL)
+		return key_number(state);
+	return stored_find(state)->key;
+}
+
 /* ---- groups ---- */
 
 static char *
@@ -509,7 +518,7 @@ groups_take_row(GroupsState *state)
 	IdentityScope scope;
 	bool		  entered = streamext_read_enter(state->view, &scope);
 	bool		  found = streamext_rows_next(state->rows);
-	StoredKey	 *stored;
+	int			  key;
 	Span		 *span;
 
 	streamext_read_leave(entered, &scope);
@@ -520,13 +529,11 @@ groups_take_row(GroupsState *state)
 	span = state->current;
 	if (span == NULL)
 		return true;
-	stored = stored_find(state);
-	if (stored->key < 0)
+	key = stored_key(state);
+	if (key < 0)
 		return true;
 	group_combine(state,
-				  stored->key < span->capacity && span->states[stored->key] != NULL
-					  ? span->states[stored->key]
-					  : group_make(state, span, stored->key),
+				  key < span->capacity && span->states[key] != NULL ? span->states[key] : group_make(state, span, key),
 				  span->cxt);
 	return true;
 }
