@@ -822,7 +822,7 @@ COMMENT ON FUNCTION streamext.export(regclass, text) IS
 CREATE FUNCTION streamext.import(view regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_import_view';
-COMMENT ON FUNCTION streamext.import(regclass) IS 'takes an exported view back: the stream''s worker computes it, anew';
+COMMENT ON FUNCTION streamext.import(regclass) IS 'takes an exported view back: the stream''s worker goes on from what the engine has merged';
 
 CREATE FUNCTION streamext.export_plan(view regclass, dialect text DEFAULT 'spark') RETURNS jsonb
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -22,4 +22,22 @@ typedef enum AggPart
 extern Datum streamext_aggregate_part(AggReader *reader, const AggPartial *partial, AggPart part, Oid argtype,
 									  bool *isnull);
 
+/* What streamext_aggregate_assemble is given. */
+typedef struct AggParts
+{
+	bool  has_value, has_count, has_sum, has_squares, has_floats;
+	bool  value_null, sum_null, squares_null, floats_null;
+	Datum value; /* of an aggregate that is kept as its value: a smallest one, all bits that are set */
+	int64 count;
+	Datum sum, squares, floats; /* as AGG_PART_SUM and the like; the sum of a sum of real is double precision */
+	int	  nfloats;
+} AggParts;
+
+/*
+ * The way back (aggregate/assemble.c): what a group's entry holds of an aggregate over values of `argtype` that has these parts, into its zeroed
+ * states, and what streamext_aggregate_import takes besides (nothing: the state is plain). Raises 22003 for parts that are of no state.
+ */
+extern void streamext_aggregate_assemble(const AggSpec *spec, Oid argtype, const AggParts *parts, GroupEntry *entry,
+										 StringInfo extra);
+
 #endif /* STREAMEXT_AGGREGATE_PARTS_H */

@@ -41,6 +41,14 @@ extern void streamext_checkpoint_keep_views(Shard *shard, List *oids);
  */
 extern void streamext_checkpoint_restore_view(Shard *shard, WorkerView *v);
 
+/*
+ * What the view begins with at this round if it was counted elsewhere (durable/checkpoint_seed.h), unless the last checkpoint has it already; else NULL.
+ * In the current memory context. In a transaction; raises XX001 if it is damaged. restore_seed: in the place of restore_view, when the
+ * stream has its partitions; raises when memory is full.
+ */
+extern struct CheckpointPosition *streamext_checkpoint_seed(Shard *shard, Oid viewoid, uint64 definition, int64 round);
+extern void streamext_checkpoint_restore_seed(Shard *shard, WorkerView *v, const struct CheckpointPosition *seed);
+
 /* The round of the view's state in the last checkpoint; `otherwise` if there is none of this definition. */
 extern int64 streamext_checkpoint_round(const Shard *shard, Oid viewoid, uint64 definition, int64 otherwise);
 

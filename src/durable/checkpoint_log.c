@@ -38,6 +38,7 @@
 #include "base/label.h"
 #include "base/transaction.h"
 #include "durable/checkpoint_log.h"
+#include "durable/checkpoint_seed.h"
 #include "base/fault.h"
 
 #define LOG_SCHEMA "streamext"
@@ -290,7 +291,7 @@ streamext_checkpoint_log_last(Relation rel, Snapshot snapshot, const CheckpointR
 	CheckpointPosition *position = NULL;
 	int					end = n;
 
-	*seq = n > 0 ? refs[n - 1].seq : 0;
+	*seq = n > 0 ? Max(refs[n - 1].seq, 0) : 0;
 	while (end > 0 && refs[end - 1].seq > 0 && position == NULL)
 	{
 		int first = end - 1;
@@ -423,6 +424,8 @@ log_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
 {
 	const CheckpointView *view;
 
+	if (ref->seq < 0)
+		return streamext_checkpoint_seed_is_alive(last, ref);
 	if (ref->kind == CHECKPOINT_START)
 		return streamext_checkpoint_find_view(last, ref->view) == NULL &&
 			   SearchSysCacheExists1(RELOID, ObjectIdGetDatum(ref->view));

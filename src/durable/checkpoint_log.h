@@ -7,8 +7,9 @@
  *	'E'	a piece of the changed groups of one pane of one view (durable/checkpoint_write.c knows what is in it)
  *	'P'	a piece of the position row, last in its checkpoint
  *	'S'	seq 0: where a new view begins on a source that cannot be replayed (StartRow)
+ *	'I'	negative seq, with 'E' of the same: what a view begins with (durable/checkpoint_seed.h)
  *	'H'	no stream's: the file's first row after a compaction, how many bytes were alive then (int64)
- * A checkpoint is complete if its position row is there; each row's data begins with a checksum of the whole row.
+ * A checkpoint (seq above 0) is complete if its position row is there; each row's data begins with a checksum of the whole row.
  *
  * From the last position row follows what is alive: of each of its views the 'E' rows from the view's base on. The rest dies with
  * the next compaction, which writes the live rows into a new file of the table and commits that.
@@ -32,6 +33,7 @@
 #define CHECKPOINT_POSITION 'P'
 #define CHECKPOINT_START 'S'
 #define CHECKPOINT_HEADER 'H'
+#define CHECKPOINT_SEED 'I'
 
 /* A row that is to be written or was read. */
 typedef struct CheckpointRow

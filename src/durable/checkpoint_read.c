@@ -33,6 +33,7 @@
 
 #include "durable/checkpoint_state.h"
 #include "durable/checkpoint_read.h"
+#include "durable/checkpoint_seed.h"
 #include "durable/into_position.h"
 #include "stream/definition.h"
 #include "view/union.h"
@@ -46,7 +47,7 @@ typedef struct KeptView
 {
 	Oid			  viewoid;
 	MemoryContext cxt; /* of it and the state */
-	ViewState	  state;
+	ViewState	 *state;
 } KeptView;
 
 /* The last checkpoint of a stream and shard. */
@@ -355,33 +356,73 @@ read_context(void *arg)
 	errcontext("last checkpoint of continuous view \"%s\"", get_rel_name(*(const Oid *) arg));
 }
 
-static KeptView *
-reader_load(CheckpointReader *reader, KeptShard *kept, const CheckpointView *from, const CompiledView *view)
+/* The view's state as it was then, in the current memory context. */
+static ViewState *
+reader_load(CheckpointReader *reader, int shard, const CheckpointPosition *position, const CheckpointView *from,
+			const CompiledView *view)
 {
-	MemoryContext	cxt = AllocSetContextCreate(reader->cxt, "streamext checkpointed view", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext	old = MemoryContextSwitchTo(reader->cxt);
-	KeptView	   *loaded = MemoryContextAllocZero(cxt, sizeof(KeptView));
-	CheckpointIndex range = reader_range(reader, kept->stream, kept->shard);
-	ViewLoad		load = { .view = view, .from = from, .seq = kept->position->seq, .state = &loaded->state };
+	ViewState			*state = palloc0(sizeof(ViewState));
+	MemoryContext		 cxt = CurrentMemoryContext, old = MemoryContextSwitchTo(reader->cxt);
+	CheckpointIndex		 range = reader_range(reader, view->stream_relid, shard);
+	ViewLoad			 load = { .view = view, .from = from, .seq = position->seq, .state = state };
 	ErrorContextCallback context = { .previous = error_context_stack, .callback = read_context };
 
 	context.arg = unconstify(Oid *, &view->relid);
 	error_context_stack = &context;
-	loaded->viewoid = view->relid;
-	loaded->cxt = cxt;
-	streamext_state_init_private(&loaded->state, view->state_size, cxt);
+	streamext_state_init_private(state, view->state_size, cxt);
 	load.rel = reader->rel;
 	load.snapshot = reader->snapshot;
 	load.index = &range;
 	streamext_checkpoint_load_view(&load);
 	streamext_checkpoint_load_show(&load);
 	error_context_stack = context.previous;
+	MemoryContextSwitchTo(old);
+	return state;
+}
 
+/* The same to be kept with the shard. */
+static KeptView *
+reader_load_kept(CheckpointReader *reader, KeptShard *kept, const CheckpointView *from, const CompiledView *view)
+{
+	MemoryContext cxt = AllocSetContextCreate(reader->cxt, "streamext checkpointed view", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	KeptView	 *loaded = palloc0(sizeof(KeptView));
+
+	loaded->viewoid = view->relid;
+	loaded->cxt = cxt;
+	loaded->state = reader_load(reader, kept->shard, kept->position, from, view);
 	MemoryContextSetParent(cxt, kept->cxt);
 	MemoryContextSwitchTo(read_cxt);
 	kept->views = lappend(kept->views, loaded);
 	MemoryContextSwitchTo(old);
 	return loaded;
+}
+
+/* What the view begins with that was counted elsewhere, if that is newer than what the checkpoint has; it is not kept. */
+static bool
+reader_read_seed(CheckpointReader *reader, const CompiledView *view, int shard, const CheckpointView *from,
+				 CheckpointedView *found)
+{
+	CheckpointIndex		range;
+	CheckpointPosition *seed;
+	MemoryContext		old;
+
+	if (reader->rel == NULL || !reader_source(reader, view->stream_relid, shard))
+		return false;
+	range = reader_range(reader, view->stream_relid, shard);
+	old = MemoryContextSwitchTo(reader->cxt);
+	seed = streamext_checkpoint_seed_find(reader->rel, reader->snapshot, &range, view->relid,
+										  from != NULL ? from->head.round : 0);
+	if (seed != NULL && (seed->head.source != reader->source || seed->views[0].head.layout != view->layout))
+		seed = NULL;
+	if (seed != NULL)
+	{
+		found->position = seed;
+		found->view = &seed->views[0];
+		found->state = reader_load(reader, shard, seed, found->view, view);
+	}
+	MemoryContextSwitchTo(old);
+	return seed != NULL;
 }
 
 static KeptView *
@@ -402,6 +443,8 @@ streamext_checkpoint_read_view(CheckpointReader *reader, const CompiledView *vie
 	CheckpointView *from = kept != NULL ? streamext_checkpoint_find_view(kept->position, view->relid) : NULL;
 	KeptView	   *loaded;
 
+	if (reader_read_seed(reader, view, shard, from, found))
+		return true;
 	if (from == NULL || from->head.layout != view->layout)
 		return false;
 	loaded = read_find_view(kept, view->relid);
@@ -413,9 +456,9 @@ streamext_checkpoint_read_view(CheckpointReader *reader, const CompiledView *vie
 		return streamext_checkpoint_read_view(reader, view, shard, found);
 	}
 	if (loaded == NULL)
-		loaded = reader_load(reader, kept, from, view);
+		loaded = reader_load_kept(reader, kept, from, view);
 	found->position = kept->position;
 	found->view = from;
-	found->state = &loaded->state;
+	found->state = loaded->state;
 	return true;
 }

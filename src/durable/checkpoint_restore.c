@@ -32,6 +32,7 @@
 #include "base/label.h"
 #include "base/clip.h"
 #include "base/transaction.h"
+#include "durable/checkpoint_seed.h"
 #include "durable/checkpoint_state.h"
 #include "base/chunk.h"
 #include "shared/clock.h"
@@ -125,7 +126,7 @@ load_last(Shard *shard, void *arg)
 	CheckpointIndex *index = load_index(c, rel, snapshot, shard);
 	MemoryContext	 old;
 
-	c->seq = index->n > 0 ? index->refs[index->n - 1].seq : 0;
+	c->seq = index->n > 0 ? Max(index->refs[index->n - 1].seq, 0) : 0;
 	c->incomplete = c->seq > 0;
 	old = MemoryContextSwitchTo(c->last_cxt);
 	c->last = streamext_checkpoint_log_last(rel, snapshot, index->refs, index->n, &c->seq);
@@ -285,11 +286,10 @@ load_partition(const StreamSlot *slot, const CheckpointPartition *partition, int
 
 /* The view's positions for the slot's partitions, in chunk memory; NULL: there are partitions that it does not have. */
 static int64 *
-load_positions(Shard *shard, WorkerView *v, const CheckpointView *from)
+load_positions(Shard *shard, WorkerView *v, const CheckpointPosition *last, const CheckpointView *from)
 {
-	const CheckpointPosition *last = shard->checkpoint->last;
-	StreamSlot				 *slot = shard->slot;
-	int64 *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->counted.partitions_capacity, 1), NULL);
+	StreamSlot *slot = shard->slot;
+	int64	   *positions = streamext_chunk_alloc(sizeof(int64) * Max(slot->counted.partitions_capacity, 1), NULL);
 
 	if (positions == NULL)
 		streamext_checkpoint_load_full();
@@ -363,7 +363,7 @@ load_restore(Shard *shard, WorkerView *v, CheckpointView *from)
 	const CheckpointPosition *last = shard->checkpoint->last;
 	ViewLoad load = { .view = v->view, .from = from, .seq = last->seq, .state = &v->slot->counted.state };
 	char	*damage;
-	int64	*positions = load_positions(shard, v, from);
+	int64	*positions = load_positions(shard, v, last, from);
 
 	if (positions == NULL)
 		return;
@@ -417,6 +417,70 @@ streamext_checkpoint_restore_view(Shard *shard, WorkerView *v)
 	load_restore(shard, v, from);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
+}
+
+/* ---------------------------------------------------------------- a view that was counted elsewhere */
+
+CheckpointPosition *
+streamext_checkpoint_seed(Shard *shard, Oid viewoid, uint64 definition, int64 round)
+{
+	Checkpoint			 *c = shard->checkpoint;
+	const CheckpointView *from = c != NULL ? streamext_checkpoint_find_view(c->last, viewoid) : NULL;
+	CheckpointPosition	 *seed;
+	Snapshot			  snapshot;
+	Relation			  rel;
+
+	if (c == NULL || round <= 0 || (from != NULL && from->head.round >= round))
+		return NULL;
+	rel = streamext_checkpoint_log_wait(AccessShareLock);
+	if (rel == NULL)
+		return NULL;
+	/* what this transaction has found in it may be older than the round */
+	c->index = NULL;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	seed = streamext_checkpoint_seed_find(rel, snapshot, load_index(c, rel, snapshot, shard), viewoid, round - 1);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	if (seed == NULL || seed->views[0].head.round != round || seed->views[0].head.definition != definition ||
+		seed->head.source != shard->slot->counted.source)
+		return NULL;
+	return seed;
+}
+
+/* The positions, which may name partitions that the source has shown to nobody yet, have been made known to the stream. */
+void
+streamext_checkpoint_restore_seed(Shard *shard, WorkerView *v, const CheckpointPosition *seed)
+{
+	Checkpoint	   *c = shard->checkpoint;
+	CheckpointView *former = streamext_checkpoint_find_view(c->last, v->viewoid);
+	ViewLoad load = { .view = v->view, .from = &seed->views[0], .seq = seed->seq, .state = &v->slot->counted.state };
+	int64	*positions = load_positions(shard, v, seed, load.from);
+	MemoryContext cxt, old;
+
+	if (positions == NULL)
+		elog(ERROR, "a partition of the view is not the stream's");
+	load.rel = streamext_checkpoint_log_wait(AccessShareLock);
+	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext seed load", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		load_view(shard, &load);
+	}
+	PG_CATCH();
+	{
+		streamext_chunk_free(positions);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	table_close(load.rel, NoLock);
+	/* no checkpoint has anything of it: the next one takes all, whatever the last has of the view */
+	load.state->saved = 0;
+	if (former != NULL)
+		load_forget_view(c, former);
+	load_publish(&load, shard->slot, v->slot, seed, positions);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+	streamext_checkpoint_note(shard);
 }
 
 int64

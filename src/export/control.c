@@ -59,6 +59,19 @@ control_run(const char *sql)
 		elog(ERROR, "could not run: %s", sql);
 }
 
+/* As the view's owner. */
+static void
+control_run_as(Oid owner, const char *sql)
+{
+	IdentityScope scope = streamext_identity_enter_lightly(owner);
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	control_run(sql);
+	SPI_finish();
+	streamext_identity_leave(scope);
+}
+
 static char *
 control_name(Oid viewoid)
 {
@@ -124,7 +137,7 @@ control_check_dependents(const ExportPlan *plan)
 	}
 }
 
-/* What the table of partials holds is not handed over; who did not expect that can still roll back. */
+/* There is no table to hand over; who did not expect that can still roll back. */
 static void
 control_tell_anew(const CompiledView *view)
 {
@@ -239,30 +252,52 @@ control_tell_import(void *name)
 	errcontext("query that view \"%s\" had before it was exported", (const char *) name);
 }
 
+/* What an engine has merged; what it can compute itself does not matter for that. */
+static ComeBack *
+control_take_back(Oid viewoid)
+{
+	ErrorContextCallback context = { error_context_stack, control_tell_import, get_rel_name(viewoid) };
+	ComeBack			*back;
+
+	error_context_stack = &context;
+	back = streamext_export_take_back(streamext_export_make(streamext_export_compile(viewoid, NULL), "postgres"));
+	error_context_stack = context.previous;
+	return back;
+}
+
 /* streamext.import(view regclass) */
 Datum
 streamext_import_view(PG_FUNCTION_ARGS)
 {
-	Oid			  viewoid = PG_GETARG_OID(0);
-	Oid			  owner = control_lock(viewoid);
-	int			  level = streamext_portable_pin();
-	bool		  gone = get_rel_relkind(streamext_export_partials(viewoid)) != RELKIND_RELATION;
-	char		 *table = gone ? NULL : streamext_export_table(viewoid);
-	char		 *sql = control_forget(viewoid);
-	IdentityScope scope = streamext_identity_enter_lightly(owner);
+	Oid					viewoid = PG_GETARG_OID(0), owner;
+	int					level;
+	bool				gone;
+	char			   *table, *sql;
+	ComeBack		   *back;
+	const CompiledView *view;
 	/* a name that is not there any more is raised by PostgreSQL */
 	ErrorContextCallback context = { error_context_stack, control_tell_import, get_rel_name(viewoid) };
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	streamext_require_preload();
+	(void) control_owner(viewoid);
+	streamext_export_wait_gone(viewoid);
+	owner = control_lock(viewoid);
+	level = streamext_portable_pin();
+	gone = get_rel_relkind(streamext_export_partials(viewoid)) != RELKIND_RELATION;
+	table = gone ? NULL : streamext_export_table(viewoid);
+	back = gone ? NULL : control_take_back(viewoid);
+	streamext_fault_value("import", 1);
+	sql = control_forget(viewoid);
 	error_context_stack = &context;
-	control_run(sql);
+	control_run_as(owner, sql);
+	view = streamext_export_compile(viewoid, NULL);
 	error_context_stack = context.previous;
+	streamext_fault_value("import", 2);
+	if (!streamext_export_give_back(back, view))
+		control_tell_anew(view);
 	if (!gone)
-		control_run(psprintf("DROP TABLE %s", table));
-	SPI_finish();
-	streamext_identity_leave(scope);
-	control_tell_anew(streamext_export_compile(viewoid, NULL));
+		control_run_as(owner, psprintf("DROP TABLE %s", table));
+	streamext_fault_value("import", 3);
 	AtEOXact_GUC(false, level);
 	PG_RETURN_VOID();
 }

@@ -251,7 +251,18 @@ plan_is_value(const ExportAggregate *known)
 		   known->final == FINAL_COUNT_PAIRS;
 }
 
-/* The number of the partial of the aggregate's arguments; equal ones are one. */
+/* The aggregate at hand is finished from this partial too. */
+static const char *
+plan_note_part(ExportPlan *plan, int partial)
+{
+	ExportParts *parts = &plan->parts[plan->finishing];
+
+	Assert(parts->n < lengthof(parts->partial));
+	parts->partial[parts->n++] = partial;
+	return plan->partials[partial].name;
+}
+
+/* The name of the partial of the aggregate's arguments; equal ones are one. */
 static const char *
 plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
 {
@@ -277,7 +288,7 @@ plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
 		const ExportPartial *q = &plan->partials[i];
 
 		if (q->kind == kind && q->ninputs == p->ninputs && memcmp(q->input, p->input, sizeof(p->input)) == 0)
-			return q->name;
+			return plan_note_part(plan, i);
 	}
 	p->typeoid = plan_partial_type(kind, p->argtype);
 	p->collation =
@@ -285,8 +296,8 @@ plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
 	p->type = plan_column_type(p->typeoid, p->collation);
 	p->aggregate = plan->finishing;
 	p->finished = plan_is_value(plan_find_aggregate(plan, aggref));
-	p->name = psprintf("p%d", ++plan->npartials);
-	return p->name;
+	p->name = psprintf("p%d", plan->npartials + 1);
+	return plan_note_part(plan, plan->npartials++);
 }
 
 /* ---- finished ---- */
@@ -360,6 +371,7 @@ plan_aggregates(ExportPlan *plan)
 
 	plan->inputs = palloc0(sizeof(ExportInput) * (view->naggs * 2 + 1));
 	plan->partials = palloc0(sizeof(ExportPartial) * (view->naggs * 3 + 1));
+	plan->parts = palloc0(sizeof(ExportParts) * Max(view->naggs, 1));
 	plan->finals = palloc(sizeof(char *) * Max(view->naggs, 1));
 	for (int a = 0; a < view->naggs; a++)
 	{

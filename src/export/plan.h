@@ -54,6 +54,13 @@ typedef struct ExportPartial
 	bool			  finished;	 /* which is its value */
 } ExportPartial;
 
+/* The partials that an aggregate's state can be made of again, by number. */
+typedef struct ExportParts
+{
+	int n;
+	int partial[3];
+} ExportParts;
+
 struct ExportDialect;
 
 typedef struct ExportPlan
@@ -68,6 +75,7 @@ typedef struct ExportPlan
 	ExportInput				   *inputs;
 	int							npartials;
 	ExportPartial			   *partials;
+	ExportParts				   *parts;	   /* [view->naggs] */
 	char					  **finals;	   /* [view->naggs] SQL over aggregates of the state's columns */
 	List					   *raises;	   /* of char *: predicates of the dialect */
 	int							finishing; /* while it is made: the aggregate at hand */
@@ -118,6 +126,10 @@ extern char *streamext_export_create_stage(const ExportPlan *plan);
 extern char *streamext_export_create_raw(const ExportPlan *plan);
 extern char *streamext_export_view_query(const ExportPlan *plan);
 extern char *streamext_export_merge_sql(const ExportPlan *plan, const char *stage);
+/*
+ * The table's groups as a continuous view keeps them: the grouping set's number (-1: there are none), the keys, at, opens, first and last, partials.
+ */
+extern char *streamext_export_groups_query(const ExportPlan *plan);
 /* Appends the stage's columns, each before or behind a comma as `format` has it; '%s' is the name. */
 extern void	 streamext_export_stage_names(StringInfo to, const ExportPlan *plan);
 extern char *streamext_export_key_type(const ExportPlan *plan, int key);
@@ -138,6 +150,17 @@ typedef struct HandOver HandOver;
 extern void				streamext_export_wait(Oid viewoid);
 extern HandOver		   *streamext_export_take(ExportPlan *plan);
 extern void				streamext_export_give(const HandOver *from);
+
+/*
+ * export/comeback.c: what an engine has merged, for the continuous view that goes on from there. Wait, before any lock on the view is held, until
+ * its worker has let go of what was counted before the export. Take reads how far it is, while that is there; give, once the view is continuous again,
+ * reads the table and writes what the view begins with; back NULL: with nothing, from the stream's start. False, and the same: the table's columns are
+ * not what the view would have now.
+ */
+typedef struct ComeBack ComeBack;
+extern void				streamext_export_wait_gone(Oid viewoid);
+extern ComeBack		   *streamext_export_take_back(ExportPlan *plan);
+extern bool				streamext_export_give_back(ComeBack *back, const CompiledView *view);
 
 /* export/row_desc.c: rows of a relation of raw records, as columns topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
 extern void streamext_export_row_columns(StringInfo to, const ExportPlan *plan);

@@ -471,6 +471,68 @@ state_put_groups(StringInfo to, const ExportPlan *plan, int set, const int *orde
 		appendStringInfoString(to, " GROUP BY ()");
 }
 
+/* ---- the groups, as a continuous view keeps them ---- */
+
+/* Of one grouping set: keys that are not in it are NULL, and rows that differ in those only are one. */
+static void
+state_put_set(StringInfo to, const ExportPlan *plan, int set)
+{
+	StringInfoData by;
+
+	initStringInfo(&by);
+	appendStringInfo(to, "SELECT %d AS set", set);
+	for (int k = 0; k < plan->nkeys; k++)
+	{
+		bool in = (plan->view->sets[set] & ((uint32) 1 << plan->keys[k])) != 0;
+
+		appendStringInfo(to, ", %s", in ? psprintf("k%d", k + 1) : state_null(plan, plan->keys[k]));
+		if (in)
+			appendStringInfo(&by, ", k%d", k + 1);
+	}
+	if (plan->has_at)
+	{
+		appendStringInfoString(to, ", at");
+		appendStringInfoString(&by, ", at");
+	}
+	if (streamext_export_has_opens(plan))
+	{
+		appendStringInfoString(to, ", opens");
+		appendStringInfoString(&by, ", opens");
+	}
+	if (state_is_session(plan))
+		appendStringInfoString(to, ", min(first), max(last)");
+	for (int p = 0; p < plan->npartials; p++)
+		appendStringInfo(to, ", %s", state_again(&plan->partials[p]));
+	appendStringInfo(to, " FROM %s", streamext_export_table(plan->view->relid));
+	if (by.len > 0)
+		appendStringInfo(to, " GROUP BY %s", by.data + 2);
+	else
+		appendStringInfoString(to, " HAVING count(*) > 0");
+}
+
+char *
+streamext_export_groups_query(const ExportPlan *plan)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (plan->view->nsets == 0)
+	{
+		appendStringInfoString(&buf, "SELECT -1 AS set");
+		if (state_has_group(plan) || plan->npartials > 0)
+			appendStringInfoString(&buf, ", ");
+		state_put_columns(&buf, plan, "");
+		appendStringInfo(&buf, " FROM %s", streamext_export_table(plan->view->relid));
+	}
+	for (int set = 0; set < plan->view->nsets; set++)
+	{
+		if (set > 0)
+			appendStringInfoString(&buf, " UNION ALL ");
+		state_put_set(&buf, plan, set);
+	}
+	return buf.data;
+}
+
 char *
 streamext_export_view_query(const ExportPlan *plan)
 {

@@ -128,6 +128,8 @@ typedef struct ConnectorOps
 	void (*check)(const StreamConfig *config);
 	/* NOTICEs of what is valid and cannot work, or not as meant: after CREATE FOREIGN TABLE. */
 	void (*doubt)(const StreamConfig *config);
+	/* Which of the stream's workers reads a partition; -1: none does. May be NULL: there is one worker, or nobody asks. */
+	int (*shard_of)(const StreamConfig *config, const char *topic, int32 partition);
 	/* Options of a stream before and after ALTER. */
 	void (*check_change)(const char *name, List *before, List *after);
 

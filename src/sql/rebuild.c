@@ -24,8 +24,6 @@
 #include "sql/commit.h"
 #include "base/own_table.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -35,16 +33,12 @@
 #include "sql/lock.h"
 #include "stream/definition.h"
 #include "durable/journal_base.h"
+#include "durable/round.h"
 #include "sql/rebuild.h"
 
 PG_FUNCTION_INFO_V1(streamext_rebuild);
 
 /* ---------------------------------------------------------------- streamext.rebuild */
-
-static const char round_tidy_sql[] = "DELETE FROM streamext.round AS r WHERE NOT EXISTS "
-									 "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.view)";
-static const char round_next_sql[] = "INSERT INTO streamext.round AS r (view, number) VALUES ($1, 1) "
-									 "ON CONFLICT (view) DO UPDATE SET number = r.number OPERATOR(pg_catalog.+) 1";
 
 /* Raises if the journal of a source that cannot be replayed does not hold any more what the view has counted. */
 static void
@@ -73,11 +67,7 @@ rebuild_check_journal(Oid viewoid, Oid stream)
 void
 streamext_view_next_round(Oid viewoid, Oid stream)
 {
-	Oid	  types[1] = { OIDOID };
-	Datum values[1] = { ObjectIdGetDatum(viewoid) };
-
-	(void) streamext_control_execute(round_tidy_sql, 0, NULL, NULL, NULL, SPI_OK_DELETE);
-	(void) streamext_control_execute(round_next_sql, 1, types, values, NULL, SPI_OK_INSERT);
+	(void) streamext_view_new_round(viewoid);
 	streamext_touch_view(viewoid, stream);
 }
 

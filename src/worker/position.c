@@ -230,6 +230,38 @@ position_exchange(Worker *w, int a, int b)
 	}
 }
 
+/* Another entry of the slot, of which nothing has been read. False: memory is full. */
+static bool
+position_append(Worker *w, const char *topic, int32 partition)
+{
+	StreamSlot	  *slot = w->shard.slot;
+	int			   n = slot->counted.npartitions;
+	PartitionSlot *added;
+
+	if (n == STREAMEXT_MAX_PARTITIONS)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("stream \"%s.%s\" has more than %d partitions", w->shard.config->schema,
+							   w->shard.config->name, STREAMEXT_MAX_PARTITIONS),
+						errhint("Raise the stream's option workers, so that each worker has fewer.")));
+	if (n == slot->counted.partitions_capacity &&
+		!position_grow(w, n == 0 ? POSITION_CAPACITY : Min(n * 2, STREAMEXT_MAX_PARTITIONS)))
+		return false;
+	streamext_stream_lock_exclusive(slot);
+	added = &slot->counted.partitions[n];
+	memset(added, 0, sizeof(PartitionSlot));
+	strlcpy(added->topic, topic, sizeof(added->topic));
+	added->partition = partition;
+	added->position = added->start_position = added->begin = -1;
+	added->high_watermark = -1;
+	added->max_event_time = DT_NOBEGIN;
+	added->last.position = -1;
+	added->last_arrival = streamext_clock_now();
+	slot->counted.npartitions++;
+	slot->counted.layout++;
+	LWLockRelease(slot->lock);
+	return true;
+}
+
 /* Makes the slot's entry w->shard.npartitions that of the connector's. False: memory is full. */
 static bool
 position_adopt(Worker *w)
@@ -243,30 +275,8 @@ position_adopt(Worker *w)
 		if (slot->counted.partitions[found].partition == theirs->partition &&
 			strcmp(slot->counted.partitions[found].topic, theirs->topic) == 0)
 			break;
-	if (found == slot->counted.npartitions)
-	{
-		if (found == STREAMEXT_MAX_PARTITIONS)
-			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-							errmsg("stream \"%s.%s\" has more than %d partitions", w->shard.config->schema,
-								   w->shard.config->name, STREAMEXT_MAX_PARTITIONS),
-							errhint("Raise the stream's option workers, so that each worker has fewer.")));
-		if (found == slot->counted.partitions_capacity &&
-			!position_grow(w, found == 0 ? POSITION_CAPACITY : Min(found * 2, STREAMEXT_MAX_PARTITIONS)))
-			return false;
-		streamext_stream_lock_exclusive(slot);
-		memset(&slot->counted.partitions[found], 0, sizeof(PartitionSlot));
-		strlcpy(slot->counted.partitions[found].topic, theirs->topic, sizeof(theirs->topic));
-		slot->counted.partitions[found].partition = theirs->partition;
-		slot->counted.partitions[found].position = slot->counted.partitions[found].start_position =
-			slot->counted.partitions[found].begin = -1;
-		slot->counted.partitions[found].high_watermark = -1;
-		slot->counted.partitions[found].max_event_time = DT_NOBEGIN;
-		slot->counted.partitions[found].last.position = -1;
-		slot->counted.partitions[found].last_arrival = streamext_clock_now();
-		slot->counted.npartitions++;
-		slot->counted.layout++;
-		LWLockRelease(slot->lock);
-	}
+	if (found == slot->counted.npartitions && !position_append(w, theirs->topic, theirs->partition))
+		return false;
 	if (!position_fit_views(w))
 		return false;
 	if (found != index)
@@ -280,6 +290,52 @@ position_adopt(Worker *w)
 	w->shard.npartitions++;
 	w->letters.behind = false;
 	return true;
+}
+
+/*
+ * With the exclusive lock. What the stream has not begun, or no other view waits for, begins where the view is that comes from elsewhere: what lies
+ * before that need not be there any more.
+ */
+static void
+position_begin_at(Worker *w, PartitionSlot *partition, const CheckpointPartition *seed)
+{
+	bool only = list_length(w->shard.views) == 1;
+
+	if (seed->position < 0 || (partition->position >= 0 && (!only || partition->position >= seed->position)))
+		return;
+	if (partition->start_position < 0)
+		partition->start_position = seed->position;
+	partition->position = seed->position;
+	partition->max_event_time = Max(partition->max_event_time, seed->max_event_time);
+}
+
+bool
+streamext_worker_expect(Worker *w, const CheckpointPosition *seed)
+{
+	StreamSlot *slot = w->shard.slot;
+
+	for (int i = 0; i < seed->head.npartitions; i++)
+	{
+		const CheckpointPartition *from = &seed->partitions[i];
+		int						   found;
+
+		for (found = 0; found < slot->counted.npartitions; found++)
+			if (slot->counted.partitions[found].partition == from->partition &&
+				strcmp(slot->counted.partitions[found].topic, from->topic) == 0)
+				break;
+		if (found == slot->counted.npartitions && !position_append(w, from->topic, from->partition))
+			return false;
+		streamext_stream_lock_exclusive(slot);
+		position_begin_at(w, &slot->counted.partitions[found], from);
+		LWLockRelease(slot->lock);
+	}
+	if (list_length(w->shard.views) == 1 && seed->head.watermark > slot->counted.watermark)
+	{
+		streamext_stream_lock_exclusive(slot);
+		slot->counted.watermark = seed->head.watermark;
+		LWLockRelease(slot->lock);
+	}
+	return position_fit_views(w);
 }
 
 bool

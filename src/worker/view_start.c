@@ -49,11 +49,45 @@ view_start_drop_sealed(Worker *w, WorkerView *v)
 
 typedef struct StartStep
 {
-	Worker	   *w;
-	WorkerView *v;
-	int64	   *round;
-	bool		fresh;
+	Worker			   *w;
+	WorkerView		   *v;
+	int64			   *round;
+	bool				fresh;
+	CheckpointPosition *seed; /* of a view that was counted elsewhere */
 } StartStep;
+
+/* At which round a view without state begins: that of what it begins with. */
+static void
+view_start_find_round(StartStep *step, const CompiledView *compiled)
+{
+	Worker	   *w = step->w;
+	WorkerView *v = step->v;
+
+	step->seed = streamext_checkpoint_seed(&w->shard, v->viewoid, compiled->definition, *step->round);
+	streamext_view_set_round(
+		v->slot, step->seed != NULL
+					 ? *step->round
+					 : streamext_checkpoint_round(&w->shard, v->viewoid, compiled->definition, *step->round));
+}
+
+/* What it begins with. Where a stateless view stands is kept with its rows, which may be newer than the checkpoint. */
+static void
+view_start_restore(StartStep *step)
+{
+	Worker	   *w = step->w;
+	WorkerView *v = step->v;
+
+	if (v->view->stateless)
+		return;
+	if (step->seed == NULL)
+		streamext_checkpoint_restore_view(&w->shard, v);
+	else if (streamext_worker_expect(w, step->seed))
+		streamext_checkpoint_restore_seed(&w->shard, v, step->seed);
+	else
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("no memory for the stream's partitions"),
+						errhint("Raise streamext.memory_limit and restart the server.")));
+	view_start_drop_sealed(w, v);
+}
 
 /* A StreamextStep. */
 static void
@@ -70,8 +104,7 @@ view_start_start_step(void *arg)
 	(void) streamext_view_has_rights(compiled, true);
 	*step->round = streamext_view_round(v->viewoid);
 	if (step->fresh)
-		streamext_view_set_round(v->slot,
-								 streamext_checkpoint_round(&w->shard, v->viewoid, compiled->definition, *step->round));
+		view_start_find_round(step, compiled);
 	if (step->fresh && !w->shard.ops->replayable && v->slot->counted.start_position < 0)
 		streamext_view_set_start(v->slot, streamext_checkpoint_start_position(&w->shard, v->viewoid));
 	streamext_view_set_role(v->slot, compiled->owner);
@@ -85,12 +118,8 @@ view_start_start_step(void *arg)
 	v->view = compiled;
 	streamext_outlets_start(v);
 	streamext_history_start(&w->shard, v);
-	/* where a stateless view stands is kept with its rows, which may be newer than the checkpoint */
-	if (step->fresh && !compiled->stateless)
-	{
-		streamext_checkpoint_restore_view(&w->shard, v);
-		view_start_drop_sealed(w, v);
-	}
+	if (step->fresh)
+		view_start_restore(step);
 	if (OidIsValid(w->shard.config->from.inner) && !w->shard.catchup)
 		streamext_flow_started(w, v);
 }
@@ -140,6 +169,13 @@ view_start_start_view(Worker *w, WorkerView *v, int64 *round)
 	return true;
 }
 
+/* What it holds is of before it was counted elsewhere, unnoticed: nobody wants that any more. */
+static bool
+view_start_is_superseded(Worker *w, const WorkerView *v, int64 round)
+{
+	return streamext_checkpoint_seed(&w->shard, v->viewoid, v->view->definition, round) != NULL;
+}
+
 /* The same; begins the view anew if streamext.rebuild was called since its state was begun. */
 bool
 streamext_worker_start_view(Worker *w, WorkerView *v)
@@ -149,6 +185,14 @@ streamext_worker_start_view(Worker *w, WorkerView *v)
 
 	if (v->fold == NULL || v->slot->counted.round >= round)
 		return available;
+	if (view_start_is_superseded(w, v, round))
+	{
+		streamext_worker_end_fold(v);
+		v->max_event_time = NULL;
+		streamext_view_retire(v->slot);
+		view_start_unstart_view(w, v);
+		return view_start_start_view(w, v, &round);
+	}
 	if (w->shard.catchup && !w->shard.ops->replayable)
 		return available; /* the journal is the stream's worker's, when it has the view back */
 	if (!w->shard.ops->replayable && !streamext_seeks_rebuild(w) && !streamext_view_is_held(v->slot, w->shard.config))

@@ -26,6 +26,7 @@
 #include "decode/batch.h"
 #include "source/connector.h"
 #include "decode/decoder.h"
+#include "durable/checkpoint_log.h"
 #include "fold/fold.h"
 #include "shared/shard.h"
 #include "shared/shmem.h"
@@ -309,6 +310,8 @@ extern bool streamext_worker_attach(Worker *w);
 
 /* worker/position.c */
 extern bool	 streamext_worker_adopt(Worker *w);
+/* The partitions of a view that was counted elsewhere are the stream's, with positions. False: memory is full. */
+extern bool	 streamext_worker_expect(Worker *w, const CheckpointPosition *seed);
 extern int64 streamext_worker_target(Worker *w, int index);
 extern int64 streamext_worker_view_position(Worker *w, WorkerView *v, int index);
 extern int64 streamext_worker_lag(Worker *w);

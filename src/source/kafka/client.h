@@ -154,6 +154,8 @@ extern void		   streamext_kafka_destroy_asker(KafkaConnector *k);
 
 /* Asks for the topics' partitions. True if there are new ones. */
 extern bool streamext_kafka_refresh(KafkaConnector *k);
+/* ConnectorOps.shard_of. */
+extern int streamext_kafka_shard_of(const StreamConfig *config, const char *topic, int32 partition);
 
 /*
  * Asks for n partitions' offsets at a time in milliseconds, or RD_KAFKA_OFFSET_BEGINNING or _END; -1: no record that late.

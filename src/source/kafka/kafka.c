@@ -742,6 +742,7 @@ const ConnectorOps streamext_kafka_ops = {
 	.metadata = streamext_kafka_metadata,
 	.check_options = streamext_kafka_check_options,
 	.configure = streamext_kafka_configure,
+	.shard_of = streamext_kafka_shard_of,
 	.doubt = streamext_kafka_doubt,
 	.open = kafka_open,
 	.seek = kafka_seek,

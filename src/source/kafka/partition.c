@@ -47,14 +47,24 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 	topic->index[number] = c->npartitions++;
 }
 
-/* Whether this worker takes a partition of the topic with number t: of the server's partitions its share. */
-static bool
-kafka_is_ours(const KafkaConnector *k, int number, int t)
+/* Which worker takes a partition of the topic with number t: of the server's partitions its share; -1: none of this server. */
+static int
+kafka_shard(const StreamConfig *config, int shards, int number, int t)
 {
-	const StreamConfig *config = k->c.config;
+	if (number % config->source.partition_step != config->source.partition_first)
+		return -1;
+	return (number / config->source.partition_step + t) % shards;
+}
 
-	return number % config->source.partition_step == config->source.partition_first &&
-		   (number / config->source.partition_step + t) % k->c.shards == k->c.shard;
+int
+streamext_kafka_shard_of(const StreamConfig *config, const char *topic, int32 partition)
+{
+	ListCell *lc;
+
+	foreach (lc, config->source.topics)
+		if (strcmp(lfirst(lc), topic) == 0)
+			return kafka_shard(config, Max(config->workers, 1), partition, foreach_current_index(lc));
+	return -1;
 }
 
 /* Adds what is new, by partition number and then topic, so that the order depends little on when a partition came. */
@@ -78,7 +88,7 @@ kafka_add_partitions(KafkaConnector *k, const int *counts)
 				topic->index = repalloc(topic->index, sizeof(int) * (number + 1));
 			topic->nindex = number + 1;
 			topic->index[number] = -1;
-			if (kafka_is_ours(k, number, t))
+			if (kafka_shard(k->c.config, k->c.shards, number, t) == k->c.shard)
 				kafka_add_partition(k, topic, number);
 		}
 	return k->c.npartitions > before;
