@@ -59,6 +59,7 @@ typedef struct KeptShard
 	MemoryContext		cxt;	  /* of the position and the views */
 	CheckpointPosition *position; /* NULL: there is none */
 	List			   *views;	  /* of KeptView */
+	List			   *missing;  /* OIDs of views that this look has found nothing of */
 } KeptShard;
 
 static MemoryContext read_cxt = NULL; /* of all that is kept */
@@ -261,6 +262,11 @@ reader_shard(CheckpointReader *reader, Oid stream, int shard)
 		MemoryContextDelete(cxt);
 	else
 		kept = read_keep(stream, shard, position, cxt);
+	if (kept->look != reader->look)
+	{
+		list_free(kept->missing);
+		kept->missing = NIL;
+	}
 	kept->look = reader->look;
 	return kept;
 }
@@ -436,6 +442,26 @@ read_find_view(const KeptShard *kept, Oid viewoid)
 	return NULL;
 }
 
+/* Whether a look for a view that the last checkpoint does not have may tell more: it may have come from elsewhere since. */
+static bool
+reader_looks_again(CheckpointReader *reader, const CompiledView *view, int shard)
+{
+	KeptShard *kept = read_find_shard(view->stream_relid, shard);
+
+	return reader->rel == NULL && kept != NULL && !list_member_oid(kept->missing, view->relid) && reader_look(reader);
+}
+
+static void
+reader_note_missing(const CompiledView *view, int shard)
+{
+	KeptShard	 *kept = read_find_shard(view->stream_relid, shard);
+	MemoryContext old = MemoryContextSwitchTo(read_cxt);
+
+	if (kept != NULL)
+		kept->missing = list_append_unique_oid(kept->missing, view->relid);
+	MemoryContextSwitchTo(old);
+}
+
 bool
 streamext_checkpoint_read_view(CheckpointReader *reader, const CompiledView *view, int shard, CheckpointedView *found)
 {
@@ -445,6 +471,10 @@ streamext_checkpoint_read_view(CheckpointReader *reader, const CompiledView *vie
 
 	if (reader_read_seed(reader, view, shard, from, found))
 		return true;
+	if (from == NULL && reader_looks_again(reader, view, shard))
+		return streamext_checkpoint_read_view(reader, view, shard, found);
+	if (from == NULL)
+		reader_note_missing(view, shard);
 	if (from == NULL || from->head.layout != view->layout)
 		return false;
 	loaded = read_find_view(kept, view->relid);

@@ -309,7 +309,7 @@ extern char *streamext_worker_fingerprint(const StreamConfig *config);
 extern bool streamext_worker_attach(Worker *w);
 
 /* worker/position.c */
-extern bool	 streamext_worker_adopt(Worker *w);
+extern bool streamext_worker_adopt(Worker *w);
 /* The partitions of a view that was counted elsewhere are the stream's, with positions. False: memory is full. */
 extern bool	 streamext_worker_expect(Worker *w, const CheckpointPosition *seed);
 extern int64 streamext_worker_target(Worker *w, int index);
