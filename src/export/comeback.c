@@ -25,6 +25,7 @@
 #include "durable/checkpoint_read.h"
 #include "durable/checkpoint_seed.h"
 #include "durable/round.h"
+#include "export/dialect.h"
 #include "export/plan.h"
 #include "shared/clock.h"
 #include "shared/shmem.h"
@@ -401,7 +402,7 @@ comeback_is_same(const ExportPlan *was, const ExportPlan *is)
 static bool
 comeback_read(ComeBack *back, const CompiledView *view)
 {
-	ExportPlan	 *plan = streamext_export_make(view, "postgres");
+	ExportPlan	 *plan = streamext_export_make(view, &streamext_export_postgres);
 	IdentityScope scope;
 
 	if (!comeback_is_same(back->plan, plan))

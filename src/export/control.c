@@ -260,7 +260,8 @@ control_take_back(Oid viewoid)
 	ComeBack			*back;
 
 	error_context_stack = &context;
-	back = streamext_export_take_back(streamext_export_make(streamext_export_compile(viewoid, NULL), "postgres"));
+	back = streamext_export_take_back(
+		streamext_export_make(streamext_export_compile(viewoid, NULL), &streamext_export_postgres));
 	error_context_stack = context.previous;
 	return back;
 }
