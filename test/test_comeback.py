@@ -218,7 +218,9 @@ def test_what_cannot_be_taken_back(db: Database, kafka: Kafka, topic: str) -> No
     assert sqlstate == "21000" and "several rows of one group" in message and "anew" in hint
     db.execute("DELETE FROM v_export WHERE k1 = 'a'; UPDATE v_export SET p2 = -1")
     assert refused(db.connection, "SELECT streamext.import('v')")[0] == "22003"
-    db.execute("CREATE OR REPLACE VIEW v AS SELECT NULL::text AS k, NULL::numeric AS a, NULL::bigint AS c; DROP TABLE v_export")
+    db.execute("CREATE OR REPLACE VIEW v AS SELECT NULL::text AS k, NULL::numeric AS a, NULL::bigint AS c; ALTER TABLE v_export ALTER k1 TYPE bigint USING 1")
+    assert refused(db.connection, "SELECT streamext.import('v')")[0] == "42804"
+    db.execute("DROP TABLE v_export")
     notices: list[str] = []
     db.connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
     db.execute("SELECT streamext.import('v')")

@@ -327,6 +327,32 @@ comeback_put_row(ComeBackRow *row)
 	comeback_put_states(row, entry, pane);
 }
 
+/* The table is its owner's to change: values are only what the plan takes them for if their columns are of its types. */
+static void
+comeback_check_columns(const ComeBack *back, TupleDesc desc)
+{
+	const ExportPlan *plan = back->plan;
+	int	 times = plan->has_at + streamext_export_has_opens(plan) + (plan->view->window.kind == WINDOW_SESSION ? 2 : 0);
+	bool good = desc->natts == 1 + plan->nkeys + times + plan->npartials;
+
+	for (int c = 1; c < desc->natts && good; c++)
+	{
+		int i = c - 1;
+		Oid type = TIMESTAMPTZOID;
+
+		if (i < plan->nkeys)
+			type = plan->view->keys[plan->keys[i]].type;
+		else if (i >= plan->nkeys + times)
+			type = plan->partials[i - plan->nkeys - times].typeoid;
+		good = TupleDescAttr(desc, c)->atttypid == type;
+	}
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("table %s has not the columns that it was made with", back->table),
+				 errhint("Without the table streamext.import has the view counted anew from the stream's start.")));
+}
+
 /* All rows, a part of them at a time. */
 static void
 comeback_read_groups(ComeBack *back)
@@ -342,6 +368,7 @@ comeback_read_groups(ComeBack *back)
 	initStringInfo(&row.extra);
 	portal = SPI_cursor_open_with_args(NULL, back->query, 0, NULL, NULL, NULL, true, 0);
 	desc = portal->tupDesc;
+	comeback_check_columns(back, desc);
 	row.values = palloc(sizeof(Datum) * desc->natts);
 	row.nulls = palloc(sizeof(bool) * desc->natts);
 	for (SPI_cursor_fetch(portal, true, COMEBACK_ROWS); SPI_processed > 0;
