@@ -418,6 +418,17 @@ log_compacted_bytes(Relation rel, Snapshot snapshot)
 	return bytes;
 }
 
+/* Of what a view begins with that was counted elsewhere: until a checkpoint has the view at that round. */
+static bool
+log_seed_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
+{
+	const CheckpointView *view = streamext_checkpoint_find_view(last, ref->view);
+
+	Assert(ref->seq < 0);
+	return (view == NULL || CHECKPOINT_SEED_SEQ(view->head.round) > ref->seq) &&
+		   streamext_view_options(ref->view).continuous;
+}
+
 /* True for a row that the stream's last checkpoint, or one that is being written, needs. */
 static bool
 log_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
@@ -425,7 +436,7 @@ log_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
 	const CheckpointView *view;
 
 	if (ref->seq < 0)
-		return streamext_checkpoint_seed_is_alive(last, ref);
+		return log_seed_is_alive(last, ref);
 	if (ref->kind == CHECKPOINT_START)
 		return streamext_checkpoint_find_view(last, ref->view) == NULL &&
 			   SearchSysCacheExists1(RELOID, ObjectIdGetDatum(ref->view));

@@ -179,13 +179,3 @@ streamext_checkpoint_seed_find(Relation rel, Snapshot snapshot, const Checkpoint
 	seed->seq = seq;
 	return seed;
 }
-
-bool
-streamext_checkpoint_seed_is_alive(const CheckpointPosition *last, const CheckpointRef *ref)
-{
-	const CheckpointView *view = streamext_checkpoint_find_view(last, ref->view);
-
-	Assert(ref->seq < 0);
-	return (view == NULL || CHECKPOINT_SEED_SEQ(view->head.round) > ref->seq) &&
-		   streamext_view_options(ref->view).continuous;
-}

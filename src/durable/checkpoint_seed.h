@@ -31,7 +31,4 @@ extern void streamext_checkpoint_seed_write(const CompiledView *view, int shard,
 extern CheckpointPosition *streamext_checkpoint_seed_find(Relation rel, Snapshot snapshot, const CheckpointIndex *refs,
 														  Oid viewoid, int64 round);
 
-/* Whether a row of a seed is still of use; last: the last checkpoint of its stream and shard, or NULL. */
-extern bool streamext_checkpoint_seed_is_alive(const CheckpointPosition *last, const CheckpointRef *ref);
-
 #endif /* STREAMEXT_CHECKPOINT_SEED_H */
