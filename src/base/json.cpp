@@ -1,14 +1,12 @@
 /*
  * base/json.cpp
- *		JSON payloads by simdjson's on-demand parser: the one C++ file.
+ *		JSON payloads by simdjson's on-demand parser. This, json_plain.cpp and json_tree.cpp are C++.
  *
  * The wanted paths form a tree of names and array indexes. A payload is walked once along that tree; fields come in the same
  * order in most streams, so each node first tries the child after the one it matched last. On-demand parsing checks only what
  * it is asked for, so values nobody wants are walked too (json_validate): malformed is malformed for every reader.
  *
- * Nearly all payloads are plain: objects of strings without escapes, short numbers, literals. Those are walked by JsonPlain
- * right over the positions that simdjson's first stage finds (it has checked UTF-8 and control characters by then), at a third
- * of the cost. It never decides that something is malformed: whatever it does not know is left to the on-demand parser.
+ * Nearly all payloads are plain, and are left to json_plain.cpp, which never decides that something is malformed: what it does not know comes here.
  */
 #define SIMDJSON_EXCEPTIONS 0
 #include <simdjson.h>
@@ -16,13 +14,11 @@
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <new>
-#include <utility>
 
 #include "base/json.h"
-#include "base/number.h"
-#include "base/path.h"
+#include "base/json_plain.h"
+#include "base/json_tree.h"
 
 using namespace simdjson;
 
@@ -31,138 +27,6 @@ using namespace simdjson;
 
 namespace
 {
-
-struct Node
-{
-	char	 *name = nullptr; /* NULL: an array element */
-	size_t	  name_size = 0;
-	long	  index = 0;
-	int		 *wanted = nullptr; /* numbers of the values that are found here */
-	JsonWant *wants = nullptr;
-	int		  nwanted = 0;
-	Node	**children = nullptr;
-	int		  nchildren = 0;
-	int		  guess = 0;
-	bool	  nocase = false;	/* ASCII letters of the name match in either case */
-	bool	  verbatim = false; /* the name stands in JSON as it is, without an escape */
-	uint64_t  walked = 0;		/* the walk that was here last; kept where there are children */
-};
-
-inline char
-json_lower(char c)
-{
-	return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-/* Whether the key, of the node's name's size, is that name. */
-inline bool
-json_same(const Node *node, const char *key)
-{
-	if (memcmp(key, node->name, node->name_size) == 0)
-		return true;
-	if (!node->nocase)
-		return false;
-	for (size_t i = 0; i < node->name_size; i++)
-		if (json_lower(key[i]) != json_lower(node->name[i]))
-			return false;
-	return true;
-}
-
-/* Grows a malloc'd array by one; false: out of memory. */
-template <typename T>
-bool
-json_append(T *&array, int n, T value)
-{
-	T *grown = static_cast<T *>(realloc(array, sizeof(T) * (n + 1)));
-
-	if (grown == nullptr)
-		return false;
-	grown[n] = value;
-	array = grown;
-	return true;
-}
-
-void
-json_free_node(Node *node)
-{
-	for (int i = 0; i < node->nchildren; i++)
-	{
-		json_free_node(node->children[i]);
-		delete node->children[i];
-	}
-	free(node->children);
-	free(node->wanted);
-	free(node->wants);
-	free(node->name);
-}
-
-/* As if nothing below the node had been found. */
-void
-json_forget(const Node *node, JsonValue *values)
-{
-	for (int i = 0; i < node->nwanted; i++)
-		values[node->wanted[i]].kind = JSON_MISSING;
-	for (int i = 0; i < node->nchildren; i++)
-		json_forget(node->children[i], values);
-}
-
-/* To be called where a walk comes to a value: of a field that comes twice the last counts, with all that is in it. */
-inline void
-json_arrive(Node *node, uint64_t walk, JsonValue *values)
-{
-	if (node == nullptr || node->nchildren == 0)
-		return;
-	if (node->walked == walk)
-		json_forget(node, values);
-	node->walked = walk;
-}
-
-/* The child with this name (or index, if name is NULL), made if need be; NULL: out of memory. */
-Node *
-json_child(Node *node, const char *name, size_t name_size, long index, bool nocase)
-{
-	for (int i = 0; i < node->nchildren; i++)
-	{
-		Node *child = node->children[i];
-
-		if (name == nullptr ? child->name == nullptr && child->index == index
-							: child->name != nullptr && child->name_size == name_size && json_same(child, name))
-			return child;
-	}
-
-	Node *child = new (std::nothrow) Node;
-
-	if (child == nullptr)
-		return nullptr;
-	child->index = index;
-	child->nocase = nocase;
-	if (name != nullptr)
-	{
-		child->name = static_cast<char *>(malloc(name_size + 1));
-		if (child->name == nullptr)
-		{
-			delete child;
-			return nullptr;
-		}
-		memcpy(child->name, name, name_size);
-		child->name_size = name_size;
-		child->verbatim = memchr(name, '\\', name_size) == nullptr && memchr(name, '"', name_size) == nullptr;
-	}
-	if (!json_append(node->children, node->nchildren, child))
-	{
-		json_free_node(child);
-		delete child;
-		return nullptr;
-	}
-	node->nchildren++;
-	return child;
-}
-
-inline bool
-json_is_space(char c)
-{
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
 
 /* Of a payload that is no object: whether it is one value, as sensors send it. */
 bool
@@ -255,61 +119,20 @@ json_misreads(const char *p, size_t size)
 	return size > strlen("0.1234567890123456789") && *p == '0';
 }
 
-} /* namespace */
-
-/* One walk over a plain payload. False from any function: not plain. */
-struct JsonPlain
+/* One walk of the on-demand parser's. */
+struct JsonWalk
 {
-	const char	   *buffer;
-	const uint32_t *at;	 /* position of the token at hand */
-	const uint32_t *end; /* behind the last; the payload's size is stored there */
-	JsonValue	   *values;
-	int				max_depth;
-	uint64_t		walk;
+	int			max_depth;
+	uint64_t	walk; /* its number */
+	const char *end;  /* of the payload */
 
-	bool walk_object(Node *node, int depth);
-	bool walk_array(Node *node, int depth);
-	bool walk_value(Node *node, int depth);
-	bool number(JsonWant want, JsonValue *out);
-
-	/* Behind the last byte of the token at hand. */
-	const char *
-	token_end() const
-	{
-		const char *p = buffer + at[1];
-
-		while (json_is_space(p[-1]))
-			p--;
-		return p;
-	}
-};
-
-struct JsonParser
-{
-	ondemand::parser									 parser;
-	std::unique_ptr<internal::dom_parser_implementation> stage1; /* for plain payloads; null: none */
-	int			doubt = 0;	/* payloads to leave to the on-demand parser, because the last ones were not plain */
-	int			missed = 0; /* payloads in a row that were not plain */
-	Node		root;
-	int			nwanted = 0;
-	int			max_depth = 0;
-	bool		nocase = false;
-	uint64_t	walk = 0;		  /* number of the walk at hand; a payload may take two */
-	char	   *buffer = nullptr; /* the payload with the padding that simdjson reads beyond */
-	size_t		capacity = 0;
-	const char *end = nullptr; /* of the padded buffer */
-
-	error_code walk_value(Node *node, ondemand::value value, int depth, JsonValue *values);
-	error_code walk_container(Node *node, ondemand::value value, bool is_object, int depth, JsonValue *values);
-	error_code walk_object(Node *node, ondemand::object object, int depth, JsonValue *values);
-	error_code walk_array(Node *node, ondemand::array array, int depth, JsonValue *values);
+	error_code walk_value(JsonNode *node, ondemand::value value, int depth, JsonValue *values);
+	error_code walk_container(JsonNode *node, ondemand::value value, bool is_object, int depth, JsonValue *values);
+	error_code walk_object(JsonNode *node, ondemand::object object, int depth, JsonValue *values);
+	error_code walk_array(JsonNode *node, ondemand::array array, int depth, JsonValue *values);
 	error_code extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out);
-	Node	  *find_field(Node *node, ondemand::field &field, error_code &error);
-	bool	   parse_plain(size_t size, JsonValue *values);
+	JsonNode  *find_field(JsonNode *node, ondemand::field &field, error_code &error);
 };
-
-namespace
-{
 
 std::string_view
 json_token(ondemand::value &value)
@@ -321,216 +144,7 @@ json_token(ondemand::value &value)
 	return token;
 }
 
-void
-json_set_text(JsonValue *out, JsonValueKind kind, std::string_view text)
-{
-	out->kind = kind;
-	out->u.s = text.data();
-	out->size = static_cast<uint32_t>(text.size());
-}
-
 } /* namespace */
-
-/* ---- plain payloads ---- */
-
-bool
-JsonPlain::number(JsonWant want, JsonValue *out)
-{
-	const char	 *start = buffer + *at;
-	const char	 *stop = token_end();
-	const char	 *digits = start + (*start == '-');
-	DecimalNumber number;
-
-	if ((*digits == '0' && stop - digits > 1 && digits[1] != '.') ||
-		!streamext_parse_decimal(start, stop - start, &number))
-		return false;
-	if (want == JSON_WANT_DOUBLE)
-	{
-		out->kind = JSON_DOUBLE;
-		return streamext_decimal_double(&number, &out->u.d);
-	}
-	if (want == JSON_WANT_INT && number.scale == 0)
-	{
-		out->kind = JSON_INT;
-		out->u.i = streamext_decimal_int(&number);
-	}
-	else
-		json_set_text(out, JSON_TEXT, std::string_view(start, stop - start));
-	return true;
-}
-
-bool
-JsonPlain::walk_value(Node *node, int depth)
-{
-	const char		*start = buffer + *at;
-	bool			 wanted = node != nullptr && node->nwanted > 0;
-	JsonWant		 want = wanted ? node->wants[0] : JSON_WANT_TEXT;
-	JsonValue		 ignored;
-	JsonValue		*out = wanted ? &values[node->wanted[0]] : &ignored;
-	std::string_view token;
-
-	if (wanted && node->nwanted > 1)
-		return false;
-	json_arrive(node, walk, values);
-	switch (*start)
-	{
-		case '{':
-			return !wanted && depth < max_depth && walk_object(node, depth + 1);
-		case '[':
-			return !wanted && depth < max_depth && walk_array(node, depth + 1);
-		case '"':
-		{
-			const char *stop = token_end() - 1;
-
-			if (stop <= start || *stop != '"')
-				return false;
-			if (want == JSON_WANT_RAW)
-				json_set_text(out, JSON_TEXT, std::string_view(start, stop + 1 - start));
-			else
-				json_set_text(out, JSON_STRING, std::string_view(start + 1, stop - start - 1));
-			break;
-		}
-		case 't':
-		case 'f':
-			token = std::string_view(start, token_end() - start);
-			if (token != "true" && token != "false")
-				return false;
-			if (want == JSON_WANT_BOOL)
-			{
-				out->kind = JSON_BOOL;
-				out->u.b = *start == 't';
-			}
-			else
-				json_set_text(out, JSON_TEXT, token);
-			break;
-		case 'n':
-			token = std::string_view(start, token_end() - start);
-			if (token != "null")
-				return false;
-			out->kind = JSON_NULL;
-			break;
-		default:
-			if (!number(want, out))
-				return false;
-	}
-	at++;
-	return true;
-}
-
-/* At the opening brace; leaves behind the closing one. */
-bool
-JsonPlain::walk_object(Node *node, int depth)
-{
-	at++;
-	if (at < end && buffer[*at] == '}')
-	{
-		at++;
-		return true;
-	}
-	for (;;)
-	{
-		Node	   *child = nullptr;
-		const char *key = buffer + *at;
-		size_t		size;
-
-		/* key, colon and a value: three tokens at least, and one behind them */
-		if (end - at < 4 || *key != '"' || buffer[at[1]] != ':')
-			return false;
-		size = token_end() - key;
-		if (size < 2 || key[size - 1] != '"')
-			return false;
-		key++;
-		size -= 2;
-		for (int tried = 0, i = node != nullptr ? node->guess : 0; node != nullptr && tried < node->nchildren;
-			 tried++, i++)
-		{
-			if (i >= node->nchildren)
-				i = 0;
-			if (node->children[i]->name_size == size && node->children[i]->name != nullptr &&
-				json_same(node->children[i], key))
-			{
-				child = node->children[i];
-				node->guess = i + 1;
-				break;
-			}
-		}
-
-		at += 2;
-		if (!walk_value(child, depth) || at >= end)
-			return false;
-		switch (buffer[*at++])
-		{
-			case ',':
-				break;
-			case '}':
-				return true;
-			default:
-				return false;
-		}
-	}
-}
-
-/* At the opening bracket; leaves behind the closing one. */
-bool
-JsonPlain::walk_array(Node *node, int depth)
-{
-	long index = 0;
-
-	at++;
-	if (at < end && buffer[*at] == ']')
-	{
-		at++;
-		return true;
-	}
-	for (;; index++)
-	{
-		Node *child = nullptr;
-
-		for (int i = 0; node != nullptr && i < node->nchildren; i++)
-			if (node->children[i]->name == nullptr && node->children[i]->index == index)
-				child = node->children[i];
-		if (end - at < 2 || !walk_value(child, depth) || at >= end)
-			return false;
-		switch (buffer[*at++])
-		{
-			case ',':
-				break;
-			case ']':
-				return true;
-			default:
-				return false;
-		}
-	}
-}
-
-/* True: values are filled. False: the on-demand parser is to look; values may hold anything. */
-bool
-JsonParser::parse_plain(size_t size, JsonValue *values)
-{
-	JsonPlain plain;
-
-	if (root.nwanted > 0 || memchr(buffer, '\\', size) != nullptr)
-		return false;
-	if (stage1 == nullptr || stage1->capacity() < size)
-	{
-		stage1.reset();
-		if (get_active_implementation()->create_dom_parser_implementation(capacity, max_depth, stage1) != SUCCESS)
-		{
-			stage1.reset();
-			return false;
-		}
-	}
-	if (stage1->stage1(reinterpret_cast<const uint8_t *>(buffer), size, stage1_mode::regular) != SUCCESS)
-		return false;
-
-	plain.buffer = buffer;
-	plain.at = stage1->structural_indexes.get();
-	plain.end = plain.at + stage1->n_structural_indexes;
-	plain.values = values;
-	plain.max_depth = max_depth;
-	plain.walk = ++walk;
-	return buffer[*plain.at] == '{' && plain.walk_object(&root, 1) && plain.at == plain.end;
-}
 
 /* ---- everything else ---- */
 
@@ -599,7 +213,7 @@ json_extract_bool(ondemand::value value, std::string_view token, JsonWant want, 
 
 /* A scalar into one wanted value. */
 error_code
-JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out)
+JsonWalk::extract(ondemand::value value, ondemand::json_type type, JsonWant want, JsonValue *out)
 {
 	std::string_view token = json_token(value);
 
@@ -619,7 +233,7 @@ JsonParser::extract(ondemand::value value, ondemand::json_type type, JsonWant wa
 
 /* An object or array, and its text into who wants the whole. */
 error_code
-JsonParser::walk_container(Node *node, ondemand::value value, bool is_object, int depth, JsonValue *values)
+JsonWalk::walk_container(JsonNode *node, ondemand::value value, bool is_object, int depth, JsonValue *values)
 {
 	std::string_view raw;
 	bool			 wanted = node != nullptr && node->nwanted > 0;
@@ -652,7 +266,7 @@ JsonParser::walk_container(Node *node, ondemand::value value, bool is_object, in
 
 /* Several columns on one path: the others than the first get the text, which every type can be made from. */
 static error_code
-json_share(const Node *node, ondemand::value value, ondemand::json_type type, JsonValue *values)
+json_share(const JsonNode *node, ondemand::value value, ondemand::json_type type, JsonValue *values)
 {
 	const JsonValue *first = &values[node->wanted[0]];
 
@@ -674,7 +288,7 @@ json_share(const Node *node, ondemand::value value, ondemand::json_type type, Js
 
 /* A value at a node of the tree, or one that nobody wants (node NULL), which is only validated. */
 error_code
-JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *values)
+JsonWalk::walk_value(JsonNode *node, ondemand::value value, int depth, JsonValue *values)
 {
 	ondemand::json_type type;
 	error_code			error = value.type().get(type);
@@ -699,8 +313,8 @@ JsonParser::walk_value(Node *node, ondemand::value value, int depth, JsonValue *
  * The child that a field's key names, or NULL. Keys are compared as they stand; only one with an escape is unescaped. A name that needs one is none of
  * those that stand there: its backslash would be taken for that of an escape, its quote for the key's end.
  */
-Node *
-JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
+JsonNode *
+JsonWalk::find_field(JsonNode *node, ondemand::field &field, error_code &error)
 {
 	const char *raw = field.key().raw();
 	size_t		left = end - raw;
@@ -711,7 +325,7 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 		if (i >= node->nchildren)
 			i = 0;
 
-		Node *child = node->children[i];
+		JsonNode *child = node->children[i];
 
 		if (child->verbatim && child->name_size < left && raw[child->name_size] == '"' && json_same(child, raw))
 		{
@@ -742,9 +356,9 @@ JsonParser::find_field(Node *node, ondemand::field &field, error_code &error)
 }
 
 error_code
-JsonParser::walk_object(Node *node, ondemand::object object, int depth, JsonValue *values)
+JsonWalk::walk_object(JsonNode *node, ondemand::object object, int depth, JsonValue *values)
 {
-	static Node nobody;
+	static JsonNode nobody;
 
 	for (auto &&result : object)
 	{
@@ -754,7 +368,7 @@ JsonParser::walk_object(Node *node, ondemand::object object, int depth, JsonValu
 		if (error)
 			return error;
 
-		Node *child = find_field(node != nullptr ? node : &nobody, field, error);
+		JsonNode *child = find_field(node != nullptr ? node : &nobody, field, error);
 
 		if (error || (error = walk_value(child, field.value(), depth, values)))
 			return error;
@@ -763,7 +377,7 @@ JsonParser::walk_object(Node *node, ondemand::object object, int depth, JsonValu
 }
 
 error_code
-JsonParser::walk_array(Node *node, ondemand::array array, int depth, JsonValue *values)
+JsonWalk::walk_array(JsonNode *node, ondemand::array array, int depth, JsonValue *values)
 {
 	long index = 0;
 
@@ -771,7 +385,7 @@ JsonParser::walk_array(Node *node, ondemand::array array, int depth, JsonValue *
 	{
 		ondemand::value value;
 		error_code		error = std::move(result).get(value);
-		Node		   *child = nullptr;
+		JsonNode	   *child = nullptr;
 
 		if (error)
 			return error;
@@ -784,6 +398,22 @@ JsonParser::walk_array(Node *node, ondemand::array array, int depth, JsonValue *
 	}
 	return SUCCESS;
 }
+
+struct __attribute__((visibility("hidden"))) JsonParser
+{
+	ondemand::parser parser;
+	JsonPlainParser	 plain;
+	int				 doubt = 0;	 /* payloads to leave to the on-demand parser, because the last ones were not plain */
+	int				 missed = 0; /* payloads in a row that were not plain */
+	JsonNode		 root;
+	int				 nwanted = 0;
+	int				 max_depth = 0;
+	bool			 nocase = false;
+	uint64_t		 walk = 0;		   /* number of the walk at hand; a payload may take two */
+	char			*buffer = nullptr; /* the payload with the padding that simdjson reads beyond */
+	size_t			 capacity = 0;
+	const char		*end = nullptr; /* of the padded buffer */
+};
 
 extern "C" JsonParser *
 streamext_json_create(int max_depth, bool nocase)
@@ -802,7 +432,7 @@ streamext_json_destroy(JsonParser *parser)
 {
 	if (parser == nullptr)
 		return;
-	json_free_node(&parser->root);
+	streamext_json_free(&parser->root);
 	free(parser->buffer);
 	delete parser;
 }
@@ -810,39 +440,9 @@ streamext_json_destroy(JsonParser *parser)
 extern "C" int
 streamext_json_want(JsonParser *parser, const char *name, const char *path, JsonWant want)
 {
-	Node *node = &parser->root;
+	int error = streamext_json_add(&parser->root, name, path, parser->nocase, want, parser->nwanted);
 
-	if (path == nullptr)
-		node = json_child(node, name, strlen(name), 0, parser->nocase);
-	else
-	{
-		PathReader reader;
-		char	  *key = static_cast<char *>(malloc(strlen(path) + 1));
-		PathStep   step = PATH_END;
-
-		streamext_path_begin(&reader, path);
-		while (key != nullptr && node != nullptr && (step = streamext_path_next(&reader, key)) < PATH_END)
-			node = step == PATH_KEY ? json_child(node, key, reader.size, 0, parser->nocase)
-									: json_child(node, nullptr, 0, reader.index, false);
-		free(key);
-		if (step == PATH_FAULT)
-			return -1;
-		if (key == nullptr)
-			return -2;
-	}
-	if (node == nullptr || !json_append(node->wanted, node->nwanted, parser->nwanted) ||
-		!json_append(node->wants, node->nwanted, want))
-		return -2;
-	node->nwanted++;
-
-	/* A string is unescaped only once: a wish for its raw text goes last. */
-	for (int i = node->nwanted - 1; i > 0 && node->wants[i - 1] == JSON_WANT_RAW && node->wants[i] != JSON_WANT_RAW;
-		 i--)
-	{
-		std::swap(node->wants[i - 1], node->wants[i]);
-		std::swap(node->wanted[i - 1], node->wanted[i]);
-	}
-	return parser->nwanted++;
+	return error < 0 ? error : parser->nwanted++;
 }
 
 static void
@@ -881,7 +481,8 @@ json_try_plain(JsonParser *parser, size_t size, JsonValue *values)
 		parser->doubt--;
 		return false;
 	}
-	if (parser->parse_plain(size, values))
+	if (parser->plain.parse(&parser->root, parser->buffer, size, parser->capacity, parser->max_depth, ++parser->walk,
+							values))
 	{
 		parser->missed = 0;
 		return true;
@@ -912,7 +513,6 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	if (json_try_plain(parser, size, values))
 		return nullptr;
 
-	parser->walk++;
 	error = parser->parser.iterate(parser->buffer, size, size + SIMDJSON_PADDING).get(doc);
 	if (!error)
 	{
@@ -923,7 +523,11 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 					   : "the payload is not a JSON object";
 	}
 	if (!error)
-		error = parser->walk_object(&parser->root, object, 1, values);
+	{
+		JsonWalk walk = { parser->max_depth, ++parser->walk, parser->end };
+
+		error = walk.walk_object(&parser->root, object, 1, values);
+	}
 	if (!error && doc.current_location().error() != OUT_OF_BOUNDS)
 		error = TRAILING_CONTENT;
 	if (error)

@@ -1,6 +1,6 @@
 /*
  * base/json.h
- *		The C interface of the simdjson file (base/json.cpp): one JSON object in, the wanted values out.
+ *		The C interface of the simdjson files (base/json.cpp, json_plain.cpp, json_tree.cpp): one JSON object in, the wanted values out.
  *
  * It makes no PostgreSQL call, lets no exception out and allocates only when a payload is larger than any before. The whole
  * payload is validated, also the fields nobody wants, by the grammar that PostgreSQL's json has: a record is malformed or it is not, whoever

@@ -1,5 +1,5 @@
 /*
- * sources: sql/guess base/json base/path
+ * sources: sql/guess base/json base/json_plain base/json_tree base/path
  *
  * A sample of records, a line each, of which IMPORT FOREIGN SCHEMA makes columns; "-" is a tombstone. The names are identifiers, no two alike, the paths
  * are paths, and find in some record what the column was made for; the event time is one of the columns.

@@ -1,5 +1,5 @@
 /*
- * sources: base/json base/path
+ * sources: base/json base/json_plain base/json_tree base/path
  *
  * A JSON payload. Whether it is malformed does not depend on what is wanted of it, but for lone surrogates, nor on what was
  * parsed before; PostgreSQL's parser says the same; what is found are texts in the payload's encoding.
