@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker/watermark.c
- *		Event time's progress: of the stream, and of views that read again what the stream has read before.
+ *		Event time's progress, of the stream.
  *
  * The stream's watermark is the least of its partitions' greatest event times, less watermark_delay; it never goes back. A
  * partition that is idle does not hold it back, but if all are idle it stays.
@@ -20,8 +20,7 @@
  * A view over another one reads windows in whatever order: what its stream's watermark may be is said by who gives them (sink/windows.c), of a moment
  * by which they all were in the journal, and holds when this is read.
  *
- * A view that is behind would find everything late by that watermark. It gets one of its own until it has caught up: over its
- * own progress in the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
+ * Of views that are behind: worker/view_watermark.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -667,46 +666,4 @@ streamext_worker_watermark_deadline(Worker *w, TimestampTz now)
 			deadline = Min(deadline, partition->empty_since + w->shard.config->time.idle_timeout);
 	}
 	return held >= 2 || w->shard.config->workers > 1 || w->watch.ask_later ? deadline : w->watch.close_at;
-}
-
-/* ---------------------------------------------------------------- of a view that is behind */
-
-/* Advances v->watermark to what holds before the next batch. */
-void
-streamext_worker_view_watermark(Worker *w, WorkerView *v)
-{
-	TimestampTz least = DT_NOEND;
-
-	if (OidIsValid(w->shard.config->from.inner) || OidIsValid(w->shard.config->from.origin))
-		return; /* windows come in whatever order, and so do parts: until it has caught up none is late */
-	for (int i = 0; i < w->shard.npartitions; i++)
-	{
-		PartitionSlot *partition = &w->shard.slot->counted.partitions[i];
-
-		if (streamext_worker_view_position(w, v, i) < partition->position)
-			least = Min(least, v->max_event_time[i]);
-		else if (!partition->idle)
-			least = Min(least, partition->max_event_time);
-	}
-	if (least == DT_NOEND)
-		return;
-	least = watermark_after(least, w->shard.config->time.watermark_delay);
-	v->watermark = Max(v->watermark, least);
-}
-
-/* Takes the batch's rows that are new to the view. Before its positions move. */
-void
-streamext_worker_view_events(Worker *w, WorkerView *v)
-{
-	Batch *batch = w->reading.batch;
-
-	for (int row = 0; row < batch->nrows; row++)
-	{
-		StreamRecord *record = &batch->records[batch->record[row]];
-		int			  i = record->partition_index;
-
-		if (record->position >= streamext_worker_view_position(w, v, i) &&
-			batch->event_time[row] > v->max_event_time[i])
-			v->max_event_time[i] = batch->event_time[row];
-	}
 }

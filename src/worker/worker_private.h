@@ -13,7 +13,7 @@
  *	worker/reading.c		the batch at hand: polled, cut, given up, passed
  *	worker/view_prepare.c	a view's part of it
  *	worker/batch_cycle.c		one batch: decode, fold, publish, dead letters, buffer
- *	worker/watermark.c	event time's progress, of the stream and of views that catch up
+ *	worker/watermark.c	event time's progress, of the stream; worker/view_watermark.c of views that catch up
  *	worker/catchup.c	the other process of a stream, in which new views catch up
  *	worker/handover.c			views that change hands between the two
  *
@@ -362,14 +362,16 @@ extern bool streamext_worker_error_is_passing(const ErrorData *error);
 extern TimestampTz streamext_worker_retry_view_at(const Worker *w);
 
 /* worker/watermark.c */
-extern void		   streamext_worker_view_watermark(Worker *w, WorkerView *v);
-extern void		   streamext_worker_view_events(Worker *w, WorkerView *v);
 extern void		   streamext_worker_stream_events(Worker *w, TimestampTz now);
 extern void		   streamext_worker_advance_watermark(Worker *w);
 extern void		   streamext_worker_watch_watermark(Worker *w, bool at_once);
 extern void		   streamext_worker_look_away(Worker *w); /* nothing is being read */
 extern TimestampTz streamext_worker_watermark_deadline(Worker *w, TimestampTz now);
 
+
+/* worker/view_watermark.c */
+extern void streamext_worker_view_watermark(Worker *w, WorkerView *v);
+extern void streamext_worker_view_events(Worker *w, WorkerView *v);
 
 /* worker/handover.c */
 extern void		 streamext_handover_request(Worker *w);
