@@ -2,8 +2,8 @@
  * worker/view_watermark.c
  *		Event time's progress of a view that reads again what the stream has read before.
  *
- * A view that is behind would find everything late by the stream's watermark. It gets one of its own until it has caught up: over its
- * own progress in the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
+ * A view that is behind would find everything late by the stream's watermark. It gets one of its own until it has caught up: over its own progress in
+ * the partitions in which it is behind, and the stream's in the others. After a restart of the worker this begins anew, which makes fewer rows late.
  */
 #include "base/streamext.h"
 
