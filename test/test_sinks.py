@@ -566,6 +566,18 @@ def test_a_webhook_that_fails_is_tried_again_and_then_passed_over(db: Database, 
     assert sink(db) == [("running", 5, 0, 0)]
 
 
+def test_a_webhooks_token_is_sent_whole_or_not_at_all(db: Database, hook: Hook) -> None:
+    webhook(db, hook)
+    db.execute(f"CREATE USER MAPPING FOR CURRENT_USER SERVER hook OPTIONS (bearer_token '{'x' * 4000}')")
+    db.execute("INSERT INTO sent VALUES (1, 'goes')")
+    wait_delivered(db, 1)
+    assert hook.requests[0][0]["authorization"] == f"Bearer {'x' * 4000}"
+    db.execute(f"ALTER USER MAPPING FOR CURRENT_USER SERVER hook OPTIONS (SET bearer_token '{'x' * 4001}')")
+    db.execute("INSERT INTO sent VALUES (2, 'waits')")
+    wait_for(lambda: "bearer_token is longer than 4000 bytes" in str(sink(db, "last_error")), what="the reason")
+    assert len(hook.requests) == 1
+
+
 def test_a_webhook_that_is_away_is_waited_for(db: Database, hook: Hook) -> None:
     webhook(db, hook, ", attempts '1'")
     hook.stop()

@@ -25,6 +25,7 @@
 #define WEBHOOK_WAIT_MS 3600000 /* the longest Retry-After that is heeded */
 #define WEBHOOK_SIGNATURE "X-Streamext-Signature"
 #define WEBHOOK_LINE 4096
+#define WEBHOOK_TOKEN 4000 /* "Authorization: Bearer " and it make a line */
 
 typedef struct Webhook
 {
@@ -239,6 +240,12 @@ webhook_read_secrets(Webhook *h, const StreamConfig *config, char *error)
 	if (problem != NULL)
 	{
 		streamext_clip(error, problem, STREAMEXT_MAX_MESSAGE);
+		return false;
+	}
+	if (bearer != NULL && (strlen(bearer) > WEBHOOK_TOKEN || strpbrk(bearer, "\r\n") != NULL))
+	{
+		snprintf(error, STREAMEXT_MAX_MESSAGE, "bearer_token is longer than %d bytes or has a line break",
+				 WEBHOOK_TOKEN);
 		return false;
 	}
 	h->bearer = webhook_keep(bearer);
