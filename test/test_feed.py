@@ -4,6 +4,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -402,16 +403,22 @@ def test_too_long_a_record_is_a_dead_letter(db: Database, server: FeedServer) ->
     assert "larger than 16777216 bytes" in db.value("SELECT reason FROM streamext.dead_letters")
 
 
-def test_tls(db: Database, tmp_path: Path) -> None:
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that the server's user may read: tmp_path is below a directory that only its owner enters."""
+    with tempfile.TemporaryDirectory(prefix="streamext-tls-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_tls(db: Database, directory: Path) -> None:
     """The certificate must be the host's."""
-    certificate, key = tmp_path / "certificate", tmp_path / "key"
+    certificate, key = directory / "certificate", directory / "key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
          "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
     certificate.chmod(0o644)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
