@@ -25,6 +25,9 @@ include $(PGXS)
 # PGXS knows no header dependencies.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h src/*/*/*.h)
 
+# Bitcode of C++ is of the same standard as the objects.
+%.bc: BITCODE_CXXFLAGS += $(PG_CXXFLAGS)
+
 # The gateway's live page, in it.
 src/gateway/live_page.inc: $(srcdir)/src/gateway/live.html
 	@mkdir -p $(@D)
