@@ -180,6 +180,26 @@ def test_an_outer_view_that_is_paused_holds_windows_within_bounds(database: Data
         db.server.reload()
 
 
+def test_windows_that_cannot_be_given_away_are_told(database: Database) -> None:
+    """By the stream, whatever keeps them; what a view's expressions say stays in the log. Flush waits, until that is mended."""
+    db = database
+    stream(db)
+    minute = "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, 100 / {x} AS share FROM s GROUP BY k, w"
+    trouble = "SELECT max(last_error) FROM streamext.streams WHERE stream = 's'::regclass AND NOT last_error_past"
+    continuous(db, "minute", minute.format(x="sum(x)"))
+    continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n, max(share) AS share FROM minute GROUP BY h")
+    insert(db, "s", [(1, 0, BEGIN), (1, 5, BEGIN + timedelta(minutes=2)), (1, 1, BEGIN + timedelta(days=1))])
+    wait_for(lambda: db.value(trouble), what="it is told")
+    assert db.value(trouble) == 'closed windows of continuous view "public.minute" wait: error 22012, which the server\'s log tells'
+    with pytest.raises(psycopg.errors.QueryCanceled) as raised:
+        db.execute("SELECT streamext.flush('s', '10 ms')")
+    assert "closed windows" in str(raised.value.diag.message_detail)
+    db.execute(f"CREATE OR REPLACE VIEW minute WITH (streamext.continuous) AS {minute.format(x='nullif(sum(x), 0)')}")
+    db.flush("s")
+    assert db.value(trouble) is None
+    db.assert_same("SELECT h, n, share FROM hour", f"VALUES (timestamptz '{BEGIN}', 2::numeric, 20::bigint)")
+
+
 INNERS = {
     "tumble": ("streamext.tumble('1 min', ts)", "{s}"),
     "hop": ("streamext.hop('2 min', '1 min', ts)", "{s}"),

@@ -52,7 +52,7 @@ def test_nothing_is_open_to_everybody(db: Database) -> None:
             AND has_table_privilege('nobody_special', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')"""
         # a request that a trigger answers INSTEAD OF INSERT, as who asks: foreign tables cannot call functions
         assert db.rows(writable) == [("shard_request",)]
-        definers = """SELECT proname FROM pg_proc WHERE pronamespace = 'streamext'::regnamespace AND prosecdef
+        definers = """SELECT proname FROM pg_proc WHERE pronamespace IN ('streamext'::regnamespace, 'streamext_internal'::regnamespace) AND prosecdef
             AND NOT coalesce(proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)"""
         assert db.rows(definers) == []
     finally:

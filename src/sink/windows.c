@@ -52,6 +52,7 @@
 #include "shared/shard.h"
 
 #define INTO_RETRY_MS 1000
+#define INTO_PATIENCE 3						   /* failures in a row, until they are told */
 #define INTO_ROWS 20000						   /* rows of windows in one transaction, roughly */
 #define INTO_SPAN (256 * INT64CONST(60000000)) /* of the first range, which the next are measured by */
 
@@ -403,18 +404,32 @@ into_set_mark(const Shard *shard, const WorkerView *v, const Outlet *outlet)
 
 /* ---------------------------------------------------------------- all of them */
 
-/*
- * Windows that wait for room, on a disk or in the journal of a view over this one that does not count them, hold up retention and
- * flush: the stream says so. Other errors pass by themselves, or are a view's.
- */
-static void
-into_note_trouble(Shard *shard, const WorkerView *v, const ErrorData *error)
+static bool
+into_lacks_room(const ErrorData *error)
 {
 	int class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
-	if (class == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) || class == ERRCODE_TO_CATEGORY(ERRCODE_IO_ERROR))
-		shard->windows_trouble_at = streamext_stream_note_trouble(
-			shard->slot, psprintf("closed windows of continuous view %s wait: %s", v->label, error->message));
+	return class == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+		   class == ERRCODE_TO_CATEGORY(ERRCODE_IO_ERROR);
+}
+
+/*
+ * Windows that wait hold up retention and flush: the stream says so, at once if they wait for room, on a disk or in the journal of a view
+ * over this one that does not count them. What is tried again for another reason passes by itself mostly. What the view's expressions say is
+ * not for all who see the stream.
+ */
+static void
+into_note_trouble(Shard *shard, const WorkerView *v, Outlet *outlet, const ErrorData *error)
+{
+	char *reason;
+
+	if (++outlet->failures < INTO_PATIENCE && !into_lacks_room(error))
+		return;
+	reason = streamext_error_blame(error) == BLAME_GENERAL
+				 ? error->message
+				 : psprintf("error %s, which the server's log tells", unpack_sql_state(error->sqlerrcode));
+	shard->windows_trouble_at = streamext_stream_note_trouble(
+		shard->slot, psprintf("closed windows of continuous view %s wait: %s", v->label, reason));
 }
 
 /* Trouble on the way to a view over this one is that view's, and is tried again. */
@@ -447,7 +462,7 @@ into_try(Shard *shard, WorkerView *v, Outlet *outlet, void (*step)(WorkerView *,
 		if (done)
 			shard->does->fail_view(shard, v, error->message);
 		else
-			into_note_trouble(shard, v, error);
+			into_note_trouble(shard, v, outlet, error);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -593,6 +608,8 @@ into_view_and_sink(Shard *shard, WorkerView *v)
 
 		if (v->fold != NULL && !outlet->flow && outlet->written != DT_NOBEGIN)
 			done = into_try(shard, v, outlet, into_tell, DT_NOBEGIN, outlet->written) && done;
+		if (done)
+			outlet->failures = 0;
 	}
 	return done;
 }

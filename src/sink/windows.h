@@ -14,15 +14,16 @@ typedef struct Outlet
 {
 	Oid			 target; /* flow: the outer view */
 	bool		 flow;
-	bool		 ready;	  /* flow: what the outer view wants is known, and these are the windows */
-	uint32		 seen;	  /* flow: StreamSlot.generation_seen of its worker, when that was asked */
-	uint64		 number;  /* flow: under which it counts them (durable/flow_position.h) */
-	struct Sink *sink;	  /* NULL: not needed yet */
-	TimestampTz	 written; /* windows that end by then have been given, of sessions those whose last row is */
-	TimestampTz	 first;	  /* flow, nothing given yet: the first window's start; DT_NOEND: none is known */
-	TimestampTz	 open;	  /* sessions: the least start of those that are not closed */
-	int64		 span;	  /* of the last range */
-	uint64		 rows;	  /* in it */
+	bool		 ready;	   /* flow: what the outer view wants is known, and these are the windows */
+	uint32		 seen;	   /* flow: StreamSlot.generation_seen of its worker, when that was asked */
+	uint64		 number;   /* flow: under which it counts them (durable/flow_position.h) */
+	struct Sink *sink;	   /* NULL: not needed yet */
+	TimestampTz	 written;  /* windows that end by then have been given, of sessions those whose last row is */
+	TimestampTz	 first;	   /* flow, nothing given yet: the first window's start; DT_NOEND: none is known */
+	TimestampTz	 open;	   /* sessions: the least start of those that are not closed */
+	int64		 span;	   /* of the last range */
+	uint64		 rows;	   /* in it */
+	int			 failures; /* in a row, that are tried again */
 } Outlet;
 
 /* Finds the outlets of a view whose fold has started, and where they are. In a transaction with a snapshot. */
