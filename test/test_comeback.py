@@ -1,8 +1,10 @@
 """streamext.import hands over what an engine has merged, and how far: the view goes on from there, and the topic need not hold what came before.
 STREAMEXT_COMEBACK_VIEWS sets how many generated definitions there are (4), STREAMEXT_ORACLE_SEED repeats a run."""
 
+import json
 import os
 import random
+import threading
 from collections.abc import Iterator
 
 import psycopg
@@ -204,6 +206,70 @@ def test_killed_while_it_is_taken_back(database: Database, kafka: Kafka, topic: 
     db = Database(db.server, db.name)
     db.flush("s")
     assert sorted(db.rows("TABLE v")) == [("a", 3, 7, "a"), ("b", 1, 3, "b")]
+
+
+def test_an_engine_merges_while_the_lock_is_waited_for(db: Database, kafka: Kafka, topic: str) -> None:
+    """What it has merged then comes back as well: the topic has it no more."""
+    topic_stream(db, kafka, topic, COLUMNS)
+    continuous(db, "v", "SELECT k, count(*) AS c, sum(n) AS s FROM s GROUP BY k")
+    put(db, kafka, topic, (0, "a", 1), (1, "b", 3))
+    db.flush("s")
+    db.execute("SELECT streamext.export('v', 'postgres')")
+    put(db, kafka, topic, (0, "a", 4), (1, "c", 5))
+    forget(kafka, topic)
+    engine = Engine(db, topic=topic)
+    engine.connection.execute("BEGIN")
+    engine.merge(engine.stage({0: 2, 1: 2}))
+    other = db.connect("postgres", autocommit=True)
+    pid = other.info.backend_pid
+    importing = threading.Thread(target=lambda: other.execute("SELECT streamext.import('v')"))
+    importing.start()
+    wait_for(lambda: db.rows("SELECT FROM pg_locks WHERE pid = %s AND NOT granted", pid) != [], what="import to wait for the merge")
+    engine.connection.execute("COMMIT")
+    importing.join()
+    engine.connection.close()
+    db.flush("s")
+    assert sorted(db.rows("TABLE v")) == [("a", 2, 5), ("b", 1, 3), ("c", 1, 5)]
+
+
+def test_forged_times_and_positions(db: Database, kafka: Kafka, topic: str) -> None:
+    """Refused while the table is still there, which holds all that was counted."""
+    topic_stream(db, kafka, topic, COLUMNS)
+    continuous(db, "v", "SELECT k, streamext.session('5 s', ts) AS w, count(*) AS c FROM s GROUP BY 1, 2")
+    put(db, kafka, topic, (0, "a", 1), (1, "b", 3))
+    db.flush("s")
+    db.execute("SELECT streamext.export('v', 'postgres'); ALTER TABLE v_export ALTER at DROP NOT NULL, ALTER first DROP NOT NULL")
+    for forged in ("at = NULL", "at = 'infinity'", "first = NULL", "first = '-infinity'", "last = 'infinity'", "first = last + interval '1 us'", "at = at + interval '1 day'"):
+        with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="times that are of no record"), db.connection.transaction():
+            db.execute(f"UPDATE v_export SET {forged}")
+            db.execute("SELECT streamext.import('v')")
+    engine = Engine(db, topic=topic)
+    view, run, _, _, counts = engine.stage({})
+    for topics, sqlstate in (({"other": {"0": 1}}, "55000"), ({topic: {str(p): 1 for p in range(2, 1100)}}, "54000")):
+        with engine.connection.transaction(force_rollback=True):
+            engine.connection.execute("SELECT streamext.export_merge(%s, %s, %s, '{}', %s)", (view, run, json.dumps(topics), counts))
+            assert refused(engine.connection, "SELECT streamext.import('v')")[0] == sqlstate
+    engine.connection.close()
+    db.execute("ALTER FOREIGN TABLE s OPTIONS (SET topic 'other')")
+    assert refused(db.connection, "SELECT streamext.import('v')")[0] == "55000"
+    db.execute(f"ALTER FOREIGN TABLE s OPTIONS (SET topic '{topic}')")
+    db.execute("SELECT streamext.import('v')")
+    assert sorted(db.rows("SELECT k, c FROM v")) == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize("was, now", [(2, 1), (1, 3)])
+def test_other_workers_meanwhile(db: Database, kafka: Kafka, topic: str, was: int, now: int) -> None:
+    topic_stream(db, kafka, topic, COLUMNS, f"watermark_delay '1 day', workers '{was}'")
+    continuous(db, "v", "SELECT k, count(*) AS c FROM s GROUP BY k")
+    put(db, kafka, topic, (0, "a", 1), (1, "b", 3))
+    db.flush("s")
+    db.execute("SELECT streamext.export('v', 'postgres')")
+    forget(kafka, topic)
+    db.execute(f"ALTER FOREIGN TABLE s OPTIONS (SET workers '{now}')")
+    db.execute("SELECT streamext.import('v')")
+    put(db, kafka, topic, (0, "a", 4), (1, "c", 5))
+    db.flush("s")
+    assert sorted(db.rows("TABLE v")) == [("a", 2), ("b", 1), ("c", 1)]
 
 
 def test_what_cannot_be_taken_back(db: Database, kafka: Kafka, topic: str) -> None:

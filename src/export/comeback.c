@@ -123,7 +123,7 @@ static const char comeback_positions_sql[] =
 	"SELECT n.topic, n.part, n.next, (e.newest -> n.topic -> n.part::text ->> 't')::timestamptz, "
 	"e.watermark, e.delivered, e.late, e.rejected FROM e LEFT JOIN "
 	"(SELECT t.key AS topic, p.key::integer AS part, p.value::bigint AS next FROM e, jsonb_each(e.positions) AS t, "
-	"jsonb_each_text(t.value) AS p WHERE p.value::bigint >= 0) AS n ON true";
+	"jsonb_each_text(t.value) AS p WHERE p.value::bigint >= 0 AND p.key::integer >= 0) AS n ON true";
 
 static TimestampTz
 comeback_time(HeapTuple row, int column)
@@ -149,7 +149,8 @@ comeback_read_positions(ComeBack *back)
 	Datum		  values[] = { ObjectIdGetDatum(back->plan->view->relid) };
 	IdentityScope own = streamext_own_begin();
 
-	if (SPI_execute_with_args(comeback_positions_sql, 1, types, values, NULL, true, 0) != SPI_OK_SELECT ||
+	/* what is there now: an engine may have merged while the view's lock was waited for */
+	if (SPI_execute_with_args(comeback_positions_sql, 1, types, values, NULL, false, 0) != SPI_OK_SELECT ||
 		SPI_processed == 0)
 		elog(ERROR, "could not read streamext.exported");
 	back->partitions = MemoryContextAlloc(back->cxt, sizeof(ComeBackPartition) * SPI_processed);
@@ -210,6 +211,26 @@ comeback_key(ComeBackRow *row)
 	return streamext_key_serialize(view, keys, nulls, &row->key, &row->key_capacity);
 }
 
+pg_noreturn static void
+comeback_refuse_time(const ComeBackRow *row)
+{
+	ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					errmsg("table %s has times that are of no record", row->back->table),
+					errhint("Without the table streamext.import has the view counted anew from the stream's start.")));
+}
+
+/* The next column, a time of records. */
+static TimestampTz
+comeback_next_time(ComeBackRow *row)
+{
+	int			column = row->next++;
+	TimestampTz time = DatumGetTimestampTz(row->values[column]);
+
+	if (row->nulls[column] || TIMESTAMP_NOT_FINITE(time))
+		comeback_refuse_time(row);
+	return time;
+}
+
 static Pane *
 comeback_pane(ComeBackRow *row)
 {
@@ -217,8 +238,21 @@ comeback_pane(ComeBackRow *row)
 	int64			  pane = 0;
 
 	if (plan->has_at)
-		pane = streamext_window_pane(&plan->view->window, DatumGetTimestampTz(row->values[row->next++]));
+		pane = streamext_window_pane(&plan->view->window, comeback_next_time(row));
 	return streamext_state_pane(&row->back->state, pane);
+}
+
+/* When a session's rows of a pane are. */
+static void
+comeback_take_span(ComeBackRow *row, const Pane *pane, SessionSpan *span)
+{
+	const Window *window = &row->back->plan->view->window;
+
+	span->first = comeback_next_time(row);
+	span->last = comeback_next_time(row);
+	if (span->first > span->last || streamext_window_pane(window, span->first) != pane->id ||
+		streamext_window_pane(window, span->last) != pane->id)
+		comeback_refuse_time(row);
 }
 
 /* The group, which must be new, in its pane. */
@@ -233,9 +267,10 @@ comeback_group(ComeBackRow *row, Pane **in)
 	GroupEntry		   *entry;
 	bool				is_new;
 
-	if (streamext_export_has_opens(plan) && !row->nulls[row->next++])
-		size = streamext_key_add_from(DatumGetTimestampTz(row->values[row->next - 1]), &row->key, &row->key_capacity,
-									  size);
+	if (streamext_export_has_opens(plan) && row->nulls[row->next])
+		row->next++;
+	else if (streamext_export_has_opens(plan))
+		size = streamext_key_add_from(comeback_next_time(row), &row->key, &row->key_capacity, size);
 	entry = streamext_state_group(&row->back->state, pane, hash, row->key, size, streamext_key_equal, row->matcher,
 								  &is_new);
 	if (!is_new)
@@ -246,12 +281,7 @@ comeback_group(ComeBackRow *row, Pane **in)
 	pane->nrows++;
 	entry->visible = 1;
 	if (view->window.kind == WINDOW_SESSION)
-	{
-		SessionSpan *span = unconstify(SessionSpan *, streamext_session_span(view, entry));
-
-		span->first = DatumGetTimestampTz(row->values[row->next++]);
-		span->last = DatumGetTimestampTz(row->values[row->next++]);
-	}
+		comeback_take_span(row, pane, unconstify(SessionSpan *, streamext_session_span(view, entry)));
 	return entry;
 }
 
@@ -366,7 +396,8 @@ comeback_read_groups(ComeBack *back)
 		elog(ERROR, "could not connect to SPI");
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext merged group", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&row.extra);
-	portal = SPI_cursor_open_with_args(NULL, back->query, 0, NULL, NULL, NULL, true, 0);
+	/* as the positions, of now */
+	portal = SPI_cursor_open_with_args(NULL, back->query, 0, NULL, NULL, NULL, false, 0);
 	desc = portal->tupDesc;
 	comeback_check_columns(back, desc);
 	row.values = palloc(sizeof(Datum) * desc->natts);
@@ -452,6 +483,34 @@ comeback_is_of_shard(const StreamConfig *config, const ComeBackPartition *partit
 	return config->connector->shard_of(config, partition->topic, partition->partition) == shard;
 }
 
+/* Engines say how far they are: what the stream's workers cannot go on from is refused while the table is still there. */
+static void
+comeback_check_partitions(const ComeBack *back, const StreamConfig *config)
+{
+	int counts[STREAMEXT_MAX_SHARDS] = { 0 };
+
+	for (int i = 0; i < back->npartitions; i++)
+	{
+		const ComeBackPartition *partition = &back->partitions[i];
+		int						 shard = 0;
+
+		if (config->connector->shard_of != NULL)
+			shard = config->connector->shard_of(config, partition->topic, partition->partition);
+		if (shard < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table %s has records of topic \"%s\" partition %d, which stream \"%s\" does not read",
+							back->table, partition->topic, partition->partition, config->name),
+					 errhint("Set the stream's options topic and partitions back to what they were. Without the table "
+							 "streamext.import has the view counted anew from the stream's start.")));
+		if (++counts[shard] > STREAMEXT_MAX_PARTITIONS)
+			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+							errmsg("table %s has records of more than %d partitions for a worker of stream \"%s\"",
+								   back->table, STREAMEXT_MAX_PARTITIONS, config->name),
+							errhint("Raise the stream's option workers, so that each worker has fewer.")));
+	}
+}
+
 static void
 comeback_put_partition(CheckpointPosition *position, const ComeBackPartition *from)
 {
@@ -506,6 +565,8 @@ streamext_export_give_back(ComeBack *back, const CompiledView *view)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
 	if (back != NULL && !comeback_read(back, view))
 		back = NULL;
+	if (back != NULL)
+		comeback_check_partitions(back, config);
 	for (int shard = 0; shard < Max(config->workers, 1); shard++)
 		streamext_checkpoint_seed_write(view, shard, round, comeback_position(back, config, shard),
 										back != NULL && shard == 0 ? &back->state : NULL);
