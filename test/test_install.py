@@ -10,6 +10,7 @@ import pytest
 
 from harness.database import Database
 from harness.regress import TOP
+from harness.streams import continuous, local_stream
 
 
 WRAPPERS = {"kafka", "mqtt", "http", "flume", "feed", "local", "webhook"}
@@ -68,6 +69,16 @@ def test_only_superusers_install(db: Database) -> None:
             db.execute("CREATE EXTENSION streamext")
     finally:
         db.execute("RESET ROLE; DROP OWNED BY installer; DROP ROLE installer")
+
+
+def test_of_two_that_wait_for_each_other_the_worker_gives_way(db: Database) -> None:
+    """DROP EXTENSION, say, takes lock after lock of tables that a worker has in another order: PostgreSQL ends who looks first."""
+    local_stream(db, "", "x int")
+    db.execute("CREATE FUNCTION patience(int) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN current_setting('deadlock_timeout'); END $$")
+    continuous(db, "v", "SELECT patience(x) AS patience, count(*) AS n FROM s GROUP BY 1")
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+    assert db.rows("SELECT patience::interval < current_setting('deadlock_timeout')::interval / 10, n FROM v") == [(True, 1)]
 
 
 def test_create_in_another_schema_is_refused(db: Database) -> None:

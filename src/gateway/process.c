@@ -347,6 +347,7 @@ gateway_session(void)
 		{ "search_path", "pg_catalog, pg_temp" },
 		{ "statement_timeout", "0" },
 		{ "lock_timeout", "0" },
+		{ "deadlock_timeout", "10ms" }, /* as worker/process.c */
 		{ "default_transaction_isolation", "read committed" },
 		{ "session_replication_role", "origin" },
 		{ "application_name", "streamext gateway" },

@@ -36,6 +36,7 @@ streamext_worker_session(void)
 		{ "search_path", "pg_catalog, pg_temp" },
 		{ "statement_timeout", "0" },
 		{ "lock_timeout", "0" },
+		{ "deadlock_timeout", "10ms" }, /* of two that wait for each other ours gives way: a user's DROP would fail */
 		{ "idle_in_transaction_session_timeout", "0" },
 #if PG_VERSION_NUM >= 170000
 		{ "transaction_timeout", "0" },
