@@ -34,7 +34,8 @@ journal_header_plausible(const JournalHeader *header, int64 position, int64 limi
 		return false;
 	if (header->kind == JOURNAL_PAD)
 		return header->size == sizeof(JournalHeader) && header->magic == JOURNAL_MAGIC;
-	if (header->kind != JOURNAL_DATA || header->size > limit - position)
+	/* the next record is aligned */
+	if (header->kind != JOURNAL_DATA || header->size > limit - position || header->size != JOURNAL_ALIGN(header->size))
 		return false;
 	if (journal_carries_layout(header))
 		return header->size >= journal_layout_offset(header) + sizeof(RowLayout);
