@@ -98,6 +98,15 @@ class MqttLoad(Load):
     def sent(self) -> int:
         return self._sent
 
+    def _about(self, db: Database, stream: str, sender: _Sender, n: int) -> str:
+        """What tells the broker's loss from the stream's: times beside those of kills, and what the stream has set aside."""
+        now = time.monotonic()
+        published, acknowledged = now - sender.published[n], now - sender.acknowledged[n]
+        killed = ", ".join(f"{now - at:.1f}" for at in self._killed)
+        rows = db.rows(f"SELECT state, rejected, last_error FROM streamext.streams WHERE stream = '{stream}'::regclass")
+        letters = db.rows(f"SELECT position, reason FROM streamext.dead_letters WHERE stream = '{stream}'::regclass LIMIT 5")
+        return f"; {n} published {published:.1f} s ago, acknowledged {acknowledged:.1f} s, broker killed {killed or 'never'}; {rows}; letters {letters}"
+
     def check(self, db: Database) -> list[str]:
         wrong = []
         for stream, sender in self._senders.items():
@@ -111,7 +120,7 @@ class MqttLoad(Load):
             lost = [n for n in sender.acknowledged if n not in times and n not in open_]
             twice = [n for n, count in times.items() if count > 1 and n not in open_]
             if lost:
-                wrong.append(f"{stream}: {len(lost)} messages lost, such as {lost[:10]}")
+                wrong.append(f"{stream}: {len(lost)} messages lost, such as {lost[:10]}{self._about(db, stream, sender, lost[0])}")
             if twice:
                 wrong.append(f"{stream}: {len(twice)} messages counted twice, such as {twice[:10]}")
             total = sum(times.values())
