@@ -5,9 +5,9 @@
 #include "base/streamext.h"
 
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "utils/timestamp.h"
 
+#include "base/background.h"
 #include "gateway/gateway.h"
 #include "shared/database.h"
 
@@ -43,14 +43,10 @@ launch_wanted(int index, Oid identity[2])
 static bool
 launch_due(LaunchSlot *mine, const Oid identity[2], TimestampTz now)
 {
-	pid_t pid;
-
 	if (mine->handle != NULL)
 	{
-		if (GetBackgroundWorkerPid(mine->handle, &pid) != BGWH_STOPPED)
+		if (!streamext_background_ended(&mine->handle))
 			return false; /* its end will be notified */
-		pfree(mine->handle);
-		mine->handle = NULL;
 		mine->next_try = Max(TimestampTzPlusMilliseconds(now, LAUNCH_RESTART_MS),
 							 TimestampTzPlusMilliseconds(mine->launched_at, LAUNCH_RETRY_MS));
 	}
@@ -61,30 +57,18 @@ launch_due(LaunchSlot *mine, const Oid identity[2], TimestampTz now)
 }
 
 static bool
-launch_register(int index, LaunchSlot *mine)
+launch_start(int index, LaunchSlot *mine)
 {
-	BackgroundWorker worker;
-	MemoryContext	 old;
-	bool			 registered;
+	char			name[BGW_MAXLEN];
+	BackgroundStart start = { .name = name,
+							  .type = "streamext gateway",
+							  .function = "streamext_gateway_main",
+							  .arg = Int32GetDatum(index),
+							  .extra = mine->identity,
+							  .extra_size = sizeof(mine->identity) };
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = Int32GetDatum(index);
-	memcpy(worker.bgw_extra, mine->identity, sizeof(mine->identity));
-	strlcpy(worker.bgw_library_name, "streamext", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "streamext_gateway_main", sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_name, BGW_MAXLEN, "streamext gateway of server %u", mine->identity[1]);
-	strlcpy(worker.bgw_type, "streamext gateway", BGW_MAXLEN);
-
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	registered = RegisterDynamicBackgroundWorker(&worker, &mine->handle);
-	MemoryContextSwitchTo(old);
-	if (!registered)
-		mine->handle = NULL;
-	return registered;
+	snprintf(name, BGW_MAXLEN, "streamext gateway of server %u", mine->identity[1]);
+	return streamext_background_start(&start, &mine->handle);
 }
 
 static void
@@ -115,7 +99,7 @@ streamext_gateways_launch(TimestampTz now, bool (*exists)(Oid dboid))
 				launch_forget(i);
 				continue;
 			}
-			if (!launch_register(i, mine))
+			if (!launch_start(i, mine))
 			{
 				mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCH_RETRY_MS);
 				streamext_gateway_set_state(&streamext_shared->gateways[i], GATEWAY_WAITING, "",

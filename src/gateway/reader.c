@@ -14,7 +14,6 @@
 #include "executor/spi.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -28,6 +27,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "base/background.h"
 #include "base/identity.h"
 #include "gateway/reader.h"
 
@@ -62,19 +62,13 @@ read_queue_at(Size size)
 static bool
 read_register(ReadProcess *process)
 {
-	BackgroundWorker worker;
+	BackgroundStart start = { .name = "streamext reader",
+							  .type = "streamext reader",
+							  .function = "streamext_reader_main",
+							  .arg = UInt32GetDatum(dsm_segment_handle(process->segment)),
+							  .in_recovery = true };
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_ConsistentState;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(process->segment));
-	strlcpy(worker.bgw_library_name, "streamext", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "streamext_reader_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "streamext reader", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "streamext reader", BGW_MAXLEN);
-	return RegisterDynamicBackgroundWorker(&worker, &process->handle);
+	return streamext_background_start(&start, &process->handle);
 }
 
 /* False: there is no segment, or no process. */

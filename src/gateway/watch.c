@@ -8,11 +8,11 @@
 #include "base/streamext.h"
 
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/shm_mq.h"
 #include "utils/memutils.h"
 
+#include "base/background.h"
 #include "gateway/watch.h"
 
 #define WATCH_BUSY 503
@@ -29,19 +29,13 @@ static BackgroundWorkerHandle *watch_handle;
 static bool
 watch_register(void)
 {
-	BackgroundWorker worker;
+	BackgroundStart start = { .name = "streamext watcher",
+							  .type = "streamext watcher",
+							  .function = "streamext_watcher_main",
+							  .arg = UInt32GetDatum(dsm_segment_handle(watch_segment)),
+							  .in_recovery = true };
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_ConsistentState;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(watch_segment));
-	strlcpy(worker.bgw_library_name, "streamext", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "streamext_watcher_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "streamext watcher", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "streamext watcher", BGW_MAXLEN);
-	return RegisterDynamicBackgroundWorker(&worker, &watch_handle);
+	return streamext_background_start(&start, &watch_handle);
 }
 
 static bool

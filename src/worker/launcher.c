@@ -134,15 +134,12 @@ launcher_slot_due(const LauncherIdle *idle, TimestampTz now, TimestampTz *next)
 {
 	LauncherSlot *mine = &launcher_slots[idle->process];
 	StreamSlot	 *slot = &streamext_shared->streams[idle->index];
-	bool  failed = launcher_is_catchup(idle) ? slot->catchup.failed : STREAMEXT_STATE_FAILED(slot->status.state);
-	pid_t pid;
+	bool failed = launcher_is_catchup(idle) ? slot->catchup.failed : STREAMEXT_STATE_FAILED(slot->status.state);
 
 	if (mine->handle != NULL)
 	{
-		if (GetBackgroundWorkerPid(mine->handle, &pid) != BGWH_STOPPED)
+		if (!streamext_background_ended(&mine->handle))
 			return false; /* its end will be notified */
-		pfree(mine->handle);
-		mine->handle = NULL;
 		if (TimestampDifferenceExceeds(mine->launched_at, now, LAUNCHER_STEADY_MS))
 			mine->delay = 0;
 		if (!failed)
@@ -190,6 +187,19 @@ launcher_note_waiting(int index)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
+static bool
+launcher_start(LauncherSlot *mine, const char *name, const char *function, int index)
+{
+	BackgroundStart start = { .name = name,
+							  .type = LAUNCHER_TYPE,
+							  .function = function,
+							  .arg = Int32GetDatum(index),
+							  .extra = &mine->identity,
+							  .extra_size = sizeof(ShardIdentity) };
+
+	return streamext_background_start(&start, &mine->handle);
+}
+
 static void
 launcher_start_catchup(const LauncherIdle *idle, TimestampTz now)
 {
@@ -198,10 +208,8 @@ launcher_start_catchup(const LauncherIdle *idle, TimestampTz now)
 
 	snprintf(name, BGW_MAXLEN, "streamext catch-up of stream %u shard %d", mine->identity.relid, mine->identity.shard);
 	mine->launched_at = now;
-	if (streamext_launcher_start(name, "streamext_catchup_main", Int32GetDatum(idle->index), &mine->identity,
-								 sizeof(ShardIdentity), &mine->handle))
+	if (launcher_start(mine, name, "streamext_catchup_main", idle->index))
 		return;
-	mine->handle = NULL;
 	mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
 	launcher_note_waiting(idle->index);
 }
@@ -221,10 +229,8 @@ launcher_start_worker(int index, TimestampTz now)
 		mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
 		return;
 	}
-	if (streamext_launcher_start(name, "streamext_worker_main", Int32GetDatum(index), &mine->identity,
-								 sizeof(ShardIdentity), &mine->handle))
+	if (launcher_start(mine, name, "streamext_worker_main", index))
 		return;
-	mine->handle = NULL;
 	mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
 	if (slot->status.state != STREAM_WAITING)
 	{

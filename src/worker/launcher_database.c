@@ -61,33 +61,6 @@ streamext_launcher_find(List *databases, Oid dboid)
 	return NULL;
 }
 
-bool
-streamext_launcher_start(const char *name, const char *function, Datum arg, const void *extra, Size extra_size,
-						 BackgroundWorkerHandle **handle)
-{
-	BackgroundWorker worker;
-	MemoryContext	 old;
-	bool			 registered;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = arg;
-	if (extra_size > 0)
-		memcpy(worker.bgw_extra, extra, extra_size);
-	strlcpy(worker.bgw_library_name, "streamext", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "streamext worker", BGW_MAXLEN);
-
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	registered = RegisterDynamicBackgroundWorker(&worker, handle);
-	MemoryContextSwitchTo(old);
-	return registered;
-}
-
 void
 streamext_launcher_remove_orphans(void)
 {

@@ -3,17 +3,18 @@
  *		What the files of the launcher share.
  *
  *	worker/launcher.c			the process; workers and catch-up workers of streams
- *	worker/launcher_database.c	which databases there are, and how a process is started
+ *	worker/launcher_database.c	which databases there are
  *	worker/launcher_probe.c		a probe of each database that is to be looked at
  *	worker/launcher_teller.c	tellers
  */
 #ifndef STREAMEXT_LAUNCHER_PRIVATE_H
 #define STREAMEXT_LAUNCHER_PRIVATE_H
 
+#include "base/background.h"
 #include "base/streamext.h"
 #include "nodes/pg_list.h"
-#include "postmaster/bgworker.h"
 
+#define LAUNCHER_TYPE "streamext worker"
 #define LAUNCHER_RETRY_MS 1000 /* after a process has failed, and while none can be had */
 
 typedef struct LauncherDatabase
@@ -27,10 +28,6 @@ typedef struct LauncherDatabase
 extern List *streamext_launcher_databases(void);
 /* NULL: it is gone. */
 extern LauncherDatabase *streamext_launcher_find(List *databases, Oid dboid);
-
-/* Starts a process that tells the launcher when it ends. False: there is no free slot. */
-extern bool streamext_launcher_start(const char *name, const char *function, Datum arg, const void *extra,
-									 Size extra_size, BackgroundWorkerHandle **handle);
 
 /* Journals of databases that were dropped while nobody could see to them. */
 extern void streamext_launcher_remove_orphans(void);

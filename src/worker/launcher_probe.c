@@ -8,6 +8,7 @@
 
 #include "utils/timestamp.h"
 
+#include "base/background.h"
 #include "base/label.h"
 #include "shared/database.h"
 #include "shared/shmem.h"
@@ -112,12 +113,9 @@ static void
 probe_finish(TimestampTz now)
 {
 	LauncherProbe *probe = probe_running;
-	pid_t		   pid;
 
-	if (probe == NULL || GetBackgroundWorkerPid(probe_handle, &pid) != BGWH_STOPPED)
+	if (probe == NULL || !streamext_background_ended(&probe_handle))
 		return;
-	pfree(probe_handle);
-	probe_handle = NULL;
 	probe_running = NULL;
 	if (!probe_is_marked(probe->dboid))
 	{
@@ -154,6 +152,10 @@ probe_start(TimestampTz now)
 		LauncherProbe	 *probe = lfirst(lc);
 		LauncherDatabase *database = streamext_launcher_find(databases, probe->dboid);
 		char			  name[BGW_MAXLEN];
+		BackgroundStart	  start = { .name = name,
+									.type = LAUNCHER_TYPE,
+									.function = "streamext_probe_main",
+									.arg = ObjectIdGetDatum(probe->dboid) };
 		bool			  leaving;
 
 		if (database == NULL || !database->connectable)
@@ -176,8 +178,7 @@ probe_start(TimestampTz now)
 		if (!probe_is_marked(probe->dboid))
 			return TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS); /* no room for the mark */
 		snprintf(name, BGW_MAXLEN, "streamext probe of database %u", probe->dboid);
-		if (!streamext_launcher_start(name, "streamext_probe_main", ObjectIdGetDatum(probe->dboid), NULL, 0,
-									  &probe_handle))
+		if (!streamext_background_start(&start, &probe_handle))
 		{
 			probe_set_mark(probe->dboid, false);
 			probe->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);

@@ -44,14 +44,10 @@ teller_idle(int idle[STREAMEXT_MAX_TELLERS], Oid databases[STREAMEXT_MAX_TELLERS
 static bool
 teller_is_due(LauncherTeller *mine, Oid dboid, TimestampTz now, TimestampTz *next)
 {
-	pid_t pid;
-
 	if (mine->handle != NULL)
 	{
-		if (GetBackgroundWorkerPid(mine->handle, &pid) != BGWH_STOPPED)
+		if (!streamext_background_ended(&mine->handle))
 			return false; /* its end will be notified */
-		pfree(mine->handle);
-		mine->handle = NULL;
 		if (mine->dboid == dboid)
 			mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);
 	}
@@ -88,6 +84,9 @@ streamext_launcher_tellers(TimestampTz now)
 		LauncherTeller	 *mine = &teller_known[idle[i]];
 		LauncherDatabase *database = streamext_launcher_find(databases, dboids[i]);
 		char			  name[BGW_MAXLEN];
+		BackgroundStart	  start = {
+			  .name = name, .type = LAUNCHER_TYPE, .function = "streamext_teller_main", .arg = ObjectIdGetDatum(dboids[i])
+		};
 
 		if (!teller_is_due(mine, dboids[i], now, &next))
 			continue;
@@ -97,8 +96,7 @@ streamext_launcher_tellers(TimestampTz now)
 			continue;
 		}
 		snprintf(name, BGW_MAXLEN, "streamext teller of database %u", dboids[i]);
-		if (database->connectable && streamext_launcher_start(name, "streamext_teller_main",
-															  ObjectIdGetDatum(dboids[i]), NULL, 0, &mine->handle))
+		if (database->connectable && streamext_background_start(&start, &mine->handle))
 			continue;
 		mine->handle = NULL;
 		mine->next_try = TimestampTzPlusMilliseconds(now, LAUNCHER_RETRY_MS);

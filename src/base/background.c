@@ -1,0 +1,49 @@
+/*
+ * base/background.c
+ *		Background workers started and their end seen. What the functions promise is in base/background.h.
+ */
+#include "base/background.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+bool
+streamext_background_start(const BackgroundStart *start, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker;
+	MemoryContext	 old;
+	bool			 registered;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = start->in_recovery ? BgWorkerStart_ConsistentState : BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = start->arg;
+	Assert(start->extra_size <= sizeof(worker.bgw_extra));
+	if (start->extra_size > 0)
+		memcpy(worker.bgw_extra, start->extra, start->extra_size);
+	strlcpy(worker.bgw_library_name, "streamext", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, start->function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, start->name, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, start->type, BGW_MAXLEN);
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	registered = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	if (!registered)
+		*handle = NULL;
+	return registered;
+}
+
+bool
+streamext_background_ended(BackgroundWorkerHandle **handle)
+{
+	pid_t pid;
+
+	if (GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(*handle);
+	*handle = NULL;
+	return true;
+}
