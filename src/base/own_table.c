@@ -54,3 +54,25 @@ streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values,
 	streamext_own_end(scope);
 	return result;
 }
+
+List *
+streamext_control_oids(const char *sql)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	IdentityScope scope = streamext_own_begin();
+	List		 *oids = NIL;
+
+	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not run a statement on the extension's tables");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		bool		  isnull;
+
+		oids = lappend_oid(oids,
+						   DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
+		MemoryContextSwitchTo(old);
+	}
+	streamext_own_end(scope);
+	return oids;
+}

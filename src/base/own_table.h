@@ -8,6 +8,8 @@
 #ifndef STREAMEXT_OWN_TABLE_H
 #define STREAMEXT_OWN_TABLE_H
 
+#include "nodes/pg_list.h"
+
 #include "base/identity.h"
 
 /* Needs a transaction and a snapshot. What is allocated until the end is freed by it, as by SPI. */
@@ -23,5 +25,8 @@ extern Oid streamext_control_table(const char *name);
  */
 extern int64 streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls,
 									   int expected);
+
+/* The OIDs that such a query gives, in the current memory context. */
+extern List *streamext_control_oids(const char *sql);
 
 #endif /* STREAMEXT_OWN_TABLE_H */

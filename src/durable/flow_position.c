@@ -46,57 +46,26 @@ streamext_flow_load(Oid outer)
 void
 streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 begins, bool keep)
 {
-	IdentityScope own;
-	Oid			  types[] = { OIDOID, INT8OID, INT8OID, INT8OID, BOOLOID };
-	Datum		  args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), Int64GetDatum((int64) inner),
-							 Int64GetDatum(begins), BoolGetDatum(keep) };
+	Oid	  types[] = { OIDOID, INT8OID, INT8OID, INT8OID, BOOLOID };
+	Datum args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), Int64GetDatum((int64) inner),
+					 Int64GetDatum(begins), BoolGetDatum(keep) };
 
-	own = streamext_own_begin();
-	if (SPI_execute_with_args(
-			"INSERT INTO streamext.flow AS f (view, number, inner_number, begins, written_until) "
-			"VALUES ($1, $2, $3, $4, '-infinity') ON CONFLICT (view) DO UPDATE SET number = EXCLUDED.number, "
-			"inner_number = EXCLUDED.inner_number, begins = EXCLUDED.begins, "
-			"written_until = CASE WHEN $5 THEN f.written_until ELSE EXCLUDED.written_until END",
-			5, types, args, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write streamext.flow");
-	streamext_own_end(own);
-}
-
-/* The views that have rows. */
-static List *
-flow_views(void)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	IdentityScope own = streamext_own_begin();
-	List		 *views = NIL;
-
-	if (SPI_execute("SELECT view FROM streamext.flow", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.flow");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-		bool		  isnull;
-
-		views = lappend_oid(views,
-							DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
-		MemoryContextSwitchTo(old);
-	}
-	streamext_own_end(own);
-	return views;
+	(void) streamext_control_execute(
+		"INSERT INTO streamext.flow AS f (view, number, inner_number, begins, written_until) "
+		"VALUES ($1, $2, $3, $4, '-infinity') ON CONFLICT (view) DO UPDATE SET number = EXCLUDED.number, "
+		"inner_number = EXCLUDED.inner_number, begins = EXCLUDED.begins, "
+		"written_until = CASE WHEN $5 THEN f.written_until ELSE EXCLUDED.written_until END",
+		5, types, args, NULL, SPI_OK_INSERT);
 }
 
 static void
 flow_forget(Oid outer)
 {
-	IdentityScope own;
-	Oid			  types[] = { OIDOID };
-	Datum		  args[] = { ObjectIdGetDatum(outer) };
+	Oid	  types[] = { OIDOID };
+	Datum args[] = { ObjectIdGetDatum(outer) };
 
-	own = streamext_own_begin();
-	if (SPI_execute_with_args("DELETE FROM streamext.flow WHERE view OPERATOR(pg_catalog.=) $1", 1, types, args, NULL,
-							  false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.flow");
-	streamext_own_end(own);
+	(void) streamext_control_execute("DELETE FROM streamext.flow WHERE view OPERATOR(pg_catalog.=) $1", 1, types, args,
+									 NULL, SPI_OK_DELETE);
 }
 
 /* The lock stays until the end: what the view becomes again after that makes a row of its own. One that is being altered is met next time. */
@@ -107,7 +76,7 @@ streamext_flow_forget_former(void)
 
 	if (!OidIsValid(streamext_control_table("flow"))) /* the database has an older version */
 		return;
-	foreach (lc, flow_views())
+	foreach (lc, streamext_control_oids("SELECT view FROM streamext.flow"))
 	{
 		Oid outer = lfirst_oid(lc);
 
@@ -119,19 +88,14 @@ streamext_flow_forget_former(void)
 void
 streamext_flow_save(Oid outer, uint64 number, TimestampTz from, TimestampTz until)
 {
-	IdentityScope own;
-	Oid			  types[] = { OIDOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID };
-	Datum		  args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), TimestampTzGetDatum(from),
-							 TimestampTzGetDatum(until) };
+	Oid	  types[] = { OIDOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID };
+	Datum args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), TimestampTzGetDatum(from),
+					 TimestampTzGetDatum(until) };
 
-	own = streamext_own_begin();
-	if (SPI_execute_with_args("UPDATE streamext.flow SET written_until = $4 WHERE view OPERATOR(pg_catalog.=) $1 "
-							  "AND number OPERATOR(pg_catalog.=) $2 AND written_until OPERATOR(pg_catalog.<=) $3",
-							  4, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not write streamext.flow");
-	if (SPI_processed != 1)
+	if (streamext_control_execute("UPDATE streamext.flow SET written_until = $4 WHERE view OPERATOR(pg_catalog.=) $1 "
+								  "AND number OPERATOR(pg_catalog.=) $2 AND written_until OPERATOR(pg_catalog.<=) $3",
+								  4, types, args, NULL, SPI_OK_UPDATE) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("windows of continuous view \"%s\" are taken from another place on", get_rel_name(outer))));
-	streamext_own_end(own);
 }

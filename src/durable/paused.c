@@ -31,28 +31,14 @@ streamext_is_paused(Oid relid)
 List *
 streamext_paused_list(void)
 {
-	IdentityScope own;
-	MemoryContext cxt = CurrentMemoryContext;
-	List		 *relids = NIL;
+	List *relids;
 
 	if (!OidIsValid(streamext_control_table("paused")))
 		return NIL;
-	own = streamext_own_begin();
-	if (SPI_execute(pause_list_sql, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.paused");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-		bool		  isnull;
-
-		relids = lappend_oid(relids,
-							 DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
-		MemoryContextSwitchTo(old);
-	}
+	relids = streamext_control_oids(pause_list_sql);
 	/* a relation made later may get the number of a dropped one */
-	if (SPI_processed > 0 && SPI_execute(pause_tidy_sql, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.paused");
-	streamext_own_end(own);
+	if (relids != NIL)
+		(void) streamext_control_execute(pause_tidy_sql, 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	return relids;
 }
 
