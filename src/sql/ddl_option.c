@@ -161,41 +161,41 @@ streamext_ddl_option_take(List **options, bool with_values)
 	return own;
 }
 
-List *
-streamext_ddl_option_stored(Oid relid)
+/* The relation's row of pg_class, and all of its options. */
+static HeapTuple
+option_relation(Oid relid, List **options)
 {
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	List	 *stored = NIL;
+	HeapTuple tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
 	bool	  isnull;
 	Datum	  datum;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", relid);
 	datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
-	if (!isnull)
-		stored = untransformRelOptions(datum);
-	ReleaseSysCache(tuple);
-	return streamext_ddl_option_take(&stored, true);
+	*options = isnull ? NIL : untransformRelOptions(datum);
+	return tuple;
+}
+
+List *
+streamext_ddl_option_stored(Oid relid)
+{
+	List *options;
+
+	heap_freetuple(option_relation(relid, &options));
+	return streamext_ddl_option_take(&options, true);
 }
 
 void
 streamext_ddl_option_store(Oid relid, List *own)
 {
 	Relation  pg_class = table_open(RelationRelationId, RowExclusiveLock);
-	HeapTuple tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
+	List	 *options;
+	HeapTuple tuple = option_relation(relid, &options);
 	Datum	  values[Natts_pg_class] = { 0 };
 	bool	  nulls[Natts_pg_class] = { 0 };
 	bool	  replaces[Natts_pg_class] = { 0 };
 	int		  i = Anum_pg_class_reloptions - 1;
-	List	 *options = NIL;
-	bool	  isnull;
-	Datum	  datum;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
-	if (!isnull)
-		options = untransformRelOptions(datum);
 	(void) streamext_ddl_option_take(&options, true);
 	values[i] = transformRelOptions((Datum) 0, list_concat(options, own), NULL, NULL, false, false);
 	nulls[i] = values[i] == (Datum) 0;
