@@ -119,15 +119,7 @@ streamext_export_stage_desc(const ExportPlan *plan, bool opens)
 											  (plan->view->window.kind == WINDOW_SESSION ? 2 : 0) + (opens ? 1 : 0));
 	AttrNumber att = 0;
 
-	for (int k = 0; k < plan->nkeys; k++)
-	{
-		const KeySpec *key = &plan->view->keys[plan->keys[k]];
-
-		TupleDescInitEntry(desc, ++att, psprintf("k%d", k + 1), key->type, key->typmod, 0);
-		TupleDescInitEntryCollation(desc, att, key->collation);
-	}
-	if (plan->has_at)
-		TupleDescInitEntry(desc, ++att, "at", TIMESTAMPTZOID, -1, 0);
+	streamext_export_desc_group(desc, &att, plan);
 	if (plan->view->window.kind == WINDOW_SESSION)
 	{
 		TupleDescInitEntry(desc, ++att, "first", TIMESTAMPTZOID, -1, 0);

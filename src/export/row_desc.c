@@ -13,6 +13,20 @@
 
 #include "export/rows.h"
 
+void
+streamext_export_desc_group(TupleDesc desc, AttrNumber *att, const ExportPlan *plan)
+{
+	for (int k = 0; k < plan->nkeys; k++)
+	{
+		const KeySpec *key = &plan->view->keys[plan->keys[k]];
+
+		TupleDescInitEntry(desc, ++*att, psprintf("k%d", k + 1), key->type, key->typmod, 0);
+		TupleDescInitEntryCollation(desc, *att, key->collation);
+	}
+	if (plan->has_at)
+		TupleDescInitEntry(desc, ++*att, "at", TIMESTAMPTZOID, -1, 0);
+}
+
 TupleDesc
 streamext_export_row_desc(const ExportPlan *plan)
 {
@@ -26,15 +40,7 @@ streamext_export_row_desc(const ExportPlan *plan)
 	TupleDescInitEntry(desc, ROW_EVENT_TIME + 1, "event_time", TIMESTAMPTZOID, -1, 0);
 	TupleDescInitEntry(desc, ROW_KEPT + 1, "kept", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, ROW_REJECTED + 1, "rejected", BOOLOID, -1, 0);
-	for (int k = 0; k < plan->nkeys; k++)
-	{
-		const KeySpec *key = &plan->view->keys[plan->keys[k]];
-
-		TupleDescInitEntry(desc, ++att, psprintf("k%d", k + 1), key->type, key->typmod, 0);
-		TupleDescInitEntryCollation(desc, att, key->collation);
-	}
-	if (plan->has_at)
-		TupleDescInitEntry(desc, ++att, "at", TIMESTAMPTZOID, -1, 0);
+	streamext_export_desc_group(desc, &att, plan);
 	for (int i = 0; i < plan->ninputs; i++)
 	{
 		Node *expr = (Node *) plan->inputs[i].expr;

@@ -46,6 +46,8 @@ typedef struct ExportRows
 
 /* export/row_desc.c: topic, partition, position, event_time, kept, rejected, k1, ..., at, i1, ... */
 extern TupleDesc streamext_export_row_desc(const ExportPlan *plan);
+/* Its columns, and the stage's, of a group: the keys and `at`, behind *att. */
+extern void streamext_export_desc_group(TupleDesc desc, AttrNumber *att, const ExportPlan *plan);
 
 /*
  * Reads a relation of the columns topic, partition, position, timestamp, key, payload by SPI, which is connected, as who is at work; the view's code
