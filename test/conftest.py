@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from harness.database import Database
+from harness.database import Database, temporary_database
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
@@ -33,6 +33,19 @@ def kafka() -> Iterator[Kafka]:
 def mosquitto() -> Iterator[Mosquitto]:
     with Mosquitto() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A server of the module's own, to be crashed, restarted or configured, with what its SETTINGS say."""
+    with Postgres(settings=getattr(request.module, "SETTINGS", {})) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        yield database
 
 
 @pytest.fixture

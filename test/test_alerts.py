@@ -21,11 +21,7 @@ HISTORIES = int(os.environ.get("STREAMEXT_ALERTS_HISTORIES", "8"))
 TOGETHER = 25  # histories in one database
 STEPS, CRASHES = 60, 1  # of a database
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_prepared_transactions": 4}) as server:
-        yield server
+SETTINGS = {"streamext.checkpoint_interval": 200, "max_prepared_transactions": 4}
 
 
 @pytest.fixture

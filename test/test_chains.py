@@ -24,12 +24,8 @@ MINUTE = "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, sum(x) AS
 
 Row = tuple[int, int, datetime]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed. Checkpoints, behind which windows are given, come often."""
-    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_worker_processes": 80}) as server:
-        yield server
+# Checkpoints, behind which windows are given, come often.
+SETTINGS = {"streamext.checkpoint_interval": 200, "max_worker_processes": 80}
 
 
 @pytest.fixture

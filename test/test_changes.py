@@ -5,18 +5,17 @@ import os
 import random
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from harness.database import Database, temporary_database
-from harness.postgres import Postgres
+from harness.database import Database
 from harness.streams import continuous, error_of, local_stream, worker_pid
 from harness.wait import wait_for
 
+SETTINGS = {"streamext.checkpoint_interval": 200}
 COLUMNS = "k int, grade numeric, x int, ts timestamptz"
 BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 SEED = int(os.environ.get("STREAMEXT_CHANGES_SEED", random.randrange(1_000_000)))
@@ -82,18 +81,6 @@ class Copy:
         assert len({self.key(row) for row in expected}) == len(expected)
         # which of 1.0 and 1.00 is shown for both may be another one when a pane goes into history
         assert more == 0 or "grade" in self.keys, self.view
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
 
 
 def rows(rng: random.Random, count: int, begin: float, seconds: float) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from crash.faults import kill_all
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
-from harness.postgres import FAST, IMMEDIATE, Postgres
+from harness.postgres import FAST, IMMEDIATE
 from harness.sensors import Plant, Reading
 from harness.streams import (
     BY_TS, VIEWS, assert_views, continuous, copy_into, counts, create_views, kafka_stream, local_stream, mqtt_stream,
@@ -37,18 +36,8 @@ LONG = {"long": "SELECT site, count(*) AS n FROM {source} WHERE ts > {now} - int
 WHOLE = {name: query for name, query in VIEWS.items() if name != "sliding"} | KEPT
 ALL = WHOLE | LONG
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed and restarted. Checkpoints come often."""
-    with Postgres(settings={"streamext.checkpoint_interval": 50}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
+# Checkpoints come often.
+SETTINGS = {"streamext.checkpoint_interval": 50}
 
 
 def set_fault(db: Database, fault: str) -> None:

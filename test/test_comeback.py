@@ -5,7 +5,6 @@ import json
 import os
 import random
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -13,9 +12,8 @@ from confluent_kafka import TopicPartition
 
 from crash.faults import kill_all
 from harness import views
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.kafka import Kafka, Message
-from harness.postgres import Postgres
 from harness.streams import continuous
 from harness.wait import wait_for
 from test_export import SEED, Engine, refused, run_all
@@ -23,18 +21,7 @@ from test_handover import COLUMNS, COUNTS, EXPORTED, add, killed, put, topic_str
 
 VIEWS = int(os.environ.get("STREAMEXT_COMEBACK_VIEWS", "4"))
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is killed."""
-    with Postgres(settings={"streamext.checkpoint_interval": 50}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
+SETTINGS = {"streamext.checkpoint_interval": 50}
 
 
 def produce(db: Database, kafka: Kafka, topic: str) -> None:

@@ -2,35 +2,20 @@
 
 import json
 import random
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import psycopg
-import pytest
 from confluent_kafka import TopicPartition
 from crash.faults import kill_all
 
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.kafka import Kafka
-from harness.postgres import Postgres
 from harness.streams import continuous, kafka_stream, local_stream
 from harness.wait import wait_for
 
 VIEW = "SELECT k, tag, count(*) AS n, sum(x)::int AS total, max(ts) AS newest FROM s GROUP BY k, tag HAVING sum(x) >= 0"
 COLUMNS = "k int, tag text, n bigint, total int, newest timestamptz"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as db:
-        yield db
 
 
 def emitting(db: Database, kafka: Kafka, topic: str) -> None:

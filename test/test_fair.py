@@ -1,30 +1,18 @@
 """A view that takes too long, or whose owner has enough memory, goes on by itself: the stream and its other views do not wait."""
 
-from collections.abc import Iterator
 
 import pytest
 
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.gate import Gate
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
-from harness.postgres import Postgres
 from harness.streams import continuous, is_alive, kafka_stream, local_stream, mqtt_stream, state
 from harness.wait import wait_for
 
 COUNTED = "SELECT count(*) AS n, sum(a)::bigint AS total FROM {}"
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with Postgres(settings={"streamext.view_time_limit": "500ms", "streamext.memory_limit": "64MB"}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
+SETTINGS = {"streamext.view_time_limit": "500ms", "streamext.memory_limit": "64MB"}
 
 
 @pytest.fixture

@@ -5,20 +5,19 @@ import json
 import os
 import random
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from crash.faults import kill_all
 from harness import views
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.kafka import Kafka, Message
-from harness.postgres import Postgres
 from harness.streams import continuous
 from harness.wait import wait_for
 from test_export import RECORDS, SEED, Engine, is_exported, refused, run_all
 
+SETTINGS = {"streamext.checkpoint_interval": 50}
 VIEWS = int(os.environ.get("STREAMEXT_HANDOVER_VIEWS", "8"))
 COUNTS = "SELECT accepted, late, rejected FROM streamext.continuous_views WHERE view = 'v'::regclass"
 EXPORTED = "SELECT delivered, accepted, late, rejected FROM streamext.exports"
@@ -173,19 +172,6 @@ def test_what_is_not_handed_over_is_refused(db: Database, kafka: Kafka, topic: s
 
 
 # ---------------------------------------------------------------- crashes under load
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is killed."""
-    with Postgres(settings={"streamext.checkpoint_interval": 50}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
 
 
 class Load(threading.Thread):

@@ -33,12 +33,8 @@ SESSION_ORACLE = """SELECT k, min(ts), count(*), max(ts), string_agg(x::text, ',
     GROUP BY k, session"""
 VIEWS = {"tumbling": (TUMBLE, TUMBLE), "hopping": (HOP, HOP), "truncated": (GAPS, GAPS), "sparse": (SPARSE, SPARSE), "sessions": (SESSION, SESSION_ORACLE)}
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed. Checkpoints, behind which windows are written, come often."""
-    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
-        yield server
+# Checkpoints, behind which windows are written, come often.
+SETTINGS = {"streamext.checkpoint_interval": 200}
 
 
 @pytest.fixture

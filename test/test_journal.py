@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from crash.faults import kill_all
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.mosquitto import Mosquitto
 from harness.postgres import IMMEDIATE, Postgres
 from harness.streams import continuous, counts, local_stream, mqtt_stream, state, worker_pid
@@ -22,18 +22,8 @@ from harness.wait import wait_for
 SEGMENT = 16 << 20
 MAGIC = re.compile(rb"SXJ[12]")
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed. Checkpoints are taken only where a test wants one."""
-    with Postgres(settings={"streamext.journal_limit": "64MB", "streamext.checkpoint_interval": 0}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
+# Checkpoints are taken only where a test wants one.
+SETTINGS = {"streamext.journal_limit": "64MB", "streamext.checkpoint_interval": 0}
 
 
 def counting(db: Database, options: str = "") -> None:

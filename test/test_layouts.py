@@ -2,30 +2,15 @@
 
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from crash.faults import kill_all
-from harness.database import Database, temporary_database
-from harness.postgres import Postgres
+from harness.database import Database
 from harness.streams import continuous, counts, local_stream, state
 from harness.wait import wait_for
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed."""
-    with Postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
 
 
 def altering(db: Database, stand_ins: str, *types: str, alter: str) -> None:

@@ -29,12 +29,7 @@ KINDS = ("none", "tumble", "bin", "trunc", "hop", "session")  # now() is another
 
 WINDOW = re.compile(r"(streamext\.tumble\('(\d+ s)', ts\)|streamext\.hop\('(\d+ s)', '\d+ s', ts\)|date_bin\('(\d+ s)', ts, [^)]*\)|date_trunc\('(\w+)', ts\)) AS w")
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed."""
-    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
-        yield server
+SETTINGS = {"streamext.checkpoint_interval": 200}
 
 
 @pytest.fixture

@@ -2,16 +2,15 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
-from harness.postgres import FAST, IMMEDIATE, Postgres
+from harness.postgres import FAST, IMMEDIATE
 from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, mqtt_stream, state, worker_pid
 from harness.wait import wait_for
 from test_checkpoint import forget, set_fault
@@ -29,18 +28,8 @@ VIEWS = {
     "plain": "SELECT k, count(*) AS n, sum(a) AS total FROM {} GROUP BY k",
 }
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed. Only what asks for a checkpoint gets one soon."""
-    with Postgres(settings={"streamext.checkpoint_interval": 60_000, "streamext.catchup_min_rows": 1000}) as server:
-        yield server
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        yield database
+# Only what asks for a checkpoint gets one soon.
+SETTINGS = {"streamext.checkpoint_interval": 60_000, "streamext.catchup_min_rows": 1000}
 
 
 Row = tuple[int | None, str | None, str]

@@ -30,12 +30,7 @@ BY_TS = "event_time 'ts', watermark_delay '5 s'"
 BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 MINUTES = "SELECT k, streamext.tumble('10 s', ts) + interval '10 s' AS ts, count(*) AS n, sum(x) AS total FROM {source} GROUP BY k, streamext.tumble('10 s', ts)"
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed."""
-    with Postgres(settings={"streamext.checkpoint_interval": 200}) as server:
-        yield server
+SETTINGS = {"streamext.checkpoint_interval": 200}
 
 
 @pytest.fixture

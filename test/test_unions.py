@@ -20,12 +20,8 @@ from harness.wait import wait_for
 A = "k int, x int, ts timestamptz"
 B = "name text, v bigint, at timestamptz"
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed. Checkpoints come often."""
-    with Postgres(settings={"streamext.checkpoint_interval": 200, "max_worker_processes": 60, "streamext.max_streams": 100}) as server:
-        yield server
+# Checkpoints come often.
+SETTINGS = {"streamext.checkpoint_interval": 200, "max_worker_processes": 60, "streamext.max_streams": 100}
 
 
 @pytest.fixture

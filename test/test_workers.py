@@ -17,13 +17,6 @@ from harness.streams import (
 from harness.wait import wait_for
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Of this module's own: it is crashed and restarted."""
-    with Postgres() as server:
-        yield server
-
-
 @pytest.fixture
 def new_database(server: Postgres, request: pytest.FixtureRequest) -> Iterator[Callable[[], Database]]:
     """Makes databases with the extension on the module's server, dropped at the end."""
