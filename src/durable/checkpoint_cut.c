@@ -138,29 +138,10 @@ cut_begin_pane(CheckpointCut *cut, CutPane *pane)
 static void
 cut_entry(CheckpointCut *cut, CutPane *pane, GroupEntry *entry)
 {
-	const CutView	   *cv = pane->view;
-	const CompiledView *view = cv->view;
-	ViewState		   *state = &cv->slot->counted.state;
-	CutTarget			to = { cut, pane };
-	EntryHead			head = { state->state_size + entry->key_size, entry->hash, entry->key_size };
+	const CutView *cv = pane->view;
+	CutTarget	   to = { cut, pane };
 
-	if (!cv->plain)
-		for (int a = 0; a < view->naggs; a++)
-			if (!streamext_aggregate_is_plain(&view->aggs[a]))
-				head.size += sizeof(uint32) + streamext_aggregate_export_size(&view->aggs[a], state, entry, cv->whole);
-	cut_put(&to, &head, sizeof(head));
-	cut_put(&to, entry->data, state->state_size + entry->key_size);
-	if (!cv->plain)
-		for (int a = 0; a < view->naggs; a++)
-		{
-			uint32 size;
-
-			if (streamext_aggregate_is_plain(&view->aggs[a]))
-				continue;
-			size = streamext_aggregate_export_size(&view->aggs[a], state, entry, cv->whole);
-			cut_put(&to, &size, sizeof(size));
-			streamext_aggregate_export(&view->aggs[a], state, entry, cv->whole, cut_put, &to);
-		}
+	streamext_checkpoint_put_entry(cv->view, &cv->slot->counted.state, entry, cv->whole, cv->plain, cut_put, &to);
 	((PaneHead *) pane->first->data)->nentries++;
 	entry->visible = cv->period + 1;
 }

@@ -42,28 +42,6 @@ seed_put(void *arg, const void *bytes, Size size)
 	appendBinaryStringInfo(arg, bytes, size);
 }
 
-static void
-seed_put_entry(StringInfo to, const CompiledView *view, const ViewState *state, GroupEntry *entry)
-{
-	EntryHead head = { .size = state->state_size + entry->key_size, .hash = entry->hash, .key_size = entry->key_size };
-	int		  begun = to->len;
-
-	appendBinaryStringInfo(to, (char *) &head, sizeof(head));
-	appendBinaryStringInfo(to, entry->data, head.size);
-	for (int a = 0; a < view->naggs; a++)
-	{
-		uint32 size;
-
-		if (streamext_aggregate_is_plain(&view->aggs[a]))
-			continue;
-		size = streamext_aggregate_export_size(&view->aggs[a], state, entry, true);
-		appendBinaryStringInfo(to, (char *) &size, sizeof(size));
-		streamext_aggregate_export(&view->aggs[a], state, entry, true, seed_put, to);
-	}
-	head.size = to->len - begun - sizeof(head);
-	memcpy(to->data + begun, &head, sizeof(head));
-}
-
 /* Written whole rows at a time: a pane may be larger than what a StringInfo takes. */
 static void
 seed_write_pane(SeedWriter *to, const CompiledView *view, const ViewState *state, const Pane *pane)
@@ -81,7 +59,7 @@ seed_write_pane(SeedWriter *to, const CompiledView *view, const ViewState *state
 			int			whole;
 
 			CHECK_FOR_INTERRUPTS();
-			seed_put_entry(&bytes, view, state, entry);
+			streamext_checkpoint_put_entry(view, state, entry, true, false, seed_put, &bytes);
 			at += entry->size;
 			whole = bytes.len - bytes.len % CHECKPOINT_ROW_BYTES;
 			if (whole > 0)

@@ -30,6 +30,30 @@ typedef struct EntryHead
 	uint32 key_size;
 } EntryHead;
 
+/* One group as it is now. plain: all aggregates are. */
+static inline void
+streamext_checkpoint_put_entry(const CompiledView *view, const ViewState *state, GroupEntry *entry, bool whole,
+							   bool plain, AggPut put, void *arg)
+{
+	EntryHead head = { state->state_size + entry->key_size, entry->hash, entry->key_size };
+
+	for (int a = 0; a < view->naggs && !plain; a++)
+		if (!streamext_aggregate_is_plain(&view->aggs[a]))
+			head.size += sizeof(uint32) + streamext_aggregate_export_size(&view->aggs[a], state, entry, whole);
+	put(arg, &head, sizeof(head));
+	put(arg, entry->data, state->state_size + entry->key_size);
+	for (int a = 0; a < view->naggs && !plain; a++)
+	{
+		uint32 size;
+
+		if (streamext_aggregate_is_plain(&view->aggs[a]))
+			continue;
+		size = streamext_aggregate_export_size(&view->aggs[a], state, entry, whole);
+		put(arg, &size, sizeof(size));
+		streamext_aggregate_export(&view->aggs[a], state, entry, whole, put, arg);
+	}
+}
+
 /* ---- durable/checkpoint_view.c: a view's rows in the log as a state ---- */
 
 typedef struct LoadPane
