@@ -385,6 +385,17 @@ streamext_checkpoint_write(CheckpointWriter *writer, const CheckpointRow *row)
 }
 
 void
+streamext_checkpoint_write_bytes(CheckpointWriter *writer, CheckpointRow *row, char *bytes, int size)
+{
+	for (int at = 0; at < size; at += CHECKPOINT_ROW_BYTES, row->part++)
+	{
+		row->size = Min(CHECKPOINT_ROW_BYTES, size - at);
+		row->data = bytes + at;
+		streamext_checkpoint_write(writer, row);
+	}
+}
+
+void
 streamext_checkpoint_writer_end(CheckpointWriter *writer)
 {
 	writer_flush(writer);

@@ -188,6 +188,8 @@ typedef struct CheckpointWriter CheckpointWriter;
 /* With RowExclusiveLock. */
 extern CheckpointWriter *streamext_checkpoint_writer(Relation rel);
 extern void				 streamext_checkpoint_write(CheckpointWriter *writer, const CheckpointRow *row);
+/* Any number of bytes, as rows from row->part on, which is raised by as many. */
+extern void streamext_checkpoint_write_bytes(CheckpointWriter *writer, CheckpointRow *row, char *bytes, int size);
 /* Everything is in the table when this returns. */
 extern void streamext_checkpoint_writer_end(CheckpointWriter *writer);
 

@@ -17,24 +17,6 @@
 
 /* ---- writing ---- */
 
-typedef struct SeedWriter
-{
-	CheckpointWriter *writer;
-	CheckpointRow	  row;
-} SeedWriter;
-
-static void
-seed_write_bytes(SeedWriter *to, char kind, const StringInfoData *bytes)
-{
-	to->row.kind = kind;
-	for (int at = 0; at < bytes->len; at += CHECKPOINT_ROW_BYTES, to->row.part++)
-	{
-		to->row.size = Min(CHECKPOINT_ROW_BYTES, bytes->len - at);
-		to->row.data = bytes->data + at;
-		streamext_checkpoint_write(to->writer, &to->row);
-	}
-}
-
 /* An AggPut. */
 static void
 seed_put(void *arg, const void *bytes, Size size)
@@ -44,13 +26,15 @@ seed_put(void *arg, const void *bytes, Size size)
 
 /* Written whole rows at a time: a pane may be larger than what a StringInfo takes. */
 static void
-seed_write_pane(SeedWriter *to, const CompiledView *view, const ViewState *state, const Pane *pane)
+seed_write_pane(CheckpointWriter *writer, CheckpointRow *row, const CompiledView *view, const ViewState *state,
+				const Pane *pane)
 {
 	PaneHead	   head = { .nrows = pane->nrows, .nentries = pane->ngroups };
 	StringInfoData bytes;
 
 	initStringInfo(&bytes);
-	to->row.pane = pane->id;
+	row->kind = CHECKPOINT_ENTRIES;
+	row->pane = pane->id;
 	appendBinaryStringInfo(&bytes, (char *) &head, sizeof(head));
 	for (const StateBlock *block = pane->entries; block != NULL; block = block->next)
 		for (uint32 at = 0; at < block->used;)
@@ -64,14 +48,12 @@ seed_write_pane(SeedWriter *to, const CompiledView *view, const ViewState *state
 			whole = bytes.len - bytes.len % CHECKPOINT_ROW_BYTES;
 			if (whole > 0)
 			{
-				StringInfoData rows = { .data = bytes.data, .len = whole };
-
-				seed_write_bytes(to, CHECKPOINT_ENTRIES, &rows);
+				streamext_checkpoint_write_bytes(writer, row, bytes.data, whole);
 				bytes.len -= whole;
 				memmove(bytes.data, bytes.data + whole, bytes.len);
 			}
 		}
-	seed_write_bytes(to, CHECKPOINT_ENTRIES, &bytes);
+	streamext_checkpoint_write_bytes(writer, row, bytes.data, bytes.len);
 	pfree(bytes.data);
 }
 
@@ -96,25 +78,27 @@ void
 streamext_checkpoint_seed_write(const CompiledView *view, int shard, int64 round, CheckpointPosition *position,
 								const ViewState *state)
 {
-	Relation   rel = streamext_checkpoint_log_wait(RowExclusiveLock);
-	SeedWriter to = {
-		.row = { .seq = CHECKPOINT_SEED_SEQ(round), .stream = view->stream_relid, .view = view->relid, .shard = shard }
+	Relation	  rel = streamext_checkpoint_log_wait(RowExclusiveLock);
+	CheckpointRow row = {
+		.seq = CHECKPOINT_SEED_SEQ(round), .stream = view->stream_relid, .view = view->relid, .shard = shard
 	};
-	StringInfoData encoded;
+	CheckpointWriter *writer;
+	StringInfoData	  encoded;
 
 	if (rel == NULL)
 		elog(ERROR, "there is no log of checkpoints");
 	Assert(round > 0 && position->head.nviews == 1);
-	to.writer = streamext_checkpoint_writer(rel);
+	writer = streamext_checkpoint_writer(rel);
 	for (int p = 0; state != NULL && p < state->npanes; p++)
-		seed_write_pane(&to, view, state, state->panes[p]);
-	seed_fill_head(view, round, to.row.part, &position->views[0].head);
+		seed_write_pane(writer, &row, view, state, state->panes[p]);
+	seed_fill_head(view, round, row.part, &position->views[0].head);
 	position->head.dboid = MyDatabaseId;
 	initStringInfo(&encoded);
 	streamext_checkpoint_encode(&encoded, position);
-	to.row.pane = 0;
-	seed_write_bytes(&to, CHECKPOINT_SEED, &encoded);
-	streamext_checkpoint_writer_end(to.writer);
+	row.kind = CHECKPOINT_SEED;
+	row.pane = 0;
+	streamext_checkpoint_write_bytes(writer, &row, encoded.data, encoded.len);
+	streamext_checkpoint_writer_end(writer);
 	table_close(rel, NoLock);
 }
 

@@ -81,14 +81,10 @@ write_position(CheckpointCut *cut, CheckpointWriter *writer, CheckpointRow *row)
 	row->kind = CHECKPOINT_POSITION;
 	row->view = InvalidOid;
 	row->pane = 0;
-	for (int at = 0; at < cut->encoded.len; at += CHECKPOINT_ROW_BYTES)
-	{
-		row->part = cut->written++;
-		row->size = Min(CHECKPOINT_ROW_BYTES, cut->encoded.len - at);
-		row->data = cut->encoded.data + at;
-		streamext_checkpoint_write(writer, row);
-		cut->bytes += row->size + CHECKPOINT_ROW_OVERHEAD;
-	}
+	row->part = cut->written;
+	streamext_checkpoint_write_bytes(writer, row, cut->encoded.data, cut->encoded.len);
+	cut->bytes += cut->encoded.len + (uint64) (row->part - cut->written) * CHECKPOINT_ROW_OVERHEAD;
+	cut->written = row->part;
 }
 
 typedef enum SliceResult
