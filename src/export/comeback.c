@@ -475,12 +475,13 @@ comeback_read(ComeBack *back, const CompiledView *view)
 
 /* ---- what the view begins with ---- */
 
-static bool
-comeback_is_of_shard(const StreamConfig *config, const ComeBackPartition *partition, int shard)
+/* Whose worker reads the partition; negative: none does. */
+static int
+comeback_shard(const StreamConfig *config, const ComeBackPartition *partition)
 {
 	if (config->connector->shard_of == NULL)
-		return shard == 0;
-	return config->connector->shard_of(config, partition->topic, partition->partition) == shard;
+		return 0;
+	return config->connector->shard_of(config, partition->topic, partition->partition);
 }
 
 /* Engines say how far they are: what the stream's workers cannot go on from is refused while the table is still there. */
@@ -492,10 +493,8 @@ comeback_check_partitions(const ComeBack *back, const StreamConfig *config)
 	for (int i = 0; i < back->npartitions; i++)
 	{
 		const ComeBackPartition *partition = &back->partitions[i];
-		int						 shard = 0;
+		int						 shard = comeback_shard(config, partition);
 
-		if (config->connector->shard_of != NULL)
-			shard = config->connector->shard_of(config, partition->topic, partition->partition);
 		if (shard < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -542,7 +541,7 @@ comeback_position(const ComeBack *back, const StreamConfig *config, int shard)
 	position->views[0].max_event_time = palloc(sizeof(TimestampTz) * Max(n, 1));
 	position->views[0].head.watermark = position->head.watermark;
 	for (int i = 0; i < n; i++)
-		if (comeback_is_of_shard(config, &back->partitions[i], shard))
+		if (comeback_shard(config, &back->partitions[i]) == shard)
 			comeback_put_partition(position, &back->partitions[i]);
 	if (back != NULL && shard == 0)
 	{

@@ -477,6 +477,7 @@ state_put_groups(StringInfo to, const ExportPlan *plan, int set, const int *orde
 static void
 state_put_set(StringInfo to, const ExportPlan *plan, int set)
 {
+	const char	  *pane = streamext_export_has_opens(plan) ? ", at, opens" : plan->has_at ? ", at" : "";
 	StringInfoData by;
 
 	initStringInfo(&by);
@@ -489,16 +490,8 @@ state_put_set(StringInfo to, const ExportPlan *plan, int set)
 		if (in)
 			appendStringInfo(&by, ", k%d", k + 1);
 	}
-	if (plan->has_at)
-	{
-		appendStringInfoString(to, ", at");
-		appendStringInfoString(&by, ", at");
-	}
-	if (streamext_export_has_opens(plan))
-	{
-		appendStringInfoString(to, ", opens");
-		appendStringInfoString(&by, ", opens");
-	}
+	appendStringInfoString(to, pane);
+	appendStringInfoString(&by, pane);
 	if (state_is_session(plan))
 		appendStringInfoString(to, ", min(first), max(last)");
 	for (int p = 0; p < plan->npartials; p++)
