@@ -52,13 +52,6 @@ control_lock(Oid viewoid)
 	return control_owner(viewoid);
 }
 
-static void
-control_run(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not run: %s", sql);
-}
-
 /* As the view's owner. */
 static void
 control_run_as(Oid owner, const char *sql)
@@ -67,7 +60,8 @@ control_run_as(Oid owner, const char *sql)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	control_run(sql);
+	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not run: %s", sql);
 	SPI_finish();
 	streamext_identity_leave(scope);
 }
@@ -160,7 +154,6 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	const CompiledView *view;
 	ExportPlan		   *plan;
 	HandOver		   *counted;
-	IdentityScope		scope;
 	int					level;
 
 	streamext_require_preload();
@@ -181,15 +174,10 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	text = streamext_shard_query_text(viewoid);
 	query = streamext_export_view_query(plan);
 	control_note(viewoid, engine, text, control_options(viewoid));
-	scope = streamext_identity_enter_lightly(owner);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	control_run(streamext_export_create_table(plan));
-	control_run(psprintf("CREATE INDEX ON %s (h)", streamext_export_table(viewoid)));
-	control_run(
-		psprintf("CREATE OR REPLACE VIEW %s WITH (streamext.continuous = false) AS %s", control_name(viewoid), query));
-	SPI_finish();
-	streamext_identity_leave(scope);
+	control_run_as(owner, streamext_export_create_table(plan));
+	control_run_as(owner, psprintf("CREATE INDEX ON %s (h)", streamext_export_table(viewoid)));
+	control_run_as(owner, psprintf("CREATE OR REPLACE VIEW %s WITH (streamext.continuous = false) AS %s",
+								   control_name(viewoid), query));
 	control_note_table(viewoid);
 	streamext_export_depend(viewoid);
 	streamext_fault_value("export", 2);
