@@ -451,16 +451,6 @@ join_receive(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-static void
-join_receiver_nothing(DestReceiver *self)
-{
-}
-
-static void
-join_receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
-{
-}
-
 JoinRows *
 streamext_join_begin(JoinRun *join, Batch *batch)
 {
@@ -524,15 +514,11 @@ join_execute(JoinRun *join, PlannedStmt *statement, Tuplestorestate *store, Dest
 void
 streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to)
 {
-	JoinReceiver receiver = { 0 };
+	JoinReceiver receiver = { .pub = *None_Receiver };
 	int			 before = to != NULL ? to->n : 0;
 
 	join->started = false;
 	receiver.pub.receiveSlot = join_receive;
-	receiver.pub.rStartup = join_receiver_startup;
-	receiver.pub.rShutdown = join_receiver_nothing;
-	receiver.pub.rDestroy = join_receiver_nothing;
-	receiver.pub.mydest = DestNone;
 	receiver.join = join;
 	receiver.to = to;
 	receiver.cxt = batch->cxt;

@@ -271,22 +271,16 @@ look_receive(TupleTableSlot *slot, DestReceiver *receiver)
 }
 
 static void
-look_nothing(DestReceiver *receiver)
-{
-}
-
-static void
 look_read_view(Look *look)
 {
 	SPIExecuteOptions options = { .dest = &look->receiver };
 	SPIPlanPtr		  plan;
 	volatile int	  result = 0;
 
-	look->receiver = (DestReceiver){ .receiveSlot = look_receive,
-									 .rStartup = look_startup,
-									 .rShutdown = look_nothing,
-									 .rDestroy = look_nothing,
-									 .mydest = DestTuplestore }; /* any that keeps rows */
+	look->receiver = *None_Receiver;
+	look->receiver.receiveSlot = look_receive;
+	look->receiver.rStartup = look_startup;
+	look->receiver.mydest = DestTuplestore; /* any that keeps rows */
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	plan = SPI_prepare(look->reader->query, 0, NULL);

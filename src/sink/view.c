@@ -77,27 +77,19 @@ view_receive(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-static void
-view_startup(DestReceiver *self, int operation, TupleDesc desc)
-{
-}
-
-static void
-view_nothing(DestReceiver *self)
-{
-}
-
 static uint64
 view_rows(Sink *sink, const char *query, const char *columns)
 {
 	StreamConfig	 *config = streamext_stream_config(sink->target);
-	ViewReceiver	  receiver = { .pub = { view_receive, view_startup, view_nothing, view_nothing, DestTuplestore } };
+	ViewReceiver	  receiver = { .pub = *None_Receiver };
 	SPIExecuteOptions options = { .read_only = true, .dest = &receiver.pub };
 	int				  rc;
 
 	if (config == NULL)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("the view that takes windows of \"%s\" is gone", get_rel_name(sink->view))));
+	receiver.pub.receiveSlot = view_receive;
+	receiver.pub.mydest = DestTuplestore; /* any that keeps rows */
 	receiver.config = config;
 	receiver.spool = streamext_spool_get(config);
 	receiver.row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext window row", ALLOCSET_DEFAULT_SIZES);
