@@ -125,16 +125,6 @@ text_put_int8(RowText *text, RowTextColumn *column, Datum value)
 	text_put_int(text, DatumGetInt64(value));
 }
 
-/* The shortest digits of a float: most have no exponent. */
-static bool
-text_put_digits(RowText *text, const char *digits, int size)
-{
-	if (memchr(digits, 'e', size) != NULL || (size == 2 && memcmp(digits, "-0", 2) == 0))
-		return false;
-	appendBinaryStringInfo(&text->row, digits, size);
-	return true;
-}
-
 /* What a type of numbers outputs. */
 static void
 text_put_number(RowText *text, const char *digits)
@@ -153,6 +143,16 @@ text_put_number(RowText *text, const char *digits)
 	}
 }
 
+/* The shortest digits of a float: most have no exponent. */
+static void
+text_put_shortest(RowText *text, const char *digits, int size, bool finite)
+{
+	if (finite && memchr(digits, 'e', size) == NULL && (size != 2 || memcmp(digits, "-0", 2) != 0))
+		appendBinaryStringInfo(&text->row, digits, size);
+	else
+		text_put_number(text, digits);
+}
+
 static void
 text_put_float4(RowText *text, RowTextColumn *column, Datum value)
 {
@@ -165,8 +165,7 @@ text_put_float4(RowText *text, RowTextColumn *column, Datum value)
 		return;
 	}
 	size = float_to_shortest_decimal_buf(DatumGetFloat4(value), digits);
-	if (isinf(DatumGetFloat4(value)) || isnan(DatumGetFloat4(value)) || !text_put_digits(text, digits, size))
-		text_put_number(text, digits);
+	text_put_shortest(text, digits, size, isfinite(DatumGetFloat4(value)));
 }
 
 static void
@@ -181,8 +180,7 @@ text_put_float8(RowText *text, RowTextColumn *column, Datum value)
 		return;
 	}
 	size = double_to_shortest_decimal_buf(DatumGetFloat8(value), digits);
-	if (isinf(DatumGetFloat8(value)) || isnan(DatumGetFloat8(value)) || !text_put_digits(text, digits, size))
-		text_put_number(text, digits);
+	text_put_shortest(text, digits, size, isfinite(DatumGetFloat8(value)));
 }
 
 static void
