@@ -23,8 +23,9 @@ streamext_stream_journal(StreamSlot *slot, Oid relid, int shard, JournalMode mod
 	return place;
 }
 
-int64
-streamext_stream_journal_base(const StreamConfig *config, int shard)
+/* The first position that the journal of a stream's shard still holds; -1: there is none. */
+static int64
+base_first(const StreamConfig *config, int shard)
 {
 	Oid			 relid = OidIsValid(config->from.origin) ? config->from.origin : config->relid;
 	int			 index;
@@ -77,7 +78,7 @@ streamext_stream_journal_end(StreamSlot *slot, const StreamConfig *config, int s
 bool
 streamext_view_is_held(const ViewSlot *slot, const StreamConfig *config)
 {
-	int64		base = streamext_stream_journal_base(config, slot->id.shard);
+	int64		base = base_first(config, slot->id.shard);
 	StreamSlot *stream = &streamext_shared->streams[slot->id.stream];
 	int64		begin = slot->counted.start_position;
 

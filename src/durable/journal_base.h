@@ -16,10 +16,7 @@
  */
 extern JournalPlace streamext_stream_journal(StreamSlot *slot, Oid relid, int shard, JournalMode mode);
 
-/* The first position that the journal of a stream's shard still holds; -1: there is none. */
-extern int64 streamext_stream_journal_base(const StreamConfig *config, int shard);
-
-/* Its end: where a new view on a source that cannot be replayed begins. -1: there is no journal yet. */
+/* The end of the journal of a stream's shard: where a new view on a source that cannot be replayed begins. -1: there is no journal yet. */
 extern int64 streamext_stream_journal_end(StreamSlot *slot, const StreamConfig *config, int shard);
 
 /* Whether the journal still holds all that the view has counted. */

@@ -59,8 +59,9 @@ outbox_note(Oid target)
 
 /* ---------------------------------------------------------------- room */
 
-bool
-streamext_outbox_has_room(Oid target)
+/* Whether the table takes rows for the target. Needs a snapshot. */
+static bool
+outbox_has_room(Oid target)
 {
 	Oid	  types[] = { OIDOID, INT4OID };
 	Datum values[] = { ObjectIdGetDatum(target), Int32GetDatum(streamext_outbox_limit) };
@@ -90,7 +91,7 @@ streamext_outbox_begin(const StreamConfig *config)
 	writer->payload = streamext_write_begin(config);
 	if (writer->transport->check != NULL)
 		writer->transport->check(config);
-	if (!streamext_outbox_has_room(config->relid))
+	if (!outbox_has_room(config->relid))
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("too many rows wait to be sent to \"%s\"", config->name),
 						errdetail("streamext.outbox_limit is %d rows.", streamext_outbox_limit),

@@ -22,9 +22,6 @@ extern void streamext_outbox_put(OutboxWriter *writer, const Datum *values, cons
 /* All rows are in the table. */
 extern void streamext_outbox_end(OutboxWriter *writer);
 
-/* Whether the table takes rows for the target. Needs a snapshot. */
-extern bool streamext_outbox_has_room(Oid target);
-
 /* From commit on rows are sent again that were marked; how many. */
 extern int64 streamext_outbox_retry(Oid target);
 

@@ -18,8 +18,9 @@ static const SinkOps *const sinks[] = {
 
 #undef SINK
 
-const SinkOps *
-streamext_sink(Oid target)
+/* The sink that takes the target's rows; raises if there is none. Needs a transaction. */
+static const SinkOps *
+sink_of(Oid target)
 {
 	const ConnectorOps *connector =
 		get_rel_relkind(target) == RELKIND_FOREIGN_TABLE ? streamext_stream_kind(target) : NULL;
@@ -38,7 +39,7 @@ streamext_sink(Oid target)
 void
 streamext_sink_check(Oid view, Oid target)
 {
-	const SinkOps *ops = streamext_sink(target);
+	const SinkOps *ops = sink_of(target);
 
 	if (ops->check != NULL)
 		ops->check(view, target);
@@ -56,7 +57,7 @@ sink_on_reset(void *arg)
 Sink *
 streamext_sink_open(Oid view, Oid target, MemoryContext cxt)
 {
-	const SinkOps *ops = streamext_sink(target);
+	const SinkOps *ops = sink_of(target);
 	MemoryContext  own = AllocSetContextCreate(cxt, "streamext sink", ALLOCSET_SMALL_SIZES);
 	MemoryContext  old = MemoryContextSwitchTo(own);
 	Sink		   head = { ops, view, target, own };

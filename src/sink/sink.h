@@ -56,9 +56,7 @@ typedef struct SinkOps
 #include "sink/kinds.h"
 #undef SINK
 
-/* The sink that takes the target's rows; raises if there is none. Needs a transaction. */
-extern const SinkOps *streamext_sink(Oid target);
-
+/* In a transaction; raises if no sink takes the target's rows, or what the sink has to say. */
 extern void streamext_sink_check(Oid view, Oid target);
 
 /* In a transaction, as the view's owner. Lives as long as cxt, unless it is closed before. */
