@@ -86,9 +86,10 @@ def test_there_and_back(database: Database, kafka: Kafka, topic: str, workers: i
         continuous(db, "other", "SELECT count(*) AS c FROM s")
     made = make(db, rng)
 
-    def same() -> None:
+    def same(sliding: bool = True) -> None:
         for name, query in made.items():
-            db.assert_same(f"TABLE {name}", query.format("o"))
+            if sliding or views.NOW.isoformat() not in query:
+                db.assert_same(f"TABLE {name}", query.format("o"))
 
     try:
         add(db, topic, views.rows(rng, 200, views.NOW))
@@ -120,11 +121,11 @@ def test_there_and_back(database: Database, kafka: Kafka, topic: str, workers: i
         db = Database(db.server, db.name)
         db.execute("SELECT streamext.set_clock(%s)", views.NOW)
         db.flush("s")
-        same()
+        same(sliding=False)  # until then now() was another, and windows have slid on
         add(db, topic, views.rows(rng, 50, views.NOW))
         produce(db, kafka, topic)
         db.flush("s")
-        same()
+        same(sliding=False)
         total = db.value("SELECT count(*) FROM o")
         for name in made:
             assert db.rows("SELECT accepted + late + rejected FROM streamext.continuous_views WHERE view = %s::regclass", name) == [(total,)]
