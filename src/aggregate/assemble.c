@@ -30,7 +30,8 @@ assemble_refuse(const AggSpec *spec)
 {
 	ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 					errmsg("merged partials of aggregate %s are of no state that it has",
-						   get_func_name(spec->aggref->aggfnoid))));
+						   get_func_name(spec->aggref->aggfnoid)),
+					errhint(IMPORT_REFUSED_HINT)));
 }
 
 /* How many values there were; a sum that stands alone tells no more than that there were some. */

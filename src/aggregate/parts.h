@@ -22,6 +22,12 @@ typedef enum AggPart
 extern Datum streamext_aggregate_part(AggReader *reader, const AggPartial *partial, AggPart part, Oid argtype,
 									  bool *isnull);
 
+/* What is left to do when streamext.import refuses. The table cannot be dropped while the view reads it. */
+#define IMPORT_ANEW_HINT                                                                                          \
+	"Or replace the view (CREATE OR REPLACE VIEW) by one that does not read the table, drop the table, and call " \
+	"streamext.import again: then the view is counted anew from the stream's start."
+#define IMPORT_REFUSED_HINT "Mend the table's rows. " IMPORT_ANEW_HINT
+
 /* What streamext_aggregate_assemble is given. */
 typedef struct AggParts
 {

@@ -214,9 +214,9 @@ comeback_key(ComeBackRow *row)
 pg_noreturn static void
 comeback_refuse_time(const ComeBackRow *row)
 {
-	ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					errmsg("table %s has times that are of no record", row->back->table),
-					errhint("Without the table streamext.import has the view counted anew from the stream's start.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("table %s has times that are of no record", row->back->table), errhint(IMPORT_REFUSED_HINT)));
 }
 
 /* The next column, a time of records. */
@@ -276,8 +276,7 @@ comeback_group(ComeBackRow *row, Pane **in)
 	if (!is_new)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
-				 errmsg("table %s has several rows of one group", row->back->table),
-				 errhint("Without the table streamext.import has the view counted anew from the stream's start.")));
+				 errmsg("table %s has several rows of one group", row->back->table), errhint(IMPORT_REFUSED_HINT)));
 	pane->nrows++;
 	entry->visible = 1;
 	if (view->window.kind == WINDOW_SESSION)
@@ -377,10 +376,9 @@ comeback_check_columns(const ComeBack *back, TupleDesc desc)
 		good = TupleDescAttr(desc, c)->atttypid == type;
 	}
 	if (!good)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("table %s has not the columns that it was made with", back->table),
-				 errhint("Without the table streamext.import has the view counted anew from the stream's start.")));
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+						errmsg("table %s has not the columns that it was made with", back->table),
+						errhint(IMPORT_REFUSED_HINT)));
 }
 
 /* All rows, a part of them at a time. */
@@ -496,12 +494,12 @@ comeback_check_partitions(const ComeBack *back, const StreamConfig *config)
 		int						 shard = comeback_shard(config, partition);
 
 		if (shard < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("table %s has records of topic \"%s\" partition %d, which stream \"%s\" does not read",
-							back->table, partition->topic, partition->partition, config->name),
-					 errhint("Set the stream's options topic and partitions back to what they were. Without the table "
-							 "streamext.import has the view counted anew from the stream's start.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s has records of topic \"%s\" partition %d, which stream \"%s\" does not read",
+						back->table, partition->topic, partition->partition, config->name),
+				 errhint("Set the stream's options topic and partitions back to what they were. " IMPORT_ANEW_HINT)));
 		if (++counts[shard] > STREAMEXT_MAX_PARTITIONS)
 			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 							errmsg("table %s has records of more than %d partitions for a worker of stream \"%s\"",
