@@ -44,6 +44,49 @@ def lines(printed: str) -> list[str]:
     return [line.rstrip() for line in printed.rstrip().splitlines()]
 
 
+# ---- what documents and comments name ----
+
+# PostgreSQL's own, and what is nobody's.
+NOT_OURS = {"nodeAgg.c", "c.h", "numeric.c", "utils/jsonb.h", "libpq/libpq.h", "utils.c", "test/fuzz/NAME.c", "gateway/NAME.h"}
+_FILE = re.compile(r"(?<![\w./<>*{}$-])(?:\.\./)*((?:[\w.-]+/)*[\w-]+\.(?:c|h|cpp|py))\b(?![\w(/*])")
+_FOLDER = re.compile(r"(?<![\w./<>*{}$-])(?:\.\./)*((?:src|test|docs|contrib)/(?:[a-z_]+/)*)(?=[\s`,;:)])")
+_PLACED = re.compile(r"`(\w+)` \(`(src/[\w/]+\.[ch])`\)")
+_SNAKE = re.compile(r"`([a-z]+(?:_[a-z]+)+)`")
+
+
+def told() -> Iterator[tuple[str, str]]:
+    """(file, what it says to readers): the documents, and comments of the source."""
+    for path in sorted(path for folder in ("src", "test", "docs", "contrib") for path in (TOP / folder).rglob("*") if path.suffix in (".md", ".c", ".h", ".cpp")):
+        text = path.read_text()
+        yield str(path.relative_to(TOP)), text if path.suffix == ".md" else "\n".join(re.findall(r"/\*.*?\*/", text, re.DOTALL))
+    for path in TOP.glob("*.md"):
+        yield path.name, path.read_text()
+
+
+def test_files_that_are_named_exist() -> None:
+    """By their whole path or the end of it. A function is in the file that is said to have it."""
+    ends: set[str] = set()
+    for folder in ("src", "test", "docs", "contrib"):
+        for path in (TOP / folder).rglob("*.*"):
+            parts = path.relative_to(TOP).parts
+            ends |= {"/".join(parts[at:]) for at in range(len(parts))}
+    wrong: list[str] = []
+    for file, text in told():
+        wrong += [f"{file}: {name}" for name in _FILE.findall(text) if name not in ends | NOT_OURS]
+        wrong += [f"{file}: {name}" for name in _FOLDER.findall(text) if not (TOP / name).is_dir()]
+        wrong += [f"{file}: {name} in {path}" for name, path in _PLACED.findall(text) if (TOP / path).exists() and not re.search(rf"\b{name}\b", (TOP / path).read_text())]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_functions_that_are_named_exist() -> None:
+    """In the documents for who changes the source: fields, functions and settings in code."""
+    source = " ".join(path.read_text() for path in [*(TOP / "src").rglob("*.[ch]"), *(TOP / "src").rglob("*.cpp"), *TOP.glob("streamext--*.sql")])
+    words = set(re.findall(r"\w+", source))
+    documents = [TOP / "docs/internals.md", TOP / "CONTRIBUTING.md", *(TOP / "src").rglob("README.md")]
+    wrong = [f"{path.relative_to(TOP)}: {name}" for path in documents for name in _SNAKE.findall(path.read_text()) if name not in words]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.fixture
 def database(pg: Postgres) -> Iterator[str]:
     """A new database without the extension."""

@@ -1,6 +1,6 @@
 /*
  * source/mqtt/client.c
- *		The MQTT client of a stream: its threads, from the broker into the journal. What it promises is in mqtt_client.h.
+ *		The MQTT client of a stream: its threads, from the broker into the journal. What it promises is in source/mqtt/client.h.
  *
  * Threads: the main thread never calls paho, whose calls take a lock that is held across name look-ups and callbacks. The
  * control thread makes all calls (connect, subscribe, publish, disconnect, destroy), by what the link's state and the main

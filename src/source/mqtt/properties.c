@@ -1,6 +1,6 @@
 /*
  * source/mqtt/properties.c
- *		User properties of MQTT 5 messages. What the functions promise is in mqtt_properties.h.
+ *		User properties of MQTT 5 messages. What the functions promise is in source/mqtt/properties.h.
  *
  * A topic in the journal has a size and is read up to its first NUL, which a topic cannot hold; neither can names and values, and
  * where a broker sends one all the same, a name or value ends there. So the journal needs no field for them.

@@ -1,6 +1,6 @@
 /*
  * source/mqtt/topic.c
- *		MQTT's topics and filters. What the functions promise is in mqtt_topic.h.
+ *		MQTT's topics and filters. What the functions promise is in source/mqtt/topic.h.
  *
  * Names of clients and of their group hold system identifier, database and stream, so that two servers or streams never take each
  * other's messages. The group's does not hold the number of workers: when there are more, the new ones join the old ones' group, and
