@@ -319,7 +319,9 @@ mqtt_on_marker_failure5(void *context, MQTTAsync_failureData5 *data)
 	MqttClient *m = context;
 
 	pthread_mutex_lock(&m->mutex);
-	if (data->reasonCode >= MQTTREASONCODE_UNSPECIFIED_ERROR)
+	/* an earlier handle's marker with this id may lie unreleased at the broker: the next one has another */
+	if (data->reasonCode >= MQTTREASONCODE_UNSPECIFIED_ERROR &&
+		data->reasonCode != MQTTREASONCODE_PACKET_IDENTIFIER_IN_USE)
 		streamext_mqtt_marker_refused(m);
 	pthread_mutex_unlock(&m->mutex);
 	streamext_mqtt_signal(m);
@@ -391,6 +393,26 @@ mqtt_create(MqttClient *m)
 }
 
 /*
+ * A handle for a new connection. paho drops, and acknowledges, a message of QoS 2 with the id of one that was not released, across
+ * connections; a broker that has died comes back as it was at its last save and gives the id to another message. So nothing that paho
+ * remembers outlives a connection: what is sent again is known by its contents too (source/mqtt/seen.h). With 3.1.1 paho hands a message over
+ * at its release, remembers what the broker does not send again, and takes the newest of an id.
+ */
+static int
+mqtt_renew(MqttClient *m)
+{
+	MQTTAsync former = m->handle;
+	int		  rc;
+
+	if (former != NULL && m->at.version != MQTTVERSION_5)
+		return MQTTASYNC_SUCCESS;
+	rc = mqtt_create(m); /* before the former one goes: with the last one paho's threads end, which takes a second */
+	if (former != NULL)
+		MQTTAsync_destroy(&former);
+	return rc;
+}
+
+/*
  * The next thing to do for the link, if it is time; true if something was done. With the mutex held, which is released
  * around calls.
  */
@@ -408,9 +430,9 @@ mqtt_step(MqttClient *m)
 				return false;
 			streamext_mqtt_set_link(m, MQTT_CONNECTING, 0);
 			m->tls_error[0] = '\0';
+			m->flush_published = 0; /* may be lost with the connection */
 			pthread_mutex_unlock(&m->mutex);
-			if (m->handle == NULL)
-				rc = mqtt_create(m);
+			rc = mqtt_renew(m);
 			if (rc == MQTTASYNC_SUCCESS)
 				rc = mqtt_connect(m);
 			if (rc != MQTTASYNC_SUCCESS)
