@@ -423,7 +423,7 @@ AS $$
         CROSS JOIN LATERAL (
             SELECT pg_catalog.string_agg(e.label, ',' ORDER BY e.key COLLATE "C") FILTER (WHERE e.key OPERATOR(pg_catalog.<>) 'le') AS labels,
                    pg_catalog.min(e.label) FILTER (WHERE e.key OPERATOR(pg_catalog.=) 'le') AS bound
-            FROM (SELECT j.key, pg_catalog.format('%s="%s"', j.key, pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(j.value, '\', '\\'), '"', '\"'), E'\n', '\n')) AS label
+            FROM (SELECT j.key, pg_catalog.format('%s="%s"', j.key, pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(j.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')) AS label
                   FROM pg_catalog.jsonb_each_text(m.labels) AS j) AS e) AS l
         GROUP BY b.family, m.kind, m.help) AS f
 $$;

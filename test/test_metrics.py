@@ -42,6 +42,9 @@ def test_the_text(db: Database) -> None:
     assert 'stream="public.odd \\"name\\\\"} 0\n' in text
     open_text = db.value("SELECT streamext.metrics_text(true)")
     assert "# TYPE streamext_stream_records counter\nstreamext_stream_records_total{" in open_text and open_text.endswith("\n# EOF\n")
+    # the function's own texts do not follow what the caller's session takes a backslash for
+    db.execute("SET standard_conforming_strings = off")
+    assert 'stream="public.odd \\"name\\\\"} 0\n' in db.value("SELECT streamext.metrics_text()")
 
 
 @pytest.mark.skipif(not PROMTOOL.exists(), reason="no promtool")
