@@ -1011,10 +1011,10 @@ CROSS JOIN LATERAL (
     WHERE x.target OPERATOR(pg_catalog.=) p.target AND x.view OPERATOR(pg_catalog.=) p.view) AS o
 WHERE pg_catalog.has_table_privilege(p.target, 'INSERT') OR pg_catalog.has_table_privilege(p.target, 'SELECT');
 GRANT SELECT ON streamext.sinks TO PUBLIC;
-COMMENT ON VIEW streamext.sinks IS 'rows on their way to other systems, of each view with streamext.into and of INSERTs, into foreign tables that the user may read or insert into';
+COMMENT ON VIEW streamext.sinks IS 'rows on their way to other systems, of each view with streamext.into, of alerts and of INSERTs, into foreign tables that the user may read or insert into';
 COMMENT ON COLUMN streamext.sinks.view IS 'whose rows they are; NULL: those of INSERT';
 COMMENT ON COLUMN streamext.sinks.target IS 'the foreign table';
-COMMENT ON COLUMN streamext.sinks.state IS 'running, stalled (the other system cannot be reached), paused (the foreign table is), failed (something has to be mended first)';
+COMMENT ON COLUMN streamext.sinks.state IS 'running, stalled (the other system cannot be reached, or does not answer), paused (the foreign table is), failed (something has to be mended first)';
 COMMENT ON COLUMN streamext.sinks.delivered IS 'rows that have arrived';
 COMMENT ON COLUMN streamext.sinks.waiting IS 'rows that are committed and have not arrived';
 COMMENT ON COLUMN streamext.sinks.dead IS 'rows that the other system does not take; streamext.retry_deliveries sends them again';

@@ -636,6 +636,7 @@ def test_values_that_make_no_topic_stop_neither_view_nor_alert(db: Database, mos
     wait_for(lambda: got == {f"{topic}/{site}/{end}" for site in ("ok", "also", "$x") for end in "xy"}, what="windows and alerts of the others")
     shown = "SELECT sum(dead), sum(waiting), bool_and(last_error LIKE '%%has + or #%%') FROM streamext.sinks WHERE target IN ('windows'::regclass, 'fired'::regclass)"
     wait_for(lambda: db.rows(shown) == [(8, 0, True)], what="those that were set aside")
+    assert db.rows("SELECT view::text, dead > 0 FROM streamext.sinks WHERE target = 'fired'::regclass") == [("many", True)]  # an alert's rows are its own
     assert db.rows("SELECT last_error FROM streamext.alert_views") == [(None,)]
     assert set(db.rows("SELECT state, last_error FROM streamext.continuous_views")) == {("running", None)}
     assert db.value("SELECT streamext.retry_deliveries('windows')") == 4

@@ -41,6 +41,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "base/giving.h"
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "view/flatten.h"
@@ -565,6 +566,7 @@ alert_tell(const Alert *alert, AlertRows *events, MemoryContext cxt)
 static void
 alert_deliver(const Alert *alert, const AlertRows *events)
 {
+	Giving		  giving = { .view = alert->view };
 	IdentityScope scope;
 	Oid			  types[] = { TEXTARRAYOID };
 	Datum		  values[1];
@@ -575,8 +577,18 @@ alert_deliver(const Alert *alert, const AlertRows *events)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	values[0] = alert_array(events->kept, events->nkept);
-	if (SPI_execute_with_args(alert_insert(alert, alert->target), 1, types, values, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not send events");
+	PG_TRY();
+	{
+		streamext_giving_begin(&giving);
+		if (SPI_execute_with_args(alert_insert(alert, alert->target), 1, types, values, NULL, false, 0) !=
+			SPI_OK_INSERT)
+			elog(ERROR, "could not send events");
+	}
+	PG_FINALLY();
+	{
+		streamext_giving_end();
+	}
+	PG_END_TRY();
 	SPI_finish();
 	streamext_identity_leave(scope);
 }
