@@ -166,3 +166,18 @@ def test_whose_code_runs(fed: Database) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         db.rows(text)
     db.execute("RESET ROLE; DROP OWNED BY reader, keeper CASCADE; DROP ROLE reader, keeper")
+
+
+def test_panes_of_many_groups(db: Database) -> None:
+    """They are combined some hundred entries at a time, those of memory and of history's buckets alike."""
+    local_stream(db, "event_time 'ts'", "k int, ts timestamptz")
+    continuous(db, "fine", "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, max(k) AS mk, min(ts) AS first FROM s GROUP BY k, w")
+    db.execute("INSERT INTO s SELECT g % 1100, timestamptz '2024-01-01' + g * interval '20 ms' FROM generate_series(1, 33000) g")
+    db.flush("s")
+    wait_for(lambda: db.value("SELECT history_panes FROM streamext.continuous_views WHERE view = 'fine'::regclass") == 11, what="history")
+    for outputs in ("date_trunc('hour', w) AS h", "w", "k, date_trunc('hour', w) AS h", "k"):
+        for where in ("true", "k > 300", "w > '2024-01-01 00:03' AND k % 3 = 1"):
+            groups = ", ".join(str(i + 1) for i in range(outputs.count(",") + 1 - outputs.count("trunc(")))
+            body = f"SELECT {outputs}, streamext.merge(n), sum(n), count(*), max(mk), min(first) FROM fine WHERE {where} AND {{}} GROUP BY {groups}"
+            assert NODE in plan(db, body.format("true"))
+            db.assert_same(body.format("true"), body.format("random() >= 0"))

@@ -178,6 +178,12 @@ slice_has_hash(int32 bucket, uint32 hash)
 	return ((uint32) bucket - n) == (hash & (n - 1));
 }
 
+pg_noreturn static void
+slice_refuse(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
+}
+
 /* What is in a slice is trusted, down to the states of transition functions, so nothing of it may have changed on disk. */
 static bool
 slice_is_whole(const SliceParts *slice)
@@ -200,32 +206,20 @@ slice_check(const SliceParts *slice, uint32 state_size)
 		header->nblocks > (size - sizeof(SliceHeader)) / sizeof(SliceBlock) || header->entries_size > size ||
 		header->blobs_size > size ||
 		sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock) + header->entries_size + header->blobs_size != size)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
+		slice_refuse();
 }
 
-/* The entries of a slice's bytes, which must be sound; returns how many have the hash (NULL: all), and their size. */
-static int
-slice_count_entries(const SliceHeader *header, const char *entries, const uint32 *hash, Size *size)
+/* The entry at `at` of a slice's entries, sound as far as its sizes go. */
+static GroupEntry *
+slice_entry(const SliceHeader *header, char *entries, Size at)
 {
-	int n = 0;
+	GroupEntry *entry = (GroupEntry *) (entries + at);
 
-	*size = 0;
-	for (Size at = 0; at < header->entries_size;)
-	{
-		const GroupEntry *entry = (const GroupEntry *) (entries + at);
-
-		if (header->entries_size - at < offsetof(GroupEntry, data) || entry->size % 8 != 0 ||
-			entry->size > header->entries_size - at ||
-			entry->size < offsetof(GroupEntry, data) + (Size) header->state_size + entry->key_size)
-			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
-		if (hash == NULL || entry->hash == *hash)
-		{
-			*size += entry->size;
-			n++;
-		}
-		at += entry->size;
-	}
-	return n;
+	if (header->entries_size - at < offsetof(GroupEntry, data) || entry->size % 8 != 0 ||
+		entry->size > header->entries_size - at ||
+		entry->size < offsetof(GroupEntry, data) + (Size) header->state_size + entry->key_size)
+		slice_refuse();
+	return entry;
 }
 
 /* Gives a pane's groups memory's hash, if anybody asks for it. */
@@ -249,33 +243,47 @@ slice_rehash(const HistoryReader *reader, PaneCopy *pane)
 		streamext_identity_leave(scope);
 }
 
-/* The pane's groups: all entries where they are, or copies of those with the hash. */
+/* The pane's groups: all entries, where they are. In the current memory context. */
 static void
-slice_find_groups(const SliceHeader *header, char *entries, const uint32 *hash, PaneCopy *pane, MemoryContext cxt)
+slice_find_groups(const SliceHeader *header, char *entries, PaneCopy *pane)
 {
-	Size  size;
-	char *to;
-	int	  n = slice_count_entries(header, entries, hash, &size);
+	Size   at = 0;
+	uint32 n = 0;
 
+	if (header->nentries > header->entries_size / offsetof(GroupEntry, data))
+		slice_refuse();
+	pane->groups = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(GroupEntry *) * Max((Size) header->nentries, 1));
+	for (; at < header->entries_size && n < header->nentries; at += pane->groups[n++]->size)
+		pane->groups[n] = slice_entry(header, entries, at);
+	if (at < header->entries_size || n < header->nentries)
+		slice_refuse();
+	pane->ngroups = n;
+}
+
+/* Of the pane's groups copies of those that have the hash. */
+static void
+slice_choose_groups(uint32 hash, PaneCopy *pane, MemoryContext cxt)
+{
+	GroupEntry **groups = pane->groups;
+	int			 all = pane->ngroups, n = 0;
+	Size		 size = 0;
+	char		*to;
+
+	for (int i = 0; i < all; i++)
+		if (groups[i]->hash == hash)
+		{
+			size += groups[i]->size;
+			groups[n++] = groups[i];
+		}
 	pane->ngroups = n;
 	if (n == 0)
 		return;
-	pane->groups = MemoryContextAllocHuge(cxt, sizeof(GroupEntry *) * (Size) n + (hash != NULL ? size : 0));
+	pane->groups = MemoryContextAllocHuge(cxt, sizeof(GroupEntry *) * (Size) n + size);
 	to = (char *) (pane->groups + n);
-	n = 0;
-	for (Size at = 0; at < header->entries_size;)
+	for (int i = 0; i < n; i++)
 	{
-		GroupEntry *entry = (GroupEntry *) (entries + at);
-
-		at += entry->size;
-		if (hash == NULL)
-			pane->groups[n++] = entry;
-		else if (entry->hash == *hash)
-		{
-			memcpy(to, entry, entry->size);
-			pane->groups[n++] = (GroupEntry *) to;
-			to += entry->size;
-		}
+		pane->groups[i] = memcpy(to, groups[i], groups[i]->size);
+		to += groups[i]->size;
 	}
 }
 
@@ -297,7 +305,7 @@ slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blob
 	for (uint32 b = 0; b < header->nblocks; b++) /* they were sorted when written */
 	{
 		if (blocks[b].size > header->blobs_size - at)
-			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
+			slice_refuse();
 		copy->blocks[b].shared = (const char *) (uintptr_t) blocks[b].shared;
 		copy->blocks[b].size = blocks[b].size;
 		copy->blocks[b].copy = to + at;
@@ -324,7 +332,9 @@ slice_to_copy(const HistoryReader *reader, MemoryContext cxt)
 
 	slice_check(slice, reader->state_size);
 	entries = bytes + sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock);
-	slice_find_groups(header, entries, hash, &pane, cxt);
+	slice_find_groups(header, entries, &pane);
+	if (hash != NULL)
+		slice_choose_groups(*hash, &pane, cxt);
 	if (pane.ngroups == 0)
 		return NULL;
 	slice_rehash(reader, &pane);

@@ -30,6 +30,8 @@
 
 #include "read/groups.h"
 
+#define GROUPS_AT_ONCE 256 /* entries of a pane that are combined together */
+
 /* A stored key of the view. */
 typedef struct StoredKey
 {
@@ -433,17 +435,16 @@ stored_make(GroupsState *state, const char *bytes, uint32 size)
 	return stored;
 }
 
-/* The stored key of the row at hand. Panes have them in much the same order, so the one that came next last time is tried first. */
+/* The stored key of an entry. Panes have them in much the same order, so the one that came next last time is tried first. */
 static StoredKey *
-stored_find(GroupsState *state)
+stored_find(GroupsState *state, const GroupEntry *entry)
 {
-	const GroupEntry *entry = streamext_rows_entry(state->rows);
-	StoredBytes		  key = { STREAMEXT_ENTRY_KEY(entry, state->view->state_size), entry->key_size };
-	StoredKey		 *stored = state->last_stored == NULL ? NULL : state->last_stored->expected;
-	StoredKeyEntry	 *found;
-	bool			  known;
+	StoredBytes		key = { STREAMEXT_ENTRY_KEY(entry, state->view->state_size), entry->key_size };
+	StoredKey	   *stored = state->last_stored == NULL ? NULL : state->last_stored->expected;
+	StoredKeyEntry *found;
+	bool			known;
 
-	if (stored == NULL || stored->size != key.size || memcmp(stored->bytes, key.bytes, key.size) != 0)
+	if (stored == NULL || stored->size != key.size || !streamext_state_same_bytes(stored->bytes, key.bytes, key.size))
 	{
 		found = storedkey_lookup(state->stored, key);
 		if (found != NULL)
@@ -462,13 +463,11 @@ stored_find(GroupsState *state)
 	return stored;
 }
 
-/* The number of the row's key in GROUP BY; -1: its group is not wanted. Where the window alone is grouped by, which key it is does not matter. */
-static int
-stored_key(GroupsState *state)
+/* Whether the window alone is grouped by: which key a row has does not matter. */
+static bool
+stored_is_one(const GroupsState *state)
 {
-	if (state->keys.n == 0 && state->key_quals == NULL)
-		return key_number(state);
-	return stored_find(state)->key;
+	return state->keys.n == 0 && state->key_quals == NULL;
 }
 
 /* ---- groups ---- */
@@ -487,6 +486,79 @@ group_make(GroupsState *state, Span *span, int key)
 	}
 	span->states[key] = MemoryContextAllocZero(span->cxt, Max(state->aggs.size, 1));
 	return span->states[key];
+}
+
+/* Of the key's number; -1: NULL. */
+static char *
+group_of(GroupsState *state, Span *span, int key)
+{
+	if (key < 0)
+		return NULL;
+	return key < span->capacity && span->states[key] != NULL ? span->states[key] : group_make(state, span, key);
+}
+
+/* Adds entries of one window to one group. As the view's owner. */
+static void
+group_combine_all(const GroupsAggs *aggs, char *to, GroupEntry *const *entries, int n)
+{
+	for (int i = 0; i < aggs->n; i++)
+	{
+		const GroupsAgg *agg = &aggs->aggs[i];
+
+		if (agg->kind == GROUPS_ROWS)
+			*(int64 *) (to + agg->at) += n;
+		else
+			for (int e = 0; e < n; e++)
+				agg->native->combine(to + agg->at, entries[e]->data + agg->offset);
+	}
+}
+
+/* Adds each entry to a group of its own; NULL: to none. As the view's owner. */
+static void
+group_combine_each(const GroupsAggs *aggs, char *const *to, GroupEntry *const *entries, int n)
+{
+	for (int i = 0; i < aggs->n; i++)
+	{
+		const GroupsAgg *agg = &aggs->aggs[i];
+
+		for (int e = 0; e < n; e++)
+		{
+			if (to[e] == NULL)
+				continue;
+			if (agg->kind == GROUPS_ROWS)
+				++*(int64 *) (to[e] + agg->at);
+			else
+				agg->native->combine(to[e] + agg->at, entries[e]->data + agg->offset);
+		}
+	}
+}
+
+/* Adds all that the pane at hand still has, with the row at hand: they are of one window. */
+static void
+group_combine_pane(GroupsState *state, Span *span)
+{
+	char			  *to[GROUPS_AT_ONCE];
+	GroupEntry *const *entries;
+	int				   n;
+	IdentityScope	   scope;
+	bool			   entered, one = stored_is_one(state);
+
+	while ((n = streamext_rows_rest(state->rows, GROUPS_AT_ONCE, &entries)) > 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		ResetExprContext(state->css.ss.ps.ps_ExprContext);
+		if (one)
+			to[0] = group_of(state, span, key_number(state));
+		else
+			for (int e = 0; e < n; e++)
+				to[e] = group_of(state, span, stored_find(state, entries[e])->key);
+		entered = streamext_read_enter(state->view, &scope);
+		if (one)
+			group_combine_all(&state->aggs, to[0], entries, n);
+		else
+			group_combine_each(&state->aggs, to, entries, n);
+		streamext_read_leave(entered, &scope);
+	}
 }
 
 /* Adds the row at hand. */
@@ -519,6 +591,7 @@ groups_take_row(GroupsState *state)
 	bool		  entered = streamext_read_enter(state->view, &scope);
 	bool		  found = streamext_rows_next(state->rows);
 	int			  key;
+	char		 *to;
 	Span		 *span;
 
 	streamext_read_leave(entered, &scope);
@@ -529,12 +602,15 @@ groups_take_row(GroupsState *state)
 	span = state->current;
 	if (span == NULL)
 		return true;
-	key = stored_key(state);
-	if (key < 0)
+	if (state->aggs.native && streamext_rows_states(state->rows) != NULL)
+	{
+		group_combine_pane(state, span);
 		return true;
-	group_combine(state,
-				  key < span->capacity && span->states[key] != NULL ? span->states[key] : group_make(state, span, key),
-				  span->cxt);
+	}
+	key = stored_is_one(state) ? key_number(state) : stored_find(state, streamext_rows_entry(state->rows))->key;
+	to = group_of(state, span, key);
+	if (to != NULL)
+		group_combine(state, to, span->cxt);
 	return true;
 }
 

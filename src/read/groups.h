@@ -73,6 +73,7 @@ typedef struct GroupsAggs
 	int					n;
 	GroupsAgg		   *aggs;
 	uint32				size;
+	bool				native; /* all are native, or counts of rows */
 } GroupsAggs;
 
 /* In the current memory context. Returns the readers of the view's aggregates that rows must give, by number. */

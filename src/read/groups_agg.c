@@ -20,6 +20,7 @@ groups_init_agg(GroupsAggs *aggs, GroupsAgg *agg, AggReader **readers, MemoryCon
 	if (agg->kind == GROUPS_ROWS)
 		return;
 	spec = &aggs->view->aggs[agg->number];
+	aggs->native = aggs->native && spec->mode == AGG_NATIVE;
 	if (readers[agg->number] == NULL)
 		readers[agg->number] = streamext_aggregate_reader(spec, cxt);
 	agg->reader = readers[agg->number];
@@ -39,6 +40,7 @@ streamext_groups_aggs(GroupsAggs *aggs, const CompiledView *view, const GroupsPl
 
 	aggs->view = view;
 	aggs->size = 0;
+	aggs->native = true;
 	aggs->n = list_length(plan->kinds);
 	aggs->aggs = palloc0(sizeof(GroupsAgg) * Max(aggs->n, 1));
 	for (int i = 0; i < aggs->n; i++)

@@ -448,6 +448,19 @@ streamext_rows_states(const RowReader *rows)
 	return rows->direct && rows->source == ROW_SLICES ? rows->single.entry->data : NULL;
 }
 
+int
+streamext_rows_rest(RowReader *rows, int max, GroupEntry *const **entries)
+{
+	int first = rows->single.entry != NULL ? rows->group - 1 : rows->group;
+	int n = Min(rows->npane_groups - first, max);
+
+	Assert(rows->direct && rows->source == ROW_SLICES);
+	*entries = rows->pane_groups + first;
+	rows->group = first + n;
+	rows->single.entry = NULL;
+	return n;
+}
+
 bool
 streamext_rows_ascend(const RowReader *rows)
 {

@@ -254,6 +254,11 @@ extern TimestampTz streamext_rows_window(const RowReader *rows);
 extern TimestampTz streamext_rows_last(const RowReader *rows); /* of a session: its last row's time */
 /* Where each row is a group of one pane: the states of its entry; else NULL. */
 extern const char *streamext_rows_states(const RowReader *rows);
+/*
+ * Where that is not NULL: takes at most max entries of the pane that the row at hand is of, which are of the same window: with that row at first,
+ * from where it ended when it is called again. How many; 0: no more. After it there is no row at hand.
+ */
+extern int streamext_rows_rest(RowReader *rows, int max, GroupEntry *const **entries);
 /* True if rows from the one at hand on come in the order of their windows, and one before was not of the same window as one behind. */
 extern bool streamext_rows_ascend(const RowReader *rows);
 /* An aggregate's partial, which may be changed and lives no longer than the row; in the current memory context. */
