@@ -76,7 +76,7 @@ OPTIONS = [
     (kafka_table(", qos '1'"), NAME, "qos", "topic"),
     (kafka_table(", event_time 'nothing'"), "42703", "nothing", ""),
     (kafka_table(", event_time 'a'"), "42804", "event_time", "timestamp with time zone"),
-    (kafka_table(", watermark_delay 'soon'"), "22007", "soon", ""),
+    (kafka_table(", watermark_delay 'soon'"), "22007", "soon", "watermark_delay"),
     (kafka_table(", watermark_delay '-1 s'"), VALUE, "watermark_delay", "interval"),
     (kafka_table(", watermark_delay '1 month'"), VALUE, "watermark_delay", "days"),
     (kafka_table(", idle_timeout '0'"), VALUE, "idle_timeout", "interval"),
@@ -123,6 +123,20 @@ OPTIONS = [
 def test_options_refused(ddl: Database, statement: str, sqlstate: str, names: str, hint: str) -> None:
     found, message, given_hint = error_from(ddl, statement)
     assert (found, names in message, hint in given_hint) == (sqlstate, True, True), (found, message, given_hint)
+
+
+def test_capitals_of_kafkas_own_documentation(ddl: Database) -> None:
+    for protocol in ("SASL_SSL", "sasl_ssl", "Sasl_Plaintext"):
+        ddl.execute(f"CREATE SERVER capitals FOREIGN DATA WRAPPER kafka OPTIONS (brokers 'x', security_protocol '{protocol}', sasl_mechanism 'PLAIN')")
+        ddl.execute("DROP SERVER capitals")
+    found, message, hint = error_from(ddl, "CREATE SERVER x FOREIGN DATA WRAPPER kafka OPTIONS (brokers 'x', security_protocol 'SASL_SSL')")
+    assert (found, "sasl_mechanism" in message) == (NEEDED, True), (found, message, hint)
+
+
+def test_an_interval_that_is_none_is_told_with_its_option(ddl: Database) -> None:
+    for option in ("retention", "lateness", "step", "emit_interval"):
+        found, _, hint = error_from(ddl, f"CREATE VIEW x WITH (streamext.continuous, streamext.{option} = 'soon') AS SELECT count(*) FROM s")
+        assert (found, f"streamext.{option}" in hint) == ("22007", True), (found, hint)
 
 
 def test_secrets_are_in_no_message(ddl: Database) -> None:

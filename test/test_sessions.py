@@ -146,6 +146,15 @@ def test_retention_shows_a_session_whole_or_not_at_all(keyed: Database) -> None:
     assert counts(keyed, "v") == (16, 1, 0)
 
 
+def test_retention_is_told_by_the_watermark(keyed: Database) -> None:
+    """Not by when the worker comes to drop what is beyond it: a read after a flush has sessions within retention alone, as it has windows."""
+    continuous(keyed, "v", SESSIONS, ", streamext.retention = '20 s'")
+    for i in range(1, 11):
+        insert(keyed, (f"k{i}", 100 * i))
+        keyed.flush("s")
+        assert found(keyed) == [(f"k{i}", 100 * i, 1)]
+
+
 @pytest.mark.slow
 def test_a_range_of_starts_does_not_cut_sessions(db: Database) -> None:
     gap = timedelta(seconds=10)

@@ -87,7 +87,7 @@ option_parse_enum(const OptionSpec *spec, const char *value)
 	StringInfoData valid;
 
 	for (int i = 0; spec->words[i] != NULL; i++)
-		if (strcmp(spec->words[i], value) == 0)
+		if ((spec->nocase ? pg_strcasecmp(spec->words[i], value) : strcmp(spec->words[i], value)) == 0)
 			return i;
 	initStringInfo(&valid);
 	for (int i = 0; spec->words[i] != NULL; i++)
@@ -110,15 +110,33 @@ option_parse_int(const OptionSpec *spec, const char *value)
 	return number;
 }
 
+/* PostgreSQL's message has the value alone. */
+static void
+option_interval_hint(void *name)
+{
+	errhint("The option %s takes an interval, such as 30 s or 1 day.", (const char *) name);
+}
+
+Interval *
+streamext_option_interval(const char *name, const char *value)
+{
+	ErrorContextCallback context = { error_context_stack, option_interval_hint, unconstify(char *, name) };
+	Interval			*interval;
+
+	error_context_stack = &context;
+	interval = DatumGetIntervalP(
+		DirectFunctionCall3(interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	error_context_stack = context.previous;
+	return interval;
+}
+
 /* Microseconds; a day is 24 h. */
 static int64
 option_parse_interval(const OptionSpec *spec, const char *value)
 {
-	Interval *interval;
+	Interval *interval = streamext_option_interval(spec->name, value);
 	int64	  usecs;
 
-	interval = DatumGetIntervalP(
-		DirectFunctionCall3(interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	if (interval->month != 0)
 		streamext_option_invalid(spec, value, "Months and years have no fixed length; use days.");
 	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &usecs) ||

@@ -12,6 +12,7 @@
 #include "base/streamext.h"
 
 #include "nodes/pg_list.h"
+#include "utils/timestamp.h"
 
 #define STREAMEXT_OPTION_INTERVAL_MAX (INT64CONST(36525) * USECS_PER_DAY)
 
@@ -47,10 +48,14 @@ typedef struct OptionSpec
 	int64			   preset;	 /* OPTION_INT, OPTION_INTERVAL, OPTION_ENUM: when not given */
 	bool			   secret;
 	bool			   required;
-	bool named; /* behind the name come a blank and a name of the user's; `check` finds the whole in spec->name */
-	bool fixed; /* says what positions and rows are: cannot change while views read the stream */
+	bool named;	 /* behind the name come a blank and a name of the user's; `check` finds the whole in spec->name */
+	bool nocase; /* OPTION_ENUM: its words are known elsewhere in capitals, which is what they may be written in */
+	bool fixed;	 /* says what positions and rows are: cannot change while views read the stream */
 	void (*check)(const struct OptionSpec *spec, const char *value); /* what else the value must be; raises. Or NULL */
 } OptionSpec;
+
+/* Reads an interval; what it is not is told with the option's name in the hint. */
+extern Interval *streamext_option_interval(const char *name, const char *value);
 
 /* An option's text or NULL. */
 extern const char *streamext_option(List *options, const char *name);

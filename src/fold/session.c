@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 
 #include "fold/session.h"
+#include "view/closing.h"
 
 /* The states of all shards of a view. Panes that are looked at next are found by cursors, which only go forward. */
 typedef struct SessionShards
@@ -41,13 +42,9 @@ streamext_session_is_late(const CompiledView *view, const ViewState *state, Time
 void
 streamext_session_advance(const CompiledView *view, ViewSlot *slot, TimestampTz watermark)
 {
-	int64		behind;
-	TimestampTz horizon;
+	TimestampTz horizon = streamext_session_horizon(view, watermark);
 
-	if (view->options.retention == 0 || watermark == DT_NOBEGIN || pg_mul_s64_overflow(view->window.size, 2, &behind) ||
-		pg_add_s64_overflow(behind, view->options.lateness, &behind) ||
-		pg_add_s64_overflow(behind, view->options.retention, &behind) ||
-		pg_sub_s64_overflow(watermark, behind, &horizon) || horizon <= slot->counted.state.horizon)
+	if (horizon <= slot->counted.state.horizon)
 		return;
 	streamext_stream_lock_exclusive(&streamext_shared->streams[slot->id.stream]);
 	slot->counted.state.horizon = horizon;

@@ -211,15 +211,20 @@ statement_raise_floor(ViewRead *read, TimestampTz floor)
 		read->floor = Max(read->floor, floor);
 }
 
+/* By which windows and sessions are beyond retention; the slot's stream's lock is held. */
+static TimestampTz
+statement_limit(const ViewRead *read, const ViewSlot *slot)
+{
+	return streamext_into_limit(read->view, slot->into.gives, slot->into.written,
+								streamext_shared->streams[slot->id.stream].counted.watermark);
+}
+
 /* Windows that end by then are left out; the slot's stream's lock is held. */
 static void
 statement_note_floor(ViewRead *read, const ViewSlot *slot)
 {
-	TimestampTz floor = streamext_fold_floor(
-		read->view, streamext_into_limit(read->view, slot->into.gives, slot->into.written,
-										 streamext_shared->streams[slot->id.stream].counted.watermark));
-
-	statement_raise_floor(read, Max(floor, slot->history.floor));
+	statement_raise_floor(read,
+						  Max(streamext_fold_floor(read->view, statement_limit(read, slot)), slot->history.floor));
 }
 
 /* What history has of the slot; its stream's lock is held. */
@@ -236,29 +241,37 @@ statement_note_history(ViewRead *read, const ViewSlot *slot)
 	statement_note_floor(read, slot);
 }
 
-/* Copies what the view's scans want of one shard's state. */
+/* Retention is told by the watermark: the state's own horizon follows when its panes go. */
 static void
-statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *state)
+statement_add_copy(StatementRead *statement, CopyArray *copies, StateCopy *copy, TimestampTz horizon)
+{
+	copy->horizon = Max(copy->horizon, horizon);
+	streamext_copy_array_add(copies, copy, statement->cxt);
+}
+
+/* Copies what the view's scans want of one shard's state; sessions that end by `horizon` are left out. */
+static void
+statement_copy_state(StatementRead *statement, ViewRead *read, const ViewState *state, TimestampTz horizon)
 {
 	ListCell *lc;
 
 	if (streamext_changed_by_group(read) && read->min <= read->max)
-		streamext_copy_array_add(&read->copies,
-								 streamext_state_copy_hashes(state, read->min, read->max, read->changed->groups->hashes,
-															 read->changed->groups->nhashes, statement->cxt),
-								 statement->cxt);
+		statement_add_copy(statement, &read->copies,
+						   streamext_state_copy_hashes(state, read->min, read->max, read->changed->groups->hashes,
+													   read->changed->groups->nhashes, statement->cxt),
+						   horizon);
 	else if (read->whole && read->min <= read->max)
-		streamext_copy_array_add(&read->copies, streamext_state_copy(state, read->min, read->max, statement->cxt),
-								 statement->cxt);
+		statement_add_copy(statement, &read->copies, streamext_state_copy(state, read->min, read->max, statement->cxt),
+						   horizon);
 	foreach (lc, statement->scans)
 	{
 		ScanRead *scan = lfirst(lc);
 
 		if (scan->read == read && scan->by_hash && !scan->probe.none && scan->min <= scan->max)
-			streamext_copy_array_add(
-				&scan->own,
+			statement_add_copy(
+				statement, &scan->own,
 				streamext_state_copy_hashes(state, scan->min, scan->max, &scan->probe.hash, 1, statement->cxt),
-				statement->cxt);
+				horizon);
 	}
 }
 
@@ -281,7 +294,8 @@ statement_copy_slot(StatementRead *statement, const ViewSlot *slot)
 		if (content == NULL)
 			continue;
 		statement_note_history(read, content);
-		statement_copy_state(statement, read, &content->counted.state);
+		statement_copy_state(statement, read, &content->counted.state,
+							 streamext_session_horizon(read->view, statement_limit(read, content)));
 		if (statement->whole != NULL)
 			streamext_whole_note(statement->whole, &streamext_shared->streams[slot->id.stream], slot, content);
 	}
@@ -303,7 +317,8 @@ statement_copy_checkpoint(StatementRead *statement, ViewRead *read, CheckpointRe
 	mark->checkpointed = true;
 	read->sealed_until = Max(read->sealed_until, found.view->head.sealed_until);
 	statement_raise_floor(read, streamext_fold_floor(read->view, found.position->head.watermark));
-	statement_copy_state(statement, read, found.state);
+	statement_copy_state(statement, read, found.state,
+						 streamext_session_horizon(read->view, found.position->head.watermark));
 	if (statement->whole != NULL)
 		streamext_whole_note_checkpoint(statement->whole, found.position, found.view);
 }

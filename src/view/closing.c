@@ -88,3 +88,18 @@ streamext_fold_floor(const CompiledView *view, TimestampTz watermark)
 		return DT_NOBEGIN;
 	return floor;
 }
+
+TimestampTz
+streamext_session_horizon(const CompiledView *view, TimestampTz watermark)
+{
+	int64		behind;
+	TimestampTz horizon;
+
+	if (view->window.kind != WINDOW_SESSION || view->options.retention == 0 || watermark == DT_NOBEGIN ||
+		pg_mul_s64_overflow(view->window.size, 2, &behind) ||
+		pg_add_s64_overflow(behind, view->options.lateness, &behind) ||
+		pg_add_s64_overflow(behind, view->options.retention, &behind) ||
+		pg_sub_s64_overflow(watermark, behind, &horizon))
+		return DT_NOBEGIN;
+	return horizon;
+}

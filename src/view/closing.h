@@ -32,4 +32,7 @@ extern TimestampTz streamext_into_limit(const CompiledView *view, bool gives, Ti
 /* Windows that end by then are beyond retention; DT_NOBEGIN: none is. */
 extern TimestampTz streamext_fold_floor(const CompiledView *view, TimestampTz watermark);
 
+/* Sessions that end by then are over for good and beyond retention; DT_NOBEGIN: none is. */
+extern TimestampTz streamext_session_horizon(const CompiledView *view, TimestampTz watermark);
+
 #endif /* STREAMEXT_CLOSING_H */

@@ -17,6 +17,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/option.h"
 #include "view/compile.h"
 #include "view/settings.h"
 
@@ -24,11 +25,9 @@ static int64
 view_option_interval(const DefElem *def, bool zero)
 {
 	char	 *text = defGetString((DefElem *) def);
-	Interval *interval;
+	Interval *interval = streamext_option_interval(def->defname, text);
 	int64	  result;
 
-	interval = DatumGetIntervalP(
-		DirectFunctionCall3(interval_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	result = streamext_interval_usecs(interval, psprintf("view option \"%s\"", def->defname));
 	if (result < 0 || (result == 0 && !zero))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -155,7 +155,7 @@ kafka_check_brokers(const OptionSpec *spec, const char *value)
 const OptionSpec streamext_kafka_options[] = {
 	{ "brokers", PLACE_SERVER, OPTION_TEXT, .required = true, .check = kafka_check_brokers },
 	{ "group_id", PLACE_SERVER, OPTION_TEXT },
-	{ "security_protocol", PLACE_SERVER, OPTION_ENUM, words_protocol },
+	{ "security_protocol", PLACE_SERVER, OPTION_ENUM, words_protocol, .nocase = true },
 	{ "sasl_mechanism", PLACE_SERVER, OPTION_ENUM, words_sasl },
 	{ "ssl_ca_location", PLACE_SERVER, OPTION_FILE },
 	{ "ssl_certificate_location", PLACE_SERVER, OPTION_FILE },
@@ -190,7 +190,7 @@ static void
 kafka_check_sasl(List *options)
 {
 	const char *protocol = streamext_option(options, "security_protocol");
-	bool		sasl = protocol != NULL && strncmp(protocol, "sasl_", 5) == 0;
+	bool		sasl = protocol != NULL && pg_strncasecmp(protocol, "sasl_", 5) == 0;
 	bool		mechanism = streamext_option(options, "sasl_mechanism") != NULL;
 
 	if (sasl && !mechanism)
