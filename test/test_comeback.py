@@ -249,6 +249,8 @@ def test_forged_times_and_positions(db: Database, kafka: Kafka, topic: str) -> N
 def test_other_workers_meanwhile(db: Database, kafka: Kafka, topic: str, was: int, now: int) -> None:
     topic_stream(db, kafka, topic, COLUMNS, f"watermark_delay '1 day', workers '{was}'")
     continuous(db, "v", "SELECT k, count(*) AS c FROM s GROUP BY k")
+    told: list[tuple[str, str, str]] = []
+    db.connection.add_notice_handler(lambda notice: told.append((str(notice.message_primary), str(notice.message_detail), str(notice.message_hint))))
     put(db, kafka, topic, (0, "a", 1), (1, "b", 3))
     db.flush("s")
     db.execute("SELECT streamext.export('v', 'postgres')")
@@ -257,6 +259,15 @@ def test_other_workers_meanwhile(db: Database, kafka: Kafka, topic: str, was: in
     db.execute("SELECT streamext.import('v')")
     put(db, kafka, topic, (0, "a", 4), (1, "c", 5))
     db.flush("s")
+    assert sorted(db.rows("TABLE v")) == [("a", 2), ("b", 1), ("c", 1)]
+    assert told == []
+    with db.connection.transaction(force_rollback=True):
+        db.execute(f"ALTER FOREIGN TABLE s OPTIONS (SET workers '{now}')")  # the same
+        assert told == []
+        db.execute("ALTER FOREIGN TABLE s OPTIONS (SET workers '5')")
+    [(message, detail, hint)] = told
+    assert message == 'continuous views are counted anew, because stream "s" has another number of workers' and detail == "From the stream's start on: v."
+    assert "streamext.export(view, 'postgres')" in hint  # as this test has done
     assert sorted(db.rows("TABLE v")) == [("a", 2), ("b", 1), ("c", 1)]
 
 

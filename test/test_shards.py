@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import psycopg
@@ -371,6 +371,53 @@ def test_what_does_not_make_one_whole(db: Database, shards: list[Database]) -> N
     with pytest.raises(psycopg.Error) as error:
         shards[1].rows("TABLE same_shard_rows")
     assert error_of(error)[0] == "55000" and "streamext.shard_view" in error_of(error)[2]
+
+
+def test_windows_that_have_left(db: Database, shards: list[Database], kafka: Kafka, topic: str) -> None:
+    """With retention a window may be on one server only: that is refused whenever it is asked for, also when it is over; the hints' ways work."""
+    query = "SELECT a % 3 AS k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {} GROUP BY 1, 2"
+    kafka.create_topic(topic, 2)
+    kafka.produce(topic, [Message(f'{{"a":{i},"ts":"2024-05-01T12:{i // 10:02}:00Z"}}', i % 2) for i in range(300)])
+    connect(db, shards)
+    db.execute("CREATE TABLE o AS SELECT a, timestamptz '2024-05-01 12:00:00Z' + a / 10 * interval '1 min' AS ts FROM generate_series(0::bigint, 299) a")
+
+    def has_dropped(shard: Database) -> None:
+        shard.flush("s")
+        wait_for(lambda: shard.value("SELECT open_windows + history_panes FROM streamext.continuous_views") < 15, what="retention")
+
+    def refusal(of: Callable[[], object]) -> str:
+        with pytest.raises(psycopg.Error) as error:
+            of()
+        return " ".join(error_of(error))
+
+    for i, shard in enumerate(shards):
+        shard.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")
+        shard.execute(f"CREATE FOREIGN TABLE s (a bigint, ts timestamptz) SERVER k OPTIONS (topic '{topic}', format 'json', event_time 'ts', partitions '{i}/2')")
+        continuous(shard, "v", query.format("s"), ", streamext.retention = '5 min'")
+        has_dropped(shard)
+    said = refusal(lambda: shared(db, "v"))
+    assert said.startswith("0A000") and "RESET (streamext.retention)" in said
+    for shard in shards:
+        shard.execute("ALTER VIEW v RESET (streamext.retention)")
+    for shard in shards:
+        said = refusal(lambda: shared(db, "v"))
+        assert said.startswith("55000") and "gone" in said and "streamext.rebuild" in said
+    for shard in shards:
+        shard.execute("SELECT streamext.rebuild('v')")
+        shard.flush("s")
+    assert shared(db, "v") == "v_shards"
+    db.assert_same("TABLE v_shards", query.format("o"))
+    late = "SELECT * FROM {} WHERE w >= '2024-05-01 12:20Z'"
+    db.assert_same(late.format("v_shards"), late.format(f"({query.format('o')}) q"))
+    # afterwards too
+    shards[1].execute("ALTER VIEW v SET (streamext.retention = '5 min')")
+    assert "RESET (streamext.retention)" in refusal(lambda: db.rows("TABLE v_shards"))
+    has_dropped(shards[1])
+    shards[1].execute("ALTER VIEW v RESET (streamext.retention)")
+    assert "had streamext.retention" in refusal(lambda: db.rows("TABLE v_shards"))
+    shards[1].execute("SELECT streamext.rebuild('v')")
+    shards[1].flush("s")
+    db.assert_same("TABLE v_shards", query.format("o"))
 
 
 def test_rows_in_other_queries(shards: list[Database]) -> None:

@@ -32,6 +32,8 @@
 #include "aggregate/portable.h"
 #include "read/scan.h"
 #include "read/shard_rows.h"
+#include "shared/shmem.h"
+#include "shared/view_slot.h"
 
 PG_FUNCTION_INFO_V1(streamext_shard_id);
 PG_FUNCTION_INFO_V1(streamext_shard_refuse);
@@ -77,6 +79,60 @@ streamext_shard_fingerprint(Oid viewoid)
 	char *text = streamext_shard_query_text(viewoid);
 
 	return psprintf("%016llx", (unsigned long long) hash_bytes_extended((unsigned char *) text, strlen(text), 0));
+}
+
+/* ---- what a shard must have whole ---- */
+
+/* Windows and sessions that ended by then are gone from here, or in part; DT_NOBEGIN: none. */
+static TimestampTz
+shard_gone_until(const CompiledView *view)
+{
+	TimestampTz until = DT_NOBEGIN;
+
+	if (!streamext_window_has_ends(&view->window) && view->window.kind != WINDOW_SESSION)
+		return until;
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *slot = &streamext_shared->views[i];
+		const ViewSlot *content;
+
+		if (!slot->id.in_use || slot->id.retained || slot->id.dboid != MyDatabaseId || slot->id.viewoid != view->relid)
+			continue;
+		streamext_stream_lock_shared(&streamext_shared->streams[slot->id.stream]);
+		content = streamext_view_content(slot, view);
+		if (content != NULL)
+			until = Max(until, Max(content->history.floor, content->counted.state.horizon));
+		LWLockRelease(streamext_shared->streams[slot->id.stream].lock);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return until;
+}
+
+void
+streamext_shard_check_whole(const CompiledView *view)
+{
+	TimestampTz gone;
+
+	if (view->options.retention > 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("continuous view \"%s\" cannot be merged from several servers: with streamext.retention a window "
+					"may be gone from one server and not from another",
+					get_rel_name(view->relid)),
+			 errhint(
+				 "ALTER VIEW ... RESET (streamext.retention) on each server, and restrict the window where the answer is "
+				 "read, which is sent to the servers. Closed windows are kept on disk.")));
+	gone = shard_gone_until(view);
+	if (gone != DT_NOBEGIN)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("continuous view \"%s\" cannot be merged from several servers: it had streamext.retention",
+						get_rel_name(view->relid)),
+				 errdetail("Windows that ended by %s are gone here, and others may be gone elsewhere.",
+						   timestamptz_to_str(gone)),
+				 errhint("SELECT streamext.rebuild on each server counts it anew from what the topic still holds.")));
 }
 
 /* ---- texts ---- */
@@ -294,6 +350,7 @@ shard_expand_query(ShardContext *context, Query *query)
 	if (!wanted || !shard_is_plain(context, query) || !shard_find(context, query, &entry, &rows))
 		return;
 	streamext_partial_check_rights(context->view->relid, context->reader);
+	streamext_shard_check_whole(context->view);
 	context->order = palloc(sizeof(int) * Max(context->view->naggs, 1));
 	(void) streamext_shard_outputs(context->view, makeNode(RangeTblEntry), context->order);
 	shard_strip(entry->subquery, rows, entry, context->view);

@@ -14,6 +14,9 @@ extern char *streamext_shard_name(void);
 extern char *streamext_shard_query_text(Oid viewoid);
 extern char *streamext_shard_fingerprint(Oid viewoid);
 
+/* Raises where windows leave by streamext.retention (0A000), or have left (55000): those of a window have to be on all servers or on none. */
+extern void streamext_shard_check_whole(const CompiledView *view);
+
 /*
  * The view's own SELECT, with HAVING as WHERE, over `entry`, whose columns are the view's keys and then its aggregates' values in the order in which they
  * stand in the SELECT; order[]: their numbers, which are this server's own.

@@ -44,19 +44,26 @@
 
 /* ---- views of a stream ---- */
 
-/* Names of the continuous views that read the stream, as for a message; NULL if there are none. */
+/* Names of the continuous views that read the stream, as for a message; NULL if there are none. own: not those that read it by workers of theirs. */
 static char *
-stream_ddl_views_of_stream(Oid stream)
+stream_ddl_views_of_stream(Oid stream, bool own)
 {
 	StringInfoData names;
 	ListCell	  *cell;
 
 	initStringInfo(&names);
 	foreach (cell, streamext_view_dependents(stream))
-		if (streamext_ddl_is_continuous(lfirst_oid(cell)) &&
-			(streamext_view_stream(lfirst_oid(cell)) == stream ||
-			 list_member_oid(streamext_union_streams(lfirst_oid(cell)), stream)))
-			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", get_rel_name(lfirst_oid(cell)));
+	{
+		Oid	  view = lfirst_oid(cell);
+		List *parts;
+
+		if (!streamext_ddl_is_continuous(view))
+			continue;
+		parts = streamext_union_streams(view);
+		if (own ? parts == NIL && streamext_view_stream(view) == stream
+				: streamext_view_stream(view) == stream || list_member_oid(parts, stream))
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", get_rel_name(view));
+	}
 	return names.len > 0 ? names.data : NULL;
 }
 
@@ -88,7 +95,7 @@ stream_ddl_same_option(List *before, List *after, const char *name)
 static void
 stream_ddl_refuse_change(Oid relid, const char *option)
 {
-	char *views = stream_ddl_views_of_stream(relid);
+	char *views = stream_ddl_views_of_stream(relid, false);
 
 	if (views != NULL)
 		ereport(ERROR,
@@ -96,6 +103,26 @@ stream_ddl_refuse_change(Oid relid, const char *option)
 				 errmsg("cannot change option \"%s\" of stream \"%s\" because continuous views read it", option,
 						get_rel_name(relid)),
 				 errdetail("Continuous views: %s.", views), errhint("Drop them first, or make another stream.")));
+}
+
+/* Where positions are of one number of workers only, another one begins the views anew: that is said while it can be rolled back. */
+static void
+stream_ddl_tell_anew(Oid relid, const OptionSpec *table, List *before, List *after)
+{
+	char *views;
+
+	if (streamext_stream_kind(relid)->shards_keep_source ||
+		streamext_option_number(table, PLACE_TABLE, before, "workers") ==
+			streamext_option_number(table, PLACE_TABLE, after, "workers"))
+		return;
+	views = stream_ddl_views_of_stream(relid, true);
+	if (views != NULL)
+		ereport(NOTICE,
+				(errmsg("continuous views are counted anew, because stream \"%s\" has another number of workers",
+						get_rel_name(relid)),
+				 errdetail("From the stream's start on: %s.", views),
+				 errhint("To keep what they have counted roll this back, and hand each view over meanwhile: "
+						 "streamext.export(view, 'postgres'), ALTER FOREIGN TABLE, streamext.import(view).")));
 }
 
 static void
@@ -109,8 +136,12 @@ stream_ddl_check_changes(Oid relid, List *before)
 	streamext_stream_tables(connector, tables);
 	for (int i = 0; tables[i] != NULL; i++)
 		for (const OptionSpec *spec = tables[i]; spec->name != NULL; spec++)
+		{
 			if (spec->place == PLACE_TABLE && spec->fixed && !stream_ddl_same_option(before, after, spec->name))
 				stream_ddl_refuse_change(relid, spec->name);
+			if (spec->place == PLACE_TABLE && strcmp(spec->name, "workers") == 0)
+				stream_ddl_tell_anew(relid, tables[i], before, after);
+		}
 	if (connector->check_change != NULL)
 		connector->check_change(get_rel_name(relid), before, after);
 	foreach (lc, streamext_union_views(relid))

@@ -57,9 +57,7 @@ prepare_check(const CompiledView *view)
 		prepare_refuse(
 			view, "it reads several streams by UNION ALL",
 			"Call streamext.shard_view for a view of each part, and put an ordinary view with UNION ALL over these.");
-	if (view->options.retention > 0)
-		prepare_refuse(view, "with streamext.retention a window may be gone from one server and not from another",
-					   "Reset streamext.retention.");
+	streamext_shard_check_whole(view);
 }
 
 /* ---- what is told ---- */
