@@ -18,10 +18,11 @@ from harness.streams import continuous
 from harness.wait import wait_for
 from test_export import SEED, Engine, refused, run_all
 from test_handover import COLUMNS, COUNTS, EXPORTED, add, killed, put, topic_stream
+from test_standby import caught_up, follow
 
 VIEWS = int(os.environ.get("STREAMEXT_COMEBACK_VIEWS", "4"))
 
-SETTINGS = {"streamext.checkpoint_interval": 50}
+SETTINGS = {"streamext.checkpoint_interval": 50, "streamext.max_views": 256 + 2 * VIEWS}
 
 
 def produce(db: Database, kafka: Kafka, topic: str) -> None:
@@ -194,6 +195,37 @@ def test_killed_while_it_is_taken_back(database: Database, kafka: Kafka, topic: 
     db = Database(db.server, db.name)
     db.flush("s")
     assert sorted(db.rows("TABLE v")) == [("a", 3, 7, "a"), ("b", 1, 3, "b")]
+
+
+def test_a_standby_has_it(database: Database, kafka: Kafka, topic: str) -> None:
+    """What the view begins with is the standby's too, and a promoted one goes on from there though no checkpoint has it."""
+    db = database
+    topic_stream(db, kafka, topic, COLUMNS)
+    continuous(db, "v", "SELECT k, count(*) AS c, sum(n) AS s FROM s GROUP BY k")
+    put(db, kafka, topic, (0, "a", 1), (1, "b", 3))
+    db.flush("s")
+    db.configure("streamext.checkpoint_interval", "0")  # none
+    db.execute("SELECT streamext.export('v', 'postgres')")
+    put(db, kafka, topic, (0, "a", 4), (1, "c", 5))
+    engine = Engine(db, topic=topic)
+    engine.batch({0: 2, 1: 2})
+    engine.connection.close()
+    forget(kafka, topic)
+    content = [("a", 2, 5), ("b", 1, 3), ("c", 1, 5)]
+    with follow(db.server) as server:
+        db.execute("SELECT streamext.import('v')")
+        caught_up(db, server)
+        standby = Database(server, db.name)
+        assert sorted(standby.rows("TABLE v")) == content
+        server.promote()
+        db.execute("DROP VIEW v")  # so that one of them reads the topic
+        standby.flush("s")
+        assert sorted(standby.rows("TABLE v")) == content
+        put(standby, kafka, topic, (0, "a", 6), (1, "c", 7))
+        standby.flush("s")
+        assert sorted(standby.rows("TABLE v")) == [("a", 3, 11), ("b", 1, 3), ("c", 2, 12)]
+        standby.connection.close()
+    db.configure("streamext.checkpoint_interval", "50")
 
 
 def test_an_engine_merges_while_the_lock_is_waited_for(db: Database, kafka: Kafka, topic: str) -> None:

@@ -60,7 +60,7 @@ def main() -> int:
         job = cluster.submit(RUNNER, "--pg", f"host={server.dir} port={server.port} user=postgres dbname={db.name}", "--view", "device_10s")
         reaches("Spark")
         print("  ", db.rows("SELECT engine, state, delivered, accepted, late, rejected, round(merge_ms) FROM streamext.exports"))
-        print("SELECT streamext.import('device_10s'); the job ends by itself")
+        print("SELECT streamext.import('device_10s'); PostgreSQL goes on from where the job is, and the job ends by itself")
         db.execute("SELECT streamext.import('device_10s')")
         reaches("PostgreSQL again")
         print("   the job's exit code:", wait_for(lambda: None if job.is_running() else str(job.process.returncode), 300, "the job's end"))
