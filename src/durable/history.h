@@ -10,7 +10,7 @@
 #define STREAMEXT_HISTORY_H
 
 #include "base/streamext.h"
-#include "port/pg_crc32c.h"
+#include "base/checksum.h"
 #include "shared/shard.h"
 #include "shared/shmem.h"
 #include "state/pane.h"
@@ -76,12 +76,7 @@ typedef struct SliceBlock
 static inline pg_crc32c
 streamext_slice_checksum(const char *slice, Size size)
 {
-	pg_crc32c crc;
-
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, slice + HISTORY_PAD, size - HISTORY_PAD);
-	FIN_CRC32C(crc);
-	return crc;
+	return streamext_checksum(slice + HISTORY_PAD, size - HISTORY_PAD);
 }
 
 /* ---- the worker ---- */

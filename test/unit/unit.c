@@ -46,8 +46,9 @@ unit_run(void (*test)(void))
 int
 main(void)
 {
-	void (*tests[])(void) = { test_chunk, test_clip,	   test_csv,	test_feed, test_flume,	   test_journal,
-							  test_key,	  test_mqtt_topic, test_number, test_time, test_unix_time, test_window };
+	void (*tests[])(void) = { test_checksum, test_chunk,	 test_clip,	 test_csv,		  test_feed,
+							  test_flume,	 test_journal,	 test_key,	 test_mqtt_topic, test_number,
+							  test_time,	 test_unix_time, test_window };
 	int passed = 0;
 
 	server_start();

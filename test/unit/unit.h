@@ -21,6 +21,7 @@ extern int unit_failures;
 /* A directory of its own for the test at hand, removed behind it. */
 extern const char *unit_directory(void);
 
+extern void test_checksum(void);
 extern void test_chunk(void);
 extern void test_clip(void);
 extern void test_csv(void);
