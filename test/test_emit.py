@@ -36,11 +36,13 @@ def insert(db: Database, rng: random.Random, n: int) -> None:
 class Topic:
     """What a reader of the whole topic has."""
 
-    def __init__(self, kafka: Kafka, topic: str) -> None:
+    def __init__(self, kafka: Kafka, topic: str, key: tuple[str, ...] = ("k", "tag")) -> None:
+        self.key = key
         self.consumer = kafka.consumer({"isolation.level": "read_committed"})
         self.consumer.assign([TopicPartition(topic, p, 0) for p in kafka.end_offsets(topic)])
         self.rows: dict[bytes, Any] = {}
         self.versions: dict[bytes, int] = {}
+        self.received: dict[bytes, int] = {}  # messages
         self.tombstones = 0
 
     def take(self) -> None:
@@ -49,13 +51,23 @@ class Topic:
             key, version = message.key(), int(dict(message.headers())["version"])
             assert version >= self.versions.get(key, 0), "the version goes back"
             self.versions[key] = version
+            self.received[key] = self.received.get(key, 0) + 1
             if message.value() is None:
                 self.tombstones += 1
                 assert key in self.rows or version > 1
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = json.loads(message.value())
-                assert json.loads(key) == {name: self.rows[key][name] for name in ("k", "tag")}
+                assert json.loads(key) == {name: self.rows[key][name] for name in self.key}
+
+    def take_all(self, n: int) -> None:
+        """So many messages, and what may be behind them."""
+
+        def there() -> bool:
+            self.take()
+            return sum(self.received.values()) >= n
+
+        wait_for(there, what=f"{n} messages")
 
     def wait(self, db: Database) -> None:
         def same() -> bool:
@@ -89,6 +101,49 @@ def test_the_topic_becomes_the_view(database: Database, kafka: Kafka, topic: str
     again = Topic(kafka, topic)
     again.wait(db)
     assert len(again.rows) == db.value("SELECT count(*) FROM streamext.emitted")
+
+
+def test_an_outage_takes_no_more_room_the_longer_it_lasts(database: Database, kafka: Kafka, topic: str) -> None:
+    """What changes while rows wait goes out as one set, each key once."""
+    db, rng = database, random.Random(topic)
+    emitting(db, kafka, topic)
+    reader = Topic(kafka, topic)
+    insert(db, rng, 60)
+    reader.wait(db)
+    before = dict(reader.received)
+    db.execute("SELECT streamext.pause('latest')")
+    for _ in range(8):
+        db.execute("INSERT INTO s SELECT k, 'much', 1, now() FROM generate_series(0, 5) AS k")
+        insert(db, rng, 30)
+        wait_for(lambda: db.value("SELECT waiting FROM streamext.sinks") > 0, what="rows that wait")
+    assert db.value("SELECT state FROM streamext.sinks") == "paused"
+    assert db.value("SELECT waiting FROM streamext.sinks") <= 24  # keys that there are
+    db.execute("SELECT streamext.resume('latest')")
+    reader.wait(db)
+    assert max(n - before.get(key, 0) for key, n in reader.received.items()) <= 2
+
+
+def test_a_refused_row_goes_when_a_newer_one_of_its_key_comes(database: Database, kafka: Kafka, topic: str) -> None:
+    """Sent again it would be the newest of its key."""
+    db = database
+    local_stream(db, "", "k int")
+    kafka.create_topic(topic, config={"max.message.bytes": "1000"})
+    kafka_stream(db, kafka, f"topic '{topic}'", "k int, n bigint, pad text", name="latest")
+    pad = " || ".join(f"md5((k + {i})::text)" for i in range(60))
+    continuous(db, "v", f"SELECT k, count(*) AS n, CASE WHEN count(*) = 1 THEN {pad} END AS pad FROM s GROUP BY k",
+               ", streamext.into = 'latest', streamext.emit = 'changes', streamext.emit_interval = '20 ms'")  # fmt: skip
+    shown = "SELECT delivered, waiting, dead FROM streamext.sinks"
+    db.execute("INSERT INTO s VALUES (1), (2)")
+    wait_for(lambda: db.rows(shown) == [(0, 0, 2)], what="two rows that are too large")
+    db.execute("INSERT INTO s VALUES (1)")
+    wait_for(lambda: db.rows(shown) == [(1, 0, 1)], what="the newer row")
+    assert db.value("SELECT streamext.retry_deliveries('latest')") == 1
+    wait_for(lambda: db.rows(shown) == [(1, 0, 1)], what="that the other one is refused again")
+    db.execute("INSERT INTO s VALUES (2)")
+    wait_for(lambda: db.rows(shown) == [(2, 0, 0)], what="its newer row")
+    reader = Topic(kafka, topic, ("k",))
+    reader.take_all(2)
+    assert reader.rows == {b'{"k": 1}': {"k": 1, "n": 2, "pad": None}, b'{"k": 2}': {"k": 2, "n": 2, "pad": None}}
 
 
 def test_what_left_while_the_server_was_away(database: Database, kafka: Kafka, topic: str) -> None:

@@ -390,6 +390,26 @@ def test_a_client_that_does_not_come_back_is_replaced(database: Database, kafka:
         wait_for(lambda: threads_that_wait(db) == 0, what="the former clients' end")
 
 
+def test_clients_of_former_definitions_count_among_those_that_do_not_come_back(database: Database, kafka: Kafka, topic: str) -> None:
+    """While four are left to themselves no further one is, until one has ended."""
+    db = database
+    kafka_rows(db, kafka, topic)
+    before = db.server.log_file.stat().st_size
+    db.configure("streamext.fault_point", "wait delivery-before-number")
+    db.execute("INSERT INTO sent SELECT generate_series(1, 100)")
+    for n in range(1, 5):
+        wait_for(lambda: threads_that_wait(db) == n, what="a client that hangs")
+        db.execute(f"ALTER FOREIGN TABLE sent ADD COLUMN c{n} int")
+    wait_for(lambda: threads_that_wait(db) == 5, what="the last client")
+    db.configure("streamext.delivery_timeout", 1)
+    wait_for(lambda: sink(db, "state, last_error") == [("stalled", "no answer for 1 s")], what="that it hangs")
+    assert "is begun anew" not in db.server.log(before)
+    db.configure("streamext.delivery_timeout", 120)
+    db.configure("streamext.fault_point", "")
+    assert_each_once(db, kafka, topic, 101)
+    wait_for(lambda: threads_that_wait(db) == 0, what="the former clients' end")
+
+
 def test_an_outage_is_over_for_the_next_process_too(database: Database, kafka: Kafka, topic: str) -> None:
     """What a worker that is gone has shown does not stay."""
     db = database

@@ -74,7 +74,8 @@ typedef struct Delivery
 	Oid			 *views;
 	int64		 *ids;
 
-	bool		left;						  /* nobody waits for the thread any more; with the mutex */
+	bool		left;						  /* nobody waits for the thread any more; with the mutex, as is */
+	bool		ended;						  /* that it is over, its client too */
 	bool		looked;						  /* at what a former process has left */
 	int			failures;					  /* in a row */
 	TimestampTz retry_at;					  /* nothing is sent sooner; 0: it is */
@@ -107,9 +108,12 @@ delivery_thread(void *arg)
 		if (d->state == DELIVERY_SENDING)
 			d->state = DELIVERY_DONE;
 	}
-	left = d->left;
 	pthread_mutex_unlock(&d->mutex);
 	d->ops->close(d->transport);
+	pthread_mutex_lock(&d->mutex);
+	d->ended = true;
+	left = d->left;
+	pthread_mutex_unlock(&d->mutex);
 	if (left)
 		pg_atomic_fetch_sub_u32(&delivery_left, 1);
 	return NULL;
@@ -150,13 +154,14 @@ delivery_state(Delivery *d)
 	return state;
 }
 
-/* With all that it may look at. */
+/* With all that it may look at. It counts until it ends, if it has not. */
 static void
 delivery_leave(Delivery *d)
 {
-	pg_atomic_fetch_add_u32(&delivery_left, 1);
 	pthread_mutex_lock(&d->mutex);
-	d->left = true;
+	d->left = !d->ended;
+	if (d->left)
+		pg_atomic_fetch_add_u32(&delivery_left, 1);
 	d->stop = true;
 	d->state = DELIVERY_ENDING;
 	pthread_mutex_unlock(&d->mutex);
@@ -175,7 +180,7 @@ delivery_end(Delivery *d)
 	deadline.tv_sec += DELIVERY_CLOSE_MS / 1000 + 1;
 	if (pthread_timedjoin_np(d->thread, NULL, &deadline) != 0)
 	{
-		pthread_detach(d->thread);
+		delivery_leave(d);
 		return;
 	}
 	MemoryContextDelete(d->cxt);

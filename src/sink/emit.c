@@ -7,6 +7,10 @@
  * are out there, which the same transaction keeps in streamext.emitted. Each transaction has a number, which rises for ever and goes
  * with its messages as the header `version`; a key is in it at most once.
  *
+ * While something of the view has not arrived yet nothing more is taken: the feed has the newest row of each key, so an outage's length costs no
+ * room, and what has happened meanwhile goes out as one set of changes. A row that the other system has refused goes when a newer one of its key
+ * comes: sent again (streamext.retry_deliveries) it would stand there as the newest.
+ *
  * Times are written in UTC and the ISO style, whatever the server's settings are: a key is the same text for ever.
  */
 #include "base/streamext.h"
@@ -50,6 +54,7 @@ typedef struct Emit
 	Datum	   *tombstones;		  /* objects of key columns */
 	int			ntombstones;
 	int64		version;
+	bool		refused; /* rows of the view are dead */
 } Emit;
 
 /* ---------------------------------------------------------------- what is to be sent */
@@ -125,6 +130,38 @@ emit_read(Emit *emit, const char *token)
 	(void) streamext_changes_read(reader, &question, emit_take, emit, &newest);
 	streamext_identity_leave(scope);
 	return newest;
+}
+
+/* ---------------------------------------------------------------- what is on its way */
+
+#define EMIT_WAITS 1
+#define EMIT_REFUSED 2
+
+/* Rows are sent in the order of their numbers, so the view's own are met soon where the other system is away. */
+static int
+emit_under_way(const Emit *emit)
+{
+	Oid	  types[] = { OIDOID, OIDOID };
+	Datum values[] = { ObjectIdGetDatum(emit->target), ObjectIdGetDatum(emit->view) };
+
+	return streamext_control_execute(
+		"SELECT (EXISTS (SELECT FROM streamext.outbox WHERE target = $1 AND view = $2 AND reason IS NULL)::int "
+		"+ 2 * EXISTS (SELECT FROM streamext.outbox WHERE target = $1 AND view = $2 AND reason IS NOT NULL)::int)::bigint",
+		2, types, values, NULL, SPI_OK_SELECT);
+}
+
+/* Behind the newer rows, which wait. */
+static void
+emit_forget_refused(const Emit *emit)
+{
+	Oid	  types[] = { OIDOID, OIDOID };
+	Datum values[] = { ObjectIdGetDatum(emit->target), ObjectIdGetDatum(emit->view) };
+
+	(void) streamext_control_execute(
+		"DELETE FROM streamext.outbox AS o USING "
+		"(SELECT DISTINCT key FROM streamext.outbox WHERE target = $1 AND view = $2 AND reason IS NULL) AS newer "
+		"WHERE o.target = $1 AND o.view = $2 AND o.reason IS NOT NULL AND o.key = newer.key",
+		2, types, values, NULL, SPI_OK_DELETE);
 }
 
 /* ---------------------------------------------------------------- what is out there */
@@ -271,7 +308,7 @@ emit_send(const Emit *emit)
 }
 
 char *
-streamext_emit_changes(Oid view, const char *token)
+streamext_emit_changes(Oid view, const char *token, bool *under_way)
 {
 	ContinuousViewOptions options = streamext_view_options(view);
 	HeapTuple			  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(view));
@@ -285,12 +322,24 @@ streamext_emit_changes(Oid view, const char *token)
 	if (!options.continuous || options.changes_into == NULL)
 		return NULL;
 	emit.target = streamext_into_target(options.changes_into);
+	if (*under_way)
+	{
+		int found = emit_under_way(&emit);
+
+		if (found & EMIT_WAITS)
+			return NULL;
+		emit.refused = (found & EMIT_REFUSED) != 0;
+		*under_way = emit.refused;
+	}
 	newest = emit_read(&emit, token);
 	if (!emit.reset && emit.rows.n == 0 && emit.gone.n == 0)
 		return newest;
+	*under_way = true;
 	emit_keep(&emit);
 	if (emit.ntombstones > 0 || emit.rows.n > 0)
 		emit_send(&emit);
+	if (emit.refused)
+		emit_forget_refused(&emit);
 	return newest;
 }
 

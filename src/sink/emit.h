@@ -13,8 +13,10 @@ extern void streamext_emit_check(Oid view, Oid target);
 
 /*
  * Puts what has changed after the token (NULL: everything) into the outbox, as the view's owner; in a transaction with a snapshot, not within
- * SPI. Where it stands then, in the current context, which holds if the transaction commits; NULL: the view emits nothing.
+ * SPI. Where it stands then, in the current context, which holds if the transaction commits; NULL: the view emits nothing, or rows of it are on
+ * their way, before which no others go. *under_way: whether there may be such rows, or refused ones; true at first, then as it was left, be the
+ * transaction committed or not.
  */
-extern char *streamext_emit_changes(Oid view, const char *token);
+extern char *streamext_emit_changes(Oid view, const char *token, bool *under_way);
 
 #endif /* STREAMEXT_EMIT_H */

@@ -548,26 +548,26 @@ into_outlet(Shard *shard, WorkerView *v, Outlet *outlet, TimestampTz until)
 	return true;
 }
 
-/* What is closed of one view. False: try again later. */
+/* What is closed of one view: which outlets have it. False: try again later, whatever they say. */
 static bool
 into_view(Shard *shard, WorkerView *v)
 {
 	const CompiledView *view = v->view;
 	bool				again = false;
 	TimestampTz			until = streamext_view_closed(view, into_all_settled(shard, v->slot, &again));
-	bool				done = !again;
 	ListCell		   *lc;
 
-	if (until == DT_NOBEGIN)
-		return done;
 	foreach (lc, v->outlets)
 	{
-		done = into_outlet(shard, v, lfirst(lc), until) && done;
+		Outlet *outlet = lfirst(lc);
+
+		outlet->done = until == DT_NOBEGIN || into_outlet(shard, v, outlet, until);
 		if (v->fold == NULL)
 			return true;
 	}
-	into_publish(v);
-	return done;
+	if (until != DT_NOBEGIN)
+		into_publish(v);
+	return !again;
 }
 
 /* When a sink wants to be told again; DT_NOEND: none does. */
@@ -607,9 +607,10 @@ into_view_and_sink(Shard *shard, WorkerView *v)
 		Outlet *outlet = lfirst(lc);
 
 		if (v->fold != NULL && !outlet->flow && outlet->written != DT_NOBEGIN)
-			done = into_try(shard, v, outlet, into_tell, DT_NOBEGIN, outlet->written) && done;
-		if (done)
+			outlet->done = into_try(shard, v, outlet, into_tell, DT_NOBEGIN, outlet->written) && outlet->done;
+		if (outlet->done)
 			outlet->failures = 0;
+		done = outlet->done && done;
 	}
 	return done;
 }

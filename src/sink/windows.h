@@ -23,6 +23,7 @@ typedef struct Outlet
 	TimestampTz	 open;	   /* sessions: the least start of those that are not closed */
 	int64		 span;	   /* of the last range */
 	uint64		 rows;	   /* in it */
+	bool		 done;	   /* the last time */
 	int			 failures; /* in a row, that are tried again */
 } Outlet;
 

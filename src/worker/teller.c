@@ -77,6 +77,7 @@ typedef struct TellerView
 	char	   *next;	   /* up to here, if the transaction commits */
 	List	   *streams;   /* that an alert reads */
 	bool		failed;	   /* the last time, or it may have before this process */
+	bool		under_way; /* changes may have been put out that have not arrived */
 	int			cancelled; /* so many times in a row */
 } TellerView;
 
@@ -114,6 +115,7 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 	item->task = task;
 	item->every = every;
 	item->failed = known == NULL || known->failed;
+	item->under_way = true;
 	item->token = known != NULL && known->token != NULL ? pstrdup(known->token) : NULL;
 	item->due = known != NULL ? Min(known->due, GetCurrentTimestamp() + every) : 0;
 	if (task == TELLER_ALERT)
@@ -244,7 +246,7 @@ teller_tell_changes(TellerView *item)
 static void
 teller_emit_changes(TellerView *item)
 {
-	char *newest = streamext_emit_changes(item->view, item->token);
+	char *newest = streamext_emit_changes(item->view, item->token, &item->under_way);
 
 	if (newest != NULL)
 		teller_stands_at(item, newest);
