@@ -619,6 +619,30 @@ def test_rows_are_published_to_mqtt(db: Database, mosquitto: Mosquitto, topic: s
     client.loop_stop()
 
 
+def test_what_could_never_go_out_is_refused_when_the_view_is_made(db: Database, mosquitto: Mosquitto, topic: str) -> None:
+    """Not when its first window is closed."""
+    columns = "site text, w timestamptz, n bigint"
+    local_stream(db, "event_time 'ts'", "site text, ts timestamptz")
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#', publish_topic '{topic}/{{area}}'", columns, name="no_column")
+    mqtt_stream(db, mosquitto, f"topic '{topic}/#'", columns, name="no_topic")
+    mqtt_stream(db, mosquitto, f"topic '{topic}/x'", columns, name="no_format", format="csv")
+    windows = "SELECT site, streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY site, w"
+    continuous(db, "v", windows)
+    for target, wrong in (
+        ("no_column", '42703 option publish_topic names column "area", which stream "no_column" does not have'),
+        ("no_topic", '0A000 cannot insert into stream "no_topic", whose topic is a filter'),
+        ("no_format", '0A000 format "csv" of stream "no_format" cannot be written'),
+    ):
+        for view in (
+            f"CREATE VIEW out WITH (streamext.continuous, streamext.into = '{target}') AS {windows}",
+            f"CREATE VIEW out WITH (streamext.continuous, streamext.into = '{target}') AS SELECT site, ts AS w FROM s",
+            f"CREATE VIEW out WITH (streamext.alert, streamext.to = '{target}') AS SELECT site, n FROM v WHERE n > 100",
+        ):
+            assert db.refusal(view).startswith(wrong), view
+    db.execute("ALTER FOREIGN TABLE no_column ADD COLUMN area text")
+    continuous(db, "out", windows, ", streamext.into = 'no_column'")
+
+
 def test_what_mqtt_cannot_carry_holds_up_nothing(db: Database, mosquitto: Mosquitto, topic: str) -> None:
     """Who may insert chooses topics and headers: neither the broker's own topics, nor what makes the broker end the connection again and again."""
     mqtt_stream(db, mosquitto, f"topic '{topic}/#', publish_topic '{{site}}/{topic}'", "site text, n int, h jsonb OPTIONS (metadata 'headers')", name="sent")

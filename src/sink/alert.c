@@ -46,6 +46,7 @@
 #include "base/own_table.h"
 #include "view/flatten.h"
 #include "sink/alert.h"
+#include "sink/outbox.h"
 #include "stream/definition.h"
 #include "view/builtin.h"
 #include "view/compile.h"
@@ -338,6 +339,7 @@ alert_check_insert(const Alert *alert, Oid target)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_TABLE, get_rel_name(target));
 	if (SPI_prepare(alert_insert(alert, target), 1, types) == NULL)
 		elog(ERROR, "could not prepare the INSERT of events");
+	streamext_outbox_check(target);
 }
 
 void

@@ -61,10 +61,47 @@ mqtt_sink_template(const StreamConfig *config)
 	return strpbrk(topic, MQTT_SINK_FILTER) == NULL && topic[0] != '$' ? topic : NULL;
 }
 
+/* The number of {column}; raises. */
+static int
+mqtt_sink_column(const StreamConfig *config, const char *name)
+{
+	for (int i = 0; i < config->desc->natts; i++)
+		if (!config->columns[i].dropped && strcmp(config->columns[i].name, name) == 0)
+			return i;
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+					errmsg("option publish_topic names column \"%s\", which stream \"%s\" does not have", name,
+						   config->name)));
+	return -1; /* not reached */
+}
+
+/* The name behind the brace that *at points to, which goes behind it; NULL: there is none. */
+static char *
+mqtt_sink_name(const char **at)
+{
+	const char *begin = *at + 1;
+	const char *end = **at == '{' ? strchr(begin, '}') : NULL;
+
+	if (end == NULL)
+		return NULL;
+	*at = end + 1;
+	return pnstrdup(begin, end - begin);
+}
+
 static void
 mqtt_sink_check(const StreamConfig *config)
 {
-	if (mqtt_sink_template(config) == NULL)
+	const char *template = mqtt_sink_template(config);
+
+	while (template != NULL && *template != '\0')
+	{
+		const char *name = mqtt_sink_name(&template);
+
+		if (name != NULL)
+			(void) mqtt_sink_column(config, name);
+		else
+			template ++;
+	}
+	if (template == NULL)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot insert into stream \"%s\", whose topic is a filter", config->name),
 						errhint("Say with the option publish_topic where rows go, like 'plant/{site}/state'.")));
@@ -77,33 +114,25 @@ mqtt_sink_check(const StreamConfig *config)
 static char *
 mqtt_sink_value(const StreamConfig *config, const char *name, const Datum *values, const bool *nulls, bool strict)
 {
-	for (int i = 0; i < config->desc->natts; i++)
-	{
-		Oid	  output;
-		bool  is_varlena;
-		char *text;
+	int	  i = mqtt_sink_column(config, name);
+	Oid	  output;
+	bool  is_varlena;
+	char *text;
 
-		if (config->columns[i].dropped || strcmp(config->columns[i].name, name) != 0)
-			continue;
-		if (nulls[i] && !strict)
-			return pstrdup(MQTT_SINK_NO_VALUE);
-		if (nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("column \"%s\" is NULL, which makes no topic", name)));
-		getTypeOutputInfo(config->columns[i].type, &output, &is_varlena);
-		text = OidOutputFunctionCall(output, values[i]);
-		if (text[0] == '\0' && !strict)
-			return pstrdup(MQTT_SINK_NO_VALUE);
-		if (strict && (text[0] == '\0' || strpbrk(text, MQTT_SINK_FILTER) != NULL))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("the value of column \"%s\" cannot be part of a topic", name),
-							errdetail("It is empty or holds + or #, which are of filters.")));
-		return text;
-	}
-	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
-					errmsg("option publish_topic names column \"%s\", which stream \"%s\" does not have", name,
-						   config->name)));
-	return NULL; /* not reached */
+	if (nulls[i] && !strict)
+		return pstrdup(MQTT_SINK_NO_VALUE);
+	if (nulls[i])
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("column \"%s\" is NULL, which makes no topic", name)));
+	getTypeOutputInfo(config->columns[i].type, &output, &is_varlena);
+	text = OidOutputFunctionCall(output, values[i]);
+	if (text[0] == '\0' && !strict)
+		return pstrdup(MQTT_SINK_NO_VALUE);
+	if (strict && (text[0] == '\0' || strpbrk(text, MQTT_SINK_FILTER) != NULL))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("the value of column \"%s\" cannot be part of a topic", name),
+						errdetail("It is empty or holds + or #, which are of filters.")));
+	return text;
 }
 
 static char *
@@ -115,16 +144,12 @@ mqtt_sink_topic(const StreamConfig *config, const Datum *values, const bool *nul
 	initStringInfo(&topic);
 	while (*template != '\0')
 	{
-		const char *end = template[0] == '{' ? strchr(template, '}') : NULL;
+		const char *name = mqtt_sink_name(&template);
 
-		if (end == NULL)
-		{
+		if (name != NULL)
+			appendStringInfoString(&topic, mqtt_sink_value(config, name, values, nulls, strict));
+		else
 			appendStringInfoChar(&topic, *template ++);
-			continue;
-		}
-		appendStringInfoString(
-			&topic, mqtt_sink_value(config, pnstrdup(template + 1, end - template - 1), values, nulls, strict));
-		template = end + 1;
 	}
 	if (strict && topic.len > MQTT_SINK_MAX_TEXT)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the topic is too long")));

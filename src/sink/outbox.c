@@ -5,6 +5,7 @@
 #include "base/streamext.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -86,6 +87,29 @@ outbox_clear(OutboxWriter *writer)
 	writer->bytes = 0;
 }
 
+/* The format's part of a writer. */
+static PayloadWriter *
+outbox_payload(const StreamConfig *config, const TransportOps *transport)
+{
+	PayloadWriter *payload = streamext_write_begin(config);
+
+	if (transport->check != NULL)
+		transport->check(config);
+	return payload;
+}
+
+void
+streamext_outbox_check(Oid target)
+{
+	const StreamConfig *config;
+
+	if (get_rel_relkind(target) != RELKIND_FOREIGN_TABLE || streamext_stream_kind(target) == NULL)
+		return;
+	config = streamext_stream_config(target);
+	if (config->connector->published)
+		(void) outbox_payload(config, streamext_transport(config->connector));
+}
+
 OutboxWriter *
 streamext_outbox_begin(const StreamConfig *config)
 {
@@ -93,9 +117,7 @@ streamext_outbox_begin(const StreamConfig *config)
 
 	writer->config = config;
 	writer->transport = streamext_transport(config->connector);
-	writer->payload = streamext_write_begin(config);
-	if (writer->transport->check != NULL)
-		writer->transport->check(config);
+	writer->payload = outbox_payload(config, writer->transport);
 	if (!outbox_has_room(config->relid))
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("too many rows wait to be sent to \"%s\"", config->name),

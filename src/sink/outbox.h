@@ -15,6 +15,9 @@
 
 typedef struct OutboxWriter OutboxWriter;
 
+/* Raises if the relation is a foreign table of another system whose rows could never be written: its format, or where they would go. */
+extern void streamext_outbox_check(Oid target);
+
 /* Rows for the stream, in the current context; raises if it cannot be written, or so much waits that no more is taken (53400). */
 extern OutboxWriter *streamext_outbox_begin(const StreamConfig *config);
 /* A row of the stream's columns. Raises what output functions raise; they run as the current user. */

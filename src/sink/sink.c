@@ -7,6 +7,7 @@
 #include "catalog/pg_class_d.h"
 #include "utils/lsyscache.h"
 
+#include "sink/outbox.h"
 #include "sink/sink.h"
 #include "stream/definition.h"
 
@@ -41,6 +42,7 @@ streamext_sink_check(Oid view, Oid target)
 {
 	const SinkOps *ops = sink_of(target);
 
+	streamext_outbox_check(target);
 	if (ops->check != NULL)
 		ops->check(view, target);
 }
