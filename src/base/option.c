@@ -146,6 +146,27 @@ option_parse_interval(const OptionSpec *spec, const char *value)
 	return usecs;
 }
 
+void
+streamext_interval_doubt(const char *what, const char *value)
+{
+	const char *end = value + strlen(value);
+	const char *at;
+	Datum		interval;
+
+	while (end > value && end[-1] == ' ')
+		end--;
+	for (at = end; at > value && strchr("0123456789.", at[-1]) != NULL; at--)
+		;
+	if (at == end || (at > value && at[-1] != ' ' && at[-1] != '+') || strspn(at, "0. ") == strlen(at))
+		return;
+	interval =
+		DirectFunctionCall3(interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	ereport(NOTICE, (errmsg("%s is %s", what, DatumGetCString(DirectFunctionCall1(interval_out, interval))),
+					 errdetail("A number without a unit counts seconds."),
+					 errhint("Write the unit: '%.*s s', '%.*s min', '%.*s days'.", (int) (end - value), value,
+							 (int) (end - value), value, (int) (end - value), value)));
+}
+
 TimestampTz
 streamext_option_moment(const char *value)
 {
@@ -218,6 +239,7 @@ streamext_option_check(const OptionSpec *spec, const char *value)
 			break;
 		case OPTION_INTERVAL:
 			(void) option_parse_interval(spec, value);
+			streamext_interval_doubt(psprintf("option \"%s\"", spec->name), value);
 			break;
 	}
 	if (spec->check != NULL)

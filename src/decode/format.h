@@ -63,6 +63,9 @@ typedef struct FormatOps
 	/* Of a stream with the option header: whether the record names the columns and is none. May be NULL. */
 	bool (*is_header)(const StreamConfig *config, const StreamRecord *record);
 
+	/* The text of a record that a column takes, palloc'd; NULL: there is none. Where the format names fields, NULL. */
+	char *(*text_of)(const StreamConfig *config, const StreamColumn *column, const StreamRecord *record);
+
 	/* The way back, for rows that are put into the stream's source (decode/write.h). May be NULL: it has none. */
 	bool (*write)(const struct PayloadWriter *writer, StringInfo to);
 } FormatOps;

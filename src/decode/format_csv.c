@@ -238,6 +238,28 @@ csv_is_header(const StreamConfig *config, const StreamRecord *record)
 	}
 }
 
+static char *
+csv_text_of(const StreamConfig *config, const StreamColumn *column, const StreamRecord *record)
+{
+	CsvDialect dialect = csv_dialect(config->table_options);
+	CsvField  *fields;
+	int		   place = 0;
+	int		   count;
+	int		   sqlstate;
+
+	if (column->path != NULL)
+		place = streamext_csv_path(column->path) - 1;
+	else
+		for (int i = 0; &config->columns[i] != column; i++)
+			place += !config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE;
+	fields = palloc(sizeof(CsvField) * (place + 1));
+	if (streamext_csv_parse(streamext_csv_create(&dialect), record->payload, record->payload_size, fields, place + 1,
+							&count, &sqlstate) != NULL ||
+		count <= place || fields[place].isnull)
+		return NULL;
+	return pnstrdup(fields[place].s, fields[place].size);
+}
+
 const FormatOps streamext_csv_format = {
 	.name = "csv",
 	.lines = true,
@@ -248,4 +270,5 @@ const FormatOps streamext_csv_format = {
 	.open = csv_open,
 	.parse = csv_parse,
 	.is_header = csv_is_header,
+	.text_of = csv_text_of,
 };

@@ -30,10 +30,17 @@ raw_parse(Decoder *decoder, StreamRecord *record, int row, const char **column, 
 	return reason;
 }
 
+static char *
+raw_text_of(const StreamConfig *config, const StreamColumn *column, const StreamRecord *record)
+{
+	return pnstrdup(record->payload, record->payload_size);
+}
+
 const FormatOps streamext_text_format = {
 	.name = "text",
 	.one_column = true,
 	.parse = raw_parse,
+	.text_of = raw_text_of,
 	.write = streamext_write_text,
 };
 

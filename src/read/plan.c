@@ -414,14 +414,14 @@ plan_unsubstituted_view(PlannerInfo *root, Oid stream_relid)
 
 /* Once a statement: its answer is of the stream's newest records only, which is rarely meant. */
 static void
-plan_tell_buffer(Oid stream)
+plan_tell_buffer(Oid stream, const char *what)
 {
 	static TimestampTz told;
 
 	if (MyBgworkerEntry != NULL || told == GetCurrentStatementStartTimestamp())
 		return;
 	told = GetCurrentStatementStartTimestamp();
-	ereport(NOTICE, (errmsg("the aggregate is over what the buffer of stream \"%s\" holds", get_rel_name(stream)),
+	ereport(NOTICE, (errmsg("%s over what the buffer of stream \"%s\" holds", what, get_rel_name(stream)),
 					 errdetail("The buffer keeps the stream's newest records (option \"buffer_size\")."),
 					 errhint("CREATE VIEW ... WITH (streamext.continuous) counts all records.")));
 }
@@ -440,5 +440,9 @@ streamext_scan_check_stream(PlannerInfo *root, Oid stream_relid)
 				 errdetail("The planner was reached past the planner hook of streamext.")));
 	}
 	if (plan_aggregates(root->parse))
-		plan_tell_buffer(stream_relid);
+		plan_tell_buffer(stream_relid, "the aggregate is");
+	else if (root->parse->hasWindowFuncs)
+		plan_tell_buffer(stream_relid, "the window function is");
+	else if (root->parse->distinctClause != NIL)
+		plan_tell_buffer(stream_relid, "DISTINCT is");
 }

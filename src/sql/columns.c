@@ -183,21 +183,31 @@ columns_rejected_sample(Oid relid)
 	return text;
 }
 
-/* The newest record that is an object; NULL: there is none. */
-static Jsonb *
-columns_sample(const StreamConfig *config)
+/* The newest record that was accepted; NULL: the buffer is empty. */
+static const StreamRecord *
+columns_newest(const StreamConfig *config)
 {
-	SampleStep step = { NULL, NULL };
-
-	for (int shard = 0; shard < config->workers && step.text == NULL; shard++)
+	for (int shard = 0; shard < config->workers; shard++)
 	{
 		StreamRecord *records;
 		int			  n = streamext_newest_copy(config->relid, shard, &records);
 
 		if (n > 0)
-			step.text = pnstrdup(records[n - 1].payload, records[n - 1].payload_size);
+			return &records[n - 1];
 	}
-	if (step.text == NULL)
+	return NULL;
+}
+
+/* The newest record that is an object; NULL: there is none. */
+static Jsonb *
+columns_sample(const StreamConfig *config)
+{
+	const StreamRecord *newest = columns_newest(config);
+	SampleStep			step = { NULL, NULL };
+
+	if (newest != NULL)
+		step.text = pnstrdup(newest->payload, newest->payload_size);
+	else
 		step.text = columns_rejected_sample(config->relid);
 	if (step.text == NULL || streamext_try(columns_sample_step, &step) != NULL || !JB_ROOT_IS_OBJECT(step.sample))
 		return NULL;
@@ -232,12 +242,20 @@ columns_text(const JsonbValue *value)
 static char *
 columns_sample_text(const StreamConfig *config, const StreamColumn *column)
 {
-	Jsonb		   *sample = columns_sample(config);
-	JsonbContainer *object = sample == NULL ? NULL : &sample->root;
-	JsonbValue	   *value = NULL;
-	PathReader		reader;
-	char		   *key;
+	const StreamRecord *newest;
+	Jsonb			   *sample;
+	JsonbContainer	   *object;
+	JsonbValue		   *value = NULL;
+	PathReader			reader;
+	char			   *key;
 
+	if (config->format->text_of != NULL)
+	{
+		newest = columns_newest(config);
+		return newest == NULL ? NULL : config->format->text_of(config, column, newest);
+	}
+	sample = columns_sample(config);
+	object = sample == NULL ? NULL : &sample->root;
 	if (object != NULL && column->path == NULL)
 		value = getKeyJsonValueFromContainer(object, column->name, strlen(column->name), NULL);
 	if (object == NULL || column->path == NULL)
@@ -261,7 +279,7 @@ columns_date_hint(const StreamConfig *config, const StreamColumn *column)
 	Size  day, month;
 
 	if (!streamext_value_is_time(column->type) || column->time_format_given || config->datestyle != NULL ||
-		!config->format->names_fields)
+		(!config->format->names_fields && config->format->text_of == NULL))
 		return NULL;
 	text = columns_sample_text(config, column);
 	day = text == NULL ? 0 : strspn(text, "0123456789");

@@ -29,6 +29,8 @@ extern void streamext_ddl_watch_relations(void);
 extern void streamext_ddl_standard(const DdlCall *call);
 /* The same; returns the relations that it created or altered, and makes its work visible. Some may not exist any more. */
 extern List *streamext_ddl_run(const DdlCall *call);
+/* sql/ddl_hint.c: the same; that a function does not exist is told with the one that continuous views have, if `query` (raw) calls it so. */
+extern List *streamext_ddl_run_hinted(const DdlCall *call, Node *query);
 /* The call's statement, replaced by a copy that may be changed. */
 extern Node *streamext_ddl_copy_statement(DdlCall *call);
 
@@ -50,6 +52,8 @@ extern bool streamext_ddl_alter_view_options(DdlCall *call);
 extern void streamext_ddl_doubt(Oid relid);
 /* The same of a stream that has got a constraint. */
 extern void streamext_ddl_doubt_checks(Oid relid);
+/* The same of a stream that has got a column. */
+extern void streamext_ddl_doubt_columns(Oid relid);
 /* The same of a relation that has got a trigger. */
 extern void streamext_ddl_doubt_trigger(Oid relid);
 

@@ -17,6 +17,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/option.h"
 #include "sql/ddl_option.h"
 #include "view/settings.h"
 
@@ -60,6 +61,18 @@ option_is_name(const char *name)
 		if (strcmp(name, option_names[i]) == 0)
 			return true;
 	return streamext_view_is_setting(name);
+}
+
+static bool
+option_is_interval(const char *name)
+{
+	static const char *const names[] = { "retention", "lateness", "step",	"emit_interval",
+										 "hold",	  "repeat",	  "absent", "every" };
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
 }
 
 /* Raises for a name that is none of ours. */
@@ -156,6 +169,8 @@ streamext_ddl_option_take(List **options, bool with_values)
 			value = pstrdup(defGetBoolean(def) ? "true" : "false");
 		else
 			value = pstrdup(defGetString(def));
+		if (option_is_interval(name + strlen(DDL_OPTION_PREFIX)))
+			streamext_interval_doubt(psprintf("view option \"%s\"", name), value);
 		own = lappend(own, makeDefElem(name, (Node *) makeString(value), -1));
 	}
 	return own;

@@ -182,6 +182,8 @@ streamext_ddl_alter_stream(DdlCall *call)
 		stream_ddl_check_changes(relid, before);
 	if (constraint)
 		streamext_ddl_doubt_checks(RangeVarGetRelid(stmt->relation, NoLock, true));
+	if (stream_ddl_has_command(stmt, AT_AddColumn))
+		streamext_ddl_doubt_columns(RangeVarGetRelid(stmt->relation, NoLock, true));
 }
 
 /* Adds the option to the text[] `options` of the catalogue, or replaces it there. */

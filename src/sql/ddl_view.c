@@ -26,12 +26,14 @@
 #include "utils/rel.h"
 
 #include "view/reads.h"
+#include "sql/catalog.h"
 #include "sql/commit.h"
 #include "sink/alert.h"
 #include "sink/emit.h"
 #include "sink/changes.h"
 #include "sink/sink.h"
 #include "export/plan.h"
+#include "stream/definition.h"
 #include "sql/ddl.h"
 #include "sql/ddl_option.h"
 #include "view/chain.h"
@@ -123,6 +125,27 @@ view_ddl_check_view(Oid relid)
 	if (options.emit_changes)
 		view_ddl_check_emit(relid, compiled->stream_relid, options.changes_into);
 	table_close(rel, NoLock);
+}
+
+/* What a stream has had that no new view can read any more: a view that is made after the rows shows none of them. */
+static void
+view_ddl_doubt_past(Oid relid)
+{
+	const CompiledView *view = streamext_view_compile(relid);
+	const ConnectorOps *kind = streamext_stream_kind(view->stream_relid);
+	uint64				past = 0;
+	ListCell		   *lc;
+
+	if (OidIsValid(view->inner) || view->parts != NIL || kind == NULL || kind->replayable || streamext_shared == NULL)
+		return;
+	foreach (lc, streamext_catalog_copy_shards(view->stream_relid))
+		past += ((ShardCopy *) lfirst(lc))->slot.counted.rows_in;
+	if (past > 0)
+		ereport(NOTICE,
+				(errmsg("view \"%s\" counts what comes to stream \"%s\" from now on", get_rel_name(relid),
+						get_rel_name(view->stream_relid)),
+				 errdetail("Records that came before are not kept for new views."),
+				 errhint("Make views before their records come. Over Kafka a new view reads what the topic holds.")));
 }
 
 /* The same of an alert. */
@@ -260,7 +283,7 @@ streamext_ddl_create_view(DdlCall *call)
 	}
 	if (OidIsValid(replaced) && streamext_view_options(replaced).alert)
 		streamext_touch_teller();
-	relids = streamext_ddl_run(call);
+	relids = streamext_ddl_run_hinted(call, continuous ? stmt->query : NULL);
 	if (!continuous && was_continuous)
 		streamext_into_depend(replaced, InvalidOid);
 	view_ddl_touch_dependents(replaced);
@@ -285,6 +308,8 @@ streamext_ddl_create_view(DdlCall *call)
 	streamext_ddl_option_store(relid, view_ddl_keep_into(relid, streamext_ddl_option_keep_settings(
 																	streamext_ddl_option_keep_former(own, former))));
 	view_ddl_check_view(relid);
+	if (!was_continuous)
+		view_ddl_doubt_past(relid);
 }
 
 /* ---- ALTER ---- */

@@ -38,6 +38,7 @@
 #include "decode/decoder.h"
 #include "base/hooks.h"
 #include "stream/definition.h"
+#include "shared/clock.h"
 #include "shared/shmem.h"
 #include "sink/outbox.h"
 #include "sql/ask.h"
@@ -261,6 +262,8 @@ typedef struct InsertState
 	Datum		 *values;
 	bool		 *nulls;
 	MemoryContext row_cxt; /* flattened values */
+	TimestampTz	  latest;  /* event times beyond were too far ahead when the statement began */
+	bool		  doubted; /* it was told that rows will be rejected */
 } InsertState;
 
 static void
@@ -320,6 +323,7 @@ insert_start(ResultRelInfo *target)
 		state->ignored[i] =
 			config->columns[i].dropped || (state->outbox == NULL && config->columns[i].metadata != METADATA_NONE);
 	state->row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext insert row", ALLOCSET_DEFAULT_SIZES);
+	state->latest = streamext_clock_now() + config->time.max_ahead;
 	target->ri_FdwState = state;
 }
 
@@ -334,6 +338,35 @@ static void
 insert_begin(ModifyTableState *mtstate, ResultRelInfo *target)
 {
 	insert_start(target);
+}
+
+/* Once a statement, of a row that cannot be accepted: that it is not is seen where nobody who has just inserted it looks. */
+static void
+insert_doubt(InsertState *state)
+{
+	const StreamConfig *config = state->config;
+	int					time = config->event_time - 1;
+	const char		   *why = NULL;
+
+	if (time >= 0 && state->nulls[time])
+		why = "The event time, column \"%s\", is NULL.";
+	else if (time >= 0 && TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(state->values[time])))
+		why = "The event time, column \"%s\", is infinite.";
+	else if (time >= 0 && DatumGetTimestampTz(state->values[time]) > state->latest &&
+			 DatumGetTimestampTz(state->values[time]) > streamext_clock_now() + config->time.max_ahead)
+		why = "The event time, column \"%s\", is further ahead of the clock than the stream's option max_ahead allows.";
+	for (int i = 0; i < config->desc->natts && why == NULL; i++)
+		if (config->columns[i].notnull && state->nulls[i] && !state->ignored[i])
+		{
+			time = i;
+			why = "Column \"%s\", which is NOT NULL, is NULL.";
+		}
+	if (why == NULL)
+		return;
+	state->doubted = true;
+	ereport(NOTICE, (errmsg("stream \"%s\" will reject rows of this statement", config->name),
+					 errdetail(why, config->columns[time].name),
+					 errhint("They are kept in streamext.dead_letters, and the others are counted.")));
 }
 
 /* The row into the spool, every value flat and in one piece: it outlives whatever it points to now. */
@@ -366,6 +399,8 @@ insert_row(EState *estate, ResultRelInfo *target, TupleTableSlot *slot, TupleTab
 						errdetail("A row may have %d bytes.", STREAMEXT_MAX_RECORD)));
 	MemoryContextSwitchTo(old);
 
+	if (state->outbox == NULL && !state->doubted)
+		insert_doubt(state);
 	if (state->outbox != NULL)
 		streamext_outbox_put(state->outbox, state->values, state->nulls);
 	else

@@ -14,6 +14,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
+#include "decode/format.h"
 #include "shared/shmem.h"
 #include "sql/ddl.h"
 #include "stream/definition.h"
@@ -29,6 +30,29 @@ doubt_no_columns(const StreamConfig *config)
 	ereport(NOTICE, (errmsg("stream \"%s\" has no columns", config->name),
 					 errdetail("It counts records and shows nothing of them."),
 					 errhint("Declare columns, or let IMPORT FOREIGN SCHEMA guess them.")));
+}
+
+/* Where the payload is one column's, it is the value of each that does not say where else its value is. */
+static void
+doubt_payload(const StreamConfig *config)
+{
+	int payloads = 0;
+
+	for (int i = 0; i < config->desc->natts; i++)
+		payloads += !config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE;
+	if (config->format->one_column && payloads > 1)
+		ereport(NOTICE, (errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
+								config->format->name),
+						 errhint("All columns but one should have the option metadata.")));
+}
+
+void
+streamext_ddl_doubt_columns(Oid relid)
+{
+	StreamConfig *config = streamext_ddl_is_stream(relid) ? streamext_stream_config(relid) : NULL;
+
+	if (config != NULL)
+		doubt_payload(config);
 }
 
 /* Whether the column is of type serial. */
@@ -170,6 +194,7 @@ streamext_ddl_doubt(Oid relid)
 	if (config == NULL)
 		return;
 	doubt_no_columns(config);
+	doubt_payload(config);
 	doubt_checks(config);
 	if (config->connector->payloads)
 		for (int i = 0; i < config->desc->natts; i++)

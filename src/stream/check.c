@@ -43,6 +43,7 @@ stream_check_payload(const StreamConfig *config)
 
 	if (!config->format->one_column)
 		return;
+	/* several pass: pg_dump makes the table first and says afterwards, by one ALTER each, which columns are metadata */
 	for (int i = 0; i < config->desc->natts; i++)
 		if (!config->columns[i].dropped && config->columns[i].metadata == METADATA_NONE)
 		{
@@ -57,12 +58,6 @@ stream_check_payload(const StreamConfig *config)
 					config->format->name, OidIsValid(type) ? format_type_be(type) : "", OidIsValid(type) ? " " : ""),
 			 errdetail("That column takes the payload."),
 			 errhint("Of JSON payloads format json takes the whole into a column with the option path '$'.")));
-
-	/* pg_dump makes the table first and says afterwards, by ALTER, which columns are metadata */
-	if (payloads > 1)
-		ereport(NOTICE, (errmsg("stream \"%s\" has several columns for a payload of format %s", config->name,
-								config->format->name),
-						 errhint("All columns but one should have the option metadata.")));
 }
 
 static void

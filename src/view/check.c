@@ -173,7 +173,9 @@ streamext_view_check_function(Oid funcid, const char *place, bool may_read_table
 	if (what != NULL)
 		streamext_view_refuse(
 			psprintf("%s %s() in %s", what, NameStr(proc->proname), place),
-			"Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+			funcid >= FirstNormalObjectId
+				? "Below the aggregation a row must mean the same whenever and by whomever it is evaluated. If the function's answer follows from its arguments alone, say so: ALTER FUNCTION ... IMMUTABLE. If it reads a table, join with that."
+				: "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
 	ReleaseSysCache(tuple);
 	if (check_own_function(funcid) != FUNCTION_OTHER)
 		streamext_view_refuse(

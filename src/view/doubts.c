@@ -8,6 +8,7 @@
 
 #include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -48,6 +49,44 @@ doubt_gaps(const CompiledView *view)
 							   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&size))),
 							   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&slide)))),
 					 errhint("The size comes first: streamext.hop(size, slide, event_time).")));
+}
+
+/* The window of whole days that begins `steps` further than the one of 1 July 2024, as the zone's clocks show it. */
+static struct pg_tm *
+doubt_start(const Window *window, int steps, const pg_tz *zone)
+{
+	const int64 summer = 8948 * USECS_PER_DAY; /* since 2000-01-01 */
+	int64		start = window->origin + (summer - window->origin) / window->slide * window->slide;
+	pg_time_t	at = (pg_time_t) ((start + steps * window->slide) / USECS_PER_SEC) +
+				   (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+
+	return pg_localtime(&at, zone);
+}
+
+/* Windows of days are 24 hours and begin where UTC does, which a view in Berlin is rarely meant to have. */
+static void
+doubt_days(const CompiledView *view)
+{
+	const Window *window = &view->window;
+	pg_tz		 *zone = pg_tzset(view->options.timezone);
+	struct pg_tm *tm;
+	int			  summer, winter;
+
+	if ((window->kind != WINDOW_TUMBLE && window->kind != WINDOW_HOP) || window->slide < USECS_PER_DAY ||
+		window->slide % USECS_PER_DAY != 0 || zone == NULL)
+		return;
+	tm = doubt_start(window, 0, zone);
+	summer = tm == NULL ? 0 : tm->tm_hour * 60 + tm->tm_min;
+	tm = doubt_start(window, 184 * USECS_PER_DAY / window->slide, zone);
+	winter = tm == NULL ? 0 : tm->tm_hour * 60 + tm->tm_min;
+	if (summer == 0 && winter == 0)
+		return;
+	ereport(NOTICE,
+			(errmsg("windows of whole days do not begin at midnight in time zone %s", view->options.timezone),
+			 summer == winter ? errdetail("They begin at %02d:%02d: a day is 24 hours.", summer / 60, summer % 60)
+							  : errdetail("They begin at %02d:%02d, in summer at %02d:%02d: a day is 24 hours.",
+										  winter / 60, winter % 60, summer / 60, summer % 60),
+			 errhint("date_trunc('day', event_time) has the time zone's days, also those of 23 and 25 hours.")));
 }
 
 /* Options of windows that end. */
@@ -151,6 +190,53 @@ doubt_goes_on(Node *node, DoubtWalk *walk)
 	return expression_tree_walker(node, doubt_goes_on, walk);
 }
 
+/* The stream's column that date_trunc or date_bin cuts into pieces of time, if it is not the event time. */
+static const Var *
+doubt_other_time(const DoubtWalk *walk, const Node *node)
+{
+	const FuncExpr *func = (const FuncExpr *) node;
+	const Var	   *var;
+
+	if (node == NULL || !IsA(node, FuncExpr))
+		return NULL;
+	switch (func->funcid)
+	{
+		case F_DATE_TRUNC_TEXT_TIMESTAMP:
+		case F_DATE_TRUNC_TEXT_TIMESTAMPTZ:
+		case F_DATE_TRUNC_TEXT_TIMESTAMPTZ_TEXT:
+		case F_DATE_BIN_INTERVAL_TIMESTAMP_TIMESTAMP:
+		case F_DATE_BIN_INTERVAL_TIMESTAMPTZ_TIMESTAMPTZ:
+			var = lsecond(func->args);
+			break;
+		default:
+			return NULL;
+	}
+	return IsA(var, Var) && var->varno == walk->view->stream_varno && var->varlevelsup == 0 && var->varattno > 0 &&
+				   !streamext_view_is_event_time(walk->view, walk->config, (const Node *) var)
+			   ? var
+			   : NULL;
+}
+
+/* A key that looks like a window, over another column: most often the stream lacks its event_time. */
+static void
+doubt_tell_other_time(const DoubtWalk *walk, const KeySpec *key, const Var *var)
+{
+	const StreamConfig *config = walk->config;
+	const char		   *column = config->columns[var->varattno - 1].name;
+
+	ereport(
+		NOTICE,
+		(errmsg("the view's groups never end: key \"%s\" is of column \"%s\", which is not the stream's event time",
+				key->name, column),
+		 errdetail("Groups of a view without a window stay in memory."),
+		 config->event_time != 0
+			 ? errhint("Windows are of column \"%s\".", config->columns[config->event_time - 1].name)
+		 : var->vartype == TIMESTAMPTZOID
+			 ? errhint("Make it that before there are views: ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '%s').",
+					   column)
+			 : errhint("The event time is a column of type timestamptz that the stream's option event_time names.")));
+}
+
 /* Groups of a view without a window are kept in memory for good. */
 static void
 doubt_keys(const CompiledView *view, const StreamConfig *config)
@@ -163,7 +249,13 @@ doubt_keys(const CompiledView *view, const StreamConfig *config)
 	for (int k = 0; k < view->nkeys; k++)
 	{
 		const KeySpec *key = &view->keys[k];
+		const Var	  *other = doubt_other_time(&walk, (const Node *) key->expr);
 
+		if (other != NULL)
+		{
+			doubt_tell_other_time(&walk, key, other);
+			return;
+		}
 		if (key->expr == NULL || !doubt_goes_on((Node *) key->expr, &walk))
 			continue;
 		ereport(
@@ -182,5 +274,6 @@ streamext_view_doubt(const CompiledView *view, const StreamConfig *config)
 		doubt_keys(view, config);
 	doubt_step(view);
 	doubt_gaps(view);
+	doubt_days(view);
 	doubt_options(view);
 }

@@ -136,6 +136,27 @@ streamext_mqtt_configure(StreamConfig *config)
 		streamext_option_number(streamext_mqtt_options, PLACE_TABLE, options, "protocol") == 0 ? 5 : 3;
 }
 
+/* Of a level that no topic which the filter takes has. */
+static void
+mqtt_doubt_levels(const StreamConfig *config, const char *topic)
+{
+	int levels = 1;
+
+	for (const char *p = topic; *p != '\0'; p++)
+		levels += *p == '/';
+	if (topic[0] == '$' || strchr(topic, '#') != NULL)
+		return;
+	for (int i = 0; i < config->desc->natts; i++)
+	{
+		const StreamColumn *column = &config->columns[i];
+
+		if (!column->dropped && column->metadata == METADATA_OWN && column->metadata_number > levels)
+			ereport(NOTICE, (errmsg("column \"%s\" of stream \"%s\" will always be NULL", column->name, config->name),
+							 errdetail("Topics that the filter \"%s\" takes have %d levels.", topic, levels),
+							 errhint("Levels are counted from 1.")));
+	}
+}
+
 void
 streamext_mqtt_doubt(const StreamConfig *config)
 {
@@ -146,6 +167,12 @@ streamext_mqtt_doubt(const StreamConfig *config)
 		ereport(NOTICE, (errmsg("stream \"%s\" takes messages of topics with a * in their names only", config->name),
 						 errdetail("In the filter \"%s\" * stands for itself.", topic),
 						 errhint("\"+\" stands for one level and \"#\" for all levels at the end.")));
+	if (topic[0] == '/' && topic[1] != '\0')
+		ereport(NOTICE,
+				(errmsg("stream \"%s\" takes messages of topics that begin with / only", config->name),
+				 errdetail("In front of it is a level of its own, which is empty: \"%s\" is another topic.", topic + 1),
+				 errhint("If senders do not write it, leave it out.")));
+	mqtt_doubt_levels(config, topic);
 }
 
 /* Several clients need a subscription that they share, which MQTT 3.1.1 does not know: brokers would take it for an ordinary topic. */
