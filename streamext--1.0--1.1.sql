@@ -856,10 +856,16 @@ COMMENT ON FUNCTION streamext.export_now(bigint) IS 'internal: now() of an expor
 CREATE FUNCTION streamext.export_spread(n numeric, x numeric, xx numeric, sample boolean, root boolean) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path TO pg_catalog, pg_temp
-AS $$ SELECT CASE WHEN $5 THEN COALESCE(pg_catalog.round(pg_catalog.sqrt(v.v), pg_catalog.scale(v.v)), pg_catalog.sqrt(v.v)) ELSE v.v END
+-- The root of the variance to the variance's scale, as PostgreSQL's own: sqrt() rounds to more digits, which must not make a half of what is less.
+AS $$ SELECT CASE WHEN NOT $5 OR v.v IS NULL THEN v.v WHEN pg_catalog.scale(v.v) IS NULL THEN pg_catalog.sqrt(v.v)
+	            WHEN r.r OPERATOR(pg_catalog.>) 0 AND v.v OPERATOR(pg_catalog.<) ((r.r OPERATOR(pg_catalog.-) u.half) OPERATOR(pg_catalog.*) (r.r OPERATOR(pg_catalog.-) u.half))
+	            THEN r.r OPERATOR(pg_catalog.-) u.unit ELSE r.r END
 	FROM (SELECT CASE WHEN d.d OPERATOR(pg_catalog.=) 0 THEN NULL WHEN d.a OPERATOR(pg_catalog.<=) 0 THEN 0 ELSE d.a OPERATOR(pg_catalog./) d.d END AS v
 	      FROM (SELECT ($1 OPERATOR(pg_catalog.*) $3) OPERATOR(pg_catalog.-) ($2 OPERATOR(pg_catalog.*) $2) AS a,
-	                   CASE WHEN $4 THEN $1 OPERATOR(pg_catalog.*) ($1 OPERATOR(pg_catalog.-) 1) ELSE $1 OPERATOR(pg_catalog.*) $1 END AS d) AS d) AS v $$;
+	                   CASE WHEN $4 THEN $1 OPERATOR(pg_catalog.*) ($1 OPERATOR(pg_catalog.-) 1) ELSE $1 OPERATOR(pg_catalog.*) $1 END AS d) AS d) AS v,
+	     LATERAL (SELECT pg_catalog.round(pg_catalog.sqrt(CASE WHEN $5 THEN v.v END), pg_catalog.scale(v.v)) AS r) AS r,
+	     LATERAL (SELECT ('1e-' OPERATOR(pg_catalog.||) pg_catalog.scale(v.v))::pg_catalog.numeric AS unit,
+	                     ('5e-' OPERATOR(pg_catalog.||) (pg_catalog.scale(v.v) OPERATOR(pg_catalog.+) 1))::pg_catalog.numeric AS half) AS u $$;
 COMMENT ON FUNCTION streamext.export_spread(numeric, numeric, numeric, boolean, boolean) IS
 'internal: variance or standard deviation of integers and numeric from count, sum and sum of squares, as PostgreSQL''s own';
 

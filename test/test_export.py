@@ -163,6 +163,20 @@ def run_all(engine: Engine, db: Database, rng: random.Random) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_spread_is_rounded_once(db: Database) -> None:
+    """Standard deviations just below a half of their last digit are PostgreSQL's own."""
+    db.execute("CREATE TABLE samples (k int, x numeric)")
+    db.execute("INSERT INTO samples VALUES (0, 0), (0, 2147483647), (1, 5), (2, 3), (2, 3), (3, 'NaN'), (3, 1), (4, 'Infinity'), (5, 1e-20), (5, 2e-20), (6, 123456789.5), (6, -1)")
+    db.execute("SELECT setseed(0.4)")
+    db.execute("INSERT INTO samples SELECT 10 + i % 400, round((random() * 10 ^ (i % 21 - 9))::numeric, i % 5) FROM generate_series(1, 2000) i")
+    db.execute("INSERT INTO samples SELECT 500 + i, v FROM generate_series(1, 300) i, unnest(ARRAY[0, i * 7158278]) v")
+    spread = ", ".join(f"streamext.export_spread(count(x), sum(x), sum(x * x), {sample}, {root})::text AS {name}" for name, sample, root in SPREADS)
+    db.assert_same(f"SELECT k, {spread} FROM samples GROUP BY k", f"SELECT k, {', '.join(f'{name}(x)::text AS {name}' for name, _, _ in SPREADS)} FROM samples GROUP BY k")
+
+
+SPREADS = (("var_pop", False, False), ("var_samp", True, False), ("stddev_pop", False, True), ("stddev_samp", True, True))
+
+
 def test_generated_definitions(db: Database, request: pytest.FixtureRequest) -> None:
     rng = random.Random(SEED)
     print(f"seed {SEED}")
