@@ -5,7 +5,7 @@ import pytest
 
 from harness.database import Database
 from harness.kafka import Kafka
-from harness.streams import continuous, error_of, kafka_stream, local_stream, state
+from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, state
 from harness.wait import wait_for
 
 COLUMNS = "k text, i int, ts timestamptz"
@@ -39,6 +39,35 @@ def test_spellings_of_windows(db: Database) -> None:
             db.execute(f"SET timezone = '{zone}'")
             db.assert_same(f"TABLE v{i}", "TABLE expected")
             db.execute("DROP TABLE expected")
+
+
+# Columns of the catalogue that the contract names, in its order: who unpacks rows or writes SELECT * relies on it.
+CATALOGUE = {
+    "streams": "stream connector format state rows_in bytes_in rate watermark lag_rows lag_seconds rejected last_error",
+    "continuous_views": "view definition state groups open_windows state_bytes accepted late rejected last_checkpoint",
+    "dead_letters": "id stream view topic partition position received_at sqlstate reason payload",
+    "gateways": "server listen state connections requests last_error",
+    "alerts": "view key state since row",
+    "alert_events": "id view key kind at row",
+    "sinks": "view target state delivered waiting dead lag_seconds last_error",
+    "stream_columns": "stream column present missing null rejected hint",
+    "metrics": "name kind unit labels value help",
+    "exports": "view engine run state positions watermark delivered accepted late rejected last_merge_at merge_ms rows_merged",
+}
+FUNCTIONS = {
+    "changes('v')": "op token at row",
+    "view_positions('v')": "partition next_offset",
+    "check('s')": "what ok detail hint",
+    "peek('s', 1)": "topic partition position timestamp key headers payload payload_text",
+}
+
+
+def test_columns_of_the_catalogue(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    for name, columns in (CATALOGUE | FUNCTIONS).items():
+        found = [column.name for column in db.connection.execute(f"SELECT * FROM streamext.{name} LIMIT 0").description or []]
+        assert [column for column in found if column in columns.split()] == columns.split(), (name, found)
 
 
 # Spellings of a sliding window; each is compared with PostgreSQL's answer at times on, before and between the edges of a step.
@@ -228,3 +257,28 @@ def test_flush_says_that_the_source_is_away(db: Database, kafka: Kafka) -> None:
         db.flush("t")
     assert [notice.partition(":")[0] for notice in notices[1:]] == ['stream "t" is stalled; flush waits for its source']
     assert "127.0.0.1:1" in notices[1]
+
+
+def test_boundaries(db: Database) -> None:
+    """What is exactly at a limit: max_ahead takes it, a session goes on at the gap, a window is closed at its end, the lower edge of a window is in it."""
+    local_stream(db, "event_time 'ts', max_ahead '1 h'", COLUMNS)
+    continuous(db, "sessions", "SELECT streamext.session('10 s', ts) AS w, count(*) AS n FROM s GROUP BY w")
+    continuous(db, "minutes", "SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY w")
+    continuous(db, "hops", "SELECT streamext.hop('1 min', '1 min', ts) AS w, count(*) AS n FROM s GROUP BY w", ", streamext.lateness = '1 us'")
+    try:
+        db.execute("SET timezone = 'UTC'; SELECT streamext.set_clock('2024-02-29 23:00Z')")
+        for at in ("23:58:50", "23:59:00", "23:59:10.000001", "23:58:59.999999", "23:59:59.999999"):
+            db.execute("INSERT INTO s VALUES ('a', 1, %s)", f"2024-02-29 {at}Z")
+            db.flush("s")
+        db.execute("INSERT INTO s VALUES ('a', 1, '2024-03-01 00:00Z'), ('ahead', 1, '2024-03-01 00:00:00.000001Z')")
+        db.flush("s")
+        db.execute("INSERT INTO s VALUES ('late', 1, '2024-02-29 23:59:59.999999Z')")
+        db.flush("s")
+    finally:
+        db.execute("SELECT streamext.set_clock(NULL)")
+    times = "SELECT to_char(w, 'HH24:MI:SS'), n FROM {} ORDER BY w"
+    assert db.rows(times.format("minutes")) == [("23:58:00", 1), ("23:59:00", 3), ("00:00:00", 1)]
+    assert db.rows(times.format("hops")) == [("23:58:00", 1), ("23:59:00", 4), ("00:00:00", 1)]
+    assert db.rows(times.format("sessions")) == [("23:58:50", 2), ("23:59:10", 1), ("23:59:59", 3)]
+    assert [counts(db, name) for name in ("minutes", "hops", "sessions")] == [(5, 2, 1), (6, 1, 1), (6, 1, 1)]
+    assert db.rows("SELECT view, sqlstate FROM streamext.dead_letters") == [(None, "22008")]

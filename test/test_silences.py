@@ -126,3 +126,21 @@ def test_metadata_beside_a_bare_value(db: Database, mosquitto: Mosquitto) -> Non
     assert notices(db, f"CREATE FOREIGN TABLE y ({deep}) SERVER floor OPTIONS (topic 'hour/#', format 'text')") == []
     assert notices(db, f"CREATE FOREIGN TABLE z ({deep}) SERVER floor OPTIONS (topic 'hour/+/n', format 'text')") == [
         'column "a" of stream "z" will always be NULL']  # fmt: skip
+
+
+def test_an_alert_for_what_is_never_absent(db: Database) -> None:
+    local_stream(db, "event_time 'ts'", "a int, ts timestamptz")
+    said = ["no key is ever absent from view public.silent"]
+    windows = {
+        "latest": ("SELECT a, count(*) AS n FROM s GROUP BY a", "", said),
+        "minutes": ("SELECT a, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY a, w", "", said),
+        "kept": ("SELECT a, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY a, w", ", streamext.retention = '1 h'", []),
+        "few": ("SELECT a, count(*) AS n FROM s GROUP BY a HAVING count(*) < 3", "", []),
+        "recent": ("SELECT a, count(*) AS n FROM s WHERE ts > now() - interval '1 minute' GROUP BY a", "", []),
+    }
+    for name, (query, options, notice) in windows.items():
+        continuous(db, name, query, options)
+        assert notices(db, f"CREATE VIEW silent WITH (streamext.alert, streamext.absent = '1 min') AS SELECT a FROM {name}") == notice, name
+        db.execute("DROP VIEW silent")
+    assert notices(db, "CREATE VIEW silent WITH (streamext.alert, streamext.absent = '1 min') AS SELECT a FROM latest WHERE n < 3") == []
+    assert notices(db, "CREATE VIEW high WITH (streamext.alert) AS SELECT a FROM latest") == []

@@ -342,6 +342,25 @@ alert_check_insert(const Alert *alert, Oid target)
 	streamext_outbox_check(target);
 }
 
+/* Whether the view shows all rows of one continuous view, none of which ever leaves it. */
+static bool
+alert_rows_stay(const Alert *alert)
+{
+	const Query		   *query = alert->query;
+	const CompiledView *view;
+	Oid					relid;
+
+	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef) ||
+		query->jointree->quals != NULL || query->havingQual != NULL || query->limitCount != NULL)
+		return false;
+	relid = rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable)->relid;
+	if (!OidIsValid(relid) || !streamext_view_options(relid).continuous)
+		return false;
+	view = streamext_view_cached(relid, CurrentMemoryContext);
+	return view->options.retention == 0 && !view->window.sliding && !view->stateless &&
+		   view->query->havingQual == NULL && view->query->limitCount == NULL;
+}
+
 void
 streamext_alert_check(Oid view)
 {
@@ -356,6 +375,11 @@ streamext_alert_check(Oid view)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("view options \"streamext.absent\" and \"streamext.clear\" exclude each other"),
 						errdetail("What is absent clears when it is seen again.")));
+	if (alert->options.absent > 0 && alert_rows_stay(alert))
+		ereport(NOTICE, (errmsg("no key is ever absent from view %s", alert->name),
+						 errdetail("The continuous view in its FROM keeps each row for good."),
+						 errhint("Read one that rows leave, such as one of the last minute: WHERE event_time > now() - "
+								 "interval '1 minute'.")));
 	if (alert->options.to != NULL)
 		alert_check_to(alert);
 	scope = streamext_identity_enter(alert->owner);
