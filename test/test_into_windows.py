@@ -277,3 +277,20 @@ def test_a_table_that_refuses_a_window_fails_the_view(database: Database) -> Non
     db.flush("s")
     wait_for(lambda: db.value("SELECT count(*) FROM t") >= 4, what="windows")
     db.assert_same("TABLE t", query.format(source="o"))
+
+
+@pytest.mark.parametrize("zone, day", [("Australia/Lord_Howe", "2024-04-06"), ("Australia/Lord_Howe", "2024-10-05"), ("Europe/Berlin", "2024-10-26")])
+def test_hours_where_clocks_go_back(database: Database, zone: str, day: str) -> None:
+    """At Lord Howe by half an hour: what date_trunc calls the next hour starts before the last one ends. Each is written when it is closed."""
+    db = database
+    local_stream(db, "event_time 'ts'", COLUMNS)
+    db.execute(f"SET timezone = '{zone}'; CREATE TABLE t (w timestamptz, n bigint)")
+    continuous(db, "v", "SELECT date_trunc('hour', ts) AS w, count(*) AS n FROM s GROUP BY w", ", streamext.into = 't'")
+    continuous(db, "outer_v", "SELECT date_trunc('day', w) AS day, sum(n) AS n FROM v GROUP BY day")
+    for minutes in range(13 * 60, 18 * 60, 17):
+        db.execute("INSERT INTO s SELECT 1, 1, %s::timestamptz + %s * interval '1 minute'", f"{day} 00:00+00", minutes)
+        db.flush("s")
+    db.execute("INSERT INTO s SELECT 1, 1, %s::timestamptz + interval '3 days'", f"{day} 00:00+00")
+    db.flush("s")
+    db.assert_same("TABLE t", f"SELECT w, n FROM v WHERE w < timestamptz '{day} 00:00+00' + interval '2 days'")
+    db.assert_same("TABLE outer_v", f"SELECT date_trunc('day', w), sum(n) FROM v WHERE w < timestamptz '{day} 00:00+00' + interval '2 days' GROUP BY 1")

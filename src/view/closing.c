@@ -56,9 +56,16 @@ streamext_view_last_end(const Window *window, TimestampTz until)
 	switch (window->kind)
 	{
 		case WINDOW_TUMBLE:
-		case WINDOW_TRUNC:
 			streamext_window_starts(window, streamext_window_pane(window, until), &first, &last);
 			return first;
+		case WINDOW_TRUNC:
+			streamext_window_starts(window, streamext_window_pane(window, until), &first, &last);
+			if (first <= MIN_TIMESTAMP || !IS_VALID_TIMESTAMP(first))
+				return first;
+			/* Where clocks go back by half an hour, this hour has a start before the end of the last one. */
+			streamext_window_starts(window, streamext_window_pane(window, first - 1), &base, &last);
+			last = streamext_window_end(window, base);
+			return last <= until ? Max(first, last) : first;
 		case WINDOW_HOP:
 			if (pg_add_s64_overflow(base, window->size, &base))
 				return DT_NOBEGIN;
