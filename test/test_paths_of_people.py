@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from harness.database import Database
 from harness.mosquitto import Mosquitto
+from harness.postgres import Postgres
 from harness.streams import continuous, local_stream
 
 PROMTOOL = Path(os.environ.get("STREAMEXT_DEPS", ".deps")) / "prometheus" / "promtool"
@@ -132,3 +134,42 @@ def test_a_superuser_runs_no_casts_of_others(db: Database) -> None:
         assert {who for (who,) in db.rows("TABLE ran")} == {"planter"}
     finally:
         db.execute("DROP OWNED BY planter CASCADE; DROP ROLE planter")
+
+
+def test_a_dba_upgrades_and_uninstalls() -> None:
+    """docs/operations.md as it is typed: from 1.0 with data in place, a restart without the library and one with it, and away with everything."""
+    with Postgres() as server:
+        server.psql("CREATE DATABASE dba")
+        server.psql("CREATE EXTENSION streamext VERSION '1.0'", "dba")
+        db = Database(server, "dba")
+        local_stream(db, "event_time 'ts'", "a int, ts timestamptz NOT NULL")
+        continuous(db, "v", "SELECT date_trunc('minute', ts) AS m, count(*) AS n FROM s GROUP BY m")
+        db.execute("CREATE VIEW mine AS SELECT stream, state FROM streamext.streams")
+        db.execute("INSERT INTO s SELECT i, timestamptz '2024-05-01' + i * interval '1 min' FROM generate_series(1, 10) AS i")
+        db.flush("s")
+        assert "view public.mine depends on view streamext.streams" in db.refusal("ALTER EXTENSION streamext UPDATE")
+        db.execute("DROP VIEW mine; ALTER EXTENSION streamext UPDATE")
+        db.execute("CREATE VIEW mine AS SELECT stream, state FROM streamext.streams; INSERT INTO s VALUES (11, '2024-05-01 00:11')")
+        db.flush("s")
+        assert db.value("SELECT sum(n) FROM v") == 11 and db.rows("TABLE mine") == [("s", "running")]
+        db.connection.close()
+        for libraries in ("", "streamext"):
+            server.configure({"shared_preload_libraries": libraries})
+            server.restart()
+            db = Database(server, "dba")
+            if libraries == "":
+                for statement in ("TABLE v", "INSERT INTO s VALUES (12, '2024-05-01 00:12')"):
+                    assert "shared_preload_libraries" in db.refusal(statement)
+                assert db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'streamext%'") == 0
+            else:
+                db.flush("s")
+                assert db.value("SELECT sum(n) FROM v") == 11
+                db.execute("DROP EXTENSION streamext CASCADE; DROP SCHEMA streamext")
+            db.connection.close()
+        server.configure({"shared_preload_libraries": ""})
+        server.restart()
+        shutil.rmtree(server.data / "streamext")
+        db = Database(server, "dba")
+        assert db.value("SELECT count(*) FROM pg_class WHERE relname IN ('s', 'v', 'mine')") == 0
+        assert db.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'streamext%'") == 0
+        db.connection.close()

@@ -60,7 +60,10 @@ def wait_applied(publisher: Database, subscriber: Database) -> None:
 def test_checkpoints_are_nothing_to_logical_decoding(servers: tuple[Database, Database]) -> None:
     """Nobody could use them, and there are many."""
     db, _ = servers
-    db.execute("SELECT pg_create_logical_replication_slot('slot', 'test_decoding')")
+    try:
+        db.execute("SELECT pg_create_logical_replication_slot('slot', 'test_decoding')")
+    except psycopg.errors.UndefinedFile:
+        pytest.skip("this build of PostgreSQL has no test_decoding")
     make_streams(db)
     insert(db, 2, 100)
     db.execute("CHECKPOINT")
