@@ -1,8 +1,11 @@
 """What used to be silent: ordinary views over a stream, options that CREATE OR REPLACE lost, changes of a stream's state in the log."""
 
+import psycopg
+import pytest
+
 from harness.database import Database
 from harness.postgres import Postgres
-from harness.streams import continuous, kafka_stream, local_stream
+from harness.streams import continuous, error_of, kafka_stream, local_stream
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.wait import wait_for
@@ -99,6 +102,9 @@ def test_intervals_without_a_unit(db: Database) -> None:
         assert notices(db, f"ALTER FOREIGN TABLE s OPTIONS ({'SET' if value != '10' else 'ADD'} watermark_delay '{value}')") == [told.format(said)] * bool(said)
     query = "AS SELECT date_trunc('day', ts) AS d, count(*) FROM s GROUP BY d"
     assert notices(db, f"CREATE VIEW v WITH (streamext.continuous, streamext.lateness = 0, streamext.max_groups = 5) {query}") == []
+    with pytest.raises(psycopg.errors.InvalidDatetimeFormat) as error:
+        db.execute("ALTER VIEW v SET (streamext.retention = 'x 5')")
+    assert "streamext.retention takes an interval" in error_of(error)[2]
     assert notices(db, "ALTER VIEW v SET (streamext.retention = 30)") == ['view option "streamext.retention" is 00:00:30']
 
 

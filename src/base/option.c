@@ -147,7 +147,7 @@ option_parse_interval(const OptionSpec *spec, const char *value)
 }
 
 void
-streamext_interval_doubt(const char *what, const char *value)
+streamext_interval_doubt(const char *kind, const char *name, const char *value)
 {
 	const char *end = value + strlen(value);
 	const char *at;
@@ -159,12 +159,12 @@ streamext_interval_doubt(const char *what, const char *value)
 		;
 	if (at == end || (at > value && at[-1] != ' ' && at[-1] != '+') || strspn(at, "0. ") == strlen(at))
 		return;
-	interval =
-		DirectFunctionCall3(interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-	ereport(NOTICE, (errmsg("%s is %s", what, DatumGetCString(DirectFunctionCall1(interval_out, interval))),
-					 errdetail("A number without a unit counts seconds."),
-					 errhint("Write the unit: '%.*s s', '%.*s min', '%.*s days'.", (int) (end - value), value,
-							 (int) (end - value), value, (int) (end - value), value)));
+	interval = IntervalPGetDatum(streamext_option_interval(name, value));
+	ereport(NOTICE,
+			(errmsg("%s \"%s\" is %s", kind, name, DatumGetCString(DirectFunctionCall1(interval_out, interval))),
+			 errdetail("A number without a unit counts seconds."),
+			 errhint("Write the unit: '%.*s s', '%.*s min', '%.*s days'.", (int) (end - value), value,
+					 (int) (end - value), value, (int) (end - value), value)));
 }
 
 TimestampTz
@@ -239,7 +239,7 @@ streamext_option_check(const OptionSpec *spec, const char *value)
 			break;
 		case OPTION_INTERVAL:
 			(void) option_parse_interval(spec, value);
-			streamext_interval_doubt(psprintf("option \"%s\"", spec->name), value);
+			streamext_interval_doubt("option", spec->name, value);
 			break;
 	}
 	if (spec->check != NULL)

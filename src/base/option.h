@@ -66,8 +66,8 @@ extern const OptionSpec *streamext_option_find(const OptionSpec *table, OptionPl
 /* Raises unless the value is of the option's type and range and passes its check. */
 extern void streamext_option_check(const OptionSpec *spec, const char *value);
 
-/* NOTICE where an interval of the option or view option `what` ends in a number without a unit: it counts seconds. */
-extern void streamext_interval_doubt(const char *what, const char *value);
+/* NOTICE where the interval of an option, or another kind of one, ends in a number without a unit: it counts seconds. */
+extern void streamext_interval_doubt(const char *kind, const char *name, const char *value);
 
 /* The value of an int, interval or enum option, or its default; 0 where the table has no such option. */
 extern int64 streamext_option_number(const OptionSpec *table, OptionPlace place, List *options, const char *name);

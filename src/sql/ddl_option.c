@@ -170,7 +170,7 @@ streamext_ddl_option_take(List **options, bool with_values)
 		else
 			value = pstrdup(defGetString(def));
 		if (option_is_interval(name + strlen(DDL_OPTION_PREFIX)))
-			streamext_interval_doubt(psprintf("view option \"%s\"", name), value);
+			streamext_interval_doubt("view option", name, value);
 		own = lappend(own, makeDefElem(name, (Node *) makeString(value), -1));
 	}
 	return own;
