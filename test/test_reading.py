@@ -497,9 +497,24 @@ BRANCHES = {
     "bound": ("int", "SELECT CASE WHEN $1 = 0 THEN -1 ELSE (SELECT sum(n) FROM {w} WHERE w >= timestamptz '2024-01-01' "
               "+ make_interval(secs => 60 / $1)) END", [0, 1]),
     "text": ("text", "SELECT CASE WHEN $1 = '' THEN -1 ELSE (SELECT n FROM {n} WHERE k = int4in($1::cstring)) END", ["2"]),
+    "cast": ("text", "SELECT CASE WHEN $1 = 'x' THEN -1 ELSE (SELECT n FROM {n} WHERE k = $1::int) END", ["x", "2"]),
     "asked for": ("int", "SELECT n FROM {n} WHERE k = 10 / $1", [0, 5]),
     "in a transaction": ("int", "SELECT n, (SELECT count(*) FROM {n}) FROM {n} WHERE k = 10 / $1", [5]),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("type", "key"), [
+    ("text", "$1"), ("int", "'device-' || lpad($1::text, 4, '0')"), ("jsonb", "$1 #>> '{}'"), ("text", "coalesce($1, 'device-0002')"),
+])  # fmt: skip
+def test_a_look_up_by_a_parameter_copies_one_group(shared: Database, type: str, key: str) -> None:
+    """Known before the statement runs, in a generic plan too."""
+    value = {"int": "2", "jsonb": "'\"device-0002\"'"}.get(type, "'device-0002'")
+    with shared.connection.transaction(force_rollback=True):
+        shared.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        shared.execute(f"PREPARE one ({type}) AS SELECT n FROM d WHERE device = {key}")
+        plan = shared.value(f"EXPLAIN (ANALYZE, FORMAT json) EXECUTE one({value})")[0]["Plan"]
+        shared.execute("DEALLOCATE one")
+    assert (plan["Groups Copied"], plan["Actual Rows"]) == (1, 1), plan
 
 
 @pytest.mark.parametrize("plans", ["force_generic_plan", "force_custom_plan"])

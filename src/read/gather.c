@@ -104,8 +104,9 @@ gather_find(const Gathered *gathered, uint32 hash, const char *key, uint32 key_s
 	return -1;
 }
 
+/* *late: left alone, or true if the entry's slice is a late one. */
 static int
-gather_group(Gathered *gathered, const GroupEntry *entry, Size *capacity)
+gather_group(Gathered *gathered, const GroupEntry *entry, Size *capacity, bool *late)
 {
 	uint32		at;
 	uint32		hash = gathered->view->keys_change
@@ -116,6 +117,7 @@ gather_group(Gathered *gathered, const GroupEntry *entry, Size *capacity)
 	int			g = gather_find(gathered, hash, gather_key(gathered, entry), key_size, &at);
 	ScanGroup  *group;
 
+	*late |= from != DT_NOBEGIN;
 	if (g >= 0)
 	{
 		gathered->groups[g].nslices++;
@@ -181,6 +183,7 @@ streamext_gather(Gathered *gathered, const CopyArray *copies)
 	int			 *group_of;
 	Slice		 *slices;
 	Size		  n = 0;
+	bool		  late = false;
 
 	if (nentries > (Size) INT_MAX)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -195,7 +198,7 @@ streamext_gather(Gathered *gathered, const CopyArray *copies)
 	{
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < panes[p].pane->ngroups; i++)
-			group_of[n++] = gather_group(gathered, panes[p].pane->groups[i], &capacity);
+			group_of[n++] = gather_group(gathered, panes[p].pane->groups[i], &capacity, &late);
 	}
 	n = 0;
 	for (int g = 0; g < gathered->ngroups; g++)
@@ -216,8 +219,10 @@ streamext_gather(Gathered *gathered, const CopyArray *copies)
 			slice->pane = panes[p].pane->id;
 			slice->entry = panes[p].pane->groups[i];
 			slice->copy = panes[p].copy;
-			(void) streamext_key_split(gathered->view, gather_key(gathered, slice->entry), slice->entry->key_size,
-									   &slice->from);
+			slice->from = DT_NOBEGIN;
+			if (late)
+				(void) streamext_key_split(gathered->view, gather_key(gathered, slice->entry), slice->entry->key_size,
+										   &slice->from);
 			group->nlate += slice->from != DT_NOBEGIN;
 		}
 	}

@@ -24,6 +24,16 @@ known_is_builtin(Oid function)
 	return function < FirstNormalObjectId;
 }
 
+/* The types' own functions: of records and arrays of others' types they call others. */
+static bool
+known_is_builtin_cast(const CoerceViaIO *cast)
+{
+	Oid from = exprType((Node *) cast->arg);
+
+	return from < FirstNormalObjectId && from != RECORDOID && from != RECORDARRAYOID &&
+		   cast->resulttype < FirstNormalObjectId;
+}
+
 static bool
 known_unknown_walker(Node *node, void *context)
 {
@@ -33,6 +43,7 @@ known_unknown_walker(Node *node, void *context)
 	{
 		case T_Const:
 		case T_RelabelType:
+		case T_CoalesceExpr:
 		case T_List:
 			break;
 		case T_Param:
@@ -47,6 +58,10 @@ known_unknown_walker(Node *node, void *context)
 			break;
 		case T_OpExpr:
 			if (!known_is_builtin(get_opcode(((OpExpr *) node)->opno)))
+				return true;
+			break;
+		case T_CoerceViaIO:
+			if (!known_is_builtin_cast((CoerceViaIO *) node))
 				return true;
 			break;
 		default:
