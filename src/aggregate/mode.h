@@ -13,9 +13,6 @@
 
 #include "aggregate/aggregate.h"
 
-/* Of a hash table by group's entry. */
-#define AGG_HASH_ENTRY(key) murmurhash32((uint32) ((uintptr_t) (key) >> 3))
-
 struct AggCalls;
 struct AggWire;
 struct PortableCursor;

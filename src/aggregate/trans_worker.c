@@ -51,14 +51,7 @@ typedef struct TransSlot
 
 #define SH_PREFIX transgroups
 #define SH_ELEMENT_TYPE TransSlot
-#define SH_KEY_TYPE const GroupEntry *
-#define SH_KEY entry
-#define SH_HASH_KEY(tb, key) AGG_HASH_ENTRY(key)
-#define SH_EQUAL(tb, a, b) ((a) == (b))
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
+#include "aggregate/entry_table.h"
 
 struct TransPane
 {

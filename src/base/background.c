@@ -1,10 +1,13 @@
 /*
  * base/background.c
- *		Background workers started and their end seen. What the functions promise is in base/background.h.
+ *		Background workers started, their end seen, and their interrupts. What the functions promise is in base/background.h.
  */
 #include "base/background.h"
 
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/sinval.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 bool
@@ -46,4 +49,20 @@ streamext_background_ended(BackgroundWorkerHandle **handle)
 	pfree(*handle);
 	*handle = NULL;
 	return true;
+}
+
+bool
+streamext_background_interrupts(void)
+{
+	bool reloaded = ConfigReloadPending;
+
+	CHECK_FOR_INTERRUPTS();
+	if (reloaded)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+	return reloaded;
 }

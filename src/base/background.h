@@ -26,4 +26,7 @@ extern bool streamext_background_start(const BackgroundStart *start, BackgroundW
 /* Whether the process is gone; then *handle is freed and NULL. */
 extern bool streamext_background_ended(BackgroundWorkerHandle **handle);
 
+/* What each round of such a process begins with: interrupts, the configuration, others' invalidations. Whether the configuration was read again. */
+extern bool streamext_background_interrupts(void);
+
 #endif /* STREAMEXT_BACKGROUND_H */

@@ -325,6 +325,28 @@ streamext_type_may_change(Oid type)
 	return streamext_layout_changing(desc) != NULL;
 }
 
+bool
+streamext_type_names_object(Oid type)
+{
+	switch (type)
+	{
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGCLASSOID:
+		case REGTYPEOID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+		case REGCOLLATIONOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
 static uint64 layout_changes = 1;
 
 static void

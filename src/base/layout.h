@@ -93,6 +93,9 @@ extern RowLayout *streamext_layout_changing(TupleDesc desc);
 /* Whether a composite is in the type, at any depth: what its values are may change while it keeps its OID. */
 extern bool streamext_type_may_change(Oid type);
 
+/* Whether values of PostgreSQL's own type name an object (regclass, ...): kept as its OID, and what their texts are depends on search_path. */
+extern bool streamext_type_names_object(Oid type);
+
 /* Moves whenever a relation, and so a composite type, may have changed: a layout made since is still right. */
 extern uint64 streamext_layout_changes(void);
 

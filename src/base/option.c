@@ -65,6 +65,18 @@ streamext_option_invalid(const OptionSpec *spec, const char *value, const char *
 }
 
 void
+streamext_option_not_of(const OptionSpec *spec, const char *value, List *names)
+{
+	StringInfoData valid;
+	ListCell	  *lc;
+
+	initStringInfo(&valid);
+	foreach (lc, names)
+		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (const char *) lfirst(lc));
+	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
+}
+
+void
 streamext_option_missing(const char *name, const char *hint)
 {
 	ereport(ERROR, (errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED), errmsg("option \"%s\" is required", name),
@@ -84,15 +96,14 @@ streamext_option_conflict(List *options, const char *one, const char *other)
 static int
 option_parse_enum(const OptionSpec *spec, const char *value)
 {
-	StringInfoData valid;
+	List *names = NIL;
 
 	for (int i = 0; spec->words[i] != NULL; i++)
 		if ((spec->nocase ? pg_strcasecmp(spec->words[i], value) : strcmp(spec->words[i], value)) == 0)
 			return i;
-	initStringInfo(&valid);
 	for (int i = 0; spec->words[i] != NULL; i++)
-		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", spec->words[i]);
-	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
+		names = lappend(names, unconstify(char *, spec->words[i]));
+	streamext_option_not_of(spec, value, names);
 }
 
 static int64

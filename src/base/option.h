@@ -79,6 +79,9 @@ extern TimestampTz streamext_option_moment(const char *value);
 pg_noreturn extern void streamext_option_invalid(const OptionSpec *spec, const char *value, const char *hint, ...)
 	pg_attribute_printf(3, 4);
 
+/* The same, and the hint lists the names that would do. */
+pg_noreturn extern void streamext_option_not_of(const OptionSpec *spec, const char *value, List *names);
+
 /* Raises: the option is required. hint: or NULL. */
 pg_noreturn extern void streamext_option_missing(const char *name, const char *hint);
 

@@ -4,8 +4,6 @@
  */
 #include "base/streamext.h"
 
-#include "lib/stringinfo.h"
-
 #include "decode/format.h"
 #include "base/path.h"
 
@@ -24,21 +22,15 @@ format_find(const char *name)
 }
 
 static void
-format_refuse(const OptionSpec *spec, const char *value)
-{
-	StringInfoData valid;
-
-	initStringInfo(&valid);
-	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
-		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", (*format)->name);
-	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
-}
-
-static void
 format_check_name(const OptionSpec *spec, const char *value)
 {
-	if (format_find(value) == NULL)
-		format_refuse(spec, value);
+	List *names = NIL;
+
+	if (format_find(value) != NULL)
+		return;
+	for (const FormatOps *const *format = streamext_formats; *format != NULL; format++)
+		names = lappend(names, unconstify(char *, (*format)->name));
+	streamext_option_not_of(spec, value, names);
 }
 
 /* The option of a column is checked before its table's format is known; FormatOps.check_path looks again. */

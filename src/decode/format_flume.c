@@ -137,36 +137,32 @@ static const FormatOps *flume_around(List *options);
 
 const FormatOps streamext_flume_format = FLUME_AROUND(json, .names_fields = true, .paths = true, .json = true);
 
-static const FormatOps flume_others[] = {
-	FLUME_AROUND(csv, .paths = true, .check_path = flume_check_path),
-	FLUME_AROUND(text, .one_column = true),
-	FLUME_AROUND(raw, .one_column = true, .column_type = BYTEAOID),
-};
+static const FormatOps flume_csv = FLUME_AROUND(csv, .paths = true, .check_path = flume_check_path);
+static const FormatOps flume_text = FLUME_AROUND(text, .one_column = true);
+static const FormatOps flume_raw = FLUME_AROUND(raw, .one_column = true, .column_type = BYTEAOID);
+
+static const FormatOps *const flume_formats[] = { &streamext_flume_format, &flume_csv, &flume_text, &flume_raw };
 
 /* The one around the body's format; NULL: there is none. */
 static const FormatOps *
 flume_find(const char *body)
 {
-	if (strcmp(streamext_flume_format.body->name, body) == 0)
-		return &streamext_flume_format;
-	for (int i = 0; i < lengthof(flume_others); i++)
-		if (strcmp(flume_others[i].body->name, body) == 0)
-			return &flume_others[i];
+	for (int i = 0; i < lengthof(flume_formats); i++)
+		if (strcmp(flume_formats[i]->body->name, body) == 0)
+			return flume_formats[i];
 	return NULL;
 }
 
 static void
 flume_check_body(const OptionSpec *spec, const char *value)
 {
-	StringInfoData valid;
+	List *names = NIL;
 
 	if (flume_find(value) != NULL)
 		return;
-	initStringInfo(&valid);
-	appendStringInfoString(&valid, streamext_flume_format.body->name);
-	for (int i = 0; i < lengthof(flume_others); i++)
-		appendStringInfo(&valid, ", %s", flume_others[i].body->name);
-	streamext_option_invalid(spec, value, "Valid values are: %s.", valid.data);
+	for (int i = 0; i < lengthof(flume_formats); i++)
+		names = lappend(names, unconstify(char *, flume_formats[i]->body->name));
+	streamext_option_not_of(spec, value, names);
 }
 
 static const FormatOps *

@@ -158,28 +158,6 @@ cut_has_changes(const ViewState *state)
 /* ---------------------------------------------------------------- the position row */
 
 static void
-position_partitions(const StreamSlot *slot, CheckpointPosition *position)
-{
-	position->head.npartitions = slot->counted.npartitions;
-	position->partitions = palloc0(sizeof(CheckpointPartition) * Max(slot->counted.npartitions, 1));
-	for (int i = 0; i < slot->counted.npartitions; i++)
-	{
-		const PartitionSlot *from = &slot->counted.partitions[i];
-		CheckpointPartition *to = &position->partitions[i];
-
-		strlcpy(to->topic, from->topic, sizeof(to->topic));
-		to->partition = from->partition;
-		to->position = from->position;
-		to->start_position = from->start_position;
-		to->begin = from->begin;
-		to->max_event_time = from->max_event_time;
-		to->rows = from->rows;
-		to->missed = from->missed;
-		to->last = from->last;
-	}
-}
-
-static void
 position_view(const Shard *shard, const WorkerView *v, const CheckpointView *last, CheckpointView *view)
 {
 	int					n = shard->slot->counted.npartitions;
@@ -275,23 +253,13 @@ position_mark(const Shard *shard, const CheckpointPosition *last, CheckpointPosi
 static void
 position_take(const Shard *shard, CheckpointPosition *position)
 {
-	const StreamSlot		 *slot = shard->slot;
 	const CheckpointPosition *last = shard->checkpoint->last;
 	ListCell				 *lc;
 
 	memset(position, 0, sizeof(*position));
-	position->head.source = slot->counted.source;
 	position->head.dboid = shard->identity.dboid;
-	position->head.watermark = slot->counted.watermark;
-	position->head.batches = slot->counted.batches;
-	position->head.rows_in = slot->counted.rows_in;
-	position->head.bytes_in = slot->counted.bytes_in;
-	position->head.rejected = slot->counted.rejected;
-	position->head.seek = slot->counted.seek;
-	position->head.retry = slot->counted.retry;
-	position_partitions(slot, position);
+	streamext_checkpoint_take_counts(&shard->slot->counted, position);
 	position_mark(shard, last, position);
-	position->tombstones = slot->counted.tombstones;
 	position->views =
 		palloc0(sizeof(CheckpointView) * (list_length(shard->views) + (last != NULL ? last->head.nviews : 0) + 1));
 	foreach (lc, shard->views)

@@ -147,6 +147,14 @@ typedef struct CheckpointPosition
 	uint64				   tombstones; /* as StreamSlot.counted.tombstones; last in the row, if there were any */
 } CheckpointPosition;
 
+struct PartitionSlot;
+struct StreamCounted;
+
+/* What the stream has counted, and back, its array of partitions excepted: checkpoint_counts.c. Partitions are allocated in the current context. */
+extern void streamext_checkpoint_take_counts(const struct StreamCounted *from, CheckpointPosition *to);
+extern void streamext_checkpoint_give_counts(const CheckpointPosition *from, struct StreamCounted *to);
+extern void streamext_checkpoint_give_partition(const CheckpointPartition *from, struct PartitionSlot *to);
+
 extern void streamext_checkpoint_encode(StringInfo to, const CheckpointPosition *position);
 /* In the current memory context; NULL if it makes no sense (to this version). */
 extern CheckpointPosition *streamext_checkpoint_decode(const char *data, Size size);

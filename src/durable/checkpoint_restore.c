@@ -235,33 +235,13 @@ streamext_checkpoint_restore_stream(Shard *shard)
 	memset(partitions, 0, sizeof(PartitionSlot) * capacity);
 	for (int i = 0; i < n; i++)
 	{
-		const CheckpointPartition *from = &last->partitions[i];
-		PartitionSlot			  *to = &partitions[i];
-
-		strlcpy(to->topic, from->topic, sizeof(to->topic));
-		to->partition = from->partition;
-		to->position = from->position;
-		to->start_position = from->start_position;
-		to->begin = from->begin;
-		to->high_watermark = -1;
-		to->max_event_time = from->max_event_time;
-		to->last_arrival = streamext_clock_now();
-		to->rows = from->rows;
-		to->missed = from->missed;
-		to->last = from->last;
+		streamext_checkpoint_give_partition(&last->partitions[i], &partitions[i]);
+		partitions[i].last_arrival = streamext_clock_now();
 	}
 	streamext_stream_lock_exclusive(slot);
 	slot->counted.partitions = partitions;
-	slot->counted.npartitions = n;
 	slot->counted.partitions_capacity = capacity;
-	slot->counted.watermark = last->head.watermark;
-	slot->counted.batches = last->head.batches;
-	slot->counted.rows_in = last->head.rows_in;
-	slot->counted.bytes_in = last->head.bytes_in;
-	slot->counted.rejected = last->head.rejected;
-	slot->counted.tombstones = last->tombstones;
-	slot->counted.seek = last->head.seek;
-	slot->counted.retry = last->head.retry;
+	streamext_checkpoint_give_counts(last, &slot->counted);
 	slot->checkpoint.seq = last->seq;
 	slot->checkpoint.at = last->head.taken_at;
 	LWLockRelease(slot->lock);

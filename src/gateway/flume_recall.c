@@ -30,13 +30,10 @@ static void
 recall_read(FlumeTakenRing *ring, Journal *journal, Oid relid)
 {
 	JournalRecord *blocks = palloc(sizeof(JournalRecord) * RECALL_READ);
-	int64		   last = streamext_journal_before(journal, streamext_journal_end(journal));
-	int64		   position = last > 0 ? streamext_journal_before(journal, last) : -1;
+	int64		   position = streamext_journal_recent(journal);
 	bool		   corrupt;
 	int			   n;
 
-	if (position < 0)
-		position = last;
 	while (position >= 0 && (n = streamext_journal_read(journal, &position, blocks, RECALL_READ, &corrupt)) > 0)
 		for (int i = 0; i < n; i++)
 			recall_block(ring, &blocks[i], relid);

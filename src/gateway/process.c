@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/background.h"
 #include "base/label.h"
 #include "base/fault.h"
 #include "base/option.h"
@@ -236,13 +237,12 @@ gateway_look(void)
 static void
 gateway_interrupts(void)
 {
-	CHECK_FOR_INTERRUPTS();
+	bool reloaded = streamext_background_interrupts();
+
 	if (ShutdownRequestPending)
 		proc_exit(0);
-	if (ConfigReloadPending)
+	if (reloaded)
 	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
 		gateway_stale = true; /* files of tokens */
 		if (gateway.own != NULL && gateway.ops->reload != NULL && gateway.ops->reload(&gateway))
 			gateway_stop();

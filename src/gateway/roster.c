@@ -34,6 +34,7 @@
 #include "base/transaction.h"
 #include "gateway/gateway.h"
 #include "source/connector.h"
+#include "source/siblings.h"
 #include "stream/definition.h"
 
 typedef struct RosterRight
@@ -217,33 +218,6 @@ roster_anonymous(Gateway *gateway)
 
 /* ---- streams ---- */
 
-static int
-roster_compare_oids(const ListCell *a, const ListCell *b)
-{
-	return lfirst_oid(a) < lfirst_oid(b) ? -1 : lfirst_oid(a) > lfirst_oid(b);
-}
-
-static List *
-roster_relids(Oid serverid)
-{
-	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	List	   *relids = NIL;
-	HeapTuple	tuple;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
-
-		if (form->ftserver == serverid)
-			relids = lappend_oid(relids, form->ftrelid);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	list_sort(relids, roster_compare_oids);
-	return relids;
-}
-
 static void
 roster_stream(Gateway *gateway, Oid relid)
 {
@@ -346,7 +320,7 @@ roster_read(Gateway *gateway)
 	gateway->rights = roster_make_rights(gateway->cxt);
 	roster_users(gateway);
 	gateway->anonymous = roster_anonymous(gateway);
-	relids = roster_relids(gateway->serverid);
+	relids = streamext_sibling_tables(gateway->serverid);
 	gateway->streams = palloc0(sizeof(GatewayStream) * Max(list_length(relids), 1));
 	gateway->nstreams = 0;
 	foreach (lc, relids)

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/background.h"
 #include "base/identity.h"
 #include "base/transaction.h"
 #include "gateway/reader.h"
@@ -420,12 +421,7 @@ watcher_loop(void)
 		ResetLatch(MyLatch);
 		if (ShutdownRequestPending)
 			return;
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		(void) streamext_background_interrupts();
 		leave = TimestampDifferenceExceeds(wanted, GetCurrentTimestamp(), WATCHER_LINGER_MS);
 		if (watcher_take_places(leave))
 			wanted = GetCurrentTimestamp();

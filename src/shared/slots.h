@@ -109,7 +109,7 @@ typedef struct StreamProcess
 /*
  * What the stream has counted: what a checkpoint holds of it. By the stream's worker, under the stream's lock exclusive (readers: shared):
  * worker/batch_cycle.c publishes it, durable/checkpoint_restore.c loads it.
- * @writers durable/checkpoint_restore.c, shared/stream_slot.c, sql/catalog.c, worker/batch_cycle.c, worker/flow.c,
+ * @writers durable/checkpoint_counts.c, durable/checkpoint_restore.c, shared/stream_slot.c, sql/catalog.c, worker/batch_cycle.c, worker/flow.c,
  * worker/position.c, worker/reading.c, worker/retry.c, worker/seek.c, worker/watermark.c
  */
 typedef struct StreamCounted

@@ -28,6 +28,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/layout.h"
 #include "base/own_schema.h"
 #include "shared/shmem.h"
 #include "sink/changes_private.h"
@@ -134,24 +135,7 @@ reader_is_reg_type(Oid type)
 {
 	Oid element = get_base_element_type(type);
 
-	type = getBaseType(OidIsValid(element) ? element : type);
-	switch (type)
-	{
-		case REGPROCOID:
-		case REGPROCEDUREOID:
-		case REGOPEROID:
-		case REGOPERATOROID:
-		case REGCLASSOID:
-		case REGTYPEOID:
-		case REGROLEOID:
-		case REGNAMESPACEOID:
-		case REGCONFIGOID:
-		case REGDICTIONARYOID:
-		case REGCOLLATIONOID:
-			return true;
-		default:
-			return false;
-	}
+	return streamext_type_names_object(getBaseType(OidIsValid(element) ? element : type));
 }
 
 static bool

@@ -15,8 +15,8 @@
 
 #include "source/siblings.h"
 
-static List *
-siblings_relids(const StreamConfig *config)
+List *
+streamext_sibling_tables(Oid serverid)
 {
 	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
@@ -27,11 +27,12 @@ siblings_relids(const StreamConfig *config)
 	{
 		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
 
-		if (form->ftserver == config->serverid && form->ftrelid != config->relid)
+		if (form->ftserver == serverid)
 			relids = lappend_oid(relids, form->ftrelid);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	list_sort(relids, list_oid_cmp);
 	return relids;
 }
 
@@ -41,10 +42,10 @@ streamext_sibling_named(const StreamConfig *config, const char *wanted, SiblingN
 	ListCell *lc;
 
 	LockDatabaseObject(ForeignServerRelationId, config->serverid, 0, ShareUpdateExclusiveLock);
-	foreach (lc, siblings_relids(config))
+	foreach (lc, streamext_sibling_tables(config->serverid))
 	{
 		Oid	  relid = lfirst_oid(lc);
-		char *table = get_rel_name(relid);
+		char *table = relid != config->relid ? get_rel_name(relid) : NULL;
 		char *schema = get_namespace_name(get_rel_namespace(relid));
 		char *its = table != NULL && schema != NULL ? name(GetForeignTable(relid)->options, schema, table) : NULL;
 

@@ -12,6 +12,9 @@
 /* What senders name a stream by; NULL: nothing. */
 typedef char *(*SiblingName)(List *table_options, const char *schema, const char *name);
 
+/* Foreign tables of the server, ascending. */
+extern List *streamext_sibling_tables(Oid serverid);
+
 /*
  * Another stream of the server that is named so, as schema.name, or NULL. For ConnectorOps.check: holds off until the transaction's end who
  * would make one meanwhile.

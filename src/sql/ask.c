@@ -18,6 +18,7 @@
 
 #include "base/option.h"
 #include "sql/ask.h"
+#include "sql/newest.h"
 #include "stream/definition.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_sample);
@@ -78,28 +79,6 @@ streamext_ask_topic(Oid serverid, const char *topic, int n, int64 wait, StreamCo
 	return sample;
 }
 
-static void
-ask_put(ReturnSetInfo *rsinfo, const StreamRecord *record)
-{
-	Datum values[7] = { 0 };
-	bool  nulls[7] = { 0 };
-
-	values[0] = CStringGetTextDatum(record->topic);
-	values[1] = Int32GetDatum(record->partition);
-	values[2] = Int64GetDatum(record->position);
-	values[3] = TimestampTzGetDatum(record->timestamp);
-	nulls[4] = record->key == NULL;
-	if (!nulls[4])
-		values[4] = PointerGetDatum(cstring_to_text_with_len(record->key, record->key_size)); /* bytea's layout */
-	nulls[5] = record->headers == NULL;
-	if (!nulls[5])
-		values[5] = DirectFunctionCall1(json_in, CStringGetDatum(record->headers));
-	nulls[6] = record->payload == NULL;
-	if (!nulls[6])
-		values[6] = PointerGetDatum(cstring_to_text_with_len(record->payload, record->payload_size));
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
 Datum
 streamext_get_sample(PG_FUNCTION_ARGS)
 {
@@ -116,6 +95,12 @@ streamext_get_sample(PG_FUNCTION_ARGS)
 	sample = streamext_ask_topic(get_foreign_server_oid(server, false), topic, n,
 								 wait->time + wait->day * USECS_PER_DAY, &config);
 	for (int i = 0; i < sample->nrecords; i++)
-		ask_put((ReturnSetInfo *) fcinfo->resultinfo, &sample->records[i]);
+	{
+		const StreamRecord *record = &sample->records[i];
+
+		streamext_newest_put((ReturnSetInfo *) fcinfo->resultinfo, record, true,
+							 record->payload == NULL ? NULL
+													 : cstring_to_text_with_len(record->payload, record->payload_size));
+	}
 	PG_RETURN_VOID();
 }

@@ -57,29 +57,12 @@ catalog_put_checkpoint(ShardCopy *copy, const CheckpointPosition *position)
 	StreamSlot *slot = &copy->slot;
 	int			n = position->head.npartitions;
 
-	slot->counted.watermark = position->head.watermark;
-	slot->counted.batches = position->head.batches;
-	slot->counted.rows_in = position->head.rows_in;
-	slot->counted.bytes_in = position->head.bytes_in;
-	slot->counted.rejected = position->head.rejected;
-	slot->counted.tombstones = position->tombstones;
+	streamext_checkpoint_give_counts(position, &slot->counted);
 	slot->checkpoint.seq = position->seq;
 	slot->checkpoint.at = position->head.taken_at;
-	slot->counted.npartitions = n;
 	copy->partitions = palloc0(sizeof(PartitionSlot) * Max(n, 1));
 	for (int i = 0; i < n; i++)
-	{
-		const CheckpointPartition *from = &position->partitions[i];
-		PartitionSlot			  *to = &copy->partitions[i];
-
-		strlcpy(to->topic, from->topic, sizeof(to->topic));
-		to->partition = from->partition;
-		to->position = from->position;
-		to->high_watermark = -1;
-		to->max_event_time = from->max_event_time;
-		to->rows = from->rows;
-		to->missed = from->missed;
-	}
+		streamext_checkpoint_give_partition(&position->partitions[i], &copy->partitions[i]);
 }
 
 static ShardCopy *

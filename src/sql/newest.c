@@ -36,8 +36,8 @@ streamext_newest_copy(Oid relid, int shard, StreamRecord **records)
 	return n;
 }
 
-static void
-newest_put(ReturnSetInfo *rsinfo, const StreamConfig *config, Decoder *decoder, const StreamRecord *record)
+void
+streamext_newest_put(ReturnSetInfo *rsinfo, const StreamRecord *record, bool keys, bytea *payload)
 {
 	Datum values[7] = { 0 };
 	bool  nulls[7] = { 0 };
@@ -46,13 +46,14 @@ newest_put(ReturnSetInfo *rsinfo, const StreamConfig *config, Decoder *decoder, 
 	values[1] = Int32GetDatum(record->partition);
 	values[2] = Int64GetDatum(record->position);
 	values[3] = TimestampTzGetDatum(record->timestamp);
-	nulls[4] = record->key == NULL || !streamext_connector_has_keys(config->connector);
+	nulls[4] = record->key == NULL || !keys;
 	if (!nulls[4])
 		values[4] = PointerGetDatum(cstring_to_text_with_len(record->key, record->key_size)); /* bytea's layout */
 	nulls[5] = record->headers == NULL;
 	if (!nulls[5])
 		values[5] = DirectFunctionCall1(json_in, CStringGetDatum(record->headers));
-	values[6] = PointerGetDatum(streamext_decoder_payload(decoder, record));
+	nulls[6] = payload == NULL;
+	values[6] = PointerGetDatum(payload);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -78,7 +79,8 @@ streamext_get_newest(PG_FUNCTION_ARGS)
 		int			  count = streamext_newest_copy(relid, shard, &records);
 
 		for (int i = Max(count - Max(n, 0), 0); i < count; i++)
-			newest_put(rsinfo, config, decoder, &records[i]);
+			streamext_newest_put(rsinfo, &records[i], streamext_connector_has_keys(config->connector),
+								 streamext_decoder_payload(decoder, &records[i]));
 	}
 	streamext_decoder_free(decoder);
 	PG_RETURN_VOID();

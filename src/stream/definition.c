@@ -138,18 +138,13 @@ definition_unknown(const OptionSpec *const *tables, OptionPlace place, const cha
 static void
 definition_refuse_metadata(const MetadataSpec *table, const char *value)
 {
-	StringInfoData valid;
+	List *names = NIL;
 
-	initStringInfo(&valid);
 	for (const MetadataSpec *spec = table; spec->name != NULL; spec++)
-	{
-		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", spec->name);
-		if (spec->limit > 0)
-			appendStringInfo(&valid, " N (N from 1 to %d)", spec->limit);
-		if (spec->named)
-			appendStringInfoString(&valid, " NAME");
-	}
-	streamext_option_invalid(metadata_option, value, "Valid values are: %s.", valid.data);
+		names = lappend(names, spec->limit > 0 ? psprintf("%s N (N from 1 to %d)", spec->name, spec->limit)
+							   : spec->named   ? psprintf("%s NAME", spec->name)
+											   : pstrdup(spec->name));
+	streamext_option_not_of(metadata_option, value, names);
 }
 
 /* A word of the connector's; `word N` sets *number, others set it 0; the name of `word NAME` is what follows. Raises for anything else. */

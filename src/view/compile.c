@@ -32,6 +32,7 @@
 
 #include "base/chunk.h"
 #include "base/identity.h"
+#include "base/layout.h"
 #include "view/closing.h"
 #include "view/target.h"
 #include "stream/definition.h"
@@ -212,17 +213,6 @@ compile_bytewise(Oid type, Oid collation)
 		case INT4OID:
 		case INT8OID:
 		case OIDOID:
-		case REGPROCOID:
-		case REGPROCEDUREOID:
-		case REGOPEROID:
-		case REGOPERATOROID:
-		case REGCLASSOID:
-		case REGTYPEOID:
-		case REGROLEOID:
-		case REGNAMESPACEOID:
-		case REGCOLLATIONOID:
-		case REGCONFIGOID:
-		case REGDICTIONARYOID:
 		case DATEOID:
 		case TIMEOID:
 		case TIMESTAMPOID:
@@ -236,7 +226,7 @@ compile_bytewise(Oid type, Oid collation)
 		case VARCHAROID:
 			return !OidIsValid(collation) || get_collation_isdeterministic(collation);
 		default:
-			return type_is_enum(base);
+			return streamext_type_names_object(base) || type_is_enum(base);
 	}
 }
 

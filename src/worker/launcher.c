@@ -22,11 +22,11 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
-#include "storage/sinval.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/background.h"
 #include "base/label.h"
 #include "shared/database.h"
 #include "base/clip.h"
@@ -315,14 +315,7 @@ launcher_interrupts(void)
 	/* not 0: somebody other than the postmaster may have sent the signal, and then it shall come back */
 	if (ShutdownRequestPending)
 		proc_exit(1);
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
-	if (catchupInterruptPending)
-		ProcessCatchupInterrupt();
+	(void) streamext_background_interrupts();
 }
 
 static bool

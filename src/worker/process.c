@@ -11,12 +11,12 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/sinval.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/background.h"
 #include "durable/checkpoint.h"
 #include "worker/letters_hold.h"
 #include "worker/poison.h"
@@ -164,14 +164,7 @@ streamext_worker_interrupts(Worker *w)
 			streamext_checkpoint_finish(&w->shard);
 		proc_exit(0);
 	}
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
-	if (catchupInterruptPending)
-		ProcessCatchupInterrupt();
+	(void) streamext_background_interrupts();
 }
 
 /* A worker that has crashed before does not come back at once. */

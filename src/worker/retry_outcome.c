@@ -93,6 +93,19 @@ retry_marks(Worker *w, int *n)
 	return marks;
 }
 
+/* Within SPI: the statement, with the ids of letters as its parameter, if there are any. */
+static void
+retry_execute_on(const char *sql, Datum *ids, int n, int expected)
+{
+	Oid	  types[1] = { INT8ARRAYOID };
+	Datum values[1];
+
+	if (n == 0)
+		return;
+	values[0] = streamext_dead_letter_array(ids, NULL, n, INT8OID);
+	streamext_retry_execute(sql, 1, types, values, expected);
+}
+
 /* Of a view that is about to get the request's number: whether its state was lost. */
 static bool
 retry_is_lost(const Retry *r, const RetryMark *mark)
@@ -109,21 +122,15 @@ retry_is_lost(const Retry *r, const RetryMark *mark)
 static void
 retry_unmark(Worker *w, const Retry *r)
 {
-	Oid		   types[1] = { INT8ARRAYOID };
-	Datum	   values[1];
-	Datum	  *ids;
 	int		   nids = 0;
 	int		   n;
 	RetryMark *marks = retry_marks(w, &n);
+	Datum	  *ids = palloc(sizeof(Datum) * Max(n, 1));
 
-	ids = palloc(sizeof(Datum) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		if (retry_is_lost(r, &marks[i]))
 			ids[nids++] = marks[i].id;
-	if (nids == 0)
-		return;
-	values[0] = streamext_dead_letter_array(ids, NULL, nids, INT8OID);
-	streamext_retry_execute(retry_unmark_sql, 1, types, values, SPI_OK_UPDATE);
+	retry_execute_on(retry_unmark_sql, ids, nids, SPI_OK_UPDATE);
 }
 
 /* ---------------------------------------------------------------- what comes of it */
@@ -278,14 +285,11 @@ streamext_retry_write(Worker *w, Retry *r)
 void
 streamext_retry_delete_marked(Worker *w, const CheckpointPosition *last, int64 request)
 {
-	Oid		   types[1] = { INT8ARRAYOID };
-	Datum	   values[1];
-	Datum	  *ids;
 	int		   nids = 0;
 	int		   n;
 	RetryMark *marks = retry_marks(w, &n);
+	Datum	  *ids = palloc(sizeof(Datum) * Max(n, 1));
 
-	ids = palloc(sizeof(Datum) * Max(n, 1));
 	w->requests.unmarked = w->shard.attached;
 	w->requests.marks_seen = w->shard.attached ? last->seq : 0;
 	for (int i = 0; i < n; i++)
@@ -299,8 +303,5 @@ streamext_retry_delete_marked(Worker *w, const CheckpointPosition *last, int64 r
 		else
 			w->requests.unmarked = false;
 	}
-	if (nids == 0)
-		return;
-	values[0] = streamext_dead_letter_array(ids, NULL, nids, INT8OID);
-	streamext_retry_execute(retry_settle_sql, 1, types, values, SPI_OK_DELETE);
+	retry_execute_on(retry_settle_sql, ids, nids, SPI_OK_DELETE);
 }

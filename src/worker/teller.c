@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/background.h"
 #include "base/label.h"
 #include "base/identity.h"
 #include "base/own_table.h"
@@ -423,12 +424,7 @@ teller_loop(void)
 		long		timeout;
 
 		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		(void) streamext_background_interrupts();
 		if (!known || generation != seen || teller_gone)
 			teller_reload();
 		known = true;

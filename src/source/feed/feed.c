@@ -317,14 +317,8 @@ feed_poll_again(Connector *c, StreamRecord *records, int max)
 static const ConnectorOps feed_again_ops = {
 	FEED_DEFINITION,
 	.open = feed_open_again,
-	.seek = streamext_inbox_seek,
 	.poll = feed_poll_again,
-	.release = streamext_inbox_release,
-	.flush_target = streamext_inbox_flush_target,
-	.find = streamext_inbox_find,
-	.ends = streamext_inbox_ends,
-	.pause = streamext_inbox_pause,
-	.close = streamext_inbox_close,
+	STREAMEXT_INBOX_OPS,
 };
 
 const ConnectorOps streamext_feed_ops = {

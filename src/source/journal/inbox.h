@@ -64,6 +64,12 @@ extern void		  streamext_inbox_commit(Connector *c, const int64 *positions, int 
 extern void		  streamext_inbox_pause(Connector *c, bool paused);
 extern void		  streamext_inbox_close(Connector *c);
 
+/* In a ConnectorOps; poll is named beside them, and commit by who trims the journal. */
+#define STREAMEXT_INBOX_OPS                                                                                         \
+	.seek = streamext_inbox_seek, .release = streamext_inbox_release, .flush_target = streamext_inbox_flush_target, \
+	.find = streamext_inbox_find, .ends = streamext_inbox_ends, .pause = streamext_inbox_pause,                     \
+	.close = streamext_inbox_close
+
 /* ---- for who appends from outside of the stream's worker ---- */
 
 /*

@@ -75,6 +75,8 @@ extern int64 streamext_journal_base(Journal *journal);
 extern int64 streamext_journal_end(Journal *journal);
 /* Where the last file begins that begins below position: a record begins there too. -1: there is none. */
 extern int64 streamext_journal_before(Journal *journal, int64 position);
+/* Where the last two files begin, or the only one; -1: there is none. */
+extern int64 streamext_journal_recent(Journal *journal);
 
 /* Where the first record begins that is at position or behind it: the same, unless position lies in what a floor left out. */
 extern int64 streamext_journal_align(Journal *journal, int64 position);

@@ -263,3 +263,12 @@ streamext_journal_containing(Journal *journal, int64 position)
 	}
 	return at;
 }
+
+int64
+streamext_journal_recent(Journal *journal)
+{
+	int64 last = streamext_journal_before(journal, streamext_journal_end(journal));
+	int64 former = last > 0 ? streamext_journal_before(journal, last) : -1;
+
+	return former >= 0 ? former : last;
+}

@@ -41,15 +41,9 @@ const ConnectorOps streamext_view_ops = {
 	.pushed = true,
 	.sets_latch = true,
 	.open = local_open_view,
-	.seek = streamext_inbox_seek,
 	.poll = streamext_inbox_poll,
-	.release = streamext_inbox_release,
-	.flush_target = streamext_inbox_flush_target,
-	.find = streamext_inbox_find,
-	.ends = streamext_inbox_ends,
 	.commit = streamext_inbox_commit,
-	.pause = streamext_inbox_pause,
-	.close = streamext_inbox_close,
+	STREAMEXT_INBOX_OPS,
 };
 
 const ConnectorOps streamext_local_ops = {
@@ -62,13 +56,7 @@ const ConnectorOps streamext_local_ops = {
 	.options = local_options,
 	.configure = local_configure,
 	.open = local_open,
-	.seek = streamext_inbox_seek,
 	.poll = streamext_inbox_poll,
-	.release = streamext_inbox_release,
-	.flush_target = streamext_inbox_flush_target,
-	.find = streamext_inbox_find,
-	.ends = streamext_inbox_ends,
 	.commit = streamext_inbox_commit,
-	.pause = streamext_inbox_pause,
-	.close = streamext_inbox_close,
+	STREAMEXT_INBOX_OPS,
 };

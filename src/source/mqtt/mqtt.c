@@ -269,48 +269,24 @@ mqtt_open_again(const ConnectorOpen *args)
 	return &inbox->c;
 }
 
+#define MQTT_DEFINITION                                                                                        \
+	.name = "mqtt", .number = 2, .journaled = true, .payloads = true, .shards_keep_source = true,              \
+	.options = streamext_mqtt_options, .metadata = streamext_mqtt_metadata,                                    \
+	.check_options = streamext_mqtt_check_options, .configure = streamext_mqtt_configure,                      \
+	.check = streamext_mqtt_check, .doubt = streamext_mqtt_doubt, .check_change = streamext_mqtt_check_change, \
+	.own_metadata = streamext_mqtt_own_metadata, .headers = mqtt_headers
+
 static const ConnectorOps mqtt_again_ops = {
-	.name = "mqtt",
-	.number = 2,
-	.journaled = true,
-	.payloads = true,
-	.shards_keep_source = true,
-	.options = streamext_mqtt_options,
-	.metadata = streamext_mqtt_metadata,
-	.check_options = streamext_mqtt_check_options,
-	.configure = streamext_mqtt_configure,
-	.check = streamext_mqtt_check,
-	.doubt = streamext_mqtt_doubt,
-	.check_change = streamext_mqtt_check_change,
-	.own_metadata = streamext_mqtt_own_metadata,
-	.headers = mqtt_headers,
+	MQTT_DEFINITION,
 	.open = mqtt_open_again,
-	.seek = streamext_inbox_seek,
 	.poll = streamext_inbox_poll,
-	.release = streamext_inbox_release,
-	.flush_target = streamext_inbox_flush_target,
-	.find = streamext_inbox_find,
-	.ends = streamext_inbox_ends,
-	.pause = streamext_inbox_pause,
-	.close = streamext_inbox_close,
+	STREAMEXT_INBOX_OPS,
 };
 
 const ConnectorOps streamext_mqtt_ops = {
-	.name = "mqtt",
-	.number = 2,
-	.journaled = true,
-	.payloads = true,
+	MQTT_DEFINITION,
 	.writable = true,
 	.published = true,
-	.shards_keep_source = true,
-	.options = streamext_mqtt_options,
-	.metadata = streamext_mqtt_metadata,
-	.check_options = streamext_mqtt_check_options,
-	.configure = streamext_mqtt_configure,
-	.check = streamext_mqtt_check,
-	.doubt = streamext_mqtt_doubt,
-	.check_change = streamext_mqtt_check_change,
-	.own_metadata = streamext_mqtt_own_metadata,
 	.again = &mqtt_again_ops,
 	.open = mqtt_open,
 	.seek = mqtt_seek,
@@ -320,7 +296,6 @@ const ConnectorOps streamext_mqtt_ops = {
 	.find = mqtt_find,
 	.ends = mqtt_ends,
 	.commit = streamext_inbox_commit,
-	.headers = mqtt_headers,
 	.pause = mqtt_pause,
 	.close = mqtt_close,
 	.sample = streamext_mqtt_sample,

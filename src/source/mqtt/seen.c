@@ -52,13 +52,10 @@ static void
 seen_load(MqttSeen *seen, Journal *journal)
 {
 	JournalRecord records[SEEN_READ];
-	int64		  last = streamext_journal_before(journal, streamext_journal_end(journal));
-	int64		  position = last > 0 ? streamext_journal_before(journal, last) : -1;
+	int64		  position = streamext_journal_recent(journal);
 	bool		  corrupt;
 	int			  n;
 
-	if (position < 0)
-		position = last;
 	while (position >= 0 && (n = streamext_journal_read(journal, &position, records, SEEN_READ, &corrupt)) > 0)
 		for (int i = 0; i < n; i++)
 			if (records[i].packet_id != 0)
