@@ -1,6 +1,6 @@
 /*
  * aggregate/entry_table.h
- *		A hash table by group's entry, of lib/simplehash.h. Who includes it, once for each table, defines SH_PREFIX and SH_ELEMENT_TYPE, whose
+ *		A hash table by group's entry, made by PostgreSQL's simplehash. Who includes it, once for each table, defines SH_PREFIX and SH_ELEMENT_TYPE, whose
  *		fields entry and status are the table's.
  */
 #define SH_KEY_TYPE const GroupEntry *

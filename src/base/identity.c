@@ -193,18 +193,18 @@ streamext_identity_mistrusts_input(Oid type)
 	}
 }
 
-bool
-streamext_identity_mistrusts_output(Oid type)
+/* The same of a value that becomes JSON: is there anywhere a type of an ordinary role's, which may have a cast? */
+static bool
+identity_mistrusts_output(Oid type)
 {
 	check_stack_depth();
 	if (type < FirstNormalObjectId || !superuser())
 		return false;
 	if (OidIsValid(get_element_type(type)))
-		return streamext_identity_mistrusts_output(get_element_type(type));
+		return identity_mistrusts_output(get_element_type(type));
 	return streamext_identity_mistrusts_type(type) ||
-		   (get_typtype(type) == TYPTYPE_COMPOSITE &&
-			identity_mistrusts_members(type, streamext_identity_mistrusts_output)) ||
-		   (get_typtype(type) == TYPTYPE_DOMAIN && streamext_identity_mistrusts_output(identity_domain_base(type)));
+		   (get_typtype(type) == TYPTYPE_COMPOSITE && identity_mistrusts_members(type, identity_mistrusts_output)) ||
+		   (get_typtype(type) == TYPTYPE_DOMAIN && identity_mistrusts_output(identity_domain_base(type)));
 }
 
 bool
@@ -217,7 +217,7 @@ streamext_identity_mistrusts_columns(Oid relid)
 		return false;
 	rel = relation_open(relid, AccessShareLock);
 	for (int i = 0; i < RelationGetNumberOfAttributes(rel) && !result; i++)
-		result = streamext_identity_mistrusts_output(TupleDescAttr(RelationGetDescr(rel), i)->atttypid);
+		result = identity_mistrusts_output(TupleDescAttr(RelationGetDescr(rel), i)->atttypid);
 	relation_close(rel, NoLock);
 	return result;
 }

@@ -46,8 +46,6 @@ extern bool streamext_identity_mistrusts_function(Oid function);
 extern bool streamext_identity_mistrusts_type(Oid type);
 /* The same of a value that is read: is there a domain or range of an ordinary role's anywhere in the type? */
 extern bool streamext_identity_mistrusts_input(Oid type);
-/* The same of a value that becomes JSON: is there anywhere a type of an ordinary role's, which may have a cast? */
-extern bool streamext_identity_mistrusts_output(Oid type);
 /* The same of a relation's columns; it stays locked as for reading, so that they stay what they are. */
 extern bool streamext_identity_mistrusts_columns(Oid relid);
 /* Whether this process is the extension's: there is nobody in it who wrote the statement, and an error would be everybody's. */

@@ -23,8 +23,9 @@
 
 /* ---- values ---- */
 
-bool
-streamext_value_is_plain(Oid type)
+/* PostgreSQL's own types whose input functions, and whose immutable functions in C, need nothing but memory. */
+static bool
+plain_type(Oid type)
 {
 	switch (type)
 	{
@@ -92,7 +93,7 @@ streamext_value_converts_plainly(Oid type, bool json)
 	Oid element;
 
 	check_stack_depth();
-	if (streamext_value_is_plain(type))
+	if (plain_type(type))
 		return true;
 	element = get_element_type(type);
 	if (OidIsValid(element))
@@ -163,7 +164,7 @@ costly_walker(Node *node, void *context)
 		default:
 			return true;
 	}
-	return !streamext_value_is_plain(exprType(node)) || expression_tree_walker(node, costly_walker, context);
+	return !plain_type(exprType(node)) || expression_tree_walker(node, costly_walker, context);
 }
 
 bool

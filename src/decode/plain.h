@@ -9,9 +9,6 @@
 
 #include "nodes/nodes.h"
 
-/* PostgreSQL's own types whose input functions, and whose immutable functions in C, need nothing but memory. */
-extern bool streamext_value_is_plain(Oid type);
-
 /*
  * Whether texts become values of the type in the same way, now: such types, enums, arrays of them, domains over them whose checks are plain, and from
  * JSON composites of them. Where a domain is in it, its checks may be others with the next batch.

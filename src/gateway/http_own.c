@@ -45,8 +45,9 @@ streamext_http_own_begin(void)
 	http_serves = true;
 }
 
-void
-streamext_http_own_json(StringInfo json, const char *page, Size size)
+/* The answer instead of the library's page. */
+static void
+http_own_json(StringInfo json, const char *page, Size size)
 {
 	char *text = pnstrdup(page, size);
 	int	  i = 0;
@@ -64,7 +65,7 @@ http_create_json(const char *page, Size size)
 	struct MHD_Response *response;
 
 	initStringInfo(&json);
-	streamext_http_own_json(&json, page, size);
+	http_own_json(&json, page, size);
 	response = http_create(json.len, json.data, MHD_RESPMEM_MUST_COPY);
 	if (response != NULL)
 		(void) MHD_add_response_header(response, "Content-Type", "application/json");

@@ -207,8 +207,6 @@ extern size_t streamext_http_unescape(void *cls, struct MHD_Connection *mhd, cha
 
 /* From now on this process is a gateway. */
 extern void streamext_http_own_begin(void);
-/* The answer instead of the library's page. */
-extern void streamext_http_own_json(StringInfo json, const char *page, Size size);
 
 /* ---- gateway/http_get.c ---- */
 

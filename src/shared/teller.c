@@ -80,8 +80,9 @@ streamext_teller_announce(Oid dboid)
 	teller_tell(dboid, true);
 }
 
-void
-streamext_teller_wake(Oid dboid)
+/* The same, only if there is a teller already; never raises. */
+static void
+teller_wake(Oid dboid)
 {
 	teller_tell(dboid, false);
 }
@@ -137,7 +138,7 @@ streamext_teller_wait(bool (*has_alerts)(void))
 	if (slot == NULL)
 		return;
 	ticket = pg_atomic_add_fetch_u64(&slot->requested, 1);
-	streamext_teller_wake(MyDatabaseId);
+	teller_wake(MyDatabaseId);
 	ConditionVariablePrepareToSleep(&slot->progress);
 	while (slot->dboid == MyDatabaseId && pg_atomic_read_u64(&slot->done) < ticket)
 	{

@@ -29,8 +29,6 @@ extern void streamext_teller_init(TellerSlot *tellers);
 
 /* Views of the database may want to be told of, or not any more. Wakes its teller and the launcher. Never raises. */
 extern void streamext_teller_announce(Oid dboid);
-/* The same, only if there is a teller already; never raises. */
-extern void streamext_teller_wake(Oid dboid);
 
 /* The slot becomes this process's; NULL: it is gone, or another's. */
 extern TellerSlot *streamext_teller_claim(Oid dboid);

@@ -124,8 +124,9 @@ streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed)
 	LWLockRelease(streamext_shared->registry_lock);
 }
 
-void
-streamext_free_retained(ViewSlot *view)
+/* Frees what a view retains; readers see its own state from then on. By the process that the view is with. */
+static void
+view_free_retained(ViewSlot *view)
 {
 	StreamSlot *slot = &streamext_shared->streams[view->id.stream];
 
@@ -287,7 +288,7 @@ streamext_view_retire(ViewSlot *slot)
 {
 	if (slot->id.retained_slot == 0)
 		return;
-	streamext_free_retained(slot);
+	view_free_retained(slot);
 }
 
 /* ---------------------------------------------------------------- what it has counted */

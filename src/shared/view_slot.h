@@ -22,8 +22,6 @@ extern void streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool commit
 extern bool streamext_remove_view(int view);
 /* The same, with what it retains. Needs registry_lock and the stream's lock, both exclusive. */
 extern void streamext_view_slot_free(ViewSlot *view);
-/* Frees what a view retains; readers see its own state from then on. By the process that the view is with. */
-extern void streamext_free_retained(ViewSlot *view);
 
 /* What a definition that is new to the slot begins with: nothing counted. Takes the stream's lock. */
 extern void streamext_view_slot_begin(ViewSlot *slot, uint64 definition, uint64 layout, uint32 state_size);

@@ -125,8 +125,9 @@ sample_newer(const void *a, const void *b)
 	return x->partition - y->partition;
 }
 
-void
-streamext_sample_sort(SourceSample *sample)
+/* Newest first, no more than wanted. */
+static void
+sample_sort(SourceSample *sample)
 {
 	if (sample->nrecords > 1)
 		qsort(sample->records, sample->nrecords, sizeof(StreamRecord), sample_newer);
@@ -153,5 +154,5 @@ streamext_sample_run(const StreamConfig *config, SourceSample *sample)
 {
 	Assert(config->connector->sample != NULL && sample->wanted >= 0 && sample->wanted <= STREAMEXT_SAMPLE_MAX);
 	config->connector->sample(config, sample);
-	streamext_sample_sort(sample);
+	sample_sort(sample);
 }

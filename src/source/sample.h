@@ -56,9 +56,6 @@ extern void streamext_sample_find(SourceSample *sample, const char *what, bool o
 /* Takes a copy of what the record points to. `headers`: JSON or NULL, becomes the sample's. */
 extern void streamext_sample_keep(SourceSample *sample, const StreamRecord *record, const char *headers);
 
-/* Newest first, no more than wanted. */
-extern void streamext_sample_sort(SourceSample *sample);
-
 /* Milliseconds to the deadline, at most this many; 0: it is over. Raises for a cancel. */
 extern int streamext_sample_left(const SourceSample *sample, int most);
 

@@ -59,8 +59,9 @@ static SPIPlanPtr reread_select_plan = NULL;
 
 /* ---------------------------------------------------------------- what letters mean */
 
-const char *
-streamext_letters_topic(const Worker *w, int index)
+/* A partition's topic, by which its letters are told from those of other partitions of this number; NULL: the number is enough. */
+static const char *
+letters_topic(const Worker *w, int index)
 {
 	if (w->shard.ops->partitioned)
 		return streamext_stream_topic(w->shard.config, w->shard.slot->counted.partitions[index].topic);
@@ -71,7 +72,7 @@ streamext_letters_topic(const Worker *w, int index)
 static bool
 reread_is_topic(const Worker *w, int index, const char *topic)
 {
-	const char *own = streamext_letters_topic(w, index);
+	const char *own = letters_topic(w, index);
 	Size		size = own == NULL ? 0 : strlen(own);
 
 	if (w->shard.ops->partitioned)
@@ -249,7 +250,7 @@ reread_select(const Worker *w, const Reread *r)
 		values[c] = palloc(sizeof(Datum) * r->n);
 	for (int i = 0; i < r->n; i++)
 	{
-		const char *topic = streamext_letters_topic(w, r->indexes[i]);
+		const char *topic = letters_topic(w, r->indexes[i]);
 
 		values[0][i] = Int32GetDatum(r->indexes[i]);
 		values[1][i] = topic == NULL ? (Datum) 0 : CStringGetTextDatum(topic);

@@ -26,9 +26,6 @@ extern void streamext_letters_leave(Worker *w, int64 seek);
 /* What is before this position was never the view's to count, in this partition of the slot; -1: all was. */
 extern int64 streamext_letters_begin(const Worker *w, const ViewSlot *view, int index);
 
-/* A partition's topic, by which its letters are told from those of other partitions of this number; NULL: the number is enough. */
-extern const char *streamext_letters_topic(const Worker *w, int index);
-
 /* The index of the partition that a letter is of; -1: another shard's. */
 extern int streamext_letters_partition(const Worker *w, const char *topic, int32 partition);
 

@@ -1,5 +1,5 @@
 /*
- * sources: view/key state/pane base/checksum
+ * sources: view/key state/pane state/copy base/checksum
  *
  * A slice of streamext.history whose checksum is right, whatever is in it: refused, or every group's key and state and every
  * blob is within it.

@@ -46,8 +46,9 @@ static const FeedPreset profile_presets[][FEED_PRESETS] = {
 
 /* ---- single values ---- */
 
-bool
-streamext_feed_url_is_websocket(const char *url)
+/* Whether the URL's scheme is of websockets, of TLS. */
+static bool
+feed_url_is_websocket(const char *url)
 {
 	return pg_strncasecmp(url, "ws://", 5) == 0 || pg_strncasecmp(url, "wss://", 6) == 0;
 }
@@ -191,7 +192,7 @@ streamext_feed_read_options(FeedOptions *options, List *server_options)
 	memset(options, 0, sizeof(*options));
 	options->url = feed_text(all, "url");
 	options->framing = (FeedFraming) feed_number(all, "framing");
-	if (streamext_option(all, "framing") == NULL && streamext_feed_url_is_websocket(options->url))
+	if (streamext_option(all, "framing") == NULL && feed_url_is_websocket(options->url))
 		options->framing = FEED_WEBSOCKET;
 	options->idle_timeout = feed_number(all, "idle_timeout");
 	options->resume = (FeedResume) feed_number(all, "resume");
@@ -220,7 +221,7 @@ feed_check_server(List *given)
 	FeedOptions options;
 
 	streamext_feed_read_options(&options, given);
-	if (options.framing != FEED_WEBSOCKET && streamext_feed_url_is_websocket(options.url))
+	if (options.framing != FEED_WEBSOCKET && feed_url_is_websocket(options.url))
 		feed_refuse("url", "framing websocket", "Give an http or https URL, or set framing to websocket.");
 	if (options.framing != FEED_WEBSOCKET && options.hello != NULL)
 		feed_refuse("hello", "framing websocket", "Only a websocket takes a message from us.");

@@ -39,7 +39,4 @@ extern void streamext_feed_read_options(FeedOptions *options, List *server_optio
 extern void streamext_feed_check_options(OptionPlace place, List *options);
 extern void streamext_feed_configure(StreamConfig *config);
 
-/* Whether the URL's scheme is of websockets, of TLS. */
-extern bool streamext_feed_url_is_websocket(const char *url);
-
 #endif /* STREAMEXT_FEED_OPTIONS_H */
