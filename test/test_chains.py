@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from harness.database import Database, temporary_database
+from harness.faults import reconnect, set_fault, until_quiet, wait_for_crash
 from harness.postgres import Postgres
 from harness.streams import continuous, local_stream
 from harness.wait import wait_for
-from test_sinks import reconnect, shows, until_quiet
 
 CHAINS = int(os.environ.get("STREAMEXT_CHAINS", "8"))
 SEED = int(os.environ.get("STREAMEXT_CHAINS_SEED", "5"))
@@ -284,26 +284,17 @@ def test_random_chains(database: Database, round_: int) -> None:
 @pytest.mark.parametrize("round_", range((CHAINS + 7) // 8))
 def test_closed_windows_arrive_once_whatever_crashes(database: Database, fault: str, round_: int) -> None:
     db = database
-    server = db.server
     stream(db)
     names_table(db)
     views = chains(db, random.Random(f"{fault} {SEED + 2 + round_}"), 2, (3,))
     rng = random.Random(f"{fault} {round_}")
     for step in range(4):
-        before = server.log_file.stat().st_size
         if step in (1, 2):
-            setting = fault if step == 1 else "none"
-            db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{setting}'")
-            server.reload()
-            wait_for(lambda: shows(db, setting), what="the setting")
+            before = set_fault(db, fault if step == 1 else "none")
         insert_both(db, rows(rng, 600, 1200 * step, 1200))
         until_quiet(db)
         if step == 1:
-            wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
-            wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
-            wait_for(server.is_ready, what="recovery")
-            db = Database(server, db.name)
-            db.execute("SET timezone = 'UTC'")
+            wait_for_crash(db, fault, before)
     close_all(db)
     assert_chains(db, views)
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from harness.database import Database, temporary_database
+from harness.faults import set_fault, wait_for_crash
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
 from harness.streams import continuous, counts, error_of, is_alive, kafka_stream, local_stream, worker_pid
 from harness.wait import wait_for
-from test_sinks import shows
 
 COLUMNS = "k int, x int, ts timestamptz"
 BY_TS = "event_time 'ts', watermark_delay '5 s'"
@@ -120,17 +120,12 @@ def test_windows_are_written_once_whatever_crashes(database: Database, fault: st
     """Some rows are late. Which ones depends on how rows come together in batches, and so may be another when they are read again;
     but what the table has and what the view reads stays the same."""
     db = database
-    server = db.server
     local_stream(db, BY_TS, COLUMNS)
     create_views(db)
     rng = random.Random(fault)
     for step in range(4):
         if step in (1, 2):
-            before = server.log_file.stat().st_size
-            setting = fault if step == 1 else "none"
-            db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{setting}'")
-            server.reload()
-            wait_for(lambda: shows(db, setting), what="the setting")
+            before = set_fault(db, fault if step == 1 else "none")
         values = rows(rng, 600, 30 * step, 30, 8)
         try:
             for at in range(0, len(values), 20):
@@ -139,11 +134,7 @@ def test_windows_are_written_once_whatever_crashes(database: Database, fault: st
         except psycopg.OperationalError:
             assert step == 1
         if step == 1:
-            wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
-            wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
-            wait_for(server.is_ready, what="recovery")
-            db = Database(server, db.name)
-            db.execute("SET timezone = 'UTC'")
+            wait_for_crash(db, fault, before)
     close_all(db)
     db.flush("s")
     late = [late for (late,) in db.rows("SELECT late FROM streamext.continuous_views")]

@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from crash.faults import kill_all
 from harness.database import Database, temporary_database
+from harness.faults import reconnect, set_fault, until_quiet, wait_for_crash
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
@@ -98,11 +99,7 @@ def test_what_flows_on_comes_once_whatever_crashes(database: Database, fault: st
     rng = random.Random(fault)
     for step in range(4):
         if step in (1, 2):
-            before = server.log_file.stat().st_size
-            setting = fault if step == 1 else "none"
-            db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{setting}'")
-            server.reload()
-            wait_for(lambda: shows(db, setting), what="the setting")
+            before = set_fault(db, fault if step == 1 else "none")
         values = rows(rng, 400, 30 * step, 30)
         for at in range(0, len(values), 50):
             part = values[at : at + 50]
@@ -116,9 +113,7 @@ def test_what_flows_on_comes_once_whatever_crashes(database: Database, fault: st
                     reconnect(db)
         if step == 1:
             until_quiet(db)
-            wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
-            wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
-            reconnect(db)  # the flush may have been through before it
+            wait_for_crash(db, fault, before)  # the flush may have been through before it
         if step == 2:
             kill_all(server)
             server.start()
@@ -728,38 +723,3 @@ def test_a_filter_is_no_topic_to_publish_to(db: Database, mosquitto: Mosquitto, 
     db.execute("INSERT INTO plain VALUES (1)")
     wait_delivered(db, 1)
     wait_for(lambda: db.rows("TABLE plain") == [(1,)], what="the row to come back")
-
-
-def reconnect(db: Database) -> None:
-    def again() -> bool:
-        try:
-            db.connection = db.connect()
-            db.execute("SET timezone = 'UTC'")
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    wait_for(again, what="the server")
-
-
-def shows(db: Database, setting: str) -> bool:
-    """The fault may be there before the answer."""
-    try:
-        return db.value("SHOW streamext.fault_point") == setting
-    except psycopg.OperationalError:
-        reconnect(db)
-        return False
-
-
-def until_quiet(db: Database) -> None:
-    """Flushes; a worker may be at its end only now."""
-
-    def flushed() -> bool:
-        try:
-            db.flush("s")
-        except psycopg.OperationalError:
-            reconnect(db)
-            return False
-        return True
-
-    wait_for(flushed, what="a flush")
