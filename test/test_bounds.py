@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 from harness.database import Database
+from harness.wait import wait_for
 
 STREAM = """CREATE SERVER here FOREIGN DATA WRAPPER local;
     CREATE FOREIGN TABLE s (v int, t text, ts timestamptz) SERVER here OPTIONS (event_time 'ts', watermark_delay '1 day');
@@ -64,3 +65,44 @@ def test_many_columns(db: Database) -> None:
     db.execute(f"INSERT INTO s SELECT {items(1600, '{}')}")
     db.flush("s")
     assert db.rows("SELECT s1, s100, last FROM v") == [(1, 100, 1600)]
+
+
+def doubled(n: int, base: str) -> str:
+    """WITH queries that each name the one before twice."""
+    return f"WITH c0 AS (SELECT v FROM {base})" + "".join(f", c{i} AS (SELECT a.v FROM c{i - 1} a, c{i - 1} b)" for i in range(1, n))
+
+
+def test_what_is_named_twice_and_twice_again(db: Database) -> None:
+    """PostgreSQL makes such views at once. Where all of it is written out, to look at it takes all time and to plan it all memory: it is refused before."""
+    db.execute(STREAM)
+    db.execute("CREATE VIEW o0 AS SELECT v FROM o; CREATE VIEW s0 AS SELECT v FROM s")
+    for i in range(1, 40):
+        for name in "os":
+            db.execute(f"CREATE VIEW {name}{i} AS SELECT a.v FROM {name}{i - 1} a, {name}{i - 1} b")
+    large = [f"{doubled(40, base)} SELECT s.v, count(*) FROM s JOIN c39 USING (v) GROUP BY s.v" for base in "os"]
+    large += [f"{doubled(40, base)} SELECT v, count(*) FROM c39 GROUP BY v" for base in "os"]
+    large += [f"SELECT s.v, count(*) FROM s JOIN {name}39 USING (v) GROUP BY s.v" for name in "os"]
+    chain = "WITH c0 AS (SELECT v FROM s)" + "".join(f", c{i} AS (SELECT v FROM c{i - 1})" for i in range(1, 2000))
+    large += ["SELECT v, count(*) FROM s39 GROUP BY v", f"{chain} SELECT v, count(*) FROM c1999 GROUP BY v"]
+    large += [f"SELECT v, count(*) FROM {'(SELECT v FROM ' * 300}s{') q' * 300} GROUP BY v"]
+    for query in large:
+        assert db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}").startswith("54001"), query[:200]
+    # a view below that becomes so later
+    db.execute("CREATE VIEW inner_one AS SELECT v FROM o; CREATE VIEW v WITH (streamext.continuous) AS SELECT s.v, count(*) AS n FROM s JOIN inner_one USING (v) GROUP BY s.v")
+    db.execute("CREATE OR REPLACE VIEW inner_one AS SELECT v FROM o39")
+    wait_for(lambda: "too large" in str(db.value("SELECT last_error FROM streamext.continuous_views")), what="the view's failure")
+    db.execute("CREATE OR REPLACE VIEW inner_one AS SELECT v FROM o; INSERT INTO o VALUES (1, NULL, NULL); INSERT INTO s VALUES (1, NULL, now())")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(1, 1)]
+
+
+def test_a_query_that_is_too_long(db: Database) -> None:
+    """Everybody who looks at streamext.continuous_views waits for its compilation."""
+    db.execute(STREAM)
+    long = "SELECT string_agg(i::text, ',') FROM generate_series(1, 150000) i"
+    view = "CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) FROM s WHERE v IN (%%s)"
+    assert db.refusal(f"DO $$ BEGIN EXECUTE format('{view.replace('%%', '%')}', ({long})); END $$").startswith("54000")
+    db.execute(f"CREATE VIEW v WITH (streamext.continuous) AS SELECT count(*) AS n FROM s WHERE v IN ({items(10_000, '{}')})")
+    db.execute("INSERT INTO s VALUES (10000, NULL, now()), (10001, NULL, now())")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(1,)]

@@ -679,6 +679,27 @@ def test_an_engine_cannot_close_all_windows(stream: Database) -> None:
     assert stream.value("SELECT watermark < now() FROM streamext.exports")  # an hour ahead, less a day
 
 
+def test_late_records_that_cannot_be_counted(stream: Database) -> None:
+    """An engine's partials are numbers of its choice: the sum of what is late does not turn over."""
+    exported(stream, "SELECT streamext.tumble('10 s', ts) AS w, count(*) AS n FROM s GROUP BY w", ", streamext.lateness = '0 s'")
+    engine = Engine(stream)
+    put(stream, {**row("a", 1), "ts": "2024-05-03T00:00:00Z"})
+    engine.batch({0: 1})
+    table = engine.plan["stages"][0]["table"]
+    for statement in engine.plan["stages"][0]["create"].split("; "):
+        engine.connection.execute(statement)
+    columns = [c for (c,) in engine.connection.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", (table,))]
+    values = {"rows": str(2**63 - 1)}
+    engine.connection.execute(f"INSERT INTO {table} SELECT {', '.join(values.get(c, '1' if c.startswith('p') else quoted('2024-01-01')) for c in columns)} FROM generate_series(1, 2)")
+    merge = "SELECT streamext.export_merge('v', %s, '{\"s\": {\"0\": 2}}', '{}', '{\"delivered\": 1}')"
+    assert refused(engine.connection, merge, engine.run)[0] == "22003"
+    assert stream.rows("SELECT delivered, accepted, late FROM streamext.exports") == [(1, 1, 0)]
+
+
+def quoted(text: str) -> str:
+    return f"'{text}'"
+
+
 def test_large_records_are_taken_in_parts(stream: Database) -> None:
     exported(stream, "SELECT k, count(*) AS n FROM s GROUP BY k")
     engine = Engine(stream)

@@ -442,6 +442,20 @@ def test_a_topic_that_is_made_anew_gets_what_goes_out(database: Database, kafka:
     wait_for(lambda: sink(db) == [("running", 3, 0, 0)], what="what was held back")
 
 
+@pytest.mark.parametrize("limit", ["max.message.bytes", "cleanup.policy"])
+def test_a_message_that_kafka_refuses_takes_none_with_it(db: Database, kafka: Kafka, topic: str, limit: str) -> None:
+    """Brokers refuse the batch that it is in: for its size, here also that of all together, or on a compacted topic as it has no key."""
+    kafka.create_topic(topic, config={limit: "5000" if limit == "max.message.bytes" else "compact"})
+    kafka_target(db, kafka, topic, "n int, x text, k text OPTIONS (metadata 'key')")
+    bad = [17, 60]
+    db.execute("""INSERT INTO sent SELECT i, (SELECT string_agg(md5(random()::text), '') FROM generate_series(0, CASE WHEN i = ANY (%s) THEN 300 ELSE 5 END)),
+        CASE WHEN i <> ALL (%s) THEN 'k' || i END FROM generate_series(1, 100) i""", bad, bad)
+    wait_for(lambda: sink(db) == [("running", 98, 0, 2)], what="all but the two")
+    assert [json.loads(m.value())["n"] for m in committed(kafka, topic)] == [n for n in range(1, 101) if n not in bad]
+    db.execute("INSERT INTO sent VALUES (101, '', 'k')")
+    wait_delivered(db, 99)
+
+
 def test_nothing_is_counted_of_what_only_goes_out(db: Database) -> None:
     db.execute("CREATE SERVER hook FOREIGN DATA WRAPPER webhook OPTIONS (url 'http://127.0.0.1:1/')")
     db.execute("CREATE FOREIGN TABLE sent (k int) SERVER hook")
@@ -586,6 +600,20 @@ def test_a_webhooks_token_is_sent_whole_or_not_at_all(db: Database, hook: Hook) 
     db.execute("INSERT INTO sent VALUES (2, 'waits')")
     wait_for(lambda: "bearer_token is longer than 4000 bytes" in str(sink(db, "last_error")), what="the reason")
     assert len(hook.requests) == 1
+
+
+def test_a_webhooks_headers_are_its_own(db: Database, hook: Hook) -> None:
+    """The signature stands under no name that the request has already; a header goes out whole, or the row does not."""
+    webhook(db, hook, columns="k int")
+    for name in ("Content-Length", "host", "Transfer-Encoding", "AUTHORIZATION", "idempotency-key", "", "X: y\r\nZ", "x" * 101):
+        assert db.refusal(f"ALTER FOREIGN TABLE sent OPTIONS (ADD signature_header '{name}')").startswith("HV024"), name
+    local_stream(db, columns="k int")
+    continuous(db, '"good\u00e4"', "SELECT k FROM s WHERE k < 3", ", streamext.into = 'sent'")
+    continuous(db, '"a\r\nHost: other"', "SELECT k FROM s WHERE k > 1", ", streamext.into = 'sent'")
+    db.execute("INSERT INTO s VALUES (1), (2), (3)")
+    wait_for(lambda: sink(db, "sum(delivered), sum(waiting), sum(dead)") == [(2, 0, 2)], what="those that can be sent")
+    assert sorted(b["k"] for b in hook.bodies()) == [1, 2]
+    assert {headers["x-streamext-view"].encode("latin-1").decode() for headers, _ in hook.requests} == {'public."good\u00e4"'}
 
 
 def test_a_webhook_that_is_away_is_waited_for(db: Database, hook: Hook) -> None:

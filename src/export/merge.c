@@ -225,7 +225,9 @@ merge_take_row(Merge *merge, TupleTableSlot *slot, Datum *values, bool *nulls)
 		from = merge_takes_from(merge, merge_time(slot, at), last);
 	if (from == DT_NOEND)
 	{
-		merge->late += DatumGetInt64(slot->tts_values[rows]);
+		if (pg_add_s64_overflow(merge->late, DatumGetInt64(slot->tts_values[rows]), &merge->late))
+			ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+							errmsg("partials say of more late records than can be counted")));
 		return;
 	}
 	memcpy(values, slot->tts_values, sizeof(Datum) * natts);

@@ -357,7 +357,8 @@ delivery_headers_read(const char *json, char **problem)
 }
 
 /*
- * Headers are a JSON object of texts; what is none has none. The id is a header too: who gets a message twice can tell. What is not to be sent, ever:
+ * Headers are a JSON object of texts; what is none has none. The id is a header too, and no
+ * other has its name: who gets a message twice can tell, and a message that came from another sink has a new one. What is not to be sent, ever:
  * why; else NULL.
  */
 static char *
@@ -382,7 +383,8 @@ delivery_headers(Message *m, const char *json)
 	{
 		if (token == WJB_KEY)
 			m->header_names[m->nheaders] = delivery_text(&v);
-		else if (token == WJB_VALUE && (m->header_values[m->nheaders] = delivery_text(&v)) != NULL)
+		else if (token == WJB_VALUE && pg_strcasecmp(m->header_names[m->nheaders], "token") != 0 &&
+				 (m->header_values[m->nheaders] = delivery_text(&v)) != NULL)
 			m->nheaders++;
 	}
 	return NULL;

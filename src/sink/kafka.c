@@ -9,6 +9,9 @@
  * The thread's calls are bounded to KAFKA_SINK_CALL_MS each, between which it looks whether it shall stop. A step that takes longer than a few of them is
  * given up; each time that happens in a row the next try has more, so that brokers that are merely slow get there. rd_kafka_send_offsets_to_transaction
  * does not keep to its time while no connection to the coordinator is there (2.0.2): sink/delivery.c then lets another client take over.
+ *
+ * A broker refuses a batch as a whole, for one message or because all are too much together. So nobody is charged with that: another client sends the set
+ * once more with each message in a batch of its own, whose refusal is the message's.
  */
 #include "base/streamext.h"
 
@@ -26,6 +29,7 @@
 #define KAFKA_SINK_PATIENCE 10 /* calls, of one step */
 #define KAFKA_SINK_PATIENCE_MOST 40
 #define KAFKA_SINK_SET 1000
+#define KAFKA_SINK_SINGLY 100 /* sets, after a batch was refused */
 
 typedef struct KafkaSink
 {
@@ -36,7 +40,8 @@ typedef struct KafkaSink
 	rd_kafka_t		*rk;							/* NULL: none now */
 	int64			 arrived;						/* number of the last set that did; 0: none */
 	char			 reason[STREAMEXT_MAX_MESSAGE]; /* what librdkafka last said of a connection */
-	int				 refused;						/* as Shipment.refused, of the set under way */
+	int				 refused;						/* as Shipment.refused, of the set under way, or one of its batch */
+	int				 singly;						/* sets that have each message in a batch of its own */
 	int				 patience;						/* calls */
 } KafkaSink;
 
@@ -58,10 +63,12 @@ static void
 kafka_sink_on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 {
 	KafkaSink *k = opaque;
+	int		   number = (int) (intptr_t) m->_private - 1;
 
-	if (m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE || m->err == RD_KAFKA_RESP_ERR_INVALID_RECORD ||
-		m->err == RD_KAFKA_RESP_ERR_INVALID_MSG)
-		k->refused = (int) (intptr_t) m->_private - 1;
+	if ((m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE || m->err == RD_KAFKA_RESP_ERR_INVALID_RECORD ||
+		 m->err == RD_KAFKA_RESP_ERR_INVALID_MSG) &&
+		(k->refused < 0 || number < k->refused))
+		k->refused = number;
 	if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR && m->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE)
 		strlcpy(k->reason, rd_kafka_err2str(m->err), sizeof(k->reason));
 }
@@ -159,13 +166,14 @@ kafka_sink_read_number(KafkaSink *k, Shipment *s)
 static bool
 kafka_sink_connect(KafkaSink *k, Shipment *s)
 {
-	static const char *const properties[][2] = { { "linger.ms", "5" },
-												 { "compression.type", "lz4" },
-												 { "message.max.bytes", "100000000" },
-												 { "transaction.timeout.ms", "60000" },
-												 { "reconnect.backoff.max.ms", "1000" },
-												 { NULL, NULL } };
-	rd_kafka_error_t		*error;
+	const char *const properties[][2] = { { "linger.ms", "5" },
+										  { "compression.type", "lz4" },
+										  { "message.max.bytes", "100000000" },
+										  { "transaction.timeout.ms", "60000" },
+										  { "reconnect.backoff.max.ms", "1000" },
+										  { k->singly > 0 ? "batch.num.messages" : NULL, "1" },
+										  { NULL, NULL } };
+	rd_kafka_error_t *error;
 
 	k->rk = kafka_sink_new(k, s, RD_KAFKA_PRODUCER, properties);
 	if (k->rk == NULL)
@@ -299,6 +307,18 @@ kafka_sink_try(KafkaSink *k, Shipment *s)
 	s->reachable = true;
 }
 
+/* As kafka_sink_try, of a set of which the broker has refused a batch. */
+static void
+kafka_sink_try_singly(KafkaSink *k, Shipment *s)
+{
+	kafka_sink_drop(k);
+	k->singly = KAFKA_SINK_SINGLY;
+	k->refused = s->refused = -1;
+	k->reason[0] = s->error[0] = '\0';
+	s->reachable = false;
+	kafka_sink_try(k, s);
+}
+
 static void
 kafka_sink_send(Transport *transport, Shipment *s)
 {
@@ -306,7 +326,11 @@ kafka_sink_send(Transport *transport, Shipment *s)
 
 	k->refused = -1;
 	k->reason[0] = '\0';
+	if (k->singly > 0 && --k->singly == 0)
+		kafka_sink_drop(k);
 	kafka_sink_try(k, s);
+	if (k->refused >= 0 && s->n > 1 && k->singly == 0)
+		kafka_sink_try_singly(k, s);
 	k->patience =
 		s->done == s->n || s->reachable ? KAFKA_SINK_PATIENCE : Min(2 * k->patience, KAFKA_SINK_PATIENCE_MOST);
 }

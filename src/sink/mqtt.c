@@ -26,7 +26,8 @@
 	16 /* messages without an acknowledgement: beyond the broker's receive maximum the library waits a second each time */
 #define MQTT_SINK_PATIENCE_MS 10000
 #define MQTT_SINK_LOOK_US 250
-#define MQTT_SINK_MAX_TEXT 65535 /* bytes of a topic, or of a header's name or value */
+#define MQTT_SINK_MAX_PACKET 268435455 /* bytes that a packet can say it has; the library keeps to no such bound */
+#define MQTT_SINK_MAX_TEXT 65535	   /* bytes of a topic, or of a header's name or value */
 #define MQTT_SINK_UNANSWERED -1
 #define MQTT_SINK_FILTER "+#"
 #define MQTT_SINK_NO_VALUE "+"	 /* in a topic, of a value that is NULL or empty */
@@ -303,7 +304,9 @@ mqtt_sink_problem(const MqttSink *m, const Message *message)
 		if (!mqtt_sink_is_string(message->header_names[i]) || !mqtt_sink_is_string(message->header_values[i]))
 			problem = "a header is too long, or has control characters or such as MQTT has not";
 	}
-	if (problem == NULL && m->largest > 0 && size > (size_t) m->largest)
+	if (problem == NULL && size > MQTT_SINK_MAX_PACKET)
+		problem = "it is larger than MQTT allows";
+	else if (problem == NULL && m->largest > 0 && size > (size_t) m->largest)
 		problem = "it is larger than the broker takes";
 	return problem;
 }

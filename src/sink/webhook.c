@@ -23,7 +23,9 @@
 
 #define WEBHOOK_SET 20
 #define WEBHOOK_WAIT_MS 3600000 /* the longest Retry-After that is heeded */
-#define WEBHOOK_SIGNATURE "X-Streamext-Signature"
+#define WEBHOOK_PREFIX "X-Streamext-"
+#define WEBHOOK_SIGNATURE WEBHOOK_PREFIX "Signature"
+#define WEBHOOK_NAME "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 #define WEBHOOK_LINE 4096
 #define WEBHOOK_TOKEN 4000 /* "Authorization: Bearer " and it make a line */
 
@@ -57,15 +59,40 @@ webhook_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t
 	return *((Webhook *) arg)->stop ? 1 : 0;
 }
 
+/* ---------------------------------------------------------------- headers */
+
+/* name and value make a line, and nothing in them ends it. */
 static struct curl_slist *
 webhook_add(struct curl_slist *headers, const char *name, const char *value)
 {
 	char line[WEBHOOK_LINE];
 
-	if (strpbrk(value, "\r\n") != NULL)
-		return headers;
-	snprintf(line, sizeof(line), "%s: %s", name, value);
+	/* curl takes a header without a value for one that is not to be sent */
+	snprintf(line, sizeof(line), value[0] == '\0' ? "%s;" : "%s: %s", name, value);
 	return curl_slist_append(headers, line);
+}
+
+/* Why the message is not to be sent, ever; NULL: it is. Whoever makes rows chooses headers: none of them is cut, ends its line or looks like the signature. */
+static const char *
+webhook_problem(const Webhook *h, const Message *m)
+{
+	for (int i = 0; i < m->nheaders; i++)
+	{
+		const char *name = m->header_names[i], *value = m->header_values[i];
+		char		sent[WEBHOOK_LINE];
+
+		if (strlen(name) + strlen(value) + strlen(WEBHOOK_PREFIX) + 3 > WEBHOOK_LINE)
+			return "a header is too long";
+		if (name[0] == '\0' || strspn(name, WEBHOOK_NAME) != strlen(name))
+			return "the name of a header has other characters than letters, digits, hyphens and underscores";
+		for (const unsigned char *c = (const unsigned char *) value; *c != '\0'; c++)
+			if ((*c < ' ' && *c != '\t') || *c == 0x7F)
+				return "a header has a line break or another control character";
+		snprintf(sent, sizeof(sent), WEBHOOK_PREFIX "%s", name);
+		if (pg_strcasecmp(sent, h->signature_header) == 0)
+			return "a header has the signature's name";
+	}
+	return NULL;
 }
 
 /* t=<seconds>,v1=<hex of HMAC-SHA256 of "<seconds>.<body>"> */
@@ -105,9 +132,8 @@ webhook_headers(Webhook *h, const Message *m)
 	headers = curl_slist_append(headers, "Expect:");
 	for (int i = 0; i < m->nheaders; i++)
 	{
-		snprintf(text, sizeof(text), "X-Streamext-%s", m->header_names[i]);
-		if (strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == strlen(text))
-			headers = webhook_add(headers, text, m->header_values[i]);
+		snprintf(text, sizeof(text), WEBHOOK_PREFIX "%s", m->header_names[i]);
+		headers = webhook_add(headers, text, m->header_values[i]);
 	}
 	if (h->bearer != NULL)
 	{
@@ -177,8 +203,16 @@ webhook_send(Transport *transport, Shipment *s)
 	for (s->done = 0; s->done < s->n && !*s->stop; s->done++)
 	{
 		const Message *m = &s->messages[s->done];
-		long		   status = webhook_post(h, m, s);
+		const char	  *problem = webhook_problem(h, m);
+		long		   status;
 
+		if (problem != NULL)
+		{
+			s->refused = s->done;
+			snprintf(s->error, sizeof(s->error), "the message cannot be sent: %s", problem);
+			return;
+		}
+		status = webhook_post(h, m, s);
 		s->reachable = status != 0;
 		if (status >= 200 && status < 300)
 		{

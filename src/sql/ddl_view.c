@@ -44,6 +44,8 @@
 #include "view/union.h"
 #include "view/rights.h"
 
+#define VIEW_DDL_MAX_LENGTH (16 * 1024 * 1024)
+
 /* ---- targets ---- */
 
 /* Keeps the table of streamext.into, or of an alert's streamext.to, by its full name, and from being dropped. */
@@ -98,6 +100,19 @@ view_ddl_check_chain(const CompiledView *view)
 		streamext_chain_check(view->relid, ((const UnionPart *) lfirst(lc))->stream, target);
 }
 
+/* Whoever looks at continuous_views compiles it, and so does each process that reads it. */
+static void
+view_ddl_check_length(Query *query)
+{
+	size_t length = strlen(nodeToString(query));
+
+	if (length > VIEW_DDL_MAX_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the query of a continuous view is too long"),
+				 errdetail("As PostgreSQL keeps it, it has %zu bytes; at most it has %d.", length, VIEW_DDL_MAX_LENGTH),
+				 errhint("Join with a table in the place of a long list of values.")));
+}
+
 /* The options are stored: checks them and the query, and tells the registry. */
 static void
 view_ddl_check_view(Oid relid)
@@ -111,6 +126,7 @@ view_ddl_check_view(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
 				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
+	view_ddl_check_length(query);
 	streamext_inner_check_circle(relid);
 	/* As its workers will, so that what they could not do is refused now. */
 	compiled = streamext_view_compile_query(relid, query, &options);

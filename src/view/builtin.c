@@ -173,7 +173,7 @@ streamext_view_is_in_c(const CompiledView *view)
 
 /* ---- a superuser's view ---- */
 
-static bool trust_walker(Node *node, void *context);
+static bool trust_walker(Node *node, List **seen);
 
 static bool
 trust_function(Oid function, void *context)
@@ -181,53 +181,59 @@ trust_function(Oid function, void *context)
 	return streamext_identity_mistrusts_function(function);
 }
 
-/* A view below the query: its functions run as who reads it. */
+/* A view below the query: its functions run as who reads it. `seen`: OIDs of those that were looked at. */
 static bool
-trust_view(Oid relid, void *context)
+trust_view(Oid relid, List **seen)
 {
-	Relation rel = try_relation_open(relid, AccessShareLock);
+	Relation rel = list_member_oid(*seen, relid) ? NULL : try_relation_open(relid, AccessShareLock);
 	bool	 result = false;
 
 	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
 	if (rel == NULL)
 		return false;
+	*seen = lappend_oid(*seen, relid);
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
-		result = trust_walker((Node *) get_view_query(rel), context);
+		result = trust_walker((Node *) get_view_query(rel), seen);
 	relation_close(rel, NoLock);
 	return result;
 }
 
 static bool
-trust_walker(Node *node, void *context)
+trust_walker(Node *node, List **seen)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, trust_walker, context, QTW_EXAMINE_RTES_BEFORE);
+		return query_tree_walker((Query *) node, trust_walker, seen, QTW_EXAMINE_RTES_BEFORE);
 	if (IsA(node, RangeTblEntry))
 	{
 		const RangeTblEntry *rte = (RangeTblEntry *) node;
 
 		/* not those that a view's rule has of itself, nor what was pulled up */
 		return rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW && rte->inFromCl &&
-			   trust_view(rte->relid, context);
+			   trust_view(rte->relid, seen);
 	}
 	if (check_functions_in_node(node, trust_function, NULL) ||
 		(IsA(node, CoerceToDomain) && streamext_identity_mistrusts_type(((CoerceToDomain *) node)->resulttype)))
 		return true;
-	return expression_tree_walker(node, trust_walker, context);
+	return expression_tree_walker(node, trust_walker, seen);
 }
 
 bool
 streamext_query_mistrusts(Query *query)
 {
-	return superuser() && trust_walker((Node *) query, NULL);
+	List *seen = NIL;
+
+	return superuser() && trust_walker((Node *) query, &seen);
 }
 
 bool
 streamext_view_mistrusts_rows(Oid view)
 {
-	return superuser() && (trust_view(view, NULL) || streamext_identity_mistrusts_columns(view));
+	List *seen = NIL;
+
+	return superuser() && (trust_view(view, &seen) || streamext_identity_mistrusts_columns(view));
 }
 
 void

@@ -34,10 +34,19 @@
 #include "view/compile.h"
 #include "view/flatten.h"
 #include "view/reads.h"
+#include "view/size.h"
+
+/*
+ * What is written once can be named many times, in something that is named many times: the whole of it is bounded, which otherwise takes all memory before
+ * anything refuses it.
+ */
+#define FLATTEN_MAX_STEPS 256 /* subqueries and views that hold the stream */
 
 typedef struct Flatten
 {
 	Query *query;
+	int	   steps;
+	int	   entries; /* of range tables, in the copies of WITH queries */
 	List  *hops;	/* window expressions of subqueries that make several rows of one */
 	List  *derived; /* OIDs of derived streams, where the query is a rule as it is stored */
 	bool   barrier; /* something was a security_barrier view */
@@ -69,8 +78,22 @@ streamext_view_flatten_groups(Query *query)
 typedef struct FlattenCte
 {
 	const CommonTableExpr *cte;
-	int					   depth; /* of the query at hand below the one that has the CTE */
+	int					   depth;	/* of the query at hand below the one that has the CTE */
+	int					   size;	/* of the CTE, in entries of range tables */
+	int					  *entries; /* Flatten.entries */
 } FlattenCte;
+
+static void
+flatten_refuse_size(void)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_STATEMENT_TOO_COMPLEX), errmsg("the query of a continuous view is too large"),
+		 errdetail("Its stream is below more than %d subqueries and views, or its views and WITH queries, put where "
+				   "they are named, name more than %d tables.",
+				   FLATTEN_MAX_STEPS, STREAMEXT_MAX_ENTRIES),
+		 errhint("Make tables or materialized views of what is named more than once and holds no stream.")));
+}
 
 /* Puts a copy of the WITH query wherever it is named. */
 static bool
@@ -85,6 +108,9 @@ flatten_cte_walker(Node *node, FlattenCte *inlined)
 		if (rte->rtekind != RTE_CTE || strcmp(rte->ctename, inlined->cte->ctename) != 0 ||
 			rte->ctelevelsup != inlined->depth)
 			return false;
+		*inlined->entries += inlined->size;
+		if (*inlined->entries > STREAMEXT_MAX_ENTRIES)
+			flatten_refuse_size();
 		rte->rtekind = RTE_SUBQUERY;
 		rte->subquery = castNode(Query, copyObject(inlined->cte->ctequery));
 		if (inlined->depth > 0)
@@ -106,12 +132,14 @@ flatten_cte_walker(Node *node, FlattenCte *inlined)
 
 /* Later ones may name earlier ones. */
 static void
-flatten_ctes(Query *query)
+flatten_ctes(Flatten *flatten, Query *query)
 {
 	while (query->cteList != NIL)
 	{
 		CommonTableExpr *cte = linitial_node(CommonTableExpr, query->cteList);
-		FlattenCte		 inlined = { cte, -1 };
+		FlattenCte		 inlined = { cte, -1, 1 + streamext_query_size((Query *) cte->ctequery), &flatten->entries };
+
+		CHECK_FOR_INTERRUPTS();
 
 		if (cte->cterecursive)
 			streamext_view_refuse("WITH RECURSIVE", "Make an ordinary view of it and join with that.");
@@ -372,11 +400,11 @@ flatten_expand_union(RangeTblEntry *rte, Query *subquery)
 
 /* A UNION ALL stands in plain sight as a stream does. */
 static bool
-flatten_is_union(RangeTblEntry *rte, Query *subquery)
+flatten_is_union(Flatten *flatten, RangeTblEntry *rte, Query *subquery)
 {
 	if (subquery->setOperations == NULL || !streamext_view_is_union_all(subquery->setOperations))
 		return false;
-	flatten_ctes(subquery);
+	flatten_ctes(flatten, subquery);
 	if (rte->rtekind != RTE_SUBQUERY)
 		flatten_expand_union(rte, subquery);
 	return true;
@@ -396,7 +424,7 @@ flatten_subquery(Flatten *flatten, RangeTblEntry *rte)
 	if (rte->rtekind == RTE_SUBQUERY)
 	{
 		flatten->barrier = flatten->barrier || rte->security_barrier;
-		return flatten_is_union(rte, rte->subquery) ? NULL : rte->subquery;
+		return flatten_is_union(flatten, rte, rte->subquery) ? NULL : rte->subquery;
 	}
 	if (rte->relkind != RELKIND_VIEW)
 		return NULL;
@@ -406,7 +434,7 @@ flatten_subquery(Flatten *flatten, RangeTblEntry *rte)
 		flatten->derived = lappend_oid(flatten->derived, rte->relid);
 	result = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
-	return flatten_is_union(rte, result) ? NULL : result;
+	return flatten_is_union(flatten, rte, result) ? NULL : result;
 }
 
 /* What is left of an entry: nothing, or a view's permissions. Nobody refers to it any more. */
@@ -518,12 +546,17 @@ static void
 flatten_pull_up(Flatten *flatten, int varno, Query *subquery)
 {
 	RangeTblEntry *shell = rt_fetch(varno, flatten->query->rtable);
-	RangeTblEntry *entry = copyObject(shell);
+	RangeTblEntry *entry;
 	Query		  *query;
 	Node		  *quals;
 	Node		  *item;
 
-	flatten_ctes(subquery);
+	CHECK_FOR_INTERRUPTS();
+	if (++flatten->steps > FLATTEN_MAX_STEPS)
+		flatten_refuse_size();
+	shell->subquery = NULL; /* the subquery is at hand */
+	entry = copyObject(shell);
+	flatten_ctes(flatten, subquery);
 	streamext_flatten_check(subquery);
 	flatten_sets(subquery);
 	flatten_join_names(flatten->query);
@@ -693,11 +726,13 @@ streamext_view_flatten(const Query *query, List **derived)
 {
 	Flatten flatten = { .query = copyObject(unconstify(Query *, query)) };
 
+	if (streamext_query_size(query) > STREAMEXT_MAX_ENTRIES)
+		flatten_refuse_size();
 	flatten.windows = get_rel_relkind(streamext_view_stream_of(query)) == RELKIND_VIEW;
 	streamext_view_flatten_groups(flatten.query);
 	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
 		return flatten.query;
-	flatten_ctes(flatten.query);
+	flatten_ctes(&flatten, flatten.query);
 	if (flatten.query->setOperations != NULL && streamext_view_is_union_all(flatten.query->setOperations))
 		flatten.query = flatten_wrap_union(flatten.query);
 	if (flatten.query->setOperations == NULL)

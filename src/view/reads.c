@@ -18,6 +18,13 @@
 #include "view/compile.h"
 #include "view/reads.h"
 
+/* Where nothing was found: what is named twice, and in it something twice, and so on, would be looked at times without number. */
+typedef struct ReadsNothing
+{
+	List *ctes;	 /* CommonTableExpr, by address */
+	List *views; /* OIDs */
+} ReadsNothing;
+
 typedef struct ReadsLevel
 {
 	const Query				*query;
@@ -26,6 +33,7 @@ typedef struct ReadsLevel
 	Oid						 view;	  /* whose query it is; InvalidOid: none's */
 	bool					 windows; /* continuous views whose windows close are looked for, else streams */
 	List				   **parts;	  /* or NULL; gets what each part of a UNION ALL reads */
+	ReadsNothing			*nothing;
 } ReadsLevel;
 
 static Oid reads_find(const ReadsLevel *level);
@@ -66,14 +74,16 @@ reads_find_in_view(const ReadsLevel *around, Oid viewoid)
 	Relation			  rel;
 	Oid					  result = InvalidOid;
 
-	if (reads_is_cycle(around, viewoid))
+	if (reads_is_cycle(around, viewoid) || list_member_oid(around->nothing->views, viewoid))
 		return InvalidOid;
 	rel = try_relation_open(viewoid, AccessShareLock);
 	if (rel == NULL)
 		return InvalidOid;
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rel->relhasrules && rel->rd_rules != NULL)
 	{
-		ReadsLevel level = { get_view_query(rel), NULL, around, viewoid, around->windows, around->parts };
+		ReadsLevel level = {
+			get_view_query(rel), NULL, around, viewoid, around->windows, around->parts, around->nothing
+		};
 
 		if (options.continuous && !streamext_view_is_derived(level.query))
 			result = around->windows ? viewoid : InvalidOid;
@@ -81,6 +91,8 @@ reads_find_in_view(const ReadsLevel *around, Oid viewoid)
 			result = reads_find(&level);
 	}
 	relation_close(rel, NoLock);
+	if (!OidIsValid(result))
+		around->nothing->views = lappend_oid(around->nothing->views, viewoid);
 	return result;
 }
 
@@ -111,6 +123,7 @@ static Oid
 reads_find_in_cte(const ReadsLevel *level, const RangeTblEntry *rte)
 {
 	ListCell *lc;
+	Oid		  result;
 
 	for (Index up = 0; up < rte->ctelevelsup && level != NULL; up++)
 		level = level->outer;
@@ -123,10 +136,15 @@ reads_find_in_cte(const ReadsLevel *level, const RangeTblEntry *rte)
 		if (strcmp(cte->ctename, rte->ctename) == 0 && !cte->cterecursive)
 		{
 			ReadsLevel inner = {
-				(const Query *) cte->ctequery, level, level, InvalidOid, level->windows, level->parts
+				(const Query *) cte->ctequery, level, level, InvalidOid, level->windows, level->parts, level->nothing
 			};
 
-			return reads_find(&inner);
+			if (list_member_ptr(level->nothing->ctes, cte))
+				return InvalidOid;
+			result = reads_find(&inner);
+			if (!OidIsValid(result))
+				level->nothing->ctes = lappend(level->nothing->ctes, unconstify(CommonTableExpr *, cte));
+			return result;
 		}
 	}
 	return InvalidOid;
@@ -135,7 +153,7 @@ reads_find_in_cte(const ReadsLevel *level, const RangeTblEntry *rte)
 static Oid
 reads_find_in_entry(const ReadsLevel *level, const RangeTblEntry *rte)
 {
-	ReadsLevel inner = { rte->subquery, level, level, InvalidOid, level->windows, level->parts };
+	ReadsLevel inner = { rte->subquery, level, level, InvalidOid, level->windows, level->parts, level->nothing };
 	Oid		   view;
 
 	switch (rte->rtekind)
@@ -183,6 +201,7 @@ reads_find(const ReadsLevel *level)
 	ListCell	*lc;
 
 	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
 	if (query->jointree == NULL)
 		return InvalidOid;
 	if (query->setOperations == NULL)
@@ -202,7 +221,8 @@ reads_find(const ReadsLevel *level)
 Oid
 streamext_view_found_in_entry(const Query *query, const RangeTblEntry *rte, bool windows)
 {
-	ReadsLevel level = { query, NULL, NULL, InvalidOid, windows, NULL };
+	ReadsNothing nothing = { 0 };
+	ReadsLevel	 level = { query, NULL, NULL, InvalidOid, windows, NULL, &nothing };
 
 	return reads_find_in_entry(&level, rte);
 }
@@ -217,10 +237,12 @@ streamext_view_stream_of(const Query *query)
 Oid
 streamext_view_parts_of(const Query *query, List **parts)
 {
-	ReadsLevel level = { query, NULL, NULL, InvalidOid, false, parts };
-	Oid		   result = reads_find(&level);
+	ReadsNothing nothing[2] = { 0 };
+	ReadsLevel	 level = { query, NULL, NULL, InvalidOid, false, parts, &nothing[0] };
+	Oid			 result = reads_find(&level);
 
 	level.windows = true;
+	level.nothing = &nothing[1];
 	return OidIsValid(result) ? result : reads_find(&level);
 }
 

@@ -8,6 +8,8 @@
 #include "source/connector.h"
 #include "source/webhook/options.h"
 
+#define WEBHOOK_HEADER_NAME 100
+
 static void
 webhook_check_url(const OptionSpec *spec, const char *value)
 {
@@ -22,9 +24,34 @@ webhook_check_url(const OptionSpec *spec, const char *value)
 				 errhint("Put a secret into the user mapping: bearer_token, or bearer_token_file.")));
 }
 
+/* Headers that say how the request is to be read, or whose it is. */
+static const char *const webhook_reserved[] = { "Accept",
+												"Authorization",
+												"Connection",
+												"Content-Encoding",
+												"Content-Length",
+												"Content-Type",
+												"Cookie",
+												"Expect",
+												"Host",
+												"Idempotency-Key",
+												"Keep-Alive",
+												"Range",
+												"TE",
+												"Transfer-Encoding",
+												"Trailer",
+												"Upgrade" };
+
 static void
 webhook_check_header(const OptionSpec *spec, const char *value)
 {
+	size_t length = strlen(value);
+
+	if (length == 0 || length > WEBHOOK_HEADER_NAME)
+		streamext_option_invalid(spec, value, "A header's name has 1 to 100 characters.");
+	for (int i = 0; i < lengthof(webhook_reserved); i++)
+		if (pg_strcasecmp(value, webhook_reserved[i]) == 0)
+			streamext_option_invalid(spec, value, "The request has a header of that name already.");
 	if (strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(value))
 		streamext_option_invalid(spec, value, "A header's name has letters, digits, hyphens and underscores.");
 }
