@@ -49,6 +49,12 @@ streamext_error_blame(const ErrorData *error)
 	}
 }
 
+bool
+streamext_error_is_lock(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED;
+}
+
 char *
 streamext_error_text(const ErrorData *error)
 {

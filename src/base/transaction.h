@@ -18,6 +18,9 @@ typedef enum ErrorBlame
 /* The only place that decides it. What is not BLAME_ROW is never a reason to leave a row out, but raised. */
 extern ErrorBlame streamext_error_blame(const ErrorData *error);
 
+/* By its SQLSTATE: another transaction has a lock, or waits for one of ours. It ends, and the same again goes through. */
+extern bool streamext_error_is_lock(int sqlerrcode);
+
 /* Its message for the server's log and elsewhere: STREAMEXT_MAX_REASON bytes at most, in whole characters. Palloc'd. */
 extern char *streamext_error_text(const ErrorData *error);
 

@@ -26,6 +26,7 @@
 #include "view/reads.h"
 #include "sql/commit.h"
 #include "sql/ddl.h"
+#include "sql/ddl_inner.h"
 #include "base/hooks.h"
 #include "export/plan.h"
 #include "stream/definition.h"
@@ -231,6 +232,7 @@ ddl_is_of_interest(const Node *stmt)
 		case T_CreateTrigStmt:
 		case T_CreateSchemaStmt:
 		case T_CreateTableAsStmt:
+		case T_AlterObjectSchemaStmt:
 			return true;
 		default:
 			return false;
@@ -282,11 +284,41 @@ ddl_change_mapping(DdlCall *call, const RoleSpec *user, const char *servername)
 	streamext_ddl_touch_server(servername);
 }
 
+/* ALTER of a relation, which may be given to somebody else. */
+static void
+ddl_alter_relation(DdlCall *call)
+{
+	AlterTableStmt *stmt = (AlterTableStmt *) call->pstmt->utilityStmt;
+	bool			changes_owner = ddl_changes_owner(stmt);
+	Oid				relid = changes_owner ? RangeVarGetRelid(stmt->relation, NoLock, true) : InvalidOid;
+	DdlInnerPlace	place = streamext_ddl_inner_place(relid);
+
+	if (!streamext_ddl_alter_view_options(call))
+		streamext_ddl_alter_stream(call);
+	if (!changes_owner)
+		return;
+	streamext_export_owner_changed(RangeVarGetRelid(stmt->relation, NoLock, true));
+	streamext_ddl_inner_follow(relid, place);
+}
+
+static void
+ddl_move_relation(DdlCall *call)
+{
+	AlterObjectSchemaStmt *stmt = (AlterObjectSchemaStmt *) call->pstmt->utilityStmt;
+	Oid					   relid = InvalidOid;
+	DdlInnerPlace		   place;
+
+	if (stmt->relation != NULL && (stmt->objectType == OBJECT_VIEW || stmt->objectType == OBJECT_TABLE))
+		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+	place = streamext_ddl_inner_place(relid);
+	streamext_ddl_standard(call);
+	streamext_ddl_inner_follow(relid, place);
+}
+
 static void
 ddl_dispatch(DdlCall *call)
 {
 	Node *stmt = call->pstmt->utilityStmt;
-	bool  changes_owner;
 
 	switch (nodeTag(stmt))
 	{
@@ -294,11 +326,10 @@ ddl_dispatch(DdlCall *call)
 			streamext_ddl_create_view(call);
 			break;
 		case T_AlterTableStmt:
-			changes_owner = ddl_changes_owner((AlterTableStmt *) stmt);
-			if (!streamext_ddl_alter_view_options(call))
-				streamext_ddl_alter_stream(call);
-			if (changes_owner)
-				streamext_export_owner_changed(RangeVarGetRelid(((AlterTableStmt *) stmt)->relation, NoLock, true));
+			ddl_alter_relation(call);
+			break;
+		case T_AlterObjectSchemaStmt:
+			ddl_move_relation(call);
 			break;
 		case T_CreateTableAsStmt:
 			ddl_create_table_as(call);

@@ -28,7 +28,7 @@ static const char *const option_names[] = { "continuous",	 "retention", "latenes
 											"max_groups",	 "timezone",  "datestyle", "intervalstyle", "into",
 											"emit_interval", "notify",	  "emit",	   "alert",			"key",
 											"clear",		 "to",		  "hold",	   "repeat",		"absent",
-											"every" };
+											"every",		 "inner" };
 
 /* Of views that are alerts, and of no others. */
 static const char *const option_alert_names[] = { "alert", "key", "clear", "to", "hold", "repeat", "absent", "every" };
@@ -165,7 +165,7 @@ streamext_ddl_option_take(List **options, bool with_values)
 			value = pstrdup("");
 		else if (strcmp(name, DDL_OPTION_PREFIX "continuous") == 0 ||
 				 strcmp(name, DDL_OPTION_PREFIX "keep_late") == 0 || strcmp(name, DDL_OPTION_PREFIX "notify") == 0 ||
-				 strcmp(name, DDL_OPTION_PREFIX "alert") == 0)
+				 strcmp(name, DDL_OPTION_PREFIX "alert") == 0 || strcmp(name, DDL_OPTION_PREFIX "inner") == 0)
 			value = pstrdup(defGetBoolean(def) ? "true" : "false");
 		else
 			value = pstrdup(defGetString(def));
@@ -277,8 +277,8 @@ streamext_ddl_option_keep_settings(List *own)
 List *
 streamext_ddl_option_keep_former(List *own, List *former)
 {
-	static const char *const names[] = { "retention", "lateness", "keep_late",	   "step",	"max_groups",
-										 "into",	  "emit",	  "emit_interval", "notify" };
+	static const char *const names[] = { "retention", "lateness", "keep_late",	   "step",	 "max_groups",
+										 "into",	  "emit",	  "emit_interval", "notify", "inner" };
 
 	for (int i = 0; i < lengthof(names); i++)
 	{

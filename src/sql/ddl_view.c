@@ -35,6 +35,7 @@
 #include "export/plan.h"
 #include "stream/definition.h"
 #include "sql/ddl.h"
+#include "sql/ddl_inner.h"
 #include "sql/ddl_option.h"
 #include "view/chain.h"
 #include "view/target.h"
@@ -287,6 +288,8 @@ streamext_ddl_create_view(DdlCall *call)
 	bool	  was_continuous = streamext_ddl_is_continuous(replaced);
 	bool	  continuous = view_ddl_wants_continuous(stmt, own, replaced);
 	List	 *former = was_continuous ? streamext_ddl_option_stored(replaced) : NIL;
+	List	 *inside;
+	bool	  nested;
 	List	 *relids;
 	Oid		  relid = InvalidOid;
 	ListCell *cell;
@@ -299,9 +302,13 @@ streamext_ddl_create_view(DdlCall *call)
 	}
 	if (OidIsValid(replaced) && streamext_view_options(replaced).alert)
 		streamext_touch_teller();
+	inside = streamext_ddl_inner_former(replaced);
+	nested = continuous && streamext_ddl_inner_make(stmt, own, call->query_string, replaced);
 	relids = streamext_ddl_run_hinted(call, continuous ? stmt->query : NULL);
 	if (!continuous && was_continuous)
 		streamext_into_depend(replaced, InvalidOid);
+	if (OidIsValid(replaced))
+		streamext_ddl_inner_tidy(replaced);
 	view_ddl_touch_dependents(replaced);
 	if (!continuous)
 	{
@@ -321,11 +328,16 @@ streamext_ddl_create_view(DdlCall *call)
 		view_ddl_check_alert(relid);
 		return;
 	}
-	streamext_ddl_option_store(relid, view_ddl_keep_into(relid, streamext_ddl_option_keep_settings(
-																	streamext_ddl_option_keep_former(own, former))));
+	if (nested || !streamext_ddl_inner_has(relid))
+		former = list_concat(former, inside);
+	own = streamext_ddl_option_keep_former(own, former);
+	streamext_ddl_option_store(relid, view_ddl_keep_into(relid, streamext_ddl_option_keep_settings(own)));
 	view_ddl_check_view(relid);
 	if (!was_continuous)
 		view_ddl_doubt_past(relid);
+	streamext_ddl_inner_bind(relid);
+	if (nested)
+		streamext_ddl_inner_pass(relid, own, false);
 }
 
 /* ---- ALTER ---- */
@@ -369,6 +381,7 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 {
 	AlterTableStmt *stmt = (AlterTableStmt *) streamext_ddl_copy_statement(call);
 	List		   *options = streamext_ddl_option_stored(relid);
+	List		   *changes[2] = { NIL, NIL }; /* set, reset */
 	ListCell	   *cell;
 
 	foreach (cell, stmt->cmds)
@@ -376,11 +389,14 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
 		bool		   reset = cmd->subtype == AT_ResetRelOptions;
 		List		  *others;
+		List		  *taken;
 
 		if (cmd->subtype != AT_SetRelOptions && !reset)
 			continue;
 		others = (List *) cmd->def;
-		options = streamext_ddl_option_change(options, streamext_ddl_option_take(&others, !reset), reset);
+		taken = streamext_ddl_option_take(&others, !reset);
+		changes[reset] = list_concat(changes[reset], taken);
+		options = streamext_ddl_option_change(options, taken, reset);
 		streamext_ddl_option_check_prefix(others);
 		cmd->def = (Node *) others;
 	}
@@ -393,6 +409,8 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 		view_ddl_check_alert(relid);
 	else
 		view_ddl_check_view(relid);
+	streamext_ddl_inner_pass(relid, changes[false], false);
+	streamext_ddl_inner_pass(relid, changes[true], true);
 }
 
 /* Continuous, or an alert. */

@@ -543,6 +543,7 @@ compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *opt
 	context.config = streamext_stream_config(view->stream_relid);
 	if (context.config == NULL)
 		elog(ERROR, "stream %u has gone", view->stream_relid);
+	view->inner_number = context.config->from.inner_number;
 
 	compile_keys(&context);
 	if (view->stateless)

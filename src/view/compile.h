@@ -28,6 +28,7 @@ typedef struct ContinuousViewOptions
 	char *changes_into;				   /* where they go, as into, which is NULL then; or NULL */
 	int64 emit_interval;			   /* of changes (sink/changes.h), us; 0: default */
 	bool  notify;					   /* tells listeners that there are changes */
+	bool  inner;					   /* made of a query in FROM of the view that reads it (sql/ddl_inner.c) */
 	bool  alert;					   /* not continuous: an alert (sink/alert.h), of which are also: */
 	char *key;						   /* columns; NULL: keys of what it reads */
 	char *clear;					   /* a condition, or NULL */
@@ -62,6 +63,7 @@ typedef struct CompiledView
 	Oid owner;
 	Oid stream_relid; /* inner: the view itself, whose stream of its own has the inner one's closed windows (view/inner.h) */
 	Oid	   inner;		 /* the continuous view that it reads; InvalidOid: it reads a stream */
+	uint64 inner_number; /* streamext_inner_number of that one, and so of all below it; 0: there is none */
 	uint64 whole_number; /* with a part's expressions: streamext_inner_number of the whole; else 0 */
 	List  *parts;		 /* of UnionPart: what it reads is UNION ALL of streams (view/union.h); NIL: it is not */
 	Index  stream_varno; /* in query */

@@ -168,6 +168,8 @@ streamext_inner_number(const CompiledView *inner)
 	appendStringInfo(&buf, "%u " UINT64_FORMAT "\n", inner->relid, inner->definition);
 	streamext_view_append_node(&buf, inner->query->targetList);
 	streamext_view_append_node(&buf, inner->query->havingQual);
+	if (inner->inner_number != 0)
+		appendStringInfo(&buf, UINT64_FORMAT "\n", inner->inner_number);
 	number = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
 	pfree(buf.data);
 	return number == 0 ? 1 : number;

@@ -80,7 +80,7 @@ typedef struct FlattenCte
 	const CommonTableExpr *cte;
 	int					   depth;	/* of the query at hand below the one that has the CTE */
 	int					   size;	/* of the CTE, in entries of range tables */
-	int					  *entries; /* Flatten.entries */
+	int					  *entries; /* so far */
 } FlattenCte;
 
 static void
@@ -131,13 +131,13 @@ flatten_cte_walker(Node *node, FlattenCte *inlined)
 }
 
 /* Later ones may name earlier ones. */
-static void
-flatten_ctes(Flatten *flatten, Query *query)
+void
+streamext_flatten_ctes(Query *query, int *entries)
 {
 	while (query->cteList != NIL)
 	{
 		CommonTableExpr *cte = linitial_node(CommonTableExpr, query->cteList);
-		FlattenCte		 inlined = { cte, -1, 1 + streamext_query_size((Query *) cte->ctequery), &flatten->entries };
+		FlattenCte		 inlined = { cte, -1, 1 + streamext_query_size((Query *) cte->ctequery), entries };
 
 		CHECK_FOR_INTERRUPTS();
 
@@ -295,8 +295,8 @@ flatten_note_hops(Flatten *flatten, const Query *subquery)
 	}
 }
 
-static bool
-flatten_has_window(const Query *query)
+bool
+streamext_flatten_has_window(const Query *query)
 {
 	ListCell *lc;
 
@@ -315,8 +315,11 @@ flatten_hint_outer(const Query *grouped, const char *name)
 		return psprintf("and an ordinary view that names %s in the place of the subquery: DISTINCT, LIMIT and window "
 						"functions are of all rows that there are when it is read.",
 						name);
-	if (flatten_has_window(grouped))
-		return psprintf("and name %s in this one, in the place of the subquery: it takes the closed windows.", name);
+	if (streamext_flatten_has_window(grouped))
+		return psprintf(
+			"and name %s in this one, in the place of the subquery: it takes the closed windows. Where another one stands "
+			"beside it, in a join or by UNION ALL, make this one an ordinary view.",
+			name);
 	return psprintf("and an ordinary view that names %s in the place of the subquery: without a window nothing of "
 					"it is ever final, and its answer is always the newest.",
 					name);
@@ -404,7 +407,7 @@ flatten_is_union(Flatten *flatten, RangeTblEntry *rte, Query *subquery)
 {
 	if (subquery->setOperations == NULL || !streamext_view_is_union_all(subquery->setOperations))
 		return false;
-	flatten_ctes(flatten, subquery);
+	streamext_flatten_ctes(subquery, &flatten->entries);
 	if (rte->rtekind != RTE_SUBQUERY)
 		flatten_expand_union(rte, subquery);
 	return true;
@@ -556,7 +559,7 @@ flatten_pull_up(Flatten *flatten, int varno, Query *subquery)
 		flatten_refuse_size();
 	shell->subquery = NULL; /* the subquery is at hand */
 	entry = copyObject(shell);
-	flatten_ctes(flatten, subquery);
+	streamext_flatten_ctes(subquery, &flatten->entries);
 	streamext_flatten_check(subquery);
 	flatten_sets(subquery);
 	flatten_join_names(flatten->query);
@@ -732,7 +735,7 @@ streamext_view_flatten(const Query *query, List **derived)
 	streamext_view_flatten_groups(flatten.query);
 	if (flatten.query->commandType != CMD_SELECT || flatten.query->utilityStmt != NULL)
 		return flatten.query;
-	flatten_ctes(&flatten, flatten.query);
+	streamext_flatten_ctes(flatten.query, &flatten.entries);
 	if (flatten.query->setOperations != NULL && streamext_view_is_union_all(flatten.query->setOperations))
 		flatten.query = flatten_wrap_union(flatten.query);
 	if (flatten.query->setOperations == NULL)

@@ -18,6 +18,15 @@ extern Query *streamext_view_flatten(const Query *query, List **derived);
 /* A copy of an expression, list or query with a subquery's outputs in the place of the columns of its entry, number varno. */
 extern void *streamext_flatten_replace(void *node, int varno, RangeTblEntry *entry, List *outputs);
 
+/*
+ * Puts the WITH queries of the query itself where they are named. Raises 0A000 for those that cannot be, and 54001 when *entries, the range
+ * tables' entries that copies have made so far, is beyond bounds.
+ */
+extern void streamext_flatten_ctes(Query *query, int *entries);
+
+/* Whether a flattened query groups by a window. */
+extern bool streamext_flatten_has_window(const Query *query);
+
 /* Raises 0A000 for what may not be between a stream and FROM. */
 extern void streamext_flatten_check(const Query *subquery);
 

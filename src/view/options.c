@@ -93,6 +93,8 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->emit_interval = view_option_interval(def, false);
 	else if (strcmp(name, "notify") == 0)
 		options->notify = defGetBoolean((DefElem *) def);
+	else if (strcmp(name, "inner") == 0)
+		options->inner = defGetBoolean((DefElem *) def);
 	else if (strcmp(name, "alert") == 0)
 		options->alert = defGetBoolean((DefElem *) def);
 	else if (strcmp(name, "key") == 0)

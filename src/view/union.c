@@ -24,6 +24,7 @@
 #include "utils/rel.h"
 
 #include "stream/definition.h"
+#include "base/transaction.h"
 #include "view/check.h"
 #include "view/dependents.h"
 #include "view/flatten.h"
@@ -53,6 +54,35 @@ streamext_union_streams(Oid viewoid)
 	return parts;
 }
 
+typedef struct UnionStep
+{
+	Oid	 view;
+	Oid	 stream;
+	bool reads;
+} UnionStep;
+
+/* A StreamextStep. */
+static void
+union_reads_step(void *arg)
+{
+	UnionStep *step = arg;
+
+	step->reads = list_member_oid(streamext_union_streams(step->view), step->stream);
+	UnlockRelationOid(step->view, AccessShareLock); /* here, where whose it is is known */
+}
+
+/* Of a view that is locked; true also where a view below it is not to be had, for the same transaction may wait for this one. */
+static bool
+union_may_read(Oid view, Oid stream)
+{
+	UnionStep  step = { view, stream, true };
+	ErrorData *error = streamext_try(union_reads_step, &step);
+
+	if (error != NULL && !streamext_error_is_lock(error->sqlerrcode))
+		ReThrowError(error);
+	return step.reads;
+}
+
 List *
 streamext_union_views(Oid stream)
 {
@@ -70,9 +100,8 @@ streamext_union_views(Oid stream)
 			views = lappend_oid(views, view);
 			continue;
 		}
-		if (list_member_oid(streamext_union_streams(view), stream))
+		if (union_may_read(view, stream))
 			views = lappend_oid(views, view);
-		UnlockRelationOid(view, AccessShareLock);
 		UnlockRelationOid(view, AccessShareLock);
 	}
 	return views;

@@ -409,7 +409,7 @@ refresh_try_begin(Worker *w, MemoryContext cxt, StreamConfig **config)
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+		if (!streamext_error_is_lock(geterrcode()))
 			PG_RE_THROW();
 		FlushErrorState();
 		AbortCurrentTransaction();

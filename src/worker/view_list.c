@@ -39,7 +39,7 @@ view_list_view_stream(Oid viewoid, Oid *stream)
 	ViewStream found = { viewoid, InvalidOid };
 	ErrorData *error = streamext_try(view_list_view_stream_step, &found);
 
-	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+	if (error != NULL && !streamext_error_is_lock(error->sqlerrcode))
 		ReThrowError(error);
 	*stream = error == NULL ? found.stream : InvalidOid;
 	return error == NULL;

@@ -156,7 +156,7 @@ view_start_start_view(Worker *w, WorkerView *v, int64 *round)
 	v->view = NULL;
 	if (step.fresh)
 		view_start_unstart_view(w, v);
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	if (streamext_error_is_lock(error->sqlerrcode))
 		return false;
 	CHECK_FOR_INTERRUPTS();
 	if (over)

@@ -1,0 +1,280 @@
+"""Queries in FROM and WITH that group by a window: each becomes a continuous view, whose closed windows are read, against PostgreSQL's own nested query."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from harness.database import Database, temporary_database
+from harness.postgres import Postgres
+from harness.streams import continuous
+from test_chains import BEGIN, SETTINGS, close_all, feed, stream  # noqa: F401  (SETTINGS are the server's)
+from test_dump import dump
+
+PEAKS = "SELECT streamext.tumble('1 min', ts) AS w, k, max(x) AS peak, count(*) AS n FROM {s} GROUP BY 1, 2"
+HOURS = f"SELECT date_trunc('hour', w) AS h, avg(peak) AS mean, sum(n) AS n FROM ({PEAKS}) x GROUP BY 1"
+
+# {s}: the stream, or the table with the same rows.
+QUERIES = {
+    "hours": HOURS,
+    "no window above": f"SELECT k, avg(peak), count(*) FROM ({PEAKS}) x WHERE n > 1 GROUP BY k HAVING count(*) > 2",
+    "unshown window": "SELECT k, avg(peak) FROM (SELECT k, max(x) FROM {s} GROUP BY k, date_trunc('minute', ts)) q(k, peak) GROUP BY k",
+    "with": f"WITH q AS ({PEAKS}), few AS (SELECT * FROM q WHERE k < 3) SELECT date_bin('30 min', w, '2024-01-01 00:00+00') AS h, max(n) FROM few GROUP BY h",
+    "distinct": "SELECT date_trunc('hour', w) AS h, count(*) FROM (SELECT DISTINCT k, streamext.tumble('1 min', ts) AS w FROM {s}) q GROUP BY h",
+    "with distinct": "WITH q AS (SELECT DISTINCT streamext.tumble('1 min', ts) AS w, x FROM (SELECT * FROM {s} WHERE k <> 2) a) SELECT x, count(*) FROM q GROUP BY x",
+    "depth 3": f"SELECT date_trunc('day', h) AS d, max(mean), sum(n) FROM ({HOURS}) y GROUP BY 1",
+    "depth 4": f"SELECT max(m), sum(n) FROM (SELECT date_trunc('day', h) AS d, max(mean) AS m, sum(n) AS n FROM ({HOURS}) y GROUP BY 1) z",
+    "columns of one name": "SELECT date_trunc('hour', w), max(x) FROM (SELECT streamext.tumble('1 min', ts) AS w, count(*), count(x), max(x) AS x FROM {s} GROUP BY w) q GROUP BY 1",
+    "names": "SELECT a, sum(c) FROM (SELECT k + 1, streamext.tumble('1 min', ts), count(*) FROM {s} GROUP BY 1, 2) AS q(a, b, c) GROUP BY a",
+    "joined": f"SELECT l.name, sum(q.n) FROM ({PEAKS}) q JOIN lines l USING (k) GROUP BY l.name",
+    "joined below": "SELECT name, max(n) FROM (SELECT l.name, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {s} AS s JOIN lines l USING (k) GROUP BY 1, 2) q GROUP BY name",
+    "sorted": "SELECT k, sum(n) FROM (SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {s} GROUP BY 1, 2 ORDER BY max(x), k) q GROUP BY k ORDER BY 2",
+    "hop": "SELECT k, max(n) FROM (SELECT k, streamext.hop('4 min', '2 min', ts) AS w, count(*) AS n FROM {s} GROUP BY k, w) q GROUP BY k",
+    "session": "SELECT k, count(*), max(n) FROM (SELECT k, streamext.session('1 min', ts) AS w, count(*) AS n FROM {s} GROUP BY k, w) q GROUP BY k",
+    "rows": f"SELECT h, n FROM ({HOURS}) q WHERE n > 10",
+    "odd names": 'SELECT "A b" AS "Ä", count(*) FROM (SELECT k AS "A b", streamext.tumble(\'1 min\', ts) FROM {s} GROUP BY 1, 2) "x y" GROUP BY 1',
+    "joined with itself": "SELECT count(*), sum(q.n) FROM (SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {s} GROUP BY w HAVING count(*) > 5) q, LATERAL generate_series(1, q.n % 3) AS g",
+    "union below": "SELECT date_trunc('hour', w), max(n) FROM (SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM (SELECT ts FROM {s} UNION ALL SELECT ts FROM {s}) u GROUP BY w) q GROUP BY 1",
+    "subquery beside": f"SELECT k, sum(n), (SELECT min(name) FROM lines) AS first FROM ({PEAKS}) x WHERE k IN (SELECT k FROM lines) GROUP BY k",
+}  # fmt: skip
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Database]:
+    with temporary_database(server) as database:
+        database.execute("SET timezone = 'UTC'")
+        yield database
+
+
+def tables(db: Database) -> None:
+    stream(db)
+    db.execute("CREATE TABLE lines (k int, name text)")
+    db.execute("INSERT INTO lines VALUES (0, 'a'), (1, 'b'), (2, 'b'), (3, 'c')")
+
+
+def views(db: Database) -> list[str]:
+    return [name for (name,) in db.rows("SELECT view::text FROM streamext.continuous_views ORDER BY 1")]
+
+
+def options(db: Database, view: str) -> dict[str, str]:
+    return dict(option.split("=", 1) for (option,) in db.rows("SELECT unnest(options) FROM streamext.continuous_views WHERE view = %s::regclass", view))
+
+
+def test_every_shape(database: Database) -> None:
+    db = database
+    tables(db)
+    db.execute("SET client_min_messages = warning")
+    # PostgreSQL has no sessions.
+    by_hand = "SELECT k, streamext.session('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w"
+    continuous(db, "sessions", by_hand)
+    continuous(db, "of_sessions", "SELECT k, count(*), max(n) FROM sessions GROUP BY k")
+    for name, query in QUERIES.items():
+        continuous(db, f'"{name}"', query.format(s="s"))
+    feed(db)
+    for name, query in QUERIES.items():
+        expected = "TABLE of_sessions" if name == "session" else query.format(s="o")
+        db.assert_same(f'TABLE "{name}"', expected)
+        assert db.value(f'SELECT count(*) FROM "{name}"') > 0, name
+    assert db.rows("SELECT DISTINCT late, rejected FROM streamext.continuous_views WHERE view NOT IN ('sessions'::regclass)") == [(0, 0)]
+
+
+def test_the_inner_view_lives_with_the_outer_one(database: Database) -> None:
+    db = database
+    stream(db)
+    notices: list[str] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_detail}"))
+    continuous(db, "h", QUERIES["depth 3"].format(s="s"))
+    assert notices == [f'a query in FROM became continuous view "{name}" View "h" reads its closed windows. It is dropped with that view.' for name in ("h_inner", "h_inner1")]
+    assert views(db) == ["h", "h_inner", "h_inner1"]
+    for behaviour in "", " CASCADE":
+        refusal = db.refusal(f"DROP VIEW h_inner{behaviour}")
+        assert "view h_inner1 requires it" in refusal, refusal
+        refusal = db.refusal(f"DROP VIEW h_inner1{behaviour}")
+        assert "view h requires it" in refusal and "You can drop view h instead" in refusal, refusal
+    feed(db, minutes=60, count=500)
+    db.execute("ALTER VIEW h RENAME TO g")
+    db.assert_same("TABLE g", QUERIES["depth 3"].format(s="o"))
+    # who reads the inner one as well holds it
+    continuous(db, "other", "SELECT k, sum(n) AS n FROM h_inner GROUP BY k")
+    assert "view other depends on view h_inner" in db.refusal("DROP VIEW g")
+    db.execute("DROP VIEW g CASCADE")
+    assert views(db) == []
+    continuous(db, "h", HOURS.format(s="s"))
+    db.execute("DROP FOREIGN TABLE s CASCADE")
+    assert db.value("SELECT count(*) FROM pg_class WHERE relname IN ('h', 'h_inner')") == 0
+
+
+def test_replaced(database: Database) -> None:
+    db = database
+    stream(db)
+    query = QUERIES["depth 3"]
+    continuous(db, "h", query.format(s="s"), ", streamext.lateness = '1 s', streamext.max_groups = 100000")
+    assert [options(db, view) for view in views(db)] == [
+        {"streamext.max_groups": "100000"}, {"streamext.max_groups": "100000", "streamext.lateness": "1 s"}, {"streamext.max_groups": "100000"}]  # fmt: skip
+    oids = db.rows("SELECT 'h_inner'::regclass::oid::int, 'h_inner1'::regclass::oid::int")
+    feed(db, minutes=60, count=500)
+    # as it was
+    db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}")
+    assert oids == db.rows("SELECT 'h_inner'::regclass::oid::int, 'h_inner1'::regclass::oid::int")
+    db.flush("s")
+    db.assert_same("TABLE h", query.format(s="o"))
+    # what is between is another one of the same columns, then the innermost is: they go on where they stand
+    for old, new in ("sum(n) AS n FROM (", "sum(n) + 1 AS n FROM ("), ("max(x)", "min(x)"):
+        query = query.replace(old, new)
+        db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}")
+        assert oids == db.rows("SELECT 'h_inner'::regclass::oid::int, 'h_inner1'::regclass::oid::int")
+        db.flush("s")
+        db.assert_same("TABLE h", query.format(s="o"))
+    # another one of other columns; it takes the lateness
+    assert options(db, "h_inner") == {"streamext.max_groups": "100000", "streamext.lateness": "1 s"}
+    query = query.replace("count(*) AS n", "count(*)::int AS n")
+    db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}")
+    assert views(db) == ["h", "h_inner2", "h_inner3"]
+    assert options(db, "h_inner2") == {"streamext.max_groups": "100000", "streamext.lateness": "1 s"}
+    # none inside any more, and as an ordinary view
+    close_all(db, 20)
+    flat = "SELECT date_trunc('day', ts) AS d, avg(x)::numeric AS max, count(*)::numeric AS sum FROM {s} GROUP BY 1"
+    db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {flat.format(s='s')}")
+    assert views(db) == ["h"] and options(db, "h")["streamext.lateness"] == "1 s"
+    db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}")
+    assert views(db) == ["h", "h_inner", "h_inner1"] and "streamext.lateness" not in options(db, "h")
+    db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous = false) AS {query.format(s='o')}")
+    assert views(db) == []
+    # what is there is by its own name as good as any
+    continuous(db, "g", HOURS.format(s="s"))
+    db.execute("CREATE OR REPLACE VIEW g WITH (streamext.continuous) AS SELECT date_trunc('hour', w) AS h, avg(peak) AS mean, sum(n) AS n FROM g_inner WHERE k > 0 GROUP BY 1")
+    assert views(db) == ["g", "g_inner"]
+    db.execute("CREATE OR REPLACE VIEW g_inner WITH (streamext.continuous) AS " + PEAKS.format(s="s") + " HAVING max(x) > 0")
+    db.execute("DROP VIEW g")
+    assert views(db) == []
+
+
+def test_options(database: Database) -> None:
+    db = database
+    stream(db)
+    continuous(db, "h", HOURS.format(s="s"), ", streamext.retention = '1 day', streamext.keep_late")
+    assert options(db, "h") == {"streamext.retention": "1 day"}
+    assert options(db, "h_inner") == {"streamext.retention": str(86400 + 86400 + 3600 + 1) + " s", "streamext.keep_late": "true"}
+    db.execute("ALTER VIEW h SET (streamext.lateness = '5 s', streamext.max_groups = 9, streamext.notify)")
+    assert options(db, "h") == {"streamext.retention": "1 day", "streamext.max_groups": "9", "streamext.notify": "true"}
+    assert options(db, "h_inner") | {"streamext.retention": ""} == {"streamext.retention": "", "streamext.keep_late": "true", "streamext.lateness": "5 s", "streamext.max_groups": "9"}
+    db.execute("ALTER VIEW h RESET (streamext.lateness, streamext.retention, streamext.keep_late, streamext.max_groups, streamext.notify)")
+    assert options(db, "h") == options(db, "h_inner") == {}
+    assert db.refusal("ALTER VIEW h SET (streamext.lateness = 'soon')").startswith("22007")
+    assert db.refusal(f"CREATE VIEW g WITH (streamext.continuous, streamext.lateness = 'soon') AS {HOURS.format(s='s')}").startswith("22007")
+    db.execute("SET timezone = 'Asia/Kolkata'")
+    continuous(db, "zoned", HOURS.format(s="s"), ", streamext.timezone = 'Asia/Tokyo'")
+    assert db.rows("SELECT timezone FROM streamext.continuous_views WHERE view::text ~ 'zoned'") == [("Asia/Tokyo",)] * 2
+    # a target of the outer one, whose windows are closed when the inner ones are
+    db.execute("CREATE TABLE t (h timestamptz, mean numeric, n numeric)")
+    continuous(db, "written", HOURS.format(s="s"), ", streamext.into = 't', streamext.lateness = '2 s'")
+    feed(db)
+    db.execute("SET timezone = 'UTC'")
+    assert db.value("SELECT count(*) FROM t") > 0
+    db.assert_same("TABLE t", "TABLE written")
+
+
+def test_owners_and_schemas(database: Database) -> None:
+    db = database
+    stream(db)
+    db.execute("CREATE ROLE nest_maker; CREATE ROLE nest_other; CREATE ROLE nest_reader; CREATE SCHEMA a; CREATE SCHEMA b")
+    db.execute("GRANT CREATE, USAGE ON SCHEMA a, b TO nest_maker, nest_other; GRANT USAGE ON SCHEMA a, b TO nest_reader; GRANT SELECT ON s TO nest_maker")
+
+    def owners() -> list[tuple[str, str]]:
+        return db.rows("SELECT relnamespace::regnamespace::text || '.' || relname, relowner::regrole::text FROM pg_class WHERE relname ~ '^(h|h_inner.*|hook|hers)$' ORDER BY 1")
+
+    db.execute("SET ROLE nest_maker")
+    db.execute(f"CREATE VIEW a.h WITH (streamext.continuous) AS {HOURS.format(s='s')}; GRANT SELECT ON a.h TO nest_reader")
+    assert owners() == [("a.h", "nest_maker"), ("a.h_inner", "nest_maker")]
+    db.execute("RESET ROLE")
+    feed(db)
+    db.execute("SET ROLE nest_reader")
+    db.assert_same("TABLE a.h", "TABLE a.h")
+    assert db.value("SELECT count(*) FROM a.h") > 2
+    assert db.refusal("TABLE a.h_inner").startswith("42501")
+    db.execute("SET ROLE nest_other")
+    assert db.refusal(f"CREATE VIEW a.g WITH (streamext.continuous) AS {HOURS.format(s='s')}").startswith("42501")
+    assert db.refusal("DROP VIEW a.h").startswith("42501")
+    db.execute("RESET ROLE")
+    db.execute("ALTER VIEW a.h SET SCHEMA b")
+    assert owners() == [("b.h", "nest_maker"), ("b.h_inner", "nest_maker")]
+    # replaced by a superuser it stays the owner's, and its inner views are
+    db.execute(f"CREATE OR REPLACE VIEW b.h WITH (streamext.continuous) AS {HOURS.replace('max(x)', 'min(x)').format(s='s')}")
+    assert owners() == [("b.h", "nest_maker"), ("b.h_inner", "nest_maker")]
+    db.flush("s")
+    db.assert_same("TABLE b.h", HOURS.replace("max(x)", "min(x)").format(s="o"))
+    db.execute("GRANT SELECT ON s TO nest_other; ALTER VIEW b.h OWNER TO nest_other")
+    assert owners() == [("b.h", "nest_other"), ("b.h_inner", "nest_other")]
+    # whoever marks a view as one that lives with its reader gives it to nobody, and takes nothing of theirs along
+    db.execute("SET ROLE nest_maker")
+    db.execute(f"CREATE VIEW a.hook WITH (streamext.continuous, streamext.inner) AS {PEAKS.format(s='s')}; GRANT SELECT ON a.hook TO nest_other")
+    db.execute("SET ROLE nest_other")
+    continuous(db, "b.hers", "SELECT count(*) FROM a.hook")
+    db.execute("SET ROLE nest_maker")
+    assert "view b.hers depends on view a.hook" in db.refusal("DROP VIEW a.hook")
+    db.execute("RESET ROLE")
+    db.execute("DROP VIEW b.hers")
+    continuous(db, "b.hers", "SELECT count(*) FROM a.hook")
+    db.execute("ALTER VIEW b.hers OWNER TO nest_other")
+    assert ("a.hook", "nest_maker") in owners()
+    db.execute("REASSIGN OWNED BY nest_other TO nest_maker; DROP OWNED BY nest_maker, nest_other CASCADE")
+    assert owners() == []
+
+
+def test_dump_and_restore(database: Database) -> None:
+    db = database
+    stream(db)
+    db.execute("CREATE ROLE nest_keeper; GRANT SELECT ON s TO nest_keeper; GRANT CREATE ON SCHEMA public TO nest_keeper; SET ROLE nest_keeper")
+    continuous(db, "h", QUERIES["depth 3"].format(s="s"), ", streamext.lateness = '1 s', streamext.retention = '60 days'")
+    db.execute("RESET ROLE")
+    script = dump(db)
+    name = f"{db.name}_restored"
+    db.server.psql(f"CREATE DATABASE {name}")
+    try:
+        db.server.psql(script, name)
+        copy = Database(db.server, name)
+        assert dump(copy) == script
+        assert "view h requires it" in copy.refusal("DROP VIEW h_inner1")
+        insert_query = "INSERT INTO s SELECT i % 3, i, timestamptz '2024-05-01 12:00+00' + i * interval '7 s' FROM generate_series(1, 2000) AS i"
+        for of in copy, db:
+            of.execute(insert_query)
+            close_all(of)
+        db.assert_same("TABLE h", "TABLE h")
+        assert copy.rows("TABLE h") == db.rows("TABLE h") != []
+        copy.execute("DROP VIEW h")
+        assert views(copy) == []
+        copy.connection.close()
+    finally:
+        db.execute("DROP VIEW h")
+        db.server.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+REFUSED = {
+    "SELECT max(n) FROM (SELECT k, count(*) AS n FROM s GROUP BY k) q": "without a window nothing of it is ever final",
+    "SELECT max(n) FROM (SELECT k, count(*) AS n FROM s WHERE ts > now() - interval '1 min' GROUP BY k) q": "an ordinary view",
+    f"SELECT max(n) FROM ({PEAKS.format(s='s')} LIMIT 5) q": "LIMIT",
+    f"SELECT max(n) FROM (SELECT n FROM ({PEAKS.format(s='s')}) a UNION ALL SELECT n FROM ({PEAKS.format(s='s')}) b) q": "",
+    f"WITH q AS ({PEAKS.format(s='s')}) SELECT max(a.n) FROM q a JOIN q b USING (k)": "",
+    f"SELECT max(n) FROM ({PEAKS.format(s='s')}) q JOIN s USING (k)": "",
+    f"SELECT max(r) FROM (SELECT row_number() OVER () AS r FROM ({PEAKS.format(s='s')}) a) q": "without them",
+    f"SELECT max(t) FROM (SELECT streamext.tumble('1 min', ts) AS w, now() - max(ts) AS t FROM s GROUP BY w) q": "",
+}  # fmt: skip
+
+
+def test_refused_leaves_nothing(database: Database) -> None:
+    db = database
+    stream(db)
+    for query, hint in REFUSED.items():
+        refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
+        assert refusal.startswith("0A000") and "HINT" in refusal and hint in refusal, (query, refusal)
+        print(refusal)
+    refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous, security_invoker) AS {HOURS.format(s='s')}")
+    assert refusal.startswith("0A000") and "of its own" in refusal
+    refusal = db.refusal(f"CREATE TEMP VIEW v WITH (streamext.continuous) AS {HOURS.format(s='s')}")
+    assert "cannot be temporary" in refusal
+    refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {HOURS.format(s='s').replace('avg(peak)', 'avg(peek)')}")
+    assert refusal.startswith("42703") and "LINE 1" in refusal and "peek" in refusal
+    assert views(db) == []
+    with pytest.raises(psycopg.errors.RaiseException), db.connection.transaction():
+        continuous(db, "v", HOURS.format(s="s"))
+        db.execute("DO 'BEGIN RAISE ''no''; END'")
+    assert db.value("SELECT count(*) FROM pg_class WHERE relname IN ('v', 'v_inner')") == 0
