@@ -472,23 +472,6 @@ def test_circles_are_refused(database: Database) -> None:
         db.execute("CREATE VIEW c WITH (streamext.continuous, streamext.into = 'b') AS SELECT name, v, at FROM b UNION ALL SELECT 'a', x, ts FROM a")
 
 
-def test_the_hint_of_an_inner_aggregation_is_the_way(database: Database) -> None:
-    db = database
-    streams(db)
-    inner = "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM {a} WHERE x > 1 GROUP BY k, w"
-    outer = "SELECT w, max(n) AS peak FROM ({inner}) q GROUP BY w"
-    with pytest.raises(psycopg.errors.FeatureNotSupported) as raised:
-        continuous(db, "v", outer.format(inner=inner.format(a="a")))
-    statement = re.search(r"CREATE VIEW inner_view .*?(?=; and name)", raised.value.diag.message_hint, re.DOTALL)
-    assert statement, raised.value.diag.message_hint
-    db.execute(statement[0])
-    continuous(db, "v", outer.format(inner="TABLE inner_view"))
-    feed(db, 0, 600)
-    db.execute("INSERT INTO a VALUES (99, 9, '2025-01-01')")
-    db.flush("a")
-    db.assert_same("TABLE v", oracle(outer.format(inner=inner)))
-
-
 def test_a_role_takes_no_more_than_its_share_of_places(database: Database) -> None:
     """SELECT on a stream is enough for views of many parts."""
     db = database
