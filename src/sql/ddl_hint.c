@@ -55,8 +55,8 @@ hint_walker(Node *node, void *arg)
 }
 
 /* The query is walked through only now that something is wrong with it. */
-static void
-hint_callback(void *query)
+void
+streamext_ddl_hint(void *query)
 {
 	const char *hint = NULL;
 
@@ -67,7 +67,7 @@ hint_callback(void *query)
 List *
 streamext_ddl_run_hinted(const DdlCall *call, Node *query)
 {
-	ErrorContextCallback callback = { error_context_stack, hint_callback, query };
+	ErrorContextCallback callback = { error_context_stack, streamext_ddl_hint, query };
 	List				*relids;
 
 	error_context_stack = &callback;

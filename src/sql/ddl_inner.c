@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "sql/ddl.h"
 #include "sql/ddl_inner.h"
 #include "sql/ddl_option.h"
 #include "view/check.h"
@@ -330,11 +331,16 @@ inner_make(const ViewStmt *stmt, List *own, const RangeTblEntry *entry, List **f
 static Query *
 inner_analyze(const ViewStmt *stmt, const char *text)
 {
-	RawStmt *raw = makeNode(RawStmt);
+	RawStmt				*raw = makeNode(RawStmt);
+	ErrorContextCallback callback = { error_context_stack, streamext_ddl_hint, stmt->query };
+	Query				*query;
 
 	raw->stmt = copyObject(stmt->query);
 	raw->stmt_location = -1;
-	return parse_analyze_fixedparams(raw, text, NULL, 0, NULL);
+	error_context_stack = &callback;
+	query = parse_analyze_fixedparams(raw, text, NULL, 0, NULL);
+	error_context_stack = callback.previous;
+	return query;
 }
 
 /* The view has another owner than who replaces it. */
