@@ -232,6 +232,22 @@ def test_refused(stream: Database) -> None:
         stream.execute("DROP VIEW v")
 
 
+def test_distinct_by_a_view_over_it(stream: Database) -> None:
+    """The form that the hint of count(DISTINCT) names."""
+    continuous(stream, "v", "SELECT k, streamext.tumble('10 s', ts) AS w, count(DISTINCT n) AS n, sum(DISTINCT n) AS s FROM s GROUP BY k, w")
+    assert "group by the argument too" in refused(stream.connection, "SELECT streamext.export('v', 'postgres')")[2]
+    stream.execute("DROP VIEW v")
+    exported(stream, "SELECT k, streamext.tumble('10 s', ts) AS w, n AS value, count(*) AS times FROM s GROUP BY k, w, n")
+    stream.execute("CREATE VIEW d AS SELECT k, w, count(value) AS n, sum(value) AS s FROM v GROUP BY k, w")
+    engine = Engine(stream)
+    values = [("a", 1, 5), ("a", 2, 5), ("a", 3, None), ("b", 4, 6), ("a", 5, 7), ("a", 15, 7), ("b", 6, 5), ("b", 7, 6)]
+    for i, (k, second, n) in enumerate(values):
+        put(stream, row(k, second, n))
+        engine.batch({0: i + 1})
+    engine.connection.close()
+    assert sorted(stream.rows("SELECT k, extract(second FROM w)::int, n, s FROM d")) == [("a", 0, 2, 12), ("a", 10, 1, 7), ("b", 0, 2, 11)]
+
+
 def test_other_sources_and_options_are_refused(db: Database) -> None:
     db.execute("CREATE SERVER here FOREIGN DATA WRAPPER local")
     db.execute(f"CREATE FOREIGN TABLE s ({COLUMNS}) SERVER here OPTIONS (event_time 'ts')")

@@ -330,7 +330,12 @@ static void
 plan_check_aggregate(const ExportPlan *plan, const ExportAggregate *known, const Aggref *aggref)
 {
 	if (aggref->aggdistinct != NIL && (known->final != FINAL_SAME || known->partial == EXPORT_BIT_XOR))
-		streamext_export_refuse(plan, psprintf("%s(DISTINCT)", get_func_name(aggref->aggfnoid)), NULL);
+		streamext_export_refuse(
+			plan, psprintf("%s(DISTINCT)", get_func_name(aggref->aggfnoid)),
+			plan->view->window.kind == WINDOW_SESSION
+				? NULL
+				: "Let the continuous view group by the argument too, with count(*), and aggregate in an "
+				  "ordinary view over it: there each value is once in a group.");
 }
 
 static char *
