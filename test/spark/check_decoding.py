@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 
+import pytest
 from cluster import PYTHON, RUNNER
 from nasty import COLUMNS, NASTY, PLAIN, PLAN_COLUMNS
 
@@ -22,6 +23,7 @@ def _in_spark(records: list[bytes | None]) -> list[list[str | None] | None]:
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 
+@pytest.mark.timeout(1800)  # a JVM on a busy machine
 def test_values(db: Database, kafka: Kafka, topic: str) -> None:
     records = PLAIN + NASTY
     kafka.create_topic(topic)

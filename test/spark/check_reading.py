@@ -12,7 +12,7 @@ from harness.kafka import Kafka
 from harness.streams import continuous, kafka_stream
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_ranges_of_closed_windows(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic, 4)
     kafka.produce(topic, make(5000)[0])
