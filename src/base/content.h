@@ -16,8 +16,8 @@
 #include "base/layout.h"
 
 /*
- * The number of the object's (a view's or stream's) content; never 0. `hash` is the number to begin with. In a process that keeps state the number is the content's
- * from then on, in others it is the one that the content has or would get. types: NULL: none. Needs a transaction.
+ * The number of the object's (a view's or stream's) content; never 0. `hash` is the number to begin with. In a process that keeps state the
+ * number is the content's from then on, in others it is the one that the content has or would get. types: NULL: none. Needs a transaction.
  */
 extern uint64 streamext_content_number(Oid object, const char *content, Size size, const RowLayout *types, uint64 hash);
 

@@ -1,6 +1,7 @@
 /*
  * durable/checkpoint_state.h
- *		What the files of checkpoints share: durable/checkpoint_cut.c and durable/checkpoint_write.c (taking), durable/checkpoint_restore.c and durable/checkpoint_view.c
+ *		What the files of checkpoints share: durable/checkpoint_cut.c and durable/checkpoint_write.c (taking), durable/checkpoint_restore.c
+ *		and durable/checkpoint_view.c
  *		(restoring).
  *
  * The entries of a pane in one checkpoint are one stream of bytes, cut into rows anywhere: a PaneHead, then for each group an

@@ -175,8 +175,9 @@ extern void streamext_fold_forget_aggregates(ViewFold *fold);
 /* Whether renew would do anything. */
 extern bool streamext_fold_is_outdated(const ViewFold *fold);
 /*
- * Makes expressions and aggregates, none of which is prepared, ready anew if a function of the database was changed since; true if so. PL/pgSQL keeps what it has compiled with each
- * call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not compile the changed function.
+ * Makes expressions and aggregates, none of which is prepared, ready anew if a function of the database was changed since; true if so.
+ * PL/pgSQL keeps what it has compiled with each call's FmgrInfo, shares it, and crashes by it if a call comes after one that could not
+ * compile the changed function.
  */
 extern bool streamext_fold_renew(ViewFold *fold);
 /* Raises (40001), and has the stream looked at anew, if a composite whose values the state holds is another than when the fold was started. */

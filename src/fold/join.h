@@ -31,8 +31,9 @@ extern void		streamext_join_end(JoinRun *join);
 extern JoinRows *streamext_join_begin(JoinRun *join, Batch *batch);
 
 /*
- * Joins these rows of the batch and appends to `to`; a stateless view's (to = NULL) are put into its table. Call as the view's owner, in a subtransaction, with an active
- * snapshot. After an error `to` holds what it held before, and streamext_join_has_started tells how far it got.
+ * Joins these rows of the batch and appends to `to`; a stateless view's (to = NULL) are put into its table. Call as the view's owner, in a
+ * subtransaction, with an active snapshot. After an error `to` holds what it held before, and streamext_join_has_started tells how far it
+ * got.
  */
 extern void streamext_join_run(JoinRun *join, Batch *batch, const int *rows, int nrows, JoinRows *to);
 

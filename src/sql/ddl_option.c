@@ -19,6 +19,7 @@
 
 #include "base/option.h"
 #include "sql/ddl_option.h"
+#include "view/compile.h"
 #include "view/settings.h"
 
 /* Settings that a view's expressions run under, in the order of pg_class. */
@@ -80,11 +81,7 @@ static void
 option_check_name(const char *name)
 {
 	if (!option_is_name(name + strlen(DDL_OPTION_PREFIX)))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", name),
-			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
+		streamext_view_option_unknown(name);
 }
 
 void
@@ -319,7 +316,8 @@ option_check_change(const DefElem *old, const DefElem *new, const char *name)
 		ERROR,
 		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("view option \"%s\" cannot be changed by ALTER", name),
 		 errhint(
-			 "Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, streamext.lateness, streamext.keep_late, streamext.max_groups, streamext.emit_interval and streamext.notify.")));
+			 "Use CREATE OR REPLACE VIEW, which builds the view anew; ALTER can change streamext.retention, "
+			 "streamext.lateness, streamext.keep_late, streamext.max_groups, streamext.emit_interval and streamext.notify.")));
 }
 
 /* What ALTER may not do to an alert. */

@@ -97,7 +97,7 @@ stream_metadata_types(const StreamColumn *column, bool *good)
 			/* FALLTHROUGH */
 		case METADATA_TOPIC:
 			*good = type == TEXTOID;
-			return "text";
+			return format_type_be(TEXTOID);
 		case METADATA_PARTITION:
 			*good = type == INT4OID || type == INT8OID;
 			return "integer or bigint";

@@ -8,8 +8,9 @@
 #include "view/compile.h"
 
 /*
- * Of a compiled view: whether what is kept is combined, finished and compared by PostgreSQL's own code and the extension's alone: no aggregate, operator or type
- * of a user's, nor a row whose columns might be of one. Then a reader needs no scope of the owner's for each row.
+ * Of a compiled view: whether what is kept is combined, finished and compared by PostgreSQL's own code and the extension's alone: no
+ * aggregate, operator or type of a user's, nor a row whose columns might be of one. Then a reader needs no scope of the owner's for each
+ * row.
  */
 extern bool streamext_view_is_builtin(const CompiledView *view);
 

@@ -174,8 +174,11 @@ streamext_view_check_function(Oid funcid, const char *place, bool may_read_table
 		streamext_view_refuse(
 			psprintf("%s %s() in %s", what, NameStr(proc->proname), place),
 			funcid >= FirstNormalObjectId
-				? "Below the aggregation a row must mean the same whenever and by whomever it is evaluated. If the function's answer follows from its arguments alone, say so: ALTER FUNCTION ... IMMUTABLE. If it reads a table, join with that."
-				: "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only stand in a predicate like event_time > now() - interval '1 minute'.");
+				? "Below the aggregation a row must mean the same whenever and by whomever it is evaluated. If the function's "
+				  "answer follows from its arguments alone, say so: ALTER FUNCTION ... IMMUTABLE. If it reads a table, join "
+				  "with that."
+				: "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only "
+				  "stand in a predicate like event_time > now() - interval '1 minute'.");
 	ReleaseSysCache(tuple);
 	if (check_own_function(funcid) != FUNCTION_OTHER)
 		streamext_view_refuse(
@@ -406,7 +409,8 @@ streamext_view_check_into_window(const Window *window)
 		streamext_view_refuse(
 			psprintf("streamext.into for %s",
 					 window->sliding ? "windows that slide over now()" : "queries that aggregate without a window"),
-			"Rows are written when their window is closed: group by streamext.tumble, streamext.hop, streamext.session or date_trunc of the event time. Select from the view otherwise.");
+			"Rows are written when their window is closed: group by streamext.tumble, streamext.hop, streamext.session "
+			"or date_trunc of the event time. Select from the view otherwise.");
 }
 
 void

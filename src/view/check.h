@@ -21,7 +21,10 @@ typedef enum WindowFunction
 /* Continuous views do not support <construct>; hint may be NULL. */
 pg_noreturn extern void streamext_view_refuse(const char *construct, const char *hint);
 
-/* Anything but one SELECT with GROUP BY or aggregates, or without both if rows have somewhere to go (into); the FROM item: anything but a stream (42809 for other tables). */
+/*
+ * Anything but one SELECT with GROUP BY or aggregates, or without both if rows have somewhere to go (into); the FROM item: anything but a
+ * stream (42809 for other tables).
+ */
 extern void streamext_view_check_shape(const Query *query, bool into);
 extern void streamext_view_check_from(const RangeTblEntry *rte);
 

@@ -107,6 +107,8 @@ extern void streamext_view_take_part(CompiledView *view, int shard);
 
 /* The options of a view relation; continuous = false for any other relation. Cheap (syscache). */
 extern ContinuousViewOptions streamext_view_options(Oid relid);
+/* Raises 22023 for an option of a view that is none; the hint has those that there are. */
+pg_noreturn extern void streamext_view_option_unknown(const char *name);
 
 /* The same of what stands, or stood, in pg_class.reloptions. */
 extern ContinuousViewOptions streamext_view_options_of(Datum reloptions);

@@ -21,6 +21,18 @@
 #include "view/compile.h"
 #include "view/settings.h"
 
+void
+streamext_view_option_unknown(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", name),
+			 errhint("Valid options are streamext.continuous, streamext.retention, streamext.lateness, "
+					 "streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit, "
+					 "streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, "
+					 "streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and "
+					 "streamext.to.")));
+}
+
 static int64
 view_option_interval(const DefElem *def, bool zero)
 {
@@ -121,11 +133,7 @@ view_option(ContinuousViewOptions *options, const DefElem *def)
 		options->settings = lappend(options->settings,
 									makeDefElem(pstrdup(name), (Node *) makeString(defGetString((DefElem *) def)), -1));
 	else
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unrecognized view option \"%s\"", def->defname),
-			 errhint(
-				 "Valid options are streamext.continuous, streamext.retention, streamext.lateness, streamext.keep_late, streamext.step, streamext.max_groups, streamext.into, streamext.emit, streamext.emit_interval and streamext.notify; of alerts streamext.alert, streamext.key, streamext.hold, streamext.clear, streamext.repeat, streamext.absent, streamext.every and streamext.to.")));
+		streamext_view_option_unknown(def->defname);
 }
 
 List *

@@ -124,7 +124,8 @@ streamext_rights_check_invoker(const CompiledView *view)
 			 errdetail(
 				 "Tables are joined once, as the view's owner, for all readers: row security could not hide rows from one of them."),
 			 errhint(
-				 "Reset security_invoker and grant SELECT on the view to who may see all of it, or join in a query over a continuous view of the stream alone.")));
+				 "Reset security_invoker and grant SELECT on the view to who may see all of it, or join in a query over a "
+				 "continuous view of the stream alone.")));
 	relation_close(rel, NoLock);
 }
 

@@ -63,7 +63,10 @@ extern int64 streamext_window_pane(const Window *window, TimestampTz t);
 /* A time that stands for the pane where there are no numbers: of that pane, and the same for each. Of an unwindowed one 2000-01-01. */
 extern TimestampTz streamext_window_pane_time(const Window *window, int64 pane);
 
-/* The first instant after the pane (for the watermark); PG_INT64_MAX for an unwindowed pane; for a purely sliding view too (no late rows). Says nothing of sessions. */
+/*
+ * The first instant after the pane (for the watermark); PG_INT64_MAX for an unwindowed pane; for a purely sliding view too (no late rows).
+ * Says nothing of sessions.
+ */
 extern TimestampTz streamext_window_pane_end(const Window *window, int64 pane);
 
 /*

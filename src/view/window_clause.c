@@ -182,10 +182,12 @@ window_refuse_time(const StreamConfig *config, const char *what)
 		OidIsValid(config->from.inner)
 			? (config->event_time != 0
 				   ? "The event time of a continuous view in FROM is its column that is the start of its window."
-				   : "The continuous view in FROM has no column that is the start of its window; output it, as in streamext.tumble('1 min', ts) AS window_start.")
+				   : "The continuous view in FROM has no column that is the start of its window; output it, as in "
+					 "streamext.tumble('1 min', ts) AS window_start.")
 		: config->event_time != 0
 			? "The stream's event time is the column that its option event_time names."
-			: "The stream has no option event_time. Name a timestamptz column with ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '...'), or declare one with metadata 'timestamp' for the time that the source gives.");
+			: "The stream has no option event_time. Name a timestamptz column with ALTER FOREIGN TABLE ... OPTIONS (ADD "
+			  "event_time '...'), or declare one with metadata 'timestamp' for the time that the source gives.");
 }
 
 bool

@@ -3,9 +3,10 @@
  * worker/refresh.c
  *		From the catalogue to what the worker works with: configuration, connector, decoder, and a fold for each view.
  *
- * Done at start and whenever the slot's generation has moved, be it by this process itself because an owner's rights have changed. The commit that moved it may not have sent its invalidation messages yet,
- * so all caches are dropped first. Everything about views is made anew each time (their kept state is in shared
- * memory and stays as long as its definition is the same); connector and decoder only when their definition has changed.
+ * Done at start and whenever the slot's generation has moved, be it by this process itself because an owner's rights have changed. The
+ * commit that moved it may not have sent its invalidation messages yet, so all caches are dropped first. Everything about views is made
+ * anew each time (their kept state is in shared memory and stays as long as its definition is the same); connector and decoder only when
+ * their definition has changed.
  *
  * A stream that is gone takes its slot and its journal with it, unless the generation has moved again.
  *

@@ -19,8 +19,8 @@
  *		SXJ2 data		the payload is a row; `layout` is the position of the record in the same segment, this one or an earlier one, that carries its layout
  * The first row of a segment carries its layout, and so does the first one after rows of another: what is trimmed takes no layout
  * along that is still wanted. A record is valid if and only if its position is what it says, its sizes agree, it ends before the journal does, and its
- * checksum is right; a row, if besides the record that it names is one of SXJ2 that is valid and names itself. The reader stops at what is not valid and says that the
- * journal is damaged there; whose transaction has not committed is passed over, be its layout in use or not.
+ * checksum is right; a row, if besides the record that it names is one of SXJ2 that is valid and names itself. The reader stops at what is
+ * not valid and says that the journal is damaged there; whose transaction has not committed is passed over, be its layout in use or not.
  *
  * Everything but streamext_journal_read, and the log message of an open that repairs, is POSIX and malloc only. Append side and
  * read side of a handle share no fields, so one thread may append while another reads; `mutex` serialises appends.

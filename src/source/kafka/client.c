@@ -427,9 +427,9 @@ streamext_kafka_destroy(KafkaConnector *k)
 /* ---- fetching ahead ---- */
 
 /*
- * The fetcher allocates each message, and the allocator's lock is one for all that it allocates: freeing while it works made the two threads wait for each other,
- * 250,000 futex calls a million records, half as much CPU again. So messages are kept while it is filling the queue, and freed
- * when it has stopped or has nothing to do.
+ * The fetcher allocates each message, and the allocator's lock is one for all that it allocates: freeing while it works made the two
+ * threads wait for each other, 250,000 futex calls a million records, half as much CPU again. So messages are kept while it is filling the
+ * queue, and freed when it has stopped or has nothing to do.
  */
 void
 streamext_kafka_release(KafkaConnector *k, bool all)

@@ -25,7 +25,8 @@ extern bool streamext_mqtt_client_started(const MqttClient *m);
 
 /*
  * Disconnects, the session stays at the broker unless it is to `forget` it; frees the client and its
- * journal. A session that stays is ended by this process's next client if that is another one's. False: it hangs and is abandoned after some seconds; wait_fd must stay open and the process end soon.
+ * journal. A session that stays is ended by this process's next client if that is another one's. False: it hangs and is abandoned after
+ * some seconds; wait_fd must stay open and the process end soon.
  */
 extern bool streamext_mqtt_client_end(MqttClient *m, bool forget);
 /* True when that has happened in this process: no client can be made any more. */

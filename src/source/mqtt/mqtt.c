@@ -3,8 +3,8 @@
  *		MQTT: records are read from the journal that the client (source/mqtt/client.c) fills.
  *
  * One partition, whose positions are the journal's. With several workers each has a client and a journal of its own, and the
- * clients' subscriptions are one shared one: the broker gives each message to one of them. A message is in the journal before it is acknowledged; the journal is
- * trimmed by commit, with journal 'none' behind what was delivered.
+ * clients' subscriptions are one shared one: the broker gives each message to one of them. A message is in the journal before it is
+ * acknowledged; the journal is trimmed by commit, with journal 'none' behind what was delivered.
  */
 #include "base/streamext.h"
 
