@@ -97,6 +97,8 @@ def test_paths_find_what_jsonpath_finds(db: Database, kafka: Kafka, topic: str) 
         ("a..b", "missing"),
         ("a.", "missing"),
         ("$. a", "space"),
+        ("$" + ".a" * 65, "deeper"),
+        ("a" + "[0]" * 64, "deeper"),
     ],
 )
 def test_a_path_that_never_matches_is_refused(db: Database, path: str, why: str) -> None:

@@ -18,7 +18,8 @@
 #include "base/budget.h"
 
 #define BUDGET_PATIENCE 3
-#define BUDGET_AGAIN_MS 1000 /* at the least, between two cancellations */
+#define BUDGET_AGAIN_MS 1000	 /* at the least, between two cancellations */
+#define BUDGET_AGAIN_MAX_MS 2000 /* at the most: others wait */
 
 static TimeoutId			 budget_timeout = MAX_TIMEOUTS; /* not registered */
 static volatile sig_atomic_t budget_fired = 0;
@@ -57,7 +58,7 @@ streamext_budget_begin(int ms)
 		return;
 	budget_running = true;
 	enable_timeout_every(budget_timeout, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms),
-						 Max(ms, BUDGET_AGAIN_MS));
+						 Min(Max(ms, BUDGET_AGAIN_MS), BUDGET_AGAIN_MAX_MS));
 }
 
 bool

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define PATH_INDEX_DIGITS 8
+#define PATH_MAX_STEPS 64 /* STREAMEXT_MAX_DEPTH, which stands among PostgreSQL's things */
 
 void
 streamext_path_begin(PathReader *reader, const char *path)
@@ -219,6 +220,8 @@ streamext_path_next(PathReader *reader, char *key)
 		return path_fault(reader, "A payload is an object, and has no elements.");
 	if (*reader->at == '\0')
 		return PATH_END;
+	if (++reader->steps > PATH_MAX_STEPS)
+		return path_fault(reader, "A payload is nested 64 levels at most, and no path leads deeper.");
 	if (*reader->at == '[')
 		return path_index(reader);
 	if (*reader->at == '.')

@@ -35,6 +35,7 @@ extern "C"
 		const char *fault; /* after PATH_FAULT: what is wrong, a sentence; static text */
 		size_t		size;  /* of a key, in the caller's buffer; not NUL-terminated */
 		long		index;
+		int			steps; /* that were read */
 	} PathReader;
 
 	extern void streamext_path_begin(PathReader *reader, const char *path);

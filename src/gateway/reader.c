@@ -25,9 +25,9 @@
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 
 #include "base/background.h"
+#include "base/budget.h"
 #include "base/identity.h"
 #include "gateway/reader.h"
 
@@ -227,6 +227,13 @@ streamext_reader_status(const ErrorData *error)
 	}
 }
 
+void
+streamext_reader_ran_over(ErrorData *error, int ms)
+{
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		error->message = psprintf("canceled, since it took more than %d s", ms / 1000);
+}
+
 Oid
 streamext_reader_view(const char *schema, const char *name, Oid role)
 {
@@ -384,7 +391,7 @@ reader_run(const ReadQuestion *question)
 	StartTransactionCommand();
 	XactReadOnly = true;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	enable_timeout_after(STATEMENT_TIMEOUT, STREAMEXT_READ_MS);
+	streamext_budget_begin(STREAMEXT_READ_MS);
 	scope = streamext_reader_enter(question->role);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -393,7 +400,7 @@ reader_run(const ReadQuestion *question)
 	SPI_cursor_close(portal);
 	SPI_finish();
 	streamext_identity_leave(scope);
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	(void) streamext_budget_end();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -433,6 +440,7 @@ streamext_reader_main(Datum arg)
 	reader_queue = shm_mq_attach(queue, segment, NULL);
 	BackgroundWorkerInitializeConnectionByOid(question->dboid, InvalidOid, 0);
 	streamext_reader_session("streamext reader");
+	streamext_budget_register();
 	PG_TRY();
 	{
 		reader_run(question);
@@ -440,10 +448,14 @@ streamext_reader_main(Datum arg)
 	PG_CATCH();
 	{
 		ErrorData *error;
+		bool	   over;
 
 		HOLD_INTERRUPTS();
+		over = streamext_budget_end();
 		MemoryContextSwitchTo(TopMemoryContext);
 		error = CopyErrorData();
+		if (over)
+			streamext_reader_ran_over(error, STREAMEXT_READ_MS);
 		FlushErrorState();
 		AbortCurrentTransaction();
 		RESUME_INTERRUPTS();

@@ -24,11 +24,11 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #include "base/background.h"
+#include "base/budget.h"
 #include "base/identity.h"
 #include "base/transaction.h"
 #include "gateway/reader.h"
@@ -327,9 +327,9 @@ watcher_look(WatcherView *view)
 		streamext_worker_short_lock_timeout();
 		MemoryContextSwitchTo(watcher_round);
 		pgstat_report_activity(STATE_RUNNING, "telling of changes");
-		enable_timeout_after(STATEMENT_TIMEOUT, WATCHER_LIMIT_MS);
+		streamext_budget_begin(WATCHER_LIMIT_MS);
 		watcher_read(&look);
-		disable_timeout(STATEMENT_TIMEOUT, false);
+		(void) streamext_budget_end();
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(watcher_round);
@@ -338,8 +338,12 @@ watcher_look(WatcherView *view)
 	}
 	PG_CATCH();
 	{
-		disable_timeout(STATEMENT_TIMEOUT, false);
-		watcher_failed(view, streamext_worker_caught(watcher_round), now);
+		bool	   over = streamext_budget_end();
+		ErrorData *error = streamext_worker_caught(watcher_round);
+
+		if (over)
+			streamext_reader_ran_over(error, WATCHER_LIMIT_MS);
+		watcher_failed(view, error, now);
 	}
 	PG_END_TRY();
 	watcher_rest(view->place.role, now);
@@ -466,6 +470,7 @@ streamext_watcher_main(Datum arg)
 	watcher_queue = shm_mq_attach(queue, segment, NULL);
 	BackgroundWorkerInitializeConnectionByOid(watcher_shared->dboid, InvalidOid, 0);
 	streamext_reader_session("streamext watcher");
+	streamext_budget_register();
 	SpinLockAcquire(&watcher_shared->lock);
 	watcher_shared->watcher = MyProc;
 	SpinLockRelease(&watcher_shared->lock);

@@ -46,6 +46,8 @@ teller_find(Oid dboid, bool make)
 	if (!make || empty == NULL)
 		return NULL;
 	empty->dboid = dboid;
+	memset(empty->aside, 0, sizeof(empty->aside));
+	empty->last = InvalidOid;
 	return empty;
 }
 
@@ -103,6 +105,52 @@ streamext_teller_claim(Oid dboid)
 		slot = NULL;
 	LWLockRelease(streamext_shared->registry_lock);
 	return slot;
+}
+
+static int
+teller_aside_index(const TellerSlot *slot, Oid view, int task)
+{
+	for (int i = 0; i < STREAMEXT_TELLER_ASIDE; i++)
+		if (slot->aside[i].view == view && slot->aside[i].task == task)
+			return i;
+	return -1;
+}
+
+/* Where there are too many the one that ended fewest processes is forgotten. */
+void
+streamext_teller_set_aside(TellerSlot *slot, Oid view, int task)
+{
+	int			index = teller_aside_index(slot, view, task);
+	TellerAside aside = { view, task, 1 };
+
+	slot->last = view;
+	if (index >= 0)
+	{
+		slot->aside[index].times++;
+		return;
+	}
+	index = 0;
+	for (int i = 1; i < STREAMEXT_TELLER_ASIDE; i++)
+		if (slot->aside[i].times < slot->aside[index].times)
+			index = i;
+	slot->aside[index] = aside;
+}
+
+void
+streamext_teller_forgive(TellerSlot *slot, Oid view, int task)
+{
+	int index = teller_aside_index(slot, view, task);
+
+	if (index >= 0)
+		memset(&slot->aside[index], 0, sizeof(TellerAside));
+}
+
+int
+streamext_teller_ended(const TellerSlot *slot, Oid view, int task)
+{
+	int index = teller_aside_index(slot, view, task);
+
+	return index < 0 ? 0 : slot->aside[index].times;
 }
 
 bool

@@ -13,6 +13,15 @@
 #include "storage/latch.h"
 
 #define STREAMEXT_MAX_TELLERS 64
+#define STREAMEXT_TELLER_ASIDE 16 /* that a slot remembers */
+
+/* A view that has ended a process. */
+typedef struct TellerAside
+{
+	Oid view;  /* 0: none */
+	int task;  /* of the teller's, at it */
+	int times; /* in a row */
+} TellerAside;
 
 typedef struct TellerSlot
 {
@@ -23,6 +32,10 @@ typedef struct TellerSlot
 	pg_atomic_uint64  requested;  /* evaluations of alerts, tickets of flush */
 	pg_atomic_uint64  done;
 	ConditionVariable progress; /* broadcast when done changes, and when the slot is given up */
+
+	/* Its process's alone. */
+	TellerAside aside[STREAMEXT_TELLER_ASIDE];
+	Oid			last; /* the view that the last one of them was */
 } TellerSlot;
 
 extern void streamext_teller_init(TellerSlot *tellers);
@@ -32,6 +45,12 @@ extern void streamext_teller_announce(Oid dboid);
 
 /* The slot becomes this process's; NULL: it is gone, or another's. */
 extern TellerSlot *streamext_teller_claim(Oid dboid);
+/* This process ends for that view: the next one leaves it alone for a while, and begins with those behind it. */
+extern void streamext_teller_set_aside(TellerSlot *slot, Oid view, int task);
+/* It did not take too long. */
+extern void streamext_teller_forgive(TellerSlot *slot, Oid view, int task);
+/* How many processes have ended for it, one after the other. */
+extern int streamext_teller_ended(const TellerSlot *slot, Oid view, int task);
 /* It is this process's no longer; with `free`, and if the generation is still this one, it is nobody's. False: it was another one. */
 extern bool streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation);
 

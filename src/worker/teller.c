@@ -7,7 +7,8 @@
  * It is there while the database has such views; the launcher keeps it running. Each view has a time of its own at which it is due, and a
  * transaction of its own: what raises costs nobody else anything, is logged and, of an alert, shown in streamext.alert_views. A view that takes
  * longer than TELLER_LIMIT_MS is cancelled, and is then left alone for a while that doubles each time in a row: it must not take the time of the
- * others. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
+ * others. If its code catches that and goes on, the process ends; the next one leaves it alone likewise and begins with the views behind it, so
+ * that each has its turn however many there are of that kind. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
  *
  *-------------------------------------------------------------------------
  */
@@ -31,11 +32,12 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #include "base/background.h"
+#include "base/budget.h"
+#include "base/fault.h"
 #include "base/label.h"
 #include "base/identity.h"
 #include "base/own_table.h"
@@ -86,6 +88,7 @@ static TellerSlot	*teller_slot = NULL;
 static MemoryContext teller_cxt;   /* of the list of views */
 static MemoryContext teller_round; /* reset after each view */
 static List			*teller_views = NIL;
+static TellerView	*teller_at = NULL;	  /* the one at work */
 static bool			 teller_gone = false; /* one of them is no more; DROP does not say so */
 
 /* ---------------------------------------------------------------- what there is to do */
@@ -105,6 +108,21 @@ teller_find(List *views, Oid view, TellerTask task)
 	return NULL;
 }
 
+/* It has ended a process before this one. */
+static void
+teller_leave_alone(TellerView *item)
+{
+	static const char why[] = "it took too long, and its code went on after it was canceled";
+	int64			  rest = TELLER_RETRY_US << item->cancelled;
+
+	item->due = GetCurrentTimestamp() + rest;
+	if (item->view == teller_slot->last)
+		ereport(LOG, (errmsg("view %s is left alone for %d s: %s", streamext_relation_label(item->view),
+							 (int) (rest / USECS_PER_SEC), why)));
+	if (item->task != TELLER_NOTIFY)
+		streamext_ledger_note_error(item->task == TELLER_ALERT ? LEDGER_ALERTS : LEDGER_EMITTED, item->view, why);
+}
+
 /* Takes what is known of a view from the former list. */
 static void
 teller_add(List *former, Oid view, TellerTask task, int64 every)
@@ -118,10 +136,32 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 	item->failed = known == NULL || known->failed;
 	item->under_way = true;
 	item->token = known != NULL && known->token != NULL ? pstrdup(known->token) : NULL;
-	item->due = known != NULL ? Min(known->due, GetCurrentTimestamp() + every) : 0;
+	if (known != NULL)
+		item->due = known->cancelled > 0 ? known->due : Min(known->due, GetCurrentTimestamp() + every);
+	item->cancelled =
+		known != NULL ? known->cancelled : Min(streamext_teller_ended(teller_slot, view, task), TELLER_DOUBLINGS);
+	if (known == NULL && item->cancelled > 0)
+		teller_leave_alone(item);
 	if (task == TELLER_ALERT)
 		item->streams = streamext_teller_streams(view);
 	teller_views = lappend(teller_views, item);
+}
+
+/* By their oids, beginning behind the one that ended the process before. */
+static List *
+teller_turns(List *views)
+{
+	List	 *first = NIL;
+	List	 *then = NIL;
+	ListCell *lc;
+
+	list_sort(views, list_oid_cmp);
+	foreach (lc, views)
+		if (lfirst_oid(lc) > teller_slot->last)
+			first = lappend_oid(first, lfirst_oid(lc));
+		else
+			then = lappend_oid(then, lfirst_oid(lc));
+	return list_concat(first, then);
 }
 
 /* In a transaction; in the list's context. */
@@ -130,7 +170,7 @@ teller_list(List *former)
 {
 	ListCell *lc;
 
-	foreach (lc, streamext_views_with_options())
+	foreach (lc, teller_turns(streamext_views_with_options()))
 	{
 		Oid					  view = lfirst_oid(lc);
 		ContinuousViewOptions options = streamext_view_options(view);
@@ -290,6 +330,12 @@ teller_note(TellerView *item, const ErrorData *error)
 	item->failed = error != NULL;
 }
 
+static int
+teller_limit_ms(void)
+{
+	return streamext_fault_is_set("tellers-hurry") ? 1000 : TELLER_LIMIT_MS;
+}
+
 /* One view, in a transaction. False: there was an error. */
 static bool
 teller_run(TellerView *item)
@@ -301,18 +347,25 @@ teller_run(TellerView *item)
 	PG_TRY();
 	{
 		ErrorData *error;
+		bool	   over;
 
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(teller_round);
 		pgstat_report_activity(STATE_RUNNING,
 							   item->task == TELLER_ALERT ? "evaluating an alert" : "telling of changes");
-		enable_timeout_after(STATEMENT_TIMEOUT, TELLER_LIMIT_MS);
+		teller_at = item;
+		streamext_budget_begin(teller_limit_ms());
 		error = streamext_try(teller_step, item);
-		disable_timeout(STATEMENT_TIMEOUT, false);
-		item->cancelled = error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED
+		over = streamext_budget_end();
+		teller_at = NULL;
+		if (error != NULL && over && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			error->message = psprintf("canceled, since it took more than %d s", teller_limit_ms() / 1000);
+		item->cancelled = over || (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 							  ? Min(item->cancelled + 1, TELLER_DOUBLINGS)
 							  : 0;
+		if (!over)
+			streamext_teller_forgive(teller_slot, item->view, item->task);
 		teller_note(item, error);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -328,7 +381,8 @@ teller_run(TellerView *item)
 	{
 		ErrorData *error;
 
-		disable_timeout(STATEMENT_TIMEOUT, false);
+		(void) streamext_budget_end();
+		teller_at = NULL;
 		error = streamext_worker_caught(cxt);
 		ereport(LOG, (errmsg("view %s could not be told of: %s", streamext_relation_label(item->view),
 							 streamext_error_text(error))));
@@ -345,7 +399,7 @@ teller_run(TellerView *item)
 static TimestampTz
 teller_run_and_wait(TellerView *item, TimestampTz now)
 {
-	if (teller_run(item))
+	if (teller_run(item) && item->cancelled == 0)
 		return now + item->every;
 	return GetCurrentTimestamp() + Max(item->every, TELLER_RETRY_US << item->cancelled);
 }
@@ -368,8 +422,9 @@ teller_run_due(bool all, bool *complete)
 		TellerSettled settled = item->task == TELLER_ALERT ? streamext_teller_settled(item->streams) : TELLER_SETTLED;
 
 		if (settled != TELLER_SETTLED)
-			item->due =
-				TimestampTzPlusMilliseconds(now, settled == TELLER_SETTLING ? TELLER_SETTLE_MS : TELLER_HELD_UP_MS);
+			item->due = Max(
+				item->cancelled > 0 ? item->due : 0,
+				TimestampTzPlusMilliseconds(now, settled == TELLER_SETTLING ? TELLER_SETTLE_MS : TELLER_HELD_UP_MS));
 		else if (now >= item->due || (all && item->task == TELLER_ALERT && item->cancelled == 0))
 			item->due = teller_run_and_wait(item, now);
 		*complete = *complete && settled != TELLER_SETTLING;
@@ -394,6 +449,8 @@ static void
 teller_at_exit(int code, Datum arg)
 {
 	LWLockReleaseAll();
+	if (teller_at != NULL && streamext_budget_is_over())
+		streamext_teller_set_aside(teller_slot, teller_at->view, teller_at->task);
 	(void) streamext_teller_leave(teller_slot, false, 0);
 	streamext_wake_launcher();
 }
@@ -462,6 +519,7 @@ streamext_teller_main(Datum arg)
 		proc_exit(0);
 	before_shmem_exit(teller_at_exit, 0);
 	teller_round = AllocSetContextCreate(TopMemoryContext, "streamext teller round", ALLOCSET_DEFAULT_SIZES);
+	streamext_budget_register();
 	teller_loop();
 	proc_exit(0);
 }
