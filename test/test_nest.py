@@ -1,12 +1,14 @@
 """Queries in FROM and WITH that group by a window: each becomes a continuous view, whose closed windows are read, against PostgreSQL's own nested query."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from harness.database import Database, temporary_database
 from harness.postgres import Postgres
 from harness.streams import continuous
+from harness.wait import wait_for
 from test_chains import BEGIN, SETTINGS, close_all, feed, stream  # noqa: F401  (SETTINGS are the server's)
 from test_dump import dump
 
@@ -148,6 +150,78 @@ def test_replaced(database: Database) -> None:
     assert views(db) == []
 
 
+ALIKE = (
+    "SELECT streamext.tumble('1 min', ts) AS w, k, count(*) AS n FROM {s} WHERE k > @ GROUP BY 1, 2",
+    "SELECT streamext.tumble('10 min', w) AS w, k, sum(n)::bigint AS n FROM ({}) a GROUP BY 1, 2",
+    "SELECT streamext.tumble('30 min', w) AS w, k, max(n) AS n FROM ({}) b GROUP BY 1, 2",
+)
+
+
+def alike(depth: int, above: int) -> str:
+    query = ALIKE[0].replace("@", str(above))
+    for outer in ALIKE[1:depth]:
+        query = outer.replace("{}", query)
+    return f"SELECT k, count(*) AS c, max(n) AS n FROM ({query}) q GROUP BY k"
+
+
+def test_replaced_where_levels_look_alike(database: Database) -> None:
+    """What has the columns of another level is not taken for it; what one level has left goes, and is not looked at any more."""
+    db = database
+    stream(db)
+    continuous(db, "h", alike(2, 0).format(s="s"))
+    feed(db, minutes=60, count=400)
+    for depth, above in (2, 1), (3, 2), (2, 0), (3, 0):
+        query = alike(depth, above)
+        db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}")
+        assert views(db) == ["h", "h_inner", "h_inner1", "h_inner2"][: depth + 1]
+        db.flush("s")
+        close_all(db, 20 + depth + above)
+        db.assert_same("SELECT * FROM h WHERE k <> 99", query.format(s="o"))
+    query = alike(3, 0).replace("AS n FROM {s}", "AS n, 1 AS one FROM {s}")
+    db.execute(f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}")
+    assert views(db) == ["h", "h_inner", "h_inner1", "h_inner3"] or views(db) == ["h", "h_inner1", "h_inner2", "h_inner3"]
+
+
+def test_replaced_by_two_at_once(database: Database) -> None:
+    """Who comes second waits for the view itself, so that both see the same inner views."""
+    db = database
+    stream(db)
+    other = HOURS.replace("max(x) AS peak", "1 AS one, max(x) AS peak")
+    statements = [f"CREATE OR REPLACE VIEW h WITH (streamext.continuous) AS {query.format(s='s')}" for query in (HOURS, HOURS.replace("max(x)", "min(x)"), other)]
+    db.execute(statements[0])
+    sessions = [db.connect(), db.connect()]
+    with ThreadPoolExecutor(2) as pool:
+        with db.connection.transaction():
+            db.execute("SELECT * FROM h_inner LIMIT 0")
+            done = []
+            for session, statement in zip(sessions, statements[1:]):
+                done.append(pool.submit(session.execute, statement))
+                pid = session.info.backend_pid
+                wait_for(lambda pid=pid: db.value("SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", pid), what="wait for the lock")
+        for replaced in done:
+            replaced.result()
+    for session in sessions:
+        session.close()
+    assert len(views(db)) == 2
+    feed(db)
+    db.assert_same("TABLE h", other.format(s="o"))
+
+
+def test_the_text_means_the_same(database: Database) -> None:
+    """The query is a text on its way: no value is rounded or in another time zone in it, no name cut within a character."""
+    db = database
+    stream(db)
+    db.execute("SET timezone = 'Asia/Kolkata'; SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET extra_float_digits = 0")
+    noon = "timestamptz '2024-05-01 12:00+05:30'"
+    name = "日本語の列の名前がとても長いのですよ日本"
+    continuous(db, "h", f"""SELECT date_bin('30 min', w, {noon}) AS at, max(f) FROM (SELECT streamext.tumble('1 min', ts) AS w, sum(x) AS "{name}", max(x) AS "{name}",
+        max(x * float8 '0.30000000000000004') FILTER (WHERE ts > {noon}) AS f, max(interval '-1 day 2 hours') AS i FROM s GROUP BY w) q GROUP BY at""")  # fmt: skip
+    db.execute("SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1")
+    texts = [db.value("SELECT pg_get_viewdef(%s::regclass)", view) for view in ("h", "h_inner")]
+    assert all("2024-05-01 06:30:00+00" in text for text in texts), texts
+    assert "0.30000000000000004" in texts[1] and "-1 days -02:00:00" in texts[1] and f'"{name}"' in texts[1]
+
+
 def test_options(database: Database) -> None:
     db = database
     stream(db)
@@ -214,6 +288,11 @@ def test_owners_and_schemas(database: Database) -> None:
     db.execute("RESET ROLE")
     db.execute("DROP VIEW b.hers")
     continuous(db, "b.hers", "SELECT count(*) FROM a.hook")
+    db.execute("SET ROLE nest_maker")
+    assert "view b.hers depends on view a.hook" in db.refusal("DROP VIEW a.hook")
+    db.execute("RESET ROLE; DROP VIEW b.hers")
+    assert ("a.hook", "nest_maker") in owners()
+    continuous(db, "b.hers", "SELECT count(*) FROM a.hook")
     db.execute("ALTER VIEW b.hers OWNER TO nest_other")
     assert ("a.hook", "nest_maker") in owners()
     db.execute("REASSIGN OWNED BY nest_other TO nest_maker; DROP OWNED BY nest_maker, nest_other CASCADE")
@@ -255,6 +334,7 @@ REFUSED = {
     f"SELECT max(n) FROM (SELECT n FROM ({PEAKS.format(s='s')}) a UNION ALL SELECT n FROM ({PEAKS.format(s='s')}) b) q": "",
     f"WITH q AS ({PEAKS.format(s='s')}) SELECT max(a.n) FROM q a JOIN q b USING (k)": "",
     f"SELECT max(n) FROM ({PEAKS.format(s='s')}) q JOIN s USING (k)": "",
+    "SELECT max(x) FROM (SELECT DISTINCT ON (k) k, x, ts FROM s ORDER BY k, ts) q": "streamext.first",
     f"SELECT max(r) FROM (SELECT row_number() OVER () AS r FROM ({PEAKS.format(s='s')}) a) q": "without them",
     f"SELECT max(t) FROM (SELECT streamext.tumble('1 min', ts) AS w, now() - max(ts) AS t FROM s GROUP BY w) q": "",
 }  # fmt: skip

@@ -45,6 +45,8 @@ INSTEAD: dict[str, list[str]] = {
     "WITH q AS (SELECT site, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY site, w) SELECT max(a.n) FROM q a JOIN q b USING (site)": [
         "inner_view", "CREATE VIEW w AS SELECT max(a.n) FROM inner_view a JOIN inner_view b USING (site)"],
     "WITH q AS (SELECT DISTINCT site FROM s) SELECT count(*) FROM q": ["inner_view", "CREATE VIEW w AS SELECT count(*) FROM inner_view q"],
+    "SELECT max(temperature) FROM (SELECT DISTINCT ON (site) site, temperature FROM s ORDER BY site, ts) q": [
+        "SELECT site, streamext.first(temperature, ts) AS t FROM s GROUP BY site", "CREATE VIEW w AS SELECT max(t) FROM v"],
     "SELECT count(*) FROM (SELECT row_number() OVER () AS n FROM s) q": ["SELECT site FROM s", "CREATE VIEW w AS SELECT count(*) FROM (SELECT row_number() OVER () AS n FROM v) q"],
     "SELECT count(*) FROM (SELECT * FROM s LIMIT 5) q": ["SELECT * FROM s", "CREATE VIEW w AS SELECT count(*) FROM (SELECT * FROM v LIMIT 5) q"],
     "SELECT count(*) FROM (SELECT streamext.hop('2 min', '1 min', ts) FROM s) q": ["SELECT count(*) FROM s GROUP BY streamext.hop('2 min', '1 min', ts)"],

@@ -34,7 +34,6 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -111,15 +110,15 @@ inner_bound(Oid outer)
 	return found;
 }
 
-/* With those that live with these. */
+/* With those that live with these, the innermost first. */
 static List *
 inner_bound_all(Oid outer)
 {
-	List	 *all = inner_bound(outer);
+	List	 *all = NIL;
 	ListCell *lc;
 
-	foreach (lc, all) /* grows */
-		all = list_concat(all, inner_bound(lfirst_oid(lc)));
+	foreach (lc, inner_bound(outer))
+		all = list_concat(all, lappend_oid(inner_bound_all(lfirst_oid(lc)), lfirst_oid(lc)));
 	return all;
 }
 
@@ -166,8 +165,8 @@ streamext_ddl_inner_bind(Oid relid)
 	ObjectAddress outer_address;
 	ObjectAddress inner_address;
 
-	if (!OidIsValid(inner) || !streamext_view_options(inner).inner ||
-		!object_ownercheck(RelationRelationId, inner, GetUserId()) || inner_is_bound(inner))
+	if (!OidIsValid(inner) || !streamext_view_options(inner).inner || inner_owner(inner) != inner_owner(relid) ||
+		inner_is_bound(inner))
 		return;
 	ObjectAddressSet(outer_address, RelationRelationId, relid);
 	ObjectAddressSet(inner_address, RelationRelationId, inner);
@@ -209,7 +208,20 @@ inner_normal(const char *definition)
 {
 	RawStmt *raw = linitial_node(RawStmt, pg_parse_query(definition));
 
-	return pg_get_querydef(parse_analyze_fixedparams(raw, definition, NULL, 0, NULL), false);
+	return streamext_view_text(parse_analyze_fixedparams(raw, definition, NULL, 0, NULL));
+}
+
+/* Those that are still there: what one has read that is another one now is gone. */
+static List *
+inner_there(List *views)
+{
+	List	 *there = NIL;
+	ListCell *lc;
+
+	foreach (lc, views)
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_VIEW)
+			there = lappend_oid(there, lfirst_oid(lc));
+	return there;
 }
 
 /* The view among these that is the query already. */
@@ -222,7 +234,7 @@ inner_same(List *views, const char *definition)
 	foreach (lc, views)
 	{
 		Relation	rel = table_open(lfirst_oid(lc), AccessShareLock);
-		const char *stored = pg_get_querydef(copyObject(get_view_query(rel)), false);
+		const char *stored = streamext_view_text(copyObject(get_view_query(rel)));
 
 		table_close(rel, NoLock);
 		if (strcmp(inner_normal(stored), normal) == 0)
@@ -306,11 +318,13 @@ static Oid
 inner_make(const ViewStmt *stmt, List *own, const RangeTblEntry *entry, List **former, bool stateless)
 {
 	Query *query = streamext_nest_query(entry);
-	char  *definition = pg_get_querydef(copyObject(query), false);
+	char  *definition = streamext_view_text(copyObject(query));
 	Oid	   schema = RangeVarGetCreationNamespace(stmt->view);
-	Oid	   relid = inner_same(*former, definition);
+	Oid	   relid;
 	char  *name;
 
+	*former = inner_there(*former);
+	relid = inner_same(*former, definition);
 	if (!OidIsValid(relid))
 		relid = inner_alike(*former, query);
 	if (OidIsValid(relid))
@@ -374,7 +388,7 @@ streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replac
 		any = true;
 	}
 	if (any)
-		stmt->query = linitial_node(RawStmt, pg_parse_query(pg_get_querydef(query, false)))->stmt;
+		stmt->query = linitial_node(RawStmt, pg_parse_query(streamext_view_text(query)))->stmt;
 	return any;
 }
 
@@ -536,4 +550,6 @@ streamext_ddl_inner_follow(Oid relid, DdlInnerPlace before)
 			inner_run(psprintf("ALTER VIEW %s SET SCHEMA %s", inner_name(lfirst_oid(lc)),
 							   quote_identifier(get_namespace_name(now.schema))));
 	}
+	if (now.owner != before.owner && streamext_ddl_is_continuous(relid))
+		streamext_ddl_inner_bind(relid);
 }

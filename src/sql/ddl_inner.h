@@ -25,7 +25,7 @@ extern List *streamext_ddl_inner_former(Oid replaced);
 /* Whether views live with this one. */
 extern bool streamext_ddl_inner_has(Oid relid);
 
-/* The view has been created: what it reads lives with it from now on, if it has the option and is the user's. */
+/* The view has been created: what it reads lives with it from now on, if it has the option and the same owner. */
 extern void streamext_ddl_inner_bind(Oid relid);
 
 /* Options that a statement has set or reset go on to the inner views; what means nothing for the view itself is taken from it. */
@@ -42,7 +42,7 @@ typedef struct DdlInnerPlace
 
 /* Where a relation is and whose; of InvalidOid nothing. */
 extern DdlInnerPlace streamext_ddl_inner_place(Oid relid);
-/* It was that before: inner views go with it where they were so too. */
+/* It was that before: inner views go with it where they were so too, and one that its new owner has lives with it from now on. */
 extern void streamext_ddl_inner_follow(Oid relid, DdlInnerPlace before);
 
 #endif /* STREAMEXT_DDL_INNER_H */

@@ -180,16 +180,15 @@ view_ddl_check_alert(Oid relid)
 	streamext_touch_teller();
 }
 
-/* The view that CREATE OR REPLACE would replace, if it is there. */
+/* The view that CREATE OR REPLACE would replace, if it is there: locked, and the user's, as PostgreSQL will ask too. */
 static Oid
 view_ddl_replaced_view(const ViewStmt *stmt)
 {
-	RangeVar *name;
+	Oid relid = InvalidOid;
 
-	if (!stmt->replace)
-		return InvalidOid;
-	name = copyObject(stmt->view);
-	return get_relname_relid(name->relname, RangeVarGetCreationNamespace(name));
+	if (stmt->replace)
+		(void) RangeVarGetAndCheckCreationNamespace(copyObject(stmt->view), AccessExclusiveLock, &relid);
+	return relid;
 }
 
 /* What the options of CREATE VIEW ask for; raises where they contradict each other or what is there. */

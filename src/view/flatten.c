@@ -26,13 +26,13 @@
 #include "utils/catcache.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 #include "stream/definition.h"
 #include "view/check.h"
 #include "view/compile.h"
 #include "view/flatten.h"
+#include "view/settings.h"
 #include "view/reads.h"
 #include "view/size.h"
 
@@ -356,7 +356,7 @@ flatten_refuse_inner(const Query *subquery, const char *construct)
 		streamext_view_refuse(construct, "Make it a continuous view of its own, without what it names beside itself by "
 										 "LATERAL, and join with that where it is read.");
 	(void) streamext_view_flatten(subquery, NULL);
-	text = pg_get_querydef(copyObject(grouped), false);
+	text = streamext_view_text(copyObject(grouped));
 	streamext_view_flatten_groups(grouped);
 	streamext_view_refuse(construct,
 						  psprintf("Make it a view of its own, CREATE VIEW %s WITH (streamext.continuous) AS %s; %s",
@@ -371,6 +371,10 @@ streamext_flatten_check(const Query *subquery)
 	if (subquery->hasAggs || subquery->groupClause != NIL || subquery->groupingSets != NIL ||
 		subquery->havingQual != NULL)
 		flatten_refuse_inner(subquery, "GROUP BY and aggregates over the stream in FROM");
+	if (subquery->hasDistinctOn)
+		streamext_view_refuse(
+			"DISTINCT ON over the stream in FROM",
+			"Group by its columns, and take streamext.first(column, time) or streamext.last(column, time) of the others.");
 	if (subquery->distinctClause != NIL)
 		flatten_refuse_inner(subquery, "DISTINCT over the stream in FROM");
 	if (subquery->hasWindowFuncs)

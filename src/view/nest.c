@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_class.h"
+#include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -119,7 +120,7 @@ streamext_nest_query(const RangeTblEntry *entry)
 			continue;
 		unique = strVal(lfirst(name));
 		for (int i = 1; list_member(names, makeString(unique)); i++)
-			unique = psprintf("%.50s_%d", strVal(lfirst(name)), i);
+			unique = makeObjectName(strVal(lfirst(name)), NULL, psprintf("%d", i)); /* whole characters */
 		column->resname = unique;
 		names = lappend(names, makeString(unique));
 		name = lnext(entry->eref->colnames, name);

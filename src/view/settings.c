@@ -11,6 +11,7 @@
 
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/ruleutils.h"
 
 #include "base/identity.h"
 #include "view/compile.h"
@@ -94,4 +95,23 @@ streamext_view_enter_settings(const ContinuousViewOptions *options)
 				value = strVal(lfirst_node(DefElem, cell)->arg);
 		settings_set(view_settings[i].name, value);
 	}
+}
+
+char *
+streamext_view_text(Query *query)
+{
+	static const char *const pinned[][2] = {
+		{ "datestyle", "ISO" },
+		{ "intervalstyle", "postgres" },
+		{ "extra_float_digits", "1" },
+	};
+	int	  level = NewGUCNestLevel();
+	char *text;
+
+	for (int i = 0; i < lengthof(pinned); i++)
+		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
+	text = pg_get_querydef(query, false);
+	AtEOXact_GUC(false, level);
+	return text;
 }
