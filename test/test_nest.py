@@ -358,3 +358,21 @@ def test_refused_leaves_nothing(database: Database) -> None:
         continuous(db, "v", HOURS.format(s="s"))
         db.execute("DO 'BEGIN RAISE ''no''; END'")
     assert db.value("SELECT count(*) FROM pg_class WHERE relname IN ('v', 'v_inner')") == 0
+
+
+def test_what_another_worker_deletes_is_left_to_it(database: Database) -> None:
+    """Workers of a chain start at once, and each forgets what is dropped: none waits for another one's rows."""
+    db = database
+    stream(db)
+    continuous(db, "kept", PEAKS.format(s="s"))
+    continuous(db, "gone", PEAKS.format(s="s"))
+    feed(db, minutes=5, count=50)
+    log = db.server.log_file.stat().st_size
+    with db.connect() as other, other.transaction():
+        other.execute("SELECT * FROM streamext.content FOR UPDATE")
+        db.execute("DROP VIEW gone")
+        continuous(db, "more", PEAKS.format(s="s"))
+        close_all(db, 20)
+        assert "lock timeout" not in db.server.log(log)
+    other.close()
+    close_all(db, 30)

@@ -222,9 +222,12 @@ streamext_content_forget_dropped(void)
 	if (!OidIsValid(streamext_control_table("content")))
 		return;
 	scope = streamext_own_begin();
-	if (SPI_execute("DELETE FROM streamext.content AS c WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS r WHERE r.oid OPERATOR(pg_catalog.=) c.object)",
-					false, 0) != SPI_OK_DELETE)
+	/* What another worker, which has started with this one, is about to delete is left to it. */
+	if (SPI_execute(
+			"DELETE FROM streamext.content AS d WHERE d.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+			"SELECT c.ctid FROM streamext.content AS c WHERE NOT EXISTS "
+			"(SELECT FROM pg_catalog.pg_class AS r WHERE r.oid OPERATOR(pg_catalog.=) c.object) FOR UPDATE OF c SKIP LOCKED))",
+			false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from streamext.content");
 	streamext_own_end(scope);
 }
