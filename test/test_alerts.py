@@ -116,6 +116,21 @@ def test_clears_by_a_condition_of_its_own(database: Database) -> None:
     assert events(db) == [("a", "fired", 0), ("a", "cleared", 2), ("a", "fired", 4), ("a", "cleared", 5)]
 
 
+def test_constants_keep_their_meaning_where_the_condition_is_asked_without_where(database: Database) -> None:
+    """In the way that this database writes times zones are abbreviations, and IST is Israel's to who reads it."""
+    db = database
+    db.execute(f"ALTER DATABASE {db.name} SET datestyle = 'SQL'; ALTER DATABASE {db.name} SET timezone = 'Asia/Kolkata'")
+    stream(db)
+    db.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{db.name}' AND backend_type LIKE 'streamext teller%'")
+    midnight = "timestamptz '2024-05-01 00:00+05:30'"
+    clear = f"x < 60 OR day <> {midnight}".replace("'", "''")
+    alert(db, f", streamext.clear = '{clear}'", query=f"SELECT device, x, {midnight} AS day FROM newest WHERE x > 70")
+    at(db, 0, a=71)
+    at(db, 1, a=69)
+    assert alerts(db) == [("a", "firing", 0)]
+    assert events(db) == [("a", "fired", 0)]
+
+
 def test_repeats(database: Database) -> None:
     db = database
     stream(db)

@@ -141,6 +141,8 @@ char *
 streamext_shard_outputs_text(const CompiledView *view, int *order)
 {
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	char		  *text;
+	int			   level;
 
 	rte->rtekind = RTE_CTE;
 	rte->ctename = SHARD_GROUPS_TOKEN;
@@ -151,7 +153,10 @@ streamext_shard_outputs_text(const CompiledView *view, int *order)
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("k%d", k + 1)));
 	for (int a = 0; a < view->naggs; a++)
 		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("a%d", a + 1)));
-	return pg_get_querydef(streamext_shard_outputs(view, rte, order), false);
+	level = streamext_portable_pin();
+	text = pg_get_querydef(streamext_shard_outputs(view, rte, order), false);
+	AtEOXact_GUC(false, level);
+	return text;
 }
 
 char *

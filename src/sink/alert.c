@@ -50,6 +50,7 @@
 #include "stream/definition.h"
 #include "view/builtin.h"
 #include "view/compile.h"
+#include "view/settings.h"
 
 #define ALERT_MAX_ROWS 100000
 #define ALERT_FETCH 1000
@@ -185,7 +186,7 @@ alert_unfiltered(const Alert *alert)
 	char	*text;
 
 	query->jointree->quals = NULL;
-	text = pg_get_querydef(query, false);
+	text = streamext_view_text(query);
 	relation_close(rel, NoLock);
 	return text;
 }
