@@ -450,3 +450,27 @@ def test_a_view_that_a_transaction_holds_stops_nothing_else(db: Database) -> Non
     db.flush("s")
     assert db.rows("SELECT former.n, w.n FROM former, w") == [(3, 2)]
     assert worker_pid(db) == pid
+
+
+def test_the_hint_is_of_the_call_that_is_wrong(db: Database) -> None:
+    """A window that is written as it should be stands beside most other mistakes."""
+    local_stream(db, "event_time 'ts'", "name text, ts timestamptz")
+    window = "'ü' AS u, streamext.tumble('1 min', ts) AS w"
+    for wrong, hint in ("sum(name)", "No function matches"), ("max(name) > 5", "No operator matches"), ("last(name, 1)", "Write streamext.last(value, event_time)."):
+        for query in f"SELECT {window}, {wrong} AS x FROM s GROUP BY w", f"SELECT max(x) FROM (SELECT {window}, {wrong} AS x FROM s GROUP BY w) q":
+            refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
+            assert refusal.startswith("42883") and hint in refusal and refusal.count("Write") == hint.count("Write"), refusal
+
+
+def test_ordinary_views_of_temporary_tables_need_no_rights_on_a_schema(db: Database) -> None:
+    """CREATE OR REPLACE makes them beside what has the same name in the schema, and asks nobody's leave."""
+    db.execute("CREATE VIEW same AS SELECT 1 AS a; CREATE ROLE guest; GRANT guest TO CURRENT_USER")
+    try:
+        with db.connection.transaction():
+            db.execute("SET LOCAL ROLE guest; CREATE TEMP TABLE t (a int) ON COMMIT DROP")
+            for name in "same", "other":
+                db.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT a FROM t")
+                assert db.value(f"SELECT pg_my_temp_schema() = relnamespace FROM pg_class WHERE oid = '{name}'::regclass")
+            db.execute("DROP VIEW pg_temp.same, pg_temp.other")
+    finally:
+        db.execute("DROP ROLE guest")

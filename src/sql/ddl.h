@@ -31,8 +31,15 @@ extern void streamext_ddl_standard(const DdlCall *call);
 extern List *streamext_ddl_run(const DdlCall *call);
 /* sql/ddl_hint.c: the same; that a function does not exist is told with the one that continuous views have, if `query` (raw) calls it so. */
 extern List *streamext_ddl_run_hinted(const DdlCall *call, Node *query);
-/* The same as an error context's callback, around whatever else analyses the query. */
-extern void streamext_ddl_hint(void *query);
+/* A query as the parser made it, and the text that its locations are of. */
+typedef struct DdlHint
+{
+	Node	   *query;
+	const char *text;
+} DdlHint;
+
+/* The same as an error context's callback of a DdlHint, around whatever else analyses the query. */
+extern void streamext_ddl_hint(void *hint);
 /* The call's statement, replaced by a copy that may be changed. */
 extern Node *streamext_ddl_copy_statement(DdlCall *call);
 

@@ -6,6 +6,7 @@
  */
 #include "base/streamext.h"
 
+#include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 
 #include "sql/ddl.h"
@@ -36,38 +37,51 @@ static const HintFunction hint_functions[] = {
 	{ "session_start", "Write streamext.session(gap, event_time): its value is the time of the first record." },
 };
 
-/* A call, in what the parser made of the query, of one of these: *arg is its hint. */
-static bool
-hint_walker(Node *node, void *arg)
+typedef struct HintWalk
 {
-	const char **hint = arg;
+	const char *text;
+	const char *hint;
+} HintWalk;
 
+/* Whether it is this call that the error in flight is of: others in the query may be right. */
+static bool
+hint_is_at(const FuncCall *call, const char *text)
+{
+	return call->location >= 0 && pg_mbstrlen_with_len(text, call->location) + 1 == geterrposition();
+}
+
+/* The call, in what the parser made of the query, that the error is of, if it is of one of these. */
+static bool
+hint_walker(Node *node, HintWalk *walk)
+{
 	if (node == NULL)
 		return false;
-	if (IsA(node, FuncCall))
+	if (IsA(node, FuncCall) && hint_is_at((FuncCall *) node, walk->text))
 		for (int i = 0; i < lengthof(hint_functions); i++)
 			if (strcmp(strVal(llast(((FuncCall *) node)->funcname)), hint_functions[i].name) == 0)
 			{
-				*hint = hint_functions[i].hint;
+				walk->hint = hint_functions[i].hint;
 				return true;
 			}
-	return raw_expression_tree_walker(node, hint_walker, arg);
+	return raw_expression_tree_walker(node, hint_walker, walk);
 }
 
 /* The query is walked through only now that something is wrong with it. */
 void
-streamext_ddl_hint(void *query)
+streamext_ddl_hint(void *arg)
 {
-	const char *hint = NULL;
+	const DdlHint *query = arg;
+	HintWalk	   walk = { query->text, NULL };
 
-	if (geterrcode() == ERRCODE_UNDEFINED_FUNCTION && hint_walker(query, &hint))
-		errhint("%s", hint);
+	if (geterrcode() == ERRCODE_UNDEFINED_FUNCTION && hint_walker(query->query, &walk))
+		errhint("%s", walk.hint);
 }
 
 List *
 streamext_ddl_run_hinted(const DdlCall *call, Node *query)
 {
-	ErrorContextCallback callback = { error_context_stack, streamext_ddl_hint, query };
+	DdlHint				 hint = { query, call->query_string };
+	ErrorContextCallback callback = { error_context_stack, streamext_ddl_hint, &hint };
 	List				*relids;
 
 	error_context_stack = &callback;

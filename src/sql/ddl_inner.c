@@ -346,7 +346,8 @@ static Query *
 inner_analyze(const ViewStmt *stmt, const char *text)
 {
 	RawStmt				*raw = makeNode(RawStmt);
-	ErrorContextCallback callback = { error_context_stack, streamext_ddl_hint, stmt->query };
+	DdlHint				 hint = { stmt->query, text };
+	ErrorContextCallback callback = { error_context_stack, streamext_ddl_hint, &hint };
 	Query				*query;
 
 	raw->stmt = copyObject(stmt->query);

@@ -180,13 +180,30 @@ view_ddl_check_alert(Oid relid)
 	streamext_touch_teller();
 }
 
-/* The view that CREATE OR REPLACE would replace, if it is there: locked, and the user's, as PostgreSQL will ask too. */
-static Oid
-view_ddl_replaced_view(const ViewStmt *stmt)
+/* Continuous, or an alert. */
+static bool
+view_ddl_is_ours(Oid relid)
 {
-	Oid relid = InvalidOid;
+	ContinuousViewOptions options = streamext_view_options(relid);
 
-	if (stmt->replace)
+	return options.continuous || options.alert;
+}
+
+/*
+ * The view that CREATE OR REPLACE would replace, if it is there. Where it is ours or becomes so: locked, and the user's, as PostgreSQL will ask
+ * too. Another one that reads temporary tables is made in another schema, for which nobody needs rights here.
+ */
+static Oid
+view_ddl_replaced_view(const ViewStmt *stmt, bool wanted)
+{
+	RangeVar *name;
+	Oid		  relid;
+
+	if (!stmt->replace)
+		return InvalidOid;
+	name = copyObject(stmt->view);
+	relid = get_relname_relid(name->relname, RangeVarGetCreationNamespace(name));
+	if (wanted || (OidIsValid(relid) && view_ddl_is_ours(relid)))
 		(void) RangeVarGetAndCheckCreationNamespace(copyObject(stmt->view), AccessExclusiveLock, &relid);
 	return relid;
 }
@@ -283,7 +300,7 @@ streamext_ddl_create_view(DdlCall *call)
 {
 	ViewStmt *stmt = (ViewStmt *) streamext_ddl_copy_statement(call);
 	List	 *own = streamext_ddl_option_take(&stmt->options, true);
-	Oid		  replaced = view_ddl_replaced_view(stmt);
+	Oid		  replaced = view_ddl_replaced_view(stmt, own != NIL);
 	bool	  was_continuous = streamext_ddl_is_continuous(replaced);
 	bool	  continuous = view_ddl_wants_continuous(stmt, own, replaced);
 	List	 *former = was_continuous ? streamext_ddl_option_stored(replaced) : NIL;
@@ -410,15 +427,6 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 		view_ddl_check_view(relid);
 	streamext_ddl_inner_pass(relid, changes[false], false);
 	streamext_ddl_inner_pass(relid, changes[true], true);
-}
-
-/* Continuous, or an alert. */
-static bool
-view_ddl_is_ours(Oid relid)
-{
-	ContinuousViewOptions options = streamext_view_options(relid);
-
-	return options.continuous || options.alert;
 }
 
 bool
