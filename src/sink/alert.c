@@ -343,23 +343,47 @@ alert_check_insert(const Alert *alert, Oid target)
 	streamext_outbox_check(target);
 }
 
-/* Whether the view shows all rows of one continuous view, none of which ever leaves it. */
+/* Whether the alert's column is one that the continuous view groups by. Others have another value with the next row. */
+static bool
+alert_key_stays(const Alert *alert, Oid relid, const char *name)
+{
+	ListCell *lc;
+
+	foreach (lc, alert->query->targetList)
+	{
+		const TargetEntry *entry = lfirst_node(TargetEntry, lc);
+		const Var		  *var = (const Var *) entry->expr;
+
+		if (!entry->resjunk && strcmp(entry->resname, name) == 0)
+			return IsA(var, Var) && var->varlevelsup == 0 &&
+				   rt_fetch(var->varno, alert->query->rtable)->relid == relid && alert_is_key_of(relid, var->varattno);
+	}
+	return false;
+}
+
+/* Whether the view shows all rows of one continuous view, none of which ever leaves it, by what they are grouped by. */
 static bool
 alert_rows_stay(const Alert *alert)
 {
 	const Query		   *query = alert->query;
 	const CompiledView *view;
 	Oid					relid;
+	ListCell		   *lc;
 
 	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef) ||
-		query->jointree->quals != NULL || query->havingQual != NULL || query->limitCount != NULL)
+		query->jointree->quals != NULL || query->havingQual != NULL || query->limitCount != NULL ||
+		query->limitOffset != NULL || query->hasTargetSRFs)
 		return false;
 	relid = rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable)->relid;
 	if (!OidIsValid(relid) || !streamext_view_options(relid).continuous)
 		return false;
+	foreach (lc, alert->keys)
+		if (!alert_key_stays(alert, relid, lfirst(lc)))
+			return false;
 	view = streamext_view_cached(relid, CurrentMemoryContext);
-	return view->options.retention == 0 && !view->window.sliding && !view->stateless &&
-		   view->query->havingQual == NULL && view->query->limitCount == NULL;
+	/* a session's start is another one when a row before it comes */
+	return view->options.retention == 0 && !view->window.sliding && view->window.kind != WINDOW_SESSION &&
+		   !view->stateless && view->query->havingQual == NULL && view->query->limitCount == NULL;
 }
 
 void
