@@ -138,8 +138,8 @@ streamext_ddl_option_check_kind(List *own, bool continuous)
 
 /* ---- in a statement and in pg_class ---- */
 
-List *
-streamext_ddl_option_take(List **options, bool with_values)
+static List *
+option_take(List **options, bool with_values)
 {
 	List	 *own = NIL;
 	ListCell *cell;
@@ -166,9 +166,24 @@ streamext_ddl_option_take(List **options, bool with_values)
 			value = pstrdup(defGetBoolean(def) ? "true" : "false");
 		else
 			value = pstrdup(defGetString(def));
-		if (option_is_interval(name + strlen(DDL_OPTION_PREFIX)))
-			streamext_interval_doubt("view option", name, value);
 		own = lappend(own, makeDefElem(name, (Node *) makeString(value), -1));
+	}
+	return own;
+}
+
+/* What is stored was told of when it was given. */
+List *
+streamext_ddl_option_take(List **options, bool with_values)
+{
+	List	 *own = option_take(options, with_values);
+	ListCell *cell;
+
+	foreach (cell, own)
+	{
+		DefElem *def = lfirst_node(DefElem, cell);
+
+		if (option_is_interval(def->defname + strlen(DDL_OPTION_PREFIX)))
+			streamext_interval_doubt("view option", def->defname, strVal(def->arg));
 	}
 	return own;
 }
@@ -194,7 +209,7 @@ streamext_ddl_option_stored(Oid relid)
 	List *options;
 
 	heap_freetuple(option_relation(relid, &options));
-	return streamext_ddl_option_take(&options, true);
+	return option_take(&options, true);
 }
 
 void
@@ -208,7 +223,7 @@ streamext_ddl_option_store(Oid relid, List *own)
 	bool	  replaces[Natts_pg_class] = { 0 };
 	int		  i = Anum_pg_class_reloptions - 1;
 
-	(void) streamext_ddl_option_take(&options, true);
+	(void) option_take(&options, true);
 	values[i] = transformRelOptions((Datum) 0, list_concat(options, own), NULL, NULL, false, false);
 	nulls[i] = values[i] == (Datum) 0;
 	replaces[i] = true;

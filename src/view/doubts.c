@@ -79,7 +79,8 @@ doubt_days(const CompiledView *view)
 	summer = tm == NULL ? 0 : tm->tm_hour * 60 + tm->tm_min;
 	tm = doubt_start(window, 184 * USECS_PER_DAY / window->slide, zone);
 	winter = tm == NULL ? 0 : tm->tm_hour * 60 + tm->tm_min;
-	if (summer == 0 && winter == 0)
+	/* a time of day that date_bin's origin says, and that it stays, is meant */
+	if (summer == winter && (summer == 0 || window->origin != 0))
 		return;
 	ereport(NOTICE,
 			(errmsg("windows of whole days do not begin at midnight in time zone %s", view->options.timezone),
