@@ -37,7 +37,6 @@
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
