@@ -464,6 +464,7 @@ def test_a_slow_alert_leaves_the_others_their_time(db: Database) -> None:
     wait_for(lambda: db.value(error) is not None, what="the cancel")
     assert "more than 1 s" in db.value(error)
     turns = db.value("SELECT last_value FROM turns WHERE is_called")
+    db.configure("streamext.fault_point", "")  # the other alert has all its time
     for k in "bcd":
         db.execute("INSERT INTO s VALUES (%s, 1)", k)
         db.flush("s")
@@ -486,6 +487,7 @@ def test_alerts_that_catch_their_cancel_end_the_process_and_are_left_alone(db: D
     wait_for(lambda: db.value("SELECT count(*) FROM streamext.alerts WHERE view = 'quick'::regclass") == 1, what="the other alert")
     error = "SELECT last_error FROM streamext.alert_views WHERE view = 'stays'::regclass"
     wait_for(lambda: "went on after it was canceled" in str(db.value(error)), what="what became of it")
+    db.configure("streamext.fault_point", "")
     for k in "bcd":
         db.execute("INSERT INTO s VALUES (%s, 1)", k)
         db.flush("s")
