@@ -556,6 +556,17 @@ def test_the_server_is_altered_before_the_caches_know(web: Web) -> None:
     wait_for(lambda: not listens(before))
 
 
+def test_the_server_is_altered_while_the_gateway_reads_it(web: Web) -> None:
+    """The invalidation messages come in the middle, and nothing wakes the gateway after them."""
+    wait_for(lambda: answers(web))
+    before, web.port = web.port, free_port()
+    web.db.configure("streamext.fault_point", "wait gateway-before-roster")
+    web.db.execute(f"ALTER SERVER web OPTIONS (SET listen '127.0.0.1:{web.port}')")
+    web.db.configure("streamext.fault_point", "")
+    wait_for(lambda: answers(web))
+    wait_for(lambda: not listens(before))
+
+
 def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()

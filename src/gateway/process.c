@@ -207,12 +207,15 @@ static void
 gateway_look(void)
 {
 	uint32 generation = pg_atomic_read_u32(&gateway.slot->generation);
+	bool   moved = gateway_generation != generation;
 	bool   there = true;
 
-	if (gateway_generation != generation)
+	if (moved)
 		InvalidateSystemCaches();
 	gateway_generation = generation;
 	gateway_stale = false;
+	if (moved)
+		STREAMEXT_FAULT("gateway-before-roster");
 	PG_TRY();
 	{
 		there = streamext_gateway_roster(&gateway);
@@ -273,6 +276,8 @@ gateway_timeout(void)
 {
 	long timeout = gateway.own != NULL ? gateway.ops->timeout(&gateway) : -1;
 
+	if (gateway_retry_at == 0 && gateway_stale)
+		return 0; /* what was committed while the roster was read: nothing wakes the process for that again */
 	if (gateway_retry_at != 0)
 	{
 		long retry = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), gateway_retry_at) + 1;
