@@ -126,6 +126,7 @@ def sleeper(db: Database, name: str, body: str) -> None:
     db.execute(f"CREATE FUNCTION {name}(bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN IF $1 = 2 THEN {body} END IF; RETURN true; END $$")
 
 
+@pytest.mark.slow
 def test_a_record_that_takes_an_hour(database: Database, kafka: Kafka, stream: str) -> None:
     """It holds up its view alone, which goes on when it is replaced, and can be dropped."""
     db = database

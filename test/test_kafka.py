@@ -219,6 +219,7 @@ def test_topic_created_later(db: Database, kafka: Kafka, topic: str) -> None:
     assert_counted(db, 0, 10)
 
 
+@pytest.mark.slow
 def test_partitions_added(db: Database, kafka: Kafka, topic: str) -> None:
     """Also under start latest: what comes into a new partition was never there before."""
     kafka.create_topic(topic, partitions=1)
