@@ -5,11 +5,11 @@ import random
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from confluent_kafka import TopicPartition
 from crash.faults import kill_all
 
 from harness.database import Database
+from harness.faults import reconnect
 from harness.kafka import Kafka
 from harness.streams import continuous, kafka_stream, local_stream
 from harness.wait import wait_for
@@ -164,19 +164,10 @@ def test_what_left_while_the_server_was_away(database: Database, kafka: Kafka, t
             db.server.start()
         else:
             db.server.restart()
-        wait_for(lambda: reconnected(db))
+        reconnect(db)
         db.flush("s")
         reader.wait(db)
     assert reader.tombstones >= 2
-
-
-def reconnected(db: Database) -> bool:
-    try:
-        db.connection = db.connect()
-        db.execute("SET timezone = 'UTC'")
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def test_alerts_go_to_a_foreign_table(database: Database, kafka: Kafka, topic: str) -> None:

@@ -26,6 +26,7 @@
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "aggregate/portable.h"
+#include "base/relation.h"
 #include "export/dialect.h"
 #include "read/shard_rows.h"
 #include "view/dependents.h"
@@ -64,12 +65,6 @@ control_run_as(Oid owner, const char *sql)
 		elog(ERROR, "could not run: %s", sql);
 	SPI_finish();
 	streamext_identity_leave(scope);
-}
-
-static char *
-control_name(Oid viewoid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(viewoid)), get_rel_name(viewoid));
 }
 
 /* pg_class.reloptions, in the current memory context. */
@@ -177,7 +172,7 @@ streamext_export_view(PG_FUNCTION_ARGS)
 	control_run_as(owner, streamext_export_create_table(plan));
 	control_run_as(owner, psprintf("CREATE INDEX ON %s (h)", streamext_export_table(viewoid)));
 	control_run_as(owner, psprintf("CREATE OR REPLACE VIEW %s WITH (streamext.continuous = false) AS %s",
-								   control_name(viewoid), query));
+								   streamext_relation_name(viewoid), query));
 	control_note_table(viewoid);
 	streamext_export_depend(viewoid);
 	streamext_fault_value("export", 2);
@@ -226,7 +221,7 @@ control_forget(Oid viewoid)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("view \"%s\" is not exported", get_rel_name(viewoid))));
 	old = MemoryContextSwitchTo(cxt);
-	sql = psprintf("CREATE OR REPLACE VIEW %s %s AS %s", control_name(viewoid),
+	sql = psprintf("CREATE OR REPLACE VIEW %s %s AS %s", streamext_relation_name(viewoid),
 				   control_with(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)),
 				   TextDatumGetCString(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
 	MemoryContextSwitchTo(old);

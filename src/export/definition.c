@@ -21,10 +21,10 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "base/own_table.h"
 #include "aggregate/portable.h"
+#include "base/relation.h"
 #include "export/plan.h"
 #include "view/settings.h"
 
@@ -68,13 +68,10 @@ definition_read(Oid viewoid, FormerView *former)
 Oid
 streamext_export_owner(Oid viewoid)
 {
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
-	Oid		  owner;
+	Oid owner = streamext_relation_owner(viewoid, true);
 
-	if (!HeapTupleIsValid(tuple))
+	if (!OidIsValid(owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("there is no such view any more")));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	return owner;
 }
 

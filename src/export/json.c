@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 
 #include "aggregate/portable.h"
+#include "base/relation.h"
 #include "decode/format.h"
 #include "export/dialect.h"
 #include "source/connector.h"
@@ -58,12 +59,6 @@ json_put_bool(StringInfo to, const char *name, bool value)
 {
 	json_put_name(to, name);
 	appendStringInfoString(to, value ? "true" : "false");
-}
-
-static char *
-json_relation(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
 
 /* Options of the server but those that are secret; the user mapping's are all kept back. */
@@ -284,8 +279,8 @@ streamext_export_json(ExportPlan *plan)
 	json_put_number(&buf, "version", 1);
 	json_put_text(&buf, "dialect", plan->dialect->name);
 	json_put_text(&buf, "delivery", "merge");
-	json_put_text(&buf, "view", json_relation(plan->view->relid));
-	json_put_text(&buf, "stream", json_relation(plan->config->relid));
+	json_put_text(&buf, "view", streamext_relation_name(plan->view->relid));
+	json_put_text(&buf, "stream", streamext_relation_name(plan->config->relid));
 	json_put_source(&buf, plan->config);
 	json_put_text(&buf, "format", plan->config->format->name);
 	json_put_columns(&buf, plan);

@@ -14,6 +14,7 @@
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
+#include "base/relation.h"
 #include "export/dialect.h"
 
 static char *
@@ -107,8 +108,7 @@ postgres_put_rows(StringInfo to, const ExportPlan *plan)
 	Oid relid = plan->view->relid;
 
 	appendStringInfo(to, "streamext.export_rows(%s::regclass, 'batch'::regclass) AS r (",
-					 quote_literal_cstr(quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-																   get_rel_name(relid))));
+					 quote_literal_cstr(streamext_relation_name(relid)));
 	streamext_export_row_columns(to, plan);
 	appendStringInfoChar(to, ')');
 }

@@ -19,6 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
+#include "base/relation.h"
 #include "export/plan.h"
 #include "read/shard_rows.h"
 
@@ -37,7 +38,7 @@ streamext_export_table(Oid viewoid)
 						errmsg("the table of merged partials of view \"%s\" is gone", name),
 						errhint("streamext.import takes the view back; it can be exported again then.")));
 	if (OidIsValid(relid))
-		return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+		return streamext_relation_name(relid);
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(viewoid)),
 									  psprintf("%.*s%s", pg_mbcliplen(name, strlen(name), room), name, suffix));
 }

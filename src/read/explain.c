@@ -17,6 +17,7 @@
 #include "utils/ruleutils.h"
 #include "utils/timestamp.h"
 
+#include "base/relation.h"
 #include "read/scan.h"
 #include "view/union.h"
 
@@ -175,9 +176,8 @@ void
 streamext_scan_explain(const CustomScanState *node, const ViewScanPlan *prune, const CompiledView *view,
 					   const ScanRead *read, List *ancestors, ExplainState *es)
 {
-	char *name = es->verbose ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(view->relid)),
-														  get_rel_name(view->relid))
-							 : pstrdup(quote_identifier(get_rel_name(view->relid)));
+	char *name =
+		es->verbose ? streamext_relation_name(view->relid) : pstrdup(quote_identifier(get_rel_name(view->relid)));
 
 	ExplainPropertyText("Continuous View", name, es);
 	if (view->parts != NIL)

@@ -43,6 +43,7 @@
 #include "base/giving.h"
 #include "base/identity.h"
 #include "base/own_table.h"
+#include "base/relation.h"
 #include "view/flatten.h"
 #include "sink/alert.h"
 #include "sink/outbox.h"
@@ -252,7 +253,7 @@ alert_target_columns(const Alert *alert, Oid target)
 static char *
 alert_insert(const Alert *alert, Oid target)
 {
-	char *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target));
+	char *name = streamext_relation_name(target);
 	char *columns = alert_target_columns(alert, target);
 
 	return psprintf(

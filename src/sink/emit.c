@@ -23,12 +23,12 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/giving.h"
 #include "base/identity.h"
 #include "base/own_table.h"
+#include "base/relation.h"
 #include "sink/changes.h"
 #include "sink/emit.h"
 #include "sink/transport.h"
@@ -258,8 +258,7 @@ emit_list(List *columns, const char *prefix)
 static void
 emit_insert(const Emit *emit, List *columns, Datum *objects, int n)
 {
-	char *target =
-		quote_qualified_identifier(get_namespace_name(get_rel_namespace(emit->target)), get_rel_name(emit->target));
+	char *target = streamext_relation_name(emit->target);
 	Oid	  types[] = { TEXTARRAYOID };
 	Datum values[] = { emit_array(objects, n) };
 	char *list = columns != NIL ? psprintf(" (%s)", emit_list(columns, "")) : "";
@@ -311,15 +310,10 @@ char *
 streamext_emit_changes(Oid view, const char *token, bool *under_way)
 {
 	ContinuousViewOptions options = streamext_view_options(view);
-	HeapTuple			  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(view));
-	Emit				  emit = { .view = view };
+	Emit				  emit = { .view = view, .owner = streamext_relation_owner(view, true) };
 	char				 *newest;
 
-	if (!HeapTupleIsValid(tuple))
-		return NULL;
-	emit.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	if (!options.continuous || options.changes_into == NULL)
+	if (!OidIsValid(emit.owner) || !options.continuous || options.changes_into == NULL)
 		return NULL;
 	emit.target = streamext_into_target(options.changes_into);
 	if (*under_way)

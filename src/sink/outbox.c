@@ -17,6 +17,7 @@
 #include "base/giving.h"
 #include "base/identity.h"
 #include "base/own_table.h"
+#include "base/relation.h"
 #include "decode/write.h"
 #include "shared/shmem.h"
 #include "sink/outbox.h"
@@ -247,8 +248,7 @@ outbox_headers(OutboxWriter *writer, const Giving *giving, const Datum *values, 
 		return false;
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"view\": ");
-	escape_json(&json, quote_qualified_identifier(get_namespace_name(get_rel_namespace(giving->view)),
-												  get_rel_name(giving->view)));
+	escape_json(&json, streamext_relation_name(giving->view));
 	window = giving->window != NULL ? outbox_column(writer->config, giving->window, &index) : NULL;
 	if (window != NULL && !nulls[index])
 	{

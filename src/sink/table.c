@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "base/relation.h"
 #include "sink/sink.h"
 #include "view/target.h"
 
@@ -23,9 +24,8 @@ table_open_sink(Sink *sink)
 static uint64
 table_rows(Sink *sink, const char *query, const char *columns)
 {
-	char *table =
-		quote_qualified_identifier(get_namespace_name(get_rel_namespace(sink->target)), get_rel_name(sink->target));
-	int rc;
+	char *table = streamext_relation_name(sink->target);
+	int	  rc;
 
 	streamext_into_check_at_once();
 	rc = SPI_execute(psprintf("INSERT INTO %s (%s) %s", table, columns, query), false, 0);

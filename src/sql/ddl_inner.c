@@ -35,8 +35,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
+#include "base/relation.h"
 #include "sql/ddl.h"
 #include "sql/ddl_inner.h"
 #include "sql/ddl_option.h"
@@ -48,25 +48,6 @@
 #include "view/settings.h"
 
 /* ---- statements ---- */
-
-static char *
-inner_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-}
-
-static Oid
-inner_owner(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid		  owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
 
 static void
 inner_run(const char *sql)
@@ -165,8 +146,8 @@ streamext_ddl_inner_bind(Oid relid)
 	ObjectAddress outer_address;
 	ObjectAddress inner_address;
 
-	if (!OidIsValid(inner) || !streamext_view_options(inner).inner || inner_owner(inner) != inner_owner(relid) ||
-		inner_is_bound(inner))
+	if (!OidIsValid(inner) || !streamext_view_options(inner).inner ||
+		streamext_relation_owner(inner, false) != streamext_relation_owner(relid, false) || inner_is_bound(inner))
 		return;
 	ObjectAddressSet(outer_address, RelationRelationId, relid);
 	ObjectAddressSet(inner_address, RelationRelationId, inner);
@@ -184,7 +165,7 @@ streamext_ddl_inner_tidy(Oid relid)
 		if (list_member_oid(streamext_view_dependents(lfirst_oid(lc)), relid))
 			continue;
 		inner_unbind(lfirst_oid(lc));
-		inner_run(psprintf("DROP VIEW %s", inner_name(lfirst_oid(lc))));
+		inner_run(psprintf("DROP VIEW %s", streamext_relation_name(lfirst_oid(lc))));
 	}
 }
 
@@ -331,8 +312,8 @@ inner_make(const ViewStmt *stmt, List *own, const RangeTblEntry *entry, List **f
 	{
 		*former = list_delete_oid(*former, relid);
 		inner_unbind(relid);
-		inner_run(
-			psprintf("CREATE OR REPLACE VIEW %s WITH (%s) AS %s", inner_name(relid), inner_options(own), definition));
+		inner_run(psprintf("CREATE OR REPLACE VIEW %s WITH (%s) AS %s", streamext_relation_name(relid),
+						   inner_options(own), definition));
 		return relid;
 	}
 	name = ChooseRelationName(stmt->view->relname, NULL, "inner", schema, false);
@@ -362,10 +343,10 @@ inner_analyze(const ViewStmt *stmt, const char *text)
 static void
 inner_give(Oid relid, Oid replaced)
 {
-	Oid owner = OidIsValid(replaced) ? inner_owner(replaced) : GetUserId();
+	Oid owner = OidIsValid(replaced) ? streamext_relation_owner(replaced, false) : GetUserId();
 
-	if (inner_owner(relid) != owner)
-		inner_run(psprintf("ALTER VIEW %s OWNER TO %s", inner_name(relid),
+	if (streamext_relation_owner(relid, false) != owner)
+		inner_run(psprintf("ALTER VIEW %s OWNER TO %s", streamext_relation_name(relid),
 						   quote_identifier(GetUserNameFromId(owner, false))));
 }
 
@@ -511,7 +492,8 @@ streamext_ddl_inner_pass(Oid relid, List *changes, bool reset)
 			appendStringInfo(&buf, " = %s", quote_literal_cstr(defGetString(def)));
 	}
 	foreach (lc, inner)
-		inner_run(psprintf("ALTER VIEW %s %s (%s)", inner_name(lfirst_oid(lc)), reset ? "RESET" : "SET", buf.data));
+		inner_run(psprintf("ALTER VIEW %s %s (%s)", streamext_relation_name(lfirst_oid(lc)), reset ? "RESET" : "SET",
+						   buf.data));
 }
 
 /* ---- owner and schema ---- */
@@ -523,7 +505,7 @@ streamext_ddl_inner_place(Oid relid)
 
 	if (OidIsValid(get_rel_namespace(relid)))
 	{
-		place.owner = inner_owner(relid);
+		place.owner = streamext_relation_owner(relid, false);
 		place.schema = get_rel_namespace(relid);
 	}
 	return place;
@@ -545,10 +527,10 @@ streamext_ddl_inner_follow(Oid relid, DdlInnerPlace before)
 
 		/* Somebody else's, which a superuser's view reads, is not given to whom that is given. */
 		if (inner.owner == before.owner && now.owner != before.owner)
-			inner_run(psprintf("ALTER VIEW %s OWNER TO %s", inner_name(lfirst_oid(lc)),
+			inner_run(psprintf("ALTER VIEW %s OWNER TO %s", streamext_relation_name(lfirst_oid(lc)),
 							   quote_identifier(GetUserNameFromId(now.owner, false))));
 		if (inner.schema == before.schema && now.schema != before.schema)
-			inner_run(psprintf("ALTER VIEW %s SET SCHEMA %s", inner_name(lfirst_oid(lc)),
+			inner_run(psprintf("ALTER VIEW %s SET SCHEMA %s", streamext_relation_name(lfirst_oid(lc)),
 							   quote_identifier(get_namespace_name(now.schema))));
 	}
 	if (now.owner != before.owner && streamext_ddl_is_continuous(relid))

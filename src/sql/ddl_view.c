@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "base/relation.h"
 #include "view/reads.h"
 #include "sql/catalog.h"
 #include "sql/commit.h"
@@ -64,8 +65,7 @@ view_ddl_keep_into(Oid relid, List *own)
 	{
 		target = streamext_alert_target(defGetString(to));
 		if (OidIsValid(target))
-			to->arg = (Node *) makeString(
-				quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target)));
+			to->arg = (Node *) makeString(streamext_relation_name(target));
 	}
 	streamext_into_depend(relid, target);
 	if (OidIsValid(target) && into != NULL)

@@ -21,6 +21,7 @@
 #include "utils/typcache.h"
 
 #include "base/identity.h"
+#include "base/relation.h"
 #include "view/compile.h"
 
 #define FILL_MAX_WINDOWS 1000000
@@ -281,7 +282,7 @@ streamext_fill(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	fill.desc = rsinfo->setDesc;
 	fill.is_key = palloc0(sizeof(bool) * fill.desc->natts);
-	fill.relation = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	fill.relation = streamext_relation_name(relid);
 	fill_find_columns(&fill);
 	fill_run(&fill, PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), rsinfo);
 	return (Datum) 0;

@@ -15,8 +15,6 @@
 
 /* A name of at most NAMEDATALEN - 1 bytes that ends in this. */
 extern char *streamext_shard_object(const char *name, const char *suffix);
-/* Of a relation that is there. */
-extern Oid streamext_shard_owner(Oid relid);
 /* The continuous view of that name; raises 42809 for another relation. */
 extern Oid streamext_shard_find_view(const char *name, bool missing_ok);
 

@@ -22,10 +22,10 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
-#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #include "aggregate/portable.h"
+#include "base/relation.h"
 #include "read/scan.h"
 #include "read/shard_rows.h"
 #include "view/inner.h"
@@ -232,19 +232,6 @@ prepare_rows_sql(const CompiledView *view, const char *name, const char *of)
 	return buf.data;
 }
 
-Oid
-streamext_shard_owner(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid		  owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 /*
  * Whether there is such a view already, of this query. Raises if there is something else of the name. Who asks will read it, and what
  * stands in a view runs as its reader: so it is only taken from those whom he trusts by asking for this continuous view.
@@ -252,7 +239,7 @@ streamext_shard_owner(Oid relid)
 static bool
 prepare_is_there(Oid relid, const CompiledView *view)
 {
-	Oid	  owner = streamext_shard_owner(relid);
+	Oid	  owner = streamext_relation_owner(relid, false);
 	char *text;
 
 	if (owner != GetUserId() && owner != view->owner && !superuser_arg(owner))

@@ -38,6 +38,7 @@
 #include "utils/varlena.h"
 
 #include "base/identity.h"
+#include "base/relation.h"
 #include "base/transaction.h"
 #include "aggregate/portable.h"
 #include "read/shard_rows.h"
@@ -248,7 +249,7 @@ shard_check_own(const ShardView *view, const char *suffix, const char *query)
 	if (!shard_exists(view, suffix))
 		return;
 	own = SPI_execute(query, true, 1) == SPI_OK_SELECT && SPI_processed == 1 &&
-		  streamext_shard_owner(shard_relid(view, suffix)) == GetUserId();
+		  streamext_relation_owner(shard_relid(view, suffix), false) == GetUserId();
 	if (!own)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
@@ -513,9 +514,8 @@ ping_step(void *arg)
 {
 	ShardPing	 *ping = arg;
 	IdentityScope scope = streamext_identity_enter(ping_owner(ping->table));
-	char		 *name =
-		quote_qualified_identifier(get_namespace_name(get_rel_namespace(ping->table)), get_rel_name(ping->table));
-	char *id = NULL;
+	char		 *name = streamext_relation_name(ping->table);
+	char		 *id = NULL;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_operator.h"
@@ -28,11 +27,11 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "base/chunk.h"
 #include "base/identity.h"
 #include "base/layout.h"
+#include "base/relation.h"
 #include "view/closing.h"
 #include "view/target.h"
 #include "stream/definition.h"
@@ -512,19 +511,6 @@ compile_into_windows(const CompileContext *context, bool check)
 
 /* ---- entry points ---- */
 
-static Oid
-compile_owner(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid		  owner;
-
-	if (!HeapTupleIsValid(tuple))
-		return GetUserId();
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 /* Constants are folded and aggregates' first states made: the owner is at work. */
 static void
 compile_query(CompiledView *view, Query *query, const ContinuousViewOptions *options, bool is_new)
@@ -575,7 +561,9 @@ compile_as_owner(Oid relid, Query *query, const ContinuousViewOptions *options, 
 	IdentityScope scope;
 
 	view->relid = relid;
-	view->owner = compile_owner(relid);
+	view->owner = streamext_relation_owner(relid, true);
+	if (!OidIsValid(view->owner))
+		view->owner = GetUserId();
 	scope = streamext_identity_enter(view->owner);
 	compile_query(view, query, options, is_new);
 	streamext_identity_leave(scope);

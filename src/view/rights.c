@@ -17,8 +17,8 @@
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
-#include "utils/syscache.h"
 
+#include "base/relation.h"
 #include "view/reads.h"
 #include "view/flatten.h"
 #include "view/rights.h"
@@ -178,21 +178,15 @@ rights_miss_stream(const Query *query)
 bool
 streamext_view_explains(Oid viewoid)
 {
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
-	Relation  rel;
-	Oid		  owner;
-	bool	  result;
+	Relation rel;
+	Oid		 owner;
+	bool	 result;
 
 	if (superuser())
-	{
-		if (HeapTupleIsValid(tuple))
-			ReleaseSysCache(tuple);
 		return true;
-	}
-	if (!HeapTupleIsValid(tuple))
+	owner = streamext_relation_owner(viewoid, true);
+	if (!OidIsValid(owner))
 		return false;
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	if (has_privs_of_role(GetUserId(), owner))
 		return true;
 	rel = try_relation_open(viewoid, AccessShareLock);

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 
 #include "base/own_table.h"
+#include "base/relation.h"
 #include "stream/definition.h"
 #include "view/target.h"
 #include "view/check.h"
@@ -65,7 +66,7 @@ streamext_into_resolve(const char *name)
 {
 	Oid relid = streamext_into_target(name);
 
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	return streamext_relation_name(relid);
 }
 
 void
@@ -95,8 +96,7 @@ into_statement(Oid target, TupleDesc desc)
 		appendStringInfo(&columns, "%s%s", i == 0 ? "" : ", ",
 						 quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "INSERT INTO %s (%s) SELECT %s FROM " INTO_ROWS,
-					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target)),
+	appendStringInfo(&sql, "INSERT INTO %s (%s) SELECT %s FROM " INTO_ROWS, streamext_relation_name(target),
 					 columns.data, columns.data);
 	return sql.data;
 }

@@ -41,6 +41,7 @@
 #include "base/label.h"
 #include "base/identity.h"
 #include "base/own_table.h"
+#include "base/relation.h"
 #include "base/transaction.h"
 #include "mb/pg_wchar.h"
 #include "shared/clock.h"
@@ -259,17 +260,14 @@ teller_stands_at(TellerView *item, const char *newest)
 static void
 teller_tell_changes(TellerView *item)
 {
-	HeapTuple		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(item->view));
 	ChangesQuestion question = { .idle = true };
 	IdentityScope	scope;
 	char		   *newest;
 	uint64			count;
-	Oid				owner;
+	Oid				owner = streamext_relation_owner(item->view, true);
 
-	if (!HeapTupleIsValid(tuple))
+	if (!OidIsValid(owner))
 		return;
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	scope = streamext_identity_enter(owner);
 	if (streamext_view_mistrusts_rows(item->view))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
