@@ -23,6 +23,7 @@
 #include "utils/ruleutils.h"
 #include "utils/timestamp.h"
 
+#include "base/identity.h"
 #include "aggregate/portable.h"
 
 /* ---- which aggregate ---- */
@@ -44,8 +45,7 @@ streamext_portable_pin(void)
 	int level = NewGUCNestLevel();
 
 	for (int i = 0; i < lengthof(pinned); i++)
-		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
+		streamext_identity_set(pinned[i][0], pinned[i][1]);
 	return level;
 }
 

@@ -74,6 +74,13 @@ streamext_budget_end(void)
 	return budget_fired > 0;
 }
 
+void
+streamext_budget_explain(ErrorData *error, int ms)
+{
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		error->message = psprintf("canceled, since it took more than %d s", ms / 1000);
+}
+
 bool
 streamext_budget_is_over(void)
 {

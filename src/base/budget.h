@@ -17,6 +17,8 @@ extern void streamext_budget_register(void);
 extern void streamext_budget_begin(int ms);
 /* In the step's catch block as well. True if it ran over. */
 extern bool streamext_budget_end(void);
+/* What became of a step that ran over, of so many ms: the error says it, if it is its cancel. */
+extern void streamext_budget_explain(ErrorData *error, int ms);
 /* The step at hand, or the one that ended the process, has run over. */
 extern bool streamext_budget_is_over(void);
 

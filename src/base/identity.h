@@ -53,7 +53,7 @@ extern bool streamext_identity_is_own_process(void);
 /* Before rows of it become JSON for who is at work: raises 42501 if that is not to be. */
 extern void streamext_identity_check_columns(Oid relid);
 
-/* A setting for the rest of the scope; NULL leaves it as it is. */
+/* A setting for the rest of the scope, or of a NewGUCNestLevel of the caller's; NULL leaves it as it is. */
 extern void streamext_identity_set(const char *name, const char *value);
 
 #endif /* STREAMEXT_IDENTITY_H */

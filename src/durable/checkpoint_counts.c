@@ -1,72 +1,63 @@
 /*
  * durable/checkpoint_counts.c
- *		What a stream has counted as a checkpoint has it, there and back: what is new in the one list belongs into the other.
+ *		What a stream has counted as a checkpoint has it, there and back by the same lists.
  */
 #include "base/streamext.h"
 
 #include "durable/checkpoint_log.h"
 #include "shared/slots.h"
 
-static void
-counts_take_partition(const PartitionSlot *from, CheckpointPartition *to)
-{
-	strlcpy(to->topic, from->topic, sizeof(to->topic));
-	to->partition = from->partition;
-	to->position = from->position;
-	to->start_position = from->start_position;
-	to->begin = from->begin;
-	to->max_event_time = from->max_event_time;
-	to->rows = from->rows;
-	to->missed = from->missed;
-	to->last = from->last;
-}
+/* Of a partition; both have fields of these names. */
+#define COPY_PARTITION(to, from)                                  \
+	do                                                            \
+	{                                                             \
+		strlcpy((to)->topic, (from)->topic, sizeof((to)->topic)); \
+		(to)->partition = (from)->partition;                      \
+		(to)->position = (from)->position;                        \
+		(to)->start_position = (from)->start_position;            \
+		(to)->begin = (from)->begin;                              \
+		(to)->max_event_time = (from)->max_event_time;            \
+		(to)->rows = (from)->rows;                                \
+		(to)->missed = (from)->missed;                            \
+		(to)->last = (from)->last;                                \
+	} while (0)
+
+/* Of the stream. */
+#define COPY_COUNTS(to, from)                    \
+	do                                           \
+	{                                            \
+		(to)->watermark = (from)->watermark;     \
+		(to)->batches = (from)->batches;         \
+		(to)->rows_in = (from)->rows_in;         \
+		(to)->bytes_in = (from)->bytes_in;       \
+		(to)->rejected = (from)->rejected;       \
+		(to)->seek = (from)->seek;               \
+		(to)->retry = (from)->retry;             \
+		(to)->npartitions = (from)->npartitions; \
+	} while (0)
 
 void
 streamext_checkpoint_give_partition(const CheckpointPartition *from, PartitionSlot *to)
 {
 	memset(to, 0, sizeof(*to));
-	strlcpy(to->topic, from->topic, sizeof(to->topic));
-	to->partition = from->partition;
-	to->position = from->position;
-	to->start_position = from->start_position;
-	to->begin = from->begin;
+	COPY_PARTITION(to, from);
 	to->high_watermark = -1;
-	to->max_event_time = from->max_event_time;
-	to->rows = from->rows;
-	to->missed = from->missed;
-	to->last = from->last;
 }
 
 void
 streamext_checkpoint_take_counts(const StreamCounted *from, CheckpointPosition *to)
 {
-	int n = from->npartitions;
-
+	COPY_COUNTS(&to->head, from);
 	to->head.source = from->source;
-	to->head.watermark = from->watermark;
-	to->head.batches = from->batches;
-	to->head.rows_in = from->rows_in;
-	to->head.bytes_in = from->bytes_in;
-	to->head.rejected = from->rejected;
-	to->head.seek = from->seek;
-	to->head.retry = from->retry;
 	to->tombstones = from->tombstones;
-	to->head.npartitions = n;
-	to->partitions = palloc0(sizeof(CheckpointPartition) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		counts_take_partition(&from->partitions[i], &to->partitions[i]);
+	to->partitions = palloc0(sizeof(CheckpointPartition) * Max(from->npartitions, 1));
+	for (int i = 0; i < from->npartitions; i++)
+		COPY_PARTITION(&to->partitions[i], &from->partitions[i]);
 }
 
 void
 streamext_checkpoint_give_counts(const CheckpointPosition *from, StreamCounted *to)
 {
-	to->watermark = from->head.watermark;
-	to->batches = from->head.batches;
-	to->rows_in = from->head.rows_in;
-	to->bytes_in = from->head.bytes_in;
-	to->rejected = from->head.rejected;
-	to->seek = from->head.seek;
-	to->retry = from->head.retry;
+	COPY_COUNTS(to, &from->head);
 	to->tombstones = from->tombstones;
-	to->npartitions = from->head.npartitions;
 }

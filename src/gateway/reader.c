@@ -227,13 +227,6 @@ streamext_reader_status(const ErrorData *error)
 	}
 }
 
-void
-streamext_reader_ran_over(ErrorData *error, int ms)
-{
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		error->message = psprintf("canceled, since it took more than %d s", ms / 1000);
-}
-
 Oid
 streamext_reader_view(const char *schema, const char *name, Oid role)
 {
@@ -455,7 +448,7 @@ streamext_reader_main(Datum arg)
 		MemoryContextSwitchTo(TopMemoryContext);
 		error = CopyErrorData();
 		if (over)
-			streamext_reader_ran_over(error, STREAMEXT_READ_MS);
+			streamext_budget_explain(error, STREAMEXT_READ_MS);
 		FlushErrorState();
 		AbortCurrentTransaction();
 		RESUME_INTERRUPTS();

@@ -48,8 +48,6 @@ extern void streamext_gateway_read_end(GatewayRead *read);
 extern Oid streamext_reader_view(const char *schema, const char *name, Oid role);
 /* The role's scope in a process that has no other work: also its session is the role's from then on. */
 extern IdentityScope streamext_reader_enter(Oid role);
-/* What became of a step that took longer: the error says it, if it is its cancel. */
-extern void streamext_reader_ran_over(ErrorData *error, int ms);
 /* The answer's status of an error. */
 extern int	streamext_reader_status(const ErrorData *error);
 extern void streamext_reader_session(const char *name); /* its settings */

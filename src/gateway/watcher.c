@@ -342,7 +342,7 @@ watcher_look(WatcherView *view)
 		ErrorData *error = streamext_worker_caught(watcher_round);
 
 		if (over)
-			streamext_reader_ran_over(error, WATCHER_LIMIT_MS);
+			streamext_budget_explain(error, WATCHER_LIMIT_MS);
 		watcher_failed(view, error, now);
 	}
 	PG_END_TRY();

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 
+#include "base/identity.h"
 #include "base/own_schema.h"
 #include "aggregate/portable.h"
 #include "read/scan.h"
@@ -279,8 +280,7 @@ take_text(Oid type, Datum value)
 	char *text;
 
 	if (extra_float_digits < 1)
-		(void) set_config_option("extra_float_digits", "1", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
+		streamext_identity_set("extra_float_digits", "1");
 	getTypeOutputInfo(type, &function, &varlena);
 	text = OidOutputFunctionCall(function, value);
 	AtEOXact_GUC(false, level);

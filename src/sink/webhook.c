@@ -25,7 +25,6 @@
 #define WEBHOOK_WAIT_MS 3600000 /* the longest Retry-After that is heeded */
 #define WEBHOOK_PREFIX "X-Streamext-"
 #define WEBHOOK_SIGNATURE WEBHOOK_PREFIX "Signature"
-#define WEBHOOK_NAME "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 #define WEBHOOK_LINE 4096
 #define WEBHOOK_TOKEN 4000 /* "Authorization: Bearer " and it make a line */
 
@@ -83,7 +82,7 @@ webhook_problem(const Webhook *h, const Message *m)
 
 		if (strlen(name) + strlen(value) + strlen(WEBHOOK_PREFIX) + 3 > WEBHOOK_LINE)
 			return "a header is too long";
-		if (name[0] == '\0' || strspn(name, WEBHOOK_NAME) != strlen(name))
+		if (name[0] == '\0' || !streamext_webhook_is_name(name))
 			return "the name of a header has other characters than letters, digits, hyphens and underscores";
 		for (const unsigned char *c = (const unsigned char *) value; *c != '\0'; c++)
 			if ((*c < ' ' && *c != '\t') || *c == 0x7F)

@@ -109,8 +109,7 @@ streamext_view_text(Query *query)
 	char *text;
 
 	for (int i = 0; i < lengthof(pinned); i++)
-		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
+		streamext_identity_set(pinned[i][0], pinned[i][1]);
 	text = pg_get_querydef(query, false);
 	AtEOXact_GUC(false, level);
 	return text;

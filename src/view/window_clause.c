@@ -83,8 +83,7 @@ window_const_time(const CompiledView *view, Node *node)
 	if (c == NULL)
 		return NULL;
 	level = NewGUCNestLevel();
-	(void) set_config_option("TimeZone", view->options.timezone, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-							 false);
+	streamext_identity_set("TimeZone", view->options.timezone);
 	value = OidFunctionCall1(cast->funcid, c->constvalue);
 	AtEOXact_GUC(true, level);
 	return makeConst(TIMESTAMPTZOID, -1, InvalidOid, sizeof(TimestampTz), value, false, FLOAT8PASSBYVAL);

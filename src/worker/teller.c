@@ -357,8 +357,8 @@ teller_run(TellerView *item)
 		error = streamext_try(teller_step, item);
 		over = streamext_budget_end();
 		teller_at = NULL;
-		if (error != NULL && over && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			error->message = psprintf("canceled, since it took more than %d s", teller_limit_ms() / 1000);
+		if (error != NULL && over)
+			streamext_budget_explain(error, teller_limit_ms());
 		item->cancelled = over || (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 							  ? Min(item->cancelled + 1, TELLER_DOUBLINGS)
 							  : 0;

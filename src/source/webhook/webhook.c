@@ -24,6 +24,12 @@ webhook_check_url(const OptionSpec *spec, const char *value)
 				 errhint("Put a secret into the user mapping: bearer_token, or bearer_token_file.")));
 }
 
+bool
+streamext_webhook_is_name(const char *header)
+{
+	return strspn(header, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == strlen(header);
+}
+
 /* Headers that say how the request is to be read, or whose it is. */
 static const char *const webhook_reserved[] = { "Accept",
 												"Authorization",
@@ -52,7 +58,7 @@ webhook_check_header(const OptionSpec *spec, const char *value)
 	for (int i = 0; i < lengthof(webhook_reserved); i++)
 		if (pg_strcasecmp(value, webhook_reserved[i]) == 0)
 			streamext_option_invalid(spec, value, "The request has a header of that name already.");
-	if (strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(value))
+	if (!streamext_webhook_is_name(value))
 		streamext_option_invalid(spec, value, "A header's name has letters, digits, hyphens and underscores.");
 }
 
