@@ -259,6 +259,8 @@ typedef struct InsertState
 	OutboxWriter *outbox; /* that */
 	StreamConfig *config;
 	bool		 *ignored; /* by attribute: dropped, or its value comes from the record */
+	int			 *needed;  /* indexes of columns that are NOT NULL and not ignored */
+	int			  nneeded;
 	Datum		 *values;
 	bool		 *nulls;
 	MemoryContext row_cxt; /* flattened values */
@@ -317,11 +319,16 @@ insert_start(ResultRelInfo *target)
 	else
 		state->spool = streamext_spool_get(config);
 	state->ignored = palloc0(sizeof(bool) * Max(config->desc->natts, 1));
+	state->needed = palloc(sizeof(int) * Max(config->desc->natts, 1));
 	state->values = palloc0(sizeof(Datum) * Max(config->desc->natts, 1));
 	state->nulls = palloc0(sizeof(bool) * Max(config->desc->natts, 1));
 	for (int i = 0; i < config->desc->natts; i++)
+	{
 		state->ignored[i] =
 			config->columns[i].dropped || (state->outbox == NULL && config->columns[i].metadata != METADATA_NONE);
+		if (config->columns[i].notnull && !state->ignored[i])
+			state->needed[state->nneeded++] = i;
+	}
 	state->row_cxt = AllocSetContextCreate(CurrentMemoryContext, "streamext insert row", ALLOCSET_DEFAULT_SIZES);
 	state->latest = streamext_clock_now() + config->time.max_ahead;
 	target->ri_FdwState = state;
@@ -345,27 +352,27 @@ static void
 insert_doubt(InsertState *state)
 {
 	const StreamConfig *config = state->config;
-	int					time = config->event_time - 1;
+	int					column = config->event_time - 1;
 	const char		   *why = NULL;
 
-	if (time >= 0 && state->nulls[time])
+	if (column >= 0 && state->nulls[column])
 		why = "The event time, column \"%s\", is NULL.";
-	else if (time >= 0 && TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(state->values[time])))
+	else if (column >= 0 && TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(state->values[column])))
 		why = "The event time, column \"%s\", is infinite.";
-	else if (time >= 0 && DatumGetTimestampTz(state->values[time]) > state->latest &&
-			 DatumGetTimestampTz(state->values[time]) > streamext_clock_now() + config->time.max_ahead)
+	else if (column >= 0 && DatumGetTimestampTz(state->values[column]) > state->latest &&
+			 DatumGetTimestampTz(state->values[column]) > streamext_clock_now() + config->time.max_ahead)
 		why = "The event time, column \"%s\", is further ahead of the clock than the stream's option max_ahead allows.";
-	for (int i = 0; i < config->desc->natts && why == NULL; i++)
-		if (config->columns[i].notnull && state->nulls[i] && !state->ignored[i])
+	for (int i = 0; i < state->nneeded && why == NULL; i++)
+		if (state->nulls[state->needed[i]])
 		{
-			time = i;
+			column = state->needed[i];
 			why = "Column \"%s\", which is NOT NULL, is NULL.";
 		}
 	if (why == NULL)
 		return;
 	state->doubted = true;
 	ereport(NOTICE, (errmsg("stream \"%s\" will reject rows of this statement", config->name),
-					 errdetail(why, config->columns[time].name),
+					 errdetail(why, config->columns[column].name),
 					 errhint("They are kept in streamext.dead_letters, and the others are counted.")));
 }
 
