@@ -43,8 +43,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, server: Postgres) -> Iterator[Database]:
+    """In a session with the module's TIMEZONE, if it has one."""
     with temporary_database(server) as database:
+        if timezone := getattr(request.module, "TIMEZONE", None):
+            database.execute(f"SET timezone = '{timezone}'")
         yield database
 
 

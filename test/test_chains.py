@@ -4,14 +4,12 @@ STREAMEXT_CHAINS sets how many random chains there are, with and without a crash
 
 import os
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.faults import reconnect, set_fault, until_quiet, wait_for_crash
-from harness.postgres import Postgres
 from harness.streams import continuous, local_stream
 from harness.wait import wait_for
 
@@ -26,13 +24,7 @@ Row = tuple[int, int, datetime]
 
 # Checkpoints, behind which windows are given, come often.
 SETTINGS = {"streamext.checkpoint_interval": 200, "max_worker_processes": 80}
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        database.execute("SET timezone = 'UTC'")
-        yield database
+TIMEZONE = "UTC"
 
 
 def rows(rng: random.Random, count: int, begin: float, seconds: float, jitter: float = 4) -> list[Row]:

@@ -4,15 +4,14 @@ import json
 import os
 import random
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.faults import set_fault, wait_for_crash
 from harness.kafka import Kafka, Message
-from harness.postgres import Postgres
 from harness.streams import continuous, counts, error_of, is_alive, kafka_stream, local_stream, worker_pid
 from harness.wait import wait_for
 
@@ -35,13 +34,7 @@ VIEWS = {"tumbling": (TUMBLE, TUMBLE), "hopping": (HOP, HOP), "truncated": (GAPS
 
 # Checkpoints, behind which windows are written, come often.
 SETTINGS = {"streamext.checkpoint_interval": 200}
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        database.execute("SET timezone = 'UTC'")
-        yield database
+TIMEZONE = "UTC"
 
 
 def create_views(db: Database, options: str = "") -> None:

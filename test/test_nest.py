@@ -1,15 +1,13 @@
 """Queries in FROM and WITH that group by a window: each becomes a continuous view, whose closed windows are read, against PostgreSQL's own nested query."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from harness.database import Database, temporary_database
-from harness.postgres import Postgres
+from harness.database import Database
 from harness.streams import continuous
 from harness.wait import wait_for
-from test_chains import BEGIN, SETTINGS, close_all, feed, stream  # noqa: F401  (SETTINGS are the server's)
+from test_chains import BEGIN, SETTINGS, TIMEZONE, close_all, feed, stream  # noqa: F401  (SETTINGS are the server's)
 from test_dump import dump
 
 PEAKS = "SELECT streamext.tumble('1 min', ts) AS w, k, max(x) AS peak, count(*) AS n FROM {s} GROUP BY 1, 2"
@@ -38,13 +36,6 @@ QUERIES = {
     "union below": "SELECT date_trunc('hour', w), max(n) FROM (SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM (SELECT ts FROM {s} UNION ALL SELECT ts FROM {s}) u GROUP BY w) q GROUP BY 1",
     "subquery beside": f"SELECT k, sum(n), (SELECT min(name) FROM lines) AS first FROM ({PEAKS}) x WHERE k IN (SELECT k FROM lines) GROUP BY k",
 }  # fmt: skip
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        database.execute("SET timezone = 'UTC'")
-        yield database
 
 
 def tables(db: Database) -> None:

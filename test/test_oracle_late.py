@@ -7,14 +7,12 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 from harness import views
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.kafka import Kafka, Message
-from harness.postgres import Postgres
 from harness.streams import kafka_stream, worker_pid
 from harness.wait import wait_for
 
@@ -30,13 +28,7 @@ KINDS = ("none", "tumble", "bin", "trunc", "hop", "session")  # now() is another
 WINDOW = re.compile(r"(streamext\.tumble\('(\d+ s)', ts\)|streamext\.hop\('(\d+ s)', '\d+ s', ts\)|date_bin\('(\d+ s)', ts, [^)]*\)|date_trunc\('(\w+)', ts\)) AS w")
 
 SETTINGS = {"streamext.checkpoint_interval": 200}
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        database.execute("SET timezone = 'UTC'")
-        yield database
+TIMEZONE = "UTC"
 
 
 def definitions(rng: random.Random, extra: list[str], count: int, nested: bool = False) -> list[views.Definition]:

@@ -17,11 +17,10 @@ import psycopg
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from crash.faults import kill_all
-from harness.database import Database, temporary_database
+from harness.database import Database
 from harness.faults import reconnect, set_fault, until_quiet, wait_for_crash
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
-from harness.postgres import Postgres
 from harness.server import free_port
 from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream, worker_pid
 from harness.wait import wait_for
@@ -32,13 +31,7 @@ BEGIN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 MINUTES = "SELECT k, streamext.tumble('10 s', ts) + interval '10 s' AS ts, count(*) AS n, sum(x) AS total FROM {source} GROUP BY k, streamext.tumble('10 s', ts)"
 
 SETTINGS = {"streamext.checkpoint_interval": 200}
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        database.execute("SET timezone = 'UTC'")
-        yield database
+TIMEZONE = "UTC"
 
 
 def rows(rng: random.Random, count: int, begin: float, seconds: float) -> list[tuple[int, int, datetime]]:

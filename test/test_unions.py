@@ -3,7 +3,6 @@
 import json
 import random
 import re
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -13,7 +12,6 @@ from harness.flume import Tier
 from harness.http import Web
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
-from harness.postgres import Postgres
 from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
 from harness.wait import wait_for
 
@@ -22,13 +20,7 @@ B = "name text, v bigint, at timestamptz"
 
 # Checkpoints come often.
 SETTINGS = {"streamext.checkpoint_interval": 200, "max_worker_processes": 60, "streamext.max_streams": 100}
-
-
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Database]:
-    with temporary_database(server) as database:
-        database.execute("SET timezone = 'UTC'")
-        yield database
+TIMEZONE = "UTC"
 
 
 def streams(db: Database) -> None:
