@@ -202,6 +202,18 @@ def test_what_a_superuser_does_with_another_ones_stream(db: Database, mallory: p
     assert places(db) >= {"size", "finish", "step", "json"}
 
 
+def test_replacing_a_view_with_inner_views_gives_nothing(db: Database, mallory: psycopg.Connection) -> None:
+    """Escalated: the inner view that was there was parsed again as the superuser, to see whether it is the new one's; its constants are of a domain."""
+    mallory.execute("CREATE DOMAIN d AS int CHECK (mallory.pass('constant', VALUE) = VALUE)")
+    mallory.execute("CREATE FOREIGN TABLE s (x int, ts timestamptz) SERVER l OPTIONS (event_time 'ts')")
+    hours = """VIEW mallory.h WITH (streamext.continuous) AS SELECT date_trunc('hour', w) AS h, max(n) AS n FROM (
+        SELECT streamext.tumble('1 min', ts) AS w, count(*) FILTER (WHERE x = ANY ({})) AS n FROM mallory.s GROUP BY 1) q GROUP BY 1"""
+    mallory.execute("CREATE " + hours.format("'{1,2}'::d[]::int[]"))
+    mallory.execute("TRUNCATE seen")
+    db.execute("CREATE OR REPLACE " + hours.format("'{1,2}'"))
+    assert not places(db)
+
+
 def aggregates(mallory: psycopg.Connection) -> None:
     """`kept` is kept by its states, `listed` by its arguments: it has no combine function."""
     mallory.execute("""

@@ -26,6 +26,7 @@
 #include "nodes/makefuncs.h"
 #include "parser/analyze.h"
 #include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
@@ -183,13 +184,30 @@ inner_is_wanted(const ViewStmt *stmt)
 	return stmt->view->relpersistence != RELPERSISTENCE_TEMP;
 }
 
-/* As it looks when it stands by itself: a view's rule has more in its range table, and so longer names in its text. */
+/* As it looks once it is a view. */
 static char *
 inner_normal(const char *definition)
 {
 	RawStmt *raw = linitial_node(RawStmt, pg_parse_query(definition));
 
 	return streamext_view_text(parse_analyze_fixedparams(raw, definition, NULL, 0, NULL));
+}
+
+/*
+ * A view's text as it looks when its query stands by itself: its rule may have more in its range table, and so longer names. What somebody else
+ * has written is not parsed again: that evaluates constants, by the checks of his domains, and as the user who replaces the view.
+ */
+static char *
+inner_stored(Relation view)
+{
+	Query *query = copyObject(get_view_query(view));
+
+#if PG_VERSION_NUM < 160000
+	/* the view itself, as OLD and NEW */
+	query->rtable = list_copy_tail(query->rtable, PRS2_NEW_VARNO);
+	OffsetVarNodes((Node *) query, -PRS2_NEW_VARNO, 0);
+#endif
+	return streamext_view_text(query);
 }
 
 /* Those that are still there: what one has read that is another one now is gone. */
@@ -215,10 +233,10 @@ inner_same(List *views, const char *definition)
 	foreach (lc, views)
 	{
 		Relation	rel = table_open(lfirst_oid(lc), AccessShareLock);
-		const char *stored = streamext_view_text(copyObject(get_view_query(rel)));
+		const char *stored = inner_stored(rel);
 
 		table_close(rel, NoLock);
-		if (strcmp(inner_normal(stored), normal) == 0)
+		if (strcmp(stored, normal) == 0)
 			return lfirst_oid(lc);
 	}
 	return InvalidOid;
