@@ -493,3 +493,43 @@ def test_alerts_that_catch_their_cancel_end_the_process_and_are_left_alone(db: D
         db.flush("s")
         assert db.value("SELECT count(*) FROM streamext.alerts WHERE view = 'quick'::regclass AND key->>'k' = %s", k) == 1
     assert db.value("SELECT last_value FROM turns") < 4  # not one more for each flush
+
+
+def test_what_an_alert_reads_holds_up_no_other(db: Database) -> None:
+    """A transaction that holds it, views that come from themselves, or that name those below them twice: each was the end of all alerts of the database."""
+    db.configure("streamext.fault_point", "tellers-hurry")
+    local_stream(db, columns="k text, x int")
+    continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+    db.execute("SET client_min_messages = warning; SET statement_timeout = '90 s'")
+
+    def alert_over(name: str, source: str) -> None:
+        db.execute(f"CREATE VIEW {name} WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM {source} WHERE total > 0")
+
+    def quick_fires(k: str) -> None:
+        db.execute("INSERT INTO s VALUES (%s, 1)", k)
+        db.flush("s")
+        assert db.value("SELECT count(*) FROM streamext.alerts WHERE view = 'quick'::regclass AND key->>'k' = %s", k) == 1
+
+    def wait_for_error(name: str, error: str) -> None:
+        last = f"SELECT last_error FROM streamext.alert_views WHERE view = '{name}'::regclass"
+        wait_for(lambda: error in str(db.value(last)), what=error)
+
+    alert_over("quick", "v")
+    alert_over("held", "v")
+    with db.connect() as other, other.transaction():
+        other.execute("ALTER VIEW held ALTER COLUMN total SET DEFAULT 1")
+        alert_over("one_more", "v")  # the catalogue is read again
+        quick_fires("a")
+        wait_for_error("held", "lock timeout")
+    wait_for_error("held", "None")
+    for i in range(15):
+        db.execute(f"CREATE VIEW p{i} AS SELECT k, total FROM {f'p{i - 1}' if i else 'v'}")
+    alert_over("large", "p14")
+    for i in range(1, 15):
+        db.execute(f"CREATE OR REPLACE VIEW p{i} AS SELECT k, a.total FROM p{i - 1} AS a JOIN p{i - 1} AS b USING (k)")
+    wait_for_error("large", "too large")
+    alert_over("circle", "p0")
+    db.execute("CREATE OR REPLACE VIEW p0 AS SELECT k, total FROM p1")
+    alert_over("another", "v")
+    wait_for_error("circle", "infinite recursion")
+    quick_fires("b")

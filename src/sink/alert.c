@@ -28,9 +28,11 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "parser/analyze.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/array.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -51,6 +53,7 @@
 #include "view/builtin.h"
 #include "view/compile.h"
 #include "view/settings.h"
+#include "view/size.h"
 
 #define ALERT_MAX_ROWS 100000
 #define ALERT_FETCH 1000
@@ -476,6 +479,20 @@ alert_check_trust(const Alert *alert, SPIPlanPtr plan)
 						errhint("Give the view to the role that has written it by ALTER VIEW ... OWNER TO.")));
 }
 
+/* Views below it may be others than when it was made; to put them into the query could take all memory, and nothing would end that. */
+static void
+alert_check_size(const char *sql)
+{
+	ListCell *lc;
+
+	foreach (lc, pg_parse_query(sql))
+		if (streamext_query_size(parse_analyze_fixedparams(lfirst_node(RawStmt, lc), sql, NULL, 0, NULL)) >
+			STREAMEXT_MAX_ENTRIES)
+			ereport(ERROR, (errcode(ERRCODE_STATEMENT_TOO_COMPLEX), errmsg("the query of an alert is too large"),
+							errdetail("With the views put where they are named it names more than %d tables.",
+									  STREAMEXT_MAX_ENTRIES)));
+}
+
 /* As the view's owner. What is taken is in the current memory context. */
 static void
 alert_read(const Alert *alert, AlertRows *rows)
@@ -484,10 +501,13 @@ alert_read(const Alert *alert, AlertRows *rows)
 	IdentityScope scope = streamext_identity_enter(alert->owner);
 	SPIPlanPtr	  plan;
 	Portal		  portal;
+	char		 *sql;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	plan = SPI_prepare(alert_query(alert), 0, NULL);
+	sql = alert_query(alert);
+	alert_check_size(sql);
+	plan = SPI_prepare(sql, 0, NULL);
 	alert_check_trust(alert, plan);
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	do

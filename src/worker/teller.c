@@ -75,11 +75,14 @@ typedef struct TellerView
 {
 	Oid			view;
 	TellerTask	task;
-	int64		every;	   /* us */
-	TimestampTz due;	   /* by the system's clock */
-	char	   *token;	   /* told up to here; NULL: nothing yet */
-	char	   *next;	   /* up to here, if the transaction commits */
-	List	   *streams;   /* that an alert reads */
+	int64		every;	 /* us */
+	TimestampTz due;	 /* by the system's clock */
+	char	   *token;	 /* told up to here; NULL: nothing yet */
+	char	   *next;	 /* up to here, if the transaction commits */
+	List	   *streams; /* that an alert reads, once it was looked for them */
+	bool		looked;
+	TimestampTz hidden;	   /* since when they could not be found; 0: they could */
+	TimestampTz look_at;   /* not before */
 	bool		failed;	   /* the last time, or it may have before this process */
 	bool		under_way; /* changes may have been put out that have not arrived */
 	int			cancelled; /* so many times in a row */
@@ -143,8 +146,8 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 		known != NULL ? known->cancelled : Min(streamext_teller_ended(teller_slot, view, task), TELLER_DOUBLINGS);
 	if (known == NULL && item->cancelled > 0)
 		teller_leave_alone(item);
-	if (task == TELLER_ALERT)
-		item->streams = streamext_teller_streams(view);
+	item->hidden = known != NULL ? known->hidden : 0;
+	item->look_at = known != NULL ? known->look_at : 0;
 	teller_views = lappend(teller_views, item);
 }
 
@@ -393,6 +396,68 @@ teller_run(TellerView *item)
 	return done;
 }
 
+/* ---------------------------------------------------------------- what alerts read */
+
+static void
+teller_look_step(void *arg)
+{
+	TellerView	 *item = arg;
+	List		 *streams = streamext_teller_streams(item->view);
+	MemoryContext old = MemoryContextSwitchTo(teller_cxt);
+
+	item->streams = list_copy(streams);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Which streams an alert reads; false: not now. A transaction may hold the view, or one below it, for as long as it likes, and views may be made such
+ * that nothing finds its way through them: it is the view that has to wait then, and no other one.
+ */
+static bool
+teller_look(TellerView *item)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ErrorData	 *error;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(teller_round);
+	streamext_worker_short_lock_timeout();
+	streamext_budget_begin(teller_limit_ms());
+	error = streamext_try(teller_look_step, item);
+	(void) streamext_budget_end();
+	item->looked = error == NULL;
+	if (error == NULL)
+		item->hidden = 0;
+	else if (item->hidden == 0)
+		item->hidden = GetCurrentTimestamp();
+	else
+		teller_note(item, error);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(cxt);
+	MemoryContextReset(teller_round);
+	return item->looked;
+}
+
+static TellerSettled
+teller_settled(TellerView *item, TimestampTz now)
+{
+	if (item->task != TELLER_ALERT)
+		return TELLER_SETTLED;
+	if (!item->looked && now < item->look_at)
+		return TELLER_HELD_UP;
+	if (item->looked || teller_look(item))
+		return streamext_teller_settled(item->streams);
+	/* the commit that made it known holds it for a moment yet */
+	if (!TimestampDifferenceExceeds(item->hidden, GetCurrentTimestamp(), TELLER_HELD_UP_MS))
+		return TELLER_SETTLING;
+	item->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TELLER_HELD_UP_MS);
+	return TELLER_HELD_UP;
+}
+
+/* ---------------------------------------------------------------- turns */
+
 /* When it is due again. */
 static TimestampTz
 teller_run_and_wait(TellerView *item, TimestampTz now)
@@ -417,7 +482,7 @@ teller_run_due(bool all, bool *complete)
 	{
 		TellerView	 *item = lfirst(lc);
 		TimestampTz	  now = GetCurrentTimestamp();
-		TellerSettled settled = item->task == TELLER_ALERT ? streamext_teller_settled(item->streams) : TELLER_SETTLED;
+		TellerSettled settled = teller_settled(item, now);
 
 		if (settled != TELLER_SETTLED)
 			item->due = Max(

@@ -38,12 +38,14 @@ static List *teller_streams = NIL; /* in TopMemoryContext, as long as the proces
 
 typedef struct TellerFind
 {
-	Oid	  view; /* up to PostgreSQL 15 its rule names itself, as OLD and NEW */
+	List *seen; /* views: one may come from itself by CREATE OR REPLACE, and up to PostgreSQL 15 its rule names it */
 	List *streams;
 } TellerFind;
 
+static void teller_find_in(TellerFind *find, Oid view);
+
 static bool
-teller_find_streams(Node *node, TellerFind *find)
+teller_find_walker(Node *node, TellerFind *find)
 {
 	if (node == NULL)
 		return false;
@@ -51,33 +53,46 @@ teller_find_streams(Node *node, TellerFind *find)
 	{
 		RangeTblEntry *rte = (RangeTblEntry *) node;
 
-		if (rte->rtekind == RTE_RELATION && rte->relid != find->view && get_rel_relkind(rte->relid) == RELKIND_VIEW)
-			find->streams = list_concat_unique_oid(find->streams, streamext_teller_streams(rte->relid));
+		if (rte->rtekind == RTE_RELATION && get_rel_relkind(rte->relid) == RELKIND_VIEW)
+			teller_find_in(find, rte->relid);
 		return false;
 	}
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, teller_find_streams, find, QTW_EXAMINE_RTES_BEFORE);
-	return expression_tree_walker(node, teller_find_streams, find);
+		return query_tree_walker((Query *) node, teller_find_walker, find, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, teller_find_walker, find);
+}
+
+static void
+teller_find_in(TellerFind *find, Oid view)
+{
+	Relation rel;
+
+	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
+	if (list_member_oid(find->seen, view))
+		return;
+	find->seen = lappend_oid(find->seen, view);
+	rel = try_relation_open(view, AccessShareLock);
+	if (rel == NULL)
+		return;
+	if (rel->rd_rel->relkind == RELKIND_VIEW && streamext_view_options(view).continuous)
+	{
+		Oid stream = streamext_view_stream(view);
+
+		if (OidIsValid(stream))
+			find->streams = list_append_unique_oid(find->streams, stream);
+	}
+	else if (rel->rd_rel->relkind == RELKIND_VIEW)
+		(void) query_tree_walker(get_view_query(rel), teller_find_walker, find, QTW_EXAMINE_RTES_BEFORE);
+	relation_close(rel, NoLock);
 }
 
 List *
 streamext_teller_streams(Oid view)
 {
-	Relation   rel = try_relation_open(view, AccessShareLock);
-	TellerFind find = { view, NIL };
+	TellerFind find = { NIL };
 
-	check_stack_depth();
-	if (rel == NULL)
-		return NIL;
-	if (rel->rd_rel->relkind == RELKIND_VIEW && streamext_view_options(view).continuous)
-	{
-		Oid stream = streamext_view_stream(view);
-
-		find.streams = OidIsValid(stream) ? list_make1_oid(stream) : NIL;
-	}
-	else if (rel->rd_rel->relkind == RELKIND_VIEW)
-		(void) query_tree_walker(get_view_query(rel), teller_find_streams, &find, QTW_EXAMINE_RTES_BEFORE);
-	relation_close(rel, NoLock);
+	teller_find_in(&find, view);
 	return find.streams;
 }
 

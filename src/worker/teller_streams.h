@@ -15,7 +15,10 @@ typedef enum TellerSettled
 	TELLER_SETTLING /* soon */
 } TellerSettled;
 
-/* The streams behind a view, through other views; in the current context. Needs a transaction. */
+/*
+ * The streams behind a view, through other views; in the current context. Needs a transaction. Raises what the views' owners bring about: it locks
+ * them, which may take as long as their transactions, and they may be nested deeper than the stack.
+ */
 extern List *streamext_teller_streams(Oid view);
 
 /* Whether the streams have read all that they had when this process asked first. Takes no transaction; waits for nothing. */
