@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harness.database import Database, temporary_database
-from harness.flume import Agent, AvroSender, Event, Sender, Tier, avro_batch, avro_event, avro_long
+from harness.flume import Agent, AvroSender, Event, Sender, Tier, avro_batch, avro_event, avro_long, thrift_bytes
 from harness.kafka import Kafka
 from harness.postgres import Postgres
 from harness.server import free_port
@@ -341,6 +341,59 @@ def test_silent_and_half_calls_hold_up_nobody(tier: Tier) -> None:
     finally:
         for connection in idle:
             connection.close()
+
+
+def half_of(sender: Sender, megabytes: int, port: int) -> socket.socket:
+    """A connection with a call of so many MB that is not whole."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(sender.call([({}, b"x" * (megabytes << 20))])[:-1])
+    return connection
+
+
+def test_a_large_call_that_comes_is_not_given_up_for_smaller_ones_that_do_not(tier: Tier) -> None:
+    """256 MB of calls that never became whole: the largest one was given up, which was the one that came, each time it came again."""
+    with contextlib.ExitStack() as stack:
+        sender = stack.enter_context(tier.sender())
+        assert sender.batch(events(1, 1)) is None
+        silent = [stack.enter_context(half_of(sender, 9, tier.port)) for _ in range(15)]
+        large = stack.enter_context(tier.sender())
+        assert large.batch([({}, json.dumps({"n": 2, "t": "x" * 1_000_000}).encode())] * 36) is None
+        assert ends(silent[0])
+        assert counted(tier) == (37, 73)
+        assert "silent for longest" in (tier.gateway("last_error") or "")
+
+
+def test_senders_that_say_nothing_are_not_ended_for_what_they_said(tier: Tier) -> None:
+    """The buffers of calls that had been answered were taken for calls that are not whole, from about 256 senders on."""
+    with contextlib.ExitStack() as stack:
+        senders = [stack.enter_context(tier.sender()) for _ in range(280)]
+        for _ in range(2):
+            for sender in senders:
+                assert sender.batch([({}, b'{"n": 1, "t": "%s"}' % (b"x" * 600_000))]) is None
+        assert tier.gateway("last_error") == "None"
+    assert counted(tier) == (560, 560)
+
+
+def test_headers_of_an_event_have_their_limit_in_all(tier: Tier) -> None:
+    """The last header might have any size: 60 MB of one took a gigabyte of the stream's worker."""
+    for header in ({"a": "x" * (1 << 20)}, {"x" * (1 << 20): "a"}, {"a": "a", "b": "x" * (1 << 20)}):
+        with tier.sender() as sender:
+            assert "headers are too large" in (sender.batch([(header, b'{"n": 1}')]) or "")
+    with tier.sender() as sender:
+        assert sender.batch([({"a": "x" * 1_000_000}, b'{"n": 2}')]) is None
+    assert counted(tier) == (1, 2)
+
+
+def test_a_name_that_is_not_known_is_not_repeated_whole(db: Database) -> None:
+    """Answers of 60 MB that their senders did not take left no room for anybody's calls."""
+    tier = Tier(db, "thrift")
+    tier.stream()
+    message = b"\x82\x21\x01" + thrift_bytes(b"n" * 1_000_000)
+    with socket.create_connection(("127.0.0.1", tier.port), timeout=30) as connection:
+        connection.sendall(struct.pack("!I", len(message)) + message)
+        (size,) = struct.unpack("!I", connection.recv(4, socket.MSG_WAITALL))
+        assert size < 200 and b"none of append" in connection.recv(size, socket.MSG_WAITALL)
+        assert ends(connection)
 
 
 def test_many_small_calls_hold_up_nobody(db: Database) -> None:

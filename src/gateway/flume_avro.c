@@ -148,7 +148,8 @@ avro_head(const AvroEvent *event, StringInfo head)
 		if (!more)
 			return true;
 		if (!streamext_avro_bytes(&reader, &header.name, &header.name_size) ||
-			!streamext_avro_bytes(&reader, &header.value, &header.value_size) || head->len > FLUME_MAX_HEAD)
+			!streamext_avro_bytes(&reader, &header.value, &header.value_size) ||
+			!flume_head_takes(head->len, header.name_size, header.value_size))
 			return false;
 		streamext_flume_head_add(head, &header);
 	}

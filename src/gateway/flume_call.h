@@ -79,6 +79,13 @@ typedef struct FlumeProtocolOps
 extern const FlumeProtocolOps streamext_flume_avro;
 extern const FlumeProtocolOps streamext_flume_thrift;
 
+/* Whether the headers of an event may have one more. */
+static inline bool
+flume_head_takes(Size size, uint32 name_size, uint32 value_size)
+{
+	return (uint64) size + name_size + value_size <= FLUME_MAX_HEAD;
+}
+
 /* For both: big-endian, at p. */
 static inline uint32
 flume_get32(const char *p)

@@ -184,31 +184,69 @@ streamext_flume_consume(FlumeConnection *connection)
 	flume_forget(connection);
 }
 
-/* Of all the one that holds most; false: it is this one. It is closed in the next round, since an event of it may be at hand. */
-static bool
-flume_give_up_another(FlumeConnection *connection)
+/* Buffers that are kept for calls to come: who holds nothing else is given up for nobody. */
+static void
+flume_free_kept(FlumeServer *server)
 {
-	FlumeServer		*server = connection->server;
-	FlumeConnection *most = connection;
-	dlist_iter		 iter;
+	dlist_iter iter;
 
 	dlist_foreach (iter, &server->connections)
 	{
 		FlumeConnection *other = dlist_container(FlumeConnection, node, iter.cur);
 
-		if (!other->busy && other->capacity > most->capacity)
-			most = other;
+		if (other->size > 0)
+			continue;
+		server->bytes -= (int64) other->capacity;
+		free(other->in);
+		other->in = NULL;
+		other->from = other->capacity = 0;
 	}
-	streamext_gateway_error(server->gateway, "calls that are not whole take more than %d MB, the largest was given up",
-							(int) (FLUME_BYTES / 1024 / 1024));
-	most->doomed = true;
-	if (most == connection)
+}
+
+/*
+ * Of those that hold at least half as much as they do on the average, who has been silent for longest: neither many small calls nor a large one that
+ * goes on coming are given up for calls that do not. NULL: there is none.
+ */
+static FlumeConnection *
+flume_most_silent(FlumeServer *server)
+{
+	int64	   bytes = 0, holders = 0;
+	dlist_iter iter;
+
+	dlist_foreach (iter, &server->connections)
+	{
+		bytes += (int64) dlist_container(FlumeConnection, node, iter.cur)->capacity;
+		holders += dlist_container(FlumeConnection, node, iter.cur)->capacity > 0;
+	}
+	dlist_foreach (iter, &server->connections)
+	{
+		FlumeConnection *other = dlist_container(FlumeConnection, node, iter.cur);
+
+		if (!other->busy && other->capacity > 0 && 2 * holders * (int64) other->capacity >= bytes)
+			return other;
+	}
+	return NULL;
+}
+
+/* False: it is this one. Another is closed in the next round, since an event of it may be at hand. */
+static bool
+flume_give_up_another(FlumeConnection *connection)
+{
+	FlumeServer		*server = connection->server;
+	FlumeConnection *other = flume_most_silent(server);
+
+	streamext_gateway_error(
+		server->gateway,
+		"calls that are not whole take more than %d MB, a large one that has been silent for longest was given up",
+		(int) (FLUME_BYTES / 1024 / 1024));
+	if (other == NULL || other == connection)
 		return false;
-	most->from = most->size = 0;
-	server->bytes -= (int64) most->capacity;
-	free(most->in);
-	most->in = NULL;
-	most->capacity = 0;
+	other->doomed = true;
+	other->from = other->size = 0;
+	server->bytes -= (int64) other->capacity;
+	free(other->in);
+	other->in = NULL;
+	other->capacity = 0;
 	server->again = true;
 	return true;
 }
@@ -229,7 +267,7 @@ flume_room(const FlumeConnection *connection)
 	return connection->capacity - connection->from - connection->size;
 }
 
-/* False: no memory, or it is the connection that holds most of too much. */
+/* False: no memory, or it is the connection that is given up for too much. */
 static bool
 flume_make_room(FlumeConnection *connection)
 {
@@ -241,6 +279,8 @@ flume_make_room(FlumeConnection *connection)
 		flume_move(connection);
 	if (flume_room(connection) >= FLUME_READ)
 		return true;
+	if (server->bytes + (int64) (capacity - connection->capacity) > FLUME_BYTES)
+		flume_free_kept(server);
 	while (server->bytes + (int64) (capacity - connection->capacity) > FLUME_BYTES)
 		if (!flume_give_up_another(connection))
 			return false;

@@ -20,6 +20,8 @@
 #define THRIFT_REPLY 2
 #define THRIFT_EXCEPTION 3
 #define THRIFT_INTERNAL_ERROR 6
+#define THRIFT_REPEATED \
+	64 /* bytes of a name that is not known, in the answer: who does not take it would hold it here */
 
 /* types of fields */
 #define THRIFT_I32 5
@@ -151,7 +153,10 @@ thrift_call(FlumeCall *call, const FlumeFrame *frame, bool first)
 			return "the argument of append is not an event";
 	}
 	else
+	{
+		call->name_size = Min(call->name_size, THRIFT_REPEATED);
 		return "the call is none of append and appendBatch";
+	}
 	return NULL;
 }
 
@@ -169,7 +174,8 @@ thrift_headers(FlumeCall *call, StringInfo head)
 	for (uint32 i = 0; i < count; i++)
 	{
 		if (!thrift_bytes(call, &header.name, &header.name_size) ||
-			!thrift_bytes(call, &header.value, &header.value_size) || head->len > FLUME_MAX_HEAD)
+			!thrift_bytes(call, &header.value, &header.value_size) ||
+			!flume_head_takes(head->len, header.name_size, header.value_size))
 			return false;
 		streamext_flume_head_add(head, &header);
 	}
