@@ -480,11 +480,12 @@ def test_an_outage_is_shown_and_what_waits_comes_in_order(db: Database, topic: s
 
 
 class Hook:
-    """A loopback server that takes POSTs; `answers` are status codes for the next ones, with Retry-After where they are a pair; else 204."""
+    """A loopback server that takes POSTs; `answers` are status codes for the next ones, with Retry-After where they are a pair, or bytes
+    behind which the connection ends; else 204."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int | tuple[int, int]] = []
+        self.answers: list[int | tuple[int, int] | bytes] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -494,6 +495,11 @@ class Hook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hook.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 answer = hook.answers.pop(0) if hook.answers else 204
+                if isinstance(answer, bytes):
+                    self.close_connection = True
+                    with suppress(ConnectionError):
+                        self.wfile.write(answer)
+                    return
                 status, wait = answer if isinstance(answer, tuple) else (answer, 0)
                 self.send_response(status)
                 if wait:
@@ -581,6 +587,36 @@ def test_a_webhook_that_fails_is_tried_again_and_then_passed_over(db: Database, 
     wait_delivered(db, 5)
     assert [b["k"] for b in hook.bodies()[9:]] == [2, 4]
     assert sink(db) == [("running", 5, 0, 0)]
+
+
+def test_what_is_behind_the_head_of_a_webhooks_answer_is_nothing(db: Database, hook: Hook) -> None:
+    """A body that was cut, wrong or endless was no answer: the row went out for ever, and nothing behind it did."""
+    webhook(db, hook, ", attempts '2'")
+    hook.answers = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (20 << 20),
+        b"HTTP/1.1 400 No\r\nContent-Length: 10\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Half: ",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+    ]
+    db.execute("INSERT INTO sent SELECT k FROM generate_series(1, 5) k")
+    wait_delivered(db, 4)
+    assert [b["k"] for b in hook.bodies()] == [1, 2, 3, 4, 5, 5, 5]  # the last two were no answers
+    assert sink(db) == [("running", 4, 0, 1)]
+
+
+def test_a_webhooks_retry_after_may_be_as_long_as_it_likes(db: Database, hook: Hook) -> None:
+    """In milliseconds it was more than 64 bits hold: a row was dead after a second or two that was to wait for an hour."""
+    webhook(db, hook)
+    db.execute("CREATE FOREIGN TABLE other (k int) SERVER hook OPTIONS (format 'json')")
+    hook.answers = [(503, (1 << 63) - 1)]
+    db.execute("INSERT INTO sent (k) VALUES (1)")
+    wait_for(lambda: sink(db, "last_error") == [("the answer is HTTP status 503",)], what="the answer")
+    hook.answers = [500, 500, 500, 204]
+    db.execute("INSERT INTO other VALUES (2)")
+    wait_for(lambda: len(hook.requests) > 4, what="tries of the other one, which come later and later")
+    assert [b["k"] for b in hook.bodies()][:5] == [1, 2, 2, 2, 2]
 
 
 def test_a_webhooks_token_is_sent_whole_or_not_at_all(db: Database, hook: Hook) -> None:

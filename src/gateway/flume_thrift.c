@@ -20,8 +20,9 @@
 #define THRIFT_REPLY 2
 #define THRIFT_EXCEPTION 3
 #define THRIFT_INTERNAL_ERROR 6
-#define THRIFT_REPEATED \
-	64 /* bytes of a name that is not known, in the answer: who does not take it would hold it here */
+
+/* Bytes of a name that is not known, in the answer: who does not take that would hold it here. */
+#define THRIFT_REPEATED 64
 
 /* types of fields */
 #define THRIFT_I32 5

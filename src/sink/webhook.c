@@ -3,7 +3,8 @@
  *		Rows to a URL, each by a POST of its own, in order.
  *
  * 2xx is an arrival. 408, 425, 429 and 5xx are tried again, not before Retry-After says and at most `attempts` times in a row; what is left then, and any
- * other answer, is a row that is not taken. Without an answer it is tried for ever. The Idempotency-Key stays the same in each try.
+ * other answer, is a row that is not taken. Without an answer it is tried for ever. The Idempotency-Key stays the same in each try. An answer is a head that is
+ * whole: nobody reads what is behind it, so that may be cut, wrong or endless.
  *
  * Redirects are not followed and no proxy of the environment is used: rows go to the URL and nowhere else.
  */
@@ -26,7 +27,8 @@
 #define WEBHOOK_PREFIX "X-Streamext-"
 #define WEBHOOK_SIGNATURE WEBHOOK_PREFIX "Signature"
 #define WEBHOOK_LINE 4096
-#define WEBHOOK_TOKEN 4000 /* "Authorization: Bearer " and it make a line */
+#define WEBHOOK_BODY (1024 * 1024) /* of an answer, before the connection ends */
+#define WEBHOOK_TOKEN 4000		   /* "Authorization: Bearer " and it make a line */
 
 typedef struct Webhook
 {
@@ -41,14 +43,32 @@ typedef struct Webhook
 	char		   prefix[64]; /* of Idempotency-Keys */
 	long		   timeout_ms;
 	int			   attempts;
-	int64		   tried; /* id of the row that was not taken last, */
-	int			   tries; /* so many times */
+	int64		   tried;	 /* id of the row that was not taken last, */
+	int			   tries;	 /* so many times */
+	bool		   answered; /* the head of an answer is whole */
+	size_t		   body;	 /* bytes of it that have come */
 	volatile bool *stop;
 } Webhook;
 
 static size_t
 webhook_discard(char *data, size_t size, size_t n, void *arg)
 {
+	Webhook *h = arg;
+
+	h->body += size * n;
+	return h->body > WEBHOOK_BODY ? 0 : size * n;
+}
+
+/* A line of a head; that of 100 Continue is no answer. */
+static size_t
+webhook_line(char *data, size_t size, size_t n, void *arg)
+{
+	Webhook *h = arg;
+	long	 status = 0;
+
+	if (size * n > 0 && (data[0] == '\r' || data[0] == '\n') &&
+		curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status >= 200)
+		h->answered = true;
 	return size * n;
 }
 
@@ -155,6 +175,9 @@ webhook_prepare(Webhook *h, const Message *m, struct curl_slist *headers)
 	curl_easy_setopt(h->curl, CURLOPT_XFERINFOFUNCTION, webhook_progress);
 	curl_easy_setopt(h->curl, CURLOPT_XFERINFODATA, h);
 	curl_easy_setopt(h->curl, CURLOPT_WRITEFUNCTION, webhook_discard);
+	curl_easy_setopt(h->curl, CURLOPT_WRITEDATA, h);
+	curl_easy_setopt(h->curl, CURLOPT_HEADERFUNCTION, webhook_line);
+	curl_easy_setopt(h->curl, CURLOPT_HEADERDATA, h);
 	curl_easy_setopt(h->curl, CURLOPT_POST, 1L);
 	curl_easy_setopt(h->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) m->payload_size);
 	curl_easy_setopt(h->curl, CURLOPT_POSTFIELDS, m->payload != NULL ? m->payload : "");
@@ -173,16 +196,19 @@ webhook_post(Webhook *h, const Message *m, Shipment *s)
 	curl_off_t		   wait = 0;
 
 	webhook_prepare(h, m, headers);
+	h->answered = false;
+	h->body = 0;
 	code = curl_easy_perform(h->curl);
-	if (code == CURLE_OK)
+	if (h->answered)
 	{
 		curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status);
 		curl_easy_getinfo(h->curl, CURLINFO_RETRY_AFTER, &wait);
-		s->wait_ms = (int) Min(Max(wait, 0) * 1000, WEBHOOK_WAIT_MS);
+		s->wait_ms = (int) Min(Max(wait, 0), WEBHOOK_WAIT_MS / 1000) * 1000;
 		snprintf(s->error, sizeof(s->error), "the answer is HTTP status %ld", status);
 	}
 	else
-		snprintf(s->error, sizeof(s->error), "%s", curl_easy_strerror(code));
+		snprintf(s->error, sizeof(s->error), "%s",
+				 code == CURLE_OK ? "the answer ended within its head" : curl_easy_strerror(code));
 	curl_slist_free_all(headers);
 	return status;
 }
