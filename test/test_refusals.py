@@ -100,6 +100,10 @@ INSTEAD: dict[str, list[str]] = {
     "SELECT (jsonb_each(to_jsonb(site))).key AS k, count(*) FROM s GROUP BY k": ["SELECT e.key AS k, count(*) FROM s, LATERAL jsonb_each(to_jsonb(site)) e GROUP BY k"],
     "SELECT count(*) FROM s GROUP BY site::tsvector": ["SELECT count(*) FROM s GROUP BY site::tsvector::text"],
     "SELECT streamext.approx_count_distinct(site::tsvector) FROM s": ["SELECT streamext.approx_count_distinct(site::tsvector::text) FROM s"],
+    "SELECT device, streamext.merge(n) FROM minutes GROUP BY device": [
+        "CREATE VIEW w AS SELECT device, streamext.merge(n) FROM minutes GROUP BY device",
+        f"SELECT site, streamext.cardinality(streamext.merge(d)) FROM (SELECT site, {MINUTE} AS w, streamext.sketch_distinct(device) AS d FROM s GROUP BY site, w) q GROUP BY site"],
+    "SELECT count(streamext.partial(n)) FROM minutes": ["CREATE VIEW w AS SELECT streamext.partial(n) FROM minutes"],
     "SELECT count(s.*) FROM s": ["SELECT count(device) FROM s"],
     "SELECT count(s.tableoid) FROM s": ["SELECT count(device) FROM s"],
     "SELECT percentile_cont(humidity) WITHIN GROUP (ORDER BY temperature) FROM s GROUP BY humidity": ["SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY temperature) FROM s GROUP BY humidity"],

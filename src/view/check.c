@@ -152,6 +152,26 @@ check_function_depends(const char *name, int nargs)
 	return true;
 }
 
+/* Of the extension's own functions those that the planner replaces where a continuous view's aggregate is read, which is nowhere in a worker. */
+static void
+check_takes_column(Oid funcid)
+{
+	char *schema = get_namespace_name(get_func_namespace(funcid));
+	char *name = get_func_name(funcid);
+	Oid	 *types;
+	int	  count;
+
+	if (schema == NULL || name == NULL || strcmp(schema, "streamext") != 0 ||
+		(strcmp(name, "merge") != 0 && strcmp(name, "partial") != 0))
+		return;
+	(void) get_func_signature(funcid, &types, &count);
+	if (count == 1 && types[0] == ANYELEMENTOID) /* others are of sketches and of partials, which are values */
+		streamext_view_refuse(
+			psprintf("streamext.%s() of a column", name),
+			"It takes a column of a continuous view where that is read: call it in a query or ordinary view over that. "
+			"Sketches, as of streamext.sketch_distinct, can be merged in continuous views.");
+}
+
 void
 streamext_view_check_function(Oid funcid, const char *place, bool may_read_tables)
 {
@@ -180,6 +200,7 @@ streamext_view_check_function(Oid funcid, const char *place, bool may_read_table
 				: "Below the aggregation a row must mean the same whenever and by whomever it is evaluated; now() may only "
 				  "stand in a predicate like event_time > now() - interval '1 minute'.");
 	ReleaseSysCache(tuple);
+	check_takes_column(funcid);
 	if (check_own_function(funcid) != FUNCTION_OTHER)
 		streamext_view_refuse(
 			psprintf("a window function in %s", place),
@@ -285,6 +306,7 @@ streamext_view_check_aggregate(const Aggref *aggref)
 	char *name = get_func_name(aggref->aggfnoid);
 	Oid	  type;
 
+	check_takes_column(aggref->aggfnoid);
 	if (schema == NULL || name == NULL || strcmp(schema, "streamext") != 0 ||
 		(strcmp(name, "approx_count_distinct") != 0 && strcmp(name, "sketch_distinct") != 0))
 		return;
