@@ -70,13 +70,32 @@ def test_every_shape(database: Database) -> None:
     assert db.rows("SELECT DISTINCT late, rejected FROM streamext.continuous_views WHERE view NOT IN ('sessions'::regclass)") == [(0, 0)]
 
 
+def test_what_is_told_of_an_outer_view_without_a_window(database: Database) -> None:
+    db = database
+    stream(db)
+    notices: list[str] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_hint}"))
+    counts = "(SELECT k, streamext.tumble('1 min', ts) AS w, max(ts) AS newest, count(*) AS n FROM s GROUP BY k, w) q"
+    # the inner view has windows that retention ends
+    continuous(db, "of_key", f"SELECT k, max(n) FROM {counts} GROUP BY k", ", streamext.retention = '1 day', streamext.lateness = '1 s'")
+    assert len(notices) == 1 and "became" in notices.pop(), notices
+    continuous(db, "of_time", f"SELECT w, max(n) FROM {counts} GROUP BY w")
+    assert 'key "w" goes on' in notices[-1] and "streamext.tumble(size, w)" in notices[-1], notices
+    continuous(db, "of_another", f"SELECT date_trunc('hour', newest) AS hour, max(n) FROM {counts} GROUP BY hour")
+    assert 'of column "newest"' in notices[-1] and 'Windows are of column "w"' in notices[-1], notices
+    notices.clear()
+    continuous(db, "of_windows", f"SELECT streamext.tumble('1 min', w) AS w1, max(n) AS n FROM {counts} GROUP BY w1")
+    assert len(notices) == 1 and "became" in notices[0], notices
+    continuous(db, "over_it", "SELECT max(n) FROM of_windows")
+
+
 def test_the_inner_view_lives_with_the_outer_one(database: Database) -> None:
     db = database
     stream(db)
     notices: list[str] = []
     db.connection.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_detail}"))
     continuous(db, "h", QUERIES["depth 3"].format(s="s"))
-    assert notices == [f'a query in FROM became continuous view "{name}" View "h" reads its closed windows. It is dropped with that view.' for name in ("h_inner", "h_inner1")]
+    assert notices == [f'a query in FROM became continuous view "{name}" Its closed windows are read in the query\'s place. It is dropped with view "h".' for name in ("h_inner", "h_inner1")]
     assert views(db) == ["h", "h_inner", "h_inner1"]
     for behaviour in "", " CASCADE":
         refusal = db.refusal(f"DROP VIEW h_inner{behaviour}")

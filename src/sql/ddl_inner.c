@@ -304,7 +304,8 @@ inner_tell(const ViewStmt *stmt, const char *name, bool stateless)
 	ereport(
 		NOTICE,
 		(errmsg("a query in FROM became continuous view \"%s\"", name),
-		 errdetail("View \"%s\" reads its closed windows. It is dropped with that view.", stmt->view->relname),
+		 errdetail("Its closed windows are read in the query's place. It is dropped with view \"%s\".",
+				   stmt->view->relname),
 		 stateless
 			 ? errhint(
 				   "Without GROUP BY and aggregates \"%s\" shows its newest rows; an ordinary view over \"%s\" would show all that there is.",

@@ -99,6 +99,8 @@ doubt_options(const CompiledView *view)
 	if ((view->options.retention == 0 && view->options.lateness == 0) || streamext_window_has_ends(&view->window) ||
 		view->window.kind == WINDOW_SESSION)
 		return;
+	if (OidIsValid(view->inner) && streamext_view_options(view->inner).inner)
+		return; /* they are for the queries in FROM */
 	ereport(NOTICE,
 			(errmsg("view option \"%s\" has nothing to act on", name),
 			 errdetail(view->window.sliding ? "A window that slides over now() has no end and no late rows."
@@ -238,14 +240,29 @@ doubt_tell_other_time(const DoubtWalk *walk, const KeySpec *key, const Var *var)
 			 : errhint("The event time is a column of type timestamptz that the stream's option event_time names.")));
 }
 
+static void
+doubt_tell_going_on(const StreamConfig *config, const KeySpec *key)
+{
+	const char *column = config->event_time != 0 ? config->columns[config->event_time - 1].name : "event_time";
+
+	ereport(
+		NOTICE,
+		(errmsg("the view's groups never end: key \"%s\" goes on with the event time and is no window", key->name),
+		 errdetail("Groups of a view without a window stay in memory."),
+		 OidIsValid(config->from.inner)
+			 ? errhint(
+				   "Windows end: date_trunc(unit, %s), or streamext.tumble(size, %s), also of the inner windows' own size.",
+				   quote_identifier(column), quote_identifier(column))
+			 : errhint("Windows end: date_trunc('minute', event_time), or streamext.tumble('1 minute', event_time).")));
+}
+
 /* Groups of a view without a window are kept in memory for good. */
 static void
 doubt_keys(const CompiledView *view, const StreamConfig *config)
 {
 	DoubtWalk walk = { view, config };
 
-	if (view->window.kind != WINDOW_NONE || view->window.sliding || OidIsValid(view->inner) || view->derived ||
-		view->stateless)
+	if (view->window.kind != WINDOW_NONE || view->window.sliding || view->derived || view->stateless)
 		return;
 	for (int k = 0; k < view->nkeys; k++)
 	{
@@ -259,11 +276,7 @@ doubt_keys(const CompiledView *view, const StreamConfig *config)
 		}
 		if (key->expr == NULL || !doubt_goes_on((Node *) key->expr, &walk))
 			continue;
-		ereport(
-			NOTICE,
-			(errmsg("the view's groups never end: key \"%s\" goes on with the event time and is no window", key->name),
-			 errdetail("Groups of a view without a window stay in memory."),
-			 errhint("Windows end: date_trunc('minute', event_time), or streamext.tumble('1 minute', event_time).")));
+		doubt_tell_going_on(config, key);
 		return;
 	}
 }
