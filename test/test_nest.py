@@ -1,5 +1,6 @@
 """Queries in FROM and WITH that group by a window: each becomes a continuous view, whose closed windows are read, against PostgreSQL's own nested query."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -335,6 +336,21 @@ def test_dump_and_restore(database: Database) -> None:
     finally:
         db.execute("DROP VIEW h")
         db.server.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_hint_names_no_view_that_is_gone_with_the_statement(database: Database) -> None:
+    """What was made of the innermost query is undone where the one around it is refused."""
+    db = database
+    stream(db)
+    minutes = f"WITH a AS ({PEAKS.format(s='s')}), b AS (SELECT a.k, max(n) AS n FROM a GROUP BY a.k), c AS (SELECT date_trunc('hour', w) AS h, k, sum(n) AS n FROM a GROUP BY 1, 2)"
+    for outer in "SELECT avg(n) FROM b", "SELECT sum(q.n) FROM (SELECT k, max(n) AS n FROM c GROUP BY k) q":
+        refusal = db.refusal(f"CREATE VIEW h WITH (streamext.continuous) AS {minutes} {outer}")
+        made = re.search(r"CREATE VIEW inner_view WITH [^;]*", refusal)
+        assert made and "public.h_inner" not in refusal, refusal
+        db.execute(made[0])
+        db.execute("CREATE VIEW w AS SELECT avg(n) FROM inner_view b")
+        db.execute("DROP VIEW w, inner_view")
+        assert views(db) == []
 
 
 REFUSED = {

@@ -344,19 +344,47 @@ flatten_inner_name(void)
 	return name;
 }
 
+/* Views that a statement has made of its own queries in FROM are gone once it is refused: they stand as queries in what it hints at. */
+static bool
+flatten_write_out(Node *node, void *context)
+{
+	RangeTblEntry *rte = (RangeTblEntry *) node;
+	Relation	   rel;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, flatten_write_out, context, QTW_EXAMINE_RTES_BEFORE);
+	if (!IsA(node, RangeTblEntry))
+		return expression_tree_walker(node, flatten_write_out, context);
+	/* a rule's range table has its own view twice, and reads it nowhere */
+	if (!rte->inFromCl || rte->rtekind != RTE_RELATION || rte->relkind != RELKIND_VIEW ||
+		!streamext_view_options(rte->relid).inner)
+		return false;
+	rel = relation_open(rte->relid, AccessShareLock);
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = copyObject(get_view_query(rel));
+	rte->inh = false;
+	relation_close(rel, NoLock);
+	return false; /* the walker goes on into the subquery */
+}
+
 /* What aggregates below the stream is a view of its own; the hint has the statement. What is innermost comes first. */
 static void
 flatten_refuse_inner(const Query *subquery, const char *construct)
 {
 	Query	   *grouped = copyObject(unconstify(Query *, subquery));
 	const char *name = flatten_inner_name();
+	Query	   *written;
 	char	   *text;
 
 	if (contain_vars_of_level((Node *) grouped, 1))
 		streamext_view_refuse(construct, "Make it a continuous view of its own, without what it names beside itself by "
 										 "LATERAL, and join with that where it is read.");
 	(void) streamext_view_flatten(subquery, NULL);
-	text = streamext_view_text(copyObject(grouped));
+	written = copyObject(grouped);
+	(void) flatten_write_out((Node *) written, NULL);
+	text = streamext_view_text(written);
 	streamext_view_flatten_groups(grouped);
 	streamext_view_refuse(construct,
 						  psprintf("Make it a view of its own, CREATE VIEW %s WITH (streamext.continuous) AS %s; %s",
