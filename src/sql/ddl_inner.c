@@ -382,7 +382,8 @@ streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replac
 	query = inner_analyze(stmt, text);
 	while ((entry = streamext_nest_next(query)) != NULL)
 	{
-		Oid relid = inner_make(stmt, own, entry, &former, streamext_view_is_stateless(query));
+		bool rows = streamext_view_is_stateless(query) && query->distinctClause == NIL; /* DISTINCT groups */
+		Oid	 relid = inner_make(stmt, own, entry, &former, rows);
 
 		inner_give(relid, replaced);
 		streamext_nest_replace(query, entry, relid);
