@@ -369,6 +369,14 @@ inner_give(Oid relid, Oid replaced)
 						   quote_identifier(GetUserNameFromId(owner, false))));
 }
 
+/* DISTINCT groups; what goes into a table is in no view. */
+static bool
+inner_shows_newest(const Query *query, List *own)
+{
+	return streamext_view_is_stateless(query) && query->distinctClause == NIL &&
+		   streamext_ddl_option_find(own, DDL_OPTION_PREFIX "into") == NULL;
+}
+
 bool
 streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replaced)
 {
@@ -382,7 +390,7 @@ streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replac
 	query = inner_analyze(stmt, text);
 	while ((entry = streamext_nest_next(query)) != NULL)
 	{
-		bool rows = streamext_view_is_stateless(query) && query->distinctClause == NIL; /* DISTINCT groups */
+		bool rows = inner_shows_newest(query, own);
 		Oid	 relid = inner_make(stmt, own, entry, &former, rows);
 
 		inner_give(relid, replaced);
