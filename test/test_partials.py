@@ -198,12 +198,15 @@ def test_numbers_of_anybody(db: Database, number: bytes) -> None:
         "SELECT percentile_cont(length(pg_read_file('PG_VERSION'))) WITHIN GROUP (ORDER BY c1) FROM (SELECT NULL::float8 AS c1) r",
         "SELECT public.longest(c1) AS value FROM ( SELECT NULL::text AS c1) r",
         "SELECT max(c1) FROM (SELECT NULL::int AS c1) r; DROP TABLE o",
+        "SELECT max(c1) FROM (SELECT NULL::int AS c1, '{1}'::public.trap[] AS c2) r",
+        "SELECT array_agg(c1) FROM (SELECT NULL::public.trap AS c1) r",
+        "SELECT max(c1) FROM XMLTABLE('/a' PASSING '<a/>' COLUMNS c1 int DEFAULT '{1}'::public.trap[]) r",
     ],
 )
 def test_definitions_of_anybody(db: Database, definition: str) -> None:
-    """What a partial says of itself is looked at and never run."""
+    """What a partial says of itself is looked at and never run, nor what its constants are checked by."""
     db.execute(LONGEST)
-    db.execute("CREATE TABLE o ()")
+    db.execute("CREATE TABLE o (); CREATE SEQUENCE sprung; CREATE DOMAIN trap AS int CHECK (nextval('public.sprung') > 0)")
     text = definition.encode()
     fingerprint = db.value("SELECT hashtextextended(%s, 0)", definition)
     rest = bytes([0, 1, 6, 0]) + len(text).to_bytes(4, "little") + fingerprint.to_bytes(8, "little", signed=True) + text + bytes(8)
@@ -211,6 +214,7 @@ def test_definitions_of_anybody(db: Database, definition: str) -> None:
         db.rows("SELECT streamext.merge(%s::bytea)", b"SXP1" + crc32c(rest).to_bytes(4, "little") + rest)
     assert error_of(error)[0] in ("22P03", "0A000")
     assert "checksum" not in error_of(error)[1]
+    assert not db.value("SELECT is_called FROM sprung")
     db.execute("DROP TABLE o")
 
 

@@ -129,6 +129,38 @@ streamext_portable_definition(const AggSpec *spec)
 	return text;
 }
 
+/* Whether a name as it is written is looked for where no ordinary role makes anything. */
+static bool
+portable_name_own(const List *name)
+{
+	const char *schema = list_length(name) > 1 ? strVal(list_nth(name, list_length(name) - 2)) : "pg_catalog";
+
+	return strcmp(schema, "pg_catalog") == 0 || strcmp(schema, "information_schema") == 0 ||
+		   strcmp(schema, "streamext") == 0;
+}
+
+/*
+ * Does the parse tree name functions, operators or types of a user? To analyse it is enough to run these: constants are evaluated, with the checks of
+ * domains.
+ */
+static bool
+portable_raw_foreign(Node *node, void *context)
+{
+	const List *name = NIL;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, TypeName))
+		name = ((TypeName *) node)->names;
+	else if (IsA(node, FuncCall))
+		name = ((FuncCall *) node)->funcname;
+	else if (IsA(node, A_Expr))
+		name = ((A_Expr *) node)->name;
+	else if (IsA(node, SortBy))
+		name = ((SortBy *) node)->useOp;
+	return !portable_name_own(name) || raw_expression_tree_walker(node, portable_raw_foreign, context);
+}
+
 /* Does the parse tree ask for anything beside expressions? */
 static bool
 portable_raw_walker(Node *node, void *context)
@@ -136,8 +168,12 @@ portable_raw_walker(Node *node, void *context)
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubLink) || IsA(node, RangeVar) || IsA(node, RangeFunction) || IsA(node, WithClause) ||
-		IsA(node, IntoClause) || IsA(node, LockingClause))
+		IsA(node, IntoClause) || IsA(node, LockingClause) || IsA(node, RangeTableFunc) || IsA(node, RangeTableSample))
 		return true;
+#if PG_VERSION_NUM >= 170000
+	if (IsA(node, JsonTable))
+		return true;
+#endif
 	return raw_expression_tree_walker(node, portable_raw_walker, context);
 }
 
@@ -210,6 +246,18 @@ portable_aggref_good(const Query *query)
 	return true;
 }
 
+static void
+portable_refuse_foreign(const char *definition)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		 errmsg("streamext.merge runs no aggregate of a user that only the partial itself names"),
+		 errdetail("It is of: %s", definition),
+		 errhint(
+			 "Name it in the query: streamext.merge(partial, NULL::type, 'definition'), as streamext.shard_view does.")));
+}
+
 AggSpec *
 streamext_portable_compile(const char *definition, bool trusted, bool *own)
 {
@@ -220,19 +268,15 @@ streamext_portable_compile(const char *definition, bool trusted, bool *own)
 
 	if (!portable_raw_good(parsed))
 		streamext_portable_invalid("Its definition is none of an aggregate.");
+	if (!trusted && portable_raw_foreign(linitial_node(RawStmt, parsed)->stmt, NULL))
+		portable_refuse_foreign(definition);
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, parsed), definition, NULL, 0, NULL);
 	AtEOXact_GUC(false, level);
 	if (!portable_aggref_good(query))
 		streamext_portable_invalid("Its definition is none of an aggregate.");
 	*own = portable_aggref_own((Aggref *) linitial_node(TargetEntry, query->targetList)->expr);
 	if (!trusted && !*own)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("streamext.merge runs no aggregate of a user that only the partial itself names"),
-			 errdetail("It is of: %s", definition),
-			 errhint(
-				 "Name it in the query: streamext.merge(partial, NULL::type, 'definition'), as streamext.shard_view does.")));
+		portable_refuse_foreign(definition);
 	streamext_aggregate_compile((Aggref *) linitial_node(TargetEntry, query->targetList)->expr, spec);
 	return spec;
 }
