@@ -409,3 +409,19 @@ def test_what_another_worker_deletes_is_left_to_it(database: Database) -> None:
         assert "lock timeout" not in db.server.log(log)
     other.close()
     close_all(db, 30)
+
+
+def test_views_that_would_live_with_each_other(database: Database) -> None:
+    """One that is named in an expression and not read any more lives with the other still: looking for what lives with it ended the server."""
+    db = database
+    stream(db)
+    shape = "SELECT k, streamext.tumble('1 min', {}) AS w, max(x) AS x FROM {} GROUP BY 1, 2"
+    continuous(db, "b", shape.format("ts", "s"), ", streamext.inner")
+    continuous(db, "a", shape.format("w", "b"), ", streamext.inner")
+    replace = "CREATE OR REPLACE VIEW {} WITH (streamext.continuous, streamext.inner) AS {}"
+    db.execute(replace.format("a", shape.format("ts", "s WHERE (NULL::b).x IS NULL")))
+    db.execute(replace.format("b", shape.format("w", "a")))
+    db.execute(replace.format("b", shape.format("ts", "s")))
+    assert views(db) == ["a", "b"]
+    db.execute("DROP VIEW a CASCADE")
+    assert views(db) == []

@@ -99,6 +99,7 @@ inner_bound_all(Oid outer)
 	List	 *all = NIL;
 	ListCell *lc;
 
+	check_stack_depth();
 	foreach (lc, inner_bound(outer))
 		all = list_concat(all, lappend_oid(inner_bound_all(lfirst_oid(lc)), lfirst_oid(lc)));
 	return all;
@@ -127,6 +128,16 @@ inner_is_bound(Oid inner)
 	return found;
 }
 
+/*
+ * Whether the outer view, and so what lives with it, would live with itself: it may still live with one that names it, in however an expression, and
+ * reads something else by now. Nothing could drop these.
+ */
+static bool
+inner_is_circle(Oid inner, Oid outer)
+{
+	return inner == outer || list_member_oid(inner_bound_all(inner), outer);
+}
+
 bool
 streamext_ddl_inner_has(Oid relid)
 {
@@ -148,7 +159,8 @@ streamext_ddl_inner_bind(Oid relid)
 	ObjectAddress inner_address;
 
 	if (!OidIsValid(inner) || !streamext_view_options(inner).inner ||
-		streamext_relation_owner(inner, false) != streamext_relation_owner(relid, false) || inner_is_bound(inner))
+		streamext_relation_owner(inner, false) != streamext_relation_owner(relid, false) || inner_is_bound(inner) ||
+		inner_is_circle(inner, relid))
 		return;
 	ObjectAddressSet(outer_address, RelationRelationId, relid);
 	ObjectAddressSet(inner_address, RelationRelationId, inner);
