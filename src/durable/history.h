@@ -124,8 +124,8 @@ extern void streamext_history_forget_dropped(void);
 typedef struct HistoryMark
 {
 	uint64 history;
-	int	   shard;
 	int64  sealed;
+	int	   shard;
 	bool   checkpointed; /* noted not of a slot but of a checkpoint */
 } HistoryMark;
 

@@ -38,6 +38,7 @@ typedef struct ViewScanState
 	const CompiledView *view;
 	ScanRead		   *read; /* NULL in plain EXPLAIN */
 	RowReader		   *rows;
+	ReadChanged		   *changed; /* notes the rows that are given, unless NULL */
 
 	List		 *values;  /* ExprStates, if the look-up's values are known only while the statement runs */
 	List		 *bounds;  /* the same, NULL in the place of bounds known before */
@@ -46,6 +47,8 @@ typedef struct ViewScanState
 	ScanProbe	  probe;
 
 	int			ncolumns;  /* of view_rows */
+	bool		states;	   /* they are more than keys and aggregates: streamext.merge asks for states */
+	bool		last;	   /* and, behind these, for the time of a session's last row */
 	bool	   *needed;	   /* by column */
 	AggReader **readers;   /* by aggregate; NULL: not needed */
 	bool		need_keys; /* any but the window key */
@@ -169,12 +172,18 @@ scan_wants_state(const ViewScanState *state, int a)
 	return c < state->ncolumns && state->needed[c];
 }
 
-/* Whether there is a column of a session's last row's time, behind the states. */
-static inline bool
-scan_gives_last(const ViewScanState *state)
+/* What columns view_rows has behind keys and aggregates. */
+static void
+scan_find_states(ViewScanState *state, int ncolumns)
 {
-	return state->ncolumns == state->view->nkeys + 2 * state->view->naggs + 1 &&
-		   state->view->window.kind == WINDOW_SESSION;
+	const CompiledView *view = state->view;
+	int					all = view->nkeys + 2 * view->naggs;
+
+	state->ncolumns = ncolumns;
+	state->last = ncolumns == all + 1 && view->window.kind == WINDOW_SESSION;
+	state->states = ncolumns == all || state->last;
+	if (!state->states && ncolumns != view->nkeys + view->naggs)
+		elog(ERROR, "plan of continuous view %u is out of date", view->relid);
 }
 
 static void
@@ -196,10 +205,8 @@ scan_begin(CustomScanState *node, EState *estate, int eflags)
 	}
 	state->read = streamext_read_begin(estate, plan);
 	view = state->view = state->read->read->view;
-	state->ncolumns = list_length(plan->custom_scan_tlist);
-	if (state->ncolumns != view->nkeys + view->naggs && state->ncolumns != view->nkeys + 2 * view->naggs &&
-		!scan_gives_last(state))
-		elog(ERROR, "plan of continuous view %u is out of date", view->relid);
+	state->changed = state->read->read->changed;
+	scan_find_states(state, list_length(plan->custom_scan_tlist));
 	streamext_scan_check_aggregates(view);
 	scan_find_columns(state, &plan->scan.plan);
 	if (!state->read->by_hash)
@@ -308,30 +315,44 @@ row_keys(ViewScanState *state, TupleTableSlot *slot)
 	}
 }
 
+/* The columns behind keys and aggregates. */
 static void
-row_compute(ViewScanState *state, TupleTableSlot *slot)
+row_states(ViewScanState *state, TupleTableSlot *slot)
 {
 	const CompiledView *view = state->view;
+	int					first = view->nkeys + view->naggs;
 
 	for (int a = 0; a < view->naggs; a++)
 	{
-		int c = view->nkeys + a;
+		int c = first + a;
 
-		slot->tts_isnull[c] = true;
-		slot->tts_values[c] = (Datum) 0;
-		if (state->needed[c])
-			slot->tts_values[c] = streamext_rows_aggregate(state->rows, a, &slot->tts_isnull[c]);
-		c += view->naggs;
-		if (c >= state->ncolumns)
-			continue;
 		slot->tts_isnull[c] = !state->needed[c];
 		slot->tts_values[c] = state->needed[c] ? streamext_rows_state(state->rows, a) : (Datum) 0;
 	}
-	if (scan_gives_last(state))
+	if (state->last)
 	{
 		slot->tts_isnull[state->ncolumns - 1] = false;
 		slot->tts_values[state->ncolumns - 1] = TimestampTzGetDatum(streamext_rows_last(state->rows));
 	}
+}
+
+static void
+row_compute(ViewScanState *state, TupleTableSlot *slot)
+{
+	const CompiledView *view = state->view;
+	const bool		   *needed = state->needed + view->nkeys;
+	Datum			   *values = slot->tts_values + view->nkeys;
+	bool			   *nulls = slot->tts_isnull + view->nkeys;
+
+	for (int a = 0; a < view->naggs; a++)
+	{
+		nulls[a] = true;
+		values[a] = (Datum) 0;
+		if (needed[a])
+			values[a] = streamext_rows_aggregate(state->rows, a, &nulls[a]);
+	}
+	if (state->states)
+		row_states(state, slot);
 }
 
 static void
@@ -414,8 +435,8 @@ scan_exec(CustomScanState *node)
 	ViewScanState  *state = (ViewScanState *) node;
 	TupleTableSlot *slot = ExecScan(&node->ss, (ExecScanAccessMtd) scan_fetch, (ExecScanRecheckMtd) scan_recheck);
 
-	if (state->read->read->changed != NULL && !TupIsNull(slot) && streamext_rows_entry(state->rows) != NULL)
-		streamext_changed_note(state->read->read->changed, streamext_rows_entry(state->rows)->hash,
+	if (unlikely(state->changed != NULL) && !TupIsNull(slot) && streamext_rows_entry(state->rows) != NULL)
+		streamext_changed_note(state->changed, streamext_rows_entry(state->rows)->hash,
 							   streamext_rows_window(state->rows));
 	return slot;
 }

@@ -186,7 +186,7 @@ statement_find_streams(StatementRead *statement, bool *wanted)
 {
 	int n = 0;
 
-	for (int i = 0; i < streamext_shared->nviews; i++)
+	for (int i = 0; i < streamext_shared->views_end; i++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 		ListCell	   *lc;
@@ -392,19 +392,19 @@ statement_copy(StatementRead *statement)
 	if (n > READ_MAX_STREAMS)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("a statement can read the continuous views of at most %d streams", READ_MAX_STREAMS)));
-	for (int s = 0; s < streamext_shared->nstreams; s++)
+	for (int s = 0; s < streamext_shared->streams_end; s++)
 		if (wanted[s])
 			streamext_stream_lock_shared(&streamext_shared->streams[s]);
 	if (changed != NULL)
 		statement_find_changed(statement, changed, shards);
-	for (int i = 0; i < streamext_shared->nviews; i++)
+	for (int i = 0; i < streamext_shared->views_end; i++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 
 		if (slot->id.in_use && !slot->id.retained && slot->id.dboid == MyDatabaseId && wanted[slot->id.stream])
 			statement_copy_slot(statement, slot);
 	}
-	for (int s = streamext_shared->nstreams - 1; s >= 0; s--)
+	for (int s = streamext_shared->streams_end - 1; s >= 0; s--)
 		if (wanted[s])
 			LWLockRelease(streamext_shared->streams[s].lock);
 	LWLockRelease(streamext_shared->registry_lock);
@@ -458,7 +458,7 @@ statement_raise_floors(StatementRead *statement, HistoryReader *reader)
 				statement_raise_floor(read, streamext_history_floor(reader, read->view->relid, read->shards[i].shard));
 	}
 	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
-	for (int i = 0; i < streamext_shared->nviews; i++)
+	for (int i = 0; i < streamext_shared->views_end; i++)
 	{
 		const ViewSlot *slot = &streamext_shared->views[i];
 

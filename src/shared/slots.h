@@ -401,8 +401,11 @@ typedef struct SharedState
 	GatewaySlot	  gateways[STREAMEXT_MAX_GATEWAYS];
 	TellerSlot	  tellers[STREAMEXT_MAX_TELLERS];
 
-	int			nstreams; /* = streamext_max_streams */
-	int			nviews;
+	int nstreams; /* = streamext_max_streams */
+	int nviews;
+	/* No slot from these on is in use, so that whoever looks through them on behalf of a query need not look at all; registry_lock */
+	int			streams_end;
+	int			views_end;
 	StreamSlot *streams;
 	ViewSlot   *views;
 } SharedState;

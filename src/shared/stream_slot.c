@@ -48,7 +48,7 @@ static int
 stream_slot_lookup_stream(Oid dboid, Oid relid, int shard)
 {
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	for (int i = 0; i < streamext_shared->nstreams; i++)
+	for (int i = 0; i < streamext_shared->streams_end; i++)
 	{
 		StreamSlot *slot = &streamext_shared->streams[i];
 
@@ -127,6 +127,7 @@ stream_slot_make_stream(Oid dboid, Oid relid, int shard)
 		slot->id.relid = relid;
 		slot->id.shard = shard;
 		slot->id.in_use = true;
+		streamext_shared->streams_end = Max(streamext_shared->streams_end, i + 1);
 		index = i;
 	}
 	return index;
@@ -265,6 +266,8 @@ stream_slot_free_stream(int index)
 	LWLockAcquire(slot->buffer_lock, LW_EXCLUSIVE);
 	buffer = slot->buffer;
 	slot->id.in_use = false;
+	while (streamext_shared->streams_end > 0 && !streamext_shared->streams[streamext_shared->streams_end - 1].id.in_use)
+		streamext_shared->streams_end--;
 	stream_slot_clear_stream(slot);
 	slot->id.dboid = slot->id.relid = InvalidOid;
 	slot->id.shard = 0;

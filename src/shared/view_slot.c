@@ -19,7 +19,7 @@ static int
 view_slot_lookup_view(Oid dboid, Oid viewoid, int shard)
 {
 	Assert(LWLockHeldByMe(streamext_shared->registry_lock));
-	for (int i = 0; i < streamext_shared->nviews; i++)
+	for (int i = 0; i < streamext_shared->views_end; i++)
 	{
 		ViewSlot *view = &streamext_shared->views[i];
 
@@ -41,6 +41,13 @@ streamext_find_view(Oid dboid, Oid viewoid, int shard)
 	index = view_slot_lookup_view(dboid, viewoid, shard);
 	LWLockRelease(streamext_shared->registry_lock);
 	return index;
+}
+
+static void
+view_slot_taken(int index)
+{
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
+	streamext_shared->views_end = Max(streamext_shared->views_end, index + 1);
 }
 
 static int
@@ -66,6 +73,7 @@ view_slot_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position, boo
 		view->counted.start_position = start_position;
 		view->id.reserved = reserved;
 		view->id.in_use = true;
+		view_slot_taken(i);
 		index = i;
 	}
 	LWLockRelease(streamext_shared->registry_lock);
@@ -98,6 +106,8 @@ streamext_view_slot_free(ViewSlot *view)
 		streamext_chunk_free(view->counted.positions);
 	streamext_buffer_destroy(view->counted.rows);
 	memset(view, 0, sizeof(ViewSlot));
+	while (streamext_shared->views_end > 0 && !streamext_shared->views[streamext_shared->views_end - 1].id.in_use)
+		streamext_shared->views_end--;
 }
 
 void
@@ -191,6 +201,7 @@ view_slot_move(const ViewSlot *slot)
 		retained->counted.rows = NULL;
 		retained->counted.positions = NULL;
 		retained->counted.npositions = 0;
+		view_slot_taken(i);
 		return i + 1;
 	}
 	return 0;

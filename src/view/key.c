@@ -33,16 +33,21 @@
 
 #include "view/compile.h"
 
+typedef struct KeyFunctions
+{
+	FmgrInfo hash;
+	FmgrInfo seeded; /* extended hash function; fn_oid invalid: the type has none */
+	FmgrInfo equal;
+} KeyFunctions;
+
 struct KeyMatcher
 {
 	const CompiledView *view;
 	bool				bytewise;
 	int					nstored;					/* keys that are stored */
 	int					stored[STREAMEXT_MAX_KEYS]; /* their numbers */
-	FmgrInfo			hash[STREAMEXT_MAX_KEYS];	/* by key number */
-	FmgrInfo			seeded[STREAMEXT_MAX_KEYS]; /* extended hash function; fn_oid invalid: the type has none */
-	FmgrInfo			equal[STREAMEXT_MAX_KEYS];
-	MemoryContext		scratch; /* reset after each comparison */
+	MemoryContext		scratch;					/* reset after each comparison */
+	KeyFunctions functions[FLEXIBLE_ARRAY_MEMBER];	/* by key number; none where keys are compared by their bytes */
 };
 
 /* Where key_next stands in a stored key. */
@@ -316,18 +321,20 @@ key_find_seeded(KeyMatcher *matcher, int k, MemoryContext cxt)
 	TypeCacheEntry *type = lookup_type_cache(key->type, TYPECACHE_HASH_PROC | TYPECACHE_HASH_EXTENDED_PROC);
 
 	if (type->hash_proc == key->hashfunc && OidIsValid(type->hash_extended_proc))
-		fmgr_info_cxt(type->hash_extended_proc, &matcher->seeded[k], cxt);
+		fmgr_info_cxt(type->hash_extended_proc, &matcher->functions[k].seeded, cxt);
 }
 
 KeyMatcher *
 streamext_key_matcher(const CompiledView *view, MemoryContext cxt)
 {
-	KeyMatcher *matcher = MemoryContextAllocZero(cxt, sizeof(KeyMatcher));
+	bool		bytewise = streamext_keys_bytewise(view);
+	Size		functions = bytewise ? 0 : sizeof(KeyFunctions) * view->nkeys;
+	KeyMatcher *matcher = MemoryContextAllocZero(cxt, offsetof(KeyMatcher, functions) + functions);
 
 	if (key_secrets[0] == 0)
 		key_load_secrets();
 	matcher->view = view;
-	matcher->bytewise = streamext_keys_bytewise(view);
+	matcher->bytewise = bytewise;
 	for (int k = 0; k < view->nkeys; k++)
 	{
 		if (view->keys[k].is_window)
@@ -335,8 +342,8 @@ streamext_key_matcher(const CompiledView *view, MemoryContext cxt)
 		matcher->stored[matcher->nstored++] = k;
 		if (matcher->bytewise)
 			continue;
-		fmgr_info_cxt(view->keys[k].hashfunc, &matcher->hash[k], cxt);
-		fmgr_info_cxt(view->keys[k].eqfunc, &matcher->equal[k], cxt);
+		fmgr_info_cxt(view->keys[k].hashfunc, &matcher->functions[k].hash, cxt);
+		fmgr_info_cxt(view->keys[k].eqfunc, &matcher->functions[k].equal, cxt);
 		key_find_seeded(matcher, k, cxt);
 	}
 	if (!matcher->bytewise)
@@ -430,7 +437,8 @@ key_bucket_values(KeyMatcher *matcher, const Datum *values, const bool *nulls)
 		uint32 one = 0;
 
 		if (!nulls[k])
-			one = DatumGetUInt32(FunctionCall1Coll(&matcher->hash[k], matcher->view->keys[k].collation, values[k]));
+			one = DatumGetUInt32(
+				FunctionCall1Coll(&matcher->functions[k].hash, matcher->view->keys[k].collation, values[k]));
 		h = hash_combine(h, one);
 	}
 	return h;
@@ -447,12 +455,12 @@ key_hash_values(KeyMatcher *matcher, const Datum *values, const bool *nulls)
 		Oid	   collation = matcher->view->keys[k].collation;
 		uint64 one = 0;
 
-		if (!nulls[k] && OidIsValid(matcher->seeded[k].fn_oid))
+		if (!nulls[k] && OidIsValid(matcher->functions[k].seeded.fn_oid))
 			one = DatumGetUInt64(
-				FunctionCall2Coll(&matcher->seeded[k], collation, values[k], UInt64GetDatum(key_secrets[1])));
+				FunctionCall2Coll(&matcher->functions[k].seeded, collation, values[k], UInt64GetDatum(key_secrets[1])));
 		else if (!nulls[k])
-			one = hash_bytes_uint32_extended(DatumGetUInt32(FunctionCall1Coll(&matcher->hash[k], collation, values[k])),
-											 key_secrets[1]);
+			one = hash_bytes_uint32_extended(
+				DatumGetUInt32(FunctionCall1Coll(&matcher->functions[k].hash, collation, values[k])), key_secrets[1]);
 		h = hash_combine64(h, one);
 	}
 	return (uint32) (h ^ (h >> 32));
@@ -527,7 +535,7 @@ key_equal_values(KeyMatcher *matcher, const char *stored, uint32 stored_size, co
 		Datum		   avalue = key_next(&a, key, &anull);
 		Datum		   bvalue = key_next(&b, key, &bnull);
 
-		if (!anull && !DatumGetBool(FunctionCall2Coll(&matcher->equal[k], key->collation, avalue, bvalue)))
+		if (!anull && !DatumGetBool(FunctionCall2Coll(&matcher->functions[k].equal, key->collation, avalue, bvalue)))
 			return false;
 	}
 	/* what stands behind them */
