@@ -309,3 +309,24 @@ def test_not_preloaded() -> None:
             assert (statement, sqlstate) == (statement, "55000")
             assert "shared_preload_libraries" in hint
         server.psql("DROP EXTENSION streamext CASCADE")
+
+
+def test_what_a_transaction_holds_keeps_no_other_stream_from_starting(server: Postgres, database: Database) -> None:
+    """A lock on one view that outlives a restart, of anybody's, kept all streams of all databases from being started for as long."""
+    db = database
+    local_stream(db, columns="a bigint", name="mine")
+    continuous(db, "counted", "SELECT count(*) AS n FROM mine")
+    local_stream(db, "event_time 'ts'", columns="ts timestamptz")
+    continuous(db, "minutes", "SELECT streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY w")
+    continuous(db, "hours", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minutes GROUP BY h")
+    db.execute("BEGIN; LOCK TABLE hours; PREPARE TRANSACTION 'held'")
+    try:
+        server.restart(IMMEDIATE)
+        db = Database(server, database.name)
+        worker_pid(db, "mine")
+        db.execute("INSERT INTO mine VALUES (1)")
+        db.flush("mine")
+        assert db.value("SELECT n FROM counted") == 1
+    finally:
+        db.execute("ROLLBACK PREPARED 'held'")
+    worker_pid(db, "hours")

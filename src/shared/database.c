@@ -64,7 +64,7 @@ database_slot(Oid dboid, bool make)
 	if (!make || free_slot == NULL)
 		return NULL;
 	free_slot->dboid = dboid;
-	free_slot->probe = false;
+	free_slot->probe = free_slot->held = false;
 	free_slot->leave = 0;
 	return free_slot;
 }
@@ -89,7 +89,26 @@ streamext_database_set_probe(Oid dboid, bool probe)
 		return;
 	}
 	slot->probe = probe;
+	slot->held = false;
 	database_release(slot);
+}
+
+void
+streamext_database_note_held(Oid dboid)
+{
+	struct DatabaseSlot *slot = database_slot(dboid, false);
+
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
+	if (slot != NULL)
+		slot->held = slot->probe;
+}
+
+bool
+streamext_database_is_held(Oid dboid)
+{
+	struct DatabaseSlot *slot = database_slot(dboid, false);
+
+	return slot != NULL && slot->held;
 }
 
 bool

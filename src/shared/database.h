@@ -18,6 +18,10 @@ extern void streamext_database_return(Oid dboid);
 extern bool streamext_database_leaving(Oid dboid);
 /* Notes that the launcher shall probe the database, or that it need not any more. Needs registry_lock exclusive. */
 extern void streamext_database_set_probe(Oid dboid, bool probe);
+/* By the probe in the place of taking back its mark: transactions hold what it has left out. Needs registry_lock exclusive. */
+extern void streamext_database_note_held(Oid dboid);
+/* Whether it was said. Needs registry_lock. */
+extern bool streamext_database_is_held(Oid dboid);
 /* Everything that this process has kept empty: at the end of a transaction. */
 extern void streamext_database_return_all(void);
 

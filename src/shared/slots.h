@@ -393,6 +393,7 @@ typedef struct SharedState
 	{
 		Oid	 dboid; /* 0: free */
 		bool probe; /* look what streams there are */
+		bool held;	/* and again: transactions held what the probe has left out */
 		int	 leave; /* so many DDL commands on the database want it empty of workers */
 	} databases[STREAMEXT_MAX_DATABASES];
 	bool probe_all; /* too many to note them one by one; registry_lock */

@@ -108,11 +108,24 @@ probe_is_marked(Oid dboid)
 	return marked;
 }
 
+/* Whether the probe has announced all but what transactions hold, for as long as they like. */
+static bool
+probe_is_held(Oid dboid)
+{
+	bool held;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	held = streamext_database_is_held(dboid);
+	LWLockRelease(streamext_shared->registry_lock);
+	return held;
+}
+
 /* The probe that ran has gone; was it successful? */
 static void
 probe_finish(TimestampTz now)
 {
 	LauncherProbe *probe = probe_running;
+	bool		   held;
 
 	if (probe == NULL || !streamext_background_ended(&probe_handle))
 		return;
@@ -122,8 +135,10 @@ probe_finish(TimestampTz now)
 		pfree(probe);
 		return;
 	}
+	held = probe_is_held(probe->dboid);
 	probe_set_mark(probe->dboid, false);
-	if (++probe->tries < LAUNCHER_PROBES)
+	probe->tries = Min(probe->tries + 1, LAUNCHER_PROBES);
+	if (held || probe->tries < LAUNCHER_PROBES)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 

@@ -3,7 +3,8 @@
  * worker/probe.c
  *		The process that finds out what streams a database has: it connects, announces them, and exits.
  *
- * Their workers find the views. Taking back the database's probe mark tells the launcher that it went well.
+ * Their workers find the views. Taking back the database's probe mark tells the launcher that it went well. What cannot be looked at is left out: what a
+ * transaction holds until another probe, which the launcher is told to start, and what raises for good. Neither may keep others' streams from being started.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,11 +21,13 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/fd.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "base/label.h"
+#include "base/transaction.h"
 #include "shared/database.h"
 #include "durable/history.h"
 #include "source/journal/journal.h"
@@ -36,18 +39,52 @@
 #include "worker/worker.h"
 #include "worker/worker_private.h"
 
-/* Announces each foreign table of our wrappers; its worker finds the views. */
-static void
-probe_announce_stream(Oid dboid, Oid relid)
+typedef struct ProbeItem
 {
-	StreamConfig *config = streamext_stream_config(relid);
+	Oid dboid;
+	Oid relid;
+} ProbeItem;
+
+static bool probe_held =
+	false; /* something was left out for now: a transaction holds it, or there was no room for its locks */
+
+/* A StreamextStep: announces a foreign table of our wrappers, whose worker finds the views, or a view with a stream of its own. */
+static void
+probe_stream_step(void *arg)
+{
+	ProbeItem	 *item = arg;
+	StreamConfig *config = streamext_stream_config(item->relid);
 
 	for (int shard = 0; config != NULL && shard < config->workers; shard++)
-		if (streamext_announce_stream(dboid, config->relid, shard, true) < 0)
+		if (streamext_announce_stream(item->dboid, config->relid, shard, true) < 0)
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
 					 errhint("Raise streamext.max_streams (now %d) and restart the server.", streamext_max_streams)));
+}
+
+/* Each may be somebody else's. */
+static void
+probe_look(StreamextStep step, Oid dboid, Oid relid)
+{
+	ProbeItem  item = { dboid, relid };
+	ErrorData *error;
+
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+	{
+		probe_held = true;
+		return;
+	}
+	error = streamext_try(step, &item);
+	if (error == NULL)
+		return;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	if (streamext_error_blame(error) == BLAME_GENERAL)
+		probe_held = true;
+	else
+		ereport(LOG,
+				(errmsg("could not look at %s: %s", streamext_relation_label(relid), streamext_error_text(error))));
 }
 
 /* The first column, an OID, of all rows of a catalogue. */
@@ -76,7 +113,8 @@ probe_announce_streams(Oid dboid)
 
 	foreach (lc, probe_list(ForeignTableRelationId))
 		if (streamext_stream_kind(lfirst_oid(lc)) != NULL)
-			probe_announce_stream(dboid, lfirst_oid(lc));
+			probe_look(probe_stream_step, dboid, lfirst_oid(lc));
+	streamext_wake_launcher();
 }
 
 /* And each server whose records come through a gateway. */
@@ -115,17 +153,28 @@ probe_find_views(bool *told)
 	return views;
 }
 
+/* A StreamextStep. */
+static void
+probe_view_step(void *arg)
+{
+	const ProbeItem *item = arg;
+
+	if (OidIsValid(streamext_view_inner(item->relid)) || streamext_union_streams(item->relid) != NIL)
+		probe_stream_step(arg);
+}
+
 static void
 probe_announce_views(Oid dboid)
 {
 	bool	  told = false;
+	List	 *views;
 	ListCell *lc;
 
-	foreach (lc, probe_find_views(&told))
-		if (OidIsValid(streamext_view_inner(lfirst_oid(lc))) || streamext_union_streams(lfirst_oid(lc)) != NIL)
-			probe_announce_stream(dboid, lfirst_oid(lc));
+	views = probe_find_views(&told);
 	if (told)
 		streamext_teller_announce(dboid);
+	foreach (lc, views)
+		probe_look(probe_view_step, dboid, lfirst_oid(lc));
 }
 
 /*
@@ -177,6 +226,7 @@ streamext_probe_main(Datum arg)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	streamext_worker_short_lock_timeout();
 	if (OidIsValid(get_extension_oid("streamext", true)))
 	{
 		probe_announce_streams(dboid);
@@ -189,7 +239,10 @@ streamext_probe_main(Datum arg)
 	CommitTransactionCommand();
 
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	streamext_database_set_probe(dboid, false);
+	if (probe_held)
+		streamext_database_note_held(dboid);
+	else
+		streamext_database_set_probe(dboid, false);
 	LWLockRelease(streamext_shared->registry_lock);
 	streamext_wake_launcher();
 }
