@@ -1,5 +1,6 @@
 """Feeds: endless HTTP answers and websockets, from a server on loopback with the habits of the real ones."""
 
+import gzip
 import json
 import shutil
 import ssl
@@ -401,6 +402,60 @@ def test_too_long_a_record_is_a_dead_letter(db: Database, server: FeedServer) ->
     connection.send('"}\n' + lines(2, 4))
     assert_counted(db, 2, 4)
     assert "larger than 16777216 bytes" in db.value("SELECT reason FROM streamext.dead_letters")
+
+
+def test_packed_bytes_do_not_come_all_at_once(db: Database, server: FeedServer) -> None:
+    """A read's worth of gzip may hold a thousand times as much: 160 MB of records came to 2.4 GB of the worker."""
+    feed(db, server.url())
+    count(db)
+    connection = server.take()
+    connection.begin(packed=True, chunked=False)
+    for _ in range(8):
+        connection.send(b'{"a":1}\n' * (1 << 18))
+    connection.finish()
+    wait_for(lambda: db.value("SELECT n FROM v") == 8 << 18, what="the records")
+    peak = next(line for line in Path(f"/proc/{worker_pid(db)}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 150_000, peak
+
+
+def test_an_endless_record_is_told(db: Database, server: FeedServer) -> None:
+    """Nothing told of it before it ended."""
+    feed(db, server.url())
+    count(db)
+    connection = server.take()
+    connection.begin(chunked=False)
+    for _ in range(20):
+        connection.send("x" * (1 << 20))
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext.dead_letters") == 1, what="a dead letter")
+    connection.send("\n" + lines(2, 4))
+    assert_counted(db, 2, 4)
+    assert "larger than 16777216 bytes" in db.value("SELECT reason FROM streamext.dead_letters")
+
+
+GZIP = gzip.compress(lines(0, 1000).encode())
+ODD_ANSWERS = [
+    (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n" + GZIP, "in another way than by gzip"),
+    (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(GZIP), "in another way than by gzip"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n" + GZIP, "in another way than by gzip"),
+    (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + GZIP[:30] + b"xxxxxxxx" + GZIP[30:], "that the server has packed are damaged"),
+    (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 20_000, "head of the server's answer is longer than 65536 bytes"),
+    (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "head of the server's answer is longer than 65536 bytes"),
+    (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{"a":1}\n\r\n0\r\n' + b"X-A: b\r\n" * 20_000, "head of the server's answer is longer"),
+    (b"HTTP/1.1 500 No\r\n\r\n" + b"\x1b[31mr\xff\x7f\x00\n" * 1_000_000, "answers 500:  [31mr?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer, error", ODD_ANSWERS)
+def test_odd_answers(db: Database, server: FeedServer, answer: bytes, error: str) -> None:
+    """Each ends the connection at once, and is told without what a terminal would obey."""
+    feed(db, server.url())
+    connection = server.take()
+    try:
+        connection.raw(answer)
+    except OSError:
+        pass  # reset meanwhile
+    wait_for(lambda: error in last_error(db), what="the error")
+    assert last_error(db).isprintable()
 
 
 @pytest.fixture

@@ -90,6 +90,9 @@ streamext_connector_clean(char *text)
 	if (length >= STREAMEXT_MAX_MESSAGE)
 		length = pg_mbcliplen(text, length, STREAMEXT_MAX_MESSAGE - 1);
 	text[length] = '\0';
+	for (char *p = text; *p != '\0'; p++)
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			*p = ' ';
 	if (!pg_verifymbstr(text, length, true))
 		for (char *p = text; *p != '\0'; p++)
 			if (IS_HIGHBIT_SET(*p))

@@ -249,7 +249,7 @@ extern void streamext_connector_report(Connector *c, const char *format, ...) pg
 /* NOTICEs of a server's option that holds `address:port`s separated by commas: `one` is all that it takes. */
 extern void streamext_connector_doubt_addresses(const StreamConfig *config, const char *option, bool one);
 
-/* What others wrote, in place: STREAMEXT_MAX_MESSAGE bytes at most, and valid in the database's encoding. */
+/* What others wrote, in place: STREAMEXT_MAX_MESSAGE bytes at most, valid in the database's encoding, control characters as blanks. */
 extern void streamext_connector_clean(char *text);
 
 /* Notes an event; beyond STREAMEXT_CONNECTOR_EVENTS between two looks they are dropped. */

@@ -5,6 +5,7 @@
 #include "source/feed/repeats.h"
 #include "source/feed/retry.h"
 #include "source/feed/target.h"
+#include "source/feed/unpack.h"
 #include "unit.h"
 
 static char feed_found[4096];
@@ -205,9 +206,68 @@ feed_repeats(void)
 	streamext_feed_repeats_free(repeats);
 }
 
+/* What a body of these bytes is unpacked to, brought `step` bytes at a time; -1: damaged. */
+static long
+feed_unpacked(FeedUnpack *unpack, const char *bytes, size_t size, size_t step, size_t *largest)
+{
+	long all = 0;
+
+	*largest = 0;
+	CHECK(streamext_feed_unpack_begin(unpack, true));
+	for (size_t at = 0; at < size; at += step)
+	{
+		const char *data = bytes + at, *piece;
+		size_t		left = Min(step, size - at), piece_size;
+
+		do
+		{
+			if (!streamext_feed_unpack(unpack, &data, &left, &piece, &piece_size))
+				return -1;
+			for (size_t i = 0; i < piece_size; i++)
+				CHECK(piece[i] == 'x');
+			all += piece_size;
+			*largest = Max(*largest, piece_size);
+		} while (piece_size > 0);
+		CHECK(left == 0);
+	}
+	return all;
+}
+
+/* A million bytes of a thousand, two members of it behind one another, and with a byte that is another. */
+static void
+feed_unpacks(void)
+{
+	static FeedUnpack unpack;
+	static char		  plain[1000000], packed[20000];
+	z_stream		  z = { 0 };
+	size_t			  size, largest;
+
+	memset(plain, 'x', sizeof(plain));
+	CHECK(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+	z.next_in = (Bytef *) plain;
+	z.avail_in = sizeof(plain);
+	z.next_out = (Bytef *) packed;
+	z.avail_out = sizeof(packed) / 2;
+	CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+	size = z.total_out;
+	deflateEnd(&z);
+	memcpy(packed + size, packed, size);
+	for (size_t step = 1; step <= size * 2; step = step * 3 + 1)
+	{
+		CHECK(feed_unpacked(&unpack, packed, size * 2, step, &largest) == sizeof(plain) * 2);
+		CHECK(largest <= FEED_UNPACK_PIECE);
+		CHECK(feed_unpacked(&unpack, packed, size - 9, step, &largest) > 0);
+	}
+	packed[size - 1] ^= 1;
+	CHECK(feed_unpacked(&unpack, packed, size, size, &largest) == -1);
+	CHECK(feed_unpacked(&unpack, plain, 10, 1, &largest) == -1);
+	streamext_feed_unpack_end(&unpack);
+}
+
 void
 test_feed(void)
 {
+	feed_unpacks();
 	feed_framings();
 	feed_answers();
 	feed_waits();

@@ -63,6 +63,18 @@ answer_wait(FeedAnswer *answer, int64 seconds)
 	answer->wait_ms = Max(answer->wait_ms, Max(seconds, 0) * 1000);
 }
 
+/* A body may be packed once. */
+static void
+answer_coding(FeedAnswer *answer, const char *value)
+{
+	if (value[0] == '\0' || pg_strcasecmp(value, "identity") == 0)
+		return;
+	if (answer->packed || (pg_strcasecmp(value, "gzip") != 0 && pg_strcasecmp(value, "x-gzip") != 0 &&
+						   pg_strcasecmp(value, "deflate") != 0))
+		answer->strange = true;
+	answer->packed = true;
+}
+
 static void
 answer_field(FeedAnswer *answer, const char *name, size_t name_size, const char *value, int64 now)
 {
@@ -72,6 +84,10 @@ answer_field(FeedAnswer *answer, const char *name, size_t name_size, const char 
 		strlcpy(answer->location, value, sizeof(answer->location));
 	else if (answer_is(name, name_size, "sec-websocket-accept"))
 		strlcpy(answer->accept, value, sizeof(answer->accept));
+	else if (answer_is(name, name_size, "content-encoding"))
+		answer_coding(answer, value);
+	else if (answer_is(name, name_size, "transfer-encoding"))
+		answer->strange = answer->strange || pg_strcasecmp(value, "chunked") != 0;
 	else if (answer_is(name, name_size, "retry-after"))
 	{
 		time_t date = (seconds = answer_seconds(value)) < 0 ? curl_getdate(value, NULL) : -1;

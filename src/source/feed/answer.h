@@ -16,6 +16,8 @@ typedef struct FeedAnswer
 	char  location[FEED_LOCATION_MAX]; /* "" none */
 	int64 wait_ms;					   /* by Retry-After or x-rate-limit-reset from `now` on; -1: it does not say */
 	char  accept[64];				   /* Sec-WebSocket-Accept */
+	bool  packed;					   /* its body is, by gzip or zlib */
+	bool  strange;					   /* its body is coded in another way, or more than once */
 } FeedAnswer;
 
 extern void streamext_feed_answer_begin(FeedAnswer *answer);

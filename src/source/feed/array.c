@@ -23,25 +23,13 @@ array_blank(char c)
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-/* The element's bytes: those kept and those up to here. */
+/* An element's bytes, without the blanks behind it. */
 static bool
 array_record(FeedCutter *cutter, const char *data, size_t size)
 {
-	bool more;
-
-	if (cutter->part.size > 0)
-	{
-		if (!streamext_feed_cut_keep(cutter, &cutter->part, data, size, FEED_CUT_MAX))
-			return false;
-		data = cutter->part.data;
-		size = cutter->part.size;
-	}
-	size = Min(size, FEED_CUT_MAX);
 	while (size > 0 && array_blank(data[size - 1]))
 		size--;
-	more = streamext_feed_cut_emit(cutter, data, size);
-	cutter->part.size = 0;
-	return more;
+	return streamext_feed_cut_emit(cutter, data, size);
 }
 
 /* One byte within an element; true: it is the element's last (`*included`), or stands behind it. */
@@ -131,12 +119,12 @@ streamext_feed_cut_array(FeedCutter *cutter, const char *data, size_t size)
 		}
 		if (!array_ends(cutter, *p, &included))
 			continue;
-		if (!array_record(cutter, begin, p - begin + (included ? 1 : 0)))
+		if (!streamext_feed_cut_rest(cutter, begin, p - begin + (included ? 1 : 0), array_record))
 			return false;
 		cutter->state = included ? ARRAY_BEHIND : *p == ',' ? ARRAY_NEXT : ARRAY_OUTSIDE;
 		begin = p + 1;
 	}
 	if (cutter->state != ARRAY_WITHIN)
 		return true;
-	return streamext_feed_cut_keep(cutter, &cutter->part, begin, end - begin, FEED_CUT_MAX);
+	return streamext_feed_cut_some(cutter, begin, end - begin, array_record);
 }

@@ -12,7 +12,7 @@ streamext_feed_cut_begin(FeedCutter *cutter, const char *id, size_t id_size)
 	cutter->fault = NULL;
 	cutter->retry_ms = -1;
 	cutter->part.size = cutter->line.size = cutter->event.size = 0;
-	cutter->carriage = cutter->begun = cutter->has_data = false;
+	cutter->told = cutter->carriage = cutter->begun = cutter->has_data = false;
 	cutter->state = cutter->depth = 0;
 	cutter->string = cutter->escaped = false;
 	cutter->header_size = cutter->control_size = 0;

@@ -3,8 +3,8 @@
  *		From a feed's bytes, as the network has them, to its records: one cutter for each framing, pure C.
  *
  * A record that lies whole in the bytes at hand is not copied. Of one that is longer than a record may be FEED_CUT_MAX bytes are
- * delivered, one more than the decoder takes, so that it becomes a dead letter instead of being missed. Lines without content are
- * keep-alives.
+ * delivered, one more than the decoder takes, so that it becomes a dead letter instead of being missed: as soon as they are there, since its
+ * end may never come (of server-sent events at the end: what they are called may stand behind the data). Lines without content are keep-alives.
  */
 #ifndef STREAMEXT_FEED_CUTTER_H
 #define STREAMEXT_FEED_CUTTER_H
@@ -67,6 +67,7 @@ typedef struct FeedCutter
 	FeedText part; /* of the record or line that has not ended */
 	FeedText line; /* SSE: of the line */
 	FeedText id, event;
+	bool	 told;	   /* of the record at hand FEED_CUT_MAX bytes were delivered: the rest is passed over */
 	bool	 carriage; /* SSE: the last byte was CR, a LF belongs to it */
 	bool	 begun;	   /* SSE: past the byte order mark; websocket: within a message */
 	bool	 has_data; /* SSE */
@@ -103,6 +104,12 @@ extern bool streamext_feed_cut_frames(FeedCutter *cutter, const char *data, size
 
 /* Delivers a record. */
 extern bool streamext_feed_cut_emit(FeedCutter *cutter, const char *data, size_t size);
+/* How a framing delivers the bytes of a record, FEED_CUT_MAX at most. */
+typedef bool (*FeedDeliver)(FeedCutter *cutter, const char *data, size_t size);
+/* Bytes of the record at hand, which goes on: kept in `part`, delivered when they are as many as may be. */
+extern bool streamext_feed_cut_some(FeedCutter *cutter, const char *data, size_t size, FeedDeliver deliver);
+/* Its last bytes. */
+extern bool streamext_feed_cut_rest(FeedCutter *cutter, const char *data, size_t size, FeedDeliver deliver);
 /* Sets fault; false. */
 extern bool streamext_feed_cut_fault(FeedCutter *cutter, const char *fault);
 /* Adds to a text; false and a fault if memory is out. */

@@ -91,12 +91,17 @@ frame_begin(FeedCutter *cutter, int header_size)
 	return streamext_feed_cut_fault(cutter, "a websocket frame has an unknown opcode");
 }
 
+/* An empty message is none. */
+static bool
+frame_record(FeedCutter *cutter, const char *data, size_t size)
+{
+	return size == 0 || streamext_feed_cut_emit(cutter, data, size);
+}
+
 /* The frame at hand ends with these bytes of data. */
 static bool
 frame_end(FeedCutter *cutter, const char *data, size_t size)
 {
-	bool more;
-
 	cutter->header_size = 0;
 	if (frame_opcode(cutter) >= FEED_WS_CLOSE)
 	{
@@ -104,14 +109,9 @@ frame_end(FeedCutter *cutter, const char *data, size_t size)
 		return true;
 	}
 	if ((frame_byte(cutter, 0) & FRAME_FINAL) == 0)
-		return streamext_feed_cut_keep(cutter, &cutter->part, data, size, FEED_CUT_MAX);
+		return streamext_feed_cut_some(cutter, data, size, frame_record);
 	cutter->begun = false;
-	if (cutter->part.size == 0)
-		return size == 0 || streamext_feed_cut_emit(cutter, data, size);
-	more = streamext_feed_cut_keep(cutter, &cutter->part, data, size, FEED_CUT_MAX) &&
-		   streamext_feed_cut_emit(cutter, cutter->part.data, cutter->part.size);
-	cutter->part.size = 0;
-	return more;
+	return streamext_feed_cut_rest(cutter, data, size, frame_record);
 }
 
 /* Takes what of the frame's payload is there; *used is how much. */
@@ -131,7 +131,7 @@ frame_payload(FeedCutter *cutter, const char *data, size_t size, size_t *used)
 		return frame_end(cutter, data, some);
 	if (frame_opcode(cutter) >= FEED_WS_CLOSE)
 		return true;
-	return streamext_feed_cut_keep(cutter, &cutter->part, data, some, FEED_CUT_MAX);
+	return streamext_feed_cut_some(cutter, data, some, frame_record);
 }
 
 bool

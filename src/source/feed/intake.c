@@ -392,7 +392,7 @@ streamext_feed_intake_trouble(FeedIntake *intake)
 size_t
 streamext_feed_intake_waiting(const FeedIntake *intake)
 {
-	return intake->bytes.size;
+	return intake->bytes.size + intake->n * (sizeof(IntakeItem) + sizeof(JournalRecord));
 }
 
 uint64

@@ -54,7 +54,7 @@ extern bool streamext_feed_intake_take(FeedIntake *intake, const FeedRecord *rec
 /* Why the last take was refused: the server's own words for an error, or that memory is out. "": it was not; forgets it. */
 extern const char *streamext_feed_intake_trouble(FeedIntake *intake);
 
-/* Bytes and records collected. */
+/* Bytes that what is collected takes: records, and what is known of each. */
 extern size_t streamext_feed_intake_waiting(const FeedIntake *intake);
 /* Records taken by this process, repeated or left out ones included: whether something comes. */
 extern uint64 streamext_feed_intake_count(const FeedIntake *intake);

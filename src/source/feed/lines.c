@@ -12,7 +12,6 @@ lines_record(FeedCutter *cutter, const char *data, size_t size)
 {
 	size_t blank = 0;
 
-	size = Min(size, FEED_CUT_MAX);
 	if (size > 0 && size < FEED_CUT_MAX && data[size - 1] == '\r')
 		size--;
 	while (blank < size && (data[blank] == ' ' || data[blank] == '\t' || data[blank] == '\r'))
@@ -23,10 +22,7 @@ lines_record(FeedCutter *cutter, const char *data, size_t size)
 bool
 streamext_feed_cut_lines_end(FeedCutter *cutter)
 {
-	size_t size = cutter->part.size;
-
-	cutter->part.size = 0;
-	return lines_record(cutter, cutter->part.data, size);
+	return streamext_feed_cut_rest(cutter, NULL, 0, lines_record);
 }
 
 bool
@@ -36,16 +32,9 @@ streamext_feed_cut_lines(FeedCutter *cutter, const char *data, size_t size)
 
 	while (data < end && (newline = memchr(data, '\n', end - data)) != NULL)
 	{
-		bool more;
-
-		if (cutter->part.size == 0)
-			more = lines_record(cutter, data, newline - data);
-		else
-			more = streamext_feed_cut_keep(cutter, &cutter->part, data, newline - data, FEED_CUT_MAX) &&
-				   streamext_feed_cut_lines_end(cutter);
-		if (!more)
+		if (!streamext_feed_cut_rest(cutter, data, newline - data, lines_record))
 			return false;
 		data = newline + 1;
 	}
-	return data == end || streamext_feed_cut_keep(cutter, &cutter->part, data, end - data, FEED_CUT_MAX);
+	return data == end || streamext_feed_cut_some(cutter, data, end - data, lines_record);
 }

@@ -20,11 +20,10 @@
 
 #define LINK_EVENTS 16
 #define LINK_ROUNDS 64
-#define LINK_MUCH (4 * 1024 * 1024) /* bytes collected in one go */
-#define LINK_ANSWER_MS 30000		/* for connection and head */
-#define LINK_LASTING_MS 60000		/* a connection that lasted so long was none that failed */
-#define LINK_SOON_MS 1000			/* after one that did not last longer, */
-#define LINK_SOON_WAIT_MS 250		/* "at once" is not before this */
+#define LINK_ANSWER_MS 30000  /* for connection and head */
+#define LINK_LASTING_MS 60000 /* a connection that lasted so long was none that failed */
+#define LINK_SOON_MS 1000	  /* after one that did not last longer, */
+#define LINK_SOON_WAIT_MS 250 /* "at once" is not before this */
 #define LINK_REDIRECTS 5
 
 /* ---- what libcurl tells ---- */
@@ -105,6 +104,7 @@ static void
 link_drop(FeedLink *link)
 {
 	streamext_feed_websocket_end(link);
+	streamext_feed_unpack_end(&link->unpack);
 	if (link->easy != NULL)
 	{
 		(void) curl_multi_remove_handle(link->multi, link->easy);
@@ -272,6 +272,8 @@ link_connect(FeedLink *link)
 	link->cutter.fault = NULL;
 	streamext_feed_answer_begin(&link->answer);
 	link->body.size = 0;
+	link->heads = link->consumed = 0;
+	link->full = false;
 	if (streamext_feed_request(link))
 		link->stage = FEED_CONNECTING;
 	else
@@ -443,6 +445,18 @@ link_take_ready(FeedLink *link)
 	return link_take_messages(link) || any;
 }
 
+/* libcurl brings again what it was told to wait with, and goes on. */
+static void
+link_go_on(FeedLink *link)
+{
+	CURLcode result;
+
+	link->full = false;
+	result = curl_easy_pause(link->easy, CURLPAUSE_CONT);
+	if (result != CURLE_OK)
+		link_done(link, result);
+}
+
 bool
 streamext_feed_link_drive(FeedLink *link)
 {
@@ -451,7 +465,13 @@ streamext_feed_link_drive(FeedLink *link)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (int i = 0; i < LINK_ROUNDS && again && streamext_feed_intake_waiting(link->intake) < LINK_MUCH; i++)
+	link->taken = 0;
+	if (link->full && !streamext_feed_link_is_full(link))
+	{
+		link_go_on(link);
+		any = true;
+	}
+	for (int i = 0; i < LINK_ROUNDS && again && !streamext_feed_link_is_full(link); i++)
 	{
 		again = link_take_ready(link);
 		again = link_look_at_clock(link) || again;

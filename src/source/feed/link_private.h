@@ -15,8 +15,10 @@
 #include "source/feed/answer.h"
 #include "source/feed/link.h"
 #include "source/feed/retry.h"
+#include "source/feed/unpack.h"
 
-#define FEED_HEAD_MAX 65536 /* bytes of a websocket's answer before its frames */
+#define FEED_HEAD_MAX 65536			/* bytes of the heads of a connection's answers, and of what is behind its pieces */
+#define FEED_MUCH (4 * 1024 * 1024) /* bytes taken, or collected, in one go */
 
 typedef enum FeedStage
 {
@@ -54,7 +56,12 @@ struct FeedLink
 	bool	  rewinds; /* it was told that the token cannot be set back */
 
 	FeedAnswer answer;
-	FeedText   body; /* of an answer that is not the feed */
+	size_t	   heads; /* bytes of heads */
+	FeedUnpack unpack;
+	size_t	   taken;	 /* bytes of the feed, unpacked, since it is driven */
+	size_t	   consumed; /* of what libcurl brings next: bytes that were taken before */
+	bool	   full;	 /* libcurl is paused: enough was taken */
+	FeedText   body;	 /* of an answer that is not the feed */
 	char	   reason[CURL_ERROR_SIZE];
 
 	/* websocket */
@@ -80,10 +87,14 @@ streamext_feed_ms(void)
 
 /* What an answer's head means for an open feed: true, or false and the body tells why not. */
 extern void streamext_feed_link_open(FeedLink *link);
+/* Whether no more is to be taken in just now. */
+extern bool streamext_feed_link_is_full(const FeedLink *link);
+/* So many bytes of a head. False: they end the connection. */
+extern bool streamext_feed_link_head(FeedLink *link, size_t size);
 /* Bytes of the feed. False: they end the connection. */
 extern bool streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size);
-/* The bytes behind a head that is not the feed's. */
-extern void streamext_feed_link_body(FeedLink *link, const char *data, size_t size);
+/* The bytes behind a head that is not the feed's. False: it is enough of them. */
+extern bool streamext_feed_link_body(FeedLink *link, const char *data, size_t size);
 /* Makes `easy` and adds it to `multi`. False: reported. */
 extern bool streamext_feed_request(FeedLink *link);
 

@@ -122,6 +122,7 @@ request_headers(FeedLink *link)
 	link->headers = NULL;
 	return (accept == NULL || request_has(link, "Accept") || request_add(link, accept)) &&
 		   (request_has(link, "User-Agent") || request_add(link, "User-Agent: " REQUEST_AGENT)) &&
+		   (link->options->framing == FEED_WEBSOCKET || request_add(link, "Accept-Encoding: gzip")) &&
 		   (link->options->framing != FEED_SSE || request_add(link, "Cache-Control: no-cache")) &&
 		   request_add_bearer(link) && request_add_mapping(link) && request_add_token(link);
 }
@@ -183,8 +184,31 @@ streamext_feed_link_open(FeedLink *link)
 }
 
 bool
+streamext_feed_link_is_full(const FeedLink *link)
+{
+	return link->taken >= FEED_MUCH || streamext_feed_intake_waiting(link->intake) >= FEED_MUCH;
+}
+
+/* Ends the connection with a fault of the server's. */
+static bool
+request_fault(FeedLink *link, const char *fault)
+{
+	link->refused = true;
+	return streamext_feed_cut_fault(&link->cutter, fault);
+}
+
+bool
+streamext_feed_link_head(FeedLink *link, size_t size)
+{
+	link->heads += size;
+	return link->heads <= FEED_HEAD_MAX ||
+		   request_fault(link, "the head of the server's answer is longer than " CppAsString2(FEED_HEAD_MAX) " bytes");
+}
+
+bool
 streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size)
 {
+	link->taken += size;
 	link->heard = streamext_feed_ms();
 	streamext_feed_intake_arrival(link->intake);
 	if (streamext_feed_cut(&link->cutter, data, size))
@@ -193,10 +217,10 @@ streamext_feed_link_bytes(FeedLink *link, const char *data, size_t size)
 	return false;
 }
 
-void
+bool
 streamext_feed_link_body(FeedLink *link, const char *data, size_t size)
 {
-	(void) streamext_feed_text_add(&link->body, data, size, REQUEST_BODY_MAX);
+	return streamext_feed_text_add(&link->body, data, size, REQUEST_BODY_MAX) && link->body.size < REQUEST_BODY_MAX;
 }
 
 /* ---- libcurl's calls ---- */
@@ -206,23 +230,48 @@ request_on_head(char *data, size_t size, size_t n, void *context)
 {
 	FeedLink *link = context;
 
-	if (!streamext_feed_answer_line(&link->answer, data, size * n, (int64) time(NULL)))
+	if (!streamext_feed_link_head(link, size * n) ||
+		!streamext_feed_answer_line(&link->answer, data, size * n, (int64) time(NULL)))
 		return 0;
-	if (link->answer.ended && link->answer.status == 200 && link->stage == FEED_CONNECTING)
+	if (!link->answer.ended || link->answer.status < 200 || link->stage != FEED_CONNECTING)
+		return size * n;
+	if (link->answer.strange)
+		return request_fault(link, "the server codes its answer in another way than by gzip") ? size * n : 0;
+	if (!streamext_feed_unpack_begin(&link->unpack, link->answer.packed))
+		return request_fault(link, "out of memory") ? size * n : 0;
+	if (link->answer.status == 200)
 		streamext_feed_link_open(link);
 	return size * n;
 }
 
+/*
+ * Of bytes that libcurl brings while enough was taken in it is told to wait, and brings them again: `consumed` says how far they were taken before.
+ */
 static size_t
 request_on_body(char *data, size_t size, size_t n, void *context)
 {
-	FeedLink *link = context;
+	FeedLink   *link = context;
+	size_t		all = size * n, skip = Min(link->consumed, all), left = all - skip, piece_size;
+	const char *rest = data + skip, *piece;
 
-	if (link->stage != FEED_OPEN)
-		streamext_feed_link_body(link, data, size * n);
-	else if (!streamext_feed_link_bytes(link, data, size * n))
-		return 0;
-	return size * n;
+	for (;;)
+	{
+		if (streamext_feed_link_is_full(link))
+		{
+			link->consumed = Max(link->consumed, all - left);
+			link->full = true;
+			return CURL_WRITEFUNC_PAUSE;
+		}
+		if (!streamext_feed_unpack(&link->unpack, &rest, &left, &piece, &piece_size))
+			return request_fault(link, "the bytes that the server has packed are damaged") ? all : 0;
+		if (piece_size == 0)
+			break;
+		if (!(link->stage == FEED_OPEN ? streamext_feed_link_bytes(link, piece, piece_size)
+									   : streamext_feed_link_body(link, piece, piece_size)))
+			return 0;
+	}
+	link->consumed -= skip;
+	return all;
 }
 
 static int
@@ -264,7 +313,6 @@ request_options(FeedLink *link)
 	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L); /* a websocket's would be closed as soon as it is there */
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long) REQUEST_BUFFER);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, link->headers);
-	curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, request_on_head);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, link);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, request_on_body);

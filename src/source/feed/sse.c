@@ -18,11 +18,11 @@ sse_is(const char *name, size_t size, const char *what)
 	return size == strlen(what) && memcmp(name, what, size) == 0;
 }
 
-/* A longer one than may be is passed over, rather than cut to another one. */
+/* A longer one than may be is passed over, rather than cut to another one; so is one with a NUL, which no text holds and which ends a name in the journal. */
 static bool
 sse_set(FeedCutter *cutter, FeedText *text, const char *value, size_t size)
 {
-	if (size > FEED_CUT_NAME_MAX)
+	if (size > FEED_CUT_NAME_MAX || memchr(value, '\0', size) != NULL)
 		return true;
 	text->size = 0;
 	return streamext_feed_cut_keep(cutter, text, value, size, FEED_CUT_NAME_MAX);
@@ -57,7 +57,7 @@ sse_field(FeedCutter *cutter, const char *name, size_t name_size, const char *va
 	if (sse_is(name, name_size, "event"))
 		return sse_set(cutter, &cutter->event, value, size);
 	if (sse_is(name, name_size, "id"))
-		return memchr(value, '\0', size) != NULL || sse_set(cutter, &cutter->id, value, size);
+		return sse_set(cutter, &cutter->id, value, size);
 	if (sse_is(name, name_size, "retry"))
 		sse_retry(cutter, value, size);
 	return true;

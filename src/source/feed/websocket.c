@@ -19,8 +19,7 @@
 #define WEBSOCKET_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #define WEBSOCKET_KEY 16
 #define WEBSOCKET_READ (256 * 1024)
-#define WEBSOCKET_OUT_MAX 65536			 /* more that the server does not read: it is gone */
-#define WEBSOCKET_MUCH (4 * 1024 * 1024) /* bytes taken at once */
+#define WEBSOCKET_OUT_MAX 65536 /* more that the server does not read: it is gone */
 
 /* ---- the handshake ---- */
 
@@ -166,6 +165,7 @@ streamext_feed_websocket_control(void *context, int opcode, const char *data, si
 	if (opcode != FEED_WS_CLOSE || link->closed)
 		return;
 	link->closed = true;
+	strlcpy(link->close_reason, "it gives no reason", sizeof(link->close_reason));
 	if (size >= 2)
 		streamext_clip_format(link->close_reason, sizeof(link->close_reason), "%d %.*s",
 							  (uint8) data[0] << 8 | (uint8) data[1], (int) size - 2, data + 2);
@@ -183,7 +183,7 @@ websocket_head(FeedLink *link, const char *data, size_t size)
 		const char *newline = memchr(data, '\n', size);
 		size_t		some = newline != NULL ? newline - data + 1 : size;
 
-		if (link->head.size + some > FEED_HEAD_MAX || !streamext_feed_text_add(&link->head, data, some, FEED_HEAD_MAX))
+		if (!streamext_feed_link_head(link, some) || !streamext_feed_text_add(&link->head, data, some, FEED_HEAD_MAX))
 			return false;
 		data += some;
 		size -= some;
@@ -197,7 +197,7 @@ websocket_head(FeedLink *link, const char *data, size_t size)
 		return true;
 	if (link->answer.status != 101)
 	{
-		streamext_feed_link_body(link, data, size);
+		(void) streamext_feed_link_body(link, data, size);
 		return false;
 	}
 	if (!websocket_is_accepted(link))
@@ -219,20 +219,21 @@ streamext_feed_websocket_ready(FeedLink *link, CURLcode *result)
 {
 	static char buffer[WEBSOCKET_READ];
 	CURLcode	rc = CURLE_OK;
-	size_t		all = 0, got = 0;
+	size_t		got = 0;
 	bool		more = websocket_send(link);
 
 	if (!more)
 		rc = CURLE_SEND_ERROR;
-	while (more && all < WEBSOCKET_MUCH)
+	while (more)
 	{
 		got = 0;
 		rc = curl_easy_recv(link->easy, buffer, sizeof(buffer), &got);
 		if (rc != CURLE_OK || got == 0)
 			break;
-		all += got;
 		more =
 			link->stage == FEED_OPEN ? streamext_feed_link_bytes(link, buffer, got) : websocket_head(link, buffer, got);
+		if (streamext_feed_link_is_full(link))
+			break;
 	}
 	if (link->out.size > 0)
 		(void) websocket_send(link);
