@@ -4,16 +4,29 @@
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
 /*
- * ---- internal functions out of sight of who completes names in streamext ----
+ * ---- what is internal out of sight of who completes names in streamext ----
  *
  * Not what dumps of users' objects name, or what is asked for by name from outside: the functions of views for shards and of exported views,
- * fdw_handler. Tables stay, see docs/internals.md, "Deviations". The library finds a function in either schema (src/base/own_schema.c).
+ * fdw_handler; and streamext.exported, whose rows are in dumps. The library finds functions and tables in either schema (src/base/own_schema.c).
  */
 
 CREATE SCHEMA streamext_internal;
 COMMENT ON SCHEMA streamext_internal IS 'what streamext is made of: nothing in it is for use by name';
--- As in streamext: streamext.peek and streamext.compare call some of it with the caller's rights.
+-- For its functions, as in streamext: streamext.peek and streamext.compare call some with the caller's rights. Nobody has rights on its tables.
 GRANT USAGE ON SCHEMA streamext_internal TO PUBLIC;
+
+-- First the one by whose lock statements on the tables of 1.0 wait for the others (src/base/own_table.c).
+ALTER TABLE streamext.checkpoint_log SET SCHEMA streamext_internal;
+ALTER TABLE streamext.dead_letter SET SCHEMA streamext_internal;
+ALTER TABLE streamext.history SET SCHEMA streamext_internal;
+ALTER TABLE streamext.into_position SET SCHEMA streamext_internal;
+ALTER TABLE streamext.into_window SET SCHEMA streamext_internal;
+ALTER TABLE streamext.late_row SET SCHEMA streamext_internal;
+ALTER TABLE streamext.paused SET SCHEMA streamext_internal;
+ALTER TABLE streamext.retry_request SET SCHEMA streamext_internal;
+ALTER TABLE streamext.round SET SCHEMA streamext_internal;
+ALTER TABLE streamext.seek_request SET SCHEMA streamext_internal;
+ALTER TABLE streamext.stream_event SET SCHEMA streamext_internal;
 
 ALTER FUNCTION streamext.distinct_sketch_add(streamext.distinct_sketch, anyelement) SET SCHEMA streamext_internal;
 ALTER FUNCTION streamext.distinct_sketch_in(cstring) SET SCHEMA streamext_internal;
@@ -77,7 +90,7 @@ SELECT d.id, d.stream::pg_catalog.regclass AS stream, (CASE WHEN d.view OPERATOR
        CASE WHEN m.may THEN d.payload END AS payload,
        CASE WHEN m.may THEN streamext_internal.letter_key(d.record) END AS key, CASE WHEN m.may THEN streamext_internal.letter_headers(d.record) END AS headers,
        CASE WHEN m.may THEN streamext.payload_text(d.payload) END AS payload_text
-FROM streamext.dead_letter AS d
+FROM streamext_internal.dead_letter AS d
 -- A view over another one rejects whole rows of that one, and one with UNION ALL records of its parts, of which its owner and its readers may have no
 -- column; and it may read another by now. A part's letters are its stream's too.
 CROSS JOIN LATERAL (
@@ -94,7 +107,7 @@ SELECT l.id, l.stream::pg_catalog.regclass AS stream, l.view::pg_catalog.regclas
        COALESCE(CASE WHEN v.own THEN pg_catalog.regexp_replace(l.topic, ' of [0-9.]+$', ' of ') OPERATOR(pg_catalog.||)
            (pg_catalog.substring(l.topic, ' of ([0-9]+)[0-9.]*$')::pg_catalog.oid::pg_catalog.regclass)::pg_catalog.text END, l.topic) AS topic, l.partition, l.position, l.event_time, l.received_at,
        CASE WHEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR NOT v.own THEN l.payload END AS payload
-FROM streamext.late_row AS l
+FROM streamext_internal.late_row AS l
 CROSS JOIN LATERAL (
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) l.stream AND c.relkind OPERATOR(pg_catalog.=) 'v') AS own) AS v
 WHERE pg_catalog.has_table_privilege(l.stream, 'SELECT');
@@ -282,7 +295,7 @@ COMMENT ON COLUMN streamext.continuous_views.timezone IS 'TimeZone under which t
 COMMENT ON COLUMN streamext.continuous_views.catchup_rows IS 'while catching up: records read since it began; else NULL';
 COMMENT ON COLUMN streamext.continuous_views.catchup_total IS 'while catching up: records to be read in all, as far as known; grows with the stream';
 COMMENT ON COLUMN streamext.continuous_views.catchup_until IS 'when that will be done at the present pace';
-COMMENT ON COLUMN streamext.continuous_views.history_panes IS 'sealed panes moved from memory to the table streamext.history';
+COMMENT ON COLUMN streamext.continuous_views.history_panes IS 'sealed panes moved from memory to the table streamext_internal.history';
 COMMENT ON COLUMN streamext.continuous_views.history_bytes IS 'their size before compression';
 COMMENT ON COLUMN streamext.continuous_views.sealed_until IS 'end of the last pane in history; NULL: none is';
 
@@ -482,7 +495,7 @@ COMMENT ON COLUMN streamext.gateways.last_error IS 'what went wrong last; it may
 /* ---- alerts ---- */
 
 -- None of these is dumped (no pg_extension_config_dump): they are of this database's views, known by OID; the views themselves are.
-CREATE TABLE streamext.alert_state (
+CREATE TABLE streamext_internal.alert_state (
 	view oid NOT NULL,
 	key jsonb NOT NULL,
 	state text,
@@ -493,9 +506,9 @@ CREATE TABLE streamext.alert_state (
 	"row" jsonb,
 	PRIMARY KEY (view, key)
 );
-COMMENT ON TABLE streamext.alert_state IS 'what alerts know of keys; read it in streamext.alerts';
+COMMENT ON TABLE streamext_internal.alert_state IS 'what alerts know of keys; read it in streamext.alerts';
 
-CREATE TABLE streamext.alert_event (
+CREATE TABLE streamext_internal.alert_event (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	view oid NOT NULL,
 	key jsonb NOT NULL,
@@ -503,20 +516,20 @@ CREATE TABLE streamext.alert_event (
 	at timestamptz NOT NULL,
 	"row" jsonb
 );
-CREATE INDEX alert_event_view ON streamext.alert_event (view, id);
-COMMENT ON TABLE streamext.alert_event IS 'what alerts have told; read it in streamext.alert_events';
+CREATE INDEX alert_event_view ON streamext_internal.alert_event (view, id);
+COMMENT ON TABLE streamext_internal.alert_event IS 'what alerts have told; read it in streamext.alert_events';
 
-CREATE TABLE streamext.alert_view (
+CREATE TABLE streamext_internal.alert_view (
 	view oid PRIMARY KEY,
 	evaluated_at timestamptz,
 	last_error text,
 	last_error_at timestamptz
 );
-COMMENT ON TABLE streamext.alert_view IS 'how alerts were evaluated; read it in streamext.alert_views';
+COMMENT ON TABLE streamext_internal.alert_view IS 'how alerts were evaluated; read it in streamext.alert_views';
 
 CREATE VIEW streamext.alerts WITH (security_barrier) AS
 SELECT a.view::pg_catalog.regclass AS view, a.key, a.state, a.since, a."row"
-FROM streamext.alert_state AS a
+FROM streamext_internal.alert_state AS a
 WHERE a.state IS NOT NULL AND pg_catalog.has_table_privilege(a.view, 'SELECT');
 GRANT SELECT ON streamext.alerts TO PUBLIC;
 COMMENT ON VIEW streamext.alerts IS 'alerts that are pending or firing now, of the views that the user may read';
@@ -526,7 +539,7 @@ COMMENT ON COLUMN streamext.alerts."row" IS 'the row of the key, the last one if
 
 CREATE VIEW streamext.alert_events WITH (security_barrier) AS
 SELECT e.id, e.view::pg_catalog.regclass AS view, e.key, e.kind, e.at, e."row"
-FROM streamext.alert_event AS e
+FROM streamext_internal.alert_event AS e
 WHERE pg_catalog.has_table_privilege(e.view, 'SELECT');
 GRANT SELECT ON streamext.alert_events TO PUBLIC;
 COMMENT ON VIEW streamext.alert_events IS 'what alerts have told, the newest 10000 of each';
@@ -535,7 +548,7 @@ COMMENT ON COLUMN streamext.alert_events.kind IS 'fired, cleared, repeated';
 CREATE VIEW streamext.alert_views WITH (security_barrier) AS
 SELECT v.oid::pg_catalog.regclass AS view, CASE WHEN streamext_internal.may_see_reasons(v.oid) THEN a.last_error
        WHEN a.last_error IS NOT NULL THEN 'the error is for who may read all that the view reads' END AS last_error, a.last_error_at
-FROM pg_catalog.pg_class AS v LEFT JOIN streamext.alert_view AS a ON a.view OPERATOR(pg_catalog.=) v.oid
+FROM pg_catalog.pg_class AS v LEFT JOIN streamext_internal.alert_view AS a ON a.view OPERATOR(pg_catalog.=) v.oid
 WHERE v.relkind OPERATOR(pg_catalog.=) 'v' AND pg_catalog.has_table_privilege(v.oid, 'SELECT') AND
       EXISTS (SELECT 1 FROM pg_catalog.pg_options_to_table(v.reloptions) AS o
               WHERE o.option_name OPERATOR(pg_catalog.=) 'streamext.alert' AND o.option_value::pg_catalog.bool);
@@ -718,45 +731,45 @@ AS 'MODULE_PATHNAME', 'streamext_refuse_replicated';
 REVOKE ALL ON FUNCTION streamext_internal.refuse_replicated() FROM PUBLIC;
 COMMENT ON FUNCTION streamext_internal.refuse_replicated() IS 'internal: rows of the extension''s tables that logical replication brings are not taken';
 
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.dead_letter FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.dead_letter ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.late_row FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.late_row ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_position FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.into_position ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.into_window FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.into_window ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.stream_event FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.stream_event ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.history FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.history ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.checkpoint_log FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.checkpoint_log ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.paused FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.paused ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.seek_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.seek_request ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.retry_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.retry_request ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.round FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.round ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.dead_letter FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.dead_letter ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.late_row FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.late_row ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.into_position FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.into_position ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.into_window FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.into_window ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.stream_event FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.stream_event ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.history FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.history ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.checkpoint_log FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.checkpoint_log ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.paused FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.paused ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.seek_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.seek_request ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.retry_request FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.retry_request ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.round FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.round ENABLE REPLICA TRIGGER refuse_replicated;
 
 -- What the numbers stand for by which state names the definition or source that it is of. No dump carries it, as it carries no state.
-CREATE TABLE streamext.content (
+CREATE TABLE streamext_internal.content (
     object oid NOT NULL,
     number bigint NOT NULL,
     content bytea NOT NULL,
     types bytea NOT NULL,
     CONSTRAINT content_pkey PRIMARY KEY (object, number)
 );
-COMMENT ON TABLE streamext.content IS 'Definitions of continuous views, and what streams read, in full: what kept state was made for.';
-COMMENT ON COLUMN streamext.content.object IS 'View or stream.';
-COMMENT ON COLUMN streamext.content.number IS 'What checkpoints and history call it.';
-COMMENT ON COLUMN streamext.content.content IS 'The definition.';
-COMMENT ON COLUMN streamext.content.types IS 'Layouts of composite types whose values the state holds.';
-REVOKE ALL ON TABLE streamext.content FROM PUBLIC;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.content FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.content ENABLE REPLICA TRIGGER refuse_replicated;
+COMMENT ON TABLE streamext_internal.content IS 'Definitions of continuous views, and what streams read, in full: what kept state was made for.';
+COMMENT ON COLUMN streamext_internal.content.object IS 'View or stream.';
+COMMENT ON COLUMN streamext_internal.content.number IS 'What checkpoints and history call it.';
+COMMENT ON COLUMN streamext_internal.content.content IS 'The definition.';
+COMMENT ON COLUMN streamext_internal.content.types IS 'Layouts of composite types whose values the state holds.';
+REVOKE ALL ON TABLE streamext_internal.content FROM PUBLIC;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.content FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.content ENABLE REPLICA TRIGGER refuse_replicated;
 
 /* ---- an engine beside: views that are computed outside and merged here ---- */
 
@@ -905,7 +918,7 @@ COMMENT ON COLUMN streamext.exports.rows_merged IS 'partial rows of all batches'
 /* ---- what goes out to other systems ---- */
 
 -- Not dumped (no pg_extension_config_dump), as the other tables are not: rows are for this server's foreign tables, known by OID.
-CREATE TABLE streamext.outbox (
+CREATE TABLE streamext_internal.outbox (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	target oid NOT NULL,
 	view oid NOT NULL,
@@ -916,14 +929,14 @@ CREATE TABLE streamext.outbox (
 	headers text,
 	reason text
 );
-CREATE INDEX outbox_waiting ON streamext.outbox (target, id) WHERE reason IS NULL;
-CREATE INDEX outbox_dead ON streamext.outbox (target, id) WHERE reason IS NOT NULL;
-REVOKE ALL ON TABLE streamext.outbox FROM PUBLIC;
-COMMENT ON TABLE streamext.outbox IS 'Rows inserted into foreign tables of other systems, until they have arrived there.';
-COMMENT ON COLUMN streamext.outbox.view IS 'The continuous view whose rows they are; 0: a session''s INSERT.';
-COMMENT ON COLUMN streamext.outbox.reason IS 'Why the other system does not take the row, however often it is sent; NULL: it waits.';
+CREATE INDEX outbox_waiting ON streamext_internal.outbox (target, id) WHERE reason IS NULL;
+CREATE INDEX outbox_dead ON streamext_internal.outbox (target, id) WHERE reason IS NOT NULL;
+REVOKE ALL ON TABLE streamext_internal.outbox FROM PUBLIC;
+COMMENT ON TABLE streamext_internal.outbox IS 'Rows inserted into foreign tables of other systems, until they have arrived there.';
+COMMENT ON COLUMN streamext_internal.outbox.view IS 'The continuous view whose rows they are; 0: a session''s INSERT.';
+COMMENT ON COLUMN streamext_internal.outbox.reason IS 'Why the other system does not take the row, however often it is sent; NULL: it waits.';
 
-CREATE TABLE streamext.sink_target (
+CREATE TABLE streamext_internal.sink_target (
 	target oid PRIMARY KEY,
 	batch bigint,
 	ids bigint[],
@@ -931,54 +944,54 @@ CREATE TABLE streamext.sink_target (
 	last_error text,
 	last_error_at timestamptz
 ) WITH (fillfactor = 50);
-REVOKE ALL ON TABLE streamext.sink_target FROM PUBLIC;
-COMMENT ON TABLE streamext.sink_target IS 'Foreign tables whose rows are sent to other systems: how that goes, and which rows are on their way under which number.';
+REVOKE ALL ON TABLE streamext_internal.sink_target FROM PUBLIC;
+COMMENT ON TABLE streamext_internal.sink_target IS 'Foreign tables whose rows are sent to other systems: how that goes, and which rows are on their way under which number.';
 
-CREATE TABLE streamext.sink_count (
+CREATE TABLE streamext_internal.sink_count (
 	target oid NOT NULL,
 	view oid NOT NULL,
 	delivered bigint NOT NULL,
 	CONSTRAINT sink_count_pkey PRIMARY KEY (target, view)
 ) WITH (fillfactor = 50);
-REVOKE ALL ON TABLE streamext.sink_count FROM PUBLIC;
-COMMENT ON TABLE streamext.sink_count IS 'Rows that have arrived, of each view (0: of sessions'' INSERTs).';
+REVOKE ALL ON TABLE streamext_internal.sink_count FROM PUBLIC;
+COMMENT ON TABLE streamext_internal.sink_count IS 'Rows that have arrived, of each view (0: of sessions'' INSERTs).';
 
 -- Not dumped: they say what is in topics that this server's foreign tables name.
-CREATE TABLE streamext.emitted (
+CREATE TABLE streamext_internal.emitted (
 	view oid NOT NULL,
 	digest bytea NOT NULL,
 	key jsonb NOT NULL,
 	CONSTRAINT emitted_pkey PRIMARY KEY (view, digest)
 );
-REVOKE ALL ON TABLE streamext.emitted FROM PUBLIC;
-COMMENT ON TABLE streamext.emitted IS 'Keys of rows that views with streamext.emit = ''changes'' have put into their targets and not taken back.';
+REVOKE ALL ON TABLE streamext_internal.emitted FROM PUBLIC;
+COMMENT ON TABLE streamext_internal.emitted IS 'Keys of rows that views with streamext.emit = ''changes'' have put into their targets and not taken back.';
 
-CREATE TABLE streamext.emitted_view (
+CREATE TABLE streamext_internal.emitted_view (
 	view oid PRIMARY KEY,
 	version bigint NOT NULL DEFAULT 0,
 	last_error text,
 	last_error_at timestamptz
 ) WITH (fillfactor = 50);
-REVOKE ALL ON TABLE streamext.emitted_view FROM PUBLIC;
-COMMENT ON TABLE streamext.emitted_view IS 'The version of the last changes of these views.';
-COMMENT ON COLUMN streamext.emitted.view IS 'The view.';
-COMMENT ON COLUMN streamext.emitted.digest IS 'SHA-256 of the key as text.';
-COMMENT ON COLUMN streamext.emitted.key IS 'Of the row that is in the target.';
-COMMENT ON COLUMN streamext.emitted_view.view IS 'The view.';
-COMMENT ON COLUMN streamext.emitted_view.version IS 'Rises with each lot of changes; the header version of the messages.';
-COMMENT ON COLUMN streamext.emitted_view.last_error IS 'Of the last delivery, if it has failed.';
-COMMENT ON COLUMN streamext.emitted_view.last_error_at IS 'When that was.';
+REVOKE ALL ON TABLE streamext_internal.emitted_view FROM PUBLIC;
+COMMENT ON TABLE streamext_internal.emitted_view IS 'The version of the last changes of these views.';
+COMMENT ON COLUMN streamext_internal.emitted.view IS 'The view.';
+COMMENT ON COLUMN streamext_internal.emitted.digest IS 'SHA-256 of the key as text.';
+COMMENT ON COLUMN streamext_internal.emitted.key IS 'Of the row that is in the target.';
+COMMENT ON COLUMN streamext_internal.emitted_view.view IS 'The view.';
+COMMENT ON COLUMN streamext_internal.emitted_view.version IS 'Rises with each lot of changes; the header version of the messages.';
+COMMENT ON COLUMN streamext_internal.emitted_view.last_error IS 'Of the last delivery, if it has failed.';
+COMMENT ON COLUMN streamext_internal.emitted_view.last_error_at IS 'When that was.';
 
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.emitted ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.emitted_view FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.emitted_view ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.outbox FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.outbox ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_target FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.sink_target ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.sink_count FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.sink_count ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.emitted FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.emitted ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.emitted_view FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.emitted_view ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.outbox FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.outbox ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.sink_target FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.sink_target ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.sink_count FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.sink_count ENABLE REPLICA TRIGGER refuse_replicated;
 
 CREATE VIEW streamext.sinks WITH (security_barrier) AS
 WITH pairs AS (
@@ -991,8 +1004,8 @@ WITH pairs AS (
     WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
       AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
       AND w.fdwname OPERATOR(pg_catalog.=) ANY (ARRAY['kafka', 'mqtt', 'webhook']::pg_catalog.name[])
-    UNION SELECT o.target, o.view FROM streamext.outbox AS o
-    UNION SELECT c.target, c.view FROM streamext.sink_count AS c
+    UNION SELECT o.target, o.view FROM streamext_internal.outbox AS o
+    UNION SELECT c.target, c.view FROM streamext_internal.sink_count AS c
 )
 SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view END)::pg_catalog.regclass AS view,
        p.target::pg_catalog.regclass AS target,
@@ -1006,14 +1019,14 @@ SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view E
        COALESCE(e.last_error_at, t.last_error_at) AS last_error_at
 FROM pairs AS p
 JOIN pg_catalog.pg_class AS r ON r.oid OPERATOR(pg_catalog.=) p.target
-LEFT JOIN streamext.emitted_view AS e ON e.view OPERATOR(pg_catalog.=) p.view
+LEFT JOIN streamext_internal.emitted_view AS e ON e.view OPERATOR(pg_catalog.=) p.view
 LEFT JOIN streamext_internal.get_streams() AS s ON s.stream::pg_catalog.oid OPERATOR(pg_catalog.=) p.target
-LEFT JOIN streamext.sink_target AS t ON t.target OPERATOR(pg_catalog.=) p.target
-LEFT JOIN streamext.sink_count AS c ON c.target OPERATOR(pg_catalog.=) p.target AND c.view OPERATOR(pg_catalog.=) p.view
+LEFT JOIN streamext_internal.sink_target AS t ON t.target OPERATOR(pg_catalog.=) p.target
+LEFT JOIN streamext_internal.sink_count AS c ON c.target OPERATOR(pg_catalog.=) p.target AND c.view OPERATOR(pg_catalog.=) p.view
 CROSS JOIN LATERAL (
     SELECT pg_catalog.count(*) FILTER (WHERE x.reason IS NULL) AS waiting, pg_catalog.count(*) FILTER (WHERE x.reason IS NOT NULL) AS dead,
            pg_catalog.min(x.at) FILTER (WHERE x.reason IS NULL) AS oldest, pg_catalog.max(x.reason) AS reason
-    FROM streamext.outbox AS x
+    FROM streamext_internal.outbox AS x
     WHERE x.target OPERATOR(pg_catalog.=) p.target AND x.view OPERATOR(pg_catalog.=) p.view) AS o
 WHERE pg_catalog.has_table_privilege(p.target, 'INSERT') OR pg_catalog.has_table_privilege(p.target, 'SELECT');
 GRANT SELECT ON streamext.sinks TO PUBLIC;
@@ -1031,12 +1044,12 @@ LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'streamext_retry_deliveries';
 COMMENT ON FUNCTION streamext.retry_deliveries(regclass) IS
 'from commit on sends rows again that the other system has not taken (streamext.sinks.dead); returns how many; for the owner of the foreign table';
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_state FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.alert_state ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_event FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.alert_event ENABLE REPLICA TRIGGER refuse_replicated;
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.alert_view FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.alert_view ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.alert_state FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.alert_state ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.alert_event FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.alert_event ENABLE REPLICA TRIGGER refuse_replicated;
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.alert_view FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.alert_view ENABLE REPLICA TRIGGER refuse_replicated;
 
 CREATE FUNCTION streamext_internal.webhook_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT
@@ -1049,21 +1062,21 @@ COMMENT ON FOREIGN DATA WRAPPER webhook IS 'foreign tables whose rows are sent t
 /* ---- views over views ---- */
 
 -- How far the closed windows of continuous views have gone to the views over them. Not dumped, as into_window is not: OIDs and positions are this server's.
-CREATE TABLE streamext.flow (
+CREATE TABLE streamext_internal.flow (
 	view oid PRIMARY KEY,
 	number bigint NOT NULL,
 	inner_number bigint NOT NULL,
 	begins bigint NOT NULL,
 	written_until timestamptz NOT NULL
 ) WITH (fillfactor = 50);
-REVOKE ALL ON TABLE streamext.flow FROM PUBLIC;
-COMMENT ON TABLE streamext.flow IS 'of each continuous view over another one: windows of that one that end by then are in its journal; of sessions, those whose last row is not after it';
-COMMENT ON COLUMN streamext.flow.view IS 'The outer view.';
-COMMENT ON COLUMN streamext.flow.number IS 'Of what it counts: windows given under another number are void.';
-COMMENT ON COLUMN streamext.flow.inner_number IS 'Of the windows that it wants.';
-COMMENT ON COLUMN streamext.flow.begins IS 'From which position of its journal on it counts.';
-CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext.flow FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
-ALTER TABLE streamext.flow ENABLE REPLICA TRIGGER refuse_replicated;
+REVOKE ALL ON TABLE streamext_internal.flow FROM PUBLIC;
+COMMENT ON TABLE streamext_internal.flow IS 'of each continuous view over another one: windows of that one that end by then are in its journal; of sessions, those whose last row is not after it';
+COMMENT ON COLUMN streamext_internal.flow.view IS 'The outer view.';
+COMMENT ON COLUMN streamext_internal.flow.number IS 'Of what it counts: windows given under another number are void.';
+COMMENT ON COLUMN streamext_internal.flow.inner_number IS 'Of the windows that it wants.';
+COMMENT ON COLUMN streamext_internal.flow.begins IS 'From which position of its journal on it counts.';
+CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_internal.flow FOR EACH ROW EXECUTE FUNCTION streamext_internal.refuse_replicated();
+ALTER TABLE streamext_internal.flow ENABLE REPLICA TRIGGER refuse_replicated;
 
 /* ---- what to change ---- */
 
@@ -1234,125 +1247,125 @@ COMMENT ON COLUMN streamext.alert_views.view IS 'the alert''s view';
 COMMENT ON COLUMN streamext.alert_views.last_error_at IS 'when last_error was noted';
 COMMENT ON COLUMN streamext.sinks.last_error IS 'why rows wait or are dead; NULL: nothing has gone wrong';
 COMMENT ON COLUMN streamext.sinks.last_error_at IS 'when it was noted';
-COMMENT ON COLUMN streamext.dead_letter.id IS 'Key.';
-COMMENT ON COLUMN streamext.dead_letter.stream IS 'Stream.';
-COMMENT ON COLUMN streamext.dead_letter.view IS 'Continuous view that could not count it; 0: rejected for all.';
-COMMENT ON COLUMN streamext.dead_letter.topic IS 'Of the record.';
-COMMENT ON COLUMN streamext.dead_letter.partition IS 'Of the record.';
-COMMENT ON COLUMN streamext.dead_letter.position IS 'Of the record.';
-COMMENT ON COLUMN streamext.dead_letter.received_at IS 'When it was rejected.';
-COMMENT ON COLUMN streamext.dead_letter.sqlstate IS 'Of the error.';
-COMMENT ON COLUMN streamext.dead_letter.reason IS 'The error, at most 1 kB.';
-COMMENT ON COLUMN streamext.dead_letter.payload IS 'Of the record, at most 1 MB.';
-COMMENT ON COLUMN streamext.dead_letter.source IS 'What positions mean, as StreamCounted.source.';
-COMMENT ON COLUMN streamext.dead_letter.record IS 'The record as it is decoded again.';
-COMMENT ON COLUMN streamext.dead_letter.whole IS 'Whether record is all of it.';
-COMMENT ON COLUMN streamext.dead_letter.done IS 'Views that have counted it.';
-COMMENT ON COLUMN streamext.dead_letter.retry IS 'The request by which it was tried last.';
-COMMENT ON COLUMN streamext.late_row.id IS 'Key.';
-COMMENT ON COLUMN streamext.late_row.stream IS 'Stream.';
-COMMENT ON COLUMN streamext.late_row.view IS 'View that keeps it.';
-COMMENT ON COLUMN streamext.late_row.topic IS 'Of the record.';
-COMMENT ON COLUMN streamext.late_row.partition IS 'Of the record.';
-COMMENT ON COLUMN streamext.late_row.position IS 'Of the record.';
-COMMENT ON COLUMN streamext.late_row.event_time IS 'The row''s.';
-COMMENT ON COLUMN streamext.late_row.received_at IS 'When it came.';
-COMMENT ON COLUMN streamext.late_row.payload IS 'Of the record.';
-COMMENT ON COLUMN streamext.into_position.view IS 'View with streamext.into and no window.';
-COMMENT ON COLUMN streamext.into_position.stream IS 'Its stream.';
-COMMENT ON COLUMN streamext.into_position.topic IS 'Of the partition.';
-COMMENT ON COLUMN streamext.into_position.partition IS 'Its number.';
-COMMENT ON COLUMN streamext.into_position.position IS 'Next to be written.';
-COMMENT ON COLUMN streamext.into_position.accepted IS 'Counted up to there.';
-COMMENT ON COLUMN streamext.into_position.rejected IS 'Counted up to there.';
-COMMENT ON COLUMN streamext.into_window.view IS 'View with streamext.into and windows.';
-COMMENT ON COLUMN streamext.into_window.written_until IS 'Windows that end by then are written.';
-COMMENT ON COLUMN streamext.stream_event.id IS 'Key.';
-COMMENT ON COLUMN streamext.stream_event.time IS 'When it was noted.';
-COMMENT ON COLUMN streamext.stream_event.stream IS 'Stream.';
-COMMENT ON COLUMN streamext.stream_event.kind IS 'See streamext.stream_events.';
-COMMENT ON COLUMN streamext.stream_event.topic IS 'Or NULL.';
-COMMENT ON COLUMN streamext.stream_event.partition IS 'Or NULL.';
-COMMENT ON COLUMN streamext.stream_event.missed IS 'Records that are gone.';
-COMMENT ON COLUMN streamext.stream_event.detail IS 'In words.';
-COMMENT ON COLUMN streamext.history.view IS 'View.';
-COMMENT ON COLUMN streamext.history.shard IS 'Set of slices that it is of.';
-COMMENT ON COLUMN streamext.history.pane IS 'Pane that is sealed.';
-COMMENT ON COLUMN streamext.history.bucket IS 'Hash bucket of its groups.';
-COMMENT ON COLUMN streamext.history.part IS 'Piece of the slice.';
-COMMENT ON COLUMN streamext.history.definition IS 'Number in streamext.content.';
-COMMENT ON COLUMN streamext.history.nrows IS 'Groups in it.';
-COMMENT ON COLUMN streamext.history.data IS 'Keys and states, compressed.';
-COMMENT ON COLUMN streamext.checkpoint_log.seq IS 'Checkpoint.';
-COMMENT ON COLUMN streamext.checkpoint_log.pane IS 'Of the groups.';
-COMMENT ON COLUMN streamext.checkpoint_log.stream IS 'Stream.';
-COMMENT ON COLUMN streamext.checkpoint_log.view IS 'View; 0: the stream itself.';
-COMMENT ON COLUMN streamext.checkpoint_log.shard IS 'Shard.';
-COMMENT ON COLUMN streamext.checkpoint_log.part IS 'Piece.';
-COMMENT ON COLUMN streamext.checkpoint_log.kind IS 'What data is.';
-COMMENT ON COLUMN streamext.checkpoint_log.data IS 'Layout in src/durable/checkpoint_log.c.';
-COMMENT ON COLUMN streamext.paused.relation IS 'Stream or view.';
-COMMENT ON COLUMN streamext.paused.since IS 'When streamext.pause was called.';
-COMMENT ON COLUMN streamext.seek_request.id IS 'Number.';
-COMMENT ON COLUMN streamext.seek_request.stream IS 'Stream.';
-COMMENT ON COLUMN streamext.seek_request.shard IS 'Shard that it is for.';
-COMMENT ON COLUMN streamext.seek_request.source IS 'What positions mean.';
-COMMENT ON COLUMN streamext.seek_request.kind IS 'SeekKind.';
-COMMENT ON COLUMN streamext.seek_request.time IS 'Of SEEK_TIME.';
-COMMENT ON COLUMN streamext.seek_request.topic IS 'Of SEEK_OFFSET.';
-COMMENT ON COLUMN streamext.seek_request.partition IS 'Of SEEK_OFFSET.';
-COMMENT ON COLUMN streamext.seek_request.rebuild IS 'Whether views begin anew.';
-COMMENT ON COLUMN streamext.seek_request.accept IS 'Whether another source is taken.';
-COMMENT ON COLUMN streamext.seek_request.topics IS 'Of the partitions then.';
-COMMENT ON COLUMN streamext.seek_request.partitions IS 'Their numbers.';
-COMMENT ON COLUMN streamext.seek_request.positions IS 'Where they were.';
-COMMENT ON COLUMN streamext.seek_request.target_topics IS 'Of the partitions found.';
-COMMENT ON COLUMN streamext.seek_request.target_partitions IS 'Their numbers.';
-COMMENT ON COLUMN streamext.seek_request.targets IS 'Where they go on.';
-COMMENT ON COLUMN streamext.seek_request."offset" IS 'Of SEEK_OFFSET.';
-COMMENT ON COLUMN streamext.retry_request.id IS 'Number.';
-COMMENT ON COLUMN streamext.retry_request.stream IS 'Stream.';
-COMMENT ON COLUMN streamext.retry_request.shard IS 'Shard that it is for.';
-COMMENT ON COLUMN streamext.retry_request.source IS 'What positions mean.';
-COMMENT ON COLUMN streamext.retry_request.letters IS 'Dead letters.';
-COMMENT ON COLUMN streamext.retry_request.decoded IS 'Those that the stream can decode.';
-COMMENT ON COLUMN streamext.round.view IS 'View.';
-COMMENT ON COLUMN streamext.round.number IS 'How often it was begun anew.';
-COMMENT ON COLUMN streamext.outbox.id IS 'Key, in the order of commits of a target.';
-COMMENT ON COLUMN streamext.outbox.target IS 'Foreign table.';
-COMMENT ON COLUMN streamext.outbox.at IS 'When the row was inserted.';
-COMMENT ON COLUMN streamext.outbox.topic IS 'Where it goes.';
-COMMENT ON COLUMN streamext.outbox.key IS 'Of the message.';
-COMMENT ON COLUMN streamext.outbox.payload IS 'Of the message.';
-COMMENT ON COLUMN streamext.outbox.headers IS 'Of the message, JSON.';
-COMMENT ON COLUMN streamext.sink_target.target IS 'Foreign table.';
-COMMENT ON COLUMN streamext.sink_target.batch IS 'Number of the set on its way.';
-COMMENT ON COLUMN streamext.sink_target.ids IS 'Its rows in the outbox.';
-COMMENT ON COLUMN streamext.sink_target.state IS 'See streamext.sinks.';
-COMMENT ON COLUMN streamext.sink_target.last_error IS 'See streamext.sinks.';
-COMMENT ON COLUMN streamext.sink_target.last_error_at IS 'When it was noted.';
-COMMENT ON COLUMN streamext.sink_count.target IS 'Foreign table.';
-COMMENT ON COLUMN streamext.sink_count.view IS 'View; 0: INSERT.';
-COMMENT ON COLUMN streamext.sink_count.delivered IS 'Rows that have arrived.';
-COMMENT ON COLUMN streamext.alert_state.view IS 'Alert.';
-COMMENT ON COLUMN streamext.alert_state.key IS 'Of the row.';
-COMMENT ON COLUMN streamext.alert_state.state IS 'pending or firing.';
-COMMENT ON COLUMN streamext.alert_state.since IS 'When it came into it.';
-COMMENT ON COLUMN streamext.alert_state.present IS 'Whether the row is there.';
-COMMENT ON COLUMN streamext.alert_state.seen_at IS 'When it was there last.';
-COMMENT ON COLUMN streamext.alert_state.last_event IS 'When the last event was.';
-COMMENT ON COLUMN streamext.alert_state."row" IS 'The row, as last seen.';
-COMMENT ON COLUMN streamext.alert_event.id IS 'Key.';
-COMMENT ON COLUMN streamext.alert_event.view IS 'Alert.';
-COMMENT ON COLUMN streamext.alert_event.key IS 'Of the row.';
-COMMENT ON COLUMN streamext.alert_event.kind IS 'fired, cleared or repeated.';
-COMMENT ON COLUMN streamext.alert_event.at IS 'When.';
-COMMENT ON COLUMN streamext.alert_event."row" IS 'The row then.';
-COMMENT ON COLUMN streamext.alert_view.view IS 'Alert.';
-COMMENT ON COLUMN streamext.alert_view.evaluated_at IS 'When it was evaluated last.';
-COMMENT ON COLUMN streamext.alert_view.last_error IS 'Why that failed.';
-COMMENT ON COLUMN streamext.alert_view.last_error_at IS 'When.';
-COMMENT ON COLUMN streamext.flow.written_until IS 'Windows of the inner view that end by then are given.';
+COMMENT ON COLUMN streamext_internal.dead_letter.id IS 'Key.';
+COMMENT ON COLUMN streamext_internal.dead_letter.stream IS 'Stream.';
+COMMENT ON COLUMN streamext_internal.dead_letter.view IS 'Continuous view that could not count it; 0: rejected for all.';
+COMMENT ON COLUMN streamext_internal.dead_letter.topic IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.dead_letter.partition IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.dead_letter.position IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.dead_letter.received_at IS 'When it was rejected.';
+COMMENT ON COLUMN streamext_internal.dead_letter.sqlstate IS 'Of the error.';
+COMMENT ON COLUMN streamext_internal.dead_letter.reason IS 'The error, at most 1 kB.';
+COMMENT ON COLUMN streamext_internal.dead_letter.payload IS 'Of the record, at most 1 MB.';
+COMMENT ON COLUMN streamext_internal.dead_letter.source IS 'What positions mean, as StreamCounted.source.';
+COMMENT ON COLUMN streamext_internal.dead_letter.record IS 'The record as it is decoded again.';
+COMMENT ON COLUMN streamext_internal.dead_letter.whole IS 'Whether record is all of it.';
+COMMENT ON COLUMN streamext_internal.dead_letter.done IS 'Views that have counted it.';
+COMMENT ON COLUMN streamext_internal.dead_letter.retry IS 'The request by which it was tried last.';
+COMMENT ON COLUMN streamext_internal.late_row.id IS 'Key.';
+COMMENT ON COLUMN streamext_internal.late_row.stream IS 'Stream.';
+COMMENT ON COLUMN streamext_internal.late_row.view IS 'View that keeps it.';
+COMMENT ON COLUMN streamext_internal.late_row.topic IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.late_row.partition IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.late_row.position IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.late_row.event_time IS 'The row''s.';
+COMMENT ON COLUMN streamext_internal.late_row.received_at IS 'When it came.';
+COMMENT ON COLUMN streamext_internal.late_row.payload IS 'Of the record.';
+COMMENT ON COLUMN streamext_internal.into_position.view IS 'View with streamext.into and no window.';
+COMMENT ON COLUMN streamext_internal.into_position.stream IS 'Its stream.';
+COMMENT ON COLUMN streamext_internal.into_position.topic IS 'Of the partition.';
+COMMENT ON COLUMN streamext_internal.into_position.partition IS 'Its number.';
+COMMENT ON COLUMN streamext_internal.into_position.position IS 'Next to be written.';
+COMMENT ON COLUMN streamext_internal.into_position.accepted IS 'Counted up to there.';
+COMMENT ON COLUMN streamext_internal.into_position.rejected IS 'Counted up to there.';
+COMMENT ON COLUMN streamext_internal.into_window.view IS 'View with streamext.into and windows.';
+COMMENT ON COLUMN streamext_internal.into_window.written_until IS 'Windows that end by then are written.';
+COMMENT ON COLUMN streamext_internal.stream_event.id IS 'Key.';
+COMMENT ON COLUMN streamext_internal.stream_event.time IS 'When it was noted.';
+COMMENT ON COLUMN streamext_internal.stream_event.stream IS 'Stream.';
+COMMENT ON COLUMN streamext_internal.stream_event.kind IS 'See streamext.stream_events.';
+COMMENT ON COLUMN streamext_internal.stream_event.topic IS 'Or NULL.';
+COMMENT ON COLUMN streamext_internal.stream_event.partition IS 'Or NULL.';
+COMMENT ON COLUMN streamext_internal.stream_event.missed IS 'Records that are gone.';
+COMMENT ON COLUMN streamext_internal.stream_event.detail IS 'In words.';
+COMMENT ON COLUMN streamext_internal.history.view IS 'View.';
+COMMENT ON COLUMN streamext_internal.history.shard IS 'Set of slices that it is of.';
+COMMENT ON COLUMN streamext_internal.history.pane IS 'Pane that is sealed.';
+COMMENT ON COLUMN streamext_internal.history.bucket IS 'Hash bucket of its groups.';
+COMMENT ON COLUMN streamext_internal.history.part IS 'Piece of the slice.';
+COMMENT ON COLUMN streamext_internal.history.definition IS 'Number in streamext_internal.content.';
+COMMENT ON COLUMN streamext_internal.history.nrows IS 'Groups in it.';
+COMMENT ON COLUMN streamext_internal.history.data IS 'Keys and states, compressed.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.seq IS 'Checkpoint.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.pane IS 'Of the groups.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.stream IS 'Stream.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.view IS 'View; 0: the stream itself.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.shard IS 'Shard.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.part IS 'Piece.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.kind IS 'What data is.';
+COMMENT ON COLUMN streamext_internal.checkpoint_log.data IS 'Layout in src/durable/checkpoint_log.c.';
+COMMENT ON COLUMN streamext_internal.paused.relation IS 'Stream or view.';
+COMMENT ON COLUMN streamext_internal.paused.since IS 'When streamext.pause was called.';
+COMMENT ON COLUMN streamext_internal.seek_request.id IS 'Number.';
+COMMENT ON COLUMN streamext_internal.seek_request.stream IS 'Stream.';
+COMMENT ON COLUMN streamext_internal.seek_request.shard IS 'Shard that it is for.';
+COMMENT ON COLUMN streamext_internal.seek_request.source IS 'What positions mean.';
+COMMENT ON COLUMN streamext_internal.seek_request.kind IS 'SeekKind.';
+COMMENT ON COLUMN streamext_internal.seek_request.time IS 'Of SEEK_TIME.';
+COMMENT ON COLUMN streamext_internal.seek_request.topic IS 'Of SEEK_OFFSET.';
+COMMENT ON COLUMN streamext_internal.seek_request.partition IS 'Of SEEK_OFFSET.';
+COMMENT ON COLUMN streamext_internal.seek_request.rebuild IS 'Whether views begin anew.';
+COMMENT ON COLUMN streamext_internal.seek_request.accept IS 'Whether another source is taken.';
+COMMENT ON COLUMN streamext_internal.seek_request.topics IS 'Of the partitions then.';
+COMMENT ON COLUMN streamext_internal.seek_request.partitions IS 'Their numbers.';
+COMMENT ON COLUMN streamext_internal.seek_request.positions IS 'Where they were.';
+COMMENT ON COLUMN streamext_internal.seek_request.target_topics IS 'Of the partitions found.';
+COMMENT ON COLUMN streamext_internal.seek_request.target_partitions IS 'Their numbers.';
+COMMENT ON COLUMN streamext_internal.seek_request.targets IS 'Where they go on.';
+COMMENT ON COLUMN streamext_internal.seek_request."offset" IS 'Of SEEK_OFFSET.';
+COMMENT ON COLUMN streamext_internal.retry_request.id IS 'Number.';
+COMMENT ON COLUMN streamext_internal.retry_request.stream IS 'Stream.';
+COMMENT ON COLUMN streamext_internal.retry_request.shard IS 'Shard that it is for.';
+COMMENT ON COLUMN streamext_internal.retry_request.source IS 'What positions mean.';
+COMMENT ON COLUMN streamext_internal.retry_request.letters IS 'Dead letters.';
+COMMENT ON COLUMN streamext_internal.retry_request.decoded IS 'Those that the stream can decode.';
+COMMENT ON COLUMN streamext_internal.round.view IS 'View.';
+COMMENT ON COLUMN streamext_internal.round.number IS 'How often it was begun anew.';
+COMMENT ON COLUMN streamext_internal.outbox.id IS 'Key, in the order of commits of a target.';
+COMMENT ON COLUMN streamext_internal.outbox.target IS 'Foreign table.';
+COMMENT ON COLUMN streamext_internal.outbox.at IS 'When the row was inserted.';
+COMMENT ON COLUMN streamext_internal.outbox.topic IS 'Where it goes.';
+COMMENT ON COLUMN streamext_internal.outbox.key IS 'Of the message.';
+COMMENT ON COLUMN streamext_internal.outbox.payload IS 'Of the message.';
+COMMENT ON COLUMN streamext_internal.outbox.headers IS 'Of the message, JSON.';
+COMMENT ON COLUMN streamext_internal.sink_target.target IS 'Foreign table.';
+COMMENT ON COLUMN streamext_internal.sink_target.batch IS 'Number of the set on its way.';
+COMMENT ON COLUMN streamext_internal.sink_target.ids IS 'Its rows in the outbox.';
+COMMENT ON COLUMN streamext_internal.sink_target.state IS 'See streamext.sinks.';
+COMMENT ON COLUMN streamext_internal.sink_target.last_error IS 'See streamext.sinks.';
+COMMENT ON COLUMN streamext_internal.sink_target.last_error_at IS 'When it was noted.';
+COMMENT ON COLUMN streamext_internal.sink_count.target IS 'Foreign table.';
+COMMENT ON COLUMN streamext_internal.sink_count.view IS 'View; 0: INSERT.';
+COMMENT ON COLUMN streamext_internal.sink_count.delivered IS 'Rows that have arrived.';
+COMMENT ON COLUMN streamext_internal.alert_state.view IS 'Alert.';
+COMMENT ON COLUMN streamext_internal.alert_state.key IS 'Of the row.';
+COMMENT ON COLUMN streamext_internal.alert_state.state IS 'pending or firing.';
+COMMENT ON COLUMN streamext_internal.alert_state.since IS 'When it came into it.';
+COMMENT ON COLUMN streamext_internal.alert_state.present IS 'Whether the row is there.';
+COMMENT ON COLUMN streamext_internal.alert_state.seen_at IS 'When it was there last.';
+COMMENT ON COLUMN streamext_internal.alert_state.last_event IS 'When the last event was.';
+COMMENT ON COLUMN streamext_internal.alert_state."row" IS 'The row, as last seen.';
+COMMENT ON COLUMN streamext_internal.alert_event.id IS 'Key.';
+COMMENT ON COLUMN streamext_internal.alert_event.view IS 'Alert.';
+COMMENT ON COLUMN streamext_internal.alert_event.key IS 'Of the row.';
+COMMENT ON COLUMN streamext_internal.alert_event.kind IS 'fired, cleared or repeated.';
+COMMENT ON COLUMN streamext_internal.alert_event.at IS 'When.';
+COMMENT ON COLUMN streamext_internal.alert_event."row" IS 'The row then.';
+COMMENT ON COLUMN streamext_internal.alert_view.view IS 'Alert.';
+COMMENT ON COLUMN streamext_internal.alert_view.evaluated_at IS 'When it was evaluated last.';
+COMMENT ON COLUMN streamext_internal.alert_view.last_error IS 'Why that failed.';
+COMMENT ON COLUMN streamext_internal.alert_view.last_error_at IS 'When.';
+COMMENT ON COLUMN streamext_internal.flow.written_until IS 'Windows of the inner view that end by then are given.';
 COMMENT ON COLUMN streamext.shard_state.partitions IS 'Which share it has.';
 COMMENT ON COLUMN streamext.shard_state.state IS 'As in streamext.streams.';
 COMMENT ON COLUMN streamext.shard_state.watermark IS 'Its own.';

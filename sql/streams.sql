@@ -191,7 +191,7 @@ SELECT * FROM readings;
 SELECT stream FROM streamext.streams;
 SELECT stream FROM streamext.workers;
 SELECT stream FROM streamext.dead_letters;
-SELECT * FROM streamext.dead_letter;
+SELECT * FROM streamext_internal.dead_letter;
 SELECT streamext.flush('readings');
 RESET ROLE;
 GRANT SELECT ON readings TO regress_streamext_app;

@@ -213,7 +213,7 @@ def restart_teller(db: Database) -> None:
 def crash(db: Database, rng: random.Random, now: float) -> None:
     """kill -9 of a process of the server, which takes the clock along: a prepared transaction keeps alerts from being evaluated until it is set."""
     with db.server.connect(db.name, autocommit=False) as holder:
-        holder.execute("LOCK TABLE streamext.alert_state IN ACCESS EXCLUSIVE MODE")
+        holder.execute("LOCK TABLE streamext_internal.alert_state IN ACCESS EXCLUSIVE MODE")
         holder.execute("PREPARE TRANSACTION 'hold'")
     kind = rng.choice(["streamext worker%", "streamext teller%"])
     pids = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND datname = %s"

@@ -100,16 +100,16 @@ def test_a_dropped_outer_view_leaves_nothing(database: Database) -> None:
     continuous(db, "minute", MINUTE.format(s="s"))
     continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h")
     db.flush("s")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 1, what="the outer view's place")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.flow") == 1, what="the outer view's place")
     db.execute("DROP VIEW hour")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 0, what="nothing of it")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.flow") == 0, what="nothing of it")
 
 
 def of_view(db: Database, oid: int) -> dict[str, int]:
     """Rows of the extension's own tables that name the view or its stream; but of what is tidied later: the checkpoints' log, texts of definitions."""
-    columns = db.rows("""SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-        WHERE c.relnamespace = 'streamext'::regnamespace AND c.relkind = 'r' AND relname NOT IN ('checkpoint_log', 'content') AND a.attnum > 0 AND a.atttypid IN ('oid'::regtype, 'regclass'::regtype)""")
-    found = {f"{table}.{column}": db.value(f"SELECT count(*) FROM streamext.{table} WHERE {column} = {oid}") for table, column in columns}
+    columns = db.rows("""SELECT c.oid::regclass::text, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace IN ('streamext'::regnamespace, 'streamext_internal'::regnamespace) AND c.relkind = 'r' AND relname NOT IN ('checkpoint_log', 'content') AND a.attnum > 0 AND a.atttypid IN ('oid'::regtype, 'regclass'::regtype)""")
+    found = {f"{table}.{column}": db.value(f"SELECT count(*) FROM {table} WHERE {column} = {oid}") for table, column in columns}
     return {name: n for name, n in found.items() if n > 0}
 
 
@@ -121,11 +121,11 @@ def test_a_view_that_is_no_outer_one_any_more_leaves_nothing(database: Database,
     continuous(db, "minute", MINUTE.format(s="s"))
     continuous(db, "hour", "SELECT date_trunc('hour', w) AS h, sum(n) AS n FROM minute GROUP BY h")
     feed(db, count=200, steps=1)
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 1, what="the outer view's place")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.flow") == 1, what="the outer view's place")
     inner, outer = db.rows("SELECT 'minute'::regclass::oid::int, 'hour'::regclass::oid::int")[0]
     if replaced:
         db.execute("CREATE OR REPLACE VIEW hour WITH (streamext.continuous) AS SELECT date_trunc('hour', ts) AS h, sum(x)::numeric AS n FROM s GROUP BY h")
-        wait_for(lambda: db.value("SELECT count(*) FROM streamext.flow") == 0, what="no place")
+        wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.flow") == 0, what="no place")
         wait_for(lambda: db.value("SELECT count(*) FROM streamext.workers") == 1, what="its worker's end")
         db.execute("DROP VIEW hour")
         wait_for(lambda: not of_view(db, outer), what="nothing of the outer one")
@@ -154,7 +154,7 @@ def test_an_outer_view_that_is_paused_holds_windows_within_bounds(database: Data
             values = f"SELECT k, k * 1000 + m, timestamptz '2024-05-01 00:00+00' + interval '{day} days' + m * interval '1 min' FROM generate_series(1, 20) AS k, generate_series(0, 1439) AS m ORDER BY m, k"
             db.execute(f"INSERT INTO o {values}; INSERT INTO s {values}")
             day += 1
-            wait_for(lambda: db.value(trouble) or db.value(f"SELECT max(written_until) >= timestamptz '2024-05-01 23:00+00' + interval '{day - 1} days' FROM streamext.flow"), what="the windows")
+            wait_for(lambda: db.value(trouble) or db.value(f"SELECT max(written_until) >= timestamptz '2024-05-01 23:00+00' + interval '{day - 1} days' FROM streamext_internal.flow"), what="the windows")
         assert db.value(trouble) == 'closed windows of continuous view "public.minute" wait: the journal of stream "hour" is full'
         assert db.value("SELECT count(DISTINCT w) > 60 FROM minute"), "retention waits"
         db.execute("SELECT streamext.resume('hour')")

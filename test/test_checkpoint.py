@@ -420,10 +420,10 @@ def test_damage_is_found_and_the_view_counted_anew(database: Database, kafka: Ka
     db.configure("streamext.checkpoint_interval", "0")
     relid = db.value("SELECT 'v'::regclass::oid")
     if damage == "row":
-        db.execute(f"DELETE FROM streamext.checkpoint_log WHERE view = {relid}")
+        db.execute(f"DELETE FROM streamext_internal.checkpoint_log WHERE view = {relid}")
     else:
         db.execute(
-            f"""UPDATE streamext.checkpoint_log SET data = set_byte(data, 50, get_byte(data, 50) # 1)
+            f"""UPDATE streamext_internal.checkpoint_log SET data = set_byte(data, 50, get_byte(data, 50) # 1)
             WHERE kind = '{damage}' AND view IN (0, {relid})"""
         )
     db.execute("CHECKPOINT")
@@ -466,7 +466,7 @@ def test_dropped_panes_stay_dropped(database: Database, kafka: Kafka, topic: str
 
 
 def log_bytes(db: Database) -> int:
-    return db.value("SELECT pg_total_relation_size('streamext.checkpoint_log')")
+    return db.value("SELECT pg_total_relation_size('streamext_internal.checkpoint_log')")
 
 
 @pytest.mark.slow
@@ -548,7 +548,7 @@ def test_a_locked_log_delays_checkpoints_only(database: Database, kafka: Kafka, 
     saved(db, "s")
     blocker = db.connect()
     with blocker.transaction():
-        blocker.execute("LOCK TABLE streamext.checkpoint_log")
+        blocker.execute("LOCK TABLE streamext_internal.checkpoint_log")
         before = db.value("SELECT checkpoint_seq FROM streamext.workers")
         kafka.produce(topic, numbers(10, 5000))
         assert_numbers(db, 5000)
@@ -586,7 +586,7 @@ def test_a_copied_database(database: Database, kafka: Kafka, topic: str) -> None
 
 def test_the_log_is_internal(database: Database) -> None:
     db = database
-    assert db.value("SELECT reltoastrelid::oid FROM pg_class WHERE oid = 'streamext.checkpoint_log'::regclass") == 0
+    assert db.value("SELECT reltoastrelid::oid FROM pg_class WHERE oid = 'streamext_internal.checkpoint_log'::regclass") == 0
     local_stream(db, columns="a bigint")
     continuous(db, "v", "SELECT count(*) AS n FROM s")
     db.execute("INSERT INTO s VALUES (1)")
@@ -594,7 +594,7 @@ def test_the_log_is_internal(database: Database) -> None:
     assert "checkpoint_log" not in db.server.run("pg_dump", db.name)
     db.execute("CREATE ROLE reader")
     try:
-        assert not db.value("SELECT has_table_privilege('reader', 'streamext.checkpoint_log', 'SELECT')")
+        assert not db.value("SELECT has_table_privilege('reader', 'streamext_internal.checkpoint_log', 'SELECT')")
     finally:
         db.execute("DROP ROLE reader")
 
@@ -610,7 +610,7 @@ def test_many_groups(database: Database, kafka: Kafka, topic: str) -> None:
     saved(db, "s")
     # it is large, but all of it is alive: nothing to compact, which would be done in one go
     assert log_bytes(db) > 17_000_000
-    assert db.value("SELECT count(*) FROM streamext.checkpoint_log WHERE kind = 'H'") == 0
+    assert db.value("SELECT count(*) FROM streamext_internal.checkpoint_log WHERE kind = 'H'") == 0
     forget(kafka, topic)
     db = crash(db)
     db.flush("s")

@@ -158,7 +158,7 @@ def test_late_records_and_closed_windows(db: Database, kafka: Kafka, topic: str)
     assert db.rows(COUNTS) == [(8, 3, 0)]
     put(db, kafka, topic, (0, "a", 90), (1, "a", 90))
     db.flush("s")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history WHERE view = 'v'::regclass") > 0, what="windows to be sealed")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history WHERE view = 'v'::regclass") > 0, what="windows to be sealed")
     assert db.rows(before)[:3] == [(0, 1, 12), (10, 1, 12), (20, 3, 87)]
     # and once more
     db.execute("SELECT streamext.export('v', 'postgres'); SELECT streamext.import('v')")

@@ -100,7 +100,7 @@ def test_the_topic_becomes_the_view(database: Database, kafka: Kafka, topic: str
     assert db.rows("SELECT view::text, target::text, state, dead FROM streamext.sinks") == [("v", "latest", "running", 0)]
     again = Topic(kafka, topic)
     again.wait(db)
-    assert len(again.rows) == db.value("SELECT count(*) FROM streamext.emitted")
+    assert len(again.rows) == db.value("SELECT count(*) FROM streamext_internal.emitted")
 
 
 def test_an_outage_takes_no_more_room_the_longer_it_lasts(database: Database, kafka: Kafka, topic: str) -> None:
@@ -228,4 +228,4 @@ def test_what_is_refused(database: Database, kafka: Kafka, topic: str) -> None:
     assert db.refusal("DROP FOREIGN TABLE latest").startswith("2BP01")
     assert "streamext.emit=changes" in db.value("SELECT options FROM streamext.continuous_views WHERE view = 'v'::regclass")
     db.execute("DROP VIEW v")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.emitted_view") == 0)
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.emitted_view") == 0)

@@ -1,5 +1,7 @@
 """What a stream tells about itself before it is right: columns, newest records, what it has not got; flush with a timeout."""
 
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -8,6 +10,8 @@ from harness.kafka import Kafka, Message
 from harness.mosquitto import Mosquitto
 from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
 from harness.wait import wait_for
+
+TOP = Path(__file__).parents[1]
 
 COLUMNS = 'SELECT "column", present, missing, "null", rejected FROM streamext.stream_columns WHERE stream = \'s\'::regclass'
 
@@ -205,6 +209,23 @@ def test_functions_that_psql_completes(db: Database) -> None:
     there = "SELECT count(*) FROM pg_proc AS p WHERE pronamespace = 'streamext_internal'::regnamespace"
     assert db.value(there) > 50
     assert db.value(f"{there} AND obj_description(p.oid, 'pg_proc') NOT LIKE 'internal%'") == 0
+
+
+def test_relations_that_psql_completes(db: Database) -> None:
+    """After "FROM streamext." psql offers tables, views and sequences of the schema: those that the reference has a section of, and no others."""
+    reference = (TOP / "docs/reference.md").read_text()
+    offered = [name for (name,) in db.rows("SELECT relname FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')")]
+    assert [name for name in offered if f"\n### `streamext.{name}`\n" not in reference] == []
+    assert len(offered) == 18
+    # and of the others none may be read, whatever the rights on their schema, which has functions too
+    db.execute("CREATE ROLE curious")
+    try:
+        inside = "SELECT count(*) FROM pg_class WHERE relnamespace = 'streamext_internal'::regnamespace AND relkind IN ('r', 'S')"
+        assert db.value(inside) == 28
+        readable = "(has_table_privilege('curious', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') OR has_any_column_privilege('curious', oid, 'SELECT, INSERT, UPDATE'))"
+        assert db.value(f"{inside} AND CASE relkind WHEN 'S' THEN has_sequence_privilege('curious', oid, 'USAGE, SELECT, UPDATE') ELSE {readable} END") == 0
+    finally:
+        db.execute("DROP ROLE curious")
 
 
 def test_since_when_and_what_is_over(db: Database, topic: str) -> None:

@@ -1,4 +1,4 @@
-"""Sealed windows leave memory for streamext.history: exactly once, and readers see each exactly once at every moment.
+"""Sealed windows leave memory for streamext_internal.history: exactly once, and readers see each exactly once at every moment.
 
 STREAMEXT_HISTORY_READS sets how often readers look while windows close, STREAMEXT_HISTORY_DAYS how many days of
 one-minute windows are kept."""
@@ -91,7 +91,7 @@ def test_every_kind_of_window_and_aggregate(kept: Database) -> None:
     for name in SEALING:
         wait_sealed(db, name, START + timedelta(seconds=2000), timedelta(seconds=130))
     compare(db)
-    assert db.value("SELECT count(DISTINCT view) FROM streamext.history") == len(SEALING)
+    assert db.value("SELECT count(DISTINCT view) FROM streamext_internal.history") == len(SEALING)
     assert {counts(db, name) for name in VIEWS} == {(2000, 0, 0)}
     # Later than sealed: counted as late, and no window is reopened.
     db.execute(f"INSERT INTO s {rows(0, 100)}")
@@ -181,13 +181,13 @@ def test_damage_is_told(kept: Database) -> None:
     kept.flush("s")
     wait_sealed(kept, "hopped_text", START + timedelta(minutes=8))
     compare(kept, ["hopped_text"])
-    where = """WHERE view = 'hopped_text'::regclass AND pane = (SELECT min(pane) FROM streamext.history WHERE view = 'hopped_text'::regclass)
+    where = """WHERE view = 'hopped_text'::regclass AND pane = (SELECT min(pane) FROM streamext_internal.history WHERE view = 'hopped_text'::regclass)
         AND part = 0"""
-    size = kept.value(f"SELECT length(data) FROM streamext.history {where}")
+    size = kept.value(f"SELECT length(data) FROM streamext_internal.history {where}")
     for bit in [0, 40, 8 * 150, *random.Random(1).sample(range(8 * size), 20)]:
-        flip = f"UPDATE streamext.history SET data = set_bit(data, {bit}, 1 - get_bit(data, {bit})) {where}"
+        flip = f"UPDATE streamext_internal.history SET data = set_bit(data, {bit}, 1 - get_bit(data, {bit})) {where}"
         kept.execute(flip)
-        with pytest.raises(psycopg.errors.DataCorrupted, match="streamext.history"):
+        with pytest.raises(psycopg.errors.DataCorrupted, match="streamext_internal.history"):
             kept.rows("TABLE hopped_text")
         kept.execute(flip)
     compare(kept, ["hopped_text"])
@@ -255,7 +255,7 @@ def test_restart(own_pg: Postgres, own: Database, kafka: Kafka, topic: str, sour
         compare(db)
         assert history(db, "hopped")[0] >= sealed
         assert {counts(db, name) for name in VIEWS} == {(sent, 0, 0)}
-    assert db.value("SELECT count(*) FROM streamext.history") > 0
+    assert db.value("SELECT count(*) FROM streamext_internal.history") > 0
 
 
 def test_worker_restart(kept: Database, pg: Postgres) -> None:
@@ -288,8 +288,8 @@ def test_retention(db: Database) -> None:
         db.assert_same("TABLE truncated", f"SELECT * FROM ({trunc.format(s='o')}) AS q WHERE w + interval '1 min' > {floor}")
     insert(db, 4000, 4100)
     db.flush("s")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history WHERE view = 'hopped'::regclass") < 75)
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history WHERE view = 'truncated'::regclass") < 13)
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history WHERE view = 'hopped'::regclass") < 75)
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history WHERE view = 'truncated'::regclass") < 13)
     wait_for(lambda: history(db, "hopped")[0] < 75)
     assert db.value("SELECT count(*) FROM hopped") > 300
 
@@ -303,20 +303,20 @@ def test_history_goes_with_its_view(db: Database) -> None:
     db.flush("s")
     for name in ("a", "b", "c"):
         wait_sealed(db, name, START + timedelta(seconds=500))
-    views = "SELECT count(DISTINCT view) FROM streamext.history"
+    views = "SELECT count(DISTINCT view) FROM streamext_internal.history"
     assert db.value(views) == 3
     db.execute("DROP VIEW a")
     wait_for(lambda: db.value(views) == 2, what="deletion")
     # Another definition begins anew; a local stream has only what comes now.
     db.execute(f"CREATE OR REPLACE VIEW b WITH (streamext.continuous) AS {VIEWS['tumbled'].format(s='s').replace('sum(i)', 'sum(i + 1)')}")
     db.flush("s")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history WHERE view = 'b'::regclass") in (0, 50, 49))
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history WHERE view = 'b'::regclass") in (0, 50, 49))
     db.execute("DROP FOREIGN TABLE s CASCADE")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history") == 0, what="deletion")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history") == 0, what="deletion")
 
 
 def test_nobody_reads_the_table(db: Database) -> None:
-    assert not db.value("SELECT has_table_privilege('pg_read_all_stats', 'streamext.history', 'SELECT')")
+    assert not db.value("SELECT has_table_privilege('pg_read_all_stats', 'streamext_internal.history', 'SELECT')")
     db.execute("CREATE ROLE history_reader")
     try:
         local_stream(db, "event_time 'ts'", COLUMNS)
@@ -462,7 +462,7 @@ def test_random_views(db: Database, seed: int) -> None:
             for i, definition in enumerate(definitions):
                 db.assert_same(f"TABLE v{i}", definition.query("o", oracle.NOW))
         sealable = db.value("SELECT count(*) FROM streamext.continuous_views WHERE window_kind <> 'session'")  # by chance more or fewer
-        wait_for(lambda: 2 * db.value("SELECT count(DISTINCT view) FROM streamext.history") > sealable, what="sealed panes")
+        wait_for(lambda: 2 * db.value("SELECT count(DISTINCT view) FROM streamext_internal.history") > sealable, what="sealed panes")
         for i, definition in enumerate(definitions):
             db.assert_same(f"TABLE v{i}", definition.query("o", oracle.NOW))
         total = db.value("SELECT count(*) FROM o")

@@ -192,7 +192,7 @@ def test_clients_are_told(database: Database) -> None:
     insert(db, "s", [(0, 0, BEGIN + timedelta(minutes=3, seconds=5))])
     channel, payload = told()
     assert datetime.fromisoformat(str(payload["after"])) == BEGIN + timedelta(minutes=2)
-    assert db.rows("SELECT written_until FROM streamext.into_window") == [(BEGIN + timedelta(minutes=3),)]
+    assert db.rows("SELECT written_until FROM streamext_internal.into_window") == [(BEGIN + timedelta(minutes=3),)]
 
 
 def test_retention_takes_no_window_that_is_not_written(database: Database) -> None:

@@ -177,7 +177,7 @@ def test_each_window_takes_rows_until_it_closes(clock: Database, lateness: int, 
             compare()
     assert rows.late(hop, lateness) > 0
     if size > slide:
-        assert db.value("SELECT count(*) FROM streamext.history WHERE view = 'native'::regclass") > 0
+        assert db.value("SELECT count(*) FROM streamext_internal.history WHERE view = 'native'::regclass") > 0
         # rows that counted in some of their windows
         assert db.value(
             f"""SELECT count(*) FROM o WHERE watermark >= (SELECT min(w) FROM {hop} w) + interval '{size + lateness} s'

@@ -332,7 +332,7 @@ def test_state_of_types_that_were_altered_inside_begins_anew(database: Database)
     db.execute(insert)
     db.flush("s")
     assert db.value("SELECT sum((p).b) FROM by_key") == sum(range(1, 31))
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history") > 0, what="history")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history") > 0, what="history")
     try:
         db.execute("ALTER TYPE pair ALTER ATTRIBUTE a TYPE text, ALTER ATTRIBUTE b TYPE text")
     except psycopg.errors.FeatureNotSupported:  # so minor versions of 2026
@@ -363,10 +363,10 @@ def test_numbers_stand_for_contents_in_full(database: Database) -> None:
     insert = "INSERT INTO s SELECT i % 3, timestamptz '2024-01-01' + i * interval '20 s' FROM generate_series(1, 30) i"
     db.execute(insert)
     db.flush("s")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.history") > 0, what="history")
-    kinds = "SELECT split_part(convert_from(content, 'UTF8'), E'\\n', 1) FROM streamext.content WHERE object = 'v'::regclass ORDER BY 1"
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history") > 0, what="history")
+    kinds = "SELECT split_part(convert_from(content, 'UTF8'), E'\\n', 1) FROM streamext_internal.content WHERE object = 'v'::regclass ORDER BY 1"
     wait_for(lambda: db.rows(kinds) == [("definition",), ("history",), ("layout",)], what="the contents")
-    assert db.value("SELECT count(*) FROM streamext.content WHERE object = 's'::regclass") == 1
+    assert db.value("SELECT count(*) FROM streamext_internal.content WHERE object = 's'::regclass") == 1
 
     def restarted() -> Database:
         db.execute("CHECKPOINT")
@@ -378,16 +378,16 @@ def test_numbers_stand_for_contents_in_full(database: Database) -> None:
 
     db = restarted()
     assert db.value("SELECT sum(n) FROM v") == 30
-    db.execute("DELETE FROM streamext.content")  # as version 1.0 leaves it
+    db.execute("DELETE FROM streamext_internal.content")  # as version 1.0 leaves it
     db = restarted()
     assert db.value("SELECT sum(n) FROM v") == 30
     wait_for(lambda: len(db.rows(kinds)) == 3, what="the contents again")
     log = db.server.log_file.stat().st_size
-    db.execute("UPDATE streamext.content SET content = 'another one''s' WHERE object = 'v'::regclass")
+    db.execute("UPDATE streamext_internal.content SET content = 'another one''s' WHERE object = 'v'::regclass")
     db = restarted()
     assert db.value("SELECT sum(n) FROM v") == 30  # the journal still has them all
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.content WHERE object = 'v'::regclass") == 6, what="contents of its own")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.content WHERE object = 'v'::regclass") == 6, what="contents of its own")
     assert "is not the one of the last checkpoint and is counted anew" in db.server.log(log)
     db.execute("DROP VIEW v; DROP FOREIGN TABLE s")
     db = Database(db.server, db.name)
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.content") == 0, what="contents of what is dropped to go")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.content") == 0, what="contents of what is dropped to go")

@@ -69,10 +69,10 @@ def test_the_end_of_a_worker_loses_none(db: Database, limit: int) -> None:
 
 def test_letters_that_cannot_be_written_wait(db: Database) -> None:
     records = 20 * BATCH
-    db.execute("ALTER TABLE streamext.dead_letter ADD CONSTRAINT never CHECK (stream = 0)")
+    db.execute("ALTER TABLE streamext_internal.dead_letter ADD CONSTRAINT never CHECK (stream = 0)")
     null_stream(db, records, '{"a": "x"}')
     wait_for(lambda: "could not be written" in (db.value("SELECT last_error FROM streamext.streams") or ""), what="the error")
-    db.execute("ALTER TABLE streamext.dead_letter DROP CONSTRAINT never")
+    db.execute("ALTER TABLE streamext_internal.dead_letter DROP CONSTRAINT never")
     db.flush("s")
     n, least, most = letters(db)
     assert (least, most) == (records - n, records - 1)

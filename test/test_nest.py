@@ -402,7 +402,7 @@ def test_what_another_worker_deletes_is_left_to_it(database: Database) -> None:
     feed(db, minutes=5, count=50)
     log = db.server.log_file.stat().st_size
     with db.connect() as other, other.transaction():
-        other.execute("SELECT * FROM streamext.content FOR UPDATE")
+        other.execute("SELECT * FROM streamext_internal.content FOR UPDATE")
         db.execute("DROP VIEW gone")
         continuous(db, "more", PEAKS.format(s="s"))
         close_all(db, 20)

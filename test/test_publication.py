@@ -74,7 +74,7 @@ def test_checkpoints_are_nothing_to_logical_decoding(servers: tuple[Database, Da
 
 
 def test_every_table_of_the_extension_is_guarded(db: Database) -> None:
-    tables = """SELECT relname FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind IN ('r', 'p')
+    tables = """SELECT relname FROM pg_class WHERE relnamespace IN ('streamext'::regnamespace, 'streamext_internal'::regnamespace) AND relkind IN ('r', 'p')
         AND relpersistence = 'p' AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgenabled = 'R'
         AND tgfoid = 'streamext_internal.refuse_replicated'::regproc AND tgtype = 31)"""
     assert db.rows(tables) == []
@@ -93,7 +93,7 @@ def test_a_subscriber_with_streams_of_its_own(servers: tuple[Database, Database]
     busy(publisher)
     wait_applied(publisher, subscriber)
     assert [sorted(subscriber.rows(query)) for query in own] == before
-    assert subscriber.value("SELECT count(*) FROM streamext.paused") == 0
+    assert subscriber.value("SELECT count(*) FROM streamext_internal.paused") == 0
     insert(subscriber, 3, 10)
     assert subscriber.value("SELECT n FROM total") == 40
     subscriber.server.restart()
@@ -127,5 +127,5 @@ def test_a_subscriber_without_the_extension(servers: tuple[Database, Database]) 
 def test_what_a_session_does_under_replica_counts(db: Database) -> None:
     local_stream(db, "", "k text")
     db.execute("SET session_replication_role = replica; SELECT streamext.pause('s'); RESET session_replication_role")
-    assert db.value("SELECT count(*) FROM streamext.paused") == 1
+    assert db.value("SELECT count(*) FROM streamext_internal.paused") == 1
     wait_for(lambda: db.value("SELECT state FROM streamext.streams") == "paused", what="the pause")

@@ -112,7 +112,7 @@ def test_expressions_that_raised(db: Database) -> None:
     assert db.value("SELECT detail FROM streamext.stream_events WHERE kind = 'retry' ORDER BY id LIMIT 1") == (
         "40 dead letters tried again, 40 of them rejected again"
     )
-    assert db.value("SELECT count(*) FROM streamext.retry_request") == 0
+    assert db.value("SELECT count(*) FROM streamext_internal.retry_request") == 0
 
 
 def test_who_flushes_finds_the_event(db: Database) -> None:
@@ -123,10 +123,10 @@ def test_who_flushes_finds_the_event(db: Database) -> None:
     pid = worker_pid(db)
     with db.connect() as locker, db.connect() as flusher, ThreadPoolExecutor(1) as pool:
         with locker.transaction():
-            locker.execute("LOCK TABLE streamext.stream_event")
+            locker.execute("LOCK TABLE streamext_internal.stream_event")
             db.execute("SELECT streamext.retry_dead_letters('s')")
             flushed = pool.submit(flusher.execute, "SELECT streamext.flush('s')")
-            locked = "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s AND relation = 'streamext.stream_event'::regclass"
+            locked = "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s AND relation = 'streamext_internal.stream_event'::regclass"
             wait_for(lambda: db.rows(locked, pid), what="the worker to write the event")
             assert not flushed.done()
         flushed.result()
@@ -406,7 +406,7 @@ def test_parts_of_union_all(database: Database, kafka: Kafka, topic: str, fault:
     flush()
     for name, query in UNIONS.items():
         db.assert_same(f"TABLE {name}", query.format(x="x_o", y="y_o"))
-    assert db.value("SELECT count(*) FROM streamext.retry_request") == 0
+    assert db.value("SELECT count(*) FROM streamext_internal.retry_request") == 0
 
 
 INNER = "SELECT streamext.tumble('10 s', ts) AS w, count(*) AS n, sum(a)::int AS total FROM {} GROUP BY w"
@@ -462,12 +462,12 @@ def test_a_view_that_is_set_aside_before_the_checkpoint(database: Database, cras
     some = db.value("SELECT array_agg(id) FROM (SELECT id FROM streamext.dead_letters ORDER BY id LIMIT 3) l")
     db.configure("streamext.fault_point", "wait retry-after-commit")
     db.rows("SELECT streamext.retry_dead_letters('s', ids => %s)", some)
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.dead_letter WHERE retry > 0") == 3, what="the retry")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.dead_letter WHERE retry > 0") == 3, what="the retry")
     db.execute("INSERT INTO closed DEFAULT VALUES")
     db.execute("INSERT INTO s VALUES (20, 'k0', '2024-05-01 12:00+00')")
     db.configure("streamext.fault_point", "")
     wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views") == "failed", what="the view to fail")
-    wait_for(lambda: db.value("SELECT count(*) FROM streamext.retry_request") == 0, what="the end of the request")
+    wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.retry_request") == 0, what="the end of the request")
     wait_for(lambda: letters(db) == 1, what="the letters to go")
     db.execute("DELETE FROM closed")
     oracle(db, *rows(0, 20), (20, "k0", "2024-05-01 12:00+00"))
@@ -646,7 +646,7 @@ def test_refusals(db: Database, kafka: Kafka, topic: str) -> None:
     continuous(db, "w", "SELECT count(*) AS n FROM other")
     kafka.produce(topic, ["x"])
     db.flush("s")
-    db.execute("UPDATE streamext.dead_letter SET whole = false")
+    db.execute("UPDATE streamext_internal.dead_letter SET whole = false")
     one = db.value("SELECT id FROM streamext.dead_letters")
     for arguments, sqlstate in {
         "NULL": "22004", "'v'": "42809", "'s', 'w'": "42809", "'s', ids => '{0}'": "22023", f"'s', ids => '{{{one}}}'": "0A000",

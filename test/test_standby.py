@@ -202,7 +202,7 @@ def test_a_standby_says_so(database: Database) -> None:
         assert standby.rows("EXPLAIN TABLE v")
 
         # damage is an error, not an answer
-        db.execute("UPDATE streamext.checkpoint_log SET data = set_byte(data, 50, get_byte(data, 50) # 1) WHERE kind = 'E'")
+        db.execute("UPDATE streamext_internal.checkpoint_log SET data = set_byte(data, 50, get_byte(data, 50) # 1) WHERE kind = 'E'")
         caught_up(db, server)
         fresh = Database(server, db.name)
         code, message, _ = refused(fresh, "TABLE v")

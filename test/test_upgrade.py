@@ -1,6 +1,9 @@
 """Version 1.0's SQL objects below the library of 1.1, the update, and restoring into a database that has the extension."""
 
+import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -48,6 +51,17 @@ def use_catalogue(db: Database) -> None:
     db.rows("SELECT * FROM streamext.view_positions('v')")
 
 
+def update(db: Database) -> None:
+    """Once more if a worker's transaction and it have waited for each other, as a DBA would."""
+    for _ in range(10):
+        try:
+            db.execute("ALTER EXTENSION streamext UPDATE")
+            return
+        except psycopg.errors.DeadlockDetected as error:
+            print("deadlock", error)
+    raise AssertionError("each time a deadlock")
+
+
 def test_streams_of_1_0_go_on_before_and_after_the_update(old: Database) -> None:
     db = old
     local_stream(db, "event_time 'ts'", COLUMNS)
@@ -68,17 +82,64 @@ def test_streams_of_1_0_go_on_before_and_after_the_update(old: Database) -> None
     assert db.value("SELECT extversion FROM pg_extension WHERE extname = 'streamext'") == "1.1"
 
 
+def test_the_update_while_workers_write(old: Database) -> None:
+    """Rows, dead letters, late rows, windows that are sealed and rows for a table go on through it, each once."""
+    db, names, before = old, ("s0", "s1", "s2"), old.server.log_file.stat().st_size
+    for name in names:
+        local_stream(db, "event_time 'ts'", COLUMNS, name)
+        db.execute(f"CREATE TABLE o_{name} ({COLUMNS}); CREATE TABLE written_{name} (x int)")
+        for view, query in VIEWS.items():
+            continuous(db, f"{view}_{name}", query.format(name), ", streamext.keep_late" if view == "v" else "")
+        continuous(db, f"into_{name}", f"SELECT x FROM {name}", f", streamext.into = 'written_{name}'")
+    stop = threading.Event()
+
+    def insert(name: str) -> int:
+        with db.server.connect("old", autocommit=True) as connection:
+            for n in itertools.count():
+                if stop.is_set():
+                    return n
+                values = f"""('k', timestamptz '2024-01-01' + interval '{n} min', {n}), ('k', timestamptz '2024-01-01' + interval '{n} min 1 s', 1)"""
+                connection.execute(f"INSERT INTO {name} VALUES {values}, ('bad', now(), NULL), ('late', '2020-01-01', {n})")
+                connection.execute(f"INSERT INTO o_{name} VALUES {values}")
+        raise AssertionError
+
+    def counted(least: int) -> bool:
+        return all(db.value(f"SELECT n FROM total_{name}") >= least for name in names)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        rounds = [pool.submit(insert, name) for name in names]
+        try:
+            wait_for(lambda: counted(300), what="some of it")
+            update(db)
+            more = min(db.value(f"SELECT n FROM total_{name}") for name in names) + 300
+            wait_for(lambda: counted(more), what="more of it")
+        finally:
+            stop.set()
+    for name, done in zip(names, rounds, strict=True):
+        n = done.result()
+        db.flush(name)
+        db.assert_same(f"SELECT * FROM v_{name} WHERE w > '2023-01-01'", VIEWS["v"].format(f"o_{name}"))
+        assert db.value(f"SELECT n FROM total_{name}") == 3 * n
+        assert db.value(f"SELECT count(*) FROM written_{name}") == 3 * n
+        assert db.rows(f"SELECT count(*), count(DISTINCT position) FROM streamext.dead_letters WHERE stream = '{name}'::regclass") == [(n, n)]
+        late = db.value(f"SELECT late FROM streamext.continuous_views WHERE view = 'v_{name}'::regclass")
+        assert db.value(f"SELECT count(*) FROM streamext.late_rows WHERE stream = '{name}'::regclass") == late > 0
+        assert db.value(f"SELECT coalesce(sum(n), 0) FROM v_{name} WHERE w < '2023-01-01'") == n - late
+    assert set(db.rows("SELECT state FROM streamext.streams UNION SELECT state FROM streamext.continuous_views")) == {("running",)}
+    assert "does not exist" not in db.server.log(before)
+
+
 def test_both_ways_to_1_1_make_the_same(old: Database, db: Database) -> None:
     old.execute("ALTER EXTENSION streamext UPDATE")
-    listing = """SELECT d.type, d.identity, obj_description(p.objid, p.classid::regclass::text), a.acl
+    listing = r"""SELECT d.type, d.identity, obj_description(p.objid, p.classid::regclass::text), a.acl
         FROM pg_depend AS p, pg_identify_object(p.classid, p.objid, p.objsubid) AS d,
         LATERAL (SELECT coalesce((SELECT array_agg(x::text ORDER BY x::text) FROM pg_proc, unnest(proacl) AS x WHERE oid = p.objid AND p.classid = 'pg_proc'::regclass),
                                  (SELECT array_agg(x::text ORDER BY x::text) FROM pg_class, unnest(relacl) AS x WHERE oid = p.objid AND p.classid = 'pg_class'::regclass)) AS acl) AS a
         WHERE p.deptype = 'e' AND p.refclassid = 'pg_extension'::regclass
         UNION ALL SELECT 'column', attrelid::regclass || '.' || attname || ' ' || attnum, col_description(attrelid, attnum), attacl::text[]
-        FROM pg_attribute WHERE attrelid::regclass::text LIKE 'streamext.%' AND attnum > 0 AND NOT attisdropped
-        UNION ALL SELECT 'trigger', pg_get_triggerdef(oid), tgenabled::text, NULL FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'streamext.%'
-        UNION ALL SELECT 'view', oid::regclass::text, pg_get_viewdef(oid), reloptions FROM pg_class WHERE relkind = 'v' AND oid::regclass::text LIKE 'streamext.%'"""
+        FROM pg_attribute WHERE attrelid::regclass::text ~ '^streamext(_internal)?\.' AND attnum > 0 AND NOT attisdropped
+        UNION ALL SELECT 'trigger', pg_get_triggerdef(oid), tgenabled::text, NULL FROM pg_trigger WHERE tgrelid::regclass::text ~ '^streamext(_internal)?\.'
+        UNION ALL SELECT 'view', oid::regclass::text, pg_get_viewdef(oid), reloptions FROM pg_class WHERE relkind = 'v' AND oid::regclass::text ~ '^streamext(_internal)?\.'"""
     key = lambda row: repr(row)  # noqa: E731
     assert sorted(old.rows(listing), key=key) == sorted(db.rows(listing), key=key)
 

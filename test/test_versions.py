@@ -96,7 +96,7 @@ def test_pg_upgrade(version: Callable[[int], Version], kafka: Kafka, topic: str)
         kafka.produce(topic, [message(i) for i in range(600)])
         db.execute("INSERT INTO l " + rows(0, 600))
         db.flush("k", "l")
-        wait_for(lambda: db.value("SELECT count(*) FROM streamext.history WHERE view = 'k_window'::regclass"), what="history")
+        wait_for(lambda: db.value("SELECT count(*) FROM streamext_internal.history WHERE view = 'k_window'::regclass"), what="history")
         definitions = db.rows(DEFINITIONS)
         assert len(definitions) == 6
         # Debian's 15.20 writes this option for every column; the wheel's 16 is older and does not know it.

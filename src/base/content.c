@@ -1,6 +1,6 @@
 /*
  * base/content.c
- *		The table streamext.content (base/content.h).
+ *		The table streamext_internal.content (base/content.h).
  *
  * A row: object, number, content, types. The rows of one object and hash have the numbers hash, hash + 1, ...; none is ever taken from the middle, so the first
  * number that has no row ends a search. Rows are read by the newest snapshot, whatever the transaction's, as the state that they speak of is. Writers hold
@@ -185,7 +185,7 @@ content_lock(Oid relid)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (i == CONTENT_TRIES)
-			ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE), errmsg("streamext.content is locked")));
+			ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE), errmsg("streamext_internal.content is locked")));
 		pg_usleep(1000);
 	}
 }
@@ -224,10 +224,11 @@ streamext_content_forget_dropped(void)
 	scope = streamext_own_begin();
 	/* What another worker, which has started with this one, is about to delete is left to it. */
 	if (SPI_execute(
-			"DELETE FROM streamext.content AS d WHERE d.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-			"SELECT c.ctid FROM streamext.content AS c WHERE NOT EXISTS "
-			"(SELECT FROM pg_catalog.pg_class AS r WHERE r.oid OPERATOR(pg_catalog.=) c.object) FOR UPDATE OF c SKIP LOCKED))",
+			streamext_own_sql(
+				"DELETE FROM streamext_internal.content AS d WHERE d.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+				"SELECT c.ctid FROM streamext_internal.content AS c WHERE NOT EXISTS "
+				"(SELECT FROM pg_catalog.pg_class AS r WHERE r.oid OPERATOR(pg_catalog.=) c.object) FOR UPDATE OF c SKIP LOCKED))"),
 			false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from streamext.content");
+		elog(ERROR, "could not delete from streamext_internal.content");
 	streamext_own_end(scope);
 }

@@ -3,7 +3,7 @@
  *		Numbers that stand for contents: a view's definition, what a stream reads. Two are the same if and only if the contents are.
  *
  * State on disk and in shared memory names by such a number what it belongs to: checkpoints, slices of history, requests. A number is a hash to begin
- * with, and hashes can be made to collide; so the table streamext.content keeps the whole content of each number that state was ever made for, and who
+ * with, and hashes can be made to collide; so the table streamext_internal.content keeps the whole content of each number that state was ever made for, and who
  * compares numbers has compared contents. With a content go the layouts of the types whose values the state holds (base/layout.h): the number is the same if
  * besides the present types read what former ones wrote, so ADD ATTRIBUTE keeps a view's state and ALTER ATTRIBUTE TYPE does not.
  *

@@ -10,6 +10,7 @@
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "base/own_schema.h"
@@ -55,4 +56,14 @@ streamext_own_function(const char *name, const Oid *types, int n)
 	Oid		   function = own_function_in(own_internal_schema(), name, vector);
 
 	return OidIsValid(function) ? function : own_function_in(get_namespace_oid(STREAMEXT_SCHEMA, true), name, vector);
+}
+
+Oid
+streamext_own_relation(const char *name)
+{
+	Oid internal = own_internal_schema();
+	Oid relation = OidIsValid(internal) ? get_relname_relid(name, internal) : InvalidOid;
+	Oid namespace = OidIsValid(relation) ? InvalidOid : get_namespace_oid(STREAMEXT_SCHEMA, true);
+
+	return OidIsValid(namespace) ? get_relname_relid(name, namespace) : relation;
 }

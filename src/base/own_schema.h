@@ -17,4 +17,7 @@ extern bool streamext_own_schema(Oid namespace);
 /* One of the extension's functions, past the rights on its schema; InvalidOid: there is none. */
 extern Oid streamext_own_function(const char *name, const Oid *types, int n);
 
+/* The same of a table or view. */
+extern Oid streamext_own_relation(const char *name);
+
 #endif /* STREAMEXT_OWN_SCHEMA_H */

@@ -6,8 +6,10 @@
 
 #include "catalog/namespace.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 
+#include "base/own_schema.h"
 #include "base/own_table.h"
 
 IdentityScope
@@ -30,9 +32,72 @@ streamext_own_end(IdentityScope scope)
 Oid
 streamext_control_table(const char *name)
 {
-	Oid namespace = get_namespace_oid("streamext", true);
+	return streamext_own_relation(name);
+}
 
-	return OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
+/*
+ * Whether the tables are where version 1.1 has them. While they are not, the lock holds ALTER EXTENSION UPDATE up at its first table, so that
+ * no statement is half before and half behind it; who had to wait for it looks again.
+ */
+static bool
+own_tables_have_moved(void)
+{
+	Oid locked = InvalidOid;
+
+	for (;;)
+	{
+		Oid table = streamext_own_relation("checkpoint_log");
+
+		if (!OidIsValid(table) || get_rel_namespace(table) != get_namespace_oid(STREAMEXT_SCHEMA, true))
+			return true;
+		if (table == locked)
+			return false;
+		LockRelationOid(table, AccessShareLock);
+		locked = table;
+	}
+}
+
+static const char *
+own_sql(const char *sql, bool moved)
+{
+	StringInfoData text;
+
+	if (moved)
+		return sql;
+	initStringInfo(&text);
+	for (const char *at; (at = strstr(sql, STREAMEXT_INTERNAL_SCHEMA ".")) != NULL;
+		 sql = at + strlen(STREAMEXT_INTERNAL_SCHEMA))
+	{
+		appendBinaryStringInfo(&text, sql, at - sql);
+		appendStringInfoString(&text, STREAMEXT_SCHEMA);
+	}
+	appendStringInfoString(&text, sql);
+	return text.data;
+}
+
+const char *
+streamext_own_sql(const char *sql)
+{
+	return own_sql(sql, own_tables_have_moved());
+}
+
+SPIPlanPtr
+streamext_own_plan(OwnPlan *kept, const char *sql, int nargs, Oid *types)
+{
+	bool	   moved = own_tables_have_moved();
+	SPIPlanPtr former = kept->plan;
+	SPIPlanPtr plan;
+
+	if (former != NULL && kept->moved == moved)
+		return former;
+	plan = SPI_prepare(own_sql(sql, moved), nargs, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare a statement on the extension's tables: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	*kept = (OwnPlan){ .plan = plan, .moved = moved };
+	if (former != NULL)
+		SPI_freeplan(former);
+	return plan;
 }
 
 int64
@@ -42,7 +107,7 @@ streamext_control_execute(const char *sql, int nargs, Oid *types, Datum *values,
 	int64		  result;
 	bool		  isnull = true;
 
-	if (SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0) != expected)
+	if (SPI_execute_with_args(streamext_own_sql(sql), nargs, types, values, nulls, false, 0) != expected)
 		elog(ERROR, "could not run a statement on the extension's tables");
 	result = (int64) SPI_processed;
 	if (expected == SPI_OK_SELECT)
@@ -62,7 +127,7 @@ streamext_control_oids(const char *sql)
 	IdentityScope scope = streamext_own_begin();
 	List		 *oids = NIL;
 
-	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(streamext_own_sql(sql), true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not run a statement on the extension's tables");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -36,12 +36,12 @@
 #include "utils/tuplestore.h"
 
 #include "base/label.h"
+#include "base/own_table.h"
 #include "base/transaction.h"
 #include "durable/checkpoint_log.h"
 #include "durable/checkpoint_seed.h"
 #include "base/fault.h"
 
-#define LOG_SCHEMA "streamext"
 #define LOG_TABLE "checkpoint_log"
 
 #define LOG_COMPACT_BYTES (16 * 1024 * 1024) /* smaller ones are left alone */
@@ -67,14 +67,6 @@ enum
 
 /* ---------------------------------------------------------------- the table */
 
-static Oid
-log_table(void)
-{
-	Oid schema = get_namespace_oid(LOG_SCHEMA, true);
-
-	return OidIsValid(schema) ? get_relname_relid(LOG_TABLE, schema) : InvalidOid;
-}
-
 /* Takes over the lock. */
 static Relation
 log_open_locked(Oid relid, LOCKMODE lockmode)
@@ -84,14 +76,14 @@ log_open_locked(Oid relid, LOCKMODE lockmode)
 	if (rel == NULL)
 		UnlockRelationOid(relid, lockmode);
 	else if (rel->rd_att->natts != LOG_COLUMNS || rel->rd_rel->relkind != RELKIND_RELATION)
-		elog(ERROR, "%s.%s is not what this version of the extension made", LOG_SCHEMA, LOG_TABLE);
+		elog(ERROR, "the table %s is not what this version of the extension made", LOG_TABLE);
 	return rel;
 }
 
 Relation
 streamext_checkpoint_log_open(LOCKMODE lockmode)
 {
-	Oid relid = log_table();
+	Oid relid = streamext_control_table(LOG_TABLE);
 
 	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, lockmode))
 		return NULL;
@@ -101,7 +93,7 @@ streamext_checkpoint_log_open(LOCKMODE lockmode)
 Relation
 streamext_checkpoint_log_wait(LOCKMODE lockmode)
 {
-	Oid relid = log_table();
+	Oid relid = streamext_control_table(LOG_TABLE);
 
 	if (!OidIsValid(relid))
 		return NULL;
@@ -517,7 +509,7 @@ log_collect(Relation rel, Snapshot snapshot, Tuplestorestate *store)
 			if (!damaged && !log_is_alive(last, &index->refs[i]))
 				continue;
 			if (!table_tuple_fetch_row_version(rel, &index->refs[i].tid, snapshot, slot))
-				elog(ERROR, "a row of %s.%s has vanished", LOG_SCHEMA, LOG_TABLE);
+				elog(ERROR, "a row of %s has vanished", LOG_TABLE);
 			tuplestore_puttupleslot(store, slot);
 			bytes += sizeof(ItemIdData) + ((HeapTupleTableSlot *) slot)->tuple->t_len;
 		}
@@ -531,9 +523,10 @@ log_replace_file(Relation *rel)
 {
 	TruncateStmt *stmt = makeNode(TruncateStmt);
 	Oid			  relid = RelationGetRelid(*rel);
+	char		 *schema = get_namespace_name(RelationGetNamespace(*rel));
 
 	table_close(*rel, NoLock);
-	stmt->relations = list_make1(makeRangeVar(LOG_SCHEMA, LOG_TABLE, -1));
+	stmt->relations = list_make1(makeRangeVar(schema, LOG_TABLE, -1));
 	stmt->behavior = DROP_RESTRICT;
 	ExecuteTruncate(stmt);
 	CommandCounterIncrement();

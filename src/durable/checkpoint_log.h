@@ -1,6 +1,6 @@
 /*
  * durable/checkpoint_log.h
- *		The table streamext.checkpoint_log: rows, checksums, the position row, compaction.
+ *		The table streamext_internal.checkpoint_log: rows, checksums, the position row, compaction.
  *
  * Rows are only ever inserted, at the table's end. A row belongs to a stream and shard; `seq` numbers its checkpoints from 1,
  * `part` the rows of one. Kinds:

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * durable/events.c
- *		What happened to streams' sources, in the table streamext.stream_event: gaps, outages, a source that is another one.
+ *		What happened to streams' sources, in the table streamext_internal.stream_event: gaps, outages, a source that is another one.
  *
  * Events are few. Each look of the worker at its connector writes those noted since, and when a stream has many the oldest go.
  *
@@ -22,11 +22,11 @@
 #define STREAM_EVENT_ROWS 1000
 
 static const char event_insert_sql[] =
-	"INSERT INTO streamext.stream_event (stream, kind, topic, partition, missed, detail) VALUES ($1, $2, $3, $4, $5, $6)";
+	"INSERT INTO streamext_internal.stream_event (stream, kind, topic, partition, missed, detail) VALUES ($1, $2, $3, $4, $5, $6)";
 
 static const char event_prune_sql[] =
-	"DELETE FROM streamext.stream_event WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) "
-	"(SELECT e.id FROM streamext.stream_event AS e WHERE e.stream OPERATOR(pg_catalog.=) $1 ORDER BY e.id DESC LIMIT 1 OFFSET $2)";
+	"DELETE FROM streamext_internal.stream_event WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) "
+	"(SELECT e.id FROM streamext_internal.stream_event AS e WHERE e.stream OPERATOR(pg_catalog.=) $1 ORDER BY e.id DESC LIMIT 1 OFFSET $2)";
 
 /* What the stream had read before a view read it again is not missed by the stream. */
 void
@@ -65,8 +65,8 @@ event_insert(Shard *shard, const ConnectorEvent *event)
 	values[5] = CStringGetTextDatum(event->detail);
 	if (partition == NULL)
 		nulls[2] = nulls[3] = 'n';
-	if (SPI_execute_with_args(event_insert_sql, 6, types, values, nulls, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not insert into streamext.stream_event");
+	if (SPI_execute_with_args(streamext_own_sql(event_insert_sql), 6, types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not insert into streamext_internal.stream_event");
 }
 
 static void
@@ -75,8 +75,8 @@ event_prune(Oid stream)
 	Oid	  types[2] = { OIDOID, INT8OID };
 	Datum values[2] = { ObjectIdGetDatum(stream), Int64GetDatum(STREAM_EVENT_ROWS) };
 
-	if (SPI_execute_with_args(event_prune_sql, 2, types, values, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from streamext.stream_event");
+	if (SPI_execute_with_args(streamext_own_sql(event_prune_sql), 2, types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from streamext_internal.stream_event");
 }
 
 void

@@ -1,6 +1,6 @@
 /*
  * durable/events.h
- *		What happened to streams' sources, in the table streamext.stream_event.
+ *		What happened to streams' sources, in the table streamext_internal.stream_event.
  */
 #ifndef STREAMEXT_STREAM_EVENT_H
 #define STREAMEXT_STREAM_EVENT_H

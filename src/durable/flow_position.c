@@ -24,10 +24,11 @@ streamext_flow_load(Oid outer)
 	FlowPosition  position = { .written = DT_NOBEGIN };
 
 	own = streamext_own_begin();
-	if (SPI_execute_with_args("SELECT number, inner_number, begins, written_until FROM streamext.flow "
-							  "WHERE view OPERATOR(pg_catalog.=) $1",
-							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.flow");
+	if (SPI_execute_with_args(
+			streamext_own_sql("SELECT number, inner_number, begins, written_until FROM streamext_internal.flow "
+							  "WHERE view OPERATOR(pg_catalog.=) $1"),
+			1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext_internal.flow");
 	if (SPI_processed > 0)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[0];
@@ -51,7 +52,7 @@ streamext_flow_begin(Oid outer, uint64 number, uint64 inner, int64 begins, bool 
 					 Int64GetDatum(begins), BoolGetDatum(keep) };
 
 	(void) streamext_control_execute(
-		"INSERT INTO streamext.flow AS f (view, number, inner_number, begins, written_until) "
+		"INSERT INTO streamext_internal.flow AS f (view, number, inner_number, begins, written_until) "
 		"VALUES ($1, $2, $3, $4, '-infinity') ON CONFLICT (view) DO UPDATE SET number = EXCLUDED.number, "
 		"inner_number = EXCLUDED.inner_number, begins = EXCLUDED.begins, "
 		"written_until = CASE WHEN $5 THEN f.written_until ELSE EXCLUDED.written_until END",
@@ -64,8 +65,8 @@ flow_forget(Oid outer)
 	Oid	  types[] = { OIDOID };
 	Datum args[] = { ObjectIdGetDatum(outer) };
 
-	(void) streamext_control_execute("DELETE FROM streamext.flow WHERE view OPERATOR(pg_catalog.=) $1", 1, types, args,
-									 NULL, SPI_OK_DELETE);
+	(void) streamext_control_execute("DELETE FROM streamext_internal.flow WHERE view OPERATOR(pg_catalog.=) $1", 1,
+									 types, args, NULL, SPI_OK_DELETE);
 }
 
 /* The lock stays until the end: what the view becomes again after that makes a row of its own. One that is being altered is met next time. */
@@ -76,7 +77,7 @@ streamext_flow_forget_former(void)
 
 	if (!OidIsValid(streamext_control_table("flow"))) /* the database has an older version */
 		return;
-	foreach (lc, streamext_control_oids("SELECT view FROM streamext.flow"))
+	foreach (lc, streamext_control_oids("SELECT view FROM streamext_internal.flow"))
 	{
 		Oid outer = lfirst_oid(lc);
 
@@ -92,9 +93,10 @@ streamext_flow_save(Oid outer, uint64 number, TimestampTz from, TimestampTz unti
 	Datum args[] = { ObjectIdGetDatum(outer), Int64GetDatum((int64) number), TimestampTzGetDatum(from),
 					 TimestampTzGetDatum(until) };
 
-	if (streamext_control_execute("UPDATE streamext.flow SET written_until = $4 WHERE view OPERATOR(pg_catalog.=) $1 "
-								  "AND number OPERATOR(pg_catalog.=) $2 AND written_until OPERATOR(pg_catalog.<=) $3",
-								  4, types, args, NULL, SPI_OK_UPDATE) != 1)
+	if (streamext_control_execute(
+			"UPDATE streamext_internal.flow SET written_until = $4 WHERE view OPERATOR(pg_catalog.=) $1 "
+			"AND number OPERATOR(pg_catalog.=) $2 AND written_until OPERATOR(pg_catalog.<=) $3",
+			4, types, args, NULL, SPI_OK_UPDATE) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("windows of continuous view \"%s\" are taken from another place on", get_rel_name(outer))));

@@ -1,6 +1,6 @@
 /*
  * durable/flow_position.h
- *		How far the closed windows of a continuous view have gone into the streams of the views over it: the table streamext.flow, a row for
+ *		How far the closed windows of a continuous view have gone into the streams of the views over it: the table streamext_internal.flow, a row for
  *		each outer view.
  *
  * The outer view's worker says from where on and under which number it counts them (settle); the inner view's worker writes how far it has

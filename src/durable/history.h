@@ -1,6 +1,6 @@
 /*
  * durable/history.h
- *		Sealed panes in the table streamext.history: written once by the worker, read by statements.
+ *		Sealed panes in the table streamext_internal.history: written once by the worker, read by statements.
  *
  * A pane is sealed when no row can come into it any more: watermark >= the end of the last window that holds it + lateness.
  * durable/history_write.c moves such panes out of shared memory (durable/history_slice.c: as what; durable/history_kept.c: which stay there),
@@ -18,7 +18,7 @@
 #include "utils/snapshot.h"
 #include "view/compile.h"
 
-/* Columns of streamext.history; its primary key is the first five. */
+/* Columns of streamext_internal.history; its primary key is the first five. */
 enum HistoryColumn
 {
 	HISTORY_VIEW = 1,

@@ -21,7 +21,7 @@
 
 /* ---------------------------------------------------------------- deleting */
 
-/* One of the statements below on streamext.history; the number of rows. Needs a snapshot. */
+/* One of the statements below on streamext_internal.history; the number of rows. Needs a snapshot. */
 static uint64
 history_delete(const char *sql, Oid view, int shard, int64 pane)
 {
@@ -32,16 +32,16 @@ history_delete(const char *sql, Oid view, int shard, int64 pane)
 	uint64		  n;
 
 	own = streamext_own_begin();
-	rc = SPI_execute_with_args(sql, 3, types, values, NULL, false, 0);
+	rc = SPI_execute_with_args(streamext_own_sql(sql), 3, types, values, NULL, false, 0);
 	if (rc != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from streamext.history: %s", SPI_result_code_string(rc));
+		elog(ERROR, "could not delete from streamext_internal.history: %s", SPI_result_code_string(rc));
 	n = SPI_processed;
 	streamext_own_end(own);
 	return n;
 }
 
 #define HISTORY_DELETE \
-	"DELETE FROM streamext.history WHERE view OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog."
+	"DELETE FROM streamext_internal.history WHERE view OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog."
 
 /* Of a shard, panes below `pane`. */
 static uint64

@@ -1,6 +1,6 @@
 /*
  * durable/history_read.c
- *		From the table streamext.history to copies of panes, for statements and for the worker's own start.
+ *		From the table streamext_internal.history to copies of panes, for statements and for the worker's own start.
  *
  * The table is opened directly, without permission checks: who may read a view is decided by the view. The snapshot is
  * the newest there is, also in REPEATABLE READ: a statement copies memory and the mark `sealed` under the stream's lock, and only
@@ -90,7 +90,7 @@ streamext_history_open(HistoryReader *other)
 	HistoryReader *reader;
 
 	if (!OidIsValid(relid))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table streamext.history is missing"),
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table streamext_internal.history is missing"),
 						errhint("DROP EXTENSION streamext CASCADE and CREATE EXTENSION streamext make it anew.")));
 	reader = palloc0(sizeof(HistoryReader));
 	reader->table = table_open(relid, AccessShareLock);
@@ -100,7 +100,7 @@ streamext_history_open(HistoryReader *other)
 											   false
 #endif
 											   )))
-		elog(ERROR, "table streamext.history has no primary key");
+		elog(ERROR, "table streamext_internal.history has no primary key");
 	reader->index = index_open(RelationGetPrimaryKeyIndex(reader->table
 #if PG_VERSION_NUM >= 180000
 														  ,
@@ -161,7 +161,7 @@ history_column(HistoryReader *reader, int column)
 	Datum value = slot_getattr(reader->slot, column, &isnull);
 
 	if (isnull)
-		elog(ERROR, "streamext.history has a NULL in column %d", column);
+		elog(ERROR, "streamext_internal.history has a NULL in column %d", column);
 	return value;
 }
 
@@ -181,7 +181,7 @@ slice_has_hash(int32 bucket, uint32 hash)
 pg_noreturn static void
 slice_refuse(void)
 {
-	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext.history cannot be read")));
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext_internal.history cannot be read")));
 }
 
 /* What is in a slice is trusted, down to the states of transition functions, so nothing of it may have changed on disk. */
@@ -377,7 +377,7 @@ slice_append(HistoryReader *reader)
 	Size			size = VARSIZE_ANY_EXHDR(bytes);
 
 	if (part != slice->nparts || (part > 0 && (pane != slice->pane || bucket != slice->bucket)))
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("streamext.history lacks a row")));
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("streamext_internal.history lacks a row")));
 	if (part == 0 && (Pointer) bytes != DatumGetPointer(stored))
 		slice->bytes = VARDATA(bytes); /* decompressed: ours, and aligned */
 	else

@@ -1,6 +1,6 @@
 /*
  * durable/history_write.c
- *		Sealed panes leave memory for the table streamext.history, exactly once.
+ *		Sealed panes leave memory for the table streamext_internal.history, exactly once.
  *
  * The worker writes the slices of panes that became sealed, commits, and only then, under the stream's exclusive lock, publishes
  * the mark ViewSlot.history.sealed (all panes up to it are in history) and takes the panes out of memory: in one step for readers,
@@ -245,7 +245,7 @@ seal_failed(const Shard *shard, MemoryContext cxt)
 	ErrorData *error = streamext_worker_caught(cxt);
 	char	   message[STREAMEXT_MAX_MESSAGE];
 
-	ereport(LOG, (errmsg("sealed panes could not be written to streamext.history, they stay in memory: %s",
+	ereport(LOG, (errmsg("sealed panes could not be written to streamext_internal.history, they stay in memory: %s",
 						 streamext_error_text(error))));
 	streamext_clip_format(message, sizeof(message), "closed windows could not be written and stay in memory: %s",
 						  error->message);

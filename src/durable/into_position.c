@@ -52,14 +52,16 @@ streamext_into_load(Oid viewoid, const StreamConfig *config)
 
 	own = streamext_own_begin();
 	/* Views that are no more leave their rows to whoever comes next. */
-	if (SPI_execute("DELETE FROM streamext.into_position AS p WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.into_position");
-	if (SPI_execute_with_args("SELECT topic, partition, \"position\" FROM streamext.into_position "
-							  "WHERE view OPERATOR(pg_catalog.=) $1 AND stream OPERATOR(pg_catalog.=) $2",
-							  2, types, args, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.into_position");
+	if (SPI_execute(
+			streamext_own_sql("DELETE FROM streamext_internal.into_position AS p WHERE NOT EXISTS "
+							  "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)"),
+			false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext_internal.into_position");
+	if (SPI_execute_with_args(
+			streamext_own_sql("SELECT topic, partition, \"position\" FROM streamext_internal.into_position "
+							  "WHERE view OPERATOR(pg_catalog.=) $1 AND stream OPERATOR(pg_catalog.=) $2"),
+			2, types, args, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext_internal.into_position");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	  tuple = SPI_tuptable->vals[i];
@@ -160,27 +162,27 @@ streamext_into_recount(Oid viewoid, const StreamConfig *config, const char *topi
 					   CStringGetTextDatum(streamext_stream_topic(config, topic)), Int32GetDatum(partition),
 					   Int64GetDatum(n) };
 
-	if (SPI_execute_with_args("UPDATE streamext.into_position SET accepted = accepted OPERATOR(pg_catalog.+) $5, "
-							  "rejected = rejected OPERATOR(pg_catalog.-) $5 WHERE view OPERATOR(pg_catalog.=) $1 "
-							  "AND stream OPERATOR(pg_catalog.=) $2 AND topic OPERATOR(pg_catalog.=) $3 "
-							  "AND partition OPERATOR(pg_catalog.=) $4",
-							  5, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not write streamext.into_position");
+	if (SPI_execute_with_args(
+			streamext_own_sql(
+				"UPDATE streamext_internal.into_position SET accepted = accepted OPERATOR(pg_catalog.+) $5, "
+				"rejected = rejected OPERATOR(pg_catalog.-) $5 WHERE view OPERATOR(pg_catalog.=) $1 "
+				"AND stream OPERATOR(pg_catalog.=) $2 AND topic OPERATOR(pg_catalog.=) $3 "
+				"AND partition OPERATOR(pg_catalog.=) $4"),
+			5, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write streamext_internal.into_position");
 }
 
-static SPIPlanPtr into_save_plan = NULL;
-
-static void
-into_prepare_save(void)
+static SPIPlanPtr
+into_save_plan(void)
 {
 	Oid types[] = {
 		OIDOID, OIDOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID
 	};
+	static OwnPlan kept;
 
-	if (into_save_plan != NULL)
-		return;
-	into_save_plan = SPI_prepare(
-		"INSERT INTO streamext.into_position AS p (view, stream, topic, partition, \"position\", accepted, rejected) "
+	return streamext_own_plan(
+		&kept,
+		"INSERT INTO streamext_internal.into_position AS p (view, stream, topic, partition, \"position\", accepted, rejected) "
 		"SELECT $1, $2, u.topic, u.partition, u.next, u.accepted, u.rejected "
 		"FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
 		"pg_catalog.unnest($7), pg_catalog.unnest($8)) "
@@ -191,9 +193,6 @@ into_prepare_save(void)
 		"WHERE p.\"position\" OPERATOR(pg_catalog.<=) $6[(SELECT n.i FROM pg_catalog.generate_subscripts($3, 1) AS n (i) "
 		"WHERE $3[n.i] OPERATOR(pg_catalog.=) p.topic AND $4[n.i] OPERATOR(pg_catalog.=) p.partition)]",
 		8, types);
-	if (into_save_plan == NULL)
-		elog(ERROR, "could not prepare a statement on streamext.into_position: %s", SPI_result_code_string(SPI_result));
-	SPI_keepplan(into_save_plan);
 }
 
 static Datum
@@ -276,9 +275,8 @@ streamext_into_save(ViewSlot *slot, Batch *batch)
 	args[6] = into_int8_array(accepted, n);
 	args[7] = into_int8_array(rejected, n);
 	own = streamext_own_begin();
-	into_prepare_save();
-	if (SPI_execute_plan(into_save_plan, args, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write streamext.into_position");
+	if (SPI_execute_plan(into_save_plan(), args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write streamext_internal.into_position");
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("rows of the batch are already in the table of continuous view \"%s\"",
@@ -298,13 +296,16 @@ streamext_into_load_window(Oid viewoid)
 
 	own = streamext_own_begin();
 	/* Views that are no more leave their rows to whoever comes next. */
-	if (SPI_execute("DELETE FROM streamext.into_window AS p WHERE NOT EXISTS "
-					"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.into_window");
-	if (SPI_execute_with_args("SELECT written_until FROM streamext.into_window WHERE view OPERATOR(pg_catalog.=) $1", 1,
-							  types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.into_window");
+	if (SPI_execute(
+			streamext_own_sql("DELETE FROM streamext_internal.into_window AS p WHERE NOT EXISTS "
+							  "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.view)"),
+			false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext_internal.into_window");
+	if (SPI_execute_with_args(
+			streamext_own_sql(
+				"SELECT written_until FROM streamext_internal.into_window WHERE view OPERATOR(pg_catalog.=) $1"),
+			1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext_internal.into_window");
 	if (SPI_processed > 0)
 	{
 		bool isnull;
@@ -325,11 +326,12 @@ streamext_into_save_window(Oid viewoid, TimestampTz from, TimestampTz until)
 	/* Clients are told of it: it must be there for good. */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	own = streamext_own_begin();
-	if (SPI_execute_with_args("INSERT INTO streamext.into_window AS p (view, written_until) VALUES ($1, $3) "
+	if (SPI_execute_with_args(
+			streamext_own_sql("INSERT INTO streamext_internal.into_window AS p (view, written_until) VALUES ($1, $3) "
 							  "ON CONFLICT (view) DO UPDATE SET written_until = EXCLUDED.written_until "
-							  "WHERE p.written_until OPERATOR(pg_catalog.<=) $2",
-							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write streamext.into_window");
+							  "WHERE p.written_until OPERATOR(pg_catalog.<=) $2"),
+			3, types, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write streamext_internal.into_window");
 	if (SPI_processed != 1)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("windows of continuous view \"%s\" have been written by another process",

@@ -1,7 +1,7 @@
 /*
  * durable/into_position.h
- *		How far a view with streamext.into is, as committed together with its rows: in the tables streamext.into_position, of a view without
- *		windows where it stands in each partition, and streamext.into_window, of one with windows.
+ *		How far a view with streamext.into is, as committed together with its rows: in the tables streamext_internal.into_position, of a view without
+ *		windows where it stands in each partition, and streamext_internal.into_window, of one with windows.
  */
 #ifndef STREAMEXT_INTO_POSITION_H
 #define STREAMEXT_INTO_POSITION_H

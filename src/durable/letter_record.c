@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * durable/letter_record.c
- *		The column `record` of streamext.dead_letter: what makes a letter a record again.
+ *		The column `record` of streamext_internal.dead_letter: what makes a letter a record again.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,6 +1,6 @@
 /*
  * durable/letter_record.h
- *		The column `record` of streamext.dead_letter.
+ *		The column `record` of streamext_internal.dead_letter.
  */
 #ifndef STREAMEXT_LETTER_RECORD_H
 #define STREAMEXT_LETTER_RECORD_H

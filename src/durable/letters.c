@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * durable/letters.c
- *		Rejected records into the table streamext.dead_letter, late ones into streamext.late_row.
+ *		Rejected records into the table streamext_internal.dead_letter, late ones into streamext_internal.late_row.
  *
  * Both tables are written in one way and differ in few columns. One INSERT over unnested arrays for up to
  * DEAD_LETTER_ROWS records or about DEAD_LETTER_BYTES of payload, so that a source that sends nothing but rubbish costs no
@@ -83,9 +83,9 @@ typedef struct LetterTable
 	int			ncolumns;
 	const int  *limit; /* rows kept for each stream */
 
-	SPIPlanPtr insert_plan;
-	SPIPlanPtr prune_plan;
-	int64	   unpruned; /* inserted since the last pruning; at first nothing is known */
+	OwnPlan insert_plan;
+	OwnPlan prune_plan;
+	int64	unpruned; /* inserted since the last pruning; at first nothing is known */
 
 	LetterList staged;
 	LetterList held;
@@ -110,15 +110,15 @@ static Size		   letter_held_bytes;
 static TimestampTz letter_held_since;
 static int64	   letter_cost_us; /* of the last time that held ones were written */
 
-#define LETTER_PRUNE_SQL(table)                                                                              \
-	"DELETE FROM streamext." table " WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) " \
-	"(SELECT d.id FROM streamext." table                                                                     \
+#define LETTER_PRUNE_SQL(table)                                                                                       \
+	"DELETE FROM streamext_internal." table " WHERE stream OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.<=) " \
+	"(SELECT d.id FROM streamext_internal." table                                                                     \
 	" AS d WHERE d.stream OPERATOR(pg_catalog.=) $1 ORDER BY d.id DESC LIMIT 1 OFFSET $2)"
 
 static LetterTable letter_dead = {
-	.name = "streamext.dead_letter",
+	.name = "streamext_internal.dead_letter",
 	.insert_sql =
-		"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, payload, sqlstate, reason, record, whole, done) "
+		"INSERT INTO streamext_internal.dead_letter (stream, view, topic, partition, position, payload, sqlstate, reason, record, whole, done) "
 		"SELECT $1, u.v, u.t, u.p, u.o, u.b, u.s, u.r, u.e, u.w, u.d::pg_catalog.oid[] "
 		"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
 		"pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10), "
@@ -133,9 +133,9 @@ static LetterTable letter_dead = {
 };
 
 static LetterTable letter_late = {
-	.name = "streamext.late_row",
+	.name = "streamext_internal.late_row",
 	.insert_sql =
-		"INSERT INTO streamext.late_row (stream, view, topic, partition, position, payload, event_time) "
+		"INSERT INTO streamext_internal.late_row (stream, view, topic, partition, position, payload, event_time) "
 		"SELECT $1, u.v, u.t, u.p, u.o, u.b, u.e "
 		"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), "
 		"pg_catalog.unnest($6), pg_catalog.unnest($7)) AS u(v, t, p, o, b, e) "
@@ -147,17 +147,6 @@ static LetterTable letter_late = {
 	.unpruned = PG_INT64_MAX
 };
 
-static SPIPlanPtr
-letter_prepare(const LetterTable *table, const char *sql, int nargs, Oid *types)
-{
-	SPIPlanPtr plan = SPI_prepare(sql, nargs, types);
-
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a statement on %s: %s", table->name, SPI_result_code_string(SPI_result));
-	SPI_keepplan(plan);
-	return plan;
-}
-
 static void
 letter_prepare_plans(LetterTable *table)
 {
@@ -166,10 +155,8 @@ letter_prepare_plans(LetterTable *table)
 
 	for (int i = 0; i < table->ncolumns; i++)
 		types[i + 1] = get_array_type(table->types[i]);
-	if (table->insert_plan == NULL)
-		table->insert_plan = letter_prepare(table, table->insert_sql, 1 + table->ncolumns, types);
-	if (table->prune_plan == NULL)
-		table->prune_plan = letter_prepare(table, table->prune_sql, 2, prune_types);
+	(void) streamext_own_plan(&table->insert_plan, table->insert_sql, 1 + table->ncolumns, types);
+	(void) streamext_own_plan(&table->prune_plan, table->prune_sql, 2, prune_types);
 }
 
 /* Text from outside, in whatever encoding: bytes that the database's encoding does not know become question marks. */
@@ -383,7 +370,7 @@ letter_insert(LetterTable *table, const LetterRows *rows, Oid stream)
 	for (int i = 0; i < table->ncolumns; i++)
 		args[i + 1] = streamext_dead_letter_array(
 			rows->values[i], i == LETTER_PAYLOAD ? rows->payload_nulls : rows->nulls, rows->n, table->types[i]);
-	rc = SPI_execute_plan(table->insert_plan, args, NULL, false, 0);
+	rc = SPI_execute_plan(table->insert_plan.plan, args, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into %s: %s", table->name, SPI_result_code_string(rc));
 	if (table->unpruned < PG_INT64_MAX - rows->n)
@@ -415,7 +402,7 @@ letter_prune(LetterTable *table, Oid stream)
 		return;
 	args[0] = ObjectIdGetDatum(stream);
 	args[1] = Int64GetDatum(*table->limit);
-	rc = SPI_execute_plan(table->prune_plan, args, NULL, false, 0);
+	rc = SPI_execute_plan(table->prune_plan.plan, args, NULL, false, 0);
 	if (rc != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from %s: %s", table->name, SPI_result_code_string(rc));
 	table->unpruned = 0;

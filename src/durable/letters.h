@@ -1,6 +1,6 @@
 /*
  * durable/letters.h
- *		Rejected records into the table streamext.dead_letter, late ones into streamext.late_row.
+ *		Rejected records into the table streamext_internal.dead_letter, late ones into streamext_internal.late_row.
  */
 #ifndef STREAMEXT_DEAD_LETTER_H
 #define STREAMEXT_DEAD_LETTER_H
@@ -16,7 +16,7 @@
  */
 extern void streamext_dead_letters_write(Batch *batch, Decoder *decoder);
 
-/* The same for batch->late, into streamext.late_row and by streamext.late_row_limit; on_error has no say in it. */
+/* The same for batch->late, into streamext_internal.late_row and by streamext.late_row_limit; on_error has no say in it. */
 extern void streamext_late_rows_write(Batch *batch, Decoder *decoder);
 
 /*

@@ -12,11 +12,11 @@
 #include "durable/paused.h"
 
 static const char pause_count_sql[] =
-	"SELECT pg_catalog.count(*) FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
+	"SELECT pg_catalog.count(*) FROM streamext_internal.paused WHERE relation OPERATOR(pg_catalog.=) $1";
 static const char pause_tidy_sql[] =
-	"DELETE FROM streamext.paused AS p WHERE NOT EXISTS "
+	"DELETE FROM streamext_internal.paused AS p WHERE NOT EXISTS "
 	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) p.relation)";
-static const char pause_list_sql[] = "SELECT relation FROM streamext.paused";
+static const char pause_list_sql[] = "SELECT relation FROM streamext_internal.paused";
 
 bool
 streamext_is_paused(Oid relid)

@@ -1,6 +1,6 @@
 /*
  * durable/paused.h
- *		Which streams and continuous views are paused: the table streamext.paused.
+ *		Which streams and continuous views are paused: the table streamext_internal.paused.
  */
 #ifndef STREAMEXT_PAUSED_H
 #define STREAMEXT_PAUSED_H

@@ -10,11 +10,11 @@
 #include "base/own_table.h"
 #include "durable/round.h"
 
-static const char round_read_sql[] = "SELECT number FROM streamext.round WHERE view OPERATOR(pg_catalog.=) $1";
+static const char round_read_sql[] = "SELECT number FROM streamext_internal.round WHERE view OPERATOR(pg_catalog.=) $1";
 
-static const char round_tidy_sql[] = "DELETE FROM streamext.round AS r WHERE NOT EXISTS "
+static const char round_tidy_sql[] = "DELETE FROM streamext_internal.round AS r WHERE NOT EXISTS "
 									 "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.view)";
-static const char round_next_sql[] = "INSERT INTO streamext.round AS r (view, number) VALUES ($1, 1) "
+static const char round_next_sql[] = "INSERT INTO streamext_internal.round AS r (view, number) VALUES ($1, 1) "
 									 "ON CONFLICT (view) DO UPDATE SET number = r.number OPERATOR(pg_catalog.+) 1";
 
 int64

@@ -1,6 +1,6 @@
 /*
  * durable/round.h
- *		How often views have been begun anew, by streamext.rebuild, seek or import: the table streamext.round.
+ *		How often views have been begun anew, by streamext.rebuild, seek or import: the table streamext_internal.round.
  */
 #ifndef STREAMEXT_ROUND_H
 #define STREAMEXT_ROUND_H

@@ -1,6 +1,6 @@
 /*
  * durable/seek_request.c
- *		Rows of streamext.seek_request. What the functions promise is in durable/seek_request.h.
+ *		Rows of streamext_internal.seek_request. What the functions promise is in durable/seek_request.h.
  */
 #include "base/streamext.h"
 
@@ -14,17 +14,17 @@
 #include "durable/seek_request.h"
 
 static const char seek_insert_sql[] =
-	"INSERT INTO streamext.seek_request (stream, shard, source, kind, \"time\", topic, partition, \"offset\", rebuild, accept, "
+	"INSERT INTO streamext_internal.seek_request (stream, shard, source, kind, \"time\", topic, partition, \"offset\", rebuild, accept, "
 	"topics, partitions, positions) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 static const char seek_select_sql[] =
 	"SELECT id, kind, \"time\", topic, partition, \"offset\", rebuild, accept, topics, partitions, positions, target_topics, target_partitions, "
-	"targets FROM streamext.seek_request "
+	"targets FROM streamext_internal.seek_request "
 	"WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 AND id OPERATOR(pg_catalog.>) $3 "
 	"AND source OPERATOR(pg_catalog.=) $4 ORDER BY id";
 static const char seek_resolve_sql[] =
-	"UPDATE streamext.seek_request SET target_topics = $2, target_partitions = $3, targets = $4 WHERE id OPERATOR(pg_catalog.=) $1";
+	"UPDATE streamext_internal.seek_request SET target_topics = $2, target_partitions = $3, targets = $4 WHERE id OPERATOR(pg_catalog.=) $1";
 static const char seek_delete_sql[] =
-	"DELETE FROM streamext.seek_request AS r WHERE r.stream OPERATOR(pg_catalog.=) $1 AND r.shard OPERATOR(pg_catalog.=) $2 "
+	"DELETE FROM streamext_internal.seek_request AS r WHERE r.stream OPERATOR(pg_catalog.=) $1 AND r.shard OPERATOR(pg_catalog.=) $2 "
 	"AND (r.id OPERATOR(pg_catalog.<=) $3 OR r.source OPERATOR(pg_catalog.<>) $4) OR NOT EXISTS "
 	"(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.stream)";
 
@@ -112,8 +112,8 @@ streamext_seek_requests_load(Oid stream, int shard, int64 after, uint64 source, 
 	if (!OidIsValid(streamext_control_table("seek_request")))
 		return NIL;
 	own = streamext_own_begin();
-	if (SPI_execute_with_args(seek_select_sql, 4, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.seek_request");
+	if (SPI_execute_with_args(streamext_own_sql(seek_select_sql), 4, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext_internal.seek_request");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(cxt);
@@ -122,8 +122,8 @@ streamext_seek_requests_load(Oid stream, int shard, int64 after, uint64 source, 
 		MemoryContextSwitchTo(old);
 	}
 	values[2] = Int64GetDatum(settled);
-	if (SPI_execute_with_args(seek_delete_sql, 4, types, values, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.seek_request");
+	if (SPI_execute_with_args(streamext_own_sql(seek_delete_sql), 4, types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext_internal.seek_request");
 	streamext_own_end(own);
 	return requests;
 }

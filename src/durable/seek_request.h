@@ -1,6 +1,6 @@
 /*
  * durable/seek_request.h
- *		Rows of streamext.seek_request: that a shard of a stream shall go on at another position (worker/seek.c has what that means).
+ *		Rows of streamext_internal.seek_request: that a shard of a stream shall go on at another position (worker/seek.c has what that means).
  *
  * A row is written by a session (sql/seek.c), done by the shard's worker in the order of the numbers, and deleted when a committed checkpoint
  * holds its number.

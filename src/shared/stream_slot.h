@@ -79,7 +79,7 @@ extern void streamext_stream_hold(StreamSlot *slot, TimestampTz until);
 
 /*
  * StreamSlot.ask.pause: bit 0 says whether the stream shall not be read, the others count the changes. Whoever has read the table
- * streamext.paused in an older snapshot sees by them that somebody knew better since.
+ * streamext_internal.paused in an older snapshot sees by them that somebody knew better since.
  */
 static inline bool
 streamext_pause_requested(StreamSlot *slot)

@@ -4,7 +4,7 @@
  *		Alerts: one evaluation of one view.
  *
  * The view is read as its owner, in a security-restricted operation: a list of keys and rows. What is pending and firing stands in
- * streamext.alert_state, and one statement (alert_step) takes it from there to the next state, writes the events, and returns those to be
+ * streamext_internal.alert_state, and one statement (alert_step) takes it from there to the next state, writes the events, and returns those to be
  * told. State, events and notifications are committed together, so that a crash neither repeats nor forgets one.
  *
  * For `clear` the view is read a second time in the same statement, hence of the same moment, without its WHERE.
@@ -544,8 +544,9 @@ static const char alert_step[] =
 	" FROM (SELECT u.k::jsonb AS k, u.r::jsonb AS r, u.n FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS u(k, r, n)) AS i"
 	" ORDER BY i.k, i.n),"
 	" kept AS (SELECT DISTINCT u.k::jsonb AS k FROM unnest($5::text[]) AS u(k)),"
-	" before AS (SELECT (SELECT a.evaluated_at FROM streamext.alert_view AS a WHERE a.view = $1) AS at),"
-	" known AS (SELECT s.*, CASE WHEN s.present THEN b.at ELSE s.seen_at END AS last_seen FROM streamext.alert_state AS s, before AS b WHERE s.view = $1),"
+	" before AS (SELECT (SELECT a.evaluated_at FROM streamext_internal.alert_view AS a WHERE a.view = $1) AS at),"
+	" known AS (SELECT s.*, CASE WHEN s.present THEN b.at ELSE s.seen_at END AS last_seen"
+	" FROM streamext_internal.alert_state AS s, before AS b WHERE s.view = $1),"
 	" judged AS ("
 	" SELECT coalesce(i.k, s.key) AS k, i.k IS NOT NULL AS is_present, coalesce(i.r, s.row) AS r, s.*,"
 	"  CASE WHEN $9::bigint IS NULL THEN i.k IS NOT NULL ELSE i.k IS NULL AND $2 >= s.last_seen + $9 * interval '1 microsecond' END AS active,"
@@ -564,16 +565,16 @@ static const char alert_step[] =
 	"  CASE WHEN t.is_present THEN NULL ELSE t.last_seen END AS seen_at, CASE WHEN t.kind IS NOT NULL THEN $2 ELSE t.last_event END AS last_event, t.r"
 	" FROM told AS t),"
 	" stored AS ("
-	" INSERT INTO streamext.alert_state AS a (view, key, state, since, present, seen_at, last_event, \"row\")"
+	" INSERT INTO streamext_internal.alert_state AS a (view, key, state, since, present, seen_at, last_event, \"row\")"
 	" SELECT $1, n.k, n.next, n.since, n.is_present, n.seen_at, n.last_event, n.r FROM rows AS n WHERE n.next IS NOT NULL OR $9::bigint IS NOT NULL"
 	" ON CONFLICT (view, key) DO UPDATE SET state = excluded.state, since = excluded.since, present = excluded.present, seen_at = excluded.seen_at,"
 	"  last_event = excluded.last_event, \"row\" = excluded.\"row\""
 	"  WHERE (a.state, a.since, a.present, a.seen_at, a.last_event, a.\"row\") IS DISTINCT FROM"
 	"   (excluded.state, excluded.since, excluded.present, excluded.seen_at, excluded.last_event, excluded.\"row\")),"
 	" gone AS ("
-	" DELETE FROM streamext.alert_state AS a USING rows AS n WHERE a.view = $1 AND a.key = n.k AND n.next IS NULL AND $9::bigint IS NULL),"
+	" DELETE FROM streamext_internal.alert_state AS a USING rows AS n WHERE a.view = $1 AND a.key = n.k AND n.next IS NULL AND $9::bigint IS NULL),"
 	" events AS ("
-	" INSERT INTO streamext.alert_event (view, key, kind, at, \"row\")"
+	" INSERT INTO streamext_internal.alert_event (view, key, kind, at, \"row\")"
 	" SELECT $1, t.k, t.kind, $2, t.r FROM told AS t WHERE t.kind IS NOT NULL ORDER BY t.k"
 	" RETURNING id, key, kind, at, \"row\")"
 	" SELECT jsonb_build_object('id', e.id, 'view', $10::text, 'key', e.key, 'kind', e.kind, 'at', e.at, 'row', e.\"row\")::text,"
@@ -605,7 +606,7 @@ alert_array(Datum *texts, int n)
 static void
 alert_run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 {
-	if (SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0) < 0)
+	if (SPI_execute_with_args(streamext_own_sql(sql), nargs, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not write alerts");
 }
 
@@ -693,13 +694,14 @@ alert_write(const Alert *alert, const AlertRows *rows, TimestampTz now, AlertRow
 	if (SPI_processed > 0)
 	{
 		alert_tell(alert, events, cxt);
-		alert_run("DELETE FROM streamext.alert_event WHERE view = $1 AND id <="
-				  " (SELECT id FROM streamext.alert_event WHERE view = $1 ORDER BY id DESC OFFSET " ALERT_KEPT_EVENTS
-				  " LIMIT 1)",
-				  1, types, values, NULL);
+		alert_run(
+			"DELETE FROM streamext_internal.alert_event WHERE view = $1 AND id <="
+			" (SELECT id FROM streamext_internal.alert_event WHERE view = $1 ORDER BY id DESC OFFSET " ALERT_KEPT_EVENTS
+			" LIMIT 1)",
+			1, types, values, NULL);
 	}
 	if (options->absent > 0)
-		alert_run("INSERT INTO streamext.alert_view AS a (view, evaluated_at) VALUES ($1, $2)"
+		alert_run("INSERT INTO streamext_internal.alert_view AS a (view, evaluated_at) VALUES ($1, $2)"
 				  " ON CONFLICT (view) DO UPDATE SET evaluated_at = $2 WHERE a.evaluated_at IS DISTINCT FROM $2",
 				  2, types, values, NULL);
 	streamext_own_end(scope);

@@ -2,7 +2,7 @@
  * sink/delivery.c
  *		From the outbox to the other system.
  *
- * A set of rows is named by a number before it is sent: streamext.sink_target holds the number and the rows' ids, committed. What has arrived is
+ * A set of rows is named by a number before it is sent: streamext_internal.sink_target holds the number and the rows' ids, committed. What has arrived is
  * taken from the outbox, and the number with it, in one transaction. After whatever crash the same set is sent again under the same number, and
  * a transport that is `at_once` asks the other system first which number it has seen last: so each row arrives there once. Others send
  * again: at least once.
@@ -80,8 +80,8 @@ typedef struct Delivery
 	int			failures;					  /* in a row */
 	TimestampTz retry_at;					  /* nothing is sent sooner; 0: it is */
 	TimestampTz sent_at;					  /* the set at hand */
-	bool		told;						  /* streamext.sink_target has the state that this one has found */
-	char		shown[STREAMEXT_MAX_MESSAGE]; /* the error in streamext.sink_target; "" none */
+	bool		told;						  /* streamext_internal.sink_target has the state that this one has found */
+	char		shown[STREAMEXT_MAX_MESSAGE]; /* the error in streamext_internal.sink_target; "" none */
 } Delivery;
 
 static Delivery		   *delivery_open; /* of this process, for its end */
@@ -247,7 +247,7 @@ delivery_show(Oid target, const char *state, const char *error)
 	Datum values[] = { ObjectIdGetDatum(target), CStringGetTextDatum(state), CStringGetTextDatum(error) };
 
 	(void) streamext_control_execute(
-		"INSERT INTO streamext.sink_target AS t (target, state, last_error, last_error_at) "
+		"INSERT INTO streamext_internal.sink_target AS t (target, state, last_error, last_error_at) "
 		"VALUES ($1, $2, NULLIF($3, ''), CASE WHEN $3 OPERATOR(pg_catalog.<>) '' THEN pg_catalog.clock_timestamp() END) "
 		"ON CONFLICT (target) DO UPDATE SET state = EXCLUDED.state, last_error = COALESCE(EXCLUDED.last_error, t.last_error), "
 		"last_error_at = COALESCE(EXCLUDED.last_error_at, t.last_error_at)",
@@ -262,7 +262,7 @@ delivery_show_idle(Oid target)
 	Datum values[] = { ObjectIdGetDatum(target) };
 
 	(void) streamext_control_execute(
-		"UPDATE streamext.sink_target SET state = 'running' WHERE target OPERATOR(pg_catalog.=) $1 "
+		"UPDATE streamext_internal.sink_target SET state = 'running' WHERE target OPERATOR(pg_catalog.=) $1 "
 		"AND state OPERATOR(pg_catalog.<>) 'running'",
 		1, types, values, NULL, SPI_OK_UPDATE);
 }
@@ -286,9 +286,9 @@ delivery_settle(Sending *w, Delivery *d)
 
 	if (d->shipment.done > 0)
 		(void) streamext_control_execute(
-			"WITH gone AS (DELETE FROM streamext.outbox WHERE target OPERATOR(pg_catalog.=) $1 "
+			"WITH gone AS (DELETE FROM streamext_internal.outbox WHERE target OPERATOR(pg_catalog.=) $1 "
 			"AND id OPERATOR(pg_catalog.=) ANY ($2) RETURNING view) "
-			"INSERT INTO streamext.sink_count AS c (target, view, delivered) "
+			"INSERT INTO streamext_internal.sink_count AS c (target, view, delivered) "
 			"SELECT $1, view, pg_catalog.count(*) FROM gone GROUP BY view "
 			"ON CONFLICT (target, view) DO UPDATE SET delivered = c.delivered OPERATOR(pg_catalog.+) EXCLUDED.delivered",
 			2, types, values, NULL, SPI_OK_INSERT);
@@ -297,13 +297,14 @@ delivery_settle(Sending *w, Delivery *d)
 		Oid	  refused_types[] = { INT8OID, TEXTOID };
 		Datum refused[] = { Int64GetDatum(d->ids[d->shipment.refused]), CStringGetTextDatum(d->shipment.error) };
 
-		(void) streamext_control_execute("UPDATE streamext.outbox SET reason = $2 WHERE id OPERATOR(pg_catalog.=) $1",
-										 2, refused_types, refused, NULL, SPI_OK_UPDATE);
+		(void) streamext_control_execute(
+			"UPDATE streamext_internal.outbox SET reason = $2 WHERE id OPERATOR(pg_catalog.=) $1", 2, refused_types,
+			refused, NULL, SPI_OK_UPDATE);
 	}
 	if (d->shipment.done > 0 || d->shipment.refused >= 0)
 		(void) streamext_control_execute(
-			"UPDATE streamext.sink_target SET batch = NULL, ids = NULL WHERE target OPERATOR(pg_catalog.=) $1", 1,
-			types, values, NULL, SPI_OK_UPDATE);
+			"UPDATE streamext_internal.sink_target SET batch = NULL, ids = NULL WHERE target OPERATOR(pg_catalog.=) $1",
+			1, types, values, NULL, SPI_OK_UPDATE);
 }
 
 /* ---------------------------------------------------------------- a set of rows */
@@ -417,23 +418,26 @@ delivery_message(Delivery *d, int i, HeapTuple tuple, TupleDesc desc)
 static bool
 delivery_select(Sending *w, Delivery *d, bool numbered)
 {
-	Oid			  types[] = { OIDOID, INT4OID };
-	Datum		  values[] = { ObjectIdGetDatum(w->config->relid), Int32GetDatum(d->ops->most) };
-	const char	 *columns = "SELECT o.id, o.view, o.topic, o.key, o.payload, o.headers FROM streamext.outbox AS o";
+	Oid			types[] = { OIDOID, INT4OID };
+	Datum		values[] = { ObjectIdGetDatum(w->config->relid), Int32GetDatum(d->ops->most) };
+	const char *columns =
+		"SELECT o.id, o.view, o.topic, o.key, o.payload, o.headers FROM streamext_internal.outbox AS o";
 	Size		  bytes = 0;
 	int			  n = 0;
 	MemoryContext old;
 
 	if (SPI_execute_with_args(
-			numbered
-				? psprintf(
-					  "%s, streamext.sink_target AS t WHERE t.target OPERATOR(pg_catalog.=) $1 AND "
-					  "o.target OPERATOR(pg_catalog.=) $1 AND o.id OPERATOR(pg_catalog.=) ANY (t.ids) ORDER BY o.id",
-					  columns)
-				: psprintf("%s WHERE o.target OPERATOR(pg_catalog.=) $1 AND o.reason IS NULL ORDER BY o.id LIMIT $2",
-						   columns),
+			streamext_own_sql(
+				numbered
+					? psprintf(
+						  "%s, streamext_internal.sink_target AS t WHERE t.target OPERATOR(pg_catalog.=) $1 AND "
+						  "o.target OPERATOR(pg_catalog.=) $1 AND o.id OPERATOR(pg_catalog.=) ANY (t.ids) ORDER BY o.id",
+						  columns)
+					: psprintf(
+						  "%s WHERE o.target OPERATOR(pg_catalog.=) $1 AND o.reason IS NULL ORDER BY o.id LIMIT $2",
+						  columns)),
 			numbered ? 1 : 2, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.outbox");
+		elog(ERROR, "could not read streamext_internal.outbox");
 	old = MemoryContextSwitchTo(d->cxt);
 	d->shipment.messages = palloc(sizeof(Message) * Max(SPI_processed, 1));
 	d->ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
@@ -464,8 +468,9 @@ delivery_number(Oid target)
 	Oid	  types[] = { OIDOID };
 	Datum values[] = { ObjectIdGetDatum(target) };
 
-	return streamext_control_execute("SELECT batch FROM streamext.sink_target WHERE target OPERATOR(pg_catalog.=) $1",
-									 1, types, values, NULL, SPI_OK_SELECT);
+	return streamext_control_execute(
+		"SELECT batch FROM streamext_internal.sink_target WHERE target OPERATOR(pg_catalog.=) $1", 1, types, values,
+		NULL, SPI_OK_SELECT);
 }
 
 static void
@@ -477,9 +482,10 @@ delivery_keep_number(Oid target, Delivery *d)
 
 	/* what the other system is told of must be there for good */
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	(void) streamext_control_execute("INSERT INTO streamext.sink_target AS t (target, batch, ids) VALUES ($1, $2, $3) "
-									 "ON CONFLICT (target) DO UPDATE SET batch = EXCLUDED.batch, ids = EXCLUDED.ids",
-									 3, types, values, NULL, SPI_OK_INSERT);
+	(void) streamext_control_execute(
+		"INSERT INTO streamext_internal.sink_target AS t (target, batch, ids) VALUES ($1, $2, $3) "
+		"ON CONFLICT (target) DO UPDATE SET batch = EXCLUDED.batch, ids = EXCLUDED.ids",
+		3, types, values, NULL, SPI_OK_INSERT);
 }
 
 /* Not a count: a server that was set back to an older copy of itself would count the same numbers once more. */
@@ -506,10 +512,12 @@ delivery_load(Sending *w, Delivery *d)
 	d->shipment.stop = &d->stop;
 	d->shipment.refused = -1;
 	own = streamext_own_begin();
-	if (!d->looked && SPI_execute("DELETE FROM streamext.outbox AS o WHERE NOT EXISTS "
-								  "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) o.target)",
-								  false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not tidy streamext.outbox");
+	if (!d->looked &&
+		SPI_execute(
+			streamext_own_sql("DELETE FROM streamext_internal.outbox AS o WHERE NOT EXISTS "
+							  "(SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) o.target)"),
+			false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not tidy streamext_internal.outbox");
 	found = (number != 0 && delivery_select(w, d, true)) || delivery_select(w, d, false);
 	streamext_own_end(own);
 	if (!found)

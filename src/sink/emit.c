@@ -4,7 +4,7 @@
  *
  * What has changed comes from the view's feed (sink/changes.h), as to any reader of changes; it is part of the transaction that puts it into
  * the outbox. The feed is not there after a restart: then the whole view is sent again, and what had left it meanwhile is found by the keys that
- * are out there, which the same transaction keeps in streamext.emitted. Each transaction has a number, which rises for ever and goes
+ * are out there, which the same transaction keeps in streamext_internal.emitted. Each transaction has a number, which rises for ever and goes
  * with its messages as the header `version`; a key is in it at most once.
  *
  * While something of the view has not arrived yet nothing more is taken: the feed has the newest row of each key, so an outage's length costs no
@@ -145,8 +145,8 @@ emit_under_way(const Emit *emit)
 	Datum values[] = { ObjectIdGetDatum(emit->target), ObjectIdGetDatum(emit->view) };
 
 	return streamext_control_execute(
-		"SELECT (EXISTS (SELECT FROM streamext.outbox WHERE target = $1 AND view = $2 AND reason IS NULL)::int "
-		"+ 2 * EXISTS (SELECT FROM streamext.outbox WHERE target = $1 AND view = $2 AND reason IS NOT NULL)::int)::bigint",
+		"SELECT (EXISTS (SELECT FROM streamext_internal.outbox WHERE target = $1 AND view = $2 AND reason IS NULL)::int "
+		"+ 2 * EXISTS (SELECT FROM streamext_internal.outbox WHERE target = $1 AND view = $2 AND reason IS NOT NULL)::int)::bigint",
 		2, types, values, NULL, SPI_OK_SELECT);
 }
 
@@ -158,8 +158,8 @@ emit_forget_refused(const Emit *emit)
 	Datum values[] = { ObjectIdGetDatum(emit->target), ObjectIdGetDatum(emit->view) };
 
 	(void) streamext_control_execute(
-		"DELETE FROM streamext.outbox AS o USING "
-		"(SELECT DISTINCT key FROM streamext.outbox WHERE target = $1 AND view = $2 AND reason IS NULL) AS newer "
+		"DELETE FROM streamext_internal.outbox AS o USING "
+		"(SELECT DISTINCT key FROM streamext_internal.outbox WHERE target = $1 AND view = $2 AND reason IS NULL) AS newer "
 		"WHERE o.target = $1 AND o.view = $2 AND o.reason IS NOT NULL AND o.key = newer.key",
 		2, types, values, NULL, SPI_OK_DELETE);
 }
@@ -188,7 +188,7 @@ emit_run(const char *sql, int nargs, Datum *values, int expected)
 {
 	static Oid types[] = { OIDOID, TEXTARRAYOID, TEXTARRAYOID };
 
-	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) != expected)
+	if (SPI_execute_with_args(streamext_own_sql(sql), nargs, types, values, NULL, false, 0) != expected)
 		elog(ERROR, "could not keep what has been emitted");
 }
 
@@ -214,24 +214,24 @@ emit_keep(Emit *emit)
 	Datum		  values[3] = { ObjectIdGetDatum(emit->view) };
 	bool		  isnull;
 
-	emit_run("INSERT INTO streamext.emitted_view AS v (view, version) VALUES ($1, 1) "
+	emit_run("INSERT INTO streamext_internal.emitted_view AS v (view, version) VALUES ($1, 1) "
 			 "ON CONFLICT (view) DO UPDATE SET version = v.version + 1 RETURNING v.version",
 			 1, values, SPI_OK_INSERT_RETURNING);
 	emit->version = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	values[1] = emit->reset ? emit_array(emit->keys.texts, emit->keys.n) : emit_array(emit->gone.texts, emit->gone.n);
 	if (emit->reset)
 		emit_run("WITH now AS MATERIALIZED (SELECT sha256(convert_to(u.k, 'UTF8')) AS digest FROM unnest($2) AS u(k)) "
-				 "DELETE FROM streamext.emitted AS e WHERE e.view = $1 AND NOT EXISTS "
+				 "DELETE FROM streamext_internal.emitted AS e WHERE e.view = $1 AND NOT EXISTS "
 				 "(SELECT FROM now WHERE now.digest = e.digest) RETURNING e.key::text",
 				 2, values, SPI_OK_DELETE_RETURNING);
 	else
-		emit_run("DELETE FROM streamext.emitted AS e USING unnest($2) AS u(k) "
+		emit_run("DELETE FROM streamext_internal.emitted AS e USING unnest($2) AS u(k) "
 				 "WHERE e.view = $1 AND e.digest = sha256(convert_to(u.k, 'UTF8')) RETURNING e.key::text",
 				 2, values, SPI_OK_DELETE_RETURNING);
 	emit_take_tombstones(emit, cxt);
 	values[1] = emit_array(emit->keys.texts, emit->keys.n);
 	values[2] = emit_names(emit);
-	emit_run("INSERT INTO streamext.emitted (view, digest, key) "
+	emit_run("INSERT INTO streamext_internal.emitted (view, digest, key) "
 			 "SELECT $1, sha256(convert_to(u.k, 'UTF8')), "
 			 "(SELECT coalesce(jsonb_object_agg(x.name, x.value), '{}') "
 			 "FROM ROWS FROM (unnest($3), jsonb_array_elements(u.k::jsonb)) AS x(name, value)) "

@@ -30,14 +30,14 @@ streamext_ledger_note_error(LedgerTable table, Oid view, const char *message)
 	if (message != NULL)
 		(void) streamext_control_execute(
 			psprintf(
-				"INSERT INTO streamext.%s (view, last_error, last_error_at) VALUES ($1, $2, clock_timestamp())"
+				"INSERT INTO streamext_internal.%s (view, last_error, last_error_at) VALUES ($1, $2, clock_timestamp())"
 				" ON CONFLICT (view) DO UPDATE SET last_error = excluded.last_error, last_error_at = excluded.last_error_at",
 				ledger_names[table]),
 			2, types, values, NULL, SPI_OK_INSERT);
 	else
 		(void) streamext_control_execute(
 			psprintf(
-				"UPDATE streamext.%s SET last_error = NULL, last_error_at = NULL WHERE view = $1 AND last_error IS NOT NULL",
+				"UPDATE streamext_internal.%s SET last_error = NULL, last_error_at = NULL WHERE view = $1 AND last_error IS NOT NULL",
 				ledger_names[table]),
 			1, types, values, NULL, SPI_OK_UPDATE);
 }
@@ -54,6 +54,6 @@ streamext_ledger_forget_others(LedgerTable table, List *views)
 		oids[foreach_current_index(lc)] = ObjectIdGetDatum(lfirst_oid(lc));
 	values[0] = PointerGetDatum(construct_array(oids, list_length(views), OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 	for (int i = 0; ledger_others[table][i] != NULL; i++)
-		(void) streamext_control_execute(psprintf("DELETE FROM streamext.%s", ledger_others[table][i]), 1, types,
-										 values, NULL, SPI_OK_DELETE);
+		(void) streamext_control_execute(psprintf("DELETE FROM streamext_internal.%s", ledger_others[table][i]), 1,
+										 types, values, NULL, SPI_OK_DELETE);
 }

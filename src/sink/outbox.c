@@ -70,10 +70,10 @@ outbox_has_room(Oid target)
 
 	if (streamext_control_execute(
 			"SELECT COALESCE(pg_catalog.max(id) OPERATOR(pg_catalog.-) pg_catalog.min(id), -1) FROM "
-			"streamext.outbox WHERE target OPERATOR(pg_catalog.=) $1 AND reason IS NULL",
+			"streamext_internal.outbox WHERE target OPERATOR(pg_catalog.=) $1 AND reason IS NULL",
 			1, types, values, NULL, SPI_OK_SELECT) < streamext_outbox_limit - 1)
 		return true;
-	return streamext_control_execute("SELECT pg_catalog.count(*) FROM (SELECT FROM streamext.outbox "
+	return streamext_control_execute("SELECT pg_catalog.count(*) FROM (SELECT FROM streamext_internal.outbox "
 									 "WHERE target OPERATOR(pg_catalog.=) $1 AND reason IS NULL LIMIT $2) AS waiting",
 									 2, types, values, NULL, SPI_OK_SELECT) < streamext_outbox_limit;
 }
@@ -287,7 +287,7 @@ outbox_write(OutboxWriter *writer)
 	values[4] = outbox_array(writer, OUTBOX_PAYLOAD, BYTEAOID);
 	values[5] = outbox_array(writer, OUTBOX_HEADERS, TEXTOID);
 	(void) streamext_control_execute(
-		"INSERT INTO streamext.outbox (target, view, topic, key, payload, headers) "
+		"INSERT INTO streamext_internal.outbox (target, view, topic, key, payload, headers) "
 		"SELECT $1, $2, r.topic, r.key, r.payload, r.headers "
 		"FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) "
 		"WITH ORDINALITY AS r (topic, key, payload, headers, n) ORDER BY r.n",
@@ -349,8 +349,8 @@ streamext_outbox_retry(Oid target)
 
 	outbox_note(target);
 	return streamext_control_execute(
-		"UPDATE streamext.outbox SET reason = NULL WHERE target OPERATOR(pg_catalog.=) $1 AND reason IS NOT NULL", 1,
-		types, values, NULL, SPI_OK_UPDATE);
+		"UPDATE streamext_internal.outbox SET reason = NULL WHERE target OPERATOR(pg_catalog.=) $1 AND reason IS NOT NULL",
+		1, types, values, NULL, SPI_OK_UPDATE);
 }
 
 /* ---------------------------------------------------------------- the transaction ends */

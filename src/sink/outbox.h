@@ -1,6 +1,6 @@
 /*
  * sink/outbox.h
- *		Rows that go to another system wait in the table streamext.outbox, part of the transaction that inserts them.
+ *		Rows that go to another system wait in the table streamext_internal.outbox, part of the transaction that inserts them.
  *
  * So nothing is sent before a commit and nothing after a rollback, be it of a subtransaction; a view's windows and how far it has given them are
  * one transaction. The worker of the stream that is the target sends what is committed, in the order of ids (sink/delivery.h), and

@@ -9,7 +9,7 @@
  * Exactly once: a window is written when a committed checkpoint holds a watermark by which it is closed and a view that
  * had counted everything up to there (ViewSlot.into.settled). So after any crash the state that is gone on with has the window
  * whole, and a row that could change it is late. The rows go into the table together with the end of the range
- * (streamext.into_window, streamext.flow), where the next one begins. In memory that is Outlet.written, which moves also when there was
+ * (streamext_internal.into_window, streamext_internal.flow), where the next one begins. In memory that is Outlet.written, which moves also when there was
  * nothing to write; retention takes nothing beyond the least of all outlets (ViewSlot.written, streamext_into_limit).
  *
  * One process writes: the worker of shard 0, up to where all shards are settled. A window that the table refuses fails the view,

@@ -172,9 +172,10 @@ columns_rejected_sample(Oid relid)
 	IdentityScope own;
 
 	own = streamext_own_begin();
-	if (SPI_execute_with_args("SELECT streamext.payload_text(payload) FROM streamext.dead_letter "
-							  "WHERE stream = $1 AND view = 0 ORDER BY id DESC LIMIT 1",
-							  1, types, values, NULL, true, 1) == SPI_OK_SELECT &&
+	if (SPI_execute_with_args(
+			streamext_own_sql("SELECT streamext.payload_text(payload) FROM streamext_internal.dead_letter "
+							  "WHERE stream = $1 AND view = 0 ORDER BY id DESC LIMIT 1"),
+			1, types, values, NULL, true, 1) == SPI_OK_SELECT &&
 		SPI_processed > 0)
 		text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (text != NULL)

@@ -3,7 +3,7 @@
  * sql/pause.c
  *		streamext.pause and streamext.resume, of streams and of continuous views.
  *
- * The table streamext.paused is the truth, so that a pause outlives the server. Workers read it when they look into the
+ * The table streamext_internal.paused is the truth, so that a pause outlives the server. Workers read it when they look into the
  * catalogue, which the commit of a change makes them do: that is all there is to a view's pause.
  *
  * A stream's is also a flag in shared memory (StreamSlot.ask.pause), which takes effect at once and has been awaited
@@ -38,8 +38,9 @@ PG_FUNCTION_INFO_V1(streamext_resume);
 
 /* ---------------------------------------------------------------- the table */
 
-static const char pause_insert_sql[] = "INSERT INTO streamext.paused (relation) VALUES ($1) ON CONFLICT DO NOTHING";
-static const char pause_delete_sql[] = "DELETE FROM streamext.paused WHERE relation OPERATOR(pg_catalog.=) $1";
+static const char pause_insert_sql[] =
+	"INSERT INTO streamext_internal.paused (relation) VALUES ($1) ON CONFLICT DO NOTHING";
+static const char pause_delete_sql[] = "DELETE FROM streamext_internal.paused WHERE relation OPERATOR(pg_catalog.=) $1";
 
 static int64
 pause_execute(const char *sql, Oid relid, int expected)

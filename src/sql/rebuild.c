@@ -15,7 +15,7 @@
  * after the exchange, when every statement that had noted their mark has its snapshot.
  *
  * Checkpoints hold the former state, as it was last, until the exchange: after a crash the view is at its former round, shows
- * that, and begins anew once more. What its round is to be stands in the table streamext.round.
+ * that, and begins anew once more. What its round is to be stands in the table streamext_internal.round.
  *
  *-------------------------------------------------------------------------
  */

@@ -2,7 +2,7 @@
  * sql/retry.c
  *		streamext.retry_dead_letters: asks a stream's workers to decode and fold rejected records again.
  *
- * Leaves rows for each shard in streamext.retry_request, each for as many letters as one batch shall hold; the commit makes the workers look
+ * Leaves rows for each shard in streamext_internal.retry_request, each for as many letters as one batch shall hold; the commit makes the workers look
  * (worker/retry.c).
  */
 #include "base/streamext.h"
@@ -37,9 +37,9 @@ PG_FUNCTION_INFO_V1(streamext_retry_dead_letters);
 /* Requests of at most 512 letters and about 8 MB. $3: letters (NULL: all), $5 and $6: shards and their sources. */
 static const char retry_insert_sql[] =
 	"WITH l AS MATERIALIZED (SELECT d.id, pg_catalog.row_number() OVER (ORDER BY d.id) AS n, "
-	"pg_catalog.sum(COALESCE(pg_catalog.octet_length(d.payload), 0)) OVER (ORDER BY d.id) AS bytes FROM streamext.dead_letter AS d "
+	"pg_catalog.sum(COALESCE(pg_catalog.octet_length(d.payload), 0)) OVER (ORDER BY d.id) AS bytes FROM streamext_internal.dead_letter AS d "
 	"WHERE ($3 IS NULL OR d.id OPERATOR(pg_catalog.=) ANY ($3)) AND " RETRY_GOOD "), "
-	"r AS (INSERT INTO streamext.retry_request (stream, shard, source, letters) "
+	"r AS (INSERT INTO streamext_internal.retry_request (stream, shard, source, letters) "
 	"SELECT $1, s.shard, s.source, pg_catalog.array_agg(l.id ORDER BY l.id) "
 	"FROM l, ROWS FROM (pg_catalog.unnest($5), pg_catalog.unnest($6)) AS s (shard, source) "
 	"GROUP BY s.shard, s.source, (l.n OPERATOR(pg_catalog.-) 1) OPERATOR(pg_catalog./) 512, "
@@ -47,11 +47,12 @@ static const char retry_insert_sql[] =
 /* One of the ids that is not to be retried, -1 for 0 and NULL; no row: all are. */
 static const char retry_check_sql[] =
 	"SELECT COALESCE(NULLIF(u.id, 0), -1) FROM pg_catalog.unnest($3) AS u (id) WHERE NOT EXISTS "
-	"(SELECT FROM streamext.dead_letter AS d WHERE d.id OPERATOR(pg_catalog.=) u.id AND " RETRY_GOOD ") LIMIT 1";
+	"(SELECT FROM streamext_internal.dead_letter AS d WHERE d.id OPERATOR(pg_catalog.=) u.id AND " RETRY_GOOD
+	") LIMIT 1";
 /* 1: it is cut; 2: of a former source; 3: of a view that is no more. */
 static const char retry_reason_sql[] =
 	"SELECT (CASE WHEN d.source OPERATOR(pg_catalog.<>) 0 THEN 2 WHEN NOT d.whole THEN 1 ELSE 3 END)::pg_catalog.int8 "
-	"FROM streamext.dead_letter AS d WHERE d.id OPERATOR(pg_catalog.=) $3 AND " RETRY_OF;
+	"FROM streamext_internal.dead_letter AS d WHERE d.id OPERATOR(pg_catalog.=) $3 AND " RETRY_OF;
 
 /* Raises for the first of the ids that is not to be had. */
 static void

@@ -6,7 +6,7 @@
  * (sink/windows.c).
  *
  * The rows of a batch, the view's positions behind it and its counters are written in one transaction, so that after whatever end of the
- * worker the table streamext.into_position says which records have their rows in the target.
+ * worker the table streamext_internal.into_position says which records have their rows in the target.
  */
 #ifndef STREAMEXT_INTO_H
 #define STREAMEXT_INTO_H

@@ -36,7 +36,7 @@
 static const char reread_select_sql[] =
 	"SELECT d.id, d.view, d.position, d.done, u.i "
 	"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) "
-	"AS u (i, topic, number, first, next) CROSS JOIN LATERAL (SELECT e.id, e.view, e.position, e.done FROM streamext.dead_letter AS e "
+	"AS u (i, topic, number, first, next) CROSS JOIN LATERAL (SELECT e.id, e.view, e.position, e.done FROM streamext_internal.dead_letter AS e "
 	"WHERE e.stream OPERATOR(pg_catalog.=) $1 AND e.partition OPERATOR(pg_catalog.=) u.number "
 	"AND e.position OPERATOR(pg_catalog.>=) u.first AND e.position OPERATOR(pg_catalog.<) u.next "
 	"AND (u.topic IS NULL OR e.topic OPERATOR(pg_catalog.=) u.topic OR (pg_catalog.starts_with(u.topic, ' of ') "
@@ -44,18 +44,19 @@ static const char reread_select_sql[] =
 	"OFFSET 0) AS d";
 static const char reread_behind_sql[] =
 	"SELECT FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (number, next) "
-	"CROSS JOIN LATERAL (SELECT FROM streamext.dead_letter AS e WHERE e.stream OPERATOR(pg_catalog.=) $1 "
+	"CROSS JOIN LATERAL (SELECT FROM streamext_internal.dead_letter AS e WHERE e.stream OPERATOR(pg_catalog.=) $1 "
 	"AND e.partition OPERATOR(pg_catalog.=) u.number AND e.position OPERATOR(pg_catalog.>=) u.next "
 	"AND e.source OPERATOR(pg_catalog.=) 0 LIMIT 1) AS d LIMIT 1";
 static const char reread_done_sql[] =
-	"UPDATE streamext.dead_letter AS d SET done = u.done::pg_catalog.oid[] "
+	"UPDATE streamext_internal.dead_letter AS d SET done = u.done::pg_catalog.oid[] "
 	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (id, done) WHERE d.id OPERATOR(pg_catalog.=) u.id";
-static const char reread_delete_sql[] = "DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char reread_delete_sql[] =
+	"DELETE FROM streamext_internal.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char reread_leave_sql[] =
-	"UPDATE streamext.dead_letter SET source = $2 WHERE stream OPERATOR(pg_catalog.=) $1 AND source OPERATOR(pg_catalog.=) 0 "
+	"UPDATE streamext_internal.dead_letter SET source = $2 WHERE stream OPERATOR(pg_catalog.=) $1 AND source OPERATOR(pg_catalog.=) 0 "
 	"AND partition OPERATOR(pg_catalog.=) ANY ($3)";
 
-static SPIPlanPtr reread_select_plan = NULL;
+static OwnPlan reread_select_plan;
 
 /* ---------------------------------------------------------------- what letters mean */
 
@@ -245,6 +246,7 @@ reread_select(const Worker *w, const Reread *r)
 	Datum			*values[lengthof(element)];
 	bool			*nulls = palloc0(sizeof(bool) * r->n);
 	bool			*topic_nulls = palloc0(sizeof(bool) * r->n);
+	SPIPlanPtr		 plan;
 
 	for (int c = 0; c < lengthof(element); c++)
 		values[c] = palloc(sizeof(Datum) * r->n);
@@ -261,16 +263,9 @@ reread_select(const Worker *w, const Reread *r)
 	}
 	for (int c = 0; c < lengthof(element); c++)
 		args[c + 1] = streamext_dead_letter_array(values[c], c == 1 ? topic_nulls : nulls, r->n, element[c]);
-	if (reread_select_plan == NULL)
-	{
-		reread_select_plan = SPI_prepare(reread_select_sql, 6, types);
-		if (reread_select_plan == NULL)
-			elog(ERROR, "could not prepare a statement on streamext.dead_letter: %s",
-				 SPI_result_code_string(SPI_result));
-		SPI_keepplan(reread_select_plan);
-	}
-	if (SPI_execute_plan(reread_select_plan, args, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.dead_letter");
+	plan = streamext_own_plan(&reread_select_plan, reread_select_sql, 6, types);
+	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext_internal.dead_letter");
 }
 
 /* Within SPI: whether letters are left of records that the stream has still to read. */
@@ -292,8 +287,8 @@ reread_is_behind(const Worker *w)
 	}
 	args[1] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 	args[2] = streamext_dead_letter_array(positions, nulls, n, INT8OID);
-	if (SPI_execute_with_args(reread_behind_sql, 3, types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read streamext.dead_letter");
+	if (SPI_execute_with_args(streamext_own_sql(reread_behind_sql), 3, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read streamext_internal.dead_letter");
 	return SPI_processed > 0;
 }
 
@@ -422,12 +417,14 @@ reread_apply(Worker *w, Reread *r)
 			gone[ngone++] = id;
 	}
 	args[0] = streamext_dead_letter_array(gone, nulls, ngone, INT8OID);
-	if (ngone > 0 && SPI_execute_with_args(reread_delete_sql, 1, types, args, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from streamext.dead_letter");
+	if (ngone > 0 &&
+		SPI_execute_with_args(streamext_own_sql(reread_delete_sql), 1, types, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from streamext_internal.dead_letter");
 	args[0] = streamext_dead_letter_array(ids, nulls, nids, INT8OID);
 	args[1] = streamext_dead_letter_array(lists, nulls, nids, TEXTOID);
-	if (nids > 0 && SPI_execute_with_args(reread_done_sql, 2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update streamext.dead_letter");
+	if (nids > 0 &&
+		SPI_execute_with_args(streamext_own_sql(reread_done_sql), 2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update streamext_internal.dead_letter");
 }
 
 /* ---------------------------------------------------------------- when */
@@ -516,8 +513,8 @@ streamext_letters_leave(Worker *w, int64 seek)
 			numbers[i] = Int32GetDatum(w->shard.slot->counted.partitions[i].partition);
 		args[2] = streamext_dead_letter_array(numbers, nulls, n, INT4OID);
 		own = streamext_own_begin();
-		if (SPI_execute_with_args(reread_leave_sql, 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-			elog(ERROR, "could not update streamext.dead_letter");
+		if (SPI_execute_with_args(streamext_own_sql(reread_leave_sql), 3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not update streamext_internal.dead_letter");
 		streamext_own_end(own);
 	}
 	PopActiveSnapshot();

@@ -3,8 +3,8 @@
  * worker/retry.c
  *		streamext.retry_dead_letters: rejected records are decoded and folded again, for the views that rejected them.
  *
- * The function (sql/retry.c) leaves rows for each shard in streamext.retry_request, each for as many letters as one batch shall hold, and the commit makes
- * the workers look. A worker does the requests above StreamSlot.counted.retry in their order, between two batches:
+ * The function (sql/retry.c) leaves rows for each shard in streamext_internal.retry_request, each for as many letters as one batch shall
+ * hold, and the commit makes the workers look. A worker does the requests above StreamSlot.counted.retry in their order, between two batches:
  *
  *	1. in one transaction the letters are decoded and prepared for the views that owe them, and what comes of it is written. Of a letter that
  *	   is decoded now and was of the whole stream (view 0) each view that owes it gets one of its own, and it goes. A letter that its view
@@ -52,19 +52,19 @@
 /* ---------------------------------------------------------------- statements */
 
 static const char retry_list_sql[] =
-	"SELECT id FROM streamext.retry_request WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 "
+	"SELECT id FROM streamext_internal.retry_request WHERE stream OPERATOR(pg_catalog.=) $1 AND shard OPERATOR(pg_catalog.=) $2 "
 	"AND source OPERATOR(pg_catalog.=) $3 ORDER BY id";
 static const char retry_tidy_sql[] =
-	"DELETE FROM streamext.retry_request AS r WHERE (r.stream OPERATOR(pg_catalog.=) $1 AND "
+	"DELETE FROM streamext_internal.retry_request AS r WHERE (r.stream OPERATOR(pg_catalog.=) $1 AND "
 	"((r.shard OPERATOR(pg_catalog.=) $2 AND r.source OPERATOR(pg_catalog.<>) $3) OR r.shard OPERATOR(pg_catalog.>=) $4)) "
 	"OR NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) r.stream)";
 
 static const char retry_select_sql[] =
-	"SELECT d.id, d.view, d.topic, d.partition, d.position, d.payload, d.record, d.done, d.retry FROM streamext.dead_letter AS d, "
-	"streamext.retry_request AS r WHERE r.id OPERATOR(pg_catalog.=) $1 AND d.stream OPERATOR(pg_catalog.=) r.stream "
+	"SELECT d.id, d.view, d.topic, d.partition, d.position, d.payload, d.record, d.done, d.retry FROM streamext_internal.dead_letter AS d, "
+	"streamext_internal.retry_request AS r WHERE r.id OPERATOR(pg_catalog.=) $1 AND d.stream OPERATOR(pg_catalog.=) r.stream "
 	"AND (d.id OPERATOR(pg_catalog.=) ANY (r.letters) OR d.retry OPERATOR(pg_catalog.=) r.id) "
 	"AND d.source OPERATOR(pg_catalog.=) 0 AND d.whole ORDER BY d.id";
-static const char retry_end_sql[] = "DELETE FROM streamext.retry_request WHERE id OPERATOR(pg_catalog.=) $1";
+static const char retry_end_sql[] = "DELETE FROM streamext_internal.retry_request WHERE id OPERATOR(pg_catalog.=) $1";
 
 /* ---------------------------------------------------------------- requests */
 

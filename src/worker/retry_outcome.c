@@ -1,6 +1,6 @@
 /*
  * worker/retry_outcome.c
- *		What comes of letters that are tried again, in streamext.dead_letter: new reasons, letters of views' own, marks, and their end.
+ *		What comes of letters that are tried again, in streamext_internal.dead_letter: new reasons, letters of views' own, marks, and their end.
  *
  * What marks mean is in worker/retry.c.
  */
@@ -22,37 +22,38 @@
 /* ---------------------------------------------------------------- statements */
 
 static const char retry_marked_sql[] =
-	"SELECT id, view, topic, partition, retry FROM streamext.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 "
+	"SELECT id, view, topic, partition, retry FROM streamext_internal.dead_letter WHERE stream OPERATOR(pg_catalog.=) $1 "
 	"AND retry OPERATOR(pg_catalog.<>) 0";
 static const char retry_unmark_sql[] =
-	"UPDATE streamext.dead_letter SET retry = 0 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+	"UPDATE streamext_internal.dead_letter SET retry = 0 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char retry_reject_sql[] =
-	"UPDATE streamext.dead_letter AS d SET sqlstate = u.s, reason = u.r, received_at = pg_catalog.clock_timestamp() "
+	"UPDATE streamext_internal.dead_letter AS d SET sqlstate = u.s, reason = u.r, received_at = pg_catalog.clock_timestamp() "
 	"FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u (id, s, r) "
 	"WHERE d.id OPERATOR(pg_catalog.=) u.id";
 static const char retry_mark_sql[] =
-	"UPDATE streamext.dead_letter SET retry = $2 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+	"UPDATE streamext_internal.dead_letter SET retry = $2 WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char retry_split_sql[] =
-	"INSERT INTO streamext.dead_letter (stream, view, topic, partition, position, received_at, sqlstate, reason, payload, record, whole, retry) "
+	"INSERT INTO streamext_internal.dead_letter (stream, view, topic, partition, position, received_at, sqlstate, reason, payload, record, whole, retry) "
 	"SELECT d.stream, u.v, d.topic, d.partition, d.position, d.received_at, COALESCE(u.s, d.sqlstate), COALESCE(u.r, d.reason), d.payload, "
 	"d.record, d.whole, u.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
-	"pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u (id, v, s, r, n) JOIN streamext.dead_letter AS d "
+	"pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u (id, v, s, r, n) JOIN streamext_internal.dead_letter AS d "
 	"ON d.id OPERATOR(pg_catalog.=) u.id ON CONFLICT (stream, partition, position, view, topic, source) "
 	"DO UPDATE SET sqlstate = EXCLUDED.sqlstate, reason = EXCLUDED.reason, retry = EXCLUDED.retry";
-static const char retry_delete_sql[] = "DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+static const char retry_delete_sql[] =
+	"DELETE FROM streamext_internal.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
 static const char retry_decoded_sql[] =
-	"UPDATE streamext.retry_request SET decoded = decoded OPERATOR(pg_catalog.+) $2 WHERE id OPERATOR(pg_catalog.=) $1 RETURNING decoded";
+	"UPDATE streamext_internal.retry_request SET decoded = decoded OPERATOR(pg_catalog.+) $2 WHERE id OPERATOR(pg_catalog.=) $1 RETURNING decoded";
 /* One that its view rejects again just now is marked no more. */
 static const char retry_settle_sql[] =
-	"DELETE FROM streamext.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND retry OPERATOR(pg_catalog.<>) 0";
+	"DELETE FROM streamext_internal.dead_letter WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND retry OPERATOR(pg_catalog.<>) 0";
 
 void
 streamext_retry_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
 {
-	int rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
+	int rc = SPI_execute_with_args(streamext_own_sql(sql), nargs, types, values, NULL, false, 0);
 
 	if (rc != expected)
-		elog(ERROR, "could not run a statement on streamext.dead_letter: %s", SPI_result_code_string(rc));
+		elog(ERROR, "could not run a statement on streamext_internal.dead_letter: %s", SPI_result_code_string(rc));
 }
 
 /* ---------------------------------------------------------------- marks */

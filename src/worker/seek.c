@@ -4,8 +4,8 @@
  *		streamext.seek: a stream goes on at another position.
  *
  * Only the worker can ask the source where `latest` or a time is. So the functions (sql/seek.c) leave a row for each shard in
- * streamext.seek_request (durable/seek_request.h), and the commit makes the workers look. A worker does the requests above StreamSlot.counted.seek in their
- * order, before it reads anything, and the checkpoint that holds the positions holds that number too: what a crash undoes is
+ * streamext_internal.seek_request (durable/seek_request.h), and the commit makes the workers look. A worker does the requests above
+ * StreamSlot.counted.seek in their order, before it reads anything, and the checkpoint that holds the positions holds that number too: what a crash undoes is
  * done again. What the source has said is kept in the row first, so that it is done again the same way.
  *
  * A crash also undoes what was read before the request, which must not be skipped then. So the row holds the positions of that
@@ -18,7 +18,7 @@
  *	accepted			the stream was `diverged` when it was asked: what is at the source now is another one. Stream and views go to T,
  *						whichever way, and keep what they have counted; event time begins anew;
  *	rebuild				besides, T is from now on where counting begins (PartitionSlot.begin), for new views too, and the views
- *						that there are have been begun anew by streamext.round (sql/rebuild.c). The stream's own position and
+ *						that there are have been begun anew by streamext_internal.round (sql/rebuild.c). The stream's own position and
  *						counts only go forward.
  *
  *-------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def _run(plant: Plant, size: str, chained: bool) -> tuple[float, int]:
         plant.create_stream(db, TOPIC, views)
         db.flush("s")
     if chained:
-        given = db.value("SELECT min(written_until) FROM streamext.flow")
+        given = db.value("SELECT min(written_until) FROM streamext_internal.flow")
         fine = INNER.format(size=size, source="o")
         db.assert_same("TABLE hours", OUTER.format(source=f"(SELECT * FROM ({fine}) f WHERE w + interval '{size}' <= '{given}') q"))
     closed = db.value(f"SELECT count(*) FROM fine WHERE {CLOSED}")

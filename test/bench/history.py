@@ -61,8 +61,8 @@ def measure(place: Plant, days: int) -> list[dict[str, object]]:
     keys = place.load.devices
     db = place.db
     seconds = fill(db, days, keys)
-    db.execute("VACUUM ANALYZE streamext.history")
-    (size,) = db.rows("SELECT pg_table_size('streamext.history'), pg_indexes_size('streamext.history'), count(*) FROM streamext.history")
+    db.execute("VACUUM ANALYZE streamext_internal.history")
+    (size,) = db.rows("SELECT pg_table_size('streamext_internal.history'), pg_indexes_size('streamext_internal.history'), count(*) FROM streamext_internal.history")
     groups = days * 1440 * keys
     print(f"  {days} days, {groups:,} windows in {seconds:.0f} s; table {size[0] / 1e6:,.0f} MB ({size[0] / groups:.1f} bytes a window), "
           f"index {size[1] / 1e6:,.0f} MB, {size[2]:,} slices", flush=True)  # fmt: skip

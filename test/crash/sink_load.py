@@ -145,7 +145,7 @@ class SinkLoad(KafkaLoad):
         columns = "view::text, target::text, state, delivered, waiting, dead, lag_seconds, last_error, last_error_at"
         sinks = db.rows(f"SELECT {columns} FROM streamext.sinks")
         about += [f"sinks: {row}" for row in sinks]
-        about += [f"sink_target: {row}" for row in db.rows("SELECT target::regclass::text, batch, cardinality(ids), state FROM streamext.sink_target")]
+        about += [f"sink_target: {row}" for row in db.rows("SELECT target::regclass::text, batch, cardinality(ids), state FROM streamext_internal.sink_target")]
         if any(view == name and waiting > 0 for view, _, _, _, waiting, *_ in sinks):
             return [f"{NOT_YET} {line}" for line in found] + about + [f"log: {db.server.log()[-3000:]}"]
         topic.again()

@@ -1,7 +1,7 @@
 /*
  * sources: durable/checkpoint_view view/key state/pane state/copy aggregate/aggregate aggregate/modes aggregate/native_mode aggregate/values aggregate/values_export aggregate/wire
  *
- * Rows of streamext.checkpoint_log whose checksums are right, whatever is in them: the position row is refused or means
+ * Rows of streamext_internal.checkpoint_log whose checksums are right, whatever is in them: the position row is refused or means
  * what it meant when it is written and read again; a view's rows are refused, or make a state that can be walked and exported.
  */
 #include "fuzz.h"

@@ -1,7 +1,7 @@
 /*
  * sources: view/key state/pane state/copy base/checksum
  *
- * A slice of streamext.history whose checksum is right, whatever is in it: refused, or every group's key and state and every
+ * A slice of streamext_internal.history whose checksum is right, whatever is in it: refused, or every group's key and state and every
  * blob is within it.
  */
 #include "fuzz.h"

@@ -14,17 +14,17 @@ TIMES = 20  # each read in a sample; the median counts
 CONTROL = "(an ordinary table of 1,000 rows)"  # shows how steady the machine is
 
 # Of the extension's tables with their indexes and TOAST, and of the system catalogue, which DDL and TRUNCATE of it would bloat.
-SIZES = """SELECT relname::text, pg_total_relation_size(oid) FROM pg_class WHERE relnamespace = 'streamext'::regnamespace AND relkind = 'r'
+SIZES = """SELECT relname::text, pg_total_relation_size(oid) FROM pg_class WHERE relnamespace IN ('streamext'::regnamespace, 'streamext_internal'::regnamespace) AND relkind = 'r'
     UNION ALL SELECT 'pg_catalog', sum(pg_total_relation_size(oid))::bigint FROM pg_class
     WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared"""
-SEALED = "SELECT coalesce(sum(pg_column_size(h.*)), 0)::bigint FROM streamext.history AS h"
+SEALED = "SELECT coalesce(sum(pg_column_size(h.*)), 0)::bigint FROM streamext_internal.history AS h"
 
 
 @dataclass
 class Sample:
     at: float  # seconds since the measurement began
     sizes: dict[str, int]  # bytes by relation, the greatest since the sample before
-    sealed: int  # bytes of the rows of streamext.history
+    sealed: int  # bytes of the rows of streamext_internal.history
     state: int  # bytes of shared memory
     worker: int  # bytes of the worker's own memory
     rows: int  # records read
@@ -86,7 +86,7 @@ def private(pid: int) -> int:
 
 def sealed_anew(db: Database) -> float:
     """What a byte of sealed windows takes in a table that was written just now, index included."""
-    db.execute("CREATE TABLE anew (LIKE streamext.history INCLUDING ALL); INSERT INTO anew TABLE streamext.history")
+    db.execute("CREATE TABLE anew (LIKE streamext_internal.history INCLUDING ALL); INSERT INTO anew TABLE streamext_internal.history")
     size, rows = db.value("SELECT pg_total_relation_size('anew')"), db.value(SEALED)
     db.execute("DROP TABLE anew")
     return size / rows if rows else 1
