@@ -889,6 +889,32 @@ CREATE AGGREGATE streamext.export_regression(double precision[]) (
 	SFUNC = pg_catalog.float8_regr_combine, STYPE = double precision[], INITCOND = '{0,0,0,0,0,0}', COMBINEFUNC = pg_catalog.float8_regr_combine, PARALLEL = SAFE);
 COMMENT ON AGGREGATE streamext.export_regression(double precision[]) IS 'internal: states of regressions merged';
 
+-- Sets of distinct values as arrays, and sketches of the values that an engine has sent. export_set stands in exported views.
+CREATE FUNCTION streamext_internal.export_set_add(internal, anyarray) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_set_add';
+COMMENT ON FUNCTION streamext_internal.export_set_add(internal, anyarray) IS 'internal: transition of export_set';
+CREATE FUNCTION streamext_internal.export_set_final(internal, anyarray) RETURNS anyarray
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_set_final';
+COMMENT ON FUNCTION streamext_internal.export_set_final(internal, anyarray) IS 'internal: result of export_set';
+CREATE FUNCTION streamext_internal.export_set_merge(anyarray, anyarray) RETURNS anyarray
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_set_merge';
+COMMENT ON FUNCTION streamext_internal.export_set_merge(anyarray, anyarray) IS 'internal: two sets of distinct values as one';
+CREATE AGGREGATE streamext.export_set(anyarray) (
+	SFUNC = streamext_internal.export_set_add, STYPE = internal, FINALFUNC = streamext_internal.export_set_final, FINALFUNC_EXTRA, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext.export_set(anyarray) IS 'internal: distinct elements of arrays, in order, without NULLs';
+CREATE FUNCTION streamext_internal.export_distinct_add(streamext.distinct_sketch, anyarray) RETURNS streamext.distinct_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_distinct_add_all';
+COMMENT ON FUNCTION streamext_internal.export_distinct_add(streamext.distinct_sketch, anyarray) IS 'internal: transition of export_distinct';
+CREATE AGGREGATE streamext_internal.export_distinct(anyarray) (
+	SFUNC = streamext_internal.export_distinct_add, STYPE = streamext.distinct_sketch, SSPACE = 512, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext_internal.export_distinct(anyarray) IS 'internal: sketch of the elements of arrays';
+CREATE FUNCTION streamext_internal.export_percentile_add(streamext.percentile_sketch, double precision[]) RETURNS streamext.percentile_sketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'streamext_percentile_add_all';
+COMMENT ON FUNCTION streamext_internal.export_percentile_add(streamext.percentile_sketch, double precision[]) IS 'internal: transition of export_percentile';
+CREATE AGGREGATE streamext_internal.export_percentile(double precision[]) (
+	SFUNC = streamext_internal.export_percentile_add, STYPE = streamext.percentile_sketch, SSPACE = 1024, PARALLEL = SAFE);
+COMMENT ON AGGREGATE streamext_internal.export_percentile(double precision[]) IS 'internal: sketch of the elements of arrays';
+
 CREATE VIEW streamext.exports WITH (security_barrier) AS
 SELECT e.view, e.engine, e.run,
        CASE WHEN e.run IS NULL THEN 'never_started'

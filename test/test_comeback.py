@@ -47,6 +47,11 @@ FIXED = [
     f"SELECT k, site, {W} AS w, sum(f8) AS a, avg(f8) AS b, round(var_samp(f8)::numeric, 6) AS c, max(t) AS d, min(ts) AS e, bool_or(ok) AS f, every(ok) AS g, sum(n) AS h FROM {{0}} GROUP BY CUBE (k, site, 3)",
     f"SELECT {W} AS w, round(corr(f8, i4)::numeric, 6) AS a, regr_count(f8, i4) AS b, round(regr_slope(f8, i2)::numeric, 6) AS c, sum(f4) AS d, avg(f4) AS e, sum(span) AS f, avg(span) AS g, max(span) AS h, sum(ratio) AS i FROM {{0}} GROUP BY 1",
     "SELECT count(*) AS c, min(t) AS a, sum(n) AS b, max(n) AS d FROM {0}",
+    f"""SELECT k, {W} AS w, count(DISTINCT i4) AS a, count(DISTINCT t) AS b, sum(DISTINCT n) AS c, avg(DISTINCT i2) AS d, count(DISTINCT span) FILTER (WHERE ok) AS e,
+        streamext.first(date_trunc('second', ts)::text, ts) AS f, streamext.last(date_part('minute', ts), ts) FILTER (WHERE i4 > 0) AS g FROM {{0}} GROUP BY CUBE (k, 2)""",
+    f"""SELECT {W} AS w, streamext.approx_count_distinct(t) AS a, streamext.approx_percentile(0.5, f8) AS b, streamext.approx_percentile(0.9, f8) AS c,
+        streamext.cardinality(streamext.sketch_distinct(grade)) AS d, streamext.percentile(streamext.sketch_percentile(f8), 0.1) AS e,
+        streamext.approx_percentile(0.2, i2) FILTER (WHERE ok) AS f, streamext.first(NULL::text, ts) AS g FROM {{0}} GROUP BY 1""",
 ]
 
 
@@ -60,7 +65,7 @@ def make(db: Database, rng: random.Random) -> dict[str, str]:
             text = query = FIXED[generated]
             text = text.format("s")
         else:
-            definition = views.definition(rng)
+            definition = views.definition(rng, views.KEPT if rng.random() < 0.5 else ())
             text, query, options = definition.view("s"), definition.query("{0}", views.NOW), definition.options
         generated += 1
         try:

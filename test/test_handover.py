@@ -63,7 +63,7 @@ def test_generated_definitions(db: Database, kafka: Kafka, topic: str) -> None:
     db.execute("SELECT streamext.set_clock(%s)", views.NOW)
     try:
         for _ in range(VIEWS):
-            definition = views.definition(rng)
+            definition = views.definition(rng, views.KEPT if rng.random() < 0.5 else ())
             db.execute(f"CREATE VIEW v WITH (streamext.continuous{definition.options}) AS {definition.view('s')}")
             db.flush("s")
             columns = db.rows("SELECT attname, atttypid, atttypmod, attcollation FROM pg_attribute WHERE attrelid = 'v'::regclass")

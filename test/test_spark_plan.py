@@ -108,7 +108,7 @@ def test_most_definitions_have_a_plan(db: Database) -> None:
     db.execute(f"CREATE FOREIGN TABLE s ({views.SPARK_COLUMNS}, ts timestamptz) SERVER nowhere OPTIONS (topic 't', format 'json', event_time 'ts')")
     reasons: list[str] = []
     for _ in range(100):
-        definition = views.definition(rng)
+        definition = views.definition(rng, views.KEPT if rng.random() < 0.5 else ())
         with db.connect(autocommit=False) as connection:
             connection.execute(f"CREATE VIEW v WITH (streamext.continuous{definition.options}) AS {definition.view('s')}")
             try:

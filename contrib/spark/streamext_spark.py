@@ -155,25 +155,44 @@ def _metadata(column: Json) -> tuple[str, str]:
 # ---- Rows to text that COPY reads ----
 
 
+TEXTS = ("text", "character varying", "character", "name")
+
+
+def value_text(expression: str, kind: str) -> str:
+    """As PostgreSQL's input of the type `kind` reads it; NULL stays NULL."""
+    if kind in TEXTS:
+        return expression
+    if kind == "bytea":
+        return f"concat('\\\\x', hex({expression}))"
+    if kind.startswith("timestamp with time zone"):
+        return f"concat(CAST({expression} AS STRING), '+00')"
+    if kind == "interval":  # each part with its sign, or the first one's might be taken for that of all
+        parts = ", ".join(f"format_string('%+d', ({expression}).{part}), '{unit}'" for part, unit in (("m", " mons "), ("d", " days "), ("us", " us")))
+        return f"CASE WHEN {expression} IS NOT NULL THEN concat({parts}) END"
+    return f"CAST({expression} AS STRING)"
+
+
+def escaped(text: str, *pairs: tuple[str, str]) -> str:
+    for plain, written in pairs:
+        text = f"replace({text}, {literal(plain)}, {literal(written)})"
+    return text
+
+
+def array_text(expression: str, kind: str) -> str:
+    element = value_text("__x", kind)
+    if kind in TEXTS:
+        element = escaped(element, ("\\", "\\\\"), ('"', '\\"'))
+    if kind in TEXTS or kind == "interval" or kind.startswith("timestamp"):
+        element = f"concat('\"', {element}, '\"')"
+    return f"concat('{{', array_join(transform({expression}, __x -> {element}), ',', 'NULL'), '}}')"
+
+
 def copy_text(expression: str, kind: str) -> str:
     """`kind` is PostgreSQL's type."""
-    kind = re.sub(r"\(.*?\)| COLLATE .*", "", kind)
-    if kind in ("text", "bytea", "character varying", "character", "name"):
-        if kind == "bytea":
-            text = f"concat('\\\\\\\\x', hex({expression}))"
-        else:
-            text = expression
-            for plain, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-                text = f"replace({text}, {literal(plain)}, {literal(escaped)})"
-    elif kind.startswith("timestamp with time zone"):
-        text = f"concat(CAST({expression} AS STRING), '+00')"
-    elif kind == "interval":  # each part with its sign, or the first one's might be taken for that of all
-        parts = ", ".join(f"format_string('%+d', ({expression}).{part}), '{unit}'" for part, unit in (("m", " mons "), ("d", " days "), ("us", " us")))
-        text = f"CASE WHEN {expression} IS NOT NULL THEN concat({parts}) END"
-    elif kind.endswith("[]"):
-        text = f"concat('{{', array_join(transform({expression}, __x -> CAST(__x AS STRING)), ',', 'NULL'), '}}')"
-    else:
-        text = f"CAST({expression} AS STRING)"
+    kind = re.sub(r"\(.*?\)| COLLATE .*", "", kind).removeprefix("pg_catalog.")
+    text = array_text(expression, kind[:-2]) if kind.endswith("[]") else value_text(expression, kind)
+    if kind.removesuffix("[]") in (*TEXTS, "bytea"):
+        text = escaped(text, ("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
     return f"coalesce({text}, '\\\\N')"
 
 
@@ -399,6 +418,7 @@ class Runner:
             "spark.sql.streaming.metricsEnabled": "false",
             "spark.sql.shuffle.partitions": str(self.options.partitions),
             "spark.sql.adaptive.enabled": "false",
+            "spark.sql.codegen.cache.maxEntries": "10000",  # what is compiled for a view is for all batches; 100 are fewer than several views need
             "spark.sql.streaming.minBatchesToRetain": "10",
         }
         builder = SparkSession.builder.appName("streamext " + " ".join(self.options.view))

@@ -23,7 +23,9 @@
 #include "aggregate/mode.h"
 #include "aggregate/native_state.h"
 #include "aggregate/parts.h"
+#include "aggregate/sketch.h"
 #include "aggregate/trans.h"
+#include "aggregate/values.h"
 
 pg_noreturn static void
 assemble_refuse(const AggSpec *spec)
@@ -240,7 +242,7 @@ assemble_intervals(const AggSpec *spec, const AggParts *parts)
 
 /* The state's bytes as they are published, or by value; not NULL. */
 static Datum
-assemble_transition(const AggSpec *spec, const AggParts *parts)
+assemble_transition(const AggSpec *spec, Oid argtype, const AggParts *parts)
 {
 	switch (spec->serialfn)
 	{
@@ -266,6 +268,10 @@ assemble_transition(const AggSpec *spec, const AggParts *parts)
 		(void) assemble_floats(spec, parts);
 		return parts->floats;
 	}
+	if (parts->has_time)
+		return PointerGetDatum(streamext_first_last_state(argtype, parts->value, parts->value_null, parts->time));
+	if (parts->has_state)
+		return parts->has_fraction ? streamext_percentile_ask(parts->state, parts->fraction) : parts->state;
 	if (parts->has_value)
 		return parts->value;
 	if (!parts->has_sum)
@@ -277,15 +283,19 @@ assemble_transition(const AggSpec *spec, const AggParts *parts)
 static bool
 assemble_is_initial(const AggSpec *spec, const AggParts *parts)
 {
+	if (parts->has_time)
+		return parts->time_null;
 	if (parts->has_value)
 		return parts->value_null;
 	if (parts->has_floats)
 		return parts->floats_null;
+	if (parts->has_state)
+		return parts->state_null;
 	return assemble_count(spec, parts) == 0;
 }
 
 static void
-assemble_trans(const AggSpec *spec, const AggParts *parts, GroupEntry *entry, StringInfo extra)
+assemble_trans(const AggSpec *spec, Oid argtype, const AggParts *parts, GroupEntry *entry, StringInfo extra)
 {
 	TransState *state = (TransState *) (entry->data + spec->offset);
 	int16		length = spec->transtype == INTERNALOID ? -1 : spec->translen;
@@ -293,7 +303,7 @@ assemble_trans(const AggSpec *spec, const AggParts *parts, GroupEntry *entry, St
 
 	if (assemble_is_initial(spec, parts))
 		return;
-	value = assemble_transition(spec, parts);
+	value = assemble_transition(spec, argtype, parts);
 	state->flags = TRANS_PRESENT;
 	if (spec->transbyval && spec->transtype != INTERNALOID)
 	{
@@ -310,10 +320,12 @@ void
 streamext_aggregate_assemble(const AggSpec *spec, Oid argtype, const AggParts *parts, GroupEntry *entry,
 							 StringInfo extra)
 {
-	if (spec->mode == AGG_VALUES)
+	if (spec->mode == AGG_VALUES && !parts->has_state)
 		elog(ERROR, "kept values are not put together");
-	if (spec->mode == AGG_NATIVE)
+	if (spec->mode == AGG_VALUES)
+		streamext_values_assemble(spec, parts->state, parts->state_null, entry, extra);
+	else if (spec->mode == AGG_NATIVE)
 		assemble_native(spec, argtype, parts, entry);
 	else
-		assemble_trans(spec, parts, entry, extra);
+		assemble_trans(spec, argtype, parts, entry, extra);
 }

@@ -11,6 +11,8 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "aggregate/parts.h"
+
 typedef struct FirstLast
 {
 	int32		vl_len_;
@@ -87,6 +89,21 @@ first_last_make(const FirstLastType *type, Datum value, bool isnull, TimestampTz
 	if (!isnull)
 		memcpy(s->value, type->typbyval ? (void *) &value : DatumGetPointer(value), size);
 	return s;
+}
+
+TimestampTz
+streamext_first_last_time(const bytea *state)
+{
+	return ((const FirstLast *) state)->at;
+}
+
+bytea *
+streamext_first_last_state(Oid oid, Datum value, bool isnull, TimestampTz at)
+{
+	FirstLastType type;
+
+	get_typlenbyval(oid, &type.typlen, &type.typbyval);
+	return (bytea *) first_last_make(&type, value, isnull, at);
 }
 
 static Datum

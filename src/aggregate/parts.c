@@ -23,6 +23,7 @@
 #include "aggregate/mode.h"
 #include "aggregate/native_state.h"
 #include "aggregate/parts.h"
+#include "aggregate/values.h"
 
 /* What all states of which parts are taken have in common. */
 typedef struct Parts
@@ -241,6 +242,8 @@ streamext_aggregate_part(AggReader *reader, const AggPartial *partial, AggPart p
 	Parts		   parts = { 0 };
 	uint64		   null;
 
+	if (spec->mode == AGG_VALUES && part == AGG_PART_VALUES)
+		return streamext_values_array(reader, partial, isnull);
 	if (spec->mode == AGG_VALUES)
 		elog(ERROR, "kept values are not taken apart");
 	initStringInfo(&state);
@@ -248,18 +251,20 @@ streamext_aggregate_part(AggReader *reader, const AggPartial *partial, AggPart p
 	*isnull = false;
 	if (spec->mode == AGG_NATIVE)
 	{
-		if (part == AGG_PART_FLOATS)
+		if (part == AGG_PART_STATE)
 			return parts_of_moments((const FloatVarState *) state.data);
 		parts = parts_of_native(state.data, state.len, argtype);
 		return parts_give(&parts, part, isnull);
 	}
 	/* a number that says whether it is NULL, and the state's bytes (aggregate/trans_reader.c) */
 	memcpy(&null, state.data, sizeof(null));
-	if (null == 0 && part == AGG_PART_FLOATS)
+	if (null == 0 && part == AGG_PART_STATE)
 		return PointerGetDatum(state.data + sizeof(null));
+	if (null == 0 && part == AGG_PART_TIME)
+		return TimestampTzGetDatum(streamext_first_last_time((const bytea *) (state.data + sizeof(null))));
 	if (null == 0)
 		parts = parts_of_trans(spec, PointerGetDatum(state.data + sizeof(null)));
 	else
-		*isnull = part == AGG_PART_FLOATS;
+		*isnull = part == AGG_PART_STATE || part == AGG_PART_TIME;
 	return *isnull ? (Datum) 0 : parts_give(&parts, part, isnull);
 }

@@ -23,4 +23,7 @@ pg_noreturn extern void streamext_sketch_invalid(const char *type);
 /* True if the call comes from an aggregate, whose state may be changed in place. */
 extern bool streamext_sketch_in_place(FunctionCallInfo fcinfo);
 
+/* A percentile_sketch as approx_percentile would have made it: a copy that remembers the fraction. */
+extern Datum streamext_percentile_ask(Datum sketch, double fraction);
+
 #endif /* STREAMEXT_SKETCH_H */

@@ -10,7 +10,9 @@
 #include <math.h>
 
 #include "lib/hyperloglog.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
 #include "aggregate/sketch.h"
@@ -36,6 +38,7 @@ typedef struct DistinctSketch
 PG_FUNCTION_INFO_V1(streamext_distinct_in);
 PG_FUNCTION_INFO_V1(streamext_distinct_recv);
 PG_FUNCTION_INFO_V1(streamext_distinct_add);
+PG_FUNCTION_INFO_V1(streamext_distinct_add_all);
 PG_FUNCTION_INFO_V1(streamext_distinct_merge);
 PG_FUNCTION_INFO_V1(streamext_distinct_estimate);
 
@@ -162,6 +165,31 @@ typedef struct DistinctCall
 	hyperLogLogState hll; /* its registers are set for each call */
 } DistinctCall;
 
+/* The call's, which is over values of `type`. */
+static DistinctCall *
+distinct_call(FunctionCallInfo fcinfo, Oid type)
+{
+	DistinctCall *call = fcinfo->flinfo->fn_extra;
+
+	if (call != NULL)
+		return call;
+	call = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(DistinctCall));
+	call->type = lookup_type_cache(type, TYPECACHE_HASH_PROC_FINFO);
+	if (!OidIsValid(call->type->hash_proc))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+						errmsg("could not identify a hash function for type %s", format_type_be(type))));
+	initHyperLogLog(&call->hll, WIDTH);
+	pfree(call->hll.hashesArr);
+	return fcinfo->flinfo->fn_extra = call;
+}
+
+static DistinctSketch *
+distinct_add_value(DistinctSketch *s, DistinctCall *call, Oid collation, Datum value)
+{
+	return distinct_add_hash(s, DatumGetUInt32(FunctionCall1Coll(&call->type->hash_proc_finfo, collation, value)),
+							 &call->hll);
+}
+
 /* (distinct_sketch, anyelement) -> distinct_sketch. NULL elements do not count. */
 Datum
 streamext_distinct_add(PG_FUNCTION_ARGS)
@@ -170,22 +198,38 @@ streamext_distinct_add(PG_FUNCTION_ARGS)
 	DistinctSketch *s = PG_ARGISNULL(0) ? distinct_sparse(SPARSE_START) : distinct_arg(fcinfo, 0);
 
 	if (call == NULL)
-	{
-		Oid type = get_fn_expr_argtype(fcinfo->flinfo, 1);
-
-		call = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(DistinctCall));
-		call->type = lookup_type_cache(type, TYPECACHE_HASH_PROC_FINFO);
-		if (!OidIsValid(call->type->hash_proc))
-			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
-							errmsg("could not identify a hash function for type %s", format_type_be(type))));
-		initHyperLogLog(&call->hll, WIDTH);
-		pfree(call->hll.hashesArr);
-		fcinfo->flinfo->fn_extra = call;
-	}
+		call = distinct_call(fcinfo, get_fn_expr_argtype(fcinfo->flinfo, 1));
 	if (!PG_ARGISNULL(1))
-		s = distinct_add_hash(
-			s, DatumGetUInt32(FunctionCall1Coll(&call->type->hash_proc_finfo, PG_GET_COLLATION(), PG_GETARG_DATUM(1))),
-			&call->hll);
+		s = distinct_add_value(s, call, PG_GET_COLLATION(), PG_GETARG_DATUM(1));
+	PG_RETURN_POINTER(s);
+}
+
+/* (distinct_sketch, anyarray) -> distinct_sketch, all elements of the array. A NULL array changes nothing. */
+Datum
+streamext_distinct_add_all(PG_FUNCTION_ARGS)
+{
+	ArrayType	   *array;
+	DistinctCall   *call;
+	DistinctSketch *s;
+	ArrayIterator	values;
+	Datum			value;
+	bool			isnull;
+
+	if (PG_ARGISNULL(1) && PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (PG_ARGISNULL(1))
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	array = PG_GETARG_ARRAYTYPE_P(1);
+	call = distinct_call(fcinfo, ARR_ELEMTYPE(array));
+	/* of columns that are anyarray themselves, as statistics are, each row has its own */
+	if (ARR_ELEMTYPE(array) != call->type->type_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("arrays of different types make no distinct_sketch")));
+	s = PG_ARGISNULL(0) ? distinct_sparse(SPARSE_START) : distinct_arg(fcinfo, 0);
+	values = array_create_iterator(array, 0, NULL);
+	while (array_iterate(values, &value, &isnull))
+		if (!isnull)
+			s = distinct_add_value(s, call, PG_GET_COLLATION(), value);
 	PG_RETURN_POINTER(s);
 }
 

@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "common/int.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
 
@@ -47,6 +48,7 @@ PG_FUNCTION_INFO_V1(streamext_percentile_in);
 PG_FUNCTION_INFO_V1(streamext_percentile_recv);
 PG_FUNCTION_INFO_V1(streamext_percentile_add);
 PG_FUNCTION_INFO_V1(streamext_percentile_add_p);
+PG_FUNCTION_INFO_V1(streamext_percentile_add_all);
 PG_FUNCTION_INFO_V1(streamext_percentile_merge);
 PG_FUNCTION_INFO_V1(streamext_percentile_final);
 PG_FUNCTION_INFO_V1(streamext_percentile_of);
@@ -303,6 +305,27 @@ streamext_percentile_add(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(s);
 }
 
+/* (percentile_sketch, float8[]) -> percentile_sketch. A NULL array changes nothing. */
+Datum
+streamext_percentile_add_all(PG_FUNCTION_ARGS)
+{
+	PercentileSketch *s;
+	ArrayIterator	  values;
+	Datum			  value;
+	bool			  isnull;
+
+	if (PG_ARGISNULL(1) && PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (PG_ARGISNULL(1))
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	s = percentile_state(fcinfo);
+	values = array_create_iterator(PG_GETARG_ARRAYTYPE_P(1), 0, NULL);
+	while (array_iterate(values, &value, &isnull))
+		if (!isnull)
+			s = percentile_add_value(s, DatumGetFloat8(value));
+	PG_RETURN_POINTER(s);
+}
+
 /* (percentile_sketch, p float8, x float8) -> percentile_sketch, which remembers p */
 Datum
 streamext_percentile_add_p(PG_FUNCTION_ARGS)
@@ -349,6 +372,16 @@ streamext_percentile_merge(PG_FUNCTION_ARGS)
 				into = percentile_count(into, side, from->sides[side].low + i, counts[i]);
 	}
 	PG_RETURN_POINTER(into);
+}
+
+Datum
+streamext_percentile_ask(Datum sketch, double fraction)
+{
+	PercentileSketch *s = (PercentileSketch *) PG_DETOAST_DATUM_COPY(sketch);
+
+	s->has_p = 1;
+	s->p = fraction;
+	return PointerGetDatum(s);
 }
 
 /* percentile_sketch -> float8 at the p it remembers */

@@ -52,6 +52,11 @@ extern uint32 streamext_values_row_size(const AggSpec *spec, const ValuesColumn 
 extern void	  streamext_values_write_row(const AggSpec *spec, const ValuesColumn *columns, char *at, uint32 size,
 										 const Datum *values, const bool *nulls);
 
+/* The values of the one argument, NULLs left out, as an array; and the states of which that is true (aggregate/parts.h). */
+extern Datum streamext_values_array(AggReader *reader, const AggPartial *partial, bool *isnull);
+extern void	 streamext_values_assemble(const AggSpec *spec, Datum array, bool isnull, GroupEntry *entry,
+									   StringInfo extra);
+
 /* Of the mode (aggregate/mode.h). */
 extern void	 streamext_values_start(AggRuntime *agg);
 extern bool	 streamext_values_prepare(AggRuntime *agg, const AggInput *in, volatile int *row);

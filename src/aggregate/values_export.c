@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "utils/array.h"
+
 #include "aggregate/values.h"
 
 /*
@@ -141,6 +143,34 @@ streamext_values_import(const AggSpec *spec, ViewState *state, Pane *pane, Group
 	}
 	values->head = node;
 	return true;
+}
+
+void
+streamext_values_assemble(const AggSpec *spec, Datum array, bool isnull, GroupEntry *entry, StringInfo extra)
+{
+	ValuesState	 *values = (ValuesState *) (entry->data + spec->offset);
+	ValuesColumn *columns = streamext_values_columns(spec);
+	ArrayIterator elements;
+	Datum		  value;
+	uint64		  from = 0;
+
+	Assert(list_length(spec->args) == 1);
+	appendBinaryStringInfo(extra, (char *) &from, sizeof(from));
+	if (isnull)
+		return;
+	elements = array_create_iterator(DatumGetArrayTypeP(array), 0, NULL);
+	while (array_iterate(elements, &value, &isnull))
+	{
+		uint32 size;
+
+		if (isnull)
+			continue;
+		size = streamext_values_row_size(spec, columns, &value, &isnull);
+		enlargeStringInfo(extra, size);
+		streamext_values_write_row(spec, columns, extra->data + extra->len, size, &value, &isnull);
+		extra->len += size;
+		values->count++;
+	}
 }
 
 void

@@ -15,6 +15,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/planner.h"
+#include "utils/array.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/queryenvironment.h"
@@ -201,6 +202,25 @@ streamext_values_final(AggReader *reader, AggPartial *partial, bool *isnull)
 	ExecReScan(reader->planstate);
 	MemoryContextSwitchTo(caller);
 	return value;
+}
+
+Datum
+streamext_values_array(AggReader *reader, const AggPartial *partial, bool *isnull)
+{
+	Oid				 type = TupleDescAttr(reader->rowdesc, 0)->atttypid;
+	ArrayBuildState *array = initArrayResult(type, CurrentMemoryContext, false);
+
+	Assert(reader->ncolumns == 1);
+	for (int i = 0; i < partial->nsegments; i++)
+	{
+		ValuesWalk walk = { &partial->segments[i] };
+
+		while (values_walk_next(reader, &walk))
+			if (!reader->nulls[0])
+				array = accumArrayResult(array, reader->values[0], false, type, CurrentMemoryContext);
+	}
+	*isnull = false;
+	return makeArrayResult(array, CurrentMemoryContext);
 }
 
 void

@@ -312,6 +312,22 @@ comeback_take_part(AggParts *parts, const ExportPartial *p, Datum value, bool is
 			parts->floats_null = isnull;
 			parts->nfloats = p->kind == EXPORT_MOMENTS ? 3 : 6;
 			return;
+		case EXPORT_FIRST_AT:
+		case EXPORT_LAST_AT:
+			parts->has_time = true;
+			parts->time = isnull ? 0 : DatumGetTimestampTz(value);
+			parts->time_null = isnull;
+			return;
+		case EXPORT_FIRST_POSITION:
+		case EXPORT_LAST_POSITION:
+			return; /* what is still to come comes later */
+		case EXPORT_SET:
+		case EXPORT_DISTINCT:
+		case EXPORT_PERCENTILE:
+			parts->has_state = true;
+			parts->state = value;
+			parts->state_null = isnull;
+			return;
 		default:
 			parts->has_value = true;
 			parts->value = value;
@@ -337,6 +353,8 @@ comeback_put_states(ComeBackRow *row, GroupEntry *entry, Pane *pane)
 			comeback_take_part(&parts, &plan->partials[p], row->values[row->next + p], row->nulls[row->next + p]);
 			argtype = plan->partials[p].argtype;
 		}
+		parts.has_fraction = plan->parts[a].has_fraction;
+		parts.fraction = plan->parts[a].fraction;
 		resetStringInfo(&row->extra);
 		streamext_aggregate_assemble(spec, argtype, &parts, entry, &row->extra);
 		if (!streamext_aggregate_is_plain(spec))

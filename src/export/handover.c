@@ -105,7 +105,8 @@ static Datum
 handover_partial(HandOverRow *row, const ExportPartial *p, const Slice *slice, bool *isnull)
 {
 	AggReader *reader = row->readers[p->aggregate];
-	AggPart	   part = AGG_PART_FLOATS;
+	AggPart	   part = AGG_PART_STATE;
+	Datum	   value;
 
 	if (row->partials[p->aggregate] == NULL)
 		row->partials[p->aggregate] = streamext_slice_load(reader, slice);
@@ -117,7 +118,13 @@ handover_partial(HandOverRow *row, const ExportPartial *p, const Slice *slice, b
 		part = AGG_PART_SUM;
 	else if (p->kind == EXPORT_SQUARES)
 		part = AGG_PART_SQUARES;
-	return streamext_aggregate_part(reader, row->partials[p->aggregate], part, p->argtype, isnull);
+	else if (p->kind == EXPORT_SET)
+		part = AGG_PART_VALUES;
+	else if (p->at != NULL || p->kind == EXPORT_FIRST_AT || p->kind == EXPORT_LAST_AT)
+		part = AGG_PART_TIME;
+	value = streamext_aggregate_part(reader, row->partials[p->aggregate], part, p->argtype, isnull);
+	/* a position: before all that is still to come */
+	return p->at != NULL && !*isnull ? Int64GetDatum(-1) : value;
 }
 
 static void
@@ -298,7 +305,7 @@ streamext_export_take(ExportPlan *plan)
 	if (whole->behind || whole->former)
 		handover_check_behind(plan);
 	to->plan = plan;
-	to->desc = streamext_export_stage_desc(plan, streamext_export_has_opens(plan));
+	to->desc = streamext_export_stage_desc(plan, streamext_export_has_opens(plan), true);
 	to->rows = tuplestore_begin_heap(false, false, work_mem);
 	to->watermark = whole->watermark;
 	to->accepted = whole->accepted;
@@ -343,7 +350,7 @@ streamext_export_give(const HandOver *from)
 	{
 		scope = streamext_identity_enter(from->plan->view->owner);
 		streamext_export_run_over("batch", from->rows, from->desc, from->nrows,
-								  streamext_export_merge_sql(from->plan, "batch"), SPI_OK_MERGE);
+								  streamext_export_merge_sql(from->plan, "batch", true), SPI_OK_MERGE);
 		streamext_identity_leave(scope);
 	}
 	tuplestore_end(from->rows);

@@ -221,7 +221,7 @@ json_put_expressions(StringInfo to, ExportPlan *plan)
 	{
 		appendStringInfoString(to, p > 0 ? ", {" : "{");
 		json_put_text(to, "name", plan->partials[p].name);
-		json_put_text(to, "type", plan->partials[p].type);
+		json_put_text(to, "type", plan->partials[p].stage);
 		json_put_text(to, "sql", plan->dialect->partial(plan, &plan->partials[p]));
 		appendStringInfoChar(to, '}');
 	}

@@ -113,7 +113,7 @@ merge_takes_from(const Merge *merge, TimestampTz at, TimestampTz last)
 /* ---- the stage ---- */
 
 TupleDesc
-streamext_export_stage_desc(const ExportPlan *plan, bool opens)
+streamext_export_stage_desc(const ExportPlan *plan, bool opens, bool states)
 {
 	TupleDesc  desc = CreateTemplateTupleDesc(plan->nkeys + plan->npartials + 1 + (plan->has_at ? 1 : 0) +
 											  (plan->view->window.kind == WINDOW_SESSION ? 2 : 0) + (opens ? 1 : 0));
@@ -128,8 +128,11 @@ streamext_export_stage_desc(const ExportPlan *plan, bool opens)
 	TupleDescInitEntry(desc, ++att, "rows", INT8OID, -1, 0);
 	for (int p = 0; p < plan->npartials; p++)
 	{
-		TupleDescInitEntry(desc, ++att, plan->partials[p].name, plan->partials[p].typeoid, -1, 0);
-		TupleDescInitEntryCollation(desc, att, plan->partials[p].collation);
+		Oid type = states ? plan->partials[p].typeoid : plan->partials[p].stageoid;
+
+		TupleDescInitEntry(desc, ++att, plan->partials[p].name, type, -1, 0);
+		if (OidIsValid(get_typcollation(type)))
+			TupleDescInitEntryCollation(desc, att, plan->partials[p].collation);
 	}
 	if (opens)
 		TupleDescInitEntry(desc, ++att, "opens", TIMESTAMPTZOID, -1, 0);
@@ -255,12 +258,12 @@ merge_read_stage(Merge *merge)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 						errmsg("there is no stage table \"%s\"", streamext_export_stage(merge->plan, "partial")),
 						errhint("Make it as the plan says, in this session.")));
-	merge->desc = streamext_export_stage_desc(merge->plan, streamext_export_has_opens(merge->plan));
+	merge->desc = streamext_export_stage_desc(merge->plan, streamext_export_has_opens(merge->plan), false);
 	merge->rows = tuplestore_begin_heap(false, false, work_mem);
 	values = palloc(sizeof(Datum) * merge->desc->natts);
 	nulls = palloc(sizeof(bool) * merge->desc->natts);
 	rel = table_open(relid, AccessShareLock);
-	merge_check_stage(rel, streamext_export_stage_desc(merge->plan, false));
+	merge_check_stage(rel, streamext_export_stage_desc(merge->plan, false, false));
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
@@ -337,7 +340,7 @@ merge_into_table(Merge *merge)
 		return;
 	scope = streamext_identity_enter(merge->plan->view->owner);
 	streamext_export_run_over("batch", merge->rows, merge->desc, merge->nrows,
-							  streamext_export_merge_sql(merge->plan, "batch"), SPI_OK_MERGE);
+							  streamext_export_merge_sql(merge->plan, "batch", false), SPI_OK_MERGE);
 	streamext_identity_leave(scope);
 }
 

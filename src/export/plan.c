@@ -13,10 +13,12 @@
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/ruleutils.h"
 
+#include "base/own_schema.h"
 #include "export/dialect.h"
 #include "export/plan.h"
 #include "source/connector.h"
@@ -34,7 +36,12 @@ typedef enum FinalKind
 	FINAL_VARIANCE, /* exact, of integers and numeric; word: pop or samp */
 	FINAL_STDDEV,
 	FINAL_MOMENTS, /* word: PostgreSQL's final function */
-	FINAL_REGRESSION
+	FINAL_REGRESSION,
+	/* the extension's own */
+	FINAL_FIRST, /* or last: partial */
+	FINAL_DISTINCT,
+	FINAL_PERCENTILE,
+	FINAL_SKETCH /* partial */
 } FinalKind;
 
 typedef struct ExportAggregate
@@ -121,6 +128,16 @@ static const ExportAggregate export_aggregates[] = {
 	{ F_CORR, FINAL_REGRESSION, 0, "float8_corr" },
 };
 
+/* In the extension's schema, by name: their OIDs are others in each database. */
+static const ExportAggregate export_own_aggregates[] = {
+	{ .final = FINAL_FIRST, .partial = EXPORT_FIRST, .word = "first" },
+	{ .final = FINAL_FIRST, .partial = EXPORT_LAST, .word = "last" },
+	{ .final = FINAL_DISTINCT, .word = "approx_count_distinct" },
+	{ .final = FINAL_PERCENTILE, .word = "approx_percentile" },
+	{ .final = FINAL_SKETCH, .partial = EXPORT_DISTINCT, .word = "sketch_distinct" },
+	{ .final = FINAL_SKETCH, .partial = EXPORT_PERCENTILE, .word = "sketch_percentile" },
+};
+
 void
 streamext_export_refuse(const ExportPlan *plan, const char *what, const char *hint)
 {
@@ -198,24 +215,36 @@ plan_add_input(ExportPlan *plan, Expr *expr, Expr *filter)
 	return plan->ninputs++;
 }
 
+/* A type without a modifier: not "character", which would have one. */
+static char *
+plan_type(Oid type)
+{
+	return format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
 static char *
 plan_column_type(Oid type, Oid collation)
 {
-	char *name = format_type_be_qualified(type);
-
 	if (OidIsValid(collation) && collation != get_typcollation(type))
-		return psprintf("%s COLLATE %s", name, generate_collation_name(collation));
-	return name;
+		return psprintf("%s COLLATE %s", plan_type(type), generate_collation_name(collation));
+	return plan_type(type);
 }
 
+/* What a batch has of it. */
 static Oid
-plan_partial_type(ExportPartialKind kind, Oid argtype)
+plan_stage_type(ExportPartialKind kind, Oid argtype)
 {
 	switch (kind)
 	{
 		case EXPORT_COUNT:
 		case EXPORT_COUNT_PAIRS:
+		case EXPORT_FIRST_POSITION:
+		case EXPORT_LAST_POSITION:
 			return INT8OID;
+		case EXPORT_SET:
+		case EXPORT_DISTINCT:
+		case EXPORT_PERCENTILE:
+			return get_array_type(argtype);
 		case EXPORT_SUM_NUMERIC:
 		case EXPORT_SQUARES:
 			return NUMERICOID;
@@ -239,6 +268,10 @@ plan_find_aggregate(const ExportPlan *plan, const Aggref *aggref)
 	for (int i = 0; i < lengthof(export_aggregates); i++)
 		if (export_aggregates[i].function == aggref->aggfnoid)
 			return &export_aggregates[i];
+	for (int i = 0; i < lengthof(export_own_aggregates); i++)
+		if (streamext_own_schema(get_func_namespace(aggref->aggfnoid)) &&
+			strcmp(export_own_aggregates[i].word, get_func_name(aggref->aggfnoid)) == 0)
+			return &export_own_aggregates[i];
 	streamext_export_refuse(plan, psprintf("aggregate %s", format_procedure_qualified(aggref->aggfnoid)),
 							"What can be exported is listed in docs/scale.md.");
 }
@@ -249,6 +282,73 @@ plan_is_value(const ExportAggregate *known)
 {
 	return known->final == FINAL_COUNT || known->final == FINAL_SUM || known->final == FINAL_SAME ||
 		   known->final == FINAL_COUNT_PAIRS;
+}
+
+static bool
+plan_is_sketch(ExportPartialKind kind)
+{
+	return kind == EXPORT_DISTINCT || kind == EXPORT_PERCENTILE;
+}
+
+/* The arguments that a partial is made of. */
+static List *
+plan_arguments(ExportPartialKind kind, const Aggref *aggref)
+{
+	List	 *args = NIL;
+	ListCell *lc;
+
+	foreach (lc, aggref->args)
+		if (!lfirst_node(TargetEntry, lc)->resjunk)
+			args = lappend(args, lfirst_node(TargetEntry, lc)->expr);
+	switch (kind)
+	{
+		case EXPORT_FIRST_AT:
+		case EXPORT_LAST_AT:
+		case EXPORT_FIRST_POSITION:
+		case EXPORT_LAST_POSITION:
+			return list_make1(lsecond(args));
+		case EXPORT_PERCENTILE:
+			return list_make1(llast(args));
+		default:
+			return args;
+	}
+}
+
+static void
+plan_add_inputs(ExportPlan *plan, ExportPartial *p, const Aggref *aggref)
+{
+	ListCell *lc;
+
+	foreach (lc, plan_arguments(p->kind, aggref))
+	{
+		Expr *expr = lfirst(lc);
+
+		if (foreach_current_index(lc) == 0)
+			p->argtype = exprType((Node *) expr);
+		Assert(p->ninputs < lengthof(p->input));
+		p->input[p->ninputs++] = plan_add_input(plan, expr, aggref->aggfilter);
+	}
+	/* count(*) FILTER: rows for which the filter is true; a sketch of no such row is NULL, not empty */
+	if (aggref->aggfilter != NULL && (p->ninputs == 0 || plan_is_sketch(p->kind)))
+		p->input[p->ninputs++] = plan_add_input(plan, aggref->aggfilter, aggref->aggfilter);
+}
+
+/* Types of the columns. */
+static void
+plan_type_partial(ExportPlan *plan, ExportPartial *p, const Aggref *aggref)
+{
+	bool of_values;
+
+	p->stageoid = plan_stage_type(p->kind, p->argtype);
+	if (!OidIsValid(p->stageoid) || get_typtype(p->stageoid) == TYPTYPE_PSEUDO)
+		streamext_export_refuse(
+			plan, psprintf("%s over type %s", get_func_name(aggref->aggfnoid), format_type_be(p->argtype)), NULL);
+	p->typeoid = plan_is_sketch(p->kind) ? plan->view->aggs[plan->finishing].transtype : p->stageoid;
+	of_values = p->stageoid == p->argtype || p->stageoid == get_array_type(p->argtype);
+	p->collation = of_values && OidIsValid(get_typcollation(p->stageoid)) ? aggref->inputcollid : InvalidOid;
+	p->cast = plan_type(p->typeoid);
+	p->type = p->typeoid == p->stageoid ? plan_column_type(p->typeoid, p->collation) : p->cast;
+	p->stage = plan_column_type(p->stageoid, p->collation);
 }
 
 /* The aggregate at hand is finished from this partial too. */
@@ -267,22 +367,10 @@ static const char *
 plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
 {
 	ExportPartial *p = &plan->partials[plan->npartials];
-	ListCell	  *lc;
 
 	memset(p, 0, sizeof(*p));
 	p->kind = kind;
-	foreach (lc, aggref->args)
-	{
-		Expr *expr = lfirst_node(TargetEntry, lc)->expr;
-
-		if (foreach_current_index(lc) == 0)
-			p->argtype = exprType((Node *) expr);
-		Assert(p->ninputs < lengthof(p->input));
-		p->input[p->ninputs++] = plan_add_input(plan, expr, aggref->aggfilter);
-	}
-	/* count(*) FILTER: rows for which the filter is true */
-	if (p->ninputs == 0 && aggref->aggfilter != NULL)
-		p->input[p->ninputs++] = plan_add_input(plan, aggref->aggfilter, aggref->aggfilter);
+	plan_add_inputs(plan, p, aggref);
 	for (int i = 0; i < plan->npartials; i++)
 	{
 		const ExportPartial *q = &plan->partials[i];
@@ -290,12 +378,10 @@ plan_partial(ExportPlan *plan, ExportPartialKind kind, const Aggref *aggref)
 		if (q->kind == kind && q->ninputs == p->ninputs && memcmp(q->input, p->input, sizeof(p->input)) == 0)
 			return plan_note_part(plan, i);
 	}
-	p->typeoid = plan_partial_type(kind, p->argtype);
-	p->collation =
-		p->typeoid == p->argtype && OidIsValid(get_typcollation(p->typeoid)) ? aggref->inputcollid : InvalidOid;
-	p->type = plan_column_type(p->typeoid, p->collation);
+	plan_type_partial(plan, p, aggref);
 	p->aggregate = plan->finishing;
-	p->finished = plan_is_value(plan_find_aggregate(plan, aggref));
+	p->finished = kind == EXPORT_FIRST || kind == EXPORT_LAST ||
+				  (kind != EXPORT_SET && plan_is_value(plan_find_aggregate(plan, aggref)));
 	p->name = psprintf("p%d", plan->npartials + 1);
 	return plan_note_part(plan, plan->npartials++);
 }
@@ -326,16 +412,90 @@ plan_final_spread(ExportPlan *plan, const Aggref *aggref, const char *word, bool
 					strcmp(word, "samp") == 0 ? "true" : "false", root ? "true" : "false");
 }
 
+/* The distinct values are kept, and aggregated where they are read. */
+static char *
+plan_final_set(ExportPlan *plan, const Aggref *aggref)
+{
+	const Node *argument = (const Node *) linitial_node(TargetEntry, aggref->args)->expr;
+	const char *name = get_func_name(aggref->aggfnoid);
+	const char *set;
+
+	if (list_length(aggref->args) != 1 || IsA(argument, Const))
+		streamext_export_refuse(
+			plan, psprintf("%s(DISTINCT) of %s", name, IsA(argument, Const) ? "a constant" : "several arguments"),
+			NULL);
+	set = plan_partial(plan, EXPORT_SET, aggref);
+	if (aggref->aggfnoid == F_COUNT_ANY)
+		return psprintf("coalesce(cardinality(streamext.export_set(s.%s)), 0)", set);
+	return psprintf("(SELECT %s(u.u) FROM unnest(streamext.export_set(s.%s)) AS u(u))", name, set);
+}
+
+/* What the partial that was added last goes by. */
+static const ExportPartial *
+plan_by_time(ExportPlan *plan, const char *at, const char *position)
+{
+	const ExportParts *parts = &plan->parts[plan->finishing];
+	ExportPartial	  *p = &plan->partials[parts->partial[parts->n - 1]];
+
+	p->at = at;
+	p->position = position;
+	return p;
+}
+
+/* The value is the last of its partials: of its type the aggregate is. */
+static char *
+plan_final_first(ExportPlan *plan, const Aggref *aggref, ExportPartialKind kind)
+{
+	bool		last = kind == EXPORT_LAST;
+	const char *at = plan_partial(plan, last ? EXPORT_LAST_AT : EXPORT_FIRST_AT, aggref);
+	const char *position = plan_partial(plan, last ? EXPORT_LAST_POSITION : EXPORT_FIRST_POSITION, aggref);
+
+	(void) plan_by_time(plan, at, position);
+	(void) plan_partial(plan, kind, aggref);
+	return streamext_export_combine_many(plan_by_time(plan, at, position), "s.");
+}
+
+/* A constant of double precision, or another number's that the parser has cast; no code of the view's owner runs for it. */
+static bool
+plan_constant(const Expr *expr, float8 *value)
+{
+	Oid cast = IsA(expr, FuncExpr) ? ((const FuncExpr *) expr)->funcid : InvalidOid;
+
+	if (cast == F_FLOAT8_NUMERIC || cast == F_FLOAT8_INT4)
+		expr = linitial(((const FuncExpr *) expr)->args);
+	if (!IsA(expr, Const) || ((const Const *) expr)->constisnull)
+		return false;
+	if (cast == F_FLOAT8_NUMERIC)
+		*value = DatumGetFloat8(DirectFunctionCall1(numeric_float8, ((const Const *) expr)->constvalue));
+	else if (cast == F_FLOAT8_INT4)
+		*value = DatumGetInt32(((const Const *) expr)->constvalue);
+	else
+		*value = DatumGetFloat8(((const Const *) expr)->constvalue);
+	return true;
+}
+
+static char *
+plan_fraction(ExportPlan *plan, const Aggref *aggref)
+{
+	ExportParts *parts = &plan->parts[plan->finishing];
+
+	parts->has_fraction = plan_constant(linitial_node(TargetEntry, aggref->args)->expr, &parts->fraction);
+	if (!parts->has_fraction)
+		streamext_export_refuse(plan, "approx_percentile with a fraction that is no constant", NULL);
+	if (!(parts->fraction >= 0 && parts->fraction <= 1))
+		streamext_export_refuse(plan, "approx_percentile with a fraction that is not between 0 and 1", NULL);
+	return psprintf("'%.17g'::double precision", parts->fraction);
+}
+
 static void
 plan_check_aggregate(const ExportPlan *plan, const ExportAggregate *known, const Aggref *aggref)
 {
-	if (aggref->aggdistinct != NIL && (known->final != FINAL_SAME || known->partial == EXPORT_BIT_XOR))
-		streamext_export_refuse(
-			plan, psprintf("%s(DISTINCT)", get_func_name(aggref->aggfnoid)),
-			plan->view->window.kind == WINDOW_SESSION
-				? NULL
-				: "Let the continuous view group by the argument too, with count(*), and aggregate in an "
-				  "ordinary view over it: there each value is once in a group.");
+	bool pairs = known->final == FINAL_REGRESSION || known->final == FINAL_COUNT_PAIRS;
+
+	if (aggref->aggdistinct != NIL && (pairs || known->final >= FINAL_FIRST))
+		streamext_export_refuse(plan, psprintf("%s(DISTINCT)", get_func_name(aggref->aggfnoid)), NULL);
+	if (aggref->aggorder != NIL && plan->view->aggs[plan->finishing].mode == AGG_VALUES)
+		streamext_export_refuse(plan, psprintf("%s with ORDER BY", get_func_name(aggref->aggfnoid)), NULL);
 }
 
 static char *
@@ -344,6 +504,8 @@ plan_final(ExportPlan *plan, const Aggref *aggref)
 	const ExportAggregate *known = plan_find_aggregate(plan, aggref);
 
 	plan_check_aggregate(plan, known, aggref);
+	if (plan->view->aggs[plan->finishing].mode == AGG_VALUES)
+		return plan_final_set(plan, aggref);
 	switch (known->final)
 	{
 		case FINAL_COUNT:
@@ -365,6 +527,16 @@ plan_final(ExportPlan *plan, const Aggref *aggref)
 		case FINAL_REGRESSION:
 			return psprintf("%s(streamext.export_regression(s.%s))", known->word,
 							plan_partial(plan, EXPORT_REGRESSION, aggref));
+		case FINAL_FIRST:
+			return plan_final_first(plan, aggref, known->partial);
+		case FINAL_DISTINCT:
+			return psprintf("streamext.cardinality(streamext.merge(s.%s))",
+							plan_partial(plan, EXPORT_DISTINCT, aggref));
+		case FINAL_PERCENTILE:
+			return psprintf("streamext.percentile(streamext.merge(s.%s), %s)",
+							plan_partial(plan, EXPORT_PERCENTILE, aggref), plan_fraction(plan, aggref));
+		case FINAL_SKETCH:
+			return psprintf("streamext.merge(s.%s)", plan_partial(plan, known->partial, aggref));
 	}
 	return NULL; /* keep the compiler quiet */
 }
@@ -383,7 +555,7 @@ plan_aggregates(ExportPlan *plan)
 		const Aggref *aggref = view->aggs[a].aggref;
 
 		plan->finishing = a;
-		plan->finals[a] = psprintf("(%s)::%s", plan_final(plan, aggref), format_type_be_qualified(aggref->aggtype));
+		plan->finals[a] = psprintf("(%s)::%s", plan_final(plan, aggref), plan_type(aggref->aggtype));
 	}
 }
 

@@ -31,7 +31,17 @@ typedef enum ExportPartialKind
 	EXPORT_BIT_XOR,
 	EXPORT_COUNT_PAIRS, /* regr_count(y, x) */
 	EXPORT_MOMENTS,		/* double precision[]: n, sum, sum of squared deviations */
-	EXPORT_REGRESSION	/* double precision[]: n, sum x, deviations x, sum y, deviations y, of both */
+	EXPORT_REGRESSION,	/* double precision[]: n, sum x, deviations x, sum y, deviations y, of both */
+	/* Of the row with the earliest or latest time, of equal times the one that came first: the argument, the time, the position in its partition. */
+	EXPORT_FIRST,
+	EXPORT_LAST,
+	EXPORT_FIRST_AT,
+	EXPORT_LAST_AT,
+	EXPORT_FIRST_POSITION,
+	EXPORT_LAST_POSITION,
+	EXPORT_SET,		  /* an array of the distinct values */
+	EXPORT_DISTINCT,  /* a distinct_sketch; of a batch an array of the distinct values */
+	EXPORT_PERCENTILE /* a percentile_sketch; of a batch an array of the values */
 } ExportPartialKind;
 
 /* What is aggregated: an expression over the stream's columns, NULL where the filter is not true. */
@@ -48,17 +58,22 @@ typedef struct ExportPartial
 	int				  input[2]; /* into ExportPlan.inputs */
 	Oid				  argtype;	/* of the first */
 	char			 *name;		/* p1, ... */
-	char			 *type;		/* of the column, with its collation if that is not the type's */
-	Oid				  typeoid, collation;
-	int				  aggregate; /* of the view's, the first that needs it: its state holds the partial, */
-	bool			  finished;	 /* which is its value */
+	char			 *type;		/* of the table's column, with its collation if that is not the type's */
+	char			 *stage;	/* of the stage's: most often the same */
+	char			 *cast;		/* the table's without a collation */
+	Oid				  typeoid, stageoid, collation;
+	const char		 *at, *position; /* of EXPORT_FIRST and its like: the partials that it goes by */
+	int				  aggregate;	 /* of the view's, the first that needs it: its state holds the partial, */
+	bool			  finished;		 /* which is its value */
 } ExportPartial;
 
 /* The partials that an aggregate's state can be made of again, by number. */
 typedef struct ExportParts
 {
-	int n;
-	int partial[3];
+	int	   n;
+	int	   partial[3];
+	bool   has_fraction; /* of approx_percentile */
+	float8 fraction;
 } ExportParts;
 
 struct ExportDialect;
@@ -125,7 +140,8 @@ extern char *streamext_export_create_table(const ExportPlan *plan);
 extern char *streamext_export_create_stage(const ExportPlan *plan);
 extern char *streamext_export_create_raw(const ExportPlan *plan);
 extern char *streamext_export_view_query(const ExportPlan *plan);
-extern char *streamext_export_merge_sql(const ExportPlan *plan, const char *stage);
+/* states: the rows are as the table's, not as the stage's. */
+extern char *streamext_export_merge_sql(const ExportPlan *plan, const char *stage, bool states);
 /*
  * The table's groups as a continuous view keeps them: the grouping set's number (-1: there are none), the keys, at, opens, first and last, partials.
  */
@@ -136,8 +152,16 @@ extern char *streamext_export_key_type(const ExportPlan *plan, int key);
 /* Whether rows may count from a later window on than their pane's first: there is a column opens. */
 extern bool streamext_export_has_opens(const ExportPlan *plan);
 
-/* export/merge.c: the stage's columns, with `opens` behind them or not; a statement over such rows by that name, as who is at work. */
-extern TupleDesc streamext_export_stage_desc(const ExportPlan *plan, bool opens);
+/* export/combine.c: SQL. A partial of many of the stage's, or of the table's; of one row t of the table and another s. */
+extern char *streamext_export_combine_stage(const ExportPartial *p);
+extern char *streamext_export_combine_many(const ExportPartial *p, const char *prefix);
+extern char *streamext_export_combine_two(const ExportPartial *p);
+
+/*
+ * export/merge.c: the stage's columns, with `opens` behind them or not, or with what the table has of partials (states); a statement over such
+ * rows by that name, as who is at work.
+ */
+extern TupleDesc streamext_export_stage_desc(const ExportPlan *plan, bool opens, bool states);
 extern void		 streamext_export_run_over(const char *name, Tuplestorestate *store, TupleDesc desc, int64 n,
 										   const char *sql, int expected);
 

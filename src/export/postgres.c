@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
+#include "utils/typcache.h"
 
 #include "base/relation.h"
 #include "export/dialect.h"
@@ -62,6 +63,25 @@ postgres_regression(const ExportPartial *p)
 		y, x, x, y, y, x, y, x, y, x, y, x);
 }
 
+/* By the time in input i, and between equal times by the position in the partition. */
+static char *
+postgres_by_time(const ExportPartial *p, const char *what, int i)
+{
+	bool last = p->kind == EXPORT_LAST || p->kind == EXPORT_LAST_POSITION;
+
+	return psprintf("streamext.%s(%s, i%d ORDER BY r.position)", last ? "last" : "first", what, p->input[i] + 1);
+}
+
+/* Values as an array, each once where that can be told; NULL if there is a filter that lets none through. NULLs in it are left out by who reads it. */
+static char *
+postgres_values(const ExportPartial *p)
+{
+	bool  once = p->kind != EXPORT_PERCENTILE && OidIsValid(lookup_type_cache(p->argtype, TYPECACHE_LT_OPR)->lt_opr);
+	char *values = psprintf("array_agg(%si%d)", once ? "DISTINCT " : "", p->input[0] + 1);
+
+	return p->ninputs == 1 ? values : psprintf("CASE WHEN count(i%d) > 0 THEN %s END", p->input[1] + 1, values);
+}
+
 static char *
 postgres_partial(ExportPlan *plan, const ExportPartial *p)
 {
@@ -69,6 +89,7 @@ postgres_partial(ExportPlan *plan, const ExportPartial *p)
 		[EXPORT_COUNT] = "count",	  [EXPORT_SUM] = "sum",			  [EXPORT_MIN] = "min",
 		[EXPORT_MAX] = "max",		  [EXPORT_BOOL_AND] = "bool_and", [EXPORT_BOOL_OR] = "bool_or",
 		[EXPORT_BIT_AND] = "bit_and", [EXPORT_BIT_OR] = "bit_or",	  [EXPORT_BIT_XOR] = "bit_xor",
+		[EXPORT_FIRST_AT] = "min",	  [EXPORT_LAST_AT] = "max",
 	};
 	int i = p->input[0] + 1;
 
@@ -82,6 +103,16 @@ postgres_partial(ExportPlan *plan, const ExportPartial *p)
 			return postgres_moments(p);
 		case EXPORT_REGRESSION:
 			return postgres_regression(p);
+		case EXPORT_FIRST:
+		case EXPORT_LAST:
+			return postgres_by_time(p, psprintf("i%d", i), 1);
+		case EXPORT_FIRST_POSITION:
+		case EXPORT_LAST_POSITION:
+			return postgres_by_time(p, "r.position", 0);
+		case EXPORT_SET:
+		case EXPORT_DISTINCT:
+		case EXPORT_PERCENTILE:
+			return postgres_values(p);
 		case EXPORT_SUM_NUMERIC:
 			return psprintf("sum(i%d::numeric)", i);
 		case EXPORT_SQUARES:

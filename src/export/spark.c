@@ -108,13 +108,37 @@ spark_extreme_interval(ExportPartialKind kind, const char *x)
 	return psprintf("%s(%s, %s)", kind == EXPORT_MIN ? "min_by" : "max_by", x, streamext_spark_length(x));
 }
 
+/* By the time in input i, and between equal times by the position in the partition. Of a row without a time there is nothing to go by. */
+static char *
+spark_by_time(ExportPlan *plan, const ExportPartial *p, const char *what, int i)
+{
+	bool  last = p->kind == EXPORT_LAST || p->kind == EXPORT_LAST_POSITION;
+	char *time = spark_input(plan, p, i);
+
+	return psprintf("%s(%s, CASE WHEN %s IS NOT NULL THEN struct(%s, %s__offset) END)", last ? "max_by" : "min_by",
+					what, time, time, last ? "-" : "");
+}
+
+/* NULL if there is a filter that lets nothing through; otherwise an array, without NULLs. */
+static char *
+spark_values(ExportPlan *plan, const ExportPartial *p)
+{
+	char *values =
+		psprintf("%s(%s)", p->kind == EXPORT_PERCENTILE ? "collect_list" : "collect_set", spark_input(plan, p, 0));
+
+	if (p->ninputs == 1)
+		return values;
+	return psprintf("CASE WHEN count(%s) > 0 THEN %s END", spark_input(plan, p, 1), values);
+}
+
 static char *
 spark_partial(ExportPlan *plan, const ExportPartial *p)
 {
 	static const char *const calls[] = {
 		[EXPORT_COUNT] = "count",		[EXPORT_MIN] = "min",		  [EXPORT_MAX] = "max",
 		[EXPORT_BOOL_AND] = "bool_and", [EXPORT_BOOL_OR] = "bool_or", [EXPORT_BIT_AND] = "bit_and",
-		[EXPORT_BIT_OR] = "bit_or",		[EXPORT_BIT_XOR] = "bit_xor",
+		[EXPORT_BIT_OR] = "bit_or",		[EXPORT_BIT_XOR] = "bit_xor", [EXPORT_FIRST_AT] = "min",
+		[EXPORT_LAST_AT] = "max",
 	};
 
 	if (p->ninputs == 0)
@@ -127,6 +151,16 @@ spark_partial(ExportPlan *plan, const ExportPartial *p)
 			return psprintf("sum(%s)", spark_exact(plan, p, false));
 		case EXPORT_SQUARES:
 			return psprintf("sum(%s)", spark_exact(plan, p, true));
+		case EXPORT_FIRST:
+		case EXPORT_LAST:
+			return spark_by_time(plan, p, spark_input(plan, p, 0), 1);
+		case EXPORT_FIRST_POSITION:
+		case EXPORT_LAST_POSITION:
+			return spark_by_time(plan, p, "__offset", 0);
+		case EXPORT_SET:
+		case EXPORT_DISTINCT:
+		case EXPORT_PERCENTILE:
+			return spark_values(plan, p);
 		case EXPORT_MOMENTS:
 			return spark_moments(spark_input(plan, p, 0));
 		case EXPORT_REGRESSION:

@@ -132,7 +132,7 @@ streamext_export_create_stage(const ExportPlan *plan)
 	state_put_partials(&buf, plan);
 	appendStringInfoString(&buf, "rows bigint NOT NULL");
 	for (int p = 0; p < plan->npartials; p++)
-		appendStringInfo(&buf, ", %s %s", plan->partials[p].name, plan->partials[p].type);
+		appendStringInfo(&buf, ", %s %s", plan->partials[p].name, plan->partials[p].stage);
 	appendStringInfo(&buf, "); DELETE FROM %s", streamext_export_stage(plan, "partial"));
 	return buf.data;
 }
@@ -162,57 +162,6 @@ streamext_export_stage_names(StringInfo to, const ExportPlan *plan)
 
 /* ---- merging ---- */
 
-/* The aggregate that makes one of a partial's. */
-static char *
-state_again(const ExportPartial *p)
-{
-	static const char *const aggregates[] = {
-		[EXPORT_COUNT] = "sum",
-		[EXPORT_SUM] = "sum",
-		[EXPORT_SUM_NUMERIC] = "sum",
-		[EXPORT_SQUARES] = "sum",
-		[EXPORT_MIN] = "min",
-		[EXPORT_MAX] = "max",
-		[EXPORT_BOOL_AND] = "bool_and",
-		[EXPORT_BOOL_OR] = "bool_or",
-		[EXPORT_BIT_AND] = "bit_and",
-		[EXPORT_BIT_OR] = "bit_or",
-		[EXPORT_BIT_XOR] = "bit_xor",
-		[EXPORT_COUNT_PAIRS] = "sum",
-		[EXPORT_MOMENTS] = "streamext.export_moments",
-		[EXPORT_REGRESSION] = "streamext.export_regression",
-	};
-
-	return psprintf("%s(%s)::%s", aggregates[p->kind], p->name, format_type_be_qualified(p->typeoid));
-}
-
-/* The partial of two. */
-static char *
-state_combine(const ExportPartial *p)
-{
-	static const char *const patterns[] = {
-		[EXPORT_COUNT] = "+",
-		[EXPORT_SUM] = "+",
-		[EXPORT_SUM_NUMERIC] = "+",
-		[EXPORT_SQUARES] = "+",
-		[EXPORT_MIN] = "least",
-		[EXPORT_MAX] = "greatest",
-		[EXPORT_BOOL_AND] = "least",
-		[EXPORT_BOOL_OR] = "greatest",
-		[EXPORT_BIT_AND] = "&",
-		[EXPORT_BIT_OR] = "|",
-		[EXPORT_BIT_XOR] = "#",
-		[EXPORT_COUNT_PAIRS] = "+",
-		[EXPORT_MOMENTS] = "float8_combine",
-		[EXPORT_REGRESSION] = "float8_regr_combine",
-	};
-	const char *word = patterns[p->kind];
-
-	if (word[0] >= 'a' && word[0] <= 'z')
-		return psprintf("%s(t.%s, s.%s)", word, p->name, p->name);
-	return psprintf("coalesce(t.%s %s s.%s, t.%s, s.%s)", p->name, word, p->name, p->name, p->name);
-}
-
 /* All columns of the table but h. */
 static void
 state_put_columns(StringInfo to, const ExportPlan *plan, const char *prefix)
@@ -234,7 +183,7 @@ state_has_group(const ExportPlan *plan)
 
 /* A batch's partials, a group once, with its hash. */
 static void
-state_put_batch(StringInfo to, const ExportPlan *plan, const char *stage)
+state_put_batch(StringInfo to, const ExportPlan *plan, const char *stage, bool states)
 {
 	appendStringInfoString(to, "SELECT ");
 	if (state_has_group(plan))
@@ -249,7 +198,10 @@ state_put_batch(StringInfo to, const ExportPlan *plan, const char *stage)
 	if (state_is_session(plan))
 		appendStringInfoString(to, ", min(first) AS first, max(last) AS last");
 	for (int p = 0; p < plan->npartials; p++)
-		appendStringInfo(to, ", %s AS %s", state_again(&plan->partials[p]), plan->partials[p].name);
+		appendStringInfo(to, ", %s AS %s",
+						 states ? streamext_export_combine_many(&plan->partials[p], "")
+								: streamext_export_combine_stage(&plan->partials[p]),
+						 plan->partials[p].name);
 	appendStringInfo(to, " FROM %s", stage);
 	if (state_has_group(plan))
 	{
@@ -273,7 +225,7 @@ state_put_same(StringInfo to, const ExportPlan *plan)
 }
 
 char *
-streamext_export_merge_sql(const ExportPlan *plan, const char *stage)
+streamext_export_merge_sql(const ExportPlan *plan, const char *stage, bool states)
 {
 	StringInfoData buf;
 	const char	  *comma = "";
@@ -281,7 +233,7 @@ streamext_export_merge_sql(const ExportPlan *plan, const char *stage)
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "MERGE INTO %s t USING (", streamext_export_table(plan->view->relid));
-	state_put_batch(&buf, plan, stage);
+	state_put_batch(&buf, plan, stage, states);
 	appendStringInfoString(&buf, ") s ON ");
 	state_put_same(&buf, plan);
 	begun = buf.len;
@@ -292,7 +244,8 @@ streamext_export_merge_sql(const ExportPlan *plan, const char *stage)
 		comma = ", ";
 	}
 	for (int p = 0; p < plan->npartials; p++, comma = ", ")
-		appendStringInfo(&buf, "%s%s = %s", comma, plan->partials[p].name, state_combine(&plan->partials[p]));
+		appendStringInfo(&buf, "%s%s = %s", comma, plan->partials[p].name,
+						 streamext_export_combine_two(&plan->partials[p]));
 	if (comma[0] == '\0') /* keys alone */
 	{
 		buf.len = begun;
@@ -496,7 +449,7 @@ state_put_set(StringInfo to, const ExportPlan *plan, int set)
 	if (state_is_session(plan))
 		appendStringInfoString(to, ", min(first), max(last)");
 	for (int p = 0; p < plan->npartials; p++)
-		appendStringInfo(to, ", %s", state_again(&plan->partials[p]));
+		appendStringInfo(to, ", %s", streamext_export_combine_many(&plan->partials[p], ""));
 	appendStringInfo(to, " FROM %s", streamext_export_table(plan->view->relid));
 	if (by.len > 0)
 		appendStringInfo(to, " GROUP BY %s", by.data + 2);

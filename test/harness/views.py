@@ -112,6 +112,14 @@ MORE = [
     "streamext.approx_count_distinct(i4)", "streamext.approx_count_distinct(k)", "streamext.approx_percentile(0.5, f8)",
     "longest(t)", "common_divisor(i4)", "weighed(f4::numeric, i2)",
 ]  # fmt: skip
+# What an engine outside sends the values of, or their positions.
+KEPT = [
+    "count(DISTINCT k)", "sum(DISTINCT i4)", "avg(DISTINCT i4)", "count(DISTINCT span)", "count(DISTINCT day)", "count(DISTINCT ok)", "count(DISTINCT f8)",
+    "streamext.first(date_trunc('second', ts), ts)", "streamext.last(date_trunc('second', ts), ts)",
+    "streamext.approx_count_distinct(i4)", "streamext.approx_count_distinct(k)", "streamext.approx_count_distinct(local)",
+    "streamext.approx_percentile(0.5, f8)", "streamext.approx_percentile(0.9, i4)", "streamext.cardinality(streamext.sketch_distinct(t)@)",
+    "streamext.percentile(streamext.sketch_percentile(f8)@, 0.3)",
+]  # fmt: skip
 HLL = ["round(hll_cardinality(hll_add_agg(hll_hash_integer(i4))@))::bigint", "round(hll_cardinality(hll_union_agg(hll_add(hll_empty(), hll_hash_text(t)))@))::bigint"]
 
 # Aggregates that MORE has of its own: by transition and combine function, by values, and with several arguments.

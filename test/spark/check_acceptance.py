@@ -231,7 +231,7 @@ def choose(db: Database, rng: random.Random, count: int) -> tuple[dict[str, view
     tried = 0
     while len(chosen) < count:
         tried += 1
-        definition = views.definition(rng)
+        definition = views.definition(rng, views.KEPT if rng.random() < 0.4 else ())
         continuous(db, f"v{tried}", definition.view("s"), definition.options)
         try:
             db.execute("SELECT streamext.export(%s, 'spark')", f"v{tried}")
@@ -243,7 +243,7 @@ def choose(db: Database, rng: random.Random, count: int) -> tuple[dict[str, view
     return chosen, tried
 
 
-def test_random_definitions(server: Postgres, broker: Kafka, cluster: Cluster) -> None:
+def test_random_definitions(server: Postgres, broker: Kafka, cluster: Cluster, tmp_path: Path) -> None:
     seed = int(os.environ.get("STREAMEXT_ORACLE_SEED", time.time_ns() % 1_000_000))
     rng = random.Random(seed)
     with temporary_database(server) as db:
@@ -255,7 +255,10 @@ def test_random_definitions(server: Postgres, broker: Kafka, cluster: Cluster) -
         bad = records_of_rows(db, broker, rng, RECORDS)
         print(f"seed {seed}: {len(chosen)} of {tried} definitions can be exported; {RECORDS} records and {bad} bad ones")
         for i in range(0, len(chosen), 20):
-            once(cluster, db, list(chosen)[i : i + 20], "--batch", str(max(RECORDS // 3, 1000)))
+            began = time.monotonic()
+            once(cluster, db, list(chosen)[i : i + 20], "--batch", str((RECORDS + bad) // 3 + 1), "--log", str(tmp_path / "batches"))
+            print(f"{i}: {time.monotonic() - began:.0f} s", flush=True)
+        print(*(tmp_path / "batches").read_text().splitlines(), sep="\n", flush=True)
         db.execute("SELECT streamext.set_clock(%s)", views.NOW)
         try:
             wrong = [text for name, definition in chosen.items() if (text := difference(db, name, definition, RECORDS, bad))]

@@ -30,6 +30,11 @@ DEFINITIONS = {
     "by_site": f"SELECT site, count(*) AS n, sum(temperature) AS total, bool_or(ok) AS any_ok, avg(i8) AS mean, max(ts) AS newest {_FROM} GROUP BY site",
     "computed": f"""SELECT i4 % 3 AS k, CASE WHEN temperature > 20 THEN 'warm' ELSE '${{{{env:HOME}}}}\\ ''cold''' END AS c, count(*) AS n, sum(i4 * 2::bigint + 1) AS s, max(length(device)) AS l
         {_FROM} WHERE site IN ('s01', 's02', 's03') AND device LIKE 'dev-%' AND i4 / 7 < 1000000 GROUP BY 1, 2""",
+    "kept": f"""SELECT site, streamext.tumble('1 min', ts) AS w, count(DISTINCT device) AS devices, count(DISTINCT ts) AS moments, sum(DISTINCT i4) AS s, count(DISTINCT ok) FILTER (WHERE i4 > 0) AS c,
+        streamext.first(device || '\\ "', ts) AS f, streamext.last(temperature, ts) FILTER (WHERE ok) AS l, count(DISTINCT device || ' "\\{{{{,') AS quoted {_FROM} GROUP BY site, w""",
+    "sketched": f"""SELECT site, streamext.hop('2 min', '1 min', ts) AS w, streamext.approx_count_distinct(i8) AS n, streamext.approx_count_distinct(device) AS d, streamext.approx_percentile(0.5, temperature) AS p,
+        streamext.approx_percentile(0.95, i4) FILTER (WHERE ok) AS q, streamext.cardinality(streamext.sketch_distinct(grade)) AS g,
+        streamext.percentile(streamext.sketch_percentile(humidity), 0.1) AS h {_FROM} GROUP BY site, w""",
     "total": f"SELECT count(*) AS n, max(ts) AS newest, variance(temperature) AS v, min(i8) AS low, every(i4 <> 5) AS none {_FROM}",
 }
 
