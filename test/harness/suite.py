@@ -7,7 +7,7 @@ With REPEATS=3 in the environment (CI, on a machine that it does not choose) up 
 each time counts as passed and is named as unsteady, a fault to be mended that does not stop the others' work. Without it each failure is one.
 
 With QUICK set in the environment (make test QUICK=1), for daily work: of each feature the file named here, of that what is not
-marked slow, and no fuzzers."""
+marked slow, or where a file takes longer a test or two of it; and no fuzzers."""
 
 import os
 import subprocess
@@ -22,18 +22,31 @@ TESTS = Path(__file__).parents[1]
 FUZZ_SECONDS = 60
 # More failures than these are no accident.
 UNSTEADY_AT_MOST = 3
-# One file a feature; a new feature's file is added here when it runs within seconds.
+# One file a feature; a new feature's file is added here when it runs within seconds,
 QUICK = (
     "bad_input", "contract", "control", "csv", "ddl", "dump", "grouping_sets", "install", "into", "joins", "kafka", "lateness", "layers",
     "local", "mqtt", "operation", "oracle", "reading", "retry", "sessions", "sketches", "values", "fair",
 )  # fmt: skip
+# else tests of it that do: what takes their time is five servers, some ten seconds in two processes.
+QUICK_TESTS = {
+    "alerts": ("fires_after_hold_and_clears", "a_silent_sensor"),
+    "changes": ("only_what_has_changed", "needs_the_rights_of_a_select"),
+    "chains": ("hour_from_minute", "circles_and_dependants"),
+    "feed": ("lines", "server_sent_events"),
+    "flume": ("batches_are_counted", "avro_in_every_way"),
+    "http": ("bodies_are_cut_into_records", "views_are_read"),
+    "nest": ("every_shape",),
+    "sinks": ("a_circle_is_refused", "a_webhook_gets_rows_and_windows_signed"),
+    "unions": ("each_row_of_each_part_once", "ddl"),
+}
 
 
 def chosen() -> list[str]:
     """pytest's arguments: which tests."""
     if not os.environ.get("QUICK"):
         return [str(TESTS)]
-    return [*(str(TESTS / f"test_{name}.py") for name in QUICK), "-m", "not slow"]
+    tests = [f"{file}.py::test_{name}" for file, names in QUICK_TESTS.items() for name in names]
+    return [*(str(TESTS / f"test_{name}") for name in (*(f"{file}.py" for file in QUICK), *tests)), "-m", "not slow"]
 
 
 class Tally:
