@@ -9,7 +9,8 @@ import pytest
 
 from crash.faults import kill_all
 from harness.database import Database
-from harness.streams import continuous, counts, local_stream, state
+from harness.kafka import Kafka
+from harness.streams import continuous, counts, kafka_stream, local_stream, state
 from harness.wait import wait_for
 
 
@@ -240,6 +241,51 @@ def test_each_segment_carries_the_layouts_of_its_rows(database: Database) -> Non
     db.flush("s")
     assert letters(db) == []
     assert db.rows("TABLE v") == [(1, *expected)]
+
+
+def test_a_row_of_more_types_than_anybody_thought_of(db: Database) -> None:
+    """What INSERT takes the worker reads, however large the layout; rows that were there before the type grew, too."""
+    columns = "SELECT string_agg(format('c%s d%s[]', i, i), ', ') FROM generate_series({}, {}) i"
+    db.execute("DO $$ BEGIN FOR i IN 1..5200 LOOP EXECUTE format('CREATE DOMAIN d%s AS int', i); END LOOP; END $$")
+    for part in range(4):
+        db.execute(f"CREATE TYPE part{part} AS ({db.value(columns.format(1300 * part + 1, 1300 * (part + 1)))})")
+    db.execute("CREATE TYPE wide AS (p0 part0)")
+    local_stream(db, columns="k int, w wide")
+    continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    db.flush("s")
+    db.execute("SELECT streamext.pause('s')")
+    row = "INSERT INTO s VALUES (1, ROW({})), (1, NULL)"
+    db.execute(row.format("NULL"))
+    altering(db, "w int", "wide", alter="ALTER TYPE wide ADD ATTRIBUTE p1 part1, ADD ATTRIBUTE p2 part2, ADD ATTRIBUTE p3 part3")
+    db.execute(row.format("NULL, NULL, NULL, NULL"))
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert letters(db) == []
+    assert db.rows("TABLE v") == [(1, 4)]
+
+
+def test_types_whose_ways_double_with_each_level(db: Database, kafka: Kafka, topic: str) -> None:
+    """2 to the 40th ways lead to the innermost type; each type is looked at once. PostgreSQL walks them all when such a type is made, so it is made behind its back."""
+    for i in range(41):
+        db.execute(f"CREATE TYPE level{i} AS (a int, b int)")
+    local_stream(db, columns="k int, v level40")
+    continuous(db, "v", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", columns="k int, v level40", name="other")
+    db.flush("s", "other")
+    db.execute("SELECT streamext.pause('s'), streamext.pause('other')")
+    db.execute("INSERT INTO s VALUES (1, NULL)")
+    db.execute(
+        """SET allow_system_table_mods = on; UPDATE pg_attribute AS a
+        SET atttypid = inner_.oid, attlen = -1, attbyval = false, attalign = 'd', attstorage = 'x'
+        FROM pg_type AS outer_, pg_type AS inner_ WHERE a.attrelid = outer_.typrelid AND outer_.typname ~ '^level'
+        AND inner_.typname = 'level' || substr(outer_.typname, 6)::int - 1"""
+    )
+    for stream in ("s", "other"):
+        db.execute(f"ALTER FOREIGN TABLE {stream} ADD COLUMN more int; SELECT streamext.resume('{stream}')")
+        db.flush(stream)
+    assert db.rows("TABLE v") == [(1, 1)]
+    assert letters(db) == []
 
 
 # ---- journals of versions that kept no layouts ----

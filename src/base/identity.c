@@ -147,14 +147,19 @@ streamext_identity_mistrusts_type(Oid type)
 	return !superuser_arg(owner);
 }
 
+/* seen: composite types that have been looked at. Each once: the ways to one may double with each level. */
 static bool
-identity_mistrusts_members(Oid type, bool (*mistrusts)(Oid type))
+identity_mistrusts_members(Oid type, List **seen, bool (*mistrusts)(Oid type, List **seen))
 {
-	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	TupleDesc desc;
 	bool	  result = false;
 
+	if (list_member_oid(*seen, type))
+		return false;
+	*seen = lappend_oid(*seen, type);
+	desc = lookup_rowtype_tupdesc(type, -1);
 	for (int i = 0; i < desc->natts && !result; i++)
-		result = !TupleDescAttr(desc, i)->attisdropped && mistrusts(TupleDescAttr(desc, i)->atttypid);
+		result = !TupleDescAttr(desc, i)->attisdropped && mistrusts(TupleDescAttr(desc, i)->atttypid, seen);
 	ReleaseTupleDesc(desc);
 	return result;
 }
@@ -170,8 +175,8 @@ identity_domain_base(Oid type)
 	return base;
 }
 
-bool
-streamext_identity_mistrusts_input(Oid type)
+static bool
+identity_mistrusts_input(Oid type, List **seen)
 {
 	check_stack_depth();
 	if (type < FirstNormalObjectId || !superuser())
@@ -180,44 +185,55 @@ streamext_identity_mistrusts_input(Oid type)
 	{
 		case TYPTYPE_DOMAIN:
 			return streamext_identity_mistrusts_type(type) ||
-				   streamext_identity_mistrusts_input(identity_domain_base(type));
+				   identity_mistrusts_input(identity_domain_base(type), seen);
 		case TYPTYPE_COMPOSITE:
-			return identity_mistrusts_members(type, streamext_identity_mistrusts_input);
+			return identity_mistrusts_members(type, seen, identity_mistrusts_input);
 		case TYPTYPE_RANGE:
-			return streamext_identity_mistrusts_type(type) ||
-				   streamext_identity_mistrusts_input(get_range_subtype(type));
+			return streamext_identity_mistrusts_type(type) || identity_mistrusts_input(get_range_subtype(type), seen);
 		case TYPTYPE_MULTIRANGE:
-			return streamext_identity_mistrusts_input(get_multirange_range(type));
+			return identity_mistrusts_input(get_multirange_range(type), seen);
 		default:
-			return streamext_identity_mistrusts_input(get_element_type(type));
+			return identity_mistrusts_input(get_element_type(type), seen);
 	}
+}
+
+bool
+streamext_identity_mistrusts_input(Oid type)
+{
+	List *seen = NIL;
+	bool  result = identity_mistrusts_input(type, &seen);
+
+	list_free(seen);
+	return result;
 }
 
 /* The same of a value that becomes JSON: is there anywhere a type of an ordinary role's, which may have a cast? */
 static bool
-identity_mistrusts_output(Oid type)
+identity_mistrusts_output(Oid type, List **seen)
 {
 	check_stack_depth();
 	if (type < FirstNormalObjectId || !superuser())
 		return false;
 	if (OidIsValid(get_element_type(type)))
-		return identity_mistrusts_output(get_element_type(type));
+		return identity_mistrusts_output(get_element_type(type), seen);
 	return streamext_identity_mistrusts_type(type) ||
-		   (get_typtype(type) == TYPTYPE_COMPOSITE && identity_mistrusts_members(type, identity_mistrusts_output)) ||
-		   (get_typtype(type) == TYPTYPE_DOMAIN && identity_mistrusts_output(identity_domain_base(type)));
+		   (get_typtype(type) == TYPTYPE_COMPOSITE &&
+			identity_mistrusts_members(type, seen, identity_mistrusts_output)) ||
+		   (get_typtype(type) == TYPTYPE_DOMAIN && identity_mistrusts_output(identity_domain_base(type), seen));
 }
 
 bool
 streamext_identity_mistrusts_columns(Oid relid)
 {
 	Relation rel;
+	List	*seen = NIL;
 	bool	 result = false;
 
 	if (!superuser())
 		return false;
 	rel = relation_open(relid, AccessShareLock);
 	for (int i = 0; i < RelationGetNumberOfAttributes(rel) && !result; i++)
-		result = identity_mistrusts_output(TupleDescAttr(RelationGetDescr(rel), i)->atttypid);
+		result = identity_mistrusts_output(TupleDescAttr(RelationGetDescr(rel), i)->atttypid, &seen);
 	relation_close(rel, NoLock);
 	return result;
 }

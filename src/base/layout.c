@@ -20,8 +20,6 @@
 #include "base/layout.h"
 
 #define LAYOUT_ARRAY 'a'
-#define LAYOUT_TYPES_MAX 10000
-#define LAYOUT_ATTRIBUTES_MAX 1000000
 
 /* ---- made ---- */
 
@@ -143,7 +141,10 @@ streamext_layout_make(TupleDesc desc, bool lock)
 	build_add_type(&build)->kind = TYPTYPE_COMPOSITE;
 	build_add_attributes(&build, &build.types[0], desc);
 	for (int t = 0; t < build.ntypes; t++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		build_expand(&build, t);
+	}
 
 	types_size = sizeof(LayoutType) * build.ntypes;
 	attributes_size = sizeof(LayoutAttribute) * build.natts;
@@ -171,8 +172,8 @@ layout_is_sane(const void *bytes, Size size)
 	if (size < sizeof(head))
 		return false;
 	memcpy(&head, bytes, sizeof(head));
-	if (head.magic != LAYOUT_MAGIC || head.ntypes < 1 || head.ntypes > LAYOUT_TYPES_MAX || head.natts < 0 ||
-		head.natts > LAYOUT_ATTRIBUTES_MAX || head.size > size ||
+	/* No bound but the size: what can be made can be read. */
+	if (head.magic != LAYOUT_MAGIC || head.ntypes < 1 || head.natts < 0 || head.size > size ||
 		head.size !=
 			sizeof(head) + sizeof(LayoutType) * (Size) head.ntypes + sizeof(LayoutAttribute) * (Size) head.natts)
 		return false;
@@ -237,10 +238,20 @@ streamext_layout_find(const RowLayout *layout, Oid type)
 	return NULL;
 }
 
+/* Each type once: where types are made of the same ones twice over, the ways to one double with each level. */
+typedef struct LayoutComparison
+{
+	const RowLayout *then, *now;
+	bool			*seen; /* by number of then's types: it reads, or the answer is no */
+} LayoutComparison;
+
+static bool layout_type_reads(LayoutComparison *c, Oid type);
+
 /* Attributes keep their numbers for ever: one is what it was, or dropped and keeps its place, or came later. */
 static bool
-layout_attributes_read(const RowLayout *then, const RowLayout *now, const LayoutType *a, const LayoutType *b)
+layout_attributes_read(LayoutComparison *c, const LayoutType *a, const LayoutType *b)
 {
+	const RowLayout		  *then = c->then, *now = c->now;
 	const LayoutAttribute *x = streamext_layout_attributes(then, a), *y = streamext_layout_attributes(now, b);
 
 	if (a->natts > b->natts)
@@ -250,28 +261,45 @@ layout_attributes_read(const RowLayout *then, const RowLayout *now, const Layout
 		if (x[i].len != y[i].len || x[i].byval != y[i].byval || x[i].align != y[i].align)
 			return false;
 		if (!y[i].dropped && (x[i].dropped || x[i].type != y[i].type || x[i].version != y[i].version ||
-							  !streamext_layout_reads(then, now, x[i].type)))
+							  !layout_type_reads(c, x[i].type)))
 			return false;
 	}
 	return true;
 }
 
-bool
-streamext_layout_reads(const RowLayout *then, const RowLayout *now, Oid type)
+static bool
+layout_type_reads(LayoutComparison *c, Oid type)
 {
 	const LayoutType *a, *b;
 
 	check_stack_depth();
 	if (type < FirstGenbkiObjectId)
 		return true;
-	a = streamext_layout_find(then, type);
-	b = streamext_layout_find(now, type);
+	a = streamext_layout_find(c->then, type);
+	b = streamext_layout_find(c->now, type);
+	if (a != NULL && c->seen[a - streamext_layout_types(c->then)])
+		return true;
 	if (a == NULL || b == NULL || a->kind != b->kind || a->len != b->len || a->byval != b->byval ||
 		a->align != b->align || a->inner != b->inner)
 		return false;
+	c->seen[a - streamext_layout_types(c->then)] = true;
 	if (a->kind == TYPTYPE_COMPOSITE)
-		return layout_attributes_read(then, now, a, b);
-	return !OidIsValid(a->inner) || streamext_layout_reads(then, now, a->inner);
+		return layout_attributes_read(c, a, b);
+	return !OidIsValid(a->inner) || layout_type_reads(c, a->inner);
+}
+
+bool
+streamext_layout_reads(const RowLayout *then, const RowLayout *now, Oid type)
+{
+	LayoutComparison c = { .then = then, .now = now };
+	bool			 result;
+
+	if (type < FirstGenbkiObjectId)
+		return true;
+	c.seen = palloc0(sizeof(bool) * then->ntypes);
+	result = layout_type_reads(&c, type);
+	pfree(c.seen);
+	return result;
 }
 
 /* ---- used ---- */

@@ -55,15 +55,21 @@ plain_type(Oid type)
 	}
 }
 
+static bool plain_conversion(Oid type, bool json, List **seen);
+
+/* seen: composite types that have been looked at. Each once: the ways to one may double with each level. */
 static bool
-plain_members(Oid type)
+plain_members(Oid type, List **seen)
 {
-	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	TupleDesc desc;
 	bool	  plain = true;
 
+	if (list_member_oid(*seen, type))
+		return true;
+	*seen = lappend_oid(*seen, type);
+	desc = lookup_rowtype_tupdesc(type, -1);
 	for (int i = 0; i < desc->natts && plain; i++)
-		plain = TupleDescAttr(desc, i)->attisdropped ||
-				streamext_value_converts_plainly(TupleDescAttr(desc, i)->atttypid, true);
+		plain = TupleDescAttr(desc, i)->attisdropped || plain_conversion(TupleDescAttr(desc, i)->atttypid, true, seen);
 	ReleaseTupleDesc(desc);
 	return plain;
 }
@@ -87,8 +93,8 @@ plain_checks(Oid domain)
 	return true;
 }
 
-bool
-streamext_value_converts_plainly(Oid type, bool json)
+static bool
+plain_conversion(Oid type, bool json, List **seen)
 {
 	Oid element;
 
@@ -97,18 +103,28 @@ streamext_value_converts_plainly(Oid type, bool json)
 		return true;
 	element = get_element_type(type);
 	if (OidIsValid(element))
-		return streamext_value_converts_plainly(element, json);
+		return plain_conversion(element, json, seen);
 	switch (get_typtype(type))
 	{
 		case TYPTYPE_ENUM:
 			return true;
 		case TYPTYPE_DOMAIN:
-			return plain_checks(type) && streamext_value_converts_plainly(getBaseType(type), json);
+			return plain_checks(type) && plain_conversion(getBaseType(type), json, seen);
 		case TYPTYPE_COMPOSITE:
-			return json && plain_members(type);
+			return json && plain_members(type, seen);
 		default:
 			return false;
 	}
+}
+
+bool
+streamext_value_converts_plainly(Oid type, bool json)
+{
+	List *seen = NIL;
+	bool  plain = plain_conversion(type, json, &seen);
+
+	list_free(seen);
+	return plain;
 }
 
 /* ---- expressions ---- */
