@@ -56,6 +56,19 @@ def test_types_and_time_zones(db: Database, kafka: Kafka, topic: str) -> None:
     assert db.rows("SELECT a::text, c::text FROM v WHERE e IS NULL") == [("1969-12-31 23:59:59.5", "1969-12-31")]
 
 
+def test_the_first_hours_of_all_time(db: Database, kafka: Kafka, topic: str) -> None:
+    """Where clocks showed a day that there is not: one such record made the view unreadable for everybody."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", """
+        a timestamp OPTIONS (time_format 'unix', time_zone 'America/New_York'), b date OPTIONS (time_format 'unix', time_zone 'America/New_York')""")
+    continuous(db, "v", "SELECT min(a) AS a, min(b) AS b, count(*) AS n FROM s")
+    first = -210866803200
+    kafka.produce(topic, [f'{{"a":{first}}}', f'{{"b":{first}}}', f'{{"a":{first + 86400}}}', f'{{"b":{first + 86400}}}'])
+    db.flush("s")
+    assert db.rows("SELECT a::text, b::text, n FROM v") == [("4714-11-24 19:03:58 BC", "4714-11-24 BC", 2)]
+    assert db.rows("SELECT sqlstate FROM streamext.dead_letters") == [("22008",)] * 2
+
+
 NO_TIMES = [("k", "1714561231"), ("k", "1714561231.5"), ("k", "20240501"), ("k", '"1714561231"'), ("k", '"1714561231500"'), ("d", "20240501"), ("t", "1200"),
             ("p", "1714561231")]  # fmt: skip
 

@@ -39,6 +39,8 @@
 #include "decode/unix_time.h"
 #include "decode/value_options.h"
 
+#define DECODER_TIME_OUT_OF_RANGE \
+	"the number is out of range for a time; does the column's option time_format say what it counts?"
 #define DECODER_SCRATCH (64 * 1024)
 
 static ColumnWay
@@ -261,12 +263,15 @@ streamext_decode_unix(const DecoderColumn *col, const char *s, Size size, Datum 
 			*sqlstate = ERRCODE_INVALID_DATETIME_FORMAT;
 			return "the value is not a number, as the column's option time_format has it";
 		case UNIX_TIME_OUT_OF_RANGE:
-			return "the number is out of range for a time; does the column's option time_format say what it counts?";
+			return DECODER_TIME_OUT_OF_RANGE;
 		case UNIX_TIME_GOOD:
 			break;
 	}
 	if (column->type != TIMESTAMPTZOID)
 		t = decoder_shown(t, column->zone);
+	if (!IS_VALID_TIMESTAMP(
+			t)) /* the first hours of all time, west of Greenwich: whoever read the view would be told so */
+		return DECODER_TIME_OUT_OF_RANGE;
 	if (column->type == DATEOID)
 		*value = DateADTGetDatum((DateADT) ((t - (t < 0 ? USECS_PER_DAY - 1 : 0)) / USECS_PER_DAY));
 	else if (column->typmod < 0)
