@@ -278,6 +278,24 @@ def test_values_that_are_kept(stream: Database, what: str) -> None:
         db.execute("DROP VIEW v")
 
 
+def test_values_that_are_late(db: Database) -> None:
+    """What counts in some windows of a pane, or in none, is the same for all aggregates: here each value comes once."""
+    kafka_stream(db, options="watermark_delay '5 s', idle_timeout '1 hour'")
+    db.execute(f"CREATE TABLE records ({RECORDS})")
+    rng = random.Random(SEED)
+    print(f"seed {SEED}")
+    order = sorted(range(120), key=lambda second: second + rng.uniform(0, 35))
+    put(db, *[row("a", second, second, second) for second in order])
+    exported(db, """SELECT streamext.hop('20 s', '10 s', ts) AS w, count(*) AS c, count(DISTINCT n) AS dc, sum(n) AS s, sum(DISTINCT n) AS ds, min(n) AS low, streamext.first(n, ts) AS f,
+        max(n) AS high, streamext.last(n, ts) AS l, streamext.approx_count_distinct(n) AS ac, streamext.approx_percentile(1, x) AS p FROM s GROUP BY w""")
+    engine = Engine(db)
+    while (at := engine.next(0)) < len(order):
+        engine.batch({0: min(at + rng.randint(1, 6), len(order))}, raw=rng.random() < 0.3)
+    engine.connection.close()
+    assert db.value("SELECT late FROM streamext.exports") > 0 and db.value("SELECT count(*) FROM v_export WHERE opens IS NOT NULL") > 0
+    assert db.rows("SELECT * FROM v WHERE (c, s, low, high, c) <> (dc, ds, f, l, ac) OR abs(p - high) > high * 0.011") == []
+
+
 def test_sets_of_anything(db: Database) -> None:
     """Whoever reads the database may call what stands in exported views."""
     one = "SELECT streamext.export_set(a)::text FROM (VALUES {}) v(a)"
