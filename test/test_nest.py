@@ -81,9 +81,10 @@ def test_what_is_told_of_an_outer_view_without_a_window(database: Database) -> N
     continuous(db, "of_key", f"SELECT k, max(n) FROM {counts} GROUP BY k", ", streamext.retention = '1 day', streamext.lateness = '1 s'")
     assert len(notices) == 1 and "became" in notices.pop(), notices
     continuous(db, "of_time", f"SELECT w, max(n) FROM {counts} GROUP BY w")
-    assert 'key "w" goes on' in notices[-1] and "streamext.tumble(size, w)" in notices[-1], notices
+    assert 'key "w" goes on' in notices[0] and "streamext.tumble(size, w)" in notices[0] and "became" in notices[1], notices
+    notices.clear()
     continuous(db, "of_another", f"SELECT date_trunc('hour', newest) AS hour, max(n) FROM {counts} GROUP BY hour")
-    assert 'of column "newest"' in notices[-1] and 'Windows are of column "w"' in notices[-1], notices
+    assert 'of column "newest"' in notices[0] and 'Windows are of column "w"' in notices[0] and "became" in notices[1], notices
     notices.clear()
     continuous(db, "of_windows", f"SELECT streamext.tumble('1 min', w) AS w1, max(n) AS n FROM {counts} GROUP BY w1")
     assert len(notices) == 1 and "became" in notices[0], notices
@@ -376,6 +377,8 @@ REFUSED = {
 def test_refused_leaves_nothing(database: Database) -> None:
     db = database
     stream(db)
+    notices: list[str] = []
+    db.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
     for query, hint in REFUSED.items():
         refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {query}")
         assert refusal.startswith("0A000") and "HINT" in refusal and hint in refusal, (query, refusal)
@@ -387,6 +390,12 @@ def test_refused_leaves_nothing(database: Database) -> None:
     refusal = db.refusal(f"CREATE VIEW v WITH (streamext.continuous) AS {HOURS.format(s='s').replace('avg(peak)', 'avg(peek)')}")
     assert refusal.startswith("42703") and "LINE 1" in refusal and "peek" in refusal
     assert views(db) == []
+    assert [notice for notice in notices if "became" in notice] == []  # the outer one is refused after its inner ones were made
+    continuous(db, "v", HOURS.format(s="s"))
+    for alter in "ALTER VIEW v SET (security_invoker)", "ALTER TABLE v SET (streamext.max_groups = 5, security_invoker = on)":
+        refusal = db.refusal(alter)
+        assert refusal.startswith("0A000") and "security_invoker" in refusal and "of your own" in refusal
+    db.execute("ALTER VIEW v SET (security_invoker = off); DROP VIEW v")
     with pytest.raises(psycopg.errors.RaiseException), db.connection.transaction():
         continuous(db, "v", HOURS.format(s="s"))
         db.execute("DO 'BEGIN RAISE ''no''; END'")

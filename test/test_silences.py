@@ -100,6 +100,12 @@ def test_intervals_without_a_unit(db: Database) -> None:
     told = 'option "watermark_delay" is {}'
     for value, said in (("10", "00:00:10"), ("1 h 30", "01:00:30"), ("0", ""), ("10 s", ""), ("PT10S", ""), ("1:30", "")):
         assert notices(db, f"ALTER FOREIGN TABLE s OPTIONS ({'SET' if value != '10' else 'ADD'} watermark_delay '{value}')") == [told.format(said)] * bool(said)
+    # nor is an option told of again where another one is given, of a stream or a server
+    db.execute("ALTER FOREIGN TABLE s OPTIONS (SET watermark_delay '10')")
+    assert notices(db, "ALTER FOREIGN TABLE s OPTIONS (ADD buffer_size '10'); ALTER FOREIGN TABLE s OPTIONS (SET buffer_size '20', SET watermark_delay '10')") == []
+    db.execute("CREATE SERVER tier FOREIGN DATA WRAPPER http OPTIONS (listen '127.0.0.1:1', header_timeout '20')")
+    assert notices(db, "ALTER SERVER tier OPTIONS (ADD max_body '1MB')") == []
+    assert notices(db, "ALTER SERVER tier OPTIONS (SET header_timeout '30')") == ['option "header_timeout" is 00:00:30']
     query = "AS SELECT date_trunc('day', ts) AS d, count(*) FROM s GROUP BY d"
     assert notices(db, f"CREATE VIEW v WITH (streamext.continuous, streamext.lateness = 0, streamext.max_groups = 5) {query}") == []
     with pytest.raises(psycopg.errors.InvalidDatetimeFormat) as error:

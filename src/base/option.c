@@ -219,6 +219,22 @@ option_check_file(const OptionSpec *spec, const char *value)
 			spec, value, "The value must be the relative name, without \"..\", of a file below the data directory.");
 }
 
+static List *option_known = NIL;
+
+void
+streamext_option_known(List *options)
+{
+	option_known = options;
+}
+
+static bool
+option_is_known(const char *name, const char *value)
+{
+	const char *known = streamext_option(option_known, name);
+
+	return known != NULL && strcmp(known, value) == 0;
+}
+
 void
 streamext_option_check(const OptionSpec *spec, const char *value)
 {
@@ -250,7 +266,8 @@ streamext_option_check(const OptionSpec *spec, const char *value)
 			break;
 		case OPTION_INTERVAL:
 			(void) option_parse_interval(spec, value);
-			streamext_interval_doubt("option", spec->name, value);
+			if (!option_is_known(spec->name, value))
+				streamext_interval_doubt("option", spec->name, value);
 			break;
 	}
 	if (spec->check != NULL)

@@ -69,6 +69,12 @@ extern void streamext_option_check(const OptionSpec *spec, const char *value);
 /* NOTICE where the interval of an option, or another kind of one, ends in a number without a unit: it counts seconds. */
 extern void streamext_interval_doubt(const char *kind, const char *name, const char *value);
 
+/*
+ * While an object is altered that has these options: PostgreSQL has all of them checked again, and what they leave in doubt was told when they
+ * were given. NIL: no more.
+ */
+extern void streamext_option_known(List *options);
+
 /* The value of an int, interval or enum option, or its default; 0 where the table has no such option. */
 extern int64 streamext_option_number(const OptionSpec *table, OptionPlace place, List *options, const char *name);
 

@@ -344,8 +344,7 @@ ddl_dispatch(DdlCall *call)
 				streamext_ddl_check_streams(streamext_ddl_run(call));
 			break;
 		case T_AlterForeignServerStmt:
-			streamext_ddl_standard(call);
-			streamext_ddl_touch_server(((AlterForeignServerStmt *) stmt)->servername);
+			streamext_ddl_alter_server(call);
 			break;
 		case T_CreateUserMappingStmt:
 			ddl_change_mapping(call, ((CreateUserMappingStmt *) stmt)->user,

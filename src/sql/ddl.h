@@ -69,6 +69,7 @@ extern void streamext_ddl_doubt_trigger(Oid relid);
 /* sql/ddl_stream.c */
 extern void streamext_ddl_create_stream(DdlCall *call);
 extern void streamext_ddl_alter_stream(DdlCall *call);
+extern void streamext_ddl_alter_server(DdlCall *call);
 extern void streamext_ddl_rename_column(DdlCall *call);
 /* A statement has touched these: what is a stream must be a valid one. */
 extern void streamext_ddl_check_streams(List *relids);

@@ -310,24 +310,31 @@ inner_options(List *own)
 	return buf.data;
 }
 
-static void
-inner_tell(const ViewStmt *stmt, const char *name, bool stateless)
+void
+streamext_ddl_inner_tell(Oid relid, List *made)
 {
-	ereport(
-		NOTICE,
-		(errmsg("a query in FROM became continuous view \"%s\"", name),
-		 errdetail("Its closed windows are read in the query's place. It is dropped with view \"%s\".",
-				   stmt->view->relname),
-		 stateless
-			 ? errhint(
-				   "Without GROUP BY and aggregates \"%s\" shows its newest rows; an ordinary view over \"%s\" would show all that there is.",
-				   stmt->view->relname, name)
-			 : 0));
+	ListCell *lc;
+
+	foreach (lc, made)
+	{
+		const char *name = lfirst_node(DefElem, lc)->defname;
+
+		ereport(
+			NOTICE,
+			(errmsg("a query in FROM became continuous view \"%s\"", name),
+			 errdetail("Its closed windows are read in the query's place. It is dropped with view \"%s\".",
+					   get_rel_name(relid)),
+			 defGetBoolean(lfirst(lc))
+				 ? errhint(
+					   "Without GROUP BY and aggregates \"%s\" shows its newest rows; an ordinary view over \"%s\" would show all that there is.",
+					   get_rel_name(relid), name)
+				 : 0));
+	}
 }
 
 /* *former: the views of the one that is replaced, less the one that this is. */
 static Oid
-inner_make(const ViewStmt *stmt, List *own, const RangeTblEntry *entry, List **former, bool stateless)
+inner_make(const ViewStmt *stmt, List *own, const RangeTblEntry *entry, List **former, bool stateless, List **made)
 {
 	Query *query = streamext_nest_query(entry);
 	char  *definition = streamext_view_text(copyObject(query));
@@ -350,7 +357,7 @@ inner_make(const ViewStmt *stmt, List *own, const RangeTblEntry *entry, List **f
 	name = ChooseRelationName(stmt->view->relname, NULL, "inner", schema, false);
 	inner_run(psprintf("CREATE VIEW %s WITH (%s) AS %s", quote_qualified_identifier(get_namespace_name(schema), name),
 					   inner_options(own), definition));
-	inner_tell(stmt, name, stateless);
+	*made = lappend(*made, makeDefElem(name, (Node *) makeBoolean(stateless), -1));
 	return get_relname_relid(name, schema);
 }
 
@@ -390,7 +397,7 @@ inner_shows_newest(const Query *query, List *own)
 }
 
 bool
-streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replaced)
+streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replaced, List **made)
 {
 	List		  *former = OidIsValid(replaced) ? inner_bound_all(replaced) : NIL;
 	bool		   any = false;
@@ -403,7 +410,7 @@ streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replac
 	while ((entry = streamext_nest_next(query)) != NULL)
 	{
 		bool rows = inner_shows_newest(query, own);
-		Oid	 relid = inner_make(stmt, own, entry, &former, rows);
+		Oid	 relid = inner_make(stmt, own, entry, &former, rows, made);
 
 		inner_give(relid, replaced);
 		streamext_nest_replace(query, entry, relid);

@@ -15,9 +15,12 @@
 /*
  * Before a continuous view is created with the options, from the text: makes a view of each query in FROM that groups by a window, and
  * lets the statement read it. `replaced`: the view that is there, whose own of the same query or columns are kept, or InvalidOid. False:
- * there is none.
+ * there is none. made: gets those that were not there, for streamext_ddl_inner_tell.
  */
-extern bool streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replaced);
+extern bool streamext_ddl_inner_make(ViewStmt *stmt, List *own, const char *text, Oid replaced, List **made);
+
+/* NOTICE of the views that were made for this one: once it is there, so that an error about it stands alone. */
+extern void streamext_ddl_inner_tell(Oid relid, List *made);
 
 /* The options that inner views have in the place of a view, which may be InvalidOid. */
 extern List *streamext_ddl_inner_former(Oid replaced);

@@ -159,6 +159,35 @@ stream_ddl_has_command(const AlterTableStmt *stmt, AlterTableType subtype)
 	return false;
 }
 
+/* ALTER of a stream or server that has these options. */
+static List *
+stream_ddl_alter_options(DdlCall *call, List *before)
+{
+	List *volatile relids = NIL;
+
+	streamext_option_known(before);
+	PG_TRY();
+	{
+		relids = streamext_ddl_run(call);
+	}
+	PG_FINALLY();
+	{
+		streamext_option_known(NIL);
+	}
+	PG_END_TRY();
+	return relids;
+}
+
+void
+streamext_ddl_alter_server(DdlCall *call)
+{
+	AlterForeignServerStmt *stmt = (AlterForeignServerStmt *) call->pstmt->utilityStmt;
+	ForeignServer		   *server = GetForeignServerByName(stmt->servername, true);
+
+	(void) stream_ddl_alter_options(call, server == NULL ? NIL : server->options);
+	streamext_ddl_touch_server(stmt->servername);
+}
+
 void
 streamext_ddl_alter_stream(DdlCall *call)
 {
@@ -177,7 +206,7 @@ streamext_ddl_alter_stream(DdlCall *call)
 		relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0, RangeVarCallbackOwnsRelation, NULL);
 		before = GetForeignTable(relid)->options;
 	}
-	streamext_ddl_check_streams(streamext_ddl_run(call));
+	streamext_ddl_check_streams(stream_ddl_alter_options(call, before));
 	if (options)
 		stream_ddl_check_changes(relid, before);
 	if (constraint)

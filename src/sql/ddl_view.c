@@ -305,6 +305,7 @@ streamext_ddl_create_view(DdlCall *call)
 	bool	  continuous = view_ddl_wants_continuous(stmt, own, replaced);
 	List	 *former = was_continuous ? streamext_ddl_option_stored(replaced) : NIL;
 	List	 *inside;
+	List	 *made = NIL;
 	bool	  nested;
 	List	 *relids;
 	Oid		  relid = InvalidOid;
@@ -319,7 +320,7 @@ streamext_ddl_create_view(DdlCall *call)
 	if (OidIsValid(replaced) && streamext_view_options(replaced).alert)
 		streamext_touch_teller();
 	inside = streamext_ddl_inner_former(replaced);
-	nested = continuous && streamext_ddl_inner_make(stmt, own, call->query_string, replaced);
+	nested = continuous && streamext_ddl_inner_make(stmt, own, call->query_string, replaced, &made);
 	relids = streamext_ddl_run_hinted(call, continuous ? stmt->query : NULL);
 	if (!continuous && was_continuous)
 		streamext_into_depend(replaced, InvalidOid);
@@ -349,6 +350,7 @@ streamext_ddl_create_view(DdlCall *call)
 	own = streamext_ddl_option_keep_former(own, former);
 	streamext_ddl_option_store(relid, view_ddl_keep_into(relid, streamext_ddl_option_keep_settings(own)));
 	view_ddl_check_view(relid);
+	streamext_ddl_inner_tell(relid, made);
 	if (!was_continuous)
 		view_ddl_doubt_past(relid);
 	streamext_ddl_inner_bind(relid);
@@ -392,6 +394,24 @@ view_ddl_names_own_option(const AlterTableStmt *stmt)
 }
 
 /* ALTER VIEW SET or RESET on a continuous view, which the caller has locked. */
+/* As in CREATE VIEW, which makes no view of a query in FROM then. */
+static void
+view_ddl_check_invoker(Oid relid, const List *options)
+{
+	ListCell *lc;
+
+	foreach (lc, options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "security_invoker") == 0 && defGetBoolean(lfirst(lc)) &&
+			streamext_ddl_inner_has(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("security_invoker is not supported in continuous view \"%s\", which has a query in "
+							"FROM that became a view",
+							get_rel_name(relid)),
+					 errdetail("Its readers would need rights on that view."),
+					 errhint("Write the query in FROM as a continuous view of your own and grant SELECT on it.")));
+}
+
 static void
 view_ddl_alter_continuous(DdlCall *call, Oid relid)
 {
@@ -414,6 +434,8 @@ view_ddl_alter_continuous(DdlCall *call, Oid relid)
 		changes[reset] = list_concat(changes[reset], taken);
 		options = streamext_ddl_option_change(options, taken, reset);
 		streamext_ddl_option_check_prefix(others);
+		if (!reset)
+			view_ddl_check_invoker(relid, others);
 		cmd->def = (Node *) others;
 	}
 	streamext_ddl_option_store(relid, NIL);
