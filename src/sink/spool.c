@@ -27,12 +27,15 @@
 #include "durable/checkpoint_read.h"
 #include "durable/journal_base.h"
 #include "shared/clock.h"
+#include "source/journal/block.h"
 #include "source/journal/journal.h"
 #include "shared/shmem.h"
 #include "sink/spool.h"
 
 #define SPOOL_PIECE_BYTES (1024 * 1024) /* appended under one hold of the lock */
-#define SPOOL_PIECE_ROWS 8192
+#define SPOOL_PIECE_RECORDS 8192
+#define SPOOL_BLOCK_BYTES (64 * 1024) /* a reader's buffer holds several whole ones */
+#define SPOOL_BLOCK_NAME "view"
 
 typedef struct SpoolMark /* rows from start on belong to the subtransaction (those of its committed children too) */
 {
@@ -77,6 +80,7 @@ streamext_spool_get(const StreamConfig *config)
 	spool->place.dboid = MyDatabaseId;
 	spool->place.relid = config->relid;
 	spool->place.mode = config->source.journal;
+	spool->blocks = config->connector->blocks;
 	spool->name = pstrdup(config->name);
 	spool->desc = CreateTupleDescCopy(config->desc);
 	owner = CurrentResourceOwner;
@@ -275,18 +279,57 @@ spool_append_unregistered(const RowSpool *spool, const JournalRecord *records, i
 	return true;
 }
 
+/* What is appended under one hold of the lock. */
+typedef struct SpoolPiece
+{
+	JournalRecord  like;	/* what all records have */
+	StringInfoData bytes;	/* their payloads; they do not move while there are any */
+	JournalRecord *records; /* [SPOOL_PIECE_RECORDS] */
+	int			   n;
+} SpoolPiece;
+
+/* False: there is no room; an empty piece takes every row. */
+static bool
+spool_piece_add(const RowSpool *spool, SpoolPiece *piece, MinimalTuple tuple)
+{
+	JournalRecord *record = piece->n > 0 ? &piece->records[piece->n - 1] : NULL;
+	Size		   size = spool->blocks ? STREAMEXT_BLOCK_ENTRY(tuple->t_len, 0) : tuple->t_len;
+
+	if (piece->n == 0)
+		enlargeStringInfo(&piece->bytes, (int) size);
+	else if (piece->bytes.len + size >= (Size) piece->bytes.maxlen)
+		return false;
+	if (record == NULL || !spool->blocks || record->payload_size + size > SPOOL_BLOCK_BYTES)
+	{
+		if (piece->n == SPOOL_PIECE_RECORDS)
+			return false;
+		record = &piece->records[piece->n++];
+		*record = piece->like;
+		record->payload = piece->bytes.data + piece->bytes.len;
+	}
+	record->payload_size += size;
+	if (spool->blocks)
+		streamext_block_add(&piece->bytes, (char *) tuple, tuple->t_len, NULL, 0);
+	else
+		appendBinaryStringInfo(&piece->bytes, (char *) tuple, tuple->t_len);
+	return true;
+}
+
+/* The piece is empty then. */
 static void
-spool_append_piece(const RowSpool *spool, const JournalRecord *records, int n)
+spool_append_piece(const RowSpool *spool, SpoolPiece *piece)
 {
 	for (;;)
 	{
 		int index = streamext_find_stream(MyDatabaseId, spool->relid, 0);
 
-		if (index >= 0 ? spool_append_slot(spool, &streamext_shared->streams[index], records, n)
-					   : spool_append_unregistered(spool, records, n))
-			return;
+		if (index >= 0 ? spool_append_slot(spool, &streamext_shared->streams[index], piece->records, piece->n)
+					   : spool_append_unregistered(spool, piece->records, piece->n))
+			break;
 		CHECK_FOR_INTERRUPTS();
 	}
+	piece->n = 0;
+	resetStringInfo(&piece->bytes);
 }
 
 /* What a writer that is the first since the server's start must know. It reads tables, so no lock may be held. */
@@ -305,12 +348,17 @@ static void
 spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
-	JournalRecord  *records = palloc0(sizeof(JournalRecord) * SPOOL_PIECE_ROWS);
-	Size			capacity = SPOOL_PIECE_BYTES, used = 0;
-	char		   *piece = palloc(capacity);
+	SpoolPiece		piece = { .like = { .fxid = fxid, .timestamp = now, .layout = spool->layout } };
 	ListCell	   *hole = list_head(spool->holes);
-	int				n = 0;
 
+	if (spool->blocks)
+	{
+		piece.like.topic = SPOOL_BLOCK_NAME;
+		piece.like.topic_size = sizeof(SPOOL_BLOCK_NAME);
+	}
+	piece.records = palloc(sizeof(JournalRecord) * SPOOL_PIECE_RECORDS);
+	initStringInfo(&piece.bytes);
+	enlargeStringInfo(&piece.bytes, SPOOL_PIECE_BYTES);
 	spool->place.floor = spool_floor(spool);
 	for (int64 row = 0; tuplestore_gettupleslot(spool->rows, true, false, slot); row++)
 	{
@@ -323,36 +371,21 @@ spool_append(RowSpool *spool, uint64 fxid, TimestampTz now)
 			continue;
 
 		tuple = ExecFetchSlotMinimalTuple(slot, &should_free);
-		if (n == SPOOL_PIECE_ROWS || (n > 0 && used + tuple->t_len > capacity))
+		if (!spool_piece_add(spool, &piece, tuple))
 		{
 			CHECK_FOR_INTERRUPTS();
-			spool_append_piece(spool, records, n);
-			n = 0;
-			used = 0;
+			spool_append_piece(spool, &piece);
+			(void) spool_piece_add(spool, &piece, tuple);
 		}
-		if (tuple->t_len > capacity)
-		{
-			pfree(piece);
-			capacity = tuple->t_len;
-			piece = palloc(capacity);
-		}
-		memcpy(piece + used, tuple, tuple->t_len);
-		records[n].fxid = fxid;
-		records[n].timestamp = now;
-		records[n].layout = spool->layout;
-		records[n].payload = piece + used;
-		records[n].payload_size = tuple->t_len;
-		n++;
-		used += tuple->t_len;
 		if (should_free)
 			pfree(tuple);
 	}
-	if (n > 0)
-		spool_append_piece(spool, records, n);
+	if (piece.n > 0)
+		spool_append_piece(spool, &piece);
 
 	ExecDropSingleTupleTableSlot(slot);
-	pfree(piece);
-	pfree(records);
+	pfree(piece.bytes.data);
+	pfree(piece.records);
 }
 
 /* ---- the transaction ends ---- */

@@ -23,6 +23,7 @@ typedef struct RowSpool
 	int64			 nrows;
 	List			*marks;	 /* of SpoolMark *, innermost last */
 	List			*holes;	 /* of SpoolHole *, ascending, apart */
+	bool			 blocks; /* the stream's journal holds its rows in blocks (source/journal/block.h) */
 	bool			 broken; /* a write failed half-way */
 	bool			 appended;
 	JournalPlace	 place; /* end and lock are the slot's, once there is one */

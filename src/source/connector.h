@@ -106,6 +106,7 @@ typedef struct ConnectorOps
 	bool silent;	 /* rows go there and none come back: nothing to read, and nothing to count */
 	bool sink;		 /* its foreign tables take rows of views: there is a SinkOps of the same name (sink/sink.h) */
 	bool payloads;	 /* records are payloads of the option format; else rows */
+	bool blocks;	 /* pushed: its journal's records hold several of the stream's each (source/journal/block.h) */
 	bool bodies;	 /* payloads are bodies of events: the option body_format names what the option format would */
 	bool seeks;		 /* streamext.seek of a time, of an offset */
 	bool sets_latch; /* who has something for the worker sets its latch, there is no descriptor to wait on */

@@ -1,7 +1,8 @@
 """python -m harness.old_build COMMIT...: databases that an older build has made restart on this one, with all views exact. `make old-builds`.
 
 Each commit is built in a directory of its own below $STREAMEXT_DEPS/old, with a copy of PostgreSQL. What it makes: version 1.0's SQL objects, streams of
-Kafka and of INSERT, views of every kind of window and way of keeping an aggregate, history; stopped in the midst of the flow or killed."""
+Kafka and of INSERT, views of every kind of window and way of keeping an aggregate, history; stopped in the midst of the flow or killed. Of builds that
+have them, a view over a view, whose windows wait in its journal."""
 
 import os
 import shutil
@@ -28,6 +29,7 @@ VIEWS = {
     "kept": "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n, sum(x) AS s FROM {} GROUP BY k, w",
 }
 OPTIONS = {"kept": ", streamext.retention = '40000 days'"}
+OUTER = "SELECT k, date_trunc('hour', w) AS h, sum(n) AS n, max(m) AS m FROM {} GROUP BY k, h"
 SESSIONS = "SELECT k, {start} AS w, count(*) AS n, sum(x) AS s FROM {source} GROUP BY k, w"
 
 
@@ -72,6 +74,9 @@ def check(db: Database, when: str) -> None:
         for name, query in VIEWS.items():
             db.assert_same(f"TABLE {stream}_{name}", query.format("o"))
         db.assert_same(f"TABLE {stream}_sessions", SESSIONS.format(start="session_start", source=sessions("o", ["k"], "'5 s'")))
+    if db.value("SELECT to_regclass('outer_view') IS NOT NULL"):
+        until = "(SELECT min(written_until) FROM streamext.flow)"
+        db.assert_same("TABLE outer_view", OUTER.format(f"({VIEWS['tumbled'].format('o')} HAVING streamext.tumble('1 min', ts) + interval '1 min' <= {until}) q"))
     # a busy broker may not have answered for a moment
     states = "SELECT state, last_error FROM streamext.streams UNION SELECT state, last_error FROM streamext.continuous_views"
     wait_for(lambda: db.rows(states) == [("running", None)], what="all running without trouble")
@@ -96,7 +101,14 @@ def restarts(commit: str, kill: bool) -> None:
         db = Database(pg, "postgres")
         make(db, kafka, "old")
         fill(db, kafka, 0)
+        chained = db.value("SELECT default_version FROM pg_available_extensions WHERE name = 'streamext'") != "1.0"
+        if chained:
+            db.execute("ALTER EXTENSION streamext UPDATE")
+            continuous(db, "outer_view", OUTER.format("l_tumbled"))
+            db.flush("l")
         check(db, "on the old build")
+        if chained:
+            db.execute("SELECT streamext.pause('outer_view')")
         fill(db, kafka, 2000)
         db.connection.close()
         if kill:
@@ -106,10 +118,14 @@ def restarts(commit: str, kill: bool) -> None:
         pg.bindir = pg_config("bindir")
         pg.start()
         db = Database(pg, "postgres")
+        if chained:
+            db.execute("SELECT streamext.resume('outer_view')")
         check(db, "on this one")
         fill(db, kafka, 4000)
         check(db, "with more rows")
         db.execute("ALTER EXTENSION streamext UPDATE")
+        if not chained:
+            continuous(db, "outer_view", OUTER.format("l_tumbled"))
         fill(db, kafka, 6000)
         check(db, "updated to 1.1")
         db.connection.close()

@@ -10,7 +10,7 @@
 #include "source/journal/block.h"
 
 #define BLOCK_READ 1024 /* blocks a read */
-#define BLOCK_HEAD (2 * sizeof(uint32))
+#define BLOCK_HEAD STREAMEXT_BLOCK_ENTRY(0, 0)
 
 void
 streamext_block_add(StringInfo block, const char *payload, uint32 size, const char *head, uint32 head_size)
@@ -54,9 +54,17 @@ streamext_block_seek(Connector *c, int index, int64 position)
 static bool
 block_entry(const BlockInbox *b, const StreamRecord *block, StreamRecord *record, uint32 *next)
 {
+	Size   shared = ((JournalRecord *) block->message)->topic_size;
 	uint32 sizes[2];
 	uint64 end = (uint64) b->at + BLOCK_HEAD;
 
+	if (shared == 0)
+	{
+		*record = *block;
+		record->message = NULL;
+		*next = block->payload_size;
+		return true;
+	}
 	if (end > block->payload_size)
 		return false;
 	memcpy(sizes, block->payload + b->at, sizeof(sizes));
@@ -74,10 +82,9 @@ block_entry(const BlockInbox *b, const StreamRecord *block, StreamRecord *record
 	if (sizes[1] == 0) /* what they all share */
 	{
 		Size name = strlen(block->topic) + 1;
-		Size all = ((JournalRecord *) block->message)->topic_size;
 
-		record->key = all > name ? block->topic + name : NULL;
-		record->key_size = all > name ? all - name : 0;
+		record->key = shared > name ? block->topic + name : NULL;
+		record->key_size = shared > name ? shared - name : 0;
 	}
 	record->message = (void *) record->key;
 	*next = (uint32) end;
@@ -109,6 +116,11 @@ block_read(BlockInbox *b, int max)
 	}
 	b->nblocks = n;
 	b->inbox.partition.high_watermark = streamext_journal_end(b->inbox.journal);
+	if (n == 0 && b->inbox.block_at > b->inbox.partition.position)
+	{
+		b->inbox.partition.position = b->inbox.block_at; /* what was rolled back is passed over */
+		SetLatch(MyLatch);
+	}
 	return n > 0;
 }
 
