@@ -136,7 +136,8 @@ alert_named_keys(const char *option, TupleDesc desc, const char *view)
 	if (!SplitIdentifierString(names, ',', &keys) || keys == NIL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("invalid value for view option \"streamext.key\": %s", option),
-						errdetail("The value must be names of columns, separated by commas.")));
+						errdetail("The value must be names of columns, separated by commas."),
+						errhint("Quote names in it as in SQL, such as streamext.key = 'device, \"Line\"'.")));
 	foreach (lc, keys)
 		if (!alert_has_column(desc, lfirst(lc)))
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -330,7 +331,8 @@ alert_check_to(const Alert *alert)
 	if (*to == '\0' || strlen(to) >= NAMEDATALEN)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("invalid value for view option \"streamext.to\": %s", to),
-						errdetail("A channel of NOTIFY has a name of 1 to %d bytes.", NAMEDATALEN - 1)));
+						errdetail("A channel of NOTIFY has a name of 1 to %d bytes.", NAMEDATALEN - 1),
+						errhint("Name a channel so, or a foreign table that takes rows.")));
 }
 
 /* As the owner: that the target's INSERT is possible, and allowed. */
@@ -400,9 +402,10 @@ streamext_alert_check(Oid view)
 	if (alert == NULL)
 		return;
 	if (alert->options.absent > 0 && alert->options.clear != NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("view options \"streamext.absent\" and \"streamext.clear\" exclude each other"),
-						errdetail("What is absent clears when it is seen again.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("view options \"streamext.absent\" and \"streamext.clear\" exclude each other"),
+				 errdetail("What is absent clears when it is seen again."), errhint("Leave streamext.clear out.")));
 	if (alert->options.absent > 0 && alert_rows_stay(alert))
 		ereport(NOTICE, (errmsg("no key is ever absent from view %s", alert->name),
 						 errdetail("The continuous view in its FROM keeps each row for good."),
@@ -417,7 +420,8 @@ streamext_alert_check(Oid view)
 	if (plan == NULL || !SPI_is_cursor_plan(plan))
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
 						errmsg("invalid value for view option \"streamext.clear\": %s", alert->options.clear),
-						errdetail("The value must be one condition on the columns of the view.")));
+						errdetail("The value must be one condition on the columns of the view."),
+						errhint("Write it as in WHERE, such as streamext.clear = 'n < 5'.")));
 	target = alert->options.to != NULL ? alert_depends_on(view) : InvalidOid;
 	if (OidIsValid(target))
 		alert_check_insert(alert, target);
@@ -490,7 +494,8 @@ alert_check_size(const char *sql)
 			STREAMEXT_MAX_ENTRIES)
 			ereport(ERROR, (errcode(ERRCODE_STATEMENT_TOO_COMPLEX), errmsg("the query of an alert is too large"),
 							errdetail("With the views put where they are named it names more than %d tables.",
-									  STREAMEXT_MAX_ENTRIES)));
+									  STREAMEXT_MAX_ENTRIES),
+							errhint("Make tables or materialized views of what is named more than once.")));
 }
 
 /* As the view's owner. What is taken is in the current memory context. */

@@ -145,7 +145,8 @@ static void
 ddl_refuse_on_view(RangeVar *relation, const char *what)
 {
 	if (streamext_ddl_is_continuous(RangeVarGetRelid(relation, NoLock, true)))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("continuous views do not support %s", what)));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("continuous views do not support %s", what),
+						errhint("Name a table by streamext.into, and give that what shall happen with each row.")));
 }
 
 static bool

@@ -132,7 +132,8 @@ streamext_ddl_option_check_kind(List *own, bool continuous)
 							errhint("Add streamext.alert.")));
 		if (alert)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("view option \"%s\" is for continuous views, not for alerts", name)));
+							errmsg("view option \"%s\" is for continuous views, not for alerts", name),
+							errhint("Give it to the continuous view that the alert reads.")));
 	}
 }
 
@@ -157,7 +158,7 @@ option_take(List **options, bool with_values)
 		option_check_name(name);
 		if (streamext_ddl_option_find(own, name) != NULL)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("view option \"%s\" is given more than once", name)));
+							errmsg("view option \"%s\" is given more than once", name), errhint("Give it once.")));
 		if (!with_values)
 			value = pstrdup("");
 		else if (strcmp(name, DDL_OPTION_PREFIX "continuous") == 0 ||

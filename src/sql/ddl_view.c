@@ -124,9 +124,9 @@ view_ddl_check_view(Oid relid)
 	CompiledView		 *compiled;
 
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
-				 errdetail("A worker keeps it, and no other process sees the temporary relations of a session.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a continuous view cannot be temporary"),
+						errdetail("A worker keeps it, and no other process sees the temporary relations of a session."),
+						errhint("Leave TEMPORARY out.")));
 	view_ddl_check_length(query);
 	streamext_inner_check_circle(relid);
 	/* As its workers will, so that what they could not do is refused now. */
@@ -174,7 +174,8 @@ view_ddl_check_alert(Oid relid)
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("an alert cannot be a temporary view"),
-				 errdetail("A worker evaluates it, and no other process sees the temporary relations of a session.")));
+				 errdetail("A worker evaluates it, and no other process sees the temporary relations of a session."),
+				 errhint("Leave TEMPORARY out.")));
 	table_close(rel, NoLock);
 	streamext_alert_check(relid);
 	streamext_touch_teller();

@@ -453,7 +453,8 @@ streamext_view_check_shape(const Query *query, bool into)
 		check_each_row(query, "without GROUP BY or an aggregate");
 	if (list_length(query->groupClause) + (query->groupingSets != NIL ? 1 : 0) > STREAMEXT_MAX_KEYS)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS)));
+						errmsg("continuous views can have at most %d GROUP BY expressions", STREAMEXT_MAX_KEYS),
+						errhint("What follows from the others can be an aggregate, such as min(name).")));
 }
 
 void
@@ -487,7 +488,8 @@ streamext_view_check_from(const RangeTblEntry *rte)
 			ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a stream", get_rel_name(rte->relid)),
 			 errdetail(
-				 "A continuous view reads a stream: a foreign table of one of the wrappers kafka, mqtt, http, flume, feed and local.")));
+				 "A continuous view reads a stream: a foreign table of one of the wrappers kafka, mqtt, http, flume, feed and local."),
+			 errhint("Name a stream in FROM; what reads tables alone can be an ordinary or a materialized view.")));
 	if (rte->securityQuals != NIL)
 		streamext_view_refuse("row security", "Put the condition into WHERE.");
 }

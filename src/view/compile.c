@@ -49,6 +49,8 @@
 #include "view/rights.h"
 #include "view/union.h"
 
+#define COMPILE_HINT_SEVERAL "Make several continuous views, and join them where they are read."
+
 typedef struct CompileContext
 {
 	CompiledView *view;
@@ -300,7 +302,8 @@ compile_sets(CompiledView *view)
 
 	if (list_length(sets) > STREAMEXT_MAX_SETS)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS)));
+						errmsg("continuous views can have at most %d grouping sets", STREAMEXT_MAX_SETS),
+						errhint(COMPILE_HINT_SEVERAL)));
 	view->nsets = list_length(sets);
 	view->sets = palloc(sizeof(uint32) * view->nsets);
 	to = view->nsets;
@@ -425,7 +428,8 @@ compile_aggregates(CompileContext *context)
 	compile_aggregate_walker(view->query->havingQual, context);
 	if (list_length(context->aggrefs) > STREAMEXT_MAX_AGGREGATES)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("continuous views can have at most %d different aggregates", STREAMEXT_MAX_AGGREGATES)));
+						errmsg("continuous views can have at most %d different aggregates", STREAMEXT_MAX_AGGREGATES),
+						errhint(COMPILE_HINT_SEVERAL)));
 	list_sort(context->aggrefs, compile_compare_aggregates);
 	view->aggs = palloc0(sizeof(AggSpec) * Max(list_length(context->aggrefs), 1));
 	foreach (lc, context->aggrefs)
@@ -443,8 +447,8 @@ compile_aggregates(CompileContext *context)
 		size += sizeof(SessionSpan);
 	}
 	if (size > STREAMEXT_CHUNK_MAX / 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the aggregates of the view need too large a state")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("the aggregates of the view need too large a state"), errhint(COMPILE_HINT_SEVERAL)));
 	view->state_size = (uint32) size;
 }
 

@@ -202,7 +202,8 @@ streamext_join_check(Query *query)
 			ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("there is no stream in FROM"),
 			 errdetail(
-				 "A continuous view reads a stream: a foreign table of one of the wrappers kafka, mqtt, http, flume, feed and local.")));
+				 "A continuous view reads a stream: a foreign table of one of the wrappers kafka, mqtt, http, flume, feed and local."),
+			 errhint("Name a stream in FROM; what reads tables alone can be an ordinary or a materialized view.")));
 	foreach (lc, query->rtable)
 		if (++varno != check.stream)
 			join_check_entry(&check, lfirst_node(RangeTblEntry, lc));

@@ -44,7 +44,8 @@ view_option_interval(const DefElem *def, bool zero)
 	if (result < 0 || (result == 0 && !zero))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("invalid value for view option \"%s\": %s", def->defname, text),
-						errdetail(zero ? "The interval must not be negative." : "The interval must be positive.")));
+						errdetail(zero ? "The interval must not be negative." : "The interval must be positive."),
+						errhint("Write it like '30 s' or '1 day'.")));
 	return result;
 }
 
@@ -60,7 +61,8 @@ view_option_integer(const DefElem *def)
 	if (errno != 0 || end == text || *end != '\0' || result < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("invalid value for view option \"%s\": %s", def->defname, text),
-						errdetail("The value must be an integer that is not negative.")));
+						errdetail("The value must be an integer that is not negative."),
+						errhint("0, the default, is no limit.")));
 	return result;
 }
 

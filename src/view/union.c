@@ -265,7 +265,8 @@ streamext_union_parts(const RangeTblEntry *entry, List **derived)
 	union_collect(query, query->setOperations, castNode(SetOperationStmt, query->setOperations), &parts, derived);
 	if (list_length(parts) > STREAMEXT_MAX_SHARDS)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("UNION ALL in a continuous view can have at most %d parts", STREAMEXT_MAX_SHARDS)));
+						errmsg("UNION ALL in a continuous view can have at most %d parts", STREAMEXT_MAX_SHARDS),
+						errhint("Make several continuous views of some of the parts each, and read them together.")));
 	return parts;
 }
 

@@ -20,6 +20,7 @@
 #include "utils/datetime.h"
 #include "view/window.h"
 
+#define WINDOW_HINT_INTERVAL "Write it like '10 s' or '1 day'."
 #define TRUNC_SLOTS 1024 /* powers of two */
 #define TRUNC_END_SLOTS 64
 
@@ -178,7 +179,8 @@ trunc_find_zone(const char *name)
 	pfree(lower);
 #endif
 	if (zone == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("time zone \"%s\" not recognized", name)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("time zone \"%s\" not recognized", name),
+						errhint("The view pg_timezone_names lists those there are.")));
 	return zone;
 }
 
@@ -349,7 +351,8 @@ static void
 window_check_positive(int64 value, const char *what)
 {
 	if (value <= 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be positive", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be positive", what),
+						errhint(WINDOW_HINT_INTERVAL)));
 }
 
 static void
@@ -685,13 +688,16 @@ streamext_interval_usecs(const Interval *interval, const char *what)
 
 #if PG_VERSION_NUM >= 170000
 	if (INTERVAL_NOT_FINITE(interval))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be finite", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be finite", what),
+						errhint(WINDOW_HINT_INTERVAL)));
 #endif
 	if (interval->month != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be a fixed interval", what),
-						errdetail("Months and years have no fixed length; a day is 24 hours.")));
+						errdetail("Months and years have no fixed length; a day is 24 hours."),
+						errhint("Write it in days or shorter units, such as '30 days'.")));
 	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &usecs) || pg_add_s64_overflow(usecs, interval->time, &usecs))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s is out of range", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s is out of range", what),
+						errhint(WINDOW_HINT_INTERVAL)));
 	return usecs;
 }
 
@@ -772,6 +778,7 @@ streamext_session(PG_FUNCTION_ARGS)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("streamext.session() works in continuous views only"),
-			 errdetail("The window that a row falls into depends on the other rows.")));
+			 errdetail("The window that a row falls into depends on the other rows."),
+			 errhint("GROUP BY it in a view WITH (streamext.continuous), and select from that.")));
 	PG_RETURN_NULL();
 }

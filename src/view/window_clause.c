@@ -127,7 +127,8 @@ window_const_interval(Node *node, const char *what)
 							  "Write the interval itself, such as '10 s'.");
 	result = window_interval(DatumGetIntervalP(c->constvalue), psprintf("the %s", what));
 	if (result <= 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the %s must be positive", what)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the %s must be positive", what),
+						errhint("Write an interval such as '10 s'.")));
 	return result;
 }
 
@@ -140,7 +141,8 @@ window_date_bin(CompiledView *view, FuncExpr *func)
 	TimestampTz origin = DatumGetTimestampTz(window_const_time(view, lthird(func->args))->constvalue);
 
 	if (TIMESTAMP_NOT_FINITE(origin))
-		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("the origin of date_bin must be finite")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("the origin of date_bin must be finite"),
+						errhint("Name a moment at which a window begins, such as '2000-01-01'.")));
 	window->kind = WINDOW_TUMBLE;
 	window->size = window->slide = window_const_interval(linitial(func->args), "stride of date_bin");
 	window->origin = origin;
@@ -289,7 +291,8 @@ window_sliding_lower(CompiledView *view, const Interval *interval, bool inclusiv
 	window->lower_inclusive = inclusive;
 	if (window->length <= 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("the interval of the sliding predicate must be positive")));
+						errmsg("the interval of the sliding predicate must be positive"),
+						errhint("Write the predicate like event_time > now() - interval '1 minute'.")));
 	view->sliding_days = interval->day;
 }
 
