@@ -273,6 +273,105 @@ def definition(rng: random.Random, extra: Sequence[str] = (), nested: bool = Fal
     return Definition(text, ", streamext.step = '1 s'" if predicate else "", oracle, kind, tuple(calls))
 
 
+# Of a nested definition's inner query: by the column's type what is made of it further out.
+_INNER = {
+    "whole": ["count(*)", "count(k)", "count(DISTINCT k)", "sum(i4)", "max(i8)", "sum(i2) FILTER (WHERE ok)", "bit_xor(i4)"],
+    "float8": ["max(f8)", "avg(f4)", "sum(f8)", "stddev_samp(f8)", "corr(f8, f4)", "percentile_cont(0.3) WITHIN GROUP (ORDER BY f8)"],
+    "numeric": ["sum(n)", "min(n)", "avg(i4)", "sum(i8)"],
+    "text": ["max(t)", "string_agg(t, ',' ORDER BY t, k)", "mode() WITHIN GROUP (ORDER BY lower(k))", "longest(t)"],
+    "bool": ["bool_or(ok)", "every(i4 > 0)"],
+    "time": ["max(ts)", "min(ts) FILTER (WHERE i4 > 0)"],
+    "array": ["array_agg(i4 ORDER BY i4)", "array_agg(DISTINCT k)"],
+}
+_OUTER = {
+    "whole": ["sum(@)", "avg(@)", "max(@)", "count(DISTINCT @)", "variance(@)", "count(*) FILTER (WHERE @ > 1)"],
+    "float8": ["max(@)", "min(@)", "avg(@)", "count(@)"],
+    "numeric": ["sum(@)", "max(@)", "min(@)"],
+    "text": ["max(@)", "string_agg(@, '|' ORDER BY @)", "count(DISTINCT @)"],
+    "bool": ["bool_and(@)", "count(*) FILTER (WHERE @)"],
+    "time": ["max(@)", "min(@)"],
+    "array": ["max(@)", "count(@)"],
+}
+_OUTER_WINDOWS = ["date_trunc('hour', @)", "date_trunc('minute', @)", "date_bin('4 min', @, timestamptz '2020-01-01 00:00:07+00')", "streamext.tumble('5 min', @)", "streamext.hop('10 min', '5 min', @)"]
+
+
+def _inner_window(rng: random.Random) -> tuple[str, str]:
+    while True:
+        window, predicate, kind = _window(rng)
+        if window and not predicate:
+            return window, kind
+
+
+def _beside(rng: random.Random, inner: str) -> tuple[str, str]:
+    """What stands before SELECT, and in FROM, so that it reads the inner query as q."""
+    match rng.choice(["subquery", "subquery", "subquery around", "with", "with around"]):
+        case "subquery":
+            return "", f"({inner}) AS q"
+        case "subquery around":
+            return "", f"(SELECT q_.*, 1 AS one FROM ({inner}) AS q_ WHERE true) AS q"
+        case "with":
+            return f"WITH q AS ({inner}) ", "q"
+        case _:
+            return f"WITH q_ AS MATERIALIZED ({inner}), q AS (SELECT * FROM q_) ", "(TABLE q) AS q"
+
+
+def _outer(rng: random.Random, inner: str, time: str, keys: list[str], columns: dict[str, str], last: bool) -> tuple[str, list[str], dict[str, str]]:
+    """A query over one that outputs a window's start, these keys and columns of kinds; and what it outputs of these. The last one may do without a window."""
+    kept = rng.sample(keys, rng.randint(0, len(keys)))
+    window = "" if last and rng.random() < 0.4 else rng.choice(_OUTER_WINDOWS)
+    window = window.replace("@", time)
+    outputs = [*kept] + ([f"{window} AS {time}2"] if window else [])
+    kinds = {}
+    chosen = rng.sample(sorted(columns), rng.randint(0, min(len(columns), 3)))
+    for i, name in enumerate(chosen):
+        outputs.append(f"{rng.choice(_OUTER[columns[name]]).replace('@', name)} AS b{i}")
+    outputs.append("count(*) AS rows_")
+    kinds["rows_"] = "whole"
+    before, source = _beside(rng, inner)
+    wheres = [where for where in (rng.choice(["", f"{name} IS NOT NULL"]) for name in [*kept, *chosen][:2]) if where]
+    if rng.random() < 0.2:
+        wheres.append("EXISTS (SELECT FROM allowed a WHERE a.high < date_part('minute', q.@))".replace("@", time))
+    groups = [*kept] + ([f"{time}2"] if window else [])
+    text = f"{before}SELECT {', '.join(outputs)} FROM {source}{_where(wheres)}"
+    if groups:
+        text += f" GROUP BY {', '.join(groups)}"
+    if rng.random() < 0.2:
+        text += " HAVING count(*) > 1"
+    return text, kept, kinds
+
+
+def nested(rng: random.Random) -> Definition:
+    """A query over one that groups by a window, or is DISTINCT with one; sometimes over a third. What is compared are all windows: none may be open."""
+    window, kind = _inner_window(rng)
+    expressions = rng.sample([key for key in KEYS if key not in ("grade", "n")], rng.choice([0, 1, 1, 2]))
+    keys = [f"k{i}" for i in range(len(expressions))]
+    outputs = [f"{expression} AS {key}" for key, expression in zip(keys, expressions, strict=True)] + [f"{window} AS w"]
+    columns: dict[str, str] = {}
+    distinct = rng.random() < 0.15 and "session" not in window
+    for i in range(0 if distinct else rng.randint(1, 4)):
+        columns[f"a{i}"] = rng.choice(list(_INNER))
+        outputs.append(f"{rng.choice(_INNER[columns[f'a{i}']])} AS a{i}")
+    where = [where for where in [rng.choice(WHERES).replace("%%", "%")] if where]
+    having = "" if distinct else rng.choice(["", "", " HAVING count(*) > 1"])
+    rest = "" if distinct else f" GROUP BY {', '.join([*keys, 'w'])}{having}"
+    select = "SELECT DISTINCT" if distinct else "SELECT"
+    inner = f"{select} {', '.join(outputs)} FROM {{source}}{_where(where)}{rest}"
+    oracle = inner
+    if session := re.match(r"streamext\.session\(('.*'), ts\)", window):
+        told = ", ".join(outputs).replace(window, "session_start")
+        oracle = f"SELECT {told} FROM {sessions('{source}' + _where(where), expressions, session[1])}{rest}"
+    state = rng.getstate()
+    texts = []
+    for text in (inner, oracle):
+        rng.setstate(state)  # the same around both
+        time, kept, kinds = "w", keys, columns
+        if rng.random() < 0.25:
+            text, kept, kinds = _outer(rng, text, time, kept, kinds, False)
+            time += "2"
+        texts.append(_outer(rng, text, time, kept, kinds, True)[0])
+    return Definition(texts[0], "", texts[1], f"nested {'distinct ' if distinct else ''}{kind}")
+
+
 def sessions(source: str, keys: Sequence[str], gap: str) -> str:
     """Gaps and islands: a FROM item with the rows of `source` (behind FROM) and in session_start the first time of the
     session that each is of."""
