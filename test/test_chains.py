@@ -134,6 +134,40 @@ def test_a_view_that_is_no_outer_one_any_more_leaves_nothing(database: Database,
     wait_for(lambda: not list((db.server.data / "streamext").glob(f"*/{outer}.*")), what="no journal")
 
 
+def told_by_flush(db: Database) -> list[str | None]:
+    notices: list[str] = []
+    take = lambda diagnostic: notices.append(diagnostic.message_primary)
+    db.connection.add_notice_handler(take)
+    db.execute("SELECT streamext.flush('s', '60 s')")
+    db.connection.remove_notice_handler(take)
+    return notices
+
+
+@pytest.mark.parametrize("view", ["minute", "hour", "day"])
+def test_flush_beside_a_paused_view(database: Database, view: str) -> None:
+    """Wherever it stands in a chain: named and not waited for, and those below it have all."""
+    db = database
+    stream(db)
+    below = {"minute": MINUTE.format(s="{}"), "hour": "SELECT date_trunc('hour', w) AS w, sum(n) AS n FROM {} GROUP BY 1", "day": "SELECT date_trunc('day', w) AS w, sum(n) AS n FROM {} GROUP BY 1"}
+    for name, source in (("minute", "s"), ("hour", "minute"), ("day", "hour")):
+        continuous(db, name, below[name].format(source))
+    db.flush("s")
+    db.execute(f"SELECT streamext.pause('{view}')")
+    feed(db, count=200, steps=1)
+    assert told_by_flush(db) == [f'continuous view "{view}" is paused and was not waited for']
+    if view != "minute":
+        assert db.value("SELECT sum(n) FROM minute WHERE k <> 99") == db.value("SELECT count(*) FROM o")
+    # its definition is another one now, or the one below is
+    db.execute(f"CREATE OR REPLACE VIEW hour WITH (streamext.continuous) AS {below['hour'].format('minute')} HAVING sum(n) > 0")
+    assert told_by_flush(db) == [f'continuous view "{view}" is paused and was not waited for']
+    db.execute(f"SELECT streamext.resume('{view}')")
+    assert told_by_flush(db) == []
+    hours = below["hour"].format(f"({MINUTE.format(s='o')}) m")
+    open_one = "w < (SELECT max(w) FROM {})"
+    db.assert_same(f"SELECT * FROM hour WHERE {open_one.format('hour')}", f"SELECT * FROM ({hours}) h WHERE {open_one.format('hour')}")
+    db.assert_same(f"SELECT * FROM day WHERE {open_one.format('day')}", f"SELECT * FROM ({below['day'].format(f'({hours}) h')}) d WHERE {open_one.format('day')}")
+
+
 def test_an_outer_view_that_is_paused_holds_windows_within_bounds(database: Database) -> None:
     """In its journal, and when that is full in the inner view, beyond its retention: the stream says so. Nothing is lost."""
     db = database
@@ -157,6 +191,7 @@ def test_an_outer_view_that_is_paused_holds_windows_within_bounds(database: Data
             wait_for(lambda: db.value(trouble) or db.value(f"SELECT max(written_until) >= timestamptz '2024-05-01 23:00+00' + interval '{day - 1} days' FROM streamext_internal.flow"), what="the windows")
         assert db.value(trouble) == 'closed windows of continuous view "public.minute" wait: the journal of stream "hour" is full'
         assert db.value("SELECT count(DISTINCT w) > 60 FROM minute"), "retention waits"
+        assert told_by_flush(db) == ['continuous view "hour" is paused and was not waited for']
         db.execute("SELECT streamext.resume('hour')")
         close_all(db, 40)
         db.assert_same("SELECT k, h, n FROM hour", "SELECT k, date_trunc('hour', ts), count(*) FROM o GROUP BY 1, 2")

@@ -432,6 +432,22 @@ into_note_trouble(Shard *shard, const WorkerView *v, Outlet *outlet, const Error
 		shard->slot, psprintf("closed windows of continuous view %s wait: %s", v->label, reason));
 }
 
+/* The outer view counts nothing until somebody does something about it: who flushes does not wait for its journal to have room. */
+static bool
+into_is_held(const Shard *shard, const Outlet *outlet, const ErrorData *error)
+{
+	int			index = outlet->flow ? streamext_find_view(shard->identity.dboid, outlet->target, 0) : -1;
+	StreamSlot *slot = into_flow_slot(shard, outlet);
+	ViewStatus	status;
+
+	if (index < 0 || slot == NULL || error->sqlerrcode != ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+		return false;
+	streamext_stream_lock_shared(slot);
+	status = streamext_shared->views[index].health.status;
+	LWLockRelease(slot->lock);
+	return status == VIEW_PAUSED || status == VIEW_FAILED;
+}
+
 /* Trouble on the way to a view over this one is that view's, and is tried again. */
 static bool
 into_blames_view(const Outlet *outlet, const ErrorData *error)
@@ -463,6 +479,7 @@ into_try(Shard *shard, WorkerView *v, Outlet *outlet, void (*step)(WorkerView *,
 			shard->does->fail_view(shard, v, error->message);
 		else
 			into_note_trouble(shard, v, outlet, error);
+		outlet->held = !done && into_is_held(shard, outlet, error);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -548,8 +565,8 @@ into_outlet(Shard *shard, WorkerView *v, Outlet *outlet, TimestampTz until)
 	return true;
 }
 
-/* What is closed of one view: which outlets have it. False: try again later, whatever they say. */
-static bool
+/* What is closed of one view: which outlets have it; others try again later. */
+static void
 into_view(Shard *shard, WorkerView *v)
 {
 	const CompiledView *view = v->view;
@@ -561,13 +578,13 @@ into_view(Shard *shard, WorkerView *v)
 	{
 		Outlet *outlet = lfirst(lc);
 
-		outlet->done = until == DT_NOBEGIN || into_outlet(shard, v, outlet, until);
+		outlet->held = false;
+		outlet->done = !again && (until == DT_NOBEGIN || into_outlet(shard, v, outlet, until));
 		if (v->fold == NULL)
-			return true;
+			return;
 	}
 	if (until != DT_NOBEGIN)
 		into_publish(v);
-	return !again;
 }
 
 /* When a sink wants to be told again; DT_NOEND: none does. */
@@ -594,14 +611,16 @@ into_sinks_deadline(const Shard *shard)
 	return deadline;
 }
 
+/* False: try again later; *awaited: and who flushes waits for that. */
 static bool
-into_view_and_sink(Shard *shard, WorkerView *v)
+into_view_and_sink(Shard *shard, WorkerView *v, bool *awaited)
 {
-	bool	  done = into_view(shard, v);
+	bool	  done = true;
 	ListCell *lc;
 
+	into_view(shard, v);
 	if (v->fold == NULL)
-		return done;
+		return true;
 	foreach (lc, v->outlets)
 	{
 		Outlet *outlet = lfirst(lc);
@@ -611,6 +630,7 @@ into_view_and_sink(Shard *shard, WorkerView *v)
 		if (outlet->done)
 			outlet->failures = 0;
 		done = outlet->done && done;
+		*awaited = *awaited || !(outlet->done || outlet->held);
 	}
 	return done;
 }
@@ -671,7 +691,7 @@ void
 streamext_into_windows(Shard *shard, TimestampTz now)
 {
 	uint64	  requested = pg_atomic_read_u64(&shard->slot->ask.windows_requested);
-	bool	  done = true;
+	bool	  done = true, awaited = false;
 	ListCell *lc;
 
 	if (shard->config == NULL || now < shard->windows_retry_at ||
@@ -685,18 +705,17 @@ streamext_into_windows(Shard *shard, TimestampTz now)
 		WorkerView *v = lfirst(lc);
 
 		if (v->fold != NULL && !v->paused && v->outlets != NIL)
-			done = into_view_and_sink(shard, v) && done;
+			done = into_view_and_sink(shard, v, &awaited) && done;
+	}
+	if (done) /* before who flushes looks */
+		streamext_stream_trouble_over(shard->slot, &shard->windows_trouble_at);
+	if (!awaited && requested > pg_atomic_read_u64(&shard->slot->ask.windows_done))
+	{
+		pg_atomic_write_u64(&shard->slot->ask.windows_done, requested);
+		ConditionVariableBroadcast(&shard->slot->progress);
 	}
 	if (done)
-	{
-		streamext_stream_trouble_over(shard->slot, &shard->windows_trouble_at);
-		if (requested > pg_atomic_read_u64(&shard->slot->ask.windows_done))
-		{
-			pg_atomic_write_u64(&shard->slot->ask.windows_done, requested);
-			ConditionVariableBroadcast(&shard->slot->progress);
-		}
 		return;
-	}
 	shard->windows_retry_at = TimestampTzPlusMilliseconds(now, INTO_RETRY_MS);
 	pg_atomic_write_u32(&shard->slot->ask.windows_due, 1);
 }

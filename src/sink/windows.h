@@ -24,6 +24,7 @@ typedef struct Outlet
 	int64		 span;	   /* of the last range */
 	uint64		 rows;	   /* in it */
 	bool		 done;	   /* the last time */
+	bool		 held;	   /* flow: not done, because its journal is full and its view paused or failed */
 	int			 failures; /* in a row, that are tried again */
 } Outlet;
 
