@@ -1,6 +1,7 @@
 """A view that takes too long, or whose owner has enough memory, goes on by itself: the stream and its other views do not wait."""
 
 
+import psycopg
 import pytest
 
 from harness.database import Database
@@ -242,3 +243,45 @@ def test_an_owner_has_a_number_of_workers(database: Database) -> None:
         wait_for(lambda: state(db, "second") == "running", what="the next one")
     finally:
         db.execute("DROP OWNED BY greedy CASCADE; DROP ROLE greedy")
+
+
+def made(db: Database, statement: str) -> bool:
+    """The worker of what was dropped gives the place back."""
+    try:
+        db.execute(statement)
+    except psycopg.errors.ConfigurationLimitExceeded:
+        return False
+    return True
+
+
+def test_an_owner_has_a_number_of_streams_and_views(database: Database) -> None:
+    """One role could take all places of the server."""
+    db = database
+    local_stream(db, columns="a bigint", name="mine")
+    db.configure("streamext.owner_streams", "2")
+    db.configure("streamext.owner_views", "2")
+    db.execute("CREATE ROLE greedy; GRANT CREATE ON SCHEMA public TO greedy; GRANT USAGE ON FOREIGN SERVER local_server TO greedy")
+    db.execute("SET ROLE greedy")
+    stream = "CREATE FOREIGN TABLE {} (a bigint) SERVER local_server"
+    try:
+        for name in ("first", "second"):
+            db.execute(stream.format(name))
+            continuous(db, f"{name}_counted", COUNTED.format(name))
+        for setting, statement in (
+            ("streams", stream.format("third")),
+            ("views", "CREATE VIEW third WITH (streamext.continuous) AS SELECT count(*) FROM first"),
+        ):
+            refusal = db.refusal(statement)
+            assert refusal.startswith("53400") and f"streamext.owner_{setting}" in refusal and '"greedy"' in refusal, refusal
+        db.execute("CREATE OR REPLACE VIEW first_counted WITH (streamext.continuous) AS SELECT count(a) AS n, min(a) AS total FROM first")
+        db.execute("RESET ROLE")
+        db.execute(stream.format("third"))
+        continuous(db, "third_counted", COUNTED.format("third"))  # superusers' are not counted
+        assert db.refusal("ALTER FOREIGN TABLE third OWNER TO greedy").startswith("53400")
+        db.execute("DROP FOREIGN TABLE first CASCADE")
+        db.execute("SET ROLE greedy")
+        wait_for(lambda: made(db, stream.format("fourth")), what="the place of the first one")
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY greedy CASCADE; DROP ROLE greedy")
+        db.configure("streamext.owner_streams", "0")
+        db.configure("streamext.owner_views", "0")

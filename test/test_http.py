@@ -567,6 +567,22 @@ def test_the_server_is_altered_while_the_gateway_reads_it(web: Web) -> None:
     wait_for(lambda: not listens(before))
 
 
+def test_a_stream_that_a_transaction_holds_keeps_nothing_else_as_it_was(web: Web) -> None:
+    """Whoever has one stream there could keep a token in force that was taken back, and everybody from being served after a restart."""
+    web.stream(name="theirs", path="/theirs")
+    assert web.post({"n": 1}, path="/theirs").status == 204
+    with web.db.connect() as other, other.transaction():
+        other.execute("ALTER FOREIGN TABLE theirs ALTER n SET STATISTICS 10")
+        web.db.execute("ALTER USER MAPPING FOR ingest SERVER web OPTIONS (SET token 'another-token')")
+        wait_for(lambda: web.post({"n": 1}).status == 401, what="the former token to be refused")
+        for path in ("/s", "/theirs"):
+            assert web.post({"n": 1}, path=path, token="another-token").status == 204
+        web.db.execute("CREATE FOREIGN TABLE a_new_one (n int) SERVER web OPTIONS (path '/new'); GRANT INSERT ON a_new_one TO ingest")
+        wait_for(lambda: web.post({"n": 1}, path="/new", token="another-token").status == 204, what="the new stream")
+    web.db.execute("ALTER FOREIGN TABLE theirs OPTIONS (SET path '/other')")
+    wait_for(lambda: web.post({"n": 1}, path="/other", token="another-token").status == 204, what="the stream that was held")
+
+
 def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()

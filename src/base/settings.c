@@ -30,6 +30,8 @@ int			streamext_journal_limit_mb = 16384;
 int			streamext_view_time_limit_ms = 5000;
 int			streamext_owner_memory_share = 100;
 int			streamext_owner_workers = 0;
+int			streamext_owner_streams = 0;
+int			streamext_owner_views = 0;
 int			streamext_owner_stream_share = 50;
 static bool settings_preloaded = false; /* by shared_preload_libraries */
 
@@ -83,6 +85,12 @@ streamext_define_settings(void)
 		"A view over views takes one place, one with UNION ALL one for each part. Superusers' are not "
 		"counted.",
 		&streamext_owner_stream_share, 50, 1, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_streams", "Places of streamext.max_streams that one owner may have.",
+							"Further streams are refused. Superusers' are not counted. Zero: no limit.",
+							&streamext_owner_streams, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_views", "Places of streamext.max_views that one owner may have.",
+							"Further continuous views are refused. Superusers' are not counted. Zero: no limit.",
+							&streamext_owner_views, 0, 0, 65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
 							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

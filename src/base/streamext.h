@@ -45,7 +45,9 @@ extern int streamext_checkpoint_interval; /* streamext.checkpoint_interval, ms, 
 extern int streamext_view_time_limit_ms;  /* streamext.view_time_limit, sighup; 0: none */
 extern int streamext_owner_memory_share;  /* streamext.owner_memory_share: percent, sighup */
 extern int streamext_owner_stream_share;  /* streamext.owner_stream_share: percent, sighup */
-extern int streamext_owner_workers;	   /* streamext.owner_workers: of the streams of one owner, sighup; 0: no limit */
+extern int streamext_owner_streams; /* streamext.owner_streams: places of streams of one owner, sighup; 0: no limit */
+extern int streamext_owner_views;	/* streamext.owner_views: the same of continuous views */
+extern int streamext_owner_workers; /* streamext.owner_workers: of the streams of one owner, sighup; 0: no limit */
 extern int streamext_catchup_min_rows; /* streamext.catchup_min_rows: see worker/catchup.c, sighup */
 
 /* Raises 55000 with a hint about shared_preload_libraries unless that loaded the library. */

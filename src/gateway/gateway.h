@@ -31,6 +31,7 @@ struct GatewayRequest;
 typedef struct GatewayStream
 {
 	StreamConfig		  *config;
+	MemoryContext		   cxt;	 /* of config and key */
 	char				  *key;	 /* GatewayOps.key's: what a sender names it by */
 	int					   slot; /* index into streams[]; -1: none yet */
 	JournalPlace		   place;
@@ -61,6 +62,7 @@ typedef struct Gateway
 	Oid			   owner;
 	GatewayStream *streams;
 	int			   nstreams;
+	List		  *held; /* OIDs of those that are as they were before, or not there: transactions hold them */
 	GatewayUser	  *users;
 	int			   nusers;
 	Oid			   anonymous; /* InvalidOid: none */
@@ -137,7 +139,7 @@ extern void streamext_gateway_commit(Gateway *gateway);
 
 /* Reads it anew. False: the server is gone. Raises. */
 extern bool			  streamext_gateway_roster(Gateway *gateway);
-extern GatewayStream *streamext_gateway_stream(Gateway *gateway, Oid relid);
+extern GatewayStream *streamext_gateway_stream(const Gateway *gateway, Oid relid);
 extern GatewayStream *streamext_gateway_stream_named(Gateway *gateway, const char *key);
 
 /* The role whose secret it is; name: it must be that role's, or NULL. InvalidOid: nobody's. Takes the same time whatever is wrong. */

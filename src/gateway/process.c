@@ -237,6 +237,15 @@ gateway_look(void)
 	proc_exit(0);
 }
 
+/* What transactions hold was left as it was, or out. */
+static void
+gateway_look_again(void)
+{
+	gateway_stale = true;
+	if (gateway_retry_at == 0)
+		gateway_retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GATEWAY_RETRY_MS);
+}
+
 static void
 gateway_interrupts(void)
 {
@@ -263,6 +272,8 @@ gateway_interrupts(void)
 			gateway_look();
 			if (gateway.ops->key != NULL && gateway.cxt != NULL && !gateway_stale)
 				gateway_serve();
+			if (gateway.held != NIL)
+				gateway_look_again();
 		}
 	}
 	else if (gateway_retry_at != 0 && GetCurrentTimestamp() >= gateway_retry_at)

@@ -24,8 +24,11 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -47,6 +50,8 @@ typedef struct RosterRight
 	} key;
 	bool allowed;
 } RosterRight;
+
+#define ROSTER_WAITS 3 /* for streams that are held, in one look */
 
 static uint8		 roster_key[32];
 static bool			 roster_key_drawn = false;
@@ -218,27 +223,96 @@ roster_anonymous(Gateway *gateway)
 
 /* ---- streams ---- */
 
-static void
-roster_stream(Gateway *gateway, Oid relid)
+typedef struct RosterStream
 {
-	StreamConfig  *config = streamext_stream_config(relid);
+	const Gateway *gateway;
+	Oid			   relid;
+	MemoryContext  cxt;
+	StreamConfig  *config; /* NULL: it is gone, or not to be had */
+	char		  *key;
+} RosterStream;
+
+/* A StreamextStep. */
+static void
+roster_stream_step(void *arg)
+{
+	RosterStream *item = arg;
+	MemoryContext old = MemoryContextSwitchTo(item->cxt);
+
+	item->config = streamext_stream_config(item->relid);
+	if (item->config != NULL)
+		item->key = item->gateway->ops->key(item->config);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Whose it is may hold it for as long as he likes, or have made it what cannot be read: the others are served as they are now. The commit that made it
+ * known holds it for a moment yet, so one that was not held before is waited for.
+ */
+static bool
+roster_look(Gateway *gateway, const Gateway *former, RosterStream *item)
+{
+	ErrorData *error;
+
+	if ((list_member_oid(former->held, item->relid) || list_length(gateway->held) >= ROSTER_WAITS) &&
+		!ConditionalLockRelationOid(item->relid, AccessShareLock))
+		return false;
+	item->cxt = AllocSetContextCreate(gateway->cxt, "streamext gateway stream", ALLOCSET_SMALL_SIZES);
+	error = streamext_try(roster_stream_step, item);
+	if (error == NULL)
+		return true;
+	if (streamext_error_is_lock(error->sqlerrcode))
+		return false;
+	if (streamext_error_blame(error) == BLAME_GENERAL)
+		ReThrowError(error);
+	streamext_gateway_error(gateway, "could not read stream \"%s\": %s", get_rel_name(item->relid), error->message);
+	return true;
+}
+
+/* former: the roster before */
+static void
+roster_stream(Gateway *gateway, const Gateway *former, Oid relid)
+{
+	RosterStream   item = { .gateway = gateway, .relid = relid };
 	GatewayStream *stream = &gateway->streams[gateway->nstreams];
 
-	if (config == NULL)
-		return;
-	stream->config = config;
-	stream->key = gateway->ops->key(config);
+	if (roster_look(gateway, former, &item))
+	{
+		if (item.config == NULL)
+			return;
+		stream->config = item.config;
+		stream->cxt = item.cxt;
+		stream->key = item.key;
+	}
+	else
+	{
+		const GatewayStream *known = streamext_gateway_stream(former, relid);
+
+		gateway->held = lappend_oid(gateway->held, relid);
+		if (known == NULL)
+			return;
+		*stream = *known;
+	}
 	stream->slot = -1;
 	if (stream->key != NULL && streamext_gateway_stream_named(gateway, stream->key) != NULL)
 	{
-		streamext_gateway_error(gateway, "stream \"%s\" is named as another one of the server", config->name);
+		streamext_gateway_error(gateway, "stream \"%s\" is named as another one of the server", stream->config->name);
 		stream->key = NULL;
 	}
 	gateway->nstreams++;
 }
 
+/* Those that are as they were live on in the roster that they are in now. */
+static void
+roster_adopt(Gateway *gateway)
+{
+	for (int i = 0; i < gateway->nstreams; i++)
+		if (MemoryContextGetParent(gateway->streams[i].cxt) != gateway->cxt)
+			MemoryContextSetParent(gateway->streams[i].cxt, gateway->cxt);
+}
+
 GatewayStream *
-streamext_gateway_stream(Gateway *gateway, Oid relid)
+streamext_gateway_stream(const Gateway *gateway, Oid relid)
 {
 	for (int i = 0; i < gateway->nstreams; i++)
 		if (gateway->streams[i].config->relid == relid)
@@ -307,7 +381,7 @@ streamext_gateway_allows(Gateway *gateway, Oid role, Oid relid, AclMode mode)
 
 /* In gateway->cxt, in a transaction. */
 static bool
-roster_read(Gateway *gateway)
+roster_read(Gateway *gateway, const Gateway *former)
 {
 	ForeignServer *server = GetForeignServerExtended(gateway->serverid, FSV_MISSING_OK);
 	List		  *relids;
@@ -323,10 +397,18 @@ roster_read(Gateway *gateway)
 	relids = streamext_sibling_tables(gateway->serverid);
 	gateway->streams = palloc0(sizeof(GatewayStream) * Max(list_length(relids), 1));
 	gateway->nstreams = 0;
+	gateway->held = NIL;
 	foreach (lc, relids)
-		roster_stream(gateway, lfirst_oid(lc));
+		roster_stream(gateway, former, lfirst_oid(lc));
 	for (int i = 0; i < gateway->nstreams; i++)
-		gateway->streams[i].last = &gateway->streams[i].first;
+	{
+		GatewayStream *stream = &gateway->streams[i];
+
+		memset(&stream->place, 0, sizeof(stream->place));
+		stream->first = NULL;
+		stream->last = &stream->first;
+		stream->nrequests = 0;
+	}
 	return true;
 }
 
@@ -334,24 +416,37 @@ bool
 streamext_gateway_roster(Gateway *gateway)
 {
 	Gateway		  next = *gateway;
-	MemoryContext old;
-	bool		  there;
+	MemoryContext old = CurrentMemoryContext;
+	volatile bool there = false;
 
 	next.cxt = AllocSetContextCreate(TopMemoryContext, "streamext gateway roster", ALLOCSET_DEFAULT_SIZES);
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	streamext_worker_short_lock_timeout();
-	old = MemoryContextSwitchTo(next.cxt);
-	there = roster_read(&next);
-	MemoryContextSwitchTo(old);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	if (there)
+	PG_TRY();
 	{
-		if (gateway->cxt != NULL)
-			MemoryContextDelete(gateway->cxt);
-		*gateway = next;
-		gateway->version++;
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		streamext_worker_short_lock_timeout();
+		MemoryContextSwitchTo(next.cxt);
+		there = roster_read(&next, gateway);
+		MemoryContextSwitchTo(old);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
 	}
-	return there;
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(next.cxt);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!there)
+	{
+		MemoryContextDelete(next.cxt);
+		return false;
+	}
+	roster_adopt(&next);
+	if (gateway->cxt != NULL)
+		MemoryContextDelete(gateway->cxt);
+	*gateway = next;
+	gateway->version++;
+	return true;
 }

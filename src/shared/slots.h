@@ -227,7 +227,7 @@ typedef struct StreamSlot
 
 	Oid payer; /* of a view's own stream: the role whose share of places it takes; else InvalidOid. With registry_lock */
 
-	/* worker/refresh.c, when it has looked into the catalogue */
+	/* worker/refresh.c, when it has looked into the catalogue; the owner also who has made the slot or changed it */
 	Oid			  owner;	   /* of the stream; InvalidOid: nobody has looked yet */
 	StreamBuffer *buffer;	   /* or NULL */
 	int			  buffer_size; /* that it was made for */

@@ -163,6 +163,25 @@ streamext_stream_charge(int index, Oid role, int most)
 }
 
 bool
+streamext_stream_own(int index, Oid owner, int most)
+{
+	StreamSlot *slot = &streamext_shared->streams[index];
+	int			others = 0;
+	bool		granted;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < streamext_shared->nstreams && most > 0; i++)
+		others += i != index && streamext_shared->streams[i].id.in_use && streamext_shared->streams[i].owner == owner;
+	/* after a restart nobody may have looked yet whose it is */
+	granted = most == 0 || others < most || slot->owner == owner ||
+			  (!OidIsValid(slot->owner) && pg_atomic_read_u32(&slot->ask.generation) != 0);
+	if (granted)
+		slot->owner = owner;
+	LWLockRelease(streamext_shared->registry_lock);
+	return granted;
+}
+
+bool
 streamext_stream_follow(int index, Oid origin)
 {
 	StreamFollow *follow = &streamext_shared->streams[index].follow;

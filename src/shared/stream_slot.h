@@ -23,6 +23,12 @@ extern int streamext_add_stream(Oid dboid, Oid relid, int shard);
  */
 extern bool streamext_stream_charge(int index, Oid role, int most);
 
+/*
+ * The slot is of a stream that the role owns. False: it is new, or has been somebody else's, and the role has `most` others; nothing has changed. Zero: no
+ * limit.
+ */
+extern bool streamext_stream_own(int index, Oid owner, int most);
+
 /* The slot, of a part of UNION ALL, reads that stream's journal; InvalidOid: none. True if that is new. */
 extern bool streamext_stream_follow(int index, Oid origin);
 /* A checkpoint of the part that is on disk holds that stream's journal up to there; nothing if the slot follows another one by now. */

@@ -51,12 +51,12 @@ view_slot_taken(int index)
 }
 
 static int
-view_slot_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position, bool reserved)
+view_slot_add(Oid dboid, Oid viewoid, int stream, int64 start_position, bool reserved)
 {
 	StreamSlot *slot = &streamext_shared->streams[stream];
 	int			index;
 
-	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	Assert(LWLockHeldByMeInMode(streamext_shared->registry_lock, LW_EXCLUSIVE));
 	index = view_slot_lookup_view(dboid, viewoid, slot->id.shard);
 	for (int i = 0; index < 0 && i < streamext_shared->nviews; i++)
 	{
@@ -76,20 +76,55 @@ view_slot_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position, boo
 		view_slot_taken(i);
 		index = i;
 	}
-	LWLockRelease(streamext_shared->registry_lock);
 	return index;
 }
 
 int
 streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
 {
-	return view_slot_add_view(dboid, viewoid, stream, start_position, false);
+	int index;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	index = view_slot_add(dboid, viewoid, stream, start_position, false);
+	LWLockRelease(streamext_shared->registry_lock);
+	return index;
+}
+
+/* Whether it may be one more of the owner's. A slot whose owner nobody has looked for is not new. */
+static bool
+view_slot_may_own(int index, Oid owner, int most)
+{
+	int others = 0;
+
+	if (most == 0 || (index >= 0 && (streamext_shared->views[index].owner.role == owner ||
+									 !OidIsValid(streamext_shared->views[index].owner.role))))
+		return true;
+	for (int i = 0; i < streamext_shared->nviews; i++)
+	{
+		const ViewSlot *view = &streamext_shared->views[i];
+
+		others += i != index && view->id.in_use && !view->id.retained && view->owner.role == owner;
+	}
+	return others < most;
 }
 
 int
-streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position)
+streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position, Oid owner, int most)
 {
-	return view_slot_add_view(dboid, viewoid, stream, start_position, true);
+	int index;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
+	index = view_slot_lookup_view(dboid, viewoid, streamext_shared->streams[stream].id.shard);
+	if (view_slot_may_own(index, owner, most))
+	{
+		index = view_slot_add(dboid, viewoid, stream, start_position, true);
+		if (index >= 0)
+			streamext_shared->views[index].owner.role = owner;
+	}
+	else
+		index = STREAMEXT_VIEWS_OWNED;
+	LWLockRelease(streamext_shared->registry_lock);
+	return index;
 }
 
 /* Needs registry_lock and the stream's lock, both exclusive. With what it retains. */

@@ -14,8 +14,12 @@ extern int streamext_find_view(Oid dboid, Oid viewoid, int shard);
 
 /* Makes the slot if it is not there (registry_lock exclusive); -1 when streamext.max_views is reached. */
 extern int streamext_add_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
-/* The same for a transaction about to commit: no worker frees the slot until the transaction ends and settles it. */
-extern int	streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position);
+#define STREAMEXT_VIEWS_OWNED (-2)
+/*
+ * The same for a transaction about to commit: no worker frees the slot until the transaction ends and settles it. The view counts as one of the owner's from
+ * now on; STREAMEXT_VIEWS_OWNED: he has `most` others, and this one was not his. Zero: no limit.
+ */
+extern int	streamext_reserve_view(Oid dboid, Oid viewoid, int stream, int64 start_position, Oid owner, int most);
 extern void streamext_settle_view(Oid dboid, Oid viewoid, int shard, bool committed);
 
 /* Frees a slot and its state. No worker may run on it any more; false: nothing was done, because a catch-up worker does. */

@@ -8,6 +8,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_foreign_server.h"
+#include "common/hashfn.h"
 #include "catalog/pg_foreign_table.h"
 #include "foreign/foreign.h"
 #include "storage/lmgr.h"
@@ -41,7 +42,9 @@ streamext_sibling_named(const StreamConfig *config, const char *wanted, SiblingN
 {
 	ListCell *lc;
 
-	LockDatabaseObject(ForeignServerRelationId, config->serverid, 0, ShareUpdateExclusiveLock);
+	/* of those who want the name: who wants another one does not wait for the end of somebody's transaction */
+	LockDatabaseObject(ForeignServerRelationId, config->serverid,
+					   1 + string_hash(wanted, strlen(wanted) + 1) % PG_UINT16_MAX, ShareUpdateExclusiveLock);
 	foreach (lc, streamext_sibling_tables(config->serverid))
 	{
 		Oid	  relid = lfirst_oid(lc);

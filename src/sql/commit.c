@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/fault.h"
+#include "base/relation.h"
 #include "durable/checkpoint.h"
 #include "source/connector.h"
 #include "durable/journal_base.h"
@@ -188,6 +189,23 @@ registry_charge(const StreamConfig *config, int index)
 				 "streamext.max_streams.")));
 }
 
+/* And of all places what the settings say. */
+static void
+registry_own(const StreamConfig *config, int index)
+{
+	int most = superuser_arg(config->owner) ? 0 : streamext_owner_streams;
+
+	if (streamext_stream_own(index, config->owner, most))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many streams of role \"%s\"", GetUserNameFromId(config->owner, false)),
+			 errdetail("One owner may have %d (streamext.owner_streams); a stream with several workers counts once for "
+					   "each, a view over views once, and one with UNION ALL once for each part.",
+					   most),
+			 errhint("Drop streams, or let the superuser raise streamext.owner_streams.")));
+}
+
 /* A part of UNION ALL that reads a journal holds it from now on. *other: it has read another one, or none. */
 static int
 registry_add_stream(StreamConfig *config, int shard, bool *other)
@@ -196,7 +214,10 @@ registry_add_stream(StreamConfig *config, int shard, bool *other)
 	const StreamConfig *part = streamext_stream_part(config, shard);
 
 	if (index >= 0)
+	{
 		registry_charge(config, index);
+		registry_own(config, index);
+	}
 	*other = index >= 0 && OidIsValid(part->from.origin) &&
 			 streamext_stream_follow(index, part->connector->journaled ? part->from.origin : InvalidOid);
 	return index;
@@ -254,6 +275,37 @@ registry_start(StreamConfig *config, int stream, int shard)
 	return stream < 0 ? -1 : streamext_stream_journal_end(&streamext_shared->streams[stream], origin, 0);
 }
 
+pg_noreturn static void
+registry_too_many_views(void)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many continuous views"),
+		 errdetail(
+			 "The limit is %d for all databases together; a view on a stream with several workers counts once for each.",
+			 streamext_max_views),
+		 errhint("Raise streamext.max_views and restart the server.")));
+}
+
+static void
+registry_take_view(Oid viewoid, int stream, int64 start)
+{
+	Oid owner = streamext_relation_owner(viewoid, false);
+	int most = superuser_arg(owner) ? 0 : streamext_owner_views;
+	int index = streamext_reserve_view(MyDatabaseId, viewoid, stream, start, owner, most);
+
+	if (index == STREAMEXT_VIEWS_OWNED)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many continuous views of role \"%s\"", GetUserNameFromId(owner, false)),
+				 errdetail("One owner may have %d (streamext.owner_views); a view on a stream with several workers "
+						   "counts once for each.",
+						   most),
+				 errhint("Drop views, or let the superuser raise streamext.owner_views.")));
+	if (index < 0)
+		registry_too_many_views();
+}
+
 static void
 registry_reserve_view(RegistryView *view)
 {
@@ -276,14 +328,7 @@ registry_reserve_view(RegistryView *view)
 		start = registry_start(streamext_stream_part(config, shard), stream, shard);
 		if (start >= 0 && (other || !registry_is_view_of(view->viewoid, shard, stream)))
 			streamext_checkpoint_note_start(view->stream_relid, shard, view->viewoid, start);
-		if (streamext_reserve_view(MyDatabaseId, view->viewoid, stream, start) < 0)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("too many continuous views"),
-				 errdetail(
-					 "The limit is %d for all databases together; a view on a stream with several workers counts once for each.",
-					 streamext_max_views),
-				 errhint("Raise streamext.max_views and restart the server.")));
+		registry_take_view(view->viewoid, stream, start);
 		view->shards = shard + 1;
 	}
 }

@@ -48,6 +48,18 @@ typedef struct ProbeItem
 static bool probe_held =
 	false; /* something was left out for now: a transaction holds it, or there was no room for its locks */
 
+/* As one of its owner's: a worker that finds that out may have to wait. */
+static void
+probe_count(const StreamConfig *config, int index)
+{
+	bool shared = OidIsValid(config->from.inner) || config->from.parts != NIL;
+
+	if (shared)
+		(void) streamext_stream_charge(index, superuser_arg(config->owner) ? InvalidOid : config->owner,
+									   streamext_max_streams);
+	(void) streamext_stream_own(index, config->owner, 0);
+}
+
 /* A StreamextStep: announces a foreign table of our wrappers, whose worker finds the views, or a view with a stream of its own. */
 static void
 probe_stream_step(void *arg)
@@ -56,11 +68,17 @@ probe_stream_step(void *arg)
 	StreamConfig *config = streamext_stream_config(item->relid);
 
 	for (int shard = 0; config != NULL && shard < config->workers; shard++)
-		if (streamext_announce_stream(item->dboid, config->relid, shard, true) < 0)
+	{
+		int index = streamext_announce_stream(item->dboid, config->relid, shard, true);
+
+		if (index >= 0)
+			probe_count(config, index);
+		else
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("no slot is free for stream \"%s.%s\"", config->schema, config->name),
 					 errhint("Raise streamext.max_streams (now %d) and restart the server.", streamext_max_streams)));
+	}
 }
 
 /* Each may be somebody else's. */
