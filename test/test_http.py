@@ -18,6 +18,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -260,6 +261,24 @@ def test_heads_in_pieces(web: Web) -> None:
                 sender.sendall(head[at:end])
             assert sender.recv(100).startswith(b"HTTP/1.1 204 ")
     assert counted(web) == (4, 4)
+
+
+def test_many_records_of_few_bytes(db: Database) -> None:
+    """6 kB of gzip are 3 million records of 9 bytes each: of those that come together only as many are held as there is room for, which is not all of these."""
+    web = Web(db)
+    web.stream(format="text", columns="t text")
+    db.execute("SELECT streamext.pause('s')")
+    body = gzip.compress(b"[1" + b",1" * 3_000_000 + b"]")
+    head = f"POST /s HTTP/1.1\r\nHost: web\r\nAuthorization: Bearer ingest-token\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    connections = [socket.create_connection(("127.0.0.1", web.port), timeout=90) for _ in range(12)]
+    for connection in connections:
+        connection.sendall(head.encode() + body)
+    answers = [connection.recv(65536)[9:12] for connection in connections]
+    assert set(answers) <= {b"204", b"503"} and b"204" in answers
+    assert web.post('["x"]').status == 204
+    pid = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'streamext gateway%' AND datname = current_database()")
+    peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 450_000, peak
 
 
 def test_pipelining_and_100_continue(web: Web) -> None:

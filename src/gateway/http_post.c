@@ -335,18 +335,19 @@ http_unpack(HttpRequest *request, enum MHD_Result *result)
 	HttpServer	*server = request->server;
 	HttpPacking	 packing = http_packing(request);
 	UnpackResult unpacked;
+	int64		 room = Max(HTTP_BODIES - server->bodies, 0), most = Min(server->max_body, room);
 	char		*body;
 	Size		 size;
 
 	if (packing == HTTP_PLAIN || request->body.size == 0)
 		return true;
 	if (packing == HTTP_GZIP)
-		unpacked = streamext_unpack_gzip(request->body.bytes, request->body.size, server->max_body, &body, &size);
+		unpacked = streamext_unpack_gzip(request->body.bytes, request->body.size, most, &body, &size);
 	else
-		unpacked = streamext_unpack_zstd(request->body.bytes, request->body.size, server->max_body, &body, &size);
-	if (unpacked == UNPACK_LARGE)
+		unpacked = streamext_unpack_zstd(request->body.bytes, request->body.size, most, &body, &size);
+	if (unpacked == UNPACK_LARGE && most == server->max_body)
 		*result = http_refuse_large(request);
-	else if (unpacked == UNPACK_MEMORY)
+	else if (unpacked == UNPACK_LARGE || unpacked == UNPACK_MEMORY)
 		*result = http_refuse_full(request);
 	else if (unpacked == UNPACK_DAMAGED)
 		*result =
@@ -367,9 +368,7 @@ http_done(GatewayRequest *base, GatewayOutcome outcome)
 	HttpRequest *request = (HttpRequest *) base;
 
 	request->outcome = outcome;
-	free(request->block);
-	free(request->common);
-	request->block = request->common = NULL;
+	streamext_http_drop_block(request);
 	if (request->abandoned)
 	{
 		streamext_http_free(request);
@@ -421,14 +420,36 @@ http_put_key(HttpRequest *request)
 	return true;
 }
 
+/*
+ * The records in the body's place, which is needed no more. They may take many times as much: of [1,1,1] nine bytes for two, and a round has as many
+ * requests as there are connections. False: there is no room.
+ */
+static bool
+http_hold_block(HttpRequest *request, StringInfo block, StringInfo common)
+{
+	streamext_http_drop_body(request);
+	if (request->server->bodies + block->len <= HTTP_BODIES)
+	{
+		request->block = http_copy(block);
+		request->common = http_copy(common);
+	}
+	pfree(block->data);
+	if (request->block == NULL || request->common == NULL)
+		return false;
+	request->body.held = block->len;
+	request->server->bodies += request->body.held;
+	return true;
+}
+
 static enum MHD_Result
 http_submit(HttpRequest *request, StringInfo block, StringInfo common)
 {
 	GatewayRequest *base = &request->base;
 
-	request->block = http_copy(block);
-	request->common = http_copy(common);
-	if (request->block == NULL || request->common == NULL)
+	if (block->len > HTTP_BODIES)
+		return streamext_http_refuse(request, MHD_HTTP_CONTENT_TOO_LARGE, false, -1, "the body has too many records",
+									 "Send them in several requests.");
+	if (!http_put_key(request) || !http_hold_block(request, block, common))
 		return http_refuse_full(request);
 	base->relid = request->relid;
 	base->block = request->block;
@@ -436,8 +457,6 @@ http_submit(HttpRequest *request, StringInfo block, StringInfo common)
 	base->common = request->common;
 	base->common_size = common->len;
 	base->done = http_done;
-	if (!http_put_key(request))
-		return http_refuse_full(request);
 	request->phase = HTTP_SUBMITTED;
 	if (request->visible.wanted)
 		streamext_http_suspend(request);

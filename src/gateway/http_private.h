@@ -15,7 +15,8 @@
 #include "gateway/reader.h"
 #include "gateway/watch.h"
 
-#define HTTP_BODIES (256 * INT64CONST(1024) * 1024) /* bytes of all bodies and answers that are held at once */
+#define HTTP_BODIES \
+	(256 * INT64CONST(1024) * 1024) /* bytes of all bodies, their records and answers that are held at once */
 
 #define HTTP_CONNECTION_MEMORY \
 	16384 /* bytes of a connection: its head must fit; the library clears them for each request */
@@ -104,6 +105,7 @@ typedef struct HttpBody
 	bool  large;   /* more came than may; it is thrown away */
 	bool  full;	   /* there was no room for it */
 	bool  chunked; /* it comes in chunks */
+	int64 held;	   /* bytes of the block in its place */
 } HttpBody;
 
 /* The answer of a HTTP_REFUSED. */
@@ -157,6 +159,9 @@ extern HttpRequest *streamext_http_new(HttpServer *server, struct MHD_Connection
 extern void streamext_http_receive(HttpRequest *request, const char *data, size_t size);
 /* Ends a request that no callback knows any more. */
 extern void streamext_http_free(HttpRequest *request);
+/* The bytes that were sent, and the records made of them, make room for others'. */
+extern void streamext_http_drop_body(HttpRequest *request);
+extern void streamext_http_drop_block(HttpRequest *request);
 
 /* Its handler is not called until streamext_http_resume, and the server does not stop before that. */
 extern void streamext_http_suspend(HttpRequest *request);

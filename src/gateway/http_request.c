@@ -81,14 +81,32 @@ streamext_http_receive(HttpRequest *request, const char *data, size_t size)
 }
 
 void
+streamext_http_drop_body(HttpRequest *request)
+{
+	request->server->bodies -= request->body.capacity;
+	free(request->body.bytes);
+	request->body.bytes = NULL;
+	request->body.size = request->body.capacity = 0;
+}
+
+void
+streamext_http_drop_block(HttpRequest *request)
+{
+	request->server->bodies -= request->body.held;
+	request->body.held = 0;
+	free(request->block);
+	free(request->common);
+	request->block = request->common = NULL;
+}
+
+void
 streamext_http_free(HttpRequest *request)
 {
 	if (request->refusal.response != NULL)
 		MHD_destroy_response(request->refusal.response);
-	request->server->bodies -= request->body.capacity + request->answer;
-	free(request->body.bytes);
-	free(request->block);
-	free(request->common);
+	request->server->bodies -= request->answer;
+	streamext_http_drop_body(request);
+	streamext_http_drop_block(request);
 	free(request->path);
 	free(request);
 }

@@ -89,8 +89,8 @@ mqtt_lost(MqttClient *m, const char *what, const char *why)
 		{
 			streamext_clip_format(
 				m->error, sizeof(m->error),
-				"the connection is lost again and again, as if another server used the client id \"%s\": %s",
-				m->at.client_id, what);
+				"the connection is lost again and again, as if another server used the client id \"%s\": %s%s%s",
+				m->at.client_id, what, why != NULL ? ": " : "", why != NULL ? why : "");
 			m->retry_ms = MQTT_BRIEF_RETRY_MS;
 		}
 		streamext_mqtt_set_link(m, MQTT_IDLE, m->retry_ms);

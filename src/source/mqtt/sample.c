@@ -241,7 +241,8 @@ sample_arrived(MqttSample *m, const char *topic, const MQTTAsync_message *messag
 		return;
 	copy->next = m->messages;
 	copy->record.position = m->n++;
-	m->bytes += message->payloadlen;
+	m->bytes +=
+		message->payloadlen + (copy->packed != NULL ? 2 : 1) * (Size) copy->packed_size; /* the topic's at most */
 	m->messages = copy;
 }
 
