@@ -118,3 +118,23 @@ def test_most_definitions_have_a_plan(db: Database) -> None:
             connection.rollback()
     print(f"{100 - len(reasons)} of 100; refused: {sorted(reasons)}")
     assert len(reasons) <= 100 / 3
+
+
+def test_what_is_sent_of_kept_values(stream: Database) -> None:
+    """Text needs no order for it; what stands in a batch is of other types than what is kept of it."""
+    found = plan(stream, """SELECT count(DISTINCT k), streamext.approx_count_distinct(span), streamext.approx_percentile(0.5, i4) FILTER (WHERE ok),
+        streamext.approx_percentile(0.9, i4) FILTER (WHERE ok) AS other, streamext.last(k, ts) FROM s""")
+    sent = {partial["sql"]: partial["type"].removeprefix("pg_catalog.") for partial in found["partials"]}
+    time = "CASE WHEN `ts` IS NOT NULL THEN struct(`ts`, -__offset) END"
+    (values,) = (sql for sql in sent if "collect_list(" in sql)  # one for both fractions
+    assert values.startswith("CASE WHEN count(CASE WHEN `ok` THEN `ok` END) > 0") and sent.pop(values) == "double precision[]"
+    assert sent == {
+        "collect_set(`k`)": "text[]",
+        "collect_set(`span`)": "interval[]",
+        "max(`ts`)": "timestamp with time zone",
+        f"max_by(__offset, {time})": "bigint",
+        f"max_by(`k`, {time})": "text",
+    }
+    for output in ("count(DISTINCT name)", "streamext.first(free, ts)", "streamext.approx_count_distinct(free)"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="type .* in Spark"):
+            plan(stream, f"SELECT {output} AS x FROM s")
