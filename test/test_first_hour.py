@@ -203,7 +203,7 @@ def test_functions_that_psql_completes(db: Database) -> None:
     """After "SELECT streamext." psql offers what there is in the schema: of internal ones only those that dumps of users' views, or a wrapper, name."""
     internal = db.rows("""SELECT DISTINCT proname FROM pg_proc AS p WHERE pronamespace = 'streamext'::regnamespace
         AND obj_description(p.oid, 'pg_proc') LIKE 'internal%' ORDER BY 1""")
-    of_exports = ["export_moments", "export_now", "export_regression", "export_rows", "export_spread"]
+    of_exports = ["export_moments", "export_now", "export_regression", "export_rows", "export_set", "export_spread"]
     of_shards = ["shard_key", "shard_last", "shard_partial", "shard_rows_of", "shard_up", "shards_away"]
     assert [name for (name,) in internal] == sorted([*of_exports, "fdw_handler", *of_shards])
     there = "SELECT count(*) FROM pg_proc AS p WHERE pronamespace = 'streamext_internal'::regnamespace"
