@@ -533,3 +533,21 @@ def test_what_an_alert_reads_holds_up_no_other(db: Database) -> None:
     alert_over("another", "v")
     wait_for_error("circle", "infinite recursion")
     quick_fires("b")
+
+
+def test_an_alert_that_takes_memory_fails_by_itself(db: Database) -> None:
+    """The system ended all of the server's processes for it, and it was evaluated again after the restart."""
+    db.configure("streamext.teller_memory", "128")
+    try:
+        local_stream(db, columns="k text, x int")
+        continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+        much = "(SELECT array_length(array_agg(g), 1) AS n FROM generate_series(1, 20000000) AS g) AS q"
+        db.execute(f"CREATE VIEW greedy WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v, {much} WHERE q.n > total")
+        db.execute("CREATE VIEW quick WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE total > 0")
+        db.execute("INSERT INTO s VALUES ('a', 1)")
+        last = "SELECT last_error FROM streamext.alert_views WHERE view = 'greedy'::regclass"
+        wait_for(lambda: "streamext.teller_memory" in str(db.value(last)), what="the alert that takes memory to fail")
+        db.flush("s")
+        assert db.rows("SELECT view::text FROM streamext.alerts") == [("quick",)]
+    finally:
+        db.configure("streamext.teller_memory", "1024")

@@ -4,6 +4,8 @@
  */
 #include "base/background.h"
 
+#include <sys/resource.h>
+
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "storage/sinval.h"
@@ -65,4 +67,17 @@ streamext_background_interrupts(void)
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();
 	return reloaded;
+}
+
+void
+streamext_background_bound_memory(int mb)
+{
+	struct rlimit data;
+
+	if (getrlimit(RLIMIT_DATA, &data) != 0)
+		return;
+	data.rlim_cur = data.rlim_max;
+	if (mb > 0 && (data.rlim_max == RLIM_INFINITY || data.rlim_max / 1024 / 1024 > (rlim_t) mb))
+		data.rlim_cur = (rlim_t) mb * 1024 * 1024;
+	(void) setrlimit(RLIMIT_DATA, &data);
 }

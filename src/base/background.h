@@ -29,4 +29,10 @@ extern bool streamext_background_ended(BackgroundWorkerHandle **handle);
 /* What each round of such a process begins with: interrupts, the configuration, others' invalidations. Whether the configuration was read again. */
 extern bool streamext_background_interrupts(void);
 
+/*
+ * Beyond so many MB of its own memory the process raises "out of memory", where the system would end all of the server's processes; 0: no limit. For those
+ * without threads of a library, which would end with it.
+ */
+extern void streamext_background_bound_memory(int mb);
+
 #endif /* STREAMEXT_BACKGROUND_H */

@@ -32,6 +32,7 @@ int			streamext_owner_memory_share = 100;
 int			streamext_owner_workers = 0;
 int			streamext_owner_streams = 0;
 int			streamext_owner_views = 0;
+int			streamext_teller_memory_mb = 1024;
 int			streamext_owner_stream_share = 50;
 static bool settings_preloaded = false; /* by shared_preload_libraries */
 
@@ -94,6 +95,10 @@ streamext_define_settings(void)
 	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
 							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.teller_memory",
+							"Memory that the process may use that evaluates alerts and tells of changes.",
+							"A view that needs more fails, by itself. Zero: no limit.", &streamext_teller_memory_mb,
+							1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
 							"Zero: only when the server stops. Checkpoints that take long come less often.",
 							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,

@@ -47,7 +47,8 @@ extern int streamext_owner_memory_share;  /* streamext.owner_memory_share: perce
 extern int streamext_owner_stream_share;  /* streamext.owner_stream_share: percent, sighup */
 extern int streamext_owner_streams; /* streamext.owner_streams: places of streams of one owner, sighup; 0: no limit */
 extern int streamext_owner_views;	/* streamext.owner_views: the same of continuous views */
-extern int streamext_owner_workers; /* streamext.owner_workers: of the streams of one owner, sighup; 0: no limit */
+extern int streamext_teller_memory_mb; /* streamext.teller_memory: sighup; 0: no limit */
+extern int streamext_owner_workers;	   /* streamext.owner_workers: of the streams of one owner, sighup; 0: no limit */
 extern int streamext_catchup_min_rows; /* streamext.catchup_min_rows: see worker/catchup.c, sighup */
 
 /* Raises 55000 with a hint about shared_preload_libraries unless that loaded the library. */

@@ -85,7 +85,7 @@ typedef struct TellerView
 	TimestampTz look_at;   /* not before */
 	bool		failed;	   /* the last time, or it may have before this process */
 	bool		under_way; /* changes may have been put out that have not arrived */
-	int			cancelled; /* so many times in a row */
+	int			cancelled; /* so many times in a row, or out of memory */
 } TellerView;
 
 static TellerSlot	*teller_slot = NULL;
@@ -362,7 +362,10 @@ teller_run(TellerView *item)
 		teller_at = NULL;
 		if (error != NULL && over)
 			streamext_budget_explain(error, teller_limit_ms());
-		item->cancelled = over || (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		if (error != NULL && error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+			error->message = psprintf("out of memory, streamext.teller_memory is %d MB", streamext_teller_memory_mb);
+		item->cancelled = over || (error != NULL && (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+													 error->sqlerrcode == ERRCODE_OUT_OF_MEMORY))
 							  ? Min(item->cancelled + 1, TELLER_DOUBLINGS)
 							  : 0;
 		if (!over)
@@ -544,7 +547,8 @@ teller_loop(void)
 		long		timeout;
 
 		ResetLatch(MyLatch);
-		(void) streamext_background_interrupts();
+		if (streamext_background_interrupts() || !known)
+			streamext_background_bound_memory(streamext_teller_memory_mb);
 		if (!known || generation != seen || teller_gone)
 			teller_reload();
 		known = true;
