@@ -31,7 +31,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -41,6 +40,7 @@
 #include "base/own_table.h"
 #include "base/transaction.h"
 #include "sink/delivery.h"
+#include "sink/message.h"
 #include "sink/transport.h"
 
 #define DELIVERY_TICK_MS 5
@@ -309,108 +309,6 @@ delivery_settle(Sending *w, Delivery *d)
 
 /* ---------------------------------------------------------------- a set of rows */
 
-static char *
-delivery_copy_bytes(Datum value, size_t *size)
-{
-	bytea *bytes = DatumGetByteaPP(value);
-	char  *copy;
-
-	*size = VARSIZE_ANY_EXHDR(bytes);
-	copy = palloc(*size + 1);
-	memcpy(copy, VARDATA_ANY(bytes), *size);
-	copy[*size] = '\0';
-	return copy;
-}
-
-static char *
-delivery_text(JsonbValue *v)
-{
-	return v->type == jbvString ? pnstrdup(v->val.string.val, v->val.string.len) : NULL;
-}
-
-typedef struct HeadersStep
-{
-	const char *json;
-	Jsonb	   *jsonb;
-} HeadersStep;
-
-static void
-delivery_headers_step(void *arg)
-{
-	HeadersStep *step = arg;
-
-	step->jsonb = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(step->json)));
-}
-
-/* A row's column of json or text may hold what is no jsonb. *problem then says so. */
-static Jsonb *
-delivery_headers_read(const char *json, char **problem)
-{
-	HeadersStep step = { json, NULL };
-	ErrorData  *error = json == NULL ? NULL : streamext_try(delivery_headers_step, &step);
-
-	if (error == NULL)
-		return step.jsonb;
-	if (streamext_error_blame(error) != BLAME_ROW)
-		ReThrowError(error);
-	*problem = psprintf("its headers cannot be read: %s", streamext_error_text(error));
-	return NULL;
-}
-
-/*
- * Headers are a JSON object of texts; what is none has none. The id is a header too, and no
- * other has its name: who gets a message twice can tell, and a message that came from another sink has a new one. What is not to be sent, ever:
- * why; else NULL.
- */
-static char *
-delivery_headers(Message *m, const char *json)
-{
-	JsonbIterator	  *it;
-	JsonbValue		   v;
-	JsonbIteratorToken token;
-	char			  *problem = NULL;
-	Jsonb			  *jsonb = delivery_headers_read(json, &problem);
-	int				   most = jsonb != NULL && JB_ROOT_IS_OBJECT(jsonb) ? JB_ROOT_COUNT(jsonb) + 1 : 1;
-
-	m->header_names = palloc(sizeof(char *) * most);
-	m->header_values = palloc(sizeof(char *) * most);
-	m->header_names[0] = "token";
-	m->header_values[0] = psprintf(INT64_FORMAT, m->id);
-	m->nheaders = 1;
-	if (most == 1)
-		return problem;
-	it = JsonbIteratorInit(&jsonb->root);
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			m->header_names[m->nheaders] = delivery_text(&v);
-		else if (token == WJB_VALUE && pg_strcasecmp(m->header_names[m->nheaders], "token") != 0 &&
-				 (m->header_values[m->nheaders] = delivery_text(&v)) != NULL)
-			m->nheaders++;
-	}
-	return NULL;
-}
-
-/* As delivery_headers. */
-static char *
-delivery_message(Delivery *d, int i, HeapTuple tuple, TupleDesc desc)
-{
-	Message *m = &d->shipment.messages[i];
-	Datum	 values[6];
-	bool	 nulls[6];
-
-	for (int c = 0; c < 6; c++)
-		values[c] = SPI_getbinval(tuple, desc, c + 1, &nulls[c]);
-	memset(m, 0, sizeof(Message));
-	d->ids[i] = m->id = DatumGetInt64(values[0]);
-	m->topic = nulls[2] ? NULL : TextDatumGetCString(values[2]);
-	if (!nulls[3])
-		m->key = delivery_copy_bytes(values[3], &m->key_size);
-	if (!nulls[4])
-		m->payload = delivery_copy_bytes(values[4], &m->payload_size);
-	return delivery_headers(m, nulls[5] ? NULL : TextDatumGetCString(values[5]));
-}
-
 /*
  * The rows of a set that has a number already, or the next ones, up to one that is not to be sent; is that the first it is the set's one row, refused.
  * Within SPI.
@@ -443,8 +341,10 @@ delivery_select(Sending *w, Delivery *d, bool numbered)
 	d->ids = palloc(sizeof(int64) * Max(SPI_processed, 1));
 	while (n < (int) SPI_processed && (n == 0 || numbered || bytes < DELIVERY_SET_BYTES))
 	{
-		const char *problem = delivery_message(d, n, SPI_tuptable->vals[n], SPI_tuptable->tupdesc);
+		Message	   *message = &d->shipment.messages[n];
+		const char *problem = streamext_message_read(message, SPI_tuptable->vals[n], SPI_tuptable->tupdesc);
 
+		d->ids[n] = message->id;
 		if (problem != NULL && n > 0)
 			break;
 		if (problem != NULL)

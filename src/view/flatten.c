@@ -152,129 +152,6 @@ streamext_flatten_ctes(Query *query, int *entries)
 	query->hasRecursive = false;
 }
 
-/* ---- set-returning functions ---- */
-
-#define FLATTEN_HINT_SETS "Put the function into FROM, with LATERAL if it refers to the stream."
-
-/* Set-returning functions of the output, which become one entry in FROM. */
-typedef struct FlattenSets
-{
-	Index varno;
-	List *calls; /* FuncExpr */
-	bool  take;	 /* those that are met; else only what was taken is replaced */
-} FlattenSets;
-
-static Node *
-flatten_set_var(const FlattenSets *sets, int n, const FuncExpr *call)
-{
-	return (Node *) makeVar(sets->varno, n + 1, call->funcresulttype, -1, call->funccollid, 0);
-}
-
-static void
-flatten_take_set(FlattenSets *sets, FuncExpr *call)
-{
-	if (expression_returns_set((Node *) call->args))
-		streamext_view_refuse("set-returning functions within each other", FLATTEN_HINT_SETS);
-	if (get_expr_result_type((Node *) call, NULL, NULL) != TYPEFUNC_SCALAR)
-		streamext_view_refuse("functions that return sets of rows outside of FROM", FLATTEN_HINT_SETS);
-	sets->calls = lappend(sets->calls, call);
-}
-
-static Node *
-flatten_set_mutator(Node *node, FlattenSets *sets)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset)
-	{
-		ListCell *lc;
-
-		foreach (lc, sets->calls)
-			if (equal(lfirst(lc), node))
-				return flatten_set_var(sets, foreach_current_index(lc), (FuncExpr *) node);
-		if (!sets->take)
-			return node;
-		flatten_take_set(sets, (FuncExpr *) node);
-		return flatten_set_var(sets, list_length(sets->calls) - 1, (FuncExpr *) node);
-	}
-	if (IsA(node, Query))
-		return node;
-	return expression_tree_mutator(node, flatten_set_mutator, sets);
-}
-
-/* ROWS FROM (...): side by side, as they are in the output. */
-static RangeTblEntry *
-flatten_set_entry(const FlattenSets *sets)
-{
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	ListCell	  *lc;
-
-	rte->rtekind = RTE_FUNCTION;
-	rte->lateral = true;
-	rte->inFromCl = true;
-	rte->eref = makeAlias("sets", NIL);
-	foreach (lc, sets->calls)
-	{
-		RangeTblFunction *function = makeNode(RangeTblFunction);
-
-		function->funcexpr = lfirst(lc);
-		function->funccolcount = 1;
-		rte->functions = lappend(rte->functions, function);
-		rte->eref->colnames = lappend(rte->eref->colnames, makeString(psprintf("set%d", foreach_current_index(lc))));
-	}
-	return rte;
-}
-
-/* True if the output expression stands below the aggregation, and is no hopping window. */
-static bool
-flatten_is_below(const Query *query, const TargetEntry *entry)
-{
-	ListCell *lc;
-
-	if (streamext_view_window_function((Node *) entry->expr) == FUNCTION_HOP)
-		return false;
-	if (streamext_view_is_stateless(query))
-		return true;
-	foreach (lc, query->groupClause)
-		if (lfirst_node(SortGroupClause, lc)->tleSortGroupRef == entry->ressortgroupref)
-			return true;
-	return false;
-}
-
-/* A set-returning function that is evaluated for each row means what it means in FROM. */
-static void
-flatten_sets(Query *query)
-{
-	FlattenSets	 sets = { .varno = list_length(query->rtable) + 1, .take = true };
-	RangeTblRef *ref;
-	bool		 hops = false;
-	ListCell	*lc;
-
-	if (!query->hasTargetSRFs)
-		return;
-	foreach (lc, query->targetList)
-	{
-		TargetEntry *entry = lfirst_node(TargetEntry, lc);
-
-		if (!expression_returns_set((Node *) entry->expr))
-			continue;
-		hops = hops || streamext_view_window_function((Node *) entry->expr) == FUNCTION_HOP;
-		if (flatten_is_below(query, entry))
-			entry->expr = (Expr *) flatten_set_mutator((Node *) entry->expr, &sets);
-	}
-	if (sets.calls == NIL)
-		return;
-	if (hops)
-		streamext_view_refuse("streamext.hop beside other set-returning functions", FLATTEN_HINT_SETS);
-	sets.take = false;
-	query->targetList = (List *) flatten_set_mutator((Node *) query->targetList, &sets);
-	query->hasTargetSRFs = expression_returns_set((Node *) query->targetList);
-	query->rtable = lappend(query->rtable, flatten_set_entry(&sets));
-	ref = makeNode(RangeTblRef);
-	ref->rtindex = sets.varno;
-	query->jointree->fromlist = lappend(query->jointree->fromlist, ref);
-}
-
 /* ---- what may be pulled up ---- */
 
 /* What is set-returning still: hopping windows, which must be a key. */
@@ -290,7 +167,7 @@ flatten_note_hops(Flatten *flatten, const Query *subquery)
 		if (!expression_returns_set(expr))
 			continue;
 		if (streamext_view_window_function(expr) != FUNCTION_HOP)
-			streamext_view_refuse("set-returning operators", FLATTEN_HINT_SETS);
+			streamext_view_refuse("set-returning operators", STREAMEXT_FLATTEN_HINT_SETS);
 		flatten->hops = lappend(flatten->hops, expr);
 	}
 }
@@ -593,7 +470,7 @@ flatten_pull_up(Flatten *flatten, int varno, Query *subquery)
 	entry = copyObject(shell);
 	streamext_flatten_ctes(subquery, &flatten->entries);
 	streamext_flatten_check(subquery);
-	flatten_sets(subquery);
+	streamext_flatten_sets(subquery);
 	flatten_join_names(flatten->query);
 	flatten_join_names(subquery);
 	entry->rtekind = RTE_SUBQUERY;
@@ -776,7 +653,7 @@ streamext_view_flatten(const Query *query, List **derived)
 	flatten_splice(flatten.query->jointree);
 	flatten_distinct(flatten.query);
 	if (flatten.query->setOperations == NULL)
-		flatten_sets(flatten.query);
+		streamext_flatten_sets(flatten.query);
 	flatten_check_whole(&flatten);
 	if (derived != NULL)
 		*derived = flatten.derived;

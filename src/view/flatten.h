@@ -24,6 +24,11 @@ extern void *streamext_flatten_replace(void *node, int varno, RangeTblEntry *ent
  */
 extern void streamext_flatten_ctes(Query *query, int *entries);
 
+#define STREAMEXT_FLATTEN_HINT_SETS "Put the function into FROM, with LATERAL if it refers to the stream."
+
+/* Moves set-returning functions of the output that stand below the aggregation into FROM. Raises 0A000 where that is not the same. */
+extern void streamext_flatten_sets(Query *query);
+
 /* Whether a flattened query groups by a window. */
 extern bool streamext_flatten_has_window(const Query *query);
 
