@@ -47,7 +47,7 @@ class OddBroker:
     sends `packets`. `subscriptions` counts. A context manager."""
 
     def __init__(self, version: int, suback: bytes = b"\1\1", packets: bytes = b"") -> None:
-        self.version, self.suback, self.packets, self.subscriptions = version, suback, packets, 0
+        self.version, self.suback, self.packets, self.subscriptions, self.hello = version, suback, packets, 0, b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connection: socket.socket | None = None
         self.uri = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -87,6 +87,7 @@ class OddBroker:
     def _answer(self, type: int, body: bytes) -> bytes:
         properties = b"\0" if self.version == 5 else b""
         if type == CONNECT:
+            self.hello = body
             return packet(0x20, b"\0\0" + properties)
         if type == SUBSCRIBE:
             self.subscriptions += 1
@@ -203,4 +204,14 @@ def test_a_broker_that_gives_an_unreleased_id_again(db: Database) -> None:
         continuous(db, "v", "SELECT n, count(*) AS c FROM s GROUP BY n")
         wait_for(lambda: db.rows("SELECT 1 FROM v WHERE n = 4"), what="the last message")
         assert sorted(db.rows("TABLE v")) == [(1, 1), (2, 1), (3, 1), (4, 1)]
+        db.execute("DROP FOREIGN TABLE s CASCADE")
+
+
+def test_the_largest_message_is_named(db: Database) -> None:
+    """A message of nothing but user properties takes a hundred times its size of the client, and may have 256 MB."""
+    with OddBroker(5) as broker:
+        odd_stream(db, broker, "a text")
+        continuous(db, "v", "SELECT count(*) FROM s")
+        wait_for(lambda: broker.subscriptions, what="the subscription")
+        assert b"\x27" + struct.pack(">I", 32 << 20) in broker.hello
         db.execute("DROP FOREIGN TABLE s CASCADE")

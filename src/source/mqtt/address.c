@@ -124,6 +124,7 @@ streamext_mqtt_address_connect(const MqttAddress *address, bool end, MqttConnect
 		address_add_property(&connect->properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL,
 							 end ? 0 : MQTT_SESSION_EXPIRY);
 		address_add_property(&connect->properties, MQTTPROPERTY_CODE_RECEIVE_MAXIMUM, MQTT_RECEIVE_MAXIMUM);
+		address_add_property(&connect->properties, MQTTPROPERTY_CODE_MAXIMUM_PACKET_SIZE, MQTT_PACKET_MAXIMUM);
 		connect->options.connectProperties = &connect->properties;
 	}
 	else

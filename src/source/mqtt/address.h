@@ -13,6 +13,11 @@
 
 #include "base/stream_def.h"
 
+/*
+ * Of a message, more than which a broker does not send with MQTT 5: twice what a record may have, so that somewhat larger ones are still told of.
+ * paho takes a hundred times as much for a message of nothing but user properties.
+ */
+#define MQTT_PACKET_MAXIMUM (2 * STREAMEXT_MAX_RECORD)
 #define MQTT_RECEIVE_MAXIMUM 16384 /* unacknowledged messages; see source/mqtt/seen.h */
 
 typedef struct MqttAddress
