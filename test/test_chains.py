@@ -191,7 +191,10 @@ def test_an_outer_view_that_is_paused_holds_windows_within_bounds(database: Data
             wait_for(lambda: db.value(trouble) or db.value(f"SELECT max(written_until) >= timestamptz '2024-05-01 23:00+00' + interval '{day - 1} days' FROM streamext_internal.flow"), what="the windows")
         assert db.value(trouble) == 'closed windows of continuous view "public.minute" wait: the journal of stream "hour" is full'
         assert db.value("SELECT count(DISTINCT w) > 60 FROM minute"), "retention waits"
-        assert told_by_flush(db) == ['continuous view "hour" is paused and was not waited for']
+        for more in range(2):
+            values = f"SELECT 1, m, timestamptz '2024-05-01 00:00+00' + interval '{day + more} days' + m * interval '1 min' FROM generate_series(0, 99) AS m"
+            db.execute(f"INSERT INTO o {values}; INSERT INTO s {values}")
+            assert told_by_flush(db) == ['continuous view "hour" is paused and was not waited for']
         db.execute("SELECT streamext.resume('hour')")
         close_all(db, 40)
         db.assert_same("SELECT k, h, n FROM hour", "SELECT k, date_trunc('hour', ts), count(*) FROM o GROUP BY 1, 2")

@@ -186,6 +186,7 @@ INSTEAD_OTHER: dict[str, list[str]] = {
     "ALTER VIEW sliding SET (streamext.step = '1 s')": [
         "CREATE OR REPLACE VIEW sliding WITH (streamext.continuous, streamext.step = '1 s') AS SELECT site, count(*) AS n FROM s WHERE ts > now() - interval '1 min' GROUP BY site"],
     "ALTER VIEW warned RESET (streamext.alert)": ["CREATE OR REPLACE VIEW warned AS SELECT site, n FROM totals WHERE n > 5"],
+    "ALTER VIEW nested SET (security_invoker)": ["ALTER VIEW nested RESET (security_invoker)", "GRANT SELECT ON nested TO anybody"],
     "CREATE RULE r AS ON INSERT TO minutes DO INSTEAD NOTHING": [INTO.format("t", BY_WINDOW), "CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING"],
     "CREATE TRIGGER r INSTEAD OF INSERT ON minutes FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()": [
         INTO.format("t", BY_WINDOW), "CREATE TRIGGER r BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"],
@@ -311,6 +312,7 @@ def all_that_they_name(db: Database) -> None:
     continuous(db, "passed_on", "SELECT site FROM s", ", streamext.into = 'sites'")
     continuous(db, "copies", "SELECT device, date_trunc('hour', w) AS w, sum(n)::bigint AS n FROM minutes GROUP BY 1, 2")
     continuous(db, "derived", "SELECT site, ts FROM s")
+    continuous(db, "nested", f"SELECT max(n) FROM ({BY_WINDOW}) q")
     db.execute("""CREATE VIEW warned WITH (streamext.alert) AS SELECT site, n FROM totals WHERE n > 5;
         CREATE SERVER topics FOREIGN DATA WRAPPER kafka OPTIONS (brokers '127.0.0.1:9');
         CREATE FOREIGN TABLE counted (site text, n bigint) SERVER topics OPTIONS (topic 'counted');

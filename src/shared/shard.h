@@ -79,6 +79,7 @@ typedef struct Shard
 	List *views;	 /* of WorkerView; in the stream's worker those in other hands too, without a fold */
 	struct Checkpoint *checkpoint;		   /* NULL: not looked for yet, or no extension any more */
 	TimestampTz		   windows_retry_at;   /* windows could not be written into their tables */
+	bool			   windows_held;	   /* the last time, and only those that nobody waits for (sink/windows.h) */
 	TimestampTz		   windows_trouble_at; /* when the stream said that they wait for room; 0: they do not */
 } Shard;
 

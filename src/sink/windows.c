@@ -52,6 +52,7 @@
 #include "shared/shard.h"
 
 #define INTO_RETRY_MS 1000
+#define INTO_RETRY_REST 4					   /* times as long as a try took, until the next */
 #define INTO_PATIENCE 3						   /* failures in a row, until they are told */
 #define INTO_ROWS 20000						   /* rows of windows in one transaction, roughly */
 #define INTO_SPAN (256 * INT64CONST(60000000)) /* of the first range, which the next are measured by */
@@ -434,13 +435,13 @@ into_note_trouble(Shard *shard, const WorkerView *v, Outlet *outlet, const Error
 
 /* The outer view counts nothing until somebody does something about it: who flushes does not wait for its journal to have room. */
 static bool
-into_is_held(const Shard *shard, const Outlet *outlet, const ErrorData *error)
+into_is_stopped(const Shard *shard, const Outlet *outlet)
 {
-	int			index = outlet->flow ? streamext_find_view(shard->identity.dboid, outlet->target, 0) : -1;
+	int			index = streamext_find_view(shard->identity.dboid, outlet->target, 0);
 	StreamSlot *slot = into_flow_slot(shard, outlet);
 	ViewStatus	status;
 
-	if (index < 0 || slot == NULL || error->sqlerrcode != ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+	if (index < 0 || slot == NULL)
 		return false;
 	streamext_stream_lock_shared(slot);
 	status = streamext_shared->views[index].health.status;
@@ -479,7 +480,8 @@ into_try(Shard *shard, WorkerView *v, Outlet *outlet, void (*step)(WorkerView *,
 			shard->does->fail_view(shard, v, error->message);
 		else
 			into_note_trouble(shard, v, outlet, error);
-		outlet->held = !done && into_is_held(shard, outlet, error);
+		outlet->held = !done && outlet->flow && error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED &&
+					   into_is_stopped(shard, outlet);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -565,6 +567,22 @@ into_outlet(Shard *shard, WorkerView *v, Outlet *outlet, TimestampTz until)
 	return true;
 }
 
+/* The same; a try may read many rows in vain, and neither the stream's records nor who flushes are to wait for that. */
+static bool
+into_outlet_or_rest(Shard *shard, WorkerView *v, Outlet *outlet, TimestampTz until)
+{
+	TimestampTz begin = GetCurrentTimestamp(), end;
+	bool		done;
+
+	if (outlet->held && begin < outlet->retry_at && into_is_stopped(shard, outlet))
+		return false;
+	outlet->held = false;
+	done = into_outlet(shard, v, outlet, until);
+	end = GetCurrentTimestamp();
+	outlet->retry_at = TimestampTzPlusMilliseconds(end, INTO_RETRY_MS) + Max(end - begin, 0) * INTO_RETRY_REST;
+	return done;
+}
+
 /* What is closed of one view: which outlets have it; others try again later. */
 static void
 into_view(Shard *shard, WorkerView *v)
@@ -578,8 +596,7 @@ into_view(Shard *shard, WorkerView *v)
 	{
 		Outlet *outlet = lfirst(lc);
 
-		outlet->held = false;
-		outlet->done = !again && (until == DT_NOBEGIN || into_outlet(shard, v, outlet, until));
+		outlet->done = !again && (until == DT_NOBEGIN || into_outlet_or_rest(shard, v, outlet, until));
 		if (v->fold == NULL)
 			return;
 	}
@@ -691,12 +708,12 @@ void
 streamext_into_windows(Shard *shard, TimestampTz now)
 {
 	uint64	  requested = pg_atomic_read_u64(&shard->slot->ask.windows_requested);
+	bool	  asked = requested > pg_atomic_read_u64(&shard->slot->ask.windows_done);
 	bool	  done = true, awaited = false;
 	ListCell *lc;
 
-	if (shard->config == NULL || now < shard->windows_retry_at ||
-		(pg_atomic_read_u32(&shard->slot->ask.windows_due) == 0 &&
-		 requested <= pg_atomic_read_u64(&shard->slot->ask.windows_done) && now < into_sinks_deadline(shard)))
+	if (shard->config == NULL || (now < shard->windows_retry_at && !(asked && shard->windows_held)) ||
+		(pg_atomic_read_u32(&shard->slot->ask.windows_due) == 0 && !asked && now < into_sinks_deadline(shard)))
 		return;
 	pg_atomic_write_u32(&shard->slot->ask.windows_due, 0);
 	pg_memory_barrier();
@@ -709,7 +726,8 @@ streamext_into_windows(Shard *shard, TimestampTz now)
 	}
 	if (done) /* before who flushes looks */
 		streamext_stream_trouble_over(shard->slot, &shard->windows_trouble_at);
-	if (!awaited && requested > pg_atomic_read_u64(&shard->slot->ask.windows_done))
+	shard->windows_held = !done && !awaited;
+	if (!awaited && asked)
 	{
 		pg_atomic_write_u64(&shard->slot->ask.windows_done, requested);
 		ConditionVariableBroadcast(&shard->slot->progress);

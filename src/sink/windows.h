@@ -24,7 +24,8 @@ typedef struct Outlet
 	int64		 span;	   /* of the last range */
 	uint64		 rows;	   /* in it */
 	bool		 done;	   /* the last time */
-	bool		 held;	   /* flow: not done, because its journal is full and its view paused or failed */
+	bool		 held;	   /* flow: not done, because its journal is full and its view paused or failed, */
+	TimestampTz	 retry_at; /* and not tried again before this time */
 	int			 failures; /* in a row, that are tried again */
 } Outlet;
 
