@@ -63,7 +63,7 @@ def _read_once(db: Database, view: str, rows: int) -> float:
 
 def cost(plant: Plant) -> list[dict[str, object]]:
     """
-    CPU of the server's processes, of no client, for a million records of Q1 with nobody who asks, and with one subscriber, in turn. What the
+    Records a second by the clock, and CPU of the server's processes, of no client, for a million records of Q1 with nobody who asks, and with one subscriber, in turn. What the
     subscriber's session takes is also measured by itself: that is sharper than the difference of two runs.
     """
     plant.produce(TOPIC)
@@ -84,7 +84,8 @@ def cost(plant: Plant) -> list[dict[str, object]]:
                 else:
                     db.flush("s")
                 session = _cpu(listener) - before
-            row = {"what": f"q1, {subscribers} subscribers", "run": run, "cpu": meter.cost.cpu / plant.load.records * 1e6, "others": meter.cost.others}
+            row = {"what": f"q1, {subscribers} subscribers", "run": run, "cpu": meter.cost.cpu / plant.load.records * 1e6,
+                   "rate": plant.load.records / meter.cost.seconds, "others": meter.cost.others}  # fmt: skip
             if subscribers:
                 row |= {"told": sum(told), "session": session / plant.load.records * 1e6,
                         "read": _read_once(listener, view, sum(told)) / plant.load.records * 1e6}  # fmt: skip
