@@ -25,6 +25,7 @@
 #include "base/budget.h"
 #include "base/content.h"
 #include "base/fault.h"
+#include "base/transaction.h"
 #include "durable/events.h"
 #include "worker/alone.h"
 #include "worker/letters_hold.h"
@@ -81,22 +82,27 @@ worker_letters_at_exit(int code, Datum arg)
 	streamext_letters_at_exit(&worker_self);
 }
 
-/* From the catch block: reports, makes shared memory whole, and leaves. */
+/*
+ * From the catch block: reports, makes shared memory whole, and leaves. Who had to give way to another transaction has not failed: the launcher starts
+ * it again at once.
+ */
 static void
 worker_fail(Worker *w)
 {
 	ErrorData *error;
+	bool	   gave_way;
 
 	HOLD_INTERRUPTS();
 	LWLockReleaseAll();
 	MemoryContextSwitchTo(w->shard.cxt);
 	error = CopyErrorData();
+	gave_way = streamext_error_is_lock(error->sqlerrcode);
 	EmitErrorReport();
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
-	if (w->shard.slot != NULL)
+	if (w->shard.slot != NULL && !gave_way)
 		streamext_stream_set_state(w->shard.slot, STREAM_FAILED, error->message);
-	proc_exit(1);
+	proc_exit(gave_way ? 0 : 1);
 }
 
 /* ---- pause ---- */
