@@ -172,7 +172,7 @@ def test_a_pause_that_is_rolled_back(db: Database) -> None:
     for end, expected in (("ROLLBACK", "running"), ("ROLLBACK TO SAVEPOINT here; COMMIT", "running"), ("COMMIT", "paused")):
         db.execute("BEGIN; SAVEPOINT here")
         db.execute("SELECT streamext.pause('s')")
-        assert state(db) == "paused"
+        wait_for(lambda: state(db) == "paused", what="its pause")  # its worker may be waited for yet
         db.execute("SELECT streamext.pause('grouped')")
         db.execute(end)
         wait_for(lambda: state(db) == expected, what=f"the stream {expected} after {end}")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 from crash.faults import kill_all
 from harness.database import Database
-from harness.faults import reconnect, set_fault, until_quiet, wait_for_crash
+from harness.faults import commit_once, reconnect, set_fault, until_quiet, wait_for_crash
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.server import free_port
@@ -95,15 +96,7 @@ def test_what_flows_on_comes_once_whatever_crashes(database: Database, fault: st
             before = set_fault(db, fault if step == 1 else "none")
         values = rows(rng, 400, 30 * step, 30)
         for at in range(0, len(values), 50):
-            part = values[at : at + 50]
-            while True:
-                try:
-                    with db.connection.transaction():
-                        insert(db, "s", part)
-                        insert(db, "o", part)
-                    break
-                except psycopg.OperationalError:
-                    reconnect(db)
+            commit_once(db, "o", partial(insert_into_both, db, values[at : at + 50]))
         if step == 1:
             until_quiet(db)
             wait_for_crash(db, fault, before)  # the flush may have been through before it
@@ -258,10 +251,14 @@ def windows_to_kafka(db: Database, kafka: Kafka, topic: str) -> None:
     continuous(db, "v", MINUTES.format(source="s"), ", streamext.into = 'sent'")
 
 
+def insert_into_both(db: Database, values: list[tuple[int, int, datetime]]) -> None:
+    insert(db, "s", values)
+    insert(db, "o", values)
+
+
 def insert_both(db: Database, values: list[tuple[int, int, datetime]]) -> None:
     with db.connection.transaction():
-        insert(db, "s", values)
-        insert(db, "o", values)
+        insert_into_both(db, values)
 
 
 def assert_published(db: Database, kafka: Kafka, topic: str) -> None:

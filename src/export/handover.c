@@ -95,8 +95,8 @@ handover_finish(const HandOverRow *row, const AggPartial *partial, const ExportP
 	Datum		  value = streamext_partial_final(reader, streamext_partial_copy(reader, partial), isnull);
 
 	/* the plan sums them as double precision */
-	if (!*isnull && aggref->aggtype == FLOAT4OID && p->typeoid == FLOAT8OID)
-		return Float8GetDatum((float8) DatumGetFloat4(value));
+	if (aggref->aggtype == FLOAT4OID && p->typeoid == FLOAT8OID)
+		return *isnull ? (Datum) 0 : Float8GetDatum((float8) DatumGetFloat4(value));
 	Assert(aggref->aggtype == p->typeoid);
 	return value;
 }

@@ -2,6 +2,7 @@
 twice. QoS 1 may count one twice by its nature; with mosquitto, which numbers messages in a row, it does not."""
 
 import time
+from collections import deque
 
 from crash.load import DELIVERY, Load, Producer, counted
 from harness.database import Database
@@ -20,7 +21,7 @@ class _Sender:
         self._client = broker.client(f"sender-{topic}", keep_session=True)
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
         self._client.on_publish = lambda _client, _data, mid, *_: self._done.append((mid, time.monotonic()))
-        self._done: list[tuple[int, float]] = []  # by paho's thread
+        self._done: deque[tuple[int, float]] = deque()  # by paho's thread
         self._waiting: dict[int, int] = {}  # by message id
         self.published: dict[int, float] = {}
         self.acknowledged: dict[int, float] = {}
@@ -39,8 +40,8 @@ class _Sender:
         self._collect()
 
     def _collect(self) -> bool:
-        done, self._done = self._done, []
-        for mid, at in done:
+        for _ in range(len(self._done)):  # others come meanwhile
+            mid, at = self._done.popleft()
             if mid in self._waiting:
                 self.acknowledged[self._waiting.pop(mid)] = at
             else:  # was faster than publish() came back

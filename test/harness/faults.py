@@ -1,5 +1,7 @@
 """Servers that crash at a fault point (streamext.fault_point) while a test goes on. Connections are made anew, with UTC."""
 
+from collections.abc import Callable
+
 import psycopg
 
 from harness.database import Database
@@ -18,6 +20,22 @@ def reconnect(db: Database) -> None:
         return True
 
     wait_for(again, what="the server")
+
+
+def commit_once(db: Database, table: str, insert: Callable[[], None]) -> None:
+    """A transaction that puts rows into the table, once: again when the server has crashed, but not if it was committed without an answer."""
+    before: int | None = None
+    while True:
+        try:
+            rows = db.value(f"SELECT count(*) FROM {table}")
+            if before is None:
+                before = rows
+            if rows > before:
+                return
+            with db.connection.transaction():
+                insert()
+        except psycopg.OperationalError:
+            reconnect(db)
 
 
 def _shows(db: Database, fault: str) -> bool:
