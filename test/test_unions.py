@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from harness.database import Database, temporary_database
 from harness.feed import FeedServer
+from harness.faults import set_fault
 from harness.flume import Tier
 from harness.http import Web
 from harness.kafka import Kafka
@@ -130,11 +131,8 @@ def test_whatever_crashes(database: Database, fault: str) -> None:
     views = create(db, ["tumble", "same", "twin"])
     rng = random.Random(fault)
     for step in range(3):
-        before = server.log_file.stat().st_size
         if step == 1:
-            db.execute(f"ALTER SYSTEM SET streamext.fault_point = '{fault}'")
-            server.reload()
-            wait_for(lambda: db.value("SHOW streamext.fault_point") == fault, what="the setting")
+            before = set_fault(db, fault)
         try:
             with db.connection.transaction():
                 feed(db, 500 * step, 500, rng.choice(["ab", "ba"]))

@@ -352,6 +352,23 @@ refresh_start_views(Worker *w)
 	return refresh_start_folds(w) && complete;
 }
 
+/* What is paused, and what is not any more, shows as such by the time at which the generation is seen; the rest shows when it is attached. */
+static void
+refresh_tell_pauses(Worker *w)
+{
+	ListCell *lc;
+
+	streamext_stream_lock_exclusive(w->shard.slot);
+	foreach (lc, w->shard.views)
+	{
+		WorkerView *v = lfirst(lc);
+
+		if (v->fold != NULL && v->paused != (v->slot->health.status == VIEW_PAUSED))
+			streamext_view_set_status(v->slot, v->paused ? VIEW_PAUSED : VIEW_CATCHING_UP, "");
+	}
+	LWLockRelease(w->shard.slot->lock);
+}
+
 /* ---------------------------------------------------------------- all of it */
 
 /* The stream (or this shard of it) is no more. False if the slot went with it; then the heirs look for its views. */
@@ -528,6 +545,7 @@ streamext_worker_refresh(Worker *w)
 	w->shard.attached = w->letters.behind = false;
 	w->setup.refresh_at = 0;
 	streamext_checkpoint_note(&w->shard);
+	refresh_tell_pauses(w);
 	if (complete)
 		pg_atomic_write_u32(&w->shard.slot->ask.generation_seen, generation);
 	else
