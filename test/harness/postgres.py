@@ -103,7 +103,7 @@ class Postgres(Server):
     def _run_as_owner(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self.bindir / program, *arguments],
-            cwd=self.dir, capture_output=True, text=True, **self.identity,
+            cwd=self.dir, capture_output=True, text=True, env=os.environ | {"PGCTLTIMEOUT": "600"}, **self.identity,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
