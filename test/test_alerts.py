@@ -327,7 +327,6 @@ def test_a_crash_neither_repeats_nor_forgets(database: Database) -> None:
             with db.server.connect(db.name) as other:
                 (pid,) = other.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'streamext teller' AND datname = %s", (db.name,)).fetchone()
             db.server.kill_backend(pid)
-            wait_for(lambda: db.server.is_ready(), what="the server")
         db.connection = wait_for(lambda: db.server.connect(db.name), what="a connection")
         put(db, 2 * step + 1, b=75)
         put(db, 2 * step + 1.5, b=10)

@@ -135,7 +135,6 @@ def test_changes_applied_by_key_are_the_view(database: Database, round_: int) ->
         elif event == "worker":
             pid = worker_pid(db)
             db.server.kill_backend(pid)
-            wait_for(lambda: db.server.is_ready(), what="the server")
             db.connection = db.server.connect(db.name)
             worker_pid(db, besides=pid)
         elif event == "restart":

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import pytest
 from harness import views
 from harness.database import Database
+from harness.faults import reconnect
 from harness.kafka import Kafka, Message
 from harness.streams import kafka_stream, worker_pid
 from harness.wait import wait_for
@@ -57,18 +58,13 @@ def in_time(definition: views.Definition, lateness: str) -> str:
     return definition.text.replace(match[1], "w_").format(source=source, now="now()")
 
 
-def crash(db: Database) -> Database:
+def crash(db: Database) -> None:
     """Of all processes, once a checkpoint that is on disk holds all that is counted: which rows are late depends on how they come together
     in batches, so what is read again may be judged otherwise."""
     wait_for(lambda: not db.value("SELECT bool_or(checkpoint_pending) FROM streamext.workers"), what="a checkpoint")
     db.execute("CREATE TABLE synced (); DROP TABLE synced")
-    before = db.server.log_file.stat().st_size
     db.server.kill_backend(worker_pid(db))
-    wait_for(lambda: "all server processes terminated" in db.server.log(before), what="the crash")
-    wait_for(db.server.is_ready, what="recovery")
-    other = Database(db.server, db.name)
-    other.execute("SET timezone = 'UTC'")
-    return other
+    reconnect(db)
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
@@ -94,7 +90,7 @@ def test_rows_that_come_too_late(database: Database, round_: int) -> None:
         db.flush("s")
         watermark = db.value("SELECT max(ts) FROM o") - DELAY
         if step == 4:
-            db = crash(db)
+            crash(db)
             db.flush("s")
         if step in (4, 7):
             for i, (definition, lateness) in enumerate(chosen):
@@ -128,9 +124,7 @@ def test_a_crash_in_the_middle(database: Database, kafka: Kafka, topic: str, wor
         kafka.produce(topic, [Message(payload, i % 4) for i, (payload,) in enumerate(payloads)])
         if step == 1:
             db.server.kill_backend(worker_pid(db))
-            wait_for(db.server.is_ready, what="recovery")
-            db = Database(db.server, db.name)
-            db.execute("SET timezone = 'UTC'")
+            reconnect(db)
         db.flush("s")
         for i, definition in enumerate(chosen):
             db.assert_same(f"TABLE v{i}", definition.query("o", views.NOW))

@@ -12,7 +12,6 @@ from harness import views
 from harness.database import Database
 from harness.faults import reconnect, until_quiet
 from harness.streams import continuous, worker_pid
-from harness.wait import wait_for
 
 SEED = int(os.environ.get("STREAMEXT_ORACLE_SEED", time.time_ns() % 1_000_000))
 VIEWS_A_ROUND = 20
@@ -41,7 +40,6 @@ def test_nested_views(database: Database, round_: int) -> None:
         db.execute(f"INSERT INTO s VALUES {values}; INSERT INTO o VALUES {values}")
         if step == 1:
             db.server.kill_backend(worker_pid(db))
-            wait_for(db.server.is_ready, what="recovery")
             reconnect(db)
         until_quiet(db)
     # what no other row has a window with, and is in none that is closed

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from harness.database import Database, temporary_database
 from harness.feed import FeedServer
-from harness.faults import set_fault
+from harness.faults import reconnect, set_fault, wait_for_crash
 from harness.flume import Tier
 from harness.http import Web
 from harness.kafka import Kafka
@@ -141,14 +141,11 @@ def test_whatever_crashes(database: Database, fault: str) -> None:
             assert step == 1
         if step != 1:
             continue
-        wait_for(lambda: f'fault point "{fault}" reached' in server.log(before), what=fault)
-        wait_for(lambda: "all server processes terminated" in server.log(before), what="the crash")
+        wait_for_crash(db, fault, before)
         configuration = server.data / "postgresql.auto.conf"
         configuration.write_text(configuration.read_text().replace(fault, "none"))
-        wait_for(server.is_ready, what="recovery")
         server.reload()
-        db = Database(server, db.name)
-        db.execute("SET timezone = 'UTC'")
+        reconnect(db)
         wait_for(lambda: db.value("SHOW streamext.fault_point") == "none", what="the setting")
         if db.value("SELECT count(*) FROM b_o") == 500:
             feed(db, 500, 500)
