@@ -265,12 +265,14 @@ plan_stage_type(ExportPartialKind kind, Oid argtype)
 static const ExportAggregate *
 plan_find_aggregate(const ExportPlan *plan, const Aggref *aggref)
 {
+	const char *name = get_func_name(aggref->aggfnoid);
+	bool		own = streamext_own_schema(get_func_namespace(aggref->aggfnoid));
+
 	for (int i = 0; i < lengthof(export_aggregates); i++)
 		if (export_aggregates[i].function == aggref->aggfnoid)
 			return &export_aggregates[i];
-	for (int i = 0; i < lengthof(export_own_aggregates); i++)
-		if (streamext_own_schema(get_func_namespace(aggref->aggfnoid)) &&
-			strcmp(export_own_aggregates[i].word, get_func_name(aggref->aggfnoid)) == 0)
+	for (int i = 0; i < lengthof(export_own_aggregates) && own; i++)
+		if (strcmp(export_own_aggregates[i].word, name) == 0)
 			return &export_own_aggregates[i];
 	streamext_export_refuse(plan, psprintf("aggregate %s", format_procedure_qualified(aggref->aggfnoid)),
 							"What can be exported is listed in docs/scale.md.");
