@@ -394,6 +394,26 @@ def test_windows_of_too_many_steps(db: Database) -> None:
             type_instead(db, [view.format(found[1], query)], "")
 
 
+def test_options_of_the_other_kind(db: Database) -> None:
+    """A hint does not lead into the next error."""
+    all_that_they_name(db)
+    try:
+        over = "Make an alert, a view over the continuous view"
+        for refused, hint in (
+            (WITH_OPTION.format("streamext.hold = '1 min'", "SELECT count(*) AS n FROM s"), over),
+            ("ALTER VIEW minutes SET (streamext.hold = '1 min')", over),
+            ("ALTER VIEW minutes SET (streamext.alert)", "Make the alert a view over the continuous view"),
+            ("ALTER VIEW warned SET (streamext.retention = '1 h')", "Give it to the continuous view"),
+            ("CREATE VIEW v WITH (streamext.hold = '1 min') AS SELECT site, n FROM totals WHERE n > 5", "Add streamext.alert"),
+            ("ALTER VIEW both_streams SET (streamext.hold = '1 min')", "or with streamext.alert"),
+        ):
+            assert hint in db.refusal(refused), refused
+        for option in ("alert", "hold"):
+            db.execute(f"ALTER VIEW minutes RESET (streamext.{option})")
+    finally:
+        db.execute("DROP FUNCTION theirs(); DROP ROLE anybody")
+
+
 def test_every_refusal_has_a_hint() -> None:
     """None is made without one that says what to do."""
     for source in (REPOSITORY / "src").glob("*/*.c"):

@@ -129,7 +129,8 @@ streamext_ddl_option_check_kind(List *own, bool continuous)
 			continue;
 		if (of_alerts)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("view option \"%s\" is for alerts", name),
-							errhint("Add streamext.alert.")));
+							continuous ? errhint("Make an alert, a view over the continuous view, and give it to that.")
+									   : errhint("Add streamext.alert.")));
 		if (alert)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 							errmsg("view option \"%s\" is for continuous views, not for alerts", name),
@@ -358,6 +359,8 @@ streamext_ddl_option_change(List *stored, List *changes, bool reset)
 
 	if (alert)
 		option_check_alert_change(changes, reset);
+	else if (!reset)
+		streamext_ddl_option_check_kind(changes, true);
 
 	foreach (cell, changes)
 	{

@@ -394,7 +394,6 @@ view_ddl_names_own_option(const AlterTableStmt *stmt)
 	return false;
 }
 
-/* ALTER VIEW SET or RESET on a continuous view, which the caller has locked. */
 /* As in CREATE VIEW, which makes no view of a query in FROM then. */
 static void
 view_ddl_check_invoker(Oid relid, const List *options)
@@ -413,6 +412,7 @@ view_ddl_check_invoker(Oid relid, const List *options)
 					 errhint("Write the query in FROM as a continuous view of your own and grant SELECT on it.")));
 }
 
+/* ALTER VIEW SET or RESET on a continuous view or an alert, which the caller has locked. */
 static void
 view_ddl_alter_continuous(DdlCall *call, Oid relid)
 {
@@ -465,9 +465,9 @@ streamext_ddl_alter_view_options(DdlCall *call)
 		return false;
 	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0, RangeVarCallbackOwnsRelation, NULL);
 	if (!view_ddl_is_ours(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a continuous view", stmt->relation->relname),
-				 errhint("Use CREATE OR REPLACE VIEW with streamext.continuous.")));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is neither a continuous view nor an alert", stmt->relation->relname),
+						errhint("Use CREATE OR REPLACE VIEW with streamext.continuous, or with streamext.alert.")));
 	view_ddl_alter_continuous(call, relid);
 	return true;
 }
