@@ -143,7 +143,7 @@ streamext_export_refuse(const ExportPlan *plan, const char *what, const char *hi
 {
 	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					errmsg("continuous view \"%s\" cannot be exported: %s", get_rel_name(plan->view->relid), what),
-					hint != NULL ? errhint("%s", hint) : 0));
+					errhint("%s", hint != NULL ? hint : "What can be exported is listed in docs/scale.md.")));
 	pg_unreachable();
 }
 
