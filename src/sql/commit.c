@@ -203,7 +203,8 @@ registry_own(const StreamConfig *config, int index)
 			 errdetail("One owner may have %d (streamext.owner_streams); a stream with several workers counts once for "
 					   "each, a view over views once, and one with UNION ALL once for each part.",
 					   most),
-			 errhint("Drop streams, or let the superuser raise streamext.owner_streams.")));
+			 errhint("Drop streams, whose places are free a second or so later, or let the superuser raise "
+					 "streamext.owner_streams.")));
 }
 
 /* A part of UNION ALL that reads a journal holds it from now on. *other: it has read another one, or none. */
