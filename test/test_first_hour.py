@@ -200,7 +200,7 @@ def test_everything_has_a_comment(db: Database) -> None:
 
 
 def test_functions_that_psql_completes(db: Database) -> None:
-    """After "SELECT streamext." psql offers what there is in the schema: of internal ones only those that dumps of users' views, or a wrapper, name."""
+    """After "\\df streamext." psql offers what there is in the schema: of internal ones only those that dumps of users' views, or a wrapper, name."""
     internal = db.rows("""SELECT DISTINCT proname FROM pg_proc AS p WHERE pronamespace = 'streamext'::regnamespace
         AND obj_description(p.oid, 'pg_proc') LIKE 'internal%' ORDER BY 1""")
     of_exports = ["export_moments", "export_now", "export_regression", "export_rows", "export_set", "export_spread"]
