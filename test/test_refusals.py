@@ -414,6 +414,16 @@ def test_options_of_the_other_kind(db: Database) -> None:
         db.execute("DROP FUNCTION theirs(); DROP ROLE anybody")
 
 
+def test_what_a_refusal_names(db: Database) -> None:
+    """Of several reasons for one message that of the statement is in it."""
+    stream(db)
+    local_stream(db, "event_time 'ts'", name="s2")
+    part = db.refusal(CONTINUOUS + "SELECT generate_series(1, 2) AS n FROM s UNION ALL SELECT 1 FROM s2")
+    assert "set-returning functions within a part of UNION ALL" in part, part
+    deep = db.refusal(CONTINUOUS + "SELECT count(*) FROM " + "(SELECT * FROM " * 257 + "s" + ") q" * 257)
+    assert deep.startswith("54001") and "fewer subqueries" in deep, deep
+
+
 def test_every_refusal_has_a_hint() -> None:
     """None is made without one that says what to do."""
     for source in (REPOSITORY / "src").glob("*/*.c"):

@@ -92,7 +92,8 @@ flatten_refuse_size(void)
 		 errdetail("Its stream is below more than %d subqueries and views, or its views and WITH queries, put where "
 				   "they are named, name more than %d tables.",
 				   FLATTEN_MAX_STEPS, STREAMEXT_MAX_ENTRIES),
-		 errhint("Make tables or materialized views of what is named more than once and holds no stream.")));
+		 errhint(
+			 "Write fewer subqueries around the stream; make tables or materialized views of what is named more than once and holds no stream.")));
 }
 
 /* Puts a copy of the WITH query wherever it is named. */

@@ -131,7 +131,8 @@ union_find_stream(UnionPart *part)
 	RangeTblEntry *entry;
 
 	if (streamext_view_is_join(part->query) || checkExprHasSubLink((Node *) part->query->targetList))
-		streamext_view_refuse("joins and subqueries within a part of UNION ALL", UNION_HINT_OUTSIDE);
+		streamext_view_refuse("joins, subqueries and set-returning functions within a part of UNION ALL",
+							  UNION_HINT_OUTSIDE);
 	if (from == NIL)
 		streamext_view_refuse("parts of UNION ALL that read no stream", "Join what is in tables with the UNION ALL.");
 	part->varno = linitial_node(RangeTblRef, from)->rtindex;
