@@ -418,6 +418,20 @@ def test_packed_bytes_do_not_come_all_at_once(db: Database, server: FeedServer) 
     assert int(peak.split()[1]) < 150_000, peak
 
 
+def test_packed_bytes_that_are_not_whole_end_no_record(db: Database, server: FeedServer) -> None:
+    """The answer ends in good order, its gzip does not: of 12345 the view counted 12."""
+    feed(db, server.url(), table="format 'csv'")
+    count(db)
+    connection = server.take()
+    connection.begin(packed=True)
+    connection.send("1\n2\n12")
+    connection.finish()
+    server.take().begin()
+    db.flush("s")
+    assert db.rows("TABLE v") == [(2, 3)]
+    assert last_error(db) == "the server ended the feed within what it has packed"
+
+
 def test_an_endless_record_is_told(db: Database, server: FeedServer) -> None:
     """Nothing told of it before it ended."""
     feed(db, server.url())

@@ -220,11 +220,15 @@ link_refused_by_server(FeedLink *link)
 	link_wait(link, trouble, asked);
 }
 
-/* Ended in good order, with half a line left: where it will be sent again it is none. */
+/*
+ * Ended in good order, with half a line left: where it will be sent again it is none, nor where the packed bytes were to go on: half of a number's
+ * digits are another number.
+ */
 static void
 link_end_of_feed(FeedLink *link)
 {
-	if (link->options->resume == FEED_RESUME_NONE && !streamext_feed_cut_end(&link->cutter))
+	if (link->options->resume == FEED_RESUME_NONE && !streamext_feed_unpack_is_cut(&link->unpack) &&
+		!streamext_feed_cut_end(&link->cutter))
 		link->refused = true;
 }
 
@@ -247,7 +251,8 @@ link_done(FeedLink *link, CURLcode result)
 	else if (open && link->closed)
 		streamext_connector_report(link->c, "the server closed the websocket: %s", link->close_reason);
 	else if (open && result == CURLE_OK)
-		streamext_connector_report(link->c, "the server ended the feed");
+		streamext_connector_report(link->c, "the server ended the feed%s",
+								   streamext_feed_unpack_is_cut(&link->unpack) ? " within what it has packed" : "");
 	else if (open)
 		streamext_connector_report(link->c, "connection to the server lost: %s", why);
 	else if (link->answer.ended && link->answer.status != 0)

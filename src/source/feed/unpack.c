@@ -26,6 +26,12 @@ streamext_feed_unpack_end(FeedUnpack *unpack)
 	unpack->packed = false;
 }
 
+bool
+streamext_feed_unpack_is_cut(const FeedUnpack *unpack)
+{
+	return unpack->packed && !unpack->ended && unpack->z.total_in > 0;
+}
+
 /* Bytes as they are. */
 static bool
 unpack_plain(const char **data, size_t *size, const char **piece, size_t *piece_size)

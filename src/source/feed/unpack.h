@@ -29,6 +29,9 @@ extern bool streamext_feed_unpack_begin(FeedUnpack *unpack, bool packed);
 extern bool streamext_feed_unpack(FeedUnpack *unpack, const char **data, size_t *size, const char **piece,
 								  size_t *piece_size);
 
+/* Whether the bytes that came end within what they are packed in: more was to come, whatever the server says. */
+extern bool streamext_feed_unpack_is_cut(const FeedUnpack *unpack);
+
 extern void streamext_feed_unpack_end(FeedUnpack *unpack);
 
 #endif /* STREAMEXT_FEED_UNPACK_H */
