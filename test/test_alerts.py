@@ -550,3 +550,32 @@ def test_an_alert_that_takes_memory_fails_by_itself(db: Database) -> None:
         assert db.rows("SELECT view::text FROM streamext.alerts") == [("quick",)]
     finally:
         db.configure("streamext.teller_memory", "1024")
+
+
+@pytest.mark.parametrize("keeps", ["plans", "code"])
+def test_what_an_alert_leaves_in_memory_is_no_loss_of_others(db: Database, keeps: str) -> None:
+    """Plans that PL/pgSQL keeps filled the process for good, and compiled code ended it again and again: no alert of the database was evaluated any more."""
+    if keeps == "code" and not db.value("SELECT pg_jit_available()"):
+        pytest.skip("no JIT")
+    statements = {
+        "plans": "".join(f"x := x + {i}; " for i in range(15_000)),
+        "code": f"PERFORM {', '.join(' + '.join(f'sqrt(g + {i})' for i in range(20)) for _ in range(1500))} FROM pg_catalog.generate_series(1, 2) AS g;",
+    }
+    db.configure("streamext.teller_memory", "128" if keeps == "plans" else "256")
+    try:
+        local_stream(db, columns="k text, x int")
+        continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+        db.execute(f"""CREATE FUNCTION hoards() RETURNS boolean LANGUAGE plpgsql SET jit = on SET jit_above_cost = 0 AS
+            $$ DECLARE x numeric := 0; BEGIN {statements[keeps]} RETURN true; END $$""")
+        for name, condition in {"hoards": "hoards()", "quick": "total > 0"}.items():
+            db.execute(f"CREATE VIEW {name} WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE {condition}")
+        db.execute("INSERT INTO s VALUES ('a', 1)")
+        error = "SELECT last_error FROM streamext.alert_views WHERE view = 'hoards'::regclass"
+        left = ("took more of streamext.teller_memory", "ended the process of alerts")
+        wait_for(lambda: any(why in str(db.value(error)) for why in left), what="what became of it")
+        for k in "bc":
+            db.execute("INSERT INTO s VALUES (%s, 1)", k)
+            db.flush("s")
+            assert db.value("SELECT count(*) FROM streamext.alerts WHERE view = 'quick'::regclass AND key->>'k' = %s", k) == 1
+    finally:
+        db.configure("streamext.teller_memory", "1024")

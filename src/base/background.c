@@ -5,6 +5,9 @@
 #include "base/background.h"
 
 #include <sys/resource.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
@@ -80,4 +83,16 @@ streamext_background_bound_memory(int mb)
 	if (mb > 0 && (data.rlim_max == RLIM_INFINITY || data.rlim_max / 1024 / 1024 > (rlim_t) mb))
 		data.rlim_cur = (rlim_t) mb * 1024 * 1024;
 	(void) setrlimit(RLIMIT_DATA, &data);
+}
+
+int64
+streamext_background_memory(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+	struct mallinfo2 heap = mallinfo2();
+
+	return (int64) (heap.uordblks + heap.hblkhd);
+#else
+	return (int64) MemoryContextMemAllocated(TopMemoryContext, true);
+#endif
 }

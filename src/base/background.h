@@ -34,5 +34,7 @@ extern bool streamext_background_interrupts(void);
  * without threads of a library, which would end with it.
  */
 extern void streamext_background_bound_memory(int mb);
+/* Bytes that the process has allocated and not freed: memory contexts, and with glibc also libraries' (compiled code, other languages' state). */
+extern int64 streamext_background_memory(void);
 
 #endif /* STREAMEXT_BACKGROUND_H */

@@ -118,15 +118,16 @@ teller_aside_index(const TellerSlot *slot, Oid view, int task)
 
 /* Where there are too many the one that ended fewest processes is forgotten. */
 void
-streamext_teller_set_aside(TellerSlot *slot, Oid view, int task)
+streamext_teller_set_aside(TellerSlot *slot, Oid view, int task, TellerEnd how)
 {
 	int			index = teller_aside_index(slot, view, task);
-	TellerAside aside = { view, task, 1 };
+	TellerAside aside = { view, task, 1, how };
 
 	slot->last = view;
 	if (index >= 0)
 	{
 		slot->aside[index].times++;
+		slot->aside[index].how = how;
 		return;
 	}
 	index = 0;
@@ -146,11 +147,14 @@ streamext_teller_forgive(TellerSlot *slot, Oid view, int task)
 }
 
 int
-streamext_teller_ended(const TellerSlot *slot, Oid view, int task)
+streamext_teller_ended(const TellerSlot *slot, Oid view, int task, TellerEnd *how)
 {
 	int index = teller_aside_index(slot, view, task);
 
-	return index < 0 ? 0 : slot->aside[index].times;
+	if (index < 0)
+		return 0;
+	*how = slot->aside[index].how;
+	return slot->aside[index].times;
 }
 
 bool

@@ -15,12 +15,20 @@
 #define STREAMEXT_MAX_TELLERS 64
 #define STREAMEXT_TELLER_ASIDE 16 /* that a slot remembers */
 
+typedef enum TellerEnd
+{
+	TELLER_CAUGHT, /* it took too long, and went on after it was cancelled */
+	TELLER_FULL,   /* it left more in memory than any other when that became too much */
+	TELLER_DIED	   /* the process ended in it: a library's fatal error */
+} TellerEnd;
+
 /* A view that has ended a process. */
 typedef struct TellerAside
 {
-	Oid view;  /* 0: none */
-	int task;  /* of the teller's, at it */
-	int times; /* in a row */
+	Oid		  view;	 /* 0: none */
+	int		  task;	 /* of the teller's, at it */
+	int		  times; /* in a row */
+	TellerEnd how;	 /* the last time */
 } TellerAside;
 
 typedef struct TellerSlot
@@ -46,11 +54,11 @@ extern void streamext_teller_announce(Oid dboid);
 /* The slot becomes this process's; NULL: it is gone, or another's. */
 extern TellerSlot *streamext_teller_claim(Oid dboid);
 /* This process ends for that view: the next one leaves it alone for a while, and begins with those behind it. */
-extern void streamext_teller_set_aside(TellerSlot *slot, Oid view, int task);
+extern void streamext_teller_set_aside(TellerSlot *slot, Oid view, int task, TellerEnd how);
 /* It did not take too long. */
 extern void streamext_teller_forgive(TellerSlot *slot, Oid view, int task);
-/* How many processes have ended for it, one after the other. */
-extern int streamext_teller_ended(const TellerSlot *slot, Oid view, int task);
+/* How many processes have ended for it, one after the other, and *how the last one did. */
+extern int streamext_teller_ended(const TellerSlot *slot, Oid view, int task, TellerEnd *how);
 /* It is this process's no longer; with `free`, and if the generation is still this one, it is nobody's. False: it was another one. */
 extern bool streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation);
 

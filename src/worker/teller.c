@@ -8,7 +8,9 @@
  * transaction of its own: what raises costs nobody else anything, is logged and, of an alert, shown in streamext.alert_views. A view that takes
  * longer than TELLER_LIMIT_MS is cancelled, and is then left alone for a while that doubles each time in a row: it must not take the time of the
  * others. If its code catches that and goes on, the process ends; the next one leaves it alone likewise and begins with the views behind it, so
- * that each has its turn however many there are of that kind. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
+ * that each has its turn however many there are of that kind. So it goes, too, with a view in which a library ends the process, and with the one that
+ * left most in the process's memory (plans, a language's state) when all of them together have left too much: of what is kept as long as the process
+ * only a new process is free. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
  *
  *-------------------------------------------------------------------------
  */
@@ -63,6 +65,9 @@
 #define TELLER_HELD_UP_MS 1000
 #define TELLER_RETRY_US INT64CONST(5000000) /* after an error */
 #define TELLER_DOUBLINGS 6					/* of it, at most, for a view that was cancelled */
+#define TELLER_KEPT 2						/* half of streamext.teller_memory may be kept from one view to the next, */
+#define TELLER_KEPT_SHORT 8					/* an eighth when one has run out of memory */
+#define TELLER_KEPT_MUCH 16					/* this part of it by one run is much */
 
 typedef enum TellerTask
 {
@@ -86,6 +91,7 @@ typedef struct TellerView
 	bool		failed;	   /* the last time, or it may have before this process */
 	bool		under_way; /* changes may have been put out that have not arrived */
 	int			cancelled; /* so many times in a row, or out of memory */
+	int64		kept;	   /* bytes that it has left in the process's memory */
 } TellerView;
 
 static TellerSlot	*teller_slot = NULL;
@@ -94,6 +100,7 @@ static MemoryContext teller_round; /* reset after each view */
 static List			*teller_views = NIL;
 static TellerView	*teller_at = NULL;	  /* the one at work */
 static bool			 teller_gone = false; /* one of them is no more; DROP does not say so */
+static int64		 teller_empty = 0;	  /* bytes of memory before the first of them */
 
 /* ---------------------------------------------------------------- what there is to do */
 
@@ -114,10 +121,15 @@ teller_find(List *views, Oid view, TellerTask task)
 
 /* It has ended a process before this one. */
 static void
-teller_leave_alone(TellerView *item)
+teller_leave_alone(TellerView *item, TellerEnd how)
 {
-	static const char why[] = "it took too long, and its code went on after it was canceled";
-	int64			  rest = TELLER_RETRY_US << item->cancelled;
+	static const char *const reasons[] = {
+		[TELLER_CAUGHT] = "it took too long, and its code went on after it was canceled",
+		[TELLER_FULL] = "its plans and code took more of streamext.teller_memory than any other view's",
+		[TELLER_DIED] = "it ended the process of alerts; the server's log says by what",
+	};
+	const char *why = reasons[how];
+	int64		rest = TELLER_RETRY_US << item->cancelled;
 
 	item->due = GetCurrentTimestamp() + rest;
 	if (item->view == teller_slot->last)
@@ -133,6 +145,7 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 {
 	TellerView *known = teller_find(former, view, task);
 	TellerView *item = palloc0(sizeof(TellerView));
+	TellerEnd	how;
 
 	item->view = view;
 	item->task = task;
@@ -143,9 +156,10 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 	if (known != NULL)
 		item->due = known->cancelled > 0 ? known->due : Min(known->due, GetCurrentTimestamp() + every);
 	item->cancelled =
-		known != NULL ? known->cancelled : Min(streamext_teller_ended(teller_slot, view, task), TELLER_DOUBLINGS);
+		known != NULL ? known->cancelled : Min(streamext_teller_ended(teller_slot, view, task, &how), TELLER_DOUBLINGS);
 	if (known == NULL && item->cancelled > 0)
-		teller_leave_alone(item);
+		teller_leave_alone(item, how);
+	item->kept = known != NULL ? known->kept : 0;
 	item->hidden = known != NULL ? known->hidden : 0;
 	item->look_at = known != NULL ? known->look_at : 0;
 	teller_views = lappend(teller_views, item);
@@ -337,12 +351,77 @@ teller_limit_ms(void)
 	return streamext_fault_is_set("tellers-hurry") ? 1000 : TELLER_LIMIT_MS;
 }
 
+/* The process ends if its memory is full of what views have left there. */
+static void
+teller_end_if_full(int64 limit)
+{
+	TellerView *most = NULL;
+	ListCell   *lc;
+
+	if (streamext_background_memory() - teller_empty < limit)
+		return;
+	foreach (lc, teller_views)
+		if (most == NULL || ((TellerView *) lfirst(lc))->kept > most->kept)
+			most = lfirst(lc);
+	if (most != NULL)
+		streamext_teller_set_aside(teller_slot, most->view, most->task, TELLER_FULL);
+	ereport(
+		LOG,
+		(errmsg(
+			 "the process of alerts and changes of database %s begins anew: plans and code of its views take too much memory",
+			 streamext_database_label(MyDatabaseId)),
+		 errhint("Raise streamext.teller_memory (now %d MB) if they are wanted.", streamext_teller_memory_mb)));
+	proc_exit(0);
+}
+
+typedef enum TellerRun
+{
+	TELLER_DONE,
+	TELLER_FAILED,
+	TELLER_OVER, /* it was cancelled for its time */
+	TELLER_SHORT /* it ran out of memory */
+} TellerRun;
+
+/* What a run has left in memory, which was so full before. */
+static void
+teller_weigh(TellerView *item, int64 before, TellerRun run)
+{
+	int64 limit = (int64) streamext_teller_memory_mb * 1024 * 1024;
+	int64 left = streamext_background_memory() - before;
+
+	item->kept += left;
+	if (run != TELLER_OVER && (limit == 0 || left < limit / TELLER_KEPT_MUCH))
+		streamext_teller_forgive(teller_slot, item->view, item->task);
+	if (limit > 0)
+		teller_end_if_full(limit / (run == TELLER_SHORT ? TELLER_KEPT_SHORT : TELLER_KEPT));
+}
+
+static TellerRun
+teller_result(TellerView *item, ErrorData *error, bool over)
+{
+	if (error != NULL && over)
+		streamext_budget_explain(error, teller_limit_ms());
+	if (error != NULL && error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+		error->message = psprintf("out of memory, streamext.teller_memory is %d MB", streamext_teller_memory_mb);
+	item->cancelled = over || (error != NULL && (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+												 error->sqlerrcode == ERRCODE_OUT_OF_MEMORY))
+						  ? Min(item->cancelled + 1, TELLER_DOUBLINGS)
+						  : 0;
+	if (over)
+		return TELLER_OVER;
+	if (error == NULL)
+		return TELLER_DONE;
+	return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ? TELLER_SHORT : TELLER_FAILED;
+}
+
 /* One view, in a transaction. False: there was an error. */
 static bool
 teller_run(TellerView *item)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	volatile bool done = false;
+	int64			   before = streamext_background_memory();
+	volatile TellerRun run = TELLER_FAILED;
+	MemoryContext	   cxt = CurrentMemoryContext;
+	volatile bool	   done = false;
 
 	item->next = NULL;
 	PG_TRY();
@@ -360,16 +439,7 @@ teller_run(TellerView *item)
 		error = streamext_try(teller_step, item);
 		over = streamext_budget_end();
 		teller_at = NULL;
-		if (error != NULL && over)
-			streamext_budget_explain(error, teller_limit_ms());
-		if (error != NULL && error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
-			error->message = psprintf("out of memory, streamext.teller_memory is %d MB", streamext_teller_memory_mb);
-		item->cancelled = over || (error != NULL && (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-													 error->sqlerrcode == ERRCODE_OUT_OF_MEMORY))
-							  ? Min(item->cancelled + 1, TELLER_DOUBLINGS)
-							  : 0;
-		if (!over)
-			streamext_teller_forgive(teller_slot, item->view, item->task);
+		run = teller_result(item, error, over);
 		teller_note(item, error);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -396,6 +466,7 @@ teller_run(TellerView *item)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(cxt);
 	MemoryContextReset(teller_round);
+	teller_weigh(item, before, run);
 	return done;
 }
 
@@ -515,8 +586,9 @@ static void
 teller_at_exit(int code, Datum arg)
 {
 	LWLockReleaseAll();
-	if (teller_at != NULL && streamext_budget_is_over())
-		streamext_teller_set_aside(teller_slot, teller_at->view, teller_at->task);
+	if (teller_at != NULL && !ShutdownRequestPending)
+		streamext_teller_set_aside(teller_slot, teller_at->view, teller_at->task,
+								   streamext_budget_is_over() ? TELLER_CAUGHT : TELLER_DIED);
 	(void) streamext_teller_leave(teller_slot, false, 0);
 	streamext_wake_launcher();
 }
@@ -587,6 +659,7 @@ streamext_teller_main(Datum arg)
 	before_shmem_exit(teller_at_exit, 0);
 	teller_round = AllocSetContextCreate(TopMemoryContext, "streamext teller round", ALLOCSET_DEFAULT_SIZES);
 	streamext_budget_register();
+	teller_empty = streamext_background_memory();
 	teller_loop();
 	proc_exit(0);
 }
