@@ -156,7 +156,7 @@ def test_internal_errors(stream: Database) -> None:
     wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'every'::regclass") == "failed", what="failure")
     assert db.value("SELECT last_error FROM streamext.continuous_views WHERE view = 'every'::regclass") == "broken"
     wait_for(lambda: counts(db, "one") == (9, 0, 1), what="the other rows")
-    assert db.rows("SELECT view::text, sqlstate FROM streamext.dead_letters") == [("one", "XX000")]
+    wait_for(lambda: db.rows("SELECT view::text, sqlstate FROM streamext.dead_letters") == [("one", "XX000")], what="the letter")
 
 
 @pytest.mark.parametrize("state", ["40P01", "XX000"])
