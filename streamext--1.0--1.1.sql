@@ -1020,7 +1020,13 @@ CREATE TRIGGER refuse_replicated BEFORE INSERT OR UPDATE OR DELETE ON streamext_
 ALTER TABLE streamext_internal.sink_count ENABLE REPLICA TRIGGER refuse_replicated;
 
 CREATE VIEW streamext.sinks WITH (security_barrier) AS
-WITH pairs AS (
+WITH queued AS (
+    SELECT x.target, x.view, pg_catalog.count(*) FILTER (WHERE x.reason IS NULL) AS waiting,
+           pg_catalog.count(*) FILTER (WHERE x.reason IS NOT NULL) AS dead,
+           pg_catalog.min(x.at) FILTER (WHERE x.reason IS NULL) AS oldest, pg_catalog.max(x.reason) AS reason
+    FROM streamext_internal.outbox AS x
+    GROUP BY x.target, x.view
+), pairs AS (
     SELECT d.refobjid AS target, d.objid AS view
     FROM pg_catalog.pg_depend AS d
     JOIN pg_catalog.pg_class AS v ON v.oid OPERATOR(pg_catalog.=) d.objid AND v.relkind OPERATOR(pg_catalog.=) 'v'
@@ -1030,7 +1036,7 @@ WITH pairs AS (
     WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
       AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
       AND w.fdwname OPERATOR(pg_catalog.=) ANY (ARRAY['kafka', 'mqtt', 'webhook']::pg_catalog.name[])
-    UNION SELECT o.target, o.view FROM streamext_internal.outbox AS o
+    UNION SELECT o.target, o.view FROM queued AS o
     UNION SELECT c.target, c.view FROM streamext_internal.sink_count AS c
 )
 SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view END)::pg_catalog.regclass AS view,
@@ -1039,7 +1045,7 @@ SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view E
             WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN 'paused'
             WHEN s.state OPERATOR(pg_catalog.=) 'waiting' THEN 'stalled'
             ELSE COALESCE(t.state, 'running') END AS state,
-       COALESCE(c.delivered, 0) AS delivered, o.waiting, o.dead,
+       COALESCE(c.delivered, 0) AS delivered, COALESCE(o.waiting, 0) AS waiting, COALESCE(o.dead, 0) AS dead,
        COALESCE(GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) o.oldest), 0), 0)::pg_catalog.float8 AS lag_seconds,
        COALESCE(e.last_error, CASE WHEN s.state OPERATOR(pg_catalog.=) 'waiting' THEN 'no worker is free for the foreign table' END, t.last_error, o.reason) AS last_error,
        COALESCE(e.last_error_at, t.last_error_at) AS last_error_at
@@ -1049,11 +1055,7 @@ LEFT JOIN streamext_internal.emitted_view AS e ON e.view OPERATOR(pg_catalog.=) 
 LEFT JOIN streamext_internal.get_streams() AS s ON s.stream::pg_catalog.oid OPERATOR(pg_catalog.=) p.target
 LEFT JOIN streamext_internal.sink_target AS t ON t.target OPERATOR(pg_catalog.=) p.target
 LEFT JOIN streamext_internal.sink_count AS c ON c.target OPERATOR(pg_catalog.=) p.target AND c.view OPERATOR(pg_catalog.=) p.view
-CROSS JOIN LATERAL (
-    SELECT pg_catalog.count(*) FILTER (WHERE x.reason IS NULL) AS waiting, pg_catalog.count(*) FILTER (WHERE x.reason IS NOT NULL) AS dead,
-           pg_catalog.min(x.at) FILTER (WHERE x.reason IS NULL) AS oldest, pg_catalog.max(x.reason) AS reason
-    FROM streamext_internal.outbox AS x
-    WHERE x.target OPERATOR(pg_catalog.=) p.target AND x.view OPERATOR(pg_catalog.=) p.view) AS o
+LEFT JOIN queued AS o ON o.target OPERATOR(pg_catalog.=) p.target AND o.view OPERATOR(pg_catalog.=) p.view
 WHERE pg_catalog.has_table_privilege(p.target, 'INSERT') OR pg_catalog.has_table_privilege(p.target, 'SELECT');
 GRANT SELECT ON streamext.sinks TO PUBLIC;
 COMMENT ON VIEW streamext.sinks IS 'rows on their way to other systems, of each view with streamext.into, of alerts and of INSERTs, into foreign tables that the user may read or insert into';

@@ -476,6 +476,18 @@ def test_an_outage_is_shown_and_what_waits_comes_in_order(db: Database, topic: s
         assert sink(db) == []
 
 
+def test_what_waits_is_counted_once_for_all_targets(db: Database, kafka: Kafka, topic: str) -> None:
+    """It was for each of them, by the planner's estimate for each row that waits: reading streamext.sinks in an outage took a second of compiling."""
+    kafka.create_topic(topic)
+    kafka_target(db, kafka, topic, "k int")
+    db.execute("SELECT streamext.pause('sent')")
+    db.execute("INSERT INTO sent SELECT generate_series(1, 20000)")
+    db.execute("ANALYZE streamext_internal.outbox")
+    assert sink(db, "state, waiting, dead") == [("paused", 20000, 0)]
+    plan = db.value("EXPLAIN (FORMAT json) TABLE streamext.sinks")[0]["Plan"]
+    assert plan["Total Cost"] < float(db.value("SHOW jit_above_cost"))
+
+
 class Hook:
     """A loopback server that takes POSTs; `answers` are status codes for the next ones, with Retry-After where they are a pair, or bytes
     behind which the connection ends; else 204."""

@@ -1,7 +1,7 @@
 """python -m soak.outage: `make soak-outage MINUTES=60`. Rows come in all the time, closed windows go to Kafka, MQTT, a webhook and a table, changes to
 a compacted topic. Then every target but the table is away for so many minutes, the webhook for the second half with the answer 503: rows that it answers so too often are dead, and sent again. Ends non-zero if, when
 all are back, one of them lacks a window or has one twice (MQTT and the webhook may: at least once), the newest changes are not the view, what changes
-wait took more room the longer it lasted, or the server's memory grew by more than what waits."""
+wait took more room the longer it lasted, or the memory of the extension's processes grew by more than what waits."""
 
 import argparse
 import json
@@ -133,15 +133,17 @@ def read_mqtt(mosquitto: Mosquitto, found: list[dict[str, Any]]) -> mqtt.Client:
 
 
 def memory(db: Database) -> float:
-    """Bytes that the server's processes have for themselves."""
-    def private(pid: int) -> int:
+    """Bytes that the extension's processes have for themselves."""
+
+    def anonymous(pid: int) -> int:
         try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            ours = b"streamext" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if ours else []
         except OSError:
             return 0
-        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
 
-    return sum(map(private, db.server.children()))
+    return sum(map(anonymous, db.server.children()))
 
 
 def from_topic(kafka: Kafka, topic: str) -> list[tuple[bytes, dict[str, Any] | None]]:
