@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from harness.database import Database
 from harness.faults import commit_once, set_fault, until_quiet, wait_for_crash
-from harness.streams import continuous, local_stream
+from harness.streams import continuous, counts, local_stream
 from harness.wait import wait_for
 
 CHAINS = int(os.environ.get("STREAMEXT_CHAINS", "8"))
@@ -473,3 +473,26 @@ def test_a_view_without_aggregates_over_windows(database: Database) -> None:
     db.assert_same("TABLE d", f"SELECT k, w, n * 2 FROM {inner} WHERE n > 3")
     db.assert_same("TABLE v", f"SELECT date_trunc('hour', w) AS h, sum(n * 2) FROM {inner} WHERE n > 3 GROUP BY h")
     db.assert_same("TABLE busy", f"SELECT k, w, n FROM {inner} WHERE n > 3")
+
+
+def test_the_first_hours_of_all_time(database: Database) -> None:
+    """PostgreSQL has no start for the month, the year of 4714 BC: a record of that time is rejected by views that need one, and holds up none."""
+    db = database
+    stream(db)
+    units = {"hour": "'hour', ts", "day": "'day', ts", "year": "'year', ts", "here": "'year', ts, 'Europe/Berlin'", "millennium": "'millennium', ts"}
+    for unit, bucket in units.items():
+        inner = f"SELECT date_trunc({bucket}) AS w, count(*) AS n FROM s GROUP BY w"
+        db.execute(f"CREATE TABLE written_{unit} (w timestamptz, n bigint)")
+        continuous(db, f"v_{unit}", inner, ", streamext.lateness = '50 days'")
+        continuous(db, f"kept_{unit}", inner, ", streamext.retention = '1 day'")
+        continuous(db, f"over_{unit}", f"SELECT streamext.tumble('9 days', w), sum(n) AS n FROM v_{unit} GROUP BY 1")
+        continuous(db, f"into_{unit}", inner, f", streamext.into = 'written_{unit}'")
+    for at in ("4714-11-24 00:00 BC", "4714-12-31 BC", "4714-12-31 23:06:32 BC", "4713-01-01 BC", "4713-02-25 BC", "4000-01-01 BC", "2024-01-01"):
+        db.execute(f"INSERT INTO s VALUES (1, 1, '{at}')")
+        db.flush("s")
+    rejected = {"hour": 0, "day": 0, "year": 3, "here": 2, "millennium": 5}  # in Berlin clocks were 53 min 28 s ahead
+    for unit in units:
+        assert counts(db, f"v_{unit}") == (7 - rejected[unit], 0, rejected[unit]), unit
+        db.assert_same(f"SELECT w::text, n FROM written_{unit}", f"SELECT w::text, n FROM v_{unit} WHERE w < '2000-01-01'")
+        assert db.value(f"SELECT sum(n) FROM over_{unit}") == 6 - rejected[unit], unit
+        assert db.value(f"SELECT sum(n) FROM kept_{unit}") == 1, unit

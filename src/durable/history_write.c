@@ -173,7 +173,7 @@ seal_delete_expired(SealedView *sealed)
 		(view->window.kind == WINDOW_HOP && pg_sub_s64_overflow(from, view->window.size, &from)) ||
 		TIMESTAMP_NOT_FINITE(from) || !IS_VALID_TIMESTAMP(from))
 		return;
-	pane = Min(streamext_window_pane(&view->window, from), sealed->sealed);
+	pane = Min(streamext_window_pane_by(&view->window, from), sealed->sealed);
 	streamext_history_expire(slot, pane, &sealed->deleted);
 }
 

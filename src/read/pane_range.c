@@ -142,7 +142,7 @@ streamext_read_limit_windows(ViewRead *read)
 	if (first != DT_NOBEGIN && window->kind == WINDOW_HOP && pg_sub_s64_overflow(first, window->size, &first))
 		first = DT_NOBEGIN;
 	if (first != DT_NOBEGIN && IS_VALID_TIMESTAMP(first))
-		read->first = streamext_window_pane(window, first);
+		read->first = streamext_window_pane_by(window, first);
 	if (IS_VALID_TIMESTAMP(read->until))
-		read->last = streamext_window_pane(window, read->until);
+		read->last = streamext_window_pane_by(window, read->until);
 }

@@ -343,15 +343,14 @@ into_look(WorkerView *v, Outlet *outlet, TimestampTz from, TimestampTz until)
 static TimestampTz
 into_mark(const Window *window, TimestampTz until, TimestampTz open)
 {
-	TimestampTz first, last, mark;
+	TimestampTz mark;
 
 	switch (window->kind)
 	{
 		case WINDOW_SESSION:
 			return Min(until, open);
 		case WINDOW_TRUNC:
-			streamext_window_starts(window, streamext_window_pane(window, until - 1), &first, &last);
-			return first;
+			return until == DT_NOBEGIN ? until : streamext_window_pane_by(window, until - 1);
 		default:
 			return pg_sub_s64_overflow(until, window->size, &mark) ? DT_NOBEGIN : mark;
 	}

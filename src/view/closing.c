@@ -59,11 +59,13 @@ streamext_view_last_end(const Window *window, TimestampTz until)
 			streamext_window_starts(window, streamext_window_pane(window, until), &first, &last);
 			return first;
 		case WINDOW_TRUNC:
-			streamext_window_starts(window, streamext_window_pane(window, until), &first, &last);
+			first = streamext_window_pane_by(window, until);
 			if (first <= MIN_TIMESTAMP || !IS_VALID_TIMESTAMP(first))
 				return first;
 			/* Where clocks go back by half an hour, this hour has a start before the end of the last one. */
-			streamext_window_starts(window, streamext_window_pane(window, first - 1), &base, &last);
+			base = streamext_window_pane_by(window, first - 1);
+			if (base == DT_NOBEGIN)
+				return first;
 			last = streamext_window_end(window, base);
 			return last <= until ? Max(first, last) : first;
 		case WINDOW_HOP:

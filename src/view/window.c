@@ -213,6 +213,13 @@ trunc_instant(TruncCache *cache, TimestampTz t)
 	return trunc_call(cache, timestamptz_trunc, PointerGetDatum(cache->unit), TimestampTzGetDatum(t));
 }
 
+/* A time before which buckets may begin earlier than the first timestamp, whatever the zone; none of a later one does. */
+static TimestampTz
+trunc_safe(const TruncCache *cache)
+{
+	return MIN_TIMESTAMP + cache->max_width + 2 * USECS_PER_DAY;
+}
+
 /*
  * The bucket of a finite time. Zones change their offset at whole minutes nowadays, but not in all of history: a minute is
  * cached only if its first and its last instant are in one bucket. (Buckets themselves would be no good as a key: where
@@ -233,6 +240,8 @@ trunc_bucket(TruncCache *cache, TimestampTz t)
 	if (likely(slot->key == minute))
 		return slot->value;
 
+	if (t < trunc_safe(cache))
+		return trunc_instant(cache, t); /* the minute's other instants may have none */
 	bucket = trunc_instant(cache, minute * USECS_PER_MINUTE);
 	if (trunc_instant(cache, minute * USECS_PER_MINUTE + (USECS_PER_MINUTE - 1)) != bucket)
 		return trunc_instant(cache, t);
@@ -515,6 +524,19 @@ streamext_window_pane(const Window *window, TimestampTz t)
 	rest = pane_rest(window);
 	lower = clamped_sub(t, floor_mod_diff(t, rest, window->pane));
 	return pane_id(window, pane_number(window, rest, t), t != lower);
+}
+
+int64
+streamext_window_pane_by(const Window *window, TimestampTz t)
+{
+	if (window->pane == 0 && window->kind == WINDOW_TRUNC)
+	{
+		TruncCache *cache = window_trunc(window);
+
+		if (t < trunc_safe(cache) && t < trunc_bucket(cache, trunc_safe(cache)))
+			return DT_NOBEGIN;
+	}
+	return streamext_window_pane(window, t);
 }
 
 TimestampTz

@@ -60,6 +60,9 @@ extern void streamext_window_prepare(Window *window, MemoryContext cxt);
 /* The pane of a finite event time. TRUNC may raise for times at the end of the world. */
 extern int64 streamext_window_pane(const Window *window, TimestampTz t);
 
+/* The same of a time that no row need have; never raises. TRUNC: DT_NOBEGIN of times whose bucket begins before the first timestamp, or may. */
+extern int64 streamext_window_pane_by(const Window *window, TimestampTz t);
+
 /* A time that stands for the pane where there are no numbers: of that pane, and the same for each. Of an unwindowed one 2000-01-01. */
 extern TimestampTz streamext_window_pane_time(const Window *window, int64 pane);
 
