@@ -182,6 +182,19 @@ def test_one_that_will_not_be_cancelled(database: Database, kafka: Kafka, stream
     db.execute("DROP VIEW slow")
 
 
+def test_a_limit_of_a_part_of_a_millisecond(database: Database, kafka: Kafka, stream: str) -> None:
+    """It is one of a millisecond, and not none."""
+    db = database
+    db.configure("streamext.view_time_limit", "0.1")
+    with Gate(db) as gate:
+        continuous(db, "slow", COUNTED.format(f"s WHERE {gate.passes('a <> 50')}"))
+        wait_alone(db, "slow")
+        db.configure("streamext.view_time_limit", "500")
+        db.execute("DROP VIEW slow")
+    db.flush("s")
+    assert_counted(db, "others", 100)
+
+
 def test_without_a_limit(database: Database, kafka: Kafka, stream: str) -> None:
     db = database
     db.configure("streamext.view_time_limit", "0")

@@ -11,6 +11,7 @@ import pytest
 from harness.database import Database
 from harness.regress import TOP
 from harness.streams import continuous, local_stream
+from harness.wait import wait_for
 
 
 WRAPPERS = {"kafka", "mqtt", "http", "flume", "feed", "local", "webhook"}
@@ -106,3 +107,17 @@ def test_settings(db: Database) -> None:
     assert settings >= {"streamext.memory_limit", "streamext.max_streams", "streamext.max_views", "streamext.dead_letter_limit"}
     with pytest.raises(psycopg.Error):
         db.execute("SET streamext.nothing = 1")
+
+
+@pytest.mark.parametrize("setting", ["journal_limit", "teller_memory", "view_time_limit", "checkpoint_interval"])
+def test_a_part_of_a_unit_is_not_rounded_to_none(db: Database, setting: str) -> None:
+    """Zero takes the limit away. What is in force is a whole unit: test_fair.py."""
+    unit = "kB" if db.value(f"SHOW streamext.{setting}").endswith("B") else "us"
+    try:
+        db.execute(f"ALTER SYSTEM SET streamext.{setting} = '100{unit}'")
+        db.server.reload()
+        wait_for(lambda: db.value(f"SHOW streamext.{setting}") in (f"100{unit}", "0"), what="the setting")
+        assert db.value(f"SHOW streamext.{setting}") == f"100{unit}"
+    finally:
+        db.execute(f"ALTER SYSTEM RESET streamext.{setting}")
+        db.server.reload()

@@ -6,6 +6,8 @@
  */
 #include "base/streamext.h"
 
+#include <math.h>
+
 #include "utils/guc.h"
 
 #include "base/fault.h"
@@ -36,6 +38,39 @@ int			streamext_teller_memory_mb = 1024;
 int			streamext_owner_stream_share = 50;
 static bool settings_preloaded = false; /* by shared_preload_libraries */
 
+/*
+ * Settings with a unit of which zero is none. Of a setting that is an integer PostgreSQL rounds '100kB' to 0 MB, and the limit would be gone: these are
+ * kept as given, and a part of the unit counts as a whole one.
+ */
+static double settings_checkpoint_interval;
+static double settings_journal_limit;
+static double settings_view_time_limit;
+static double settings_teller_memory;
+
+static void
+settings_assign_checkpoint_interval(double given, void *extra)
+{
+	streamext_checkpoint_interval = (int) ceil(given);
+}
+
+static void
+settings_assign_journal_limit(double given, void *extra)
+{
+	streamext_journal_limit_mb = (int) ceil(given);
+}
+
+static void
+settings_assign_view_time_limit(double given, void *extra)
+{
+	streamext_view_time_limit_ms = (int) ceil(given);
+}
+
+static void
+settings_assign_teller_memory(double given, void *extra)
+{
+	streamext_teller_memory_mb = (int) ceil(given);
+}
+
 void
 streamext_define_settings(void)
 {
@@ -63,20 +98,22 @@ streamext_define_settings(void)
 	DefineCustomIntVariable("streamext.late_row_limit", "Late rows kept for each stream.",
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.journal_limit", "Size of the journal of a stream, for each of its workers.",
-							"For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. "
-							"Less than 64 MB is taken as 64 MB. Zero: no limit.",
-							&streamext_journal_limit_mb, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomRealVariable("streamext.journal_limit", "Size of the journal of a stream, for each of its workers.",
+							 "For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. "
+							 "Less than 64 MB is taken as 64 MB. Zero: no limit.",
+							 &settings_journal_limit, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL,
+							 settings_assign_journal_limit, NULL);
 	DefineCustomIntVariable(
 		"streamext.catchup_min_rows",
 		"Records that a continuous view must be behind to catch up in a worker of its own.",
 		"While it catches up in the stream's own worker, the stream's other views wait. -1: always so.",
 		&streamext_catchup_min_rows, 100000, -1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(
+	DefineCustomRealVariable(
 		"streamext.view_time_limit", "Time that a continuous view may take for a batch of its stream's records.",
 		"A view that takes longer goes on by itself, so that the stream's other views do not wait for "
 		"it. Zero: no limit.",
-		&streamext_view_time_limit_ms, 5000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+		&settings_view_time_limit, 5000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, settings_assign_view_time_limit,
+		NULL);
 	DefineCustomIntVariable("streamext.owner_memory_share",
 							"Percent of streamext.memory_limit that the views of one owner may use.",
 							"Beyond it the owner's views stop, each by itself.", &streamext_owner_memory_share, 100, 1,
@@ -95,14 +132,14 @@ streamext_define_settings(void)
 	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
 							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.teller_memory",
-							"Memory that the process may use that evaluates alerts and tells of changes.",
-							"A view that needs more fails, by itself. Zero: no limit.", &streamext_teller_memory_mb,
-							1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
-							"Zero: only when the server stops. Checkpoints that take long come less often.",
-							&streamext_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
-							NULL);
+	DefineCustomRealVariable("streamext.teller_memory",
+							 "Memory that the process may use that evaluates alerts and tells of changes.",
+							 "A view that needs more fails, by itself. Zero: no limit.", &settings_teller_memory, 1024,
+							 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, settings_assign_teller_memory, NULL);
+	DefineCustomRealVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
+							 "Zero: only when the server stops. Checkpoints that take long come less often.",
+							 &settings_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL,
+							 settings_assign_checkpoint_interval, NULL);
 	DefineCustomStringVariable("streamext.fault_point", "For tests: where a worker kills itself.", NULL,
 							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("streamext");
