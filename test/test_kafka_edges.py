@@ -255,6 +255,34 @@ def test_offsets_are_committed_to_the_brokers_group(db: Database, kafka: Kafka, 
     consumer.close()
 
 
+@pytest.mark.parametrize(
+    "large, sqlstate, reason",
+    [
+        (Message('{"a":1}', key=b"k" * (16 * 1024 * 1024 + 1)), "54000", 'column "k": the key is larger than 16777216 bytes'),
+        (Message('{"a":1}', headers=[("h", b"\1" * (16 * 1024 * 1024))]), "54000", 'column "h": the headers are larger than 16777216 bytes'),
+        (Message('{"a":1}', headers=[("", None)] * 100_001), "22000", 'column "h": the headers cannot be read, or there are more than 100000'),
+    ],
+    ids=["key", "header", "headers"],
+)  # fmt: skip
+def test_a_record_with_more_than_its_payload(db: Database, kafka: Kafka, topic: str, large: Message, sqlstate: str, reason: str) -> None:
+    """A key, and headers, have the bound that a payload has, however little of the topic they take; without a column they are not looked at."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int, k bytea OPTIONS (metadata 'key'), h jsonb OPTIONS (metadata 'headers')")
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int", name="bare")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    continuous(db, "w", "SELECT count(*) FROM bare")
+    producer = kafka.producer({"compression.type": "gzip", "message.max.bytes": 200_000_000})
+    producer.produce(topic, large.value, large.key, partition=0, headers=large.headers)
+    producer.produce(topic, b'{"a":2}', b"k", partition=0, headers=[("h", b"1")])
+    assert producer.flush(120) == 0
+    db.flush("s", "bare")
+    assert db.rows("TABLE v") == [(1,)] and db.rows("TABLE w") == [(2,)]
+    assert db.rows("SELECT stream::text, sqlstate, reason, payload, key, headers FROM streamext.dead_letters") == [
+        ("s", sqlstate, reason, b'{"a":1}', None, None)
+    ]
+    assert db.rows("SELECT a, k, h FROM s") == [(2, b"k", {"h": "1"})]
+
+
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "snappy", "lz4"])
 def test_a_batch_that_unpacks_to_much(db: Database, kafka: Kafka, topic: str, compression: str) -> None:
     """1,200 lines of 100 kB that are some kB in the topic: the client's limits do not make good records look damaged."""

@@ -282,6 +282,13 @@ streamext_decode_unix(const DecoderColumn *col, const char *s, Size size, Datum 
 }
 
 static const char *
+decoder_too_large(const char *what, int *sqlstate)
+{
+	*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	return psprintf("the %s is larger than %d bytes", what, STREAMEXT_MAX_RECORD);
+}
+
+static const char *
 decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int row, Datum *value, bool *isnull,
 				 int *sqlstate)
 {
@@ -301,6 +308,8 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 			*value = decode_int_datum(col->column->type, record->position);
 			return NULL;
 		case METADATA_KEY:
+			if (record->key != NULL && record->key_size > STREAMEXT_MAX_RECORD)
+				return decoder_too_large("key", sqlstate);
 			if (record->key != NULL)
 				return streamext_decode_bytes(decoder, col, record->key, record->key_size, row, value, sqlstate);
 			break;
@@ -309,12 +318,15 @@ decoder_metadata(Decoder *decoder, DecoderColumn *col, StreamRecord *record, int
 			return NULL;
 		case METADATA_HEADERS:
 		{
-			Connector *connector = decoder->batch->connector;
+			Connector  *connector = decoder->batch->connector;
+			const char *refused = NULL;
 
 			if (decoder->config->format->headers != NULL)
 				record->headers = decoder->config->format->headers(decoder, record);
-			else if (connector != NULL && connector->ops->headers != NULL && record->message != NULL)
-				record->headers = connector->ops->headers(connector, record);
+			else if (connector != NULL && record->message != NULL)
+				record->headers = streamext_connector_headers(connector->ops, connector, record, &refused, sqlstate);
+			if (refused != NULL)
+				return refused;
 			if (record->headers != NULL)
 				return streamext_decode_bytes(decoder, col, record->headers, strlen(record->headers), row, value,
 											  sqlstate);
@@ -379,10 +391,7 @@ decoder_parse_record(Decoder *decoder, StreamRecord *record, int row, const char
 		return "the record has no payload (a tombstone)";
 	}
 	if (record->payload_size > STREAMEXT_MAX_RECORD)
-	{
-		*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-		return psprintf("the payload is larger than %d bytes", STREAMEXT_MAX_RECORD);
-	}
+		return decoder_too_large("payload", sqlstate);
 	if (unlikely(decoder->config->trims) && decoder->config->format->body == NULL)
 		reason = decoder_parse_trimmed(decoder, record, row, column, sqlstate);
 	else

@@ -42,6 +42,18 @@ typedef struct LetterRecord
 	uint8		has_headers;
 } LetterRecord;
 
+/* Headers are what may have crashed the worker: it has not the memory for a client's copy of so many. */
+static bool
+letter_is_poison(const Batch *batch, const StreamRecord *record)
+{
+	ListCell *lc;
+
+	foreach (lc, batch->set_aside)
+		if (record == &batch->records[((RejectedRecord *) lfirst(lc))->record])
+			return true;
+	return false;
+}
+
 bytea *
 streamext_letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 {
@@ -52,10 +64,17 @@ streamext_letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	Size		 size = sizeof(head);
 	bytea		*result;
 	char		*to;
+	const char	*refused = NULL; /* "": there may be headers, which are not looked at */
+	int			 sqlstate;
 
 	/* no column takes them, now */
-	if (headers == NULL && connector != NULL && connector->ops->headers != NULL && record->message != NULL)
-		headers = connector->ops->headers(connector, record);
+	if (headers == NULL && connector != NULL && connector->ops->headers != NULL)
+	{
+		if (letter_is_poison(batch, record))
+			refused = "";
+		else
+			headers = streamext_connector_headers(connector->ops, connector, record, &refused, &sqlstate);
+	}
 	memset(&head, 0, sizeof(head));
 	head.timestamp = record->timestamp;
 	head.layout = record->layout != NULL ? LETTER_LAYOUT | record->layout->size : record->row_type_hash;
@@ -68,7 +87,8 @@ streamext_letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	head.headers_size = head.has_headers ? strlen(headers) : 0;
 	head.row_size = row != NULL && record->payload_size <= DEAD_LETTER_PAYLOAD ? record->payload_size : 0;
 	*whole = (record->payload == NULL || record->payload_size <= DEAD_LETTER_PAYLOAD) &&
-			 (head.key != LETTER_NO_KEY) == (record->key != NULL) && head.has_headers == (headers != NULL);
+			 (head.key != LETTER_NO_KEY) == (record->key != NULL) && head.has_headers == (headers != NULL) &&
+			 refused == NULL;
 
 	size += head.key_size + head.headers_size + head.row_size + (record->layout != NULL ? record->layout->size : 0);
 	result = palloc(VARHDRSZ + size);

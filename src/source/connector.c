@@ -251,6 +251,18 @@ streamext_connector_header_text(StringInfo json, const char *value, size_t size)
 	pfree(text);
 }
 
+char *
+streamext_connector_headers(const ConnectorOps *ops, Connector *c, const StreamRecord *record, const char **refused,
+							int *sqlstate)
+{
+	*refused = NULL;
+	if (ops->headers == NULL || record->message == NULL)
+		return NULL;
+	if (ops->headers_refused != NULL)
+		*refused = ops->headers_refused(record, sqlstate);
+	return *refused != NULL ? NULL : ops->headers(c, record);
+}
+
 /* ---- keys ---- */
 
 bool

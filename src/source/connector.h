@@ -183,6 +183,8 @@ typedef struct ConnectorOps
 
 	/* jsonb text of a record's headers, palloc'd, or NULL. May be NULL. */
 	char *(*headers)(Connector *c, const StreamRecord *record);
+	/* Why there can be no such text, palloc'd, and its SQLSTATE; NULL: there can. NULL itself: the source's own limits see to that. */
+	const char *(*headers_refused)(const StreamRecord *record, int *sqlstate);
 
 	/* Stop or go on taking from the source (memory full, pause); poll returns 0 meanwhile. */
 	void (*pause)(Connector *c, bool paused);
@@ -269,6 +271,10 @@ extern char *streamext_connector_secret_file(List *options, const char *file_nam
 
 /* Appends a header's name or value as a JSON string: text if it is that in the database's encoding, else as bytea prints it; NULL as null. */
 extern void streamext_connector_header_text(StringInfo json, const char *value, size_t size);
+
+/* A record's headers by ConnectorOps.headers; NULL: it has none, or *refused says why they are not to be had. */
+extern char *streamext_connector_headers(const ConnectorOps *ops, Connector *c, const StreamRecord *record,
+										 const char **refused, int *sqlstate);
 
 /* Whether StreamRecord.key is a key that users are shown. Connectors without such a key keep there what is their own. */
 extern bool streamext_connector_has_keys(const ConnectorOps *ops);

@@ -92,11 +92,12 @@ sample_copy(const char *from, Size size)
 void
 streamext_sample_keep(SourceSample *sample, const StreamRecord *record, const char *headers)
 {
+	uint64		  size = (uint64) record->payload_size + record->key_size + (headers != NULL ? strlen(headers) : 0);
 	StreamRecord *kept;
 
-	if (sample->bytes + record->payload_size > STREAMEXT_SAMPLE_BYTES)
+	if (sample->bytes + size > STREAMEXT_SAMPLE_BYTES)
 		return;
-	sample->bytes += record->payload_size;
+	sample->bytes += size;
 	/* by doubling */
 	if (sample->records == NULL)
 		sample->records = palloc(sizeof(StreamRecord));

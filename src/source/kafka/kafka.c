@@ -30,7 +30,8 @@
 
 #define KAFKA_COMMIT_INTERVAL USECS_PER_SEC
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)
-#define KAFKA_BEYOND_TRIES 3 /* how often a position must be found beyond the end before that is believed */
+#define KAFKA_HEADERS_MAX 100000 /* of a record; the client's own limit */
+#define KAFKA_BEYOND_TRIES 3	 /* how often a position must be found beyond the end before that is believed */
 
 static void
 kafka_release(Connector *c)
@@ -692,6 +693,32 @@ kafka_commit(Connector *c, const int64 *positions, int n)
 	streamext_kafka_arm(k, GetCurrentTimestamp());
 }
 
+/* Of a few bytes of a topic compression makes a header that no text can hold. */
+static const char *
+kafka_headers_refused(const StreamRecord *record, int *sqlstate)
+{
+	rd_kafka_headers_t *headers;
+	rd_kafka_resp_err_t err = rd_kafka_message_headers(record->message, &headers);
+	const char		   *name;
+	const void		   *value;
+	size_t				size;
+	uint64				sum = 0;
+
+	if (err == RD_KAFKA_RESP_ERR__NOENT)
+		return NULL;
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		*sqlstate = ERRCODE_DATA_EXCEPTION;
+		return psprintf("the headers cannot be read, or there are more than %d", KAFKA_HEADERS_MAX);
+	}
+	for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+		sum += strlen(name) + size;
+	if (sum <= STREAMEXT_MAX_RECORD)
+		return NULL;
+	*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	return psprintf("the headers are larger than %d bytes", STREAMEXT_MAX_RECORD);
+}
+
 static char *
 kafka_headers(Connector *c, const StreamRecord *record)
 {
@@ -753,6 +780,7 @@ const ConnectorOps streamext_kafka_ops = {
 	.ends = kafka_ends,
 	.commit = kafka_commit,
 	.headers = kafka_headers,
+	.headers_refused = kafka_headers_refused,
 	.pause = kafka_pause,
 	.close = kafka_close,
 	.sample = streamext_kafka_sample,

@@ -221,6 +221,8 @@ static void
 sample_take(KafkaSample *k, const rd_kafka_message_t *message)
 {
 	StreamRecord record = { 0 };
+	const char	*refused;
+	int			 sqlstate;
 
 	record.payload = message->payload;
 	record.payload_size = message->len;
@@ -232,7 +234,8 @@ sample_take(KafkaSample *k, const rd_kafka_message_t *message)
 	record.next_position = message->offset + 1;
 	record.timestamp = kafka_timestamp(message);
 	record.message = unconstify(rd_kafka_message_t *, message);
-	streamext_sample_keep(k->sample, &record, k->config->connector->headers(NULL, &record));
+	streamext_sample_keep(k->sample, &record,
+						  streamext_connector_headers(k->config->connector, NULL, &record, &refused, &sqlstate));
 }
 
 /* A partition has nothing more for us. */
