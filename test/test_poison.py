@@ -9,7 +9,7 @@ import pytest
 from harness.database import Database, temporary_database
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
-from harness.streams import continuous, counts, kafka_stream, local_stream, state
+from harness.streams import continuous, counts, kafka_stream, local_stream, state, worker_pid
 from harness.wait import wait_for
 from test_checkpoint import saved
 
@@ -222,6 +222,45 @@ def test_a_kill_from_outside_blames_nobody(own: Database) -> None:
             wait_for(lambda: not is_usable(other), what="the crash")
     again(db, lambda: counts(db, "v") == (10, 0, 0), "all rows to count")
     assert db.rows("SELECT reason FROM streamext.dead_letters") == []
+
+
+def test_a_source_that_crashes_its_client(own: Database) -> None:
+    """No record is at hand, so none can be set aside: the stream stops, the server stays, and resume tries again."""
+    db = own
+    for name in ("s", "other"):
+        local_stream(db, columns="v int", name=name)
+    continuous(db, "v", "SELECT count(*) FROM s")
+    db.execute("INSERT INTO s SELECT generate_series(1, 10)")
+    db.flush("s")
+    with contextlib.suppress(psycopg.OperationalError):
+        configure_fault(db, "kill poll %s" % db.value("SELECT 's'::regclass::oid"))
+        db.execute("INSERT INTO s SELECT generate_series(11, 20)")
+    again(db, lambda: state(db, "s") == "failed", "the stream to stop")
+    assert crashes(db) == 3
+    assert "crashed 3 times in a row" in db.value("SELECT last_error FROM streamext.streams WHERE stream = 's'::regclass")
+    db.execute("INSERT INTO other VALUES (1)")
+    db.flush("other")
+    assert crashes(db) == 3
+    db.server.kill_backend(worker_pid(db, "other"))
+    again(db, lambda: state(db, "other") == "running", "the server to come back")
+    wait_for(lambda: state(db, "s") == "failed", what="the stream to be stopped after another's crash")
+    configure_fault(db, "")
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert db.rows("TABLE v") in ([(10,)], [(20,)])
+
+
+def test_workers_killed_while_they_wait_blame_nobody(own: Database) -> None:
+    """Each passes where the one before it was."""
+    db = own
+    local_stream(db, columns="v int")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    for number in range(1, 6):
+        again(db, lambda: db.execute("INSERT INTO s VALUES (1)") or True, "the server to come back")
+        db.flush("s")
+        assert db.rows("TABLE v") == [(number,)]
+        db.server.kill_backend(worker_pid(db))
+    again(db, lambda: state(db) == "running", "the worker to go on")
 
 
 def is_usable(connection: psycopg.Connection) -> bool:

@@ -90,6 +90,7 @@ catchup_at_exit(int code, Datum arg)
 	streamext_stream_leave(w->shard.slot, true, code != 0 && !ShutdownRequestPending);
 	streamext_wake_worker(w->shard.slot);
 	LWLockRelease(streamext_shared->registry_lock);
+	streamext_poison_end();
 	streamext_wake_launcher();
 }
 
@@ -500,6 +501,8 @@ streamext_catchup_main(Datum arg)
 	w->map.index = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
 	w->setup.refresh_at = 0;
 	streamext_worker_calm(NULL, streamext_poison_start(w));
+	if (streamext_poison_stops() != NULL)
+		streamext_worker_stop(w, streamext_poison_stops());
 
 	PG_TRY();
 	{

@@ -72,6 +72,7 @@ worker_at_exit(int code, Datum arg)
 		LWLockRelease(streamext_shared->registry_lock);
 		ConditionVariableBroadcast(&slot->progress);
 	}
+	streamext_poison_end();
 	streamext_wake_launcher();
 }
 
@@ -126,6 +127,7 @@ worker_check_pause(Worker *w)
 	if (w->reading.stopped && !paused)
 	{
 		w->reading.stopped = false;
+		streamext_poison_absolve();
 		if (w->shard.connector != NULL && w->shard.connector->failed)
 		{
 			w->setup.refresh_at = GetCurrentTimestamp(); /* opens it anew */
@@ -351,6 +353,16 @@ worker_run(Worker *w)
 	}
 }
 
+/* Its predecessors have crashed one after the other, by what their client was sent. */
+static void
+worker_check_poison(Worker *w)
+{
+	const char *reason = streamext_poison_stops();
+
+	if (reason != NULL)
+		streamext_worker_stop(w, reason);
+}
+
 static const WorkerRole worker_role = { .publish = streamext_batch_publish };
 
 void
@@ -375,6 +387,7 @@ streamext_worker_main(Datum arg)
 	streamext_worker_contexts(w);
 	w->flush.targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 	streamext_worker_calm(w, streamext_poison_start(w));
+	worker_check_poison(w);
 
 	PG_TRY();
 	{

@@ -20,6 +20,9 @@
  * letter alone before, and what is set aside is so for that request: who asks once more has changed something. At the second one set aside the
  * request is given up.
  *
+ * Between batches there are a client's threads, which take what a broker sends: no record can be named there. A process that crashes so without
+ * having passed where the one before it was has the third one's successor stop the stream (streamext_poison_stops), until resume.
+ *
  *-------------------------------------------------------------------------
  */
 #include "base/streamext.h"
@@ -35,6 +38,7 @@
 #include "catalog/pg_rewrite.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "postmaster/postmaster.h"
 #include "rewrite/rewriteSupport.h"
 #include "storage/fd.h"
 #include "utils/builtins.h"
@@ -46,10 +50,11 @@
 #include "worker/poison.h"
 
 #define POISON_FILE "streamext_marks"
-#define POISON_MAGIC 0x73786d32
+#define POISON_MAGIC 0x73786d33
 #define POISON_RANGES 32
 #define POISON_BLAMED 32
 #define POISON_CRASHES 3
+#define POISON_LIVED (600 * USECS_PER_SEC) /* what has lived for so long was not crashed by what it began with */
 #define POISON_WAIT_MS 1000
 #define POISON_WAIT_MAX_MS 60000
 #define POISON_CAREFUL (2 * STREAMEXT_BATCH_ROWS) /* records at most, where the mark could not hold all partitions */
@@ -99,6 +104,11 @@ typedef struct PoisonPlace
 typedef struct PoisonMark
 {
 	volatile uint32 at_work;
+	volatile uint32 alive;		/* the process has not ended by itself */
+	TimestampTz		postmaster; /* whose it is */
+	TimestampTz		started;
+	uint64			reached; /* the sum of the positions that the processes have passed */
+	uint32			barren;	 /* of its crashes with nothing at work: in a row, without passing `reached` */
 	uint32			crashes; /* in a row, since the marked place was passed */
 	PoisonPlace		now;
 	PoisonPlace		last; /* of the crash before */
@@ -249,12 +259,28 @@ poison_judge(void)
 	mark->at_work = 0;
 }
 
+/*
+ * The process before has ended, not by itself, with nothing at work. Who has ended the whole server means nobody; where that is how a server deals with
+ * a crash it cannot be told.
+ */
+static void
+poison_judge_barren(PoisonMark *mark)
+{
+	if (mark->postmaster != PgStartTime && restart_after_crash)
+		return;
+	if (GetCurrentTimestamp() - mark->started > POISON_LIVED)
+		mark->barren = 0;
+	mark->barren++;
+	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand", mark->barren)));
+}
+
 long
 streamext_poison_start(Worker *w)
 {
 	int			 n = streamext_max_streams;
 	PoisonEntry *entries = poison_map(n);
-	int			 crashes;
+	uint32		 crashes;
+	long		 wait;
 
 	if (entries == NULL)
 		return 0;
@@ -265,9 +291,35 @@ streamext_poison_start(Worker *w)
 	poison_mark = &poison_entry->marks[w->shard.catchup ? 1 : 0];
 	if (poison_mark->at_work)
 		poison_judge();
+	else if (poison_mark->alive)
+		poison_judge_barren(poison_mark);
 	poison_left = POISON_CAREFUL;
-	crashes = poison_mark->crashes;
-	return crashes < 2 ? 0 : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
+	crashes = Max(poison_mark->crashes, poison_mark->barren);
+	wait = crashes < 2 || poison_mark->barren >= POISON_CRASHES
+			   ? 0
+			   : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
+	poison_mark->postmaster = PgStartTime;
+	poison_mark->started = GetCurrentTimestamp() + wait * 1000;
+	poison_mark->alive = 1;
+	return wait;
+}
+
+const char *
+streamext_poison_stops(void)
+{
+	if (poison_mark == NULL || poison_mark->barren < POISON_CRASHES)
+		return NULL;
+	return psprintf(
+		"its worker has crashed %u times in a row with no record at hand, as by what its connections bring; "
+		"streamext.resume has that tried again",
+		poison_mark->barren);
+}
+
+void
+streamext_poison_absolve(void)
+{
+	for (int role = 0; role < 2 && poison_entry != NULL; role++)
+		poison_entry->marks[role].barren = 0;
 }
 
 /* Changes with whatever is done to the view. In a transaction. */
@@ -565,12 +617,27 @@ streamext_poison_starts(Worker *w, Oid view)
 		streamext_fault_value("start-view", view);
 }
 
+static void
+poison_note_reached(const Batch *batch)
+{
+	uint64 sum = 0;
+
+	for (int i = 0; i < batch->npartitions; i++)
+		sum += Max(batch->positions[i], 0);
+	if (sum <= poison_mark->reached)
+		return;
+	poison_mark->reached = sum;
+	poison_mark->barren = 0;
+}
+
 void
 streamext_poison_done(Worker *w, bool published)
 {
 	if (poison_mark == NULL)
 		return;
 	poison_mark->at_work = 0;
+	if (published)
+		poison_note_reached(w->reading.batch);
 	if (unlikely(poison_careful) && published)
 		poison_note_passed(w);
 }
@@ -580,4 +647,12 @@ streamext_poison_leave(void)
 {
 	if (poison_mark != NULL)
 		poison_mark->at_work = 0;
+}
+
+void
+streamext_poison_end(void)
+{
+	streamext_poison_leave();
+	if (poison_mark != NULL)
+		poison_mark->alive = 0;
 }

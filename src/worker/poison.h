@@ -31,8 +31,14 @@ extern bool streamext_poison_doubts_retry(int64 request);
 extern void streamext_poison_retried(void);
 /* Nothing is, any more; `published`: the batch is through. */
 extern void streamext_poison_done(Worker *w, bool published);
-/* The same from a signal handler or at the end of the process. */
+/* The same from a signal handler. */
 extern void streamext_poison_leave(void);
+/* The process ends, or is ended, by no crash of its own. Also from a signal handler. */
+extern void streamext_poison_end(void);
+
+/* Worker after worker has crashed with nothing at work: why this one is not to read. NULL: it may, as when it is absolved. Palloc'd. */
+extern const char *streamext_poison_stops(void);
+extern void		   streamext_poison_absolve(void);
 
 /* A view that has crashed the worker and was not changed since. In a transaction. */
 extern bool streamext_poison_is_blamed(Worker *w, Oid view);

@@ -69,7 +69,7 @@ process_sigterm(SIGNAL_ARGS)
 static void
 process_sigquit(SIGNAL_ARGS)
 {
-	streamext_poison_leave();
+	streamext_poison_end();
 	SignalHandlerForCrashExit(postgres_signal_arg);
 }
 

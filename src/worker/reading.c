@@ -215,6 +215,8 @@ streamext_worker_poll(Worker *w)
 	Batch *batch = w->reading.batch;
 
 	streamext_batch_reset(batch);
+	if (unlikely(streamext_fault_point[0] != '\0'))
+		streamext_fault_value("poll", w->shard.identity.relid);
 	batch->nrecords = streamext_connector_poll(w->shard.connector, batch->records, streamext_poison_most(w));
 	if (unlikely(w->shard.connector->nevents > 0))
 		streamext_stream_events_count(&w->shard);
