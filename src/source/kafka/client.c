@@ -128,6 +128,8 @@ streamext_kafka_arm(KafkaConnector *k, TimestampTz now)
 		next = Min(next, k->next_mend);
 	if (k->unresolved)
 		next = Min(next, k->next_offsets);
+	if (k->standing)
+		next = Min(next, k->next_standing);
 	if (k->ncommit > 0)
 		next = Min(next, k->next_commit);
 	next = Max(next - now, 1000);
@@ -168,7 +170,7 @@ streamext_kafka_close_fds(KafkaConnector *k)
 void
 streamext_kafka_update_stalled(KafkaConnector *k)
 {
-	bool stalled = !k->up || k->mend || k->unresolved;
+	bool stalled = !k->up || k->mend || k->standing || k->unresolved;
 
 	k->c.refused = false;
 	for (int t = 0; t < k->ntopics; t++)

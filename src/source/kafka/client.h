@@ -54,6 +54,8 @@ typedef struct KafkaPartition
 	int64 start; /* offset of the stream's `start`, -1: the beginning */
 	bool  start_known;
 	int	  beyond; /* how often found beyond the end */
+	int64 stood;  /* its position at the last look for standing partitions, */
+	int64 ended;  /* and its end then; -1: it moved */
 } KafkaPartition;
 
 typedef struct KafkaConnector
@@ -86,11 +88,12 @@ typedef struct KafkaConnector
 	bool		renew;						   /* make a new consumer, */
 	TimestampTz renew_at;					   /* not before this */
 	bool		mend;						   /* some partition is broken */
+	bool		standing;					   /* nothing comes of a partition that has more */
 	bool		unresolved;					   /* it is not known at which offsets `start` is */
 	char		reason[STREAMEXT_MAX_MESSAGE]; /* what librdkafka last said about a connection */
 	TimestampTz next_client,				   /* not before: make a client, ask for metadata, for offsets, mend, */
 		next_metadata, next_offsets, next_mend, next_commit, /* commit, look at the cached watermarks */
-		next_watermarks;
+		next_watermarks, next_standing;
 
 	uint64 flush_ticket; /* 0: none */
 	bool   flush_fresh;	 /* metadata was read since the ticket came */
@@ -162,6 +165,12 @@ extern int streamext_kafka_shard_of(const StreamConfig *config, const char *topi
  * False: no answer within a second, reported.
  */
 extern bool streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *offsets);
+
+/*
+ * Looks, when it is due, whether something of every partition that has more has come since the last look. For a client that cannot read a broker's
+ * answers, or gets empty ones, says nothing and asks again.
+ */
+extern void streamext_kafka_look_for_standing(KafkaConnector *k, TimestampTz now);
 
 /* Finds out at which offsets `start` is; true when all are known. */
 extern bool streamext_kafka_resolve_starts(KafkaConnector *k);

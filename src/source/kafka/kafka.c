@@ -99,9 +99,22 @@ kafka_assign(KafkaConnector *k)
 
 /* ---- faults ---- */
 
+/* The client would ask for it again and again, without a pause. Not for longer than the consumer lives. */
+static void
+kafka_hold(KafkaConnector *k, int index)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+
+	rd_kafka_topic_partition_list_add(list, k->c.partitions[index].topic, k->c.partitions[index].partition);
+	(void) rd_kafka_pause_partitions(k->rk, list);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
 static void
 kafka_break(KafkaConnector *k, int index)
 {
+	if (!k->partitions[index].broken)
+		kafka_hold(k, index);
 	k->partitions[index].broken = true;
 	if (!k->mend)
 		k->next_mend = GetCurrentTimestamp() + (k->partitions[index].beyond > 0 ? KAFKA_RETRY : 0);
@@ -253,6 +266,8 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 					: "");
 			kafka_break(k, index);
 			k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
+			k->standing = true; /* until something of it comes */
+			k->next_standing = k->next_mend + KAFKA_RETRY;
 			break;
 	}
 }
@@ -535,6 +550,7 @@ kafka_housekeep(KafkaConnector *k, TimestampTz now)
 		kafka_look_at_watermarks(k);
 		k->next_watermarks = now + KAFKA_WATERMARK_INTERVAL;
 	}
+	streamext_kafka_look_for_standing(k, now);
 	return true;
 }
 

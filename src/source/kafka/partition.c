@@ -12,6 +12,7 @@
 #include "source/kafka/client.h"
 
 #define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
+#define KAFKA_STANDING_INTERVAL (10 * USECS_PER_SEC) /* look for those of which nothing comes */
 
 static void
 kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
@@ -42,7 +43,7 @@ kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
 	memset(partition, 0, sizeof(*partition));
 	partition->topic = topic;
 	partition->initial = !k->discovered;
-	partition->start = -1;
+	partition->start = partition->stood = partition->ended = -1;
 	partition->start_known = c->config->source.start == START_EARLIEST;
 	topic->index[number] = c->npartitions++;
 }
@@ -212,6 +213,77 @@ streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time
 		return true;
 	streamext_connector_report(&k->c, "could not read offsets: %s", rd_kafka_err2str(err));
 	return false;
+}
+
+/* The partitions that are where they were at the last look; how many. *broken: others wait to be mended. */
+static int
+kafka_unmoved(KafkaConnector *k, int *indexes, bool *broken)
+{
+	int n = 0;
+
+	*broken = false;
+
+	for (int i = 0; i < k->c.npartitions; i++)
+	{
+		KafkaPartition *partition = &k->partitions[i];
+
+		if (!partition->assigned || partition->broken || partition->topic->missing ||
+			partition->stood != k->c.partitions[i].position)
+			partition->ended = -1;
+		else
+			indexes[n++] = i;
+		*broken = *broken || partition->broken;
+		partition->stood = k->c.partitions[i].position;
+	}
+	return n;
+}
+
+/* One that had more at the last look has stood since then; of one that is known to stand nothing has come yet. */
+static bool
+kafka_stands(KafkaConnector *k, int index, int64 end)
+{
+	ConnectorPartition *partition = &k->c.partitions[index];
+	int64				ended = k->partitions[index].ended;
+
+	k->partitions[index].ended = end;
+	if (Max(partition->position, 0) >= end)
+		return false;
+	if (ended < 0 || k->standing)
+		return k->standing;
+	streamext_connector_report(&k->c,
+							   "nothing comes from topic \"%s\" partition %d at offset " INT64_FORMAT
+							   ", which ends at " INT64_FORMAT
+							   ": the broker's answers are late, empty, or none that the Kafka client can read",
+							   partition->topic, partition->partition, Max(partition->position, 0), end);
+	return true;
+}
+
+void
+streamext_kafka_look_for_standing(KafkaConnector *k, TimestampTz now)
+{
+	int	  *indexes;
+	int64 *ends;
+	bool   standing;
+	int	   n;
+
+	if (!k->up)
+		k->next_standing = now + KAFKA_STANDING_INTERVAL;
+	/* what is at hand moves positions in the polls to come */
+	if (now < k->next_standing || now < k->next_offsets || rd_kafka_queue_length(k->queue) > 0)
+		return;
+	indexes = palloc(sizeof(int) * (k->c.npartitions + 1));
+	ends = palloc(sizeof(int64) * (k->c.npartitions + 1));
+	n = kafka_unmoved(k, indexes, &standing);
+	if (streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, ends))
+	{
+		for (int i = 0; i < n; i++)
+			standing |= kafka_stands(k, indexes[i], ends[i]);
+		k->standing = standing;
+		k->next_standing = now + (standing ? KAFKA_RETRY : KAFKA_STANDING_INTERVAL);
+		streamext_kafka_update_stalled(k);
+	}
+	pfree(indexes);
+	pfree(ends);
 }
 
 /* Where n partitions begin that were there when the stream was new. */
