@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -295,6 +296,33 @@ def test_a_torn_tail_is_cut(
     db.flush("s")
     assert db.rows("TABLE v") == [(20, sum(range(19)) + 100)]
     assert state(db) == "running"
+
+
+def test_a_torn_record_full_of_what_looks_like_records(database: Database) -> None:
+    """Each says that it goes to the end of the file: to look through all of them took the server's start days, and held who looked at the streams."""
+    db = database
+    counting(db)
+    db.execute("INSERT INTO s VALUES (1)")
+    db.flush("s")
+
+    def craft(files: list[Path]) -> None:
+        start, end = files[-1].stat().st_size, SEGMENT - 64
+
+        def head(at: int) -> bytes:
+            return struct.pack("<4sIIIQqQIHHq", b"SXJ1", 0, end - at, 1, 0, 0, 0, end - at - 57, 0, 0, at)
+
+        with files[-1].open("ab") as file:
+            file.write(b"".join(head(at) for at in range(start, end - 56, 56)))
+            file.truncate(end)
+
+    db = restarted(db, craft)
+    wait_for(lambda: state(db) == "failed", what="the damage to be found")
+    assert "damaged" in db.value("SELECT last_error FROM streamext.streams")
+    db.execute("SELECT streamext.seek('s', 'latest'); SELECT streamext.resume('s')")
+    db.flush("s")  # it is there
+    db.execute("INSERT INTO s VALUES (2)")
+    db.flush("s")
+    assert db.rows("TABLE v") == [(2, 3)]
 
 
 def test_a_damaged_note_of_the_brokers_session(database: Database, mosquitto: Mosquitto, topic: str) -> None:

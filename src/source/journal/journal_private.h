@@ -146,6 +146,7 @@ struct Journal
 
 	/* read side */
 	JournalReading	 read;
+	uint64			 checked;					 /* bytes whose checksum was looked at */
 	int64			 layout_at[JOURNAL_LAYOUTS]; /* records whose layouts are known; -1: none */
 	const RowLayout *layouts[JOURNAL_LAYOUTS];
 	int				 next_layout;

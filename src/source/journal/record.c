@@ -130,6 +130,7 @@ streamext_journal_fetch(Journal *journal, int64 position, int64 limit, bool refi
 		}
 		if (need == header->size)
 		{
+			journal->checked += need;
 			if (header->crc == streamext_journal_crc(header, (char *) (header + 1)))
 				return header;
 			errno = EBADMSG;

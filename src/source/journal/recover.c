@@ -9,19 +9,29 @@
 
 #include "source/journal/journal_private.h"
 
-/* The next good record behind a bad one in the same segment; limit: there is none. */
+/*
+ * What looks like a record behind a bad one may be anything, a payload that somebody has made so: of heads each of which says that its record
+ * goes to the end there is no end.
+ */
+#define JOURNAL_SCAN_MOST (16 * (uint64) JOURNAL_SEGMENT)
+
+/* The next good record behind a bad one in the same segment; limit: there is none; -1: too much looks like one. */
 static int64
-journal_scan_on(Journal *journal, int64 position, int64 limit)
+journal_scan_on(Journal *journal, int64 position, int64 limit, uint64 most)
 {
 	while ((position += JOURNAL_ALIGN(1)) < limit)
+	{
 		if (streamext_journal_fetch(journal, position, limit, true) != NULL)
 			return position;
+		if (journal->checked > most)
+			return -1;
+	}
 	return limit;
 }
 
 /*
  * The position after the last good record of the last segment, whose length then is *size. What is bad with good ones behind it is
- * not a torn tail but damage, left to the readers to find and tell. -1 and errno on failure; without segments 0.
+ * not a torn tail but damage, left to the readers to find and tell, and so is what cannot be looked through: all of the file is kept. -1 and errno on failure; without segments 0.
  */
 static int64
 journal_scan_end(Journal *journal, int64 *first, int64 *size)
@@ -29,6 +39,7 @@ journal_scan_end(Journal *journal, int64 *first, int64 *size)
 	int64	   *firsts;
 	int			n = streamext_journal_list(journal, &firsts);
 	int64		position, limit;
+	uint64		most;
 	char		path[JOURNAL_PATH_SIZE];
 	struct stat st;
 
@@ -42,6 +53,7 @@ journal_scan_end(Journal *journal, int64 *first, int64 *size)
 		return -1;
 	*size = st.st_size;
 	limit = *first + *size;
+	most = journal->checked + *size + JOURNAL_SCAN_MOST;
 	while (position < limit && JOURNAL_FIRST(position) == *first)
 	{
 		JournalHeader *header;
@@ -58,11 +70,11 @@ journal_scan_end(Journal *journal, int64 *first, int64 *size)
 			return -1;
 		else
 		{
-			int64 next = journal_scan_on(journal, position, limit);
+			int64 next = journal_scan_on(journal, position, limit, most);
 
 			if (next == limit)
 				break;
-			position = next;
+			position = next >= 0 ? next : JOURNAL_FIRST(limit + JOURNAL_SEGMENT - 1);
 		}
 	}
 	journal->read.size = 0; /* it may hold what is cut off now */
