@@ -322,6 +322,45 @@ def test_renames(counted: Database) -> None:
     assert db.rows("SELECT view::text FROM streamext.continuous_views") == [("v2",)]
 
 
+def test_what_options_name_is_renamed_in_them(db: Database) -> None:
+    """Else the view fails later on, and its dump cannot be restored."""
+    db.execute(SERVERS)
+    local_stream(db, "event_time 'ts'", "k text, ts timestamptz")
+    local_stream(db, "", "k text, w timestamptz, n bigint, kind text", "on_to")
+    db.execute("CREATE SCHEMA old; CREATE TABLE old.t (k text, w timestamptz, n bigint); CREATE TABLE old.plain (k text, ts timestamptz)")
+    db.execute("CREATE FOREIGN TABLE sent (k text, \"N\" int) SERVER m OPTIONS (topic 't/#', publish_topic 't/{k}/{N}/{k}')")
+    by_minute = "SELECT k, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY k, w"
+    continuous(db, "windows", by_minute, ", streamext.into = 'old.t'")
+    continuous(db, "rows", "SELECT k, ts FROM s", ", streamext.into = 'old.plain'")
+    continuous(db, "flows", by_minute, ", streamext.into = 'on_to'")
+    continuous(db, "total", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    db.execute("""CREATE VIEW many WITH (streamext.alert, streamext.key = 'k', streamext.clear = $$(N) < 2 OR "n" IS NULL OR k = 'n' -- n$$,
+        streamext.to = 'on_to') AS SELECT k, n FROM total WHERE n > 1""")
+    db.execute("""ALTER TABLE old.t RENAME TO "T"; ALTER TABLE old.plain SET SCHEMA public; ALTER SCHEMA old RENAME TO new;
+        ALTER FOREIGN TABLE on_to RENAME TO further; ALTER VIEW many RENAME n TO "N"; ALTER VIEW many RENAME COLUMN k TO key;
+        ALTER FOREIGN TABLE sent RENAME k TO device""")
+    assert dict(db.rows("SELECT view::text, options[1] FROM streamext.continuous_views WHERE options <> '{}'")) == {
+        "windows": 'streamext.into=new."T"', "rows": "streamext.into=public.plain", "flows": "streamext.into=public.further"}  # fmt: skip
+    assert db.value("SELECT reloptions FROM pg_class WHERE relname = 'many'") == [
+        "streamext.alert=true", "streamext.key=key", """streamext.clear=("N") < 2 OR "N" IS NULL OR key = 'n' -- n""", "streamext.to=public.further",
+    ]  # fmt: skip
+    assert "publish_topic=t/{device}/{N}/{device}" in db.value("SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'sent'::regclass")
+
+    db.execute("INSERT INTO s VALUES ('a', '2024-05-01'), ('a', '2024-05-01'), ('a', '2024-05-02')")
+    db.flush("s")
+    assert db.value('SELECT n FROM new."T"') == 2
+    assert db.value("SELECT count(*) FROM plain") == 3
+    assert db.rows("SELECT key, kind FROM streamext.alert_events") == [({"key": "a"}, "fired")]
+    assert db.rows("SELECT last_error FROM streamext.alert_views") == [(None,)]
+    other = f"{db.name}_restored"
+    db.server.psql(f"CREATE DATABASE {other}")
+    try:
+        db.server.psql(db.server.run("pg_dump", db.name, "-U", "postgres"), other)
+        assert db.server.psql("SELECT count(*) FROM streamext.continuous_views", other) == "4"
+    finally:
+        db.server.psql(f"DROP DATABASE {other} WITH (FORCE)")
+
+
 def test_a_renamed_column_keeps_its_name_in_the_payload(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")

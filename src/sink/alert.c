@@ -13,13 +13,11 @@
  */
 #include "base/streamext.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
@@ -35,7 +33,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -54,6 +51,7 @@
 #include "view/compile.h"
 #include "view/settings.h"
 #include "view/size.h"
+#include "view/target.h"
 
 #define ALERT_MAX_ROWS 100000
 #define ALERT_FETCH 1000
@@ -286,37 +284,12 @@ streamext_alert_target(const char *to)
 	return OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE ? relid : InvalidOid;
 }
 
-/* The foreign table that events go to, as the view depends on it; InvalidOid: none, `to` is a channel. */
-static Oid
-alert_depends_on(Oid view)
-{
-	Relation	depend = table_open(DependRelationId, AccessShareLock);
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			target = InvalidOid;
-
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
-	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
-
-		if (form->refclassid == RelationRelationId && get_rel_relkind(form->refobjid) == RELKIND_FOREIGN_TABLE)
-			target = form->refobjid;
-	}
-	systable_endscan(scan);
-	table_close(depend, AccessShareLock);
-	return target;
-}
-
 /* A channel, or a foreign table that takes rows. */
 static void
 alert_check_to(const Alert *alert)
 {
 	const char *to = alert->options.to;
-	Oid			target = alert_depends_on(alert->view);
+	Oid			target = streamext_into_depended(alert->view);
 
 	if (OidIsValid(target))
 	{
@@ -422,7 +395,7 @@ streamext_alert_check(Oid view)
 						errmsg("invalid value for view option \"streamext.clear\": %s", alert->options.clear),
 						errdetail("The value must be one condition on the columns of the view."),
 						errhint("Write it as in WHERE, such as streamext.clear = 'n < 5'.")));
-	target = alert->options.to != NULL ? alert_depends_on(view) : InvalidOid;
+	target = alert->options.to != NULL ? streamext_into_depended(view) : InvalidOid;
 	if (OidIsValid(target))
 		alert_check_insert(alert, target);
 	SPI_finish();
@@ -721,7 +694,7 @@ streamext_alert_evaluate(Oid view, TimestampTz now)
 
 	if (alert == NULL)
 		return;
-	alert->target = alert->options.to != NULL ? alert_depends_on(view) : InvalidOid;
+	alert->target = alert->options.to != NULL ? streamext_into_depended(view) : InvalidOid;
 	alert_read(alert, &rows);
 	alert_write(alert, &rows, now, &events);
 	alert_deliver(alert, &events);

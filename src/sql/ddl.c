@@ -313,7 +313,9 @@ ddl_move_relation(DdlCall *call)
 		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
 	place = streamext_ddl_inner_place(relid);
 	streamext_ddl_standard(call);
+	CommandCounterIncrement();
 	streamext_ddl_inner_follow(relid, place);
+	streamext_ddl_follow_targets();
 }
 
 static void
@@ -342,7 +344,10 @@ ddl_dispatch(DdlCall *call)
 			if (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN)
 				streamext_ddl_rename_column(call);
 			else
+			{
 				streamext_ddl_check_streams(streamext_ddl_run(call));
+				streamext_ddl_follow_targets();
+			}
 			break;
 		case T_AlterForeignServerStmt:
 			streamext_ddl_alter_server(call);

@@ -57,6 +57,12 @@ extern void streamext_ddl_create_view(DdlCall *call);
 /* ALTER VIEW or TABLE ... SET or RESET that concerns a continuous view: does it all and returns true. */
 extern bool streamext_ddl_alter_view_options(DdlCall *call);
 
+/* sql/ddl_rename.c */
+/* Tables or schemas have been renamed or moved: views' options have the names that their targets have now. */
+extern void streamext_ddl_follow_targets(void);
+/* A view's column has been renamed, under AccessExclusiveLock: an alert's options have the new name. */
+extern void streamext_ddl_follow_column(Oid relid, const char *from, const char *to);
+
 /* sql/stream_doubts.c: NOTICEs of a new stream that is valid and cannot work, as far as it is known here. */
 extern void streamext_ddl_doubt(Oid relid);
 /* The same of a stream that has got a constraint. */

@@ -319,6 +319,24 @@ streamext_ddl_create_stream(DdlCall *call)
 		streamext_ddl_doubt(lfirst_oid(cell));
 }
 
+/* The topic that rows go to, with {column} by its new name. */
+static char *
+stream_ddl_topic(const char *topic, const RenameStmt *stmt)
+{
+	char		  *former = psprintf("{%s}", stmt->subname);
+	StringInfoData text;
+	const char	  *at;
+
+	initStringInfo(&text);
+	for (; (at = strstr(topic, former)) != NULL; topic = at + strlen(former))
+	{
+		appendBinaryStringInfo(&text, topic, at - topic);
+		appendStringInfo(&text, "{%s}", stmt->newname);
+	}
+	appendStringInfoString(&text, topic);
+	return text.data;
+}
+
 void
 streamext_ddl_rename_column(DdlCall *call)
 {
@@ -331,13 +349,19 @@ streamext_ddl_rename_column(DdlCall *call)
 		Oid			  relid = lfirst_oid(cell);
 		AttrNumber	  attnum = streamext_ddl_is_stream(relid) ? get_attnum(relid, stmt->newname) : InvalidAttrNumber;
 		const char	 *event_time;
+		const char	 *topic;
 		StreamConfig *config;
 
+		if (get_rel_relkind(relid) == RELKIND_VIEW)
+			streamext_ddl_follow_column(relid, stmt->subname, stmt->newname);
 		if (attnum <= 0)
 			continue;
 		event_time = streamext_option(GetForeignTable(relid)->options, "event_time");
 		if (event_time != NULL && strcmp(event_time, stmt->subname) == 0)
 			stream_ddl_set_option(relid, "event_time", stmt->newname, true);
+		topic = streamext_option(GetForeignTable(relid)->options, "publish_topic");
+		if (topic != NULL)
+			stream_ddl_set_option(relid, "publish_topic", stream_ddl_topic(topic, stmt), true);
 		config = streamext_stream_config(relid);
 		if (config->format->names_fields && config->columns[attnum - 1].metadata == METADATA_NONE &&
 			config->columns[attnum - 1].path == NULL)

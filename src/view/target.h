@@ -20,6 +20,8 @@ extern char *streamext_into_resolve(const char *name);
 extern Oid streamext_into_target(const char *name);
 /* The view depends on the table; replaces what it depended on before. InvalidOid: on none. */
 extern void streamext_into_depend(Oid viewoid, Oid target);
+/* What it depends on so; InvalidOid: nothing, as an alert to a channel. */
+extern Oid streamext_into_depended(Oid viewoid);
 
 /*
  * INSERT INTO target (output names of targetList) SELECT ... FROM rows, analysed; columns are assigned by name. rows
