@@ -271,6 +271,31 @@ def assert_published(db: Database, kafka: Kafka, topic: str) -> None:
     assert rows == sorted((ts, k, n, total) for k, ts, n, total in closed)
 
 
+def test_what_goes_out_is_not_as_the_session_shows_it(db: Database, kafka: Kafka, topic: str) -> None:
+    """Who reads it knows nothing of these settings: it was another day, and half of a number."""
+    kafka.create_topic(topic)
+    columns = "id int, span daterange, f float8, r real, list float8[], took interval, took_all interval[], b bytea"
+    key = "key text OPTIONS (metadata 'key')"
+    kafka_target(db, kafka, topic, f"{columns}, {key}")
+    db.execute(f"CREATE TABLE o ({columns}, key text)")
+    db.execute("INSERT INTO o VALUES (1, '[2024-02-01,2024-03-01)', 1.7976931348623157e308, 0.1, '{0.1,1e-7}', '-1 day 2:03', '{1 mon}', '\\x00ff', 'a')")
+    local_stream(db, "event_time 'ts'", "day date, ts timestamptz, f float8")
+    with db.connect() as session:
+        session.execute("""SET DateStyle = 'German'; SET IntervalStyle = 'sql_standard'; SET extra_float_digits = -12; SET bytea_output = 'escape';
+            SET timezone = 'UTC'; INSERT INTO sent TABLE o""")
+        session.execute("""CREATE VIEW v WITH (streamext.continuous, streamext.into = 'sent') AS SELECT 2 AS id, daterange(day, day + 1) AS span,
+            max(f) AS f, streamext.tumble('1 min', ts)::text AS key, interval '3 days' AS took FROM s GROUP BY day, streamext.tumble('1 min', ts)""")
+    db.execute("INSERT INTO s VALUES ('2024-02-01', '2024-02-01 10:00+00', 0.123456789), ('2024-02-03', '2024-02-01 10:02+00', 1)")
+    db.flush("s")
+    wait_delivered(db, 2)
+    db.flush("sent")
+    db.assert_same("SELECT * FROM sent WHERE id = 1", "SELECT * FROM o")
+    (windows,) = [json.loads(m.value()) for m in committed(kafka, topic)][1:]
+    assert windows["span"] == "[2024-02-01,2024-02-02)" and windows["f"] == 0.123456789 and windows["took"] == "3 days"
+    headers = dict(committed(kafka, topic)[1].headers())
+    assert headers["view"] == b"public.v"
+
+
 def test_closed_windows_are_in_kafka_once(database: Database, kafka: Kafka, topic: str) -> None:
     db = database
     kafka.create_topic(topic, 2)

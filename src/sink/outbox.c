@@ -11,6 +11,9 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 
@@ -295,6 +298,26 @@ outbox_write(OutboxWriter *writer)
 	outbox_clear(writer);
 }
 
+/*
+ * What goes out is read by others, who know nothing of how this session, or the view's settings, show dates, intervals and floats. What to give
+ * to AtEOXact_GUC; 0: nothing was to be set.
+ */
+static int
+outbox_pin_settings(void)
+{
+	int level;
+
+	if (DateStyle == USE_ISO_DATES && IntervalStyle == INTSTYLE_POSTGRES && extra_float_digits > 0 &&
+		bytea_output == BYTEA_OUTPUT_HEX)
+		return 0;
+	level = NewGUCNestLevel();
+	streamext_identity_set("datestyle", "ISO");
+	streamext_identity_set("intervalstyle", "postgres");
+	streamext_identity_set("extra_float_digits", "1");
+	streamext_identity_set("bytea_output", "hex");
+	return level;
+}
+
 void
 streamext_outbox_put(OutboxWriter *writer, const Datum *values, const bool *nulls)
 {
@@ -304,6 +327,7 @@ streamext_outbox_put(OutboxWriter *writer, const Datum *values, const bool *null
 	bool		   there[OUTBOX_COLUMNS];
 	StringInfoData payload;
 	char		  *topic;
+	int			   level = outbox_pin_settings();
 
 	initStringInfo(&payload);
 	there[OUTBOX_PAYLOAD] = !giving->gone && streamext_write_row(writer->payload, values, nulls, &payload);
@@ -315,6 +339,8 @@ streamext_outbox_put(OutboxWriter *writer, const Datum *values, const bool *null
 	topic = writer->transport->topic != NULL
 				? writer->transport->topic(writer->config, values, nulls, !streamext_identity_is_own_process())
 				: NULL;
+	if (level != 0)
+		AtEOXact_GUC(false, level);
 	there[OUTBOX_TOPIC] = topic != NULL;
 	if (topic != NULL)
 		writer->values[OUTBOX_TOPIC][n] = CStringGetTextDatum(topic);
