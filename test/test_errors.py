@@ -221,3 +221,24 @@ def test_a_joined_row_that_raises_takes_all_of_its_record_with_it(db: Database) 
     db.flush("s")
     assert counts(db, "v") == (50, 0, 50)
     db.assert_same("TABLE v", query.format("(SELECT generate_series(1, 100, 2) AS v) AS good"))
+
+
+def test_what_an_aggregate_kept_by_its_values_raises_is_raised_by_who_reads_it(db: Database) -> None:
+    """As PostgreSQL raises it over a table; other windows can be read, and the rows can be left out."""
+    local_stream(db, "event_time 'ts'", "k text, ts timestamptz, f float8")
+    db.execute("CREATE TABLE o (k text, ts timestamptz, f float8)")
+    raising = {"objects": ("jsonb_object_agg(k, f)", "22023"), "arrays": ("array_agg(string_to_array(k, '-'))", "22004"), "sums": ("sum(f)", "22003")}
+    query = "SELECT streamext.tumble('1 min', ts) AS w, {} AS x FROM {} GROUP BY w"
+    for name, (aggregate, _) in raising.items():
+        continuous(db, name, query.format(aggregate, "s"))
+        continuous(db, f"good_{name}", query.format(f"{aggregate} FILTER (WHERE k IS NOT NULL AND f < 1e300)", "s"))
+    for table in ("s", "o"):
+        db.execute(f"INSERT INTO {table} SELECT nullif(i, 3)::text, '2024-05-01'::timestamptz + i * interval '20 s', 10 ^ (308 * (i / 3 % 2)) FROM generate_series(0, 8) AS i")
+    db.flush("s")
+    for name, (aggregate, sqlstate) in raising.items():
+        assert counts(db, name) == (9, 0, 0)
+        for read in (f"TABLE {name}", query.format(aggregate, "o")):
+            assert db.refusal(read).startswith(sqlstate), read
+        good = "w >= '2024-05-01 00:02:00'::timestamptz"
+        db.assert_same(f"SELECT * FROM {name} WHERE {good}", f"SELECT * FROM ({query.format(aggregate, 'o WHERE ts >= timestamptz $$2024-05-01 00:02$$')}) q")
+        db.assert_same(f"TABLE good_{name}", query.format(f"{aggregate} FILTER (WHERE k IS NOT NULL AND f < 1e300)", "o"))
