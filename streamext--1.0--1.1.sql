@@ -271,8 +271,13 @@ AS 'MODULE_PATHNAME', 'streamext_view_streams';
 COMMENT ON FUNCTION streamext.view_streams(oid) IS 'column streams of streamext.continuous_views';
 
 DROP VIEW streamext.continuous_views;
+CREATE FUNCTION streamext_internal.get_view_definition(view oid) RETURNS text
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'streamext_get_view_definition';
+COMMENT ON FUNCTION streamext_internal.get_view_definition(oid) IS 'internal: as pg_get_viewdef; NULL where another transaction holds the view';
+
 CREATE VIEW streamext.continuous_views AS
-SELECT v.view, v.stream, pg_catalog.pg_get_viewdef(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
+SELECT v.view, v.stream, streamext_internal.get_view_definition(v.view::pg_catalog.oid) AS definition, v.window_kind, v.window_size, v.window_slide,
        v.sliding, v.state, v.groups, v.open_windows, v.state_bytes, v.accepted, v.late, v.rejected, v.timezone, v.datestyle,
        v.intervalstyle, v.options, v.last_error, v.last_checkpoint, v.catchup_rows, v.catchup_total, v.catchup_until,
        v.history_panes, v.history_bytes, v.sealed_until, streamext.view_settings(v.view) AS settings,

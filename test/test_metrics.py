@@ -57,6 +57,36 @@ def test_promtool_has_nothing_to_say(db: Database) -> None:
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("held", ["LOCK TABLE above", "ALTER FOREIGN TABLE s ADD COLUMN more int", "DROP VIEW above, joint"])
+def test_what_a_transaction_holds_is_not_waited_for(db: Database, held: str) -> None:
+    """Any role may lock what is its own, and keep the lock: that is no reason for monitoring to stand still, nor for a flush of another stream."""
+    for name in ("s", "t", "others"):
+        local_stream(db, columns="a int, ts timestamptz", name=name, options="event_time 'ts'")
+    continuous(db, "v", "SELECT a, streamext.tumble('1 min', ts) AS w, count(*) AS n FROM s GROUP BY 1, 2")
+    continuous(db, "above", "SELECT w, count(*) AS n FROM v GROUP BY 1")
+    continuous(db, "joint", "SELECT count(*) AS n FROM (SELECT * FROM s UNION ALL SELECT * FROM t) AS q")
+    continuous(db, "theirs", "SELECT count(*) AS n FROM others")
+    db.execute("CREATE VIEW al WITH (streamext.alert, streamext.every = '1 ms') AS SELECT a, n FROM v WHERE n > 1")
+    db.execute("INSERT INTO s VALUES (1, now()); INSERT INTO t VALUES (1, now()); INSERT INTO others VALUES (1, now())")
+    db.flush("s", "t", "others")
+    db.execute("SET statement_timeout = '30 s'")
+    with db.connect(autocommit=False) as holder:
+        holder.execute(held)
+        assert metrics(db, "public.theirs")["streamext_view_accepted_total"] == 1
+        assert metrics(db, "public.s")["streamext_stream_up"] == metrics(db, "public.s")["streamext_worker_up"] == 1
+        found = {(labels["view"] if "view" in labels else labels.get("stream"), name): value for name, labels, value in db.rows("SELECT name, labels, value FROM streamext.metrics")}
+        assert found["public.theirs", "streamext_view_accepted_total"] == found["public.s", "streamext_stream_up"] == found["public.s", "streamext_worker_up"] == 1
+        assert all(found[f"public.{view}", "streamext_view_up"] == 1 for view in ("v", "above", "joint"))
+        for view in ("stream_columns", "stream_partitions", "workers"):
+            assert db.rows(f"SELECT * FROM streamext.{view}")
+        told = dict(db.rows("SELECT view::text, last_error FROM streamext.continuous_views"))
+        assert told["theirs"] is None and "another transaction holds the view" in " ".join(filter(None, told.values()))
+        db.flush("others")
+        holder.rollback()
+    assert db.rows("SELECT DISTINCT last_error FROM streamext.continuous_views") == [(None,)]
+    assert db.value("SELECT count(definition) FROM streamext.continuous_views") == 4
+
+
 def test_histograms(db: Database) -> None:
     """A batch is counted once in each; buckets hold all that is below their bound."""
     db.execute("SELECT streamext.set_clock('2024-05-01 12:00:05+00')")

@@ -18,6 +18,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -29,6 +30,44 @@
 #include "sql/lock.h"
 #include "durable/checkpoint_read.h"
 #include "durable/history.h"
+
+#define CATALOG_PATIENCE_MS 500
+
+/* ---- what others hold ---- */
+
+/* Up to when this statement waits for other transactions; one that looks at very many relations waits no longer for all of them. */
+static int
+catalog_patience_ms(void)
+{
+	static TimestampTz statement = 0;
+	static TimestampTz until = 0;
+	TimestampTz		   now = GetCurrentTimestamp();
+	int				   left;
+
+	if (statement != GetCurrentStatementStartTimestamp())
+	{
+		statement = GetCurrentStatementStartTimestamp();
+		until = TimestampTzPlusMilliseconds(now, CATALOG_PATIENCE_MS);
+	}
+	left = Max(TimestampDifferenceMilliseconds(now, until), 1);
+	return LockTimeout > 0 ? Min(LockTimeout, left) : left;
+}
+
+bool
+streamext_catalog_look(StreamextStep step, void *arg)
+{
+	char	   ms[12];
+	int		   level = NewGUCNestLevel();
+	ErrorData *error;
+
+	snprintf(ms, sizeof(ms), "%d", catalog_patience_ms());
+	(void) set_config_option("lock_timeout", ms, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	error = streamext_try(step, arg);
+	AtEOXact_GUC(true, level);
+	if (error != NULL && !streamext_error_is_lock(error->sqlerrcode))
+		ReThrowError(error);
+	return error == NULL;
+}
 
 /* ---- copies ---- */
 
@@ -91,38 +130,44 @@ catalog_make_shard(Oid relid, int shard)
 	return copy;
 }
 
-/* Adds to those that no worker has set up yet what their last checkpoints say. */
-static List *
-catalog_add_checkpoints(List *shards, Oid relid)
+typedef struct ShardsStep
 {
+	Oid	  relid;
+	List *shards;
+} ShardsStep;
+
+/* A StreamextStep: adds to those that no worker has set up yet what their last checkpoints say. */
+static void
+catalog_add_checkpoints(void *arg)
+{
+	ShardsStep		 *step = arg;
 	CheckpointReader *reader = NULL;
-	int				  n = streamext_checkpoint_shards(relid);
+	int				  n = streamext_checkpoint_shards(step->relid);
 
 	for (int i = 0; i < n; i++)
 	{
-		ShardCopy				 *copy = catalog_find_shard(shards, i);
+		ShardCopy				 *copy = catalog_find_shard(step->shards, i);
 		const CheckpointPosition *position;
 
 		if (copy != NULL && copy->slot.counted.source != 0)
 			continue;
 		if (reader == NULL)
 			reader = streamext_checkpoint_reader();
-		position = streamext_checkpoint_read_stream(reader, relid, i);
+		position = streamext_checkpoint_read_stream(reader, step->relid, i);
 		if (position == NULL)
 			continue;
 		if (copy == NULL)
-			shards = lappend(shards, copy = catalog_make_shard(relid, i));
+			step->shards = lappend(step->shards, copy = catalog_make_shard(step->relid, i));
 		catalog_put_checkpoint(copy, position);
 	}
 	if (reader != NULL)
 		streamext_checkpoint_reader_end(reader);
-	return shards;
 }
 
 List *
 streamext_catalog_copy_shards(Oid relid)
 {
-	List *shards = NIL;
+	ShardsStep step = { relid, NIL };
 
 	if (streamext_shared == NULL)
 		return NIL;
@@ -138,10 +183,11 @@ streamext_catalog_copy_shards(Oid relid)
 				continue;
 			copy = palloc(sizeof(ShardCopy));
 			catalog_copy_shard(i, copy);
-			shards = lappend(shards, copy);
+			step.shards = lappend(step.shards, copy);
 		}
 	LWLockRelease(streamext_shared->registry_lock);
-	return catalog_add_checkpoints(shards, relid);
+	(void) streamext_catalog_look(catalog_add_checkpoints, &step);
+	return step.shards;
 }
 
 /* A slot whose view has ended takes memory, and that is all to be said of it. */
@@ -201,13 +247,13 @@ catalog_copy_slot(ViewSlot *slot, StreamSlot *stream, ViewCopy *copy)
 		copy->catchup_left = -1;
 	copy->checkpoint_at = slot->checkpoint_at;
 	copy->shard = slot->id.shard;
+	copy->stream_relid = stream->id.relid;
 	copy->ready = slot->counted.ready;
 	catalog_copy_positions(slot, copy);
 }
 
-/* The slots of a view, one a shard. */
-static List *
-catalog_copy_slots(Oid viewoid)
+List *
+streamext_catalog_copy_view_slots(Oid viewoid)
 {
 	List *views = NIL;
 
@@ -259,7 +305,8 @@ streamext_catalog_try_compile(Oid viewoid, char **error)
 	CompileStep step = { viewoid, NULL };
 	ErrorData  *edata = streamext_try(catalog_compile_step, &step);
 
-	if (edata != NULL && (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
+	if (edata != NULL && (streamext_error_is_lock(edata->sqlerrcode) ||
+						  ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
 						  ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES))
 		ReThrowError(edata);
 	*error = edata != NULL ? edata->message : NULL;
@@ -344,7 +391,7 @@ List *
 streamext_catalog_copy_views(Oid viewoid)
 {
 	Oid	  stream = streamext_lock_view(viewoid);
-	List *views = catalog_copy_slots(viewoid);
+	List *views = streamext_catalog_copy_view_slots(viewoid);
 
 	return OidIsValid(stream) ? catalog_add_checkpointed(views, viewoid, stream) : views;
 }

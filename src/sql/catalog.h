@@ -13,6 +13,7 @@
 
 #include "nodes/execnodes.h"
 
+#include "base/transaction.h"
 #include "shared/shmem.h"
 #include "view/compile.h"
 
@@ -36,6 +37,7 @@ typedef struct ViewCopy
 	int64	   *positions;
 	int			npositions;
 	int			stream;			 /* index of the stream's slot */
+	Oid			stream_relid;	 /* whose that is; 0: not known */
 	TimestampTz catchup_started; /* 0: it is not behind */
 	int64		catchup_rows,	 /* read since then, */
 		catchup_left;			 /* and still to be read */
@@ -45,11 +47,19 @@ typedef struct ViewCopy
 	const ShardCopy *checkpointed; /* not ready: the partitions that positions are of; NULL: the slot's */
 } ViewCopy;
 
-/* ShardCopies of all shards of a stream that have a slot, in the order of their numbers, or a checkpoint. */
+/*
+ * Runs the step in a subtransaction. False: it was undone, since another transaction holds what it needs; a statement waits half a second for such in all,
+ * however much it looks at. What is monitored must not depend on a lock that any role may take on what is its own.
+ */
+extern bool streamext_catalog_look(StreamextStep step, void *arg);
+
+/* ShardCopies of all shards of a stream that have a slot, in the order of their numbers, or a checkpoint that nobody holds. */
 extern List *streamext_catalog_copy_shards(Oid relid);
 
 /* ViewCopies of all shards of a view that have a slot or a checkpoint. */
 extern List *streamext_catalog_copy_views(Oid viewoid);
+/* Of those that have a slot; takes no lock on relations. */
+extern List *streamext_catalog_copy_view_slots(Oid viewoid);
 
 /* NULL, with *error set, if the view cannot be compiled any more: one bad view does not hide the others. */
 /* A topic as it is shown: of a part of UNION ALL (else InvalidOid) with its stream's name, as streamext.dead_letters has it. */

@@ -240,6 +240,22 @@ catalog_put_view_partitions(ReturnSetInfo *rsinfo, Oid viewoid)
 	}
 }
 
+typedef struct PartitionsStep
+{
+	ReturnSetInfo *rsinfo;
+	Oid			   view;
+} PartitionsStep;
+
+/* A StreamextStep. */
+static void
+catalog_view_partitions_step(void *arg)
+{
+	PartitionsStep *step = arg;
+
+	if (streamext_lock_view(step->view) == step->view)
+		catalog_put_view_partitions(step->rsinfo, step->view);
+}
+
 Datum
 streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 {
@@ -250,11 +266,10 @@ streamext_get_stream_partitions(PG_FUNCTION_ARGS)
 	streamext_catalog_scan_streams(rsinfo, catalog_put_partitions);
 	foreach (cell, streamext_views_with_options())
 	{
-		Oid viewoid = lfirst_oid(cell);
+		PartitionsStep step = { rsinfo, lfirst_oid(cell) };
 
-		if (streamext_view_options(viewoid).continuous && streamext_catalog_may_see(viewoid) &&
-			streamext_lock_view(viewoid) == viewoid)
-			catalog_put_view_partitions(rsinfo, viewoid);
+		if (streamext_view_options(step.view).continuous && streamext_catalog_may_see(step.view))
+			(void) streamext_catalog_look(catalog_view_partitions_step, &step);
 	}
 	PG_RETURN_VOID();
 }

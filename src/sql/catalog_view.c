@@ -33,6 +33,7 @@
 #include "view/window.h"
 
 PG_FUNCTION_INFO_V1(streamext_get_continuous_views);
+PG_FUNCTION_INFO_V1(streamext_get_view_definition);
 PG_FUNCTION_INFO_V1(streamext_view_positions);
 PG_FUNCTION_INFO_V1(streamext_view_settings);
 PG_FUNCTION_INFO_V1(streamext_view_streams);
@@ -129,26 +130,6 @@ streamext_view_settings(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)));
 }
 
-/* The streams that a view reads by UNION ALL; NULL: it does not, or is not for this user. */
-Datum
-streamext_view_streams(PG_FUNCTION_ARGS)
-{
-	Oid		  viewoid = PG_GETARG_OID(0);
-	List	 *streams = NIL;
-	Datum	 *items;
-	int		  n = 0;
-	ListCell *cell;
-
-	if (streamext_catalog_may_see(viewoid))
-		streams = streamext_union_streams(viewoid);
-	if (streams == NIL)
-		PG_RETURN_NULL();
-	items = palloc(sizeof(Datum) * list_length(streams));
-	foreach (cell, streams)
-		items[n++] = ObjectIdGetDatum(lfirst_oid(cell));
-	PG_RETURN_DATUM(PointerGetDatum(construct_array(items, n, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT)));
-}
-
 /* Columns rows, total and estimated end; of several shards the latest end. */
 static void
 catalog_put_catchup(Datum *values, bool *nulls, List *views)
@@ -216,18 +197,68 @@ catalog_sealed_until(List *views, const CompiledView *compiled, int64 lateness)
 	return least;
 }
 
-static void
-catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions *options, List *stored)
+typedef struct CatalogViewStep
 {
-	Datum		  values[25] = { 0 };
-	bool		  nulls[25] = { 0 };
-	TimestampTz	  sealed_until;
-	List		 *views = streamext_catalog_copy_views(viewoid);
-	Oid			  stream = streamext_view_stream(viewoid);
-	ViewCopy	  sums = { .checkpoint_at = DT_NOEND };
+	ReturnSetInfo		 *rsinfo;
+	Oid					  viewoid;
+	ContinuousViewOptions options;
+	List				 *stored;
+	/* found when the view is not held */
+	List		 *views;
+	Oid			  stream; /* whose shards its slots are of */
+	Oid			  reads;  /* what it reads */
+	CompiledView *compiled;
 	char		 *error;
-	CompiledView *compiled = streamext_catalog_try_compile(viewoid, &error);
-	ListCell	 *cell;
+	bool		  held;
+} CatalogViewStep;
+
+/* A StreamextStep: what takes locks. */
+static void
+catalog_view_step(void *arg)
+{
+	CatalogViewStep *step = arg;
+	ListCell		*cell;
+
+	step->views = streamext_catalog_copy_views(step->viewoid);
+	step->stream = streamext_view_stream(step->viewoid);
+	step->reads = streamext_view_inner(step->viewoid);
+	if (!OidIsValid(step->reads))
+		step->reads = step->stream;
+	step->compiled = streamext_catalog_try_compile(step->viewoid, &step->error);
+	foreach (cell, step->views)
+		if (((const ViewCopy *) lfirst(cell))->last_error[0] != '\0')
+			step->error = pstrdup(((const ViewCopy *) lfirst(cell))->last_error);
+	if (step->error != NULL && !streamext_view_explains(step->viewoid))
+		step->error = STREAMEXT_ERROR_HIDDEN;
+}
+
+/* What its slots say. */
+static void
+catalog_find_held_view(CatalogViewStep *step)
+{
+	ListCell *cell;
+
+	step->held = true;
+	step->compiled = NULL;
+	step->views = streamext_catalog_copy_view_slots(step->viewoid);
+	step->stream = step->reads = InvalidOid;
+	foreach (cell, step->views)
+		if (OidIsValid(((const ViewCopy *) lfirst(cell))->stream_relid))
+			step->stream = step->reads = ((const ViewCopy *) lfirst(cell))->stream_relid;
+	step->error = "another transaction holds the view or what it reads, so that not all can be told of it";
+}
+
+static void
+catalog_put_view(CatalogViewStep *step)
+{
+	Datum						 values[25] = { 0 };
+	bool						 nulls[25] = { 0 };
+	TimestampTz					 sealed_until;
+	const ContinuousViewOptions *options = &step->options;
+	CompiledView				*compiled = step->compiled;
+	List						*views = step->views;
+	ViewCopy					 sums = { .checkpoint_at = DT_NOEND, .ready = true };
+	ListCell					*cell;
 
 	foreach (cell, views)
 	{
@@ -242,69 +273,131 @@ catalog_put_view(ReturnSetInfo *rsinfo, Oid viewoid, const ContinuousViewOptions
 		sums.history_panes = Max(sums.history_panes, copy->history_panes);
 		sums.history_bytes += copy->history_bytes;
 		sums.checkpoint_at = Min(sums.checkpoint_at, copy->checkpoint_at);
-		if (copy->last_error[0] != '\0')
-			error = pstrdup(copy->last_error);
+		sums.ready = sums.ready && copy->ready;
 	}
-	if (error != NULL && !streamext_view_explains(viewoid))
-		error = STREAMEXT_ERROR_HIDDEN;
 	if (compiled != NULL && list_length(views) > 1)
 		streamext_view_prepare_window(compiled); /* where one shard's panes lie is compared with another's */
 	sealed_until = catalog_sealed_until(views, compiled, options->lateness);
 	if (compiled != NULL && compiled->stateless)
-		streamext_into_counts(stream, viewoid, &sums.accepted, &sums.rejected);
-	values[0] = ObjectIdGetDatum(viewoid);
-	values[1] = ObjectIdGetDatum(OidIsValid(streamext_view_inner(viewoid)) ? streamext_view_inner(viewoid) : stream);
-	nulls[1] = !OidIsValid(stream);
+		streamext_into_counts(step->stream, step->viewoid, &sums.accepted, &sums.rejected);
+	values[0] = ObjectIdGetDatum(step->viewoid);
+	values[1] = ObjectIdGetDatum(step->reads);
+	nulls[1] = !OidIsValid(step->stream);
 	nulls[2] = nulls[3] = nulls[4] = nulls[5] = true;
 	if (compiled != NULL)
 		catalog_put_window(values + 2, nulls + 2, &compiled->window);
-	values[6] = CStringGetTextDatum(catalog_view_state(views, stream));
+	values[6] = CStringGetTextDatum(catalog_view_state(views, step->stream));
 	values[7] = Int64GetDatum(sums.groups);
 	values[8] = Int64GetDatum(sums.panes);
 	values[9] = Int64GetDatum(sums.bytes);
 	values[10] = Int64GetDatum(sums.accepted);
 	values[11] = Int64GetDatum(sums.late);
 	values[12] = Int64GetDatum(sums.rejected);
+	/* a counter that falls is taken for a new one, and what it had for new when it is back */
+	nulls[10] = nulls[11] = nulls[12] = step->held && (!sums.ready || sums.accepted == 0);
 	streamext_catalog_put_text(values, nulls, 13, options->timezone);
 	streamext_catalog_put_text(values, nulls, 14, options->datestyle);
 	streamext_catalog_put_text(values, nulls, 15, options->intervalstyle);
-	values[16] = catalog_view_options(stored);
-	streamext_catalog_put_text(values, nulls, 17, error);
+	values[16] = catalog_view_options(step->stored);
+	streamext_catalog_put_text(values, nulls, 17, step->error);
 	streamext_catalog_put_time(values, nulls, 18, sums.checkpoint_at);
 	catalog_put_catchup(values + 19, nulls + 19, views);
 	values[22] = Int64GetDatum(sums.history_panes);
 	values[23] = Int64GetDatum(sums.history_bytes);
 	values[24] = TimestampTzGetDatum(sealed_until);
 	nulls[24] = TIMESTAMP_NOT_FINITE(sealed_until);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	tuplestore_putvalues(step->rsinfo->setResult, step->rsinfo->setDesc, values, nulls);
 }
 
 Datum
 streamext_get_continuous_views(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	ListCell	  *cell;
+	ListCell *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
 	foreach (cell, streamext_views_with_options())
 	{
-		Oid					  viewoid = lfirst_oid(cell);
-		ContinuousViewOptions options = streamext_view_options(viewoid);
-		bool				  isnull;
-		Datum				  stored;
-		HeapTuple			  tuple;
+		CatalogViewStep step = { .rsinfo = (ReturnSetInfo *) fcinfo->resultinfo, .viewoid = lfirst_oid(cell) };
+		bool			isnull;
+		Datum			stored;
+		HeapTuple		tuple;
 
-		if (!options.continuous || !streamext_catalog_may_see(viewoid))
+		step.options = streamext_view_options(step.viewoid);
+		if (!step.options.continuous || !streamext_catalog_may_see(step.viewoid))
 			continue;
-		(void) streamext_lock_view(viewoid);
-		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(viewoid));
+		if (!streamext_catalog_look(catalog_view_step, &step))
+			catalog_find_held_view(&step);
+		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(step.viewoid));
 		if (!HeapTupleIsValid(tuple))
 			continue;
 		stored = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
-		catalog_put_view(rsinfo, viewoid, &options, isnull ? NIL : untransformRelOptions(stored));
+		step.stored = isnull ? NIL : untransformRelOptions(stored);
+		catalog_put_view(&step);
 		ReleaseSysCache(tuple);
 	}
 	PG_RETURN_VOID();
+}
+
+/* ---- its columns definition and streams ---- */
+
+typedef struct CatalogTextStep
+{
+	Oid	  viewoid;
+	Datum text;
+	bool  isnull;
+	List *streams;
+} CatalogTextStep;
+
+/* A StreamextStep. */
+static void
+catalog_definition_step(void *arg)
+{
+	CatalogTextStep *step = arg;
+	LOCAL_FCINFO(call, 1);
+
+	InitFunctionCallInfoData(*call, NULL, 1, InvalidOid, NULL, NULL);
+	call->args[0].value = ObjectIdGetDatum(step->viewoid);
+	call->args[0].isnull = false;
+	step->text = pg_get_viewdef(call);
+	step->isnull = call->isnull;
+}
+
+/* As pg_get_viewdef; NULL also if another transaction holds the view or what it reads. */
+Datum
+streamext_get_view_definition(PG_FUNCTION_ARGS)
+{
+	CatalogTextStep step = { .viewoid = PG_GETARG_OID(0) };
+
+	if (!streamext_catalog_look(catalog_definition_step, &step) || step.isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(step.text);
+}
+
+/* A StreamextStep. */
+static void
+catalog_streams_step(void *arg)
+{
+	CatalogTextStep *step = arg;
+
+	step->streams = streamext_union_streams(step->viewoid);
+}
+
+/* The streams that a view reads by UNION ALL; NULL: it does not, or is not for this user, or held by another transaction. */
+Datum
+streamext_view_streams(PG_FUNCTION_ARGS)
+{
+	CatalogTextStep step = { .viewoid = PG_GETARG_OID(0) };
+	Datum		   *items;
+	int				n = 0;
+	ListCell	   *cell;
+
+	if (!streamext_catalog_may_see(step.viewoid) || !streamext_catalog_look(catalog_streams_step, &step) ||
+		step.streams == NIL)
+		PG_RETURN_NULL();
+	items = palloc(sizeof(Datum) * list_length(step.streams));
+	foreach (cell, step.streams)
+		items[n++] = ObjectIdGetDatum(lfirst_oid(cell));
+	PG_RETURN_DATUM(PointerGetDatum(construct_array(items, n, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT)));
 }
 
 /* ---- streamext.view_positions ---- */

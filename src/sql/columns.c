@@ -347,10 +347,18 @@ columns_put(ReturnSetInfo *rsinfo, const StreamConfig *config, int i, const Colu
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-static void
-columns_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
+typedef struct ColumnsStep
 {
-	StreamConfig *config = streamext_stream_config(relid);
+	ReturnSetInfo *rsinfo;
+	Oid			   stream;
+} ColumnsStep;
+
+/* A StreamextStep. */
+static void
+columns_stream_step(void *arg)
+{
+	ColumnsStep	 *step = arg;
+	StreamConfig *config = streamext_stream_config(step->stream);
 	ColumnCounts *counts;
 
 	if (config == NULL)
@@ -359,7 +367,16 @@ columns_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connect
 	streamext_columns_sum(config, counts);
 	for (int i = 0; i < config->desc->natts; i++)
 		if (!config->columns[i].dropped)
-			columns_put(rsinfo, config, i, &counts[i]);
+			columns_put(step->rsinfo, config, i, &counts[i]);
+}
+
+/* Of a stream that a transaction holds there is nothing to be said. */
+static void
+columns_put_stream(ReturnSetInfo *rsinfo, Oid relid, const ConnectorOps *connector, List *options)
+{
+	ColumnsStep step = { rsinfo, relid };
+
+	(void) streamext_catalog_look(columns_stream_step, &step);
 }
 
 Datum
