@@ -182,6 +182,21 @@ def test_one_that_will_not_be_cancelled(database: Database, kafka: Kafka, stream
     db.execute("DROP VIEW slow")
 
 
+def test_a_view_that_does_not_react_to_its_cancel(database: Database, kafka: Kafka, stream: str) -> None:
+    """Code in C may take hours without a look for interrupts, and nothing ends it: it is told which view it is while it lasts."""
+    db = database
+    continuous(db, "slow", COUNTED.format("s WHERE a <> 150 OR strpos(repeat('a', 150000 + a::int), 'b' || repeat('a', 75000)) = 0"))
+    db.flush("s")
+    produce(kafka, stream, 100, 200)
+    wait_for(lambda: state(db) == "stalled", what="the stream that waits for the view")
+    assert 'continuous view "slow"' in db.value("SELECT last_error FROM streamext.streams")
+    assert "does not react" in view(db, "slow")[1]
+    db.execute("DROP VIEW slow")
+    wait_for(lambda: state(db) == "running", what="the stream without the view")
+    db.flush("s")
+    assert_counted(db, "others", 200)
+
+
 def test_a_limit_of_a_part_of_a_millisecond(database: Database, kafka: Kafka, stream: str) -> None:
     """It is one of a millisecond, and not none."""
     db = database

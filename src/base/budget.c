@@ -25,6 +25,8 @@ static TimeoutId			 budget_timeout = MAX_TIMEOUTS; /* not registered */
 static volatile sig_atomic_t budget_fired = 0;
 static volatile sig_atomic_t budget_caught = 0;
 static bool					 budget_running = false;
+static BudgetDeaf			*budget_deaf = NULL; /* published there */
+static Oid					 budget_view = InvalidOid;
 
 /* In the signal handler. */
 static void
@@ -33,6 +35,11 @@ budget_handler(void)
 	/* a cancellation that is not pending any more was raised, and the step goes on nevertheless */
 	if (budget_fired > 0 && !QueryCancelPending)
 		budget_caught = budget_caught + 1;
+	else if (budget_fired > 0 && budget_deaf != NULL && OidIsValid(budget_view) && budget_deaf->since == 0)
+	{
+		budget_deaf->view = budget_view;
+		budget_deaf->since = GetCurrentTimestamp();
+	}
 	budget_fired = 1;
 	if (budget_caught >= BUDGET_PATIENCE)
 		ProcDiePending = true;
@@ -50,6 +57,20 @@ streamext_budget_register(void)
 }
 
 void
+streamext_budget_publish(BudgetDeaf *deaf)
+{
+	budget_deaf = deaf;
+	deaf->since = 0;
+}
+
+void
+streamext_budget_begin_view(Oid view, int ms)
+{
+	budget_view = view;
+	streamext_budget_begin(ms);
+}
+
+void
 streamext_budget_begin(int ms)
 {
 	Assert(!budget_running);
@@ -64,10 +85,13 @@ streamext_budget_begin(int ms)
 bool
 streamext_budget_end(void)
 {
+	budget_view = InvalidOid;
 	if (!budget_running)
 		return false;
 	disable_timeout(budget_timeout, false);
 	budget_running = false;
+	if (budget_deaf != NULL)
+		budget_deaf->since = 0;
 	/* it came when the step was over but for its end */
 	if (budget_fired > 0)
 		QueryCancelPending = false;

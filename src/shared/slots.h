@@ -10,6 +10,7 @@
 #define STREAMEXT_SLOTS_H
 
 #include "base/streamext.h"
+#include "base/budget.h"
 #include "shared/feed.h"
 #include "shared/teller.h"
 #include "shared/times.h"
@@ -104,6 +105,7 @@ typedef struct StreamProcess
 	TimestampTz started_at;
 	uint64		restarts;
 	bool		failed; /* how the last one ended; of the catch-up worker only */
+	BudgetDeaf	deaf;
 } StreamProcess;
 
 /*

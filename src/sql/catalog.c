@@ -22,9 +22,11 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/clip.h"
 #include "base/transaction.h"
 #include "sql/catalog.h"
 #include "sql/lock.h"
@@ -70,6 +72,26 @@ streamext_catalog_look(StreamextStep step, void *arg)
 }
 
 /* ---- copies ---- */
+
+/*
+ * A stream whose worker has been in one view for longer than it may, and cannot be got out of it, does not run, whatever its worker has said before.
+ */
+static void
+catalog_note_deaf(ShardCopy *copy)
+{
+	const BudgetDeaf *deaf = &copy->slot.worker.deaf;
+	const char		 *view = get_rel_name(deaf->view);
+
+	if (deaf->since == 0 || copy->slot.worker.pid == 0)
+		return;
+	copy->slot.status.state = STREAM_STALLED;
+	copy->slot.status.since = copy->slot.status.last_error_at = deaf->since;
+	streamext_clip_format(
+		copy->slot.status.last_error, sizeof(copy->slot.status.last_error),
+		"continuous view \"%s\" has taken longer than streamext.view_time_limit and does not react to its "
+		"cancel: the stream waits for it",
+		view != NULL ? view : "?");
+}
 
 /* With registry_lock held. */
 static void
@@ -168,6 +190,7 @@ List *
 streamext_catalog_copy_shards(Oid relid)
 {
 	ShardsStep step = { relid, NIL };
+	ListCell  *lc;
 
 	if (streamext_shared == NULL)
 		return NIL;
@@ -186,6 +209,8 @@ streamext_catalog_copy_shards(Oid relid)
 			step.shards = lappend(step.shards, copy);
 		}
 	LWLockRelease(streamext_shared->registry_lock);
+	foreach (lc, step.shards)
+		catalog_note_deaf(lfirst(lc));
 	(void) streamext_catalog_look(catalog_add_checkpoints, &step);
 	return step.shards;
 }
@@ -229,6 +254,10 @@ catalog_copy_slot(ViewSlot *slot, StreamSlot *stream, ViewCopy *copy)
 	Assert(LWLockHeldByMe(stream->lock));
 	copy->status = slot->health.status;
 	strlcpy(copy->last_error, slot->health.last_error, sizeof(copy->last_error));
+	if ((stream->worker.deaf.since != 0 && stream->worker.deaf.view == slot->id.viewoid) ||
+		(stream->catchup.deaf.since != 0 && stream->catchup.deaf.view == slot->id.viewoid))
+		strlcpy(copy->last_error, "it has taken longer than streamext.view_time_limit and does not react to its cancel",
+				sizeof(copy->last_error));
 	copy->groups = slot->counted.state.ngroups;
 	copy->panes = slot->counted.state.npanes;
 	copy->bytes = slot->counted.state.bytes;

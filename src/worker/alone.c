@@ -52,7 +52,7 @@ streamext_alone_begin(Worker *w, WorkerView *v)
 	Assert(w->alone.timed == NULL);
 	w->alone.timed = v;
 	w->alone.timed_at = GetCurrentTimestamp();
-	streamext_budget_begin(alone_limit(w, v));
+	streamext_budget_begin_view(v->viewoid, alone_limit(w, v));
 }
 
 bool

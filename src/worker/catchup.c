@@ -494,6 +494,7 @@ streamext_catchup_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(w->shard.identity.dboid, InvalidOid, 0);
 	streamext_budget_register();
+	streamext_budget_publish(&w->shard.slot->catchup.deaf);
 	streamext_content_keep();
 	streamext_worker_session();
 	SetConfigOption("application_name", "streamext catch-up", PGC_SUSET, PGC_S_OVERRIDE);

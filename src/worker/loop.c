@@ -381,6 +381,7 @@ streamext_worker_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(w->shard.identity.dboid, InvalidOid, 0);
 	before_shmem_exit(worker_letters_at_exit, 0);
 	streamext_budget_register();
+	streamext_budget_publish(&w->shard.slot->worker.deaf);
 	streamext_content_keep();
 	streamext_worker_session();
 	streamext_fault_start();
