@@ -31,7 +31,8 @@ journal_scan_on(Journal *journal, int64 position, int64 limit, uint64 most)
 
 /*
  * The position after the last good record of the last segment, whose length then is *size. What is bad with good ones behind it is
- * not a torn tail but damage, left to the readers to find and tell, and so is what cannot be looked through: all of the file is kept. -1 and errno on failure; without segments 0.
+ * not a torn tail but damage, left to the readers to find and tell, and so is what cannot be looked through: all of the file is kept.
+ * -1 and errno on failure; without segments 0.
  */
 static int64
 journal_scan_end(Journal *journal, int64 *first, int64 *size)
