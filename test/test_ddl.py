@@ -361,6 +361,15 @@ def test_what_options_name_is_renamed_in_them(db: Database) -> None:
         db.server.psql(f"DROP DATABASE {other} WITH (FORCE)")
 
 
+def test_a_rename_waits_for_no_view_that_it_does_not_concern(db: Database) -> None:
+    local_stream(db, "", "k int")
+    db.execute("CREATE TABLE t (k int); CREATE TABLE other (k int)")
+    continuous(db, "rows", "SELECT k FROM s", ", streamext.into = 't'")
+    with db.connect() as holder, holder.transaction():
+        holder.execute("COMMENT ON VIEW rows IS 'held'")
+        db.execute("SET lock_timeout = '5 s'; ALTER TABLE other RENAME TO another; RESET lock_timeout")
+
+
 def test_a_renamed_column_keeps_its_name_in_the_payload(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")

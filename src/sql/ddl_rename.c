@@ -10,6 +10,7 @@
 #include "parser/parser.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #include "base/relation.h"
@@ -29,6 +30,19 @@ rename_target_option(List *own)
 	return into != NULL ? into : streamext_ddl_option_find(own, DDL_OPTION_PREFIX "to");
 }
 
+/* The option in *own, all of the view's; NULL: it has the name that the target has now, or the view is gone. */
+static DefElem *
+rename_target_stale(Oid view, Oid target, List **own)
+{
+	DefElem *option;
+
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(view)))
+		return NULL;
+	*own = streamext_ddl_option_stored(view);
+	option = rename_target_option(*own);
+	return option != NULL && strcmp(defGetString(option), streamext_relation_name(target)) != 0 ? option : NULL;
+}
+
 void
 streamext_ddl_follow_targets(void)
 {
@@ -41,12 +55,12 @@ streamext_ddl_follow_targets(void)
 		List	*own;
 		DefElem *option;
 
-		if (!OidIsValid(target))
+		/* others' views with other targets may be held for long */
+		if (!OidIsValid(target) || rename_target_stale(view, target, &own) == NULL)
 			continue;
 		LockRelationOid(view, ShareUpdateExclusiveLock); /* against ALTER VIEW; who reads it goes on */
-		own = streamext_ddl_option_stored(view);
-		option = rename_target_option(own);
-		if (option == NULL || strcmp(defGetString(option), streamext_relation_name(target)) == 0)
+		option = rename_target_stale(view, target, &own);
+		if (option == NULL)
 			continue;
 		option->arg = (Node *) makeString(streamext_relation_name(target));
 		streamext_ddl_option_store(view, own);
