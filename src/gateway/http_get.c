@@ -52,6 +52,18 @@ http_filter(void *cls, enum MHD_ValueKind kind, const char *name, const char *va
 	return MHD_YES;
 }
 
+/* A role that reads already leaves the last place to others: a view that it has locked, or made slow, must not keep monitoring from being answered. */
+static bool
+http_get_has_room(HttpServer *server, Oid role)
+{
+	bool	   reads = false;
+	dlist_iter iter;
+
+	dlist_foreach (iter, &server->reads)
+		reads = reads || dlist_container(HttpRequest, node, iter.cur)->role == role;
+	return server->nreads < STREAMEXT_READERS - (reads ? 1 : 0);
+}
+
 /* A process reads for the request, which waits. */
 static enum MHD_Result
 http_get_start(HttpRequest *request, ReadFormat format, int64 limit, const char *names, Size size)
@@ -59,12 +71,13 @@ http_get_start(HttpRequest *request, ReadFormat format, int64 limit, const char 
 	HttpServer *server = request->server;
 
 	request->format = format;
-	if (server->nreads < STREAMEXT_READERS)
+	if (http_get_has_room(server, request->role))
 		request->read = streamext_gateway_read(request->role, format, limit, names, size);
 	if (request->read == NULL)
 		return streamext_http_refuse(
 			request, MHD_HTTP_SERVICE_UNAVAILABLE, true, -1, "no process is free to read the view",
-			"A server's gateway reads %d at once; each is one of max_worker_processes.", STREAMEXT_READERS);
+			"A server's gateway reads %d at once, and of one role %d; each is one of max_worker_processes.",
+			STREAMEXT_READERS, STREAMEXT_READERS - 1);
 	server->nreads++;
 	dlist_push_tail(&server->reads, &request->node);
 	request->phase = HTTP_READING;
