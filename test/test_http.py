@@ -435,6 +435,13 @@ def test_views_are_read(web: Web) -> None:
     assert sorted(json.loads(line)["n"] for line in lines) == [0, 1, 2]
     read = list(csv.reader(get("/views/public.by_n", "text/csv").body.decode().splitlines()))
     assert read[0] == ["n", "c", "t"] and sorted(read[1:]) == [[str(value) for value in row] for row in rows]
+    json_, ndjson, csv_ = "application/json", "application/x-ndjson", "text/csv; charset=utf-8; header=present"
+    for accept, answered in (
+        ("text/csv;q=0.1, application/json", json_), ("application/x-ndjson;q=0.5,*/*;q=0.1", ndjson), ("Text/CSV; header=present ;Q=0.9, */*;q=0.8", csv_),
+        ("application/json, text/csv", json_), ("text/csv, application/json", csv_), ("text/csv;q=0", json_), ("text/html,application/xml;q=0.9,*/*;q=0.8", json_),
+        ("image/text/csv", json_), ("", json_),
+    ):  # fmt: skip
+        assert get("/views/public.by_n", accept).headers["content-type"] == answered, accept
     for path, status in (
         ("/views/public.nothing", 404), ("/views/by_n", 404), ("/views/public.s", 404), ("/views/public.by_n?x=1", 400),
         ("/views/public.by_n?n=one", 400), ("/views/public.by_n?limit=-1", 400),

@@ -64,6 +64,8 @@ def test_metrics(web: Web) -> None:
     open_metrics = web.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
     assert open_metrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert open_metrics.body.decode().endswith("# EOF\n") and "# TYPE streamext_view_accepted counter" in open_metrics.body.decode()
+    text_first = web.request("GET", "/metrics", headers={"Accept": "text/plain;version=0.0.4,application/openmetrics-text;q=0.5,*/*;q=0.1"})
+    assert text_first.headers["content-type"].startswith("text/plain; version=0.0.4")
     nobody = web.request("GET", "/metrics", token="nobody-token")
     assert nobody.status == 200 and b"public." not in nobody.body
     assert b"token" not in answer.body

@@ -9,14 +9,66 @@
 
 #include "gateway/http_private.h"
 
+typedef struct HttpMediaType
+{
+	const char *name;
+	ReadFormat	format;
+} HttpMediaType;
+
+/* The weight of one element of Accept, whose media type it leaves in `element`. */
+static double
+http_weight(char *element)
+{
+	char  *parameter = strchr(element, ';');
+	double weight = 1;
+
+	element[strcspn(element, "; \t")] = '\0';
+	while (parameter != NULL)
+	{
+		parameter += 1 + strspn(parameter + 1, " \t");
+		if (pg_strncasecmp(parameter, "q=", 2) == 0)
+			weight = strtod(parameter + 2, NULL);
+		parameter = strchr(parameter, ';');
+	}
+	return weight;
+}
+
+/* The format of the media type that the request likes best, of several as good the one that it names first; that of types[0] if it names none. */
+static ReadFormat
+http_choose(HttpRequest *request, const HttpMediaType *types, int ntypes)
+{
+	const char *accept = streamext_http_header(request, "Accept");
+	char	   *copy = pstrdup(accept != NULL ? accept : "");
+	char	   *rest = NULL;
+	double		best = 0;
+	ReadFormat	format = types[0].format;
+
+	for (char *element = strtok_r(copy, ",", &rest); element != NULL; element = strtok_r(NULL, ",", &rest))
+	{
+		double weight;
+
+		element += strspn(element, " \t");
+		weight = http_weight(element);
+		for (int i = 0; i < ntypes && weight > best; i++)
+			if (pg_strcasecmp(element, types[i].name) == 0)
+			{
+				best = weight;
+				format = types[i].format;
+			}
+	}
+	pfree(copy);
+	return format;
+}
+
 static ReadFormat
 http_format(HttpRequest *request)
 {
-	const char *accept = streamext_http_header(request, "Accept");
+	static const HttpMediaType types[] = {
+		{ "application/json", READ_JSON },		 { "application/*", READ_JSON },		{ "*/*", READ_JSON },
+		{ "application/x-ndjson", READ_NDJSON }, { "application/ndjson", READ_NDJSON }, { "text/csv", READ_CSV }
+	};
 
-	if (accept != NULL && strstr(accept, "text/csv") != NULL)
-		return READ_CSV;
-	return accept != NULL && strstr(accept, "ndjson") != NULL ? READ_NDJSON : READ_JSON;
+	return http_choose(request, types, lengthof(types));
 }
 
 typedef struct HttpFilters
@@ -88,10 +140,12 @@ http_get_start(HttpRequest *request, ReadFormat format, int64 limit, const char 
 enum MHD_Result
 streamext_http_metrics_begin(HttpRequest *request)
 {
-	const char *accept = streamext_http_header(request, "Accept");
-	bool		open = accept != NULL && strstr(accept, "application/openmetrics-text") != NULL;
+	static const HttpMediaType types[] = { { "text/plain", READ_METRICS },
+										   { "text/*", READ_METRICS },
+										   { "*/*", READ_METRICS },
+										   { "application/openmetrics-text", READ_OPENMETRICS } };
 
-	return http_get_start(request, open ? READ_OPENMETRICS : READ_METRICS, -1, "", 1);
+	return http_get_start(request, http_choose(request, types, lengthof(types)), -1, "", 1);
 }
 
 static enum MHD_Result
