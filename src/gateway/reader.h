@@ -12,7 +12,7 @@
 
 #include "base/identity.h"
 
-#define STREAMEXT_READERS 4						/* of a gateway at once */
+#define STREAMEXT_READERS 5						/* of a gateway at once, one of them left to other roles */
 #define STREAMEXT_READ_MS 30000					/* that a query may take */
 #define STREAMEXT_READ_BYTES (64 * 1024 * 1024) /* of an answer */
 
