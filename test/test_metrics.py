@@ -87,6 +87,23 @@ def test_what_a_transaction_holds_is_not_waited_for(db: Database, held: str) -> 
     assert db.value("SELECT count(definition) FROM streamext.continuous_views") == 4
 
 
+@pytest.mark.parametrize("slow", ["patience()", "make_interval(secs => length(repeat('x', 60)))"])
+def test_a_window_of_an_ordinary_roles_function(db: Database, slow: str) -> None:
+    """Whoever looks at the catalogue does not wait for what evaluates a view's constants, which may take any time."""
+    db.execute("DO $$ BEGIN CREATE ROLE metrics_slow; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    local_stream(db, columns="a int, ts timestamptz", options="event_time 'ts'")
+    db.execute("GRANT CREATE, USAGE ON SCHEMA public TO metrics_slow; GRANT SELECT ON s TO metrics_slow; SET ROLE metrics_slow; CREATE TABLE asleep (a int)")
+    db.execute("""CREATE FUNCTION patience() RETURNS interval LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN IF EXISTS (SELECT FROM public.asleep) THEN PERFORM pg_sleep(3600); END IF; RETURN '1 min'; END $$""")
+    continuous(db, "v", f"SELECT streamext.tumble({slow}, ts) AS w, count(*) AS n FROM s GROUP BY 1")
+    db.execute("RESET ROLE; INSERT INTO s VALUES (1, now())")
+    db.flush("s")
+    db.execute("INSERT INTO asleep VALUES (1); SET statement_timeout = '30 s'")
+    assert metrics(db, "public.v")["streamext_view_accepted_total"] == 1
+    assert db.rows("SELECT state, window_size, last_error FROM streamext.continuous_views") == [("running", None, None)]
+    assert db.value("SELECT count(*) FROM streamext.workers") == 1
+
+
 def test_histograms(db: Database) -> None:
     """A batch is counted once in each; buckets hold all that is below their bound."""
     db.execute("SELECT streamext.set_clock('2024-05-01 12:00:05+00')")

@@ -115,20 +115,50 @@ streamext_identity_is_own_process(void)
 	return MyBgworkerEntry != NULL && strcmp(MyBgworkerEntry->bgw_library_name, "streamext") == 0;
 }
 
+static bool identity_glances = false;
+
+void
+streamext_identity_glance(bool glances)
+{
+	identity_glances = glances;
+}
+
+bool
+streamext_identity_glances(void)
+{
+	return identity_glances;
+}
+
+void
+streamext_identity_refuse_glance(void)
+{
+	ereport(ERROR, (errcode(STREAMEXT_ERRCODE_GLANCE), errmsg("code of an ordinary role is not run at a glance")));
+}
+
+static bool
+identity_mistrusts_owner(Oid owner)
+{
+	if (superuser_arg(owner))
+		return false;
+	if (identity_glances)
+		streamext_identity_refuse_glance();
+	return true;
+}
+
 bool
 streamext_identity_mistrusts_function(Oid function)
 {
 	HeapTuple tuple;
 	Oid		  owner;
 
-	if (function < FirstNormalObjectId || !superuser())
+	if (function < FirstNormalObjectId || !(superuser() || identity_glances))
 		return false;
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))
 		return true;
 	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
-	return !superuser_arg(owner);
+	return identity_mistrusts_owner(owner);
 }
 
 bool
@@ -137,14 +167,14 @@ streamext_identity_mistrusts_type(Oid type)
 	HeapTuple tuple;
 	Oid		  owner;
 
-	if (type < FirstNormalObjectId || !superuser())
+	if (type < FirstNormalObjectId || !(superuser() || identity_glances))
 		return false;
 	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	if (!HeapTupleIsValid(tuple))
 		return true;
 	owner = ((Form_pg_type) GETSTRUCT(tuple))->typowner;
 	ReleaseSysCache(tuple);
-	return !superuser_arg(owner);
+	return identity_mistrusts_owner(owner);
 }
 
 /* seen: composite types that have been looked at. Each once: the ways to one may double with each level. */

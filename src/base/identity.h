@@ -39,6 +39,15 @@ extern void streamext_identity_rest(Oid owner);
 extern void streamext_identity_rise(void);
 
 /*
+ * While somebody looks at what others have made, as monitoring does: code of ordinary roles that would run without any row, and may take any time, raises
+ * STREAMEXT_ERRCODE_GLANCE where the functions below are asked for it. False ends it.
+ */
+#define STREAMEXT_ERRCODE_GLANCE MAKE_SQLSTATE('5', '5', 'X', 'G', '0')
+extern void streamext_identity_glance(bool glances);
+extern bool streamext_identity_glances(void);
+extern void streamext_identity_refuse_glance(void) pg_attribute_noreturn();
+
+/*
  * Whether who is at work is a superuser and the function or type is somebody's who is none: it would run as him, who has not written it.
  * So it is while a dump is restored, where everything is the superuser's until ALTER ... OWNER TO. For what runs without any row.
  */

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clip.h"
+#include "base/identity.h"
 #include "base/transaction.h"
 #include "sql/catalog.h"
 #include "sql/lock.h"
@@ -55,6 +56,14 @@ catalog_patience_ms(void)
 	return LockTimeout > 0 ? Min(LockTimeout, left) : left;
 }
 
+static bool catalog_refused = false;
+
+bool
+streamext_catalog_look_was_refused(void)
+{
+	return catalog_refused;
+}
+
 bool
 streamext_catalog_look(StreamextStep step, void *arg)
 {
@@ -64,9 +73,12 @@ streamext_catalog_look(StreamextStep step, void *arg)
 
 	snprintf(ms, sizeof(ms), "%d", catalog_patience_ms());
 	(void) set_config_option("lock_timeout", ms, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	streamext_identity_glance(true);
 	error = streamext_try(step, arg);
+	streamext_identity_glance(false);
 	AtEOXact_GUC(true, level);
-	if (error != NULL && !streamext_error_is_lock(error->sqlerrcode))
+	catalog_refused = error != NULL && error->sqlerrcode == STREAMEXT_ERRCODE_GLANCE;
+	if (error != NULL && !catalog_refused && !streamext_error_is_lock(error->sqlerrcode))
 		ReThrowError(error);
 	return error == NULL;
 }
@@ -334,7 +346,7 @@ streamext_catalog_try_compile(Oid viewoid, char **error)
 	CompileStep step = { viewoid, NULL };
 	ErrorData  *edata = streamext_try(catalog_compile_step, &step);
 
-	if (edata != NULL && (streamext_error_is_lock(edata->sqlerrcode) ||
+	if (edata != NULL && (streamext_error_is_lock(edata->sqlerrcode) || edata->sqlerrcode == STREAMEXT_ERRCODE_GLANCE ||
 						  ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
 						  ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES))
 		ReThrowError(edata);

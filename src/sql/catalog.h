@@ -52,6 +52,8 @@ typedef struct ViewCopy
  * however much it looks at. What is monitored must not depend on a lock that any role may take on what is its own.
  */
 extern bool streamext_catalog_look(StreamextStep step, void *arg);
+/* The last one was undone because it takes code of an ordinary role, or such as may take long, to evaluate constants (base/identity.h). */
+extern bool streamext_catalog_look_was_refused(void);
 
 /* ShardCopies of all shards of a stream that have a slot, in the order of their numbers, or a checkpoint that nobody holds. */
 extern List *streamext_catalog_copy_shards(Oid relid);

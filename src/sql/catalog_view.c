@@ -236,6 +236,7 @@ catalog_view_step(void *arg)
 static void
 catalog_find_held_view(CatalogViewStep *step)
 {
+	bool	  refused = streamext_catalog_look_was_refused();
 	ListCell *cell;
 
 	step->held = true;
@@ -245,7 +246,9 @@ catalog_find_held_view(CatalogViewStep *step)
 	foreach (cell, step->views)
 		if (OidIsValid(((const ViewCopy *) lfirst(cell))->stream_relid))
 			step->stream = step->reads = ((const ViewCopy *) lfirst(cell))->stream_relid;
-	step->error = "another transaction holds the view or what it reads, so that not all can be told of it";
+	step->error = NULL;
+	if (!refused)
+		step->error = "another transaction holds the view or what it reads, so that not all can be told of it";
 }
 
 static void

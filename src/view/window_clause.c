@@ -56,11 +56,24 @@ window_mistrust_walker(Node *node, void *context)
 	return expression_tree_walker(node, window_mistrust_walker, context);
 }
 
+/* PostgreSQL's own functions take long over what is long. */
+static bool
+window_long_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (!IsA(node, List) && get_typlen(exprType(node)) < 0)
+		return true;
+	return expression_tree_walker(node, window_long_walker, context);
+}
+
 /* The argument as a constant that is not NULL, or NULL if it is none. */
 static Const *
 window_const(Node *node)
 {
 	(void) window_mistrust_walker(node, NULL);
+	if (streamext_identity_glances() && !IsA(node, Const) && window_long_walker(node, NULL))
+		streamext_identity_refuse_glance();
 	node = eval_const_expressions(NULL, copyObject(node));
 	if (!IsA(node, Const) || ((Const *) node)->constisnull)
 		return NULL;
