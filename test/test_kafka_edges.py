@@ -285,7 +285,7 @@ def test_a_record_with_more_than_its_payload(db: Database, kafka: Kafka, topic: 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "snappy", "lz4"])
 def test_a_batch_that_unpacks_to_much(db: Database, kafka: Kafka, topic: str, compression: str) -> None:
-    """1,200 lines of 100 kB that are some kB in the topic: the client's limits do not make good records look damaged."""
+    """1,400 lines of 100 kB that are some kB in the topic: the client's limits do not make good records look damaged."""
     kafka.create_topic(topic, config={"max.message.bytes": "20000000"})
     kafka_stream(db, kafka, f"topic '{topic}'", "a text", format="text")
     continuous(db, "v", "SELECT count(*) AS n, min(length(a)) AS least FROM s")
@@ -293,9 +293,33 @@ def test_a_batch_that_unpacks_to_much(db: Database, kafka: Kafka, topic: str, co
         "compression.type": compression, "linger.ms": 30_000, "batch.size": 200_000_000, "message.max.bytes": 200_000_000,
         "queue.buffering.max.kbytes": 1_000_000,
     })  # fmt: skip
-    for _ in range(1200):
+    for _ in range(1400):
         producer.produce(topic, b"x" * 100_000, partition=0)
     assert producer.flush(120) == 0
     db.flush("s")
-    assert db.rows("TABLE v") == [(1200, 100_000)]
+    assert db.rows("TABLE v") == [(1400, 100_000)]
     assert events(db) == []
+    assert batches_within(db, 1400, 1400 * 100_000)
+
+
+def batches_within(db: Database, records: int, size: int) -> bool:
+    """Whether so many records of so many bytes in all came in as many batches as 64 MB each make of them."""
+    found = db.value("SELECT value FROM streamext.metrics WHERE name = 'streamext_batch_seconds_count'")
+    return db.value("SELECT rows_in FROM streamext.streams") == records and found >= size / (64 << 20)
+
+
+def test_a_batch_with_long_headers(db: Database, kafka: Kafka, topic: str) -> None:
+    """Their texts are up to six times as long: 194 kB of a topic made more than a gigabyte at once."""
+    kafka.create_topic(topic)
+    kafka_stream(db, kafka, f"topic '{topic}'", "a int, h json OPTIONS (metadata 'headers')")
+    continuous(db, "v", "SELECT count(*) AS n, count(h) AS headers FROM s")
+    producer = kafka.producer({
+        "compression.type": "zstd", "linger.ms": 30_000, "batch.size": 200_000_000, "message.max.bytes": 200_000_000,
+        "queue.buffering.max.kbytes": 1_000_000,
+    })  # fmt: skip
+    for _ in range(36):
+        producer.produce(topic, b'{"a":1}', partition=0, headers=[("h", b"x" * 4_000_000)])
+    assert producer.flush(120) == 0
+    db.flush("s")
+    assert db.rows("TABLE v") == [(36, 36)]
+    assert batches_within(db, 36, 36 * 4_000_000)

@@ -101,6 +101,8 @@ streamext_letter_record(const Batch *batch, StreamRecord *record, bool *whole)
 	to += head.key_size;
 	if (head.headers_size > 0)
 		memcpy(to, headers, head.headers_size);
+	if (headers != NULL && headers != record->headers)
+		pfree(unconstify(char *, headers)); /* of a statement's letters they may be much more than is kept */
 	to += head.headers_size;
 	if (head.row_size > 0)
 		memcpy(to, row, head.row_size);

@@ -436,14 +436,16 @@ streamext_kafka_destroy(KafkaConnector *k)
 void
 streamext_kafka_release(KafkaConnector *k, bool all)
 {
-	k->nheld += k->nmessages;
+	k->nheld += k->ntaken;
+	k->nmessages -= k->ntaken;
+	k->ntaken = 0;
 	if (all || !k->hold || k->nheld > KAFKA_HELD_RECORDS)
 	{
 		for (int i = 0; i < k->nheld; i++)
 			rd_kafka_message_destroy(k->held[i]);
+		memmove(k->held, k->held + k->nheld, sizeof(rd_kafka_message_t *) * k->nmessages);
 		k->nheld = 0;
 	}
-	k->nmessages = 0;
 	k->messages = k->held + k->nheld;
 }
 

@@ -33,6 +33,7 @@
 #define KAFKA_AHEAD_KB 262144
 #define KAFKA_UNPACKED_MAX 2147483647 /* the client's own maximum */
 #define KAFKA_HELD_RECORDS 100000	  /* see streamext_kafka_release */
+#define KAFKA_POLL_BYTES (64 << 20)	  /* of payloads, keys and headers a poll; rows are some times as large */
 
 typedef struct KafkaTopic
 {
@@ -77,9 +78,11 @@ typedef struct KafkaConnector
 	KafkaPartition *partitions; /* parallel to c.partitions */
 	int				capacity;
 
-	rd_kafka_message_t **messages; /* of the last poll, in `held` behind those */
+	rd_kafka_message_t **messages; /* that the client has handed out, in `held` behind those */
 	int					 nmessages;
-	rd_kafka_message_t **held; /* released but not freed; [KAFKA_HELD_RECORDS + STREAMEXT_BATCH_ROWS] */
+	int					 ntaken;  /* of these: the last poll's */
+	bool				 headers; /* a column takes them */
+	rd_kafka_message_t **held;	  /* released but not freed; [KAFKA_HELD_RECORDS + STREAMEXT_BATCH_ROWS] */
 	int					 nheld;
 	bool				 hold; /* keep those of the last poll too */
 
@@ -139,7 +142,7 @@ extern void streamext_kafka_end(rd_kafka_t *rk);
 /* Ends it within about a second. All its messages are destroyed before. */
 extern void streamext_kafka_destroy(KafkaConnector *k);
 
-/* The last poll's messages are not needed any more; `all`: they and those held are freed now. */
+/* The last poll's messages are not needed any more; `all`: they and those held are freed now. Those behind them stay. */
 extern void streamext_kafka_release(KafkaConnector *k, bool all);
 
 /* Has more fetched if librdkafka has stopped and what it has queued is running out. After each poll, with its messages at hand. */

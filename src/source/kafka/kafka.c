@@ -42,6 +42,7 @@ kafka_release(Connector *c)
 static void
 kafka_end_consumer(KafkaConnector *k)
 {
+	k->ntaken = k->nmessages; /* what is behind them is read again */
 	streamext_kafka_release(k, true);
 	for (int i = 0; i < k->c.npartitions; i++)
 		k->partitions[i].assigned = k->partitions[i].broken = false;
@@ -272,6 +273,42 @@ kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 	}
 }
 
+/* ---- headers ---- */
+
+static uint64
+kafka_headers_bytes(const rd_kafka_message_t *message)
+{
+	rd_kafka_headers_t *headers;
+	const char		   *name;
+	const void		   *value;
+	size_t				size;
+	uint64				sum = 0;
+
+	if (rd_kafka_message_headers(message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return 0;
+	for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+		sum += strlen(name) + size;
+	return sum;
+}
+
+/* Of a few bytes of a topic compression makes a header that no text can hold. */
+static const char *
+kafka_headers_refused(const StreamRecord *record, int *sqlstate)
+{
+	rd_kafka_headers_t *headers;
+	rd_kafka_resp_err_t err = rd_kafka_message_headers(record->message, &headers);
+
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR && err != RD_KAFKA_RESP_ERR__NOENT)
+	{
+		*sqlstate = ERRCODE_DATA_EXCEPTION;
+		return psprintf("the headers cannot be read, or there are more than %d", KAFKA_HEADERS_MAX);
+	}
+	if (kafka_headers_bytes(record->message) <= STREAMEXT_MAX_RECORD)
+		return NULL;
+	*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	return psprintf("the headers are larger than %d bytes", STREAMEXT_MAX_RECORD);
+}
+
 /* ---- ops ---- */
 
 /* Topics may be named twice; each is read once. */
@@ -314,6 +351,8 @@ kafka_open(const ConnectorOpen *args)
 	k->messages = k->held =
 		MemoryContextAlloc(cxt, sizeof(rd_kafka_message_t *) * (KAFKA_HELD_RECORDS + STREAMEXT_BATCH_ROWS));
 	k->commit = MemoryContextAlloc(cxt, sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
+	for (int i = 0; i < args->config->desc->natts; i++)
+		k->headers |= !args->config->columns[i].dropped && args->config->columns[i].metadata == METADATA_HEADERS;
 	kafka_set_topics(k, args->config);
 
 	/* OpenSSL writes to sockets that may be gone; bgworkers start with the default, which kills. */
@@ -414,19 +453,20 @@ kafka_remember(KafkaConnector *k, const StreamRecord *records, int n)
 	}
 }
 
-/* Turns the messages into records; returns how many. */
+/* Turns messages into records, up to max, and up to what a poll shall hold; returns how many. */
 static int
-kafka_records(KafkaConnector *k, StreamRecord *records)
+kafka_records(KafkaConnector *k, StreamRecord *records, int max)
 {
 	ConnectorPartition *partitions = k->c.partitions;
 	const KafkaTopic   *topic = NULL;
+	uint64				bytes = 0;
 	int					n = 0;
 
-	for (int i = 0; i < k->nmessages; i++)
+	while (k->ntaken < k->nmessages && n < max && bytes < KAFKA_POLL_BYTES)
 	{
-		const rd_kafka_message_t *message = k->messages[i];
-		StreamRecord			 *record = &records[n];
-		int						  index;
+		rd_kafka_message_t *message = k->messages[k->ntaken++];
+		StreamRecord	   *record = &records[n];
+		int					index;
 
 		if (unlikely(message->err != RD_KAFKA_RESP_ERR_NO_ERROR))
 		{
@@ -464,8 +504,9 @@ kafka_records(KafkaConnector *k, StreamRecord *records)
 		record->retained = false;
 		record->row_type_hash = 0;
 		record->layout = NULL;
-		record->message = k->messages[i];
+		record->message = message;
 		partitions[index].position = message->offset + 1;
+		bytes += message->len + message->key_len + (unlikely(k->headers) ? kafka_headers_bytes(message) : 0);
 		n++;
 	}
 	kafka_remember(k, records, n);
@@ -594,11 +635,14 @@ kafka_poll(Connector *c, StreamRecord *records, int max)
 	else if (kafka_housekeep(k, now))
 	{
 		max = Min(max, STREAMEXT_BATCH_ROWS);
-		got = rd_kafka_consume_batch_queue(k->queue, 0, k->messages, max);
-		k->nmessages = Max(got, 0);
-		n = kafka_records(k, records);
-		streamext_kafka_refill(k);
-		if (k->nmessages == max)
+		if (k->nmessages == 0)
+		{
+			got = rd_kafka_consume_batch_queue(k->queue, 0, k->messages, max);
+			k->nmessages = Max(got, 0);
+			streamext_kafka_refill(k);
+		}
+		n = kafka_records(k, records, max);
+		if (k->nmessages == max || k->ntaken < k->nmessages)
 			streamext_kafka_wake(k); /* there may be more */
 		streamext_kafka_update_stalled(k);
 	}
@@ -707,32 +751,6 @@ kafka_commit(Connector *c, const int64 *positions, int n)
 	k->ncommit = Min(n, c->npartitions);
 	memcpy(k->commit, positions, sizeof(int64) * k->ncommit);
 	streamext_kafka_arm(k, GetCurrentTimestamp());
-}
-
-/* Of a few bytes of a topic compression makes a header that no text can hold. */
-static const char *
-kafka_headers_refused(const StreamRecord *record, int *sqlstate)
-{
-	rd_kafka_headers_t *headers;
-	rd_kafka_resp_err_t err = rd_kafka_message_headers(record->message, &headers);
-	const char		   *name;
-	const void		   *value;
-	size_t				size;
-	uint64				sum = 0;
-
-	if (err == RD_KAFKA_RESP_ERR__NOENT)
-		return NULL;
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		*sqlstate = ERRCODE_DATA_EXCEPTION;
-		return psprintf("the headers cannot be read, or there are more than %d", KAFKA_HEADERS_MAX);
-	}
-	for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-		sum += strlen(name) + size;
-	if (sum <= STREAMEXT_MAX_RECORD)
-		return NULL;
-	*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-	return psprintf("the headers are larger than %d bytes", STREAMEXT_MAX_RECORD);
 }
 
 static char *

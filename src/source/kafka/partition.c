@@ -269,7 +269,7 @@ streamext_kafka_look_for_standing(KafkaConnector *k, TimestampTz now)
 	if (!k->up)
 		k->next_standing = now + KAFKA_STANDING_INTERVAL;
 	/* what is at hand moves positions in the polls to come */
-	if (now < k->next_standing || now < k->next_offsets || rd_kafka_queue_length(k->queue) > 0)
+	if (now < k->next_standing || now < k->next_offsets || k->nmessages > 0 || rd_kafka_queue_length(k->queue) > 0)
 		return;
 	indexes = palloc(sizeof(int) * (k->c.npartitions + 1));
 	ends = palloc(sizeof(int64) * (k->c.npartitions + 1));
