@@ -177,6 +177,22 @@ streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation)
 	return same;
 }
 
+static bool
+teller_is_deaf(const TellerSlot *slot)
+{
+	BudgetDeaf deaf = slot->deaf;
+
+	if (slot->pid == 0 || deaf.since == 0)
+		return false;
+	ereport(
+		WARNING,
+		(errmsg("alerts are not evaluated: view %s takes longer than it may, in code that does not react to its cancel",
+				streamext_relation_label(deaf.view)),
+		 errhint(
+			 "Drop the view, so that its code is not called again; all alerts of the database wait until it returns.")));
+	return true;
+}
+
 void
 streamext_teller_wait(bool (*has_alerts)(void))
 {
@@ -192,7 +208,7 @@ streamext_teller_wait(bool (*has_alerts)(void))
 	ticket = pg_atomic_add_fetch_u64(&slot->requested, 1);
 	teller_wake(MyDatabaseId);
 	ConditionVariablePrepareToSleep(&slot->progress);
-	while (slot->dboid == MyDatabaseId && pg_atomic_read_u64(&slot->done) < ticket)
+	while (slot->dboid == MyDatabaseId && pg_atomic_read_u64(&slot->done) < ticket && !teller_is_deaf(slot))
 	{
 		if (slot->pid != 0)
 			alone_since = 0;

@@ -8,6 +8,7 @@
 #define STREAMEXT_TELLER_H
 
 #include "base/streamext.h"
+#include "base/budget.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
@@ -41,6 +42,8 @@ typedef struct TellerSlot
 	pg_atomic_uint64  done;
 	ConditionVariable progress; /* broadcast when done changes, and when the slot is given up */
 
+	BudgetDeaf deaf; /* its process's, read by any */
+
 	/* Its process's alone. */
 	TellerAside aside[STREAMEXT_TELLER_ASIDE];
 	Oid			last; /* the view that the last one of them was */
@@ -63,7 +66,8 @@ extern int streamext_teller_ended(const TellerSlot *slot, Oid view, int task, Te
 extern bool streamext_teller_leave(TellerSlot *slot, bool free, uint32 generation);
 
 /*
- * Returns when all alerts of this database have been evaluated once since the call. Raises 53400 if there is no process for it: only where
+ * Returns when all alerts of this database have been evaluated once since the call; with a WARNING when one of them is in code that does not react to its
+ * cancel: nobody knows for how long. Raises 53400 if there is no process for it: only where
  * there are alerts, which is asked before that, for after a start of the server each database is looked at.
  */
 extern void streamext_teller_wait(bool (*has_alerts)(void));

@@ -43,7 +43,6 @@
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "base/relation.h"
-#include "base/transaction.h"
 #include "view/flatten.h"
 #include "sink/alert.h"
 #include "sink/outbox.h"
@@ -689,12 +688,10 @@ alert_write(const Alert *alert, const AlertRows *rows, TimestampTz now, AlertRow
 void
 streamext_alert_evaluate(Oid view, TimestampTz now)
 {
-	Alert	 *alert;
+	Alert	 *alert = alert_load(view);
 	AlertRows rows = { 0 };
 	AlertRows events = { 0 };
 
-	streamext_worker_short_lock_timeout(); /* others' alerts wait meanwhile */
-	alert = alert_load(view);
 	if (alert == NULL)
 		return;
 	alert->target = alert->options.to != NULL ? streamext_into_depended(view) : InvalidOid;

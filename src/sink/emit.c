@@ -29,7 +29,6 @@
 #include "base/identity.h"
 #include "base/own_table.h"
 #include "base/relation.h"
-#include "base/transaction.h"
 #include "sink/changes.h"
 #include "sink/emit.h"
 #include "sink/transport.h"
@@ -316,7 +315,6 @@ streamext_emit_changes(Oid view, const char *token, bool *under_way)
 
 	if (!OidIsValid(emit.owner) || !options.continuous || options.changes_into == NULL)
 		return NULL;
-	streamext_worker_short_lock_timeout(); /* others' views wait meanwhile */
 	emit.target = streamext_into_target(options.changes_into);
 	if (*under_way)
 	{

@@ -435,7 +435,8 @@ teller_run(TellerView *item)
 		pgstat_report_activity(STATE_RUNNING,
 							   item->task == TELLER_ALERT ? "evaluating an alert" : "telling of changes");
 		teller_at = item;
-		streamext_budget_begin(teller_limit_ms());
+		streamext_worker_short_lock_timeout(); /* others' views wait meanwhile */
+		streamext_budget_begin_view(item->view, teller_limit_ms());
 		error = streamext_try(teller_step, item);
 		over = streamext_budget_end();
 		teller_at = NULL;
@@ -657,6 +658,7 @@ streamext_teller_main(Datum arg)
 	if (teller_slot == NULL)
 		proc_exit(0);
 	before_shmem_exit(teller_at_exit, 0);
+	streamext_budget_publish(&teller_slot->deaf);
 	teller_round = AllocSetContextCreate(TopMemoryContext, "streamext teller round", ALLOCSET_DEFAULT_SIZES);
 	streamext_budget_register();
 	teller_empty = streamext_background_memory();

@@ -98,6 +98,22 @@ kafka_assign(KafkaConnector *k)
 		k->partitions[i].assigned = true;
 }
 
+/* Index of a message's or event's partition, -1 if it is none of ours. */
+static int
+kafka_index(KafkaConnector *k, const rd_kafka_message_t *message)
+{
+	if (message->rkt == NULL || message->partition < 0)
+		return -1;
+	for (int t = 0; t < k->ntopics; t++)
+	{
+		KafkaTopic *topic = &k->topics[t];
+
+		if (topic->handle == message->rkt || strcmp(topic->name, rd_kafka_topic_name(message->rkt)) == 0)
+			return message->partition < topic->nindex ? topic->index[message->partition] : -1;
+	}
+	return -1;
+}
+
 /* ---- faults ---- */
 
 /* The client would ask for it again and again, without a pause. Not for longer than the consumer lives. */
@@ -111,11 +127,26 @@ kafka_hold(KafkaConnector *k, int index)
 	rd_kafka_topic_partition_list_destroy(list);
 }
 
+/* What has been handed out of it and was not taken: it is read again once it is mended, behind what was lost. */
+static void
+kafka_drop_rest(KafkaConnector *k, int index)
+{
+	int kept = k->ntaken;
+
+	for (int i = k->ntaken; i < k->nmessages; i++)
+		if (k->messages[i]->err == RD_KAFKA_RESP_ERR_NO_ERROR && kafka_index(k, k->messages[i]) == index)
+			rd_kafka_message_destroy(k->messages[i]);
+		else
+			k->messages[kept++] = k->messages[i];
+	k->nmessages = kept;
+}
+
 static void
 kafka_break(KafkaConnector *k, int index)
 {
 	if (!k->partitions[index].broken)
 		kafka_hold(k, index);
+	kafka_drop_rest(k, index);
 	k->partitions[index].broken = true;
 	if (!k->mend)
 		k->next_mend = GetCurrentTimestamp() + (k->partitions[index].beyond > 0 ? KAFKA_RETRY : 0);
@@ -187,22 +218,6 @@ kafka_mend(KafkaConnector *k)
 	pfree(indexes);
 	pfree(lows);
 	pfree(highs);
-}
-
-/* Index of a message's or event's partition, -1 if it is none of ours. */
-static int
-kafka_index(KafkaConnector *k, const rd_kafka_message_t *message)
-{
-	if (message->rkt == NULL || message->partition < 0)
-		return -1;
-	for (int t = 0; t < k->ntopics; t++)
-	{
-		KafkaTopic *topic = &k->topics[t];
-
-		if (topic->handle == message->rkt || strcmp(topic->name, rd_kafka_topic_name(message->rkt)) == 0)
-			return message->partition < topic->nindex ? topic->index[message->partition] : -1;
-	}
-	return -1;
 }
 
 /* What the queue holds besides records. */
@@ -489,6 +504,8 @@ kafka_records(KafkaConnector *k, StreamRecord *records, int max)
 			return 0;
 		if (unlikely(message->offset < partitions[index].position || k->partitions[index].broken))
 			continue;
+		if (unlikely(message->offset == PG_INT64_MAX))
+			continue; /* there is no position behind it */
 
 		record->payload = message->payload;
 		record->payload_size = (uint32) message->len;
