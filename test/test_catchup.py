@@ -9,7 +9,7 @@ from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.postgres import Postgres
 from harness.gate import Gate
-from harness.streams import continuous, is_alive, kafka_stream, local_stream, worker_pid
+from harness.streams import continuous, is_alive, kafka_stream, local_stream, state, worker_pid
 from harness.wait import wait_for
 
 PARTITIONS = 3
@@ -271,7 +271,8 @@ def test_no_process_left_to_catch_up_in(kafka: Kafka, history: str) -> None:
         db.flush("s")
         assert db.value("SELECT sum(n)::bigint FROM grouped") == db.value("SELECT n FROM running")
         local_stream(db, columns="a bigint", name="other")
-        db.flush("other")
+        # the place of the process that caught up is free a moment later
+        wait_for(lambda: state(db, "other") == "running", what="a process for the stream")
         continuous(db, "calls", CALLS.format("s"))
         wait_for(lambda: view_state(db, "calls") == "waiting", what="state waiting")
         db.execute("DROP VIEW running, grouped")

@@ -16,6 +16,8 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
+
 typedef struct IdentityScope
 {
 	Oid user;
@@ -43,9 +45,9 @@ extern void streamext_identity_rise(void);
  * STREAMEXT_ERRCODE_GLANCE where the functions below are asked for it. False ends it.
  */
 #define STREAMEXT_ERRCODE_GLANCE MAKE_SQLSTATE('5', '5', 'X', 'G', '0')
-extern void streamext_identity_glance(bool glances);
-extern bool streamext_identity_glances(void);
-extern void streamext_identity_refuse_glance(void) pg_attribute_noreturn();
+extern void				streamext_identity_glance(bool glances);
+extern bool				streamext_identity_glances(void);
+pg_noreturn extern void streamext_identity_refuse_glance(void);
 
 /*
  * Whether who is at work is a superuser and the function or type is somebody's who is none: it would run as him, who has not written it.
