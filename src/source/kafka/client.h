@@ -169,6 +169,19 @@ extern int streamext_kafka_shard_of(const StreamConfig *config, const char *topi
  */
 extern bool streamext_kafka_offsets(KafkaConnector *k, const int *indexes, int n, int64 time, int64 *offsets);
 
+/* Index of a message's or event's partition, -1 if it is none of ours. */
+extern int streamext_kafka_index(KafkaConnector *k, const rd_kafka_message_t *message);
+
+/* What the queue holds besides records. */
+extern void streamext_kafka_event(KafkaConnector *k, const rd_kafka_message_t *message);
+/* Looks what is wrong with the broken partitions, and makes a new consumer. */
+extern void streamext_kafka_mend(KafkaConnector *k);
+
+/* source/kafka/headers.c: of ConnectorOps, and the bytes of names and values. */
+extern char		  *streamext_kafka_headers(Connector *c, const StreamRecord *record);
+extern const char *streamext_kafka_headers_refused(const StreamRecord *record, int *sqlstate);
+extern uint64	   streamext_kafka_headers_bytes(const rd_kafka_message_t *message);
+
 /*
  * Looks, when it is due, whether something of every partition that has more has come since the last look. For a client that cannot read a broker's
  * answers, or gets empty ones, says nothing and asks again.

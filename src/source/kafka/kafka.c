@@ -11,15 +11,13 @@
  *	- a consumer lives for one sequence of positions. A seek, and any fault of a partition, makes a new consumer (tens of
  *	  milliseconds) instead of a seek within the old, whose queue may hold records from before: librdkafka 2.0.2 does not
  *	  filter those when records are taken in batches.
- *	- After a fault (a gap, a checksum, an offset out of range) a partition is `broken`: it delivers nothing until the new
- *	  consumer, because librdkafka itself would go on behind the fault.
+ *	- A partition with a fault is `broken` (partition.c): it delivers nothing until the new consumer.
  *
  * Everything runs in the main thread but librdkafka's own threads, which call nothing here except a log callback that does
  * nothing. Calls that ask the brokers have a timeout of a second at most and, once failed, are repeated a second later.
  */
 #include "base/streamext.h"
 
-#include "lib/stringinfo.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
@@ -30,8 +28,6 @@
 
 #define KAFKA_COMMIT_INTERVAL USECS_PER_SEC
 #define KAFKA_WATERMARK_INTERVAL (USECS_PER_SEC / 4)
-#define KAFKA_HEADERS_MAX 100000 /* of a record; the client's own limit */
-#define KAFKA_BEYOND_TRIES 3	 /* how often a position must be found beyond the end before that is believed */
 
 static void
 kafka_release(Connector *c)
@@ -96,232 +92,6 @@ kafka_assign(KafkaConnector *k)
 	}
 	for (int i = 0; i < k->c.npartitions; i++)
 		k->partitions[i].assigned = true;
-}
-
-/* Index of a message's or event's partition, -1 if it is none of ours. */
-static int
-kafka_index(KafkaConnector *k, const rd_kafka_message_t *message)
-{
-	if (message->rkt == NULL || message->partition < 0)
-		return -1;
-	for (int t = 0; t < k->ntopics; t++)
-	{
-		KafkaTopic *topic = &k->topics[t];
-
-		if (topic->handle == message->rkt || strcmp(topic->name, rd_kafka_topic_name(message->rkt)) == 0)
-			return message->partition < topic->nindex ? topic->index[message->partition] : -1;
-	}
-	return -1;
-}
-
-/* ---- faults ---- */
-
-/* The client would ask for it again and again, without a pause. Not for longer than the consumer lives. */
-static void
-kafka_hold(KafkaConnector *k, int index)
-{
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-
-	rd_kafka_topic_partition_list_add(list, k->c.partitions[index].topic, k->c.partitions[index].partition);
-	(void) rd_kafka_pause_partitions(k->rk, list);
-	rd_kafka_topic_partition_list_destroy(list);
-}
-
-/* What has been handed out of it and was not taken: it is read again once it is mended, behind what was lost. */
-static void
-kafka_drop_rest(KafkaConnector *k, int index)
-{
-	int kept = k->ntaken;
-
-	for (int i = k->ntaken; i < k->nmessages; i++)
-		if (k->messages[i]->err == RD_KAFKA_RESP_ERR_NO_ERROR && kafka_index(k, k->messages[i]) == index)
-			rd_kafka_message_destroy(k->messages[i]);
-		else
-			k->messages[kept++] = k->messages[i];
-	k->nmessages = kept;
-}
-
-static void
-kafka_break(KafkaConnector *k, int index)
-{
-	if (!k->partitions[index].broken)
-		kafka_hold(k, index);
-	kafka_drop_rest(k, index);
-	k->partitions[index].broken = true;
-	if (!k->mend)
-		k->next_mend = GetCurrentTimestamp() + (k->partitions[index].beyond > 0 ? KAFKA_RETRY : 0);
-	k->mend = true;
-	streamext_kafka_update_stalled(k);
-}
-
-/* A partition whose position the broker does not have: behind the low watermark is a gap, beyond the end another topic. */
-static void
-kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
-{
-	ConnectorPartition *partition = &k->c.partitions[index];
-
-	/* the record before the position is gone, as it may: nothing to compare with any more */
-	if (partition->last.position < low)
-		partition->last.position = -1;
-	if (partition->position >= 0 && partition->position < low)
-	{
-		streamext_connector_event(&k->c, "gap", index, low - partition->position,
-								  "offsets " INT64_FORMAT " to " INT64_FORMAT " are gone", partition->position,
-								  low - 1);
-		streamext_connector_report(
-			&k->c, "gap in topic \"%s\" partition %d: offsets " INT64_FORMAT " to " INT64_FORMAT " are gone",
-			partition->topic, partition->partition, partition->position, low - 1);
-		partition->position = low;
-		k->partitions[index].beyond = 0;
-	}
-	else if (partition->position > high)
-	{
-		/* A new leader may not know its end yet. */
-		streamext_connector_report(&k->c,
-								   "diverged: topic \"%s\" partition %d ends at offset " INT64_FORMAT
-								   ", but it was read up to " INT64_FORMAT " before",
-								   partition->topic, partition->partition, high, partition->position);
-		if (++k->partitions[index].beyond >= KAFKA_BEYOND_TRIES)
-		{
-			streamext_connector_event(&k->c, "diverged", index, 0,
-									  "ends at offset " INT64_FORMAT ", but was read up to " INT64_FORMAT " before",
-									  high, partition->position);
-			streamext_kafka_fail(k, true);
-		}
-	}
-	else
-		k->partitions[index].beyond = 0;
-	partition->high_watermark = high;
-}
-
-/* Looks what is wrong with the broken partitions, and makes a new consumer. */
-static void
-kafka_mend(KafkaConnector *k)
-{
-	int	   n = 0;
-	int	  *indexes = palloc(sizeof(int) * k->c.npartitions);
-	int64 *lows = palloc(sizeof(int64) * k->c.npartitions), *highs = palloc(sizeof(int64) * k->c.npartitions);
-
-	for (int i = 0; i < k->c.npartitions; i++)
-		if (k->partitions[i].broken)
-			indexes[n++] = i;
-	k->next_mend = GetCurrentTimestamp() + KAFKA_RETRY;
-
-	if (streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_BEGINNING, lows) &&
-		streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, highs))
-	{
-		for (int i = 0; i < n; i++)
-			kafka_mend_partition(k, indexes[i], lows[i], highs[i]);
-		k->renew = true;
-		k->renew_at = 0;
-	}
-	pfree(indexes);
-	pfree(lows);
-	pfree(highs);
-}
-
-/* What the queue holds besides records. */
-static void
-kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
-{
-	int					index = kafka_index(k, message);
-	ConnectorPartition *partition = index < 0 ? NULL : &k->c.partitions[index];
-	TimestampTz			soon;
-
-	switch (message->err)
-	{
-		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-			/* Behind the last record there may be control records and aborted or compacted ones. An end before it is another topic's. */
-			if (partition != NULL && !k->renew && message->offset < partition->position)
-				kafka_break(k, index);
-			else if (partition != NULL && !k->partitions[index].broken)
-			{
-				partition->position = Max(partition->position, message->offset);
-				partition->high_watermark = Max(partition->high_watermark, message->offset);
-			}
-			streamext_kafka_up(k);
-			break;
-
-		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-			if (partition != NULL)
-				kafka_break(k, index);
-			break;
-
-		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-		case RD_KAFKA_RESP_ERR__TRANSPORT:
-			streamext_kafka_down(k, "brokers are unreachable", rd_kafka_message_errstr(message));
-			break;
-
-		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-			streamext_connector_report(&k->c, "%s", rd_kafka_message_errstr(message));
-			soon = GetCurrentTimestamp() + KAFKA_RETRY;
-			k->next_metadata = Min(k->next_metadata, soon);
-			/* it may be made anew before we look, and then nothing of it may be taken for a continuation */
-			if (partition != NULL && message->err != RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-				k->partitions[index].topic->missing = true;
-			if (partition != NULL && message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-			{
-				kafka_break(k, index);
-				k->next_mend = Max(k->next_mend, soon);
-			}
-			break;
-
-		default:
-			/* A damaged record set, an unknown compression, ...: librdkafka goes on behind it, the stream must not. */
-			if (partition == NULL)
-				break;
-			streamext_connector_report(
-				&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s%s", partition->topic,
-				partition->partition, partition->position, rd_kafka_message_errstr(message),
-				message->err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION
-					? "; it is damaged, or with zstd it unpacks to more than the Kafka client takes, 700 MB at least: see the producer's batch.size"
-					: "");
-			kafka_break(k, index);
-			k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
-			k->standing = true; /* until something of it comes */
-			k->next_standing = k->next_mend + KAFKA_RETRY;
-			break;
-	}
-}
-
-/* ---- headers ---- */
-
-static uint64
-kafka_headers_bytes(const rd_kafka_message_t *message)
-{
-	rd_kafka_headers_t *headers;
-	const char		   *name;
-	const void		   *value;
-	size_t				size;
-	uint64				sum = 0;
-
-	if (rd_kafka_message_headers(message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return 0;
-	for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-		sum += strlen(name) + size;
-	return sum;
-}
-
-/* Of a few bytes of a topic compression makes a header that no text can hold. */
-static const char *
-kafka_headers_refused(const StreamRecord *record, int *sqlstate)
-{
-	rd_kafka_headers_t *headers;
-	rd_kafka_resp_err_t err = rd_kafka_message_headers(record->message, &headers);
-
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR && err != RD_KAFKA_RESP_ERR__NOENT)
-	{
-		*sqlstate = ERRCODE_DATA_EXCEPTION;
-		return psprintf("the headers cannot be read, or there are more than %d", KAFKA_HEADERS_MAX);
-	}
-	if (kafka_headers_bytes(record->message) <= STREAMEXT_MAX_RECORD)
-		return NULL;
-	*sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-	return psprintf("the headers are larger than %d bytes", STREAMEXT_MAX_RECORD);
 }
 
 /* ---- ops ---- */
@@ -485,12 +255,12 @@ kafka_records(KafkaConnector *k, StreamRecord *records, int max)
 
 		if (unlikely(message->err != RD_KAFKA_RESP_ERR_NO_ERROR))
 		{
-			kafka_event(k, message);
+			streamext_kafka_event(k, message);
 			continue;
 		}
 		if (unlikely(topic == NULL || topic->handle != message->rkt))
 		{
-			index = kafka_index(k, message);
+			index = streamext_kafka_index(k, message);
 			if (index < 0)
 				continue;
 			topic = k->partitions[index].topic;
@@ -523,7 +293,7 @@ kafka_records(KafkaConnector *k, StreamRecord *records, int max)
 		record->layout = NULL;
 		record->message = message;
 		partitions[index].position = message->offset + 1;
-		bytes += message->len + message->key_len + (unlikely(k->headers) ? kafka_headers_bytes(message) : 0);
+		bytes += message->len + message->key_len + (unlikely(k->headers) ? streamext_kafka_headers_bytes(message) : 0);
 		n++;
 	}
 	kafka_remember(k, records, n);
@@ -571,7 +341,7 @@ static bool
 kafka_housekeep(KafkaConnector *k, TimestampTz now)
 {
 	if (k->mend && now >= k->next_mend && k->rk != NULL)
-		kafka_mend(k);
+		streamext_kafka_mend(k);
 	if (k->c.failed)
 		return false;
 	if (k->renew && k->rk != NULL && now >= k->renew_at)
@@ -770,31 +540,6 @@ kafka_commit(Connector *c, const int64 *positions, int n)
 	streamext_kafka_arm(k, GetCurrentTimestamp());
 }
 
-static char *
-kafka_headers(Connector *c, const StreamRecord *record)
-{
-	rd_kafka_headers_t *headers;
-	StringInfoData		json;
-	const char		   *name;
-	const void		   *value;
-	size_t				size;
-
-	if (rd_kafka_message_headers(record->message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return NULL;
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '{');
-	for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-	{
-		if (json.len > 1)
-			appendStringInfoString(&json, ", ");
-		streamext_connector_header_text(&json, name, strlen(name));
-		appendStringInfoString(&json, ": ");
-		streamext_connector_header_text(&json, value, size);
-	}
-	appendStringInfoChar(&json, '}');
-	return json.data;
-}
-
 /* What was fetched ahead stays in the client's queue, which is bounded. */
 static void
 kafka_pause(Connector *c, bool paused)
@@ -830,8 +575,8 @@ const ConnectorOps streamext_kafka_ops = {
 	.find = kafka_find,
 	.ends = kafka_ends,
 	.commit = kafka_commit,
-	.headers = kafka_headers,
-	.headers_refused = kafka_headers_refused,
+	.headers = streamext_kafka_headers,
+	.headers_refused = streamext_kafka_headers_refused,
 	.pause = kafka_pause,
 	.close = kafka_close,
 	.sample = streamext_kafka_sample,

@@ -1,9 +1,12 @@
 /*
  * source/kafka/partition.c
- *		Which partitions a Kafka stream has, and what the brokers say of their offsets.
+ *		Which partitions a Kafka stream has, what the brokers say of their offsets, and what becomes of one of which there is a fault.
  *
  * Partitions are only ever added; their indexes stay for the connector's life. Everything here asks the brokers, with a
  * timeout of a second at most, and is repeated a second later once it has failed.
+ *
+ * After a fault (a gap, a checksum, an offset out of range) a partition is `broken`: it delivers nothing until the new consumer, because librdkafka
+ * itself would go on behind the fault.
  */
 #include "base/streamext.h"
 
@@ -13,6 +16,22 @@
 
 #define KAFKA_METADATA_INTERVAL (10 * USECS_PER_SEC) /* look for new partitions */
 #define KAFKA_STANDING_INTERVAL (10 * USECS_PER_SEC) /* look for those of which nothing comes */
+#define KAFKA_BEYOND_TRIES 3 /* how often a position must be found beyond the end before that is believed */
+
+int
+streamext_kafka_index(KafkaConnector *k, const rd_kafka_message_t *message)
+{
+	if (message->rkt == NULL || message->partition < 0)
+		return -1;
+	for (int t = 0; t < k->ntopics; t++)
+	{
+		KafkaTopic *topic = &k->topics[t];
+
+		if (topic->handle == message->rkt || strcmp(topic->name, rd_kafka_topic_name(message->rkt)) == 0)
+			return message->partition < topic->nindex ? topic->index[message->partition] : -1;
+	}
+	return -1;
+}
 
 static void
 kafka_add_partition(KafkaConnector *k, KafkaTopic *topic, int32 number)
@@ -342,4 +361,161 @@ streamext_kafka_resolve_starts(KafkaConnector *k)
 		pfree(offsets);
 	}
 	return ok;
+}
+
+/* ---- faults ---- */
+
+/* The client would ask for it again and again, without a pause. Not for longer than the consumer lives. */
+static void
+kafka_hold(KafkaConnector *k, int index)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+
+	rd_kafka_topic_partition_list_add(list, k->c.partitions[index].topic, k->c.partitions[index].partition);
+	(void) rd_kafka_pause_partitions(k->rk, list);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void
+kafka_break(KafkaConnector *k, int index)
+{
+	if (!k->partitions[index].broken)
+		kafka_hold(k, index);
+	k->partitions[index].broken = true;
+	if (!k->mend)
+		k->next_mend = GetCurrentTimestamp() + (k->partitions[index].beyond > 0 ? KAFKA_RETRY : 0);
+	k->mend = true;
+	streamext_kafka_update_stalled(k);
+}
+
+/* A partition whose position the broker does not have: behind the low watermark is a gap, beyond the end another topic. */
+static void
+kafka_mend_partition(KafkaConnector *k, int index, int64 low, int64 high)
+{
+	ConnectorPartition *partition = &k->c.partitions[index];
+
+	/* the record before the position is gone, as it may: nothing to compare with any more */
+	if (partition->last.position < low)
+		partition->last.position = -1;
+	if (partition->position >= 0 && partition->position < low)
+	{
+		streamext_connector_event(&k->c, "gap", index, low - partition->position,
+								  "offsets " INT64_FORMAT " to " INT64_FORMAT " are gone", partition->position,
+								  low - 1);
+		streamext_connector_report(
+			&k->c, "gap in topic \"%s\" partition %d: offsets " INT64_FORMAT " to " INT64_FORMAT " are gone",
+			partition->topic, partition->partition, partition->position, low - 1);
+		partition->position = low;
+		k->partitions[index].beyond = 0;
+	}
+	else if (partition->position > high)
+	{
+		/* A new leader may not know its end yet. */
+		streamext_connector_report(&k->c,
+								   "diverged: topic \"%s\" partition %d ends at offset " INT64_FORMAT
+								   ", but it was read up to " INT64_FORMAT " before",
+								   partition->topic, partition->partition, high, partition->position);
+		if (++k->partitions[index].beyond >= KAFKA_BEYOND_TRIES)
+		{
+			streamext_connector_event(&k->c, "diverged", index, 0,
+									  "ends at offset " INT64_FORMAT ", but was read up to " INT64_FORMAT " before",
+									  high, partition->position);
+			streamext_kafka_fail(k, true);
+		}
+	}
+	else
+		k->partitions[index].beyond = 0;
+	partition->high_watermark = high;
+}
+
+void
+streamext_kafka_mend(KafkaConnector *k)
+{
+	int	   n = 0;
+	int	  *indexes = palloc(sizeof(int) * k->c.npartitions);
+	int64 *lows = palloc(sizeof(int64) * k->c.npartitions), *highs = palloc(sizeof(int64) * k->c.npartitions);
+
+	for (int i = 0; i < k->c.npartitions; i++)
+		if (k->partitions[i].broken)
+			indexes[n++] = i;
+	k->next_mend = GetCurrentTimestamp() + KAFKA_RETRY;
+
+	if (streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_BEGINNING, lows) &&
+		streamext_kafka_offsets(k, indexes, n, RD_KAFKA_OFFSET_END, highs))
+	{
+		for (int i = 0; i < n; i++)
+			kafka_mend_partition(k, indexes[i], lows[i], highs[i]);
+		k->renew = true;
+		k->renew_at = 0;
+	}
+	pfree(indexes);
+	pfree(lows);
+	pfree(highs);
+}
+
+void
+streamext_kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
+{
+	int					index = streamext_kafka_index(k, message);
+	ConnectorPartition *partition = index < 0 ? NULL : &k->c.partitions[index];
+	TimestampTz			soon;
+
+	switch (message->err)
+	{
+		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+			/* Behind the last record there may be control records and aborted or compacted ones. An end before it is another topic's. */
+			if (partition != NULL && !k->renew && message->offset < partition->position)
+				kafka_break(k, index);
+			else if (partition != NULL && !k->partitions[index].broken)
+			{
+				partition->position = Max(partition->position, message->offset);
+				partition->high_watermark = Max(partition->high_watermark, message->offset);
+			}
+			streamext_kafka_up(k);
+			break;
+
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			if (partition != NULL)
+				kafka_break(k, index);
+			break;
+
+		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+		case RD_KAFKA_RESP_ERR__TRANSPORT:
+			streamext_kafka_down(k, "brokers are unreachable", rd_kafka_message_errstr(message));
+			break;
+
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+			streamext_connector_report(&k->c, "%s", rd_kafka_message_errstr(message));
+			soon = GetCurrentTimestamp() + KAFKA_RETRY;
+			k->next_metadata = Min(k->next_metadata, soon);
+			/* it may be made anew before we look, and then nothing of it may be taken for a continuation */
+			if (partition != NULL && message->err != RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+				k->partitions[index].topic->missing = true;
+			if (partition != NULL && message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+			{
+				kafka_break(k, index);
+				k->next_mend = Max(k->next_mend, soon);
+			}
+			break;
+
+		default:
+			/* A damaged record set, an unknown compression, ...: librdkafka goes on behind it, the stream must not. */
+			if (partition == NULL)
+				break;
+			streamext_connector_report(
+				&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s%s", partition->topic,
+				partition->partition, partition->position, rd_kafka_message_errstr(message),
+				message->err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION
+					? "; it is damaged, or with zstd it unpacks to more than the Kafka client takes, 700 MB at least: see the producer's batch.size"
+					: "");
+			kafka_break(k, index);
+			k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
+			k->standing = true; /* until something of it comes */
+			k->next_standing = k->next_mend + KAFKA_RETRY;
+			break;
+	}
 }
