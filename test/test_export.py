@@ -310,7 +310,7 @@ def test_sets_of_anything(db: Database) -> None:
         assert state == "42804", message
     assert refused(db.connection, one.format("(ARRAY[point '(1,1)'])"))[0] == "42883"
     for sql in ("SELECT streamext_internal.export_set_add(NULL, '{1}'::int[])", "SELECT streamext_internal.export_set_final(NULL, '{1}'::int[])"):
-        assert refused(db.connection, sql)[0] == "42883"
+        assert refused(db.connection, sql)[0] in ("42883", "0A000")  # by PostgreSQL from 15.20 on, or by the function
 
 
 def test_first_among_equal_times(stream: Database) -> None:
