@@ -56,15 +56,7 @@ catalog_patience_ms(void)
 	return LockTimeout > 0 ? Min(LockTimeout, left) : left;
 }
 
-static bool catalog_refused = false;
-
-bool
-streamext_catalog_look_was_refused(void)
-{
-	return catalog_refused;
-}
-
-bool
+CatalogLook
 streamext_catalog_look(StreamextStep step, void *arg)
 {
 	char	   ms[12];
@@ -77,10 +69,13 @@ streamext_catalog_look(StreamextStep step, void *arg)
 	error = streamext_try(step, arg);
 	streamext_identity_glance(false);
 	AtEOXact_GUC(true, level);
-	catalog_refused = error != NULL && error->sqlerrcode == STREAMEXT_ERRCODE_GLANCE;
-	if (error != NULL && !catalog_refused && !streamext_error_is_lock(error->sqlerrcode))
+	if (error == NULL)
+		return CATALOG_SEEN;
+	if (error->sqlerrcode == STREAMEXT_ERRCODE_GLANCE)
+		return CATALOG_REFUSED;
+	if (!streamext_error_is_lock(error->sqlerrcode))
 		ReThrowError(error);
-	return error == NULL;
+	return CATALOG_HELD;
 }
 
 /* ---- copies ---- */

@@ -47,13 +47,18 @@ typedef struct ViewCopy
 	const ShardCopy *checkpointed; /* not ready: the partitions that positions are of; NULL: the slot's */
 } ViewCopy;
 
+typedef enum CatalogLook
+{
+	CATALOG_SEEN,
+	CATALOG_HELD, /* undone, since another transaction holds what it needs */
+	CATALOG_REFUSED /* undone, since it takes code of an ordinary role, or such as may take long, to evaluate constants (base/identity.h) */
+} CatalogLook;
+
 /*
- * Runs the step in a subtransaction. False: it was undone, since another transaction holds what it needs; a statement waits half a second for such in all,
- * however much it looks at. What is monitored must not depend on a lock that any role may take on what is its own.
+ * Runs the step in a subtransaction. A statement waits half a second for other transactions in all, however much it looks at: what is monitored must not
+ * depend on a lock that any role may take on what is its own.
  */
-extern bool streamext_catalog_look(StreamextStep step, void *arg);
-/* The last one was undone because it takes code of an ordinary role, or such as may take long, to evaluate constants (base/identity.h). */
-extern bool streamext_catalog_look_was_refused(void);
+extern CatalogLook streamext_catalog_look(StreamextStep step, void *arg);
 
 /* ShardCopies of all shards of a stream that have a slot, in the order of their numbers, or a checkpoint that nobody holds. */
 extern List *streamext_catalog_copy_shards(Oid relid);

@@ -232,11 +232,10 @@ catalog_view_step(void *arg)
 		step->error = STREAMEXT_ERROR_HIDDEN;
 }
 
-/* What its slots say. */
+/* What its slots say; the look came to this. */
 static void
-catalog_find_held_view(CatalogViewStep *step)
+catalog_find_held_view(CatalogViewStep *step, CatalogLook look)
 {
-	bool	  refused = streamext_catalog_look_was_refused();
 	ListCell *cell;
 
 	step->held = true;
@@ -246,9 +245,9 @@ catalog_find_held_view(CatalogViewStep *step)
 	foreach (cell, step->views)
 		if (OidIsValid(((const ViewCopy *) lfirst(cell))->stream_relid))
 			step->stream = step->reads = ((const ViewCopy *) lfirst(cell))->stream_relid;
-	step->error = NULL;
-	if (!refused)
-		step->error = "another transaction holds the view or what it reads, so that not all can be told of it";
+	step->error = look == CATALOG_HELD
+					  ? "another transaction holds the view or what it reads, so that not all can be told of it"
+					  : NULL;
 }
 
 static void
@@ -321,6 +320,7 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 	foreach (cell, streamext_views_with_options())
 	{
 		CatalogViewStep step = { .rsinfo = (ReturnSetInfo *) fcinfo->resultinfo, .viewoid = lfirst_oid(cell) };
+		CatalogLook		look;
 		bool			isnull;
 		Datum			stored;
 		HeapTuple		tuple;
@@ -328,8 +328,9 @@ streamext_get_continuous_views(PG_FUNCTION_ARGS)
 		step.options = streamext_view_options(step.viewoid);
 		if (!step.options.continuous || !streamext_catalog_may_see(step.viewoid))
 			continue;
-		if (!streamext_catalog_look(catalog_view_step, &step))
-			catalog_find_held_view(&step);
+		look = streamext_catalog_look(catalog_view_step, &step);
+		if (look != CATALOG_SEEN)
+			catalog_find_held_view(&step, look);
 		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(step.viewoid));
 		if (!HeapTupleIsValid(tuple))
 			continue;
@@ -371,7 +372,7 @@ streamext_get_view_definition(PG_FUNCTION_ARGS)
 {
 	CatalogTextStep step = { .viewoid = PG_GETARG_OID(0) };
 
-	if (!streamext_catalog_look(catalog_definition_step, &step) || step.isnull)
+	if (streamext_catalog_look(catalog_definition_step, &step) != CATALOG_SEEN || step.isnull)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(step.text);
 }
@@ -394,8 +395,8 @@ streamext_view_streams(PG_FUNCTION_ARGS)
 	int				n = 0;
 	ListCell	   *cell;
 
-	if (!streamext_catalog_may_see(step.viewoid) || !streamext_catalog_look(catalog_streams_step, &step) ||
-		step.streams == NIL)
+	if (!streamext_catalog_may_see(step.viewoid) ||
+		streamext_catalog_look(catalog_streams_step, &step) != CATALOG_SEEN || step.streams == NIL)
 		PG_RETURN_NULL();
 	items = palloc(sizeof(Datum) * list_length(step.streams));
 	foreach (cell, step.streams)

@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_foreign_table.h"
 #include "catalog/pg_rewrite.h"
@@ -323,18 +324,9 @@ streamext_ddl_create_stream(DdlCall *call)
 static char *
 stream_ddl_topic(const char *topic, const RenameStmt *stmt)
 {
-	char		  *former = psprintf("{%s}", stmt->subname);
-	StringInfoData text;
-	const char	  *at;
-
-	initStringInfo(&text);
-	for (; (at = strstr(topic, former)) != NULL; topic = at + strlen(former))
-	{
-		appendBinaryStringInfo(&text, topic, at - topic);
-		appendStringInfo(&text, "{%s}", stmt->newname);
-	}
-	appendStringInfoString(&text, topic);
-	return text.data;
+	return TextDatumGetCString(DirectFunctionCall3Coll(replace_text, C_COLLATION_OID, CStringGetTextDatum(topic),
+													   CStringGetTextDatum(psprintf("{%s}", stmt->subname)),
+													   CStringGetTextDatum(psprintf("{%s}", stmt->newname))));
 }
 
 void

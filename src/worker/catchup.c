@@ -502,8 +502,7 @@ streamext_catchup_main(Datum arg)
 	w->map.index = palloc(sizeof(int) * STREAMEXT_MAX_PARTITIONS);
 	w->setup.refresh_at = 0;
 	streamext_worker_calm(NULL, streamext_poison_start(w));
-	if (streamext_poison_stops() != NULL)
-		streamext_worker_stop(w, streamext_poison_stops());
+	streamext_worker_check_poison(w);
 
 	PG_TRY();
 	{

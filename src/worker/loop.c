@@ -353,16 +353,6 @@ worker_run(Worker *w)
 	}
 }
 
-/* Its predecessors have crashed one after the other, by what their client was sent. */
-static void
-worker_check_poison(Worker *w)
-{
-	const char *reason = streamext_poison_stops();
-
-	if (reason != NULL)
-		streamext_worker_stop(w, reason);
-}
-
 static const WorkerRole worker_role = { .publish = streamext_batch_publish };
 
 void
@@ -388,7 +378,7 @@ streamext_worker_main(Datum arg)
 	streamext_worker_contexts(w);
 	w->flush.targets = palloc(sizeof(int64) * STREAMEXT_MAX_PARTITIONS);
 	streamext_worker_calm(w, streamext_poison_start(w));
-	worker_check_poison(w);
+	streamext_worker_check_poison(w);
 
 	PG_TRY();
 	{

@@ -351,15 +351,13 @@ teller_limit_ms(void)
 	return streamext_fault_is_set("tellers-hurry") ? 1000 : TELLER_LIMIT_MS;
 }
 
-/* The process ends if its memory is full of what views have left there. */
+/* Its memory is full of what views have left there. */
 static void
-teller_end_if_full(int64 limit)
+teller_end_full(void)
 {
 	TellerView *most = NULL;
 	ListCell   *lc;
 
-	if (streamext_background_memory() - teller_empty < limit)
-		return;
 	foreach (lc, teller_views)
 		if (most == NULL || ((TellerView *) lfirst(lc))->kept > most->kept)
 			most = lfirst(lc);
@@ -387,13 +385,13 @@ static void
 teller_weigh(TellerView *item, int64 before, TellerRun run)
 {
 	int64 limit = (int64) streamext_teller_memory_mb * 1024 * 1024;
-	int64 left = streamext_background_memory() - before;
+	int64 now = streamext_background_memory();
 
-	item->kept += left;
-	if (run != TELLER_OVER && (limit == 0 || left < limit / TELLER_KEPT_MUCH))
+	item->kept += now - before;
+	if (run != TELLER_OVER && (limit == 0 || now - before < limit / TELLER_KEPT_MUCH))
 		streamext_teller_forgive(teller_slot, item->view, item->task);
-	if (limit > 0)
-		teller_end_if_full(limit / (run == TELLER_SHORT ? TELLER_KEPT_SHORT : TELLER_KEPT));
+	if (limit > 0 && now - teller_empty >= limit / (run == TELLER_SHORT ? TELLER_KEPT_SHORT : TELLER_KEPT))
+		teller_end_full();
 }
 
 static TellerRun
@@ -414,14 +412,13 @@ teller_result(TellerView *item, ErrorData *error, bool over)
 	return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ? TELLER_SHORT : TELLER_FAILED;
 }
 
-/* One view, in a transaction. False: there was an error. */
+/* One view, in a transaction. False: there was an error, or it took too long. */
 static bool
 teller_run(TellerView *item)
 {
 	int64			   before = streamext_background_memory();
 	volatile TellerRun run = TELLER_FAILED;
 	MemoryContext	   cxt = CurrentMemoryContext;
-	volatile bool	   done = false;
 
 	item->next = NULL;
 	PG_TRY();
@@ -444,8 +441,7 @@ teller_run(TellerView *item)
 		teller_note(item, error);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
-		done = error == NULL;
-		if (done && item->next != NULL)
+		if (error == NULL && item->next != NULL)
 		{
 			if (item->token != NULL)
 				pfree(item->token);
@@ -458,6 +454,8 @@ teller_run(TellerView *item)
 
 		(void) streamext_budget_end();
 		teller_at = NULL;
+		if (run == TELLER_DONE)
+			run = TELLER_FAILED;
 		error = streamext_worker_caught(cxt);
 		ereport(LOG, (errmsg("view %s could not be told of: %s", streamext_relation_label(item->view),
 							 streamext_error_text(error))));
@@ -468,7 +466,7 @@ teller_run(TellerView *item)
 	MemoryContextSwitchTo(cxt);
 	MemoryContextReset(teller_round);
 	teller_weigh(item, before, run);
-	return done;
+	return run == TELLER_DONE;
 }
 
 /* ---------------------------------------------------------------- what alerts read */

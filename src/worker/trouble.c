@@ -172,3 +172,12 @@ streamext_worker_stop(Worker *w, const char *reason)
 		w->shard.slot, w->shard.connector != NULL && w->shard.connector->diverged ? STREAM_DIVERGED : STREAM_FAILED,
 		reason);
 }
+
+void
+streamext_worker_check_poison(Worker *w)
+{
+	const char *reason = streamext_poison_stops();
+
+	if (reason != NULL)
+		streamext_worker_stop(w, reason);
+}

@@ -354,6 +354,8 @@ extern bool streamext_worker_try(Worker *w, bool (*run)(Worker *), void (*undo)(
 extern bool streamext_worker_backs_off(Worker *w);
 /* Until resume(). The reason is the stream's error. */
 extern void streamext_worker_stop(Worker *w, const char *reason);
+/* The same at its start, if its predecessors have crashed one after the other with nothing at work (worker/poison.h). */
+extern void streamext_worker_check_poison(Worker *w);
 /* What is internal is laid to a row's charge now (Batch.again). */
 extern bool streamext_worker_is_last_try(const Worker *w);
 /* An error that may be over by itself. */
