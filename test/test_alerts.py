@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -447,11 +446,16 @@ def test_notifies_of_changes(db: Database) -> None:
     assert error.value.sqlstate == "0A000"
 
 
-def test_a_slow_alert_leaves_the_others_their_time(db: Database) -> None:
-    """It is cancelled after 10 s, here 1; then neither flush nor its turn brings it about again at once."""
+def sums_in_a_hurry(db: Database) -> None:
+    """The stream s(k, x) and the view v of sums; an alert is cancelled after a second, not 10."""
     db.configure("streamext.fault_point", "tellers-hurry")
     local_stream(db, columns="k text, x int")
     continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+
+
+def test_a_slow_alert_leaves_the_others_their_time(db: Database) -> None:
+    """It is cancelled after 10 s, here 1; then neither flush nor its turn brings it about again at once."""
+    sums_in_a_hurry(db)
     sleeping = "BEGIN PERFORM pg_catalog.nextval('public.turns'); PERFORM pg_catalog.pg_sleep(100); RETURN true; END"
     db.execute(f"CREATE SEQUENCE turns; CREATE FUNCTION sleeps() RETURNS boolean LANGUAGE plpgsql AS $${sleeping}$$")
     db.execute("INSERT INTO s VALUES ('a', 1)")
@@ -473,9 +477,7 @@ def test_a_slow_alert_leaves_the_others_their_time(db: Database) -> None:
 
 def test_alerts_that_catch_their_cancel_end_the_process_and_are_left_alone(db: Database) -> None:
     """One role's code would hold up all alerts of the database for as long as it likes."""
-    db.configure("streamext.fault_point", "tellers-hurry")
-    local_stream(db, columns="k text, x int")
-    continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+    sums_in_a_hurry(db)
     db.execute("""CREATE SEQUENCE turns; CREATE FUNCTION stays() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
         PERFORM pg_catalog.nextval('public.turns');
         LOOP BEGIN PERFORM pg_catalog.pg_sleep(100); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$""")
@@ -496,10 +498,8 @@ def test_alerts_that_catch_their_cancel_end_the_process_and_are_left_alone(db: D
 
 def test_flush_does_not_wait_for_an_alert_that_cannot_be_cancelled(db: Database) -> None:
     """PostgreSQL's strpos looks for no interrupt: flush of every stream waited as long as that took, and said nothing."""
-    db.configure("streamext.fault_point", "tellers-hurry")
-    local_stream(db, columns="k text, x int")
-    continuous(db, "v", "SELECT k, sum(x)::int AS total FROM s GROUP BY k")
-    deaf = "strpos(repeat('a', 300000 + total), 'b' || repeat('a', 150000)) = 0"
+    sums_in_a_hurry(db)
+    deaf = "strpos(repeat('a', 300000 + total::int), 'b' || repeat('a', 150000)) = 0"
     db.execute(f"CREATE VIEW deaf WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE {deaf}")
     notices: list[str] = []
     db.connection.add_notice_handler(lambda notice: notices.append(f"{notice.severity} {notice.message_primary}"))
@@ -512,9 +512,7 @@ def test_flush_does_not_wait_for_an_alert_that_cannot_be_cancelled(db: Database)
 
 def test_what_an_alert_reads_holds_up_no_other(db: Database) -> None:
     """A transaction that holds it, views that come from themselves, or that name those below them twice: each was the end of all alerts of the database."""
-    db.configure("streamext.fault_point", "tellers-hurry")
-    local_stream(db, columns="k text, x int")
-    continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+    sums_in_a_hurry(db)
     db.execute("SET client_min_messages = warning; SET statement_timeout = '90 s'")
 
     def alert_over(name: str, source: str) -> None:

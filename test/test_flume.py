@@ -14,6 +14,7 @@ import pytest
 from harness.database import Database, temporary_database
 from harness.flume import Agent, AvroSender, Event, Sender, Tier, avro_batch, avro_event, avro_long, thrift_bytes
 from harness.kafka import Kafka
+from harness.meanwhile import meanwhile
 from harness.postgres import Postgres
 from harness.server import free_port
 from harness.streams import continuous
@@ -470,16 +471,12 @@ def test_acknowledged_events_survive_kill9(lonely: Postgres) -> None:
         tier = Tier(db)
         tier.stream()
         continuous(db, "v", "SELECT n, count(*) AS c FROM s GROUP BY n")
-        stop = threading.Event()
         acknowledged: list[int] = []
-        sender = threading.Thread(target=send_until, args=(tier, stop, acknowledged))
-        sender.start()
-        wait_for(lambda: len(acknowledged) >= 200)
-        lonely.kill_backend(db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway'"))
-        before = len(acknowledged)
-        wait_for(lambda: len(acknowledged) >= before + 200, what="more after the crash")
-        stop.set()
-        sender.join()
+        with meanwhile(lambda stop: send_until(tier, stop, acknowledged)):
+            wait_for(lambda: len(acknowledged) >= 200)
+            lonely.kill_backend(db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway'"))
+            before = len(acknowledged)
+            wait_for(lambda: len(acknowledged) >= before + 200, what="more after the crash")
         db.connection = lonely.connect(db.name)
         db.flush("s")
         counts = dict(db.rows("SELECT n, c FROM v"))

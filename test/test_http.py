@@ -25,6 +25,7 @@ import pytest
 
 from harness.database import Database, temporary_database
 from harness.http import Web
+from harness.meanwhile import meanwhile
 from harness.postgres import Postgres
 from harness.server import free_port
 from harness.streams import continuous
@@ -692,18 +693,14 @@ def test_acknowledged_records_survive_kill9(lonely: Postgres) -> None:
         web = Web(db)
         web.stream()
         continuous(db, "v", "SELECT n, count(*) AS c FROM s GROUP BY n")
-        stop = threading.Event()
         acknowledged: list[int] = []
-        sender = threading.Thread(target=send_until, args=(web, stop, acknowledged))
-        sender.start()
-        wait_for(lambda: len(acknowledged) >= 200)
-        gateway = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway'")
-        lonely.kill_backend(gateway)
-        db.connection = lonely.connect(db.name)
-        before = len(acknowledged)
-        wait_for(lambda: len(acknowledged) >= before + 200, what="more after the crash")
-        stop.set()
-        sender.join()
+        with meanwhile(lambda stop: send_until(web, stop, acknowledged)):
+            wait_for(lambda: len(acknowledged) >= 200)
+            gateway = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'streamext gateway'")
+            lonely.kill_backend(gateway)
+            db.connection = lonely.connect(db.name)
+            before = len(acknowledged)
+            wait_for(lambda: len(acknowledged) >= before + 200, what="more after the crash")
         web.wait("listening")
         db.flush("s")
         assert dict(db.rows("SELECT n, c FROM v WHERE n = ANY(%s)", acknowledged)) == {n: 3 for n in acknowledged}

@@ -5,12 +5,10 @@ import json
 import os
 import random
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ from confluent_kafka import KafkaError, TopicPartition
 from crash.faults import kill_all
 from harness.database import Database
 from harness.faults import commit_once, reconnect, set_fault, until_quiet, wait_for_crash
+from harness.hook import Hook
 from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
-from harness.server import free_port
 from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream, worker_pid
 from harness.wait import wait_for
 
@@ -511,53 +509,6 @@ def test_what_waits_is_counted_once_for_all_targets(db: Database, kafka: Kafka, 
     assert sink(db, "state, waiting, dead") == [("paused", 20000, 0)]
     plan = db.value("EXPLAIN (FORMAT json) TABLE streamext.sinks")[0]["Plan"]
     assert plan["Total Cost"] < float(db.value("SHOW jit_above_cost"))
-
-
-class Hook:
-    """A loopback server that takes POSTs; `answers` are status codes for the next ones, with Retry-After where they are a pair, or bytes
-    behind which the connection ends; else 204."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int | tuple[int, int] | bytes] = []
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                hook.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                answer = hook.answers.pop(0) if hook.answers else 204
-                if isinstance(answer, bytes):
-                    self.close_connection = True
-                    with suppress(ConnectionError):
-                        self.wfile.write(answer)
-                    return
-                status, wait = answer if isinstance(answer, tuple) else (answer, 0)
-                self.send_response(status)
-                if wait:
-                    self.send_header("Retry-After", str(wait))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.handler = Handler
-        self.port = free_port()
-        self.start()
-
-    def start(self) -> None:
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), self.handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def bodies(self) -> list[Any]:
-        return [json.loads(body) for _, body in self.requests]
 
 
 @pytest.fixture

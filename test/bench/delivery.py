@@ -6,13 +6,13 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import freshness
 from confluent_kafka import Producer
 from harness.database import Database
+from harness.meanwhile import meanwhile
 from harness.server import free_port
 from harness.wait import wait_for
 from measure import memory
@@ -28,25 +28,13 @@ RUNS = 3
 BY_SITE = "SELECT site, count(*) AS n, max(temperature) AS peak FROM s GROUP BY site"
 
 
-@contextmanager
-def _subscriber(db: Database, view: str, told: list[int]) -> Iterator[None]:
+def _subscribe(db: Database, view: str, told: list[int], over: threading.Event) -> None:
     """`told`: rows, one number for each answer."""
-    over = threading.Event()
-
-    def follow() -> None:
-        token = None
-        while not over.is_set():
-            rows = db.rows("SELECT * FROM streamext.changes(%s, %s, '1 s')", view, token)
-            told.append(len(rows))
-            token = rows[-1][1] if rows else token
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    token = None
+    while not over.is_set():
+        rows = db.rows("SELECT * FROM streamext.changes(%s, %s, '1 s')", view, token)
+        told.append(len(rows))
+        token = rows[-1][1] if rows else token
 
 
 def _cpu(db: Database) -> float:
@@ -79,7 +67,7 @@ def cost(plant: Plant) -> list[dict[str, object]]:
                 plant.create_stream(db, TOPIC, query.views)
                 before = _cpu(listener)
                 if subscribers:
-                    with _subscriber(listener, view, told):
+                    with meanwhile(partial(_subscribe, listener, view, told)):
                         db.flush("s")
                 else:
                     db.flush("s")
@@ -139,9 +127,8 @@ def listeners(plant: Plant, n: int, interval: str, wanted: float, pause: float, 
     db.execute("CREATE USER MAPPING FOR postgres SERVER web OPTIONS (token 'bench')")
     wait_for(lambda: db.value("SELECT state FROM streamext.gateways") == "listening", what="the gateway")
     sent: dict[int, float] = {}
-    over = threading.Event()
 
-    def probes() -> None:
+    def probes(over: threading.Event) -> None:
         producer = Producer({"bootstrap.servers": plant.kafka.brokers, "linger.ms": 0})
         number = 1000
         while not over.wait(pause):
@@ -165,11 +152,8 @@ def listeners(plant: Plant, n: int, interval: str, wanted: float, pause: float, 
         db.flush("s")
         first, start = rows_in(), time.monotonic()
         clients = Listeners(port, n)
-        thread = threading.Thread(target=probes)
-        thread.start()
-        clients.run(time.monotonic() + seconds)
-        over.set()
-        thread.join()
+        with meanwhile(probes):
+            clients.run(time.monotonic() + seconds)
         held = (memory(gateway) - before) / n
         rate = (rows_in() - first) / (time.monotonic() - start)
     latencies = sorted((at - sent[number]) * 1000 for number, at in clients.seen if number in sent)

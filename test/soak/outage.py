@@ -9,9 +9,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from confluent_kafka import TopicPartition
 from paho.mqtt.enums import CallbackAPIVersion
 
 from harness.database import Database
+from harness.hook import Hook
 from harness.kafka import Kafka
+from harness.meanwhile import meanwhile
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
-from harness.server import free_port
 from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
 from harness.wait import wait_for
 
@@ -39,46 +39,6 @@ MEMORY = 64e6  # bytes; by which the processes may differ
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
-
-
-class Hook:
-    """Takes POSTs; `status` is its answer."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.status = 204
-        self.away = False
-        self.port = free_port()
-        self._server: ThreadingHTTPServer | None = None
-
-    def start(self) -> None:
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if hook.away:  # a connection that was there before
-                    self.close_connection = True
-                    return
-                if hook.status == 204:
-                    hook.bodies.append(json.loads(body))
-                self.send_response(hook.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.away = False
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        assert self._server
-        self.away = True
-        self._server.shutdown()
-        self._server.server_close()
 
 
 def create(db: Database, kafka: Kafka, mosquitto: Mosquitto, hook: Hook) -> None:
@@ -98,26 +58,13 @@ def create(db: Database, kafka: Kafka, mosquitto: Mosquitto, hook: Hook) -> None
     continuous(db, "latest", CHANGES.format(source="s"), ", streamext.into = 'in_topic', streamext.emit = 'changes'")
 
 
-@contextmanager
-def rows(db: Database) -> Iterator[None]:
+def insert_rows(db: Database, over: threading.Event) -> None:
     """About a hundred a second into the stream and the table."""
-    over = threading.Event()
-    connection = db.connect()
-
-    def run() -> None:
+    with db.connect() as connection:
         while not over.wait(0.1):
             with connection.transaction():
                 connection.execute(f"INSERT INTO o SELECT i % {KEYS}, (random() * 1000)::int, clock_timestamp() FROM generate_series(1, 10) AS i")
                 connection.execute("INSERT INTO s SELECT * FROM o WHERE xmin = pg_current_xact_id()::xid")
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        connection.close()
 
 
 def read_mqtt(mosquitto: Mosquitto, found: list[dict[str, Any]]) -> mqtt.Client:
@@ -170,7 +117,7 @@ def compare(db: Database, kafka: Kafka, by_mqtt: list[dict[str, Any]], hook: Hoo
     have = {
         "kafka": keys([value for _, value in from_topic(kafka, "closed") if value]),
         "mqtt": keys(by_mqtt),
-        "webhook": keys(hook.bodies),
+        "webhook": keys([json.loads(body) for body in hook.taken]),
         "table": keys([row for (row,) in db.rows("SELECT jsonb_build_object('k', k, 'w', w::text, 'n', n, 'total', total) FROM in_table")]),
     }
     wrong = []
@@ -197,8 +144,8 @@ def outage(db: Database, minutes: float, targets: tuple[Kafka, Mosquitto], hook:
     while (past := time.monotonic() - begin) < minutes * 60:
         time.sleep(min(60, minutes * 60 - past))
         past = time.monotonic() - begin
-        if hook.status == 204 and past > minutes * 30:
-            hook.status = 503
+        if hook.away and past > minutes * 30:
+            hook.otherwise = 503
             hook.start()
         sinks = {view: (state, waiting) for view, state, waiting in db.rows("SELECT view::text, state, waiting FROM streamext.sinks ORDER BY 1")}
         say(f"{past / 60:5.1f} min: {sinks}, memory {memory(db) / 1e6:.0f} MB (before {before / 1e6:.0f})")
@@ -207,9 +154,9 @@ def outage(db: Database, minutes: float, targets: tuple[Kafka, Mosquitto], hook:
         wrong += [f"{view} is {state} while its target is away" for view, (state, _) in sinks.items() if state != "stalled" and past > 60 and (view != "to_hook" or hook.away)]
     if memory(db) > before + MEMORY:
         wrong.append("memory has grown")
-    if hook.status == 204:
+    if hook.away:
         hook.start()
-    hook.status = 204
+    hook.otherwise = 204
     for target in targets:
         target.start()
     return wrong
@@ -220,7 +167,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     minutes = parser.parse_args().minutes
     hook = Hook()
-    hook.start()
     by_mqtt: list[dict[str, Any]] = []
     with Kafka() as kafka, Mosquitto() as mosquitto, Postgres(settings={"streamext.checkpoint_interval": 1000}) as pg:
         pg.psql("CREATE DATABASE outage")
@@ -228,7 +174,7 @@ def main() -> None:
         db = Database(pg, "outage")
         create(db, kafka, mosquitto, hook)
         reader = read_mqtt(mosquitto, by_mqtt)
-        with rows(db):
+        with meanwhile(partial(insert_rows, db)):
             time.sleep(WARM)
             wrong = outage(db, minutes, (kafka, mosquitto), hook)
             time.sleep(WARM)
