@@ -548,9 +548,10 @@ def test_what_an_alert_reads_holds_up_no_other(db: Database) -> None:
     quick_fires("b")
 
 
-def test_an_alert_that_takes_memory_fails_by_itself(db: Database) -> None:
-    """The system ended all of the server's processes for it, and it was evaluated again after the restart."""
-    db.configure("streamext.teller_memory", "128")
+@pytest.mark.parametrize("limit", ["128", "1"])
+def test_an_alert_that_takes_memory_fails_by_itself(db: Database, limit: str) -> None:
+    """The system ended all of the server's processes for it, and it was evaluated again after the restart. With 1 MB no alert was evaluated at all."""
+    db.configure("streamext.teller_memory", limit)
     try:
         local_stream(db, columns="k text, x int")
         continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")

@@ -65,10 +65,12 @@ settings_assign_view_time_limit(double given, void *extra)
 	streamext_view_time_limit_ms = (int) ceil(given);
 }
 
+#define SETTINGS_TELLER_MIN 16 /* MB; with some MB its process cannot even note that a view has failed */
+
 static void
 settings_assign_teller_memory(double given, void *extra)
 {
-	streamext_teller_memory_mb = (int) ceil(given);
+	streamext_teller_memory_mb = given > 0 ? Max((int) ceil(given), SETTINGS_TELLER_MIN) : 0;
 }
 
 void
@@ -99,7 +101,7 @@ streamext_define_settings(void)
 							"Of views with streamext.keep_late. Zero counts late rows and keeps none.",
 							&streamext_late_row_limit, 10000, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomRealVariable("streamext.journal_limit", "Size of the journal of a stream, for each of its workers.",
-							 "For each of its workers. Above it INSERT fails and MQTT messages stay with the broker. "
+							 "Above it INSERT fails and MQTT messages stay with the broker. "
 							 "Less than 64 MB is taken as 64 MB. Zero: no limit.",
 							 &settings_journal_limit, 16384, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL,
 							 settings_assign_journal_limit, NULL);
@@ -132,10 +134,10 @@ streamext_define_settings(void)
 	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
 							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomRealVariable("streamext.teller_memory",
-							 "Memory that the process may use that evaluates alerts and tells of changes.",
-							 "A view that needs more fails, by itself. Zero: no limit.", &settings_teller_memory, 1024,
-							 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, settings_assign_teller_memory, NULL);
+	DefineCustomRealVariable(
+		"streamext.teller_memory", "Memory that the process may use that evaluates alerts and tells of changes.",
+		"A view that needs more fails, by itself. Less than 16 MB is taken as 16 MB. Zero: no limit.",
+		&settings_teller_memory, 1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, settings_assign_teller_memory, NULL);
 	DefineCustomRealVariable("streamext.checkpoint_interval", "Time between two checkpoints of a stream's views.",
 							 "Zero: only when the server stops. Checkpoints that take long come less often.",
 							 &settings_checkpoint_interval, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL,

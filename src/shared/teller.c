@@ -189,7 +189,7 @@ teller_is_deaf(const TellerSlot *slot)
 		(errmsg("alerts are not evaluated: view %s takes longer than it may, in code that does not react to its cancel",
 				streamext_relation_label(deaf.view)),
 		 errhint(
-			 "Drop the view, so that its code is not called again; all alerts of the database wait until it returns.")));
+			 "Drop the view, so that its code is not called again; all alerts of the database, and the DROP, wait until it returns.")));
 	return true;
 }
 
@@ -219,10 +219,14 @@ streamext_teller_wait(bool (*has_alerts)(void))
 			alone_since = GetCurrentTimestamp();
 		}
 		else if (TimestampDifferenceExceeds(alone_since, GetCurrentTimestamp(), TELLER_START_MS))
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("alerts of this database are waiting for a worker"),
-					 errhint("Raise max_worker_processes (now %d) and restart the server.", max_worker_processes)));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("alerts of this database are waiting for a worker"),
+				 errhint(
+					 "Raise max_worker_processes (now %d) and restart the server. If processes are free, their own one ends "
+					 "each time: the server log says why.",
+					 max_worker_processes)));
 		(void) ConditionVariableTimedSleep(&slot->progress, TELLER_TICK_MS, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
