@@ -192,6 +192,8 @@ def test_a_view_that_does_not_react_to_its_cancel(database: Database, kafka: Kaf
     assert 'continuous view "slow"' in db.value("SELECT last_error FROM streamext.streams")
     assert "does not react" in view(db, "slow")[1]
     db.execute("DROP VIEW slow")
+    stalled = db.rows("SELECT last_error FROM streamext.streams WHERE state = 'stalled'")
+    assert all(error.startswith("a continuous view that is dropped has") for (error,) in stalled)
     wait_for(lambda: state(db) == "running", what="the stream without the view")
     db.flush("s")
     assert_counted(db, "others", 200)
