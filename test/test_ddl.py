@@ -370,6 +370,32 @@ def test_a_rename_waits_for_no_view_that_it_does_not_concern(db: Database) -> No
         db.execute("SET lock_timeout = '5 s'; ALTER TABLE other RENAME TO another; RESET lock_timeout")
 
 
+def test_a_rename_in_a_session_that_quotes_all_names_leaves_others_views_alone(db: Database) -> None:
+    """It took every view with a target for one with a stale name: it wrote them anew, and waited for who held one."""
+    local_stream(db, "", "k int")
+    db.execute("CREATE TABLE t (k int); CREATE TABLE other (k int)")
+    continuous(db, "rows", "SELECT k FROM s", ", streamext.into = 't'")
+    options = "SELECT reloptions FROM pg_class WHERE relname = 'rows'"
+    before = db.rows(options)
+    with db.connect() as holder, holder.transaction(), db.connect() as renamer:
+        holder.execute("COMMENT ON VIEW rows IS 'held'")
+        renamer.execute("SET quote_all_identifiers = on; SET lock_timeout = '5 s'; ALTER TABLE other RENAME TO another")
+    assert db.rows(options) == before
+
+
+def test_a_renamed_column_in_a_condition_of_any_spelling(db: Database) -> None:
+    """In a query of its own the name is that of what it reads; behind an identifier with escapes stands what the escape is."""
+    local_stream(db, "", "k text")
+    db.execute("CREATE TABLE other (n int)")
+    continuous(db, "total", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    db.execute("""CREATE VIEW many WITH (streamext.alert, streamext.key = 'k',
+        streamext.clear = $$U&"\\006e" < 2 OR u&"!006e"  uescape '!' > 9 OR n IN (SELECT n FROM public.other WHERE n > 5)$$)
+        AS SELECT k, n FROM total WHERE n > 1""".replace("\\\\", "\\"))
+    db.execute("ALTER VIEW many RENAME n TO m")
+    assert db.value("SELECT reloptions[3] FROM pg_class WHERE relname = 'many'") == \
+        "streamext.clear=m < 2 OR m > 9 OR m IN (SELECT n FROM public.other WHERE n > 5)"  # fmt: skip
+
+
 def test_a_renamed_column_keeps_its_name_in_the_payload(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")

@@ -10,6 +10,8 @@
 #include "parser/parser.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
@@ -30,6 +32,18 @@ rename_target_option(List *own)
 	return into != NULL ? into : streamext_ddl_option_find(own, DDL_OPTION_PREFIX "to");
 }
 
+/* As names, and not as texts: how those are quoted is up to the session that has stored one, and to this one's. */
+static bool
+rename_names_target(const char *option, Oid target)
+{
+	List *names = compat_name_list(option);
+	char *name = get_rel_name(target);
+	char *schema = get_namespace_name(get_rel_namespace(target));
+
+	return name != NULL && schema != NULL && list_length(names) == 2 && strcmp(strVal(linitial(names)), schema) == 0 &&
+		   strcmp(strVal(lsecond(names)), name) == 0;
+}
+
 /* The option in *own, all of the view's; NULL: it has the name that the target has now, or the view is gone. */
 static DefElem *
 rename_target_stale(Oid view, Oid target, List **own)
@@ -40,7 +54,7 @@ rename_target_stale(Oid view, Oid target, List **own)
 		return NULL;
 	*own = streamext_ddl_option_stored(view);
 	option = rename_target_option(*own);
-	return option != NULL && strcmp(defGetString(option), streamext_relation_name(target)) != 0 ? option : NULL;
+	return option != NULL && !rename_names_target(defGetString(option), target) ? option : NULL;
 }
 
 void
@@ -92,19 +106,39 @@ rename_walker(Node *node, void *context)
 			column->locations = lappend_int(column->locations, ref->location);
 		return false;
 	}
+	/* in a query of its own the name is first of all a column of what that reads */
+	if (IsA(node, SubLink))
+		return rename_walker(((SubLink *) node)->testexpr, context);
 	return raw_expression_tree_walker(node, rename_walker, context);
+}
+
+/* The first byte behind what is quoted from there on. */
+static const char *
+rename_quoted_end(const char *at, char quote)
+{
+	for (at++; *at != '\0'; at++)
+		if (*at == quote && *++at != quote)
+			break;
+	return at;
 }
 
 /* The first byte behind the identifier that begins there. */
 static const char *
 rename_identifier_end(const char *at)
 {
-	if (*at != '"')
+	const char *rest;
+
+	if (*at == '"')
+		return rename_quoted_end(at, '"');
+	if (pg_strncasecmp(at, "U&\"", 3) != 0)
 		return at + strcspn(at, " \t\n\r\f\v!\"#%&'()*+,-./:;<=>?@[\\]^`{|}~");
-	for (at++; *at != '\0'; at++)
-		if (*at == '"' && *++at != '"')
-			break;
-	return at;
+	at = rename_quoted_end(at + 2, '"');
+	rest = at + strspn(at, " \t\n\r\f\v");
+	if (pg_strncasecmp(rest, "UESCAPE", 7) != 0)
+		return at;
+	rest += 7;
+	rest += strspn(rest, " \t\n\r\f\v");
+	return *rest == '\'' ? rename_quoted_end(rest, '\'') : at;
 }
 
 static char *
