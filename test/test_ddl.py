@@ -396,6 +396,18 @@ def test_a_renamed_column_in_a_condition_of_any_spelling(db: Database) -> None:
         "streamext.clear=m < 2 OR m > 9 OR m IN (SELECT n FROM public.other WHERE n > 5)"  # fmt: skip
 
 
+def test_an_alert_keeps_its_target_whose_name_needs_quotes(db: Database) -> None:
+    """It became a channel of that name when the view was altered, or its dump restored."""
+    db.execute('CREATE SCHEMA "My Schema"')
+    local_stream(db, "", "k text")
+    local_stream(db, "", "k text, n bigint", "on_to")
+    continuous(db, "total", "SELECT k, count(*) AS n FROM s GROUP BY k")
+    db.execute("CREATE VIEW many WITH (streamext.alert, streamext.key = 'k', streamext.to = 'on_to') AS SELECT k, n FROM total WHERE n > 1")
+    db.execute('ALTER FOREIGN TABLE on_to SET SCHEMA "My Schema"; ALTER VIEW many SET (streamext.every = \'2 s\')')
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        db.execute('DROP FOREIGN TABLE "My Schema".on_to')
+
+
 def test_a_renamed_column_keeps_its_name_in_the_payload(db: Database, kafka: Kafka, topic: str) -> None:
     kafka.create_topic(topic)
     db.execute(f"CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (brokers '{kafka.brokers}')")

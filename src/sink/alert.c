@@ -269,15 +269,22 @@ alert_insert(const Alert *alert, Oid target)
 Oid
 streamext_alert_target(const char *to)
 {
-	Oid relid = InvalidOid;
+	Oid	  relid = InvalidOid;
+	List *names;
 
-	if (*to == '\0' || strlen(to) >= 2 * NAMEDATALEN)
+	if (*to == '\0' || strlen(to) >= 4 * NAMEDATALEN + sizeof("\"\".\"\""))
 		return InvalidOid;
-	if (strspn(to, "abcdefghijklmnopqrstuvwxyz_.0123456789") == strlen(to) && strchr("0123456789.", *to) == NULL &&
-		to[strlen(to) - 1] != '.' && strstr(to, "..") == NULL)
+	if (strchr(to, '"') != NULL)
 	{
-		List *names = textToQualifiedNameList(cstring_to_text(to));
-
+		/* as the full name of one is kept that needs quotes */
+		if (SplitIdentifierString(pstrdup(to), '.', &names) && list_length(names) <= 2)
+			relid = RangeVarGetRelid(makeRangeVar(list_length(names) == 2 ? linitial(names) : NULL, llast(names), -1),
+									 NoLock, true);
+	}
+	else if (strspn(to, "abcdefghijklmnopqrstuvwxyz_.0123456789") == strlen(to) && strchr("0123456789.", *to) == NULL &&
+			 to[strlen(to) - 1] != '.' && strstr(to, "..") == NULL)
+	{
+		names = textToQualifiedNameList(cstring_to_text(to));
 		if (list_length(names) <= 2)
 			relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 	}
