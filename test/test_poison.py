@@ -263,6 +263,26 @@ def test_workers_killed_while_they_wait_blame_nobody(own: Database) -> None:
     again(db, lambda: state(db) == "running", "the worker to go on")
 
 
+def test_marks_are_not_given_to_another_stream(own: Database) -> None:
+    """However many streams come and go, the marks of one that is there stay its own: another one's worker found them, and wrote into them."""
+    db = own
+    db.server.configure({"streamext.max_streams": 2})
+    db.server.restart()
+    db.connection = db.connect()
+    local_stream(db, columns="v int")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    db.flush("s")
+    for number in range(3):
+        again(db, lambda number=number: local_stream(db, columns="v int", name=f"guest{number}") or True, "a place")
+        wait_for(lambda number=number: state(db, f"guest{number}") == "running", what="the guest")
+        db.execute(f"DROP FOREIGN TABLE guest{number}")
+    with contextlib.suppress(psycopg.OperationalError):
+        configure_fault(db, "kill poll %s" % db.value("SELECT 's'::regclass::oid"))
+        db.execute("INSERT INTO s VALUES (1)")
+    again(db, lambda: state(db, "s") == "failed", "the stream to stop")
+    assert crashes(db) == 3
+
+
 def is_usable(connection: psycopg.Connection) -> bool:
     try:
         connection.execute("SELECT 1")

@@ -156,11 +156,26 @@ poison_map(int n)
 	return map == MAP_FAILED ? NULL : map;
 }
 
-/* The stream's entry, else the one that was not used for longest. With registry_lock exclusive. */
+/* Its stream is there: it may be marked at this moment. With registry_lock. */
+static bool
+poison_is_in_use(const PoisonEntry *entry)
+{
+	for (int i = 0; i < streamext_shared->nstreams && entry->magic == POISON_MAGIC; i++)
+	{
+		const StreamSlot *slot = &streamext_shared->streams[i];
+
+		if (slot->id.in_use && slot->id.dboid == entry->dboid && slot->id.relid == entry->relid &&
+			slot->id.shard == entry->shard)
+			return true;
+	}
+	return false;
+}
+
+/* The stream's entry, else of those that no stream has the one that was not used for longest. With registry_lock exclusive. */
 static PoisonEntry *
 poison_find(const Worker *w, PoisonEntry *entries, int n)
 {
-	PoisonEntry *oldest = &entries[0];
+	PoisonEntry *oldest = NULL;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -171,9 +186,11 @@ poison_find(const Worker *w, PoisonEntry *entries, int n)
 		else if (entry->dboid == w->shard.identity.dboid && entry->relid == w->shard.identity.relid &&
 				 entry->shard == w->shard.identity.shard)
 			return entry;
-		if (entry->used < oldest->used)
+		if ((oldest == NULL || entry->used < oldest->used) && !poison_is_in_use(entry))
 			oldest = entry;
 	}
+	if (oldest == NULL) /* there are as many as streams */
+		return NULL;
 	memset(oldest, 0, sizeof(*oldest));
 	oldest->dboid = w->shard.identity.dboid;
 	oldest->relid = w->shard.identity.relid;
@@ -286,8 +303,11 @@ streamext_poison_start(Worker *w)
 		return 0;
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
 	poison_entry = poison_find(w, entries, n);
-	poison_entry->used = GetCurrentTimestamp();
+	if (poison_entry != NULL)
+		poison_entry->used = GetCurrentTimestamp();
 	LWLockRelease(streamext_shared->registry_lock);
+	if (poison_entry == NULL)
+		return 0;
 	poison_mark = &poison_entry->marks[w->shard.catchup ? 1 : 0];
 	if (poison_mark->at_work)
 		poison_judge();
