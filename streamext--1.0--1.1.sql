@@ -41,6 +41,11 @@ ALTER FUNCTION streamext.get_continuous_views() SET SCHEMA streamext_internal;
 ALTER FUNCTION streamext.get_stream_partitions() SET SCHEMA streamext_internal;
 ALTER FUNCTION streamext.get_streams() SET SCHEMA streamext_internal;
 ALTER FUNCTION streamext.get_workers() SET SCHEMA streamext_internal;
+/* what takes locks at a glance does so in a subtransaction, and there is none in a plan with parallel workers */
+ALTER FUNCTION streamext_internal.get_stream_partitions() PARALLEL UNSAFE;
+ALTER FUNCTION streamext_internal.get_streams() PARALLEL UNSAFE;
+ALTER FUNCTION streamext_internal.get_workers() PARALLEL UNSAFE;
+ALTER FUNCTION streamext.view_positions(regclass) PARALLEL UNSAFE;
 ALTER FUNCTION streamext.kafka_validator(text[], oid) SET SCHEMA streamext_internal;
 ALTER FUNCTION streamext.last_add(bytea, anyelement, timestamp with time zone) SET SCHEMA streamext_internal;
 ALTER FUNCTION streamext.last_merge(bytea, bytea) SET SCHEMA streamext_internal;
@@ -128,12 +133,12 @@ COMMENT ON COLUMN streamext.dead_letters.headers IS 'the record''s headers, if i
 COMMENT ON COLUMN streamext.dead_letters.payload_text IS 'payload as text; what is no UTF-8 as \xNN';
 
 CREATE FUNCTION streamext_internal.get_tombstones(stream regclass) RETURNS bigint
-LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_tombstones';
 COMMENT ON FUNCTION streamext_internal.get_tombstones(regclass) IS 'internal: records without a payload that a stream has passed over';
 
 CREATE FUNCTION streamext_internal.get_state_since(stream regclass) RETURNS timestamptz
-LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_state_since';
 COMMENT ON FUNCTION streamext_internal.get_state_since(regclass) IS 'internal: since when a stream has been in its state';
 
@@ -272,7 +277,7 @@ COMMENT ON FUNCTION streamext.view_streams(oid) IS 'column streams of streamext.
 
 DROP VIEW streamext.continuous_views;
 CREATE FUNCTION streamext_internal.get_view_definition(view oid) RETURNS text
-LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_view_definition';
 COMMENT ON FUNCTION streamext_internal.get_view_definition(oid) IS 'internal: as pg_get_viewdef; NULL where another transaction holds the view';
 
@@ -312,7 +317,7 @@ COMMENT ON COLUMN streamext.continuous_views.streams IS 'what it reads: of UNION
 /* ---- metrics ---- */
 
 CREATE FUNCTION streamext_internal.get_times() RETURNS TABLE (stream regclass, what text, le text, below bigint, seconds double precision)
-LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'streamext_get_times';
 COMMENT ON FUNCTION streamext_internal.get_times() IS 'internal: the histograms that streamext.metrics shows: batches up to each bound, and the sum of all';
 

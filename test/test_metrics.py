@@ -151,3 +151,16 @@ def test_who_may_not_see_a_stream_gets_no_number_of_it(db: Database) -> None:
             assert (watcher.execute(count).fetchone() or (0,))[0] > 5
     finally:
         db.execute("DROP ROLE nobody_m, watcher_m")
+
+
+def test_monitoring_beside_a_large_table(db: Database) -> None:
+    """PostgreSQL reads that by parallel workers, beside which there is no subtransaction: catalogue views raised."""
+    local_stream(db, "", "k int")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    db.execute("CREATE TABLE large AS SELECT generate_series(1, 100000) AS i; ANALYZE large")
+    db.execute("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
+    views = "SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'streamext'::regnamespace AND relkind = 'v'"
+    sources = [view for (view,) in db.rows(views)] + ["streamext.view_positions('v')", "streamext_internal.get_view_definition('v'::regclass)"]
+    assert "streamext.streams" in sources
+    for source in sources:
+        db.rows(f"SELECT max(n), count(*) FROM (SELECT sum(i) AS n FROM large) AS l, {source} AS x")

@@ -59,15 +59,23 @@ catalog_patience_ms(void)
 CatalogLook
 streamext_catalog_look(StreamextStep step, void *arg)
 {
-	char	   ms[12];
-	int		   level = NewGUCNestLevel();
-	ErrorData *error;
+	char ms[12];
+	int	 level = NewGUCNestLevel();
+	bool glances = streamext_identity_glances(); /* a look may be part of another one */
+	ErrorData *volatile error = NULL;
 
 	snprintf(ms, sizeof(ms), "%d", catalog_patience_ms());
 	(void) set_config_option("lock_timeout", ms, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	streamext_identity_glance(true);
-	error = streamext_try(step, arg);
-	streamext_identity_glance(false);
+	PG_TRY();
+	{
+		streamext_identity_glance(true);
+		error = streamext_try(step, arg);
+	}
+	PG_FINALLY();
+	{
+		streamext_identity_glance(glances);
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, level);
 	if (error == NULL)
 		return CATALOG_SEEN;
