@@ -263,6 +263,23 @@ def test_workers_killed_while_they_wait_blame_nobody(own: Database) -> None:
     again(db, lambda: state(db) == "running", "the worker to go on")
 
 
+def test_a_source_that_crashes_its_client_behind_a_good_record_each_time(own: Database) -> None:
+    """It would crash the server for ever, and each crash would be the first."""
+    db = own
+    local_stream(db, columns="v int")
+    continuous(db, "v", "SELECT count(*) FROM s")
+    for number in range(1, 11):
+        again(db, lambda: db.execute("INSERT INTO s VALUES (1)") or True, "the server to come back")
+        db.flush("s")
+        assert db.rows("TABLE v") == [(number,)]
+        db.server.kill_backend(worker_pid(db))
+    again(db, lambda: state(db) == "failed", "the stream to stop")
+    assert "crashed 10 times in a row" in db.value("SELECT last_error FROM streamext.streams")
+    db.execute("SELECT streamext.resume('s')")
+    db.flush("s")
+    assert state(db) == "running"
+
+
 def test_marks_are_not_given_to_another_stream(own: Database) -> None:
     """However many streams come and go, the marks of one that is there stay its own: another one's worker found them, and wrote into them."""
     db = own

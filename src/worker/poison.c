@@ -21,7 +21,8 @@
  * request is given up.
  *
  * Between batches there are a client's threads, which take what a broker sends: no record can be named there. A process that crashes so without
- * having passed where the one before it was has the third one's successor stop the stream (streamext_poison_stops), until resume.
+ * having passed where the one before it was has the third one's successor stop the stream (streamext_poison_stops), until resume. Who sends what crashes
+ * it can send a good record before each time: after POISON_HURRIED crashes, each soon after the start, the stream stops all the same.
  *
  *-------------------------------------------------------------------------
  */
@@ -50,10 +51,11 @@
 #include "worker/poison.h"
 
 #define POISON_FILE "streamext_marks"
-#define POISON_MAGIC 0x73786d33
+#define POISON_MAGIC 0x73786d34
 #define POISON_RANGES 32
 #define POISON_BLAMED 32
 #define POISON_CRASHES 3
+#define POISON_HURRIED 10				   /* crashes with nothing at work, though records were passed in between */
 #define POISON_LIVED (600 * USECS_PER_SEC) /* what has lived for so long was not crashed by what it began with */
 #define POISON_WAIT_MS 1000
 #define POISON_WAIT_MAX_MS 60000
@@ -109,6 +111,7 @@ typedef struct PoisonMark
 	TimestampTz		started;
 	uint64			reached; /* the sum of the positions that the processes have passed */
 	uint32			barren;	 /* of its crashes with nothing at work: in a row, without passing `reached` */
+	uint32			hurried; /* of those: in a row, wherever it was, before it had lived for long */
 	uint32			crashes; /* in a row, since the marked place was passed */
 	PoisonPlace		now;
 	PoisonPlace		last; /* of the crash before */
@@ -276,6 +279,14 @@ poison_judge(void)
 	mark->at_work = 0;
 }
 
+/* What it has lived through for long was not by what it began with. Also in a signal handler. */
+static void
+poison_forget_lived(PoisonMark *mark)
+{
+	if (GetCurrentTimestamp() - mark->started > POISON_LIVED)
+		mark->barren = mark->hurried = 0;
+}
+
 /*
  * The process before has ended, not by itself, with nothing at work. Who has ended the whole server means nobody; where that is how a server deals with
  * a crash it cannot be told.
@@ -285,10 +296,16 @@ poison_judge_barren(PoisonMark *mark)
 {
 	if (mark->postmaster != PgStartTime && restart_after_crash)
 		return;
-	if (GetCurrentTimestamp() - mark->started > POISON_LIVED)
-		mark->barren = 0;
+	poison_forget_lived(mark);
 	mark->barren++;
-	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand", mark->barren)));
+	mark->hurried++;
+	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand", mark->hurried)));
+}
+
+static bool
+poison_is_barren(const PoisonMark *mark)
+{
+	return mark->barren >= POISON_CRASHES || mark->hurried >= POISON_HURRIED;
 }
 
 long
@@ -315,7 +332,7 @@ streamext_poison_start(Worker *w)
 		poison_judge_barren(poison_mark);
 	poison_left = POISON_CAREFUL;
 	crashes = Max(poison_mark->crashes, poison_mark->barren);
-	wait = crashes < 2 || poison_mark->barren >= POISON_CRASHES
+	wait = crashes < 2 || poison_is_barren(poison_mark)
 			   ? 0
 			   : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
 	poison_mark->postmaster = PgStartTime;
@@ -327,19 +344,19 @@ streamext_poison_start(Worker *w)
 const char *
 streamext_poison_stops(void)
 {
-	if (poison_mark == NULL || poison_mark->barren < POISON_CRASHES)
+	if (poison_mark == NULL || !poison_is_barren(poison_mark))
 		return NULL;
 	return psprintf(
 		"its worker has crashed %u times in a row with no record at hand, as by what its connections bring; "
 		"streamext.resume has that tried again",
-		poison_mark->barren);
+		poison_mark->hurried);
 }
 
 void
 streamext_poison_absolve(void)
 {
 	for (int role = 0; role < 2 && poison_entry != NULL; role++)
-		poison_entry->marks[role].barren = 0;
+		poison_entry->marks[role].barren = poison_entry->marks[role].hurried = 0;
 }
 
 /* Changes with whatever is done to the view. In a transaction. */
@@ -673,6 +690,8 @@ void
 streamext_poison_end(void)
 {
 	streamext_poison_leave();
-	if (poison_mark != NULL)
-		poison_mark->alive = 0;
+	if (poison_mark == NULL)
+		return;
+	poison_forget_lived(poison_mark);
+	poison_mark->alive = 0;
 }
