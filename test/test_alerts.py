@@ -567,6 +567,29 @@ def test_an_alert_that_takes_memory_fails_by_itself(db: Database, limit: str) ->
         db.configure("streamext.teller_memory", "1024")
 
 
+def test_memory_that_a_role_takes_by_many_alerts_is_its_own_loss(db: Database) -> None:
+    """Each of them left less than another role's one, which was left alone for it."""
+    role = f"{db.name}_many"
+    db.execute(f"CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role}")
+    db.configure("streamext.teller_memory", "128")
+    try:
+        local_stream(db, columns="k text, x int")
+        continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+        db.execute(f"GRANT SELECT ON v TO {role}")
+        for name, statements in {"one": 2500, **{f"many{i}": 2000 for i in range(8)}}.items():
+            body = "".join(f"x := x + {i}; " for i in range(statements))
+            db.execute(f"CREATE FUNCTION f_{name}() RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE x numeric := 0; BEGIN {body} RETURN true; END $$")
+            db.execute(f"CREATE VIEW {name} WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE f_{name}()")
+            if name != "one":
+                db.execute(f"ALTER FUNCTION f_{name}() OWNER TO {role}; ALTER VIEW {name} OWNER TO {role}")
+        db.execute("INSERT INTO s VALUES ('a', 1)")
+        left = "SELECT DISTINCT left(view::text, 3) FROM streamext.alert_views WHERE last_error LIKE '%took more of streamext.teller_memory%'"
+        assert wait_for(lambda: db.rows(left), what="one to be left alone") == [("man",)]
+    finally:
+        db.configure("streamext.teller_memory", "1024")
+        db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("keeps", ["plans", "code"])
 def test_what_an_alert_leaves_in_memory_is_no_loss_of_others(db: Database, keeps: str) -> None:
     """Plans that PL/pgSQL keeps filled the process for good, and compiled code ended it again and again: no alert of the database was evaluated any more."""

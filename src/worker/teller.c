@@ -9,7 +9,7 @@
  * longer than TELLER_LIMIT_MS is cancelled, and is then left alone for a while that doubles each time in a row: it must not take the time of the
  * others. If its code catches that and goes on, the process ends; the next one leaves it alone likewise and begins with the views behind it, so
  * that each has its turn however many there are of that kind. So it goes, too, with a view in which a library ends the process, and with the one that
- * left most in the process's memory (plans, a language's state) when all of them together have left too much: of what is kept as long as the process
+ * left most in the process's memory (plans, a language's state), of the role whose views did, when all of them together have left too much: of what is kept as long as the process
  * only a new process is free. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
  *
  *-------------------------------------------------------------------------
@@ -79,6 +79,7 @@ typedef enum TellerTask
 typedef struct TellerView
 {
 	Oid			view;
+	Oid			owner;
 	TellerTask	task;
 	int64		every;	 /* us */
 	TimestampTz due;	 /* by the system's clock */
@@ -125,7 +126,8 @@ teller_leave_alone(TellerView *item, TellerEnd how)
 {
 	static const char *const reasons[] = {
 		[TELLER_CAUGHT] = "it took too long, and its code went on after it was canceled",
-		[TELLER_FULL] = "its plans and code took more of streamext.teller_memory than any other view's",
+		[TELLER_FULL] =
+			"its plans and code took more of streamext.teller_memory than others of its role, whose views took most",
 		[TELLER_DIED] = "it ended the process of alerts; the server's log says by what",
 	};
 	const char *why = reasons[how];
@@ -148,6 +150,7 @@ teller_add(List *former, Oid view, TellerTask task, int64 every)
 	TellerEnd	how;
 
 	item->view = view;
+	item->owner = streamext_relation_owner(view, true);
 	item->task = task;
 	item->every = every;
 	item->failed = known == NULL || known->failed;
@@ -351,16 +354,47 @@ teller_limit_ms(void)
 	return streamext_fault_is_set("tellers-hurry") ? 1000 : TELLER_LIMIT_MS;
 }
 
+/* What all views of a role have left in memory. */
+static int64
+teller_kept_of(Oid owner)
+{
+	int64	  sum = 0;
+	ListCell *lc;
+
+	foreach (lc, teller_views)
+		if (((TellerView *) lfirst(lc))->owner == owner)
+			sum += ((TellerView *) lfirst(lc))->kept;
+	return sum;
+}
+
+/* The one that left most, of the role whose views have: many that leave little are no loss of others'. */
+static TellerView *
+teller_keeps_most(void)
+{
+	TellerView *most = NULL;
+	int64		sum = 0;
+	ListCell   *lc;
+
+	foreach (lc, teller_views)
+	{
+		TellerView *item = lfirst(lc);
+		int64		owned = most != NULL && most->owner == item->owner ? sum : teller_kept_of(item->owner);
+
+		if (most == NULL || owned > sum || (item->owner == most->owner && item->kept > most->kept))
+		{
+			most = item;
+			sum = owned;
+		}
+	}
+	return most;
+}
+
 /* Its memory is full of what views have left there. */
 static void
 teller_end_full(void)
 {
-	TellerView *most = NULL;
-	ListCell   *lc;
+	TellerView *most = teller_keeps_most();
 
-	foreach (lc, teller_views)
-		if (most == NULL || ((TellerView *) lfirst(lc))->kept > most->kept)
-			most = lfirst(lc);
 	if (most != NULL)
 		streamext_teller_set_aside(teller_slot, most->view, most->task, TELLER_FULL);
 	ereport(
