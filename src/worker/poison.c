@@ -22,7 +22,8 @@
  *
  * Between batches there are a client's threads, which take what a broker sends: no record can be named there. A process that crashes so without
  * having passed where the one before it was has the third one's successor stop the stream (streamext_poison_stops), until resume. Who sends what crashes
- * it can send a good record before each time: after POISON_HURRIED crashes, each soon after the start, the stream stops all the same.
+ * it can send a good record before each time: so it is, too, when three in a row have ended soon after their start by a fault of the program (a failed
+ * assertion, mostly), which the process notes itself. A kill -9, also the kernel's for want of memory, is none.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,7 +56,6 @@
 #define POISON_RANGES 32
 #define POISON_BLAMED 32
 #define POISON_CRASHES 3
-#define POISON_HURRIED 10				   /* crashes with nothing at work, though records were passed in between */
 #define POISON_LIVED (600 * USECS_PER_SEC) /* what has lived for so long was not crashed by what it began with */
 #define POISON_WAIT_MS 1000
 #define POISON_WAIT_MAX_MS 60000
@@ -111,7 +111,8 @@ typedef struct PoisonMark
 	TimestampTz		started;
 	uint64			reached; /* the sum of the positions that the processes have passed */
 	uint32			barren;	 /* of its crashes with nothing at work: in a row, without passing `reached` */
-	uint32			hurried; /* of those: in a row, wherever it was, before it had lived for long */
+	volatile uint32 faulted; /* the process has had a signal that is a fault of the program */
+	uint32			faults;	 /* of its crashes with nothing at work: by such ones, in a row, records passed or not */
 	uint32			crashes; /* in a row, since the marked place was passed */
 	PoisonPlace		now;
 	PoisonPlace		last; /* of the crash before */
@@ -284,7 +285,7 @@ static void
 poison_forget_lived(PoisonMark *mark)
 {
 	if (GetCurrentTimestamp() - mark->started > POISON_LIVED)
-		mark->barren = mark->hurried = 0;
+		mark->barren = mark->faults = 0;
 }
 
 /*
@@ -298,19 +299,31 @@ poison_judge_barren(PoisonMark *mark)
 		return;
 	poison_forget_lived(mark);
 	mark->barren++;
-	mark->hurried++;
-	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand", mark->hurried)));
+	mark->faults = mark->faulted ? mark->faults + 1 : 0;
+	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand",
+						 Max(mark->barren, mark->faults))));
 }
 
 static bool
 poison_is_barren(const PoisonMark *mark)
 {
-	return mark->barren >= POISON_CRASHES || mark->hurried >= POISON_HURRIED;
+	return mark->barren >= POISON_CRASHES || mark->faults >= POISON_CRASHES;
+}
+
+/* Then the signal does what it does without: it ends the process. */
+static void
+poison_note_fault(SIGNAL_ARGS)
+{
+	poison_mark->faulted = 1;
+	signal(postgres_signal_arg, SIG_DFL);
+	raise(postgres_signal_arg);
 }
 
 long
 streamext_poison_start(Worker *w)
 {
+	static const int faults[] = { SIGABRT, SIGBUS, SIGILL, SIGSEGV };
+
 	int			 n = streamext_max_streams;
 	PoisonEntry *entries = poison_map(n);
 	uint32		 crashes;
@@ -337,7 +350,10 @@ streamext_poison_start(Worker *w)
 			   : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
 	poison_mark->postmaster = PgStartTime;
 	poison_mark->started = GetCurrentTimestamp() + wait * 1000;
+	poison_mark->faulted = 0;
 	poison_mark->alive = 1;
+	for (int i = 0; i < lengthof(faults); i++)
+		pqsignal(faults[i], poison_note_fault);
 	return wait;
 }
 
@@ -349,14 +365,14 @@ streamext_poison_stops(void)
 	return psprintf(
 		"its worker has crashed %u times in a row with no record at hand, as by what its connections bring; "
 		"streamext.resume has that tried again",
-		poison_mark->hurried);
+		Max(poison_mark->barren, poison_mark->faults));
 }
 
 void
 streamext_poison_absolve(void)
 {
 	for (int role = 0; role < 2 && poison_entry != NULL; role++)
-		poison_entry->marks[role].barren = poison_entry->marks[role].hurried = 0;
+		poison_entry->marks[role].barren = poison_entry->marks[role].faults = 0;
 }
 
 /* Changes with whatever is done to the view. In a transaction. */

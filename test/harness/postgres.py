@@ -156,9 +156,9 @@ class Postgres(Server):
         """What libpq programs need to find the server."""
         return {"PGHOST": str(self.dir), "PGPORT": str(self.port), "PGUSER": "postgres"}
 
-    def kill_backend(self, pid: int) -> None:
-        """kill -9 of one process; returns when the server has recovered and accepts connections again."""
+    def kill_backend(self, pid: int, number: int = signal.SIGKILL) -> None:
+        """kill -9, or another signal, of one process; returns when the server has recovered and accepts connections again."""
         before = self.log_file.stat().st_size
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         wait_for(lambda: "all server processes terminated" in self.log(before), what="crash restart")
         wait_for(self.is_ready, what="recovery")
