@@ -9,8 +9,8 @@
  * longer than TELLER_LIMIT_MS is cancelled, and is then left alone for a while that doubles each time in a row: it must not take the time of the
  * others. If its code catches that and goes on, the process ends; the next one leaves it alone likewise and begins with the views behind it, so
  * that each has its turn however many there are of that kind. So it goes, too, with a view in which a library ends the process, and with the one that
- * left most in the process's memory (plans, a language's state), of the role whose views did, when all of them together have left too much: of what is kept as long as the process
- * only a new process is free. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
+ * left most in the process's memory (plans, a language's state), of the role whose views did, when all of them together have left too much: of what
+ * is kept as long as the process only a new process is free. flush asks for one evaluation of all alerts by a ticket (shared/teller.h).
  *
  *-------------------------------------------------------------------------
  */
