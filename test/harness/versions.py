@@ -1,7 +1,7 @@
 """Versions of PostgreSQL beside the installed one, from wheels that test/deps installs: 16, 17 and 18 with headers and PGXS.
 
 python -m harness.versions "TESTS" [MAJOR...]: builds this repository for each of them, or these, in a directory of its own, fails on a
-compiler's warning, runs pg_regress and the tests that pytest's -k TESTS chooses (none if empty). For other versions that are
+compiler's warning, runs pg_regress and the tests that pytest's -k TESTS chooses (none if empty; all: the whole of make test). For other versions that are
 installed: make test PG_CONFIG=…"""
 
 import os
@@ -106,7 +106,7 @@ def main(tests: str, *majors: str) -> int:
         with Version(major) as version:
             print(f"PostgreSQL {major}", flush=True)
             version.build()
-            targets = [["regress"], *([["pytest", f"ARGS=-q -k '{tests}'"]] if tests else [])]
+            targets = [["test"]] if tests == "all" else [["regress"], *([["pytest", f"ARGS=-q -k '{tests}'"]] if tests else [])]
             for target in targets:
                 done = version.make(*target)
                 print(done.stdout, flush=True)
