@@ -336,7 +336,7 @@ row_states(ViewScanState *state, TupleTableSlot *slot)
 	}
 }
 
-static void
+static pg_attribute_always_inline void
 row_compute(ViewScanState *state, TupleTableSlot *slot)
 {
 	const CompiledView *view = state->view;
@@ -345,12 +345,13 @@ row_compute(ViewScanState *state, TupleTableSlot *slot)
 	bool			   *nulls = slot->tts_isnull + view->nkeys;
 
 	for (int a = 0; a < view->naggs; a++)
-	{
-		nulls[a] = true;
-		values[a] = (Datum) 0;
 		if (needed[a])
 			values[a] = streamext_rows_aggregate(state->rows, a, &nulls[a]);
-	}
+		else
+		{
+			nulls[a] = true;
+			values[a] = (Datum) 0;
+		}
 	if (state->states)
 		row_states(state, slot);
 }
@@ -430,15 +431,28 @@ scan_recheck(ScanState *node, TupleTableSlot *slot)
 }
 
 static TupleTableSlot *
-scan_exec(CustomScanState *node)
+scan_next(ViewScanState *state)
 {
-	ViewScanState  *state = (ViewScanState *) node;
-	TupleTableSlot *slot = ExecScan(&node->ss, (ExecScanAccessMtd) scan_fetch, (ExecScanRecheckMtd) scan_recheck);
+	return ExecScan(&state->css.ss, (ExecScanAccessMtd) scan_fetch, (ExecScanRecheckMtd) scan_recheck);
+}
 
-	if (unlikely(state->changed != NULL) && !TupIsNull(slot) && streamext_rows_entry(state->rows) != NULL)
+static pg_noinline TupleTableSlot *
+scan_next_noted(ViewScanState *state)
+{
+	TupleTableSlot *slot = scan_next(state);
+
+	if (!TupIsNull(slot) && streamext_rows_entry(state->rows) != NULL)
 		streamext_changed_note(state->changed, streamext_rows_entry(state->rows)->hash,
 							   streamext_rows_window(state->rows));
 	return slot;
+}
+
+static TupleTableSlot *
+scan_exec(CustomScanState *node)
+{
+	ViewScanState *state = (ViewScanState *) node;
+
+	return likely(state->changed == NULL) ? scan_next(state) : scan_next_noted(state);
 }
 
 /* ---- EXPLAIN ---- */
