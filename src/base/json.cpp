@@ -405,6 +405,7 @@ struct __attribute__((visibility("hidden"))) JsonParser
 	JsonPlainParser	 plain;
 	int				 doubt = 0;	 /* payloads to leave to the on-demand parser, because the last ones were not plain */
 	int				 missed = 0; /* payloads in a row that were not plain */
+	bool			 was_plain = false; /* the last one */
 	JsonNode		 root;
 	int				 nwanted = 0;
 	int				 max_depth = 0;
@@ -504,14 +505,15 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	error_code		   error;
 
 	json_miss_all(parser, values);
-
-	/* simdjson takes a NUL behind a number for its end */
-	if (memchr(payload, 0, size) != nullptr)
-		return "the payload holds a NUL byte";
 	if (!json_take(parser, payload, size))
 		return "out of memory for the payload";
-	if (json_try_plain(parser, size, values))
+	parser->was_plain = json_try_plain(parser, size, values);
+	if (parser->was_plain)
 		return nullptr;
+
+	/* simdjson's on-demand parser takes a NUL behind a number for its end */
+	if (memchr(payload, 0, size) != nullptr)
+		return "the payload holds a NUL byte";
 
 	error = parser->parser.iterate(parser->buffer, size, size + SIMDJSON_PADDING).get(doc);
 	if (!error)
@@ -536,4 +538,10 @@ streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonV
 	for (int i = 0; i < parser->root.nwanted; i++)
 		json_set_text(&values[parser->root.wanted[i]], JSON_TEXT, std::string_view(parser->buffer, size));
 	return nullptr;
+}
+
+extern "C" bool
+streamext_json_may_hold_nul(const JsonParser *parser)
+{
+	return !parser->was_plain;
 }

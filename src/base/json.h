@@ -67,6 +67,9 @@ extern "C"
 	/* Fills values[0 .. wanted). NULL, or why the payload is malformed (static text). */
 	extern const char *streamext_json_parse(JsonParser *parser, const char *payload, size_t size, JsonValue *values);
 
+	/* False: no string of the payload parsed last holds NUL, which takes an escape. */
+	extern bool streamext_json_may_hold_nul(const JsonParser *parser);
+
 #ifdef __cplusplus
 }
 #endif

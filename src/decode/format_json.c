@@ -69,9 +69,10 @@ json_open(Decoder *decoder)
 	return json;
 }
 
-/* One JSON value into its vector; NULL or the reason to reject, with *sqlstate. */
+/* One JSON value into its vector; NULL or the reason to reject, with *sqlstate. `nul`: a string may hold NUL. */
 static inline const char *
-json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Datum *value, bool *isnull, int *sqlstate)
+json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, bool nul, int row, Datum *value, bool *isnull,
+		   int *sqlstate)
 {
 	*isnull = false;
 	switch (v->kind)
@@ -100,7 +101,7 @@ json_value(Decoder *decoder, DecoderColumn *col, const JsonValue *v, int row, Da
 		default:
 			break;
 	}
-	if (col->way == WAY_TEXT && v->kind == JSON_STRING && memchr(v->u.s, '\0', v->size) != NULL)
+	if (unlikely(nul) && col->way == WAY_TEXT && v->kind == JSON_STRING && memchr(v->u.s, '\0', v->size) != NULL)
 	{
 		*sqlstate = ERRCODE_UNTRANSLATABLE_CHARACTER;
 		return "the value holds a NUL character";
@@ -119,13 +120,14 @@ json_parse(Decoder *decoder, StreamRecord *record, int row, const char **column,
 	JsonPayload *json = decoder->format;
 	Batch		*batch = decoder->batch;
 	const char	*reason = streamext_json_parse(json->parser, record->payload, record->payload_size, json->values);
+	bool		 nul = streamext_json_may_hold_nul(json->parser);
 
 	for (int i = 0; i < decoder->npayload && reason == NULL; i++)
 	{
 		int			   att = decoder->payload[i];
 		DecoderColumn *col = &decoder->columns[att];
 
-		reason = json_value(decoder, col, &json->values[col->wanted], row, &batch->values[att][row],
+		reason = json_value(decoder, col, &json->values[col->wanted], nul, row, &batch->values[att][row],
 							&batch->nulls[att][row], sqlstate);
 		if (unlikely(reason != NULL) && decode_pass_over(decoder, i, row, column, sqlstate))
 			reason = NULL;

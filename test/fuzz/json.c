@@ -27,8 +27,10 @@ static const struct
 static JsonParser *all, *none;
 
 static void
-json_check(const JsonValue *value)
+json_check(const JsonParser *parser, const JsonValue *value)
 {
+	if (value->kind == JSON_STRING && !streamext_json_may_hold_nul(parser))
+		REQUIRE(memchr(value->u.s, 0, value->size) == NULL);
 	if (value->kind == JSON_STRING || value->kind == JSON_TEXT)
 	{
 		char *copy = palloc(value->size); /* every byte is read */
@@ -87,7 +89,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		REQUIRE(number == 0 || number == -1);
 		if (number == 0 && streamext_json_parse(parser, "{\"a\":{\"b\":[1,{\"c\":\"\\u00e4\"}]}}", 30, values) == NULL)
-			json_check(&values[0]);
+			json_check(parser, &values[0]);
 		streamext_json_destroy(parser);
 	}
 	else
@@ -95,7 +97,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		error = streamext_json_parse(all, payload, size, values);
 		if (error == NULL)
 			for (int i = 0; i < lengthof(wanted); i++)
-				json_check(&values[i]);
+				json_check(all, &values[i]);
 		error_none = streamext_json_parse(none, payload, size, others);
 		REQUIRE((error_none == NULL) == json_expected(payload, size) ||
 				(error_none != NULL && strstr(error_none, "too deep")));
