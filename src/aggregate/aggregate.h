@@ -44,7 +44,7 @@ typedef struct NativeAggregate
 	Oid	   aggfnoid;
 	uint32 state_size;								 /* multiple of 8; the empty state is all zero */
 	void (*fold)(uint32 offset, const AggInput *in); /* offset: of the state within GroupEntry.data */
-	void (*combine)(void *into, const void *from);
+	void (*combine)(void *into, const void *from); /* also in threads: nothing of PostgreSQL that allocates or raises */
 	Datum (*final)(const void *state, bool *isnull); /* may raise (as PostgreSQL's would) */
 } NativeAggregate;
 

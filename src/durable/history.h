@@ -143,7 +143,19 @@ typedef struct CopyArray
 	int			capacity;
 } CopyArray;
 
-extern void streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt);
+static inline void
+streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
+{
+	if (array->n == array->capacity)
+	{
+		array->capacity = array->capacity == 0 ? STREAMEXT_MAX_SHARDS : array->capacity * 2;
+		if (array->items == NULL)
+			array->items = MemoryContextAllocHuge(cxt, sizeof(StateCopy *) * array->capacity);
+		else
+			array->items = repalloc_huge(array->items, sizeof(StateCopy *) * array->capacity);
+	}
+	array->items[array->n++] = copy;
+}
 
 typedef struct HistoryReader HistoryReader;
 
@@ -157,16 +169,22 @@ extern void			  streamext_history_close(HistoryReader *reader);
 extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
 /*
- * Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. matcher NULL: entries
- * need no hash of memory's.
+ * Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is there until the next one is asked for, if cxt
+ * is not reset before. matcher NULL: entries need no hash of memory's.
  */
 extern void		  streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,
 										  const HistoryMark *mark, int64 min, int64 max, const uint32 *bucket);
 extern StateCopy *streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt);
-extern void		  streamext_history_end(HistoryReader *reader);
+/*
+ * After begin without a bucket: a copy has one group for all of its slice, without key, with these native aggregates' states combined in order and no
+ * others; and how many groups the last copy's one stands for.
+ */
+extern void	  streamext_history_sum(HistoryReader *reader, const AggSpec *const *aggs, int n);
+extern uint32 streamext_history_summed(const HistoryReader *reader);
+extern void	  streamext_history_end(HistoryReader *reader);
 
 /*
- * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; bucket not NULL: only
+ * Adds copies that are all in cxt, each of one bucket of one pane, with min <= pane <= max and not above the mark; bucket not NULL: only
  * entries with this streamext_key_bucket.
  */
 extern void streamext_history_read(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/own_table.h"
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/itup.h"
@@ -21,13 +22,16 @@
 #include "catalog/pg_class.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/fault.h"
 #include "base/identity.h"
-#include "durable/history.h"
+#include "durable/history_ahead.h"
+#include "durable/slice_bytes.h"
 
 /* A slice that is being put together from its parts. */
 typedef struct SliceParts
@@ -38,6 +42,13 @@ typedef struct SliceParts
 	char *bytes;  /* from the padding on; what is behind that is 8-aligned */
 	Size  size;
 	Size  capacity; /* 0: bytes cannot grow */
+
+	/* of the only part, if it was unpacked ahead */
+	bool			  ahead;
+	pg_crc32c		  checksum;
+	const GroupEntry *sum; /* or NULL: of so many entries */
+	uint32			  nentries;
+	uint64			  nrows;
 } SliceParts;
 
 struct HistoryReader
@@ -58,27 +69,25 @@ struct HistoryReader
 	bool				by_hash;
 	uint32				hash;
 	SliceParts			slice;
-	bool				held; /* the row in the slot is still to be taken */
+	HistoryRow			row;
+	bool				held; /* the row is still to be taken */
+	bool				kept; /* copies are to outlive the next one */
+	SliceSum			sum;
+	uint32				nsummed; /* groups of the last copy */
+
+	/* what has been read since it began */
+	Size				 bytes; /* as stored */
+	BlockNumber			 block; /* of the table, the last one */
+	BlockNumber			 nblocks;
+	BufferAccessStrategy strategy; /* NULL: there are not many blocks yet */
+	bool				 alone;	   /* there is no thread to be had */
+	HistoryAhead		*ahead;	   /* NULL: there is not much yet, or no thread */
 };
 
 Oid
 streamext_history_relation(void)
 {
 	return streamext_control_table("history");
-}
-
-void
-streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
-{
-	if (array->n == array->capacity)
-	{
-		array->capacity = array->capacity == 0 ? STREAMEXT_MAX_SHARDS : array->capacity * 2;
-		if (array->items == NULL)
-			array->items = MemoryContextAllocHuge(cxt, sizeof(StateCopy *) * array->capacity);
-		else
-			array->items = repalloc_huge(array->items, sizeof(StateCopy *) * array->capacity);
-	}
-	array->items[array->n++] = copy;
 }
 
 /* ---- open and close ---- */
@@ -184,42 +193,16 @@ slice_refuse(void)
 	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a row of streamext_internal.history cannot be read")));
 }
 
-/* What is in a slice is trusted, down to the states of transition functions, so nothing of it may have changed on disk. */
-static bool
-slice_is_whole(const SliceParts *slice)
-{
-	pg_crc32c stored;
-
-	if (slice->size < HISTORY_PAD + sizeof(SliceHeader))
-		return false;
-	memcpy(&stored, slice->bytes, sizeof(stored));
-	return EQ_CRC32C(stored, streamext_slice_checksum(slice->bytes, slice->size));
-}
-
 static void
-slice_check(const SliceParts *slice, uint32 state_size)
+slice_open(const HistoryReader *reader, SliceBytes *bytes)
 {
-	const SliceHeader *header = (const SliceHeader *) (slice->bytes + HISTORY_PAD);
-	Size			   size = slice->size - HISTORY_PAD;
+	const SliceParts *slice = &reader->slice;
+	pg_crc32c		  checksum = slice->checksum;
 
-	if (!slice_is_whole(slice) || header->format != HISTORY_FORMAT || header->state_size != state_size ||
-		header->nblocks > (size - sizeof(SliceHeader)) / sizeof(SliceBlock) || header->entries_size > size ||
-		header->blobs_size > size ||
-		sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock) + header->entries_size + header->blobs_size != size)
+	if (!slice->ahead && slice->size >= HISTORY_PAD)
+		checksum = streamext_slice_checksum(slice->bytes, slice->size);
+	if (!streamext_slice_open(slice->bytes, slice->size, checksum, reader->state_size, bytes))
 		slice_refuse();
-}
-
-/* The entry at `at` of a slice's entries, sound as far as its sizes go. */
-static GroupEntry *
-slice_entry(const SliceHeader *header, char *entries, Size at)
-{
-	GroupEntry *entry = (GroupEntry *) (entries + at);
-
-	if (header->entries_size - at < offsetof(GroupEntry, data) || entry->size % 8 != 0 ||
-		entry->size > header->entries_size - at ||
-		entry->size < offsetof(GroupEntry, data) + (Size) header->state_size + entry->key_size)
-		slice_refuse();
-	return entry;
 }
 
 /* Gives a pane's groups memory's hash, if anybody asks for it. */
@@ -245,16 +228,19 @@ slice_rehash(const HistoryReader *reader, PaneCopy *pane)
 
 /* The pane's groups: all entries, where they are. In the current memory context. */
 static void
-slice_find_groups(const SliceHeader *header, char *entries, PaneCopy *pane)
+slice_find_groups(const SliceBytes *slice, PaneCopy *pane)
 {
-	Size   at = 0;
-	uint32 n = 0;
+	const SliceHeader *header = slice->header;
+	Size			   at = 0;
+	uint32			   n = 0;
 
-	if (header->nentries > header->entries_size / offsetof(GroupEntry, data))
-		slice_refuse();
 	pane->groups = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(GroupEntry *) * Max((Size) header->nentries, 1));
 	for (; at < header->entries_size && n < header->nentries; at += pane->groups[n++]->size)
-		pane->groups[n] = slice_entry(header, entries, at);
+	{
+		pane->groups[n] = streamext_slice_entry(slice, at);
+		if (pane->groups[n] == NULL)
+			slice_refuse();
+	}
 	if (at < header->entries_size || n < header->nentries)
 		slice_refuse();
 	pane->ngroups = n;
@@ -289,64 +275,96 @@ slice_choose_groups(uint32 hash, PaneCopy *pane, MemoryContext cxt)
 
 /* The same of the blobs. */
 static void
-slice_find_blobs(const SliceHeader *header, const SliceBlock *blocks, char *blobs, const uint32 *hash, StateCopy *copy,
-				 MemoryContext cxt)
+slice_find_blobs(const SliceBytes *slice, const uint32 *hash, StateCopy *copy, MemoryContext cxt)
 {
-	char *to = blobs;
-	Size  at = 0;
+	const SliceHeader *header = slice->header;
+	char			  *to = slice->blobs;
+	Size			   at = 0;
 
 	if (hash != NULL)
 	{
 		to = MemoryContextAllocHuge(cxt, header->blobs_size);
-		memcpy(to, blobs, header->blobs_size);
+		memcpy(to, slice->blobs, header->blobs_size);
 	}
 	copy->nblocks = header->nblocks;
 	copy->blocks = MemoryContextAllocHuge(cxt, sizeof(StateCopyBlock) * (Size) header->nblocks);
 	for (uint32 b = 0; b < header->nblocks; b++) /* they were sorted when written */
 	{
-		if (blocks[b].size > header->blobs_size - at)
+		if (slice->blocks[b].size > header->blobs_size - at)
 			slice_refuse();
-		copy->blocks[b].shared = (const char *) (uintptr_t) blocks[b].shared;
-		copy->blocks[b].size = blocks[b].size;
+		copy->blocks[b].shared = (const char *) (uintptr_t) slice->blocks[b].shared;
+		copy->blocks[b].size = slice->blocks[b].size;
 		copy->blocks[b].copy = to + at;
-		at += blocks[b].size;
+		at += slice->blocks[b].size;
 	}
+}
+
+/* A copy of one pane. */
+static StateCopy *
+copy_make(const HistoryReader *reader, const PaneCopy *pane, MemoryContext cxt)
+{
+	struct
+	{
+		StateCopy copy;
+		PaneCopy  pane;
+	} *result = MemoryContextAllocZero(cxt, sizeof(*result));
+
+	result->pane = *pane;
+	result->copy.state_size = reader->state_size;
+	result->copy.npanes = 1;
+	result->copy.panes = &result->pane;
+	return &result->copy;
 }
 
 /* A slice that has been put together, as a copy of its pane; NULL if none of its entries is wanted. */
 static StateCopy *
 slice_to_copy(const HistoryReader *reader, MemoryContext cxt)
 {
-	struct
-	{
-		StateCopy copy;
-		PaneCopy  pane;
-	} * result;
-	const SliceParts  *slice = &reader->slice;
-	const uint32	  *hash = reader->by_hash ? &reader->hash : NULL;
-	char			  *bytes = slice->bytes + HISTORY_PAD;
-	const SliceHeader *header = (const SliceHeader *) bytes;
-	const SliceBlock  *blocks = (const SliceBlock *) (bytes + sizeof(SliceHeader));
-	char			  *entries;
-	PaneCopy		   pane = { .id = slice->pane };
+	const uint32 *hash = reader->by_hash ? &reader->hash : NULL;
+	SliceBytes	  slice;
+	PaneCopy	  pane = { .id = reader->slice.pane };
+	StateCopy	 *copy;
 
-	slice_check(slice, reader->state_size);
-	entries = bytes + sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock);
-	slice_find_groups(header, entries, &pane);
+	slice_open(reader, &slice);
+	slice_find_groups(&slice, &pane);
 	if (hash != NULL)
 		slice_choose_groups(*hash, &pane, cxt);
 	if (pane.ngroups == 0)
 		return NULL;
 	slice_rehash(reader, &pane);
-	pane.nrows = header->nrows;
-	result = MemoryContextAllocZero(cxt, sizeof(*result));
-	result->pane = pane;
-	result->copy.state_size = reader->state_size;
-	result->copy.npanes = 1;
-	result->copy.panes = &result->pane;
-	if (header->nblocks > 0)
-		slice_find_blobs(header, blocks, entries + header->entries_size, hash, &result->copy, cxt);
-	return &result->copy;
+	pane.nrows = slice.header->nrows;
+	copy = copy_make(reader, &pane, cxt);
+	if (slice.header->nblocks > 0)
+		slice_find_blobs(&slice, hash, copy, cxt);
+	return copy;
+}
+
+/* The same with one group for all. */
+static StateCopy *
+slice_to_sum(HistoryReader *reader, MemoryContext cxt)
+{
+	const SliceParts *slice = &reader->slice;
+	PaneCopy		  pane = { .id = slice->pane, .ngroups = 1 };
+	GroupEntry		 *entry;
+	SliceBytes		  bytes;
+
+	pane.groups = MemoryContextAlloc(cxt, sizeof(GroupEntry *) + streamext_slice_sum_size(&reader->sum));
+	entry = pane.groups[0] = (GroupEntry *) (pane.groups + 1);
+	if (slice->sum != NULL)
+	{
+		memcpy(entry, slice->sum, streamext_slice_sum_size(&reader->sum));
+		reader->nsummed = slice->nentries;
+		pane.nrows = slice->nrows;
+	}
+	else
+	{
+		slice_open(reader, &bytes);
+		if (!streamext_slice_sum(&bytes, &reader->sum, entry))
+			slice_refuse();
+		reader->nsummed = bytes.header->nentries;
+		pane.nrows = bytes.header->nrows;
+	}
+	return reader->nsummed > 0 ? copy_make(reader, &pane, cxt) : NULL;
 }
 
 /* Room for more bytes of a slice that has several parts, or whose only one is not aligned. */
@@ -364,30 +382,46 @@ slice_grow(SliceParts *slice, Size more)
 	slice->bytes = grown + VARHDRSZ;
 }
 
-/* Appends the row in the slot, in the current memory context; parts come in order. */
+/* Adds bytes behind those that are there; ours: they stay as long as the slice is used, and are aligned. */
 static void
-slice_append(HistoryReader *reader)
+slice_add_bytes(SliceParts *slice, char *bytes, Size size, bool ours)
 {
-	SliceParts	   *slice = &reader->slice;
-	int64			pane = DatumGetInt64(history_column(reader, HISTORY_PANE));
-	int32			bucket = DatumGetInt32(history_column(reader, HISTORY_BUCKET));
-	int32			part = DatumGetInt32(history_column(reader, HISTORY_PART));
-	Datum			stored = history_column(reader, HISTORY_DATA);
-	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(stored);
-	Size			size = VARSIZE_ANY_EXHDR(bytes);
-
-	if (part != slice->nparts || (part > 0 && (pane != slice->pane || bucket != slice->bucket)))
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("streamext_internal.history lacks a row")));
-	if (part == 0 && (Pointer) bytes != DatumGetPointer(stored))
-		slice->bytes = VARDATA(bytes); /* decompressed: ours, and aligned */
+	if (slice->nparts == 0 && ours)
+		slice->bytes = bytes;
 	else
 	{
 		slice_grow(slice, size);
-		memcpy(slice->bytes + slice->size, VARDATA_ANY(bytes), size);
+		memcpy(slice->bytes + slice->size, bytes, size);
 	}
 	slice->size += size;
-	slice->pane = pane;
-	slice->bucket = bucket;
+}
+
+/* Appends the row at hand, in the current memory context; parts come in order. */
+static void
+slice_append(HistoryReader *reader)
+{
+	SliceParts		 *slice = &reader->slice;
+	const HistoryRow *row = &reader->row;
+
+	if (row->part != slice->nparts || (row->part > 0 && (row->pane != slice->pane || row->bucket != slice->bucket)))
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("streamext_internal.history lacks a row")));
+	if (row->bytes != NULL)
+		slice_add_bytes(slice, row->bytes, row->size, !reader->kept);
+	else
+	{
+		struct varlena *bytes = PG_DETOAST_DATUM_PACKED(row->data);
+
+		/* decompressed: ours, and aligned */
+		slice_add_bytes(slice, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
+						(Pointer) bytes != DatumGetPointer(row->data));
+	}
+	slice->ahead = row->bytes != NULL && row->part == 0;
+	slice->checksum = row->checksum;
+	slice->sum = slice->ahead ? row->sum : NULL;
+	slice->nentries = row->nentries;
+	slice->nrows = row->nrows;
+	slice->pane = row->pane;
+	slice->bucket = row->bucket;
 	slice->nparts++;
 }
 
@@ -414,14 +448,51 @@ streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatc
 	reader->matcher = matcher;
 	reader->by_hash = bucket != NULL;
 	reader->hash = bucket != NULL ? *bucket : 0;
+	reader->kept = reader->alone = false;
+	reader->sum.state_size = view->state_size;
+	reader->bytes = 0;
+	reader->block = InvalidBlockNumber;
+	reader->nblocks = 0;
 	old = MemoryContextSwitchTo(reader->cxt);
 	reader->scan = history_begin_scan(reader, keys, 4);
 	MemoryContextSwitchTo(old);
 }
 
 void
+streamext_history_sum(HistoryReader *reader, const AggSpec *const *aggs, int n)
+{
+	SliceSum *sum = &reader->sum;
+
+	if (reader->scan == NULL)
+		return;
+	Assert(sum->aggs == NULL && !reader->by_hash && reader->ahead == NULL);
+	sum->aggs = MemoryContextAlloc(reader->cxt, sizeof(sum->aggs[0]) * Max(n, 1));
+	sum->n = n;
+	for (int i = 0; i < n; i++)
+	{
+		sum->aggs[i].offset = aggs[i]->offset;
+		sum->aggs[i].combine = aggs[i]->native->combine;
+	}
+}
+
+uint32
+streamext_history_summed(const HistoryReader *reader)
+{
+	return reader->nsummed;
+}
+
+void
 streamext_history_end(HistoryReader *reader)
 {
+	if (reader->ahead != NULL)
+		streamext_ahead_stop(reader->ahead);
+	reader->ahead = NULL;
+	if (reader->sum.aggs != NULL)
+		pfree(reader->sum.aggs);
+	reader->sum.aggs = NULL;
+	if (reader->strategy != NULL)
+		FreeAccessStrategy(reader->strategy);
+	reader->strategy = NULL;
 	if (reader->scan != NULL)
 		index_endscan(reader->scan);
 	reader->scan = NULL;
@@ -431,9 +502,34 @@ streamext_history_end(HistoryReader *reader)
 	ExecClearTuple(reader->slot);
 }
 
-/* The next row that may matter into reader->slot; false at the end. */
+/*
+ * The row of the index entry at hand into reader->slot; false: it is not seen. Blocks in excess of a quarter of the shared buffers take the place of each
+ * other and of nothing else there, as in PostgreSQL's own scans of large tables.
+ */
 static bool
-history_next_row(HistoryReader *reader)
+history_fetch_heap(HistoryReader *reader)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(&reader->scan->xs_heaptid);
+	Buffer		buffer = InvalidBuffer;
+	bool		found;
+
+	if (block != reader->block)
+	{
+		reader->block = block;
+		if (reader->strategy == NULL && ++reader->nblocks > NBuffers / 4)
+			reader->strategy = GetAccessStrategy(BAS_BULKREAD);
+		if (reader->strategy != NULL)
+			buffer = ReadBufferExtended(reader->table, MAIN_FORKNUM, block, RBM_NORMAL, reader->strategy);
+	}
+	found = index_fetch_heap(reader->scan, reader->slot);
+	if (BufferIsValid(buffer))
+		ReleaseBuffer(buffer);
+	return found;
+}
+
+/* The next row of the table that may matter, as it is in reader->slot; false: there is none. */
+static bool
+history_fetch(HistoryReader *reader, HistoryRow *row)
 {
 	IndexScanDesc scan = reader->scan;
 	MemoryContext old = MemoryContextSwitchTo(reader->cxt);
@@ -444,11 +540,34 @@ history_next_row(HistoryReader *reader)
 		CHECK_FOR_INTERRUPTS();
 		if (reader->by_hash && !slice_has_hash(DatumGetInt32(history_index_column(scan, HISTORY_BUCKET)), reader->hash))
 			continue;
-		found = index_fetch_heap(scan, reader->slot) &&
+		found = history_fetch_heap(reader) &&
 				DatumGetInt64(history_column(reader, HISTORY_DEFINITION)) == (int64) reader->definition;
+	}
+	if (found)
+	{
+		row->pane = DatumGetInt64(history_column(reader, HISTORY_PANE));
+		row->bucket = DatumGetInt32(history_column(reader, HISTORY_BUCKET));
+		row->part = DatumGetInt32(history_column(reader, HISTORY_PART));
+		row->data = history_column(reader, HISTORY_DATA);
+		row->bytes = NULL;
+		reader->bytes += toast_datum_size(row->data);
 	}
 	MemoryContextSwitchTo(old);
 	return found;
+}
+
+/* The next row that may matter, at hand; false at the end. */
+static bool
+history_next_row(HistoryReader *reader)
+{
+	if (reader->ahead == NULL && !reader->alone &&
+		(reader->bytes >= HISTORY_AHEAD_AFTER || streamext_fault_is_set("history-ahead")))
+	{
+		reader->ahead = streamext_ahead_start(reader, history_fetch, &reader->sum, reader->cxt);
+		reader->alone = reader->ahead == NULL;
+	}
+	return reader->ahead != NULL ? streamext_ahead_next(reader->ahead, &reader->row)
+								 : history_fetch(reader, &reader->row);
 }
 
 /* The slice that has been put together; NULL: nothing of it is wanted. */
@@ -456,12 +575,13 @@ static StateCopy *
 history_finish_slice(HistoryReader *reader, HistoryStats *stats, MemoryContext cxt)
 {
 	SliceParts *slice = &reader->slice;
-	StateCopy  *copy = slice_to_copy(reader, cxt);
+	bool		summed = reader->sum.aggs != NULL;
+	StateCopy  *copy = summed ? slice_to_sum(reader, cxt) : slice_to_copy(reader, cxt);
 
 	stats->slices++;
 	stats->bytes += slice->size;
 	if (copy != NULL)
-		stats->groups += copy->panes[0].ngroups;
+		stats->groups += summed ? reader->nsummed : copy->panes[0].ngroups;
 	memset(slice, 0, sizeof(SliceParts));
 	MemoryContextReset(reader->slice_cxt);
 	return copy;
@@ -477,13 +597,14 @@ streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext
 	{
 		bool found = reader->held || history_next_row(reader);
 
-		/* A slice is complete when the next one begins; that row waits in the slot. */
-		if (reader->slice.nparts > 0 && (!found || DatumGetInt32(history_column(reader, HISTORY_PART)) == 0))
+		/* A slice is complete when the next one begins; that row waits. */
+		if (reader->slice.nparts > 0 && (!found || reader->row.part == 0))
 			copy = history_finish_slice(reader, stats, cxt);
 		else if (found)
 			slice_append(reader);
 		reader->held = found && (copy != NULL || reader->slice.nparts == 0);
-		if (!found)
+		/* What is unpacked goes with the thread: not before the last copy was used. */
+		if (!found && (copy == NULL || reader->ahead == NULL))
 			streamext_history_end(reader);
 	}
 	MemoryContextSwitchTo(old);
@@ -498,6 +619,7 @@ streamext_history_read(HistoryReader *reader, const CompiledView *view, KeyMatch
 	StateCopy *copy;
 
 	streamext_history_begin(reader, view, matcher, mark, min, max, bucket);
+	reader->kept = bucket == NULL;
 	while ((copy = streamext_history_next(reader, stats, cxt)) != NULL)
 		streamext_copy_array_add(into, copy, cxt);
 }

@@ -223,6 +223,13 @@ groups_end(CustomScanState *node)
 	state->rows = NULL;
 }
 
+/* Whether the window alone is grouped by: which key a row has does not matter. */
+static bool
+stored_is_one(const GroupsState *state)
+{
+	return state->keys.n == 0 && state->key_quals == NULL;
+}
+
 static void
 groups_start(GroupsState *state)
 {
@@ -245,6 +252,8 @@ groups_start(GroupsState *state)
 								 state->cxt);
 	MemoryContextSwitchTo(old);
 	streamext_rows_start(state->rows, state->read->min, state->read->max, NULL);
+	if (state->aggs.native && stored_is_one(state))
+		streamext_rows_sum(state->rows);
 }
 
 /* ---- spans ---- */
@@ -463,13 +472,6 @@ stored_find(GroupsState *state, const GroupEntry *entry)
 	return stored;
 }
 
-/* Whether the window alone is grouped by: which key a row has does not matter. */
-static bool
-stored_is_one(const GroupsState *state)
-{
-	return state->keys.n == 0 && state->key_quals == NULL;
-}
-
 /* ---- groups ---- */
 
 static char *
@@ -497,16 +499,16 @@ group_of(GroupsState *state, Span *span, int key)
 	return key < span->capacity && span->states[key] != NULL ? span->states[key] : group_make(state, span, key);
 }
 
-/* Adds entries of one window to one group. As the view's owner. */
+/* Adds entries of one window, each for so many, to one group. As the view's owner. */
 static void
-group_combine_all(const GroupsAggs *aggs, char *to, GroupEntry *const *entries, int n)
+group_combine_all(const GroupsAggs *aggs, char *to, GroupEntry *const *entries, int n, int64 stand_for)
 {
 	for (int i = 0; i < aggs->n; i++)
 	{
 		const GroupsAgg *agg = &aggs->aggs[i];
 
 		if (agg->kind == GROUPS_ROWS)
-			*(int64 *) (to + agg->at) += n;
+			*(int64 *) (to + agg->at) += n * stand_for;
 		else
 			for (int e = 0; e < n; e++)
 				agg->native->combine(to + agg->at, entries[e]->data + agg->offset);
@@ -540,10 +542,11 @@ group_combine_pane(GroupsState *state, Span *span)
 	char			  *to[GROUPS_AT_ONCE];
 	GroupEntry *const *entries;
 	int				   n;
+	int64			   stand_for;
 	IdentityScope	   scope;
 	bool			   entered, one = stored_is_one(state);
 
-	while ((n = streamext_rows_rest(state->rows, GROUPS_AT_ONCE, &entries)) > 0)
+	while ((n = streamext_rows_rest(state->rows, GROUPS_AT_ONCE, &entries, &stand_for)) > 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ResetExprContext(state->css.ss.ps.ps_ExprContext);
@@ -554,7 +557,7 @@ group_combine_pane(GroupsState *state, Span *span)
 				to[e] = group_of(state, span, stored_find(state, entries[e])->key);
 		entered = streamext_read_enter(state->view, &scope);
 		if (one)
-			group_combine_all(&state->aggs, to[0], entries, n);
+			group_combine_all(&state->aggs, to[0], entries, n, stand_for);
 		else
 			group_combine_each(&state->aggs, to, entries, n);
 		streamext_read_leave(entered, &scope);

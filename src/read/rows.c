@@ -41,7 +41,9 @@ struct RowReader
 	int				   copy, pane, group; /* of the pane; of all that were gathered */
 	GroupEntry *const *pane_groups;
 	int				   npane_groups;
+	int64			   stands_for; /* groups that each of them is */
 	MemoryContext	   sealed_cxt; /* of the slice at hand */
+	bool			   summed;	   /* slices have one group each */
 
 	/* by groups */
 	Gathered	  gathered;
@@ -315,6 +317,8 @@ direct_next_pane(RowReader *rows)
 	sealed = streamext_history_next(read->history, &read->stats, rows->sealed_cxt);
 	if (sealed != NULL)
 		direct_enter_pane(rows, sealed, &sealed->panes[0]);
+	if (rows->summed)
+		rows->stands_for = streamext_history_summed(read->history);
 	return sealed != NULL;
 }
 
@@ -337,6 +341,8 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 	rows->any = rows->done = rows->in_group = rows->total = false;
 	rows->empties = 0;
 	rows->copy = rows->pane = rows->group = 0;
+	rows->stands_for = 1;
+	rows->summed = false;
 	rows->min = min;
 	rows->max = max;
 	rows->probe = probe;
@@ -361,6 +367,23 @@ streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *pro
 								rows->scan->unhashed ? NULL : rows->scan->read->matcher, &rows->scan->read->shards[0],
 								min, max, NULL);
 	}
+}
+
+void
+streamext_rows_sum(RowReader *rows)
+{
+	const AggSpec **aggs;
+	int				n = 0;
+
+	if (rows->scan->history == NULL)
+		return;
+	aggs = palloc(sizeof(AggSpec *) * Max(rows->view->naggs, 1));
+	for (int a = 0; a < rows->view->naggs; a++)
+		if (rows->readers[a] != NULL)
+			aggs[n++] = &rows->view->aggs[a];
+	streamext_history_sum(rows->scan->history, aggs, n);
+	pfree(aggs);
+	rows->summed = true;
 }
 
 /* Without GROUP BY, and of each empty grouping set, there is a row even if nothing was ever counted. */
@@ -449,13 +472,14 @@ streamext_rows_states(const RowReader *rows)
 }
 
 int
-streamext_rows_rest(RowReader *rows, int max, GroupEntry *const **entries)
+streamext_rows_rest(RowReader *rows, int max, GroupEntry *const **entries, int64 *stand_for)
 {
 	int first = rows->single.entry != NULL ? rows->group - 1 : rows->group;
 	int n = Min(rows->npane_groups - first, max);
 
 	Assert(rows->direct && rows->source == ROW_SLICES);
 	*entries = rows->pane_groups + first;
+	*stand_for = rows->stands_for;
 	rows->group = first + n;
 	rows->single.entry = NULL;
 	return n;

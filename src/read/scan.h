@@ -241,6 +241,9 @@ extern void		  streamext_rows_end(RowReader *rows);
 /* From the start again: panes from min to max; only the group of probe unless that is NULL (it must outlive the rows). */
 extern void streamext_rows_start(RowReader *rows, int64 min, int64 max, const ScanProbe *probe);
 
+/* Directly after: which groups of a pane there are is not asked for, and all that are wanted of aggregates is native. So panes may have fewer. */
+extern void streamext_rows_sum(RowReader *rows);
+
 /* The next group and window; false at the end. */
 extern bool streamext_rows_next(RowReader *rows);
 
@@ -256,9 +259,9 @@ extern TimestampTz streamext_rows_last(const RowReader *rows); /* of a session: 
 extern const char *streamext_rows_states(const RowReader *rows);
 /*
  * Where that is not NULL: takes at most max entries of the pane that the row at hand is of, which are of the same window: with that row at first,
- * from where it ended when it is called again. How many; 0: no more. After it there is no row at hand.
+ * from where it ended when it is called again. How many; 0: no more. After it there is no row at hand. *stand_for: of how many groups each is the sum.
  */
-extern int streamext_rows_rest(RowReader *rows, int max, GroupEntry *const **entries);
+extern int streamext_rows_rest(RowReader *rows, int max, GroupEntry *const **entries, int64 *stand_for);
 /* True if rows from the one at hand on come in the order of their windows, and one before was not of the same window as one behind. */
 extern bool streamext_rows_ascend(const RowReader *rows);
 /* An aggregate's partial, which may be changed and lives no longer than the row; in the current memory context. */

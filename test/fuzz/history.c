@@ -1,5 +1,5 @@
 /*
- * sources: view/key state/pane state/copy base/checksum
+ * sources: view/key state/pane state/copy base/checksum durable/slice_bytes
  *
  * A slice of streamext_internal.history whose checksum is right, whatever is in it: refused, or every group's key and state and every
  * blob is within it.
@@ -30,6 +30,16 @@ history_check(const StateCopy *copy)
 	}
 }
 
+/* Reads the state, and counts. */
+static void
+history_count(void *into, const void *from)
+{
+	char state[8];
+
+	memcpy(state, from, sizeof(state));
+	++*(uint64 *) into;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -37,11 +47,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CompiledView view = {
 		.nkeys = 1, .keys = &key, .window_key = -1, .set_key = -1, .state_size = 16, .builtin = true
 	};
-	FuzzInput	  in = { data, size };
-	HistoryReader reader = { .state_size = view.state_size, .view = &view };
-	char		 *bytes;
-	Size		  total;
-	StateCopy	 *copy = NULL;
+	FuzzInput		   in = { data, size };
+	HistoryReader	   reader = { .state_size = view.state_size, .view = &view, .sum = { .state_size = 16, .n = 1 } };
+	struct SliceSumAgg agg = { .offset = 8, .combine = history_count };
+	char			  *bytes;
+	Size			   total;
+	StateCopy		  *copy = NULL;
 
 	server_start();
 	reader.matcher = streamext_key_matcher(&view, CurrentMemoryContext);
@@ -65,6 +76,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (SERVER_TRY(copy = slice_to_copy(&reader, CurrentMemoryContext)) && copy != NULL)
 		history_check(copy);
+	reader.sum.aggs = &agg;
+	if (SERVER_TRY(copy = slice_to_sum(&reader, CurrentMemoryContext)) && copy != NULL)
+		REQUIRE(copy->panes[0].ngroups == 1 && *(uint64 *) (copy->panes[0].groups[0]->data + 8) == reader.nsummed);
 	server_reset();
 	return 0;
 }
