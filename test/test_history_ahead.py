@@ -1,4 +1,5 @@
-"""A long read of history unpacks ahead in a thread of the session's process (src/durable/history_ahead.c): the same rows, the same errors, and no thread left.
+"""A long read of history is unpacked and summed up ahead in a thread of the session's process (src/durable/history_ahead.c): the same rows, the same errors,
+and no thread left.
 
 streamext.fault_point = 'history-ahead' has the thread from the first row on."""
 
@@ -22,6 +23,7 @@ MERGED = {
     "truncated": "streamext.merge(c), streamext.merge(a), sum(c), count(*)",
     "numbers": "streamext.merge(a), streamext.merge(g), count(*)",
 }
+EACH = "SELECT w, streamext.merge(c), max(m) FROM tumbled GROUP BY 1"  # each window's as soon as the next one begins
 KEYS = {"tumbled": "k", "binned": "k", "numbers": "r"}
 
 
@@ -77,8 +79,8 @@ def test_the_same_rows(kept: Database) -> None:
     assert [sorted(map(str, db.rows(query))) for query in coarser] == before
     db.assert_same("SELECT * FROM tumbled WHERE k = 'k3'", f"SELECT * FROM ({VIEWS['tumbled'].format(s='o')}) AS q WHERE k = 'k3'")
     with db.connection.transaction():
-        db.execute("DECLARE c CURSOR FOR TABLE tumbled")
-        db.rows("FETCH 300 FROM c")
+        db.execute("DECLARE c CURSOR FOR " + EACH)
+        db.rows("FETCH 20 FROM c")
         assert has_thread(session(db))
 
 
@@ -123,7 +125,7 @@ def error_of(db: Database, query: str) -> tuple[str, str | None]:
 
 
 QUERIES_OF_DAMAGE = [
-    "TABLE tumbled", "TABLE hopped", "SELECT date_trunc('hour', w), streamext.merge(c), max(m) FROM tumbled GROUP BY 1", "SELECT k, streamext.merge(s) FROM tumbled GROUP BY 1",
+    EACH, "TABLE hopped", "SELECT date_trunc('hour', w), streamext.merge(c), max(m) FROM tumbled GROUP BY 1", "SELECT k, streamext.merge(s) FROM tumbled GROUP BY 1",
 ]  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def check_damaged_block(server: Postgres, own: Database) -> None:
     server.start()
     db = Database(server, "postgres")
     query = "SELECT date_trunc('hour', w), streamext.merge(c) FROM tumbled GROUP BY 1"
-    for query in ("TABLE tumbled", query):
+    for query in ("TABLE tumbled", EACH, query):
         plain = error_of(db, query)
         ahead(db)
         assert error_of(db, query) == plain and plain[0] == "XX001", plain
@@ -205,31 +207,31 @@ def test_no_thread_is_left(kept: Database) -> None:
         return len(threads(pid)) == alone and db.value("SELECT 1") == 1
 
     with db.connection.transaction():
-        db.execute("DECLARE c CURSOR FOR TABLE tumbled")
-        db.rows("FETCH 300 FROM c")
+        db.execute("DECLARE c CURSOR FOR " + EACH)
+        db.rows("FETCH 20 FROM c")
         assert is_alone()
     ahead(db)
-    db.rows("TABLE tumbled")
+    db.rows(EACH)
     assert is_alone()
-    db.rows("SELECT * FROM tumbled LIMIT 3")
+    db.rows(EACH + " LIMIT 20")
     assert is_alone()
     with pytest.raises(psycopg.errors.DivisionByZero):
-        db.rows("SELECT 1 / (extract(epoch FROM w) - extract(epoch FROM timestamptz '2024-03-01 00:08+00'))::int FROM tumbled")
+        db.rows(f"SELECT 1 / (extract(epoch FROM w) - extract(epoch FROM timestamptz '2024-03-01 00:08+00'))::int FROM ({EACH}) AS q")
     assert is_alone()
     with db.connection.transaction():
-        db.execute("DECLARE c CURSOR FOR TABLE tumbled")
-        db.rows("FETCH 300 FROM c")
+        db.execute("DECLARE c CURSOR FOR " + EACH)
+        db.rows("FETCH 20 FROM c")
         assert has_thread(pid)
         db.execute("CLOSE c")
         assert is_alone()
         db.execute("SAVEPOINT p")
-        db.execute("DECLARE c CURSOR FOR TABLE tumbled")
-        db.rows("FETCH 300 FROM c")
+        db.execute("DECLARE c CURSOR FOR " + EACH)
+        db.rows("FETCH 20 FROM c")
         assert has_thread(pid)
         db.execute("ROLLBACK TO p")
         assert is_alone()
-        db.execute("DECLARE c CURSOR FOR TABLE tumbled")
-        db.rows("FETCH 300 FROM c")
+        db.execute("DECLARE c CURSOR FOR " + EACH)
+        db.rows("FETCH 20 FROM c")
         assert has_thread(pid)
     assert is_alone()
     compare(db, ["tumbled"])
@@ -239,7 +241,7 @@ def begin_slowly(db: Database) -> psycopg.Connection:
     """A session in the middle of history, with its thread."""
     other = db.connect()
     other.execute("SET streamext.fault_point = 'history-ahead'")
-    other.pgconn.send_query(b"SELECT count(*) FROM tumbled WHERE pg_sleep(0.1) IS NOT NULL")
+    other.pgconn.send_query(f"SELECT pg_sleep(0.1) FROM ({EACH} OFFSET 20) AS q".encode())
     wait_for(lambda: has_thread(other.info.backend_pid), what="the thread")
     return other
 

@@ -169,8 +169,8 @@ extern void			  streamext_history_close(HistoryReader *reader);
 extern TimestampTz streamext_history_floor(HistoryReader *reader, Oid view, int shard);
 
 /*
- * Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is there until the next one is asked for, if cxt
- * is not reset before. matcher NULL: entries need no hash of memory's.
+ * Slices one by one, ascending by pane: begin (ends what went before), next until NULL. A copy is all in the cxt given. matcher NULL: entries
+ * need no hash of memory's.
  */
 extern void		  streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,
 										  const HistoryMark *mark, int64 min, int64 max, const uint32 *bucket);
@@ -184,7 +184,7 @@ extern uint32 streamext_history_summed(const HistoryReader *reader);
 extern void	  streamext_history_end(HistoryReader *reader);
 
 /*
- * Adds copies that are all in cxt, each of one bucket of one pane, with min <= pane <= max and not above the mark; bucket not NULL: only
+ * Adds copies, each of one bucket of one pane, with min <= pane <= max and not above the mark; bucket not NULL: only
  * entries with this streamext_key_bucket.
  */
 extern void streamext_history_read(HistoryReader *reader, const CompiledView *view, KeyMatcher *matcher,

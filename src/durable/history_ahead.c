@@ -113,7 +113,7 @@ row_unpack(const HistoryAhead *ahead, const AheadBatch *batch, AheadRow *ahead_r
 	if (row->part == 0 && row->size >= HISTORY_PAD)
 		row->checksum = streamext_slice_checksum(to, row->size);
 	row->bytes = to;
-	if (ahead->sum.aggs != NULL && row->part == 0)
+	if (row->part == 0)
 		row_sum(ahead, row, (GroupEntry *) (batch->sums.bytes + ahead_row->sum));
 }
 
@@ -295,8 +295,7 @@ batch_add(HistoryAhead *ahead, AheadBatch *batch, const HistoryRow *row)
 	if (data != stored)
 		pfree(data);
 	to->row.sum = NULL;
-	if (ahead->sum.aggs != NULL)
-		to->sum = buffer_take(ahead, &batch->sums, 0, streamext_slice_sum_size(&ahead->sum));
+	to->sum = buffer_take(ahead, &batch->sums, 0, streamext_slice_sum_size(&ahead->sum));
 	MemoryContextSwitchTo(old);
 	batch->n++;
 }
@@ -387,17 +386,6 @@ ahead_take(HistoryAhead *ahead)
 	return true;
 }
 
-/* What the thread has written last is in its processor's cache: the bytes of a row are sent for while the one before is used. */
-static void
-ahead_send_for(const HistoryAhead *ahead, const AheadBatch *batch, int i)
-{
-	const HistoryRow *row = &batch->rows[i].row;
-
-	if (i < batch->n && row->sum == NULL)
-		for (Size at = 0; at < row->size; at += PG_CACHE_LINE_SIZE / 2)
-			__builtin_prefetch(row->bytes + at, 1, 2);
-}
-
 bool
 streamext_ahead_next(HistoryAhead *ahead, HistoryRow *row)
 {
@@ -414,6 +402,5 @@ streamext_ahead_next(HistoryAhead *ahead, HistoryRow *row)
 		elog(ERROR, "a row of streamext_internal.history was not decompressed");
 	}
 	*row = from->row;
-	ahead_send_for(ahead, batch, ahead->next);
 	return true;
 }

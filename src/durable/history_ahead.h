@@ -2,8 +2,9 @@
  * durable/history_ahead.h
  *		Rows of history unpacked ahead of their reader, by a thread of the session's process.
  *
+ * Only for readers of sums (streamext_history_sum): whoever reads each group on another processor waits for its bytes as long as they take to be unpacked.
  * The process fetches rows from the table as ever and copies them as they are stored into a ring of at most 8 MB (mostly 2); there the thread
- * decompresses them, takes their checksums, and sums up slices of which only the sum is asked for. The process does the same with what the thread has not
+ * decompresses them, takes their checksums, and sums the slices up. The process does the same with what the thread has not
  * come to when it is wanted, so that a thread which gets no processor holds nothing up. It calls nothing of PostgreSQL that allocates, raises or writes
  * what others see, takes no signal, and lives no longer than the memory context that it was started in: what ends the reader, be it an error or the
  * session's end, ends it.
@@ -28,7 +29,7 @@ typedef struct HistoryRow
 	Size	  size;		/* of the bytes */
 	pg_crc32c checksum; /* of the bytes of part 0, as if they were a whole slice */
 
-	/* if sums are asked for and it is a sound slice; else NULL: its groups together, how many, and the pane's rows */
+	/* if it is a sound slice, else NULL: its groups together; how many, and the pane's rows */
 	GroupEntry *sum;
 	uint32		nentries;
 	uint64		nrows;

@@ -71,7 +71,6 @@ struct HistoryReader
 	SliceParts			slice;
 	HistoryRow			row;
 	bool				held; /* the row is still to be taken */
-	bool				kept; /* copies are to outlive the next one */
 	SliceSum			sum;
 	uint32				nsummed; /* groups of the last copy */
 
@@ -406,7 +405,7 @@ slice_append(HistoryReader *reader)
 	if (row->part != slice->nparts || (row->part > 0 && (row->pane != slice->pane || row->bucket != slice->bucket)))
 		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("streamext_internal.history lacks a row")));
 	if (row->bytes != NULL)
-		slice_add_bytes(slice, row->bytes, row->size, !reader->kept);
+		slice_add_bytes(slice, row->bytes, row->size, true);
 	else
 	{
 		struct varlena *bytes = PG_DETOAST_DATUM_PACKED(row->data);
@@ -448,7 +447,7 @@ streamext_history_begin(HistoryReader *reader, const CompiledView *view, KeyMatc
 	reader->matcher = matcher;
 	reader->by_hash = bucket != NULL;
 	reader->hash = bucket != NULL ? *bucket : 0;
-	reader->kept = reader->alone = false;
+	reader->alone = false;
 	reader->sum.state_size = view->state_size;
 	reader->bytes = 0;
 	reader->block = InvalidBlockNumber;
@@ -560,7 +559,7 @@ history_fetch(HistoryReader *reader, HistoryRow *row)
 static bool
 history_next_row(HistoryReader *reader)
 {
-	if (reader->ahead == NULL && !reader->alone &&
+	if (reader->ahead == NULL && !reader->alone && reader->sum.aggs != NULL &&
 		(reader->bytes >= HISTORY_AHEAD_AFTER || streamext_fault_is_set("history-ahead")))
 	{
 		reader->ahead = streamext_ahead_start(reader, history_fetch, &reader->sum, reader->cxt);
@@ -603,8 +602,7 @@ streamext_history_next(HistoryReader *reader, HistoryStats *stats, MemoryContext
 		else if (found)
 			slice_append(reader);
 		reader->held = found && (copy != NULL || reader->slice.nparts == 0);
-		/* What is unpacked goes with the thread: not before the last copy was used. */
-		if (!found && (copy == NULL || reader->ahead == NULL))
+		if (!found)
 			streamext_history_end(reader);
 	}
 	MemoryContextSwitchTo(old);
@@ -619,7 +617,6 @@ streamext_history_read(HistoryReader *reader, const CompiledView *view, KeyMatch
 	StateCopy *copy;
 
 	streamext_history_begin(reader, view, matcher, mark, min, max, bucket);
-	reader->kept = bucket == NULL;
 	while ((copy = streamext_history_next(reader, stats, cxt)) != NULL)
 		streamext_copy_array_add(into, copy, cxt);
 }
