@@ -194,7 +194,7 @@ def test_everything_has_a_comment(db: Database) -> None:
         UNION ALL SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid IN ({members} 'pg_class'::regclass) AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
         UNION ALL SELECT c.oid::regclass || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             WHERE c.oid IN ({members} 'pg_class'::regclass) AND c.relkind IN ('r', 'v') AND col_description(c.oid, a.attnum) IS NULL
-        UNION ALL SELECT t.oid::regtype::text FROM pg_type t WHERE t.oid IN ({members} 'pg_type'::regclass) AND obj_description(t.oid, 'pg_type') IS NULL"""
+        UNION ALL SELECT t.oid::regtype::text FROM pg_type t WHERE t.oid IN ({members} 'pg_type'::regclass) AND t.typrelid = 0 AND t.typelem = 0 AND obj_description(t.oid, 'pg_type') IS NULL"""
     assert [name for (name,) in db.rows(bare)] == []
     assert db.value(f"SELECT count(*) FROM pg_proc WHERE oid IN ({members} 'pg_proc'::regclass)") > 50
 

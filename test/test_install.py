@@ -34,6 +34,7 @@ def test_everything_is_in_one_schema(db: Database) -> None:
     assert {name for type, name, _ in objects if type == "foreign-data wrapper"} == WRAPPERS
     # what has no use by name stands in streamext_internal: functions, tables with their sequences, and nothing that is read
     inside = {(type, schema) for type, _, schema in objects if schema not in (None, "streamext")}
+    inside.discard(("type", "streamext_internal"))  # 17 and later count the tables' row types too
     assert inside == {(type, "streamext_internal") for type in ("aggregate", "function", "sequence", "table")}
     assert db.value("SELECT NOT extrelocatable FROM pg_extension WHERE extname = 'streamext'")
 

@@ -174,7 +174,8 @@ def test_stored_rule_is_the_users_own(db: Database) -> None:
     stream(db)
     query = "SELECT q.site, count(*) AS n FROM ( SELECT s.site FROM s WHERE (s.temperature > (0)::double precision)) q GROUP BY q.site"
     continuous(db, "v", query)
-    assert " ".join(db.value("SELECT pg_get_viewdef('v')").split()).rstrip(";") == query
+    db.execute(f"CREATE VIEW ordinary AS {query}")
+    assert db.value("SELECT pg_get_viewdef('v')") == db.value("SELECT pg_get_viewdef('ordinary')")
 
 
 def test_an_ordinary_view_below_is_replaced(db: Database) -> None:

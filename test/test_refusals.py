@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import psycopg
+import pytest
 from harness.database import Database
 from harness.streams import continuous, local_stream
 from test_query import stream, tables
@@ -286,8 +287,14 @@ def type_instead(db: Database, way: list[str], hint: str) -> None:
                 db.execute("SELECT count(*) FROM w")
 
 
+def needs(db: Database, extension: str) -> None:
+    if not db.value("SELECT count(*) FROM pg_available_extensions WHERE name = %s", extension):
+        pytest.skip(f"this build of PostgreSQL has no {extension}")
+
+
 def all_that_they_name(db: Database) -> None:
     """What the statements of both tables read."""
+    needs(db, "file_fdw")
     stream(db)
     tables(db)
     local_stream(db, "event_time 'ts'", name="s2")

@@ -54,7 +54,10 @@ def plan(db: Database, query: str) -> dict:
 
 
 def test_what_is_refused_is_named(stream: Database) -> None:
+    icu = stream.value("SELECT count(*) FROM pg_collation WHERE collname = 'tr-x-icu'")
     for output, what in REFUSED.items():
+        if "icu" in output and not icu:  # left out of some builds
+            continue
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot be exported") as error:
             plan(stream, f"SELECT {output} AS x FROM s")
         assert what in str(error.value), output

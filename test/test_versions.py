@@ -84,6 +84,8 @@ def test_pg_upgrade(version: Callable[[int], Version], kafka: Kafka, topic: str)
     with Postgres() as old:
         old.psql("CREATE DATABASE d; CREATE ROLE app")
         db = Database(old, "d")
+        if int(db.value("SHOW server_version_num")) >= 160000:
+            pytest.skip("it is to 16")
         db.execute("CREATE EXTENSION streamext")
         kafka_stream(db, kafka, f"topic '{topic}', event_time 'ts', watermark_delay '5 s'", COLUMNS, "k")
         local_stream(db, "event_time 'ts'", COLUMNS, "l")

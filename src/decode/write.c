@@ -46,11 +46,19 @@ write_name(const StreamColumn *column, bool paths)
 	return key;
 }
 
+/* Whether the column is a part of the payload. */
+static bool
+write_has(const StreamColumn *column)
+{
+	return !column->dropped && column->metadata == METADATA_NONE;
+}
+
 PayloadWriter *
 streamext_write_begin(const StreamConfig *config)
 {
 	PayloadWriter *writer = palloc0(sizeof(PayloadWriter));
 	int			   natts = config->desc->natts;
+	int			   n = 0;
 
 	writer->format = config->format;
 	if (writer->format->write == NULL)
@@ -60,20 +68,17 @@ streamext_write_begin(const StreamConfig *config)
 	writer->columns = palloc(sizeof(int) * Max(natts, 1));
 	writer->values = palloc(sizeof(Datum) * Max(natts, 1));
 	writer->nulls = palloc(sizeof(bool) * Max(natts, 1));
-	writer->desc = CreateTemplateTupleDesc(natts);
-	writer->desc->natts = 0;
 	for (int i = 0; i < natts; i++)
+		if (write_has(&config->columns[i]))
+			writer->columns[n++] = i;
+	writer->desc = CreateTemplateTupleDesc(n);
+	for (int i = 0; i < n; i++)
 	{
-		const StreamColumn *column = &config->columns[i];
-		int					n = writer->desc->natts;
+		const StreamColumn *column = &config->columns[writer->columns[i]];
 
-		if (column->dropped || column->metadata != METADATA_NONE)
-			continue;
-		writer->desc->natts++;
-		TupleDescInitEntry(writer->desc, n + 1, write_name(column, writer->format->names_fields), column->type,
+		TupleDescInitEntry(writer->desc, i + 1, write_name(column, writer->format->names_fields), column->type,
 						   column->typmod, 0);
-		TupleDescInitEntryCollation(writer->desc, n + 1, TupleDescAttr(config->desc, i)->attcollation);
-		writer->columns[n] = i;
+		TupleDescInitEntryCollation(writer->desc, i + 1, TupleDescAttr(config->desc, writer->columns[i])->attcollation);
 	}
 	writer->desc = BlessTupleDesc(writer->desc);
 	return writer;

@@ -7,6 +7,9 @@
 
 #include "fmgr.h"
 #include "libpq/pqformat.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 typedef Datum (*SketchFunction)(FunctionCallInfo fcinfo);
 
