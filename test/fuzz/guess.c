@@ -7,12 +7,13 @@
 #include "fuzz.h"
 
 #include "catalog/pg_type.h"
+#include "common/jsonapi.h"
 #include "decode/format.h"
+#include "mb/pg_wchar.h"
 #include "nodes/pg_list.h"
 
 #include "base/json.h"
 #include "sql/guess.h"
-#include "json_lexer.h"
 
 #define RECORDS 16
 #define COLUMNS 200
@@ -109,8 +110,9 @@ guess_is_cut(const StreamRecord *record)
 {
 	JsonSemAction actions = { 0 };
 
-	return pg_parse_json(fuzz_json_lexer(unconstify(char *, record->payload), record->payload_size, true), &actions) !=
-		   JSON_SUCCESS;
+	return pg_parse_json(
+			   makeJsonLexContextCstringLen(unconstify(char *, record->payload), record->payload_size, PG_UTF8, true),
+			   &actions) != JSON_SUCCESS;
 }
 
 /* As the stream that is made of it reads them. */

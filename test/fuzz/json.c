@@ -6,8 +6,10 @@
  */
 #include "fuzz.h"
 
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
+
 #include "base/json.h"
-#include "json_lexer.h"
 
 #define DEPTH 64
 
@@ -57,7 +59,7 @@ json_expected(char *payload, size_t size)
 	while (at < size && strchr(" \t\n\r", payload[at]) != NULL)
 		at++;
 	return at < size && payload[at] == '{' &&
-		   pg_parse_json(fuzz_json_lexer(payload, size, false), &nullSemAction) == JSON_SUCCESS;
+		   pg_parse_json(makeJsonLexContextCstringLen(payload, size, PG_UTF8, false), &nullSemAction) == JSON_SUCCESS;
 }
 
 int

@@ -73,9 +73,7 @@ row_column(TupleDesc desc, int i, int type)
 	att->attalign = row_types[type].align;
 	att->attstorage = TYPSTORAGE_PLAIN;
 	att->atttypmod = -1;
-#if PG_VERSION_NUM < 180000
 	att->attcacheoff = -1;
-#endif
 }
 
 /* As PostgreSQL drops a column: its type is gone, its length and alignment stay. */
@@ -378,12 +376,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 TupleDesc
 CreateTemplateTupleDesc(int natts)
 {
-#if PG_VERSION_NUM >= 180000
-	TupleDesc desc = palloc0(offsetof(struct TupleDescData, compact_attrs) +
-							 natts * (sizeof(CompactAttribute) + sizeof(FormData_pg_attribute)));
-#else
 	TupleDesc desc = palloc0(offsetof(struct TupleDescData, attrs) + natts * sizeof(FormData_pg_attribute));
-#endif
 
 	desc->natts = natts;
 	desc->tdtypeid = RECORDOID;

@@ -7,9 +7,6 @@
 
 #include "fmgr.h"
 #include "libpq/pqformat.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 typedef Datum (*SketchFunction)(FunctionCallInfo fcinfo);
 
