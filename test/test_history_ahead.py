@@ -166,7 +166,10 @@ def test_a_damaged_block() -> None:
     """Bytes of the table's file that changed while they were compressed."""
     with Postgres() as server:
         server.psql("CREATE EXTENSION streamext")
-        check_damaged_block(server, Database(server, "postgres"))
+        db = Database(server, "postgres")
+        if "lz4" not in db.value("SELECT enumvals::text FROM pg_settings WHERE name = 'default_toast_compression'"):
+            pytest.skip("this build of PostgreSQL has no LZ4")
+        check_damaged_block(server, db)
 
 
 def check_damaged_block(server: Postgres, own: Database) -> None:
