@@ -143,19 +143,7 @@ typedef struct CopyArray
 	int			capacity;
 } CopyArray;
 
-static inline void
-streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
-{
-	if (array->n == array->capacity)
-	{
-		array->capacity = array->capacity == 0 ? STREAMEXT_MAX_SHARDS : array->capacity * 2;
-		if (array->items == NULL)
-			array->items = MemoryContextAllocHuge(cxt, sizeof(StateCopy *) * array->capacity);
-		else
-			array->items = repalloc_huge(array->items, sizeof(StateCopy *) * array->capacity);
-	}
-	array->items[array->n++] = copy;
-}
+extern void streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt);
 
 typedef struct HistoryReader HistoryReader;
 

@@ -2,15 +2,13 @@
  * durable/history_ahead.c
  *		Rows of history unpacked ahead of their reader. What the functions promise is in durable/history_ahead.h.
  *
- * Batches of rows go round in a ring. The process fills one, the thread unpacks it, the process takes its rows: batches [taken - 1, filled) are in
- * use, [unpacked, filled) of them are the thread's, all others the process's, which alone allocates. The mutex is of the three numbers and of
- * `stop`; it is never held where an error can be raised.
+ * Batches of rows go round in a ring. The process fills one, the thread, or the process, unpacks it, the process takes its rows: batches
+ * [taken - 1, filled) are in use, and those of them that are not done are whose who has begun with them; all others are the process's, which alone
+ * allocates. The mutex is of `filled`, `begun`, `done` and `stop`; it is never held where an error can be raised.
  */
 #include "postgres.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "access/detoast.h"
@@ -20,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
+#include "base/thread.h"
 #include "durable/history_ahead.h"
 
 #define AHEAD_BATCHES 5
@@ -27,7 +26,6 @@
 #define AHEAD_BYTES (256 * 1024)		   /* of a batch, unpacked; one row may go beyond */
 #define AHEAD_ROW_BYTES (512 * 1024)	   /* what claims to be more is left to PostgreSQL */
 #define AHEAD_LEAST_BYTES (64 * 1024)	   /* of a buffer */
-#define AHEAD_STACK (512 * 1024)		   /* of the thread */
 #define AHEAD_LOOK_NS (100 * 1000 * 1000L) /* between two looks for interrupts while the process waits */
 
 /* liblz4's, which PostgreSQL is linked with if it has LZ4. */
@@ -79,6 +77,12 @@ struct HistoryAhead
 	AheadBatch			  batches[AHEAD_BATCHES];
 };
 
+static AheadBatch *
+ahead_batch(HistoryAhead *ahead, uint64 number)
+{
+	return &ahead->batches[number % AHEAD_BATCHES];
+}
+
 /* ---- the thread ---- */
 
 /* If the row is not a whole slice, or not a sound one, it is left for its reader to say so. */
@@ -87,7 +91,7 @@ row_sum(const HistoryAhead *ahead, HistoryRow *row, GroupEntry *into)
 {
 	SliceBytes slice;
 
-	if (!streamext_slice_open(row->bytes, row->size, row->checksum, ahead->sum.state_size, &slice) ||
+	if (!streamext_slice_open(row->bytes, row->size, ahead->sum.state_size, &slice) ||
 		!streamext_slice_sum(&slice, &ahead->sum, into))
 		return;
 	row->sum = into;
@@ -110,8 +114,6 @@ row_unpack(const HistoryAhead *ahead, const AheadBatch *batch, AheadRow *ahead_r
 		ahead_row->failed = size < 0;
 		row->size = Max(size, 0);
 	}
-	if (row->part == 0 && row->size >= HISTORY_PAD)
-		row->checksum = streamext_slice_checksum(to, row->size);
 	row->bytes = to;
 	if (row->part == 0)
 		row_sum(ahead, row, (GroupEntry *) (batch->sums.bytes + ahead_row->sum));
@@ -121,7 +123,7 @@ row_unpack(const HistoryAhead *ahead, const AheadBatch *batch, AheadRow *ahead_r
 static bool
 ahead_unpack_next(HistoryAhead *ahead)
 {
-	AheadBatch *batch = &ahead->batches[ahead->begun % AHEAD_BATCHES];
+	AheadBatch *batch = ahead_batch(ahead, ahead->begun);
 
 	if (ahead->begun == ahead->filled)
 		return false;
@@ -180,25 +182,10 @@ ahead_join(void *arg)
 static bool
 ahead_start_thread(HistoryAhead *ahead)
 {
-	pthread_condattr_t clock;
-	pthread_attr_t	   attr;
-	sigset_t		   all, saved;
-	int				   err;
-
 	pthread_mutex_init(&ahead->mutex, NULL);
 	pthread_cond_init(&ahead->work, NULL);
-	pthread_condattr_init(&clock);
-	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-	pthread_cond_init(&ahead->done, &clock);
-	pthread_condattr_destroy(&clock);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, AHEAD_STACK);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	err = pthread_create(&ahead->thread, &attr, ahead_run, ahead);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	pthread_attr_destroy(&attr);
-	return err == 0;
+	streamext_thread_cond_init(&ahead->done);
+	return streamext_thread_start(&ahead->thread, ahead_run, ahead) == 0;
 }
 
 HistoryAhead *
@@ -294,7 +281,6 @@ batch_add(HistoryAhead *ahead, AheadBatch *batch, const HistoryRow *row)
 	}
 	if (data != stored)
 		pfree(data);
-	to->row.sum = NULL;
 	to->sum = buffer_take(ahead, &batch->sums, 0, streamext_slice_sum_size(&ahead->sum));
 	MemoryContextSwitchTo(old);
 	batch->n++;
@@ -323,7 +309,7 @@ ahead_fill(HistoryAhead *ahead)
 {
 	while (!ahead->ended && ahead->filled - (ahead->taken == 0 ? 0 : ahead->taken - 1) < AHEAD_BATCHES)
 	{
-		AheadBatch *batch = &ahead->batches[ahead->filled % AHEAD_BATCHES];
+		AheadBatch *batch = ahead_batch(ahead, ahead->filled);
 
 		batch_fill(ahead, batch);
 		if (batch->n == 0)
@@ -336,12 +322,6 @@ ahead_fill(HistoryAhead *ahead)
 }
 
 /* ---- taking ---- */
-
-static AheadBatch *
-ahead_batch(HistoryAhead *ahead, uint64 number)
-{
-	return &ahead->batches[number % AHEAD_BATCHES];
-}
 
 /* With the mutex. */
 static void

@@ -21,13 +21,12 @@
 /* A row of the table of history. */
 typedef struct HistoryRow
 {
-	int64	  pane;
-	int32	  bucket;
-	int32	  part;
-	Datum	  data;		/* as it is stored; of an unpacked row it is gone */
-	char	 *bytes;	/* NULL: not unpacked; else what is behind HISTORY_PAD is aligned */
-	Size	  size;		/* of the bytes */
-	pg_crc32c checksum; /* of the bytes of part 0, as if they were a whole slice */
+	int64 pane;
+	int32 bucket;
+	int32 part;
+	Datum data;	 /* as it is stored; of an unpacked row it is gone */
+	char *bytes; /* NULL: not unpacked; else what is behind HISTORY_PAD is aligned */
+	Size  size;	 /* of the bytes */
 
 	/* if it is a sound slice, else NULL: its groups together; how many, and the pane's rows */
 	GroupEntry *sum;
@@ -49,7 +48,7 @@ extern HistoryAhead *streamext_ahead_start(HistoryReader *reader, HistoryFetch f
 /* Ends the thread, and with it all bytes of rows. */
 extern void streamext_ahead_stop(HistoryAhead *ahead);
 /*
- * The next row, unpacked; false: there is none. Its bytes, which the caller may change, stay until the next call but one. Raises what fetching, or
+ * The next row, unpacked; false: there is none. Its bytes stay until the next call but one. Raises what fetching, or
  * decompressing this row here, would raise; fetching is some rows ahead.
  */
 extern bool streamext_ahead_next(HistoryAhead *ahead, HistoryRow *row);

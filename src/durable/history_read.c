@@ -43,10 +43,8 @@ typedef struct SliceParts
 	Size  size;
 	Size  capacity; /* 0: bytes cannot grow */
 
-	/* of the only part, if it was unpacked ahead */
-	bool			  ahead;
-	pg_crc32c		  checksum;
-	const GroupEntry *sum; /* or NULL: of so many entries */
+	/* of the only part, if it was summed ahead */
+	const GroupEntry *sum; /* NULL: not; of so many entries */
 	uint32			  nentries;
 	uint64			  nrows;
 } SliceParts;
@@ -87,6 +85,20 @@ Oid
 streamext_history_relation(void)
 {
 	return streamext_control_table("history");
+}
+
+void
+streamext_copy_array_add(CopyArray *array, StateCopy *copy, MemoryContext cxt)
+{
+	if (array->n == array->capacity)
+	{
+		array->capacity = array->capacity == 0 ? STREAMEXT_MAX_SHARDS : array->capacity * 2;
+		if (array->items == NULL)
+			array->items = MemoryContextAllocHuge(cxt, sizeof(StateCopy *) * array->capacity);
+		else
+			array->items = repalloc_huge(array->items, sizeof(StateCopy *) * array->capacity);
+	}
+	array->items[array->n++] = copy;
 }
 
 /* ---- open and close ---- */
@@ -195,12 +207,7 @@ slice_refuse(void)
 static void
 slice_open(const HistoryReader *reader, SliceBytes *bytes)
 {
-	const SliceParts *slice = &reader->slice;
-	pg_crc32c		  checksum = slice->checksum;
-
-	if (!slice->ahead && slice->size >= HISTORY_PAD)
-		checksum = streamext_slice_checksum(slice->bytes, slice->size);
-	if (!streamext_slice_open(slice->bytes, slice->size, checksum, reader->state_size, bytes))
+	if (!streamext_slice_open(reader->slice.bytes, reader->slice.size, reader->state_size, bytes))
 		slice_refuse();
 }
 
@@ -414,9 +421,7 @@ slice_append(HistoryReader *reader)
 		slice_add_bytes(slice, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
 						(Pointer) bytes != DatumGetPointer(row->data));
 	}
-	slice->ahead = row->bytes != NULL && row->part == 0;
-	slice->checksum = row->checksum;
-	slice->sum = slice->ahead ? row->sum : NULL;
+	slice->sum = row->sum;
 	slice->nentries = row->nentries;
 	slice->nrows = row->nrows;
 	slice->pane = row->pane;
@@ -549,6 +554,7 @@ history_fetch(HistoryReader *reader, HistoryRow *row)
 		row->part = DatumGetInt32(history_column(reader, HISTORY_PART));
 		row->data = history_column(reader, HISTORY_DATA);
 		row->bytes = NULL;
+		row->sum = NULL;
 		reader->bytes += toast_datum_size(row->data);
 	}
 	MemoryContextSwitchTo(old);

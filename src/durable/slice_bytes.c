@@ -8,7 +8,7 @@
 
 /* What is in a slice is trusted, down to the states of transition functions, so nothing of it may have changed on disk. */
 bool
-streamext_slice_open(char *bytes, Size size, pg_crc32c checksum, uint32 state_size, SliceBytes *slice)
+streamext_slice_open(char *bytes, Size size, uint32 state_size, SliceBytes *slice)
 {
 	const SliceHeader *header = (const SliceHeader *) (bytes + HISTORY_PAD);
 	pg_crc32c		   stored;
@@ -16,8 +16,10 @@ streamext_slice_open(char *bytes, Size size, pg_crc32c checksum, uint32 state_si
 	if (size < HISTORY_PAD + sizeof(SliceHeader))
 		return false;
 	memcpy(&stored, bytes, sizeof(stored));
+	if (!EQ_CRC32C(stored, streamext_slice_checksum(bytes, size)))
+		return false;
 	size -= HISTORY_PAD;
-	if (!EQ_CRC32C(stored, checksum) || header->format != HISTORY_FORMAT || header->state_size != state_size ||
+	if (header->format != HISTORY_FORMAT || header->state_size != state_size ||
 		header->nblocks > (size - sizeof(SliceHeader)) / sizeof(SliceBlock) || header->entries_size > size ||
 		header->blobs_size > size ||
 		sizeof(SliceHeader) + header->nblocks * sizeof(SliceBlock) + header->entries_size + header->blobs_size !=

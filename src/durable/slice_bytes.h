@@ -31,7 +31,7 @@ typedef struct SliceSum
 } SliceSum;
 
 /* bytes: from the checksum on, what is behind it aligned. False: it has changed since it was written, or is not of this layout. */
-extern bool streamext_slice_open(char *bytes, Size size, pg_crc32c checksum, uint32 state_size, SliceBytes *slice);
+extern bool streamext_slice_open(char *bytes, Size size, uint32 state_size, SliceBytes *slice);
 /* Gives `into` the states of all groups combined, in order, and empty ones for other aggregates. False: an entry is not sound. */
 extern bool streamext_slice_sum(const SliceBytes *slice, const SliceSum *sum, GroupEntry *into);
 

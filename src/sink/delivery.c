@@ -38,6 +38,7 @@
 #include "base/clip.h"
 #include "base/fault.h"
 #include "base/own_table.h"
+#include "base/thread.h"
 #include "base/transaction.h"
 #include "sink/delivery.h"
 #include "sink/message.h"
@@ -122,16 +123,9 @@ delivery_thread(void *arg)
 static bool
 delivery_start_thread(Delivery *d)
 {
-	sigset_t all, saved;
-	int		 err;
-
 	pthread_mutex_init(&d->mutex, NULL);
 	pthread_cond_init(&d->wake, NULL);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	err = pthread_create(&d->thread, NULL, delivery_thread, d);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	return err == 0;
+	return streamext_thread_start(&d->thread, delivery_thread, d) == 0;
 }
 
 static void

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clip.h"
+#include "base/thread.h"
 #include "source/kafka/client.h"
 
 #define KAFKA_TIMER_SLACK 1500000 /* nanoseconds; see streamext_kafka_start */
@@ -388,14 +389,8 @@ streamext_kafka_end(rd_kafka_t *rk)
 {
 	struct timespec deadline;
 	pthread_t		thread;
-	sigset_t		all, saved;
-	int				err;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	err = pthread_create(&thread, NULL, kafka_destroy_thread, rk);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	if (err != 0)
+	if (streamext_thread_start(&thread, kafka_destroy_thread, rk) != 0)
 	{
 		kafka_destroy_thread(rk);
 		return;

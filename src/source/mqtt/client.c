@@ -30,6 +30,7 @@
 
 #include "base/clip.h"
 #include "base/fault.h"
+#include "base/thread.h"
 #include "source/mqtt/client_private.h"
 #include "source/mqtt/properties.h"
 #include "source/mqtt/topic.h"
@@ -599,18 +600,14 @@ mqtt_open_session(MqttClient *m, const StreamConfig *config, int shard)
 void
 streamext_mqtt_client_new(MqttClient **client, const ConnectorOpen *args, int wait_fd)
 {
-	MqttClient		  *m = calloc(1, sizeof(MqttClient));
-	pthread_condattr_t attributes;
+	MqttClient *m = calloc(1, sizeof(MqttClient));
 
 	*client = m;
 	if (m == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	pthread_mutex_init(&m->append_mutex, NULL);
 	pthread_mutex_init(&m->mutex, NULL);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&m->wake, &attributes);
-	pthread_condattr_destroy(&attributes);
+	streamext_thread_cond_init(&m->wake);
 	pg_atomic_init_u32(&m->signalled, 0);
 	m->retry_ms = MQTT_RETRY_MIN_MS;
 	m->wait_fd = wait_fd;
@@ -629,16 +626,12 @@ streamext_mqtt_client_new(MqttClient **client, const ConnectorOpen *args, int wa
 int
 streamext_mqtt_client_start(MqttClient *m, const char *password)
 {
-	sigset_t all, saved;
-	int		 err;
+	int err;
 
 	m->at.password = mqtt_strdup(password);
 	if (m->former != NULL && m->former->password == NULL && strcmp(m->former->uri, m->at.uri) == 0)
 		m->former->password = mqtt_strdup(password);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	err = pthread_create(&m->control, NULL, mqtt_control, m);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	err = streamext_thread_start(&m->control, mqtt_control, m);
 	m->started = err == 0;
 	if (err != 0)
 	{
