@@ -274,20 +274,12 @@ streamext_alert_target(const char *to)
 
 	if (*to == '\0' || strlen(to) >= 4 * NAMEDATALEN + sizeof("\"\".\"\""))
 		return InvalidOid;
-	if (strchr(to, '"') != NULL)
-	{
-		/* as the full name of one is kept that needs quotes */
-		if (SplitIdentifierString(pstrdup(to), '.', &names) && list_length(names) <= 2)
-			relid = RangeVarGetRelid(makeRangeVar(list_length(names) == 2 ? linitial(names) : NULL, llast(names), -1),
-									 NoLock, true);
-	}
-	else if (strspn(to, "abcdefghijklmnopqrstuvwxyz_.0123456789") == strlen(to) && strchr("0123456789.", *to) == NULL &&
-			 to[strlen(to) - 1] != '.' && strstr(to, "..") == NULL)
-	{
-		names = textToQualifiedNameList(cstring_to_text(to));
-		if (list_length(names) <= 2)
-			relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
-	}
+	/* a plain name, or what is kept as the full name of a table that needs quotes; other channels may be called anything */
+	if ((strchr(to, '"') != NULL ||
+		 (strspn(to, "abcdefghijklmnopqrstuvwxyz_.0123456789") == strlen(to) && !isdigit((unsigned char) *to))) &&
+		SplitIdentifierString(pstrdup(to), '.', &names) && list_length(names) <= 2)
+		relid = RangeVarGetRelid(makeRangeVar(list_length(names) == 2 ? linitial(names) : NULL, llast(names), -1),
+								 NoLock, true);
 	return OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE ? relid : InvalidOid;
 }
 

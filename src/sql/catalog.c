@@ -95,19 +95,17 @@ static void
 catalog_note_deaf(ShardCopy *copy)
 {
 	const BudgetDeaf *deaf = &copy->slot.worker.deaf;
-	const char		 *view = get_rel_name(deaf->view);
-	char			  named[NAMEDATALEN + 32] = "a continuous view that is dropped";
+	const char		 *view;
 
 	if (deaf->since == 0 || copy->slot.worker.pid == 0)
 		return;
+	view = get_rel_name(deaf->view);
 	copy->slot.status.state = STREAM_STALLED;
 	copy->slot.status.since = copy->slot.status.last_error_at = deaf->since;
-	if (view != NULL)
-		snprintf(named, sizeof(named), "continuous view \"%s\"", view);
 	streamext_clip_format(
 		copy->slot.status.last_error, sizeof(copy->slot.status.last_error),
 		"%s has taken longer than streamext.view_time_limit and does not react to its cancel: the stream waits for it",
-		named);
+		view != NULL ? psprintf("continuous view \"%s\"", view) : "a continuous view that is dropped");
 }
 
 /* With registry_lock held. */

@@ -288,6 +288,13 @@ poison_forget_lived(PoisonMark *mark)
 		mark->barren = mark->faults = 0;
 }
 
+/* Crashes in a row that are held against what its connections bring. */
+static uint32
+poison_barren(const PoisonMark *mark)
+{
+	return Max(mark->barren, mark->faults);
+}
+
 /*
  * The process before has ended, not by itself, with nothing at work. Who has ended the whole server means nobody; where that is how a server deals with
  * a crash it cannot be told.
@@ -300,14 +307,7 @@ poison_judge_barren(PoisonMark *mark)
 	poison_forget_lived(mark);
 	mark->barren++;
 	mark->faults = mark->faulted ? mark->faults + 1 : 0;
-	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand",
-						 Max(mark->barren, mark->faults))));
-}
-
-static bool
-poison_is_barren(const PoisonMark *mark)
-{
-	return mark->barren >= POISON_CRASHES || mark->faults >= POISON_CRASHES;
+	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand", poison_barren(mark))));
 }
 
 /* Then the signal does what it does without: it ends the process. */
@@ -345,7 +345,7 @@ streamext_poison_start(Worker *w)
 		poison_judge_barren(poison_mark);
 	poison_left = POISON_CAREFUL;
 	crashes = Max(poison_mark->crashes, poison_mark->barren);
-	wait = crashes < 2 || poison_is_barren(poison_mark)
+	wait = crashes < 2 || poison_barren(poison_mark) >= POISON_CRASHES
 			   ? 0
 			   : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
 	poison_mark->postmaster = PgStartTime;
@@ -360,12 +360,12 @@ streamext_poison_start(Worker *w)
 const char *
 streamext_poison_stops(void)
 {
-	if (poison_mark == NULL || !poison_is_barren(poison_mark))
+	if (poison_mark == NULL || poison_barren(poison_mark) < POISON_CRASHES)
 		return NULL;
 	return psprintf(
 		"its worker has crashed %u times in a row with no record at hand, as by what its connections bring; "
 		"streamext.resume has that tried again",
-		Max(poison_mark->barren, poison_mark->faults));
+		poison_barren(poison_mark));
 }
 
 void
