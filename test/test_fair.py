@@ -185,7 +185,7 @@ def test_one_that_will_not_be_cancelled(database: Database, kafka: Kafka, stream
 def test_a_view_that_does_not_react_to_its_cancel(database: Database, kafka: Kafka, stream: str) -> None:
     """Code in C may take hours without a look for interrupts, and nothing ends it: it is told which view it is while it lasts."""
     db = database
-    continuous(db, "slow", COUNTED.format("s WHERE a <> 150 OR strpos(repeat('a', 150000 + a::int), 'b' || repeat('a', 75000)) = 0"))
+    continuous(db, "slow", COUNTED.format("s WHERE a <> 150 OR strpos(repeat('a', 300000 + a::int), 'b' || repeat('a', 150000)) = 0"))
     db.flush("s")
     produce(kafka, stream, 100, 200)
     wait_for(lambda: state(db) == "stalled", what="the stream that waits for the view")

@@ -251,29 +251,28 @@ def test_a_source_that_crashes_its_client(own: Database) -> None:
     assert db.rows("TABLE v") in ([(10,)], [(20,)])
 
 
-def test_workers_killed_while_they_wait_blame_nobody(own: Database) -> None:
-    """Each passes where the one before it was."""
-    db = own
+def kill_behind_a_good_record(db: Database, times: int, how: signal.Signals) -> None:
+    """The worker, so often, each time when it has counted one more."""
     local_stream(db, columns="v int")
     continuous(db, "v", "SELECT count(*) FROM s")
-    for number in range(1, 6):
+    for number in range(1, times + 1):
         again(db, lambda: db.execute("INSERT INTO s VALUES (1)") or True, "the server to come back")
         db.flush("s")
         assert db.rows("TABLE v") == [(number,)]
-        db.server.kill_backend(worker_pid(db))
+        db.server.kill_backend(worker_pid(db), how)
+
+
+def test_workers_killed_while_they_wait_blame_nobody(own: Database) -> None:
+    """Each passes where the one before it was."""
+    db = own
+    kill_behind_a_good_record(db, 5, signal.SIGKILL)
     again(db, lambda: state(db) == "running", "the worker to go on")
 
 
 def test_a_source_that_crashes_its_client_behind_a_good_record_each_time(own: Database) -> None:
     """It would crash the server for ever, and each crash would be the first."""
     db = own
-    local_stream(db, columns="v int")
-    continuous(db, "v", "SELECT count(*) FROM s")
-    for number in range(1, 4):
-        again(db, lambda: db.execute("INSERT INTO s VALUES (1)") or True, "the server to come back")
-        db.flush("s")
-        assert db.rows("TABLE v") == [(number,)]
-        db.server.kill_backend(worker_pid(db), signal.SIGABRT)
+    kill_behind_a_good_record(db, 3, signal.SIGABRT)
     again(db, lambda: state(db) == "failed", "the stream to stop")
     assert "crashed 3 times in a row" in db.value("SELECT last_error FROM streamext.streams")
     db.execute("SELECT streamext.resume('s')")
