@@ -590,6 +590,31 @@ def test_memory_that_a_role_takes_by_many_alerts_is_its_own_loss(db: Database) -
         db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
+def test_memory_that_a_role_takes_by_alerts_that_it_drops_is_its_own_loss(db: Database) -> None:
+    """What PL/pgSQL keeps of a function stays when that is dropped; it was nobody's, and another role's alert was left alone for it."""
+    role = f"{db.name}_drops"
+    db.execute(f"CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role}")
+    db.configure("streamext.teller_memory", "128")
+    try:
+        local_stream(db, columns="k text, x int")
+        continuous(db, "v", "SELECT k, sum(x) AS total FROM s GROUP BY k")
+        db.execute(f"GRANT SELECT ON v TO {role}")
+        db.execute("INSERT INTO s VALUES ('a', 1)")
+        for name, statements in {"one": 2500, **{f"many{i}": 2000 for i in range(8)}}.items():
+            body = "".join(f"x := x + {i}; " for i in range(statements))
+            db.execute(f"CREATE FUNCTION f_{name}() RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE x numeric := 0; BEGIN {body} RETURN true; END $$")
+            db.execute(f"CREATE VIEW {name} WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE f_{name}()")
+            if name != "one":
+                db.execute(f"ALTER FUNCTION f_{name}() OWNER TO {role}; ALTER VIEW {name} OWNER TO {role}")
+            db.flush("s")
+            assert db.value("SELECT last_error FROM streamext.alert_views WHERE view = 'one'::regclass") is None
+            if name != "one":
+                db.execute(f"DROP VIEW {name}; DROP FUNCTION f_{name}()")
+    finally:
+        db.configure("streamext.teller_memory", "1024")
+        db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("keeps", ["plans", "code"])
 def test_what_an_alert_leaves_in_memory_is_no_loss_of_others(db: Database, keeps: str) -> None:
     """Plans that PL/pgSQL keeps filled the process for good, and compiled code ended it again and again: no alert of the database was evaluated any more."""

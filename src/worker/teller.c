@@ -95,10 +95,18 @@ typedef struct TellerView
 	int64		kept;	   /* bytes that it has left in the process's memory */
 } TellerView;
 
+/* What views of a role have left in the process's memory, those too that are gone since: their code's plans are still there. */
+typedef struct TellerOwner
+{
+	Oid	  owner;
+	int64 kept;
+} TellerOwner;
+
 static TellerSlot	*teller_slot = NULL;
 static MemoryContext teller_cxt;   /* of the list of views */
 static MemoryContext teller_round; /* reset after each view */
 static List			*teller_views = NIL;
+static List			*teller_owners = NIL; /* for good */
 static TellerView	*teller_at = NULL;	  /* the one at work */
 static bool			 teller_gone = false; /* one of them is no more; DROP does not say so */
 static int64		 teller_empty = 0;	  /* bytes of memory before the first of them */
@@ -354,37 +362,48 @@ teller_limit_ms(void)
 	return streamext_fault_is_set("tellers-hurry") ? 1000 : TELLER_LIMIT_MS;
 }
 
-/* What all views of a role have left in memory. */
-static int64
-teller_kept_of(Oid owner)
+/* Lays what one of its views has left to the role's charge. */
+static void
+teller_charge(Oid owner, int64 kept)
 {
-	int64	  sum = 0;
-	ListCell *lc;
+	MemoryContext old;
+	TellerOwner	 *one;
+	ListCell	 *lc;
 
-	foreach (lc, teller_views)
-		if (((TellerView *) lfirst(lc))->owner == owner)
-			sum += ((TellerView *) lfirst(lc))->kept;
-	return sum;
+	foreach (lc, teller_owners)
+	{
+		one = lfirst(lc);
+		if (one->owner == owner)
+		{
+			one->kept += kept;
+			return;
+		}
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	one = palloc(sizeof(TellerOwner));
+	one->owner = owner;
+	one->kept = kept;
+	teller_owners = lappend(teller_owners, one);
+	MemoryContextSwitchTo(old);
 }
 
-/* The one that left most, of the role whose views have: many that leave little are no loss of others'. */
+/* The one that left most, of the role whose views have: many that leave little, or come and go, are no loss of others'. NULL: that has none any more. */
 static TellerView *
 teller_keeps_most(void)
 {
-	TellerView *most = NULL;
-	int64		sum = 0;
-	ListCell   *lc;
+	const TellerOwner *owner = NULL;
+	TellerView		  *most = NULL;
+	ListCell		  *lc;
 
+	foreach (lc, teller_owners)
+		if (owner == NULL || ((TellerOwner *) lfirst(lc))->kept > owner->kept)
+			owner = lfirst(lc);
 	foreach (lc, teller_views)
 	{
 		TellerView *item = lfirst(lc);
-		int64		owned = most != NULL && most->owner == item->owner ? sum : teller_kept_of(item->owner);
 
-		if (most == NULL || owned > sum || (item->owner == most->owner && item->kept > most->kept))
-		{
+		if (owner != NULL && item->owner == owner->owner && (most == NULL || item->kept > most->kept))
 			most = item;
-			sum = owned;
-		}
 	}
 	return most;
 }
@@ -422,6 +441,7 @@ teller_weigh(TellerView *item, int64 before, TellerRun run)
 	int64 now = streamext_background_memory();
 
 	item->kept += now - before;
+	teller_charge(item->owner, now - before);
 	if (run != TELLER_OVER && (limit == 0 || now - before < limit / TELLER_KEPT_MUCH))
 		streamext_teller_forgive(teller_slot, item->view, item->task);
 	if (limit > 0 && now - teller_empty >= limit / (run == TELLER_SHORT ? TELLER_KEPT_SHORT : TELLER_KEPT))
