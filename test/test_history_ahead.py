@@ -240,6 +240,23 @@ def test_no_thread_is_left(kept: Database) -> None:
     compare(db, ["tumbled"])
 
 
+def test_cursors_do_not_take_all_threads(kept: Database) -> None:
+    """A session with a thousand cursors had a thousand threads, of which the system has a limit for all of the server's processes together."""
+    db = kept
+    whole = sorted(db.rows(EACH))
+    ahead(db)
+    for _ in range(2):
+        with db.connection.transaction():
+            for i in range(20):
+                db.execute(f"DECLARE c{i} SCROLL CURSOR FOR {EACH}")
+                db.rows(f"FETCH 5 FROM c{i}")
+            assert threads(session(db)).count("history ahead") == 4
+            for i in range(20):
+                db.execute(f"MOVE ABSOLUTE 0 IN c{i}")
+                assert sorted(db.rows(f"FETCH ALL FROM c{i}")) == whole
+    assert not has_thread(session(db))
+
+
 def begin_slowly(db: Database) -> psycopg.Connection:
     """A session in the middle of history, with its thread."""
     other = db.connect()

@@ -21,6 +21,8 @@
 #include "base/thread.h"
 #include "durable/history_ahead.h"
 
+#define AHEAD_THREADS \
+	4 /* of a process at a time: it may have any number of cursors, and the system has not so many threads */
 #define AHEAD_BATCHES 5
 #define AHEAD_ROWS 256
 #define AHEAD_BYTES (256 * 1024)		   /* of a batch, unpacked; one row may go beyond */
@@ -165,6 +167,8 @@ ahead_find_decompress(void)
 	return found;
 }
 
+static int ahead_nthreads = 0; /* of this process */
+
 /* When the context goes. */
 static void
 ahead_join(void *arg)
@@ -176,6 +180,7 @@ ahead_join(void *arg)
 	pthread_cond_signal(&ahead->work);
 	pthread_mutex_unlock(&ahead->mutex);
 	pthread_join(ahead->thread, NULL);
+	ahead_nthreads--;
 }
 
 /* False: there is no thread to be had. */
@@ -196,7 +201,7 @@ streamext_ahead_start(HistoryReader *reader, HistoryFetch fetch, const SliceSum 
 	MemoryContext	  own;
 
 	/* Workers, of the extension or parallel ones, have none: other processes want the processors more. */
-	if (MyBackendType != B_BACKEND || ahead_find_decompress() == NULL)
+	if (MyBackendType != B_BACKEND || ahead_nthreads >= AHEAD_THREADS || ahead_find_decompress() == NULL)
 		return NULL;
 	own = AllocSetContextCreate(cxt, "streamext history ahead", ALLOCSET_DEFAULT_SIZES);
 	ahead = MemoryContextAllocZero(own, sizeof(HistoryAhead));
@@ -211,6 +216,7 @@ streamext_ahead_start(HistoryReader *reader, HistoryFetch fetch, const SliceSum 
 		MemoryContextDelete(own);
 		return NULL;
 	}
+	ahead_nthreads++;
 	(void) pthread_setname_np(ahead->thread, "history ahead");
 	ahead->end.func = ahead_join;
 	ahead->end.arg = ahead;

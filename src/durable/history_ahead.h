@@ -41,7 +41,7 @@ typedef bool (*HistoryFetch)(HistoryReader *reader, HistoryRow *row);
 
 /*
  * In a memory context of its own below cxt; *sum, whose aggregates live as long, says of which the sum is asked for. NULL: this process, no client's
- * session, has no thread, or none could be started.
+ * session, has no thread, or enough of them, or none could be started.
  */
 extern HistoryAhead *streamext_ahead_start(HistoryReader *reader, HistoryFetch fetch, const SliceSum *sum,
 										   MemoryContext cxt);
