@@ -602,10 +602,10 @@ def test_memory_that_a_role_takes_by_alerts_that_it_drops_is_its_own_loss(db: Da
         db.execute("INSERT INTO s VALUES ('a', 1)")
         for name, statements in {"one": 2500, **{f"many{i}": 2000 for i in range(8)}}.items():
             body = "".join(f"x := x + {i}; " for i in range(statements))
+            db.execute("RESET ROLE" if name == "one" else f"SET ROLE {role}")
             db.execute(f"CREATE FUNCTION f_{name}() RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE x numeric := 0; BEGIN {body} RETURN true; END $$")
             db.execute(f"CREATE VIEW {name} WITH (streamext.alert, streamext.key = 'k') AS SELECT k, total FROM v WHERE f_{name}()")
-            if name != "one":
-                db.execute(f"ALTER FUNCTION f_{name}() OWNER TO {role}; ALTER VIEW {name} OWNER TO {role}")
+            db.execute("RESET ROLE")
             db.flush("s")
             assert db.value("SELECT last_error FROM streamext.alert_views WHERE view = 'one'::regclass") is None
             if name != "one":
