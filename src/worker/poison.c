@@ -29,10 +29,6 @@
  */
 #include "base/streamext.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "access/htup_details.h"
 #include "access/xact.h"
@@ -42,95 +38,24 @@
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "rewrite/rewriteSupport.h"
-#include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/label.h"
 #include "base/fault.h"
-#include "worker/poison.h"
+#include "worker/poison_private.h"
 
-#define POISON_FILE "streamext_marks"
-#define POISON_MAGIC 0x73786d34
-#define POISON_RANGES 32
-#define POISON_BLAMED 32
 #define POISON_CRASHES 3
 #define POISON_LIVED (600 * USECS_PER_SEC) /* what has lived for so long was not crashed by what it began with */
 #define POISON_WAIT_MS 1000
 #define POISON_WAIT_MAX_MS 60000
+#if PG_VERSION_NUM >= 160000
+#define SEND_ABORT_FOR_CRASH send_abort_for_crash
+#else
+#define SEND_ABORT_FOR_CRASH false
+#endif
 #define POISON_CAREFUL (2 * STREAMEXT_BATCH_ROWS) /* records at most, where the mark could not hold all partitions */
-
-typedef enum PoisonStage
-{
-	STAGE_NONE,
-	STAGE_DECODE,
-	STAGE_VIEW,
-	STAGE_REST,
-	STAGE_START
-} PoisonStage;
-
-typedef struct PoisonRange
-{
-	uint32 topic; /* hash */
-	int32  partition;
-	int64  first;
-	int64  end;
-} PoisonRange;
-
-typedef struct PoisonBlame
-{
-	Oid	   view;  /* InvalidOid: the stream */
-	int32  whole; /* the view itself, whatever the record */
-	uint64 stamp; /* of its definition; 0: not looked at yet */
-	uint32 topic;
-	int32  partition;
-	int64  position;
-	int64  retry; /* the request in which it was tried again; 0: it was read */
-} PoisonBlame;
-
-/* What was at work. */
-typedef struct PoisonPlace
-{
-	uint32		stage;
-	Oid			view;
-	uint32		counted; /* the view has counted something before */
-	uint32		nrecords;
-	uint32		overflow; /* partitions that have no range */
-	uint32		nranges;
-	int64		retry; /* as above */
-	PoisonRange ranges[POISON_RANGES];
-} PoisonPlace;
-
-/* One process's. Only that one writes it. */
-typedef struct PoisonMark
-{
-	volatile uint32 at_work;
-	volatile uint32 alive;		/* the process has not ended by itself */
-	TimestampTz		postmaster; /* whose it is */
-	TimestampTz		started;
-	uint64			reached; /* the sum of the positions that the processes have passed */
-	uint32			barren;	 /* of its crashes with nothing at work: in a row, without passing `reached` */
-	volatile uint32 faulted; /* the process has had a signal that is a fault of the program */
-	uint32			faults;	 /* of its crashes with nothing at work: by such ones, in a row, records passed or not */
-	uint32			crashes; /* in a row, since the marked place was passed */
-	PoisonPlace		now;
-	PoisonPlace		last; /* of the crash before */
-	uint32			nblamed;
-	uint32			next_blamed; /* is overwritten */
-	PoisonBlame		blamed[POISON_BLAMED];
-} PoisonMark;
-
-/* A stream and shard's: its worker's and its catch-up worker's. Found and taken under registry_lock exclusive. */
-typedef struct PoisonEntry
-{
-	uint32		magic;
-	Oid			dboid;
-	Oid			relid;
-	int32		shard;
-	TimestampTz used;
-	PoisonMark	marks[2];
-} PoisonEntry;
 
 static PoisonEntry *poison_entry = NULL; /* NULL: there is no file, nothing is marked */
 static PoisonMark  *poison_mark = NULL;
@@ -138,70 +63,6 @@ static PoisonPlace	poison_suspect; /* to be taken carefully; stage NONE: nothing
 static bool			poison_careful = false;
 static int			poison_left;
 static bool			poison_passed[POISON_RANGES];
-
-/* ---------------------------------------------------------------- the file */
-
-static PoisonEntry *
-poison_map(int n)
-{
-	Size		size = sizeof(PoisonEntry) * n;
-	int			fd = OpenTransientFile(POISON_FILE, O_RDWR | O_CREAT | PG_BINARY);
-	struct stat st;
-	void	   *map = MAP_FAILED;
-
-	/* with room on disk for all of it: a store into a mapped hole of a full disk would be the end of the process */
-	if (fd >= 0 && fstat(fd, &st) == 0 && (st.st_size >= (off_t) size || posix_fallocate(fd, 0, size) == 0))
-		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		ereport(LOG, (errcode_for_file_access(), errmsg("could not map file \"%s\": %m", POISON_FILE),
-					  errdetail("Records that crash their worker are not found out.")));
-	if (fd >= 0)
-		CloseTransientFile(fd);
-	return map == MAP_FAILED ? NULL : map;
-}
-
-/* Its stream is there: it may be marked at this moment. With registry_lock. */
-static bool
-poison_is_in_use(const PoisonEntry *entry)
-{
-	for (int i = 0; i < streamext_shared->nstreams && entry->magic == POISON_MAGIC; i++)
-	{
-		const StreamSlot *slot = &streamext_shared->streams[i];
-
-		if (slot->id.in_use && slot->id.dboid == entry->dboid && slot->id.relid == entry->relid &&
-			slot->id.shard == entry->shard)
-			return true;
-	}
-	return false;
-}
-
-/* The stream's entry, else of those that no stream has the one that was not used for longest. With registry_lock exclusive. */
-static PoisonEntry *
-poison_find(const Worker *w, PoisonEntry *entries, int n)
-{
-	PoisonEntry *oldest = NULL;
-
-	for (int i = 0; i < n; i++)
-	{
-		PoisonEntry *entry = &entries[i];
-
-		if (entry->magic != POISON_MAGIC)
-			entry->used = 0;
-		else if (entry->dboid == w->shard.identity.dboid && entry->relid == w->shard.identity.relid &&
-				 entry->shard == w->shard.identity.shard)
-			return entry;
-		if ((oldest == NULL || entry->used < oldest->used) && !poison_is_in_use(entry))
-			oldest = entry;
-	}
-	if (oldest == NULL) /* there are as many as streams */
-		return NULL;
-	memset(oldest, 0, sizeof(*oldest));
-	oldest->dboid = w->shard.identity.dboid;
-	oldest->relid = w->shard.identity.relid;
-	oldest->shard = w->shard.identity.shard;
-	oldest->magic = POISON_MAGIC;
-	return oldest;
-}
 
 /* ---------------------------------------------------------------- whom to blame */
 
@@ -288,13 +149,6 @@ poison_forget_lived(PoisonMark *mark)
 		mark->barren = mark->faults = 0;
 }
 
-/* Crashes in a row that are held against what its connections bring. */
-static uint32
-poison_barren(const PoisonMark *mark)
-{
-	return Max(mark->barren, mark->faults);
-}
-
 /*
  * The process before has ended, not by itself, with nothing at work. Who has ended the whole server means nobody; where that is how a server deals with
  * a crash it cannot be told.
@@ -307,14 +161,18 @@ poison_judge_barren(PoisonMark *mark)
 	poison_forget_lived(mark);
 	mark->barren++;
 	mark->faults = mark->faulted ? mark->faults + 1 : 0;
-	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand", poison_barren(mark))));
+	ereport(LOG, (errmsg("the worker has crashed %u times in a row, now with no record at hand",
+						 streamext_poison_barren(mark))));
 }
 
-/* Then the signal does what it does without: it ends the process. */
+/* Then the signal does what it does without: it ends the process. With send_abort_for_crash it is the postmaster that aborts whoever is left. */
 static void
 poison_note_fault(SIGNAL_ARGS)
 {
-	poison_mark->faulted = 1;
+	if (postgres_signal_arg == SIGABRT && SEND_ABORT_FOR_CRASH)
+		streamext_poison_end();
+	else
+		poison_mark->faulted = 1;
 	signal(postgres_signal_arg, SIG_DFL);
 	raise(postgres_signal_arg);
 }
@@ -325,14 +183,14 @@ streamext_poison_start(Worker *w)
 	static const int faults[] = { SIGABRT, SIGBUS, SIGILL, SIGSEGV };
 
 	int			 n = streamext_max_streams;
-	PoisonEntry *entries = poison_map(n);
+	PoisonEntry *entries = streamext_poison_map(n);
 	uint32		 crashes;
 	long		 wait;
 
 	if (entries == NULL)
 		return 0;
 	LWLockAcquire(streamext_shared->registry_lock, LW_EXCLUSIVE);
-	poison_entry = poison_find(w, entries, n);
+	poison_entry = streamext_poison_find(w, entries, n);
 	if (poison_entry != NULL)
 		poison_entry->used = GetCurrentTimestamp();
 	LWLockRelease(streamext_shared->registry_lock);
@@ -345,7 +203,7 @@ streamext_poison_start(Worker *w)
 		poison_judge_barren(poison_mark);
 	poison_left = POISON_CAREFUL;
 	crashes = Max(poison_mark->crashes, poison_mark->barren);
-	wait = crashes < 2 || poison_barren(poison_mark) >= POISON_CRASHES
+	wait = crashes < 2 || streamext_poison_barren(poison_mark) >= POISON_CRASHES
 			   ? 0
 			   : Min(POISON_WAIT_MAX_MS, (long) POISON_WAIT_MS << Min(crashes - 2, 10));
 	poison_mark->postmaster = PgStartTime;
@@ -360,12 +218,12 @@ streamext_poison_start(Worker *w)
 const char *
 streamext_poison_stops(void)
 {
-	if (poison_mark == NULL || poison_barren(poison_mark) < POISON_CRASHES)
+	if (poison_mark == NULL || streamext_poison_barren(poison_mark) < POISON_CRASHES)
 		return NULL;
 	return psprintf(
 		"its worker has crashed %u times in a row with no record at hand, as by what its connections bring; "
 		"streamext.resume has that tried again",
-		poison_barren(poison_mark));
+		streamext_poison_barren(poison_mark));
 }
 
 void
