@@ -322,6 +322,16 @@ def test_renames(counted: Database) -> None:
     assert db.rows("SELECT view::text FROM streamext.continuous_views") == [("v2",)]
 
 
+def test_a_renamed_key_is_known_by_its_new_name(counted: Database) -> None:
+    db = counted
+    db.execute("ALTER VIEW v RENAME COLUMN k TO key")
+    rows = db.rows("SELECT op, row FROM streamext.changes('v')")
+    assert rows[0] == ("reset", None)
+    assert sorted(row["key"] for _, row in rows[1:]) == ["a", "b"]
+    assert "hash look-up on (key)" in "".join(line for (line,) in db.rows("EXPLAIN SELECT * FROM v WHERE key = 'a'"))
+    assert after(db) == [("a", 3), ("b", 1)]
+
+
 def test_what_options_name_is_renamed_in_them(db: Database) -> None:
     """Else the view fails later on, and its dump cannot be restored."""
     db.execute(SERVERS)

@@ -126,6 +126,20 @@ def test_definitions(simple: Database) -> None:
     db.execute("DROP TABLE other")
 
 
+def test_a_column_that_is_renamed_in_the_table_and_in_the_view(simple: Database) -> None:
+    """PostgreSQL renames a view's column in the catalogue alone: the stored query keeps the name that it had."""
+    db = simple
+    db.execute("CREATE TABLE plain (k int, x int)")
+    into(db, "SELECT k, x FROM s", "plain")
+    insert(db, (1, 2))
+    db.execute("ALTER TABLE plain RENAME COLUMN x TO y; ALTER VIEW v RENAME COLUMN x TO y")
+    insert(db, (3, 4))
+    db.execute("ALTER VIEW v SET (streamext.max_groups = 7)")
+    insert(db, (5, 6))
+    assert sorted(db.rows("SELECT k, y FROM plain")) == [(1, 2), (3, 4), (5, 6)]
+    assert counts(db, "v") == (3, 0, 0)
+
+
 def test_rights_are_the_owners(simple: Database) -> None:
     db = simple
     db.execute("DROP ROLE IF EXISTS writer")

@@ -292,7 +292,10 @@ streamext_join_start(CompiledView *view, StreamConfig *config, List *exprs, Memo
 	}
 	join->rows = join_make_query(join, exprs);
 	(void) query_tree_walker(join->rows, join_needs_walker, &needs, QTW_IGNORE_JOINALIASES);
-	join->query = view->stateless ? streamext_into_query(view->into, join->rows->targetList, join->rows) : join->rows;
+	join->query = join->rows;
+	if (view->stateless)
+		join->query = streamext_into_query(
+			view->into, streamext_view_named_outputs(view->relid, join->rows->targetList), join->rows);
 	MemoryContextSwitchTo(TopMemoryContext);
 	join_runs = lappend(join_runs, join);
 	join->forget.func = join_forget_run;

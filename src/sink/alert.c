@@ -331,7 +331,7 @@ alert_key_stays(const Alert *alert, Oid relid, const char *name)
 		const TargetEntry *entry = lfirst_node(TargetEntry, lc);
 		const Var		  *var = (const Var *) entry->expr;
 
-		if (!entry->resjunk && strcmp(entry->resname, name) == 0)
+		if (!entry->resjunk && strcmp(streamext_view_column_name(alert->view, entry), name) == 0)
 			return IsA(var, Var) && var->varlevelsup == 0 &&
 				   rt_fetch(var->varno, alert->query->rtable)->relid == relid && alert_is_key_of(relid, var->varattno);
 	}

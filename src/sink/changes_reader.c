@@ -33,18 +33,18 @@
 #include "shared/shmem.h"
 #include "sink/changes_private.h"
 
-/* The name of the output column that holds a key; NULL: none does. */
+/* The name of the output column that holds a key, palloc'd; NULL: none does. */
 static char *
-reader_key_column(const Query *query, Index ref)
+reader_key_column(const CompiledView *view, Index ref)
 {
 	ListCell *lc;
 
-	foreach (lc, query->targetList)
+	foreach (lc, view->query->targetList)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, lc);
 
 		if (entry->ressortgroupref == ref && !entry->resjunk)
-			return entry->resname;
+			return streamext_view_column_name(view->relid, entry);
 	}
 	return NULL;
 }
@@ -72,7 +72,7 @@ reader_keys(const CompiledView *view, Relation rel, List **names)
 	foreach (lc, view->query->groupClause)
 	{
 		Index		 ref = lfirst_node(SortGroupClause, lc)->tleSortGroupRef;
-		const char	*column = reader_key_column(view->query, ref);
+		const char	*column = reader_key_column(view, ref);
 		TargetEntry *entry;
 
 		if (column == NULL)

@@ -377,6 +377,6 @@ streamext_emit_check(Oid view, Oid target)
 	emit_check_key(config, streamext_changes_keys(reader));
 	rel = table_open(view, AccessShareLock);
 	query = copyObject(get_view_query(rel));
-	streamext_into_check(target, query->targetList);
+	streamext_into_check(target, streamext_view_named_outputs(view, query->targetList));
 	table_close(rel, NoLock);
 }

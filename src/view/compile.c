@@ -231,6 +231,32 @@ compile_bytewise(Oid type, Oid collation)
 	}
 }
 
+char *
+streamext_view_column_name(Oid relid, const TargetEntry *entry)
+{
+	char *name = entry->resjunk ? NULL : get_attname(relid, entry->resno, true);
+
+	if (name == NULL && entry->resname != NULL)
+		name = pstrdup(entry->resname);
+	return name;
+}
+
+List *
+streamext_view_named_outputs(Oid relid, const List *targetList)
+{
+	List	 *result = NIL;
+	ListCell *lc;
+
+	foreach (lc, targetList)
+	{
+		TargetEntry *entry = copyObject(lfirst_node(TargetEntry, lc));
+
+		entry->resname = streamext_view_column_name(relid, entry);
+		result = lappend(result, entry);
+	}
+	return result;
+}
+
 static void
 compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group, const TargetEntry *entry)
 {
@@ -238,7 +264,9 @@ compile_key(CompileContext *context, KeySpec *key, const SortGroupClause *group,
 	Oid	  left, right;
 
 	key->expr = entry->expr;
-	key->name = pstrdup(entry->resname != NULL ? entry->resname : "?column?");
+	key->name = streamext_view_column_name(context->view->relid, entry);
+	if (key->name == NULL)
+		key->name = pstrdup("?column?");
 	key->type = exprType(expr);
 	key->typmod = exprTypmod(expr);
 	key->collation = exprCollation(expr);
@@ -464,7 +492,7 @@ compile_stateless(CompileContext *context, bool check)
 	streamext_view_check_below((Node *) outputs, "the output");
 	view->into = streamext_into_target(view->options.into);
 	if (check)
-		streamext_into_check(view->into, outputs);
+		streamext_into_check(view->into, streamext_view_named_outputs(view->relid, outputs));
 }
 
 static void
@@ -510,7 +538,8 @@ compile_into_windows(const CompileContext *context, bool check)
 
 	streamext_view_check_into_window(&view->window);
 	if (check)
-		streamext_into_check(streamext_into_target(view->options.into), view->query->targetList);
+		streamext_into_check(streamext_into_target(view->options.into),
+							 streamext_view_named_outputs(view->relid, view->query->targetList));
 }
 
 /* ---- entry points ---- */

@@ -116,6 +116,14 @@ extern ContinuousViewOptions streamext_view_options_of(Datum reloptions);
 /* OIDs of all views that have any option: those that may have ours. Reads all of pg_class. */
 extern List *streamext_views_with_options(void);
 
+/*
+ * The name of a column that the view's query puts out, palloc'd: the relation's, which ALTER VIEW ... RENAME COLUMN changes alone, while the stored
+ * query keeps the one that it was made with. Of an entry that is no output what the query calls it; NULL: nothing.
+ */
+extern char *streamext_view_column_name(Oid relid, const TargetEntry *entry);
+/* A copy of the query's outputs with these names. */
+extern List *streamext_view_named_outputs(Oid relid, const List *targetList);
+
 /* Compiles in the current memory context; needs a transaction. Raises 0A000 (etc.) naming the construct. */
 extern CompiledView *streamext_view_compile(Oid relid);
 /*
