@@ -7,7 +7,7 @@ from harness.kafka import Kafka
 from harness.mosquitto import Mosquitto
 from harness.postgres import Postgres
 from harness.server import free_port
-from harness.streams import kafka_stream, mqtt_stream
+from harness.streams import continuous, kafka_stream, local_stream, mqtt_stream
 from harness.wait import wait_for
 
 Finding = tuple[bool, str, str | None]
@@ -31,6 +31,22 @@ def notices(db: Database, sql: str) -> list[str]:
     db.execute(sql)
     db.connection.remove_notice_handler(take)
     return found
+
+
+def test_views_that_count_nothing(db: Database) -> None:
+    local_stream(db, "", "a int")
+    db.execute("CREATE TABLE t (a int)")
+    continuous(db, "good", "SELECT count(*) AS n FROM s")
+    continuous(db, "held", "SELECT count(*) AS n FROM s")
+    continuous(db, "broken", "SELECT a FROM s", ", streamext.into = 't'")
+    db.flush("s")
+    assert check(db)["views"] == (True, "3 continuous views read the stream", None)
+    db.execute("SELECT streamext.pause('held')")
+    db.execute("ALTER TABLE t RENAME COLUMN a TO b; ALTER VIEW broken RENAME COLUMN a TO c")
+    wait_for(lambda: db.value("SELECT state FROM streamext.continuous_views WHERE view = 'broken'::regclass") == "failed", what="the view fails")
+    ok, detail, hint = check(db)["views"]
+    assert not ok and detail.startswith("3 continuous views read the stream: ") and hint and "last_error" in hint
+    assert '"held" is paused' in detail and '"broken" is failed' in detail and "good" not in detail
 
 
 def test_kafka(db: Database, kafka: Kafka, topic: str) -> None:

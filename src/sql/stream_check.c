@@ -20,6 +20,9 @@
 #include "decode/decoder.h"
 #include "decode/format.h"
 #include "shared/clock.h"
+#include "shared/gate.h"
+#include "shared/shmem.h"
+#include "shared/view_slot.h"
 #include "source/sample.h"
 #include "view/reads.h"
 #include "sql/catalog.h"
@@ -280,34 +283,80 @@ check_memory(StreamCheck *check)
 			  "Raise streamext.memory_limit and restart the server, or give views a retention.");
 }
 
+/* The state of a view that counts nothing, paused, failed or full by itself; NULL: it counts. */
+static const char *
+check_halted(Oid viewoid)
+{
+	const char *result = NULL;
+
+	LWLockAcquire(streamext_shared->registry_lock, LW_SHARED);
+	for (int i = 0; i < streamext_shared->nviews && result == NULL; i++)
+	{
+		const ViewSlot *view = &streamext_shared->views[i];
+		StreamSlot	   *stream;
+
+		if (!view->id.in_use || view->id.retained || view->id.dboid != MyDatabaseId || view->id.viewoid != viewoid)
+			continue;
+		stream = &streamext_shared->streams[view->id.stream];
+		streamext_stream_lock_shared(stream);
+		if (view->health.status == VIEW_PAUSED || view->health.status == VIEW_FAILED ||
+			view->health.status == VIEW_FULL)
+			result = streamext_view_status_name(view->health.status);
+		LWLockRelease(stream->lock);
+	}
+	LWLockRelease(streamext_shared->registry_lock);
+	return result;
+}
+
+static void
+check_put_views(StreamCheck *check, const List *views, int nunions)
+{
+	StringInfoData detail;
+	bool		   ok = true;
+	ListCell	  *cell;
+
+	initStringInfo(&detail);
+	appendStringInfo(&detail, "%d continuous views read the stream", list_length(views));
+	if (nunions > 0)
+		appendStringInfo(&detail, ", %d of them by UNION ALL", nunions);
+	foreach (cell, views)
+	{
+		const char *state = check_halted(lfirst_oid(cell));
+		const char *name = state == NULL ? NULL : get_rel_name(lfirst_oid(cell));
+
+		if (name == NULL)
+			continue;
+		appendStringInfo(&detail, "%s \"%s\" is %s", ok ? ":" : ",", name, state);
+		ok = false;
+	}
+	check_put(
+		check, "views", ok, detail.data,
+		"Column last_error of streamext.continuous_views says why; one that is paused waits for streamext.resume.");
+}
+
 /* Who reads the stream. A view that another transaction holds is counted if in doubt. */
 static void
 check_views(StreamCheck *check)
 {
 	Oid		  relid = check->config->relid;
 	List	 *unions = streamext_union_views(relid);
-	int		  n = list_length(unions);
+	List	 *views = list_copy(unions);
 	ListCell *cell;
 
 	foreach (cell, streamext_view_dependents(relid))
 	{
-		Oid view = lfirst_oid(cell);
+		Oid	 view = lfirst_oid(cell);
+		bool held;
 
 		if (list_member_oid(unions, view) || !streamext_view_options(view).continuous)
 			continue;
-		if (!ConditionalLockRelationOid(view, AccessShareLock))
-		{
-			n++;
-			continue;
-		}
-		n += streamext_view_stream(view) == relid;
-		UnlockRelationOid(view, AccessShareLock);
+		held = !ConditionalLockRelationOid(view, AccessShareLock);
+		if (held || streamext_view_stream(view) == relid)
+			views = lappend_oid(views, view);
+		if (!held)
+			UnlockRelationOid(view, AccessShareLock);
 	}
-	check_put(check, "views", true,
-			  unions == NIL
-				  ? psprintf("%d continuous views read the stream", n)
-				  : psprintf("%d continuous views read the stream, %d of them by UNION ALL", n, list_length(unions)),
-			  NULL);
+	check_put_views(check, views, list_length(unions));
 }
 
 /* An error that is over is told as such. */
