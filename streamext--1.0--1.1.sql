@@ -1057,7 +1057,7 @@ SELECT (CASE WHEN p.view OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN p.view E
             ELSE COALESCE(t.state, 'running') END AS state,
        COALESCE(c.delivered, 0) AS delivered, COALESCE(o.waiting, 0) AS waiting, COALESCE(o.dead, 0) AS dead,
        COALESCE(GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) o.oldest), 0), 0)::pg_catalog.float8 AS lag_seconds,
-       COALESCE(e.last_error, CASE WHEN s.state OPERATOR(pg_catalog.=) 'waiting' THEN 'no worker is free for the foreign table' END, t.last_error, o.reason) AS last_error,
+       COALESCE(e.last_error, CASE WHEN s.state OPERATOR(pg_catalog.=) 'waiting' THEN 'the foreign table has no worker: it is about to start, or none is free (max_worker_processes)' END, t.last_error, o.reason) AS last_error,
        COALESCE(e.last_error_at, t.last_error_at) AS last_error_at
 FROM pairs AS p
 JOIN pg_catalog.pg_class AS r ON r.oid OPERATOR(pg_catalog.=) p.target
