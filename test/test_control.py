@@ -9,7 +9,7 @@ import pytest
 from harness.database import Database
 from harness.kafka import Kafka, Message
 from harness.postgres import FAST, Postgres
-from harness.streams import continuous, counts, kafka_stream, local_stream, state, worker_pid
+from harness.streams import continuous, counts, error_of, kafka_stream, local_stream, state, worker_pid
 from harness.wait import wait_for
 
 COLUMNS = "a bigint, g int, ts timestamptz"
@@ -535,3 +535,11 @@ def test_what_cannot_be_sought(db: Database, kafka: Kafka, topic: str) -> None:
     ):
         with pytest.raises(error):
             db.execute(f"SELECT streamext.seek({call})")
+
+
+def test_a_position_that_is_none_is_told_which_there_are(db: Database) -> None:
+    local_stream(db, "", "a int")
+    for position in ("begin", "2026-13-01"):
+        with pytest.raises(psycopg.errors.DataError) as error:
+            db.execute("SELECT streamext.seek('s', %s)", position)
+        assert "'earliest', 'latest' or a time" in error_of(error)[2]

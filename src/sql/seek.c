@@ -155,6 +155,26 @@ seek_request(Oid relid, SeekRequest *request)
 	streamext_touch_stream(relid);
 }
 
+/* Called for an error while a position is read as a time. */
+static void
+seek_tell_words(void *arg)
+{
+	errhint("A position is 'earliest', 'latest' or a time.");
+}
+
+static TimestampTz
+seek_read_time(const char *position)
+{
+	ErrorContextCallback callback = { .previous = error_context_stack, .callback = seek_tell_words };
+	TimestampTz			 result;
+
+	error_context_stack = &callback;
+	result = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(position),
+													 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	error_context_stack = callback.previous;
+	return result;
+}
+
 /* seek(stream, 'earliest' | 'latest' | a time, rebuild) */
 Datum
 streamext_seek(PG_FUNCTION_ARGS)
@@ -169,8 +189,7 @@ streamext_seek(PG_FUNCTION_ARGS)
 	else
 	{
 		request.kind = SEEK_TIME;
-		request.time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(position),
-															   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+		request.time = seek_read_time(position);
 	}
 	seek_request(PG_GETARG_OID(0), &request);
 	PG_RETURN_VOID();
