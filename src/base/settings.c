@@ -73,6 +73,30 @@ settings_assign_teller_memory(double given, void *extra)
 	streamext_teller_memory_mb = given > 0 ? Max((int) ceil(given), SETTINGS_TELLER_MIN) : 0;
 }
 
+/* What one owner may take of it all. */
+static void
+settings_define_owners(void)
+{
+	DefineCustomIntVariable("streamext.owner_memory_share",
+							"Percent of streamext.memory_limit that the views of one owner may use.",
+							"Beyond it the owner's views stop, each by itself.", &streamext_owner_memory_share, 100, 1,
+							100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"streamext.owner_stream_share", "Percent of streamext.max_streams that the views of one owner may take.",
+		"A view over views takes one place, one with UNION ALL one for each part. Superusers' are not "
+		"counted.",
+		&streamext_owner_stream_share, 50, 1, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_streams", "Places of streamext.max_streams that one owner may have.",
+							"Further streams are refused. Superusers' are not counted. Zero: no limit.",
+							&streamext_owner_streams, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_views", "Places of streamext.max_views that one owner may have.",
+							"Further continuous views are refused. Superusers' are not counted. Zero: no limit.",
+							&streamext_owner_views, 0, 0, 65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
+							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
 void
 streamext_define_settings(void)
 {
@@ -116,24 +140,6 @@ streamext_define_settings(void)
 		"it. Zero: no limit.",
 		&settings_view_time_limit, 5000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, settings_assign_view_time_limit,
 		NULL);
-	DefineCustomIntVariable("streamext.owner_memory_share",
-							"Percent of streamext.memory_limit that the views of one owner may use.",
-							"Beyond it the owner's views stop, each by itself.", &streamext_owner_memory_share, 100, 1,
-							100, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"streamext.owner_stream_share", "Percent of streamext.max_streams that the views of one owner may take.",
-		"A view over views takes one place, one with UNION ALL one for each part. Superusers' are not "
-		"counted.",
-		&streamext_owner_stream_share, 50, 1, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.owner_streams", "Places of streamext.max_streams that one owner may have.",
-							"Further streams are refused. Superusers' are not counted. Zero: no limit.",
-							&streamext_owner_streams, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.owner_views", "Places of streamext.max_views that one owner may have.",
-							"Further continuous views are refused. Superusers' are not counted. Zero: no limit.",
-							&streamext_owner_views, 0, 0, 65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("streamext.owner_workers", "Workers that the streams of one owner may have.",
-							"Further streams of the owner wait. Zero: no limit.", &streamext_owner_workers, 0, 0, 4096,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomRealVariable(
 		"streamext.teller_memory", "Memory that the process may use that evaluates alerts and tells of changes.",
 		"A view that needs more fails, by itself. Less than 16 MB is taken as 16 MB. Zero: no limit.",
@@ -144,6 +150,7 @@ streamext_define_settings(void)
 							 settings_assign_checkpoint_interval, NULL);
 	DefineCustomStringVariable("streamext.fault_point", "For tests: where a worker kills itself.", NULL,
 							   &streamext_fault_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	settings_define_owners();
 	MarkGUCPrefixReserved("streamext");
 }
 

@@ -6,7 +6,6 @@
  * the newest there is, also in REPEATABLE READ: a statement copies memory and the mark `sealed` under the stream's lock, and only
  * then takes it, so that all slices up to the mark are seen (the worker commits them before it publishes the mark) and
  * what lies beyond is left out by number. A pane is therefore in one of the two, never in both.
- *
  * Index entries of buckets that cannot hold the key looked for are passed over without a look at the table.
  */
 #include "postgres.h"

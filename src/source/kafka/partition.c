@@ -453,12 +453,48 @@ streamext_kafka_mend(KafkaConnector *k)
 	pfree(highs);
 }
 
+/* A topic or partition is not there, or may not be read; of which partition, if it is told, else -1. */
+static void
+kafka_miss(KafkaConnector *k, int index, const rd_kafka_message_t *message)
+{
+	bool		forbidden = message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+	TimestampTz soon = GetCurrentTimestamp() + KAFKA_RETRY;
+
+	streamext_connector_report(&k->c, "%s", rd_kafka_message_errstr(message));
+	k->next_metadata = Min(k->next_metadata, soon);
+	/* it may be made anew before we look, and then nothing of it may be taken for a continuation */
+	if (index >= 0 && !forbidden)
+		k->partitions[index].topic->missing = true;
+	if (index >= 0 && forbidden)
+	{
+		kafka_break(k, index);
+		k->next_mend = Max(k->next_mend, soon);
+	}
+}
+
+/* A damaged record set, an unknown compression, ...: librdkafka goes on behind it, the stream must not. */
+static void
+kafka_damaged(KafkaConnector *k, int index, const rd_kafka_message_t *message)
+{
+	const ConnectorPartition *partition = &k->c.partitions[index];
+
+	streamext_connector_report(
+		&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s%s", partition->topic, partition->partition,
+		partition->position, rd_kafka_message_errstr(message),
+		message->err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION
+			? "; it is damaged, or with zstd it unpacks to more than the Kafka client takes, 700 MB at least: see the producer's batch.size"
+			: "");
+	kafka_break(k, index);
+	k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
+	k->standing = true; /* until something of it comes */
+	k->next_standing = k->next_mend + KAFKA_RETRY;
+}
+
 void
 streamext_kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 {
 	int					index = streamext_kafka_index(k, message);
 	ConnectorPartition *partition = index < 0 ? NULL : &k->c.partitions[index];
-	TimestampTz			soon;
 
 	switch (message->err)
 	{
@@ -489,33 +525,12 @@ streamext_kafka_event(KafkaConnector *k, const rd_kafka_message_t *message)
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
 		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-			streamext_connector_report(&k->c, "%s", rd_kafka_message_errstr(message));
-			soon = GetCurrentTimestamp() + KAFKA_RETRY;
-			k->next_metadata = Min(k->next_metadata, soon);
-			/* it may be made anew before we look, and then nothing of it may be taken for a continuation */
-			if (partition != NULL && message->err != RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-				k->partitions[index].topic->missing = true;
-			if (partition != NULL && message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-			{
-				kafka_break(k, index);
-				k->next_mend = Max(k->next_mend, soon);
-			}
+			kafka_miss(k, index, message);
 			break;
 
 		default:
-			/* A damaged record set, an unknown compression, ...: librdkafka goes on behind it, the stream must not. */
-			if (partition == NULL)
-				break;
-			streamext_connector_report(
-				&k->c, "topic \"%s\" partition %d at offset " INT64_FORMAT ": %s%s", partition->topic,
-				partition->partition, partition->position, rd_kafka_message_errstr(message),
-				message->err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION
-					? "; it is damaged, or with zstd it unpacks to more than the Kafka client takes, 700 MB at least: see the producer's batch.size"
-					: "");
-			kafka_break(k, index);
-			k->next_mend = Max(k->next_mend, GetCurrentTimestamp() + KAFKA_RETRY);
-			k->standing = true; /* until something of it comes */
-			k->next_standing = k->next_mend + KAFKA_RETRY;
+			if (partition != NULL)
+				kafka_damaged(k, index, message);
 			break;
 	}
 }
